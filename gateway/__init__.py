@@ -1,0 +1,61 @@
+"""A model gateway: many plain Python `Model` classes behind one OpenAI base URL.
+
+What authors of models and plugins import lives here. It stays light: no web framework, no pydantic, no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import BadRequest, ConfigError, GatewayError, HTTPError
+    from .formats.describe import describe
+    from .hookspecs import hookimpl
+    from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
+    from .weights import peek_weights, weights_path
+
+_WHERE = {
+    "hookimpl": "hookspecs",
+    "ModelSpec": "spec",
+    "Limits": "spec",
+    "Resources": "spec",
+    "Endpoint": "spec",
+    "Problem": "spec",
+    "Capabilities": "spec",
+    "GatewayError": "errors",
+    "BadRequest": "errors",
+    "HTTPError": "errors",
+    "ConfigError": "errors",
+    "describe": "formats.describe",
+    "peek_weights": "weights",
+    "weights_path": "weights",
+}
+
+__all__ = [
+    "BadRequest",
+    "Capabilities",
+    "ConfigError",
+    "Endpoint",
+    "GatewayError",
+    "HTTPError",
+    "Limits",
+    "ModelSpec",
+    "Problem",
+    "Resources",
+    "__version__",
+    "describe",
+    "hookimpl",
+    "peek_weights",
+    "weights_path",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'gateway' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

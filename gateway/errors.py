@@ -1,0 +1,216 @@
+"""Everything that can go wrong with a request, as one tree.
+
+    GatewayError                         status type                  code
+    ├── BadRequest                       400    invalid_request_error invalid_value, or as given
+    │   ├── InvalidJSON                  400                          invalid_json
+    │   ├── TooLarge                     413                          request_too_large
+    │   ├── SlowBody                     408                          request_timeout
+    │   ├── UnsupportedMedia             415                          unsupported_media_type
+    │   ├── Unauthorized                 401                          invalid_api_key
+    │   ├── Forbidden                    403                          forbidden_origin
+    │   ├── Misdirected                  421                          unknown_host
+    │   ├── UnknownModel                 404                          model_not_found
+    │   ├── RouteNotSupported            404                          route_not_supported
+    │   ├── UnknownURL                   404                          unknown_url
+    │   └── MethodNotAllowed             405                          method_not_allowed
+    ├── Overloaded                       429    rate_limit_error      model_overloaded
+    ├── Unavailable                      503    server_error          model_unavailable
+    │   ├── QueueTimeout                 503                          queue_timeout
+    │   ├── Loading                      503                          model_loading
+    │   ├── Draining                     503                          shutting_down
+    │   ├── LoadFailed                   503                          model_failed
+    │   └── OutOfMemory                  503                          insufficient_memory
+    ├── Crashed                          502    server_error          model_crashed
+    ├── Timeout                          504    server_error          timeout
+    └── ModelError                       500    server_error          model_error
+        ├── InvalidOutput                500                          invalid_model_output
+        └── HTTPError                    as raised                    the one a Model raises itself
+
+Each class carries what a client sees; `http/errors.py` turns it into the dialect of the route. `by_model` says who
+failed, the gateway or the model. Configuration errors, which no client ever sees, are `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """A request that ends with an error body.
+
+    `retry_after` is seconds; `should_retry` becomes `x-should-retry`, which the OpenAI SDK obeys.
+    """
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+    by_model: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after = retry_after
+        self.should_retry = should_retry
+        self.headers = dict(headers or {})
+
+
+class BadRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidJSON(BadRequest):
+    code = "invalid_json"
+
+
+class TooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class SlowBody(BadRequest):
+    status = 408
+    code = "request_timeout"
+
+
+class UnsupportedMedia(BadRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Unauthorized(BadRequest):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(BadRequest):
+    status = 403
+    code = "forbidden_origin"
+
+
+class Misdirected(BadRequest):
+    status = 421
+    code = "unknown_host"
+
+
+class UnknownModel(BadRequest):
+    status = 404
+    code = "model_not_found"
+
+
+class RouteNotSupported(BadRequest):
+    status = 404
+    code = "route_not_supported"
+
+
+class UnknownURL(BadRequest):
+    status = 404
+    code = "unknown_url"
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class Overloaded(GatewayError):
+    status = 429
+    type = "rate_limit_error"
+    code = "model_overloaded"
+
+
+class Unavailable(GatewayError):
+    status = 503
+    code = "model_unavailable"
+
+
+class QueueTimeout(Unavailable):
+    code = "queue_timeout"
+
+
+class Loading(Unavailable):
+    code = "model_loading"
+
+
+class Draining(Unavailable):
+    code = "shutting_down"
+
+
+class LoadFailed(Unavailable):
+    code = "model_failed"
+
+
+class OutOfMemory(Unavailable):
+    code = "insufficient_memory"
+    by_model = True
+
+
+class Crashed(GatewayError):
+    status = 502
+    code = "model_crashed"
+    by_model = True
+
+
+class Timeout(GatewayError):
+    status = 504
+    code = "timeout"
+
+
+class ModelError(GatewayError):
+    code = "model_error"
+    by_model = True
+
+
+class InvalidOutput(ModelError):
+    code = "invalid_model_output"
+
+
+class HTTPError(ModelError):
+    """Raise it in a Model to answer with a status and a message of your own.
+
+    >>> raise HTTPError(400, "temperature must be at most 2", param="temperature")
+
+    Any exception with an int `status_code` of 400-599 and a `detail` or `message` (fastapi's, starlette's) does the
+    same. `detail` may be a dict, which Truss-style routes show as an object.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        detail: Any = None,
+    ) -> None:
+        default = "model_error" if status >= 500 else "invalid_value"
+        super().__init__(message, param=param, code=code or default, headers=headers)
+        self.status = status
+        self.detail = message if detail is None else detail
+
+    @property
+    def status_code(self) -> int:
+        return self.status
+
+
+class ConfigError(Exception):
+    """Settings or files that make no sense; the text says where, what, and what to do."""
+
+
+class PlacementError(ConfigError):
+    """A replica that no device of this machine can hold."""

@@ -1,0 +1,122 @@
+"""The frozen values that cross borders: discovery → hub → worker.
+
+Everything here can be printed, compared and sent over the channel. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+MIB = 1024 * 1024
+
+State = Literal["unloaded", "loading", "ready", "restarting", "draining", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one model may use. Times are seconds, sizes bytes."""
+
+    slots: int = 1  # calls that run at once in one replica: Truss's `runtime.predict_concurrency`
+    max_queue: int = 64  # calls that wait for a slot; one more is refused with 429
+    queue_timeout: float = 30.0
+    request_timeout: float = 600.0  # whole answers only; a stream is bounded by its gaps
+    first_item_timeout: float = 120.0
+    gap_timeout: float = 60.0  # between two items of a stream: Truss's `runtime.streaming_read_timeout`
+    load_timeout: float = 1800.0
+    cancel_grace: float = 5.0  # how long cancelled code may run on before its worker is killed
+    max_body: int = 32 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica needs of the machine."""
+
+    gpus: int = 0  # devices per replica; 0 makes a CPU model
+    accelerator: str | None = None  # a name such as "H100", as config.yaml spells it; None takes any
+    gpu_memory: str | None = None  # a share per device, "20GiB" or "50%"; None owns its devices alone
+    pin: tuple[tuple[str, ...], ...] = ()  # device ids or indices, one tuple for all replicas or one each
+    cpu: float | None = None  # cores, for thread counts; None shares the machine's evenly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route and the Model method that answers it.
+
+    `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`.
+    """
+
+    path: str  # "/v1/chat/completions"; served under /models/{id} too
+    method: str  # "chat_completions"
+    dialect: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model as discovery found it: enough to start a worker, nothing imported.
+
+    `target` is an import string: "model.model:Model" relative to `root`, "gateway_sklearn:SklearnModel" of an
+    installed plugin, or "/path/to/my_plugin.py:MyModel" of a plugin given by its file.
+    """
+
+    name: str
+    target: str
+    root: Path
+    format: str = "python"
+    display_name: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)  # what the class receives as `config`
+    limits: Limits = Limits()
+    resources: Resources = Resources()
+    replicas: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)  # exported before the model is imported
+    secrets: tuple[str, ...] = ()  # the names it may look up
+    import_dirs: tuple[Path, ...] = ()  # appended to sys.path, after root
+    data_dir: Path | None = None
+    python: str | None = None  # interpreter that runs it; None is the gateway's own
+    extra: str | None = None  # pip extra that brings its framework, for the error when it is missing
+    parity: Literal["improved", "strict"] = "improved"
+    notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a directory is not served, or what is odd about it; one line for people.
+
+    `where` is a path, with ":line" when there is one. `fix` says what to do next.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+    code: str = "invalid_model"
+    level: Literal["error", "warning"] = "error"
+    model: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodInfo:
+    """What a worker found out about one method, once, at load."""
+
+    name: str
+    kind: Literal["sync", "async", "generator", "async_generator"]
+    wants_request: bool = False  # the method takes the Request, so headers and query travel with the call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a loaded model can do; the worker's answer to a finished load."""
+
+    methods: tuple[MethodInfo, ...] = ()
+    has_hooks: bool = False  # preprocess or postprocess: calls wait for the slot in the worker
+    input_schema: Mapping[str, Any] | None = None
+    output_schema: Mapping[str, Any] | None = None
+    supports_streaming: bool | None = None
+    max_model_len: int | None = None  # tokens, prompt and answer together
+    supports_n: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)

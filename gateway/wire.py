@@ -1,0 +1,274 @@
+"""The frames between the gateway and a worker.
+
+One frame: u32 payload length | u8 kind | u32 call id | payload, little-endian. The two top bits of the kind are flags:
+MORE says that the payload goes on in the next frame of this id, so that a 20 MB body does not hold up the chunks of
+others; MEMFD is reserved. Ids are chosen by the gateway; id 0 is the channel itself.
+
+    frame      direction         payload                    rule
+    hello      worker, gateway   WorkerHello / Hello        version check; secrets travel here and in update only
+    ready      worker            Capabilities as dict       after load(); no req before it
+    req        gateway           Req head + body
+    resp       worker            Resp head + body           `final`: the code has stopped, no end follows
+    items      worker            msgpack array of items     everything ready in one turn of the loop
+    end        worker            End                        the model's code has stopped: the slot is free
+    error      worker            Failure                    as end; with id 0: load failed, the worker cannot go on
+    cancel     gateway           empty                      answered by end or error
+    credit     gateway           Credit                     what the client has taken of a stream
+    slot       worker            empty                      a call that waited in the worker got its slot
+    message    both              msgpack value              one websocket message
+    ping       both              Ping                       heartbeat, with the loop's lag
+    log        worker            LogRecord                  structured; dropped and counted when the channel is behind
+    metric     worker            counters                   as log
+    update     gateway           Update                     environment or secrets changed
+    scrape     gateway           empty                      answered by metrics
+    metrics    worker            Prometheus text            the model's own registry
+    shutdown   gateway           Shutdown                   finish, unload, exit 0
+
+Heads are msgspec arrays: no field names on the wire, and a decoder that checks types. Bodies follow their head
+untouched. The gateway treats the worker as the less trusted side: whatever does not decode breaks that replica only.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, TypeVar
+
+import msgspec
+
+VERSION = 1
+HEADER = struct.Struct("<IBI")
+HEAD_SIZE = struct.Struct("<I")
+MAX_FRAME = 256 * 1024  # bytes of payload; one unsplit 20 MB frame held other streams back 20-40 ms
+MAX_PAYLOAD = 1 << 30  # bytes of a payload put together again
+MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
+WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may have under way before the client takes it
+
+HELLO, READY, REQ, RESP, ITEMS, END, ERROR, CANCEL, CREDIT = range(1, 10)
+SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN = range(10, 19)
+NAMES = (
+    "",
+    *("hello", "ready", "req", "resp", "items", "end", "error", "cancel", "credit"),
+    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown"),
+)
+
+# How the body of a call is to be read, and what comes back.
+BYTES = 0  # Truss-style: raw bytes in, raw bytes out, parsed in the worker
+DATA = 1  # dialects: one msgpack value in, msgpack values out
+
+
+class WireError(Exception):
+    """The peer broke the protocol; the channel is of no further use."""
+
+
+class Head(msgspec.Struct, array_like=True, frozen=True):
+    """Base of all heads."""
+
+
+H = TypeVar("H", bound=Head)
+
+
+class WorkerHello(Head):
+    version: int
+    pid: int
+    python: str
+    devices: str | None  # CUDA_VISIBLE_DEVICES as the worker sees it
+
+
+class Hello(Head):
+    version: int
+    model: dict[str, Any]  # a ModelSpec as plain data
+    slots: int
+    max_waiting: int  # calls that may wait inside the worker, behind preprocess
+    secrets: dict[str, str]
+    deployment: dict[str, Any] | None  # Truss's `environment`: of which deployment this is
+    window: tuple[int, int] = (WINDOW_ITEMS, WINDOW_BYTES)
+    debug: bool = False
+
+
+class HTTPScope(Head):
+    """What a method that takes the Request gets to see of it."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    scheme: str
+
+
+class Req(Head):
+    method: str
+    mode: int
+    stream: bool
+    content_type: str
+    request_id: str
+    gather: bool = False  # Truss: `Accept: application/json` collects a generator into one JSON string
+    deadline: float | None = None  # seconds from now
+    scope: HTTPScope | None = None
+
+
+class Resp(Head):
+    """`kind` says how the gateway reads what follows."""
+
+    status: int
+    kind: int  # BYTES or DATA
+    stream: bool
+    final: bool
+    content_type: str
+    headers: list[tuple[str, str]] = []
+    raw: bool = False  # a Response object of the user: passed untouched
+    timings: dict[str, float] = {}
+
+
+class End(Head):
+    timings: dict[str, float] = {}
+
+
+class Failure(Head):
+    """Why a call, or with id 0 the worker, ended. `message` is for the client, `reason` for the operator."""
+
+    status: int
+    code: str
+    message: str
+    reason: str = ""
+    param: str | None = None
+    headers: list[tuple[str, str]] = []
+    detail: Any = None  # Truss-style routes show a dict detail as an object
+    truss_code: int = 600  # X-BASETEN-ERROR-CODE
+    fatal: bool = False  # with id 0: another try would end the same way
+    timings: dict[str, float] = {}
+
+
+class Credit(Head):
+    items: int
+    size: int
+
+
+class Ping(Head):
+    number: int
+    lag: float  # seconds the sender's loop was late
+
+
+class LogRecord(Head):
+    level: str
+    message: str
+    request_id: str | None = None
+
+
+class Update(Head):
+    secrets: dict[str, str] | None = None
+    deployment: dict[str, Any] | None = None
+
+
+class Shutdown(Head):
+    grace: float  # seconds
+
+
+class Array(msgspec.Struct, frozen=True):
+    """A numeric array on its way to the gateway: packed bytes, never a list of Python floats.
+
+    `data` is little-endian float32, row-major, `shape` its dimensions.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes
+
+
+ARRAY_EXT = 1  # msgpack extension code of Array
+
+
+def _encode_extension(value: Any) -> Any:
+    if isinstance(value, Array):
+        shape = struct.pack(f"<B{len(value.shape)}I", len(value.shape), *value.shape)
+        return msgspec.msgpack.Ext(ARRAY_EXT, shape + value.data)
+    raise NotImplementedError(f"{type(value).__name__} cannot travel over the channel")
+
+
+def _decode_extension(code: int, view: memoryview) -> Any:
+    if code != ARRAY_EXT or not len(view):
+        raise WireError(f"unknown msgpack extension {code}")
+    dimensions = view[0]
+    start = 1 + 4 * dimensions
+    if len(view) < start:
+        raise WireError("array extension too short")
+    shape = struct.unpack_from(f"<{dimensions}I", view, 1)
+    data = bytes(view[start:])
+    expected = 4
+    for n in shape:
+        expected *= n
+    if len(data) != expected:
+        raise WireError(f"array of shape {shape} with {len(data)} bytes")
+    return Array(shape, data)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_extension)
+encode = _encoder.encode
+encode_into = _encoder.encode_into
+_decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
+_decoders = {
+    cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
+    for cls in (WorkerHello, Hello, Req, Resp, End, Failure, Credit, Ping, LogRecord, Update, Shutdown)
+}
+
+
+def decode(payload: bytes | memoryview) -> Any:
+    """One msgpack value.
+
+    Raises:
+        WireError: it is not one.
+    """
+    try:
+        return _decode_any(payload)
+    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"bad msgpack: {error}") from error
+
+
+def decode_head(cls: type[H], payload: bytes | memoryview) -> H:
+    """The head of type `cls`, its fields checked.
+
+    Raises:
+        WireError: it is something else.
+    """
+    try:
+        return _decoders[cls](payload)  # type: ignore[return-value]
+    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"bad {cls.__name__}: {error}") from error
+
+
+def join(head: Head, body: bytes | memoryview = b"") -> bytes:
+    """A head and the body that follows it, as one payload."""
+    packed = encode(head)
+    return b"".join((HEAD_SIZE.pack(len(packed)), packed, body))
+
+
+def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
+    """What `join` joined; the body is a view into the payload."""
+    view = memoryview(payload)
+    if len(view) < HEAD_SIZE.size:
+        raise WireError(f"{cls.__name__} without a head")
+    (size,) = HEAD_SIZE.unpack_from(view)
+    start = HEAD_SIZE.size
+    if start + size > len(view):
+        raise WireError(f"{cls.__name__} head of {size} bytes in a payload of {len(view)}")
+    return decode_head(cls, view[start : start + size]), view[start + size :]
+
+
+def join_items(packed: list[bytes]) -> bytes:
+    """Items that were encoded one by one, as one msgpack array."""
+    n = len(packed)
+    if n < 16:
+        prefix = bytes((0x90 | n,))
+    elif n < 65536:
+        prefix = b"\xdc" + n.to_bytes(2, "big")
+    else:
+        prefix = b"\xdd" + n.to_bytes(4, "big")
+    return prefix + b"".join(packed)
+
+
+def split_items(payload: bytes | memoryview) -> list[Any]:
+    """The items of an items frame."""
+    value = decode(payload)
+    if not isinstance(value, list):
+        raise WireError(f"items is a {type(value).__name__}")
+    return value
