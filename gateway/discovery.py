@@ -1,0 +1,133 @@
+"""Model roots → the models in them, and what is wrong with the rest.
+
+Reads names and small files. Imports no code of a model and starts nothing; one bad directory never stops the others.
+
+1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped.
+3. The first directory that a format claims is a leaf, even a broken one.  4. Others are searched, four levels deep.
+5. Of two models with one id the first is served, in the order of the roots, and both are named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import ConfigError
+from .formats.describe import apply_overrides
+from .spec import ModelSpec, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .plugins import Plugins
+
+MAX_DEPTH = 4
+SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_ID = 128
+RESERVED = frozenset("v1 v2 predict loaded schema status logs hot-reload".split())  # parts of routes
+
+
+class Overrides(Protocol):
+    """What discovery needs of the settings: the [models.NAME] table of one model."""
+
+    def overrides(self, name: str) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    specs: tuple[ModelSpec, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Overrides | None = None) -> Discovery:
+    """Return the models below `roots`, and a problem for everything there that cannot be served."""
+    search = _Search(plugins, settings)
+    for root in roots:
+        search.root(Path(root).expanduser())
+    return Discovery(tuple(search.specs.values()), tuple(search.problems))
+
+
+def id_problem(name: str) -> str | None:
+    """Return why `name` cannot be the id of a model, None when it can."""
+    if len(name) > MAX_ID:
+        return f"the id is longer than {MAX_ID} characters"
+    for segment in name.split("/"):
+        if not SEGMENT.fullmatch(segment):
+            return (
+                f"{segment!r} is no name for a model: letters, digits, '.', '_', '-', starting with a letter or digit"
+            )
+        if segment in RESERVED:
+            return f"{segment!r} is part of a route and no name for a model"
+    return None
+
+
+class _Search:
+    def __init__(self, plugins: Plugins, settings: Overrides | None) -> None:
+        self.specs: dict[str, ModelSpec] = {}
+        self.problems: list[Problem] = []
+        self._plugins = plugins
+        self._settings = settings
+
+    def root(self, root: Path) -> None:
+        if not root.is_dir():
+            what = "is not a directory" if root.exists() else "does not exist"
+            self._problem(root, f"this model root {what}", fix="name another with --models", code="missing_root")
+            return
+        before = len(self.specs) + len(self.problems)
+        if not self._claimed(root, root.resolve().name):
+            self._children(root, "", 1, (root.resolve(),))
+        if len(self.specs) + len(self.problems) == before:
+            fix = f"gateway new {root / 'my-model'}"
+            self._problem(root, "no models here", fix=f"make one: {fix}", code="empty_root", level="warning")
+
+    def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
+        for child in self._directories(directory):
+            name = prefix + child.name
+            if self._claimed(child, name) or depth == MAX_DEPTH:
+                continue
+            real = child.resolve()
+            if real not in above:  # a link to a directory above it would go round for ever
+                self._children(child, f"{name}/", depth + 1, (*above, real))
+
+    def _directories(self, directory: Path) -> Iterator[Path]:
+        try:
+            children = sorted(directory.iterdir())
+        except OSError as error:
+            self._problem(directory, f"cannot be read: {error.strerror}", code="unreadable_directory")
+            return
+        for child in children:
+            if not child.name.startswith((".", "__")) and child.is_dir():
+                yield child
+
+    def _claimed(self, path: Path, name: str) -> bool:
+        """Ask the formats for one directory; whether one of them took it, well or broken."""
+        overrides = self._settings.overrides(name) if self._settings else {}
+        try:
+            spec = self._plugins.find_model(path, overrides)
+        except ConfigError as error:
+            self._broken(path, name, str(error))
+            return True
+        if spec is None:
+            return False
+        if what := id_problem(name):
+            self._problem(path, what, fix="rename the directory", code="invalid_name", model=name)
+        elif other := self.specs.get(name):
+            what = f"the model {name} is served from {other.root}; this directory has the same id"
+            self._problem(path, what, fix="rename one of them", code="duplicate_name", model=name)
+        else:
+            self.specs[name] = replace(apply_overrides(spec, overrides), name=name, root=spec.root.absolute())
+        return True
+
+    def _broken(self, path: Path, name: str, text: str) -> None:
+        """One problem a line; lines that begin with a place keep it."""
+        for line in text.splitlines():
+            where, what = str(path), line
+            if line.startswith(where) and ": " in line:
+                where, _, what = line.partition(": ")
+            self._problem(Path(where), what, model=name)
+
+    def _problem(self, path: Path, what: str, **details: Any) -> None:
+        self.problems.append(Problem(where=str(path), what=what, **details))

@@ -1,0 +1,159 @@
+"""Fetch files into a cache: Hugging Face snapshots, addresses, buckets. What for is the business of `weights.py`.
+
+Libraries are imported in the function that needs them; an offline machine gets the name of what is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import ConfigError
+
+CHUNK = 1024 * 1024
+TIMEOUT = 30.0  # seconds without a byte, not for the whole of a file
+
+
+def cache_dir() -> Path:
+    """GATEWAY_CACHE_DIR, or a directory of ours in the user's cache."""
+    if place := os.environ.get("GATEWAY_CACHE_DIR"):
+        return Path(place).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gateway"
+
+
+def find_snapshot(entry: Mapping[str, Any], repository: str, revision: str | None) -> Path | None:
+    """Return the snapshot when the Hugging Face cache holds it, without asking anybody."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, **_patterns(entry)))
+    except (OSError, ValueError):  # not in the cache (LocalEntryNotFoundError is both), or no such kind of name
+        return None
+
+
+def fetch_snapshot(
+    entry: Mapping[str, Any], repository: str, revision: str | None, *, token: str | None = None
+) -> Path:
+    """Download a snapshot, with huggingface_hub's own progress bars, resume and cache."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ConfigError(f"weights hf://{repository} need huggingface_hub; run: pip install huggingface_hub") from None
+    name = f"{repository}@{revision}" if revision else repository
+    try:
+        return Path(snapshot_download(repository, revision=revision, token=token, **_patterns(entry)))
+    except Exception as error:  # a dozen kinds, by version, of httpx, requests and huggingface_hub
+        secret = entry.get("auth_secret_name")
+        access = f"the secret {secret} holds a token with access" if secret else "auth_secret_name names a token"
+        raise ConfigError(
+            f"weights hf://{name} are not in the cache and could not be fetched ({type(error).__name__}: "
+            f"{_first_line(error)}); when offline, run `hf download {repository}` on a machine with a connection and "
+            f"copy its cache, or use a file:// source; for a private repository see that {access}"
+        ) from error
+
+
+def _patterns(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("allow_patterns", "ignore_patterns") if entry.get(name)}
+
+
+def fetch_file(url: str, path: Path, *, sha256: str | None = None, token: str | None = None) -> None:
+    """Download `url` to `path`, continuing what an earlier try left there. One process at a time does it."""
+    with _lock(path):
+        if path.exists():
+            return
+        part = path.with_name(f"{path.name}.part")
+        try:
+            _download(url, part, token)
+        except OSError as error:
+            _fail(url, error)
+        if sha256 and (found := _digest(part)) != sha256.lower():
+            part.unlink()
+            raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
+        os.replace(part, path)
+
+
+def _download(url: str, part: Path, token: str | None) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "model-gateway", "Accept-Encoding": "identity"})
+    if token:
+        # unredirected: a redirect to another host's storage must not receive it
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    tag = part.with_name(f"{part.name}.etag")  # of what the part is a part of: halves of two files do not fit
+    done = part.stat().st_size if part.exists() and tag.exists() else 0
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+        request.add_header("If-Range", tag.read_text())
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            resumed = answer.status == 206
+            etag = answer.headers.get("ETag", "")
+            if not resumed:
+                tag.unlink(missing_ok=True)
+                if etag.startswith('"'):  # weak ones do not vouch for the bytes
+                    tag.write_text(etag)
+            with part.open("ab" if resumed else "wb") as file:
+                while chunk := answer.read(CHUNK):
+                    file.write(chunk)
+            length = answer.headers.get("Content-Length", "")
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not done:
+            raise
+        part.unlink()  # nothing lies behind what we have, so it is not what the server has
+        return _download(url, part, token)
+    # a connection that breaks looks like the end of the file when it is read in chunks
+    if length.isdigit() and part.stat().st_size - (done if resumed else 0) < int(length):
+        raise OSError("the connection broke; the next load continues where it stopped")
+    tag.unlink(missing_ok=True)
+    return None
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Replicas of a model load at the same time and want the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fail(url: str, error: Exception) -> NoReturn:
+    what = f"weights {url} could not be fetched: {_first_line(error)}"
+    raise ConfigError(f"{what}; when offline, download it elsewhere and use a file:// source") from error
+
+
+def fetch_bucket(url: str, path: Path) -> None:
+    """Copy an object or a prefix of S3 or Google Cloud Storage, by fsspec."""
+    scheme = url.partition("://")[0]
+    library = {"s3": "s3fs", "gs": "gcsfs"}[scheme]
+    try:
+        import fsspec  # type: ignore[import-untyped]
+
+        files = fsspec.filesystem(scheme)
+    except ImportError:
+        raise ConfigError(f"weights {url} need fsspec and {library}; run: pip install fsspec {library}") from None
+    part = path.with_name(f"{path.name}.part")
+    with _lock(path):
+        if path.exists():
+            return
+        try:
+            files.get(url.rstrip("/"), str(part), recursive=True)
+        except Exception as error:  # every back end of fsspec has its own
+            _fail(url, error)
+        os.replace(part, path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,324 @@
+"""Read a model's config.yaml: Truss's schema, every default filled in, every oddity named with its line.
+
+Reads one file and returns a value; what a directory becomes of it is `describe.py`'s. Unknown keys are kept at every
+level, because models read them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..spec import Problem
+from .safe_yaml import Document, YAMLError, parse
+from .schema import ACCELERATORS, CONFIG, OTHER_SERVERS, RENAMED, WEIGHTS, Key, Kind, Section
+
+NO_YAML = (
+    "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
+)
+ONE_WORKER = "num_workers must be 1: a model is one process per replica"
+CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
+MEMORY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
+ACCELERATOR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?::([1-9]\d*))?")
+RESERVED_VARIABLES = ("PORT", "HOSTNAME")
+
+_EXPECTED: Mapping[Kind, str] = {
+    "text": "text",
+    "whole": "a whole number",
+    "number": "a number",
+    "flag": "true or false",
+    "list": "a list",
+    "texts": "a list of texts",
+    "map": "a mapping",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A config.yaml as read. `data` is the dict a model receives, `raw` what the file says.
+
+    `notes` are the keys that only Truss's image build or cloud acts on.
+    """
+
+    path: Path  # of the file, which need not exist
+    data: Mapping[str, Any]
+    raw: Mapping[str, Any]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.level == "warning")
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Return the config of the model directory `path`; all defaults when it has none."""
+    file = path / "config.yaml"
+    reader = _Reader(file)
+    if file.is_file():
+        try:
+            document = parse(_read(file))
+        except YAMLError as error:
+            reader.error(error.what, line=error.line, code="invalid_yaml")
+            document = Document({}, {})
+    else:
+        if (path / "config.yml").is_file():
+            reader.file = path / "config.yml"
+            reader.error(NO_YAML, code="config_yml")
+        document = Document({}, {})
+    return reader.read(document)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise YAMLError(f"cannot be read: {error.strerror}") from None
+
+
+class _Reader:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.lines: Mapping[tuple[Any, ...], int] = {}
+
+    def read(self, document: Document) -> ModelConfig:
+        self.lines = document.lines
+        for name, line in document.duplicates:
+            self.warn(f"{name} is written twice; the last one counts", line=line, code="duplicate_key")
+        raw: Any = {} if document.data is None else document.data
+        if not isinstance(raw, dict):
+            self.error("expected a mapping of keys", line=1, code="invalid_type")
+            raw = {}
+        for old, new in RENAMED.items():
+            if old in raw and new not in raw:
+                raw = {**raw, new: raw[old]}
+        data = self._fill(CONFIG, raw, ())
+        self._derive(data)
+        self._check(data)
+        notes = [f"{'.'.join(key)} has no effect here" for key in _cloud_keys(CONFIG, raw, data)]
+        return ModelConfig(
+            path=self.file, data=data, raw=raw, problems=tuple(self.problems), notes=tuple(_python_note(raw) + notes)
+        )
+
+    # ── values ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fill(self, section: Section, raw: Mapping[Any, Any], at: tuple[str, ...]) -> dict[str, Any]:
+        """Return `raw` with every default of `section`, unknown keys behind the known ones."""
+        data: dict[str, Any] = {}
+        for name, key in section.keys.items():
+            if isinstance(key, Section):
+                value = raw.get(name)
+                if value is not None and not isinstance(value, dict):
+                    self.error(f"{'.'.join((*at, name))} must be a mapping", (*at, name), code="invalid_type")
+                    value = None
+                data[name] = self._fill(key, value or {}, (*at, name))
+            elif raw.get(name) is not None:
+                data[name] = self._value(key, raw[name], (*at, name))
+            elif not key.absent or name in raw:
+                data[name] = _copy(key.default)
+        for name, value in raw.items():
+            if name not in section.keys:
+                data[name] = value
+                if not (name in RENAMED and not at):
+                    self._unknown(section, str(name), at)
+        return data
+
+    def _value(self, key: Key, value: Any, at: tuple[str, ...]) -> Any:
+        try:
+            return _convert(key.kind, value)
+        except ValueError:
+            wrong = f"{'.'.join(at)} must be {_EXPECTED[key.kind]}, not {_shown(value)}"
+            self.error(wrong, at, code="invalid_type")
+            return _copy(key.default)
+
+    def _unknown(self, section: Section, name: str, at: tuple[Any, ...]) -> None:
+        fix = "it is handed to the model"
+        if close := difflib.get_close_matches(name, section.keys, n=1, cutoff=0.75):
+            fix = f"did you mean {close[0]}?"
+        elif place := _elsewhere(name):
+            fix = f"did you mean {place}?"
+        self.warn(f"unknown key {'.'.join(map(str, (*at, name)))}", (*at, name), fix=fix, code="unknown_key")
+
+    def _derive(self, data: dict[str, Any]) -> None:
+        """Fill in what Truss computes: texts of environment variables, use_gpu, the websocket transport."""
+        data["environment_variables"] = {
+            str(name): _variable(value) for name, value in data["environment_variables"].items()
+        }
+        data["secrets"] = {str(name): None if value is None else str(value) for name, value in data["secrets"].items()}
+        resources, runtime = data["resources"], data["runtime"]
+        if resources["use_gpu"] is True and not resources["accelerator"]:
+            self.warn(
+                "use_gpu is derived from resources.accelerator and ignored",
+                ("resources", "use_gpu"),
+                fix="name an accelerator",
+                code="use_gpu_alone",
+            )
+        resources["accelerator"] = resources["accelerator"] or None
+        resources["use_gpu"] = resources["accelerator"] is not None
+        if runtime["is_websocket_endpoint"] and ("runtime", "transport", "kind") not in self.lines:
+            runtime["transport"]["kind"] = "websocket"
+
+    # ── rules that join keys ─────────────────────────────────────────────────────────────────────────────────
+
+    def _check(self, data: Mapping[str, Any]) -> None:
+        for name, what in OTHER_SERVERS.items():
+            if data[name] is not None:
+                self.error(f"this model {what}, which cannot be hosted here", (name,), code="unsupported_server")
+        if data["requirements"] and data["requirements_file"]:
+            self.error("requirements and requirements_file exclude each other", ("requirements_file",))
+        if data["model_cache"] and data["weights"]:
+            self.error("model_cache and weights exclude each other", ("weights",))
+        if data["build"]["no_cache"]:
+            self.error("build.no_cache cannot be set in the file", ("build", "no_cache"))
+        self._check_runtime(data["runtime"])
+        self._check_resources(data["resources"])
+        self._check_weights(data["weights"])
+        for name in RESERVED_VARIABLES:
+            if name in data["environment_variables"]:
+                what = f"environment variable {name} is overwritten on Truss's platform"
+                self.warn(what, ("environment_variables", name), code="reserved_variable")
+
+    def _check_runtime(self, runtime: Mapping[str, Any]) -> None:
+        if runtime.get("num_workers", 1) != 1:
+            fix = "raise predict_concurrency, or replicas in gateway.toml"
+            self.error(ONE_WORKER, ("runtime", "num_workers"), fix=fix)
+        for name in ("predict_concurrency", "streaming_read_timeout"):
+            if runtime[name] < 1:
+                self.error(f"runtime.{name} must be at least 1", ("runtime", name))
+        kind = runtime["transport"]["kind"]
+        if kind == "grpc":
+            self.error("transport grpc cannot be hosted here", ("runtime", "transport", "kind"))
+        elif kind not in ("http", "websocket"):
+            self.error(
+                f"runtime.transport.kind must be http or websocket, not {kind}", ("runtime", "transport", "kind")
+            )
+
+    def _check_resources(self, resources: Mapping[str, Any]) -> None:
+        if not CPU.fullmatch(resources["cpu"]):
+            self.error(f'resources.cpu must be cores ("2") or millicores ("500m"), not {resources["cpu"]}', _CPU)
+        if not MEMORY.fullmatch(resources["memory"]):
+            self.error(f'resources.memory must be a size such as "8Gi", not {resources["memory"]}', _MEMORY)
+        if resources.get("node_count", 1) not in (None, 1):
+            self.error("resources.node_count above 1 cannot be hosted here", ("resources", "node_count"))
+        if (accelerator := resources["accelerator"]) is None:
+            return
+        if not (match := ACCELERATOR.fullmatch(accelerator)):
+            self.error(f'resources.accelerator must be a name such as "L4" or "L4:4", not {accelerator}', _ACCELERATOR)
+        elif match[1] not in ACCELERATORS:
+            close = difflib.get_close_matches(match[1].upper(), ACCELERATORS, n=1)
+            fix = f"did you mean {close[0]}?" if close else ""
+            self.warn(f"accelerator {match[1]} is none that Truss knows", _ACCELERATOR, fix=fix)
+
+    def _check_weights(self, weights: list[Any]) -> None:
+        places: set[str] = set()
+        for index, entry in enumerate(weights):
+            at = ("weights", index)
+            if not isinstance(entry, dict) or not isinstance(entry.get("source"), str):
+                self.error(f"weights[{index}] needs a source", at, fix='such as "hf://owner/name@revision"')
+                continue
+            for name in entry:
+                if name not in WEIGHTS.keys:
+                    self._unknown(WEIGHTS, str(name), at)
+            if (place := entry.get("mount_location")) is None:
+                continue
+            if not isinstance(place, str) or not PurePosixPath(place).is_absolute():
+                self.error(f"weights[{index}].mount_location must be an absolute path", (*at, "mount_location"))
+            elif place in places:
+                self.error(f"mount_location {place} is used twice", (*at, "mount_location"))
+            else:
+                places.add(place)
+
+    # ── problems ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def error(
+        self, what: str, at: tuple[Any, ...] = (), *, line: int = 0, fix: str = "", code: str = "invalid_config"
+    ) -> None:
+        self.problems.append(Problem(where=self._where(at, line), what=what, fix=fix, code=code))
+
+    def warn(
+        self, what: str, at: tuple[Any, ...] = (), *, line: int = 0, fix: str = "", code: str = "odd_config"
+    ) -> None:
+        self.problems.append(Problem(where=self._where(at, line), what=what, fix=fix, code=code, level="warning"))
+
+    def _where(self, at: tuple[Any, ...], line: int) -> str:
+        while at and not line:
+            line, at = self.lines.get(at, 0), at[:-1]
+        return f"{self.file}:{line}" if line else str(self.file)
+
+
+_CPU, _MEMORY, _ACCELERATOR = ("resources", "cpu"), ("resources", "memory"), ("resources", "accelerator")
+
+
+def _convert(kind: Kind, value: Any) -> Any:
+    """Return `value` as its kind, as lax as Truss is: "4" is a number, "true" a flag, 2 a text. Raises ValueError."""
+    if kind == "any":
+        return value
+    if kind == "map" and isinstance(value, dict):
+        return value
+    if kind in ("list", "texts") and isinstance(value, list):
+        return value if kind == "list" else [_convert("text", item) for item in value]
+    if kind == "text" and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    if kind == "flag" and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind in ("whole", "number") and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        number = float(value)
+        if kind == "number":
+            return number
+        if number.is_integer():
+            return int(number)
+    raise ValueError(kind)
+
+
+def _variable(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _copy(default: Any) -> Any:
+    return type(default)(default) if isinstance(default, (list, dict)) else default
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _elsewhere(name: str) -> str | None:
+    """Return where a key of about this name belongs: predict_concurency at the top is runtime.predict_concurrency."""
+    places = {place.rpartition(".")[2]: place for place in _places(CONFIG)}
+    close = difflib.get_close_matches(name, places, n=1, cutoff=0.85)
+    return places[close[0]] if close else None
+
+
+def _places(section: Section, prefix: str = "") -> Iterator[str]:
+    for name, key in section.keys.items():
+        yield prefix + name
+        if isinstance(key, Section):
+            yield from _places(key, f"{prefix}{name}.")
+
+
+def _cloud_keys(
+    section: Section, raw: Mapping[str, Any], data: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    for name, key in section.keys.items():
+        if isinstance(key, Section):
+            if isinstance(inner := raw.get(name), dict):
+                yield from _cloud_keys(key, inner, data[name], (*at, name))
+        elif key.cloud and name in raw and data[name] != key.default:
+            yield (*at, name)
+
+
+def _python_note(raw: Mapping[str, Any]) -> list[str]:
+    ours = f"py{sys.version_info.major}{sys.version_info.minor}"
+    wanted = raw.get("python_version")
+    return [f"python_version is {wanted}; this gateway runs {ours}"] if wanted not in (None, ours) else []

@@ -1,0 +1,155 @@
+"""Describe a model directory as a ModelSpec: config.yaml with the operator's settings over it.
+
+Every format calls `describe`, ours and a stranger's, so that a key means the same to all of them. Imports nothing of
+the model and starts nothing.
+
+Which value counts, first to last: [models.NAME] of gateway.toml · config.yaml · what the format asks for ·
+[gateway.limits] · the defaults of `gateway.spec`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..spec import Limits, ModelSpec, Resources
+from .config import ACCELERATOR, CPU, ModelConfig, read_config
+
+UNLIMITED = 10_000  # slots of a websocket model that sets none: Truss does not count its connections
+
+LIMITS = frozenset(field.name for field in fields(Limits))
+
+
+def describe(
+    path: Path,
+    *,
+    target: str,
+    format: str,
+    overrides: Mapping[str, Any],
+    slots: int | None = None,
+    extra: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ModelSpec:
+    """Return the spec of the model in `path`, whose class is `target`.
+
+    `overrides` is what the hook got: the model's table in gateway.toml. `slots` is how many calls the class runs at
+    once when nobody sets `predict_concurrency`; `extra` the pip extra it needs; `options` reach the class as
+    `config["options"]`, with those of config.yaml and gateway.toml over them.
+
+    Raises `ConfigError`, with the file and the line, when config.yaml is wrong.
+    """
+    config = read_config(path)
+    if config.errors:
+        raise ConfigError("\n".join(str(problem) for problem in config.errors))
+    data = copy.deepcopy(dict(config.data))
+    _mount(data, overrides.get("mounts") or {})
+    if merged := {**(options or {}), **(data.get("options") or {}), **overrides.get("options", {})}:
+        data["options"] = merged
+    root = path.absolute()  # the messages above keep the path as it was given
+    spec = ModelSpec(
+        name=root.name,
+        target=target,
+        root=root,
+        format=format,
+        display_name=data["model_name"],
+        config=data,
+        limits=_limits(config, overrides.get("limits") or {}, slots),
+        resources=_resources(config),
+        environment=data["environment_variables"],
+        secrets=tuple(data["secrets"]),
+        import_dirs=_import_dirs(root, data),
+        data_dir=root / data["data_dir"],
+        extra=extra,
+        notes=(*(str(problem) for problem in config.warnings), *config.notes),
+    )
+    return apply_overrides(spec, overrides)
+
+
+def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    """Return `spec` with a [models.NAME] table over it; the same again when it lies there already."""
+    values = {name: value for name, value in overrides.items() if value is not None}
+    if "predict_concurrency" in values:
+        values.setdefault("slots", values["predict_concurrency"])
+    limits = replace(spec.limits, **{name: value for name, value in values.items() if name in LIMITS})
+    return replace(
+        spec,
+        config=_effective(spec.config, limits.slots),
+        limits=limits,
+        resources=_override_resources(spec.resources, values),
+        replicas=values.get("replicas", spec.replicas),
+        environment={**spec.environment, **values.get("environment", {})},
+        parity=values.get("truss_parity", spec.parity),
+        python=values.get("python", spec.python),
+    )
+
+
+def _effective(config: Mapping[str, Any], slots: int) -> Mapping[str, Any]:
+    runtime = config.get("runtime")
+    if not isinstance(runtime, dict) or runtime.get("predict_concurrency") == slots:
+        return config
+    return {**config, "runtime": {**runtime, "predict_concurrency": slots}}
+
+
+def _limits(config: ModelConfig, defaults: Mapping[str, Any], slots: int | None) -> Limits:
+    limits = replace(Limits(), **{name: value for name, value in defaults.items() if name in LIMITS})
+    runtime, written = config.data["runtime"], _mapping(config.raw.get("runtime"))
+    if written.get("predict_concurrency") is not None:
+        limits = replace(limits, slots=runtime["predict_concurrency"])
+    elif slots is not None:
+        limits = replace(limits, slots=slots)
+    elif runtime["transport"]["kind"] == "websocket":
+        limits = replace(limits, slots=UNLIMITED)
+    if written.get("streaming_read_timeout") is not None:
+        gap = float(runtime["streaming_read_timeout"])
+        limits = replace(limits, gap_timeout=gap, first_item_timeout=max(limits.first_item_timeout, gap))
+    if (startup := runtime["health_checks"]["startup_threshold_seconds"]) is not None:
+        limits = replace(limits, load_timeout=startup)
+    return limits
+
+
+def _resources(config: ModelConfig) -> Resources:
+    data, written = config.data["resources"], _mapping(config.raw.get("resources"))
+    cpu = None  # Truss's default of one core describes its containers; here an unset key shares the machine's
+    if written.get("cpu") is not None and (match := CPU.fullmatch(data["cpu"])):
+        cpu = float(match[1]) / (1000 if match[2] else 1)
+    if data["accelerator"] and (match := ACCELERATOR.fullmatch(data["accelerator"])):
+        return Resources(gpus=int(match[2] or 1), accelerator=match[1], cpu=cpu)
+    return Resources(cpu=cpu)
+
+
+def _override_resources(resources: Resources, values: Mapping[str, Any]) -> Resources:
+    """`gpus` is a count, a list of devices for all replicas to share out, or one list a replica."""
+    if "gpu_memory" in values:
+        resources = replace(resources, gpu_memory=values["gpu_memory"], gpus=max(1, resources.gpus))
+    gpus = values.get("gpus")
+    if gpus is None:
+        return resources
+    if isinstance(gpus, int):
+        return replace(resources, gpus=gpus, pin=())
+    if gpus and isinstance(gpus[0], (list, tuple)):
+        pin = tuple(tuple(str(device) for device in devices) for devices in gpus)
+        return replace(resources, gpus=len(pin[0]), pin=pin)
+    count = resources.gpus if 0 < resources.gpus <= len(gpus) else len(gpus)
+    return replace(resources, gpus=count, pin=(tuple(str(device) for device in gpus),))
+
+
+def _import_dirs(path: Path, data: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The packages of the model, then those it shares: `external_package_dirs` are relative to the model."""
+    bundled = path / data["bundled_packages_dir"]
+    own = (bundled,) if bundled.is_dir() else ()
+    return (*own, *(path / place for place in data["external_package_dirs"]))
+
+
+def _mount(data: dict[str, Any], mounts: Mapping[str, str]) -> None:
+    """Rewrite mount locations as [models.NAME.mounts] maps them; the model reads the effective place."""
+    for entry in data["weights"]:
+        if (place := entry.get("mount_location")) in mounts:
+            entry["mount_location"] = str(mounts[place])
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

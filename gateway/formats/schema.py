@@ -1,0 +1,164 @@
+"""The keys of a model's config.yaml: Truss's, with their defaults. A table and nothing else.
+
+The order is the alphabetical one of the dict that a model receives. `config.py` reads files by this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["text", "whole", "number", "flag", "list", "texts", "map", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: what it must be, and what it is when the file does not say."""
+
+    kind: Kind
+    default: Any = None  # None accepts null; an absent key appears only when the file sets it
+    absent: bool = False
+    cloud: bool = False  # acts in Truss's image build or cloud only; accepted, without effect here
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A mapping of known keys."""
+
+    keys: Mapping[str, Key | Section]
+
+
+def _cloud(kind: Kind, default: Any = None, *, absent: bool = False) -> Key:
+    return Key(kind, default, absent=absent, cloud=True)
+
+
+_HEALTH_CHECKS = Section(
+    {
+        "restart_check_delay_seconds": _cloud("number"),
+        "restart_threshold_seconds": _cloud("number"),
+        "startup_threshold_seconds": Key("number"),  # the model's load timeout
+        "stop_traffic_threshold_seconds": _cloud("number"),
+    }
+)
+
+_RUNTIME = Section(
+    {
+        "egress_restrictions": _cloud("any"),
+        "enable_debug_logs": Key("flag", False),
+        "enable_tracing_data": Key("flag", False),
+        "health_checks": _HEALTH_CHECKS,
+        "is_websocket_endpoint": Key("flag", False),
+        "num_workers": Key("whole", absent=True),  # 1, or refused
+        "oidc": Section({"enabled": _cloud("flag")}),
+        "predict_concurrency": Key("whole", 1),
+        "remote_ssh": Section({"enabled": _cloud("flag", False)}),
+        "streaming_read_timeout": Key("whole", 60),
+        "transport": Section(
+            {
+                "kind": Key("text", "http"),
+                "ping_interval_seconds": Key("number", absent=True),
+                "ping_timeout_seconds": Key("number", absent=True),
+            }
+        ),
+        "truss_server_version_override": _cloud("text"),
+    }
+)
+
+_RESOURCES = Section(
+    {
+        "accelerator": Key("text"),
+        "cpu": Key("text", "1"),
+        "fabric": _cloud("any", absent=True),
+        "instance_type": _cloud("text", absent=True),
+        "memory": Key("text", "2Gi"),
+        "node_count": Key("whole", absent=True),
+        "use_gpu": Key("any", False),  # derived from accelerator, whatever the file says
+    }
+)
+
+CONFIG = Section(
+    {
+        "apply_library_patches": Key("flag", True),
+        "base_image": _cloud("map"),
+        "bdn": Section(
+            {
+                "access": _cloud("list", []),
+                "hotload": Section({"enabled": _cloud("flag", False)}),
+                "mounts": _cloud("list", []),
+            }
+        ),
+        "bis_llm": Key("any"),
+        "build": Section(
+            {
+                "arguments": _cloud("map", {}),
+                "model_server": _cloud("text", "TrussServer"),
+                "no_cache": Key("flag", False),
+                "secret_to_path_mapping": _cloud("map", {}),
+            }
+        ),
+        "build_commands": _cloud("texts", []),
+        "bundled_packages_dir": Key("text", "packages"),
+        "cache_internal": _cloud("list", []),
+        "data_dir": Key("text", "data"),
+        "description": Key("text"),
+        "docker_server": Key("any"),
+        "environment_variables": Key("map", {}),
+        "examples_filename": Key("text", "examples.yaml"),
+        "external_data": _cloud("list"),
+        "external_package_dirs": Key("texts", []),
+        "input_type": Key("text", "Any"),
+        "live_reload": _cloud("flag", False),
+        "model_cache": _cloud("list", []),
+        "model_class_filename": Key("text", "model.py"),
+        "model_class_name": Key("text", "Model"),
+        "model_framework": Key("text", "custom"),
+        "model_metadata": Key("map", {}),
+        "model_module_dir": Key("text", "model"),
+        "model_name": Key("text"),
+        "model_type": Key("text", "Model"),
+        "options": Key("map", absent=True),  # ours: the options of the plugin that serves the directory
+        "python_version": Key("text", "py313"),
+        "requirements": Key("texts", []),
+        "requirements_file": Key("text"),
+        "resources": _RESOURCES,
+        "runtime": _RUNTIME,
+        "secrets": Key("map", {}),
+        "spec_version": Key("text", "2.0"),
+        "system_packages": _cloud("texts", []),
+        "training_checkpoints": _cloud("any"),
+        "trt_llm": Key("any"),
+        "use_local_src": _cloud("flag", False),
+        "weights": Key("list", []),
+    }
+)
+
+# The keys of one entry of `weights`; sha256 and pip are ours.
+WEIGHTS = Section(
+    {
+        "allow_patterns": Key("texts"),
+        "auth": _cloud("map"),
+        "auth_secret_name": Key("text"),
+        "ignore_patterns": Key("texts"),
+        "mount_location": Key("text"),
+        "pip": Key("text"),  # what `pip install` needs when the package of a package:// source is missing
+        "sha256": Key("text"),
+        "source": Key("text"),
+    }
+)
+
+# Spellings of older Trusses that mean a key above.
+RENAMED = {"hf_cache": "model_cache"}
+
+# Directories that describe another server than a Model class, and what is said about them.
+OTHER_SERVERS = {
+    "docker_server": "starts its own server in a container (docker_server)",
+    "trt_llm": "runs on Baseten's TensorRT-LLM engine (trt_llm)",
+    "bis_llm": "runs on Baseten's inference stack (bis_llm)",
+}
+
+# Truss's accelerator names; others are allowed with a warning.
+ACCELERATORS = frozenset(
+    {"T4", "L4", "A10G", "V100", "A100", "A100_40GB", "H100", "H200", "H100_40GB", "B200", "L40S", "B300", "GB300"}
+    | {"RTX_PRO_6000"}
+)

@@ -1,0 +1,215 @@
+"""Look at a model's source without running it: does it parse, is the class there, can its methods be called?
+
+What is fatal is reported at discovery, the rest by `gateway check`; a worker finds the same at load, with certainty.
+Whatever cannot be known from the text (inherited methods, names bound by other means) is not a problem here.
+
+Texts and rules are Truss's, with two relaxations: a second parameter named `request` needs no annotation, and a class
+needs no `predict` when it has another method that serves.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..spec import Problem
+
+FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
+PIPELINE = ("preprocess", "predict", "postprocess")
+ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """What the text of a class says about it. `whole` is false when bases or decorators may add to it."""
+
+    line: int
+    methods: Mapping[str, _Function]
+    assigned: frozenset[str]  # self.NAME = …, and NAME = … in the class body
+    whole: bool
+
+    def has(self, name: str) -> bool:
+        return name in self.methods or name in self.assigned
+
+
+def inspect_source(path: Path, class_name: str, methods: Collection[str] = ENDPOINTS) -> list[Problem]:
+    """Return what is wrong with class `class_name` of the file `path`; `methods` are those that serve a route."""
+    try:
+        found = read_class(path, class_name)
+    except SourceError as error:
+        return [error.problem]
+    return list(_check(path, found, methods)) if found else []
+
+
+class SourceError(Exception):
+    """A source file in which the class cannot be found."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def read_class(path: Path, class_name: str) -> ClassInfo | None:
+    """Return what the text says about the class; None when the name is bound by other means than `class`.
+
+    Raises `SourceError` when the file cannot be read or parsed, or nothing in it binds the name.
+    """
+    module = _parse(path)
+    classes = {node.name: node for node in _statements(module.body) if isinstance(node, ast.ClassDef)}
+    if class_name in classes:
+        return _class_info(classes[class_name])
+    bound = set(_bound_names(module))
+    if class_name in bound or "*" in bound or "__getattr__" in bound:
+        return None
+    have = f"have: {', '.join(classes)}" if classes else "it defines no class"
+    raise SourceError(
+        Problem(where=str(path), what=f"no class {class_name} in {path.name} ({have})", code="class_not_found")
+    )
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes are the author's business, not stderr's
+            return ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError as error:
+        where = f"{path}:{error.lineno}" if error.lineno else str(path)
+        raise SourceError(Problem(where=where, what=f"syntax error: {error.msg}", code="syntax_error")) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, thousands of nested brackets
+        what = f"syntax error: {error or type(error).__name__}"
+        raise SourceError(Problem(where=str(path), what=what, code="syntax_error")) from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise SourceError(Problem(where=str(path), what=what, code="unreadable_source")) from None
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run at import, those under if, try and with included."""
+    for node in body:
+        yield node
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(node, (ast.If, ast.Try, ast.With)):
+                yield from _statements(getattr(node, name, []))
+        for handler in getattr(node, "handlers", []):
+            yield from _statements(handler.body)
+
+
+def _bound_names(module: ast.Module) -> Iterator[str]:
+    for node in _statements(module.body):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, _Function):
+            yield node.name
+        else:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                    yield inner.id
+
+
+def _class_info(node: ast.ClassDef) -> ClassInfo:
+    body = list(_statements(node.body))
+    assigned = {
+        inner.attr
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and isinstance(inner.value, ast.Name)
+    }
+    for statement in body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        assigned |= {target.id for target in targets if isinstance(target, ast.Name)}
+    bases = [base for base in node.bases if not (isinstance(base, ast.Name) and base.id == "object")]
+    return ClassInfo(
+        line=node.lineno,
+        methods={item.name: item for item in body if isinstance(item, _Function)},
+        assigned=frozenset(assigned),
+        whole=not (bases or node.keywords or node.decorator_list),
+    )
+
+
+def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[Problem]:
+    def problem(line: int, what: str, code: str) -> Problem:
+        return Problem(where=f"{path}:{line}", what=what, code=code)
+
+    for name, method in found.methods.items():
+        if (parameters := _parameters(method)) is None:
+            continue
+        if name in PIPELINE or name in methods:
+            if what := _signature_problem(name, method, parameters):
+                yield problem(method.lineno, what, "bad_signature")
+        elif name in ("load", "is_healthy", "unload") and parameters:
+            yield problem(method.lineno, f"`{name}` must have only one argument: `self`.", "bad_signature")
+        elif name == "websocket":
+            if len(parameters) != 1:
+                what = "`websocket` must have only one argument: `websocket`."
+                yield problem(method.lineno, what, "bad_signature")
+            if not isinstance(method, ast.AsyncFunctionDef):
+                what = "`websocket` endpoints must be async function definitions."
+                yield problem(method.lineno, what, "sync_websocket")
+    if found.has("websocket") and any(found.has(name) for name in PIPELINE):
+        what = "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods."
+        yield problem(found.line, what, "websocket_and_predict")
+    if found.whole and not any(found.has(name) for name in ("predict", "websocket", *methods)):
+        yield problem(found.line, "Truss model must have a `predict` or `websocket` method.", "no_method")
+    if _only_request(found, "predict") and found.has("preprocess"):
+        what = (
+            "When using `preprocess`, the predict method cannot only have the request argument (because the result of"
+            " `preprocess` would be  discarded)."
+        )
+        yield problem(found.methods["predict"].lineno, what, "discarded_result")
+    if _only_request(found, "postprocess"):
+        what = (
+            "The `postprocess` method cannot only have the request argument (because the result of `predict` would be"
+            " discarded)."
+        )
+        yield problem(found.methods["postprocess"].lineno, what, "discarded_result")
+
+
+def _parameters(method: _Function) -> list[ast.arg] | None:
+    """The parameters of the bound method, *args and **kwargs included; None when a decorator may change them."""
+    decorators = {node.id if isinstance(node, ast.Name) else "" for node in method.decorator_list}
+    if decorators - {"staticmethod", "classmethod"}:
+        return None
+    arguments = method.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    if "staticmethod" not in decorators and positional:
+        positional = positional[1:]
+    rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
+    return [*positional, *arguments.kwonlyargs, *rest]
+
+
+def _signature_problem(name: str, method: _Function, parameters: list[ast.arg]) -> str | None:
+    signature = f"({', '.join(ast.unparse(parameter) for parameter in parameters)})"
+    if method.returns:
+        signature += f" -> {ast.unparse(method.returns)}"
+    if len(parameters) > 2:
+        return f"`{name}` method cannot have more than two arguments. Got: {signature}"
+    if len(parameters) == 2:
+        if _is_request(parameters[0]):
+            return (
+                f"`{name}` method with two arguments is not allowed to have request as first argument, request must be"
+                f" second. Got: {signature}"
+            )
+        second = parameters[1]
+        if not _is_request(second) and not (second.arg == "request" and second.annotation is None):
+            return (
+                f"`{name}` method with two arguments must have request as second argument (type annotated)."
+                f" Got: {signature} "
+            )
+    return None
+
+
+def _is_request(parameter: ast.arg) -> bool:
+    """Whether the annotation reads as a Request: Request, fastapi.Request, "Request", or a subclass by its name."""
+    node = parameter.annotation
+    text = node.value if isinstance(node, ast.Constant) else ast.unparse(node) if node else ""
+    return str(text).rpartition(".")[2].endswith("Request")
+
+
+def _only_request(found: ClassInfo, name: str) -> bool:
+    method = found.methods.get(name)
+    parameters = _parameters(method) if method else None
+    return parameters is not None and len(parameters) == 1 and _is_request(parameters[0])

@@ -1,0 +1,49 @@
+"""Truss model directories: config.yaml and model/model.py.
+
+The last format but one to be asked, so that a directory with a config.yaml may belong to a framework's plugin first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..hookspecs import hookimpl
+from ..spec import ModelSpec
+from .config import read_config
+from .describe import UNLIMITED, describe
+from .source import SourceError, read_class
+
+
+@hookimpl
+def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    """Claims every directory with a config.yaml, but for those with a model.py at their top and none in model/."""
+    if not (path / "config.yaml").is_file() and not (path / "config.yml").is_file():
+        return None
+    config = read_config(path)
+    module_dir, filename = config.data["model_module_dir"], config.data["model_class_filename"]
+    source = path / module_dir / filename
+    if not source.is_file() and (path / "model.py").is_file():
+        return None  # `python` takes it, and reports what is wrong with its config.yaml
+    if config.errors:
+        raise ConfigError("\n".join(str(problem) for problem in config.errors))
+    if ".." in source.relative_to(path).parts or Path(module_dir).is_absolute():
+        raise ConfigError(f"{config.path}: model_module_dir must lie inside the model directory")
+    if not source.is_file():
+        raise ConfigError(f"{path}: No module class file found: {source.relative_to(path)}")
+    return describe_class(path, source, config.data["model_class_name"], overrides, format="truss")
+
+
+def describe_class(
+    path: Path, source: Path, class_name: str, overrides: Mapping[str, Any], *, format: str
+) -> ModelSpec:
+    """Return the spec of the class in a file below `path`. Raises `ConfigError` when the file lacks the class."""
+    try:
+        found = read_class(source, class_name)
+    except SourceError as error:
+        raise ConfigError(str(error)) from error
+    module = ".".join(source.relative_to(path).with_suffix("").parts)
+    slots = UNLIMITED if found and found.has("websocket") else None
+    return describe(path, target=f"{module}:{class_name}", format=format, overrides=overrides, slots=slots)

@@ -1,0 +1,45 @@
+"""Load a plugin from the file that the settings name, and make what it says true in another process.
+
+A plugin file writes its targets by its own name, "my_plugin:MyModel", which only the gateway that loaded the file can
+import. A worker gets the path instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlugin:
+    path: Path
+    module: ModuleType
+
+    def rewrite(self, target: str) -> str:
+        """Return "/path/my_plugin.py:Class" for a target of this file, other targets as they are."""
+        module, _, name = target.partition(":")
+        return f"{self.path}:{name}" if module in (self.path.stem, self.module.__name__) else target
+
+
+def load_file(path: Path) -> FilePlugin:
+    """Run the file under a module name of its own, so that it shadows no package of the same name."""
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; it is named in `plugins`")
+    name = f"gateway_plugin_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return FilePlugin(path, module)

