@@ -13,27 +13,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
-from .formats.describe import apply_overrides
+from .formats.describe import complete
 from .spec import ModelSpec, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .plugins import Plugins
+    from .settings import Settings
 
 MAX_DEPTH = 4
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_ID = 128
 RESERVED = frozenset("v1 v2 predict loaded schema status logs hot-reload".split())  # parts of routes
-
-
-class Overrides(Protocol):
-    """What discovery needs of the settings: the [models.NAME] table of one model."""
-
-    def overrides(self, name: str) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +35,13 @@ class Discovery:
     problems: tuple[Problem, ...] = ()
 
 
-def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Overrides | None = None) -> Discovery:
+def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Settings | None = None) -> Discovery:
     """Return the models below `roots`, and a problem for everything there that cannot be served."""
     search = _Search(plugins, settings)
     for root in roots:
         search.root(Path(root).expanduser())
+    if settings:
+        search.unused_tables(settings)
     return Discovery(tuple(search.specs.values()), tuple(search.problems))
 
 
@@ -65,7 +60,7 @@ def id_problem(name: str) -> str | None:
 
 
 class _Search:
-    def __init__(self, plugins: Plugins, settings: Overrides | None) -> None:
+    def __init__(self, plugins: Plugins, settings: Settings | None) -> None:
         self.specs: dict[str, ModelSpec] = {}
         self.problems: list[Problem] = []
         self._plugins = plugins
@@ -82,6 +77,15 @@ class _Search:
         if len(self.specs) + len(self.problems) == before:
             fix = f"gateway new {root / 'my-model'}"
             self._problem(root, "no models here", fix=f"make one: {fix}", code="empty_root", level="warning")
+
+    def unused_tables(self, settings: Settings) -> None:
+        """A [models.NAME] table for no model is a typing error, or a model that went away."""
+        broken = {problem.model for problem in self.problems}
+        for name in settings.models:
+            if name not in self.specs and name not in broken:
+                where = settings.table_origin(name)
+                have = f"have: {', '.join(self.specs)}" if self.specs else "there are no models"
+                self._problem(Path(where), f"[models.{name}]: no model named {name!r} ({have})", code="unused_table")
 
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         for child in self._directories(directory):
@@ -107,18 +111,19 @@ class _Search:
         overrides = self._settings.overrides(name) if self._settings else {}
         try:
             spec = self._plugins.find_model(path, overrides)
+            if spec is None:
+                return False
+            spec = complete(spec, overrides)
         except ConfigError as error:
             self._broken(path, name, str(error))
             return True
-        if spec is None:
-            return False
         if what := id_problem(name):
             self._problem(path, what, fix="rename the directory", code="invalid_name", model=name)
         elif other := self.specs.get(name):
             what = f"the model {name} is served from {other.root}; this directory has the same id"
             self._problem(path, what, fix="rename one of them", code="duplicate_name", model=name)
         else:
-            self.specs[name] = replace(apply_overrides(spec, overrides), name=name, root=spec.root.absolute())
+            self.specs[name] = replace(spec, name=name, root=spec.root.absolute())
         return True
 
     def _broken(self, path: Path, name: str, text: str) -> None:

@@ -64,9 +64,23 @@ def describe(
         import_dirs=_import_dirs(root, data),
         data_dir=root / data["data_dir"],
         extra=extra,
-        notes=(*(str(problem) for problem in config.warnings), *config.notes),
+        notes=(*(str(problem) for problem in config.warnings), *config.notes, *_missing(path, data)),
     )
     return apply_overrides(spec, overrides)
+
+
+def complete(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    """Return what a plugin found with everything that it left out: a hook may return a bare ModelSpec.
+
+    Raises `ConfigError` as `describe` does.
+    """
+    if spec.config:
+        return apply_overrides(spec, overrides)
+    base = describe(spec.root, target=spec.target, format=spec.format, overrides=overrides, extra=spec.extra)
+    bare = ModelSpec(name=spec.name, target=spec.target, root=spec.root)
+    names = [field.name for field in fields(spec)]
+    given = {name: value for name in names if (value := getattr(spec, name)) != getattr(bare, name)}
+    return apply_overrides(replace(base, **given), overrides)
 
 
 def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
@@ -142,6 +156,14 @@ def _import_dirs(path: Path, data: Mapping[str, Any]) -> tuple[Path, ...]:
     bundled = path / data["bundled_packages_dir"]
     own = (bundled,) if bundled.is_dir() else ()
     return (*own, *(path / place for place in data["external_package_dirs"]))
+
+
+def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{path}: external_package_dirs: {place} does not exist"
+        for place in data["external_package_dirs"]
+        if not (path / place).is_dir()
+    ]
 
 
 def _mount(data: dict[str, Any], mounts: Mapping[str, str]) -> None:

@@ -1,0 +1,194 @@
+"""What the operator decided: gateway.toml, the environment and flags, as one frozen value.
+
+A flag wins over the environment, the environment over the file, the file over the defaults; `origin` tells where a
+value came from. An unknown key is an error with a suggestion. A model directory can set nothing of this.
+"""
+
+# ruff: noqa: RUF009  (`_key` is dataclasses.field with a kind)
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from . import values
+from .errors import ConfigError
+from .spec import Limits, Problem
+from .values import Kind
+
+
+def _key(kind: Kind, default: Any = MISSING, *, factory: Any = MISSING, shown: bool = True) -> Any:
+    metadata = {"kind": kind}
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementSettings:
+    """[gateway.placement]: which devices there are, and how models share them."""
+
+    devices: str | tuple[Mapping[str, Any], ...] = _key(values.devices, "auto")
+    headroom: int = _key(values.size, 1024**3)  # bytes of each GPU that are never handed out
+    unmatched_accelerator: Literal["error", "any", "cpu"] = _key(values.choice("error", "any", "cpu"), "error")
+    on_full: Literal["error", "queue", "evict"] = _key(values.choice("error", "queue", "evict"), "error")
+    on_impossible: Literal["fail-model", "refuse-start"] = _key(
+        values.choice("fail-model", "refuse-start"), "fail-model"
+    )
+    load_parallelism: int = _key(values.whole(1), 1)  # loads in flight per GPU
+    min_residency: float = _key(values.seconds, 30.0)  # no eviction of a model younger than this
+
+
+LIMIT_KINDS: Mapping[str, Kind] = {
+    "slots": values.whole(1),
+    "max_queue": values.whole(0),
+    "queue_timeout": values.seconds,
+    "request_timeout": values.seconds,
+    "first_item_timeout": values.seconds,
+    "gap_timeout": values.seconds,
+    "load_timeout": values.seconds,
+    "cancel_grace": values.seconds,
+    "max_body": values.size,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """[gateway]: the process itself. Times are seconds."""
+
+    host: str = _key(values.text, "127.0.0.1")
+    port: int = _key(values.whole(0, 65535), 8000)
+    models: tuple[Path, ...] = _key(values.paths, (Path("models"),))
+    plugins: tuple[Path, ...] = _key(values.paths, ())
+    block_plugins: tuple[str, ...] = _key(values.texts, ())
+    default_model: str | None = _key(values.text, None)
+    aliases: Mapping[str, str] = _key(values.table, factory=dict)
+    allowed_hosts: tuple[str, ...] = _key(values.texts, ())
+    allowed_origins: tuple[str, ...] = _key(values.texts, ())
+    api_key: str | None = _key(values.text, None, shown=False)  # from the environment only
+    insecure_no_auth: bool = _key(values.flag, False)
+    debug: bool = _key(values.flag, False)
+    log_format: Literal["text", "json"] = _key(values.choice("text", "json"), "text")
+    log_level: Literal["debug", "info", "warning", "error"] = _key(
+        values.choice("debug", "info", "warning", "error"), "info"
+    )
+    truss_parity: Literal["improved", "strict"] = _key(values.choice("improved", "strict"), "improved")
+    drain_timeout: float = _key(values.seconds, 30.0)
+    drain_delay: float = _key(values.seconds, 0.0)
+    keep_alive: float = _key(values.seconds, 75.0)
+    head_timeout: float = _key(values.seconds, 10.0)
+    body_idle_timeout: float = _key(values.seconds, 15.0)
+    body_timeout: float = _key(values.seconds, 60.0)
+    max_connections: int | None = _key(values.whole(1), None)  # None: min(1024, a quarter of the open files allowed)
+    secrets_dir: Path | None = _key(values.path, None)
+    cache_dir: Path | None = _key(values.path, None)
+    environment_file: Path | None = _key(values.path, None)
+    limits: Limits = field(default_factory=Limits)
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """[models.NAME]: one model. None leaves it to the model's config.yaml."""
+
+    replicas: int | None = _key(values.whole(1), None)
+    gpus: int | tuple[Any, ...] | None = _key(values.gpus, None)
+    gpu_memory: str | None = _key(values.gpu_memory, None)
+    slots: int | None = _key(LIMIT_KINDS["slots"], None)  # also spelled predict_concurrency
+    max_queue: int | None = _key(LIMIT_KINDS["max_queue"], None)
+    queue_timeout: float | None = _key(values.seconds, None)
+    request_timeout: float | None = _key(values.seconds, None)
+    first_item_timeout: float | None = _key(values.seconds, None)
+    gap_timeout: float | None = _key(values.seconds, None)
+    load_timeout: float | None = _key(values.seconds, None)
+    cancel_grace: float | None = _key(values.seconds, None)
+    max_body: int | None = _key(values.size, None)
+    load: Literal["eager", "lazy"] = _key(values.choice("eager", "lazy"), "eager")
+    runner: str = _key(values.text, "process")
+    required: bool = _key(values.flag, True)  # counts for the readiness of the gateway
+    env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")
+    environment: Mapping[str, str] | None = _key(values.variables, None)
+    truss_parity: Literal["improved", "strict"] | None = _key(values.choice("improved", "strict"), None)
+    allow_pickle: bool = _key(values.flag, False)
+    trust_remote_code: bool = _key(values.flag, False)
+    aliases: tuple[str, ...] = _key(values.texts, ())
+    mounts: Mapping[str, str] | None = _key(values.table, None)
+    options: Mapping[str, Any] | None = _key(values.anything, None)  # of the plugin that serves it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, shaped like gateway.toml. `problems` are warnings about the environment."""
+
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    file: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+    problems: tuple[Problem, ...] = ()
+
+    def origin(self, key: str) -> str:
+        """Return where the value of "gateway.port" came from: "gateway.toml:12", "flag --port", "default", …"""
+        return self.origins.get(key, "default")
+
+    def table_origin(self, name: str) -> str:
+        """Return where the table [models.NAME] begins."""
+        return self.origins.get(f"models.{name}", str(self.file or "settings"))
+
+    def model(self, name: str) -> ModelSettings:
+        """Return the settings of a model, defaults when it has no table."""
+        return self.models.get(name) or ModelSettings()
+
+    def overrides(self, name: str) -> dict[str, Any]:
+        """Return what a format's `find_model` gets: what is set for the model, and `limits`, the defaults of all."""
+        model = self.model(name)
+        found = {key.name: value for key in fields(model) if (value := getattr(model, key.name)) != key.default}
+        found.setdefault("truss_parity", self.gateway.truss_parity)
+        found["limits"] = {name: getattr(self.gateway.limits, name) for name in LIMIT_KINDS}
+        return found
+
+
+def load_settings(
+    file: Path | None = None, *, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings. `flags` are by dotted key, {"gateway.port": 9000}; those that are None were not given.
+
+    Raises `ConfigError` with a line for everything wrong. Without `file`, ./gateway.toml is read when it exists.
+    """
+    from .settings_sources import Sources
+
+    sources = Sources()
+    default = Path("gateway.toml")
+    if file is not None or default.is_file():
+        sources.read_file(file or default)
+    sources.read_environment(environ)
+    sources.read_flags(flags or {})
+    return sources.settings(file or (default if default.is_file() else None))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to listen where others can reach an open gateway, or one that shows its tracebacks.
+
+    Raises `ConfigError`.
+    """
+    gateway = settings.gateway
+    if is_loopback(gateway.host):
+        return
+    if gateway.debug:
+        raise ConfigError(f"debug shows tracebacks and is for loopback only; not with host {gateway.host}")
+    if gateway.api_key is None and not gateway.insecure_no_auth:
+        raise ConfigError(
+            f"host {gateway.host} is open to other machines and there is no API key: set GATEWAY_API_KEY, or pass"
+            " --insecure-no-auth to serve everybody"
+        )

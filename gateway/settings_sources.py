@@ -1,0 +1,252 @@
+"""Collect settings from gateway.toml, the environment and flags, in that order; the later one wins.
+
+Each value goes through the kind of its key, so that every mistake is told with its place, and all of them at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .settings import LIMIT_KINDS, GatewaySettings, ModelSettings, PlacementSettings, Settings
+from .spec import Limits, Problem
+from .toml_lines import key_lines, line_of
+from .values import Kind, path, paths
+
+
+def _kinds(settings: type) -> dict[str, Kind]:
+    return {item.name: item.metadata["kind"] for item in fields(settings) if "kind" in item.metadata}
+
+
+SECTIONS: Mapping[str, Mapping[str, Kind]] = {
+    "gateway": _kinds(GatewaySettings),
+    "gateway.limits": LIMIT_KINDS,
+    "gateway.placement": _kinds(PlacementSettings),
+}
+MODEL = {**_kinds(ModelSettings), "predict_concurrency": LIMIT_KINDS["slots"]}
+PREFIX = "GATEWAY_"
+ALSO = {"GATEWAY_DEVICES": "gateway.placement.devices"}
+# Ours, but no settings: read elsewhere, or set by others. A Kubernetes service named "gateway" gives every pod a
+# GATEWAY_PORT=tcp://…, GATEWAY_SERVICE_HOST and GATEWAY_PORT_80_TCP; CGI has GATEWAY_INTERFACE.
+NO_SETTINGS = re.compile(r"GATEWAY_(API_KEY|API_KEY_FILE|URL|INTERFACE|SECRET_.*|SERVICE_(HOST|PORT).*|PORT_\d+_.*)")
+
+
+class Sources:
+    """Values by dotted key, with where each came from, and what is wrong with them."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._models: dict[str, dict[str, Any]] = {}
+        self._origins: dict[str, str] = {}
+        self._errors: list[str] = []
+        self._warnings: list[Problem] = []
+
+    def settings(self, file: Path | None) -> Settings:
+        """Return what was collected. Raises `ConfigError` with a line for each mistake."""
+        if self._errors:
+            raise ConfigError("\n".join(self._errors))
+        gateway = GatewaySettings(
+            **self._section("gateway"),
+            limits=Limits(**self._section("gateway.limits")),
+            placement=PlacementSettings(**self._section("gateway.placement")),
+        )
+        models = {name: ModelSettings(**values) for name, values in self._models.items()}
+        return Settings(
+            gateway=gateway, models=models, file=file, origins=self._origins, problems=tuple(self._warnings)
+        )
+
+    def _section(self, section: str) -> dict[str, Any]:
+        return {name: self._values[key] for name in SECTIONS[section] if (key := f"{section}.{name}") in self._values}
+
+    # ── gateway.toml ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def read_file(self, file: Path) -> None:
+        try:
+            text = file.read_text("utf-8")
+            data = tomllib.loads(text)
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: not UTF-8") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{file}: {error}") from error
+        _FileReader(self, file, key_lines(text)).read(data)
+
+    # ── environment, flags ───────────────────────────────────────────────────────────────────────────────────
+
+    def read_environment(self, environ: Mapping[str, str]) -> None:
+        names = {_variable(section, name): f"{section}.{name}" for section, keys in SECTIONS.items() for name in keys}
+        names = {variable: key for variable, key in names.items() if key not in ("gateway.api_key", "gateway.aliases")}
+        names.update(ALSO)
+        for variable, value in sorted(environ.items()):
+            if not variable.startswith(PREFIX) or NO_SETTINGS.fullmatch(variable):
+                continue
+            if variable not in names:
+                fix = suggestion(variable, names)
+                self._warn(variable, f"environment variable {variable} is no setting", fix, "unknown_variable")
+            elif variable == "GATEWAY_PORT" and value.startswith("tcp://"):
+                what = "GATEWAY_PORT is ignored: Kubernetes sets it for a service named gateway"
+                self._warn(variable, what, "set enableServiceLinks: false", "kubernetes_variable")
+            elif value:
+                self.put(names[variable], value, f"environment {variable}", from_text=True)
+        self._read_key(environ)
+
+    def _warn(self, variable: str, what: str, fix: str, code: str) -> None:
+        self._warnings.append(Problem(where=f"environment {variable}", what=what, fix=fix, code=code, level="warning"))
+
+    def _read_key(self, environ: Mapping[str, str]) -> None:
+        key, file = environ.get("GATEWAY_API_KEY", "").strip(), environ.get("GATEWAY_API_KEY_FILE", "")
+        variable = "GATEWAY_API_KEY_FILE" if file else "GATEWAY_API_KEY"
+        if key and file:
+            self._errors.append("GATEWAY_API_KEY and GATEWAY_API_KEY_FILE are both set; set one")
+        elif file:
+            try:
+                key = Path(file).expanduser().read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                self._errors.append(f"GATEWAY_API_KEY_FILE={file}: cannot be read ({type(error).__name__})")
+                return
+            if not key:
+                self._errors.append(f"GATEWAY_API_KEY_FILE={file}: the file is empty")
+        if any(not "!" <= character <= "~" for character in key):
+            self._errors.append(f"the key in {variable} holds characters that no HTTP header can carry")
+        elif key:
+            self._values["gateway.api_key"] = key
+            self._origins["gateway.api_key"] = f"environment {variable}"
+
+    def read_flags(self, flags: Mapping[str, Any]) -> None:
+        for key, value in flags.items():
+            if value is not None and value != ():
+                name = key.rpartition(".")[2].replace("_", "-")
+                self.put(key, value, f"flag --{name}", from_text=True)
+
+    # ── one value ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, key: str, value: Any, origin: str, *, from_text: bool = False, base: Path | None = None) -> None:
+        section, _, name = key.rpartition(".")
+        converted = self.convert(SECTIONS[section][name], key, value, origin, from_text=from_text, base=base)
+        if converted is not None:
+            self._values[key] = converted
+            self._origins[key] = origin
+
+    def put_model(self, model: str, values: dict[str, Any], origins: dict[str, str], table: str) -> None:
+        self._models[model] = values
+        self._origins[f"models.{model}"] = table
+        self._origins.update({f"models.{model}.{name}": origin for name, origin in origins.items()})
+
+    def convert(
+        self, kind: Kind, key: str, value: Any, origin: str, *, from_text: bool = False, base: Path | None = None
+    ) -> Any:
+        """Return the value of its kind; None, after noting the error, when it is not. Paths start at `base`."""
+        try:
+            converted = kind(value, from_text)
+        except ValueError as error:
+            self.error(origin, f"{key} must be {error}, not {value!r}")
+            return None
+        except ConfigError as error:  # of sizes and devices, which explain themselves
+            self.error(origin, f"{key}: {error}")
+            return None
+        if base is not None and kind is path:
+            return base / converted
+        if base is not None and kind is paths:
+            return tuple(base / item for item in converted)
+        return converted
+
+    def error(self, where: str, what: str) -> None:
+        self._errors.append(f"{where}: {what}")
+
+
+class _FileReader:
+    """Walks the tables of one file."""
+
+    def __init__(self, sources: Sources, file: Path, lines: dict[tuple[str, ...], int]) -> None:
+        self._sources = sources
+        self._file = file
+        self._lines = lines
+
+    def read(self, data: Mapping[str, Any]) -> None:
+        for name, value in data.items():
+            if name == "gateway":
+                self._section("gateway", value)
+            elif name == "models":
+                self._models(value)
+            else:
+                self._unknown((name,), ["gateway", "models", *(f"gateway.{key}" for key in SECTIONS["gateway"])])
+
+    def _section(self, section: str, value: Any) -> None:
+        at = tuple(section.split("."))
+        if not isinstance(value, Mapping):
+            self._error(at, f"{section} must be a table")
+            return
+        for name, item in value.items():
+            here, key = (*at, name), f"{section}.{name}"
+            if key in SECTIONS:
+                self._section(key, item)
+            elif key == "gateway.api_key":
+                self._error(here, "the API key does not belong in this file: set GATEWAY_API_KEY or _FILE instead")
+            elif name in SECTIONS[section]:
+                self._sources.put(key, item, self._where(here), base=self._file.parent)
+            else:
+                subsections = [part.removeprefix(f"{section}.") for part in SECTIONS if part.startswith(f"{section}.")]
+                known = [*SECTIONS[section], *subsections]
+                elsewhere = [f"{part}.{other}" for part, keys in SECTIONS.items() for other in keys if other == name]
+                self._unknown(here, elsewhere or known)
+
+    def _models(self, tables: Any) -> None:
+        if not isinstance(tables, Mapping):
+            self._error(("models",), "models must be a table of tables; model roots are [gateway] models")
+            return
+        for model, table in tables.items():
+            if isinstance(table, Mapping):
+                self._model(model, table)
+            else:
+                self._error(("models", model), f"[models.{model}] must be a table; model roots are [gateway] models")
+
+    def _model(self, model: str, table: Mapping[str, Any]) -> None:
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for name, item in table.items():
+            here = ("models", model, name)
+            if name not in MODEL:
+                self._unknown(here, MODEL, value=item)
+                continue
+            key = "slots" if name == "predict_concurrency" else name
+            if key in values:
+                self._error(here, f"models.{model}: slots and predict_concurrency are one setting; write one")
+            converted = self._sources.convert(MODEL[name], f"models.{model}.{name}", item, self._where(here))
+            if converted is not None:
+                values[key], origins[key] = converted, self._where(here)
+        self._sources.put_model(model, values, origins, self._where(("models", model)))
+
+    def _unknown(self, at: tuple[str, ...], known: Collection[str], *, value: Any = None) -> None:
+        name = at[-1]
+        if isinstance(value, Mapping) and at[0] == "models" and not difflib.get_close_matches(name, known, 1):
+            # [models.qwen2.5] is TOML for the table "5" in "qwen2"
+            self._error(at, f'[{".".join(at)}] is a table in a table; quote the name: [models."{".".join(at[1:])}"]')
+            return
+        self._error(at, f"unknown key {'.'.join(at)} ({suggestion(name, known)})")
+
+    def _error(self, at: tuple[str, ...], what: str) -> None:
+        self._sources.error(self._where(at), what)
+
+    def _where(self, at: tuple[str, ...]) -> str:
+        line = line_of(self._lines, at)
+        return f"{self._file}:{line}" if line else str(self._file)
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return "did you mean …?", or all there is."""
+    endings = {key.rpartition(".")[2]: key for key in known}
+    close = difflib.get_close_matches(name, [*known, *endings], n=1)
+    return f"did you mean {endings.get(close[0], close[0])}?" if close else f"have: {', '.join(sorted(known))}"
+
+
+def _variable(section: str, name: str) -> str:
+    """gateway.port is GATEWAY_PORT, gateway.limits.max_queue is GATEWAY_LIMITS__MAX_QUEUE."""
+    inner = section.partition(".")[2]
+    return PREFIX + (f"{inner}__{name}" if inner else name).upper()

@@ -1,0 +1,161 @@
+"""What people write in settings → values: sizes, seconds, lists of paths, a choice of words.
+
+A kind is a function of the value and of whether it came as text (from the environment or a flag), where "8000" may be
+a number. gateway.toml has types of its own, and a text there is a text. It raises `ValueError` with what it expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .devices import parse_devices, parse_size, static_devices
+
+Kind = Callable[[Any, bool], Any]
+
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_GPU_MEMORY = re.compile(r"(100|[1-9]\d?)%")
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def text(value: Any, _: bool) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    return value
+
+
+def whole(least: int = 0, most: int | None = None) -> Kind:
+    expected = f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more"
+
+    def convert(value: Any, from_text: bool) -> int:
+        if from_text and isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
+            raise ValueError(expected)
+        return value
+
+    return convert
+
+
+def flag(value: Any, from_text: bool) -> bool:
+    if from_text and isinstance(value, str):
+        value = _FLAGS.get(value.strip().lower())
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def seconds(value: Any, from_text: bool) -> float:
+    """30, 0.5, "30s", "500ms", "5m"."""
+    if isinstance(value, str) and (match := _SECONDS.fullmatch(value.strip())) and (match[2] or from_text):
+        value = float(match[1]) * _UNITS[match[2] or "s"]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError('seconds, such as 30 or "5m"')
+    return float(value)
+
+
+def size(value: Any, from_text: bool) -> int:
+    """Bytes, "32MiB", "1GB"."""
+    if from_text and isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, bool):
+        raise ValueError('a size, such as "32MiB"')
+    return parse_size(value)
+
+
+def choice(*words: str) -> Kind:
+    expected = f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def convert(value: Any, _: bool) -> str:
+        if value not in words:
+            raise ValueError(expected)
+        return str(value)
+
+    return convert
+
+
+def texts(value: Any, from_text: bool) -> tuple[str, ...]:
+    """A list of texts; from the environment, separated by commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")] if from_text else [value]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(part, (str, Path)) for part in value):
+        raise ValueError("a list of texts")
+    return tuple(str(part) for part in value if str(part))
+
+
+def path(value: Any, _: bool) -> Path:
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError("a path")
+    return Path(value).expanduser()
+
+
+def paths(value: Any, from_text: bool) -> tuple[Path, ...]:
+    return tuple(Path(part).expanduser() for part in texts(value, from_text))
+
+
+def table(value: Any, _: bool) -> dict[str, str]:
+    """A table of texts."""
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("a table of texts")
+    return dict(value)
+
+
+def variables(value: Any, _: bool) -> dict[str, str]:
+    """Environment variables, made texts as config.yaml's are: true becomes "true"."""
+    if not isinstance(value, Mapping) or any(isinstance(item, (dict, list)) for item in value.values()):
+        raise ValueError("a table of texts")
+    return {name: str(item).lower() if isinstance(item, bool) else str(item) for name, item in value.items()}
+
+
+def anything(value: Any, _: bool) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a table")
+    return dict(value)
+
+
+def devices(value: Any, _: bool) -> str | tuple[Mapping[str, Any], ...]:
+    """ "auto", "2xH100:80GiB,1xL4:24GiB", or a list of tables."""
+    if isinstance(value, str):
+        if value != "auto":
+            parse_devices(value)
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
+        raise ValueError('"auto", a text such as "2xH100:80GiB", or a list of tables')
+    static_devices(value)
+    return tuple(value)
+
+
+def gpus(value: Any, _: bool) -> int | tuple[Any, ...]:
+    """A number of devices, a list of devices, or one list a replica."""
+    expected = "a number of devices, a list of devices, or one list a replica"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(expected)
+    if all(isinstance(item, (list, tuple)) for item in value):
+        if len({len(item) for item in value}) != 1 or any(_is_nested(item) for item in value):
+            raise ValueError("one list a replica, all of the same length")
+        return tuple(_device_names(item, expected) for item in value)
+    return _device_names(value, expected)
+
+
+def _is_nested(items: Any) -> bool:
+    return not items or any(isinstance(item, (list, tuple)) for item in items)
+
+
+def _device_names(value: Any, expected: str) -> tuple[str, ...]:
+    if any(isinstance(item, bool) or not isinstance(item, (int, str)) for item in value):
+        raise ValueError(expected)
+    return tuple(str(item) for item in value)
+
+
+def gpu_memory(value: Any, _: bool) -> str:
+    """A share of each device: "20GiB" or "50%"."""
+    if not isinstance(value, str):
+        raise ValueError('a share of a device, such as "20GiB" or "50%"')
+    if not _GPU_MEMORY.fullmatch(value):
+        parse_size(value)
+    return value
