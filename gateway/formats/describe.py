@@ -77,7 +77,7 @@ def complete(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     if spec.config:
         return apply_overrides(spec, overrides)
     base = describe(spec.root, target=spec.target, format=spec.format, overrides=overrides, extra=spec.extra)
-    bare = ModelSpec(name=spec.name, target=spec.target, root=spec.root)
+    bare = ModelSpec(name="", target=spec.target, root=spec.root)
     names = [field.name for field in fields(spec)]
     given = {name: value for name in names if (value := getattr(spec, name)) != getattr(bare, name)}
     return apply_overrides(replace(base, **given), overrides)

@@ -55,7 +55,8 @@ def parse(content: bytes) -> Document:
         return _build(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YAMLError(error.problem or str(error), mark.line + 1 if mark else 0) from None
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise YAMLError(what, mark.line + 1 if mark else 0) from None
     except yaml.YAMLError as error:
         raise YAMLError(str(error).splitlines()[0]) from None
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:

@@ -29,7 +29,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         return None  # `python` takes it, and reports what is wrong with its config.yaml
     if config.errors:
         raise ConfigError("\n".join(str(problem) for problem in config.errors))
-    if ".." in source.relative_to(path).parts or Path(module_dir).is_absolute():
+    if not source.is_relative_to(path) or ".." in source.relative_to(path).parts:
         raise ConfigError(f"{config.path}: model_module_dir must lie inside the model directory")
     if not source.is_file():
         raise ConfigError(f"{path}: No module class file found: {source.relative_to(path)}")

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.formats.config import ModelConfig, read_config
+
+# What Truss hands to a model whose config.yaml is empty.
+EMPTY = """
+apply_library_patches: true
+base_image: null
+bdn: {access: [], hotload: {enabled: false}, mounts: []}
+bis_llm: null
+build: {arguments: {}, model_server: TrussServer, no_cache: false, secret_to_path_mapping: {}}
+build_commands: []
+bundled_packages_dir: packages
+cache_internal: []
+data_dir: data
+description: null
+docker_server: null
+environment_variables: {}
+examples_filename: examples.yaml
+external_data: null
+external_package_dirs: []
+input_type: Any
+live_reload: false
+model_cache: []
+model_class_filename: model.py
+model_class_name: Model
+model_framework: custom
+model_metadata: {}
+model_module_dir: model
+model_name: null
+model_type: Model
+python_version: py313
+requirements: []
+requirements_file: null
+resources: {accelerator: null, cpu: "1", memory: 2Gi, use_gpu: false}
+runtime:
+  egress_restrictions: null
+  enable_debug_logs: false
+  enable_tracing_data: false
+  health_checks: {restart_check_delay_seconds: null, restart_threshold_seconds: null,
+                  startup_threshold_seconds: null, stop_traffic_threshold_seconds: null}
+  is_websocket_endpoint: false
+  oidc: {enabled: null}
+  predict_concurrency: 1
+  remote_ssh: {enabled: false}
+  streaming_read_timeout: 60
+  transport: {kind: http}
+  truss_server_version_override: null
+secrets: {}
+spec_version: "2.0"
+system_packages: []
+training_checkpoints: null
+trt_llm: null
+use_local_src: false
+weights: []
+"""
+
+
+def read(path: Path, text: str) -> ModelConfig:
+    (path / "config.yaml").write_text(text, "utf-8")
+    return read_config(path)
+
+
+def texts(config: ModelConfig) -> str:
+    return "\n".join(f"{problem.level} {problem}" for problem in config.problems)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "runtime:\nresources:\nrequirements:\nmodel_name:\n"])
+def test_what_is_not_said_is_trusss_default(tmp_path: Path, text: str) -> None:
+    config = read(tmp_path, text)
+
+    assert config.data == yaml.safe_load(EMPTY)
+    assert not config.problems
+
+
+def test_a_directory_without_config_yaml_has_all_defaults(tmp_path: Path) -> None:
+    config = read_config(tmp_path)
+
+    assert config.data == yaml.safe_load(EMPTY)
+    assert config.raw == {}
+    assert not config.problems
+
+
+def test_defaults_are_not_shared_between_models(tmp_path: Path) -> None:
+    read(tmp_path, "").data["model_metadata"]["mine"] = 1
+    assert read(tmp_path, "").data["model_metadata"] == {}
+
+
+def test_unknown_keys_are_kept_at_every_level(tmp_path: Path) -> None:
+    config = read(tmp_path, "mine: {a: [1]}\nruntime: {mine: 2, health_checks: {mine: 3}}\nresources: {mine: 4}\n")
+
+    assert config.data["mine"] == {"a": [1]}
+    assert config.data["runtime"]["mine"] == 2
+    assert config.data["runtime"]["health_checks"]["mine"] == 3
+    assert config.data["resources"]["mine"] == 4
+    assert not config.errors
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model_nam: x", "config.yaml:1: unknown key model_nam (did you mean model_name?)"),
+        ("\nruntime:\n  predict_concurency: 2", "config.yaml:3: unknown key runtime.predict_concurency (did you mean"),
+        ("predict_concurrency: 2", "unknown key predict_concurrency (did you mean runtime.predict_concurrency?)"),
+        ("predict_concurency: 2", "unknown key predict_concurency (did you mean runtime.predict_concurrency?)"),
+        ("zebra: 1", "unknown key zebra (it is handed to the model)"),
+        ("1: 2", "unknown key 1 (it is handed to the model)"),
+        ("weights: [{source: 'file://a', mount: /b}]", "unknown key weights.0.mount"),
+        ("model_name: a\nmodel_name: b", "config.yaml:2: model_name is written twice; the last one counts"),
+        ("environment_variables: {PORT: 1}", "PORT is overwritten"),
+        ("resources: {use_gpu: true}", "use_gpu is derived"),
+        ("resources: {accelerator: RTX_4090}", "accelerator RTX_4090 is none that Truss knows"),
+        ("resources: {accelerator: l4}", "did you mean L4?"),
+    ],
+)
+def test_oddities_are_warnings_with_their_line(tmp_path: Path, text: str, expected: str) -> None:
+    config = read(tmp_path, text)
+
+    assert expected in texts(config)
+    assert not config.errors
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "config.yaml:"),
+        ("- a", "config.yaml:1: expected a mapping of keys"),
+        ("runtime: 3", "config.yaml:1: runtime must be a mapping"),
+        (
+            "\nruntime:\n  predict_concurrency: many",
+            "config.yaml:3: runtime.predict_concurrency must be a whole number",
+        ),
+        ("runtime: {predict_concurrency: 1.5}", "must be a whole number, not 1.5"),
+        ("runtime: {predict_concurrency: .inf}", "must be a whole number"),
+        ("runtime: {predict_concurrency: true}", "must be a whole number"),
+        ("runtime: {predict_concurrency: 0}", "must be at least 1"),
+        ("runtime: {num_workers: 2}", "num_workers must be 1"),
+        ("runtime: {transport: {kind: grpc}}", "grpc cannot be hosted"),
+        ("runtime: {transport: {kind: carrier-pigeon}}", "must be http or websocket"),
+        ("live_reload: maybe", "live_reload must be true or false, not 'maybe'"),
+        ("model_name: [a]", "model_name must be text"),
+        ("requirements: numpy", "requirements must be a list of texts"),
+        ("requirements: [{a: 1}]", "requirements must be a list of texts"),
+        ("secrets: [token]", "secrets must be a mapping"),
+        ("requirements: [a]\nrequirements_file: b", "config.yaml:2: requirements and requirements_file exclude"),
+        ("model_cache: [{repo_id: a}]\nweights: [{source: 'hf://a/b'}]", "model_cache and weights exclude"),
+        ("build: {no_cache: true}", "build.no_cache cannot be set"),
+        ("resources: {cpu: lots}", "resources.cpu must be cores"),
+        ("resources: {memory: 5 apples}", "resources.memory must be a size"),
+        ("resources: {accelerator: 'L4:0'}", 'must be a name such as "L4" or "L4:4"'),
+        ("resources: {accelerator: 'L4:x'}", 'must be a name such as "L4" or "L4:4"'),
+        ("resources: {node_count: 2}", "node_count above 1"),
+        ("weights: [{mount_location: /a}]", "weights[0] needs a source"),
+        ("weights: [3]", "weights[0] needs a source"),
+        ("weights: [{source: 'hf://a/b', mount_location: a}]", "must be an absolute path"),
+        ("weights: [{source: 'hf://a/b', mount_location: /a}, {source: 'hf://a/c', mount_location: /a}]", "used twice"),
+        ("docker_server: {start_command: vllm serve}", "starts its own server in a container (docker_server)"),
+        ("trt_llm: {build: {}}", "cannot be hosted here"),
+        ("bis_llm: {}", "cannot be hosted here"),
+    ],
+)
+def test_mistakes_are_errors_with_their_line(tmp_path: Path, text: str, expected: str) -> None:
+    config = read(tmp_path, text)
+
+    assert expected in "\n".join(str(problem) for problem in config.errors)
+    assert all(str(tmp_path / "config.yaml") in problem.where for problem in config.errors)
+
+
+def test_config_yml_is_refused_with_trusss_words(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").touch()
+
+    (problem,) = read_config(tmp_path).errors
+
+    assert problem.what == (
+        "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"
+    )
+
+
+def test_environment_variables_become_texts_as_truss_makes_them(tmp_path: Path) -> None:
+    config = read(tmp_path, "environment_variables: {A: true, B: False, C: 1, D: 1.5, E: null, F: x, 7: y}")
+
+    expected = {"A": "true", "B": "false", "C": "1", "D": "1.5", "E": "None", "F": "x", "7": "y"}
+    assert config.data["environment_variables"] == expected
+
+
+def test_an_accelerator_makes_it_a_gpu_model_whatever_use_gpu_says(tmp_path: Path) -> None:
+    resources = read(tmp_path, "resources: {accelerator: 'L4:2', use_gpu: false, cpu: 3}").data["resources"]
+    assert resources == {"accelerator": "L4:2", "use_gpu": True, "cpu": "3", "memory": "2Gi"}
+
+    assert read(tmp_path, "resources: {use_gpu: true}").data["resources"]["use_gpu"] is False
+    assert read(tmp_path, "resources: {accelerator: ''}").data["resources"]["accelerator"] is None
+
+
+def test_platform_keys_appear_only_when_they_are_set(tmp_path: Path) -> None:
+    config = read(tmp_path, "resources: {instance_type: L4:8x32}\nruntime: {transport: {ping_timeout_seconds: 5}}")
+
+    assert config.data["resources"]["instance_type"] == "L4:8x32"
+    assert "node_count" not in config.data["resources"]
+    assert config.data["runtime"]["transport"] == {"kind": "http", "ping_timeout_seconds": 5.0}
+
+
+def test_is_websocket_endpoint_means_the_websocket_transport(tmp_path: Path) -> None:
+    runtime = read(tmp_path, "runtime: {is_websocket_endpoint: true}").data["runtime"]
+    assert runtime["transport"]["kind"] == "websocket"
+
+
+def test_hf_cache_is_the_old_name_of_model_cache(tmp_path: Path) -> None:
+    config = read(tmp_path, "hf_cache: [{repo_id: a/b}]")
+
+    assert config.data["model_cache"] == [{"repo_id": "a/b"}]
+    assert not config.problems
+
+
+def test_keys_that_only_act_in_the_cloud_are_notes(tmp_path: Path) -> None:
+    config = read(tmp_path, "system_packages: [ffmpeg]\nbase_image: {image: x}\nruntime: {remote_ssh: {enabled: true}}")
+
+    assert set(config.notes) == {
+        "system_packages has no effect here",
+        "base_image has no effect here",
+        "runtime.remote_ssh.enabled has no effect here",
+    }
+    assert not config.problems
+
+
+def test_another_python_version_is_a_note(tmp_path: Path) -> None:
+    assert read(tmp_path, "python_version: py39").notes == (
+        f"python_version is py39; this gateway runs py{sys.version_info.major}{sys.version_info.minor}",
+    )
+
+
+def test_numbers_and_flags_may_be_written_as_texts(tmp_path: Path) -> None:
+    runtime = read(tmp_path, 'runtime: {predict_concurrency: "4", enable_debug_logs: "true"}').data["runtime"]
+    assert (runtime["predict_concurrency"], runtime["enable_debug_logs"]) == (4, True)
+
+
+def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in texts(read_config(tmp_path))
+
+
+WORDS = st.text("abc:# é'\"{\n1", max_size=6)  # all of Unicode costs seconds of preparation
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from([*yaml.safe_load(EMPTY), "hf_cache", "options", "mine"])
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=5))
+def test_any_yaml_gives_a_whole_config_or_problems(tmp_path_factory: pytest.TempPathFactory, raw: object) -> None:
+    config = read(tmp_path_factory.mktemp("model"), yaml.safe_dump(raw, allow_unicode=True))
+
+    assert set(yaml.safe_load(EMPTY)) <= set(config.data)
+    assert isinstance(config.data["runtime"]["predict_concurrency"], int)
+    assert all(isinstance(value, str) for value in config.data["environment_variables"].values())

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway import ConfigError
+from gateway.formats.describe import UNLIMITED
+from gateway.formats.truss import find_model
+
+MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
+
+
+def truss(path: Path, config: str = "", files: dict[str, str] | None = None) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.yaml").write_text(config)
+    for name, text in ({"model/model.py": MODEL} if files is None else files).items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+def test_a_truss_is_found(tmp_path: Path) -> None:
+    spec = find_model(truss(tmp_path / "echo"), {})
+
+    assert spec is not None
+    assert (spec.name, spec.target, spec.format) == ("echo", "model.model:Model", "truss")
+
+
+def test_where_the_class_is_can_be_configured(tmp_path: Path) -> None:
+    config = "model_module_dir: src\nmodel_class_filename: main.py\nmodel_class_name: Echo\n"
+    spec = find_model(truss(tmp_path, config, {"src/main.py": "class Echo:\n  def predict(self, x): ..."}), {})
+
+    assert spec is not None
+    assert spec.target == "src.main:Echo"
+
+
+def test_a_directory_without_config_yaml_is_not_a_truss(tmp_path: Path) -> None:
+    assert find_model(tmp_path, {}) is None
+
+
+def test_a_missing_model_py_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No module class file found: model/model\.py"):
+        find_model(truss(tmp_path, files={}), {})
+
+
+def test_a_model_py_at_the_top_is_left_to_the_python_format(tmp_path: Path) -> None:
+    assert find_model(truss(tmp_path, files={"model.py": MODEL}), {}) is None
+
+
+def test_config_yml_is_claimed_and_refused(tmp_path: Path) -> None:
+    path = truss(tmp_path)
+    (path / "config.yaml").rename(path / "config.yml")
+    with pytest.raises(ConfigError, match="Did you mean to rename it"):
+        find_model(path, {})
+
+
+def test_a_docker_server_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_model(truss(tmp_path, "docker_server:\n  start_command: vllm serve\n", {}), {})
+    assert len(str(caught.value).splitlines()) == 1
+    assert "docker_server" in str(caught.value)
+
+
+@pytest.mark.parametrize("module_dir", ["../other", "/etc"])
+def test_the_class_must_lie_inside_the_directory(tmp_path: Path, module_dir: str) -> None:
+    with pytest.raises(ConfigError, match="must lie inside"):
+        find_model(truss(tmp_path / "m", f"model_module_dir: {module_dir}"), {})
+
+
+def test_a_syntax_error_is_found_without_a_worker(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model/model\.py:1: syntax error"):
+        find_model(truss(tmp_path, files={"model/model.py": "class Model"}), {})
+
+
+def test_a_missing_class_is_found_without_a_worker(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no class Model in model\.py \(have: Modl\)"):
+        find_model(truss(tmp_path, files={"model/model.py": "class Modl: ..."}), {})
+
+
+def test_connections_of_a_websocket_model_are_not_counted_unless_it_says_so(tmp_path: Path) -> None:
+    files = {"model/model.py": "class Model:\n  async def websocket(self, websocket): ...\n"}
+
+    spec = find_model(truss(tmp_path, files=files), {})
+    assert spec is not None
+    assert spec.limits.slots == UNLIMITED
+
+    spec = find_model(truss(tmp_path, "runtime: {predict_concurrency: 2}", files), {})
+    assert spec is not None
+    assert spec.limits.slots == 2
