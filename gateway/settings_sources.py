@@ -241,7 +241,7 @@ class _FileReader:
 
 def suggestion(name: str, known: Collection[str]) -> str:
     """Return "did you mean …?", or all there is."""
-    endings = {key.rpartition(".")[2]: key for key in known}
+    endings = {key.rpartition(".")[2]: key for key in reversed(list(known))}  # of two the one that is listed first
     close = difflib.get_close_matches(name, [*known, *endings], n=1)
     return f"did you mean {endings.get(close[0], close[0])}?" if close else f"have: {', '.join(sorted(known))}"
 

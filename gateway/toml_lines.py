@@ -29,7 +29,8 @@ def key_lines(text: str) -> dict[Key, int]:
                 lines.setdefault(key, number)
                 key = (*key, str(index))
             table = key
-            lines.setdefault(table, number)
+            for end in range(1, len(key) + 1):
+                lines.setdefault(key[:end], number)
         elif (match := _ASSIGNMENT.match(line)) and (key := _parts(match[1])) is not None:
             for end in range(1, len(key) + 1):
                 lines.setdefault((*table, *key[:end]), number)

@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ConfigError
+from gateway.settings import (
+    LIMIT_KINDS,
+    GatewaySettings,
+    ModelSettings,
+    Settings,
+    check_bind,
+    is_loopback,
+    load_settings,
+)
+from gateway.settings_sources import MODEL, SECTIONS
+from gateway.spec import Limits
+from gateway.toml_lines import key_lines
+
+
+def load(path: Path, text: str = "", *, flags: dict[str, Any] | None = None, **environ: str) -> Settings:
+    (path / "gateway.toml").write_text(text, "utf-8")
+    return load_settings(path / "gateway.toml", flags=flags, environ=environ)
+
+
+def errors(path: Path, text: str = "", **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, text, **environ)
+    return str(caught.value)
+
+
+# ── where values come from ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_file_and_no_variable_gives_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(environ={})
+
+    assert (settings.gateway.host, settings.gateway.port) == ("127.0.0.1", 8000)
+    assert settings.gateway.limits == Limits()
+    assert settings.models == {}
+    assert settings.origin("gateway.port") == "default"
+
+
+def test_gateway_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gateway.toml").write_text("[gateway]\nport = 1234\n")
+
+    settings = load_settings(environ={})
+
+    assert settings.gateway.port == 1234
+    assert settings.origin("gateway.port") == "gateway.toml:2"
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_settings(tmp_path / "gone.toml", environ={})
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    text = "[gateway]\nport = 1\nhost = 'a'\nlog_level = 'debug'\n"
+    settings = load(
+        tmp_path, text, flags={"gateway.port": 3, "gateway.debug": None}, GATEWAY_PORT="2", GATEWAY_HOST="b"
+    )
+
+    assert (settings.gateway.port, settings.gateway.host, settings.gateway.log_level) == (3, "b", "debug")
+    assert settings.origin("gateway.port") == "flag --port"
+    assert settings.origin("gateway.host") == "environment GATEWAY_HOST"
+    assert settings.origin("gateway.log_level") == f"{tmp_path}/gateway.toml:4"
+
+
+def test_nested_keys_have_two_underscores_in_the_environment(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path, GATEWAY_LIMITS__MAX_QUEUE="5", GATEWAY_PLACEMENT__HEADROOM="2GiB", GATEWAY_DEVICES="1xL4:24GiB"
+    )
+
+    assert settings.gateway.limits.max_queue == 5
+    assert settings.gateway.placement.headroom == 2 * 1024**3
+    assert settings.gateway.placement.devices == "1xL4:24GiB"
+
+
+def test_lists_in_the_environment_are_separated_by_commas(tmp_path: Path) -> None:
+    settings = load(tmp_path, GATEWAY_MODELS="a,b", GATEWAY_ALLOWED_HOSTS="one, two")
+
+    assert settings.gateway.models == (Path("a"), Path("b"))
+    assert settings.gateway.allowed_hosts == ("one", "two")
+
+
+def test_an_empty_variable_is_no_value(tmp_path: Path) -> None:
+    assert load(tmp_path, GATEWAY_PORT="").gateway.port == 8000
+
+
+def test_paths_of_the_file_start_at_its_directory_and_others_where_you_are(tmp_path: Path) -> None:
+    text = '[gateway]\nmodels = ["models", "/abs"]\nplugins = ["./my_plugin.py"]\nsecrets_dir = "secrets"\n'
+    settings = load(tmp_path, text, flags={"gateway.cache_dir": "cache"})
+
+    assert settings.gateway.models == (tmp_path / "models", Path("/abs"))
+    assert settings.gateway.plugins == (tmp_path / "my_plugin.py",)
+    assert settings.gateway.secrets_dir == tmp_path / "secrets"
+    assert settings.gateway.cache_dir == Path("cache")
+
+
+def test_a_variable_that_is_no_setting_is_a_warning(tmp_path: Path) -> None:
+    (problem,) = load(tmp_path, GATEWAY_PROT="1").problems
+
+    assert str(problem) == (
+        "environment GATEWAY_PROT: environment variable GATEWAY_PROT is no setting (did you mean GATEWAY_PORT?)"
+    )
+    assert problem.level == "warning"
+
+
+def test_what_kubernetes_sets_for_a_service_named_gateway_does_no_harm(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        GATEWAY_PORT="tcp://10.0.0.1:80",
+        GATEWAY_SERVICE_HOST="10.0.0.1",
+        GATEWAY_SERVICE_PORT="80",
+        GATEWAY_PORT_80_TCP_ADDR="10.0.0.1",
+    )
+
+    assert settings.gateway.port == 8000
+    assert [problem.code for problem in settings.problems] == ["kubernetes_variable"]
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_SECRET_TOKEN", "GATEWAY_INTERFACE", "GATEWAY_URL", "OTHER"])
+def test_variables_of_others_are_left_alone(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, **{name: "x"}).problems == ()
+
+
+# ── mistakes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[gateway]\nprot = 1", "gateway.toml:2: unknown key gateway.prot (did you mean port?)"),
+        ("host = 'a'", "gateway.toml:1: unknown key host (did you mean gateway.host?)"),
+        ("[gatway]\nport = 1", "gateway.toml:1: unknown key gatway (did you mean gateway?)"),
+        ("[model.echo]\nslots = 1", "unknown key model (did you mean models?)"),
+        ("[gateway]\nheadroom = 1", "unknown key gateway.headroom (did you mean gateway.placement.headroom?)"),
+        ("[gateway]\nzebra = 1", "unknown key gateway.zebra (have: aliases, allowed_hosts, "),
+        ("[gateway.limit]\nslots = 1", "unknown key gateway.limit (did you mean limits?)"),
+        ("[gateway.limits]\nslot = 1", "unknown key gateway.limits.slot (did you mean slots?)"),
+        ("[models.echo]\nslot = 1", "gateway.toml:2: unknown key models.echo.slot (did you mean slots?)"),
+        ("[models.qwen2.5]\nslots = 1", 'gateway.toml:1: [models.qwen2.5] is a table in a table; quote the name: '
+         '[models."qwen2.5"]'),
+        ("[models]\necho = 3", "[models.echo] must be a table"),
+        ("models = ['models']", "models must be a table of tables; model roots are [gateway] models"),
+        ("gateway = 3", "gateway must be a table"),
+        ("[gateway]\nlimits = 3", "gateway.limits must be a table"),
+        ("[gateway]\nport = '8000'", "gateway.toml:2: gateway.port must be a whole number from 0 to 65535, not '8000'"),
+        ("[gateway]\nport = 70000", "gateway.port must be a whole number from 0 to 65535, not 70000"),
+        ("[gateway]\ndebug = 1", "gateway.debug must be true or false, not 1"),
+        ("[gateway]\nlog_format = 'xml'", "gateway.log_format must be text or json, not 'xml'"),
+        ("[gateway.placement]\nheadroom = 'much'", "gateway.placement.headroom: size: 'much' is not a size"),
+        ("[models.a]\nslots = 0", "models.a.slots must be a whole number, 1 or more, not 0"),
+        ("[models.a]\nslots = 1\npredict_concurrency = 1", "slots and predict_concurrency are one setting"),
+        ("[gateway]\napi_key = 'x'", "the API key does not belong in this file"),
+        ("[gateway", "gateway.toml: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line_and_a_way_out(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in errors(tmp_path, text)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    told = errors(tmp_path, "[gateway]\nprot = 1\nport = -1\n", GATEWAY_DEBUG="maybe").splitlines()
+
+    assert len(told) == 3
+    assert told[2] == "environment GATEWAY_DEBUG: gateway.debug must be true or false, not 'maybe'"
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_bytes(b"a = '\xff'")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_settings(tmp_path / "gateway.toml", environ={})
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_models_table_is_what_its_format_gets(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        [gateway.limits]
+        max_queue = 7
+        [models."team/llama-3.1"]
+        predict_concurrency = 4
+        gpus = [[0], [1]]
+        load = "lazy"
+        allow_pickle = true
+        options = {page_size = 32}
+        """,
+    )
+    overrides = settings.overrides("team/llama-3.1")
+
+    assert overrides.pop("limits")["max_queue"] == 7
+    assert overrides == {
+        "slots": 4,
+        "gpus": (("0",), ("1",)),
+        "load": "lazy",
+        "allow_pickle": True,
+        "options": {"page_size": 32},
+        "truss_parity": "improved",
+    }
+    assert settings.origin("models.team/llama-3.1.slots").endswith("gateway.toml:5")
+
+
+def test_a_model_without_a_table_has_defaults(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+
+    assert settings.model("any") == ModelSettings()
+    assert settings.overrides("any").keys() == {"limits", "truss_parity"}
+
+
+def test_a_models_parity_wins_over_the_gateways(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[gateway]\ntruss_parity='strict'\n[models.a]\ntruss_parity='improved'\n")
+
+    assert settings.overrides("a")["truss_parity"] == "improved"
+    assert settings.overrides("b")["truss_parity"] == "strict"
+
+
+def test_every_limit_can_be_set_for_all_models_and_for_one() -> None:
+    names = {item.name for item in fields(Limits)}
+    assert names == set(LIMIT_KINDS)
+    assert names <= {item.name for item in fields(ModelSettings)}
+
+
+# ── keys and binding ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_api_key_comes_from_the_environment_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    settings = load(tmp_path, GATEWAY_API_KEY=" s3cret ")
+    assert settings.gateway.api_key == "s3cret"
+    assert settings.origin("gateway.api_key") == "environment GATEWAY_API_KEY"
+    assert "s3cret" not in repr(settings)
+
+    (tmp_path / "key").write_text("from-a-file\n")
+    assert load(tmp_path, GATEWAY_API_KEY_FILE=str(tmp_path / "key")).gateway.api_key == "from-a-file"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"GATEWAY_API_KEY": "a", "GATEWAY_API_KEY_FILE": "b"}, "both set"),
+        ({"GATEWAY_API_KEY_FILE": "/nowhere/key"}, "cannot be read"),
+        ({"GATEWAY_API_KEY_FILE": "/dev/null"}, "the file is empty"),
+        ({"GATEWAY_API_KEY": "two words s3cret"}, "no HTTP header can carry"),
+        ({"GATEWAY_API_KEY": "schlüssel-s3cret"}, "no HTTP header can carry"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_an_error_that_does_not_show_it(
+    tmp_path: Path, environ: dict[str, str], expected: str
+) -> None:
+    told = errors(tmp_path, **environ)
+    assert expected in told
+    assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("127.0.0.1.example.org", False),
+        ("example.org", False),
+    ],
+)
+def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_a_public_bind_without_a_key_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_bind(Settings(gateway=GatewaySettings(host="0.0.0.0")))
+
+    assert len(str(caught.value).splitlines()) == 1
+    assert "GATEWAY_API_KEY" in str(caught.value)
+    assert "--insecure-no-auth" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "gateway",
+    [
+        GatewaySettings(),
+        GatewaySettings(debug=True),
+        GatewaySettings(host="0.0.0.0", api_key="x"),
+        GatewaySettings(host="0.0.0.0", insecure_no_auth=True),
+    ],
+)
+def test_a_bind_that_is_safe_or_asked_for_is_allowed(gateway: GatewaySettings) -> None:
+    check_bind(Settings(gateway=gateway))
+
+
+def test_debug_is_for_loopback_only() -> None:
+    with pytest.raises(ConfigError, match="loopback only"):
+        check_bind(Settings(gateway=GatewaySettings(host="0.0.0.0", api_key="x", debug=True)))
+
+
+# ── the file we ship ─────────────────────────────────────────────────────────────────────────────────────────────
+
+SHIPPED = Path(__file__).parent.parent / "gateway.toml"
+
+
+def uncommented() -> str:
+    """The shipped file with every default switched on."""
+    text = re.sub(r"^# (?=[a-z\"\[][\w\"\[.-]*\]? *(=|$|#))", "", SHIPPED.read_text("utf-8"), flags=re.MULTILINE)
+    return text.replace("[models.NAME]", '[models."NAME"]')
+
+
+def test_the_shipped_file_changes_nothing() -> None:
+    settings = load_settings(SHIPPED, environ={})
+    assert settings.gateway == GatewaySettings()
+    assert settings.models == {}
+
+
+def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
+    documented = {key for key in key_lines(uncommented()) if key[0] in ("gateway", "models")}
+    known = {(*section.split("."), name) for section, keys in SECTIONS.items() for name in keys}
+    known -= {("gateway", "api_key")}  # does not belong in the file
+    known |= {("models", "NAME", name) for name in MODEL}
+
+    tables = {("gateway",), ("models",), ("gateway", "limits"), ("gateway", "placement"), ("models", "NAME")}
+    assert documented - tables - {("gateway", "aliases", "gpt-4o")} == known
+
+
+def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
+    text = uncommented()
+    text = re.sub(r"^(predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|max_connections"
+                  r"|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or empty for "none"  # fmt: skip
+    settings = load(tmp_path, text)
+    shown = {**vars_of(settings.gateway), "models": (Path("models"),)}
+
+    assert shown == vars_of(GatewaySettings())
+    overrides = settings.overrides("NAME")
+    assert {name: overrides.pop(name) for name in LIMIT_KINDS} == overrides.pop("limits")
+    assert overrides == {"replicas": 1, "truss_parity": "improved", "environment": {}, "mounts": {}, "options": {}}
+
+
+def vars_of(settings: Any) -> dict[str, Any]:
+    return {item.name: getattr(settings, item.name) for item in fields(settings)}
+
+
+# ── any settings ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "slots": st.integers(1, 1000),
+        "max_queue": st.integers(0, 1000),
+        "queue_timeout": st.floats(0, 1e6, allow_nan=False),
+        "max_body": st.integers(0, 2**40),
+    },
+)
+NAMES = st.from_regex(r"[a-z0-9]{1,4}([./-][a-z0-9]{1,4}){0,2}", fullmatch=True)
+
+
+@given(limits=LIMITS, models=st.dictionaries(NAMES, LIMITS, max_size=3), port=st.integers(0, 65535))
+def test_what_is_written_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    limits: dict[str, Any],
+    models: dict[str, dict[str, Any]],
+    port: int,
+) -> None:
+    tables = {"gateway": {"port": port}, "gateway.limits": limits}
+    tables |= {f'models."{name}"': table for name, table in models.items()}
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{key} = {value!r}\n" for key, value in table.items())
+        for name, table in tables.items()
+    )
+
+    settings = load(tmp_path_factory.mktemp("settings"), text)
+
+    assert settings.gateway.port == port
+    assert {name: getattr(settings.gateway.limits, name) for name in limits} == limits
+    assert {
+        name: {key: getattr(settings.models[name], key) for key in table} for name, table in models.items()
+    } == models
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
+def test_an_unknown_key_is_always_named(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
+    if key not in {*SECTIONS["gateway"], "limits", "placement"}:
+        told = errors(tmp_path_factory.mktemp("settings"), f"[gateway]\n{key} = 1\n")
+        assert f"gateway.toml:2: unknown key gateway.{key} (" in told
