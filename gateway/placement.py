@@ -257,7 +257,7 @@ def _pools(fitting: Mapping[Device, int], count: int) -> Iterator[list[Device]]:
 def _make_room(
     groups: Sequence[Sequence[Device]], claims: Sequence[Claim], request: Request, headroom: int
 ) -> tuple[tuple[Device, ...], tuple[str, ...]]:
-    """Step 7: the devices, and the fewest owners to stop for them; both empty when all of them are not enough."""
+    """Step 7: the devices, and no owner too many to stop for them; both empty when stopping all is not enough."""
     gone: tuple[str, ...] = ()
     chosen: tuple[Device, ...] = ()
     for owner in _evictable(claims):
@@ -316,10 +316,8 @@ def _not_together(request: Request, devices: Sequence[Device], kind: str) -> str
 
 
 def _too_small(request: Request, device: Device, headroom: int) -> str:
-    room = (
-        f"{format_size(device.total)} less {format_size(headroom)} headroom is {format_size(device.total - headroom)}"
-    )
-    return f"{device}: {room}, {format_size(request.on(device))} wanted"
+    room = format_size(device.total - headroom)
+    return f"{device}: {room} after {format_size(headroom)} of headroom, {format_size(request.on(device))} wanted"
 
 
 def _who_holds(request: Request, device: Device, claims: Iterable[Claim], headroom: int) -> str:
