@@ -1,4 +1,4 @@
-"""The packer: examples for each step of `plan`, the mistakes of an earlier prototype, and properties."""
+"""The packer: examples for each step of `plan`, mistakes that are easy to make, and properties."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_eviction_cannot_move_other_processes() -> None:
     assert "other processes (50GiB)" in text
 
 
-# ---- mistakes of the prototype, each once ----------------------------------------------------------------------------
+# ---- mistakes that are easy to make ----------------------------------------------------------------------------------
 
 
 def test_a_device_that_other_processes_use_is_not_free_for_an_exclusive_owner() -> None:
