@@ -111,6 +111,8 @@ def to_requests(spec: ModelSpec) -> list[Request]:
     if wanted.gpu_memory is not None:
         memory, share = _parse_gpu_memory(wanted.gpu_memory, f"{where}: gpu_memory")
     count = wanted.gpus or count or len(pins[0] if pins else ()) or (0 if wanted.gpu_memory is None else 1)
+    if len(pins) == 1 and count and len(pins[0]) == count * spec.replicas:
+        pins = tuple(pins[0][at : at + count] for at in range(0, len(pins[0]), count))  # one list, shared out
     return [
         Request(
             owner=f"{spec.name}/{replica}",

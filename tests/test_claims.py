@@ -65,6 +65,11 @@ def test_one_pin_is_for_every_replica_and_a_list_of_pins_is_one_each() -> None:
     assert [r.pin for r in to_requests(model(2, gpus=1, pin=(("0",), ("1",))))] == [("0",), ("1",)]
 
 
+def test_one_list_for_all_replicas_together_is_shared_out() -> None:
+    requests = to_requests(model(2, gpus=2, pin=(("0", "1", "2", "3"),)))
+    assert [request.pin for request in requests] == [("0", "1"), ("2", "3")]
+
+
 def test_pins_for_another_number_of_replicas_are_refused() -> None:
     with pytest.raises(ConfigError, match="gpus pins 2 replicas, but it has 3"):
         to_requests(model(3, gpus=1, pin=(("0",), ("1",))))
