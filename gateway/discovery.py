@@ -102,9 +102,7 @@ class _Search:
         except OSError as error:
             self._problem(directory, f"cannot be read: {error.strerror}", code="unreadable_directory")
             return
-        for child in children:
-            if not child.name.startswith((".", "__")) and child.is_dir():
-                yield child
+        yield from (child for child in children if not child.name.startswith((".", "__")) and child.is_dir())
 
     def _claimed(self, path: Path, name: str) -> bool:
         """Ask the formats for one directory; whether one of them took it, well or broken."""

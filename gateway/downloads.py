@@ -8,8 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import urllib.error
-import urllib.request
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +81,9 @@ def fetch_file(url: str, path: Path, *, sha256: str | None = None, token: str | 
 
 
 def _download(url: str, part: Path, token: str | None) -> None:
+    import urllib.error  # a third of a megabyte of modules that most models never need
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": "model-gateway", "Accept-Encoding": "identity"})
     if token:
         # unredirected: a redirect to another host's storage must not receive it
@@ -131,10 +133,10 @@ def _fail(url: str, error: Exception) -> NoReturn:
 
 def fetch_bucket(url: str, path: Path) -> None:
     """Copy an object or a prefix of S3 or Google Cloud Storage, by fsspec."""
-    scheme = url.partition("://")[0]
+    scheme, _, place = url.rstrip("/").partition("://")
     library = {"s3": "s3fs", "gs": "gcsfs"}[scheme]
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         files = fsspec.filesystem(scheme)
     except ImportError:
@@ -143,8 +145,10 @@ def fetch_bucket(url: str, path: Path) -> None:
     with _lock(path):
         if path.exists():
             return
+        if part.is_dir():
+            shutil.rmtree(part)  # into a directory that exists fsspec copies one level deeper
         try:
-            files.get(url.rstrip("/"), str(part), recursive=True)
+            files.get(place, str(part), recursive=True)
         except Exception as error:  # every back end of fsspec has its own
             _fail(url, error)
         os.replace(part, path)

@@ -29,15 +29,24 @@ SCHEMES = ("package", "file", "hf", "https", "s3", "gs")
 
 def peek_weights(path: Path) -> Path | None:
     """Return where the weights of the model directory `path` lie; None when they are not on this machine yet."""
-    from .formats.config import read_config
-
-    entries = read_config(path).data["weights"]
+    entries = _weights(path)
     if not entries:
         return path
     try:
-        return _locate(_entry(entries, 0), path)
+        return _locate(entries[0], path)
     except ConfigError:
         return None
+
+
+def missing_weights(path: Path) -> str | None:
+    """Return why `peek_weights` finds nothing, None when it does."""
+    entries = _weights(path)
+    try:
+        if not entries or _locate(entries[0], path):
+            return None
+    except ConfigError as error:
+        return str(error)
+    return f"weights {entries[0]['source']} are not on this machine yet"
 
 
 def weights_path(
@@ -55,7 +64,7 @@ def weights_path(
     place = Path(entry["mount_location"]) if entry.get("mount_location") else None
     if place and place.exists() and not place.is_symlink():
         return place  # somebody put the files there
-    found = _locate(entry, root) or _fetch(entry, secrets or {})
+    found = _obtain(entry, root, secrets or {})
     return _mount(found, place) if place else found
 
 
@@ -64,6 +73,14 @@ def mount_weights(config: Mapping[str, Any], root: Path, *, secrets: Mapping[str
     for index, entry in enumerate(config.get("weights") or []):
         if entry.get("mount_location"):
             weights_path(config, root, index, secrets=secrets)
+
+
+def _weights(path: Path) -> list[Mapping[str, Any]]:
+    """The entries of config.yaml, none when it is wrong: `describe` says what is."""
+    from .formats.config import read_config
+
+    config = read_config(path)
+    return [] if config.errors else config.data["weights"]
 
 
 def _entry(entries: list[Mapping[str, Any]], index: int) -> Mapping[str, Any]:
@@ -96,12 +113,14 @@ def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _fetch(entry: Mapping[str, Any], secrets: Mapping[str, str]) -> Path:
+def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) -> Path:
     scheme, rest = _split(entry["source"])
     name = entry.get("auth_secret_name")
     token = secrets.get(name) if name else None
-    if scheme == "hf":
+    if scheme == "hf":  # the library knows whether a snapshot in its cache is whole; we do not
         return downloads.fetch_snapshot(entry, *_repository(rest), token=token)
+    if found := _locate(entry, root):
+        return found
     path = _cached(entry)
     if scheme == "https":
         downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token)

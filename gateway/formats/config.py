@@ -16,7 +16,7 @@ from typing import Any
 
 from ..spec import Problem
 from .safe_yaml import Document, YAMLError, parse
-from .schema import ACCELERATORS, CONFIG, OTHER_SERVERS, RENAMED, WEIGHTS, Key, Kind, Section
+from .schema import ACCELERATORS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, WEIGHTS, Key, Kind, Section
 
 NO_YAML = (
     "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
@@ -151,6 +151,11 @@ class _Reader:
 
     def _derive(self, data: dict[str, Any]) -> None:
         """Fill in what Truss computes: texts of environment variables, use_gpu, the websocket transport."""
+        for name in OPERATORS:
+            if name in (data.get("options") or {}):
+                data["options"] = {key: value for key, value in data["options"].items() if key != name}
+                fix = f"set {name} in [models.NAME] of gateway.toml"
+                self.warn(f"options.{name} is the operator's to decide", ("options", name), fix=fix)
         data["environment_variables"] = {
             str(name): _variable(value) for name, value in data["environment_variables"].items()
         }

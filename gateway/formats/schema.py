@@ -103,10 +103,12 @@ CONFIG = Section(
         "data_dir": Key("text", "data"),
         "description": Key("text"),
         "docker_server": Key("any"),
+        "engine": Key("text", absent=True),  # ours: which of a framework's engines
         "environment_variables": Key("map", {}),
         "examples_filename": Key("text", "examples.yaml"),
         "external_data": _cloud("list"),
         "external_package_dirs": Key("texts", []),
+        "framework": Key("text", absent=True),  # ours: the format of the directory, instead of its detection
         "input_type": Key("text", "Any"),
         "live_reload": _cloud("flag", False),
         "model_cache": _cloud("list", []),
@@ -149,6 +151,9 @@ WEIGHTS = Section(
 
 # Spellings of older Trusses that mean a key above.
 RENAMED = {"hf_cache": "model_cache"}
+
+# What lets a directory run code of its own choosing; the operator alone decides it, in [models.NAME].
+OPERATORS = ("allow_pickle", "trust_remote_code")
 
 # Directories that describe another server than a Model class, and what is said about them.
 OTHER_SERVERS = {

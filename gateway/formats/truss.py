@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..spec import ModelSpec
+from ..weights import missing_weights
 from .config import read_config
 from .describe import UNLIMITED, describe
 from .source import SourceError, read_class
@@ -31,8 +32,12 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         raise ConfigError("\n".join(str(problem) for problem in config.errors))
     if not source.is_relative_to(path) or ".." in source.relative_to(path).parts:
         raise ConfigError(f"{config.path}: model_module_dir must lie inside the model directory")
+    if (framework := config.data.get("framework")) not in (None, "truss"):
+        raise ConfigError(f"{path}: no plugin serves the framework {framework!r}; `gateway plugins` lists those there")
     if not source.is_file():
-        raise ConfigError(f"{path}: No module class file found: {source.relative_to(path)}")
+        what = f"{path}: No module class file found: {source.relative_to(path)}"
+        reason = missing_weights(path)  # which may be why no framework's plugin knew the directory
+        raise ConfigError(f"{what}; {reason}" if reason else what)
     return describe_class(path, source, config.data["model_class_name"], overrides, format="truss")
 
 

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.discovery import MAX_DEPTH, RESERVED, Discovery, discover, id_problem
+from gateway.plugins import Plugins
+from gateway.settings import Settings, load_settings
+
+MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
+PLUGINS = Plugins.load()
+
+
+def model(path: Path, text: str = MODEL) -> Path:
+    path.mkdir(parents=True)
+    (path / "model.py").write_text(text)
+    return path
+
+
+def truss(path: Path, config: str = "") -> Path:
+    model(path / "model")
+    (path / "config.yaml").write_text(config)
+    return path
+
+
+def find(*roots: Path, settings: Settings | None = None) -> Discovery:
+    return discover(roots, PLUGINS, settings)
+
+
+def names(found: Discovery) -> list[str]:
+    return [spec.name for spec in found.specs]
+
+
+def told(found: Discovery) -> str:
+    return "\n".join(str(problem) for problem in found.problems)
+
+
+def test_every_model_directory_is_a_model_by_its_name(tmp_path: Path) -> None:
+    truss(tmp_path / "echo")
+    model(tmp_path / "shout")
+
+    found = find(tmp_path)
+
+    assert [(spec.name, spec.format, spec.root) for spec in found.specs] == [
+        ("echo", "truss", tmp_path / "echo"),
+        ("shout", "python", tmp_path / "shout"),
+    ]
+    assert found.problems == ()
+
+
+def test_nested_directories_give_ids_with_slashes(tmp_path: Path) -> None:
+    model(tmp_path / "a" / "b" / "c" / "d")
+    model(tmp_path / "a" / "e")
+    assert names(find(tmp_path)) == ["a/b/c/d", "a/e"]
+
+
+def test_nothing_below_four_levels_is_looked_at(tmp_path: Path) -> None:
+    model(tmp_path / "/".join("abcde"[: MAX_DEPTH + 1]))
+    assert names(find(tmp_path)) == []
+
+
+def test_a_model_is_a_leaf_even_a_broken_one(tmp_path: Path) -> None:
+    truss(tmp_path / "good")
+    broken = truss(tmp_path / "broken", "runtime: 3")
+    model(broken / "inner")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["good"]
+    assert told(found) == f"{tmp_path}/broken/config.yaml:1: runtime must be a mapping"
+    assert found.problems[0].model == "broken"
+
+
+def test_hidden_directories_are_skipped(tmp_path: Path) -> None:
+    model(tmp_path / ".hidden")
+    model(tmp_path / "__pycache__")
+    model(tmp_path / "seen")
+    assert names(find(tmp_path)) == ["seen"]
+
+
+def test_one_bad_directory_never_stops_the_others(tmp_path: Path) -> None:
+    model(tmp_path / "syntax", "class Model")
+    model(tmp_path / "class", "class Modl: ...")
+    model(tmp_path / "bytes", "\0")
+    (tmp_path / "file.txt").touch()
+    truss(tmp_path / "yaml", "a: [")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    model(tmp_path / "good")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["good"]
+    assert {problem.model for problem in found.problems} == {"syntax", "class", "bytes", "yaml"}
+
+
+def test_a_root_may_be_a_model_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(tmp_path / "echo")
+    monkeypatch.chdir(tmp_path / "echo")
+
+    for root in (tmp_path / "echo", Path()):
+        (spec,) = find(root).specs
+        assert (spec.name, spec.root) == ("echo", tmp_path / "echo")
+
+
+def test_relative_roots_keep_messages_short_and_specs_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truss(tmp_path / "models" / "good", "zebra: 1")
+    truss(tmp_path / "models" / "bad", "runtime: 3")
+    monkeypatch.chdir(tmp_path)
+
+    found = find(Path("models"))
+
+    assert told(found).startswith("models/bad/config.yaml:1: ")
+    assert found.specs[0].root == tmp_path / "models" / "good"
+    assert found.specs[0].notes[0].startswith("models/good/config.yaml:1: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("my model", "is no name for a model"), ("-x", "is no name for a model"), ("v1", "is part of a route")],
+)
+def test_a_directory_whose_name_cannot_be_an_id_is_a_problem(tmp_path: Path, name: str, what: str) -> None:
+    model(tmp_path / name)
+    model(tmp_path / "good")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["good"]
+    assert what in told(found)
+    assert "rename the directory" in told(found)
+
+
+def test_of_two_models_with_one_id_the_first_is_served_and_both_are_named(tmp_path: Path) -> None:
+    model(tmp_path / "one" / "echo")
+    model(tmp_path / "two" / "echo")
+
+    found = find(tmp_path / "one", tmp_path / "two")
+
+    assert [spec.root for spec in found.specs] == [tmp_path / "one" / "echo"]
+    assert f"{tmp_path}/two/echo: " in told(found)
+    assert f"served from {tmp_path}/one/echo" in told(found)
+
+
+def test_a_missing_root_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model(tmp_path / "models" / "good")
+
+    found = find(tmp_path / "gone", tmp_path / "file", tmp_path / "models")
+
+    assert names(found) == ["good"]
+    assert f"{tmp_path}/gone: this model root does not exist" in told(found)
+    assert f"{tmp_path}/file: this model root is not a directory" in told(found)
+
+
+def test_an_empty_root_says_what_to_do_next(tmp_path: Path) -> None:
+    (problem,) = find(tmp_path).problems
+    assert "no models here" in problem.what
+    assert "gateway new" in problem.fix
+    assert problem.level == "warning"
+
+
+def test_links_are_followed_but_never_round_in_circles(tmp_path: Path) -> None:
+    model(tmp_path / "elsewhere" / "echo")
+    (tmp_path / "models" / "group").mkdir(parents=True)
+    (tmp_path / "models" / "linked").symlink_to(tmp_path / "elsewhere" / "echo")
+    (tmp_path / "models" / "again").symlink_to(tmp_path / "elsewhere" / "echo")
+    (tmp_path / "models" / "group" / "loop").symlink_to(tmp_path / "models")
+    (tmp_path / "models" / "self").symlink_to(tmp_path / "models" / "self")
+
+    assert names(find(tmp_path / "models")) == ["again", "linked"]
+
+
+def test_an_unreadable_directory_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    model(tmp_path / "open")
+    real = Path.iterdir
+
+    def refuse(self: Path) -> object:
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    found = find(tmp_path)
+
+    assert names(found) == ["open"]
+    assert "cannot be read: Permission denied" in told(found)
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings(path: Path, text: str) -> Settings:
+    (path / "gateway.toml").write_text(text)
+    return load_settings(path / "gateway.toml", environ={})
+
+
+def test_a_models_table_applies_to_the_model_of_that_id(tmp_path: Path) -> None:
+    model(tmp_path / "models" / "team" / "echo")
+    text = '[gateway.limits]\nmax_queue = 3\n[models."team/echo"]\nslots = 4\nreplicas = 2\n'
+
+    (spec,) = find(tmp_path / "models", settings=settings(tmp_path, text)).specs
+
+    assert (spec.limits.slots, spec.limits.max_queue, spec.replicas) == (4, 3, 2)
+    assert spec.config["runtime"]["predict_concurrency"] == 4
+
+
+def test_a_table_for_no_model_is_told_with_its_line(tmp_path: Path) -> None:
+    model(tmp_path / "models" / "echo")
+    truss(tmp_path / "models" / "broken", "a: [")
+    text = "[models.ecko]\nslots = 4\n[models.broken]\nslots = 1\n"
+
+    found = find(tmp_path / "models", settings=settings(tmp_path, text))
+
+    assert f"{tmp_path}/gateway.toml:1: [models.ecko]: no model named 'ecko' (have: echo)" in told(found)
+    assert len(found.problems) == 2
+
+
+# ── ids ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["echo", "team/echo", "llama-3.1_x", "0", "a" * 128, "V1"])
+def test_an_id_of_plain_segments_is_fine(name: str) -> None:
+    assert id_problem(name) is None
+
+
+@pytest.mark.parametrize("name", ["", "/", "a//b", "a/", "..", "a/..", ".a", "-a", "a b", "é", "a\n", "a:b", "a" * 129])
+def test_an_id_that_could_mislead_is_refused(name: str) -> None:
+    assert id_problem(name)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_parts_of_routes_are_no_ids(name: str) -> None:
+    assert id_problem(name)
+    assert id_problem(f"team/{name}")
+
+
+@given(st.text(alphabet="ab./\\-_ :\0é\n", max_size=12))
+def test_an_accepted_id_never_leaves_its_root(name: str) -> None:
+    if id_problem(name) is None:
+        assert Path("/models", name).resolve().is_relative_to("/models")
+        assert Path(name).parts == tuple(name.split("/"))
+
+
+# ── it only looks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+AUDIT = """
+import sys
+from pathlib import Path
+from gateway.discovery import discover
+from gateway.plugins import Plugins
+from gateway.settings import load_settings
+
+roots, seen = sys.argv[1:], []
+plugins = Plugins.load()
+
+def audit(event, arguments):
+    if event == "exec" and any(arguments[0].co_filename.startswith(root) for root in roots):
+        seen.append(f"ran {arguments[0].co_filename}")
+    if event == "import" and arguments[0].partition(".")[0] in ("torch", "transformers", "sklearn", "model"):
+        seen.append(f"imported {arguments[0]}")
+    if event.startswith(("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "socket.")):
+        seen.append(event)
+
+sys.addaudithook(audit)
+found = discover(roots, plugins)
+print(len(found.specs), *seen, sep="\\n")
+"""
+
+
+def test_discovery_runs_no_code_of_a_model_and_no_framework(tmp_path: Path) -> None:
+    model(tmp_path / "evil", f"open({str(tmp_path / 'ran')!r}, 'w')\n{MODEL}")
+    shipped = Path(__file__).parent.parent / "models"
+
+    count, *seen = subprocess.run(
+        [sys.executable, "-c", AUDIT, str(tmp_path), str(shipped)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=shipped.parent,
+    ).stdout.splitlines()
+
+    assert int(count) >= 4
+    assert seen == []
+    assert not (tmp_path / "ran").exists()

