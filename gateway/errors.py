@@ -43,8 +43,11 @@ class GatewayError(Exception):
     """
 
     status: int = 500
-    type: ClassVar[str] = "server_error"
+    type: str = "server_error"
     code: str = "internal_error"
+    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes
+    truss_message: str | None = None  # where Truss has words of its own for the situation
+    should_retry: bool | None = None
     by_model: ClassVar[bool] = False
 
     def __init__(
@@ -62,8 +65,9 @@ class GatewayError(Exception):
         self.param = param
         if code is not None:
             self.code = code
+        if should_retry is not None:
+            self.should_retry = should_retry
         self.retry_after = retry_after
-        self.should_retry = should_retry
         self.headers = dict(headers or {})
 
 
@@ -71,6 +75,7 @@ class BadRequest(GatewayError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+    truss_code = 700
 
 
 class InvalidJSON(BadRequest):
@@ -110,6 +115,7 @@ class Misdirected(BadRequest):
 class UnknownModel(BadRequest):
     status = 404
     code = "model_not_found"
+    truss_code = 600
 
 
 class RouteNotSupported(BadRequest):
@@ -152,6 +158,7 @@ class Draining(Unavailable):
 
 class LoadFailed(Unavailable):
     code = "model_failed"
+    should_retry = False
 
 
 class OutOfMemory(Unavailable):
@@ -172,6 +179,7 @@ class Timeout(GatewayError):
 
 class ModelError(GatewayError):
     code = "model_error"
+    should_retry: bool | None = False  # the same input would fail again, on a GPU that others wait for
     by_model = True
 
 
@@ -188,6 +196,8 @@ class HTTPError(ModelError):
     same. `detail` may be a dict, which Truss-style routes show as an object.
     """
 
+    should_retry = None
+
     def __init__(
         self,
         status: int,
@@ -202,6 +212,8 @@ class HTTPError(ModelError):
         super().__init__(message, param=param, code=code or default, headers=headers)
         self.status = status
         self.detail = message if detail is None else detail
+        if status < 500:
+            self.type = "rate_limit_error" if status == 429 else "invalid_request_error"
 
     @property
     def status_code(self) -> int:

@@ -48,7 +48,7 @@ def register_runners(register: Callable[[str, Runner], None]) -> None:
 
 
 @hookspec
-def find_devices() -> Sequence[Device]:
+def find_devices() -> Sequence[Device]:  # type: ignore[empty-body]
     """List accelerators of this machine; they are added to the built-in ones."""
 
 

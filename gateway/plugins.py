@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 GROUP = "gateway"  # of entry points
 BUILTINS = {
+    "openai_chat": "gateway.dialects.openai_chat",
+    "openai_embeddings": "gateway.dialects.openai_embeddings",
+    "process": "gateway.runners.process",
+    # the formats stay last, so that every other plugin is asked first whether a directory is its own
     "truss": "gateway.formats.truss",
     "python": "gateway.formats.python",
 }

@@ -113,6 +113,7 @@ class Capabilities:
     """What a loaded model can do; the worker's answer to a finished load."""
 
     methods: tuple[MethodInfo, ...] = ()
+    has_health_check: bool = False
     has_hooks: bool = False  # preprocess or postprocess: calls wait for the slot in the worker
     input_schema: Mapping[str, Any] | None = None
     output_schema: Mapping[str, Any] | None = None

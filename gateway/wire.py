@@ -31,7 +31,8 @@ untouched. The gateway treats the worker as the less trusted side: whatever does
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -60,8 +61,8 @@ class WireError(Exception):
     """The peer broke the protocol; the channel is of no further use."""
 
 
-class Head(msgspec.Struct, array_like=True, frozen=True):
-    """Base of all heads."""
+class Head(msgspec.Struct, array_like=True, gc=False):
+    """Base of all heads: plain data, never part of a cycle."""
 
 
 H = TypeVar("H", bound=Head)
@@ -81,7 +82,9 @@ class Hello(Head):
     max_waiting: int  # calls that may wait inside the worker, behind preprocess
     secrets: dict[str, str]
     deployment: dict[str, Any] | None  # Truss's `environment`: of which deployment this is
-    window: tuple[int, int] = (WINDOW_ITEMS, WINDOW_BYTES)
+    plugin_dirs: list[str] = []
+    endpoint_methods: list[str] = []
+    queue_timeout: float = 30.0
     debug: bool = False
 
 
@@ -165,27 +168,61 @@ class Shutdown(Head):
     grace: float  # seconds
 
 
-class Array(msgspec.Struct, frozen=True):
+class Array:
     """A numeric array on its way to the gateway: packed bytes, never a list of Python floats.
 
-    `data` is little-endian float32, row-major, `shape` its dimensions.
+    `data` is little-endian float32, row-major, `shape` its dimensions. No dataclass: msgspec would make a map of it.
     """
 
-    shape: tuple[int, ...]
-    data: bytes
+    __slots__ = ("data", "shape")
+
+    def __init__(self, shape: tuple[int, ...], data: bytes) -> None:
+        self.shape, self.data = shape, data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and (self.shape, self.data) == (other.shape, other.data)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.data))
+
+    def __repr__(self) -> str:
+        return f"Array(shape={self.shape})"
 
 
-ARRAY_EXT = 1  # msgpack extension code of Array
+class Structured:
+    """A Pydantic instance on its way to the gateway: its set fields, and its JSON.
+
+    Which of the two is meant depends on the route: a delta, or the answer to a response_format.
+    """
+
+    __slots__ = ("fields", "json")
+
+    def __init__(self, fields: dict[str, Any], json: str) -> None:
+        self.fields, self.json = fields, json
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structured) and (self.fields, self.json) == (other.fields, other.json)
+
+    def __hash__(self) -> int:
+        return hash(self.json)
+
+
+ARRAY_EXT, STRUCTURED_EXT = 1, 2  # msgpack extension codes
 
 
 def _encode_extension(value: Any) -> Any:
     if isinstance(value, Array):
         shape = struct.pack(f"<B{len(value.shape)}I", len(value.shape), *value.shape)
         return msgspec.msgpack.Ext(ARRAY_EXT, shape + value.data)
+    if isinstance(value, Structured):
+        return msgspec.msgpack.Ext(STRUCTURED_EXT, encode([value.fields, value.json]))
     raise NotImplementedError(f"{type(value).__name__} cannot travel over the channel")
 
 
 def _decode_extension(code: int, view: memoryview) -> Any:
+    if code == STRUCTURED_EXT:
+        fields, text = decode(view)
+        return Structured(fields, text)
     if code != ARRAY_EXT or not len(view):
         raise WireError(f"unknown msgpack extension {code}")
     dimensions = view[0]
@@ -206,7 +243,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_extension)
 encode = _encoder.encode
 encode_into = _encoder.encode_into
 _decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
-_decoders = {
+_decoders: dict[type[Any], Callable[[Any], Any]] = {
     cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
     for cls in (WorkerHello, Hello, Req, Resp, End, Failure, Credit, Ping, LogRecord, Update, Shutdown)
 }
@@ -231,7 +268,7 @@ def decode_head(cls: type[H], payload: bytes | memoryview) -> H:
         WireError: it is something else.
     """
     try:
-        return _decoders[cls](payload)  # type: ignore[return-value]
+        return cast(H, _decoders[cls](payload))
     except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"bad {cls.__name__}: {error}") from error
 

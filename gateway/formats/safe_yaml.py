@@ -16,9 +16,22 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_EXPANSION = 1000  # nodes that aliases may repeat; ten nested lists of ten aliases are ten thousand million
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser where PyYAML was built with it
-
 Key = tuple[Any, ...]  # ("runtime", "predict_concurrency"), ("weights", 0, "source")
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser where PyYAML was built with it
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Safe tags, and whole numbers that fit into 64 bits: the channel to a worker carries no others."""
+
+    def construct_yaml_int(self, node: Any) -> int:
+        number: int = super().construct_yaml_int(node)
+        if not -(2**63) <= number < 2**64:
+            raise yaml.constructor.ConstructorError(None, None, "a number beyond 64 bits", node.start_mark)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class YAMLError(ValueError):

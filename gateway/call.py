@@ -1,0 +1,219 @@
+"""One call, seen from the gateway: filled by a replica, emptied by a route.
+
+    waiting ──open──> running ──resp(final) / end / error / lost──> ended
+       └────────── abandon(error): client left, time-out, drain ──────┘
+
+A call waits in its model's queue or runs on a replica; the task that made it sleeps on one future all along, and wakes
+for the first answer only. `abandon` wakes it with an error and asks the worker to stop the code; the slot stays taken
+until the worker says that the code has stopped, which is `ended`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
+from .wire import Failure, Req, Resp
+
+if TYPE_CHECKING:
+    from .spec import Limits
+
+NEVER = float("inf")
+_BY_CODE: dict[str, type[GatewayError]] = {
+    cls.code: cls for cls in (ModelError, InvalidOutput, OutOfMemory, QueueTimeout, Crashed, Unavailable)
+}
+
+
+class Owner(Protocol):
+    """Whoever holds the call at the moment: its model while it waits, its replica while it runs."""
+
+    def cancel(self, call: Call) -> None: ...
+
+    def grant(self, call: Call) -> None: ...
+
+
+class ClientLeft(Exception):
+    """The client closed its connection; there is nobody to answer."""
+
+
+class Call:
+    """`req` and `body` go to the worker as they are. Times are seconds of the loop's clock."""
+
+    __slots__ = (
+        "_future",
+        "_loop",
+        "arrived",
+        "body",
+        "cancelled_at",
+        "deadline",
+        "ended",
+        "error",
+        "got_slot",
+        "head",
+        "id",
+        "items",
+        "limits",
+        "owed",
+        "owed_size",
+        "owner",
+        "reply",
+        "req",
+        "seat",
+        "size",
+        "started",
+        "timings",
+    )
+
+    def __init__(self, req: Req, body: bytes, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self.req, self.body, self.limits, self._loop = req, body, limits, loop
+        self.id = 0
+        self.seat: Any = None  # where it runs; set by the limiter
+        self.head: Resp | None = None
+        self.reply = b""  # the whole body of an answer that is no stream
+        self.items: list[Any] = []
+        self.size = 0  # bytes of the items not yet taken
+        self.error: BaseException | None = None
+        self.ended = False  # the model's code has stopped
+        self.got_slot = True
+        self.timings: dict[str, float] = {}
+        self.arrived = loop.time()
+        self.started = 0.0  # when it was sent to a worker; 0 while it waits
+        self.deadline = self.arrived + limits.queue_timeout
+        self.cancelled_at = NEVER
+        self.owner: Owner | None = None
+        self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
+        self._future: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cancel()
+
+    # ── the route's side ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def first(self) -> Resp:
+        """The head of the answer: with its whole body in `reply`, or with a first item to take.
+
+        Raises:
+            GatewayError: the call ended before it had anything to say.
+            ClientLeft: nobody is waiting for it any more.
+        """
+        while True:
+            head = self.head
+            if self.error is not None and not self.items:
+                raise self.error
+            if head is not None and (not head.stream or self.items or self.ended):
+                self.deadline = NEVER
+                return head
+            await self._wait()
+
+    async def take(self) -> list[Any] | None:
+        """Every item that is there, or None at the end of the stream.
+
+        Raises:
+            GatewayError: the stream broke off; what came before was returned already.
+        """
+        while not self.items:
+            if self.error is not None:
+                raise self.error
+            if self.ended:
+                return None
+            self.deadline = self._loop.time() + self.limits.gap_timeout
+            await self._wait()
+        self.deadline = NEVER
+        items, self.items = self.items, []
+        size, self.size = self.size, 0
+        self.owed += len(items)
+        self.owed_size += size
+        if not self.ended and self.owner is not None:
+            self.owner.grant(self)
+        return items
+
+    def abandon(self, error: BaseException) -> None:
+        """End the caller's wait with `error`, and the code in the worker as soon as it can be stopped."""
+        if self.ended or self.error is not None:
+            return
+        self.error = error
+        self.deadline = NEVER
+        self.cancel()
+        self._wake()
+
+    def cancel(self) -> None:
+        """Ask for the end of the code, if it has not ended; a caller that still listens is not told."""
+        if not self.ended and self.cancelled_at == NEVER:
+            self.cancelled_at = self._loop.time()
+            if self.owner is not None:
+                self.owner.cancel(self)
+
+    def client_left(self) -> None:
+        self.abandon(ClientLeft())
+
+    async def _wait(self) -> None:
+        self._future = self._loop.create_future()
+        try:
+            await self._future
+        finally:
+            self._future = None
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    # ── the replica's side ───────────────────────────────────────────────────────────────────────────────────────
+
+    def opened(self, owner: Owner, call_id: int) -> None:
+        """It has left the queue; the bound is now that of the answer."""
+        self.owner, self.id = owner, call_id
+        self.started = self._loop.time()
+        limits = self.limits
+        self.deadline = self.started + (limits.first_item_timeout if self.req.stream else limits.request_timeout)
+
+    def on_resp(self, head: Resp, body: bytes) -> None:
+        self.head, self.reply = head, body
+        if head.timings:
+            self.timings = head.timings
+        if head.final:
+            self.ended = True
+        if not head.stream or head.final:
+            self._wake()
+        else:
+            self.deadline = self.started + self.limits.first_item_timeout
+
+    def on_items(self, items: list[Any], size: int) -> None:
+        self.items += items
+        self.size += size
+        self._wake()
+
+    def on_end(self, timings: dict[str, float]) -> None:
+        if timings:
+            self.timings = timings
+        self.ended = True
+        self._wake()
+
+    def on_error(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self.ended = True
+        self._wake()
+
+
+def to_error(failure: Failure) -> GatewayError:
+    """What a worker reported, as the error its client gets."""
+    cls = _BY_CODE.get(failure.code)
+    headers = dict(failure.headers)
+    error: GatewayError
+    if cls is not None and failure.status == cls.status:
+        error = cls(failure.message, param=failure.param, headers=headers)
+    else:
+        error = HTTPError(
+            failure.status,
+            failure.message,
+            code=failure.code,
+            param=failure.param,
+            headers=headers,
+            detail=failure.detail,
+        )
+    error.truss_code = failure.truss_code
+    return error

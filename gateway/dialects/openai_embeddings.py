@@ -1,0 +1,204 @@
+"""POST /v1/embeddings: OpenAI's embeddings, base64 or float."""
+
+from __future__ import annotations
+
+import math
+import struct
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BadRequest, GatewayError, InvalidOutput
+from ..hookspecs import hookimpl
+from ..spec import Endpoint
+from ..wire import Array, Structured
+from .base import Context, Prepared, missing, take, take_range, wrong_type
+from .events import encode_json, estimate_tokens, usage_of
+
+MAX_INPUTS = 2048
+
+
+@hookimpl
+def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+    register(
+        Endpoint(path="/v1/embeddings", method="embeddings", dialect="openai_embeddings", summary="OpenAI embeddings.")
+    )
+
+
+@hookimpl
+def register_dialects(register: Callable[[str, Any], None]) -> None:
+    register("openai_embeddings", EmbeddingsDialect())
+
+
+class EmbeddingsDialect:
+    ping = b": ping\n\n"
+
+    def read(self, body: dict[str, Any]) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        model = take(inputs, "model", str)
+        inputs["input"] = read_input(inputs.get("input"))
+        encoding = inputs.pop("encoding_format", "float")
+        if encoding not in ("float", "base64"):
+            raise BadRequest("'encoding_format' must be 'float' or 'base64'", param="encoding_format")
+        take_range(inputs, "dimensions", 1, None)
+        inputs.pop("stream", None)
+        return Prepared(model, inputs, options={"base64": encoding == "base64"})
+
+    def encoder(self, prepared: Prepared, context: Context) -> EmbeddingsEncoder:
+        return EmbeddingsEncoder(prepared, context)
+
+
+def read_input(value: Any) -> list[str]:
+    """The texts to embed, always as a list."""
+    if value is None:
+        raise missing("input")
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise wrong_type("input", "a string or an array of strings", value)
+    if not value:
+        raise BadRequest("'input' must hold at least one text", param="input")
+    if len(value) > MAX_INPUTS:
+        raise BadRequest(f"'input' may hold at most {MAX_INPUTS} texts", param="input")
+    if all(isinstance(item, str) for item in value):
+        return value
+    if all(isinstance(item, int) for item in value) or all(isinstance(item, list) for item in value):
+        raise BadRequest(
+            "'input' holds token ids, which belong to another model's vocabulary; send strings "
+            "(with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
+            param="input",
+            code="unsupported_value",
+        )
+    raise wrong_type("input", "a string or an array of strings", value)
+
+
+class EmbeddingsEncoder:
+    """Rows of float32 as JSON; there is no stream of them."""
+
+    is_raw = False
+
+    def __init__(self, prepared: Prepared, context: Context) -> None:
+        self._inputs, self._context, self._base64 = prepared.inputs, context, prepared.options["base64"]
+        self._rows: list[bytes] = []
+        self._prompt_tokens: int | None = None
+
+    def feed(self, items: list[Any], run: int = 0) -> bytes:
+        for item in items:
+            self._take(item)
+        return b""
+
+    def _take(self, value: Any) -> None:
+        if isinstance(value, Structured):
+            value = value.fields
+        if isinstance(value, dict):
+            usage = value.get("usage")
+            if isinstance(usage, dict):
+                self._prompt_tokens = usage_of(usage).prompt
+            elif isinstance(value.get("prompt_tokens"), int):
+                self._prompt_tokens = value["prompt_tokens"]
+            found = value.get("data", value.get("embeddings"))
+            if found is None:
+                raise InvalidOutput(f"embeddings returned a dict with the keys {sorted(value)[:10]}")
+            value = found
+        self._rows += rows_of(value, len(self._inputs["input"]))
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        expected = len(self._inputs["input"])
+        if len(self._rows) != expected:
+            raise InvalidOutput(f"embeddings returned {len(self._rows)} vectors for {expected} inputs")
+        render = _base64 if self._base64 else _floats
+        data = b",".join(
+            b'{"object":"embedding","index":%d,"embedding":%b}' % (index, render(row))
+            for index, row in enumerate(self._rows)
+        )
+        tokens, estimated = self._count()
+        body = b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
+            data,
+            encode_json(self._context.model),
+            tokens,
+            tokens,
+        )
+        return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
+
+    def _count(self) -> tuple[int, bool]:
+        if self._prompt_tokens is not None:
+            return self._prompt_tokens, False
+        return sum(max(1, estimate_tokens(len(text.encode()))) for text in self._inputs["input"]), True
+
+    def usage(self) -> tuple[int, int, str]:
+        return self._count()[0], 0, "stop"
+
+    def start(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: GatewayError) -> bytes:
+        return b""
+
+
+def rows_of(value: Any, expected: int) -> list[bytes]:
+    """Little-endian float32 rows of whatever a model returns as vectors.
+
+    Raises:
+        InvalidOutput: no vectors, of unequal length, or not finite.
+    """
+    if isinstance(value, Array):
+        rows = _split(value, expected)
+    elif isinstance(value, list):
+        if value and isinstance(value[0], int | float):
+            value = [value]
+        rows = [_row(item) for item in value]
+    else:
+        raise InvalidOutput(f"embeddings returned a {type(value).__name__}, not vectors")
+    if len({len(row) for row in rows}) > 1:
+        raise InvalidOutput("embeddings returned vectors of unequal length")
+    # A sum is not finite when one of its terms is not: one pass in C over all of them.
+    if not all(math.isfinite(sum(memoryview(row).cast("f"))) for row in rows):
+        raise InvalidOutput("embeddings returned NaN or infinity")
+    return rows
+
+
+def _split(array: Array, expected: int) -> list[bytes]:
+    if len(array.shape) == 1 and expected == 1:
+        return [array.data]
+    if len(array.shape) != 2:
+        raise InvalidOutput(f"embeddings returned an array of shape {array.shape}, not (inputs, dimensions)")
+    count, width = array.shape
+    return [array.data[index * width * 4 : (index + 1) * width * 4] for index in range(count)]
+
+
+def _row(item: Any) -> bytes:
+    if isinstance(item, Structured):
+        item = item.fields
+    if isinstance(item, dict):
+        item = item.get("embedding")
+    if isinstance(item, Array) and len(item.shape) == 1:
+        return item.data
+    if isinstance(item, list) and all(isinstance(number, int | float) for number in item):
+        try:
+            return struct.pack(f"<{len(item)}f", *item)
+        except (struct.error, OverflowError) as error:
+            raise InvalidOutput(f"embeddings returned a number that is no float32: {error}") from error
+    raise InvalidOutput(f"embeddings returned a {type(item).__name__} where a vector belongs")
+
+
+def _base64(row: bytes) -> bytes:
+    return b'"' + b64encode(row) + b'"'
+
+
+def _floats(row: bytes) -> bytes:
+    return ("[" + ",".join([shortest(value) for value in memoryview(row).cast("f")]) + "]").encode()
+
+
+_F32 = struct.Struct("<f")
+
+
+def shortest(value: float) -> str:
+    """The shortest text that reads back as the same float32: 0.1, not 0.10000000149011612."""
+    for digits in (7, 8, 9):
+        text = f"{value:.{digits}g}"
+        if digits == 9 or _F32.unpack(_F32.pack(float(text)))[0] == value:
+            break
+    return text if "e" in text or "." in text else text + ".0"

@@ -1,0 +1,146 @@
+"""Reading and decoding request bodies, bounded in size, time and number of pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..call import ClientLeft
+from ..errors import BadRequest, InvalidJSON, SlowBody, TooLarge
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+MAX_EVENTS, MIN_MEAN = 4096, 256  # more pieces than this, smaller than that on average, are a flood
+MAX_DEPTH = 64
+IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
+
+
+class BodyReader:
+    """Reads bodies by the settings of one gateway."""
+
+    def __init__(self, idle_timeout: float = IDLE_TIMEOUT, total_timeout: float = TOTAL_TIMEOUT) -> None:
+        self._idle, self._total = idle_timeout, total_timeout
+
+    async def read(
+        self, receive: Any, length: bytes | None, limit: int, cycle: RequestResponseCycle | None = None
+    ) -> bytes:
+        """The whole body. With uvicorn's cycle at hand, one that came together with its head is there already.
+
+        Raises:
+            TooLarge: over `limit` bytes; before reading when the head says so.
+            SlowBody: no progress, or not done in time.
+            ClientLeft: it hung up in the middle.
+        """
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        if cycle is not None and not cycle.more_body and not cycle.disconnected:
+            whole = bytes(cycle.body)
+            cycle.body = bytearray()
+            if len(whole) > limit:
+                raise too_large(limit)
+            return whole
+        message = await self._first(receive)
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(body) > limit:
+                raise too_large(limit)
+            return body
+        return await self._rest(receive, body, limit)
+
+    async def _first(self, receive: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._idle):
+                message = await receive()
+        except TimeoutError:
+            raise slow_body() from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        return message
+
+    async def _rest(self, receive: Any, body: bytes, limit: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._total
+        parts, size, more = [body], len(body), True
+        while more:
+            try:
+                async with asyncio.timeout_at(min(end, loop.time() + self._idle)):
+                    message = await receive()
+            except TimeoutError:
+                raise slow_body() from None
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            part = message.get("body", b"")
+            size += len(part)
+            parts.append(part)
+            more = message.get("more_body", False)
+            if size > limit:
+                raise too_large(limit)
+            if len(parts) > MAX_EVENTS and size / len(parts) < MIN_MEAN:
+                raise BadRequest("the body comes in too many tiny chunks", headers={"connection": "close"})
+        return b"".join(parts)
+
+
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes", headers={"connection": "close"})
+
+
+def slow_body() -> SlowBody:
+    return SlowBody("the body did not arrive in time", headers={"connection": "close"})
+
+
+_decode = msgspec.json.Decoder().decode
+
+
+def decode_json(body: bytes) -> Any:
+    """One JSON value, or InvalidJSON and nothing else, whatever the bytes are.
+
+    Strict: UTF-8, no NaN or Infinity, at most 64 levels, numbers that fit 64 bits. Of duplicate keys the last wins.
+    """
+    if not body:
+        raise InvalidJSON("the body is empty; send a JSON object")
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidJSON(f"the body is not valid JSON: {text}") from error
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(body):
+        raise InvalidJSON(f"the body is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _is_deep(body: bytes) -> bool:
+    """Whether valid JSON is nested deeper than MAX_DEPTH, by taking its innermost brackets away level by level.
+
+    All of it runs in C: a walk over the decoded value would visit every number of a large body.
+    """
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKET)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b".").replace(b"{}", b".").replace(b".", b"")
+    return bool(brackets)
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InvalidJSON: not JSON, or not an object.
+    """
+    value = decode_json(body)
+    if not isinstance(value, dict):
+        raise InvalidJSON(f"the body must be a JSON object, not {_json_name(value)}")
+    return value
+
+
+def _json_name(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

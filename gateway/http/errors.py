@@ -1,0 +1,102 @@
+"""Errors as bytes, in the dialect of the route: OpenAI's, Anthropic's, or Truss's."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, Literal
+
+import msgspec
+
+from ..errors import GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
+from .exchange import Exchange
+
+log = logging.getLogger("gateway.http")
+Shape = Literal["openai", "anthropic", "truss"]
+GENERIC = "The model raised an error; its log has the details under this request's id."
+_encode = msgspec.json.encode
+_TRUSS_ROOTS = ("/models/", "/v1/models/")
+
+
+def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
+    """Which shape clients of a path expect, also for paths that do not exist."""
+    if path.startswith(_TRUSS_ROOTS):
+        _, dialect, rest = path.partition("/v1/") if path.startswith("/models/") else ("", "", "")
+        if dialect:
+            return "anthropic" if rest.startswith("messages") else "openai"
+        if path.endswith(("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")):
+            return "truss"
+        return "openai"
+    if path.startswith("/v1/messages") or (path == "/v1/models" and b"anthropic-version" in headers):
+        return "anthropic"
+    return "truss" if path in ("/invocations", "/ping") else "openai"
+
+
+def openai(error: GatewayError) -> dict[str, Any]:
+    return {"error": {"message": public(error), "type": error.type, "param": error.param, "code": error.code}}
+
+
+def anthropic(error: GatewayError, request_id: str) -> dict[str, Any]:
+    kind = anthropic_type(error)
+    return {"type": "error", "error": {"type": kind, "message": public(error)}, "request_id": request_id}
+
+
+def anthropic_type(error: GatewayError) -> str:
+    if isinstance(error, TooLarge):
+        return "request_too_large"
+    if isinstance(error, Timeout):
+        return "timeout_error"
+    if isinstance(error, Unavailable) and error.should_retry is not False:
+        return "overloaded_error"
+    by_status = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "not_found_error"}
+    if error.status in by_status:
+        return by_status[error.status]
+    if isinstance(error, Overloaded) or error.status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if error.status < 500 else "api_error"
+
+
+def truss(error: GatewayError) -> dict[str, Any]:
+    return {"error": error.truss_message or getattr(error, "detail", None) or error.message}
+
+
+def public(error: GatewayError) -> str:
+    """The message for a dialect's client; a model's own exception has none but this."""
+    return (
+        GENERIC if error.code == "model_error" and error.message.startswith("Internal Server Error") else error.message
+    )
+
+
+def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
+    headers = [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in error.headers.items()]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if shape == "truss":
+        headers.append((b"x-baseten-error-source", b"04"))
+        headers.append((b"x-baseten-error-code", str(error.truss_code).encode()))
+    return [(name, value) for name, value in headers if b"\n" not in value and b"\r" not in value]
+
+
+def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
+    if shape == "truss":
+        return _encode(truss(error))
+    return _encode(anthropic(error, request_id) if shape == "anthropic" else openai(error))
+
+
+async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = None) -> None:
+    """Send the error as a whole answer."""
+    shape = shape or shape_of(exchange.path, exchange.headers)
+    await exchange.reply(error.status, body_of(error, shape, exchange.request_id), headers=headers_of(error, shape))
+
+
+def unexpected(error: BaseException) -> GatewayError:
+    """Something of ours broke; the log has it, the client a plain word."""
+    return GatewayError("the gateway failed on this request; its log has the details under this request's id")
+
+
+def log_unexpected(error: BaseException, what: str) -> None:
+    log.error("%s failed", what, exc_info=error)

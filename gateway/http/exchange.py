@@ -1,0 +1,111 @@
+"""One request on its way: what the outer guard found out about it, and how it is answered.
+
+The head is looked at once. An answer goes out in one write where uvicorn's own `send` is at hand; through ASGI
+messages where something stands in between, as in tests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
+
+JSON = b"application/json"
+
+
+class Exchange:
+    """The request as routes see it. `headers` maps lower-case names to the last value of each."""
+
+    __slots__ = (
+        "_cycle",
+        "_receive",
+        "_send",
+        "caller",
+        "connection",
+        "headers",
+        "method",
+        "model",
+        "path",
+        "queued",
+        "request_id",
+        "route",
+        "scope",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.connection: GuardedProtocol | None = scope.get("gateway.connection")
+        self.request_id = ""
+        self.caller: str | None = None
+        self.model = ""  # whose metrics this counts for
+        self.route = ""  # the template of the route, never the path
+        self.status = 0
+        self.queued = 0.0  # seconds
+        self.started = time.monotonic()
+        self._cycle = cycle_of(send)
+
+    def header(self, name: bytes, default: str = "") -> str:
+        value = self.headers.get(name)
+        return default if value is None else value.decode("latin-1")
+
+    async def body(self, reader: Any, limit: int) -> bytes:
+        body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self._cycle)
+        return body
+
+    def watch(self, left: Callable[[], None] | None) -> None:
+        """Have `left` called when the client closes its connection; None ends the watch."""
+        if self.connection is not None:
+            self.connection.left = left
+
+    async def reply(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Send a whole answer."""
+        self.status = status
+        request_id = self.request_id.encode()
+        cycle = self._cycle
+        if cycle is not None and self.method != "HEAD" and not cycle.flow.write_paused and not _closes(headers):
+            head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (
+                STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
+                content_type,
+                len(body),
+                request_id,
+                request_id,
+            )
+            for name, value in headers:
+                head += b"%b: %b\r\n" % (name, value)
+            write_whole(cycle, head, body)
+            return
+        pairs = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
+        await self.start(status, pairs)
+        await self.write(body, last=True)
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send status and headers of an answer whose body follows in `write`s."""
+        self.status = status
+        request_id = self.request_id.encode()
+        headers = [*headers, (b"x-request-id", request_id), (b"request-id", request_id)]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+    def break_off(self) -> None:
+        """Close the connection in the middle of a body: a stream that failed must not look finished."""
+        if self._cycle is not None:
+            self._cycle.transport.abort()
+
+    async def hand_to(self, app: Any, receive: Any = None) -> None:
+        """Let another ASGI app answer."""
+        await app(self.scope, receive or self._receive, self._send)
+
+
+def _closes(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"connection" for name, _ in headers)

@@ -1,0 +1,86 @@
+"""The outermost layer: guard, dispatch, and the one place where an error becomes an answer.
+
+Paths of models go straight to their handlers, past Litestar's router and wrappers, which cost more than all the rest of
+a predict. Everything else, plugins' routes included, goes on to Litestar, inside the same guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ..call import ClientLeft
+from ..errors import GatewayError, MethodNotAllowed
+from . import errors
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from .guards import Guard
+    from .metrics import Metrics
+    from .routing import Routes
+
+log = logging.getLogger("gateway.http")
+Handler = Callable[[Exchange], Awaitable[None]]
+CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
+
+
+class Front:
+    """The ASGI app that uvicorn runs."""
+
+    def __init__(self, inner: Any, guard: Guard, routes: Routes, metrics: Metrics) -> None:
+        self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            self._guard.check(exchange)
+            handler = self._routes.find(exchange)
+            if handler is not None:
+                await handler(exchange)
+            else:
+                await self._hand_inwards(exchange, receive, send)
+        except ClientLeft:
+            exchange.status = CLIENT_LEFT
+        except GatewayError as error:
+            await self._answer(exchange, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("request %s failed", exchange.request_id)
+            await self._answer(exchange, errors.unexpected(error))
+        finally:
+            if exchange.connection is not None:
+                exchange.connection.left = None
+            if exchange.model:
+                self._metrics.observe(exchange)
+
+    async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
+        if exchange.status:  # the answer has begun; whoever began it has ended it too
+            return
+        if error.status >= 500:
+            log.warning("request %s to %s: %s", exchange.request_id, exchange.path, error.message)
+        await errors.answer(exchange, error)
+
+    async def _hand_inwards(self, exchange: Exchange, receive: Any, send: Any) -> None:
+        request_id = exchange.request_id.encode()
+
+        async def with_request_id(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                if not any(name.lower() == b"x-request-id" for name, _ in headers):
+                    headers += [(b"x-request-id", request_id), (b"request-id", request_id)]
+                message = {**message, "headers": headers}
+                exchange.status = message["status"]
+            await send(message)
+
+        exchange.scope["gateway.request_id"] = exchange.request_id
+        await self._inner(exchange.scope, receive, with_request_id)
+
+
+def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:
+    return MethodNotAllowed(f"{path[:128]} allows {allowed}", headers={"allow": allowed})

@@ -1,0 +1,209 @@
+"""Counters of the hot path, and their exposition through prometheus_client at a scrape.
+
+Counting is a dict look-up and an addition; the library's own metric objects would cost a lock each. Names and buckets:
+our own family (seconds, bytes, `_total`), and vLLM's for routes that produce tokens, which stock dashboards read.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from .exchange import Exchange
+
+DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+FIRST_TOKEN = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1),
+    *(2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560),
+)
+BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000)
+STATES = ("unloaded", "loading", "ready", "restarting", "draining", "failed")
+
+
+class Histogram:
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        found, running = [], 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            running += count
+            found.append(("+Inf" if bound == float("inf") else repr(float(bound)), float(running)))
+        return found
+
+
+class Series:
+    """What is counted for one model on one route."""
+
+    __slots__ = ("duration", "queue", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.duration, self.queue = Histogram(DURATIONS), Histogram(DURATIONS)
+
+
+class Tokens:
+    """vLLM's family for one model."""
+
+    __slots__ = ("between", "e2e", "finished", "first", "generation", "per_token", "prompt", "queue", "run", "sums")
+
+    def __init__(self) -> None:
+        self.e2e, self.queue, self.run = Histogram(LATENCY), Histogram(LATENCY), Histogram(LATENCY)
+        self.first, self.between, self.per_token = Histogram(FIRST_TOKEN), Histogram(BETWEEN), Histogram(BETWEEN)
+        self.prompt, self.generation = Histogram(TOKENS), Histogram(TOKENS)
+        self.sums = [0, 0]  # prompt, generation
+        self.finished: dict[str, int] = {}
+
+
+class Metrics:
+    """The counters of one gateway."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._series: dict[tuple[str, str], Series] = {}
+        self._tokens: dict[str, Tokens] = {}
+        self._rejections: dict[tuple[str, str], int] = {}
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count a finished request of a model. Names that no model has never make a series."""
+        if exchange.model not in self._hub.models:
+            return
+        key = (exchange.model, exchange.route)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = Series()
+        status = exchange.status
+        series.statuses[status] = series.statuses.get(status, 0) + 1
+        series.duration.add(time.monotonic() - exchange.started)
+        series.queue.add(exchange.queued)
+
+    def rejected(self, model: str, code: str) -> None:
+        self._rejections[model, code] = self._rejections.get((model, code), 0) + 1
+
+    def tokens(self, model: str) -> Tokens:
+        found = self._tokens.get(model)
+        if found is None:
+            found = self._tokens[model] = Tokens()
+        return found
+
+    # ── exposition ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The text of a scrape and its content type, by content negotiation."""
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.exposition import choose_encoder
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        encoder, content_type = choose_encoder(accept)
+        return encoder(registry), content_type
+
+    def describe(self) -> list[Any]:
+        """Keep the registry from collecting at registration."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        yield from self._own()
+        yield from self._models()
+        if self._tokens:
+            yield from self._vllm()
+
+    def _own(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        info = GaugeMetricFamily("gateway_build_info", "Always 1.", labels=["version", "python"])
+        info.add_metric([__version__, platform.python_version()], 1)
+        requests = CounterMetricFamily("gateway_requests", "Requests answered.", labels=["model", "route", "status"])
+        durations = HistogramMetricFamily(
+            "gateway_request_duration_seconds", "From head to last byte.", labels=["model", "route"]
+        )
+        queues = HistogramMetricFamily(
+            "gateway_queue_duration_seconds", "Waiting for a slot.", labels=["model", "route"]
+        )
+        for (model, route), series in self._series.items():
+            for status, count in series.statuses.items():
+                requests.add_metric([model, route, str(status)], count)
+            durations.add_metric([model, route], series.duration.buckets(), series.duration.total)
+            queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
+        rejections = CounterMetricFamily("gateway_rejections", "Calls not admitted.", labels=["model", "reason"])
+        for (model, reason), count in self._rejections.items():
+            rejections.add_metric([model, reason], count)
+        return info, requests, durations, queues, rejections
+
+    def _models(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        running = GaugeMetricFamily("gateway_requests_in_flight", "Calls that hold a slot.", labels=["model"])
+        queued = GaugeMetricFamily("gateway_requests_queued", "Calls that wait for one.", labels=["model"])
+        states = GaugeMetricFamily("gateway_model_state", "1 for the state it is in.", labels=["model", "state"])
+        restarts = CounterMetricFamily(
+            "gateway_replica_restarts", "Replicas started again.", labels=["model", "reason"]
+        )
+        loads = GaugeMetricFamily("gateway_load_duration_seconds", "Of the last good load.", labels=["model"])
+        for model in self._hub.models.values():
+            running.add_metric([model.name], model.limiter.running)
+            queued.add_metric([model.name], model.limiter.queued)
+            restarts.add_metric([model.name, "crash"], model.restarts)
+            if model.load_seconds is not None:
+                loads.add_metric([model.name], model.load_seconds)
+            for state in STATES:
+                states.add_metric([model.name, state], float(model.state == state))
+        return running, queued, states, restarts, loads
+
+    def _vllm(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        labels = ["model_name", "engine"]
+        gauges = {
+            "vllm:num_requests_running": ("Requests in a slot.", "running"),
+            "vllm:num_requests_waiting": ("Requests waiting for one.", "queued"),
+        }
+        for name, (text, attribute) in gauges.items():
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            for model in self._tokens:
+                gauge.add_metric([model, "0"], getattr(self._hub.models[model].limiter, attribute))
+            yield gauge
+        histograms = {
+            "vllm:e2e_request_latency_seconds": "e2e",
+            "vllm:request_queue_time_seconds": "queue",
+            "vllm:request_inference_time_seconds": "run",
+            "vllm:time_to_first_token_seconds": "first",
+            "vllm:inter_token_latency_seconds": "between",
+            "vllm:request_time_per_output_token_seconds": "per_token",
+            "vllm:request_prompt_tokens": "prompt",
+            "vllm:request_generation_tokens": "generation",
+        }
+        for name, attribute in histograms.items():
+            family = HistogramMetricFamily(name, name.removeprefix("vllm:").replace("_", " "), labels=labels)
+            for model, tokens in self._tokens.items():
+                histogram: Histogram = getattr(tokens, attribute)
+                family.add_metric([model, "0"], histogram.buckets(), histogram.total)
+            yield family
+        for index, kind in enumerate(("prompt", "generation")):
+            counter = CounterMetricFamily(f"vllm:{kind}_tokens", f"{kind} tokens", labels=labels)
+            for model, tokens in self._tokens.items():
+                counter.add_metric([model, "0"], tokens.sums[index])
+            yield counter
+        success = CounterMetricFamily("vllm:request_success", "Finished requests.", labels=[*labels, "finished_reason"])
+        for model, tokens in self._tokens.items():
+            for reason, count in tokens.finished.items():
+                success.add_metric([model, "0", reason], count)
+        yield success

@@ -1,0 +1,110 @@
+"""What there is: the list of models, one model, whether it is loaded, its schema.
+
+One object satisfies the OpenAI and the Anthropic SDK on the same path; `GET /v1/models/{id}` is Truss's readiness too.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import GatewayError, RouteNotSupported, Unavailable
+from . import errors
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+    from ..hub import Hub
+
+_encode = msgspec.json.encode
+
+
+class Models:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def list_all(self, exchange: Exchange) -> None:
+        await exchange.reply(200, _encode(_listing([self.describe(model) for model in self._hub.models.values()])))
+
+    async def list_one(self, exchange: Exchange) -> None:
+        await exchange.reply(200, _encode(_listing([self.describe(self._find(exchange))])))
+
+    async def show(self, exchange: Exchange) -> None:
+        """The model object: 200 when ready and healthy, or unloaded; else 503, which is what probes look at."""
+        model = self._find(exchange)
+        if model.state == "unloaded" or (model.state == "ready" and await model.is_healthy()):
+            await exchange.reply(200, _encode(self.describe(model)))
+            return
+        error: GatewayError = model.not_ready()
+        if model.state == "ready":
+            error = Unavailable(f"model '{model.name}' says that it is unhealthy")
+        body = errors.body_of(error, "openai", exchange.request_id)
+        await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))
+
+    async def loaded(self, exchange: Exchange) -> None:
+        model = self._find(exchange)
+        if model.state != "ready":
+            raise model.not_ready()
+        await exchange.reply(200, b"{}")
+
+    async def schema(self, exchange: Exchange) -> None:
+        model = self._find(exchange)
+        if model.state != "ready":
+            raise model.not_ready()
+        found = model.capabilities
+        if found.input_schema is None and found.output_schema is None:
+            error = RouteNotSupported(f"model '{model.name}' has no schema")
+            error.truss_message, error.truss_code = "No schema found", 600
+            raise error
+        body = {
+            "input_schema": found.input_schema,
+            "output_schema": found.output_schema,
+            "supports_streaming": found.supports_streaming,
+        }
+        await exchange.reply(200, _encode(body))
+
+    def _find(self, exchange: Exchange) -> HostedModel:
+        model = self._hub.find(exchange.model)
+        exchange.model = ""  # questions about a model are no calls of it
+        return model
+
+    def describe(self, model: HostedModel) -> dict[str, Any]:
+        created = datetime.datetime.fromtimestamp(model.created, datetime.UTC)
+        capabilities = model.capabilities
+        value: dict[str, Any] = {
+            "id": model.name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": "gateway",
+            "type": "model",
+            "display_name": model.spec.display_name or model.name,
+            "created_at": created.isoformat().replace("+00:00", "Z"),
+            "lifecycle": "active",
+            "root": model.name,
+            "parent": None,
+            "permission": [],
+            "status": model.state,
+            "capabilities": {
+                "routes": self._hub.routes(model),
+                "methods": [method.name for method in capabilities.methods],
+                **capabilities.extra,
+            },
+        }
+        if capabilities.max_model_len is not None:
+            value["max_model_len"] = capabilities.max_model_len
+        if model.reason and model.state != "ready":
+            value["status_reason"] = model.reason
+        return value
+
+
+def _listing(items: list[dict[str, Any]]) -> dict[str, Any]:
+    ids = [item["id"] for item in items]
+    return {
+        "object": "list",
+        "data": items,
+        "has_more": False,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+    }

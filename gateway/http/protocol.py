@@ -1,0 +1,150 @@
+"""uvicorn's HTTP/1.1 protocol with the guards it lacks, and the shortest way out for a whole answer.
+
+Adds to httptools_impl: limits on the head (431, 414), a deadline for it, refusals in our error shape, trailers that
+never become headers, a word to the running request when its client leaves. Leans on uvicorn's internals, so its minor
+version is pinned and tests/http/test_protocol.py gates each bump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+MAX_HEAD = 64 * 1024  # bytes of request line and headers together
+MAX_HEADERS = 100
+MAX_URL = 8 * 1024
+STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+_TEXTS = {
+    400: ("invalid_request", "the request is not valid HTTP"),
+    414: ("request_too_large", f"the URL is longer than {MAX_URL} bytes"),
+    431: ("request_too_large", f"the head is larger than {MAX_HEAD} bytes or {MAX_HEADERS} headers"),
+    503: ("model_unavailable", "the gateway has as many connections as it may hold"),
+}
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `left` is what the running request wants called when the client is gone."""
+
+    head_timeout = 10.0  # seconds
+    max_connections = 0  # 0 is no bound
+
+    left: Callable[[], None] | None = None
+    _bytes = _size = _count = 0
+    _in_head = True
+    _timer: asyncio.TimerHandle | None = None
+    _status = 400
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if self.max_connections and len(self.connections) > self.max_connections:
+            self._refuse_now(503)
+            return
+        self._arm()
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(self.head_timeout, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._arm()  # an earlier response is still going out (pipelining): look again later
+        else:
+            self.transport.close()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._bytes += len(data)
+            if self._timer is None:  # also when only blank lines come on a kept-alive connection
+                self._arm()
+        super().data_received(data)
+        if self._in_head and self._bytes > MAX_HEAD and not self.transport.is_closing():
+            self._refuse_now(431)
+
+    def on_message_begin(self) -> None:
+        self._size = self._count = 0
+        super().on_message_begin()
+        self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_URL:
+            self._refuse(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: it would reach the application behind its own checks
+        self._count += 1
+        self._size += len(name) + len(value) + 4
+        if self._count > MAX_HEADERS or self._size > MAX_HEAD:
+            self._refuse(431)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._bytes = False, 0
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._bytes = True, 0
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+        if self.left is not None:
+            left, self.left = self.left, None
+            left()
+
+    def _refuse(self, status: int) -> None:
+        """Called by the parser's callbacks: the error makes uvicorn call send_400_response."""
+        self._status = status
+        raise ValueError(status)
+
+    def _refuse_now(self, status: int) -> None:
+        self._status = status
+        self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # a second answer would land inside the one under way
+            return
+        code, text = _TEXTS[self._status]
+        kind = "server_error" if self._status >= 500 else "invalid_request_error"
+        body = f'{{"error":{{"message":"{text}","type":"{kind}","param":null,"code":"{code}"}}}}'.encode()
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS[self._status] + head + body)
+        self.transport.close()
+
+
+def cycle_of(send: Any) -> RequestResponseCycle | None:
+    """The request's cycle, when `send` is uvicorn's own."""
+    cycle = getattr(send, "__self__", None)
+    return cycle if isinstance(cycle, RequestResponseCycle) else None
+
+
+def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+    """Send a complete response in one write: what two `send` calls do, less their checks of headers we made ourselves.
+
+    `head` is everything from the status line to the last header, without the blank line.
+    """
+    if cycle.disconnected:
+        return
+    cycle.response_started = cycle.response_complete = True
+    if cycle.keep_alive:
+        cycle.transport.write(b"".join((head, b"\r\n", body)))
+    else:
+        cycle.transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

@@ -1,0 +1,99 @@
+"""From a path to what answers it, for everything that a model serves.
+
+    /v1/chat/completions …            POST   the endpoints, `model` in the body
+    /models/{id}/v1/…                 POST   the same with the model in the URL
+    /v1/models/{id}:predict           POST   also :predict_binary and /models/{id}/predict
+    /v1/models/{id}                   GET    the model object; /loaded and /schema below it
+    /models/{id}/status               GET    the model object too
+    /invocations                      POST   predict of the sole or default model
+
+Ids may hold "/", so a path is split at known endings by us; an exact match with a registered id wins over an ending.
+The same templates are registered in Litestar, for the API page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..errors import UnknownURL
+from ..spec import Endpoint
+from .exchange import Exchange
+from .front import method_not_allowed
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from .models import Models
+    from .predict import Predict
+    from .serving import Serving
+
+Handler = Callable[[Exchange], Awaitable[None]]
+MODELS, V1_MODELS = "/models/", "/v1/models/"
+PREDICT_VERBS = ("predict", "predict_binary")
+
+
+class Routes:
+    def __init__(self, hub: Hub, predict: Predict, serving: Serving, models: Models) -> None:
+        self._hub, self._predict, self._serving, self._models = hub, predict, serving, models
+        self._endpoints: dict[str, Endpoint] = {endpoint.path: endpoint for endpoint in hub.endpoints}
+
+    def find(self, exchange: Exchange) -> Handler | None:
+        """The handler, with `exchange.model` set where the URL names one; None for paths that are not ours.
+
+        Raises:
+            MethodNotAllowed, UnknownURL: the path is ours, and this is no way to use it.
+        """
+        path = exchange.path
+        endpoint = self._endpoints.get(path)
+        if endpoint is not None:
+            return self._endpoint(exchange, endpoint)
+        if path.startswith(V1_MODELS):
+            return self._v1_models(exchange, path[len(V1_MODELS) :])
+        if path.startswith(MODELS):
+            return self._model_base(exchange, path[len(MODELS) :])
+        if path == "/invocations":
+            return self._only(exchange, "POST", self._predict, "model")
+        return None
+
+    def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
+        if exchange.method != "POST":
+            raise method_not_allowed(exchange.path, "POST")
+        exchange.model, exchange.route = name, endpoint.path
+        return self._serving.handler(endpoint)
+
+    def _only(self, exchange: Exchange, method: str, handler: Handler, name: str) -> Handler:
+        if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
+            raise method_not_allowed(exchange.path, method)
+        exchange.model = name
+        return handler
+
+    def _v1_models(self, exchange: Exchange, target: str) -> Handler:
+        name, colon, verb = target.rpartition(":")
+        if colon and verb in PREDICT_VERBS and exchange.method == "POST":
+            exchange.model = name
+            return self._predict
+        if target in self._hub.models:
+            return self._only(exchange, "GET", self._models.show, target)
+        if colon and verb in PREDICT_VERBS:
+            raise method_not_allowed(exchange.path, "POST")
+        for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
+            if target.endswith(ending):
+                return self._only(exchange, "GET", handler, target[: -len(ending)])
+        return self._only(exchange, "GET", self._models.show, target)
+
+    def _model_base(self, exchange: Exchange, target: str) -> Handler:
+        if target.endswith("/predict"):
+            return self._only(exchange, "POST", self._predict, target[: -len("/predict")])
+        if target.endswith("/status"):
+            return self._only(exchange, "GET", self._models.show, target[: -len("/status")])
+        name, found, rest = target.partition("/v1/")
+        if found:
+            path = f"/v1/{rest}"
+            endpoint = self._endpoints.get(path)
+            if endpoint is not None:
+                return self._endpoint(exchange, endpoint, name)
+            if path == "/v1/models":
+                return self._only(exchange, "GET", self._models.list_one, name)
+            if path.startswith(V1_MODELS):
+                return self._v1_models(exchange, path[len(V1_MODELS) :])
+        raise UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}")

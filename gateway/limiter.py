@@ -1,0 +1,133 @@
+"""Admission to one model: slots on its replicas, and a bounded queue before them.
+
+Pure of processes and clocks: times come in, calls go out. The order of a decision:
+1. a replica has a free slot and nobody waits → go, on the freest  2. the queue has room → wait  3. → Overloaded
+
+A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
+who still wait.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .errors import Overloaded
+
+if TYPE_CHECKING:
+    from .call import Call
+
+MAX_RETRY_AFTER = 60  # seconds; above 120 the OpenAI SDK gives up at once
+SMOOTHING = 0.1  # weight of the newest service time in the moving average
+
+
+class Seat:
+    """The slots of one replica."""
+
+    __slots__ = ("capacity", "owner", "used")
+
+    def __init__(self, owner: Any, capacity: int) -> None:
+        self.owner, self.capacity, self.used = owner, capacity, 0
+
+    @property
+    def free(self) -> int:
+        return self.capacity - self.used
+
+
+class Limiter:
+    """Lets calls of one model in. `start` is called for every call that gets a slot."""
+
+    def __init__(self, max_queue: int, start: Callable[[Call, Seat], None], name: str = "") -> None:
+        self.max_queue, self.name = max_queue, name
+        self.seats: list[Seat] = []
+        self.mean_service = 0.0  # seconds a call holds its slot, moving average
+        self._start = start
+        self._waiting: deque[Call] = deque()
+        self._left = 0  # calls in the deque that nobody waits for any more
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting) - self._left
+
+    @property
+    def running(self) -> int:
+        return sum(seat.used for seat in self.seats)
+
+    @property
+    def slots(self) -> int:
+        return sum(seat.capacity for seat in self.seats)
+
+    def enter(self, call: Call) -> None:
+        """Start the call or queue it.
+
+        Raises:
+            Overloaded: slots and queue are full; nothing was started.
+        """
+        if not self._waiting:
+            seat = self._freest()
+            if seat is not None:
+                seat.used += 1
+                self._start(call, seat)
+                return
+        if self.queued >= self.max_queue:
+            raise Overloaded(
+                f"model '{self.name}' is overloaded: {self.running} calls run and {self.queued} wait, "
+                f"the queue holds {self.max_queue}",
+                retry_after=self.retry_after(),
+            )
+        self._waiting.append(call)
+
+    def give_back(self, seat: Seat, held: float) -> None:
+        """Take a slot back after `held` seconds, and hand it to the next in line."""
+        seat.used -= 1
+        self.mean_service += (held - self.mean_service) * (SMOOTHING if self.mean_service else 1.0)
+        if self._waiting:
+            self._hand_out()
+
+    def add(self, seat: Seat) -> None:
+        """A replica is ready: its slots go to those who wait."""
+        self.seats.append(seat)
+        self._hand_out()
+
+    def remove(self, seat: Seat) -> None:
+        """A replica is gone or draining; calls on it keep what they hold."""
+        if seat in self.seats:
+            self.seats.remove(seat)
+
+    def leave(self, call: Call) -> None:
+        """A call that waits has been abandoned: it counts no more, and goes when the line is next tidied."""
+        self._left += 1
+        if self._left > self.max_queue:  # a walk now and then, not one for every client that hangs up
+            self._waiting = deque(self.waiting())
+            self._left = 0
+
+    def waiting(self) -> Iterator[Call]:
+        """Those who wait, oldest first."""
+        return (call for call in tuple(self._waiting) if call.error is None)
+
+    def retry_after(self) -> int:
+        """Seconds until the queue has moved on, by the measured service time, jittered so that clients spread."""
+        wait = self.queued * self.mean_service / max(self.slots, 1) * random.uniform(0.8, 1.2)
+        return max(1, min(MAX_RETRY_AFTER, int(wait + 0.999)))
+
+    def _freest(self) -> Seat | None:
+        seats = self.seats
+        if len(seats) == 1:
+            seat = seats[0]
+            return seat if seat.used < seat.capacity else None
+        best = max(seats, key=lambda seat: seat.capacity - seat.used, default=None)
+        return best if best is not None and best.used < best.capacity else None
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            if self._waiting[0].error is not None:
+                self._waiting.popleft()
+                self._left -= 1
+                continue
+            seat = self._freest()
+            if seat is None:
+                return
+            seat.used += 1
+            self._start(self._waiting.popleft(), seat)

@@ -1,0 +1,89 @@
+"""The seam between the gateway and whatever runs a model.
+
+    new ──start()──> loading ──> ready ──stop()──> stopped
+                        │          └──> lost (died, or broke the protocol)
+                        └──> LoadError: failed
+
+A replica has one owner, its HostedModel. `start` returns when the model can take calls. `open` sends a call and returns
+at once; from then on the replica feeds it: `on_resp` once, `on_items` any number of times, and exactly one of a final
+`on_resp`, `on_end` or `on_error`, after which it tells its owner with `ended`. A call is only ended when the model's
+code for it has stopped, or can no longer run. `lost` completes when the replica is of no further use, with the reason;
+every call still open has been ended by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .spec import Capabilities, ModelSpec
+
+
+class LoadError(Exception):
+    """A model could not be loaded. `fatal`: another try would end the same way."""
+
+    def __init__(self, reason: str, *, fatal: bool = False) -> None:
+        super().__init__(reason)
+        self.fatal = fatal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Everything a runner needs to start one replica."""
+
+    spec: ModelSpec
+    index: int
+    environment: Mapping[str, str] = field(default_factory=dict)  # devices and threads, from the placement
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    deployment: Mapping[str, Any] | None = None
+    plugin_dirs: Sequence[Path] = ()
+    endpoint_methods: Sequence[str] = ()  # the method names that some route maps to
+    debug: bool = False
+    on_log: Callable[[str], None] = print  # one line of the model's output
+    guard: Callable[[int], None] = lambda pid: None  # ends this process group should the gateway be killed
+    unguard: Callable[[int], None] = lambda pid: None
+
+
+class Replica(Protocol):
+    """One running copy of a model."""
+
+    capabilities: Capabilities
+    lost: asyncio.Future[str]  # the reason
+    pid: int | None
+
+    async def start(self) -> Capabilities:
+        """Load the model.
+
+        Raises:
+            LoadError: with the reason, for the operator.
+        """
+
+    def open(self, call: Call, ended: Callable[[Call], None]) -> None:
+        """Send a call.
+
+        Raises:
+            ConnectionError: the replica is gone; the call was not sent.
+        """
+
+    def calls(self) -> Iterator[Call]:
+        """The calls in flight."""
+
+    async def stop(self, grace: float) -> None:
+        """Let the model unload, within `grace` seconds, then end it. Returns when nothing of it is left."""
+
+    async def kill(self, reason: str) -> None:
+        """End it at once."""
+
+    async def scrape(self) -> bytes:
+        """The metrics that the model itself registered, as Prometheus text."""
+
+    def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
+        """Tell the model that a source of its secrets or its environment changed."""
+
+
+Runner = Callable[[Launch], Replica]

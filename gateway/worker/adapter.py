@@ -1,0 +1,246 @@
+"""The user's class, looked at once: which methods it has, what they take, how they are run.
+
+The rules and the messages are Truss's (model_wrapper.py), with three improvements: a second parameter *named* `request`
+needs no annotation, string annotations are resolved, and a class without `predict` is legal.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..spec import Capabilities, MethodInfo
+
+HOOKS = ("preprocess", "predict", "postprocess")
+# Methods of a Model that are no endpoint though they are public.
+OTHERS = frozenset({"load", "unload", "is_healthy", "setup_environment", "preprocess", "postprocess", "websocket"})
+
+Kind = Literal["sync", "async", "generator", "async_generator"]
+Takes = Literal["nothing", "inputs", "request", "inputs_and_request"]
+
+
+class ModelDefinitionError(TypeError):
+    """A class that cannot be served, said in the author's terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, bound to the instance."""
+
+    name: str
+    function: Callable[..., Any]
+    kind: Kind
+    takes: Takes
+    input_type: type | None = None  # a Pydantic model that the first argument is annotated with
+
+    @property
+    def wants_inputs(self) -> bool:
+        return self.takes in ("inputs", "inputs_and_request")
+
+    @property
+    def wants_request(self) -> bool:
+        return self.takes in ("request", "inputs_and_request")
+
+    def arguments(self, inputs: Any, request: Any) -> tuple[Any, ...]:
+        if self.takes == "inputs":
+            return (inputs,)
+        if self.takes == "inputs_and_request":
+            return (inputs, request)
+        return (request,) if self.takes == "request" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Everything that a call needs to know about the model; the request path never asks what something is."""
+
+    methods: dict[str, Method]  # the serving ones: predict and the endpoint methods
+    preprocess: Method | None
+    postprocess: Method | None
+    is_healthy: Method | None
+    setup_environment: Callable[..., Any] | None
+    websocket: Callable[..., Any] | None
+
+    @property
+    def has_hooks(self) -> bool:
+        return self.preprocess is not None or self.postprocess is not None
+
+    @property
+    def pipeline_input(self) -> Method | None:
+        """The method whose first parameter types the body of a predict."""
+        return self.preprocess or self.methods.get("predict")
+
+
+def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
+    """Inspect an instance. `endpoint_methods` are the names that some route maps to.
+
+    Raises:
+        ModelDefinitionError: with Truss's words for what is wrong.
+    """
+
+    def find(name: str) -> Method | None:
+        function = getattr(model, name, None)
+        return _method(name, function) if callable(function) else None
+
+    preprocess, predict, postprocess = (find(name) for name in HOOKS)
+    healthy = find("is_healthy")
+    websocket = getattr(model, "websocket", None)
+    if healthy is not None and healthy.takes != "nothing":
+        raise ModelDefinitionError("`is_healthy` must have only one argument: `self`.")
+    if websocket is not None:
+        _check_websocket(websocket, any((preprocess, predict, postprocess)))
+    methods = {name: method for name in sorted(endpoint_methods) if (method := find(name)) is not None}
+    if predict is not None:
+        methods["predict"] = predict
+    if not methods and websocket is None:
+        raise ModelDefinitionError("Truss model must have a `predict` or `websocket` method.")
+    if preprocess is not None and predict is not None and predict.takes == "request":
+        raise ModelDefinitionError(
+            "When using `preprocess`, the predict method cannot only have the request argument "
+            "(because the result of `preprocess` would be  discarded)."
+        )
+    if postprocess is not None and postprocess.takes == "request":
+        raise ModelDefinitionError(
+            "The `postprocess` method cannot only have the request argument "
+            "(because the result of `predict` would be discarded)."
+        )
+    setup = getattr(model, "setup_environment", None)
+    return Descriptor(methods, preprocess, postprocess, healthy, setup, websocket)
+
+
+def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
+    """What the gateway is told about it."""
+    extra = dict(getattr(model, "capabilities", None) or {})
+    inputs, outputs, streaming = _schema(model, descriptor)
+    infos = [
+        MethodInfo(name=method.name, kind=method.kind, wants_request=_needs_request(descriptor, method))
+        for method in descriptor.methods.values()
+    ]
+    if descriptor.websocket is not None:
+        infos.append(MethodInfo(name="websocket", kind="async", wants_request=True))
+    return Capabilities(
+        methods=tuple(infos),
+        has_hooks=descriptor.has_hooks,
+        has_health_check=descriptor.is_healthy is not None,
+        input_schema=inputs,
+        output_schema=outputs,
+        supports_streaming=streaming,
+        max_model_len=extra.pop("max_model_len", None),
+        supports_n=bool(extra.pop("supports_n", False)),
+        extra=extra,
+    )
+
+
+def kind_of(function: Callable[..., Any]) -> Kind:
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.iscoroutinefunction(function):
+        return "async"
+    return "generator" if inspect.isgeneratorfunction(function) else "sync"
+
+
+def _method(name: str, function: Callable[..., Any]) -> Method:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin: it takes the inputs
+        return Method(name, function, "sync", "inputs")
+    parameters = list(signature.parameters.values())
+    hints = _hints(function)
+
+    def is_request(parameter: inspect.Parameter) -> bool:
+        hint = hints.get(parameter.name, parameter.annotation)
+        request = getattr(sys.modules.get("starlette.requests"), "Request", None)
+        return request is not None and isinstance(hint, type) and issubclass(hint, request)
+
+    takes: Takes
+    if not parameters:
+        takes = "nothing"
+    elif len(parameters) == 1:
+        takes = "request" if is_request(parameters[0]) else "inputs"
+    elif len(parameters) > 2:
+        raise ModelDefinitionError(f"`{name}` method cannot have more than two arguments. Got: {signature}")
+    elif is_request(parameters[0]):
+        raise ModelDefinitionError(
+            f"`{name}` method with two arguments is not allowed to have request as first argument, "
+            f"request must be second. Got: {signature}"
+        )
+    elif is_request(parameters[1]) or _is_untyped_request(parameters[1]):
+        takes = "inputs_and_request"
+    else:
+        raise ModelDefinitionError(
+            f"`{name}` method with two arguments must have request as second argument (type annotated). "
+            f"Got: {signature} "
+        )
+    typed = hints.get(parameters[0].name) if takes in ("inputs", "inputs_and_request") else None
+    return Method(name, function, kind_of(function), takes, typed if _is_pydantic(typed) else None)
+
+
+def _is_untyped_request(parameter: inspect.Parameter) -> bool:
+    plain = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.default is inspect.Parameter.empty
+    return plain and parameter.name == "request" and parameter.annotation is inspect.Parameter.empty
+
+
+def _check_websocket(websocket: Callable[..., Any], has_pipeline: bool) -> None:
+    if has_pipeline:
+        raise ModelDefinitionError(
+            "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods."
+        )
+    if len(inspect.signature(websocket).parameters) != 1:
+        raise ModelDefinitionError("`websocket` must have only one argument: `websocket`.")
+    if not inspect.iscoroutinefunction(websocket):
+        raise ModelDefinitionError("`websocket` endpoints must be async function definitions.")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations with strings resolved; one that cannot be is left out rather than failing the load."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:
+        annotations = getattr(function, "__annotations__", {})
+        return {name: hint for name, hint in annotations.items() if not isinstance(hint, str)}
+
+
+def _is_pydantic(hint: Any) -> bool:
+    base = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    return base is not None and isinstance(hint, type) and issubclass(hint, base)
+
+
+def _needs_request(descriptor: Descriptor, method: Method) -> bool:
+    if method.name != "predict":
+        return method.wants_request
+    pipeline = (descriptor.preprocess, method, descriptor.postprocess)
+    return any(step is not None and step.wants_request for step in pipeline)
+
+
+def _schema(model: Any, descriptor: Descriptor) -> tuple[dict[str, Any] | None, dict[str, Any] | None, bool | None]:
+    """Input schema, output schema, streaming, by annotation; a class may also just have the two attributes."""
+    given = getattr(model, "input_schema", None), getattr(model, "output_schema", None)
+    if any(isinstance(schema, dict) for schema in given):
+        return given[0], given[1], False
+    first = descriptor.pipeline_input
+    last = descriptor.postprocess or descriptor.methods.get("predict")
+    if first is None or last is None:
+        return None, None, None
+    inputs = first.input_type.model_json_schema() if first.input_type is not None else None  # type: ignore[attr-defined]
+    outputs, streaming = _output_schema(_hints(last.function).get("return"))
+    return inputs, outputs, streaming
+
+
+def _output_schema(hint: Any) -> tuple[dict[str, Any] | None, bool | None]:
+    if _is_pydantic(hint):
+        return hint.model_json_schema(), False
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Generator, AsyncGenerator, Iterator, AsyncIterator):
+        return None, True
+    if origin is Awaitable and _is_pydantic(arguments[0]):
+        return arguments[0].model_json_schema(), False
+    if origin is typing.Union and len(arguments) == 2:
+        one, other = (_output_schema(argument) for argument in arguments)
+        if one[1] is False and other[1] is True:
+            return one[0], True
+        if one[1] is True and other[1] is False:
+            return other[0], True
+    return None, None

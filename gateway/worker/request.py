@@ -1,0 +1,107 @@
+"""The Request that a method may ask for: Starlette's own where it is installed, else an object with its attributes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ..wire import HTTPScope
+
+
+class Cancellation:
+    """Whether the client has gone; asked from threads and coroutines alike."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        """From the loop's thread."""
+        self.event.set()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        if not self.event.is_set():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+
+def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id: str) -> Any:
+    """A readable request whose `is_disconnected()` and `state.watch_disconnect()` follow the call's cancellation."""
+
+    @contextlib.contextmanager
+    def watch_disconnect() -> Iterator[threading.Event]:
+        yield cancellation.event
+
+    asgi = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": scope.method,
+        "scheme": scope.scheme,
+        "path": scope.path,
+        "raw_path": scope.path.encode(),
+        "query_string": scope.query,
+        "root_path": "",
+        "headers": list(scope.headers),
+        "client": scope.client,
+        "server": scope.server,
+        "state": {"watch_disconnect": watch_disconnect, "request_id": request_id},
+    }
+    try:
+        from starlette.requests import Request
+    except ImportError:
+        return PlainRequest(asgi, body, cancellation)
+    sent = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        if not sent:
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await cancellation.wait()
+        return {"type": "http.disconnect"}
+
+    request = Request(asgi, receive)
+    # Its own is_disconnected polls receive() under an anyio scope; ours is a flag.
+    request._body = body
+
+    async def is_disconnected() -> bool:
+        return cancellation.event.is_set()
+
+    request.is_disconnected = is_disconnected  # type: ignore[method-assign]
+    return request
+
+
+class PlainRequest:
+    """For environments without Starlette: method, url, headers, query_params, client, state, body(), json()."""
+
+    def __init__(self, scope: dict[str, Any], body: bytes, cancellation: Cancellation) -> None:
+        self.scope, self._body, self._cancellation = scope, body, cancellation
+        self.method, self.client = scope["method"], scope["client"]
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.query_params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        query = scope["query_string"].decode("latin-1")
+        host = self.headers.get("host", "localhost")
+        self.url = f"{scope['scheme']}://{host}{scope['path']}" + (f"?{query}" if query else "")
+        self.state = type("State", (), {})()
+        for name, value in scope["state"].items():
+            setattr(self.state, name, value)
+
+    async def body(self) -> bytes:
+        return self._body
+
+    async def json(self) -> Any:
+        import json
+
+        return json.loads(self._body)
+
+    async def is_disconnected(self) -> bool:
+        return self._cancellation.event.is_set()

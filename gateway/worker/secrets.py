@@ -1,0 +1,45 @@
+"""What the model gets as `secrets`: a look-up of the names it declared, answered locally.
+
+Values come over the channel, in hello and again in update when a source changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+
+class SecretNotFound(KeyError):
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class Secrets(Mapping[str, str]):
+    def __init__(self, declared: tuple[str, ...], values: Mapping[str, str]) -> None:
+        self._declared = declared
+        self._values = dict(values)
+
+    def replace(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._declared:
+            raise SecretNotFound(
+                f"Secret '{name}' is not declared. Add it to `secrets` in config.yaml "
+                "and define it in the secret manager."
+            )
+        value = self._values.get(name)
+        if not value:
+            raise SecretNotFound(
+                f"Secret '{name}' has no value. It is declared in `secrets` in config.yaml, "
+                "but not defined in the secret manager."
+            )
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared and bool(self._values.get(str(name)))

@@ -1,0 +1,243 @@
+"""Bodies of Truss-style routes: bytes in, a Python value, bytes out.
+
+JSON is the standard library's on purpose: its error texts, its default separators and ASCII escapes, and its raw NaN
+are what Truss's clients see. Binary is msgpack with Truss's tags. Sources: truss/templates/shared/serialization.py and
+truss_server.py of Truss 0.18.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import json
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from .adapter import Method
+from .failures import BadInput, Unserializable
+
+JSON = "application/json"
+BINARY = "application/octet-stream"
+
+
+def is_binary(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == BINARY
+
+
+def validate(value: Any, cls: type) -> Any:
+    """A decoded value as an instance of the Pydantic model that a method asks for."""
+    return _validate(cls, lambda model: model.model_validate(value))
+
+
+def read(body: bytes, content_type: str, method: Method | None) -> Any:
+    """The inputs of a method, typed if it is.
+
+    Raises:
+        BadInput: with Truss's text.
+    """
+    typed = method.input_type if method is not None else None
+    if is_binary(content_type):
+        value = unpack(body)
+        return validate(value, typed) if typed is not None else value
+    if typed is not None:
+        _loads(body, typed)  # bad JSON is reported in Truss's words, not in Pydantic's
+        return _validate(typed, lambda cls: cls.model_validate_json(body))
+    return _loads(body)
+
+
+def _loads(body: bytes, typed: type | None = None) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, integers of 4301 digits
+        text = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
+        if typed is not None:
+            raise BadInput(f"Input Parsing Error:\n  `__root__`: {text}.", code="invalid_json") from error
+        raise BadInput(f"Invalid JSON payload: {text}", code="invalid_json") from error
+
+
+def _validate(typed: type, parse: Callable[[Any], Any]) -> Any:
+    try:
+        return parse(typed)
+    except Exception as error:
+        errors = getattr(error, "errors", None)
+        if errors is None:
+            raise
+        found = errors()
+        lines = [f"  `{_location(item['loc'])}`: {item['msg']}." for item in found]
+        heading = "Input Parsing Errors" if len(found) > 1 else "Input Parsing Error"
+        raise BadInput(f"{heading}:\n" + "\n".join(lines), param=_location(found[0]["loc"]) or None) from error
+
+
+def _location(parts: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(value: Any, binary: bool) -> tuple[bytes, str]:
+    """A result as body and content type.
+
+    Raises:
+        Unserializable: it has no form there.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value), BINARY
+    if binary:
+        return pack(value), BINARY
+    base = _base_model()
+    if base is not None and isinstance(value, base):
+        return value.model_dump_json().encode(), JSON  # type: ignore[attr-defined]
+    try:
+        return json.dumps(value, default=to_json).encode(), JSON
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unserializable(str(error)) from error
+
+
+def chunk(item: Any) -> bytes:
+    """One item of a stream. Strings and bytes go as they are; anything else as its JSON text."""
+    if isinstance(item, str):
+        return item.encode("utf-8", "replace")
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item)
+    return write(item, False)[0]
+
+
+def to_json(value: Any) -> Any:
+    """What JSON does not know, in the form of Pydantic's JSON mode."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            return value.tolist()
+        if isinstance(value, numpy.generic):
+            return value.item()
+    base = _base_model()
+    if base is not None and isinstance(value, base):
+        return value.model_dump(mode="json")  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        text = value.isoformat()
+        return text[:-6] + "Z" if text.endswith("+00:00") else text
+    if isinstance(value, datetime.timedelta):
+        return _iso_duration(value)
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "replace")
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _iso_duration(value: datetime.timedelta) -> str:
+    sign = "-" if value < datetime.timedelta(0) else ""
+    value = abs(value)
+    seconds = f"{value.seconds}.{value.microseconds:06d}".rstrip("0") if value.microseconds else str(value.seconds)
+    return f"{sign}P{value.days}DT{seconds}S" if value.days else f"{sign}PT{seconds}S"
+
+
+def _base_model() -> type | None:
+    return getattr(sys.modules.get("pydantic"), "BaseModel", None)
+
+
+# ── binary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_TAGS: dict[bytes, Callable[[Any], Any]] = {
+    b"__dt_datetime_iso__": lambda data: datetime.datetime.fromisoformat(data),
+    b"__dt_date_iso__": lambda data: datetime.date.fromisoformat(data),
+    b"__dt_time_iso__": lambda data: datetime.time.fromisoformat(data),
+    b"__dt_timedelta__": lambda data: datetime.timedelta(data[0], data[1], data[2]),
+    b"__decimal__": lambda data: decimal.Decimal(data),
+    b"__uuid__": lambda data: uuid.UUID(data),
+}
+
+
+def unpack(body: bytes) -> Any:
+    """Decode msgpack with Truss's tags and msgpack-numpy's arrays; object arrays, which hide pickles, are refused."""
+    msgpack = _msgpack()
+    try:
+        return msgpack.unpackb(body, object_hook=_untag, raw=False, strict_map_key=False)
+    except Exception as error:
+        raise BadInput(str(error), code="invalid_json") from error
+
+
+def pack(value: Any) -> bytes:
+    base = _base_model()
+    if base is not None and isinstance(value, base):
+        value = value.model_dump(mode="python")  # type: ignore[attr-defined]
+    try:
+        return _msgpack().packb(value, default=_tag, use_bin_type=True)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise Unserializable(str(error)) from error
+
+
+def _msgpack() -> Any:
+    try:
+        import msgpack
+    except ImportError as error:
+        raise BadInput(
+            "binary requests need msgpack in the model's environment; run: pip install 'model-gateway[truss]'"
+        ) from error
+    return msgpack
+
+
+def _untag(value: dict[Any, Any]) -> Any:
+    for tag, decode in _TAGS.items():
+        if value.get(tag) is True:
+            return decode(value[b"data"])
+    kind = value.get(b"nd", value.get("nd"))
+    if kind is None:
+        return value
+    import numpy
+
+    def part(name: str) -> Any:
+        return value.get(name.encode(), value.get(name))
+
+    if part("kind") in (b"O", "O"):
+        raise ValueError("unsupported payload")
+    dtype = numpy.dtype(part("type"))
+    if dtype.hasobject:
+        raise ValueError("unsupported payload")
+    if kind is True:
+        return numpy.ndarray(buffer=part("data"), dtype=dtype, shape=part("shape"))
+    return numpy.frombuffer(part("data"), dtype=dtype)[0]
+
+
+def _tag(value: Any) -> Any:
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("can not serialize an object array")
+        array = numpy.ascontiguousarray(value)
+        return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape, b"data": array.tobytes()}
+    if numpy is not None and isinstance(value, numpy.generic):
+        return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+    if isinstance(value, datetime.datetime):
+        return {b"__dt_datetime_iso__": True, b"data": to_json(value)}
+    if isinstance(value, datetime.date):
+        return {b"__dt_date_iso__": True, b"data": value.isoformat()}
+    if isinstance(value, datetime.time):
+        if value.tzinfo is not None:
+            raise TypeError("timezone-aware times cannot be encoded")
+        return {b"__dt_time_iso__": True, b"data": value.isoformat()}
+    if isinstance(value, datetime.timedelta):
+        return {b"__dt_timedelta__": True, b"data": [value.days, value.seconds, value.microseconds]}
+    if isinstance(value, decimal.Decimal):
+        return {b"__decimal__": True, b"data": str(value)}
+    if isinstance(value, uuid.UUID):
+        return {b"__uuid__": True, b"data": str(value)}
+    base = _base_model()
+    if base is not None and isinstance(value, base):
+        return value.model_dump(mode="python")  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    raise TypeError(f"can not serialize {type(value).__name__!r} object")
