@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.discovery import MAX_DEPTH, RESERVED, Discovery, discover, id_problem
-from gateway.plugins import Plugins
+from gateway.plugins import BUILTINS, Plugins
 from gateway.settings import Settings, load_settings
 
 MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
-PLUGINS = Plugins.load()
+PLUGINS = Plugins()
+for name in ("truss", "python"):
+    PLUGINS.register(importlib.import_module(BUILTINS[name]), name, source="built-in")
 
 
 def model(path: Path, text: str = MODEL) -> Path:

@@ -37,6 +37,14 @@ def explode(*_: Any, **__: Any) -> Any:
     raise ValueError("boom")
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The entry points of packages, none unless a test adds some: what is installed here is not the question."""
+    points: list[Any] = []
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "gateway" else [])
+    return points
+
+
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -52,13 +60,9 @@ def test_every_built_in_exists(name: str) -> None:
     importlib.import_module(BUILTINS[name])
 
 
-def test_files_come_before_entry_points_and_those_before_built_ins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    point = types.SimpleNamespace(
-        name="packaged", load=lambda: module("packaged"), dist=types.SimpleNamespace(name="some-dist", version="1.2")
-    )
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "gateway" else [])
+def test_files_come_before_entry_points_and_those_before_built_ins(tmp_path: Path, installed: list[Any]) -> None:
+    dist = types.SimpleNamespace(name="some-dist", version="1.2")
+    installed.append(types.SimpleNamespace(name="packaged", load=lambda: module("packaged"), dist=dist))
     (tmp_path / "mine.py").write_text("__version__ = '3'\n")
 
     rows = Plugins.load([tmp_path / "mine.py"]).describe()
@@ -104,6 +108,11 @@ def test_a_broken_plugin_is_a_problem_and_the_others_work(tmp_path: Path, text: 
 
     assert what in str(loaded.problems[0])
     assert {"truss", "python"} <= {row.name for row in loaded.describe()}
+
+
+def test_a_package_that_cannot_be_imported_is_a_problem(installed: list[Any]) -> None:
+    installed.append(types.SimpleNamespace(name="packaged", load=explode, dist=None, value="some_module"))
+    assert [str(problem) for problem in Plugins.load().problems] == ["plugin packaged: load: ValueError: boom"]
 
 
 def test_a_missing_plugin_file_is_a_problem() -> None:

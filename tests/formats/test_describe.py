@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from gateway import ConfigError, ModelSpec, describe
+from gateway import ConfigError, ModelSpec, describe, plain
 from gateway.formats.describe import UNLIMITED, apply_overrides, complete
 from gateway.spec import MIB, Limits, Resources
 
@@ -157,6 +158,21 @@ def test_mounts_change_where_the_model_looks(tmp_path: Path) -> None:
         {"mounts": {"/app/weights": "/data/weights"}},
     )
     assert found.config["weights"][0]["mount_location"] == "/data/weights"
+
+
+def test_a_directory_can_set_nothing_that_is_the_operators(tmp_path: Path) -> None:
+    mine = "replicas: 9\nslots: 9\nmax_queue: 9\ngpus: [0]\nrunner: other\nallow_pickle: true\nhost: 0.0.0.0\n"
+    found = spec(tmp_path, f"{mine}options: {{allow_pickle: true, trust_remote_code: true, mine: 1}}\n")
+
+    assert (found.replicas, found.limits, found.resources) == (1, Limits(), Resources())
+    assert found.config["options"] == {"mine": 1}
+    assert sum("the operator's to decide" in note for note in found.notes) == 2
+
+
+def test_what_yaml_can_hold_reaches_the_worker(tmp_path: Path) -> None:
+    text = "model_metadata: {d: 2024-01-01, s: !!set {a}, b: !!binary aGk=, n: .nan, 1: x, null: y}\n2024-01-01: z\n"
+    found = spec(tmp_path, text)
+    assert plain.to_spec(msgspec.msgpack.decode(msgspec.msgpack.encode(plain.from_spec(found)))).name == found.name
 
 
 def test_overrides_applied_twice_are_the_same(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
         (b"a: [1, 2", "flow sequence"),
         (b"a: *nothing", "undefined alias"),
         (b"a: " + b"9" * 5000, "makes no sense"),
+        (b"a: 18446744073709551616", "beyond 64 bits"),
+        (b"a: -9223372036854775809", "beyond 64 bits"),
     ],
 )
 def test_what_is_not_one_small_safe_document_is_an_error(content: bytes, what: str) -> None:
