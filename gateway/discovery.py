@@ -9,6 +9,7 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from .spec import ModelSpec, Problem
 if TYPE_CHECKING:
     from .plugins import Plugins
     from .settings import Settings
+
+log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -115,6 +118,10 @@ class _Search:
         except ConfigError as error:
             self._broken(path, name, str(error))
             return True
+        except Exception as error:  # a plugin's spec that is none: limits of the wrong type, a config that is no dict
+            log.exception("the description of %s cannot be used", path)
+            self._problem(path, f"its description cannot be used: {type(error).__name__}: {error}", model=name)
+            return True
         if what := id_problem(name):
             self._problem(path, what, fix="rename the directory", code="invalid_name", model=name)
         elif other := self.specs.get(name):
@@ -125,12 +132,16 @@ class _Search:
         return True
 
     def _broken(self, path: Path, name: str, text: str) -> None:
-        """One problem a line; lines that begin with a place keep it."""
+        """One problem a line; a line that begins with a place in the directory keeps it."""
         for line in text.splitlines():
-            where, what = str(path), line
-            if line.startswith(where) and ": " in line:
-                where, _, what = line.partition(": ")
-            self._problem(Path(where), what, model=name)
+            match = re.match(rf"({re.escape(str(path))}(?:/[^:]*)?(?::\d+)?): |({re.escape(str(path))}) ", line)
+            where = match[1] or match[2] if match else str(path)
+            self._problem(Path(where), line[match.end() :] if match else line, model=name)
 
     def _problem(self, path: Path, what: str, **details: Any) -> None:
-        self.problems.append(Problem(where=str(path), what=what, **details))
+        self.problems.append(Problem(where=_printable(str(path)), what=_printable(what), **details))
+
+
+def _printable(text: str) -> str:
+    """A directory may be called anything; its name must not break a line of the log, nor its encoding."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

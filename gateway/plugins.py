@@ -167,7 +167,8 @@ class Plugins:
             except raises:
                 raise
             except Exception as error:
-                self._failed(name, hook, error)
+                about = f" of {arguments['path']}" if "path" in arguments else ""
+                self._failed(name, hook, error, about)
             else:
                 yield name, result
 
@@ -188,16 +189,16 @@ class Plugins:
                 self._failed(name, hook, error)
         return found
 
-    def _failed(self, name: str, hook: str, error: Exception) -> None:
-        if self._problem(name, hook, f"{type(error).__name__}: {error}"):
-            log.error("plugin %s failed in %s", name, hook, exc_info=error)
+    def _failed(self, name: str, hook: str, error: Exception, about: str = "") -> None:
+        if self._problem(name, hook, f"{type(error).__name__}: {error}", about):
+            log.error("plugin %s failed in %s%s", name, hook, about, exc_info=error)
 
-    def _problem(self, name: str, hook: str, what: str) -> bool:
+    def _problem(self, name: str, hook: str, what: str, about: str = "") -> bool:
         """Keep a problem; false when it is known. A hook that fails on every call must not fill the memory."""
         key = f"{name} {hook} {what}"[:300]
         if key in self._problems or len(self._problems) >= 200:
             return False
-        self._problems[key] = Problem(where=f"plugin {name}", what=f"{hook}: {what}", code="plugin")
+        self._problems[key] = Problem(where=f"plugin {name}", what=f"{hook}{about}: {what}", code="plugin")
         return True
 
     # ── what plugins provide ─────────────────────────────────────────────────────────────────────────────────

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import ModelSpec, hookimpl
 from gateway.discovery import MAX_DEPTH, RESERVED, Discovery, discover, id_problem
-from gateway.plugins import BUILTINS, Plugins
+from gateway.plugins import BUILTINS, EXTRAS, Plugins
 from gateway.settings import Settings, load_settings
 
 MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
@@ -192,6 +196,49 @@ def test_an_unreadable_directory_is_a_problem(tmp_path: Path, monkeypatch: pytes
 
     assert names(found) == ["open"]
     assert "cannot be read: Permission denied" in told(found)
+
+
+def test_a_name_that_is_no_text_breaks_no_line(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/bad\xff\nname")
+    (tmp_path / os.fsdecode(b"bad\xff\nname") / "model.py").write_text(MODEL)
+
+    (problem,) = find(tmp_path).problems
+
+    assert str(problem).encode("ascii")
+    assert "bad\\udcff\\nname" in problem.where
+
+
+def test_a_description_that_makes_no_sense_stops_nobody(tmp_path: Path) -> None:
+    model(tmp_path / "good")
+    (tmp_path / "odd").mkdir()
+    plugins = Plugins()
+    odd: Any = ModelSpec(name="odd", target="a:B", root=tmp_path / "odd", limits=None)  # type: ignore[arg-type]
+    plugin = ModuleType("plugin")
+    plugin.find_model = hookimpl(lambda path: odd if path.name == "odd" else None)  # type: ignore[attr-defined]
+    plugins.register(plugin, "plugin", source="test")
+    plugins.register(importlib.import_module(BUILTINS["python"]), "python", source="built-in")
+
+    found = discover([tmp_path], plugins)
+
+    assert names(found) == ["good"]
+    assert "its description cannot be used: " in told(found)
+
+
+def test_a_missing_extra_is_told_with_the_directory_and_the_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "iris").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(EXTRAS, "sklearn", ("scikit-learn", ("no_such_module_here",)))
+    plugins = Plugins()
+    plugin = ModuleType("plugin")
+    found = ModelSpec(name="iris", target="a:B", root=Path("models/iris"), extra="sklearn")
+    plugin.find_model = hookimpl(lambda path: found if path.name == "iris" else None)  # type: ignore[attr-defined]
+    plugins.register(plugin, "plugin", source="test")
+
+    (problem,) = discover(["models"], plugins).problems
+
+    assert str(problem) == "models/iris: looks like scikit-learn; run: pip install 'model-gateway[sklearn]'"
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -167,7 +167,7 @@ def test_a_plugin_that_crashes_is_passed_over_and_told_once() -> None:
         assert found.name == "good"
 
     (problem,) = loaded.problems
-    assert str(problem) == "plugin broken: find_model: ValueError: boom"
+    assert str(problem) == "plugin broken: find_model of /x: ValueError: boom"
 
 
 def test_a_config_error_says_that_the_directory_is_taken() -> None:
