@@ -1,0 +1,267 @@
+"""A batching engine for the causal language models of transformers.
+
+One thread and one forward a step: every running request gets its next token, and prompts that have just come are read
+in pieces beside them. Each request owns a row of a cache of fixed size, so nothing is ever preempted, and a free row
+that already holds the beginning of a new prompt is continued. Knows token ids only; text and HTTP are the plugin's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import gateway_lm_attention as attention
+import gateway_lm_sampling as sampling
+import torch
+from torch import Tensor
+
+FAILED_STEPS = 3  # in a row, after which the engine gives up and the model is unhealthy
+LOST_WORTH = 8  # cached tokens of somebody who may come back weigh as much as one that need not be computed now
+
+log = logging.getLogger(__name__)
+
+
+class EngineFailed(RuntimeError):
+    """A forward failed, for reasons that need not be this request's."""
+
+
+class Request:
+    """One prompt and its answer. `inbox` and what follows it belong to the caller's loop, the rest to the engine."""
+
+    def __init__(
+        self, prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], settings: sampling.Sampling
+    ) -> None:
+        self.tokens = list(prompt)
+        self.prompt_length = len(prompt)
+        self.length = len(prompt) + max_tokens  # where it ends at the latest
+        self.stop_ids = stop_ids
+        self.settings = settings
+        self.generator = settings.generator()
+        self.slot = -1
+        self.cached = 0  # how many of `tokens` have their keys and values in the slot
+        self.cancelled = False  # set on the loop, read by the engine
+        self.inbox: list[int] = []
+        self.ended = False
+        self.failure: Exception | None = None
+        self.woken = asyncio.Event()
+
+    @property
+    def pending(self) -> int:
+        return len(self.tokens) - self.cached
+
+    def choose(self, logits: Tensor) -> int:
+        prompt, answer = self.tokens[: self.prompt_length], self.tokens[self.prompt_length :]
+        return sampling.draw(logits, self.settings, self.generator, prompt, answer)
+
+    def deliver(self, token: int | None, ended: bool, failure: Exception | None) -> None:
+        if token is not None:
+            self.inbox.append(token)
+        self.ended, self.failure = ended, failure
+        self.woken.set()
+
+
+class Engine:
+    """Runs requests on a model, `slots` at a time."""
+
+    def __init__(self, model: Any, *, slots: int, length: int, memory: int, step_tokens: int) -> None:
+        """`length` is the most tokens of one request, `memory` the bytes that the cache may take.
+
+        `step_tokens` is how many prompt tokens one step reads: more is faster, fewer lets running answers flow.
+        Raises `UnsupportedModel` when the model cannot work with our cache.
+        """
+        self.model = model
+        self.step_tokens = step_tokens
+        per_token = attention.adopt(model)
+        self.length = min(length, memory // (slots * per_token))
+        self.cache_bytes = self.length * slots * per_token
+        self.cache = attention.Cache(slots, self.length)
+        self.free: dict[int, list[int]] = {slot: [] for slot in range(slots)}  # and the tokens that lie in them
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # oldest first
+        self.failed_steps = 0
+        self.failure: Exception | None = None  # why there will be no further step
+        self.stopping = False
+        self.changed = threading.Condition()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.failure is None and self.thread.is_alive()
+
+    async def generate(
+        self, prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], settings: sampling.Sampling
+    ) -> AsyncIterator[list[int]]:
+        """Yield the answer's tokens, a list a step; the last may be one of `stop_ids`.
+
+        Closing the iterator takes the request out before the next step.
+        """
+        if not prompt or max_tokens < 1 or len(prompt) + max_tokens > self.length:
+            raise ValueError(f"{len(prompt)} + {max_tokens} tokens do not fit into {self.length}")
+        request = Request(prompt, max_tokens, stop_ids, settings)
+        self.loop = asyncio.get_running_loop()
+        with self.changed:
+            if self.failure is not None:
+                raise EngineFailed("the engine has ended") from self.failure
+            self.waiting.append(request)
+            self.changed.notify()
+        try:
+            while request.inbox or not request.ended:
+                await request.woken.wait()
+                request.woken.clear()
+                tokens, request.inbox = request.inbox, []
+                if tokens:
+                    yield tokens
+        finally:
+            request.cancelled = True
+        if isinstance(request.failure, torch.OutOfMemoryError):
+            raise torch.OutOfMemoryError(str(request.failure)) from request.failure
+        if request.failure is not None:
+            raise EngineFailed(f"the model failed while it generated: {request.failure}") from request.failure
+
+    def stop(self) -> None:
+        """End the thread after its current step; what was running fails."""
+        with self.changed:
+            self.stopping = True
+            self.changed.notify()
+        self.thread.join()
+
+    # ── on the engine's thread ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        failure: Exception = EngineFailed("the engine was stopped")
+        try:
+            with torch.inference_mode():
+                while self._wait():
+                    self._try_step()
+        except BaseException as error:
+            log.exception("the engine's thread ended")
+            failure = EngineFailed(repr(error))
+        with self.changed:
+            self.failure = self.failure or failure
+        self._fail(self.failure)
+
+    def _wait(self) -> bool:
+        """Let go of cancelled requests, take in new ones, wait while there are none. False to end."""
+        with self.changed:
+            while not self.stopping and self.failure is None:
+                for request in [request for request in self.running if request.cancelled]:
+                    self._release(request)
+                while self.waiting and self.free:
+                    if not (request := self.waiting.popleft()).cancelled:
+                        self._admit(request)
+                if self.running:
+                    return True
+                self.changed.wait()
+        return False
+
+    def _try_step(self) -> None:
+        try:
+            self._deliver(self._step())
+        except Exception as error:
+            log.exception("a step of the engine failed")
+            self.failed_steps += 1
+            if self.failed_steps >= FAILED_STEPS:
+                self.failure = error
+            self._fail(error)
+        else:
+            self.failed_steps = 0
+
+    def _step(self) -> list[tuple[Request, int | None, bool]]:
+        """One forward; returns the requests that got a token, the token, and whether it was their last."""
+        batch, readers = self._plan()
+        logits = attention.forward(self.model, batch)
+        best = logits.argmax(-1).tolist()
+        outputs: list[tuple[Request, int | None, bool]] = []
+        for row, request in enumerate(readers):
+            token = best[row] if request.settings.is_greedy else request.choose(logits[row])
+            request.tokens.append(token)
+            ended = token in request.stop_ids or len(request.tokens) == request.length
+            outputs.append((request, token, ended))
+            if ended:
+                self._release(request)
+        return outputs
+
+    def _plan(self) -> tuple[attention.Batch, list[Request]]:
+        """Give every answer its token, then the prompts as many as a step may have, oldest first.
+
+        Returns the batch, and the requests whose next token it tells.
+        """
+        answers = sorted((request for request in self.running if request.pending == 1), key=lambda one: one.slot)
+        pieces = [(request, 1) for request in answers]
+        groups = attention.group((request.slot, len(request.tokens)) for request in answers)
+        room = self.step_tokens
+        for request in self.running:
+            if request.pending > 1 and room > 0:
+                count = min(request.pending, room)
+                room -= count
+                pieces.append((request, count))
+                groups.append(attention.Group(request.slot, 1, count, request.cached + count))
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        last: list[int] = []
+        readers = []
+        for request, count in pieces:
+            end = request.cached + count
+            ids += request.tokens[request.cached : end]
+            positions += range(request.cached, end)
+            slots += [request.slot] * count
+            request.cached = end
+            if not request.pending:
+                readers.append(request)
+                last.append(len(ids) - 1)
+        tensors = (torch.tensor(values, device=self.model.device) for values in (ids, positions, slots, last))
+        return attention.Batch(self.cache, *tensors, groups), readers
+
+    def _admit(self, request: Request) -> None:
+        """Give the request the free slot that holds most of its prompt and least of anything else."""
+
+        def worth(slot: int) -> tuple[float, int]:
+            held = common(self.free[slot], request.tokens)
+            return held - (len(self.free[slot]) - held) / LOST_WORTH, -slot
+
+        request.slot = max(self.free, key=worth)
+        held = common(self.free.pop(request.slot), request.tokens)
+        request.cached = min(held, request.prompt_length - 1)  # one has to be computed, or there are no logits
+        self.running.append(request)
+
+    def _release(self, request: Request) -> None:
+        self.running.remove(request)
+        self.free[request.slot] = request.tokens[: request.cached]
+
+    def _deliver(self, outputs: Sequence[tuple[Request, int | None, bool]], failure: Exception | None = None) -> None:
+        """Hand a step's tokens to the loop: one wake-up for all of them."""
+
+        def hand_over() -> None:
+            for request, token, ended in outputs:
+                request.deliver(token, ended, failure)
+
+        if not outputs:
+            return
+        assert self.loop is not None, "a request came without a loop"
+        try:
+            self.loop.call_soon_threadsafe(hand_over)
+        except RuntimeError:  # it is closed: nobody is there to read
+            for request, _, _ in outputs:
+                request.cancelled = True
+
+    def _fail(self, failure: Exception) -> None:
+        """End everything that is running or waiting, and forget what lies in the cache: it may be half written."""
+        with self.changed:
+            ended, self.running, self.waiting = [*self.running, *self.waiting], [], deque()
+        self.free = {slot: [] for slot in range(self.cache.slots)}
+        self._deliver([(request, None, True) for request in ended], failure)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences share at their beginning."""
+    for count, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return count
+    return min(len(one), len(other))

@@ -1,0 +1,67 @@
+"""Text from tokens as they come, and where it has to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+BEFORE = 5  # tokens that a new one is decoded together with: what it reads as depends on them
+WINDOW = 16  # tokens after which the oldest are let go, so that decoding stays cheap
+HALF = "\ufffd"  # what the bytes of an incomplete character decode to
+
+
+class TextStream:
+    """Never half a character, and spaces as in the whole text."""
+
+    def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = list(prompt[-BEFORE:])
+        self._shown = self._decode()
+
+    def push(self, token: int) -> str:
+        """What the token adds; nothing while a character is incomplete."""
+        self._tokens.append(token)
+        text = self._decode()
+        if text.endswith(HALF):
+            return ""
+        piece = text[len(self._shown) :]
+        if len(self._tokens) > WINDOW:
+            self._tokens = self._tokens[-BEFORE:]
+            text = self._decode()
+        self._shown = text
+        return piece
+
+    def rest(self) -> str:
+        """What was held back and is text after all; a character that never became whole is dropped."""
+        return self._decode().rstrip(HALF)[len(self._shown) :]
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class StopStrings:
+    """Text up to the first stop string. Holds back only what may still become one."""
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.found: str | None = None
+
+    def push(self, piece: str) -> str:
+        text = self._held + piece
+        if found := [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]:
+            at, self.found = min(found)
+            self._held = ""
+            return text[:at]
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return held
+
+
+def overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`, short of all of it."""
+    return next((count for count in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:count])), 0)

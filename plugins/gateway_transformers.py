@@ -1,0 +1,372 @@
+"""Serve a causal language model of transformers, or a GGUF file, without writing a Model.
+
+Finds directories with a checkpoint and answers chat and completions. The gateway_lm_* modules beside it
+batch, sample and read GGUF files, in the worker only. Options, in config.yaml or [models.NAME] of gateway.toml:
+
+    options:
+      max_model_len: 4096     # tokens of prompt and answer; the model's context, or what fits into memory, if less
+      dtype: bfloat16         # of the weights; float32 on a CPU, on a GPU the checkpoint's
+      step_tokens: 128        # prompt tokens that one step reads while other answers are running
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
+
+if TYPE_CHECKING:
+    from gateway_lm_sampling import Sampling
+
+SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
+LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
+
+# Fields that would change the answer and that this engine does not honour, with the values that ask for nothing.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("auto", "none"),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+}
+
+# Numbers that sampling honours, and their range. What a request leaves out comes from generation_config.json.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.01, 10),
+}
+
+
+@hookimpl
+def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    """A directory with a causal-LM checkpoint or a GGUF file, its own or the one its config.yaml names."""
+    if not is_language_model(path):
+        return None
+    return describe(
+        path,
+        target="gateway_transformers:LanguageModel",
+        format="transformers",
+        overrides=overrides,
+        slots=SLOTS,
+        extra="transformers",
+    )
+
+
+def is_language_model(path: Path) -> bool:
+    """1. config.yaml names the framework  2. it has code of its own  3. its weights are a GGUF  4. or a checkpoint"""
+    config = _read_yaml(path / "config.yaml")
+    if framework := config.get("framework"):
+        return framework == "transformers"
+    code = Path(str(config.get("model_module_dir", "model")), str(config.get("model_class_filename", "model.py")))
+    if (path / code).is_file() or (path / "model.py").is_file():
+        return False
+    weights = config.get("weights")
+    entry = weights[0] if isinstance(weights, list) and weights else None
+    if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
+        return True  # also when it is not installed yet: the load says how to get it
+    place = peek_weights(path)
+    return place is not None and (find_gguf(place) is not None or is_checkpoint(place))
+
+
+def is_checkpoint(place: Path) -> bool:
+    """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
+    if (place / "modules.json").is_file() or not any(place.glob("*.safetensors")):
+        return False
+    try:
+        config = json.loads((place / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    return any(str(name).endswith("ForCausalLM") for name in architectures or ())
+
+
+def find_gguf(place: Path) -> Path | None:
+    if place.is_dir():
+        return min(place.glob("*.gguf"), default=None)
+    return place if place.suffix == ".gguf" else None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """The file as it is written; {} where there is none or it is broken, which `describe` reports."""
+    try:
+        data = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+class LanguageModel:
+    """Chat and completions of one checkpoint, many requests in one batch."""
+
+    def __init__(self, config: Mapping[str, Any], data_dir: Path) -> None:
+        self.config = config
+        self.options = config.get("options") or {}
+        self.capabilities: dict[str, Any] = {}
+        self.engine: Any = None
+
+    def load(self) -> None:
+        weights = weights_path(self.config, Path.cwd())
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all files are here: nothing may wait for a network
+        import gateway_lm_attention
+        import gateway_lm_engine
+        import gateway_lm_gguf
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        logging.disable_progress_bar()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = self._dtype(device)
+        gguf = find_gguf(weights)
+        folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error
+        model = model.to(device).eval()
+        gateway_lm_attention.lay_out(model)
+        slots = self.config["runtime"]["predict_concurrency"]
+        try:
+            self.engine = gateway_lm_engine.Engine(
+                model,
+                slots=slots,
+                length=self._context(model.config),
+                memory=gateway_lm_attention.cache_memory(device),
+                step_tokens=self._whole("step_tokens") or (128 if device == "cpu" else 2048),
+            )
+        except gateway_lm_attention.UnsupportedModel as error:
+            raise ConfigError(f"{folder}: {type(model).__name__} cannot be batched here: {error}") from error
+        self.max_model_len = self.engine.length
+        self.capabilities = {"max_model_len": self.max_model_len}
+        self.defaults = sampling_defaults(model.generation_config)
+        self.stop_ids = stop_ids(model.generation_config, self.tokenizer)
+        size = f"{self.engine.cache_bytes / 2**20:,.0f} MiB"
+        print(f"{model.num_parameters():,} parameters in {model.dtype} on {device}", end="; ")
+        print(f"{slots} slots of {self.max_model_len} tokens, {size} when all are full")
+
+    def unload(self) -> None:
+        if self.engine is not None:
+            self.engine.stop()
+
+    def is_healthy(self) -> bool:
+        return self.engine is not None and self.engine.is_alive
+
+    async def chat_completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
+        """Pieces of text, then the finish reason and the usage."""
+        prompt = await _off_loop(len(str(inputs.get("messages"))), self.chat_prompt, inputs)
+        async with aclosing(self._answer(prompt, inputs, "messages")) as answer:
+            async for item in answer:
+                yield item
+
+    async def completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
+        """The same for a bare prompt: text, or token ids."""
+        prompt = await _off_loop(len(str(inputs.get("prompt"))), self.plain_prompt, inputs)
+        async with aclosing(self._answer(prompt, inputs, "prompt")) as answer:
+            async for item in answer:
+                yield item
+
+    async def _answer(
+        self, prompt: list[int], inputs: Mapping[str, Any], source: str
+    ) -> AsyncIterator[str | dict[str, Any]]:
+        from gateway_lm_text import StopStrings, TextStream
+
+        check_supported(inputs)
+        sampling = self._sampling(inputs)
+        limit = self._limit(len(prompt), inputs, source)
+        text = TextStream(self.tokenizer, prompt)
+        stops = StopStrings(_texts(inputs, "stop"))
+        count, reason = 0, "length"
+        async with aclosing(self.engine.generate(prompt, limit, self.stop_ids, sampling)) as steps:
+            async for tokens in steps:
+                piece = ""
+                for token in tokens:
+                    count += 1
+                    if token in self.stop_ids:
+                        reason = "stop"
+                        break
+                    piece += stops.push(text.push(token))
+                    if stops.found is not None:
+                        reason = "stop"
+                        break
+                if piece:
+                    yield piece
+                if reason == "stop":
+                    break
+        if stops.found is None and (rest := stops.push(text.rest()) + stops.rest()):
+            yield rest
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": count, "total_tokens": len(prompt) + count}
+        ending: dict[str, Any] = {"finish_reason": "stop" if stops.found is not None else reason, "usage": usage}
+        if stops.found is not None:
+            ending["stop_sequence"] = stops.found
+        yield ending
+
+    def chat_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
+        from jinja2 import TemplateError
+
+        if not self.tokenizer.chat_template:
+            what = "this model has no chat template, so it cannot chat; use /v1/completions"
+            raise BadRequest(what, param="messages", code="unsupported_value")
+        messages = [_message(message, index) for index, message in enumerate(inputs.get("messages") or ())]
+        if not messages:
+            raise BadRequest("messages must hold at least one message", param="messages")
+        options = inputs.get("chat_template_kwargs") or {}
+        reserved = inspect.signature(self.tokenizer.apply_chat_template).parameters
+        if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
+            what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
+            raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+        except (TemplateError, TypeError, ValueError) as error:
+            what = f"the model's chat template does not take these messages: {error}"
+            raise BadRequest(what, param="messages") from error
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def plain_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
+        prompt = inputs.get("prompt")
+        if isinstance(prompt, str) and prompt:
+            return self.tokenizer(prompt)["input_ids"]
+        size = len(self.tokenizer)
+        if isinstance(prompt, list) and prompt and all(type(token) is int and 0 <= token < size for token in prompt):
+            return prompt
+        raise BadRequest("prompt must be a text or a list of token ids", param="prompt", code="invalid_type")
+
+    def _limit(self, prompt: int, inputs: Mapping[str, Any], source: str) -> int:
+        """How many tokens the answer may have. Raises `BadRequest` when they and the prompt do not fit."""
+        wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
+        if wanted is not None and (type(wanted) is not int or wanted < 1):
+            raise BadRequest("max_tokens must be a whole number of at least 1", param="max_tokens")
+        if prompt + (wanted or 1) > self.max_model_len:
+            raise BadRequest(
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                f"{prompt + (wanted or 0)} tokens ({prompt} in the {source}, {wanted or 0} in the completion). Please "
+                f"reduce the length of the {source} or completion.",
+                param=source,
+                code="context_length_exceeded",
+            )
+        return wanted or self.max_model_len - prompt
+
+    def _sampling(self, inputs: Mapping[str, Any]) -> Sampling:
+        from gateway_lm_sampling import Sampling
+
+        values = {**self.defaults, **{name: _number(inputs, name) for name in RANGES if inputs.get(name) is not None}}
+        if (top_k := inputs.get("top_k")) is not None:
+            if type(top_k) is not int or top_k < -1:
+                raise BadRequest("top_k must be a whole number; 0 or -1 is all tokens", param="top_k")
+            values["top_k"] = max(top_k, 0)
+        if (seed := inputs.get("seed")) is not None:
+            if type(seed) is not int:
+                raise BadRequest("seed must be a whole number", param="seed", code="invalid_type")
+            values["seed"] = seed
+        if bias := inputs.get("logit_bias"):
+            values["logit_bias"] = self._bias(bias)
+        return Sampling(**values)
+
+    def _bias(self, bias: Any) -> tuple[tuple[int, float], ...]:
+        try:
+            pairs = tuple((int(token), float(value)) for token, value in bias.items())
+        except (AttributeError, TypeError, ValueError):
+            pairs = ((-1, 0.0),)
+        if not all(0 <= token < len(self.tokenizer) and -100 <= value <= 100 for token, value in pairs):
+            raise BadRequest("logit_bias must map token ids to numbers from -100 to 100", param="logit_bias")
+        return pairs
+
+    def _dtype(self, device: str) -> Any:
+        import torch
+
+        name = self.options.get("dtype") or ("float32" if device == "cpu" else "auto")
+        if name != "auto" and not isinstance(getattr(torch, str(name), None), torch.dtype):
+            raise ConfigError(f"options.dtype: torch has no dtype {name!r} (float32, bfloat16, float16, auto)")
+        return name
+
+    def _context(self, config: Any) -> int:
+        context = getattr(config.get_text_config(), "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return min(context, self._whole("max_model_len") or context)
+
+    def _whole(self, name: str) -> int | None:
+        value = self.options.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"options.{name} must be a whole number of at least 1, not {value!r}")
+        return value
+
+
+def check_supported(inputs: Mapping[str, Any]) -> None:
+    """Refuse what would change the answer and cannot be honoured; never drop it."""
+    ignored = ("tools",) if inputs.get("tool_choice") == "none" else ()
+    for name, neutral in NEUTRAL.items():
+        value = inputs.get(name)
+        if value is not None and value not in neutral and name not in ignored:
+            raise BadRequest(f"this model does not support {name}", param=name, code="unsupported_value")
+
+
+def sampling_defaults(config: Any) -> dict[str, Any]:
+    """What generation_config.json says; a checkpoint that does not sample is greedy until a request says otherwise."""
+    values = {name: getattr(config, name, None) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not getattr(config, "do_sample", False):
+        known = {name: value for name, value in known.items() if name == "repetition_penalty"}
+        return {**known, "temperature": 0.0}
+    temperature = getattr(config, "temperature", None)
+    return {**known, "temperature": 1.0 if temperature is None else temperature}
+
+
+def stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
+    given = getattr(config, "eos_token_id", None)
+    ids = [given] if isinstance(given, int) else list(given or ())
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+
+
+def _message(message: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """A message as templates know it: text as one string, no developer role, no null content."""
+    where = f"messages[{index}]"
+    if message.get("tool_calls"):
+        raise BadRequest("this model does not support tools", param=f"{where}.tool_calls", code="unsupported_value")
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            if part.get("type") != "text":
+                what = f"this model reads text only, not {part.get('type')}"
+                raise BadRequest(what, param=f"{where}.content", code="unsupported_value")
+        content = "".join(part.get("text", "") for part in content)
+    role = "system" if message.get("role") == "developer" else message.get("role")
+    return {**message, "role": role, "content": content or ""}
+
+
+def _texts(inputs: Mapping[str, Any], name: str) -> list[str]:
+    given = inputs.get(name) or []
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"{name} must be a text or a list of texts", param=name, code="invalid_type")
+    return [text for text in texts if text]
+
+
+def _number(inputs: Mapping[str, Any], name: str) -> float:
+    value, (low, high) = inputs[name], RANGES[name]
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise BadRequest(f"{name} must be a number from {low} to {high}", param=name)
+    return value
+
+
+async def _off_loop(size: int, function: Any, *args: Any) -> Any:
+    return function(*args) if size < LONG_PROMPT else await asyncio.to_thread(function, *args)
