@@ -125,7 +125,7 @@ class Plugins:
         except ConfigError as error:
             self._problem(name, "load", str(error))
         except Exception as error:
-            log.exception("plugin %s could not be loaded", name)
+            log.debug("plugin %s could not be loaded", name, exc_info=error)
             self._problem(name, "load", f"{type(error).__name__}: {error}")
         else:
             version = version or str(getattr(module, "__version__", ""))
