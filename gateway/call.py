@@ -11,6 +11,7 @@ until the worker says that the code has stopped, which is `ended`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
@@ -54,6 +55,7 @@ class Call:
         "id",
         "items",
         "limits",
+        "on_ready",
         "owed",
         "owed_size",
         "owner",
@@ -82,6 +84,7 @@ class Call:
         self.deadline = self.arrived + limits.queue_timeout
         self.cancelled_at = NEVER
         self.owner: Owner | None = None
+        self.on_ready: Callable[[Call], None] | None = None  # called once instead of waking a task
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
         self._future: asyncio.Future[None] | None = None
 
@@ -158,7 +161,10 @@ class Call:
             self._future = None
 
     def _wake(self) -> None:
-        if self._future is not None and not self._future.done():
+        if self.on_ready is not None:
+            ready, self.on_ready = self.on_ready, None
+            ready(self)
+        elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     # ── the replica's side ───────────────────────────────────────────────────────────────────────────────────────

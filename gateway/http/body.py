@@ -25,10 +25,19 @@ class BodyReader:
     def __init__(self, idle_timeout: float = IDLE_TIMEOUT, total_timeout: float = TOTAL_TIMEOUT) -> None:
         self._idle, self._total = idle_timeout, total_timeout
 
+    @staticmethod
+    def take(cycle: RequestResponseCycle, limit: int) -> bytes:
+        """A body that came together with its head, out of uvicorn's cycle."""
+        whole = bytes(cycle.body)
+        if len(whole) > limit:
+            raise too_large(limit)
+        cycle.body = bytearray()
+        return whole
+
     async def read(
         self, receive: Any, length: bytes | None, limit: int, cycle: RequestResponseCycle | None = None
     ) -> bytes:
-        """The whole body. With uvicorn's cycle at hand, one that came together with its head is there already.
+        """The whole body.
 
         Raises:
             TooLarge: over `limit` bytes; before reading when the head says so.
@@ -38,11 +47,7 @@ class BodyReader:
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large(limit)
         if cycle is not None and not cycle.more_body and not cycle.disconnected:
-            whole = bytes(cycle.body)
-            cycle.body = bytearray()
-            if len(whole) > limit:
-                raise too_large(limit)
-            return whole
+            return self.take(cycle, limit)
         message = await self._first(receive)
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):

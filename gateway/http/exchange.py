@@ -6,8 +6,9 @@ messages where something stands in between, as in tests.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
@@ -15,15 +16,25 @@ from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 JSON = b"application/json"
 
 
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Run it in a task that is not forgotten."""
+    task = asyncio.ensure_future(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
 class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
 
     __slots__ = (
-        "_cycle",
         "_receive",
         "_send",
         "caller",
         "connection",
+        "cycle",
         "headers",
         "method",
         "model",
@@ -49,14 +60,14 @@ class Exchange:
         self.status = 0
         self.queued = 0.0  # seconds
         self.started = time.monotonic()
-        self._cycle = cycle_of(send)
+        self.cycle = cycle_of(send)
 
     def header(self, name: bytes, default: str = "") -> str:
         value = self.headers.get(name)
         return default if value is None else value.decode("latin-1")
 
     async def body(self, reader: Any, limit: int) -> bytes:
-        body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self._cycle)
+        body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self.cycle)
         return body
 
     def watch(self, left: Callable[[], None] | None) -> None:
@@ -68,24 +79,35 @@ class Exchange:
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
         """Send a whole answer."""
-        self.status = status
-        request_id = self.request_id.encode()
-        cycle = self._cycle
-        if cycle is not None and self.method != "HEAD" and not cycle.flow.write_paused and not _closes(headers):
-            head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (
-                STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
-                content_type,
-                len(body),
-                request_id,
-                request_id,
-            )
-            for name, value in headers:
-                head += b"%b: %b\r\n" % (name, value)
-            write_whole(cycle, head, body)
+        if self.reply_now(status, body, content_type, headers):
             return
         pairs = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
         await self.start(status, pairs)
         await self.write(body, last=True)
+
+    def reply_now(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> bool:
+        """Send a whole answer in one write; False when that must go through ASGI instead."""
+        cycle = self.cycle
+        if cycle is None or self.method == "HEAD" or cycle.flow.write_paused:
+            return False
+        self.status = status
+        request_id = self.request_id.encode()
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (
+            STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
+            content_type,
+            len(body),
+            request_id,
+            request_id,
+        )
+        for name, value in headers:
+            if name == b"connection":  # write_whole says it
+                cycle.keep_alive = cycle.keep_alive and value != b"close"
+            else:
+                head += b"%b: %b\r\n" % (name, value)
+        write_whole(cycle, head, body)
+        return True
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
@@ -99,13 +121,9 @@ class Exchange:
 
     def break_off(self) -> None:
         """Close the connection in the middle of a body: a stream that failed must not look finished."""
-        if self._cycle is not None:
-            self._cycle.transport.abort()
+        if self.cycle is not None:
+            self.cycle.transport.abort()
 
     async def hand_to(self, app: Any, receive: Any = None) -> None:
         """Let another ASGI app answer."""
         await app(self.scope, receive or self._receive, self._send)
-
-
-def _closes(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"connection" for name, _ in headers)

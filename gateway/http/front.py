@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..call import ClientLeft
 from ..errors import GatewayError, MethodNotAllowed
 from . import errors
-from .exchange import Exchange
+from .exchange import Exchange, spawn
 
 if TYPE_CHECKING:
     from .guards import Guard
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.http")
 Handler = Callable[[Exchange], Awaitable[None]]
+PREDICT_ENDINGS = ("/predict", ":predict", ":predict_binary")
 CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 
 
@@ -58,6 +59,38 @@ class Front:
                 exchange.connection.left = None
             if exchange.model:
                 self._metrics.observe(exchange)
+
+    def begin(self, scope: Any, cycle: Any) -> bool:
+        """Start a predict whose body is here, to be answered by its worker's frame: no task, no future.
+
+        False: it is none, and goes the way of all others.
+        """
+        if scope["method"] != "POST" or not scope["path"].endswith(PREDICT_ENDINGS):
+            return False
+        exchange = Exchange(scope, cycle.receive, cycle.send)
+        try:
+            self._guard.check(exchange)
+            handler = self._routes.find(exchange)
+            if handler is not self._routes.predict:
+                return False
+            self._routes.predict.begin(exchange, self._finish)
+        except Exception as error:
+            self._finish(exchange, error)
+        return True
+
+    def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
+        """The end of a request that `begin` started."""
+        if isinstance(error, ClientLeft):
+            exchange.status = CLIENT_LEFT
+        elif error is not None:
+            if not isinstance(error, GatewayError):
+                log.error("request %s failed", exchange.request_id, exc_info=error)
+                error = errors.unexpected(error)
+            spawn(self._answer(exchange, error))
+        if exchange.connection is not None:
+            exchange.connection.left = None
+        if exchange.model:
+            self._metrics.observe(exchange)
 
     async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.status:  # the answer has begun; whoever began it has ended it too

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..call import Call
 from ..errors import GatewayError, RouteNotSupported, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
-from .exchange import Exchange
+from .exchange import Exchange, spawn
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub
 
+Finish = Callable[[Exchange, BaseException | None], None]
 OCTETS = b"application/octet-stream"
 ROUTE = "/v1/models/{model}:predict"
 
@@ -25,33 +28,80 @@ class Predict:
         self._hub, self._reader = hub, reader
 
     async def __call__(self, exchange: Exchange) -> None:
-        model = self._hub.find(exchange.model)
-        exchange.model, exchange.route = model.name, ROUTE
-        self._check_method(model)
-        check_encoding(exchange)
+        """Answer from within a task: the body is still on its way, or something stands around the protocol."""
+        model = self._model(exchange)
         body = await exchange.body(self._reader, model.spec.limits.max_body)
-        headers = exchange.headers
-        req = Req(
-            "predict",
-            BYTES,
-            False,
-            exchange.header(b"content-type"),
-            exchange.request_id,
-            headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
-            None,
-            http_scope(exchange) if "predict" in model.request_methods else None,
-        )
-        with model.call(req, body) as call:
+        with model.call(_request(exchange, model), body) as call:
             exchange.watch(call.client_left)
             head = await call.first()
             exchange.queued = call.started - call.arrived
             await pass_response(exchange, call, head)
+
+    def begin(self, exchange: Exchange, finish: Finish) -> None:
+        """Start a call that answers itself: its reply is written when the worker's frame is read.
+
+        `finish` is called when it was answered, or with the error that it ended in.
+        """
+        model = self._model(exchange)
+        assert exchange.cycle is not None
+        body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
+        call = model.call(_request(exchange, model), body)
+        exchange.watch(call.client_left)
+        call.on_ready = partial(_answer, exchange, finish)
+
+    def _model(self, exchange: Exchange) -> HostedModel:
+        model = self._hub.find(exchange.model)
+        exchange.model, exchange.route = model.name, ROUTE
+        self._check_method(model)
+        check_encoding(exchange)
+        return model
 
     def _check_method(self, model: HostedModel) -> None:
         methods = model.capabilities.methods
         if methods and all(method.name != "predict" for method in methods):
             have = ", ".join(self._hub.routes(model))
             raise RouteNotSupported(f"`predict` must only be called if model has it. It serves: {have}", param="model")
+
+
+def _request(exchange: Exchange, model: HostedModel) -> Req:
+    headers = exchange.headers
+    return Req(
+        "predict",
+        BYTES,
+        False,
+        exchange.header(b"content-type"),
+        exchange.request_id,
+        headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
+        None,
+        http_scope(exchange) if "predict" in model.request_methods else None,
+    )
+
+
+def _answer(exchange: Exchange, finish: Finish, call: Call) -> None:
+    """The call has something to say: its whole reply, the start of a stream, or an error."""
+    try:
+        exchange.queued = max(0.0, call.started - call.arrived)
+        head = call.head
+        if call.error is not None and not call.items:
+            finish(exchange, call.error)
+        elif head is None:
+            finish(exchange, GatewayError("the worker ended the call without an answer"))
+        elif head.stream or head.raw or not exchange.reply_now(head.status, call.reply, head.content_type.encode()):
+            spawn(_answer_later(exchange, finish, call, head))
+        else:
+            finish(exchange, None)
+    except Exception as error:  # in the channel's reader it would break the replica
+        finish(exchange, error)
+
+
+async def _answer_later(exchange: Exchange, finish: Finish, call: Call, head: Resp) -> None:
+    error: BaseException | None = None
+    try:
+        with call:
+            await pass_response(exchange, call, head)
+    except Exception as raised:
+        error = raised
+    finish(exchange, error)
 
 
 async def pass_response(exchange: Exchange, call: Call, head: Resp) -> None:

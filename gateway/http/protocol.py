@@ -33,10 +33,15 @@ class GuardedProtocol(HttpToolsProtocol):
     head_timeout = 10.0  # seconds
     max_connections = 0  # 0 is no bound
 
+    begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without a task
+
     left: Callable[[], None] | None = None
     _bytes = _size = _count = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    _idle_timer: asyncio.TimerHandle | None = None
+    _held: tuple[RequestResponseCycle, Any] | None = None  # a request to start when this read is parsed
     _status = 400
 
     def connection_made(self, transport: Any) -> None:
@@ -64,11 +69,26 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._bytes += len(data)
-            if self._timer is None:  # also when only blank lines come on a kept-alive connection
-                self._arm()
         super().data_received(data)
-        if self._in_head and self._bytes > MAX_HEAD and not self.transport.is_closing():
-            self._refuse_now(431)
+        if self._held is not None:
+            cycle, app = self._held
+            self._held = None
+            if self.transport.is_closing():  # refused behind its head
+                return
+            # With the body at hand, some answers need no task of their own.
+            if cycle.more_body or self.begin is None or not self.begin(cycle.scope, cycle):
+                super()._start_asgi_task(cycle, app)
+        if self._in_head and not self.transport.is_closing():
+            if self._bytes > MAX_HEAD:
+                self._refuse_now(431)
+            elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+                self._arm()  # half a head, or only blank lines on a kept-alive connection
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._held is None and self.begin is not None:
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self._size = self._count = 0
@@ -89,6 +109,34 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(431)
         super().on_header(name, value)
 
+    # One timer a connection instead of one a request: it looks how long the connection has been idle.
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            super()._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Called for every read; the timer stays."""
+
+    def _close_if_idle(self) -> None:
+        self._idle_timer = None
+        if self.transport.is_closing():
+            return
+        busy = self.cycle is not None and not self.cycle.response_complete
+        left = self.timeout_keep_alive if busy else self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._close_if_idle)
+
     def on_headers_complete(self) -> None:
         self._in_head, self._bytes = False, 0
         self._disarm()
@@ -100,6 +148,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
         if self.left is not None:
             left, self.left = self.left, None

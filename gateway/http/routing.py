@@ -34,7 +34,7 @@ PREDICT_VERBS = ("predict", "predict_binary")
 
 class Routes:
     def __init__(self, hub: Hub, predict: Predict, serving: Serving, models: Models) -> None:
-        self._hub, self._predict, self._serving, self._models = hub, predict, serving, models
+        self._hub, self.predict, self._serving, self._models = hub, predict, serving, models
         self._endpoints: dict[str, Endpoint] = {endpoint.path: endpoint for endpoint in hub.endpoints}
 
     def find(self, exchange: Exchange) -> Handler | None:
@@ -52,7 +52,7 @@ class Routes:
         if path.startswith(MODELS):
             return self._model_base(exchange, path[len(MODELS) :])
         if path == "/invocations":
-            return self._only(exchange, "POST", self._predict, "model")
+            return self._only(exchange, "POST", self.predict, "model")
         return None
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
@@ -71,7 +71,7 @@ class Routes:
         name, colon, verb = target.rpartition(":")
         if colon and verb in PREDICT_VERBS and exchange.method == "POST":
             exchange.model = name
-            return self._predict
+            return self.predict
         if target in self._hub.models:
             return self._only(exchange, "GET", self._models.show, target)
         if colon and verb in PREDICT_VERBS:
@@ -83,7 +83,7 @@ class Routes:
 
     def _model_base(self, exchange: Exchange, target: str) -> Handler:
         if target.endswith("/predict"):
-            return self._only(exchange, "POST", self._predict, target[: -len("/predict")])
+            return self._only(exchange, "POST", self.predict, target[: -len("/predict")])
         if target.endswith("/status"):
             return self._only(exchange, "GET", self._models.show, target[: -len("/status")])
         name, found, rest = target.partition("/v1/")

@@ -47,7 +47,11 @@ def make_server(app: Any, settings: Settings, on_signal: Callable[[int], None]) 
     protocol = type(
         "Protocol",
         (GuardedProtocol,),
-        {"head_timeout": gateway.head_timeout, "max_connections": gateway.max_connections or default_connections()},
+        {
+            "head_timeout": gateway.head_timeout,
+            "max_connections": gateway.max_connections or default_connections(),
+            "begin": staticmethod(app.begin),
+        },
     )
     config = uvicorn.Config(
         app,
