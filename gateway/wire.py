@@ -282,13 +282,11 @@ def join(head: Head, body: bytes | memoryview = b"") -> bytes:
 def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
     """What `join` joined; the body is a view into the payload."""
     view = memoryview(payload)
-    if len(view) < HEAD_SIZE.size:
-        raise WireError(f"{cls.__name__} without a head")
-    (size,) = HEAD_SIZE.unpack_from(view)
-    start = HEAD_SIZE.size
-    if start + size > len(view):
-        raise WireError(f"{cls.__name__} head of {size} bytes in a payload of {len(view)}")
-    return decode_head(cls, view[start : start + size]), view[start + size :]
+    try:
+        start = HEAD_SIZE.size + HEAD_SIZE.unpack_from(view)[0]
+        return cast(H, _decoders[cls](view[HEAD_SIZE.size : start])), view[start:]
+    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"bad {cls.__name__}: {error}") from error
 
 
 def join_items(packed: list[bytes]) -> bytes:

@@ -93,7 +93,10 @@ class Metrics:
         status = exchange.status
         series.statuses[status] = series.statuses.get(status, 0) + 1
         series.duration.add(time.monotonic() - exchange.started)
-        series.queue.add(exchange.queued)
+        if exchange.queued:
+            series.queue.add(exchange.queued)
+        else:
+            series.queue.counts[0] += 1
 
     def rejected(self, model: str, code: str) -> None:
         self._rejections[model, code] = self._rejections.get((model, code), 0) + 1

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers together
@@ -69,7 +70,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
         if self._held is not None:
             cycle, app = self._held
             self._held = None
@@ -95,11 +103,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
 
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > MAX_URL:
-            self._refuse(414)
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer: it would reach the application behind its own checks
@@ -107,7 +110,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._size += len(name) + len(value) + 4
         if self._count > MAX_HEADERS or self._size > MAX_HEAD:
             self._refuse(431)
-        super().on_header(name, value)
+        # from here on as in the base class, whose call would cost as much as its work
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     # One timer a connection instead of one a request: it looks how long the connection has been idle.
 
@@ -138,8 +145,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._idle_timer = self.loop.call_later(left, self._close_if_idle)
 
     def on_headers_complete(self) -> None:
+        if len(self.url) > MAX_URL:
+            self._refuse(414)
         self._in_head, self._bytes = False, 0
-        self._disarm()
+        if self._timer is not None:
+            self._disarm()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
