@@ -1,0 +1,78 @@
+"""The command `gateway`: one file a command, which imports what it needs when it runs.
+
+`gateway --help` loads click and the names below, nothing else. Plugins' commands are looked for when a name is none of
+ours, because finding them loads every plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ConfigError
+
+COMMANDS = ("serve",)
+ALIASES = {"init": "new"}
+
+
+class Commands(click.Group):
+    """Commands by the name of their module; mistakes in settings end with a line each and status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = ALIASES.get(name, name)
+        if name not in COMMANDS:
+            return _of_plugins(name)
+        command: click.Command = importlib.import_module(f".{name}", __name__).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1) if args else []
+            hint = f"did you mean {close[0]}?" if close else f"have: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"{error.message.rstrip('.')} ({hint})", ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                click.echo(f"Error: {line}", err=True)
+            ctx.exit(2)
+
+
+def _of_plugins(name: str) -> click.Command | None:
+    from ..plugins import Plugins
+    from ..settings import load_settings
+
+    gateway = load_settings().gateway
+    group = click.Group()
+    Plugins.load(gateway.plugins, gateway.block_plugins).register_commands(group)
+    return group.commands.get(name)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings come from ./gateway.toml, GATEWAY_… variables and options. Plugins may add commands.",
+)
+@click.version_option(__version__, prog_name="gateway")
+def cli() -> None:
+    """Serve a directory of Python model classes behind the OpenAI API."""
+
+
+def main() -> None:
+    cli(prog_name="gateway")
+    sys.exit(0)

@@ -1,0 +1,99 @@
+"""What `gateway serve` tells people: the address, how loading goes, one table of models, lines to paste.
+
+The address, the table and the lines go to stdout; how loading goes to stderr, as a live table on a terminal and as log
+lines elsewhere. A machine that reads JSON lines gets the address and the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .snippets import snippets
+from .tables import show, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..hosted import HostedModel
+    from ..hub import Hub
+    from ..inventory import Inventory
+
+log = logging.getLogger("gateway.serve")
+UNLIMITED = 10_000  # slots; as many as nobody counts
+
+
+class Report:
+    """One report of one start."""
+
+    def __init__(self, found: Inventory, url: str) -> None:
+        self._found, self._url = found, url
+
+    async def watch(self, hub: Hub, accepting: asyncio.Event) -> None:
+        """Tell how the start goes; returns when every eager model is ready or has failed."""
+        for_people = self._found.settings.gateway.log_format == "text"
+        with _live(hub) if for_people and sys.stderr.isatty() else contextlib.nullcontext():
+            await accepting.wait()
+            click.echo(f"Serving on {self._url}")
+            sys.stdout.flush()
+            await asyncio.gather(*(model.settled() for model in hub.models.values() if model.state == "loading"))
+        if for_people:
+            self._show(hub)
+
+    def _show(self, hub: Hub) -> None:
+        rows = [_row(model, hub) for model in hub.models.values()]
+        broken = {problem.model: problem for problem in self._found.problems if problem.model is not None}
+        rows += [(name, "broken", "", "", problem.what) for name, problem in broken.items() if name not in hub.models]
+        show(table(("model", "state", "device", "slots", "routes"), rows))
+        click.echo(snippets(hub, self._url) + "\n")
+        sys.stdout.flush()
+
+
+def _row(model: HostedModel, hub: Hub) -> tuple[str, str, str, str, str]:
+    slots = model.spec.limits.slots * model.spec.replicas
+    if model.state == "failed":
+        routes = model.reason
+    elif model.state == "unloaded":
+        routes = "loads at its first request"
+    else:
+        routes = "\n".join(hub.routes(model)) or "none"
+    return model.name, model.state, devices_of(model, hub), "unlimited" if slots >= UNLIMITED else str(slots), routes
+
+
+def devices_of(model: HostedModel, hub: Hub) -> str:
+    """The devices of a model by the names that people use: "cpu", "GPU 0,1", or one such list a replica."""
+    names = {device.id: device.id if device.is_slice else str(device.index) for device in hub.devices}
+    shown = []
+    for ids in dict.fromkeys(model.devices):
+        known = [names[part] for part in ids.split(",") if part in names]
+        shown.append(f"GPU {','.join(known)}" if known else ids)
+    return "; ".join(shown)
+
+
+@contextlib.contextmanager
+def _live(hub: Hub) -> Iterator[None]:
+    """A table on the terminal, above the log, that is gone when loading has ended."""
+    from rich.console import Console
+    from rich.live import Live
+
+    began = time.monotonic()
+
+    def render() -> Any:
+        spent = f"{time.monotonic() - began:.0f} s"
+        return table(None, [_progress(model, spent) for model in hub.models.values()])
+
+    console = Console(stderr=True)
+    with Live(get_renderable=render, console=console, transient=True, redirect_stdout=sys.stdout.isatty()):
+        yield
+
+
+def _progress(model: HostedModel, spent: str) -> tuple[str, str, str, str]:
+    if model.state != "loading":
+        return model.name, model.state, "", ""
+    return model.name, model.state, spent, model.tail[-1][:80] if model.tail else ""

@@ -1,0 +1,72 @@
+"""gateway serve"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..inventory import Inventory
+    from ..settings import Settings
+
+
+@click.command("serve")
+@click.option("--models", multiple=True, metavar="DIR", help="Directory of model directories; may be repeated.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings instead of ./gateway.toml.")
+@click.option("--only", multiple=True, metavar="NAME,…", help="Serve these models and no others.")
+@click.option("--devices", metavar="LIST", help='Use these GPUs instead of those found, as in "2xH100:80GiB".')
+@click.option("--any-gpu", is_flag=True, default=None, help="Put models that name an absent GPU on any other.")
+@click.option("--log-format", metavar="text|json", help="Form of the log on stderr.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
+@click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
+def command(config: Path | None, only: tuple[str, ...], any_gpu: bool | None, **flags: Any) -> None:
+    """Serve the models until a signal ends it.
+
+    SIGTERM or Ctrl-C lets running calls finish; a second one does not.
+    """
+    from .. import logs
+    from ..settings import check_bind, load_settings
+
+    placement = {"devices": flags.pop("devices"), "unmatched_accelerator": "any" if any_gpu else None}
+    given = {f"gateway.{name}": value for name, value in flags.items()}
+    given |= {f"gateway.placement.{name}": value for name, value in placement.items()}
+    settings = load_settings(config, flags=given)
+    check_bind(settings)
+    logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
+    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name]))
+
+
+def _serve(settings: Settings, only: list[str]) -> int:
+    from ..errors import ConfigError
+    from ..serve import serve
+    from ..sockets import bind, url_of
+    from .report import Report
+
+    gateway = settings.gateway
+    try:
+        sockets = bind(gateway.host, gateway.port)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    found = _find_models(settings, only)
+    report = Report(found, url_of(gateway.host, sockets[0].getsockname()[1]))
+    return serve(found, sockets, report.watch)
+
+
+def _find_models(settings: Settings, only: list[str]) -> Inventory:
+    """What there is, its problems told. Without any model there is nothing to start."""
+    from ..inventory import take_inventory
+
+    found = take_inventory(settings, only=only)
+    for problem in found.problems:
+        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+    if not found.specs:
+        roots = ", ".join(str(root) for root in settings.gateway.models)
+        example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"
+        raise click.ClickException(f"there is no model to serve in {roots}; make one: gateway new {example}")
+    return found

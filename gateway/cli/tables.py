@@ -1,0 +1,43 @@
+"""Tables and JSON on stdout, the same from every command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDE = 200  # columns where no terminal says how many there are: a pipe should not break lines
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table:
+    """A table without lines. `columns` of None leaves out the head."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(box=box.SIMPLE_HEAD if columns else None, show_header=columns is not None, pad_edge=False)
+    for column in columns or ():
+        found.add_column(column, overflow="fold")
+    for row in rows:
+        found.add_row(*(Text(cell) for cell in row))  # Text: no cell is markup
+    return found
+
+
+def show(found: Table) -> None:
+    """Print a table to stdout, plain where that is no terminal or NO_COLOR is set."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    Console(width=None if is_terminal else WIDE, highlight=False).print(found)
+
+
+def show_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,66 @@
+"""What the settings lead to: plugins, models, devices. Every command that looks at model directories begins here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .discovery import discover
+from .errors import ConfigError
+from .plugins import Plugins
+
+if TYPE_CHECKING:
+    from .devices import Device
+    from .settings import Settings
+    from .spec import ModelSpec, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    settings: Settings
+    plugins: Plugins
+    specs: tuple[ModelSpec, ...]
+    problems: tuple[Problem, ...]  # of settings, plugins and model directories
+    devices: tuple[Device, ...] = ()
+
+
+def take_inventory(
+    settings: Settings, *, roots: Sequence[Path] = (), only: Collection[str] = (), with_devices: bool = True
+) -> Inventory:
+    """Return what is there. `roots` are searched instead of those in the settings; `only` keeps the named models.
+
+    Raises:
+        ConfigError: a name in `only` is no model.
+    """
+    plugins = Plugins.load(settings.gateway.plugins, settings.gateway.block_plugins)
+    found = discover(roots or settings.gateway.models, plugins, settings)
+    specs, problems = found.specs, found.problems
+    if roots:  # a table for a model elsewhere is no mistake then
+        problems = tuple(problem for problem in problems if problem.code != "unused_table")
+    if only:
+        have = {spec.name for spec in specs}
+        broken = {problem.model for problem in problems}
+        for name in only:
+            if name not in have | broken:
+                raise ConfigError(f"--only: no model named '{name}' (have: {', '.join(sorted(have)) or 'none'})")
+        specs = tuple(spec for spec in specs if spec.name in only)
+        problems = tuple(problem for problem in problems if problem.model is None or problem.model in only)
+    return Inventory(
+        settings=settings,
+        plugins=plugins,
+        specs=specs,
+        devices=tuple(find_devices(settings, plugins)) if with_devices else (),
+        problems=(*settings.problems, *plugins.problems, *problems),
+    )
+
+
+def find_devices(settings: Settings, plugins: Plugins) -> list[Device]:
+    """Return the accelerators that the settings list, else those that NVIDIA's library and plugins find."""
+    from .devices import nvml_devices, parse_devices, static_devices
+
+    given = settings.gateway.placement.devices
+    if given == "auto":
+        return [*nvml_devices(), *plugins.find_devices()]
+    return parse_devices(given) if isinstance(given, str) else static_devices(given)

@@ -1,0 +1,171 @@
+"""The life of the process, from bound sockets to its exit status. What people see of it is its caller's.
+
+1. workers are spawned and begin to load  2. the web framework is imported meanwhile  3. the socket accepts requests
+4. SIGTERM or SIGINT: readiness is 503, requests are served for `drain_delay` still  5. the listener is closed
+6. what runs may end within `drain_timeout`  7. workers unload and end  8. status 0
+
+A second signal answers what is open with an error, kills the workers, and exits with 128 + its number at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .http.front import Front
+    from .http.server import GatewayServer
+    from .hub import Hub
+    from .inventory import Inventory
+
+log = logging.getLogger("gateway.serve")
+
+FAREWELL = 0.3  # seconds for the last answers after a second signal; all of it is promised within one
+LAST_WRITES = 5.0  # seconds that clients have to read their answers once every model has stopped
+
+# Allocations until a look at the youngest objects, and looks until one at older and at all of them. Python's 700, 10
+# and 10 suit scripts; a full collection here stops every stream, for little: what start-up made is frozen.
+COLLECT_AFTER = (20_000, 20, 100)
+
+Watch = Callable[["Hub", asyncio.Event], Coroutine[Any, Any, None]]
+
+
+def serve(found: Inventory, sockets: Sequence[socket.socket], watch: Watch) -> int:
+    """Serve the models on the sockets until a signal; return the exit status.
+
+    `watch` runs beside it: it is given the hub and an event that is set when requests are accepted, and tells people.
+
+    Raises:
+        ConfigError: the models cannot be hosted as the settings say.
+    """
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Life(found, list(sockets), watch).run())
+
+
+class _Life:
+    def __init__(self, found: Inventory, sockets: list[socket.socket], watch: Watch) -> None:
+        self._found, self._sockets, self._watch = found, sockets, watch
+        self._settings = found.settings.gateway
+        self._hub: Hub | None = None
+        self._stop = asyncio.Event()
+        self._aborting: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._hub = hub = _host(self._found)
+        hub.start()
+        accepting = asyncio.Event()
+        watching = loop.create_task(self._watch(hub, accepting))
+        watching.add_done_callback(_log_failure)
+        # In a thread, for the workers' handshakes need the loop.
+        app = await asyncio.to_thread(_build_app, hub)
+        if self._stop.is_set():
+            await self._end(watching)
+            return 0
+        return await self._serve(app, accepting, watching)
+
+    async def _serve(self, app: Front, accepting: asyncio.Event, watching: asyncio.Task[None]) -> int:
+        from .http.server import make_server
+
+        server = make_server(app, self._found.settings)
+        serving = asyncio.create_task(server.serve(self._sockets))
+        await _first(serving, server.accepting.wait())
+        _settle_memory()
+        accepting.set()
+        await _first(serving, self._stop.wait())
+        if serving.done():  # not by a signal
+            await self._end(watching)
+            serving.result()
+            return 1
+        await self._drain(server, serving, watching)
+        return 0
+
+    async def _drain(self, server: GatewayServer, serving: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
+        assert self._hub is not None
+        self._hub.draining = True
+        if self._settings.drain_delay:
+            log.info("stopping in %g s; readiness is 503 from now on", self._settings.drain_delay)
+            await asyncio.sleep(self._settings.drain_delay)
+        server.should_exit = True
+        await server.closing.wait()
+        running = sum(model.limiter.running + model.limiter.queued for model in self._hub.models.values())
+        if running:
+            calls = f"{running} call{'s' * (running != 1)}"
+            log.info("stopping: up to %g s for %s; a second signal ends them", self._settings.drain_timeout, calls)
+        await self._end(watching)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES):
+                await asyncio.shield(serving)
+        server.force_exit = True  # whoever has not read its answer by now
+        await serving
+        log.info("stopped")
+
+    async def _end(self, watching: asyncio.Task[None]) -> None:
+        assert self._hub is not None
+        watching.cancel()
+        await asyncio.wait([watching])
+        await self._hub.stop(self._settings.drain_timeout)
+
+    # ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_signal(self, number: int) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+        elif self._aborting is None:
+            self._aborting = asyncio.get_running_loop().create_task(self._abort(number))
+
+    async def _abort(self, number: int) -> None:
+        """Say farewell to those who wait, then go without looking back: the reaper ends every worker's group."""
+        log.warning("stopping at once")
+        if self._hub is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(FAREWELL):
+                    await self._hub.stop(0)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + number)
+
+
+def _host(found: Inventory) -> Hub:
+    from .hub import Hub
+
+    return Hub(found.settings, found.plugins, found.specs, problems=found.problems, devices=found.devices)
+
+
+def _build_app(hub: Hub) -> Front:
+    """Imports Litestar, which takes most of a second."""
+    from .app import build_app
+
+    return build_app(hub)
+
+
+def _settle_memory() -> None:
+    """What start-up made stays for good: keep the collector from walking it, and from running often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
+async def _first(task: asyncio.Task[Any], event: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the event, or for the end of the task if that comes first."""
+    waiting = asyncio.ensure_future(event)
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the start-up report failed", exc_info=error)
