@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from ..inventory import Inventory
     from ..settings import Settings
+
+log = logging.getLogger("gateway.discovery")
 
 
 @click.command("serve")
@@ -64,7 +67,11 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
 
     found = take_inventory(settings, only=only)
     for problem in found.problems:
-        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+        if settings.gateway.log_format == "text":
+            click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+        else:
+            level = logging.ERROR if problem.level == "error" else logging.WARNING
+            log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"

@@ -1,0 +1,57 @@
+"""The real command over real directories. `gateway` is shared by tests that leave it as it was."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.testing import Gateway
+
+ROOT = Path(__file__).parent.parent.parent
+LIGHT = "shout,text-stats,ticker"  # demo models that need no framework
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Gateway]:
+    """A gateway with the light demo models, all ready."""
+    with Gateway(ROOT / "models", options=["--only", LIGHT], cwd=ROOT) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Gateway]:
+    """A gateway with every demo model, all ready."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("the demo models need torch")
+    with Gateway(ROOT / "models", cwd=ROOT, timeout=150) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """A function that starts a gateway over `models` (file name → text, by directory) for this test alone."""
+    started: list[Gateway] = []
+
+    def start(models: dict[str, dict[str, str]], *options: str, **more: Any) -> Gateway:
+        root = tmp_path / "models"
+        write_models(root, models)
+        running = Gateway(root, options=options, cwd=tmp_path, **more)
+        started.append(running)
+        return running.__enter__()
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.kill()
+
+
+def write_models(root: Path, models: dict[str, dict[str, str]]) -> None:
+    for name, files in models.items():
+        for file, text in files.items():
+            path = root / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)

@@ -1,0 +1,284 @@
+"""The real `gateway serve`: how it starts, what it says, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.testing import Gateway
+
+ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
+BROKEN = "class Model:\n    def predict(self, inputs)\n        return inputs\n"
+UNLOADABLE = "class Model:\n    def load(self):\n        raise ValueError('no weights')\n\n" + ECHO.split("\n", 1)[1]
+# Says that it has begun with its first line, and goes on when there is a file.
+SLOW = """
+import pathlib, time
+class Model:
+    def predict(self, inputs):
+        yield "begun "
+        while not pathlib.Path(inputs["file"]).exists():
+            time.sleep(0.01)
+        yield "ended"
+"""
+NEVER = "import time\nclass Model:\n    def predict(self, inputs):\n        time.sleep(600)\n"
+CHILD = """
+import subprocess, time
+class Model:
+    def load(self):
+        self.child = subprocess.Popen(["sleep", "600"])
+    def predict(self, inputs):
+        return self.child.pid
+"""
+
+Serve = Callable[..., Gateway]
+
+
+def post(url: str, path: str, body: Any, timeout: float = 30) -> tuple[int, Any]:
+    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+
+
+def workers(gateway: Gateway) -> set[int]:
+    """The processes that it has started, and theirs, the reaper left out."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError, IndexError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(stat[1])
+    found = {gateway.process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {pid for pid in found - {gateway.process.pid} if b"reaper.py" not in _command(pid)}
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"  # a zombie that nobody waits for runs no more
+
+
+def wait_gone(pids: set[int], seconds: float) -> set[int]:
+    """Those of `pids` that live on after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := {pid for pid in pids if is_alive(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+@contextlib.contextmanager
+def begun(gateway: Gateway, model: str, body: Any) -> Iterator[http.client.HTTPResponse]:
+    """A predict whose first bytes have come."""
+    with contextlib.closing(connect(gateway.url)) as connection:
+        connection.request("POST", f"/v1/models/{model}:predict", json.dumps(body))
+        response = connection.getresponse()
+        assert response.read(6) == b"begun "
+        yield response
+
+
+# ── the start ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_start_tells_the_address_the_models_and_what_to_paste(serve: Serve) -> None:
+    models = {"echo": {"model.py": ECHO}, "broken": {"model.py": BROKEN}, "unloadable": {"model.py": UNLOADABLE}}
+    gateway = serve(models, until="settled")
+    gateway.wait_for(r":predict \S+ .*\n\s+-d ")
+    lines = [line.split() for line in gateway.log.splitlines()]
+
+    assert post(gateway.url, "/v1/models/echo:predict", {"a": 1}) == (200, {"a": 1})
+    assert ["echo", "ready", "cpu", "1", "/v1/models/echo:predict"] in lines
+    assert any(line[:2] == ["unloadable", "failed"] and "weights" in line for line in lines)
+    assert any(line[:2] == ["broken", "broken"] for line in lines)
+    assert "broken/model.py:2: syntax error: expected ':'" in gateway.log
+    assert f"curl -N {gateway.url}/v1/models/echo:predict" in gateway.log
+
+
+def test_the_pasted_curl_and_sdk_lines_answer(serve: Serve) -> None:
+    shout = Path(__file__).parents[2] / "models" / "shout" / "model.py"
+    gateway = serve({"shout": {"model.py": shout.read_text()}})
+    gateway.wait_for(r"flush=True\)\n")
+    text = gateway.log[gateway.log.index("curl -N") :]
+    curl, _, python = text.partition("\n\n")
+
+    answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True).stdout
+    assert '"content":"SAY "' in answer
+    assert answer.endswith("data: [DONE]\n\n")
+    answer = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, check=True).stdout
+    assert answer == "SAY HELLO. "
+
+
+def test_the_pasted_lines_take_the_key_from_the_environment(serve: Serve) -> None:
+    env = {"GATEWAY_API_KEY": "secret-key"}
+    gateway = serve({"echo": {"model.py": ECHO}}, env=env)
+    gateway.wait_for(r"\n\s+-d .*\n")
+    curl = gateway.log[gateway.log.index("curl -N") :].strip()
+
+    assert "secret-key" not in gateway.log
+    answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, env={**os.environ, **env}, check=True)
+    assert answer.stdout == "{}"
+    assert post(gateway.url, "/v1/models/echo:predict", {})[0] == 401
+
+
+def test_only_the_named_models_start(serve: Serve) -> None:
+    gateway = serve({"one": {"model.py": ECHO}, "two": {"model.py": ECHO}}, "--only", "two")
+    assert gateway.states() == {"two": "ready"}
+
+
+def test_json_logs_are_one_object_a_line(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": "print('\\x1b[1mloud\\tline')\n" + ECHO}}, "--log-format", "json")
+    assert gateway.stop() == 0
+    events = [json.loads(line) for line in gateway.log.splitlines() if not line.startswith("Serving on ")]
+
+    said = [event for event in events if event.get("model") == "echo"]
+    assert "loud\tline" in [event["message"] for event in said]
+    assert {"time", "level", "logger", "message"} <= events[0].keys()
+
+
+def test_a_taken_port_is_one_line_before_any_worker_is_spawned(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        gateway = serve({"echo": {"model.py": ECHO}}, "--port", str(port), until="spawned")
+        assert gateway.wait() == 1
+    assert gateway.log.splitlines() == [
+        f"Error: cannot listen on 127.0.0.1:{port}: another process listens there; choose another port with --port"
+    ]
+
+
+def test_a_public_address_without_a_key_is_refused(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": ECHO}}, "--host", "0.0.0.0", until="spawned")
+    assert gateway.wait() == 2
+    assert "there is no API key: set GATEWAY_API_KEY" in gateway.log
+
+
+def test_settings_that_are_wrong_are_told_all_at_once(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('[gateway]\nprot = 1\nlog_format = "xml"\n')
+    gateway = serve({"echo": {"model.py": ECHO}}, until="spawned")
+    assert gateway.wait() == 2
+    assert gateway.log.splitlines() == [
+        "Error: gateway.toml:2: unknown key gateway.prot (did you mean port?)",
+        "Error: gateway.toml:3: gateway.log_format must be text or json, not 'xml'",
+    ]
+
+
+def test_without_a_model_the_next_step_is_named(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    gateway = serve({}, until="spawned")
+    assert gateway.wait() == 1
+    assert f"make one: gateway new {tmp_path}/models/hello" in gateway.log
+
+
+# ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_drain_finishes_what_runs_and_refuses_what_is_new(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve({"slow": {"model.py": SLOW, "config.yaml": "runtime: {predict_concurrency: 4}"}})
+    with begun(gateway, "slow", {"file": str(tmp_path / "go")}) as response:
+        gateway.process.terminate()
+        gateway.wait_for("stopping: up to 30 s for 1 call")
+        with pytest.raises(OSError):
+            connect(gateway.url).request("GET", "/livez")
+        (tmp_path / "go").touch()
+        assert response.read() == b"ended"
+    assert gateway.wait() == 0
+    assert gateway.log.splitlines()[-1].endswith("stopped")
+
+
+def test_readiness_is_503_at_once_and_requests_are_served_while_the_drain_is_delayed(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": ECHO}}, env={"GATEWAY_DRAIN_DELAY": "1"})
+    with contextlib.closing(connect(gateway.url)) as connection:
+        gateway.process.terminate()
+        gateway.wait_for("stopping in 1 s")
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        assert (response.status, json.load(response)["status"]) == (503, "draining")
+        assert post(gateway.url, "/v1/models/echo:predict", 7) == (200, 7)
+    assert gateway.wait() == 0
+
+
+def test_calls_that_outlast_the_drain_get_an_error(serve: Serve) -> None:
+    gateway = serve({"never": {"model.py": NEVER}}, env={"GATEWAY_DRAIN_TIMEOUT": "200ms"})
+    answers: list[tuple[int, Any]] = []
+    asking = threading.Thread(target=lambda: answers.append(post(gateway.url, "/v1/models/never:predict", {})))
+    asking.start()
+    wait_running(gateway, "never")
+    pids = workers(gateway)
+    assert gateway.stop() == 0
+    asking.join()
+    assert answers == [(503, {"error": "model 'never' is shutting down"})]
+    assert not wait_gone(pids, 0)
+
+
+def wait_running(gateway: Gateway, model: str) -> None:
+    """Wait until the gateway counts a running call."""
+    for _ in range(500):
+        with urllib.request.urlopen(f"{gateway.url}/metrics") as response:
+            for line in response.read().decode().splitlines():
+                if line.startswith("gateway_requests_in_flight") and f'"{model}"' in line and float(line.split()[-1]):
+                    return
+        time.sleep(0.02)
+    raise AssertionError("the call does not run")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_within_a_second(
+    serve: Serve, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    gateway = serve({"slow": {"model.py": SLOW}})
+    with begun(gateway, "slow", {"file": str(tmp_path / "go")}):
+        pids = workers(gateway)
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.wait_for("a second signal ends them")
+        began = time.monotonic()
+        gateway.process.send_signal(number)
+        assert gateway.wait(5) == status
+        assert not wait_gone(pids, began + 1.0 - time.monotonic())
+
+
+def test_ctrl_c_while_models_load_ends_in_order(serve: Serve) -> None:
+    loading = "import time\ntime.sleep(600)\n" + ECHO
+    gateway = serve({"late": {"model.py": loading}}, until="accepting")
+    pids = workers(gateway)
+    assert gateway.stop(signal.SIGINT) == 0
+    assert not wait_gone(pids, 0)
+
+
+def test_sigkill_leaves_no_worker_behind(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": ECHO}, "family": {"model.py": CHILD}})
+    pids = workers(gateway)
+    status, child = post(gateway.url, "/v1/models/family:predict", {})
+    assert (status, len(pids)) == (200, 3)
+    assert child in pids
+    gateway.kill()
+    assert not wait_gone(pids, 1.0)
