@@ -190,8 +190,10 @@ def adopt(model: Any) -> int:
         raise
     except Exception as error:
         raise UnsupportedModel(f"its forward pass does not take our cache: {error!r}") from error
+    if not cache.layers:
+        raise UnsupportedModel("its attention does not pass through our cache")
     off = float((logits - wanted).abs().max() / wanted.abs().max())
-    if not cache.layers or not off < TOLERANCE:
+    if not off < TOLERANCE:
         raise UnsupportedModel(f"its answers change with our cache, by {off:.0%} of a logit")
     return cache.bytes_per_token
 

@@ -216,7 +216,10 @@ class Engine:
             if not request.pending:
                 readers.append(request)
                 last.append(len(ids) - 1)
-        tensors = (torch.tensor(values, device=self.model.device) for values in (ids, positions, slots, last))
+        # long, also where nothing is wanted: a prompt's first piece tells no token
+        tensors = (
+            torch.tensor(part, dtype=torch.long, device=self.model.device) for part in (ids, positions, slots, last)
+        )
         return attention.Batch(self.cache, *tensors, groups), readers
 
     def _admit(self, request: Request) -> None:

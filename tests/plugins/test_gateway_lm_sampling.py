@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from gateway_lm_sampling import Sampling, candidates, draw, penalise  # noqa: E402
+
+LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+
+
+def odds(logits: Any = LOGITS, **settings: Any) -> dict[int, float]:
+    """What each token is drawn with, to two digits."""
+    tokens, weights = candidates(logits, Sampling(temperature=1.0, **settings))
+    ids = range(len(weights)) if tokens is None else tokens.tolist()
+    shares = (weights / weights.sum()).tolist()
+    return {token: round(share, 2) for token, share in sorted(zip(ids, shares, strict=True)) if share > 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, {0: 0.5, 1: 0.3, 2: 0.15, 3: 0.05}),
+        ({"top_k": 2}, {0: 0.62, 1: 0.38}),
+        ({"top_k": 1}, {0: 1.0}),
+        ({"top_k": 9}, {0: 0.5, 1: 0.3, 2: 0.15, 3: 0.05}),
+        ({"top_p": 0.6}, {0: 0.62, 1: 0.38}),  # the token that crosses the line is in
+        ({"top_p": 0.5}, {0: 1.0}),
+        ({"top_p": 0.0}, {0: 1.0}),
+        ({"top_k": 3, "top_p": 0.6}, {0: 0.62, 1: 0.38}),
+        ({"min_p": 0.2}, {0: 0.53, 1: 0.32, 2: 0.16}),
+        ({"top_p": 0.9, "min_p": 0.5}, {0: 0.62, 1: 0.38}),
+    ],
+)
+def test_candidates_are_cut_as_the_request_says(settings: dict[str, Any], wanted: dict[int, float]) -> None:
+    assert odds(**settings) == wanted
+
+
+def test_a_nucleus_of_many_tokens_is_exact() -> None:
+    logits = torch.zeros(5000)  # flat: 90 % of the mass are 4,500 tokens, more than are ranked at first
+    assert abs(len(odds(logits, top_p=0.9)) - 4500) <= 1
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    generator = torch.Generator().manual_seed(0)
+    settings = Sampling(temperature=1.0)
+    counts = Counter(draw(LOGITS, settings, generator, [], []) for _ in range(4000))
+    for token, share in enumerate((0.5, 0.3, 0.15, 0.05)):
+        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_a_high_temperature_levels_and_a_low_one_sharpens() -> None:
+    def first(temperature: float) -> float:
+        generator = torch.Generator().manual_seed(0)
+        settings = Sampling(temperature=temperature)
+        return [draw(LOGITS, settings, generator, [], []) for _ in range(500)].count(0) / 500
+
+    assert first(0.1) > 0.95
+    assert first(1.0) == pytest.approx(0.5, abs=0.06)
+    assert first(2.0) < 0.45
+
+
+def test_temperature_zero_takes_the_likeliest_after_penalties() -> None:
+    settings = Sampling(frequency_penalty=1.0)
+    generator = settings.generator()
+    assert draw(LOGITS, settings, generator, [0, 0, 0], []) == 0  # the prompt does not count
+    assert draw(LOGITS, settings, generator, [], [0, 0]) == 1
+
+
+def test_penalties_and_bias_change_the_logits_of_their_tokens() -> None:
+    logits = torch.tensor([1.0, -1.0, 2.0, 0.0])
+
+    def after(**settings: Any) -> list[float]:
+        return penalise(logits, Sampling(**settings), [0, 1], [2, 2]).tolist()
+
+    assert after(presence_penalty=0.5) == [1.0, -1.0, 1.5, 0.0]
+    assert after(frequency_penalty=0.5) == [1.0, -1.0, 1.0, 0.0]
+    assert after(repetition_penalty=2.0) == [0.5, -2.0, 1.0, 0.0]  # away from what is there, prompt included
+    assert after(logit_bias=((3, 5.0),)) == [1.0, -1.0, 2.0, 5.0]
+    assert logits.tolist() == [1.0, -1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**70])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    settings = Sampling(temperature=1.0, seed=seed)
+    one, other = settings.generator(), settings.generator()
+    logits = torch.zeros(1000)
+    assert [draw(logits, settings, one, [], []) for _ in range(5)] == [
+        draw(logits, settings, other, [], []) for _ in range(5)
+    ]
+
+
+def test_without_a_seed_answers_differ() -> None:
+    settings = Sampling(temperature=1.0)
+    drawn = {draw(torch.zeros(1_000_000), settings, settings.generator(), [], []) for _ in range(5)}
+    assert len(drawn) > 1
+
+
+def test_only_plain_temperature_zero_is_greedy() -> None:
+    assert Sampling().is_greedy
+    assert Sampling(top_p=0.5, seed=3).is_greedy
+    assert not Sampling(temperature=0.1).is_greedy
+    assert not Sampling(logit_bias=((1, 1.0),)).is_greedy
+    assert not Sampling(repetition_penalty=1.1).is_greedy

