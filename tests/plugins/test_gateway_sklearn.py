@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from gateway_sklearn import SklearnModel, find_model
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from gateway import BadRequest, ConfigError
+
+MODELS = Path(__file__).parent.parent.parent / "models"
+IRIS = [5.1, 3.5, 1.4, 0.2]  # the first flower, a setosa
+
+
+def save(directory: Path, model: Any, name: str = "model.skops") -> Path:
+    import skops.io
+
+    directory.mkdir(parents=True, exist_ok=True)
+    skops.io.dump(model, directory / name)
+    return directory
+
+
+def iris(**options: Any) -> Any:
+    flowers, kinds = load_iris(return_X_y=True)
+    return make_pipeline(StandardScaler(), LogisticRegression(**options)).fit(flowers, kinds)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SklearnModel]:
+    """Saves an estimator, finds it as discovery would, and loads it as a worker would."""
+
+    def serve(model: Any, **overrides: Any) -> SklearnModel:
+        return load(save(tmp_path / "a-model", model), **overrides)
+
+    def load(directory: Path, **overrides: Any) -> SklearnModel:
+        spec = find_model(directory, overrides)
+        assert spec is not None
+        monkeypatch.chdir(directory)
+        served = SklearnModel(config=spec.config)
+        served.load()
+        return served
+
+    serve.directory = load  # type: ignore[attr-defined]
+    return serve
+
+
+# ── whose directory it is ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["model.skops", "iris.skops"])
+def test_a_directory_with_one_skops_file_is_ours(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    spec = find_model(tmp_path, {})
+    assert spec is not None
+    assert (spec.target, spec.format, spec.extra) == ("gateway_sklearn:SklearnModel", "sklearn", "sklearn")
+    assert spec.limits.slots == 4
+
+
+def test_a_directory_without_a_model_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "table.pkl").touch()
+    assert find_model(tmp_path, {}) is None
+
+
+@pytest.mark.parametrize("code", ["model.py", "model/model.py"])
+def test_a_directory_with_code_of_its_own_is_not_ours(tmp_path: Path, code: str) -> None:
+    (tmp_path / "model.skops").touch()
+    (tmp_path / code).parent.mkdir(exist_ok=True)
+    (tmp_path / code).touch()
+    assert find_model(tmp_path, {}) is None
+
+
+def test_of_several_files_the_one_named_model_counts(tmp_path: Path) -> None:
+    (tmp_path / "one.skops").touch()
+    (tmp_path / "two.skops").touch()
+    with pytest.raises(ConfigError, match=r"several models \(one\.skops, two\.skops\)"):
+        find_model(tmp_path, {})
+    (tmp_path / "model.skops").touch()
+    assert find_model(tmp_path, {}) is not None
+
+
+def test_weights_may_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "iris").mkdir()
+    (tmp_path / "best.skops").touch()
+    (tmp_path / "iris" / "config.yaml").write_text("weights: [{source: 'file://../best.skops'}]")
+    assert find_model(tmp_path / "iris", {}) is not None
+
+
+def test_framework_in_the_config_beats_detection(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("framework: sklearn")
+    with pytest.raises(ConfigError, match=r"no model\.skops; save the model with skops\.io\.dump"):
+        find_model(tmp_path, {})
+    (tmp_path / "model.skops").touch()
+    (tmp_path / "config.yaml").write_text("framework: xgboost")
+    assert find_model(tmp_path, {}) is None
+
+
+# ── what may be opened ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.joblib", "model.pickle"])
+def test_a_pickle_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "config.yaml").write_text("allow_pickle: true\noptions: {allow_pickle: true}")  # not its own to allow
+    with pytest.raises(ConfigError, match="is a pickle") as caught:
+        find_model(tmp_path, {})
+    assert "skops.io.dump" in str(caught.value)
+    assert f"[models.{tmp_path.name}] allow_pickle = true" in str(caught.value)
+    with pytest.raises(ConfigError, match="is a pickle"):
+        SklearnModel(config={}).load()
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pickle_that_the_operator_allows_is_served(tmp_path: Path, serve: Any) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(iris()))
+    assert serve.directory(tmp_path, allow_pickle=True).predict({"inputs": [IRIS]})["predictions"] == [0]
+
+
+def test_types_that_skops_does_not_know_are_refused_by_name(serve: Any) -> None:
+    forest = RandomForestClassifier(n_estimators=2, random_state=0).fit(*load_iris(return_X_y=True))
+    with pytest.raises(ConfigError, match=r"sklearn\.tree\._tree\.Tree") as caught:
+        serve(forest)
+    setting = re.search(r"\[models\.a-model\.options\] trusted_types = (\[.*\])", str(caught.value))
+    assert setting is not None
+    model = serve(forest, options={"trusted_types": yaml.safe_load(setting[1])})
+    assert model.predict({"inputs": [IRIS]})["predictions"] == [0]
+
+
+def test_a_model_directory_cannot_trust_its_own_types(tmp_path: Path, serve: Any) -> None:
+    forest = RandomForestClassifier(n_estimators=2).fit(*load_iris(return_X_y=True))
+    types = "[sklearn.tree._tree.Tree]"
+    save(tmp_path, forest)
+    (tmp_path / "config.yaml").write_text(f"trusted_types: {types}\noptions: {{trusted_types: {types}}}")
+    with pytest.raises(ConfigError, match="does not know to be harmless"):
+        serve.directory(tmp_path)
+
+
+def test_a_model_without_predict_fails_its_load(serve: Any) -> None:
+    with pytest.raises(ConfigError, match="holds a StandardScaler, which has no predict"):
+        serve(StandardScaler().fit([[0.0], [1.0]]))
+
+
+# ── what goes in and out ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_become_predictions_probabilities_and_classes(serve: Any) -> None:
+    estimator = iris()
+    answer = serve(estimator).predict({"inputs": [IRIS, [6.0, 3.0, 5.0, 2.0]]})
+    assert answer["predictions"] == [0, 2]
+    assert answer["classes"] == [0, 1, 2]
+    assert np.allclose(answer["probabilities"], estimator.predict_proba([IRIS, [6.0, 3.0, 5.0, 2.0]]))
+    assert all(type(value) is int for value in answer["predictions"])
+
+
+@pytest.mark.parametrize("body", [{"instances": [IRIS]}, {"inputs": IRIS}, {"inputs": np.array([IRIS])}])
+def test_other_spellings_of_one_row(serve: Any, body: dict[str, Any]) -> None:
+    assert serve(iris()).predict(body)["predictions"] == [0]
+
+
+def test_a_regression_has_predictions_alone(serve: Any) -> None:
+    model = serve(LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0]))
+    assert model.predict({"inputs": [[2.0]]}) == {"predictions": [pytest.approx(5.0)]}
+
+
+def test_a_text_model_takes_texts(serve: Any) -> None:
+    texts = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["good film", "bad film"], ["yes", "no"])
+    model = serve(texts)
+    assert model.predict({"inputs": ["a good one", "a bad one"]})["predictions"] == ["yes", "no"]
+    assert model.predict({"inputs": "a good one"})["predictions"] == ["yes"]
+    with pytest.raises(BadRequest, match=r"inputs\[1\] is a number, this model takes texts"):
+        model.predict({"inputs": ["good", 5]})
+
+
+def test_categories_stay_what_they_are(serve: Any) -> None:
+    table = np.array([["5", "red"], ["6", "blue"]], dtype=object)
+    model = serve(make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(table, [0, 1]))
+    assert model.predict({"inputs": [["6", "blue"], ["5", "red"]]})["predictions"] == [1, 0]
+
+
+def test_several_outputs_have_a_list_of_each(serve: Any) -> None:
+    from sklearn.multioutput import MultiOutputClassifier
+
+    both = MultiOutputClassifier(LogisticRegression()).fit([[0.0], [1.0]], [[0, 1], [1, 0]])
+    answer = serve(both).predict({"inputs": [[0.0]]})
+    assert answer["predictions"] == [[0, 1]]
+    assert [len(part) for part in answer["probabilities"]] == [1, 1]
+    assert answer["classes"] == [[0, 1], [0, 1]]
+
+
+@pytest.fixture
+def by_name(serve: Any) -> SklearnModel:
+    """Fitted on columns with names, which scikit-learn takes from a table; here they are put in."""
+    estimator = LogisticRegression().fit([[0.0, 5.0], [1.0, 5.0]], [0, 1])
+    estimator.feature_names_in_ = np.array(["width", "height"], dtype=object)
+    return serve(estimator)  # type: ignore[no-any-return]
+
+
+def test_rows_may_name_their_columns_in_any_order(by_name: SklearnModel) -> None:
+    assert by_name.predict({"inputs": [{"height": 5, "width": 1}]})["predictions"] == [1]
+    assert by_name.predict({"inputs": {"height": 5, "width": 0}})["predictions"] == [0]
+    assert by_name.predict({"inputs": [[1, 5]]})["predictions"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"width": 1}, r"inputs\[0\] lacks height \(this model takes 2: width, height\)"),
+        ({"width": 1, "height": 1, "depth": 1}, r"inputs\[0\] has unknown depth \(this model takes 2: width, height\)"),
+        ([1], r"inputs\[0\] has 1 values, this model takes 2: width, height"),
+    ],
+)
+def test_wrong_names_are_told(by_name: SklearnModel, row: Any, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        by_name.predict({"inputs": [row]})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, r'nothing to predict: send \{"inputs": \[\[…\], …\]\} with 4 values in each row'),
+        ([IRIS], "nothing to predict"),
+        ({"inputs": []}, "inputs is empty"),
+        ({"inputs": "text"}, "inputs is a text: send"),
+        ({"inputs": [IRIS, [1, 2, 3]]}, r"inputs\[1\] has 3 values, this model takes 4"),
+        ({"inputs": [IRIS, 7]}, r"inputs\[1\] is a number, not a row"),
+        ({"inputs": [{"a": 1}]}, r"inputs\[0\] has names, and this model knows its columns by place"),
+        ({"inputs": [IRIS, [1, "x", 3, 4]]}, r"inputs\[1\]\[1\] is a text: send a number"),
+        ({"inputs": [[1, [2], 3, 4]]}, r"inputs\[0\]\[1\] is a list: send a number"),
+        ({"inputs": [[1, None, 3, 4]]}, r"inputs\[0\]\[1\] is null or NaN, and this model needs every value"),
+        ({"inputs": [[1, 1e999, 3, 4]]}, "the model refused these inputs: Input X contains infinity"),
+    ],
+)
+def test_wrong_inputs_are_told_where_and_what_to_do(serve: Any, body: Any, message: str) -> None:
+    with pytest.raises(BadRequest, match=message) as caught:
+        serve(iris()).predict(body)
+    assert caught.value.param == "inputs"
+
+
+def test_missing_values_reach_a_model_that_takes_them(serve: Any) -> None:
+    from sklearn.impute import SimpleImputer
+
+    filling = make_pipeline(SimpleImputer(), LinearRegression()).fit([[0.0], [2.0]], [0.0, 2.0])
+    model = serve(filling, options={"trusted_types": ["numpy.dtype"]})
+    assert model.predict({"inputs": [[None]]})["predictions"] == [pytest.approx(1.0)]
+
+
+# ── the schema ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_schema_says_how_long_a_row_is_and_which_classes_there_are(serve: Any) -> None:
+    model = serve(iris())
+    (row,) = model.input_schema["properties"]["inputs"]["anyOf"][0]["items"]["anyOf"]
+    assert row == {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+    assert model.output_schema["properties"]["predictions"]["items"] == {"enum": [0, 1, 2]}
+    assert model.output_schema["required"] == ["predictions", "probabilities", "classes"]
+
+
+def test_the_schema_names_the_columns(by_name: SklearnModel) -> None:
+    assert by_name.input_schema is not None
+    first = by_name.input_schema["properties"]["inputs"]["anyOf"][0]["items"]["anyOf"][0]
+    assert first["required"] == ["width", "height"]
+
+
+def test_the_example_of_the_schema_can_be_predicted(serve: Any, by_name: SklearnModel) -> None:
+    for model in (by_name, serve(iris())):
+        assert len(model.predict(model.input_schema["examples"][0])["predictions"]) == 1
+
+
+# ── the demo ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_digits_demo_reads_its_examples(serve: Any) -> None:
+    model = serve.directory(MODELS / "digits")
+    examples = yaml.safe_load((MODELS / "digits" / "examples.yaml").read_text())
+    answers = {example["name"]: model.predict(example["input"])["predictions"] for example in examples}
+    assert answers == {"a three": [3], "a zero and a four": [0, 4]}
+
+
+def test_the_digits_demo_trains_again_as_it_is_committed(tmp_path: Path, serve: Any, capsys: Any) -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("train", MODELS / "digits" / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    train.HERE = tmp_path
+    train.main()
+    assert "0.972" in capsys.readouterr().out
+    old, new = serve.directory(MODELS / "digits"), serve.directory(tmp_path)
+    assert np.allclose(old.model.steps[-1][1].coef_, new.model.steps[-1][1].coef_, atol=1e-4)
