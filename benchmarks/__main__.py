@@ -1,0 +1,51 @@
+"""python -m benchmarks [NAME ...] [--quick] [--json]: every promise, what was reached, and whether that keeps it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+
+from .report import LeftOut, Row, table
+
+NAMES = ("predict",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(NAMES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
+    parser.add_argument("--json", action="store_true", help="one JSON object a benchmark")
+    args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in NAMES]:
+        parser.error(f"no benchmark named {unknown[0]!r} (have: {', '.join(NAMES)})")
+    if not args.json:
+        print(_machine())
+    for name in args.names or NAMES:
+        module = importlib.import_module(f".{name}", __package__)
+        rows: list[Row] = []
+        reason = ""
+        try:
+            rows = module.run(quick=args.quick)
+        except LeftOut as missing:
+            reason = str(missing)
+        if args.json:
+            print(json.dumps({"benchmark": name, "rows": [asdict(row) for row in rows], "left_out": reason or None}))
+        else:
+            print(f"\n{module.__doc__.partition(chr(10))[0]}\n  alone: python -m benchmarks {name}\n")
+            print(table(rows) if rows else f"  left out: {reason}")
+        sys.stdout.flush()
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    busy = f"load {os.getloadavg()[0]:.1f}"
+    return f"{platform.system()} {platform.machine()}, {cores} cores ({busy}), Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()
