@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from .wire import CANCEL, HEADER, KIND, MAX_FRAME, MAX_PAYLOAD, MEMFD, MORE, NAMES, WireError
+from .wire import GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PAYLOAD, MEMFD, MORE, WireError, name_of
 
 READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read one
 WRITE_HIGH = 1 << 20
@@ -19,20 +19,22 @@ class Channel(asyncio.BufferedProtocol):
     """Calls `on_frame(kind, call, payload)` for every complete payload and `on_lost(error)` once at the end.
 
     The payload view is valid during the call only: copy what you keep. An exception out of `on_frame`, or a frame that
-    breaks the rules, ends the channel with that error.
+    breaks the rules, ends the channel with that error. `max_pending` bounds the bytes of split payloads that are not
+    complete yet, of all calls together.
     """
 
     def __init__(
         self,
         on_frame: Callable[[int, int, memoryview], None],
         on_lost: Callable[[Exception | None], None],
-        max_payload: int = MAX_PAYLOAD,
+        max_pending: int = MAX_PAYLOAD,
     ) -> None:
-        self._on_frame, self._on_lost, self._max_payload = on_frame, on_lost, max_payload
+        self._on_frame, self._on_lost, self._max_pending = on_frame, on_lost, max_pending
         self._buffer = bytearray(READ_BUFFER)
         self._view = memoryview(self._buffer)
         self._read = self._written = 0
         self._parts: dict[int, tuple[int, bytearray]] = {}  # call id → kind, payload so far
+        self._pending = 0  # bytes in `_parts`
         self._error: Exception | None = None
         # An Event, not a shared Future: cancelling one of several waiters would cancel the Future for all.
         self._writable = asyncio.Event()
@@ -53,6 +55,8 @@ class Channel(asyncio.BufferedProtocol):
         return self._view[self._written :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._error is not None:  # what still comes after the end
+            return
         self._written += nbytes
         unpack, view, buffer = HEADER.unpack_from, self._view, self._buffer
         try:
@@ -76,26 +80,37 @@ class Channel(asyncio.BufferedProtocol):
             self._read = self._written = 0
 
     def _join(self, flags: int, call: int, payload: memoryview) -> None:
+        """A part of a split payload, or the end of one that will not be completed."""
         kind = flags & KIND
         if flags & MEMFD:
             raise WireError("memfd payloads are reserved")
-        if kind == CANCEL:  # the sender gave up in the middle of a body
-            self._parts.pop(call, None)
-            self._on_frame(kind, call, payload)
-            return
-        known, parts = self._parts.setdefault(call, (kind, bytearray()))
-        if known != kind:
-            raise WireError(f"{NAMES[kind]} frame inside a split {NAMES[known]}")
+        entry = self._parts.get(call)
+        if entry is not None and entry[0] != kind:
+            if kind not in GIVING_UP:
+                raise WireError(f"{name_of(kind)} frame inside a split {name_of(entry[0])}")
+            self._pending -= len(entry[1])
+            del self._parts[call]
+            entry = None
+        if entry is None:
+            if not flags & MORE:
+                self._on_frame(kind, call, payload)
+                return
+            entry = self._parts[call] = kind, bytearray()
+        parts = entry[1]
         parts += payload
-        if len(parts) > self._max_payload:
-            raise WireError(f"payload over {self._max_payload} bytes")
+        self._pending += len(payload)
+        if self._pending > self._max_pending:
+            raise WireError(f"split payloads of more than {self._max_pending} bytes")
         if not flags & MORE:
             del self._parts[call]
+            self._pending -= len(parts)
             self._on_frame(kind, call, memoryview(parts))
 
     def fail(self, error: Exception) -> None:
         """End the channel because of `error`, which `on_lost` is then told."""
         self._error = self._error or error
+        self._read = self._written = 0
+        self._parts.clear()
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -113,10 +128,6 @@ class Channel(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    @property
-    def is_writable(self) -> bool:
-        return self._writable.is_set()
-
     def send(self, kind: int, call: int, payload: bytes = b"") -> None:
         """Write one payload of at most MAX_FRAME bytes.
 
@@ -129,7 +140,7 @@ class Channel(asyncio.BufferedProtocol):
         self.transport.write(HEADER.pack(len(payload), kind, call) + payload)
 
     def send_split(self, kind: int, call: int, payload: bytes) -> None:
-        """Write a payload of any size at once, without waiting; for senders that are bounded by credit."""
+        """Write a payload of any size at once, without waiting; for senders that are bounded by something else."""
         if len(payload) <= MAX_FRAME:
             self.send(kind, call, payload)
             return
@@ -137,12 +148,20 @@ class Channel(asyncio.BufferedProtocol):
         for start in range(0, len(view), MAX_FRAME):
             self._send_part(kind, call, view, start)
 
-    async def send_large(self, kind: int, call: int, payload: bytes) -> None:
-        """Write a payload of any size, letting other frames in between its parts."""
+    async def send_large(
+        self, kind: int, call: int, payload: bytes, is_wanted: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Write a payload of any size, letting other frames in between its parts; False if it was given up.
+
+        `is_wanted` is asked before every part. Who makes it false tells the peer, with a frame of `GIVING_UP`.
+        """
         view = memoryview(payload)
         for start in range(0, len(view), MAX_FRAME):
             await self.drain()
+            if not is_wanted():
+                return False
             self._send_part(kind, call, view, start)
+        return True
 
     def _send_part(self, kind: int, call: int, view: memoryview, start: int) -> None:
         part = view[start : start + MAX_FRAME]
@@ -152,7 +171,7 @@ class Channel(asyncio.BufferedProtocol):
         self.transport.writelines((HEADER.pack(len(part), flags, call), part))
 
     async def drain(self) -> None:
-        """Wait until the peer has taken what was written."""
+        """Wait until the peer has taken most of what was written."""
         if not self._writable.is_set():
             await self._writable.wait()
         if self.transport.is_closing():

@@ -2,7 +2,8 @@
 
 One frame: u32 payload length | u8 kind | u32 call id | payload, little-endian. The two top bits of the kind are flags:
 MORE says that the payload goes on in the next frame of this id, so that a 20 MB body does not hold up the chunks of
-others; MEMFD is reserved. Ids are chosen by the gateway; id 0 is the channel itself.
+others; MEMFD is reserved. Ids are chosen by the gateway; id 0 is the channel itself. A cancel, end or error in the
+middle of a split payload says that the rest of it will not come.
 
     frame      direction         payload                    rule
     hello      worker, gateway   WorkerHello / Hello        version check; secrets travel here and in update only
@@ -14,11 +15,12 @@ others; MEMFD is reserved. Ids are chosen by the gateway; id 0 is the channel it
     error      worker            Failure                    as end; with id 0: load failed, the worker cannot go on
     cancel     gateway           empty                      answered by end or error
     credit     gateway           Credit                     what the client has taken of a stream
-    slot       worker            empty                      a call that waited in the worker got its slot
+    slot       worker            empty                      a call that waited in the worker got its slot (models with
+                                                            preprocess or postprocess only)
     message    both              msgpack value              one websocket message
     ping       both              Ping                       heartbeat, with the loop's lag
-    log        worker            LogRecord                  structured; dropped and counted when the channel is behind
-    metric     worker            counters                   as log
+    log        worker            LogRecord                  a line for the model's log that is no output of it
+    metric     worker                                       reserved
     update     gateway           Update                     environment or secrets changed
     scrape     gateway           empty                      answered by metrics
     metrics    worker            Prometheus text            the model's own registry
@@ -30,8 +32,9 @@ untouched. The gateway treats the worker as the less trusted side: whatever does
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -52,6 +55,9 @@ NAMES = (
     *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown"),
 )
 
+# What a sender may break off a split payload with.
+GIVING_UP = frozenset((END, ERROR, CANCEL))
+
 # How the body of a call is to be read, and what comes back.
 BYTES = 0  # Truss-style: raw bytes in, raw bytes out, parsed in the worker
 DATA = 1  # dialects: one msgpack value in, msgpack values out
@@ -66,6 +72,8 @@ class Head(msgspec.Struct, array_like=True, gc=False):
 
 
 H = TypeVar("H", bound=Head)
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class WorkerHello(Head):
@@ -221,8 +229,7 @@ def _encode_extension(value: Any) -> Any:
 
 def _decode_extension(code: int, view: memoryview) -> Any:
     if code == STRUCTURED_EXT:
-        fields, text = decode(view)
-        return Structured(fields, text)
+        return Structured(*_decode_structured(view))
     if code != ARRAY_EXT or not len(view):
         raise WireError(f"unknown msgpack extension {code}")
     dimensions = view[0]
@@ -243,6 +250,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_extension)
 encode = _encoder.encode
 encode_into = _encoder.encode_into
 _decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
+_decode_structured = msgspec.msgpack.Decoder(tuple[dict[str, Any], str], ext_hook=_decode_extension).decode
 _decoders: dict[type[Any], Callable[[Any], Any]] = {
     cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
     for cls in (WorkerHello, Hello, Req, Resp, End, Failure, Credit, Ping, LogRecord, Update, Shutdown)
@@ -284,6 +292,8 @@ def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
     view = memoryview(payload)
     try:
         start = HEAD_SIZE.size + HEAD_SIZE.unpack_from(view)[0]
+        if start > len(view):
+            raise WireError(f"{cls.__name__} head of {start} bytes in a payload of {len(view)}")
         return cast(H, _decoders[cls](view[HEAD_SIZE.size : start])), view[start:]
     except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"bad {cls.__name__}: {error}") from error
@@ -307,3 +317,25 @@ def split_items(payload: bytes | memoryview) -> list[Any]:
     if not isinstance(value, list):
         raise WireError(f"items is a {type(value).__name__}")
     return value
+
+
+def check_answer(status: int, headers: list[tuple[str, str]]) -> None:
+    """Refuse what must not reach a client's socket: a status of no answer, a header that would end the head.
+
+    Raises:
+        WireError: a worker let it through, though its own code never does.
+    """
+    if not 200 <= status <= 599:
+        raise WireError(f"status {status}")
+    if headers and not headers_are_clean(headers):
+        raise WireError("a header with control characters")
+
+
+def headers_are_clean(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether each is a token and a line of latin-1: with a line break in it, a header would forge an answer."""
+    return all(HEADER_NAME.fullmatch(name) and HEADER_VALUE.fullmatch(value) for name, value in headers)
+
+
+def name_of(kind: int) -> str:
+    """A kind of frame as people call it."""
+    return NAMES[kind] if 0 < kind < len(NAMES) else f"unknown ({kind})"

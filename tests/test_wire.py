@@ -1,0 +1,194 @@
+"""Heads and values survive the channel; what a broken or hostile worker sends is one defined error."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import pytest
+from fakes import PATIENT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import wire
+from gateway.wire import Array, Credit, End, Failure, Hello, Ping, Req, Resp, Structured, WireError
+
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(max_size=64),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=12,
+)
+HEADS = [
+    Req("predict", wire.BYTES, False, "application/json", "id"),
+    Resp(200, wire.DATA, True, False, "", [("a", "b")], timings={"run": 1.5}),
+    End({"run": 0.25}),
+    Failure(500, "model_error", "text", detail={"a": [1, None]}),
+    Credit(3, 4096),
+    Ping(7, 0.5),
+]
+
+
+@PATIENT
+@given(plain_values)
+def test_a_value_survives_the_channel(value: object) -> None:
+    assert wire.decode(wire.encode(value)) == value
+
+
+@PATIENT
+@given(st.sampled_from(HEADS), st.binary(max_size=200))
+def test_a_head_and_its_body_come_back_as_they_were(head: wire.Head, body: bytes) -> None:
+    found, rest = wire.split(type(head), wire.join(head, body))
+    assert found == head
+    assert bytes(rest) == body
+
+
+def test_the_body_is_a_view_and_no_copy() -> None:
+    payload = wire.join(End(), b"x" * 1000)
+    _, body = wire.split(End, payload)
+    assert isinstance(body, memoryview)
+    assert body.obj is payload
+
+
+@PATIENT
+@given(st.lists(st.integers(0, 2**32), max_size=70))
+def test_items_packed_one_by_one_are_one_array(values: list[int]) -> None:
+    packed = [wire.encode(value) for value in values]
+    assert wire.split_items(wire.join_items(packed)) == values
+
+
+def test_items_beyond_65535_are_one_array() -> None:
+    assert wire.split_items(wire.join_items([wire.encode(None)] * 65536)) == [None] * 65536
+
+
+def test_arrays_travel_as_packed_bytes() -> None:
+    array = Array((2, 3), struct.pack("<6f", *range(6)))
+    assert wire.decode(wire.encode({"data": [array]})) == {"data": [array]}
+    assert wire.decode(wire.encode(Array((), struct.pack("<f", 1.0)))).shape == ()
+
+
+def test_structured_results_travel_as_fields_and_text() -> None:
+    value = Structured({"a": Array((1,), b"\0\0\0\0")}, '{"a": [0.0]}')
+    assert wire.decode(wire.encode([value])) == [value]
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, lambda: None], ids=lambda value: type(value).__name__)
+def test_what_cannot_travel_is_refused_at_the_sender(value: object) -> None:
+    with pytest.raises((NotImplementedError, TypeError)):
+        wire.encode({"value": value} if not isinstance(value, set) else [object()])
+
+
+@PATIENT
+@given(st.binary(max_size=300))
+def test_random_bytes_are_a_value_or_a_wire_error(data: bytes) -> None:
+    for read in (wire.decode, wire.split_items, *(lambda d, c=cls: wire.split(c, d) for cls in wire._decoders)):
+        try:
+            read(data)
+        except WireError:
+            pass
+
+
+@PATIENT
+@given(st.sampled_from(HEADS), st.data())
+def test_a_damaged_head_is_a_head_or_a_wire_error(head: wire.Head, data: st.DataObject) -> None:
+    payload = bytearray(wire.join(head, b"body"))
+    position = data.draw(st.integers(0, len(payload) - 1))
+    payload[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(payload)))
+    for damaged in (payload, payload[:cut]):
+        try:
+            wire.split(type(head), bytes(damaged))
+        except WireError:
+            pass
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xdd\xff\xff\xff\xff",  # an array that claims four billion elements
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91" * 100_000,  # nested beyond any stack
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(99, b"")),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ARRAY_EXT, b"")),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ARRAY_EXT, b"\xff" + b"\xff" * 1020)),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ARRAY_EXT, b"\x01\x02\0\0\0abcd")),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.STRUCTURED_EXT, wire.encode(["only one"]))),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.STRUCTURED_EXT, wire.encode(5))),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.STRUCTURED_EXT, b"")),
+        b"\xa2\xff\xfe",  # a string that is no UTF-8
+        b"",
+    ],
+    ids=range(13),
+)
+def test_hostile_msgpack_is_a_wire_error(payload: bytes) -> None:
+    with pytest.raises(WireError):
+        wire.decode(payload)
+
+
+def test_structured_nested_in_itself_without_end_is_a_wire_error() -> None:
+    payload = wire.encode([{}, ""])
+    for _ in range(3000):
+        fields = b"\x81\xa1a" + msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.STRUCTURED_EXT, payload))
+        payload = b"\x92" + fields + b"\xa0"
+        if len(payload) > 200_000:
+            break
+    with pytest.raises(WireError):
+        wire.decode(payload)
+
+
+@pytest.mark.parametrize(
+    ("head", "cls"),
+    [(["predict", 0], Req), ([1, 2], End), ([200, 1, "yes", False, ""], Resp), (["x", 1], Credit), ({}, Hello)],
+)
+def test_a_head_of_the_wrong_shape_is_refused(head: object, cls: type[wire.Head]) -> None:
+    packed = wire.encode(head)
+    with pytest.raises(WireError, match=cls.__name__):
+        wire.split(cls, wire.HEAD_SIZE.pack(len(packed)) + packed)
+
+
+def test_a_head_longer_than_its_payload_is_refused() -> None:
+    with pytest.raises(WireError):
+        wire.split(End, wire.HEAD_SIZE.pack(1000) + b"\x90")
+    with pytest.raises(WireError):
+        wire.split(End, b"\x01")
+
+
+@pytest.mark.parametrize("status", [0, -1, 99, 101, 199, 600, 70_000])
+def test_a_status_that_is_no_answer_is_refused(status: int) -> None:
+    with pytest.raises(WireError):
+        wire.check_answer(status, [])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-a", "1\r\nset-cookie: stolen=1"),
+        ("x-a", "1\nb"),
+        ("x-a\r\nb", "1"),
+        ("x a", "1"),
+        ("", "1"),
+        ("x-a", "\0"),
+        ("x-a", "€"),
+        ("x-é", "1"),
+    ],
+)
+def test_a_header_that_would_forge_an_answer_is_refused(header: tuple[str, str]) -> None:
+    with pytest.raises(WireError):
+        wire.check_answer(200, [("x-good", "yes"), header])
+
+
+def test_good_answers_pass() -> None:
+    wire.check_answer(204, [])
+    wire.check_answer(503, [("Retry-After", "3"), ("x-é"[:2] + "e", "ünïcode in latin-1\tand a tab")])
+
+
+def test_kinds_have_names() -> None:
+    assert wire.name_of(wire.SHUTDOWN) == "shutdown"
+    assert wire.name_of(0) == "unknown (0)"
+    assert wire.name_of(63) == "unknown (63)"
+    assert len(wire.NAMES) == wire.SHUTDOWN + 1
