@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import options
+
 if TYPE_CHECKING:
     from ..inventory import Inventory
     from ..settings import Settings
@@ -17,29 +19,26 @@ log = logging.getLogger("gateway.discovery")
 
 
 @click.command("serve")
-@click.option("--models", multiple=True, metavar="DIR", help="Directory of model directories; may be repeated.")
+@options.models
 @click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]")
-@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings instead of ./gateway.toml.")
+@options.config
 @click.option("--only", multiple=True, metavar="NAME,…", help="Serve these models and no others.")
-@click.option("--devices", metavar="LIST", help='Use these GPUs instead of those found, as in "2xH100:80GiB".')
-@click.option("--any-gpu", is_flag=True, default=None, help="Put models that name an absent GPU on any other.")
+@options.devices
+@options.any_gpu
 @click.option("--log-format", metavar="text|json", help="Form of the log on stderr.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
-def command(config: Path | None, only: tuple[str, ...], any_gpu: bool | None, **flags: Any) -> None:
+def command(config: Path | None, only: tuple[str, ...], **flags: Any) -> None:
     """Serve the models until a signal ends it.
 
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
     """
     from .. import logs
-    from ..settings import check_bind, load_settings
+    from ..settings import check_bind
 
-    placement = {"devices": flags.pop("devices"), "unmatched_accelerator": "any" if any_gpu else None}
-    given = {f"gateway.{name}": value for name, value in flags.items()}
-    given |= {f"gateway.placement.{name}": value for name, value in placement.items()}
-    settings = load_settings(config, flags=given)
+    settings = options.settings_of(config, **flags)
     check_bind(settings)
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
     sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name]))

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 WIDE = 200  # columns where no terminal says how many there are: a pipe should not break lines
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table:
     """A table without lines. `columns` of None leaves out the head."""

@@ -282,3 +282,57 @@ def test_sigkill_leaves_no_worker_behind(serve: Serve) -> None:
     assert child in pids
     gateway.kill()
     assert not wait_gone(pids, 1.0)
+
+
+# ── the first minute ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_new_then_serve_then_the_openai_sdk(tmp_path: Path) -> None:
+    openai = pytest.importorskip("openai")
+    subprocess.run([sys.executable, "-m", "gateway", "new", "models/hello"], cwd=tmp_path, check=True)
+    with Gateway("models", cwd=tmp_path) as gateway:
+        client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused")
+        messages = [{"role": "user", "content": "good morning"}]
+        answer = client.chat.completions.create(model="hello", messages=messages)
+        assert answer.choices[0].message.content == "You said: good morning"
+        stream = client.chat.completions.create(model="hello", messages=messages, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "You said: good morning"
+
+
+@pytest.mark.parametrize(
+    ("template", "question", "answer"),
+    [
+        ("chat", ["chat", "it", "hello"], "You said: hello\n"),
+        ("predict", ["predict", "it", "-i", "text=hello"], '{"words": 1, "vowels": 2}\n'),
+        ("truss", ["predict", "it", "-d", "[1]"], '{"model": "it", "input": [1]}\n'),
+    ],
+)
+def test_a_template_answers_its_own_question(tmp_path: Path, template: str, question: list[str], answer: str) -> None:
+    command = [sys.executable, "-m", "gateway"]
+    subprocess.run([*command, "new", "models/it", "--template", template], cwd=tmp_path, check=True)
+    with Gateway("models", cwd=tmp_path) as gateway:
+        env = {**os.environ, "GATEWAY_URL": gateway.url}
+        done = subprocess.run([*command, *question], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == (answer, "")
+
+
+def test_the_embeddings_template_knows_near_from_far(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "new", "models/it", "--template", "embeddings"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    texts = ["the red cat", "the red dog", "something else entirely"]
+    with Gateway("models", cwd=tmp_path) as gateway:
+        status, body = post(gateway.url, "/v1/embeddings", {"model": "it", "input": texts})
+    first, second, third = (item["embedding"] for item in body["data"])
+
+    def near(one: list[float], other: list[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    assert status == 200
+    assert near(first, second) > 0.5 > near(first, third)
+
+
+def test_live_models_are_those_of_the_running_gateway(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": ECHO}})
+    command = [sys.executable, "-m", "gateway", "models", "--url", gateway.url, "--json"]
+    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (found["id"], found["status"]) == ("echo", "ready")

@@ -1,0 +1,189 @@
+"""What is wrong with model directories, found without importing any of their code or starting anything.
+
+1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
+4. requirements that are not installed  5. weights that cannot be had  6. secrets without a value  7. devices that are
+wanted and not there
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .formats.config import ModelConfig, read_config
+from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
+from .planning import plan_table
+from .preview import source_of
+from .secret_sources import SecretSources
+from .weights import missing_weights
+
+if TYPE_CHECKING:
+    from .inventory import Inventory
+    from .spec import ModelSpec, Problem
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([<>=!~][^;@]*)?")
+_EXACT = re.compile(r"===?\s*([^\s,*]+)\s*")
+_LIST = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A line of `gateway check`. An error keeps the model from serving; a note is for information."""
+
+    level: Literal["error", "warning", "note"]
+    code: str
+    where: str
+    what: str
+    fix: str = ""
+    model: str | None = None
+
+
+def check(found: Inventory) -> list[Finding]:
+    """Return all findings: first those about no model in particular, then model by model."""
+    findings = list(_told(found))
+    placements: dict[str, Mapping[str, Any]] = {}
+    for row in _plan(found):
+        placements.setdefault(row["model"], row)
+    for spec in found.specs:
+        findings += _check_model(spec, found, placements[spec.name])
+    return findings
+
+
+def _told(found: Inventory) -> Iterator[Finding]:
+    """1. What others found already. A broken config.yaml is read again, for the codes that its message has lost."""
+    seen: set[str] = set()
+    for problem in found.problems:
+        details = {str(detail): detail for detail in _details(problem)}
+        better = details.get(str(problem), problem)
+        for each in (better, *details.values()):
+            if str(each) not in seen:
+                seen.add(str(each))
+                yield _finding(each, problem.model)
+
+
+def _details(problem: Problem) -> Iterator[Problem]:
+    path = Path(re.sub(r":\d+$", "", problem.where))
+    if problem.model is None or problem.code != "invalid_model":
+        return
+    if path.suffix == ".py":
+        config = read_config(path.parent.parent if (path.parent.parent / "config.yaml").is_file() else path.parent)
+        try:
+            read_class(path, config.data["model_class_name"])
+        except SourceError as error:
+            yield error.problem
+    elif path.name == "config.yaml":
+        yield from read_config(path.parent).problems
+
+
+def _finding(problem: Problem, model: str | None) -> Finding:
+    return Finding(
+        level=problem.level,
+        code=problem.code,
+        where=shorten(problem.where),
+        what=problem.what,
+        fix=problem.fix,
+        model=problem.model or model,
+    )
+
+
+def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]) -> Iterator[Finding]:
+    config = read_config(spec.root)
+    here = shorten(str(spec.root))
+
+    def finding(level: Literal["error", "warning", "note"], code: str, what: str, fix: str = "") -> Finding:
+        return Finding(level=level, code=code, where=here, what=what, fix=fix, model=spec.name)
+
+    # 2
+    yield from (_finding(problem, spec.name) for problem in config.problems)
+    yield from (finding("note", "no_effect", note) for note in config.notes)
+    told = [str(problem)[len(str(spec.root)) :] for problem in config.problems] + list(config.notes)
+    for note in spec.notes:
+        if not note.endswith(tuple(told)):
+            yield finding("warning", "odd_model", note.removeprefix(f"{here}: "))
+    # 3
+    source = source_of(spec)
+    if source is not None and source[0].is_relative_to(spec.root):
+        methods = {endpoint.method for endpoint in found.plugins.endpoints()} | set(ENDPOINTS)
+        yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods))
+    # 4
+    if found.settings.model(spec.name).env == "shared":
+        for level, what, fix in _missing_packages(spec, config):
+            yield finding(level, "missing_package", what, fix)
+    # 5
+    if reason := missing_weights(spec.root):
+        will_come = reason.endswith("not on this machine yet")
+        yield finding("note" if will_come else "error", "missing_weights", reason)
+    # 6
+    values = SecretSources(found.settings).for_model(spec)
+    for name in spec.secrets:
+        if name not in values:
+            fix = f"set GATEWAY_SECRET_{name.upper()}, or put it into a file of secrets_dir"
+            yield finding("warning", "missing_secret", f"secret {name} has no value", fix)
+    # 7
+    if placement["state"] in ("impossible", "busy"):
+        yield finding("error", "does_not_fit", placement["why"])
+
+
+def _plan(found: Inventory) -> list[dict[str, Any]]:
+    """The rows that tell of a misfit first."""
+    placement = found.settings.gateway.placement
+    rows = plan_table(
+        found.specs, found.devices, headroom=placement.headroom, unmatched=placement.unmatched_accelerator
+    )
+    return sorted(rows, key=lambda row: row["state"] in ("placed", "cpu"))
+
+
+# ── packages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _missing_packages(spec: ModelSpec, config: ModelConfig) -> Iterator[tuple[Literal["error", "warning"], str, str]]:
+    have = installed(spec.python)
+    python = f"{spec.python} -m " if spec.python else ""
+    for line in _requirements(spec.root, config):
+        match = _REQUIREMENT.fullmatch(line)
+        if match is None:
+            continue  # an option, a URL, or for some platforms only: pip understands it, we need not
+        version = have.get(_canonical(match[1]))
+        fix = f"{python}pip install '{line}'"
+        if version is None:
+            yield "error", f"requirement {line} is not installed", fix
+        elif (exact := _EXACT.fullmatch(match[2] or "")) and version != exact[1]:
+            yield "warning", f"requirement {line}: version {version} is installed", fix
+
+
+def _requirements(root: Path, config: ModelConfig) -> list[str]:
+    lines = list(config.data["requirements"])
+    if config.data["requirements_file"]:
+        try:
+            lines += (root / config.data["requirements_file"]).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return lines
+    return [line for text in lines if (line := text.partition(" #")[0].strip()) and not line.startswith("#")]
+
+
+@functools.cache
+def installed(python: str | None) -> Mapping[str, str]:
+    """The packages of an interpreter with their versions; none where it cannot be asked."""
+    if python is None:
+        return {_canonical(item.name): item.version for item in distributions() if item.name}
+    try:
+        answer = subprocess.run([python, "-I", "-c", _LIST], capture_output=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {_canonical(name): version for name, version in json.loads(answer).items()}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def shorten(path: str) -> str:
+    """Return a path as people would type it from here."""
+    return path.removeprefix(f"{Path.cwd()}/")

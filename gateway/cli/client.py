@@ -1,0 +1,90 @@
+"""HTTP to a running gateway, as any client would: no private entrance. What goes wrong is one line."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import click
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+CONNECT_TIMEOUT = 10.0  # seconds; how long an answer may take is the gateway's to say
+
+
+class Client:
+    def __init__(self, url: str, key: str | None = None) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise click.UsageError(f"{url} is no URL of a gateway, such as http://127.0.0.1:8000")
+        self.url, self._key, self._parts = url, key, parts
+        self._prefix = parts.path.rstrip("/").removesuffix("/v1")  # a base_url is as good
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None) -> Self:
+        """The gateway at `url`, at GATEWAY_URL, or the one that these settings start."""
+        from ..sockets import url_of
+
+        gateway = settings.gateway
+        return cls(url or os.environ.get("GATEWAY_URL") or url_of(gateway.host, gateway.port), gateway.api_key)
+
+    def get(self, path: str) -> Any:
+        with self._request("GET", path, None) as response:
+            return json.loads(response.read())
+
+    @contextmanager
+    def post(self, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+        """The answer, to be read as it comes."""
+        with self._request("POST", path, body) as response:
+            yield response
+
+    @contextmanager
+    def _request(self, method: str, path: str, body: bytes | None) -> Iterator[http.client.HTTPResponse]:
+        parts = self._parts
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT)
+        headers = {"content-type": "application/json", "user-agent": "gateway-cli"}
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
+        try:
+            connection.connect()
+            if connection.sock is not None:
+                connection.sock.settimeout(None)
+            connection.request(method, f"{self._prefix}{path}", body, headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise click.ClickException(f"{response.status}: {_message(response.read())}")
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise click.ClickException(self._why(error)) from error
+        finally:
+            connection.close()
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, ConnectionRefusedError):
+            return f"no gateway answers at {self.url}; start it with: gateway serve"
+        if isinstance(error, (http.client.IncompleteRead, ConnectionResetError)):
+            return f"the answer of {self.url} broke off"
+        return f"{self.url}: {error or type(error).__name__}"
+
+
+def _message(body: bytes) -> str:
+    """The text of an error body, in any dialect, as one line."""
+    from ..logs import clean
+
+    try:
+        found = json.loads(body)["error"]
+    except (ValueError, TypeError, KeyError):
+        return clean(body.decode("utf-8", "replace"))
+    return clean(str(found.get("message", found) if isinstance(found, dict) else found))
+
+
+def error_of(event: Any) -> str | None:
+    """The message of an error event in a stream."""
+    return _message(json.dumps(event).encode()) if isinstance(event, dict) and event.get("error") else None

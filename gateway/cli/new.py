@@ -1,0 +1,54 @@
+"""gateway new"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .templates import TEMPLATES, Template
+
+
+@click.command("new")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--template",
+    type=click.Choice(list(TEMPLATES)),
+    default="chat",
+    show_default=True,
+    metavar="|".join(TEMPLATES),
+    help="What to begin with.",
+)
+def command(path: Path, template: str) -> None:
+    """Write a model directory to begin with. Also called init."""
+    from ..discovery import id_problem
+
+    name = path.absolute().name
+    if problem := id_problem(name):
+        raise click.ClickException(problem)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise click.ClickException(f"{path} is there already; choose another path, or remove it")
+    chosen = TEMPLATES[template]
+    try:
+        _write(path, chosen, name)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    click.echo(f"{path}: {chosen.about}")
+    click.echo("\nNext:")
+    for step in _steps(path, chosen, name):
+        click.echo(f"  {step}")
+
+
+def _write(path: Path, template: Template, name: str) -> None:
+    for file, text in template.files.items():
+        place = path / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text.replace("{name}", name), "utf-8")
+
+
+def _steps(path: Path, template: Template, name: str) -> list[str]:
+    # A root that is the model itself would hide the models beside it, so the directory above is served.
+    root = path.parent if path.parent != Path(".") else path
+    steps = [step.format(path=path) for step in template.before]
+    steps.append(f"gateway serve --models {root}")
+    return [*steps, template.ask.format(name=name, url="http://127.0.0.1:8000")]

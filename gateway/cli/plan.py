@@ -1,0 +1,65 @@
+"""gateway plan"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command("plan")
+@options.models
+@options.config
+@options.devices
+@options.any_gpu
+@click.option("--for", "name", metavar="MODEL", help="Ask for this model once all others are loaded.")
+@options.as_json
+def command(models: tuple[str, ...], config: Path | None, name: str | None, as_json: bool, **placement: Any) -> None:
+    """Print which devices each model gets, and why. Starts nothing."""
+    from ..devices import format_size
+    from ..inventory import take_inventory
+    from ..planning import plan_request, plan_table
+    from .tables import show, show_json, table
+
+    settings = options.settings_of(config, models=models, **placement)
+    found = take_inventory(settings)
+    rules = settings.gateway.placement
+    names = [spec.name for spec in found.specs]
+    common: dict[str, Any] = {
+        "headroom": rules.headroom,
+        "unmatched": rules.unmatched_accelerator,
+        "evict": rules.on_full == "evict",
+        "evictable": names if rules.on_full == "evict" else (),
+    }
+    if name is None:
+        lazy = [model for model in names if settings.model(model).load == "lazy"]
+        rows = plan_table(found.specs, found.devices, lazy=lazy, **common)
+    else:
+        rows = plan_request(name, found.specs, found.devices, **common)
+    if as_json:
+        devices = [
+            {"id": device.id, "index": device.index, "model": device.model, "memory": device.total, "kind": device.kind}
+            for device in found.devices
+        ]
+        show_json({"devices": devices, "placements": rows})
+        return
+    for problem in found.problems:
+        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+    click.echo(f"Devices: {', '.join(map(str, found.devices)) or 'no accelerator, the CPU only'}")
+    click.echo(f"Headroom: {format_size(rules.headroom)} of each")
+    shown = {device.id: str(device).partition(" (")[0] for device in found.devices}
+    columns = ("model", "state", "device", "memory", "why")
+    show(table(columns, [_cells(row, shown) for row in rows]))
+
+
+def _cells(row: dict[str, Any], shown: dict[str, str]) -> list[str]:
+    return [
+        f"{row['model']}/{row['replica']}",
+        row["state"],
+        ", ".join(shown[device] for device in row["devices"]),
+        row["memory"] or "",
+        row["why"].partition(" ")[2],  # the sentence begins with the replica, which is the first column
+    ]

@@ -1,0 +1,75 @@
+"""gateway predict"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from . import options
+
+
+@click.command("predict")
+@click.argument("name")
+@click.option("-d", "--data", metavar="JSON", help="The input.")
+@click.option("-f", "--file", metavar="FILE", help="A file with the input; - is standard input.")
+@click.option("-i", "--input", "pairs", multiple=True, metavar="KEY=VALUE", help="One key of the input; repeatable.")
+@options.url
+@options.config
+def command(
+    name: str, data: str | None, file: str | None, pairs: tuple[str, ...], url: str | None, config: Path | None
+) -> None:
+    """Run a model and print its answer.
+
+    The model is one of a running gateway; what it streams is printed as it comes.
+
+    VALUE is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
+    """
+    from .client import Client
+
+    body = _body(data, file, pairs)
+    client = Client.of(options.settings_of(config), url)
+    with client.post(f"/v1/models/{quote(name)}:predict", body) as response:
+        last = b""
+        while chunk := response.read1(65536):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            last = chunk
+        is_text = (response.getheader("content-type") or "").startswith(("application/json", "text/"))
+        if (is_text or sys.stdout.isatty()) and not last.endswith(b"\n"):
+            click.echo()
+
+
+def _body(data: str | None, file: str | None, pairs: tuple[str, ...]) -> bytes:
+    if sum(map(bool, (data, file, pairs))) > 1:
+        raise click.UsageError("give the input by one of -d, -f and -i")
+    if pairs:
+        return json.dumps(dict(map(_pair, pairs))).encode()
+    if data is not None:
+        try:
+            json.loads(data)
+        except ValueError as error:
+            raise click.UsageError(f"-d is not JSON: {error}") from error
+        return data.encode()
+    if file == "-" or (file is None and not sys.stdin.isatty()):
+        return sys.stdin.buffer.read() or b"{}"
+    if file is not None:
+        try:
+            return Path(file).read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"-f {file}: {error.strerror}") from error
+    return b"{}"
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise click.UsageError(f"-i {text}: write KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

@@ -1,0 +1,54 @@
+"""What a model will serve, read from its source: nothing of it is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+from .claims import to_requests
+from .devices import format_size
+from .errors import ConfigError
+from .formats.source import SourceError, read_class
+from .spec import Endpoint, ModelSpec
+
+
+def source_of(spec: ModelSpec) -> tuple[Path, str] | None:
+    """Return the file and the name of the model's class; None when only an import would tell."""
+    module, _, name = spec.target.rpartition(":")
+    if module.endswith(".py"):
+        return Path(module), name
+    own = spec.root.joinpath(*module.split(".")).with_suffix(".py")
+    if own.is_file():
+        return own, name
+    if "." in module:  # to find it in its package would run the package
+        return None
+    found = importlib.util.find_spec(module)
+    return (Path(found.origin), name) if found and found.origin and found.origin.endswith(".py") else None
+
+
+def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
+    """Return the paths that the model's class has methods for, as far as its text says; the load has the last word."""
+    source = source_of(spec)
+    try:
+        found = read_class(*source) if source else None
+    except SourceError:
+        found = None
+    if found is None:
+        return []
+    predict = [f"/v1/models/{spec.name}:predict"] if found.has("predict") else []
+    return predict + [endpoint.path for endpoint in endpoints if found.has(endpoint.method)]
+
+
+def devices_wanted(spec: ModelSpec) -> str:
+    """Return what each replica asks for: "cpu", "2 × H100", "1 × GPU, 20GiB of it"."""
+    try:
+        request = to_requests(spec)[0]
+    except ConfigError as error:
+        return str(error)
+    if not request.count:
+        return "cpu"
+    share = f"{request.share * 100:g}%" if request.share is not None else ""
+    memory = format_size(request.memory) if request.memory is not None else share
+    wanted = f"{request.count} × {request.accelerator or 'GPU'}"
+    return f"{wanted}, {memory} of {'it' if request.count == 1 else 'each'}" if memory else wanted

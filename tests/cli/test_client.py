@@ -1,0 +1,175 @@
+"""predict and chat against a small server that remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request with `status`, `content_type` and `body`."""
+
+    status, content_type, body = 200, "application/json", b"{}"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def says(self, *events: Any) -> None:
+        lines = [event if isinstance(event, str) else f"data: {json.dumps(event)}" for event in events]
+        self.content_type, self.body = "text/event-stream", "".join(f"{line}\n\n" for line in lines).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["content-length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append((self.path, headers, json.loads(data)))
+        self.send_response(self.server.status)
+        self.send_header("content-type", self.server.content_type)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": content}}]}
+
+
+# ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "sent"),
+    [
+        (["-d", '{"a": 1}'], "", {"a": 1}),
+        (["-i", "a=1", "-i", "b=two words", "-i", "c=[1, 2]"], "", {"a": 1, "b": "two words", "c": [1, 2]}),
+        (["-f", "-"], '{"from": "stdin"}', {"from": "stdin"}),
+        ([], '{"piped": true}', {"piped": True}),
+        ([], "", {}),
+    ],
+)
+def test_the_input_is_given_in_several_ways(
+    run: Run, server: Server, arguments: list[str], typed: str, sent: Any
+) -> None:
+    server.body = b'{"b": 2}'
+    result = run("predict", "team/echo", *arguments, "--url", server.url, input=typed)
+    assert result.stdout == '{"b": 2}\n'
+    path, headers, body = server.seen[0]
+    assert (path, body) == ("/v1/models/team/echo:predict", sent)
+    assert "authorization" not in headers
+
+
+def test_two_inputs_are_one_too_many(run: Run) -> None:
+    assert "give the input by one of" in run("predict", "echo", "-d", "1", "-i", "a=1").stderr
+    assert "-d is not JSON" in run("predict", "echo", "-d", "{").stderr
+    assert "-i a: write KEY=VALUE" in run("predict", "echo", "-i", "a").stderr
+    assert "-f nowhere.json: No such file" in run("predict", "echo", "-f", "nowhere.json").stderr
+
+
+def test_bytes_are_written_as_they_are(run: Run, server: Server) -> None:
+    server.content_type, server.body = "application/octet-stream", b"\x00\xff"
+    assert run("predict", "echo", "--url", server.url).stdout_bytes == b"\x00\xff"
+
+
+def test_the_key_and_the_address_come_from_the_environment(run: Run, server: Server) -> None:
+    env = {"GATEWAY_API_KEY": "secret", "GATEWAY_URL": f"{server.url}/v1/"}
+    assert run("predict", "echo", env=env).exit_code == 0
+    assert server.seen[0][1]["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"error": {"message": "no model named \'x\'"}}', "no model named 'x'"),
+        (b'{"error": "Model raised\\n\\u001b[31mlines"}', "Model raised\\n\\x1b[31mlines"),
+        (b"<html>", "<html>"),
+    ],
+)
+def test_an_error_of_the_gateway_is_one_line(run: Run, server: Server, body: bytes, shown: str) -> None:
+    server.status, server.body = 404, body
+    result = run("predict", "x", "--url", server.url)
+    assert (result.exit_code, result.stderr) == (1, f"Error: 404: {shown}\n")
+
+
+def test_no_gateway_is_said_with_the_next_step(run: Run) -> None:
+    result = run("chat", "x", "hello", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: no gateway answers at http://127.0.0.1:1; start it with: gateway serve\n"
+    assert run("chat", "x", "hello", "--url", "ftp://x").exit_code == 2
+
+
+# ── chat ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_message_is_answered_once(run: Run, server: Server) -> None:
+    server.says(": ping", text("good "), {"choices": []}, text("morning"), "data: [DONE]")
+    options = ["--system", "be kind", "--max-tokens", "5", "--temperature", "0"]
+    result = run("chat", "tiny", "hello", *options, "--url", server.url)
+    assert (result.stdout, result.exit_code) == ("good morning\n", 0)
+    path, _, body = server.seen[0]
+    assert path == "/v1/chat/completions"
+    assert body == {
+        "model": "tiny",
+        "stream": True,
+        "max_tokens": 5,
+        "temperature": 0,
+        "messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}],
+    }
+
+
+def test_a_message_may_be_piped_in(run: Run, server: Server) -> None:
+    server.says(text("yes"))
+    assert run("chat", "tiny", "--url", server.url, input="is it\nso?\n").stdout == "yes\n"
+    assert server.seen[0][2]["messages"] == [{"role": "user", "content": "is it\nso?"}]
+    assert "standard input is empty" in run("chat", "tiny", "--url", server.url, input="").stderr
+
+
+def test_a_stream_that_fails_is_an_error_after_what_came(run: Run, server: Server) -> None:
+    server.says(text("good "), {"error": {"message": "the worker was lost"}})
+    result = run("chat", "tiny", "hello", "--url", server.url)
+    assert (result.stdout, result.stderr, result.exit_code) == ("good \n", "Error: the worker was lost\n", 1)
+
+
+def test_a_conversation_remembers_and_survives_an_error(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.cli import chat
+    from gateway.cli.client import Client
+
+    said = iter(["hello", "", "again", "and again"])
+
+    def type_in(prompt: str) -> str:
+        message = next(said, None)
+        if message is None:
+            raise EOFError
+        server.status = 500 if message == "again" else 200
+        return message
+
+    monkeypatch.setattr("builtins.input", type_in)
+    server.says(text("yes"))
+    chat._converse(chat._Talk(Client(server.url), {"model": "tiny"}, None))
+    assert [len(body["messages"]) for _, _, body in server.seen] == [1, 3, 3]
+    assert server.seen[2][2]["messages"][1] == {"role": "assistant", "content": "yes"}
