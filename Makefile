@@ -1,0 +1,50 @@
+# make serve · make test · make check · make fix: the same every day, each prints what it runs.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test test-slow check fix bench
+
+help:
+	@echo "make serve      the gateway over models/"
+	@echo "make test       all tests but the slow ones (ARGS='-k name')"
+	@echo "make test-slow  the slow ones"
+	@echo "make check      format, lint, types, import directions"
+	@echo "make fix        format, and mend what lint can mend"
+	@echo "make bench      what we claim about speed, measured"
+	@echo "make install    .venv with everything that these need; the others do it themselves"
+
+install: $(INSTALLED)
+
+# torch first and alone: the largest download is not repeated when something else fails.
+$(INSTALLED): pyproject.toml constraints.txt requirements-demo.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --no-deps -r requirements-demo.txt
+	touch $@
+
+serve: $(INSTALLED)
+	$(BIN)/gateway serve --models models/ $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_import_directions.py
+
+fix: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(ARGS)
