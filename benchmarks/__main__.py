@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from .report import LeftOut, Row, table
 
-NAMES = ("predict",)
+NAMES = ("predict", "chunks")
 
 
 def main() -> None:

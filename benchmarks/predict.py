@@ -33,7 +33,7 @@ class Round:
 
 def run(quick: bool) -> list[Row]:
     rounds = []
-    with floor() as bare, gateway(MODELS) as ours:
+    with floor("echo") as bare, gateway(MODELS) as ours:
         for _ in range(2 if quick else 9):
             rounds.append(_round(bare, ours, seconds=0.3 if quick else 2.0))
     middle = statistics.median

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 120.0  # seconds until a server answers; models of several hundred megabytes load within it
@@ -72,10 +73,10 @@ def gateway(
 
 
 @contextlib.contextmanager
-def floor() -> Iterator[Server]:
-    """A bare ASGI echo under uvicorn as the gateway configures it."""
+def floor(app: Literal["echo", "drip"]) -> Iterator[Server]:
+    """A bare ASGI app under uvicorn as the gateway configures it."""
     port = free_port()
-    with server([sys.executable, "-m", "benchmarks.echo", str(port)], port, "/", cwd=ROOT) as found:
+    with server([sys.executable, "-m", "benchmarks.floor", app, str(port)], port, "/", cwd=ROOT) as found:
         yield found
 
 
