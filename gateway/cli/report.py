@@ -40,8 +40,7 @@ class Report:
         for_people = self._found.settings.gateway.log_format == "text"
         with _live(hub) if for_people and sys.stderr.isatty() else contextlib.nullcontext():
             await accepting.wait()
-            click.echo(f"Serving on {self._url}")
-            sys.stdout.flush()
+            print(f"Serving on {self._url}", flush=True)  # click.echo would write past the live table, into its rows
             await asyncio.gather(*(model.settled() for model in hub.models.values() if model.state == "loading"))
         if for_people:
             self._show(hub)

@@ -41,11 +41,13 @@ curl -N {url}/v1/models/{name}:predict {key}-H 'Content-Type: application/json' 
 
 
 def snippets(hub: Hub, url: str) -> str:
-    """Return the lines; a word about why there are none when no model is ready."""
+    """Return the lines; without a ready model, a word about why there are none."""
     for method, template in (("chat_completions", CHAT), ("embeddings", EMBEDDINGS), ("predict", PREDICT)):
         for model in hub.models.values():
             if model.state == "ready" and any(known.name == method for known in model.capabilities.methods):
                 return _fill(template, model, url, has_key=hub.settings.gateway.api_key is not None)
+    if all(model.state == "unloaded" for model in hub.models.values()):
+        return "Every model loads at its first request."
     return "No model is ready: the log above says why."
 
 

@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +23,8 @@ from typing import Any
 import pytest
 
 from gateway.testing import Gateway
+
+from .conftest import write_models
 
 ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
 BROKEN = "class Model:\n    def predict(self, inputs)\n        return inputs\n"
@@ -149,6 +153,27 @@ def test_the_pasted_lines_take_the_key_from_the_environment(serve: Serve) -> Non
     answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, env={**os.environ, **env}, check=True)
     assert answer.stdout == "{}"
     assert post(gateway.url, "/v1/models/echo:predict", {})[0] == 401
+
+
+def test_on_a_terminal_loading_is_a_live_table_and_the_address_a_line_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    loading = (
+        "import pathlib, time\nprint('half way')\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n" + ECHO
+    )
+    terminal, theirs = pty.openpty()
+    write_models(tmp_path / "models", {"late": {"model.py": loading}})
+    env = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    command = [sys.executable, "-m", "gateway", "serve", "--port", "0"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=env)
+    os.close(theirs)
+    seen = ""
+    while "-d " not in seen:
+        seen += os.read(terminal, 65536).decode()
+        if re.search(r"loading +\d+ s +half way", seen) and "Serving on" in seen:
+            (tmp_path / "models" / "late" / "go").touch()
+    process.terminate()
+    assert process.wait(30) == 0
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen))
+    assert any(re.fullmatch(r"Serving on http://127\.0\.0\.1:\d+", line) for line in lines)
 
 
 def test_only_the_named_models_start(serve: Serve) -> None:
