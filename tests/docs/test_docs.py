@@ -87,7 +87,8 @@ def run_page(page: Path, desk: Path, url: str) -> None:
                 printed = shell(command, desk, url)
                 assert matches(expected, printed), f"{block}: {command} printed:\n{printed}"
         elif (block.language, block.what) == ("python", "run"):
-            printed = run_python(block, names, url)
+            with contextlib.chdir(desk):
+                printed = run_python(block, names, url)
             if following is not None and following.language == "output":
                 assert matches(following.text, printed), f"{block} printed:\n{printed}"
 
