@@ -47,10 +47,13 @@ def command(config: Path | None, only: tuple[str, ...], **flags: Any) -> None:
 def _serve(settings: Settings, only: list[str]) -> int:
     from ..errors import ConfigError
     from ..serve import serve
+    from ..settings import is_loopback
     from ..sockets import bind, url_of
     from .report import Report
 
     gateway = settings.gateway
+    if gateway.insecure_no_auth and gateway.api_key is None and not is_loopback(gateway.host):
+        click.echo(f"Warning: everybody who reaches {gateway.host} may use this gateway: there is no key", err=True)
     try:
         sockets = bind(gateway.host, gateway.port)
     except ConfigError as error:

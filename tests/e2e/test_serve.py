@@ -224,6 +224,33 @@ def test_without_a_model_the_next_step_is_named(serve: Serve, tmp_path: Path) ->
     assert f"make one: gateway new {tmp_path}/models/hello" in gateway.log
 
 
+def test_what_does_not_fit_fails_alone_and_the_others_serve(serve: Serve) -> None:
+    where = (
+        "import os\nclass Model:\n    def predict(self, inputs):\n        return os.environ['CUDA_VISIBLE_DEVICES']\n"
+    )
+    gpu = "resources: {accelerator: H100}\n"
+    models = {
+        "first": {"config.yaml": gpu, "model/model.py": where},
+        "second": {"config.yaml": gpu, "model/model.py": where},
+        "third": {"model.py": where},
+    }
+    gateway = serve(models, "--devices", "1xH100:80GiB", until="settled")
+    gateway.wait_for(r"\n\s+-d ")
+    lines = [line.split()[:4] for line in gateway.log.splitlines()]
+    assert ["first", "ready", "GPU", "0"] in lines
+    assert ["third", "ready", "cpu", "1"] in lines
+    assert gateway.states() == {"first": "ready", "second": "failed", "third": "ready"}
+    assert "second/0 does not fit now: GPU 0 (H100, 80GiB): wanted alone, held by first/0 (alone)" in gateway.log
+    assert post(gateway.url, "/v1/models/first:predict", {}) == (200, "GPU-fake-0")
+    assert post(gateway.url, "/v1/models/third:predict", {}) == (200, "")
+
+
+def test_everybody_may_be_let_in_but_it_is_said(serve: Serve) -> None:
+    gateway = serve({"echo": {"model.py": ECHO}}, "--host", "0.0.0.0", "--insecure-no-auth")
+    assert "Warning: everybody who reaches 0.0.0.0 may use this gateway" in gateway.log
+    assert post(gateway.url, "/v1/models/echo:predict", 1) == (200, 1)
+
+
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -289,6 +316,18 @@ def test_a_second_signal_ends_it_within_a_second(
         gateway.process.send_signal(number)
         assert gateway.wait(5) == status
         assert not wait_gone(pids, began + 1.0 - time.monotonic())
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_holds_up_the_end_for_seconds_only(serve: Serve) -> None:
+    flood = "class Model:\n    def predict(self, inputs):\n        while True:\n            yield 'x' * 65536\n"
+    gateway = serve({"flood": {"model.py": flood}}, env={"GATEWAY_DRAIN_TIMEOUT": "100ms"})
+    with contextlib.closing(connect(gateway.url)) as connection:
+        connection.request("POST", "/v1/models/flood:predict", "{}")
+        connection.getresponse()
+        began = time.monotonic()
+        assert gateway.stop() == 0
+    assert time.monotonic() - began < 15
 
 
 def test_ctrl_c_while_models_load_ends_in_order(serve: Serve) -> None:
