@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,10 +26,13 @@ class Context:
     model: str  # the name the client sent
     hex_id: str  # 32 hex digits, behind the dialect's prefix
     created: int  # seconds
+    runs: int = 1  # calls of the Model's method: 1, or one for each of n choices
 
 
 class Encoder(Protocol):
     """One answer under way. `items` are values of one run of the Model, plain data from the wire."""
+
+    failure: GatewayError | None  # what came behind the events that `feed` returned last
 
     def start(self) -> bytes:
         """The first events of a stream; sent when the first item is there."""
@@ -43,7 +45,11 @@ class Encoder(Protocol):
         """
 
     def finish(self) -> bytes:
-        """What ends a good stream."""
+        """What ends a good stream.
+
+        Raises:
+            GatewayError: the model's output is not complete.
+        """
 
     def fail(self, error: GatewayError) -> bytes:
         """What ends a failed one: it never looks finished."""
@@ -51,16 +57,13 @@ class Encoder(Protocol):
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """The body of an answer that was not streamed, and headers about it."""
 
-    @property
-    def is_raw(self) -> bool:
-        """The model frames its own events: the stream is passed through as it is."""
-
     def usage(self) -> tuple[int, int, str] | None:
         """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
 
 
 class Dialect(Protocol):
     ping: bytes  # what keeps a silent stream alive
+    terminator: bytes  # the data of the last event, b"" without one; ensured for models that frame their own
 
     def read(self, body: dict[str, Any]) -> Prepared:
         """Check and normalise a request.
@@ -72,9 +75,27 @@ class Dialect(Protocol):
     def encoder(self, prepared: Prepared, context: Context) -> Encoder: ...
 
 
+MODEL_RAISED = "Internal Server Error (in model/chainlet)."  # what a worker says of an exception, in Truss's words
+GENERIC = "The model raised an error; its log has the details under this request's id."
+
+
+def public(error: GatewayError) -> str:
+    """The message for a client; a model's own exception has none but this."""
+    if error.code == "model_error" and error.message == MODEL_RAISED:
+        return GENERIC
+    return error.message
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", list: "an array", dict: "an object"}
+_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    list: "an array",
+    dict: "an object",
+}
 
 
 def take(body: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
@@ -87,7 +108,7 @@ def take(body: dict[str, Any], name: str, kind: type, default: Any = None) -> An
     if value is None:
         return default
     if kind is float:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool)  # JSON has no infinity
     elif kind is int:
         good = isinstance(value, int) and not isinstance(value, bool)
     else:
@@ -107,7 +128,7 @@ def take_range(body: dict[str, Any], name: str, least: int, most: int | None, de
 
 
 def wrong_type(name: str, expected: str, value: Any) -> BadRequest:
-    got = "null" if value is None else next((text for kind, text in _NAMES.items() if type(value) is kind), "that")
+    got = _NAMES.get(type(value), "null")
     return BadRequest(f"'{name}' must be {expected}, not {got}", param=name, code="invalid_type")
 
 

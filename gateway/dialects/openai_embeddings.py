@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
-from ..wire import Array, Structured
+from ..wire import Array
 from .base import Context, Prepared, missing, take, take_range, wrong_type
-from .events import encode_json, estimate_tokens, usage_of
+from .events import encode_json, estimate_tokens, unwrap, usage_of
+from .outputs import error_of
 
 MAX_INPUTS = 2048
 
@@ -31,7 +32,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class EmbeddingsDialect:
-    ping = b": ping\n\n"
+    ping, terminator = b": ping\n\n", b""
 
     def read(self, body: dict[str, Any]) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
@@ -62,7 +63,7 @@ def read_input(value: Any) -> list[str]:
         raise BadRequest(f"'input' may hold at most {MAX_INPUTS} texts", param="input")
     if all(isinstance(item, str) for item in value):
         return value
-    if all(isinstance(item, int) for item in value) or all(isinstance(item, list) for item in value):
+    if all(type(item) is int for item in value) or all(isinstance(item, list) for item in value):
         raise BadRequest(
             "'input' holds token ids, which belong to another model's vocabulary; send strings "
             "(with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
@@ -75,37 +76,40 @@ def read_input(value: Any) -> list[str]:
 class EmbeddingsEncoder:
     """Rows of float32 as JSON; there is no stream of them."""
 
-    is_raw = False
-
     def __init__(self, prepared: Prepared, context: Context) -> None:
         self._inputs, self._context, self._base64 = prepared.inputs, context, prepared.options["base64"]
         self._rows: list[bytes] = []
         self._prompt_tokens: int | None = None
+        self.failure: GatewayError | None = None
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         for item in items:
-            self._take(item)
+            if item is not None:
+                self._rows += self._take(unwrap(item))
         return b""
 
-    def _take(self, value: Any) -> None:
-        if isinstance(value, Structured):
-            value = value.fields
-        if isinstance(value, dict):
-            usage = value.get("usage")
-            if isinstance(usage, dict):
-                self._prompt_tokens = usage_of(usage).prompt
-            elif isinstance(value.get("prompt_tokens"), int):
-                self._prompt_tokens = value["prompt_tokens"]
-            found = value.get("data", value.get("embeddings"))
-            if found is None:
-                raise InvalidOutput(f"embeddings returned a dict with the keys {sorted(value)[:10]}")
-            value = found
-        self._rows += rows_of(value, len(self._inputs["input"]))
+    def _take(self, value: Any) -> list[bytes]:
+        if not isinstance(value, dict):
+            return rows_of(value)
+        if value.get("error"):
+            raise error_of(value)
+        counts = unwrap(value.get("usage"))
+        usage = usage_of(counts if isinstance(counts, dict) else value)
+        if usage is not None and usage.prompt is not None:
+            self._prompt_tokens = usage.prompt
+        if "data" in value:
+            return rows_of(_in_order(value["data"]))
+        if "embeddings" in value:
+            return rows_of(value["embeddings"])
+        if "embedding" in value:
+            return [_row(value)]
+        if usage is not None:
+            return []
+        keys = ", ".join(sorted(value)[:10]) or "none"
+        raise InvalidOutput(f"embeddings returned a dict of which no key is known: {keys}")
 
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        expected = len(self._inputs["input"])
-        if len(self._rows) != expected:
-            raise InvalidOutput(f"embeddings returned {len(self._rows)} vectors for {expected} inputs")
+        self._check()
         render = _base64 if self._base64 else _floats
         data = b",".join(
             b'{"object":"embedding","index":%d,"embedding":%b}' % (index, render(row))
@@ -119,6 +123,21 @@ class EmbeddingsEncoder:
             tokens,
         )
         return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
+
+    def _check(self) -> None:
+        expected = len(self._inputs["input"])
+        if len(self._rows) != expected:
+            raise InvalidOutput(f"embeddings returned {len(self._rows)} vectors for {expected} inputs")
+        width = len(self._rows[0])
+        if not width or any(len(row) != width for row in self._rows):
+            raise InvalidOutput("embeddings returned vectors of unequal length, or empty ones")
+        asked = self._inputs.get("dimensions")
+        if asked is not None and asked * 4 != width:
+            raise BadRequest(
+                f"the model gives {width // 4} dimensions and did not change them to {asked}",
+                param="dimensions",
+                code="unsupported_value",
+            )
 
     def _count(self) -> tuple[int, bool]:
         if self._prompt_tokens is not None:
@@ -138,30 +157,30 @@ class EmbeddingsEncoder:
         return b""
 
 
-def rows_of(value: Any, expected: int) -> list[bytes]:
-    """Little-endian float32 rows of whatever a model returns as vectors.
+# ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rows_of(value: Any) -> list[bytes]:
+    """Little-endian float32 rows of whatever a model returns as vectors; one vector is a row, too.
 
     Raises:
-        InvalidOutput: no vectors, of unequal length, or not finite.
+        InvalidOutput: no vectors, or not finite.
     """
     if isinstance(value, Array):
-        rows = _split(value, expected)
+        rows = _split(value)
     elif isinstance(value, list):
-        if value and isinstance(value[0], int | float):
-            value = [value]
-        rows = [_row(item) for item in value]
+        flat = bool(value) and isinstance(value[0], int | float)
+        rows = [_row(item) for item in ([value] if flat else value)]
     else:
         raise InvalidOutput(f"embeddings returned a {type(value).__name__}, not vectors")
-    if len({len(row) for row in rows}) > 1:
-        raise InvalidOutput("embeddings returned vectors of unequal length")
     # A sum is not finite when one of its terms is not: one pass in C over all of them.
     if not all(math.isfinite(sum(memoryview(row).cast("f"))) for row in rows):
         raise InvalidOutput("embeddings returned NaN or infinity")
     return rows
 
 
-def _split(array: Array, expected: int) -> list[bytes]:
-    if len(array.shape) == 1 and expected == 1:
+def _split(array: Array) -> list[bytes]:
+    if len(array.shape) == 1:
         return [array.data]
     if len(array.shape) != 2:
         raise InvalidOutput(f"embeddings returned an array of shape {array.shape}, not (inputs, dimensions)")
@@ -169,9 +188,18 @@ def _split(array: Array, expected: int) -> list[bytes]:
     return [array.data[index * width * 4 : (index + 1) * width * 4] for index in range(count)]
 
 
+def _in_order(data: Any) -> Any:
+    """OpenAI's `data`, sorted by its `index` where all have one."""
+    if not isinstance(data, list):
+        return data
+    items = [unwrap(item) for item in data]
+    if all(isinstance(item, dict) and type(item.get("index")) is int for item in items):
+        items.sort(key=lambda item: item["index"])
+    return items
+
+
 def _row(item: Any) -> bytes:
-    if isinstance(item, Structured):
-        item = item.fields
+    item = unwrap(item)
     if isinstance(item, dict):
         item = item.get("embedding")
     if isinstance(item, Array) and len(item.shape) == 1:

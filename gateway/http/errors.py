@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..dialects.base import public
 from ..errors import GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
 from .exchange import Exchange
 
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "anthropic", "truss"]
-GENERIC = "The model raised an error; its log has the details under this request's id."
 _encode = msgspec.json.encode
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
 
@@ -58,13 +58,6 @@ def anthropic_type(error: GatewayError) -> str:
 
 def truss(error: GatewayError) -> dict[str, Any]:
     return {"error": error.truss_message or getattr(error, "detail", None) or error.message}
-
-
-def public(error: GatewayError) -> str:
-    """The message for a dialect's client; a model's own exception has none but this."""
-    return (
-        GENERIC if error.code == "model_error" and error.message.startswith("Internal Server Error") else error.message
-    )
 
 
 def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:

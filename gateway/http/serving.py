@@ -6,25 +6,27 @@ whole answers: the value that comes back and the client's `stream` decide, n > 1
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..call import Call, ClientLeft
 from ..dialects.base import Context, Dialect, Encoder, Prepared
-from ..errors import GatewayError, Overloaded, UnsupportedMedia
+from ..dialects.raw import RawStream, starts_raw
+from ..errors import GatewayError, InvalidJSON, InvalidOutput, UnsupportedMedia
 from ..spec import Endpoint
-from ..wire import DATA, Req, decode, encode
+from ..wire import DATA, Req, encode
 from . import sse
-from .body import BodyReader, decode_object
+from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
 from .exchange import Exchange
 from .predict import check_encoding, http_scope, pass_response
+from .runs import Batch, heads, values
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 log = logging.getLogger("gateway.http")
+Events = AsyncGenerator[bytes, None]
+Batches = AsyncGenerator[Batch, None]
+CLIENT_LEFT = 499  # counted for a client that went away; nginx's number, never sent
 
 
 class Serving:
@@ -39,9 +44,6 @@ class Serving:
 
     def __init__(self, hub: Hub, reader: BodyReader, metrics: Metrics) -> None:
         self._hub, self._reader, self._metrics = hub, reader, metrics
-        self._max_body = max(
-            [hub.settings.gateway.limits.max_body, *(m.spec.limits.max_body for m in hub.models.values())]
-        )
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             endpoint.path: partial(self._serve, endpoint, dialects[endpoint.dialect]) for endpoint in hub.endpoints
@@ -54,113 +56,88 @@ class Serving:
         named, exchange.model = exchange.model, ""
         check_encoding(exchange)
         _check_content_type(exchange)
-        body = await exchange.body(self._reader, self._max_body)
+        body = await exchange.body(self._reader, self._limit(named))
         prepared = dialect.read(decode_object(body))
         model = self._hub.find_for(endpoint, named or prepared.model)
         exchange.model = model.name
-        shown = prepared.model or named or model.name
-        hex_id = f"{random.getrandbits(128):032x}"
-        encoder = dialect.encoder(prepared, Context(shown, hex_id, int(time.time())))
+        if len(body) > model.spec.limits.max_body:
+            raise too_large(model.spec.limits.max_body)
         with contextlib.ExitStack() as held:
-            calls = self._open(endpoint, model, prepared, exchange, held)
+            calls = [held.enter_context(call) for call in _open(endpoint, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
-            await _first(calls)
-            exchange.queued = calls[0].started - calls[0].arrived
-            first = calls[0].head
-            assert first is not None
-            if first.raw:
-                await pass_response(exchange, calls[0], first)
-            elif prepared.stream:
+            first = await heads(calls)
+            exchange.queued = max(call.started - call.arrived for call in calls)
+            if any(head.raw for head in first):
+                if len(first) > 1:
+                    raise InvalidOutput("the model returned a Response, which cannot be one of several choices")
+                await pass_response(exchange, calls[0], first[0])
+                return
+            shown = prepared.model or named or model.name
+            context = Context(shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls))
+            encoder = dialect.encoder(prepared, context)
+            if prepared.stream:
                 await self._stream(exchange, dialect, encoder, calls)
             else:
                 await self._whole(exchange, encoder, calls)
 
-    def _open(
-        self,
-        endpoint: Endpoint,
-        model: HostedModel,
-        prepared: Prepared,
-        exchange: Exchange,
-        held: contextlib.ExitStack,
-    ) -> list[Call]:
-        """One call, or n of them when the model answers once a call; all are admitted or none."""
-        runs = [prepared.inputs]
-        if prepared.n > 1 and not model.capabilities.supports_n:
-            runs = [_run(prepared.inputs, index) for index in range(prepared.n)]
-            model.check_room(len(runs))
-        req = Req(
-            endpoint.method,
-            DATA,
-            prepared.stream,
-            "application/json",
-            exchange.request_id,
-            False,
-            None,
-            http_scope(exchange) if endpoint.method in model.request_methods else None,
-        )
-        try:
-            return [held.enter_context(model.call(req, encode(inputs))) for inputs in runs]
-        except Overloaded as error:
-            self._metrics.rejected(model.name, error.code)
-            raise
+    def _limit(self, named: str) -> int:
+        """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
+        if named:
+            return self._hub.find(named).spec.limits.max_body
+        limits = [model.spec.limits for model in self._hub.models.values()]
+        return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call]) -> None:
-        async for run, items in _values(calls):
-            encoder.feed(items, run)
+        async with aclosing(values(calls)) as batches:
+            async for run, items in batches:
+                encoder.feed(items, run)
         body, headers = encoder.whole()
         await exchange.reply(200, body, headers=headers)
-        self._count(exchange, encoder, calls[0], failed=None, first_at=None)
+        self._count(exchange, encoder, failed=None, first_at=None)
 
     async def _stream(self, exchange: Exchange, dialect: Dialect, encoder: Encoder, calls: list[Call]) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
-        values = _values(calls)
-        first = await anext(values, None)
-        if first is not None and _is_raw(first[1]):
-            await sse.stream(exchange, _raw_events(first[1], values), dialect.ping, {})
-            return
-        chunk = encoder.feed(first[1], first[0]) if first is not None else b""
-        events = self._events(exchange, encoder, calls, values, chunk)
-        await sse.stream(exchange, events, dialect.ping, {})
+        async with aclosing(values(calls)) as batches:
+            first: Batch = await anext(batches, (0, []))
+            if len(calls) == 1 and starts_raw(first[1]):
+                raw = RawStream(dialect.terminator)
+                events = _raw_events(exchange, encoder, raw, batches, raw.feed(first[1]))
+            else:
+                events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]))
+            async with aclosing(events):
+                await sse.stream(exchange, events, dialect.ping)
+        if exchange.cycle is not None and exchange.cycle.disconnected:
+            exchange.status = CLIENT_LEFT
 
-    async def _events(
-        self,
-        exchange: Exchange,
-        encoder: Encoder,
-        calls: list[Call],
-        values: AsyncIterator[tuple[int, list[Any]]],
-        chunk: bytes,
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes) -> Events:
         now = time.monotonic
         first_at = last_at = now()
         between = self._metrics.tokens(exchange.model).between
         failed: str | None = "abort"
         try:
             yield encoder.start() + chunk
-            async for run, items in values:
+            if encoder.failure is not None:
+                raise encoder.failure
+            async for run, items in batches:
                 chunk = encoder.feed(items, run)
                 if chunk:
                     moment = now()
                     between.add((moment - last_at) / len(items))
                     last_at = moment
                     yield chunk
+                if encoder.failure is not None:
+                    raise encoder.failure
             yield encoder.finish()
             failed = None
         except ClientLeft:
-            exchange.status = 499
-        except GatewayError as error:
-            failed = "error"
-            log.warning("request %s broke off: %s", exchange.request_id, error.message)
-            yield encoder.fail(error)
+            pass
         except Exception as error:
             failed = "error"
-            log.exception("request %s failed", exchange.request_id)
-            yield encoder.fail(unexpected(error))
+            yield _failure(exchange, encoder, error)
         finally:
-            self._count(exchange, encoder, calls[0], failed, first_at - exchange.started)
+            self._count(exchange, encoder, failed, first_at - exchange.started)
 
-    def _count(
-        self, exchange: Exchange, encoder: Encoder, call: Call, failed: str | None, first_at: float | None
-    ) -> None:
+    def _count(self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None) -> None:
         """vLLM's family, for routes that produce tokens."""
         counts = encoder.usage()
         if counts is None:
@@ -183,6 +160,27 @@ class Serving:
         tokens.finished[finished] = tokens.finished.get(finished, 0) + 1
 
 
+def _open(endpoint: Endpoint, model: HostedModel, prepared: Prepared, exchange: Exchange) -> Iterator[Call]:
+    """One call, or n of them when the model answers once a call; all are admitted or none.
+
+    Raises:
+        Overloaded, Unavailable: the model takes no calls now.
+        InvalidJSON: a number in the request is larger than a worker can be told.
+    """
+    runs = [prepared.inputs]
+    if prepared.n > 1 and not model.capabilities.supports_n:
+        runs = [_run(prepared.inputs, index) for index in range(prepared.n)]
+        model.check_room(len(runs))
+    scope = http_scope(exchange) if endpoint.method in model.request_methods else None
+    req = Req(endpoint.method, DATA, prepared.stream, "application/json", exchange.request_id, False, None, scope)
+    try:
+        bodies = [encode(inputs) for inputs in runs]
+    except OverflowError as error:
+        raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
+    for body in bodies:
+        yield model.call(req, body)
+
+
 def _run(inputs: dict[str, Any], index: int) -> dict[str, Any]:
     """What one of n runs gets: n is 1 for it, and a seed of its own."""
     run = {**inputs, "n": 1}
@@ -196,79 +194,28 @@ def _all_left(calls: list[Call]) -> None:
         call.client_left()
 
 
-async def _first(calls: list[Call]) -> None:
-    if len(calls) == 1:
-        await calls[0].first()
-    else:
-        await asyncio.gather(*(call.first() for call in calls))
-
-
-async def _values(calls: list[Call]) -> AsyncIterator[tuple[int, list[Any]]]:
-    """The values of every run, as they come."""
-    if len(calls) == 1:
-        call = calls[0]
-        assert call.head is not None
-        if not call.head.stream:
-            yield 0, [decode(call.reply)]
-            return
-        while (items := await call.take()) is not None:
-            yield 0, items
-        return
-    queue: asyncio.Queue[tuple[int, list[Any] | None, BaseException | None]] = asyncio.Queue()
-
-    async def pump(run: int, call: Call) -> None:
-        try:
-            async for _, items in _values([call]):
-                queue.put_nowait((run, items, None))
-            queue.put_nowait((run, None, None))
-        except Exception as error:
-            queue.put_nowait((run, None, error))
-
-    tasks = [asyncio.create_task(pump(run, call)) for run, call in enumerate(calls)]
+async def _raw_events(exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, chunk: bytes) -> Events:
+    """The events of a model that frames its own."""
     try:
-        open_runs = len(calls)
-        while open_runs:
-            run, items, error = await queue.get()
-            if error is not None:
-                raise error
-            if items is None:
-                open_runs -= 1
-            else:
-                yield run, items
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _is_raw(items: list[Any]) -> bool:
-    """The model frames its own SSE: what it yields goes out as it is, only the terminator is made sure of."""
-    first = items[0] if items else None
-    return isinstance(first, str | bytes) and (first if isinstance(first, bytes) else first.encode()).startswith(
-        (b"data:", b"event:")
-    )
-
-
-async def _raw_events(first: list[Any], values: AsyncIterator[tuple[int, list[Any]]]) -> AsyncIterator[bytes]:
-    tail = b""
-    try:
-        chunk = _joined(first)
-        while True:
-            tail = (tail + chunk)[-64:]
+        if chunk:
             yield chunk
-            chunk = _joined((await anext(values))[1])
-    except StopAsyncIteration:
-        if b"[DONE]" not in tail:
-            yield b"data: [DONE]\n\n" if tail.endswith(b"\n\n") else b"\n\ndata: [DONE]\n\n"
+        async for _, items in batches:
+            if chunk := raw.feed(items):
+                yield chunk
+        yield raw.finish()
     except ClientLeft:
         pass
-    except GatewayError as error:
-        from .errors import body_of
-
-        yield b"data: " + body_of(error, "openai", "") + b"\n\n"
+    except Exception as error:
+        yield _failure(exchange, encoder, error)
 
 
-def _joined(items: list[Any]) -> bytes:
-    return b"".join(item if isinstance(item, bytes) else str(item).encode() for item in items)
+def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
+    """What a stream ends with that broke off; nothing in it looks finished."""
+    if isinstance(error, GatewayError):
+        log.warning("request %s broke off: %s", exchange.request_id, error.message)
+        return encoder.fail(error)
+    log.error("request %s failed", exchange.request_id, exc_info=error)
+    return encoder.fail(unexpected(error))
 
 
 def _check_content_type(exchange: Exchange) -> None:

@@ -6,7 +6,7 @@ ours. Its private send hook is replaced, for a cancel scope around every send co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable
 from typing import Any
 
 from sse_starlette.event import ServerSentEvent
@@ -15,7 +15,6 @@ from sse_starlette.sse import AppStatus, EventSourceResponse
 from .exchange import Exchange
 
 PING_INTERVAL = 15  # seconds; idle proxies cut at 30 and more
-HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
@@ -36,12 +35,11 @@ class _Ping(ServerSentEvent):
         return self._framed
 
 
-async def stream(exchange: Exchange, events: AsyncIterator[bytes], ping: bytes, headers: dict[str, str]) -> None:
+async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) -> None:
     """Answer with a stream of framed events; the iterator is closed when the client leaves."""
-    request_id = {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
     response = LeanEventSourceResponse(
         events,
-        headers={**HEADERS, **request_id, **headers},
+        headers={"x-request-id": exchange.request_id, "request-id": exchange.request_id},
         ping=PING_INTERVAL,
         ping_message_factory=lambda: _Ping(ping),
         sep="\n",

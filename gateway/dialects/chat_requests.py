@@ -1,0 +1,192 @@
+"""Reading a chat completions request: what is checked, and what the Model's method gets.
+
+Nulls are absent, the two spellings of the token limit are both there, `stop` is a list, legacy functions are tools.
+Everything else reaches the Model as the client sent it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BadRequest
+from .base import Prepared, missing, take, take_range, wrong_type
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOOLS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 128, 20
+NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+
+
+def read_chat(body: dict[str, Any]) -> Prepared:
+    """The request, checked.
+
+    Raises:
+        BadRequest: with the JSON path of what is wrong in `param`.
+    """
+    inputs = {name: value for name, value in body.items() if value is not None}
+    model = take(inputs, "model", str)
+    check_messages(inputs)
+    stream = take(inputs, "stream", bool, False)
+    n = take_range(inputs, "n", 1, MAX_N, 1)
+    check_sampling(inputs)
+    options = {"include_usage": stream and wants_usage(inputs), "legacy": check_tools(inputs)}
+    return Prepared(model, inputs, stream, n, options)
+
+
+def wants_usage(inputs: dict[str, Any]) -> bool:
+    options = take(inputs, "stream_options", dict, {})
+    value = options.get("include_usage")
+    if value is not None and not isinstance(value, bool):
+        raise wrong_type("stream_options.include_usage", "a boolean", value)
+    return bool(value)
+
+
+def check_messages(inputs: dict[str, Any]) -> None:
+    messages = inputs.get("messages")
+    if messages is None:
+        raise missing("messages")
+    if not isinstance(messages, list):
+        raise wrong_type("messages", "an array", messages)
+    if not messages:
+        raise BadRequest("'messages' must hold at least one message", param="messages")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise wrong_type(where, "an object", message)
+        role = message.get("role")
+        if role is None:
+            raise missing(f"{where}.role")
+        if not isinstance(role, str):
+            raise wrong_type(f"{where}.role", "a string", role)
+        if role not in ROLES:
+            raise BadRequest(f"'{where}.role' must be one of {', '.join(sorted(ROLES))}", param=f"{where}.role")
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        if not isinstance(content, list):
+            raise wrong_type(f"{where}.content", "a string or an array of parts", content)
+        for position, part in enumerate(content):
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                raise wrong_type(f"{where}.content[{position}]", "an object with a type", part)
+
+
+def check_sampling(inputs: dict[str, Any]) -> None:
+    """Numbers, bounds, and the two spellings of the token limit made one."""
+    for name in NUMBERS:
+        take(inputs, name, float)
+    take(inputs, "seed", int)
+    old, new = take_range(inputs, "max_tokens", 1, None), take_range(inputs, "max_completion_tokens", 1, None)
+    if (limit := new if new is not None else old) is not None:
+        inputs["max_tokens"] = inputs["max_completion_tokens"] = limit
+    if "stop" in inputs:
+        stops = read_stop(inputs.pop("stop"))
+        if stops:
+            inputs["stop"] = stops
+    bias = take(inputs, "logit_bias", dict, {})
+    if len(bias) > MAX_BIAS:
+        raise BadRequest(f"'logit_bias' may have at most {MAX_BIAS} entries", param="logit_bias")
+    for token, value in bias.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise wrong_type(f"logit_bias.{token[:64]}", "a number", value)
+    wants_logprobs = take(inputs, "logprobs", bool, False)
+    if take_range(inputs, "top_logprobs", 0, MAX_TOP_LOGPROBS) and not wants_logprobs:
+        raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
+    check_response_format(take(inputs, "response_format", dict))
+
+
+def check_response_format(value: dict[str, Any] | None) -> None:
+    if value is None:
+        return
+    kind = value.get("type")
+    if kind is None:
+        raise missing("response_format.type")
+    if not isinstance(kind, str):
+        raise wrong_type("response_format.type", "a string", kind)
+    if kind == "json_schema":
+        schema = value.get("json_schema")
+        if schema is None:
+            raise missing("response_format.json_schema")
+        if not isinstance(schema, dict):
+            raise wrong_type("response_format.json_schema", "an object", schema)
+
+
+def read_stop(value: Any) -> list[str]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list):
+        raise wrong_type("stop", "a string or an array of strings", value)
+    if len(stops) > MAX_STOP:
+        raise BadRequest(f"'stop' may have at most {MAX_STOP} entries", param="stop")
+    for index, stop in enumerate(stops):
+        if not isinstance(stop, str):
+            raise wrong_type(f"stop[{index}]", "a string", stop)
+        if len(stop) > MAX_STOP_LENGTH:
+            raise BadRequest(f"'stop[{index}]' is longer than {MAX_STOP_LENGTH} characters", param=f"stop[{index}]")
+    return [stop for stop in stops if stop]
+
+
+# ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_tools(inputs: dict[str, Any]) -> bool:
+    """Check tools; the legacy `functions` become tools. True when the client spoke of functions."""
+    functions = take(inputs, "functions", list)
+    call = inputs.pop("function_call", None)
+    if functions is not None:
+        del inputs["functions"]
+        if "tools" in inputs:
+            raise BadRequest("'functions' is the old name of 'tools'; send one of them", param="functions")
+        _check_count(functions, "functions")
+        for index, function in enumerate(functions):
+            _check_function(function, f"functions[{index}]")
+        inputs["tools"] = [{"type": "function", "function": function} for function in functions]
+    if call is not None:
+        inputs["tool_choice"] = _tool_choice(call)
+    tools = take(inputs, "tools", list, [])
+    _check_count(tools, "tools")
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise wrong_type(f"tools[{index}]", "an object", tool)
+        if tool.get("type") == "function" and functions is None:
+            _check_function(tool.get("function"), f"tools[{index}].function")
+    choice = inputs.get("tool_choice")
+    if choice is not None and not isinstance(choice, str | dict):
+        raise wrong_type("tool_choice", "a string or an object", choice)
+    take(inputs, "parallel_tool_calls", bool)
+    return functions is not None
+
+
+def _check_count(tools: list[Any], name: str) -> None:
+    if len(tools) > MAX_TOOLS:
+        raise BadRequest(f"'{name}' may have at most {MAX_TOOLS} entries", param=name)
+
+
+def _check_function(function: Any, where: str) -> None:
+    if function is None:
+        raise missing(where)
+    if not isinstance(function, dict):
+        raise wrong_type(where, "an object", function)
+    name = function.get("name")
+    if name is None:
+        raise missing(f"{where}.name")
+    if not isinstance(name, str):
+        raise wrong_type(f"{where}.name", "a string", name)
+
+
+def _tool_choice(call: Any) -> Any:
+    """The legacy `function_call` as a `tool_choice`."""
+    if isinstance(call, str):
+        return call
+    if not isinstance(call, dict):
+        raise wrong_type("function_call", "a string or an object", call)
+    if not isinstance(call.get("name"), str):
+        raise missing("function_call.name")
+    return {"type": "function", "function": {"name": call["name"]}}
+
+
+def prompt_size(inputs: dict[str, Any]) -> int:
+    """UTF-8 bytes of the text in a request's messages."""
+    size = 0
+    for message in inputs.get("messages", []):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        size += sum(len(part["text"].encode()) for part in parts if isinstance(part.get("text"), str))
+    return size

@@ -1,0 +1,272 @@
+"""What a value of a Model means, returned or yielded, as events. An unknown shape is InvalidOutput, never a guess.
+
+str                        text; "data: …" or "event: …" as the first item: the model frames its own SSE
+bytes                      the same, decoded as UTF-8 piece by piece
+None                       nothing
+dict with `choices`        OpenAI's object or chunk, taken apart; its id, created and extras are kept
+dict with `error`          the call failed, says the model itself
+dict with known keys       shorthand for a message or a delta
+Pydantic instance          as a dict, or, with no known key, its JSON as text: the answer to a response_format
+list of n values           n choices, where n > 1 was asked
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from typing import Any
+
+import msgspec
+
+from ..errors import GatewayError, HTTPError, InvalidOutput
+from ..wire import Structured
+from .events import (
+    REASONS,
+    AnyEvent,
+    Failed,
+    Finish,
+    Head,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Text,
+    checked,
+    unwrap,
+    usage_of,
+)
+from .raw import RAW_STARTS
+from .tool_calls import ToolCalls
+
+SHORTHAND = frozenset(
+    "content reasoning_content reasoning refusal tool_calls function_call logprobs finish_reason usage "
+    "stop_sequence".split()
+)
+ENVELOPE = frozenset("id object created model system_fingerprint choices usage error".split())
+_LOGPROBS = ("content", "refusal")
+CHOICE = ("message", "delta", "text", "finish_reason", "logprobs")
+
+
+class Normalizer:
+    """Turns the values of one run into events. `choice` is its first choice, `width` how many it answers."""
+
+    def __init__(self, choice: int = 0, width: int = 1) -> None:
+        self._choice, self._width = choice, width
+        self._first = True  # no text has come yet
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._calls: dict[int, ToolCalls] = {}  # by choice
+        self._parts: dict[int, Normalizer] = {}  # of a run whose items are lists
+        self._line = ""  # of raw SSE: the last line, which is not complete
+        self.is_raw = False  # the model frames its own SSE
+
+    @property
+    def is_plain(self) -> bool:
+        """A further str is one more piece of text and nothing else."""
+        return not (self._first or self.is_raw or self._decoder is not None)
+
+    def feed(self, value: Any) -> list[AnyEvent]:
+        """The events of one returned or yielded value.
+
+        Raises:
+            InvalidOutput: the value is none of those above.
+        """
+        if isinstance(value, str):
+            return self._text(self._flush() + value)
+        if isinstance(value, bytes):
+            if self._decoder is None:
+                self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            return self._text(self._decoder.decode(value))
+        if value is None:
+            return []
+        if isinstance(value, Structured):
+            known = not SHORTHAND.isdisjoint(value.fields) or "choices" in value.fields
+            return self._dict(value.fields) if known else self._text(value.json)
+        if isinstance(value, dict):
+            return self._dict(value)
+        if isinstance(value, list) and self._width > 1:
+            return self._list(value)
+        raise InvalidOutput(f"the model returned {_what(value)}, which is no chat answer")
+
+    def end(self) -> list[AnyEvent]:
+        """What is left when the values have ended: half a character becomes a replacement mark.
+
+        Raises:
+            InvalidOutput: something was begun and never completed.
+        """
+        events = self._text(self._flush())
+        if self.is_raw:
+            events += self._raw("\n")
+        for part in self._parts.values():
+            events += part.end()
+        for calls in self._calls.values():
+            calls.check()
+        return events
+
+    def _text(self, text: str) -> list[AnyEvent]:
+        if not text:
+            return []
+        if self._first:
+            self._first = False
+            self.is_raw = text.startswith(RAW_STARTS)
+        return self._raw(text) if self.is_raw else [Text(self._choice, text)]
+
+    def _flush(self) -> str:
+        return self._decoder.decode(b"", True) if self._decoder is not None else ""
+
+    def _list(self, values: list[Any]) -> list[AnyEvent]:
+        if len(values) != self._width:
+            raise InvalidOutput(f"the model returned a list of {len(values)} for {self._width} choices")
+        events: list[AnyEvent] = []
+        for index, value in enumerate(values):
+            part = self._parts.setdefault(index, Normalizer(self._choice + index))
+            events += part.feed(value)
+        return events
+
+    # ── dicts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _dict(self, value: dict[str, Any]) -> list[AnyEvent]:
+        if value.get("error"):
+            return [Failed(error_of(value))]
+        if "choices" in value:
+            return self._envelope(value)
+        if SHORTHAND.isdisjoint(value):
+            keys = ", ".join(sorted(value)[:10]) or "none"
+            raise InvalidOutput(f"the model returned a dict of which no key is known: {keys}")
+        return [*self._message(self._choice, value), *self._ending(self._choice, value), *_usage(value)]
+
+    def _envelope(self, value: dict[str, Any]) -> list[AnyEvent]:
+        choices = value["choices"]
+        if not isinstance(choices, list):
+            raise InvalidOutput(f"choices is {_what(choices)}, not a list")
+        created = value.get("created")
+        extra = {key: item for key, item in value.items() if key not in ENVELOPE}
+        events: list[AnyEvent] = [
+            Head(
+                _string(value.get("id")),
+                int(created) if isinstance(created, int | float) and math.isfinite(created) else None,
+                _string(value.get("system_fingerprint")),
+                checked(extra, "its answer"),
+            )
+        ]
+        for position, item in enumerate(choices):
+            choice = unwrap(item)
+            if not isinstance(choice, dict) or not any(key in choice for key in CHOICE):
+                raise InvalidOutput(f"choices[{position}] is {_what(choice)} without a message or a delta")
+            index = choice.get("index")
+            index = self._choice + (index if type(index) is int else position)
+            message = unwrap(choice.get("message") or choice.get("delta") or {"content": choice.get("text")})
+            if not isinstance(message, dict):
+                raise InvalidOutput(f"the message of choices[{position}] is {_what(message)}, not a dict")
+            events += self._message(index, message)
+            events += self._ending(index, {"logprobs": message.get("logprobs"), **choice})
+        return [*events, *_usage(value)]
+
+    def _message(self, choice: int, message: dict[str, Any]) -> list[AnyEvent]:
+        if not self._choice <= choice < self._choice + self._width:
+            raise InvalidOutput(f"the model answered choice {choice} where {self._width} were asked")
+        events: list[AnyEvent] = []
+        name = "reasoning_content" if message.get("reasoning_content") else "reasoning"
+        if reasoning := _piece(message, name):
+            events.append(Reasoning(choice, reasoning))
+        if content := _content(message.get("content")):
+            events.append(Text(choice, content))
+        if refusal := _piece(message, "refusal"):
+            events.append(Refusal(choice, refusal))
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise InvalidOutput(f"tool_calls is {_what(calls)}, not a list")
+        if legacy := message.get("function_call"):
+            calls = [*calls, {"function": legacy}]
+        if calls:
+            known = self._calls.setdefault(choice, ToolCalls(choice))
+            events += [event for call in calls if (event := known.read(call)) is not None]
+        return events
+
+    def _ending(self, choice: int, value: dict[str, Any]) -> list[AnyEvent]:
+        """What stands beside a message: logprobs and the reason of its end."""
+        events: list[AnyEvent] = []
+        if found := value.get("logprobs"):
+            events += _logprobs(choice, unwrap(found))
+        reason, sequence = value.get("finish_reason"), _string(value.get("stop_sequence"))
+        if reason is None and sequence is None:
+            return events
+        reason = "stop" if reason is None else reason
+        if not isinstance(reason, str) or reason not in REASONS:
+            raise InvalidOutput(f"finish_reason {reason!r} is none of {', '.join(sorted(REASONS))}")
+        return [*events, Finish(choice, "tool_calls" if reason == "function_call" else reason, sequence)]
+
+    # ── raw SSE ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _raw(self, text: str) -> list[AnyEvent]:
+        """The `data:` lines of SSE that the model framed itself, read as chunk dicts."""
+        *lines, self._line = (self._line + text).split("\n")
+        events: list[AnyEvent] = []
+        for line in lines:
+            data = line[5:].strip() if line.startswith("data:") else ""
+            if not data or data == "[DONE]":
+                continue
+            try:
+                value = msgspec.json.decode(data)
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise InvalidOutput(f"the model yielded SSE whose data is not JSON: {error}") from error
+            if not isinstance(value, dict):
+                raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}")
+            events += self._dict(value)
+        return events
+
+
+def _usage(value: dict[str, Any]) -> list[AnyEvent]:
+    fields = unwrap(value.get("usage"))
+    if fields is None:
+        return []
+    if not isinstance(fields, dict):
+        raise InvalidOutput(f"usage is {_what(fields)}, not a dict")
+    usage = usage_of(fields)
+    return [] if usage is None else [usage]
+
+
+def _piece(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise InvalidOutput(f"{name} is {_what(value)}, not a string")
+
+
+def _content(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list):
+        parts = [unwrap(part) for part in value]
+        texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(texts)
+    raise InvalidOutput(f"content is {_what(value)}, neither a string nor a list of text parts")
+
+
+def _logprobs(choice: int, value: Any) -> list[AnyEvent]:
+    parts = value if isinstance(value, dict) else {"content": value}
+    content, refusal = parts.get("content") or [], parts.get("refusal") or []
+    if not isinstance(content, list) or not isinstance(refusal, list) or (parts and parts.keys().isdisjoint(_LOGPROBS)):
+        raise InvalidOutput(f"logprobs is {_what(value)}, neither a list of tokens nor a dict with such a `content`")
+    if not content and not refusal:
+        return []
+    return [Logprobs(choice, checked(content, "logprobs"), checked(refusal, "logprobs"))]
+
+
+def error_of(value: dict[str, Any]) -> GatewayError:
+    """A dict with `error`: the model says itself that the call failed."""
+    error = unwrap(value["error"])
+    body = error if isinstance(error, dict) else {"message": str(error)}
+    given = (source.get(key) for source in (value, body) for key in ("status", "status_code"))
+    status = next((status for status in given if type(status) is int and 400 <= status <= 599), 500)
+    message = _string(body.get("message")) or "the model reported an error"
+    found = HTTPError(status, message, code=_string(body.get("code")), param=_string(body.get("param")))
+    found.type = _string(body.get("type")) or found.type
+    return found
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _what(value: Any) -> str:
+    return f"a {type(value).__name__}"

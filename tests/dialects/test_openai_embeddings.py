@@ -1,0 +1,185 @@
+"""Embeddings, judged by the official SDK: the vectors that the Model gave come out, in both encodings."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import httpx2
+import numpy
+import openai
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import CreateEmbeddingResponse
+
+from gateway.dialects.base import Context
+from gateway.dialects.openai_embeddings import EmbeddingsDialect, shortest
+from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.wire import decode
+from gateway.worker.results import pack
+
+VECTORS = [[0.5, -1.0, 0.1], [2.0, 0.0, 3e-8]]
+FLOAT32 = numpy.array(VECTORS, dtype=numpy.float32)
+
+
+def answered(*values: Any, inputs: int = 2, **fields: Any) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Body and headers when the Model gives these values."""
+    dialect = EmbeddingsDialect()
+    prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields})
+    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1))
+    for value in values:
+        encoder.feed([decode(pack(value))])
+    return encoder.whole()
+
+
+def parse(body: bytes, **fields: Any) -> CreateEmbeddingResponse:
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=body)
+
+    transport = httpx2.Client(transport=httpx2.MockTransport(reply))
+    with openai.OpenAI(base_url="http://test/v1", api_key="k", http_client=transport) as client:
+        return client.embeddings.create(model="m", input="a", **fields)
+
+
+def vectors(*values: Any, inputs: int = 2) -> list[list[float]]:
+    """As the SDK reads them from base64, and the same from floats."""
+    packed = parse(answered(*values, inputs=inputs, encoding_format="base64")[0])
+    floats = parse(answered(*values, inputs=inputs)[0], encoding_format="float")
+    assert [item.index for item in packed.data] == list(range(inputs))
+    for one, other in zip(packed.data, floats.data, strict=True):
+        assert numpy.array_equal(numpy.float32(one.embedding), numpy.float32(other.embedding))
+    return [item.embedding for item in packed.data]
+
+
+class Item(pydantic.BaseModel):
+    index: int
+    embedding: list[float]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        VECTORS,
+        FLOAT32,
+        FLOAT32.astype(numpy.float64),
+        numpy.asfortranarray(FLOAT32),
+        list(FLOAT32),
+        [list(row) for row in FLOAT32],
+        {"embeddings": FLOAT32},
+        {"embeddings": VECTORS, "usage": {"prompt_tokens": 3}},
+        {"embeddings": VECTORS, "prompt_tokens": 3},
+        [{"embedding": row} for row in VECTORS],
+        [{"embedding": row} for row in FLOAT32],
+        {
+            "object": "list",
+            "data": [{"object": "embedding", "index": i, "embedding": r} for i, r in enumerate(VECTORS)],
+        },
+        {"data": [{"index": 1, "embedding": VECTORS[1]}, {"index": 0, "embedding": VECTORS[0]}]},
+        {"data": [Item(index=0, embedding=VECTORS[0]), Item(index=1, embedding=VECTORS[1])]},
+    ],
+)
+def test_every_documented_shape_is_the_same_answer(value: Any) -> None:
+    assert numpy.array_equal(numpy.float32(vectors(value)), FLOAT32)
+
+
+def test_a_generator_of_vectors_is_an_answer() -> None:
+    assert numpy.array_equal(numpy.float32(vectors(*FLOAT32)), FLOAT32)
+    assert numpy.array_equal(numpy.float32(vectors(VECTORS[0], {"embedding": VECTORS[1]})), FLOAT32)
+    assert numpy.array_equal(numpy.float32(vectors(FLOAT32, None, {"usage": {"prompt_tokens": 1}})), FLOAT32)
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], numpy.array([1.0, 2.0]), [numpy.array([1.0, 2.0])], [1, 2]])
+def test_one_vector_is_enough_for_one_input(value: Any) -> None:
+    assert vectors(value, inputs=1) == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text",
+        5,
+        None,
+        {},
+        {"vectors": VECTORS},
+        {"data": None},
+        {"data": "x"},
+        {"embeddings": {}},
+        VECTORS[:1],
+        [*VECTORS, VECTORS[0]],
+        [[1.0], [1.0, 2.0]],
+        [[], []],
+        [["a"], ["b"]],
+        [[1.0], None],
+        [{"vector": [1.0]}, {"vector": [1.0]}],
+        numpy.zeros((2, 3, 4)),
+        numpy.zeros((2, 0)),
+        [1.0, 2.0],
+        [[float("nan")], [1.0]],
+        [[1.0], [float("inf")]],
+        numpy.array([[1.0], [numpy.inf]]),
+        [[1e300], [1.0]],
+        [[10**400], [1.0]],
+    ],
+)
+def test_what_is_no_list_of_finite_vectors_is_invalid_output(value: Any) -> None:
+    with pytest.raises(InvalidOutput):
+        try:
+            answered(value)
+        except Exception as error:  # a worker refuses what it cannot send, with the same code
+            if type(error).__name__ == "Unserializable":
+                raise InvalidOutput("unserializable") from error
+            raise
+
+
+def test_an_error_dict_is_the_models_own_failure() -> None:
+    with pytest.raises(HTTPError, match="too long") as caught:
+        answered({"error": {"message": "too long", "status": 400}})
+    assert caught.value.status == 400
+
+
+def test_dimensions_that_the_model_ignored_are_an_error_not_a_surprise() -> None:
+    with pytest.raises(BadRequest) as caught:
+        answered(VECTORS, dimensions=2)
+    assert (caught.value.param, caught.value.code) == ("dimensions", "unsupported_value")
+    answered(VECTORS, dimensions=3)
+
+
+def test_usage_is_the_models_or_an_estimate_that_says_so() -> None:
+    body, headers = answered({"embeddings": VECTORS, "usage": {"prompt_tokens": 7}})
+    assert headers == [] and json.loads(body)["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    body, headers = answered(VECTORS)
+    assert headers == [(b"x-gateway-usage", b"estimated")] and json.loads(body)["usage"]["prompt_tokens"] == 2
+
+
+def test_the_object_has_every_field_of_the_contract() -> None:
+    body = json.loads(answered([[0.5]], inputs=1)[0])
+    assert body["object"] == "list" and body["model"] == "m"
+    assert body["data"] == [{"object": "embedding", "index": 0, "embedding": [0.5]}]
+    assert set(body["usage"]) == {"prompt_tokens", "total_tokens"}
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_floats_are_written_short_and_read_back_as_the_same_float32(value: float) -> None:
+    text = shortest(value)
+    assert struct.pack("<f", json.loads(text)) == struct.pack("<f", value)
+    assert isinstance(json.loads(text), float)
+    assert len(text) <= len(repr(value)) or math.isclose(float(text), value, rel_tol=1e-6)
+
+
+def test_a_tenth_is_written_as_a_tenth() -> None:
+    assert shortest(struct.unpack("<f", struct.pack("<f", 0.1))[0]) == "0.1"
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_finite_vectors_survive_both_encodings(rows: list[list[float]]) -> None:
+    assert numpy.array_equal(numpy.float32(vectors(rows, inputs=len(rows))), numpy.float32(rows))
