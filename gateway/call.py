@@ -5,7 +5,8 @@
 
 A call waits in its model's queue or runs on a replica; the task that made it sleeps on one future all along, and wakes
 for the first answer only. `abandon` wakes it with an error and asks the worker to stop the code; the slot stays taken
-until the worker says that the code has stopped, which is `ended`.
+until the worker says that the code has stopped, which is `ended`. Code that does not stop is `overdue` in the end, and
+its worker is killed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
-from .wire import Failure, Req, Resp
+from .wire import WINDOW_ITEMS, Failure, Req, Resp, WireError
 
 if TYPE_CHECKING:
     from .spec import Limits
 
 NEVER = float("inf")
+RETRY_AFTER = 1.0  # seconds, for what a worker could not do at this moment
 _BY_CODE: dict[str, type[GatewayError]] = {
     cls.code: cls for cls in (ModelError, InvalidOutput, OutOfMemory, QueueTimeout, Crashed, Unavailable)
 }
@@ -44,6 +46,7 @@ class Call:
     __slots__ = (
         "_future",
         "_loop",
+        "_on_ready",
         "arrived",
         "body",
         "cancelled_at",
@@ -55,7 +58,7 @@ class Call:
         "id",
         "items",
         "limits",
-        "on_ready",
+        "overdue",
         "owed",
         "owed_size",
         "owner",
@@ -77,14 +80,15 @@ class Call:
         self.size = 0  # bytes of the items not yet taken
         self.error: BaseException | None = None
         self.ended = False  # the model's code has stopped
-        self.got_slot = True
+        self.got_slot = True  # False while it waits for one inside the worker
         self.timings: dict[str, float] = {}
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.deadline = self.arrived + limits.queue_timeout
         self.cancelled_at = NEVER
+        self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
-        self.on_ready: Callable[[Call], None] | None = None  # called once instead of waking a task
+        self._on_ready: Callable[[Call], None] | None = None
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
         self._future: asyncio.Future[None] | None = None
 
@@ -95,6 +99,17 @@ class Call:
         self.cancel()
 
     # ── the route's side ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def on_ready(self) -> Callable[[Call], None] | None:
+        """Called once, with the call, when `first` would return or raise; for a route that has no task."""
+        return self._on_ready
+
+    @on_ready.setter
+    def on_ready(self, callback: Callable[[Call], None] | None) -> None:
+        self._on_ready = callback
+        if self.error is not None or self.ended or self.items:  # it happened before anybody asked
+            self._loop.call_soon(self._wake)
 
     async def first(self) -> Resp:
         """The head of the answer: with its whole body in `reply`, or with a first item to take.
@@ -139,14 +154,16 @@ class Call:
         if self.ended or self.error is not None:
             return
         self.error = error
-        self.deadline = NEVER
         self.cancel()
+        self.deadline = NEVER
         self._wake()
 
     def cancel(self) -> None:
-        """Ask for the end of the code, if it has not ended; a caller that still listens is not told."""
+        """Ask for the end of the code, if it has not ended; its time limit stays in force."""
         if not self.ended and self.cancelled_at == NEVER:
-            self.cancelled_at = self._loop.time()
+            self.cancelled_at = now = self._loop.time()
+            limit = self.deadline if self.deadline != NEVER else now + self.limits.gap_timeout
+            self.overdue = max(now, limit) + self.limits.cancel_grace
             if self.owner is not None:
                 self.owner.cancel(self)
 
@@ -161,8 +178,8 @@ class Call:
             self._future = None
 
     def _wake(self) -> None:
-        if self.on_ready is not None:
-            ready, self.on_ready = self.on_ready, None
+        if self._on_ready is not None:
+            ready, self._on_ready = self._on_ready, None
             ready(self)
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
@@ -176,7 +193,18 @@ class Call:
         limits = self.limits
         self.deadline = self.started + (limits.first_item_timeout if self.req.stream else limits.request_timeout)
 
+    def on_slot(self) -> None:
+        """It waited inside the worker, and waits no more: what came before does not count as its own time."""
+        if self.got_slot:
+            return
+        self.got_slot = True
+        self.seat.waiting -= 1
+        if self.cancelled_at == NEVER and self.owner is not None:
+            self.opened(self.owner, self.id)
+
     def on_resp(self, head: Resp, body: bytes) -> None:
+        if self.head is not None:
+            raise WireError("a second resp for one call")
         self.head, self.reply = head, body
         if head.timings:
             self.timings = head.timings
@@ -184,17 +212,27 @@ class Call:
             self.ended = True
         if not head.stream or head.final:
             self._wake()
-        else:
+        elif self.cancelled_at == NEVER:
             self.deadline = self.started + self.limits.first_item_timeout
 
     def on_items(self, items: list[Any], size: int) -> None:
+        if self.head is None:
+            raise WireError("items before the resp of their call")
+        if self.error is not None:  # nobody takes them any more
+            return
         self.items += items
         self.size += size
+        if len(self.items) > WINDOW_ITEMS:
+            raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
+        self.deadline = NEVER
         self._wake()
 
     def on_end(self, timings: dict[str, float]) -> None:
         if timings:
             self.timings = timings
+        if self.head is None and self.error is None:
+            gone = self.cancelled_at != NEVER
+            self.error = ClientLeft() if gone else InvalidOutput("the model ended the call without an answer")
         self.ended = True
         self._wake()
 
@@ -212,6 +250,8 @@ def to_error(failure: Failure) -> GatewayError:
     error: GatewayError
     if cls is not None and failure.status == cls.status:
         error = cls(failure.message, param=failure.param, headers=headers)
+        if issubclass(cls, Unavailable):
+            error.retry_after = RETRY_AFTER
     else:
         error = HTTPError(
             failure.status,

@@ -11,35 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .call import Call
-from .errors import Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, QueueTimeout, Timeout, Unavailable
+from .backoff import CRASHES, HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
+from .call import NEVER, Call
+from .deadlines import Deadlines
+from .errors import Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
 from .limiter import Limiter, Seat
 from .replica import Launch, LoadError, Replica, Runner
 from .spec import Capabilities, ModelSpec, State
-from .wire import DATA, Req, decode
+from .wire import DATA, Req, WireError, decode
 
 log = logging.getLogger("gateway.models")
 
-FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0  # seconds before a restart, doubling
-HEALTHY_AFTER = 60.0  # seconds a replica must live for its pause to start small again
-CRASHES, CRASH_WINDOW, TRIAL_EVERY = 5, 120.0, 60.0  # the breaker: so many crashes in so many seconds
 LOAD_TRIES = 3
-SWEEP = 0.1  # seconds; how late a deadline may be noticed
 MAX_RETRY_AFTER = 110.0  # seconds; above 120 the OpenAI SDK does not retry at all
 UNKNOWN_LOAD = 5.0  # seconds a first load is said to take while nothing was measured
 HEALTH_TIMEOUT = 10.0  # seconds
+LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 TAIL = 200  # lines of the model's output that are kept
 
 
 class HostedModel:
-    """A model by its name. `state` and `reason` may be read by anybody."""
+    """A model by its name. `state` and `reason` may be read by anybody.
+
+    `on_demand` is called when a request meets the model unloaded, and may start it; None leaves it unloaded.
+    """
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class HostedModel:
         *,
         required: bool = True,
         debug: bool = False,
+        on_demand: Callable[[], None] | None = None,
     ) -> None:
         self.spec, self.name, self.required = spec, spec.name, required
         self.created = int(time.time())
@@ -63,17 +65,20 @@ class HostedModel:
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
+        self._on_demand = on_demand
         self._replicas: dict[int, Replica] = {}
         self._phases: dict[int, State] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._crashes: deque[float] = deque(maxlen=CRASHES)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._breaker = Breaker()
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self.name, self.limiter, self._replicas, self._kill, self._loop)
         self._load_began = 0.0
         self._next_try = 0.0
-        self._sweeping = False
+        self._stopping = False
         self._changed = asyncio.Event()
-        self._idle: asyncio.Event | None = None  # set when a stopping model has nothing in flight any more
+        self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
+        self._probe: Call | None = None  # the last health check
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,13 +90,13 @@ class HostedModel:
             Overloaded: slots and queue are full.
         """
         if self.state != "ready":
+            if self.state == "unloaded" and self._on_demand is not None:
+                self._on_demand()
             raise self.not_ready()
         call = Call(req, body, self.spec.limits, self._loop)
         call.owner = self
         self.limiter.enter(call)
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(SWEEP, self._sweep)
+        self._deadlines.watch()
         return call
 
     def check_room(self, calls: int) -> None:
@@ -100,37 +105,60 @@ class HostedModel:
         Raises:
             Overloaded: fewer slots and places in the queue are free.
         """
-        room = sum(seat.free for seat in self.limiter.seats) + self.limiter.max_queue - self.limiter.queued
+        room = self.limiter.room
         if room < calls:
             raise Overloaded(
-                f"model '{self.name}' is overloaded: {calls} calls at once, room for {max(room, 0)}",
+                f"model '{self.name}' is overloaded: {calls} calls at once, room for {room}",
                 retry_after=self.limiter.retry_after(),
             )
 
     def cancel(self, call: Call) -> None:
         """A call that still waits was given up."""
-        call.error = call.error or GatewayError("cancelled")
-        call.ended = True
+        call.on_end({})
         self.limiter.leave(call)
+        self._check_idle()
 
     def grant(self, call: Call) -> None:
         """Nothing to grant while it waits."""
 
     def _start_call(self, call: Call, seat: Seat) -> None:
         call.seat = seat
+        if seat.inside:
+            call.got_slot = False
+            seat.waiting += 1
         try:
             seat.owner.open(call, self._call_ended)
-        except ConnectionError:
-            call.on_error(self._lost(should_retry=True))
-            self.limiter.give_back(seat, 0.0)
+        except Exception as error:
+            self._not_opened(call, seat, error)
+
+    def _not_opened(self, call: Call, seat: Seat, error: Exception) -> None:
+        """Whatever a replica does instead of taking a call, the call ends and its slot is free again."""
+        if not call.got_slot:
+            call.got_slot = True
+            seat.waiting -= 1
+        if not isinstance(error, ConnectionError):
+            log.error("%s: a call could not be sent", self.name, exc_info=error)
+            call.on_error(GatewayError("the call could not be sent to the model"))
+            self.limiter.give_back(seat, None)
+        elif not self.limiter.refused(call, seat):
+            call.on_error(self._lost())
 
     def _call_ended(self, call: Call) -> None:
-        self.limiter.give_back(call.seat, self._loop.time() - call.started)
-        if self._idle is not None and not self._in_flight:
+        seat: Seat = call.seat
+        held: float | None = self._loop.time() - call.started
+        if not call.got_slot:
+            call.got_slot, held = True, None
+            seat.waiting -= 1
+        self.limiter.give_back(seat, held)
+        if self._stopping:
+            self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self._stopping and not self.limiter.in_flight:
             self._idle.set()
 
-    def _lost(self, should_retry: bool) -> Crashed:
-        return Crashed(f"the worker of model '{self.name}' was lost before this call began", should_retry=should_retry)
+    def _lost(self) -> Crashed:
+        return Crashed(f"the worker of model '{self.name}' was lost before this call began", should_retry=True)
 
     def not_ready(self) -> GatewayError:
         """Why it takes no calls in its present state, and when to come back."""
@@ -140,49 +168,21 @@ class HostedModel:
 
     def _not_ready(self) -> GatewayError:
         now, name = self._loop.time(), self.name
-        if self.state == "unloaded" and not self._tasks:
-            self.start()
-        if self.state in ("loading", "unloaded"):
+        if self.state == "loading":
             expected = self.load_seconds if self.load_seconds is not None else UNKNOWN_LOAD
             left = expected - (now - self._load_began)
             return Loading(f"model '{name}' is loading", retry_after=min(max(left, 1.0), MAX_RETRY_AFTER))
         if self.state == "draining":
             return Draining(f"model '{name}' is shutting down", retry_after=1)
         wait = min(max(self._next_try - now, 1.0), MAX_RETRY_AFTER)
+        if self.state == "unloaded":
+            return Unavailable(f"model '{name}' is not loaded", retry_after=wait)
         if self.state == "restarting":
             return Unavailable(f"model '{name}' is restarting after a crash", retry_after=wait)
         if self._next_try > now:
             return Unavailable(f"model '{name}' keeps crashing; the next try is due soon", retry_after=wait)
         detail = f": {self.reason}" if self._debug else "; `gateway models` and its log say why"
         return LoadFailed(f"model '{name}' could not be loaded{detail}")
-
-    def _sweep(self) -> None:
-        """Find the calls that are past their deadline: one timer for all of them, none per request."""
-        now = self._loop.time()
-        busy = False
-        for call in self.limiter.waiting():
-            busy = True
-            if call.deadline < now:
-                waited = f"{now - call.arrived:.1f} s"
-                retry = self.limiter.retry_after()
-                call.abandon(QueueTimeout(f"waited {waited} for a slot of model '{self.name}'", retry_after=retry))
-        for replica in tuple(self._replicas.values()):
-            for call in replica.calls():
-                busy = True
-                if call.deadline < now:
-                    call.abandon(self._timeout(call, now))
-                elif isinstance(call.error, Timeout) and call.cancelled_at + self.spec.limits.cancel_grace < now:
-                    grace = self.spec.limits.cancel_grace
-                    self._kill(replica, f"a call ran on for {grace:g} s after it was cancelled at its time limit")
-                    break
-        self._sweeping = busy
-        if busy:
-            self._loop.call_later(SWEEP, self._sweep)
-
-    def _timeout(self, call: Call, now: float) -> Timeout:
-        if call.head is not None and call.head.stream:
-            return Timeout(f"model '{self.name}' sent nothing for {now - call.started:.0f} s of its stream")
-        return Timeout(f"model '{self.name}' did not answer within {now - call.started:.0f} s")
 
     def _kill(self, replica: Replica, reason: str) -> None:
         log.error("%s: killing worker %s: %s", self.name, replica.pid, reason)
@@ -194,32 +194,46 @@ class HostedModel:
         """What the model's own `is_healthy` says; without one, whether it is ready."""
         if self.state != "ready" or not self.capabilities.has_health_check:
             return self.state == "ready"
-        replica = next(iter(self._replicas.values()))
+        if self._probe is not None and not self._probe.ended:
+            return False  # the last one hangs; another would only take another thread
+        replica = next(iter(self._replicas.values()), None)
+        if replica is None:
+            return False
         req = Req(method="is_healthy", mode=DATA, stream=False, content_type="", request_id="health")
-        call = Call(req, b"", replace(self.spec.limits, request_timeout=HEALTH_TIMEOUT), self._loop)
+        # No slot, and no killing: a model that cannot say how it is may still answer its calls.
+        limits = replace(self.spec.limits, request_timeout=HEALTH_TIMEOUT, cancel_grace=NEVER)
+        call = self._probe = Call(req, b"", limits, self._loop)
         try:
             replica.open(call, lambda call: None)
-            async with asyncio.timeout(HEALTH_TIMEOUT):
-                await call.first()
-        except (GatewayError, ConnectionError, TimeoutError):
+            with call:
+                async with asyncio.timeout(HEALTH_TIMEOUT):
+                    await call.first()
+            answer = decode(call.reply)
+        except (GatewayError, ConnectionError, TimeoutError, WireError):
             return False
-        answer = decode(call.reply)
         return answer is None or bool(answer)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Begin to load every replica."""
+        """Begin to load every replica; nothing happens if that was done already."""
+        if self._tasks:
+            return
         self._load_began = self._loop.time()
         for index in range(self.spec.replicas):
             self._phases[index] = "loading"
-            self._tasks.append(asyncio.create_task(self._keep(index), name=f"{self.name}/{index}"))
+            self._tasks[index] = asyncio.create_task(self._keep(index), name=f"{self.name}/{index}")
         self._derive()
 
     def fail(self, reason: str) -> None:
         """It cannot be loaded at all, by placement say."""
         self._phases = dict.fromkeys(range(self.spec.replicas), "failed")
         self._derive(reason)
+
+    def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
+        """Hand on what changed in the sources of its secrets, or in its environment."""
+        for replica in self._replicas.values():
+            replica.update(secrets, deployment)
 
     async def settled(self) -> State:
         """Wait for the end of the first load, good or bad."""
@@ -229,12 +243,18 @@ class HostedModel:
         return self.state
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, let those that run finish within `grace` seconds, unload, end the processes."""
+        """Take no more calls, let those that run finish within `grace` seconds, unload, end the processes.
+
+        May be called again meanwhile, with less grace.
+        """
+        self._stopping = True
+        deadline = self._loop.time() + grace
+        for index, task in self._tasks.items():
+            if index not in self._replicas:  # it loads, or pauses before it does
+                task.cancel()
         self._phases = dict.fromkeys(self._phases, "draining")
         self._derive("stopping")
-        deadline = self._loop.time() + grace
-        if self._in_flight:
-            self._idle = asyncio.Event()
+        if self.limiter.in_flight:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._idle.wait()
@@ -242,19 +262,19 @@ class HostedModel:
                 pass
         for call in (*self.limiter.waiting(), *(c for r in self._replicas.values() for c in r.calls())):
             call.abandon(Draining(f"model '{self.name}' is shutting down", retry_after=1))
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        left = max(deadline - self._loop.time(), 2.0)
+        left = max(deadline - self._loop.time(), LAST_GRACE)
         await asyncio.gather(*(replica.stop(left) for replica in self._replicas.values()), return_exceptions=True)
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        self._tasks.clear()
         self._replicas.clear()
         self._phases.clear()
+        self.limiter.seats.clear()
         self._derive("stopped")
-
-    @property
-    def _in_flight(self) -> bool:
-        return self.limiter.queued > 0 or any(True for r in self._replicas.values() for _ in r.calls())
+        self._stopping = False
+        self._idle.clear()
 
     async def _keep(self, index: int) -> None:
         """One replica, loaded again whenever it is lost."""
@@ -268,19 +288,26 @@ class HostedModel:
                     self._set(index, "failed", str(error))
                     return
                 log.warning("%s: load failed, trying again: %s", self.name, error)
-                await asyncio.sleep(_pause(tries - 1))
+                await asyncio.sleep(pause(tries - 1))
                 continue
+            except Exception as error:  # of a runner, or of what makes its launch
+                log.exception("%s could not be started", self.name)
+                self._set(index, "failed", f"{type(error).__name__}: {error}")
+                return
             tries = 0
             seat = self._seat(replica)
             born = self._loop.time()
             self.limiter.add(seat)
             self._set(index, "ready")
-            reason = await replica.lost
+            await asyncio.wait([replica.lost])  # and not the future itself, which would be cancelled with this task
             self.limiter.remove(seat)
-            self._replicas.pop(index, None)
+            if self._stopping:  # which ends what is left of it
+                self._nobody_serves()
+                return
+            del self._replicas[index]
             self.restarts += 1
             crashes = 0 if self._loop.time() - born > HEALTHY_AFTER else crashes + 1
-            await self._recover(index, reason, crashes, replica)
+            await self._recover(index, replica.lost.result(), crashes, replica)
 
     async def _load(self, index: int) -> Replica:
         began = self._loop.time()
@@ -300,29 +327,35 @@ class HostedModel:
     async def _recover(self, index: int, reason: str, crashes: int, replica: Replica) -> None:
         """A replica is gone: tell those who wait if nobody else can serve them, then pause."""
         now = self._loop.time()
-        self._crashes.append(now)
-        broken = len(self._crashes) == CRASHES and now - self._crashes[0] < CRASH_WINDOW
-        pause = TRIAL_EVERY if broken else _pause(max(crashes - 1, 0))
-        self._next_try = now + pause
-        if broken:
-            reason = f"{CRASHES} crashes within {now - self._crashes[0]:.0f} s, the last one: {reason}"
-        self._set(index, "failed" if broken else "restarting", reason)
-        if not self.limiter.seats:
-            for call in self.limiter.waiting():
-                call.abandon(self._lost(should_retry=True))
+        self._breaker.note(now)
+        if self._breaker.is_open:
+            self._next_try = now + TRIAL_EVERY
+            seconds = self._breaker.spread
+            self._set(index, "failed", f"{CRASHES} crashes within {seconds:.0f} s, the last one: {reason}")
+        else:
+            self._next_try = now + pause(crashes - 1 if crashes else 0)
+            self._set(index, "restarting", reason)
+        self._nobody_serves()
         await replica.kill(reason)
         await asyncio.sleep(max(0.0, self._next_try - self._loop.time()))
         self._load_began = self._loop.time()
 
+    def _nobody_serves(self) -> None:
+        """Those who wait hear of it, unless another replica is there for them."""
+        if not self.limiter.seats:
+            for call in self.limiter.waiting():
+                call.abandon(self._lost())
+
     def _seat(self, replica: Replica) -> Seat:
         """With preprocess or postprocess, calls wait for their slot in the worker, so they all get in."""
         limits = self.spec.limits
-        inside = limits.max_queue if replica.capabilities.has_hooks else 0
-        return Seat(replica, limits.slots + inside)
+        return Seat(replica, limits.slots, inside=limits.max_queue if replica.capabilities.has_hooks else 0)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _set(self, index: int, phase: State, reason: str = "") -> None:
+        if self._stopping:  # a load that ended after the stop began changes nothing
+            return
         self._phases[index] = phase
         self._derive(reason)
 
@@ -352,8 +385,3 @@ class HostedModel:
             loaded = f", loaded in {self.load_seconds:.1f} s" if self.load_seconds is not None else ""
             return f"model '{self.name}' is ready with {slots} slot{'s' * (slots != 1)}{loaded}"
         return f"model '{self.name}' is {self.state}{because}"
-
-
-def _pause(failures: int) -> float:
-    """Seconds to wait, jittered so that several models do not come back in step."""
-    return float(min(MAX_PAUSE, FIRST_PAUSE * 2**failures) * random.uniform(0.8, 1.2))

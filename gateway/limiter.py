@@ -1,10 +1,11 @@
 """Admission to one model: slots on its replicas, and a bounded queue before them.
 
 Pure of processes and clocks: times come in, calls go out. The order of a decision:
-1. a replica has a free slot and nobody waits → go, on the freest  2. the queue has room → wait  3. → Overloaded
+1. a replica has room and nobody waits → go, to the freest  2. the queue has room → wait  3. → Overloaded
 
 A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
-who still wait.
+who still wait. Models with preprocess or postprocess run these outside the slot, so their calls wait for it `inside`
+the worker, in its own FIFO; they count as queued until the worker says that they got it.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ SMOOTHING = 0.1  # weight of the newest service time in the moving average
 
 
 class Seat:
-    """The slots of one replica."""
+    """What one replica takes: `slots` calls at once, and with `inside` as many more as may queue."""
 
-    __slots__ = ("capacity", "owner", "used")
+    __slots__ = ("inside", "owner", "room", "slots", "used", "waiting")
 
-    def __init__(self, owner: Any, capacity: int) -> None:
-        self.owner, self.capacity, self.used = owner, capacity, 0
+    def __init__(self, owner: Any, slots: int, inside: int = 0) -> None:
+        self.owner, self.slots, self.inside = owner, slots, inside
+        self.room = slots + inside
+        self.used = 0  # calls that were sent and have not ended
+        self.waiting = 0  # those of them that wait for their slot inside the worker
 
     @property
     def free(self) -> int:
-        return self.capacity - self.used
+        return self.room - self.used
 
 
 class Limiter:
-    """Lets calls of one model in. `start` is called for every call that gets a slot."""
+    """Lets calls of one model in. `start` is called for every call that gets its place on a replica."""
 
     def __init__(self, max_queue: int, start: Callable[[Call, Seat], None], name: str = "") -> None:
         self.max_queue, self.name = max_queue, name
@@ -49,15 +53,25 @@ class Limiter:
 
     @property
     def queued(self) -> int:
-        return len(self._waiting) - self._left
+        return len(self._waiting) - self._left + sum(seat.waiting for seat in self.seats)
 
     @property
     def running(self) -> int:
-        return sum(seat.used for seat in self.seats)
+        return sum(seat.used - seat.waiting for seat in self.seats)
 
     @property
     def slots(self) -> int:
-        return sum(seat.capacity for seat in self.seats)
+        return sum(seat.slots for seat in self.seats)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait or run."""
+        return len(self._waiting) - self._left + sum(seat.used for seat in self.seats)
+
+    @property
+    def room(self) -> int:
+        """How many more calls would be admitted now."""
+        return max(0, self.slots + self.max_queue - self.in_flight)
 
     def enter(self, call: Call) -> None:
         """Start the call or queue it.
@@ -71,7 +85,7 @@ class Limiter:
                 seat.used += 1
                 self._start(call, seat)
                 return
-        if self.queued >= self.max_queue:
+        if not self.room:
             raise Overloaded(
                 f"model '{self.name}' is overloaded: {self.running} calls run and {self.queued} wait, "
                 f"the queue holds {self.max_queue}",
@@ -79,10 +93,20 @@ class Limiter:
             )
         self._waiting.append(call)
 
-    def give_back(self, seat: Seat, held: float) -> None:
-        """Take a slot back after `held` seconds, and hand it to the next in line."""
+    def refused(self, call: Call, seat: Seat) -> bool:
+        """The seat's replica was gone before the call got there: another one takes it, or it is False."""
+        self.remove(seat)
         seat.used -= 1
-        self.mean_service += (held - self.mean_service) * (SMOOTHING if self.mean_service else 1.0)
+        if self.seats:
+            self._waiting.appendleft(call)
+            self._hand_out()
+        return bool(self.seats)
+
+    def give_back(self, seat: Seat, held: float | None) -> None:
+        """Take a slot back after `held` seconds, None if it was never used, and hand it to the next in line."""
+        seat.used -= 1
+        if held is not None:
+            self.mean_service += (held - self.mean_service) * (SMOOTHING if self.mean_service else 1.0)
         if self._waiting:
             self._hand_out()
 
@@ -116,9 +140,12 @@ class Limiter:
         seats = self.seats
         if len(seats) == 1:
             seat = seats[0]
-            return seat if seat.used < seat.capacity else None
-        best = max(seats, key=lambda seat: seat.capacity - seat.used, default=None)
-        return best if best is not None and best.used < best.capacity else None
+            return seat if seat.used < seat.room else None
+        best = max(seats, key=lambda seat: seat.slots - seat.used, default=None)
+        if best is None or best.used >= best.room:
+            return None
+        # Several replicas share one queue, though each of them could hold all of it.
+        return None if best.inside and best.used >= best.slots and not self.room else best
 
     def _hand_out(self) -> None:
         while self._waiting:

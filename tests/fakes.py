@@ -1,8 +1,197 @@
-"""What the tests of several modules share: patience."""
+"""What the tests of several modules share: a clock that nobody waits for, a replica that does as it is told."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 from hypothesis import HealthCheck, settings
+
+from gateway.call import Call
+from gateway.errors import Crashed, GatewayError
+from gateway.replica import Launch, LoadError
+from gateway.spec import Capabilities, MethodInfo, ModelSpec
+from gateway.wire import BYTES, DATA, Req, Resp, encode
 
 # A busy machine makes an example slow, not wrong.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+METHODS = (MethodInfo(name="predict", kind="sync"), MethodInfo(name="chat_completions", kind="generator"))
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next timer as soon as there is nothing else to do: hours pass in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 1000.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        if not self._ready:
+            live = [timer for timer in self._scheduled if not timer.cancelled()]
+            if live:
+                self._now = max(self._now, min(timer.when() for timer in live))
+            elif not self._stopping:
+                raise RuntimeError("nothing will ever happen again: the test waits for something that cannot come")
+        super()._run_once()
+
+
+async def turns(n: int = 5) -> None:
+    """Let everything that is ready run, without letting time pass."""
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+def predict(**changes: Any) -> Req:
+    return Req(
+        **{"method": "predict", "mode": BYTES, "stream": False, "content_type": "", "request_id": "r", **changes}
+    )
+
+
+def chat(**changes: Any) -> Req:
+    return predict(method="chat_completions", mode=DATA, stream=True, **changes)
+
+
+class FakeReplica:
+    """A replica without a process. The test plays the model: `answer`, `stream`, `end`, `fail`, `die`.
+
+    A call that is cancelled ends at once unless `is_obedient` is false. `load` says how its start goes.
+    """
+
+    def __init__(self, launch: Launch, fakes: Fakes) -> None:
+        self.launch, self.fakes = launch, fakes
+        self.capabilities = Capabilities()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.pid: int | None = None
+        self.open_calls: list[Call] = []
+        self.cancelled: list[Call] = []
+        self.granted: list[tuple[int, int]] = []
+        self.updates: list[tuple[Mapping[str, str] | None, Mapping[str, Any] | None]] = []
+        self.killed: list[str] = []
+        self.stopped: list[float] = []
+        self.is_obedient = True
+        self.open_error: Exception | None = None
+        self._ended: dict[int, Callable[[Call], None]] = {}
+
+    # ── Replica ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> Capabilities:
+        try:
+            await self.fakes.load(self)
+        except BaseException:
+            await self.kill("the load was given up")
+            raise
+        self.pid = 4000 + len(self.fakes.replicas)
+        self.capabilities = self.fakes.capabilities
+        return self.capabilities
+
+    def open(self, call: Call, ended: Callable[[Call], None]) -> None:
+        if self.open_error is not None:
+            raise self.open_error
+        if self.lost.done():
+            raise ConnectionError("the replica is gone")
+        call.opened(self, len(self._ended) + 1)
+        self._ended[id(call)] = ended
+        self.open_calls.append(call)
+        self.fakes.opened.append(call)
+
+    def calls(self) -> Iterator[Call]:
+        return iter(tuple(self.open_calls))
+
+    def cancel(self, call: Call) -> None:
+        self.cancelled.append(call)
+        if self.is_obedient:
+            asyncio.get_running_loop().call_soon(self.end, call)
+
+    def grant(self, call: Call) -> None:
+        self.granted.append((call.owed, call.owed_size))
+        call.owed = call.owed_size = 0
+
+    async def stop(self, grace: float) -> None:
+        self.stopped.append(grace)
+        self.die("stopped")
+
+    async def kill(self, reason: str) -> None:
+        self.killed.append(reason)
+        self.die(reason)
+
+    async def scrape(self) -> bytes:
+        return b""
+
+    def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
+        self.updates.append((secrets, deployment))
+
+    # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def answer(self, call: Call, body: bytes = b"{}", **head: Any) -> None:
+        """A whole answer, the last word of its call."""
+        defaults = {"status": 200, "kind": call.req.mode, "stream": False, "final": True, "content_type": ""}
+        call.on_resp(Resp(**{**defaults, **head}), body if call.req.mode == BYTES else encode(body))
+        self._leave(call)
+
+    def stream(self, call: Call, *items: Any) -> None:
+        """The head of a stream if it is not there yet, and items."""
+        if call.head is None:
+            call.on_resp(Resp(200, call.req.mode, True, False, ""), b"")
+        if items:
+            call.on_items(list(items), sum(len(encode(item)) for item in items))
+
+    def end(self, call: Call) -> None:
+        if call in self.open_calls:
+            call.on_end({})
+            self._leave(call)
+
+    def fail(self, call: Call, error: GatewayError) -> None:
+        call.on_error(error)
+        self._leave(call)
+
+    def die(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+        for call in tuple(self.open_calls):
+            self.fail(call, Crashed("the worker was lost while it ran this call", should_retry=False))
+
+    def _leave(self, call: Call) -> None:
+        self.open_calls.remove(call)
+        self._ended.pop(id(call))(call)
+
+
+class Fakes:
+    """A runner of fake replicas; remembers all of them. `loads` are the outcomes of the next starts.
+
+    An outcome is None (good), an exception, seconds that it takes, or an event that it waits for.
+    """
+
+    def __init__(self, *loads: Any, capabilities: Capabilities | None = None) -> None:
+        self.loads = list(loads)
+        self.capabilities = capabilities or Capabilities(methods=METHODS)
+        self.replicas: list[FakeReplica] = []
+        self.opened: list[Call] = []
+
+    def __call__(self, launch: Launch) -> FakeReplica:
+        self.replicas.append(FakeReplica(launch, self))
+        return self.replicas[-1]
+
+    async def load(self, replica: FakeReplica) -> None:
+        outcome = self.loads.pop(0) if self.loads else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, int | float):
+            await asyncio.sleep(outcome)
+        elif isinstance(outcome, asyncio.Event):
+            await outcome.wait()
+
+    @property
+    def last(self) -> FakeReplica:
+        return self.replicas[-1]
+
+
+def launch_of(spec: ModelSpec, index: int) -> Launch:
+    return Launch(spec=spec, index=index, on_log=lambda line: None)
+
+
+__all__ = ["PATIENT", "FakeReplica", "Fakes", "LoadError", "VirtualLoop", "chat", "launch_of", "predict", "turns"]

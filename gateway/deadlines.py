@@ -1,0 +1,63 @@
+"""The time limits of one model's calls: who waited too long, who got no answer in time, whose code does not stop.
+
+One timer for all of them while there are any, none a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from .call import NEVER, Call
+from .errors import QueueTimeout, Timeout
+from .limiter import Limiter
+from .replica import Replica
+
+SWEEP = 0.1  # seconds; how late a deadline may be noticed
+
+
+class Deadlines:
+    """`kill` is asked to end a replica on which cancelled code runs on beyond all limits."""
+
+    def __init__(
+        self,
+        name: str,
+        limiter: Limiter,
+        replicas: Mapping[int, Replica],
+        kill: Callable[[Replica, str], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
+        self._watching = False
+
+    def watch(self) -> None:
+        """There is a call: look after it until none is left."""
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        self._watching = False
+        for call in self._limiter.waiting():
+            self.watch()
+            if call.deadline < now:
+                waited, retry = now - call.arrived, self._limiter.retry_after()
+                text = f"waited {waited:.1f} s for a slot of model '{self._name}'"
+                call.abandon(QueueTimeout(text, retry_after=retry))
+        for replica in tuple(self._replicas.values()):
+            for call in replica.calls():
+                self.watch()
+                if call.cancelled_at == NEVER:
+                    if call.deadline < now:
+                        call.abandon(self._timeout(call))
+                elif call.overdue < now:
+                    since = now - call.cancelled_at
+                    self._kill(replica, f"a call that was cancelled {since:.0f} s ago, beyond its time limit, runs on")
+                    break
+
+    def _timeout(self, call: Call) -> Timeout:
+        if call.head is not None:
+            return Timeout(f"model '{self._name}' sent nothing of its stream in time")
+        limit = call.limits.first_item_timeout if call.req.stream else call.limits.request_timeout
+        return Timeout(f"model '{self._name}' did not answer within {limit:g} s")
