@@ -52,9 +52,13 @@ class Cache:
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device)
         # Anonymous pages are zero, and real only once written: an idle slot and an unused length cost nothing. They
-        # must be finite, since attention reads beyond the end of the shorter rows before it masks.
+        # must be finite, since attention reads beyond the end of the shorter rows before it masks; and small, since a
+        # short answer touches the beginning of many rows.
         count = torch.Size(shape).numel()
-        return torch.frombuffer(mmap.mmap(-1, count * like.itemsize), dtype=like.dtype, count=count).view(shape)
+        pages = mmap.mmap(-1, count * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+        return torch.frombuffer(pages, dtype=like.dtype, count=count).view(shape)
 
 
 @dataclass(slots=True)

