@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from .snippets import snippets
 from .tables import show, table
@@ -25,8 +22,8 @@ if TYPE_CHECKING:
     from ..hub import Hub
     from ..inventory import Inventory
 
-log = logging.getLogger("gateway.serve")
 UNLIMITED = 10_000  # slots; as many as nobody counts
+PATIENCE = 3.0  # seconds of loading after which people are told what answers already
 
 
 class Report:
@@ -40,18 +37,36 @@ class Report:
         for_people = self._found.settings.gateway.log_format == "text"
         with _live(hub) if for_people and sys.stderr.isatty() else contextlib.nullcontext():
             await accepting.wait()
-            print(f"Serving on {self._url}", flush=True)  # click.echo would write past the live table, into its rows
-            await asyncio.gather(*(model.settled() for model in hub.models.values() if model.state == "loading"))
+            # Not click.echo, which would write past the live table, into its rows.
+            print(f"Serving on {self._url}", flush=True)
+            await self._settled(hub, for_people)
         if for_people:
             self._show(hub)
+
+    async def _settled(self, hub: Hub, for_people: bool) -> None:
+        """Wait for every load. When that takes long, say what answers already."""
+        loading = {asyncio.ensure_future(model.settled()) for model in hub.models.values() if model.state == "loading"}
+        if loading:
+            _, loading = await asyncio.wait(loading, timeout=PATIENCE)
+        told = not for_people
+        while loading:
+            if not told and (lines := snippets(hub, self._url)):
+                print(f"Others are loading still; this answers already:\n\n{lines}", flush=True)
+                told = True
+            _, loading = await asyncio.wait(loading, return_when=asyncio.FIRST_COMPLETED)
 
     def _show(self, hub: Hub) -> None:
         rows = [_row(model, hub) for model in hub.models.values()]
         broken = {problem.model: problem for problem in self._found.problems if problem.model is not None}
         rows += [(name, "broken", "", "", problem.what) for name, problem in broken.items() if name not in hub.models]
         show(table(("model", "state", "device", "slots", "routes"), rows))
-        click.echo(snippets(hub, self._url) + "\n")
-        sys.stdout.flush()
+        print(snippets(hub, self._url) or _why_not(hub), flush=True)
+
+
+def _why_not(hub: Hub) -> str:
+    if all(model.state == "unloaded" for model in hub.models.values()):
+        return "Every model loads at its first request."
+    return "No model is ready: the log above says why."
 
 
 def _row(model: HostedModel, hub: Hub) -> tuple[str, str, str, str, str]:

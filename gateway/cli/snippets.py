@@ -1,6 +1,6 @@
 """Lines to paste once the gateway is up: curl, and the OpenAI SDK, for a model that is ready.
 
-The first of a chat model, an embedding model, a predict model. With keys on, the key comes from the environment.
+For a chat model, else an embedding model, else a predict model. With keys on, the key comes from the environment.
 """
 
 from __future__ import annotations
@@ -40,15 +40,21 @@ curl -N {url}/v1/models/{name}:predict {key}-H 'Content-Type: application/json' 
 """
 
 
-def snippets(hub: Hub, url: str) -> str:
-    """Return the lines; without a ready model, a word about why there are none."""
+def snippets(hub: Hub, url: str) -> str | None:
+    """Return the lines, None when no model is ready.
+
+    Of several models of a kind it is the one that reads the longest texts: a language model before a toy.
+    """
     for method, template in (("chat_completions", CHAT), ("embeddings", EMBEDDINGS), ("predict", PREDICT)):
-        for model in hub.models.values():
-            if model.state == "ready" and any(known.name == method for known in model.capabilities.methods):
-                return _fill(template, model, url, has_key=hub.settings.gateway.api_key is not None)
-    if all(model.state == "unloaded" for model in hub.models.values()):
-        return "Every model loads at its first request."
-    return "No model is ready: the log above says why."
+        ready = [
+            model
+            for model in hub.models.values()
+            if model.state == "ready" and any(known.name == method for known in model.capabilities.methods)
+        ]
+        if ready:
+            best = max(ready, key=lambda model: model.capabilities.max_model_len or 0)
+            return _fill(template, best, url, has_key=hub.settings.gateway.api_key is not None)
+    return None
 
 
 def _fill(template: str, model: HostedModel, url: str, *, has_key: bool) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
-from gateway.cli.snippets import example
+from gateway.cli.snippets import example, snippets
+from gateway.spec import Capabilities, MethodInfo
 
 
 class Inner(BaseModel):
@@ -30,3 +32,45 @@ def test_an_example_satisfies_the_schema_it_is_made_from() -> None:
 @pytest.mark.parametrize("schema", [{}, None, True, {"$ref": "#/$defs/Missing"}, {"type": "strange"}])
 def test_a_schema_that_says_little_gives_an_empty_object(schema: Any) -> None:
     assert example(schema) == {}
+
+
+def hub(*models: Any, key: str | None = None) -> Any:
+    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key))
+    return SimpleNamespace(models={model.name: model for model in models}, settings=settings)
+
+
+def model(name: str, method: str, *, state: str = "ready", length: int | None = None) -> Any:
+    capabilities = Capabilities(methods=(MethodInfo(name=method, kind="sync"),), max_model_len=length)
+    return SimpleNamespace(name=name, state=state, capabilities=capabilities)
+
+
+def test_the_chat_model_that_reads_most_is_shown() -> None:
+    toy, small = model("a-toy", "chat_completions"), model("small", "chat_completions", length=128)
+    large = model("z-large", "chat_completions", length=2048)
+    others = [model("b", "predict"), model("c", "embeddings")]
+    assert 'model="z-large"' in (snippets(hub(*others, toy, small, large), "http://x") or "")
+    assert 'model="a-toy"' in (snippets(hub(*others, toy), "http://x") or "")
+
+
+def test_embeddings_come_before_predict_and_what_is_not_ready_is_not_shown() -> None:
+    found = [model("a", "predict"), model("b", "embeddings"), model("c", "chat_completions", state="loading")]
+    assert "/v1/embeddings" in (snippets(hub(*found), "http://x") or "")
+    assert "/v1/models/a:predict" in (snippets(hub(found[0]), "http://x") or "")
+    assert snippets(hub(found[2]), "http://x") is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "shell", "python"),
+    [
+        ("GATEWAY_API_KEY", '"Authorization: Bearer $GATEWAY_API_KEY"', 'os.environ["GATEWAY_API_KEY"]'),
+        ("GATEWAY_API_KEY_FILE", '$(cat "$GATEWAY_API_KEY_FILE")', 'open(os.environ["GATEWAY_API_KEY_FILE"])'),
+    ],
+)
+def test_a_key_is_never_written_out(monkeypatch: pytest.MonkeyPatch, variable: str, shell: str, python: str) -> None:
+    monkeypatch.delenv("GATEWAY_API_KEY_FILE", raising=False)
+    monkeypatch.setenv(variable, "the-key")
+    text = snippets(hub(model("a", "chat_completions"), key="the-key"), "http://x") or ""
+    assert "the-key" not in text
+    assert shell in text
+    assert python in text
+    compile(text.partition("\n\n")[2], "snippet", "exec")

@@ -176,6 +176,16 @@ def test_on_a_terminal_loading_is_a_live_table_and_the_address_a_line_of_its_own
     assert any(re.fullmatch(r"Serving on http://127\.0\.0\.1:\d+", line) for line in lines)
 
 
+def test_what_is_ready_can_be_tried_while_others_load(serve: Serve, tmp_path: Path) -> None:
+    late = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n" + ECHO
+    gateway = serve({"late": {"model.py": late}, "echo": {"model.py": ECHO}}, until="accepting")
+    gateway.wait_for(r"this answers already:\n\ncurl -N \S+/v1/models/echo:predict")
+    assert "slots   routes" not in gateway.log
+    (tmp_path / "models" / "late" / "go").touch()
+    gateway.wait_for(r"\n late +ready +cpu")
+    assert gateway.log.count("this answers already") == 1
+
+
 def test_only_the_named_models_start(serve: Serve) -> None:
     gateway = serve({"one": {"model.py": ECHO}, "two": {"model.py": ECHO}}, "--only", "two")
     assert gateway.states() == {"two": "ready"}
