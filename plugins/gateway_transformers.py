@@ -1,7 +1,7 @@
 """Serve a causal language model of transformers, or a GGUF file, without writing a Model.
 
-Finds directories with a checkpoint and answers chat and completions. The gateway_lm_* modules beside it
-batch, sample and read GGUF files, in the worker only. Options, in config.yaml or [models.NAME] of gateway.toml:
+Finds directories with a checkpoint and answers chat and completions. The gateway_lm_* modules beside it batch, sample
+and read GGUF files, in the worker only. Options, in config.yaml or [models.NAME] of gateway.toml:
 
     options:
       max_model_len: 4096     # tokens of prompt and answer; the model's context, or what fits into memory, if less
@@ -15,7 +15,7 @@ import asyncio
 import inspect
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
+SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
 
 # Fields that would change the answer and that this engine does not honour, with the values that ask for nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -161,12 +162,16 @@ class LanguageModel:
         except gateway_lm_attention.UnsupportedModel as error:
             raise ConfigError(f"{folder}: {type(model).__name__} cannot be batched here: {error}") from error
         self.max_model_len = self.engine.length
+        if self.max_model_len < min(SHORTEST, self._context(model.config)):
+            what = f"free memory holds {self.max_model_len} tokens in each of {slots} slots"
+            raise ConfigError(f"{folder}: {what}; lower runtime.predict_concurrency or give the model more memory")
         self.capabilities = {"max_model_len": self.max_model_len}
+        self.vocabulary = model.get_input_embeddings().num_embeddings
         self.defaults = sampling_defaults(model.generation_config)
         self.stop_ids = stop_ids(model.generation_config, self.tokenizer)
-        size = f"{self.engine.cache_bytes / 2**20:,.0f} MiB"
-        print(f"{model.num_parameters():,} parameters in {model.dtype} on {device}", end="; ")
-        print(f"{slots} slots of {self.max_model_len} tokens, {size} when all are full")
+        what = f"{model.num_parameters():,} parameters in {model.dtype} on {device}"
+        size = f"{self.engine.cache_bytes / 2**20:,.0f} MiB when all are full"
+        print(f"{what}; {slots} slots of {self.max_model_len} tokens, {size}")
 
     def unload(self) -> None:
         if self.engine is not None:
@@ -177,29 +182,30 @@ class LanguageModel:
 
     async def chat_completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
         """Pieces of text, then the finish reason and the usage."""
-        prompt = await _off_loop(len(str(inputs.get("messages"))), self.chat_prompt, inputs)
-        async with aclosing(self._answer(prompt, inputs, "messages")) as answer:
-            async for item in answer:
+        async with aclosing(self._answer(inputs, "messages", self.chat_prompt)) as items:
+            async for item in items:
                 yield item
 
     async def completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
         """The same for a bare prompt: text, or token ids."""
-        prompt = await _off_loop(len(str(inputs.get("prompt"))), self.plain_prompt, inputs)
-        async with aclosing(self._answer(prompt, inputs, "prompt")) as answer:
-            async for item in answer:
+        async with aclosing(self._answer(inputs, "prompt", self.plain_prompt)) as items:
+            async for item in items:
                 yield item
 
     async def _answer(
-        self, prompt: list[int], inputs: Mapping[str, Any], source: str
+        self, inputs: Mapping[str, Any], source: str, read: Callable[[Mapping[str, Any]], list[int]]
     ) -> AsyncIterator[str | dict[str, Any]]:
+        """`read` makes a prompt of the field `source`."""
         from gateway_lm_text import StopStrings, TextStream
 
         check_supported(inputs)
         sampling = self._sampling(inputs)
-        limit = self._limit(len(prompt), inputs, source)
-        text = TextStream(self.tokenizer, prompt)
         stops = StopStrings(_texts(inputs, "stop"))
-        count, reason = 0, "length"
+        is_long = len(str(inputs.get(source))) > LONG_PROMPT
+        prompt = await asyncio.to_thread(read, inputs) if is_long else read(inputs)
+        limit = self._limit(prompt, inputs, source)
+        text = TextStream(self.tokenizer, prompt)
+        count, reason = 0, None
         async with aclosing(self.engine.generate(prompt, limit, self.stop_ids, sampling)) as steps:
             async for tokens in steps:
                 piece = ""
@@ -214,12 +220,12 @@ class LanguageModel:
                         break
                 if piece:
                     yield piece
-                if reason == "stop":
+                if reason is not None:
                     break
         if stops.found is None and (rest := stops.push(text.rest()) + stops.rest()):
             yield rest
         usage = {"prompt_tokens": len(prompt), "completion_tokens": count, "total_tokens": len(prompt) + count}
-        ending: dict[str, Any] = {"finish_reason": "stop" if stops.found is not None else reason, "usage": usage}
+        ending: dict[str, Any] = {"finish_reason": reason or "length", "usage": usage}
         if stops.found is not None:
             ending["stop_sequence"] = stops.found
         yield ending
@@ -247,27 +253,31 @@ class LanguageModel:
 
     def plain_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
         prompt = inputs.get("prompt")
-        if isinstance(prompt, str) and prompt:
+        if isinstance(prompt, str):
             return self.tokenizer(prompt)["input_ids"]
-        size = len(self.tokenizer)
-        if isinstance(prompt, list) and prompt and all(type(token) is int and 0 <= token < size for token in prompt):
+        if isinstance(prompt, list) and all(type(token) is int for token in prompt):
             return prompt
         raise BadRequest("prompt must be a text or a list of token ids", param="prompt", code="invalid_type")
 
-    def _limit(self, prompt: int, inputs: Mapping[str, Any], source: str) -> int:
-        """How many tokens the answer may have. Raises `BadRequest` when they and the prompt do not fit."""
+    def _limit(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> int:
+        """How many tokens the answer may have. Raises `BadRequest` for what would be too much for the engine."""
+        if not prompt:
+            raise BadRequest("the prompt is empty", param=source)
+        if min(prompt) < 0 or max(prompt) >= self.vocabulary:  # would fail the whole batch
+            raise BadRequest(f"the model knows tokens 0 to {self.vocabulary - 1} only", param=source)
         wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
         if wanted is not None and (type(wanted) is not int or wanted < 1):
             raise BadRequest("max_tokens must be a whole number of at least 1", param="max_tokens")
-        if prompt + (wanted or 1) > self.max_model_len:
+        used = len(prompt)
+        if used + (wanted or 1) > self.max_model_len:
             raise BadRequest(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
-                f"{prompt + (wanted or 0)} tokens ({prompt} in the {source}, {wanted or 0} in the completion). Please "
+                f"{used + (wanted or 0)} tokens ({used} in the {source}, {wanted or 0} in the completion). Please "
                 f"reduce the length of the {source} or completion.",
                 param=source,
                 code="context_length_exceeded",
             )
-        return wanted or self.max_model_len - prompt
+        return wanted or self.max_model_len - used
 
     def _sampling(self, inputs: Mapping[str, Any]) -> Sampling:
         from gateway_lm_sampling import Sampling
@@ -290,7 +300,7 @@ class LanguageModel:
             pairs = tuple((int(token), float(value)) for token, value in bias.items())
         except (AttributeError, TypeError, ValueError):
             pairs = ((-1, 0.0),)
-        if not all(0 <= token < len(self.tokenizer) and -100 <= value <= 100 for token, value in pairs):
+        if not all(0 <= token < self.vocabulary and -100 <= value <= 100 for token, value in pairs):
             raise BadRequest("logit_bias must map token ids to numbers from -100 to 100", param="logit_bias")
         return pairs
 
@@ -368,7 +378,3 @@ def _number(inputs: Mapping[str, Any], name: str) -> float:
     if type(value) not in (int, float) or not low <= value <= high:
         raise BadRequest(f"{name} must be a number from {low} to {high}", param=name)
     return value
-
-
-async def _off_loop(size: int, function: Any, *args: Any) -> Any:
-    return function(*args) if size < LONG_PROMPT else await asyncio.to_thread(function, *args)

@@ -342,6 +342,14 @@ def test_what_does_not_fit_the_context_says_how_long_it_is(model: Any) -> None:
     assert chat(model)[1]["usage"]["total_tokens"] <= 256  # no max_tokens: up to the bound
 
 
+def test_a_token_that_the_model_does_not_know_harms_nobody(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", "<|new|>")
+    model.tokenizer.add_tokens(["<|new|>"])  # a tokenizer that has grown beyond its model
+    assert "tokens 0 to 259 only" in refused(model).message
+    monkeypatch.setattr(model.tokenizer, "chat_template", " ")
+    assert chat(model, max_tokens=1)
+
+
 def test_a_template_that_refuses_the_messages_is_a_400(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}")
     assert "roles must alternate" in refused(model).message
@@ -361,7 +369,7 @@ def test_a_checkpoint_without_a_template_completes_but_does_not_chat(
     }
 
 
-@pytest.mark.parametrize("prompt", ["", [], [1.5], [10**9], ["a"], None, {}])
+@pytest.mark.parametrize("prompt", ["", [], [1.5], [10**9], [-1], ["a"], None, {}])
 def test_a_prompt_is_text_or_token_ids(model: Any, prompt: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         asyncio.run(collect(model.completions({"prompt": prompt})))
@@ -394,6 +402,16 @@ def test_a_wrong_option_fails_the_load_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         serve(checkpoint, options=options)
+
+
+def test_too_little_memory_fails_the_load_with_what_to_do(
+    serve: Callable[..., Any], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gateway_lm_attention
+
+    monkeypatch.setattr(gateway_lm_attention, "cache_memory", lambda device: 16 * 512 * 20)
+    with pytest.raises(ConfigError, match=r"holds 20 tokens in each of 16 slots; lower runtime\.predict_concurrency"):
+        serve(checkpoint)
 
 
 def test_an_unloaded_model_is_not_healthy(serve: Callable[..., Any], checkpoint: Path) -> None:
