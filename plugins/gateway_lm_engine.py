@@ -176,10 +176,13 @@ class Engine:
         """One forward; returns the requests that got a token, the token, and whether it was their last."""
         batch, readers = self._plan()
         logits = attention.forward(self.model, batch)
-        best = logits.argmax(-1).tolist()
-        outputs: list[tuple[Request, int | None, bool]] = []
+        tokens = logits.argmax(-1).tolist()
         for row, request in enumerate(readers):
-            token = best[row] if request.settings.is_greedy else request.choose(logits[row])
+            if not request.settings.is_greedy:
+                tokens[row] = request.choose(logits[row])
+        # From here on nothing fails: a request that was released would not hear of it.
+        outputs: list[tuple[Request, int | None, bool]] = []
+        for request, token in zip(readers, tokens, strict=True):
             request.tokens.append(token)
             ended = token in request.stop_ids or len(request.tokens) == request.length
             outputs.append((request, token, ended))

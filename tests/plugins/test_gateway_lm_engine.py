@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import gateway_lm_attention as attention  # noqa: E402
+import gateway_lm_sampling as sampling  # noqa: E402
 from gateway_lm_engine import Engine, EngineFailed, common  # noqa: E402
 from gateway_lm_sampling import Sampling  # noqa: E402
 
@@ -312,6 +313,29 @@ def test_a_failed_step_fails_those_that_ran_and_waited_and_no_others(start: Call
     assert "out of luck" in str(failed[0])
     assert len(after) == 12
     assert engine.is_alive
+
+
+def test_a_failure_reaches_those_whose_last_token_it_was(
+    start: Callable[..., Engine], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise ValueError("no such distribution")
+
+    engine = start()
+    gate.patch()
+    monkeypatch.setattr(sampling, "draw", refuse)
+
+    async def run() -> list[Any]:
+        blocker = asyncio.create_task(answer(engine, [1], 2))
+        await asyncio.to_thread(gate.held.wait, 10)
+        last = asyncio.create_task(answer(engine, [2], 1))
+        drawn = asyncio.create_task(answer(engine, [3], 5, temperature=1.0))
+        await asyncio.sleep(0.01)
+        gate.free.set()
+        async with asyncio.timeout(10):
+            return await asyncio.gather(blocker, last, drawn, return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(run())] == [EngineFailed] * 3
 
 
 def test_memory_that_ran_out_keeps_its_type(start: Callable[..., Engine], gate: Gate) -> None:
