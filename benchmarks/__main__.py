@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from .report import LeftOut, Row, table
 
-NAMES = ("predict", "chunks")
+NAMES = ("predict", "chunks", "neighbour", "cancel", "footprint")
 
 
 def main() -> None:
@@ -42,9 +42,12 @@ def main() -> None:
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    busy = f"load {os.getloadavg()[0]:.1f}"
-    return f"{platform.system()} {platform.machine()}, {cores} cores ({busy}), Python {platform.python_version()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    machine = f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}"
+    if load > cores / 2:
+        machine += f"\nThis machine is busy (load {load:.1f}): figures by the clock are worse than they would be."
+    return machine
 
 
 if __name__ == "__main__":
