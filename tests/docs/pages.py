@@ -10,7 +10,7 @@ The first word behind the fence is the language, the second says what the tests 
     text help COMMAND   what `gateway COMMAND --help` prints
     python hooks        the signatures of all hooks
     sh                  shown only; the options in its `gateway` lines exist
-    json, toml, (none)  shown only
+    json, toml, text    shown only; so is a block without a word
 
 In all of them http://127.0.0.1:8000 stands for the gateway that the tests start.
 """
@@ -27,7 +27,7 @@ PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
 )
-SHOWN = ("sh", "json", "toml", "")  # nothing is run or written
+SHOWN = ("sh", "json", "toml", "text", "")  # nothing is run or written
 URL = "http://127.0.0.1:8000"
 
 _FENCE = re.compile(r"^```(.*)$")
