@@ -181,7 +181,7 @@ class HostedModel:
             return Unavailable(f"model '{name}' is restarting after a crash", retry_after=wait)
         if self._next_try > now:
             return Unavailable(f"model '{name}' keeps crashing; the next try is due soon", retry_after=wait)
-        detail = f": {self.reason}" if self._debug else "; `gateway models` and its log say why"
+        detail = f": {self.reason}" if self._debug else "; `gateway models --live` and its log say why"
         return LoadFailed(f"model '{name}' could not be loaded{detail}")
 
     def _kill(self, replica: Replica, reason: str) -> None:
