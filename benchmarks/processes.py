@@ -35,15 +35,32 @@ def resident_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def workers_of(pid: int) -> list[int]:
-    """The worker processes of a gateway."""
-    found = []
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == str(pid) and b"gateway.worker" in (path / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(path.name))
+            children.setdefault(int(parent), []).append(int(path.name))
+    found = list(children.get(pid, ()))
+    for child in found:
+        found += children.get(child, ())
     return found
+
+
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a gateway."""
+    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in descendants(pid)}
+    return [child for child, command in commands.items() if b"gateway.worker" in command]
+
+
+def cpu_of_all(pid: int) -> float:
+    """CPU time of a process and its descendants, in hundredths of a second; threads that have ended count too."""
+    ticks = 0
+    for each in (pid, *descendants(pid)):
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class Server:
 
 @contextlib.contextmanager
 def gateway(
-    models: Mapping[str, str] | Path, settings: str = "", env: Mapping[str, str] | None = None
+    models: Mapping[str, str] | Path, settings: str = "", *options: str, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """`gateway serve` over a directory of models, or over models given as {"name/file": text}, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
@@ -68,6 +85,7 @@ def gateway(
             models = place / "models"
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--models", str(models), "--port", str(port)]
+        command += options
         with server(command, port, "/readyz", cwd=place, env=env) as found:
             yield found
 
