@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, get
 from litestar.config.app import AppConfig
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.types import ASGIApp
+from litestar.params import FromPath
 
 from . import __version__
 from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownURL
-from .http import errors
+from .http import errors, pages
 from .http.body import BodyReader
-from .http.exchange import Exchange
 from .http.front import Front
-from .http.guards import Guard
+from .http.guards import Guard, wants_html
 from .http.health import Health
 from .http.metrics import Metrics
 from .http.models import Models
+from .http.openapi import Document
 from .http.predict import Predict
 from .http.routing import Routes
 from .http.serving import Serving
+from .settings import is_loopback
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -33,8 +34,21 @@ def build_app(hub: Hub) -> Front:
     gateway = hub.settings.gateway
     metrics = Metrics(hub)
     reader = BodyReader(gateway.body_idle_timeout, gateway.body_timeout)
-    models = Models(hub)
-    routes = Routes(hub, Predict(hub, reader), Serving(hub, reader, metrics), models)
+    routes = Routes(hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub))
+    handlers = [*_health(hub), *_pages(hub), _metrics(metrics)]
+    config = AppConfig(
+        route_handlers=handlers,
+        openapi_config=OpenAPIConfig(
+            title="Model gateway", version=__version__, path="/openapi.json", render_plugins=[Document(hub)]
+        ),
+        exception_handlers={HTTPException: _render, Exception: _render},
+        logging_config=None,
+    )
+    hub.plugins.configure_app(config)
+    return Front(Litestar.from_config(config), Guard(hub), routes, metrics)
+
+
+def _health(hub: Hub) -> list[Any]:
     health = Health(hub)
 
     @get("/livez", operation_id="livez", sync_to_thread=False)
@@ -62,11 +76,6 @@ def build_app(hub: Hub) -> Front:
         status, _ = health.ready()
         return Response({"ready": status == 200}, status_code=status)
 
-    @get("/", operation_id="root", sync_to_thread=False)
-    def root() -> bool:
-        """True, Truss's liveness."""
-        return True
-
     @get("/ping", operation_id="ping")
     async def ping() -> Response[dict[str, Any]]:
         """SageMaker's probe: the sole or default model, else readiness."""
@@ -80,69 +89,42 @@ def build_app(hub: Hub) -> Front:
     def version() -> dict[str, str]:
         return {"version": __version__}
 
+    return [livez, healthy, v2_live, readyz, v2_ready, ping, version]
+
+
+def _pages(hub: Hub) -> list[Any]:
+    at_home = is_loopback(hub.settings.gateway.host)  # elsewhere there is no API page
+
+    @get("/", operation_id="root", sync_to_thread=False)
+    def root(request: Request[Any, Any, Any]) -> Response[Any]:
+        """True, Truss's liveness; a page for a browser."""
+        if not wants_html(dict(request.scope["headers"])):
+            return Response(True, headers={"vary": "accept"})
+        page = pages.start_page(hub, str(request.base_url).rstrip("/"), at_home)
+        headers = {"vary": "accept", "content-security-policy": pages.START_POLICY}
+        return Response(page, media_type=MediaType.HTML, headers=headers)
+
+    @get("/docs", include_in_schema=False, sync_to_thread=False)
+    def docs() -> Response[bytes]:
+        headers = {"content-security-policy": pages.API_POLICY}
+        return Response(pages.API_PAGE, media_type=MediaType.HTML, headers=headers)
+
+    @get("/docs/{name:str}", include_in_schema=False, sync_to_thread=False)
+    def asset(name: FromPath[str]) -> Response[bytes]:
+        content = pages.asset(name)
+        return Response(content, media_type=pages.ASSETS[name], headers={"cache-control": "max-age=3600"})
+
+    return [root, docs, asset] if at_home else [root]
+
+
+def _metrics(metrics: Metrics) -> Any:
     @get("/metrics", operation_id="metrics", media_type=MediaType.TEXT, sync_to_thread=False)
     def scrape(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where it is asked for."""
         body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
 
-    @get("/v1/models", operation_id="listModels")
-    async def list_models(request: Request[Any, Any, Any]) -> ASGIApp:
-        """Every hosted model with its status."""
-        return _asgi(models.list_all)
-
-    config = AppConfig(
-        route_handlers=[
-            *(livez, healthy, v2_live, readyz, v2_ready, root, ping, version, scrape, list_models),
-            *_documented(hub, routes),
-        ],
-        openapi_config=OpenAPIConfig(title="Model gateway", version=__version__, path="/docs"),
-        exception_handlers={HTTPException: _render, Exception: _render},
-        logging_config=None,
-    )
-    hub.plugins.configure_app(config)
-    return Front(Litestar.from_config(config), Guard(hub.settings, hub.plugins), routes, metrics)
-
-
-def _asgi(handler: Any) -> ASGIApp:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        exchange = Exchange(scope, receive, send)
-        exchange.request_id = scope.get("gateway.request_id", "")
-        await handler(exchange)
-
-    return app
-
-
-def _documented(hub: Hub, routes: Routes) -> list[Any]:
-    """The hot routes as Litestar knows them. The front answers them before Litestar is asked."""
-
-    async def through(scope: Any, receive: Any, send: Any) -> None:
-        exchange = Exchange(scope, receive, send)
-        exchange.request_id = scope.get("gateway.request_id", "")
-        handler = routes.find(exchange)
-        assert handler is not None
-        await handler(exchange)
-
-    def hot(path: str, operation: str, summary: str, method: Any = post) -> Any:
-        async def handler(scope: Any) -> ASGIApp:
-            return through
-
-        handler.__doc__ = summary
-        status = {"status_code": 200} if method is post else {}
-        return method(path, operation_id=operation, summary=summary, **status)(handler)
-
-    def named(path: str) -> str:
-        return "create" + "".join(part.title().replace("_", "") for part in path.strip("/").split("/")[1:])
-
-    shared = [hot(e.path, named(e.path), e.summary or f"Calls `{e.method}`.") for e in hub.endpoints]
-    return [
-        *shared,
-        hot("/v1/models/{target:path}", "predict", "POST …/{model}:predict runs a model."),
-        hot("/v1/models/{target:path}", "showModel", "One model; /loaded and /schema below it.", get),
-        hot("/models/{target:path}", "callModel", "POST …/{model}/predict or …/{model}/v1/…."),
-        hot("/models/{target:path}", "modelStatus", "GET …/{model}/status.", get),
-        hot("/invocations", "invocations", "SageMaker's name for predict of the sole model."),
-    ]
+    return scrape
 
 
 def _render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -150,7 +132,7 @@ def _render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     known = _translate(request, error)
     shape = errors.shape_of(request.url.path, dict(request.scope["headers"]))
     body = errors.body_of(known, shape, request.scope.get("gateway.request_id", ""))  # type: ignore[arg-type]
-    headers = {name.decode(): value.decode() for name, value in errors.headers_of(known, shape)}
+    headers = {name.decode(): value.decode("latin-1") for name, value in errors.headers_of(known, shape)}
     return Response(body, status_code=known.status, media_type=MediaType.JSON, headers=headers)
 
 
@@ -162,7 +144,9 @@ def _translate(request: Request[Any, Any, Any], error: Exception) -> GatewayErro
     if status == 404:
         return UnknownURL(f"unknown URL: {what}")
     if status == 405:
-        return MethodNotAllowed(f"method not allowed: {what}", headers=getattr(error, "headers", None))
+        allowed = dict(getattr(error, "headers", None) or {}).get("allow", "")
+        methods = sorted({*allowed.split(", "), "HEAD"} if "GET" in allowed else allowed.split(", "))
+        return MethodNotAllowed(f"method not allowed: {what}", headers={"allow": ", ".join(methods)})
     if status < 500:
         found = BadRequest(str(getattr(error, "detail", error)))
         found.status = status

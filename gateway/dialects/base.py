@@ -63,6 +63,7 @@ class Encoder(Protocol):
 
 class Dialect(Protocol):
     ping: bytes  # what keeps a silent stream alive
+    request_schema: dict[str, Any]  # of the body, for the API page
     terminator: bytes  # the data of the last event, b"" without one; ensured for models that frame their own
 
     def read(self, body: dict[str, Any]) -> Prepared:

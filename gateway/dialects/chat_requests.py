@@ -15,6 +15,44 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOOLS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 128, 20
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
+_NUMBER, _WHOLE, _FLAG, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "boolean"}, {"type": "string"}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["messages"],
+    "properties": {
+        "model": {**_TEXT, "description": "May be left out where one model serves the route"},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {
+                    "role": {"enum": sorted(ROLES)},
+                    "content": {"type": ["string", "array", "null"], "items": {"type": "object"}},
+                },
+            },
+        },
+        "stream": {**_FLAG, "default": False},
+        "stream_options": {"type": "object", "properties": {"include_usage": _FLAG}},
+        "n": {**_WHOLE, "minimum": 1, "maximum": MAX_N, "default": 1},
+        "max_tokens": {**_WHOLE, "minimum": 1},
+        "max_completion_tokens": {**_WHOLE, "minimum": 1},
+        **dict.fromkeys(NUMBERS, _NUMBER),
+        "stop": {"type": ["string", "array"], "items": _TEXT, "maxItems": MAX_STOP},
+        "seed": _WHOLE,
+        "logprobs": _FLAG,
+        "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
+        "logit_bias": {"type": "object", "additionalProperties": _NUMBER, "maxProperties": MAX_BIAS},
+        "tools": {"type": "array", "items": {"type": "object"}, "maxItems": MAX_TOOLS},
+        "tool_choice": {"type": ["string", "object"]},
+        "parallel_tool_calls": _FLAG,
+        "response_format": {"type": "object", "properties": {"type": _TEXT}},
+    },
+    "additionalProperties": True,
+    "example": {"messages": [{"role": "user", "content": "Say hello."}]},
+}
+
 
 def read_chat(body: dict[str, Any]) -> Prepared:
     """The request, checked.

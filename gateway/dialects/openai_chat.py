@@ -9,7 +9,7 @@ from ..errors import GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from .base import Context, Prepared, public
-from .chat_requests import prompt_size, read_chat
+from .chat_requests import SCHEMA, prompt_size, read_chat
 from .events import (
     AnyEvent,
     Failed,
@@ -49,6 +49,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 class ChatDialect:
     ping = b": ping\n\n"
     terminator = DONE
+    request_schema = SCHEMA
 
     def read(self, body: dict[str, Any]) -> Prepared:
         return read_chat(body)

@@ -17,6 +17,18 @@ from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .outputs import error_of
 
 MAX_INPUTS = 2048
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["input"],
+    "properties": {
+        "model": {"type": "string", "description": "May be left out where one model serves the route"},
+        "input": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": MAX_INPUTS},
+        "encoding_format": {"enum": ["float", "base64"], "default": "float"},
+        "dimensions": {"type": "integer", "minimum": 1},
+    },
+    "additionalProperties": True,
+    "example": {"input": ["one", "two"]},
+}
 
 
 @hookimpl
@@ -33,6 +45,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class EmbeddingsDialect:
     ping, terminator = b": ping\n\n", b""
+    request_schema = SCHEMA
 
     def read(self, body: dict[str, Any]) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

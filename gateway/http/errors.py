@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Any, Literal
 
 import msgspec
 
 from ..dialects.base import public
-from ..errors import GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
+from ..errors import Draining, GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
 from .exchange import Exchange
 
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "anthropic", "truss"]
 _encode = msgspec.json.encode
+_TRUSS_PATHS = frozenset({"/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
+_TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
+_OURS = frozenset({"content-length", "content-type", "transfer-encoding", "connection", "date", "server"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}").fullmatch
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}").fullmatch
 
 
 def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
     """Which shape clients of a path expect, also for paths that do not exist."""
-    if path.startswith(_TRUSS_ROOTS):
-        _, dialect, rest = path.partition("/v1/") if path.startswith("/models/") else ("", "", "")
-        if dialect:
-            return "anthropic" if rest.startswith("messages") else "openai"
-        if path.endswith(("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")):
-            return "truss"
-        return "openai"
-    if path.startswith("/v1/messages") or (path == "/v1/models" and b"anthropic-version" in headers):
+    if path in _TRUSS_PATHS or (path.startswith(_TRUSS_ROOTS) and path.endswith(_TRUSS_ENDINGS)):
+        return "truss"
+    if path.startswith("/models/"):
+        path = "/v1/" + path.partition("/v1/")[2]
+    if path.startswith("/v1/messages"):
         return "anthropic"
-    return "truss" if path in ("/invocations", "/ping") else "openai"
+    if path.startswith("/v1/models") and b"anthropic-version" in headers:
+        return "anthropic"
+    return "openai"
 
 
 def openai(error: GatewayError) -> dict[str, Any]:
@@ -61,9 +66,11 @@ def truss(error: GatewayError) -> dict[str, Any]:
 
 
 def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
-    headers = [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in error.headers.items()]
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    headers = [pair for name, value in error.headers.items() if (pair := _pair(name, value, error)) is not None]
+    if (wait := _retry_after(error)) is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
+    if isinstance(error, Draining):
+        headers.append((b"connection", b"close"))
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if isinstance(error, Unauthorized):
@@ -71,7 +78,22 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
     if shape == "truss":
         headers.append((b"x-baseten-error-source", b"04"))
         headers.append((b"x-baseten-error-code", str(error.truss_code).encode()))
-    return [(name, value) for name, value in headers if b"\n" not in value and b"\r" not in value]
+    return headers
+
+
+def _pair(name: str, value: object, error: GatewayError) -> tuple[bytes, bytes] | None:
+    """A header of an error, unless a model would break the answer with it, or speak for the server."""
+    key, text = name.lower(), str(value)
+    if (error.by_model and key in _OURS) or not _NAME(key) or not _VALUE(text):
+        return None
+    return key.encode("latin-1"), text.encode("latin-1")
+
+
+def _retry_after(error: GatewayError) -> float | None:
+    """Seconds until another try; a capacity error always says some."""
+    if error.retry_after is None and isinstance(error, Overloaded | Unavailable) and error.should_retry is not False:
+        return None if any(name.lower() == "retry-after" for name in error.headers) else 1
+    return error.retry_after
 
 
 def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:

@@ -14,8 +14,13 @@ from typing import Any
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
+SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
 
 
+_HEAD = (
+    b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n"
+    b"x-content-type-options: nosniff\r\n"
+)
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -30,8 +35,10 @@ class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
 
     __slots__ = (
+        "_left",
         "_receive",
         "_send",
+        "also",
         "caller",
         "connection",
         "cycle",
@@ -54,11 +61,13 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.connection: GuardedProtocol | None = scope.get("gateway.connection")
         self.request_id = ""
+        self.also: tuple[tuple[bytes, bytes], ...] = ()  # headers of any answer to this request
         self.caller: str | None = None
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
         self.status = 0
         self.queued = 0.0  # seconds
+        self._left: Callable[[], None] | None = None
         self.started = time.monotonic()
         self.cycle = cycle_of(send)
 
@@ -70,10 +79,15 @@ class Exchange:
         body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self.cycle)
         return body
 
-    def watch(self, left: Callable[[], None] | None) -> None:
-        """Have `left` called when the client closes its connection; None ends the watch."""
+    def watch(self, left: Callable[[], None]) -> None:
+        """Have `left` called when the client closes its connection, until `unwatch`."""
         if self.connection is not None:
-            self.connection.left = left
+            self.connection.left = self._left = left
+
+    def unwatch(self) -> None:
+        """End the watch, but not that of a next request, which may have begun when this one has just been answered."""
+        if self.connection is not None and self.connection.left is self._left:
+            self.connection.left = None
 
     async def reply(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
@@ -94,14 +108,14 @@ class Exchange:
             return False
         self.status = status
         request_id = self.request_id.encode()
-        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (
+        head = _HEAD % (
             STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
             content_type,
             len(body),
             request_id,
             request_id,
         )
-        for name, value in headers:
+        for name, value in (*headers, *self.also):
             if name == b"connection":  # write_whole says it
                 cycle.keep_alive = cycle.keep_alive and value != b"close"
             else:
@@ -112,9 +126,13 @@ class Exchange:
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
         self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.common]})
+
+    @property
+    def common(self) -> list[tuple[bytes, bytes]]:
+        """The headers that every answer to this request has."""
         request_id = self.request_id.encode()
-        headers = [*headers, (b"x-request-id", request_id), (b"request-id", request_id)]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
-from ..errors import GatewayError, MethodNotAllowed
+from ..errors import GatewayError, MethodNotAllowed, Overloaded, Unavailable
 from . import errors
 from .exchange import Exchange, spawn
 
@@ -55,10 +55,7 @@ class Front:
             log.exception("request %s failed", exchange.request_id)
             await self._answer(exchange, errors.unexpected(error))
         finally:
-            if exchange.connection is not None:
-                exchange.connection.left = None
-            if exchange.model:
-                self._metrics.observe(exchange)
+            self._end(exchange)
 
     def begin(self, scope: Any, cycle: Any) -> bool:
         """Start a predict whose body is here, to be answered by its worker's frame: no task, no future.
@@ -81,38 +78,50 @@ class Front:
     def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
         """The end of a request that `begin` started."""
         if isinstance(error, ClientLeft):
-            exchange.status = CLIENT_LEFT
-        elif error is not None:
-            if not isinstance(error, GatewayError):
-                log.error("request %s failed", exchange.request_id, exc_info=error)
-                error = errors.unexpected(error)
-            spawn(self._answer(exchange, error))
-        if exchange.connection is not None:
-            exchange.connection.left = None
+            exchange.status, error = CLIENT_LEFT, None
+        if error is None:
+            self._end(exchange)
+            return
+        if not isinstance(error, GatewayError):
+            log.error("request %s failed", exchange.request_id, exc_info=error)
+            error = errors.unexpected(error)
+        spawn(self._refuse(exchange, error))
+
+    async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        try:
+            await self._answer(exchange, error)
+        finally:
+            self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.unwatch()
         if exchange.model:
             self._metrics.observe(exchange)
 
     async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             return
+        if isinstance(error, Overloaded | Unavailable):
+            self._metrics.rejected(exchange.model, error)
         if error.status >= 500:
             log.warning("request %s to %s: %s", exchange.request_id, exchange.path, error.message)
         await errors.answer(exchange, error)
 
     async def _hand_inwards(self, exchange: Exchange, receive: Any, send: Any) -> None:
-        request_id = exchange.request_id.encode()
+        """To Litestar, which answers HEAD as GET: the server leaves the body out."""
 
-        async def with_request_id(message: Any) -> None:
+        async def with_common_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
-                if not any(name.lower() == b"x-request-id" for name, _ in headers):
-                    headers += [(b"x-request-id", request_id), (b"request-id", request_id)]
+                present = {name.lower() for name, _ in headers}
+                headers += [pair for pair in exchange.common if pair[0] not in present]
                 message = {**message, "headers": headers}
                 exchange.status = message["status"]
             await send(message)
 
-        exchange.scope["gateway.request_id"] = exchange.request_id
-        await self._inner(exchange.scope, receive, with_request_id)
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id}
+        await self._inner(scope, receive, with_common_headers)
 
 
 def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:

@@ -1,7 +1,8 @@
 """The outer guard: who may talk to this gateway at all. Runs before any body is read, on every route.
 
-1. one Host, and on loopback a loopback name or a configured one (DNS rebinding)  2. a foreign Origin is refused
-3. without one of the open paths: a key, by plugin or built in
+1. one Host, and on loopback a loopback name or a configured one (DNS rebinding)  2. a foreign Origin is refused; one
+that `allowed_origins` lists may read every answer, errors and streams too  3. without one of the open paths: a key, by
+plugin or built in. A browser's preflight needs no key and says nothing but which origins are allowed.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from ..errors import BadRequest, Forbidden, Misdirected, Unauthorized
 from ..settings import is_loopback
 
 if TYPE_CHECKING:
-    from ..plugins import Plugins
-    from ..settings import Settings
+    from ..hub import Hub
     from .exchange import Exchange
 
 OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 _KNOWN_HOSTS = 1024  # Host values remembered as good
+_EXPOSED = b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, " + b", ".join(
+    b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset") for of in (b"requests", b"tokens")
+)
+_METHODS = b"GET, POST, DELETE, OPTIONS"
+_PREFLIGHT_FOR = b"600"  # seconds that a browser may remember it
 
 
 class Guard:
-    def __init__(self, settings: Settings, plugins: Plugins) -> None:
-        gateway = settings.gateway
+    def __init__(self, hub: Hub) -> None:
+        gateway, plugins = hub.settings.gateway, hub.plugins
+        self._hub = hub
         self._plugins = plugins if plugins.has_authorize else None
         self._key = hashlib.sha256(gateway.api_key.encode()).digest() if gateway.api_key else None
         self._on_loopback = is_loopback(gateway.host)
@@ -54,8 +60,10 @@ class Guard:
         if host not in self._good_hosts:
             self._check_host(host)
         origin = headers.get(b"origin")
-        if origin is not None and exchange.method != "OPTIONS":
-            self._check_origin(origin, host or b"")
+        if origin is not None:
+            self._check_origin(exchange, origin, host or b"")
+        if self._hub.draining and exchange.cycle is not None:
+            exchange.cycle.keep_alive = False
         if self._key is not None or self._plugins is not None:
             self._check_key(exchange)
 
@@ -72,16 +80,19 @@ class Guard:
         if len(self._good_hosts) < _KNOWN_HOSTS:
             self._good_hosts.add(host)
 
-    def _check_origin(self, origin: bytes, host: bytes) -> None:
+    def _check_origin(self, exchange: Exchange, origin: bytes, host: bytes) -> None:
         text = origin.decode("latin-1").lower().rstrip("/")
         if text in self._origins or "*" in self._origins:
-            return
-        if text.partition("://")[2] == host.decode("latin-1").lower():
-            return
-        raise Forbidden(f"origin '{text[:128]}' may not use this gateway; add it to allowed_origins")
+            exchange.also = (
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", _EXPOSED),
+                (b"vary", b"origin"),
+            )
+        elif text.partition("://")[2] != host.decode("latin-1").lower() and not is_preflight(exchange):
+            raise Forbidden(f"origin '{text[:128]}' may not use this gateway; add it to allowed_origins")
 
     def _check_key(self, exchange: Exchange) -> None:
-        if exchange.path in OPEN and exchange.method in ("GET", "HEAD", "OPTIONS"):
+        if is_open(exchange) or is_preflight(exchange):
             return
         if self._plugins is not None:
             exchange.caller = self._plugins.authorize(exchange.scope)
@@ -96,6 +107,38 @@ class Guard:
         if not hmac.compare_digest(hashlib.sha256(given).digest(), self._key):
             raise Unauthorized("Incorrect API key provided.")
         exchange.caller = "key"
+
+
+def is_open(exchange: Exchange) -> bool:
+    """Whether it is one of the questions that need no key; the start page is none of them."""
+    if exchange.path not in OPEN or exchange.method not in ("GET", "HEAD"):
+        return False
+    return exchange.path != "/" or not wants_html(exchange.headers)
+
+
+def wants_html(headers: dict[bytes, bytes]) -> bool:
+    """Whether a browser asks for a page to look at."""
+    return b"text/html" in headers.get(b"accept", b"")
+
+
+def is_preflight(exchange: Exchange) -> bool:
+    """Whether a browser asks what it may send, before it sends it."""
+    headers = exchange.headers
+    return exchange.method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+
+
+async def preflight(exchange: Exchange) -> None:
+    """Answer such a question. Origins that are not allowed get no permission, which is their answer."""
+    headers: list[tuple[bytes, bytes]] = []
+    if exchange.also:
+        asked = exchange.headers.get(b"access-control-request-headers")
+        headers = [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-max-age", _PREFLIGHT_FOR),
+            *([(b"access-control-allow-headers", asked)] if asked else []),
+        ]
+    await exchange.start(204, headers)
+    await exchange.write(b"", last=True)
 
 
 def bearer(headers: dict[bytes, bytes]) -> bytes | None:

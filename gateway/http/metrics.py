@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 
 if TYPE_CHECKING:
+    from ..errors import GatewayError
     from ..hub import Hub
     from .exchange import Exchange
 
@@ -98,8 +99,11 @@ class Metrics:
         else:
             series.queue.counts[0] += 1
 
-    def rejected(self, model: str, code: str) -> None:
-        self._rejections[model, code] = self._rejections.get((model, code), 0) + 1
+    def rejected(self, model: str, error: GatewayError) -> None:
+        """Count a call that was not admitted, by the code that its client got."""
+        if model in self._hub.models and not error.by_model:
+            key = (model, error.code)
+            self._rejections[key] = self._rejections.get(key, 0) + 1
 
     def tokens(self, model: str) -> Tokens:
         found = self._tokens.get(model)

@@ -40,7 +40,8 @@ class Models:
         error: GatewayError = model.not_ready()
         if model.state == "ready":
             error = Unavailable(f"model '{model.name}' says that it is unhealthy")
-        body = errors.body_of(error, "openai", exchange.request_id)
+        shape: errors.Shape = "anthropic" if b"anthropic-version" in exchange.headers else "openai"
+        body = errors.body_of(error, shape, exchange.request_id)
         await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))
 
     async def loaded(self, exchange: Exchange) -> None:

@@ -3,12 +3,13 @@
     /v1/chat/completions …            POST   the endpoints, `model` in the body
     /models/{id}/v1/…                 POST   the same with the model in the URL
     /v1/models/{id}:predict           POST   also :predict_binary and /models/{id}/predict
+    /v1/models                        GET    all of them
     /v1/models/{id}                   GET    the model object; /loaded and /schema below it
     /models/{id}/status               GET    the model object too
     /invocations                      POST   predict of the sole or default model
 
 Ids may hold "/", so a path is split at known endings by us; an exact match with a registered id wins over an ending.
-The same templates are registered in Litestar, for the API page.
+Litestar, whose router cannot do that, never sees these paths; `openapi.py` describes them for the API page.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..errors import UnknownURL
+from ..errors import UnknownModel, UnknownURL
+from ..hub import SOLE
 from ..spec import Endpoint
 from .exchange import Exchange
 from .front import method_not_allowed
+from .guards import is_preflight, preflight
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -43,6 +46,8 @@ class Routes:
         Raises:
             MethodNotAllowed, UnknownURL: the path is ours, and this is no way to use it.
         """
+        if exchange.method == "OPTIONS" and is_preflight(exchange):
+            return preflight
         path = exchange.path
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
@@ -51,49 +56,60 @@ class Routes:
             return self._v1_models(exchange, path[len(V1_MODELS) :])
         if path.startswith(MODELS):
             return self._model_base(exchange, path[len(MODELS) :])
+        if path == "/v1/models":
+            return _only(exchange, "GET", self._models.list_all, "")
         if path == "/invocations":
-            return self._only(exchange, "POST", self.predict, "model")
+            return _only(exchange, "POST", self.predict, "model")
         return None
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
-        if exchange.method != "POST":
-            raise method_not_allowed(exchange.path, "POST")
-        exchange.model, exchange.route = name, endpoint.path
-        return self._serving.handler(endpoint)
-
-    def _only(self, exchange: Exchange, method: str, handler: Handler, name: str) -> Handler:
-        if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
-            raise method_not_allowed(exchange.path, method)
-        exchange.model = name
-        return handler
+        exchange.route = endpoint.path
+        return _only(exchange, "POST", self._serving.handler(endpoint), name)
 
     def _v1_models(self, exchange: Exchange, target: str) -> Handler:
         name, colon, verb = target.rpartition(":")
-        if colon and verb in PREDICT_VERBS and exchange.method == "POST":
-            exchange.model = name
-            return self.predict
-        if target in self._hub.models:
-            return self._only(exchange, "GET", self._models.show, target)
         if colon and verb in PREDICT_VERBS:
-            raise method_not_allowed(exchange.path, "POST")
-        for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
-            if target.endswith(ending):
-                return self._only(exchange, "GET", handler, target[: -len(ending)])
-        return self._only(exchange, "GET", self._models.show, target)
+            return _only(exchange, "POST", self.predict, name)
+        if not target:
+            return _only(exchange, "GET", self._models.list_all, "")
+        if target not in self._hub.models:
+            for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
+                if target.endswith(ending):
+                    return _only(exchange, "GET", handler, target[: -len(ending)])
+        return _only(exchange, "GET", self._models.show, target)
 
     def _model_base(self, exchange: Exchange, target: str) -> Handler:
-        if target.endswith("/predict"):
-            return self._only(exchange, "POST", self.predict, target[: -len("/predict")])
-        if target.endswith("/status"):
-            return self._only(exchange, "GET", self._models.show, target[: -len("/status")])
         name, found, rest = target.partition("/v1/")
         if found:
-            path = f"/v1/{rest}"
-            endpoint = self._endpoints.get(path)
-            if endpoint is not None:
-                return self._endpoint(exchange, endpoint, name)
-            if path == "/v1/models":
-                return self._only(exchange, "GET", self._models.list_one, name)
-            if path.startswith(V1_MODELS):
-                return self._v1_models(exchange, path[len(V1_MODELS) :])
-        raise UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}")
+            return self._v1_of(exchange, name, f"/v1/{rest}")
+        if target.endswith("/predict"):
+            return _only(exchange, "POST", self.predict, target[: -len("/predict")])
+        if target.endswith("/status"):
+            return _only(exchange, "GET", self._models.show, target[: -len("/status")])
+        raise _unknown(exchange)
+
+    def _v1_of(self, exchange: Exchange, name: str, path: str) -> Handler:
+        """Below the base URL of one model there is no other."""
+        endpoint = self._endpoints.get(path)
+        if endpoint is not None:
+            return self._endpoint(exchange, endpoint, name)
+        if path in ("/v1/models", V1_MODELS):
+            return _only(exchange, "GET", self._models.list_one, name)
+        if path.startswith(V1_MODELS):
+            handler = self._v1_models(exchange, path[len(V1_MODELS) :])
+            if exchange.model in (name, SOLE):
+                exchange.model = name
+                return handler
+            raise UnknownModel(f"no model named '{exchange.model[:128]}' here (have: {name[:128]})", param="model")
+        raise _unknown(exchange)
+
+
+def _only(exchange: Exchange, method: str, handler: Handler, name: str) -> Handler:
+    if exchange.method != method and (method, exchange.method) != ("GET", "HEAD"):
+        raise method_not_allowed(exchange.path, "GET, HEAD" if method == "GET" else method)
+    exchange.model = name
+    return handler
+
+
+def _unknown(exchange: Exchange) -> UnknownURL:
+    return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}")

@@ -37,12 +37,8 @@ class _Ping(ServerSentEvent):
 
 async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) -> None:
     """Answer with a stream of framed events; the iterator is closed when the client leaves."""
-    response = LeanEventSourceResponse(
-        events,
-        headers={"x-request-id": exchange.request_id, "request-id": exchange.request_id},
-        ping=PING_INTERVAL,
-        ping_message_factory=lambda: _Ping(ping),
-        sep="\n",
-    )
+    response = LeanEventSourceResponse(events, ping=PING_INTERVAL, ping_message_factory=lambda: _Ping(ping), sep="\n")
+    del response.headers["connection"]  # whether it stays open is the server's to say
+    response.raw_headers += exchange.common
     exchange.status = 200
     await exchange.hand_to(response)

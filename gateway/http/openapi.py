@@ -1,0 +1,152 @@
+"""The OpenAPI document: what Litestar knows of its own routes and of plugins', and beside it the routes of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request
+from litestar.enums import MediaType
+from litestar.openapi.plugins import OpenAPIRenderPlugin
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+    from ..hub import Hub
+
+Json = dict[str, Any]
+ANYTHING: Json = {}
+OBJECT: Json = {"type": "object"}
+ERROR: Json = {
+    "description": "An error; its code says which, its message what to do",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+COMPONENTS: Json = {
+    "Error": {
+        "type": "object",
+        "properties": {
+            "error": {
+                "type": "object",
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
+    "Model": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "model"},
+            "created": {"type": "integer"},
+            "owned_by": {"type": "string"},
+            "status": {"enum": ["unloaded", "loading", "ready", "restarting", "draining", "failed"]},
+            "capabilities": OBJECT,
+        },
+    },
+}
+MODEL = {"name": "model", "in": "path", "required": True, "description": "Id or alias", "schema": {"type": "string"}}
+
+
+class Document(OpenAPIRenderPlugin):
+    """Renders the document, anew each time, for models come and go. All that is served below its path."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(path="/", media_type=MediaType.JSON)
+        self._hub = hub
+
+    def has_path(self, path: str) -> bool:
+        return True  # so that Litestar adds no copy of its own
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
+        return msgspec.json.encode(document(openapi_schema, self._hub))
+
+
+def document(base: Json, hub: Hub) -> Json:
+    """The whole document. `base` is Litestar's and stays as it is."""
+    components = {**base.get("components", {})}
+    components["schemas"] = {**components.get("schemas", {}), **COMPONENTS}
+    if hub.settings.gateway.api_key is not None:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        base = {**base, "security": [{"key": []}]}
+    return {**base, "paths": {**dict(_paths(hub)), **base.get("paths", {})}, "components": components}
+
+
+def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
+    dialects = hub.plugins.dialects()
+    for endpoint in hub.endpoints:
+        schema = getattr(dialects.get(endpoint.dialect), "request_schema", OBJECT)
+        summary = endpoint.summary or f"Calls `{endpoint.method}`"
+        name = "".join(part.title().replace("_", "") for part in endpoint.path.strip("/").split("/")[1:])
+        yield endpoint.path, {"post": _operation(f"create{name}", summary, body=schema, models=_serving(hub, endpoint))}
+        path = f"/models/{{model}}{endpoint.path}"
+        yield path, {"post": _operation(f"create{name}Of", f"{summary} The model is in the URL.", body=schema, of=True)}
+    yield "/v1/models", {"get": _operation("listModels", "Every hosted model with its status")}
+    shown = _operation("showModel", "One model; 200 when it is ready and healthy", of=True, schema="Model")
+    yield "/v1/models/{model}", {"get": shown}
+    yield "/models/{model}/status", {"get": {**shown, "operationId": "modelStatus"}}
+    yield "/v1/models/{model}/loaded", {"get": _operation("isLoaded", "200 when the model is ready", of=True)}
+    yield "/v1/models/{model}/schema", {"get": _operation("schemaOf", "What predict takes and returns", of=True)}
+    for path, operation in (("/models/{model}/predict", "predict"), ("/v1/models/{model}:predict", "predictTruss")):
+        yield path, {"post": _operation(operation, "Runs `predict` of a model", body=ANYTHING, of=True)}
+    yield "/invocations", {"post": _operation("invocations", "Runs `predict` of the only model", body=ANYTHING)}
+    for model in hub.models.values():
+        if (schema := model.capabilities.input_schema) is not None:
+            yield f"/models/{model.name}/predict", {"post": _typed(model, schema)}
+
+
+def _serving(hub: Hub, endpoint: Any) -> list[str]:
+    return [model.name for model in hub.models.values() if hub.serves(model, endpoint)]
+
+
+def _typed(model: HostedModel, schema: Mapping[str, Any]) -> Json:
+    """Predict of a model that says what it takes."""
+    name = "".join(part.title() for part in model.name.replace("/", "-").replace(".", "-").split("-"))
+    operation = _operation(f"predict{name}", f"Runs `predict` of {model.name}", body=_inlined(schema))
+    if model.capabilities.output_schema is not None:
+        output = _inlined(model.capabilities.output_schema)
+        operation["responses"]["200"]["content"]["application/json"]["schema"] = output
+    return operation
+
+
+def _inlined(schema: Mapping[str, Any]) -> Json:
+    """A schema of Pydantic with its `$defs` put in place: inside the document their paths would lead nowhere."""
+    definitions = schema.get("$defs", {})
+
+    def inline(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, Mapping):
+            name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+            if name in definitions:
+                return OBJECT if depth > 8 else inline(definitions[name], depth + 1)  # deeper is a recursive type
+            return {key: inline(item, depth) for key, item in value.items() if key != "$defs"}
+        return [inline(item, depth) for item in value] if isinstance(value, list) else value
+
+    found: Json = inline(schema)
+    return found
+
+
+def _operation(
+    name: str,
+    summary: str,
+    *,
+    body: Mapping[str, Any] | None = None,
+    of: bool = False,
+    schema: str | None = None,
+    models: list[str] | None = None,
+) -> Json:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else ANYTHING}
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": "OK", "content": {"application/json": content}}, "default": ERROR},
+    }
+    if models is not None:
+        operation["description"] = f"Models: {', '.join(models) or 'none'}"
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": dict(body)}}}
+    if of:
+        operation["parameters"] = [MODEL]
+    return operation

@@ -1,0 +1,297 @@
+"""A real server in a thread of the test: real sockets, protocol, app and hub; only the workers are played."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import inspect
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from fakes import FakeReplica, Fakes
+
+from gateway.app import build_app
+from gateway.call import Call
+from gateway.dialects import openai_chat, openai_embeddings
+from gateway.errors import GatewayError
+from gateway.hookspecs import hookimpl
+from gateway.http.front import Front
+from gateway.http.server import make_server
+from gateway.hub import Hub
+from gateway.plugins import Plugins
+from gateway.replica import Launch
+from gateway.settings import GatewaySettings, Settings
+from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
+from gateway.wire import BYTES, Resp, decode, encode
+
+PATIENCE = 30.0  # seconds until a test that waits for what should come at once gives up
+
+
+@dataclass
+class Reply:
+    """What a script may give for full control: a whole answer with its head."""
+
+    body: Any
+    status: int = 200
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    raw: bool = False
+
+
+class Model:
+    """A scripted model: its public functions are its methods, run in the gateway's loop.
+
+    One returns a value, or is async, or is an async generator: a stream. `spec` are fields of its ModelSpec.
+    """
+
+    def __init__(self, methods: Mapping[str, Callable[[Any], Any]], **spec: Any) -> None:
+        self.methods = dict(methods)
+        self.spec = spec
+        self.calls: list[Call] = []
+        self.players: list[Player] = []
+        self.begun = threading.Semaphore(0)  # released for every call that runs
+        self.stopped = threading.Semaphore(0)  # released for every call whose code has stopped
+        self.capabilities = spec.pop("capabilities", {})
+        self.loads: list[Any] = spec.pop("loads", [])  # outcomes of its loads, see `Fakes`
+        self.is_good = not self.loads or self.loads[0] is None
+
+
+class Player(FakeReplica):
+    """A replica that runs the scripts of its model."""
+
+    def __init__(self, launch: Launch, model: Model) -> None:
+        methods = tuple(MethodInfo(name=name, kind="async") for name in model.methods)
+        capabilities = Capabilities(methods=methods, **model.capabilities)
+        super().__init__(launch, Fakes(capabilities=capabilities))
+        self.fakes.loads = model.loads
+        self.model = model
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def open(self, call: Call, ended: Callable[[Call], None]) -> None:
+        super().open(call, ended)
+        self.model.calls.append(call)
+        self.model.begun.release()
+        self._tasks[id(call)] = asyncio.get_running_loop().create_task(self._play(call))
+
+    def cancel(self, call: Call) -> None:
+        self.cancelled.append(call)
+        self._tasks[id(call)].cancel()
+
+    async def _play(self, call: Call) -> None:
+        method = self.model.methods[call.req.method]
+        try:
+            value = method(bytes(call.body) if call.req.mode == BYTES else decode(call.body))
+            if inspect.isawaitable(value):
+                value = await value
+            if hasattr(value, "__aiter__"):
+                await self._stream(call, value)
+            else:
+                self._reply(call, value)
+        except asyncio.CancelledError:
+            self.end(call)
+        except GatewayError as error:
+            self.fail(call, error)
+        finally:
+            self.model.stopped.release()
+
+    def _reply(self, call: Call, value: Any) -> None:
+        reply = value if isinstance(value, Reply) else Reply(value)
+        kind = BYTES if reply.raw else call.req.mode
+        head = Resp(
+            reply.status, kind, False, True, reply.content_type, [(n, v) for n, v in reply.headers], raw=reply.raw
+        )
+        call.on_resp(head, reply.body if kind == BYTES else encode(reply.body))
+        self._leave(call)
+
+    async def _stream(self, call: Call, items: AsyncIterator[Any]) -> None:
+        self.stream(call)
+        async for item in items:
+            self.stream(call, item)
+        self.end(call)
+
+
+class Served:
+    """The running gateway of a test. Leaving the block ends it."""
+
+    def __init__(self, models: Mapping[str, Model], plugins: list[ModuleType] | None = None, **gateway: Any) -> None:
+        self.models = dict(models)
+        gateway.setdefault("api_key", None)
+        self.settings = Settings(gateway=GatewaySettings(**gateway))
+        self._plugins = plugins or []
+        self.loop = asyncio.new_event_loop()
+        self.hub: Hub
+        self.app: Front
+        self.port = 0
+        self._up: Future[None] = Future()
+        self._down = asyncio.Event()
+        self._kept: list[http.client.HTTPConnection] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._up.result(PATIENCE)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.loop.call_soon_threadsafe(self._down.set)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the server did not end"
+        for connection in self._kept:
+            connection.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.port = sock.getsockname()[1]
+        try:
+            specs = [
+                ModelSpec(
+                    name=name,
+                    target="x:X",
+                    root=Path(),
+                    **{**model.spec, "limits": Limits(**{"slots": 4, **model.spec.get("limits", {})})},
+                )
+                for name, model in self.models.items()
+            ]
+            self.hub = Hub(self.settings, self._load_plugins(), specs)
+            self.hub.start()
+            for name, model in self.hub.models.items():
+                if self.models[name].is_good:
+                    await model.settled()
+            self.app = build_app(self.hub)
+            server = make_server(self.app, self.settings)
+            serving = asyncio.create_task(server.serve([sock]))
+            await server.accepting.wait()
+            self._up.set_result(None)
+        except BaseException as error:
+            self._up.set_exception(error)
+            return
+        await self._down.wait()
+        await self.hub.stop(0)
+        server.should_exit = server.force_exit = True
+        await serving
+
+    def _load_plugins(self) -> Plugins:
+        fake = ModuleType("fake_runner")
+        fake.register_runners = hookimpl(lambda register: register("process", self._launch))  # type: ignore[attr-defined]
+        plugins = Plugins()
+        for module in (*self._plugins, fake, openai_chat, openai_embeddings):
+            plugins.register(module, module.__name__, source="test")
+        assert not plugins.problems
+        return plugins
+
+    def _launch(self, launch: Launch) -> Player:
+        model = self.models[launch.spec.name]
+        model.players.append(Player(launch, model))
+        return model.players[-1]
+
+    # ── talking to it ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def do(self, work: Callable[[], Any] | Awaitable[Any]) -> Any:
+        """Run a function or a coroutine in the server's loop."""
+
+        async def run() -> Any:
+            return await work if inspect.isawaitable(work) else work()  # type: ignore[operator]
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return when something is so in the server's loop."""
+
+        async def wait() -> None:
+            while not condition():  # noqa: ASYNC110  (anything may be asked for; most of it tells nobody)
+                await asyncio.sleep(0.005)
+
+        self.do(wait())
+
+    def keep_busy(self, name: str, path: str = "/models/{}/predict", body: Any = None) -> None:
+        """Have a request run until the server ends."""
+        connection = self.connect()
+        connection.request("POST", path.format(name), b"{}" if body is None else json.dumps(body).encode())
+        assert self.models[name].begun.acquire(timeout=PATIENCE)
+        self._kept.append(connection)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """One request on a connection of its own. `_` in names of headers is `-`."""
+        connection = self.connect()
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, response.getheaders(), response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.ask("POST", path, b"{}" if body is None else body, **headers)
+
+    @contextmanager
+    def busy(self, name: str, path: str = "/models/{}/predict", body: Any = None) -> Iterator[Waiting]:
+        """A request on its way, whose code runs when the block begins; at its end the client leaves."""
+        connection = self.connect()
+        connection.request("POST", path.format(name), b"{}" if body is None else json.dumps(body).encode())
+        assert self.models[name].begun.acquire(timeout=PATIENCE)
+        try:
+            yield Waiting(connection)
+        finally:
+            connection.close()
+
+    def send(self, data: bytes) -> bytes:
+        """Everything that comes back for some bytes, until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as sock:
+            sock.sendall(data)
+            parts = []
+            while part := sock.recv(65536):
+                parts.append(part)
+        return b"".join(parts)
+
+
+@dataclass
+class Waiting:
+    """A request without its answer yet."""
+
+    connection: http.client.HTTPConnection
+
+    def answer(self) -> Answer:
+        response = self.connection.getresponse()
+        return Answer(response.status, response.getheaders(), response.read())
+
+
+@dataclass
+class Answer:
+    status: int
+    pairs: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.pairs}
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
