@@ -203,14 +203,16 @@ def adopt(model: Any) -> int:
 
 
 def lay_out(model: torch.nn.Module) -> None:
-    """Store the weights of linear layers by columns, which suits a few rows at a time better on a CPU.
+    """Store the float32 weights of linear layers by columns, which a CPU multiplies faster with a few rows at a time.
 
-    MKL reads them 10 to 25 % faster for 4 to 64 rows and as fast for one. The embedding shares the last layer's weights
-    in many models, and is read by rows: that one stays.
+    SmolLM2-135M answers 4 and 16 requests 8 to 10 % faster so, and one as fast; in bfloat16 it would lose. The
+    embedding shares the last layer's weights in many models and is read by rows: that one stays.
     """
     embedding = model.get_input_embeddings().weight
     for module in model.modules():
-        if type(module) is torch.nn.Linear and module.weight is not embedding and module.weight.is_cpu:
+        if type(module) is not torch.nn.Linear or module.weight is embedding:
+            continue
+        if module.weight.is_cpu and module.weight.dtype == torch.float32:
             columns = module.weight.detach().t().contiguous().t()
             module.weight = torch.nn.Parameter(columns, requires_grad=False)
 

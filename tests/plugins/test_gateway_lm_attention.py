@@ -148,6 +148,9 @@ def test_laying_out_the_weights_keeps_the_logits_and_the_shared_embedding(make_m
         torch.testing.assert_close(model(input_ids=ids).logits, before)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert not model.model.layers[0].mlp.up_proj.weight.is_contiguous()
+    half = make_model(tmp_path, "llama", 300).to(torch.bfloat16)
+    lay_out(half)
+    assert half.model.layers[0].mlp.up_proj.weight.is_contiguous()
 
 
 def test_the_cache_may_take_half_of_the_free_memory() -> None:
