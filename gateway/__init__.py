@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .cache import cache_dir
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
     from .formats.describe import describe
     from .hookspecs import hookimpl
@@ -29,6 +30,7 @@ _WHERE = {
     "BadRequest": "errors",
     "HTTPError": "errors",
     "ConfigError": "errors",
+    "cache_dir": "cache",
     "describe": "formats.describe",
     "peek_weights": "weights",
     "weights_path": "weights",
@@ -46,6 +48,7 @@ __all__ = [
     "Problem",
     "Resources",
     "__version__",
+    "cache_dir",
     "describe",
     "hookimpl",
     "peek_weights",

@@ -20,13 +20,6 @@ CHUNK = 1024 * 1024
 TIMEOUT = 30.0  # seconds without a byte, not for the whole of a file
 
 
-def cache_dir() -> Path:
-    """GATEWAY_CACHE_DIR, or a directory of ours in the user's cache."""
-    if place := os.environ.get("GATEWAY_CACHE_DIR"):
-        return Path(place).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gateway"
-
-
 def find_snapshot(entry: Mapping[str, Any], repository: str, revision: str | None) -> Path | None:
     """Return the snapshot when the Hugging Face cache holds it, without asking anybody."""
     try:

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from . import downloads
+from .cache import cache_dir
 from .errors import ConfigError
 
 SCHEMES = ("package", "file", "hf", "https", "s3", "gs")
@@ -155,12 +156,12 @@ def _cached(entry: Mapping[str, Any]) -> Path:
     source = entry["source"]
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
-    return downloads.cache_dir() / "weights" / digest / name
+    return cache_dir() / "weights" / digest / name
 
 
 def _mount(found: Path, place: Path) -> Path:
     """Link `place` to the files, through a name in our cache by which we know our own links again."""
-    ours = downloads.cache_dir() / "mounts"
+    ours = cache_dir() / "mounts"
     try:
         if place.is_symlink():
             if not Path(os.readlink(place)).is_relative_to(ours):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError
+from gateway import ConfigError, cache_dir
 
 VERSION = 1  # of what is written; another one is another folder
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -97,12 +97,6 @@ def folder(path: Path, dtype: str = "float32") -> Path:
             if not place.is_dir():
                 _convert(path, place, dtype)
     return place
-
-
-def cache_dir() -> Path:
-    if ours := os.environ.get("GATEWAY_CACHE_DIR"):
-        return Path(ours)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-gateway"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.downloads import cache_dir, fetch_bucket, fetch_file, fetch_snapshot, find_snapshot
+from gateway.cache import cache_dir
+from gateway.downloads import fetch_bucket, fetch_file, fetch_snapshot, find_snapshot
 from gateway.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 40
@@ -151,7 +152,7 @@ def test_the_cache_is_where_the_operator_says(monkeypatch: pytest.MonkeyPatch, t
     assert cache_dir() == tmp_path
     monkeypatch.delenv("GATEWAY_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_dir() == Path("/xdg/gateway")
+    assert cache_dir() == Path("/xdg/model-gateway")
 
 
 # ── Hugging Face ─────────────────────────────────────────────────────────────────────────────────────────────────

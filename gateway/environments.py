@@ -1,0 +1,149 @@
+"""A virtual environment of its own for a model that asks for one: built once by uv, kept by what is in it.
+
+`[models.NAME] env = "isolated"`. The key is a hash of the requirements, the Python and our channel library, so two
+models with the same requirements share one, and a changed file makes another. The worker's own code reaches it by path;
+of our dependencies it gets msgspec and nothing else. Building is asked for again after a failure, never half used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .cache import cache_dir
+from .errors import ConfigError
+from .spec import ModelSpec
+
+CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
+COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
+TAIL = 12  # lines of a failed build that its model's reason shows
+
+
+def requirements_of(spec: ModelSpec) -> list[str]:
+    """The lines of the model's requirements, from config.yaml or the file it names.
+
+    Raises:
+        ConfigError: the file is not there, or of a kind that has no lines.
+    """
+    config = spec.config
+    if name := config.get("requirements_file"):
+        path = spec.root / str(name)
+        if not path.is_file():
+            raise ConfigError(f"{path}: requirements_file does not exist")
+        if path.name in ("pyproject.toml", "uv.lock"):
+            return [str(line) for line in _pyproject_dependencies(path.with_name("pyproject.toml"))]
+        return path.read_text().splitlines()
+    return [str(line) for line in config.get("requirements") or []]
+
+
+def key_of(spec: ModelSpec) -> str:
+    """What the environment is known by."""
+    parts = [sys.executable, platform.python_version(), *CHANNEL, *requirements_of(spec)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | None = None) -> Path:
+    """The Python of the model's environment, built now if it is not there.
+
+    Raises:
+        ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines.
+    """
+    directory = (root or cache_dir()) / "envs" / key_of(spec)
+    python = directory / "bin" / "python"
+    if (directory / COMPLETE).is_file():
+        return python
+    uv = _find_uv()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
+        if (directory / COMPLETE).is_file():  # somebody else was quicker
+            return python
+        shutil.rmtree(directory, ignore_errors=True)
+        on_log(f"building an environment with {len(requirements_of(spec))} requirements")
+        listed = directory.with_suffix(".txt")
+        listed.write_text("\n".join([*CHANNEL, *requirements_of(spec)]) + "\n")
+        await _run([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], spec, on_log)
+        # Relative paths in a requirements file are relative to the model.
+        await _run([uv, "pip", "install", "--python", str(python), "-r", str(listed)], spec, on_log)
+        (directory / COMPLETE).touch()
+        on_log("the environment is ready")
+    return python
+
+
+def import_path(root: Path | None = None) -> Path:
+    """A directory that holds our package and nothing else of the environment that we are installed in."""
+    directory = (root or cache_dir()) / "worker"
+    directory.mkdir(parents=True, exist_ok=True)
+    package = Path(__file__).resolve().parent
+    link = directory / "gateway"
+    if not link.is_symlink() or link.resolve() != package:
+        fresh = directory / f".gateway-{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(package)
+        fresh.replace(link)
+    return directory
+
+
+async def _run(command: list[str], spec: ModelSpec, on_log: Callable[[str], None]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=spec.root,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
+    )
+    tail: deque[str] = deque(maxlen=TAIL)
+    assert process.stdout is not None
+    try:
+        async for raw in process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if line:
+                tail.append(line)
+                on_log(line)
+        code = await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if code != 0:
+        raise ConfigError("its environment could not be built:\n" + "\n".join(tail))
+
+
+def _find_uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        raise ConfigError("an isolated environment is built by uv; run: pip install uv")
+    return found
+
+
+def _pyproject_dependencies(path: Path) -> list[Any]:
+    import tomllib
+
+    try:
+        return list(tomllib.loads(path.read_text())["project"].get("dependencies", []))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: no [project] dependencies: {error}") from error
+
+
+class _Lock:
+    """An exclusive lock between processes, held in a `with` block; constructing it waits."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
