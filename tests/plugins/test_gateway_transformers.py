@@ -483,7 +483,7 @@ def test_tiny_chat_gives_its_exact_answers_all_at_once(serve: Callable[..., Any]
         requests = (
             {
                 "messages": example["messages"],
-                "max_tokens": 100,
+                "max_tokens": 500,
                 "chat_template_kwargs": {"enable_thinking": example.get("enable_thinking", False)},
             }
             for example in plain
