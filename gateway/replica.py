@@ -7,8 +7,9 @@
 A replica has one owner, its HostedModel. `start` returns when the model can take calls. `open` sends a call and returns
 at once; from then on the replica feeds it: `on_resp` once, `on_items` any number of times, and exactly one of a final
 `on_resp`, `on_end` or `on_error`, after which it tells its owner with `ended`. A call is only ended when the model's
-code for it has stopped, or can no longer run. `lost` completes when the replica is of no further use, with the reason;
-every call still open has been ended by then.
+code for it has stopped, or can no longer run. A call that is opened with `got_slot` False waits for its slot inside;
+`on_slot` says that it got it. `lost` completes when the replica is of no further use, with the reason; every call still
+open has been ended by then.
 """
 
 from __future__ import annotations
@@ -54,10 +55,13 @@ class Replica(Protocol):
 
     capabilities: Capabilities
     lost: asyncio.Future[str]  # the reason
-    pid: int | None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs it, if it has one of its own."""
 
     async def start(self) -> Capabilities:
-        """Load the model.
+        """Load the model. Nothing is left behind when it raises, or is cancelled.
 
         Raises:
             LoadError: with the reason, for the operator.
@@ -77,7 +81,7 @@ class Replica(Protocol):
         """Let the model unload, within `grace` seconds, then end it. Returns when nothing of it is left."""
 
     async def kill(self, reason: str) -> None:
-        """End it at once."""
+        """End it at once. Returns when nothing of it is left; may be called on what has ended already."""
 
     async def scrape(self) -> bytes:
         """The metrics that the model itself registered, as Prometheus text."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+log = logging.getLogger("gateway.models")
 
 MAX_LINE = 2048  # bytes
 TAIL = 200  # lines kept for the report of a failed load
+SHORTEST = 4, 8  # characters of a secret that is looked for: whole, or a line of a longer one
+MARK = "... (truncated)"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -16,39 +21,59 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class LineReader:
     """Splits the output of one process; keeps its tail."""
 
-    def __init__(self, emit: Callable[[str], None], redact: tuple[str, ...] = ()) -> None:
+    def __init__(self, emit: Callable[[str], None], secrets: Iterable[str] = ()) -> None:
         self._emit = emit
-        self._redact = tuple(value for value in redact if len(value) >= 4)
+        self._hidden: list[str] = []
         self._rest = b""
+        self._skipping = False  # the rest of a line that was too long
         self.tail: deque[str] = deque(maxlen=TAIL)
+        self.hide(secrets)
 
-    async def drain(self, process: asyncio.subprocess.Process) -> None:
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Show these values as *** from now on, and those of before still."""
+        for value in secrets:
+            lines = [line.strip() for line in value.strip().splitlines()]  # a key is many lines, a file ends in a break
+            shortest = SHORTEST[len(lines) > 1]
+            self._hidden += [line for line in lines if len(line) >= shortest and line not in self._hidden]
+        self._hidden.sort(key=len, reverse=True)  # one may be part of another
+
+    async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""
-        assert process.stdout is not None
-        while chunk := await process.stdout.read(65536):
+        while chunk := await stream.read(65536):
             self.feed(chunk)
         self.feed(b"", last=True)
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
         # A bare carriage return is a progress bar redrawing its line: each state of it is a line here.
         *lines, rest = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        if len(rest) > MAX_LINE:
-            lines.append(rest[:MAX_LINE] + b"... (truncated)")
-            rest = b""
-        if last and rest:
-            lines.append(rest)
-            rest = b""
-        self._rest = rest
         for line in lines:
-            if line.strip():
-                self._line(line)
+            self._end_line(line)
+        if last:
+            self._end_line(rest)
+            rest = b""
+        elif len(rest) > 2 * MAX_LINE:  # so that no secret lies across the cut
+            if not self._skipping:
+                self.line(rest)
+            self._skipping, rest = True, b""
+        self._rest = rest
 
-    def _line(self, raw: bytes) -> None:
-        if len(raw) > MAX_LINE:
-            raw = raw[:MAX_LINE] + b"... (truncated)"
-        text = _COLOUR.sub("", raw.decode("utf-8", "replace"))
-        text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-        for secret in self._redact:
+    def _end_line(self, raw: bytes) -> None:
+        if self._skipping:
+            self._skipping = False
+        elif raw.strip():
+            self.line(raw)
+
+    def line(self, raw: bytes) -> None:
+        """One line, whoever it is from."""
+        # Hidden first and cut then: half a secret would not be found.
+        text = _COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace"))
+        for secret in self._hidden:
             text = text.replace(secret, "***")
+        text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
+            text = text[:MAX_LINE] + MARK
         self.tail.append(text)
-        self._emit(text)
+        try:
+            self._emit(text)
+        except Exception:  # or the pipe would fill, and the model stand still
+            log.exception("a line of a model's log was lost")

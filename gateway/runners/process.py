@@ -1,42 +1,38 @@
 """Run a model in a child process.
 
-Owns the process, its socket, its log and the calls in flight. Knows nothing of HTTP; decides nothing about placement
-or restarts. The worker is the less trusted side: a frame that breaks the rules ends this replica and no other.
+Owns the channel and the calls in flight; the process itself is `child.py`. Knows nothing of HTTP; decides nothing about
+placement or restarts. The worker is the less trusted side: a frame that breaks the rules ends this replica only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import plain, wire
-from ..call import Call, to_error
+from ..call import NEVER, Call, to_error
 from ..channel import Channel
 from ..errors import Crashed
 from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
 from ..wire import WireError
-from .log import LineReader
+from .child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KILL_GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 HELLO_TIMEOUT = 60.0  # seconds for an interpreter to start; a busy machine needs a few
-# What a worker inherits. Anything else, secrets above all, must be declared by the model.
-INHERITED = frozenset(
-    "PATH HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH VIRTUAL_ENV XDG_CACHE_HOME GATEWAY_CACHE_DIR "
-    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
-    "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE HF_ENDPOINT TRANSFORMERS_OFFLINE TORCH_HOME NUM_LOAD_RETRIES_TRUSS".split()
-)
-INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
+CLOSED_GRACE = 1.0  # seconds that a worker has to be gone after it closed its channel; its exit status says why
+ITS_SHARE = 0.9  # of the grace of a stop: the worker leaves by itself before it is made to
+SCRAPE_TIMEOUT = 5.0  # seconds
+OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE))
+
+log = logging.getLogger("gateway.models")
 
 
 @hookimpl
@@ -49,87 +45,56 @@ class ProcessReplica:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
+        self._name = launch.spec.name
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, tuple[Call, Callable[[Call], None]]] = {}
         self._next_id = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = Child(launch)
         self._channel: Channel | None = None
         self._hello: asyncio.Future[wire.WorkerHello] = self._loop.create_future()
         self._ready: asyncio.Future[Capabilities] = self._loop.create_future()
         self._scrape: asyncio.Future[bytes] | None = None
-        self._log = LineReader(launch.on_log, redact=tuple(launch.secrets.values()))
-        self._log_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = False
         self.capabilities = Capabilities()
         self.lost: asyncio.Future[str] = self._loop.create_future()
-        self.pid: int | None = None
         self.last_ping = 0.0
         self.lag = 0.0
         for future in (self._hello, self._ready):
             future.add_done_callback(_retrieve)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> Capabilities:
         """Spawn, shake hands, load. See `Replica.start`."""
         try:
-            await self._spawn()
-            async with asyncio.timeout(HELLO_TIMEOUT):
-                hello = await self._hello
-            if hello.version != wire.VERSION:
-                raise LoadError(f"the worker speaks protocol {hello.version}, the gateway {wire.VERSION}", fatal=True)
-            self._send(wire.HELLO, 0, wire.encode(self._our_hello()))
+            channel = Channel(self._on_frame, self._on_lost)
+            sock = await self._child.spawn()
+            await self._loop.create_connection(lambda: channel, sock=sock)
+            self._channel = channel
+            await self._shake_hands()
             self.capabilities = await self._ready
             return self.capabilities
-        except TimeoutError:
-            await self.kill("the worker did not start")
-            raise LoadError(f"the worker process did not answer within {HELLO_TIMEOUT:g} s") from None
         except BaseException:
             await self.kill("the load was given up")
             raise
 
-    async def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        spec = self._launch.spec
+    async def _shake_hands(self) -> None:
         try:
-            # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
-            # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
-            self._process = await asyncio.create_subprocess_exec(
-                *(spec.python or sys.executable, "-P", "-X", "faulthandler", "-m", "gateway.worker"),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd=spec.root,
-                env=self._environment(theirs.fileno()),
-            )
-        except OSError as error:
-            ours.close()
-            raise LoadError(f"the worker process could not be started: {error}") from error
-        finally:
-            theirs.close()
-        self.pid = self._process.pid
-        self._launch.guard(self.pid)
-        self._log_task = asyncio.create_task(self._log.drain(self._process))
-        channel = Channel(self._on_frame, self._on_lost)
-        self._channel = channel
-        await self._loop.create_connection(lambda: channel, sock=ours)
-
-    def _environment(self, fd: int) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name in INHERITED or name.startswith(INHERITED_PREFIXES)
-        }
-        return {
-            **inherited,
-            **self._launch.environment,
-            "PYTHONUNBUFFERED": "1",
-            "GW_FD": str(fd),
-            "GW_PARENT_PID": str(os.getpid()),
-        }
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                hello = await self._hello
+        except TimeoutError:
+            raise LoadError(f"the worker process did not answer within {HELLO_TIMEOUT:g} s") from None
+        if hello.version != wire.VERSION:
+            raise LoadError(f"the worker speaks protocol {hello.version}, the gateway {wire.VERSION}", fatal=True)
+        try:
+            self._send(wire.HELLO, 0, wire.encode(self._our_hello()))
+        except ConnectionError:
+            self._break("")  # which makes the reason that `_ready` ends with
 
     def _our_hello(self) -> wire.Hello:
         launch = self._launch
@@ -147,40 +112,23 @@ class ProcessReplica:
         )
 
     async def stop(self, grace: float) -> None:
-        if self._channel is not None and self._process is not None and self._process.returncode is None:
+        if self._child.is_running and not self._broken:
             try:
-                self._send(wire.SHUTDOWN, 0, wire.encode(wire.Shutdown(grace)))
-                async with asyncio.timeout(grace):
-                    await self._process.wait()
-            except (TimeoutError, ConnectionError):
+                self._send(wire.SHUTDOWN, 0, wire.encode(wire.Shutdown(grace * ITS_SHARE)))
+                await self._child.wait(grace)
+            except ConnectionError:
                 pass
-        await self._end()
+        await self._end(KILL_GRACE)
 
     async def kill(self, reason: str) -> None:
         self._break(reason)
-        await self._end(grace=0.0)
+        await self._end(0.0)
 
-    async def _end(self, grace: float = KILL_GRACE) -> None:
-        """Nothing of the process group is left when this returns."""
-        process = self._process
-        if process is None:
-            return
-        if process.returncode is None and grace:
-            _signal_group(process.pid, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(grace):
-                    await process.wait()
-            except TimeoutError:
-                pass
-        _signal_group(process.pid, signal.SIGKILL)
-        await process.wait()
-        self._launch.unguard(process.pid)
-        if self._channel is not None and hasattr(self._channel, "transport"):
+    async def _end(self, grace: float) -> None:
+        await self._child.end(grace)
+        self._break("stopped")
+        if self._channel is not None:
             self._channel.transport.abort()
-        if self._log_task is not None:
-            # A grandchild outside the group may hold the pipe open for ever.
-            await asyncio.wait([self._log_task], timeout=0.5)
-            self._log_task.cancel()
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,7 +157,7 @@ class ProcessReplica:
     async def _send_large(self, call: Call, call_id: int, payload: bytes) -> None:
         assert self._channel is not None
         try:
-            await self._channel.send_large(wire.REQ, call_id, payload)
+            await self._channel.send_large(wire.REQ, call_id, payload, lambda: call.cancelled_at == NEVER)
         except ConnectionError:
             pass  # _on_lost tells the call
 
@@ -229,10 +177,6 @@ class ProcessReplica:
             except ConnectionError:
                 pass
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._calls)
-
     def calls(self) -> Iterator[Call]:
         return (call for call, _ in tuple(self._calls.values()))
 
@@ -243,31 +187,40 @@ class ProcessReplica:
             return b""
         if self._scrape is None or self._scrape.done():
             self._scrape = self._loop.create_future()
-            self._send(wire.SCRAPE, 0)
-        return await asyncio.shield(self._scrape)
+            try:
+                self._send(wire.SCRAPE, 0)
+            except ConnectionError:
+                self._scrape.set_result(b"")
+        done, _ = await asyncio.wait([self._scrape], timeout=SCRAPE_TIMEOUT)  # a computing model may keep its loop busy
+        return self._scrape.result() if done else b""
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
+        if secrets is not None:
+            self._child.log.hide(secrets.values())
         message = wire.Update(
             secrets=dict(secrets) if secrets is not None else None,
             deployment=dict(deployment) if deployment is not None else None,
         )
-        self._send(wire.UPDATE, 0, wire.encode(message))
+        try:
+            self._send(wire.UPDATE, 0, wire.encode(message))
+        except ConnectionError:
+            pass  # the next one is told from the beginning
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, kind: int, call: int, payload: bytes = b"") -> None:
-        if self._channel is None or not hasattr(self._channel, "transport"):
+        if self._channel is None:
             raise ConnectionError("the replica is gone")
-        self._channel.send(kind, call, payload)
+        self._channel.send_split(kind, call, payload)
 
     def _on_frame(self, kind: int, call_id: int, payload: memoryview) -> None:
         if call_id:
             entry = self._calls.get(call_id)
-            if entry is None:
-                if kind not in (wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE):
-                    raise WireError(f"{_name(kind)} frame for a call")
-                return  # late items after a cancel
-            self._on_call_frame(kind, call_id, *entry, payload)
+            if entry is not None:
+                self._on_call_frame(kind, call_id, *entry, payload)
+            elif kind not in OF_CALLS:
+                raise WireError(f"{wire.name_of(kind)} frame for a call")
+            # else late items after a cancel
         elif kind == wire.PING:
             self.last_ping, self.lag = self._loop.time(), wire.decode_head(wire.Ping, payload).lag
         elif kind == wire.HELLO:
@@ -283,14 +236,14 @@ class ProcessReplica:
             if not self._ready.done():
                 self._ready.set_exception(LoadError(failure.reason or failure.message, fatal=failure.fatal))
             else:
-                raise WireError(failure.reason or failure.message)
+                self._break(failure.reason or failure.message)
         elif kind == wire.METRICS:
             if self._scrape is not None and not self._scrape.done():
                 self._scrape.set_result(bytes(payload))
         elif kind == wire.LOG:
-            self._launch.on_log(wire.decode_head(wire.LogRecord, payload).message)
+            self._child.log.line(wire.decode_head(wire.LogRecord, payload).message.encode())
         else:
-            raise WireError(f"{_name(kind)} frame from a worker")
+            raise WireError(f"{wire.name_of(kind)} frame from a worker")
 
     def _on_call_frame(
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
@@ -300,6 +253,8 @@ class ProcessReplica:
             return
         if kind == wire.RESP:
             head, body = wire.split(wire.Resp, payload)
+            if head.status != 200 or head.headers:
+                wire.check_answer(head.status, head.headers)
             call.on_resp(head, bytes(body))
             if not head.final:
                 return
@@ -307,23 +262,27 @@ class ProcessReplica:
             call.on_end(wire.decode_head(wire.End, payload).timings)
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
+            wire.check_answer(failure.status, failure.headers)
             call.timings = failure.timings
             call.on_error(to_error(failure))
         elif kind == wire.SLOT:
-            call.got_slot = True
+            call.on_slot()
             return
         else:
-            raise WireError(f"{_name(kind)} frame for a call")
+            raise WireError(f"{wire.name_of(kind)} frame for a call")
         del self._calls[call_id]
         ended(call)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_lost(self, error: Exception | None) -> None:
-        if isinstance(error, WireError):
+        if error is None or isinstance(error, OSError):
+            self._break("")
+        elif isinstance(error, WireError):
             self._break(f"the worker broke the protocol: {error}")
         else:
-            self._break("")
+            log.error("%s: a frame of the worker could not be handled", self._name, exc_info=error)
+            self._break(f"the gateway could not handle what the worker sent: {type(error).__name__}")
 
     def _break(self, reason: str) -> None:
         """Nothing more can come from the worker: end what is open, then say so."""
@@ -331,25 +290,21 @@ class ProcessReplica:
             return
         self._broken = True
         calls, self._calls = self._calls, {}
-        name = self._launch.spec.name
+        text = f"the worker of model '{self._name}' was lost while it ran this call"
         for call, ended in calls.values():
-            call.on_error(Crashed(f"the worker of model '{name}' was lost while it ran this call", should_retry=False))
+            call.on_error(Crashed(text, should_retry=False))
             ended(call)
         if self._scrape is not None and not self._scrape.done():
             self._scrape.set_result(b"")
-        task = asyncio.ensure_future(self._say_why(reason))
+        task = asyncio.create_task(self._say_why(reason))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _say_why(self, reason: str) -> None:
         """How the process ended is known a moment after its socket closed."""
-        if not reason and self._process is not None:
-            try:
-                async with asyncio.timeout(KILL_GRACE):
-                    reason = exit_reason(await self._process.wait())
-            except TimeoutError:
-                reason = "the worker closed its channel"
-        error = LoadError(reason or "the worker was lost")
+        if not reason:
+            reason = await self._child.wait(CLOSED_GRACE) or "the worker closed its channel"
+        error = LoadError(reason)
         for future in (self._hello, self._ready):
             if not future.done():
                 future.set_exception(error)
@@ -357,32 +312,9 @@ class ProcessReplica:
             self.lost.set_result(str(error))
 
 
-def exit_reason(code: int) -> str:
-    """What an exit status tells people."""
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = str(-code)
-        hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
-        return f"the worker was ended by {name}{hint}"
-    return f"the worker exited with status {code}"
-
-
 def worker_module_dir() -> Path:
     """Where `gateway` itself is importable from, for interpreters that do not have it installed."""
     return Path(__file__).resolve().parents[2]
-
-
-def _name(kind: int) -> str:
-    return wire.NAMES[kind] if kind < len(wire.NAMES) else f"unknown ({kind})"
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -6,6 +6,7 @@ kernel does for us even after a SIGKILL. Processes that left their group are the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,16 +35,21 @@ class Reaper:
 
     def close(self) -> None:
         """All workers have ended in order: nothing is left to reap."""
-        if self._process.stdin is not None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
-        self._process.wait(timeout=5)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _tell(self, line: str) -> None:
         try:
             assert self._process.stdin is not None
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             pass  # someone killed the reaper; workers still have PDEATHSIG and the end of their channel
 
 
@@ -52,7 +58,10 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
     for line in sys.stdin:
-        pid = int(line[1:])
+        try:
+            pid = int(line[1:])
+        except ValueError:  # half a line, cut by the end
+            continue
         if line[0] == "+":
             groups.add(pid)
         else:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+OOM_SCORE = "500"  # when memory runs out, a worker goes before the gateway
 SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms a computing model keeps a cancel from being read for as long
 
 
@@ -27,6 +31,15 @@ def tie_to_parent() -> socket.socket:
     return socket.socket(fileno=fd)
 
 
+def limit_accidents() -> None:
+    """No core dumps of weights and prompts, no new privileges; no boundary against a model that means harm."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+
+
 async def run(sock: socket.socket) -> int:
     from .server import Server
 
@@ -34,21 +47,26 @@ async def run(sock: socket.socket) -> int:
     return await server.serve(sock)
 
 
-def main() -> None:
-    sock = tie_to_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the gateway decides
-    sys.setswitchinterval(SWITCH_INTERVAL)
+def new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
-    except ImportError:
-        code = asyncio.run(run(sock))
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(run(sock))
+    except ImportError:  # in an environment of the model's own
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def main() -> None:
+    sock = tie_to_parent()
+    limit_accidents()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the gateway decides
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    # Never closed, for that would wait for every thread of the model's; nor may they hold up the end.
+    code = asyncio.Runner(loop_factory=new_loop).run(run(sock))
     gc.disable()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # threads of the model must not hold up the end
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a model may have closed it
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from ..spec import Capabilities, MethodInfo
@@ -86,10 +87,10 @@ def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
         return _method(name, function) if callable(function) else None
 
     preprocess, predict, postprocess = (find(name) for name in HOOKS)
+    if _takes_arguments(getattr(model, "is_healthy", None)):
+        raise ModelDefinitionError("`is_healthy` must have only one argument: `self`.")
     healthy = find("is_healthy")
     websocket = getattr(model, "websocket", None)
-    if healthy is not None and healthy.takes != "nothing":
-        raise ModelDefinitionError("`is_healthy` must have only one argument: `self`.")
     if websocket is not None:
         _check_websocket(websocket, any((preprocess, predict, postprocess)))
     methods = {name: method for name in sorted(endpoint_methods) if (method := find(name)) is not None}
@@ -113,7 +114,9 @@ def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
 
 def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
     """What the gateway is told about it."""
-    extra = dict(getattr(model, "capabilities", None) or {})
+    given = getattr(model, "capabilities", None)
+    extra = dict(given) if isinstance(given, Mapping) else {}
+    longest = extra.pop("max_model_len", None)
     inputs, outputs, streaming = _schema(model, descriptor)
     infos = [
         MethodInfo(name=method.name, kind=method.kind, wants_request=_needs_request(descriptor, method))
@@ -128,7 +131,7 @@ def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
         input_schema=inputs,
         output_schema=outputs,
         supports_streaming=streaming,
-        max_model_len=extra.pop("max_model_len", None),
+        max_model_len=int(longest) if longest is not None else None,
         supports_n=bool(extra.pop("supports_n", False)),
         extra=extra,
     )
@@ -194,13 +197,28 @@ def _check_websocket(websocket: Callable[..., Any], has_pipeline: bool) -> None:
         raise ModelDefinitionError("`websocket` endpoints must be async function definitions.")
 
 
+def _takes_arguments(function: Any) -> bool:
+    try:
+        return callable(function) and bool(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return False
+
+
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations with strings resolved; one that cannot be is left out rather than failing the load."""
+    """Annotations with strings resolved, each by itself: one that cannot be is left out and hides no other."""
     try:
         return typing.get_type_hints(function)
     except Exception:
-        annotations = getattr(function, "__annotations__", {})
-        return {name: hint for name, hint in annotations.items() if not isinstance(hint, str)}
+        pass
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    names = getattr(plain, "__globals__", {})
+    found = {}
+    for name, hint in getattr(plain, "__annotations__", {}).items():
+        try:
+            found.update(typing.get_type_hints(SimpleNamespace(__annotations__={name: hint}), names))
+        except Exception:
+            continue
+    return found
 
 
 def _is_pydantic(hint: Any) -> bool:
@@ -224,19 +242,28 @@ def _schema(model: Any, descriptor: Descriptor) -> tuple[dict[str, Any] | None, 
     last = descriptor.postprocess or descriptor.methods.get("predict")
     if first is None or last is None:
         return None, None, None
-    inputs = first.input_type.model_json_schema() if first.input_type is not None else None  # type: ignore[attr-defined]
+    inputs = _json_schema(first.input_type) if first.input_type is not None else None
     outputs, streaming = _output_schema(_hints(last.function).get("return"))
     return inputs, outputs, streaming
 
 
+def _json_schema(cls: Any) -> dict[str, Any] | None:
+    """None for a type that JSON schema cannot describe; its model serves all the same."""
+    try:
+        schema: dict[str, Any] = cls.model_json_schema()
+    except Exception:
+        return None
+    return schema
+
+
 def _output_schema(hint: Any) -> tuple[dict[str, Any] | None, bool | None]:
     if _is_pydantic(hint):
-        return hint.model_json_schema(), False
+        return _json_schema(hint), False
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Generator, AsyncGenerator, Iterator, AsyncIterator):
         return None, True
     if origin is Awaitable and _is_pydantic(arguments[0]):
-        return arguments[0].model_json_schema(), False
+        return _json_schema(arguments[0]), False
     if origin is typing.Union and len(arguments) == 2:
         one, other = (_output_schema(argument) for argument in arguments)
         if one[1] is False and other[1] is True:

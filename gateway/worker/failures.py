@@ -1,14 +1,18 @@
-"""What an exception of the model becomes for its client, and for the model's log."""
+"""What an exception of the model becomes for its client, and for the model's log.
+
+Nothing here raises: an exception may have a `__str__` or properties that do, and a call must end all the same.
+"""
 
 from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from ..errors import GatewayError
-from ..wire import Failure
+from ..wire import Failure, encode, headers_are_clean
 
 GENERIC = "Internal Server Error (in model/chainlet)."
 CUDA_LOST = "CUDA error"  # sticky: the context is gone, and with it the worker
@@ -28,18 +32,26 @@ class Unserializable(Exception):
 
 def to_failure(error: BaseException, debug: bool = False) -> Failure:
     """Say what happened, in the words of decisions: who failed, which status, and nothing of the model's insides."""
+    try:
+        return _to_failure(error, debug)
+    except Exception:
+        return Failure(500, "model_error", GENERIC, reason=type(error).__name__)
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """Its payload; a detail that cannot travel is left out."""
+    try:
+        return encode(failure)
+    except Exception:
+        failure.detail = None
+        return encode(failure)
+
+
+def _to_failure(error: BaseException, debug: bool) -> Failure:
     if isinstance(error, BadInput):
         return Failure(400, error.code, error.message, param=error.param, truss_code=700)
     if isinstance(error, GatewayError):
-        return Failure(
-            error.status,
-            error.code,
-            error.message,
-            param=error.param,
-            headers=list(error.headers.items()),
-            detail=getattr(error, "detail", None),
-            truss_code=error.truss_code,
-        )
+        return _of_ours(error)
     if isinstance(error, Unserializable):
         return Failure(500, "invalid_model_output", f"Unhandled exception: TypeError: {error}", truss_code=500)
     status = getattr(error, "status_code", None)
@@ -49,36 +61,97 @@ def to_failure(error: BaseException, debug: bool = False) -> Failure:
             detail = getattr(error, "message", None)
         if isinstance(detail, (str, dict, list)):
             return _raised_status(error, status, detail)
+    text = text_of(error)
     if is_out_of_memory(error):
-        return Failure(503, "insufficient_memory", "The device ran out of memory on this request.")
-    text = f"{type(error).__name__}: {error}"
+        return Failure(503, "insufficient_memory", "The device ran out of memory on this request.", reason=text)
     return Failure(500, "model_error", f"{GENERIC} {text}" if debug else GENERIC, reason=text)
+
+
+def _of_ours(error: GatewayError) -> Failure:
+    headers = _clean(error.headers)
+    if error.retry_after is not None:
+        headers.append(("Retry-After", str(max(1, round(error.retry_after)))))
+    return Failure(
+        error.status if 400 <= error.status <= 599 else 500,
+        error.code,
+        error.message,
+        param=error.param,
+        headers=headers,
+        detail=getattr(error, "detail", None),
+        truss_code=error.truss_code,
+    )
 
 
 def _raised_status(error: BaseException, status: int, detail: Any) -> Failure:
     message = detail if isinstance(detail, str) else str(detail)
-    headers = getattr(error, "headers", None) or {}
     code = "model_error" if status >= 500 else "invalid_value"
-    return Failure(
-        status,
-        code,
-        message,
-        headers=[(str(name), str(value)) for name, value in dict(headers).items()],
-        detail=detail,
-    )
+    headers = _clean(getattr(error, "headers", None) or {})
+    return Failure(status, code, message, headers=headers, detail=detail)
+
+
+def _clean(headers: Any) -> list[tuple[str, str]]:
+    """Those that can go out as they are; a line break in one would forge an answer."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    found = [(_header(name), _header(value)) for name, value in pairs]
+    return [pair for pair in found if headers_are_clean([pair])]
+
+
+def _header(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def text_of(error: BaseException) -> str:
+    """Its type and message on one line of thought, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    return f"{type(error).__name__}: {text}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch's OutOfMemoryError, by name: torch is not ours to import."""
-    return any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)
+    """torch's OutOfMemoryError, by name, for torch is not ours to import; and what CUDA libraries say."""
+    by_name = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)
+    return by_name or f"{CUDA_LOST}: out of memory" in text_of(error)
+
+
+def is_sticky(error: BaseException) -> bool:
+    """Whether the device's context is gone: every later call of this process would fail too."""
+    return any(CUDA_LOST in text_of(step) and not is_out_of_memory(step) for step in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(10):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def say(text: str) -> None:
+    """A line in the model's log; a model may have closed it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
 
 
 def log(error: BaseException, request_id: str, root: str) -> None:
     """Print the traceback to the model's log, from the last frame of the model's own files on."""
-    kind = "Model raised HTTPException" if hasattr(error, "status_code") else GENERIC
-    trimmed = _from_model_file(error.__traceback__, root)
-    lines = traceback.format_exception(type(error), error, trimmed)
-    print(f"[{request_id}] {kind}\n{''.join(lines)}", file=sys.stderr, end="", flush=True)
+    kind = "Model raised HTTPException" if _has_status(error) else GENERIC
+    try:
+        trimmed = _from_model_file(error.__traceback__, root)
+        lines = traceback.format_exception(type(error), error, trimmed)
+    except Exception:
+        lines = [text_of(error)]
+    say(f"[{request_id}] {kind}\n{''.join(lines)}".rstrip("\n"))
+
+
+def _has_status(error: BaseException) -> bool:
+    try:
+        return hasattr(error, "status_code")
+    except Exception:
+        return False
 
 
 def _from_model_file(trace: TracebackType | None, root: str) -> TracebackType | None:

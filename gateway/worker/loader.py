@@ -1,11 +1,13 @@
 """From a spec to a loaded model, in Truss's order, on one thread that is not the loop's.
 
-1. environment and sys.path  2. import  3. construct  4. inspect  5. setup_environment  6. load, with its retries
+1. sys.path, data directory  2. weights at their mount locations  3. import  4. construct  5. inspect
+6. setup_environment  7. load, with its retries
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -19,6 +21,7 @@ from typing import Any
 
 from ..spec import ModelSpec
 from .adapter import Descriptor, describe
+from .failures import say, text_of
 from .secrets import Secrets
 
 RETRY_PAUSE = 1.0  # seconds between two attempts of load(), as in Truss
@@ -38,13 +41,13 @@ class LazyDataResolver:
 class Loaded:
     """A model that is ready to be called."""
 
-    def __init__(self, spec: ModelSpec, model: Any, descriptor: Descriptor, secrets: Secrets) -> None:
-        self.spec, self.model, self.descriptor, self.secrets = spec, model, descriptor, secrets
+    def __init__(self, spec: ModelSpec, model: Any, descriptor: Descriptor) -> None:
+        self.spec, self.model, self.descriptor = spec, model, descriptor
 
 
 def load(
     spec: ModelSpec,
-    secret_values: dict[str, str],
+    secrets: Secrets,
     deployment: dict[str, Any] | None,
     endpoint_methods: frozenset[str],
     loop: asyncio.AbstractEventLoop,
@@ -53,18 +56,19 @@ def load(
 
     Raises:
         Unloadable: the class cannot be found, built or served.
+        ConfigError: its weights cannot be had.
         Exception: whatever `load` raised at its last attempt.
     """
-    os.environ.update(spec.environment)
     _extend_path(spec)
+    _make_data_dir(spec)
+    _mount_weights(spec, secrets)
     cls = import_target(spec)
-    secrets = Secrets(spec.secrets, secret_values)
     model = construct(cls, spec, secrets, deployment)
     descriptor = describe(model, endpoint_methods)
     if descriptor.setup_environment is not None and deployment is not None:
-        _call(loop, descriptor.setup_environment, deployment)
+        call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
-    return Loaded(spec, model, descriptor, secrets)
+    return Loaded(spec, model, descriptor)
 
 
 def _extend_path(spec: ModelSpec) -> None:
@@ -74,6 +78,21 @@ def _extend_path(spec: ModelSpec) -> None:
     for directory in spec.import_dirs:
         if directory.is_dir() and str(directory) not in sys.path:
             sys.path.append(str(directory))
+
+
+def _make_data_dir(spec: ModelSpec) -> None:
+    """As Truss's server does; a read-only model directory has to do without."""
+    if spec.format == "truss" and spec.data_dir is not None:
+        with contextlib.suppress(OSError):
+            spec.data_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _mount_weights(spec: ModelSpec, secrets: Secrets) -> None:
+    """The class may open its mount locations as early as in its constructor."""
+    if spec.config.get("weights"):
+        from ..weights import mount_weights
+
+        mount_weights(spec.config, spec.root, secrets=secrets)
 
 
 def import_target(spec: ModelSpec) -> type:
@@ -98,9 +117,10 @@ def _import(spec: ModelSpec, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name == module_name:
-            raise Unloadable(f"RuntimeError: No module class file found: {path} does not exist") from error
-        raise
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # of something that the module imports
+        text = f"RuntimeError: No module class file found: {path} does not exist"
+        raise Unloadable(f"{text}, and no module '{module_name}' is installed") from error
 
 
 def module_name_of(path: Path, root: Path) -> str:
@@ -117,12 +137,20 @@ def import_file(path: Path, name: str) -> ModuleType:
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    # No package, so that a relative import fails, as Truss wants it: model.py may have another name tomorrow.
+    module.__package__ = ""
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         sys.modules.pop(name, None)
+        if isinstance(error, ImportError) and "attempted relative import" in str(error):
+            raise ImportError(
+                f"During import of `{path}`: relative imports (starting with '.') are not supported in the model's "
+                f"file. Please replace them with absolute imports, such as `from {path.parent.name}.utils import x`."
+            ) from error
         raise
+    module.__package__ = None
     return module
 
 
@@ -151,25 +179,42 @@ def _load_with_retries(model: Any, loop: asyncio.AbstractEventLoop) -> None:
     function = getattr(model, "load", None)
     if function is None:
         return
-    retries = int(os.environ.get("NUM_LOAD_RETRIES_TRUSS", "1"))
+    retries = _retries()
     for attempt in range(retries + 1):
         try:
-            _call(loop, function)
+            call(loop, function)
             return
         except Exception as error:
             if attempt == retries:
                 raise
-            print(f"load() failed: {type(error).__name__}: {error}; trying again", file=sys.stderr, flush=True)
+            say(f"load() failed: {text_of(error)}; trying again")
             time.sleep(RETRY_PAUSE)
 
 
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function, and await what it returns on the worker's own loop, where the model will live."""
+def _retries() -> int:
+    try:
+        return max(0, int(os.environ.get("NUM_LOAD_RETRIES_TRUSS", "1")))
+    except ValueError:
+        return 1
+
+
+def call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the model's on this thread, and await what it returns on the loop, where the model will live.
+
+    Raises:
+        BaseException: whatever it raised, `SystemExit` included, which would otherwise end the loop.
+    """
     result = function(*args)
-    if inspect.isawaitable(result):
-        return asyncio.run_coroutine_threadsafe(_await(result), loop).result()
-    return result
+    if not inspect.isawaitable(result):
+        return result
+    value, error = asyncio.run_coroutine_threadsafe(_settle(result), loop).result()
+    if error is not None:
+        raise error
+    return value
 
 
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
+async def _settle(awaitable: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return await awaitable, None
+    except BaseException as error:
+        return None, error

@@ -15,22 +15,39 @@ from ..wire import HTTPScope
 class Cancellation:
     """Whether the client has gone; asked from threads and coroutines alike."""
 
+    __slots__ = ("_event", "_waiters", "is_set")
+
     def __init__(self) -> None:
-        self.event = threading.Event()
-        self._waiters: list[asyncio.Future[None]] = []
+        self.is_set = False
+        self._event: threading.Event | None = None  # made when somebody asks for it: few models do
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def event(self) -> threading.Event:
+        with _making_events:
+            if self._event is None:
+                self._event = threading.Event()
+        if self.is_set:  # which `set` does before it looks for an event
+            self._event.set()
+        return self._event
 
     def set(self) -> None:
         """From the loop's thread."""
-        self.event.set()
-        for waiter in self._waiters:
+        self.is_set = True
+        if self._event is not None:
+            self._event.set()
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
     async def wait(self) -> None:
-        if not self.event.is_set():
+        if not self.is_set:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            self._waiters = [*(self._waiters or ()), waiter]
             await waiter
+
+
+_making_events = threading.Lock()
 
 
 def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id: str) -> Any:
@@ -74,10 +91,23 @@ def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id:
     request._body = body
 
     async def is_disconnected() -> bool:
-        return cancellation.event.is_set()
+        return cancellation.is_set
 
     request.is_disconnected = is_disconnected  # type: ignore[method-assign]
     return request
+
+
+class Headers(dict[str, str]):
+    """Header values by name, in whatever case it is asked for."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
 
 
 class PlainRequest:
@@ -86,7 +116,7 @@ class PlainRequest:
     def __init__(self, scope: dict[str, Any], body: bytes, cancellation: Cancellation) -> None:
         self.scope, self._body, self._cancellation = scope, body, cancellation
         self.method, self.client = scope["method"], scope["client"]
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         self.query_params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         query = scope["query_string"].decode("latin-1")
         host = self.headers.get("host", "localhost")
@@ -104,4 +134,4 @@ class PlainRequest:
         return json.loads(self._body)
 
     async def is_disconnected(self) -> bool:
-        return self._cancellation.event.is_set()
+        return self._cancellation.is_set

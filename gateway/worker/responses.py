@@ -6,6 +6,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..wire import WireError, check_answer
+from .failures import Unserializable
 from .request import Cancellation
 
 
@@ -15,6 +17,18 @@ def is_response(value: Any) -> bool:
         return True
     httpx = sys.modules.get("httpx")
     return httpx is not None and isinstance(value, httpx.Response)
+
+
+def check(status: int, headers: list[tuple[str, str]]) -> None:
+    """Refuse a response that cannot go out.
+
+    Raises:
+        Unserializable: its status is none, or a header would end the head.
+    """
+    try:
+        check_answer(status, headers)
+    except WireError as error:
+        raise Unserializable(f"the Response has {error}") from error
 
 
 def as_plain(response: Any) -> tuple[int, list[tuple[str, str]], bytes] | None:

@@ -36,11 +36,13 @@ def pack(value: Any) -> bytes:
 
 def plain(value: Any) -> Any:
     """The value with every library object in it replaced."""
-    if isinstance(value, _PLAIN):
-        if type(value) in _PLAIN:
-            return value
-        # subclasses such as str enums, and NumPy's float64, which is a float
-        return next(kind(value) for kind in (bool, str, int, float) if isinstance(value, kind))
+    if type(value) in _PLAIN:
+        return value
+    # subclasses: NumPy's float64, which is a float, and enums, whose own str() is their name
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, Mapping):
@@ -67,12 +69,15 @@ def _array(value: Any) -> Any:
     """NumPy arrays and scalars, and torch tensors, without importing either."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().float().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
     if numpy is None:
         return None
     if isinstance(value, numpy.ndarray) and value.dtype.kind in "fiub":
         if value.ndim == 0:
             return plain(value.item())
+        if value.dtype.kind != "f" and value.dtype.itemsize > 2:  # beyond 2**24 float32 has not every integer
+            return value.tolist()
         packed = numpy.ascontiguousarray(value, dtype="<f4")
         return Array(tuple(packed.shape), packed.tobytes())
     if isinstance(value, numpy.generic):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import platform
 import signal
@@ -14,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from ..channel import Channel
 from ..errors import ConfigError
 from . import adapter
 from .execution import Executor
-from .failures import log
+from .failures import log, say, text_of
 from .loader import Loaded, Unloadable, load
+from .secrets import Secrets
 from .threads import Outbox, Pool
 
 PING_INTERVAL = 1.0  # seconds
+UNBOUNDED = 1 << 62  # the gateway has bounded every body already
 AUX_THREADS = 8  # for hooks, health checks and setup_environment
 
 
@@ -35,13 +39,16 @@ class Server:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._channel = Channel(self._on_frame, self._on_lost)
+        self._channel = Channel(self._on_frame, self._on_lost, max_pending=UNBOUNDED)
         self._hello: asyncio.Future[wire.Hello] = loop.create_future()
         self._done: asyncio.Future[int] = loop.create_future()
         self._outbox = Outbox(loop)
         self._aux = Pool(AUX_THREADS, "hook", self._outbox)
+        self._secrets = Secrets((), {})
+        self._deployment: dict[str, Any] | None = None  # the newest that the model was not told of yet
         self._loaded: Loaded | None = None
         self._executor: Executor | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(self, sock: socket.socket) -> int:
@@ -50,10 +57,9 @@ class Server:
             self._loop.add_signal_handler(signal.SIGTERM, self._stop_soon)
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         mine = wire.WorkerHello(wire.VERSION, os.getpid(), platform.python_version(), devices)
-        self._channel.send(wire.HELLO, 0, wire.encode(mine))
+        self._send(wire.HELLO, mine)
         self._spawn(self._ping())
-        hello = await self._hello
-        threading.Thread(target=self._load, args=(hello,), name="loader", daemon=True).start()
+        self._hello.add_done_callback(self._start_loading)
         return await self._done
 
     def _spawn(self, coroutine: Any) -> None:
@@ -63,36 +69,40 @@ class Server:
 
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _start_loading(self, hello: asyncio.Future[wire.Hello]) -> None:
+        threading.Thread(target=self._load, args=(hello.result(),), name="loader", daemon=True).start()
+
     def _load(self, hello: wire.Hello) -> None:
         """On the loader's thread: everything from import to load()."""
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
             methods = frozenset(hello.endpoint_methods)
-            loaded = load(spec, hello.secrets, hello.deployment, methods, self._loop)
-            capabilities = adapter.capabilities(loaded.model, loaded.descriptor)
+            loaded = load(spec, self._secrets, hello.deployment, methods, self._loop)
+            ready = wire.encode(plain.from_capabilities(adapter.capabilities(loaded.model, loaded.descriptor)))
         except BaseException as error:
             failure = self._load_failure(error, hello)
             self._outbox.put(self._send, wire.ERROR, failure)
         else:
-            self._outbox.put(self._on_loaded, hello, loaded, capabilities)
+            self._outbox.put(self._on_loaded, hello, loaded, ready)
 
     def _load_failure(self, error: BaseException, hello: wire.Hello) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
-            traceback.print_exception(error)
-            sys.stderr.flush()
+            with contextlib.suppress(Exception):
+                say("".join(traceback.format_exception(error)).rstrip())
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = (Unloadable, ConfigError, adapter.ModelDefinitionError, ImportError, SyntaxError)
-        text = str(error) if isinstance(error, (Unloadable, ConfigError)) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         if isinstance(error, ModuleNotFoundError):
-            text += _pip_line(error.name or "", hello.model.get("extra"))
+            text += _advice(error.name or "", hello.model)
         return wire.Failure(503, "model_failed", text, reason=text, fatal=isinstance(error, unfixable))
 
-    def _on_loaded(self, hello: wire.Hello, loaded: Loaded, capabilities: Any) -> None:
+    def _on_loaded(self, hello: wire.Hello, loaded: Loaded, ready: bytes) -> None:
         self._loaded = loaded
         self._executor = Executor(self._loop, self._channel, self._outbox, self._aux, loaded, hello)
-        print(f"ready: {loaded.spec.target} with {', '.join(loaded.descriptor.methods) or 'websocket'}", flush=True)
-        self._send(wire.READY, plain.from_capabilities(capabilities))
+        say(f"ready: {loaded.spec.target} with {', '.join(loaded.descriptor.methods) or 'websocket'}")
+        self._write(wire.READY, ready)
+        self._tell_deployment()
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,11 +119,13 @@ class Server:
             if self._executor is not None:
                 self._executor.cancel(call)
         elif kind == wire.HELLO:
-            self._hello.set_result(wire.decode_head(wire.Hello, payload))
+            hello = wire.decode_head(wire.Hello, payload)
+            self._secrets = Secrets(tuple(hello.model["secrets"]), hello.secrets)
+            self._hello.set_result(hello)
         elif kind == wire.UPDATE:
             self._update(wire.decode_head(wire.Update, payload))
         elif kind == wire.SCRAPE:
-            self._channel.send_split(wire.METRICS, 0, _model_metrics())
+            self._write(wire.METRICS, _model_metrics())
         elif kind == wire.SHUTDOWN:
             self._spawn(self._shutdown(wire.decode_head(wire.Shutdown, payload).grace))
         elif kind != wire.PING:
@@ -124,27 +136,37 @@ class Server:
         os._exit(1 if error is not None else 0)
 
     def _send(self, kind: int, value: Any) -> None:
+        self._write(kind, wire.encode(value))
+
+    def _write(self, kind: int, payload: bytes) -> None:
         with contextlib.suppress(ConnectionError):
-            self._channel.send_split(kind, 0, wire.encode(value))
+            self._channel.send_split(kind, 0, payload)
 
     def _update(self, update: wire.Update) -> None:
-        loaded = self._loaded
-        if loaded is None:
-            return
         if update.secrets is not None:
-            loaded.secrets.replace(update.secrets)
-        setup = loaded.descriptor.setup_environment
-        if update.deployment is not None and setup is not None:
-            self._spawn(self._set_up(setup, update.deployment))
+            self._secrets.replace(update.secrets)
+        if update.deployment is not None:
+            self._deployment = update.deployment
+            self._tell_deployment()
 
-    async def _set_up(self, setup: Any, deployment: dict[str, Any]) -> None:
+    def _tell_deployment(self) -> None:
+        """Call setup_environment again, once the model is there."""
+        if self._loaded is None or self._deployment is None:
+            return
+        deployment, self._deployment = self._deployment, None
+        if self._loaded.descriptor.setup_environment is not None:
+            self._spawn(self._try("setup_environment", self._loaded.descriptor.setup_environment, deployment))
+
+    async def _try(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function of the model's on a thread, or on the loop if it is a coroutine's; log what it raises."""
         try:
-            if adapter.kind_of(setup) == "async":
-                await setup(deployment)
-            else:
-                await self._aux.run(setup, deployment)
-        except Exception as error:
-            log(error, "setup_environment", str(Path.cwd()))
+            result = function(*args) if adapter.kind_of(function) == "async" else await self._aux.run(function, *args)
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            log(error, name, str(Path.cwd()))
 
     async def _ping(self) -> None:
         """A heartbeat from the loop, with how late the loop was: a blocked one looks stale, and says so after."""
@@ -161,33 +183,41 @@ class Server:
         self._spawn(self._shutdown(5.0))
 
     async def _shutdown(self, grace: float) -> None:
-        """Let calls finish, unload, exit. The gateway's own clock ends it if this takes too long."""
-        deadline = self._loop.time() + grace
+        """Let calls finish, unload, exit; in order as far as the time goes, and never later."""
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._leave())
+        await asyncio.wait([self._leaving], timeout=grace)  # and no longer, though a thread of the model's may hang
+        if not self._done.done():
+            self._done.set_result(0)
+
+    async def _leave(self) -> None:
         if self._executor is not None:
             await self._executor.drained()
         unload = getattr(self._loaded.model, "unload", None) if self._loaded is not None else None
         if unload is not None:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if adapter.kind_of(unload) == "async":
-                        await unload()
-                    else:
-                        await self._aux.run(unload)
-            except Exception as error:
-                log(error, "unload", str(Path.cwd()))
-        if not self._done.done():
-            self._done.set_result(0)
+            await self._try("unload", unload)
 
 
-def _pip_line(module: str, extra: str | None) -> str:
-    if extra:
-        return f"; run: pip install 'model-gateway[{extra}]'"
-    if module.partition(".")[0] in ("fastapi", "starlette", "numpy", "msgpack", "httpx"):
+def _advice(module: str, model: dict[str, Any]) -> str:
+    """What to do about a module that is not there."""
+    top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
+    if package and (Path(package, f"{top}.py").is_file() or Path(package, top).is_dir()):
+        return f"; it lies beside the model's file: import it as {package}.{module}"
+    if model.get("extra"):
+        return f"; run: pip install 'model-gateway[{model['extra']}]'"
+    if top in ("fastapi", "starlette", "numpy", "msgpack", "httpx"):
         return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
-    return f"; run: pip install {module.partition('.')[0]}"
+    return f"; run: pip install {top}"
 
 
 def _model_metrics() -> bytes:
     """What the model registered with prometheus_client, if it uses it at all."""
     client = sys.modules.get("prometheus_client")
-    return client.generate_latest() if client is not None else b""
+    if client is None:
+        return b""
+    try:
+        text: bytes = client.generate_latest()
+    except Exception as error:  # of a collector of the model's own
+        log(error, "metrics", str(Path.cwd()))
+        return b""
+    return text

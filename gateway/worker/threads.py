@@ -35,7 +35,10 @@ class Outbox:
         with self._lock:
             entries, self._entries = self._entries, []
         for callback, args in entries:
-            callback(*args)
+            try:
+                callback(*args)
+            except Exception as error:  # one of several calls; the others must still hear of theirs
+                self._loop.call_exception_handler({"message": f"{callback} failed", "exception": error})
 
 
 class Pool:
@@ -49,13 +52,21 @@ class Pool:
 
     def submit(self, job: Callable[..., None], *args: Any) -> None:
         """Run `job` on a thread; it must not raise. From the loop's thread only."""
-        self._jobs.put((job, args))
         if self._idle > 0:
             self._idle -= 1
         elif self._threads < self._size:
-            self._threads += 1
-            name = f"{self._name}-{self._threads}"
+            self._start()
+        self._jobs.put((job, args))
+
+    def _start(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:  # the system gives no more; those that are there do the work in turn
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while True:
@@ -76,10 +87,12 @@ class Pool:
         def job() -> None:
             try:
                 result = context.run(function, *args)
-            except BaseException as error:
-                # A future cannot carry StopIteration.
-                failure = RuntimeError("StopIteration was raised") if isinstance(error, StopIteration) else error
+            except StopIteration as error:  # which no future can carry, nor a coroutine raise
+                failure = RuntimeError("StopIteration was raised")
+                failure.__cause__ = error
                 self._outbox.put(_settle, future, None, failure)
+            except BaseException as error:
+                self._outbox.put(_settle, future, None, error)
             else:
                 self._outbox.put(_settle, future, result, None)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import enum
 import json
+import pathlib
 import sys
 import uuid
 from collections.abc import Callable
@@ -27,28 +29,18 @@ def is_binary(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == BINARY
 
 
-def validate(value: Any, cls: type) -> Any:
-    """A decoded value as an instance of the Pydantic model that a method asks for."""
-    return _validate(cls, lambda model: model.model_validate(value))
-
-
-def read(body: bytes, content_type: str, method: Method | None) -> Any:
+def read(body: bytes, content_type: str, method: Method) -> Any:
     """The inputs of a method, typed if it is.
 
     Raises:
         BadInput: with Truss's text.
     """
-    typed = method.input_type if method is not None else None
-    if is_binary(content_type):
-        value = unpack(body)
-        return validate(value, typed) if typed is not None else value
-    if typed is not None:
-        _loads(body, typed)  # bad JSON is reported in Truss's words, not in Pydantic's
-        return _validate(typed, lambda cls: cls.model_validate_json(body))
-    return _loads(body)
+    typed = method.input_type
+    value = unpack(body) if is_binary(content_type) else _loads(body, typed)
+    return value if typed is None else validate(value, typed)
 
 
-def _loads(body: bytes, typed: type | None = None) -> Any:
+def _loads(body: bytes, typed: type | None) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, integers of 4301 digits
@@ -58,9 +50,16 @@ def _loads(body: bytes, typed: type | None = None) -> Any:
         raise BadInput(f"Invalid JSON payload: {text}", code="invalid_json") from error
 
 
-def _validate(typed: type, parse: Callable[[Any], Any]) -> Any:
+def validate(value: Any, cls: Any) -> Any:
+    """A decoded value as an instance of the Pydantic model that a method asks for.
+
+    In Pydantic's Python mode, as Truss does: the words of some errors differ from those of its JSON mode.
+
+    Raises:
+        BadInput: with Truss's text.
+    """
     try:
-        return parse(typed)
+        return cls.model_validate(value)
     except Exception as error:
         errors = getattr(error, "errors", None)
         if errors is None:
@@ -131,8 +130,12 @@ def to_json(value: Any) -> Any:
         return str(value)
     if isinstance(value, (set, frozenset)):
         return list(value)
-    if isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
@@ -174,7 +177,7 @@ def pack(value: Any) -> bytes:
         value = value.model_dump(mode="python")  # type: ignore[attr-defined]
     try:
         return _msgpack().packb(value, default=_tag, use_bin_type=True)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Unserializable(str(error)) from error
 
 
@@ -190,24 +193,28 @@ def _msgpack() -> Any:
 
 def _untag(value: dict[Any, Any]) -> Any:
     for tag, decode in _TAGS.items():
-        if value.get(tag) is True:
+        if tag in value and b"data" in value:
             return decode(value[b"data"])
-    kind = value.get(b"nd", value.get("nd"))
-    if kind is None:
+    is_array = value.get(b"nd")
+    if is_array is None or b"type" not in value or b"data" not in value:
         return value
     import numpy
 
-    def part(name: str) -> Any:
-        return value.get(name.encode(), value.get(name))
+    dtype = numpy.dtype(_dtype(value[b"type"], value.get(b"kind")))
+    if value.get(b"kind") == b"O" or dtype.hasobject:
+        raise ValueError("unsupported payload")
+    if is_array is True:
+        return numpy.ndarray(buffer=value[b"data"], dtype=dtype, shape=value[b"shape"])
+    return numpy.frombuffer(value[b"data"], dtype=dtype)[0]
 
-    if part("kind") in (b"O", "O"):
-        raise ValueError("unsupported payload")
-    dtype = numpy.dtype(part("type"))
-    if dtype.hasobject:
-        raise ValueError("unsupported payload")
-    if kind is True:
-        return numpy.ndarray(buffer=part("data"), dtype=dtype, shape=part("shape"))
-    return numpy.frombuffer(part("data"), dtype=dtype)[0]
+
+def _dtype(description: Any, kind: Any) -> Any:
+    """A type as numpy spells it; records travel as lists of fields."""
+    if kind != b"V":
+        return description
+    return [
+        (field[0], _dtype(field[1], b"V" if isinstance(field[1], list) else b""), *field[2:]) for field in description
+    ]
 
 
 def _tag(value: Any) -> Any:
@@ -215,8 +222,14 @@ def _tag(value: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.ndarray):
         if value.dtype.hasobject:
             raise TypeError("can not serialize an object array")
-        array = numpy.ascontiguousarray(value)
-        return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape, b"data": array.tobytes()}
+        is_record = value.dtype.kind == "V"
+        return {
+            b"nd": True,
+            b"type": value.dtype.descr if is_record else value.dtype.str,
+            b"kind": b"V" if is_record else b"",
+            b"shape": value.shape,
+            b"data": value.tobytes(),
+        }
     if numpy is not None and isinstance(value, numpy.generic):
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
     if isinstance(value, datetime.datetime):

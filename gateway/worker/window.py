@@ -31,8 +31,9 @@ class Window:
         self._sent_size += size
 
     def grant(self, items: int, size: int) -> None:
-        self._granted += items
-        self._granted_size += size
+        """The client took so much. The gateway counts whole frames, a few bytes more than their items."""
+        self._granted = min(self._granted + items, self._sent)
+        self._granted_size = min(self._granted_size + size, self._sent_size)
         self._wake()
 
     def close(self) -> None:
@@ -43,7 +44,7 @@ class Window:
         """Block the producing thread until there is room; False when the stream was cancelled."""
         if not self.has_room and not self.closed:
             self._sync = event = threading.Event()
-            while not (self.has_room or self.closed):
+            while not (self.has_room or self.closed):  # asked again, for a grant may have come before the event
                 event.wait()
                 event.clear()
             self._sync = None
@@ -51,7 +52,7 @@ class Window:
 
     async def wait_async(self) -> None:
         """The same for code on the loop, which is cancelled as a task."""
-        while not self.has_room:
+        while not (self.has_room or self.closed):
             self._async = asyncio.get_running_loop().create_future()
             try:
                 await self._async
@@ -59,7 +60,8 @@ class Window:
                 self._async = None
 
     def _wake(self) -> None:
-        if self._sync is not None:
-            self._sync.set()
-        if self._async is not None and not self._async.done():
-            self._async.set_result(None)
+        event, future = self._sync, self._async  # once: the producer takes its own away on its own thread
+        if event is not None:
+            event.set()
+        if future is not None and not future.done():
+            future.set_result(None)

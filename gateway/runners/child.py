@@ -1,0 +1,152 @@
+"""The operating system's side of a worker: its environment, its log, its signals, its end.
+
+Knows nothing of frames. What is ended here is the whole process group, so nothing that a model started is left over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+
+from ..replica import Launch, LoadError
+from .log import LineReader
+
+LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that left the group may hold it open for ever
+# What a worker inherits. Anything else, secrets above all, must be declared by the model.
+INHERITED = frozenset(
+    "PATH HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH VIRTUAL_ENV XDG_CACHE_HOME GATEWAY_CACHE_DIR "
+    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
+    "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE HF_ENDPOINT TRANSFORMERS_OFFLINE TORCH_HOME NUM_LOAD_RETRIES_TRUSS".split()
+)
+INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
+
+
+class Child:
+    """One process, started once and ended once."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self.log = LineReader(launch.on_log, launch.secrets.values())
+        self._process: asyncio.subprocess.Process | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._tmp: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def spawn(self) -> socket.socket:
+        """Start it; what comes back is our end of its channel.
+
+        Raises:
+            LoadError: there is no such interpreter or directory, or no more processes.
+        """
+        ours, theirs = socket.socketpair()
+        spec = self._launch.spec
+        try:
+            self._tmp = tempfile.mkdtemp(prefix="gateway-worker-")
+            # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
+            # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
+            self._process = await asyncio.create_subprocess_exec(
+                *(spec.python or sys.executable, "-P", "-X", "faulthandler", "-m", "gateway.worker"),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=spec.root,
+                env=self._environment(theirs.fileno()),
+            )
+        except OSError as error:
+            ours.close()
+            raise LoadError(f"the worker process could not be started: {error}") from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._launch.guard(self._process.pid)
+        assert self._process.stdout is not None
+        self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
+        return ours
+
+    def _environment(self, fd: int) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+        }
+        return {
+            **inherited,
+            "TMPDIR": self._tmp or "",
+            **self._launch.spec.environment,
+            **self._launch.environment,
+            "PYTHONUNBUFFERED": "1",
+            "GW_FD": str(fd),
+            "GW_PARENT_PID": str(os.getpid()),
+        }
+
+    async def wait(self, seconds: float) -> str | None:
+        """How it ended, None if it has not within that time."""
+        if self._process is None:
+            return "the worker process was never started"
+        try:
+            async with asyncio.timeout(seconds):
+                return exit_reason(await self._process.wait())
+        except TimeoutError:
+            return None
+
+    async def end(self, grace: float) -> None:
+        """Ask it to go, and after `grace` seconds make it. Nothing of its group is left when this returns.
+
+        Begun once, it goes on though a caller gives up; another call may only shorten the grace to nothing.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(grace))
+        elif not grace and self._process is not None and self.is_running:
+            _signal_group(self._process.pid, signal.SIGKILL)
+        await asyncio.shield(self._ending)
+
+    async def _end(self, grace: float) -> None:
+        process = self._process
+        if process is not None:
+            if process.returncode is None and grace:
+                _signal_group(process.pid, signal.SIGTERM)
+                await self.wait(grace)
+            _signal_group(process.pid, signal.SIGKILL)  # what it started may have outlived it
+            await process.wait()
+            self._launch.unguard(process.pid)
+        if self._draining is not None:
+            await asyncio.wait([self._draining], timeout=LAST_LINES)
+            self._draining.cancel()
+        if self._tmp is not None:
+            shutil.rmtree(self._tmp, ignore_errors=True)
+
+
+def exit_reason(code: int) -> str:
+    """What an exit status tells people."""
+    if code >= 0:
+        return f"the worker exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
+    return f"the worker was ended by {name}{hint}"
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass

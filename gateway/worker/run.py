@@ -1,0 +1,51 @@
+"""One call in this worker: what was asked, how far it has come, whether anybody still wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .. import wire
+from .adapter import Method
+from .request import Cancellation
+from .window import Window
+
+
+class Run:
+    """Touched on the loop only, but for its window and its cancellation.
+
+    It ends once, with its last frame: then no code of the model runs for it any more, or it never began.
+    """
+
+    __slots__ = (
+        "batch",
+        "batch_since",
+        "body",
+        "cancellation",
+        "ended",
+        "go",
+        "has_begun",
+        "head",
+        "holds_slot",
+        "id",
+        "method",
+        "task",
+        "timer",
+        "window",
+    )
+
+    def __init__(self, call: int, head: wire.Req, body: bytes, method: Method) -> None:
+        self.id, self.head, self.body, self.method = call, head, body, method
+        self.cancellation = Cancellation()
+        self.window = Window()
+        self.task: asyncio.Task[None] | None = None
+        self.has_begun = False  # the task has had its first turn; before that, cancelling it would run none of it
+        self.go: Callable[[], None] | None = None  # called with the slot, while it waits for one
+        self.timer: asyncio.TimerHandle | None = None  # ends that wait
+        self.holds_slot = self.ended = False
+        self.batch: list[bytes] = []  # items of this turn of the loop
+        self.batch_since = 0.0
+
+    @property
+    def cancelled(self) -> bool:
+        return self.window.closed

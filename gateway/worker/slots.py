@@ -1,0 +1,77 @@
+"""The slots of this replica, first come, first served.
+
+A slot is held from before a method is called until its code has stopped: a generator is exhausted or closed, a
+cancelled coroutine has really ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from .run import Run
+
+
+class Slots:
+    """`on_taken` hears of every slot given, `on_late` of a call that waited for longer than `timeout` seconds."""
+
+    def __init__(
+        self,
+        count: int,
+        timeout: float,
+        loop: asyncio.AbstractEventLoop,
+        on_taken: Callable[[Run], None] | None,
+        on_late: Callable[[Run], None],
+    ) -> None:
+        self._free, self._timeout, self._loop = count, timeout, loop
+        self._on_taken, self._on_late = on_taken, on_late
+        self._queue: deque[Run] = deque()
+
+    def acquire(self, run: Run, go: Callable[[], None]) -> None:
+        """Call `go` with the slot, now or later; never, if the run ends before."""
+        if self._free > 0 and not self._queue:
+            self._give(run, go)
+        else:
+            run.go = go
+            run.timer = self._loop.call_later(self._timeout, self._on_late, run)
+            self._queue.append(run)
+
+    async def wait(self, run: Run) -> None:
+        """The same for a task, which may be cancelled meanwhile."""
+        granted: asyncio.Future[None] = self._loop.create_future()
+
+        def grant() -> None:
+            if not granted.done():
+                granted.set_result(None)
+
+        self.acquire(run, grant)
+        if not granted.done():
+            await granted
+
+    def forget(self, run: Run) -> None:
+        """It does not wait any more."""
+        run.go = None
+        if run.timer is not None:
+            run.timer.cancel()
+            run.timer = None
+
+    def release(self, run: Run) -> None:
+        """Give back what the run holds, if it does, and hand it to the next in line."""
+        if not run.holds_slot:
+            return
+        run.holds_slot = False
+        self._free += 1
+        while self._free > 0 and self._queue:
+            following = self._queue.popleft()
+            go = following.go
+            self.forget(following)
+            if go is not None:
+                self._give(following, go)
+
+    def _give(self, run: Run, go: Callable[[], None]) -> None:
+        self._free -= 1
+        run.holds_slot = True
+        if self._on_taken is not None:
+            self._on_taken(run)
+        go()

@@ -1,0 +1,155 @@
+"""Whatever a model raises becomes an error of its call, with nothing of the model's insides in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import HTTPException as FastAPIError
+from starlette.exceptions import HTTPException as StarletteError
+
+from gateway import wire
+from gateway.errors import HTTPError, Overloaded
+from gateway.worker.failures import (
+    GENERIC,
+    BadInput,
+    Unserializable,
+    encode_failure,
+    is_sticky,
+    log,
+    to_failure,
+)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's."""
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+class Treacherous(Exception):
+    @property
+    def status_code(self) -> int:
+        raise RuntimeError("a trap")
+
+
+def test_an_exception_is_the_generic_text_and_its_own_only_for_the_operator() -> None:
+    failure = to_failure(ValueError("password is hunter2"))
+    assert (failure.status, failure.code, failure.truss_code) == (500, "model_error", 600)
+    assert failure.message == GENERIC == "Internal Server Error (in model/chainlet)."
+    assert failure.reason == "ValueError: password is hunter2"
+
+
+def test_debug_shows_the_text_to_the_client() -> None:
+    assert "hunter2" in to_failure(ValueError("hunter2"), debug=True).message
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration(), NotImplementedError()])
+def test_exceptions_that_are_no_errors_are_the_models_too(error: BaseException) -> None:
+    assert to_failure(error).code == "model_error"
+
+
+@pytest.mark.parametrize("cls", [FastAPIError, StarletteError])
+def test_a_raised_status_passes_with_its_detail_and_headers(cls: Any) -> None:
+    failure = to_failure(cls(429, "slow down", {"Retry-After": "7"}))
+    assert (failure.status, failure.message, failure.detail) == (429, "slow down", "slow down")
+    assert failure.headers == [("Retry-After", "7")]
+    assert failure.truss_code == 600
+
+
+def test_a_detail_that_is_an_object_stays_one() -> None:
+    assert to_failure(FastAPIError(422, {"a": [1]})).detail == {"a": [1]}
+
+
+def test_our_own_error_keeps_code_and_param() -> None:
+    failure = to_failure(HTTPError(400, "temperature must be at most 2", param="temperature"))
+    assert (failure.status, failure.code, failure.param) == (400, "invalid_value", "temperature")
+
+
+def test_an_error_that_says_when_to_come_back_still_does() -> None:
+    assert to_failure(Overloaded("full", retry_after=3)).headers == [("Retry-After", "3")]
+
+
+@pytest.mark.parametrize("status", [0, 99, 200, 302, 600, True, "404", None])
+def test_a_status_that_is_no_error_is_not_believed(status: Any) -> None:
+    error = ValueError("x")
+    error.status_code, error.detail = status, "text"  # type: ignore[attr-defined]
+    assert to_failure(error).status == 500
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-a": "1\r\nset-cookie: stolen"}, {"x a": "1"}, [("x-a\n", "1")], [(b"x-a", b"1\n")]],
+)
+def test_headers_that_would_forge_an_answer_are_left_out(headers: Any) -> None:
+    error = ValueError("x")
+    error.status_code, error.detail, error.headers = 400, "text", headers  # type: ignore[attr-defined]
+    assert to_failure(error).headers == []
+
+
+def test_bad_input_and_bad_output_are_told_apart() -> None:
+    assert to_failure(BadInput("text", "param")) == wire.Failure(
+        400, "invalid_value", "text", param="param", truss_code=700
+    )
+    failure = to_failure(Unserializable("Object of type X is not JSON serializable"))
+    assert failure.message == "Unhandled exception: TypeError: Object of type X is not JSON serializable"
+    assert (failure.status, failure.code, failure.truss_code) == (500, "invalid_model_output", 500)
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")])
+def test_a_lack_of_device_memory_is_503_and_the_worker_goes_on(error: Exception) -> None:
+    assert to_failure(error).code == "insufficient_memory"
+    assert not is_sticky(error)
+
+
+def test_a_lost_device_is_noticed_even_as_the_cause_of_another_error() -> None:
+    cause = RuntimeError("CUDA error: device-side assert triggered")
+    assert is_sticky(cause)
+    error = ValueError("generation failed")
+    error.__cause__ = cause
+    assert is_sticky(error)
+    assert not is_sticky(ValueError("no CUDA here"))
+    loop = ValueError("a")
+    loop.__context__ = loop
+    assert not is_sticky(loop)
+
+
+@pytest.mark.parametrize("error", [Unprintable(), Treacherous("x")], ids=["str", "property"])
+def test_an_exception_that_cannot_even_be_printed_is_an_error_like_any_other(error: Exception, capsys: Any) -> None:
+    assert to_failure(error).code == "model_error"
+    assert not is_sticky(error)
+    log(error, "r1", "/nowhere")
+    assert "[r1]" in capsys.readouterr().err
+
+
+def test_a_detail_that_cannot_travel_is_left_out_of_the_frame() -> None:
+    failure = to_failure(FastAPIError(400, {"when": object()}))
+    assert wire.decode_head(wire.Failure, encode_failure(failure)).detail is None
+
+
+def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("def predict():\n    raise ValueError('boom')\n")
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    try:
+        names["predict"]()
+    except ValueError as error:
+        log(error, "r1", str(tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"[r1] {GENERIC}"
+    assert "model.py" in lines[2]
+    assert lines[-1] == "ValueError: boom"
+
+
+def test_a_model_that_closed_its_output_still_gets_its_errors_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    log(ValueError("x"), "r1", "/nowhere")

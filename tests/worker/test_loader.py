@@ -1,0 +1,305 @@
+"""From files to a loaded model, in Truss's order and under Truss's names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import ConfigError
+from gateway.spec import ModelSpec
+from gateway.worker import loader
+from gateway.worker.adapter import ModelDefinitionError
+from gateway.worker.loader import Loaded, Unloadable, module_name_of
+from gateway.worker.secrets import SecretNotFound, Secrets
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What a load changes of its process is put back: a worker has a process of its own, tests have not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(loader, "RETRY_PAUSE", 0.0)
+    monkeypatch.setenv("NUM_LOAD_RETRIES_TRUSS", "1")
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(root: Path, name: str, source: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(source))
+
+
+def truss(root: Path, source: str, **fields: Any) -> ModelSpec:
+    write(root, "model/model.py", source)
+    defaults: dict[str, Any] = {"name": "m", "target": "model.model:Model", "root": root, "format": "truss"}
+    return ModelSpec(**{**defaults, "data_dir": root / "data", **fields})
+
+
+async def load(spec: ModelSpec, secrets: Secrets | None = None, deployment: dict[str, Any] | None = None) -> Loaded:
+    """As a worker does it: on a thread that is not the loop's."""
+    loop = asyncio.get_running_loop()
+    endpoints = frozenset({"chat_completions"})
+    given = secrets or Secrets(spec.secrets, {})
+    return await loop.run_in_executor(None, loader.load, spec, given, deployment, endpoints, loop)
+
+
+# ── where things are ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_truss_imports_as_model_model_with_its_siblings_and_packages(tmp_path: Path) -> None:
+    write(tmp_path, "model/helper.py", "WORD = 'sibling'")
+    write(tmp_path, "packages/toolkit/__init__.py", "WORD = 'package'")
+    source = """
+        from dataclasses import dataclass
+        from model.helper import WORD as one
+        from toolkit import WORD as two
+
+        @dataclass
+        class Data:
+            x: "int" = 1
+
+        class Model:
+            def predict(self, x):
+                return one, two, __name__, __package__, Data().x
+        """
+    loaded = await load(truss(tmp_path, source, import_dirs=(tmp_path / "packages", tmp_path / "missing")))
+    assert loaded.model.predict(0) == ("sibling", "package", "model.model", None, 1)
+    assert sys.path[0] == str(tmp_path)
+    assert sys.path[-1] == str(tmp_path / "packages")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("model/model.py", "model.model"), ("src/serve.py", "serve"), ("model.py", "model"), ("a/model/x.py", "x")],
+)
+def test_the_modules_name_follows_trusss_rule(file: str, name: str) -> None:
+    assert module_name_of(Path("/root") / file, Path("/root")) == name
+
+
+def test_the_inner_directory_of_a_truss_may_be_the_root_itself() -> None:
+    assert module_name_of(Path("/x/model/model.py"), Path("/x/model")) == "model"
+
+
+async def test_relative_imports_are_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+    write(tmp_path, "model/helper.py", "WORD = 1")
+    spec = truss(tmp_path, "from .helper import WORD\nclass Model:\n    def predict(self, x): ...\n")
+    with pytest.raises(ImportError, match="absolute imports, such as `from model"):
+        await load(spec)
+    assert "model.model" not in sys.modules
+
+
+async def test_a_missing_data_directory_is_made_for_a_truss_and_for_no_other(tmp_path: Path) -> None:
+    source = "class Model:\n    def __init__(self, data_dir): self.data = data_dir\n    def predict(self, x): ...\n"
+    loaded = await load(truss(tmp_path / "a", source))
+    assert loaded.model.data == Path("data")
+    assert (tmp_path / "a/data").is_dir()
+    await load(truss(tmp_path / "b", source, format="python"))
+    assert not (tmp_path / "b/data").exists()
+
+
+async def test_a_data_directory_outside_the_model_is_handed_over_as_it_is(tmp_path: Path) -> None:
+    source = "class Model:\n    def __init__(self, data_dir): self.data = data_dir\n    def predict(self, x): ...\n"
+    loaded = await load(truss(tmp_path / "a", source, data_dir=tmp_path / "elsewhere"))
+    assert loaded.model.data == tmp_path / "elsewhere"
+
+
+async def test_the_target_may_be_an_installed_module_or_a_plugins_file(tmp_path: Path) -> None:
+    write(tmp_path, "plugin.py", "class Served:\n    def predict(self, x): return __name__\n")
+    spec = ModelSpec(name="m", target=f"{tmp_path / 'plugin.py'}:Served", root=tmp_path)
+    assert (await load(spec)).model.predict(0) == "plugin"
+    with pytest.raises(ModelDefinitionError):
+        await load(ModelSpec(name="m", target="collections:Counter", root=tmp_path))
+
+
+# ── the constructor ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_constructor_gets_what_it_asks_for_and_nothing_else(tmp_path: Path) -> None:
+    source = """
+        class Model:
+            def __init__(self, config, environment, secrets, lazy_data_resolver):
+                self.got = config["a"], environment, secrets["token"]
+                self.waited = lazy_data_resolver.block_until_download_complete(log_stats=False)
+            def predict(self, x): ...
+        """
+    spec = truss(tmp_path, source, config={"a": {"b": 1}}, secrets=("token",))
+    loaded = await load(spec, Secrets(("token",), {"token": "value"}), {"name": "production"})
+    assert loaded.model.got == ({"b": 1}, {"name": "production"}, "value")
+    assert loaded.model.waited == ""
+
+
+async def test_a_constructor_that_takes_everything_gets_everything(tmp_path: Path) -> None:
+    source = """
+        class Model:
+            def __init__(self, **kwargs): self.got = sorted(kwargs)
+            def predict(self, x): ...
+        """
+    loaded = await load(truss(tmp_path, source))
+    assert loaded.model.got == ["config", "data_dir", "environment", "lazy_data_resolver", "secrets"]
+
+
+async def test_a_constructor_without_parameters_is_fine(tmp_path: Path) -> None:
+    await load(truss(tmp_path, "class Model:\n    def predict(self, x): ...\n"))
+
+
+# ── load ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_load_runs_after_the_deployment_was_told_off_the_loop_and_without_one(tmp_path: Path) -> None:
+    source = """
+        import asyncio, threading
+        class Model:
+            def __init__(self): self.steps = []; self.thread = threading.get_ident()
+            def setup_environment(self, environment): self.steps.append(environment["name"])
+            def load(self):
+                try: asyncio.get_running_loop()
+                except RuntimeError: self.steps.append("no loop")
+                self.steps.append(self.thread == threading.get_ident())
+            def predict(self, x): ...
+        """
+    loaded = await load(truss(tmp_path, source), deployment={"name": "staging"})
+    assert loaded.model.steps == ["staging", "no loop", True]
+    assert (await load(truss(tmp_path, source))).model.steps == ["no loop", True]
+
+
+async def test_coroutines_are_awaited_where_the_model_will_live(tmp_path: Path) -> None:
+    source = """
+        import asyncio
+        class Model:
+            async def setup_environment(self, environment): self.environment = environment
+            async def load(self):
+                await asyncio.sleep(0)
+                self.loop = asyncio.get_running_loop()
+            def predict(self, x): ...
+        """
+    loaded = await load(truss(tmp_path, source), deployment={"name": "x"})
+    assert loaded.model.loop is asyncio.get_running_loop()
+    assert loaded.model.environment == {"name": "x"}
+
+
+FAILING = """
+    class Model:
+        def __init__(self): self.tries = 0
+        def load(self):
+            self.tries += 1
+            if self.tries <= {failures}: raise OSError(f"try {{self.tries}}")
+        def predict(self, x): ...
+    """
+
+
+async def test_load_has_a_second_try_on_the_same_instance(tmp_path: Path) -> None:
+    assert (await load(truss(tmp_path, FAILING.format(failures=1)))).model.tries == 2
+
+
+async def test_the_last_error_of_load_is_the_one_that_counts(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="try 2"):
+        await load(truss(tmp_path, FAILING.format(failures=9)))
+
+
+@pytest.mark.parametrize(("value", "tries"), [("0", 1), ("3", 4), ("junk", 2), ("-5", 1)])
+async def test_the_number_of_tries_is_trusss_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, tries: int
+) -> None:
+    monkeypatch.setenv("NUM_LOAD_RETRIES_TRUSS", value)
+    with pytest.raises(OSError, match=f"try {tries}"):
+        await load(truss(tmp_path, FAILING.format(failures=99)))
+
+
+async def test_a_coroutine_that_exits_ends_the_load_and_not_the_loop(tmp_path: Path) -> None:
+    source = """
+        class Model:
+            async def load(self): raise SystemExit(3)
+            def predict(self, x): ...
+        """
+    caught: BaseException | None = None
+    try:
+        await load(truss(tmp_path, source))
+    except BaseException as error:
+        caught = error
+    assert isinstance(caught, SystemExit)
+
+
+async def test_weights_are_at_their_mount_location_before_the_constructor_looks(tmp_path: Path) -> None:
+    write(tmp_path, "weights/w.txt", "42")
+    place = tmp_path / "mounted"
+    os.environ["GATEWAY_CACHE_DIR"] = str(tmp_path / "cache")
+    try:
+        source = f"""
+            class Model:
+                def __init__(self): self.text = open({str(place / "w.txt")!r}).read()
+                def predict(self, x): ...
+            """
+        weights = [{"source": f"file://{tmp_path / 'weights'}", "mount_location": str(place)}]
+        loaded = await load(truss(tmp_path / "m", source, config={"weights": weights}))
+        assert loaded.model.text == "42"
+        weights = [{"source": "file:///not/here", "mount_location": str(tmp_path / "other")}]
+        with pytest.raises(ConfigError, match="/not/here does not exist"):
+            await load(truss(tmp_path / "m", source, config={"weights": weights}))
+    finally:
+        del os.environ["GATEWAY_CACHE_DIR"]
+
+
+# ── what is wrong ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_missing_file_says_what_truss_says(tmp_path: Path) -> None:
+    with pytest.raises(Unloadable, match="No module class file found"):
+        await load(ModelSpec(name="m", target="model.model:Model", root=tmp_path))
+    with pytest.raises(Unloadable, match="No module class file found"):
+        await load(ModelSpec(name="m", target=f"{tmp_path / 'gone.py'}:Model", root=tmp_path))
+
+
+async def test_a_missing_class_lists_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(Unloadable, match=r"has no class 'Model' \(classes there: Modell\)"):
+        await load(truss(tmp_path, "class Modell:\n    pass\n"))
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("class Model(:\n", SyntaxError),
+        ("import no_such_module_anywhere\n", ModuleNotFoundError),
+        ("1/0", ZeroDivisionError),
+    ],
+)
+async def test_an_error_of_the_file_itself_is_passed_on_and_leaves_no_half_module(
+    tmp_path: Path, source: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await load(truss(tmp_path, source))
+    assert "model.model" not in sys.modules
+
+
+# ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_secrets_answer_for_declared_names_only() -> None:
+    secrets = Secrets(("token", "empty"), {"token": "value", "empty": "", "other": "x"})
+    assert secrets["token"] == "value"
+    assert secrets.get("other", "default") == "default"
+    assert "token" in secrets
+    assert "empty" not in secrets
+    assert len(secrets) == 2
+    with pytest.raises(SecretNotFound, match="'other' is not declared"):
+        secrets["other"]
+    with pytest.raises(SecretNotFound, match="'empty' has no value"):
+        secrets["empty"]
+
+
+def test_secrets_are_looked_up_at_every_access() -> None:
+    secrets = Secrets(("token",), {})
+    assert "token" not in secrets
+    secrets.replace({"token": "new"})
+    assert secrets["token"] == "new"
