@@ -24,13 +24,13 @@ from gateway.dialects import openai_chat, openai_embeddings
 from gateway.errors import GatewayError
 from gateway.hookspecs import hookimpl
 from gateway.http.front import Front
-from gateway.http.server import make_server
+from gateway.http.server import GatewayServer, make_server
 from gateway.hub import Hub
 from gateway.plugins import Plugins
 from gateway.replica import Launch
 from gateway.settings import GatewaySettings, Settings
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
-from gateway.wire import BYTES, Resp, decode, encode
+from gateway.wire import BYTES, WINDOW_ITEMS, Resp, decode, encode
 
 PATIENCE = 30.0  # seconds until a test that waits for what should come at once gives up
 
@@ -74,6 +74,7 @@ class Player(FakeReplica):
         self.fakes.loads = model.loads
         self.model = model
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._windows: dict[int, asyncio.Semaphore] = {}
 
     def open(self, call: Call, ended: Callable[[Call], None]) -> None:
         super().open(call, ended)
@@ -88,7 +89,7 @@ class Player(FakeReplica):
     async def _play(self, call: Call) -> None:
         method = self.model.methods[call.req.method]
         try:
-            value = method(bytes(call.body) if call.req.mode == BYTES else decode(call.body))
+            value = method(bytes(call.body) if call.req.mode == BYTES or not call.body else decode(call.body))
             if inspect.isawaitable(value):
                 value = await value
             if hasattr(value, "__aiter__"):
@@ -99,6 +100,8 @@ class Player(FakeReplica):
             self.end(call)
         except GatewayError as error:
             self.fail(call, error)
+        except Exception as error:
+            self.fail(call, GatewayError(f"the test's own script broke: {error!r}"))
         finally:
             self.model.stopped.release()
 
@@ -112,10 +115,19 @@ class Player(FakeReplica):
         self._leave(call)
 
     async def _stream(self, call: Call, items: AsyncIterator[Any]) -> None:
+        """As a worker does it: no more items under way than the client's side has granted."""
         self.stream(call)
+        window = self._windows[id(call)] = asyncio.Semaphore(WINDOW_ITEMS)
         async for item in items:
+            await window.acquire()
             self.stream(call, item)
         self.end(call)
+
+    def grant(self, call: Call) -> None:
+        window = self._windows.get(id(call))
+        for _ in range(call.owed if window is not None else 0):
+            window.release()
+        super().grant(call)
 
 
 class Served:
@@ -129,6 +141,7 @@ class Served:
         self.loop = asyncio.new_event_loop()
         self.hub: Hub
         self.app: Front
+        self.server: GatewayServer
         self.port = 0
         self._up: Future[None] = Future()
         self._down = asyncio.Event()
@@ -152,8 +165,8 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(self._serve())
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         sock = socket.create_server(("127.0.0.1", 0))
@@ -174,16 +187,16 @@ class Served:
                 if self.models[name].is_good:
                     await model.settled()
             self.app = build_app(self.hub)
-            server = make_server(self.app, self.settings)
-            serving = asyncio.create_task(server.serve([sock]))
-            await server.accepting.wait()
+            self.server = make_server(self.app, self.settings)
+            serving = asyncio.create_task(self.server.serve([sock]))
+            await self.server.accepting.wait()
             self._up.set_result(None)
         except BaseException as error:
             self._up.set_exception(error)
             return
         await self._down.wait()
         await self.hub.stop(0)
-        server.should_exit = server.force_exit = True
+        self.server.should_exit = self.server.force_exit = True
         await serving
 
     def _load_plugins(self) -> Plugins:

@@ -1,0 +1,341 @@
+"""Who may talk to the gateway: Host, Origin, keys, and what a browser on another origin is told."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+from litestar import get, post
+from served import Answer, Model, Served
+
+from gateway.errors import Unauthorized
+from gateway.hookspecs import hookimpl
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+KEY = "sesame-0123456789"
+HOT = ("/v1/chat/completions", "/models/m/predict", "/v1/models/m:predict")
+Serve = Callable[..., Served]
+
+
+def model() -> Model:
+    async def chat(inputs: Any) -> Any:
+        if inputs.get("stream"):
+            return pieces()
+        return "fine"
+
+    async def pieces() -> Any:
+        yield "fi"
+        yield "ne"
+
+    return Model({"predict": lambda body: b'"fine"', "chat_completions": chat})
+
+
+def plugin(name: str, **hooks: Callable[..., Any]) -> ModuleType:
+    module = ModuleType(name)
+    for hook, function in hooks.items():
+        setattr(module, hook, hookimpl(function))
+    return module
+
+
+# ── Host ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def raw(served: Served, *headers: str, path: str = "/livez") -> int:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    reply = served.send(f"GET {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n".encode("latin-1"))
+    return int(reply.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:8000", 200),
+        ("LOCALHOST:1", 200),
+        ("127.0.0.1", 200),
+        ("127.9.8.7:80", 200),
+        ("[::1]", 200),
+        ("[::1]:8000", 200),
+        ("gateway.example", 200),
+        ("gateway.example:443", 200),
+        ("Gateway.Example", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("evil.example:8000", 421),
+        ("10.0.0.1", 421),
+        ("[2001:db8::1]:80", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 400),
+        ("localhost@evil.example", 421),
+    ],
+)
+def test_on_loopback_only_loopback_names_and_configured_hosts_are_answered(
+    serve: Serve, host: str, status: int
+) -> None:
+    served = serve({"m": model()}, allowed_hosts=("gateway.example",))
+    for path in ("/livez", "/v1/models", "/nowhere"):
+        expected = 404 if (status, path) == (200, "/nowhere") else status
+        assert raw(served, f"host: {host}", path=path) == expected
+
+
+def test_a_request_has_exactly_one_host(serve: Serve) -> None:
+    served = serve({"m": model()})
+    assert raw(served) == 400
+    assert raw(served, "host: localhost", "host: localhost") == 400
+    assert raw(served, "host: localhost", "x-forwarded-host: evil.example") == 200
+
+
+def test_bound_elsewhere_any_host_will_do_unless_some_are_configured(serve: Serve) -> None:
+    anywhere = serve({"m": model()}, host="0.0.0.0", api_key=KEY)
+    assert raw(anywhere, "host: anything.example") == 200
+    listed = serve({"m": model()}, host="0.0.0.0", api_key=KEY, allowed_hosts=("good.example",))
+    assert raw(listed, "host: good.example:8000") == 200
+    assert raw(listed, "host: localhost") == 421
+
+
+# ── Origin ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"])
+def test_a_foreign_origin_is_refused_with_every_method(serve: Serve, method: str) -> None:
+    served = serve({"m": model()})
+    for path in ("/livez", "/v1/models", "/v1/chat/completions", "/models/m/predict", "/nowhere"):
+        for origin in ("https://evil.example", "null", "http://localhost:1", "https://127.0.0.1.evil.example"):
+            answer = served.ask(method, path, b"{}", Origin=origin)
+            assert answer.status == 403
+            assert "access-control-allow-origin" not in answer.headers
+            if method != "HEAD":
+                assert "forbidden_origin" in answer.body.decode() or answer.headers["x-baseten-error-code"]
+
+
+def test_the_gateways_own_pages_may_call_it(serve: Serve) -> None:
+    served = serve({"m": model()})
+    answer = served.post("/v1/chat/completions", CHAT, Origin=served.url, Content_Type="application/json")
+    assert answer.status == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_browsers_form_cannot_reach_a_model(serve: Serve) -> None:
+    served = serve({"m": model()}, allowed_origins=("https://app.example",))
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        answer = served.post("/v1/chat/completions", CHAT, Origin="https://app.example", Content_Type=kind)
+        assert answer.status == 415
+        assert served.post("/v1/chat/completions", CHAT, Content_Type=kind).status == 200, "curl sends any type"
+
+
+# ── CORS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+APP = "https://App.example"
+
+
+def allowed(answer: Answer) -> bool:
+    headers = answer.headers
+    if "access-control-allow-origin" not in headers:
+        return False
+    assert headers["access-control-allow-origin"] == APP
+    exposed = headers["access-control-expose-headers"].split(", ")
+    assert {"x-request-id", "retry-after", "x-ratelimit-limit-requests", "x-ratelimit-reset-tokens"} <= set(exposed)
+    assert "origin" in headers["vary"]
+    return True
+
+
+def test_an_allowed_origin_may_read_successes_errors_and_streams(serve: Serve) -> None:
+    served = serve({"m": model()}, allowed_origins=("https://app.example/",), api_key=KEY)
+    known = {"Origin": APP, "Authorization": f"Bearer {KEY}", "Content_Type": "application/json"}
+    for path in HOT:
+        assert allowed(good := served.post(path, CHAT, **known)) and good.status == 200
+    stream = served.post("/v1/chat/completions", {**CHAT, "stream": True}, **known)
+    assert allowed(stream) and stream.headers["content-type"].startswith("text/event-stream")
+    for path, status in (("/livez", 200), ("/v1/models", 200), ("/nowhere", 404), ("/v1/chat/completions", 405)):
+        answer = served.get(path, **known)
+        assert allowed(answer) and answer.status == status
+    for path in HOT:
+        unknown = served.post(path, CHAT, Origin=APP)
+        assert allowed(unknown) and unknown.status == 401
+        bad = served.post(path, b"{", **{**known, "Content_Encoding": "gzip"})
+        assert allowed(bad) and bad.status == 415
+
+
+@pytest.mark.parametrize("path", [*HOT, "/v1/models", "/livez", "/nowhere"])
+def test_a_preflight_is_answered_without_a_key_and_echoes_what_was_asked(serve: Serve, path: str) -> None:
+    served = serve({"m": model()}, allowed_origins=("https://app.example",), api_key=KEY)
+    asked = "authorization,content-type,x-stainless-lang"
+    preflight = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": asked}
+    answer = served.ask("OPTIONS", path, Origin=APP, **preflight)
+    assert (answer.status, answer.body) == (204, b"") and allowed(answer)
+    assert answer.headers["access-control-allow-headers"] == asked
+    assert {"GET", "POST", "DELETE", "OPTIONS"} == set(answer.headers["access-control-allow-methods"].split(", "))
+    assert "access-control-allow-credentials" not in answer.headers
+    for origin in ("https://evil.example", "null"):
+        refused = served.ask("OPTIONS", path, Origin=origin, **preflight)
+        assert not any(name.startswith("access-control") for name in refused.headers)
+        assert served.ask("OPTIONS", path, Origin=origin).status == 403
+
+
+def test_options_that_is_no_preflight_needs_a_key_like_any_other(serve: Serve) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    assert served.ask("OPTIONS", "/v1/models").status == 401
+    assert served.ask("OPTIONS", "/v1/models", Access_Control_Request_Method="GET").status == 401
+
+
+def test_a_star_allows_every_origin(serve: Serve) -> None:
+    served = serve({"m": model()}, allowed_origins=("*",))
+    assert allowed(served.get("/v1/models", Origin=APP))
+
+
+def test_without_an_origin_nothing_is_said_of_origins(serve: Serve) -> None:
+    served = serve({"m": model()}, allowed_origins=("*",))
+    for answer in (served.get("/livez"), served.post("/models/m/predict")):
+        assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+# ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"Authorization": f"bearer {KEY}"},
+        {"Authorization": f"Bearer  {KEY} "},
+        {"X_API_Key": KEY},
+    ],
+)
+def test_a_key_is_taken_from_either_header(serve: Serve, headers: dict[str, str]) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    assert served.post("/v1/chat/completions", CHAT, **headers).status == 200
+    assert served.post("/models/m/predict", **headers).status == 200
+    assert served.get("/v1/models", **headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": "Bearer "},
+        {"X_API_Key": "wrong"},
+        {"Authorization": "Bearer wrong", "X_API_Key": KEY},
+    ],
+)
+def test_without_the_key_every_route_is_401_before_anything_is_read(serve: Serve, headers: dict[str, str]) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    for path in (*HOT, "/v1/models/none:predict", "/nowhere"):
+        answer = served.post(path, b"not even json", **headers)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "Incorrect API key provided" in str(answer.error)
+        assert KEY not in answer.body.decode()
+    assert not served.models["m"].calls
+
+
+def test_a_refused_body_is_not_waited_for(serve: Serve) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    for path in HOT:
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\nconnection: close\r\n\r\n"
+        assert served.send(head.encode()).startswith(b"HTTP/1.1 401 ")
+
+
+def spellings(path: str) -> list[str]:
+    return [path, path + "/", "/" + path, path.replace("/", "//", 1), path.upper(), "/." + path, "/livez/.." + path]
+
+
+def test_a_walk_over_every_route_finds_no_open_door(serve: Serve) -> None:
+    @get("/plugged", sync_to_thread=False)
+    def plugged() -> str:
+        return "in"
+
+    @post("/v1/plugged", sync_to_thread=False)
+    def plugged_too() -> str:
+        return "in"
+
+    def configure_app(config: Any) -> None:
+        config.route_handlers += [plugged, plugged_too]
+
+    served = serve({"m": model()}, plugins=[plugin("extra", configure_app=configure_app)], api_key=KEY)
+    known = {"Authorization": f"Bearer {KEY}"}
+    assert served.get("/plugged", **known).status == 200
+    document = served.get("/openapi.json", **known).json
+    paths = {path.replace("{model}", "m") for path in document["paths"]}
+    paths |= {route.path for route in served.app._inner.routes}
+    paths |= {"/docs", "/docs/start.js", "/openapi.json", "/v1/models/m:predict_binary", "/models/m/v1/models"}
+    assert {"/plugged", "/v1/plugged", "/v1/chat/completions", "/models/m/predict"} <= paths
+    still_open = {"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"}
+    for path in sorted(paths):
+        for spelling in spellings(path):
+            for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+                status = served.ask(method, spelling, b"{}").status
+                if spelling in still_open and method in ("GET", "HEAD"):
+                    assert status in (200, 503)
+                else:
+                    assert status == 401, f"{method} {spelling} is {status}"
+
+
+def test_the_start_page_needs_a_key_though_its_json_does_not(serve: Serve) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    assert served.get("/").json is True
+    assert served.get("/", Accept="text/html").status == 401
+    page = served.get("/", Accept="text/html", X_API_Key=KEY)
+    assert page.status == 200 and b"<html" in page.body
+
+
+def test_keys_are_compared_in_constant_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for key in (KEY, "wrong", "x" * 1000):
+        served.get("/v1/models", X_API_Key=key)
+    size = hashlib.sha256().digest_size
+    assert compared == [(size, size)] * 3
+
+
+# ── plugins that know who is calling ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_plugin_may_let_callers_in_and_refuse_them(serve: Serve) -> None:
+    def authorize(scope: Mapping[str, Any]) -> str | None:
+        token = dict(scope["headers"]).get(b"x-token")
+        if token == b"bad":
+            raise Unauthorized("Incorrect API key provided: that one is revoked.")
+        return "alice" if token == b"good" else None
+
+    served = serve({"m": model()}, plugins=[plugin("people", authorize=authorize)], api_key=KEY)
+    for path in HOT:
+        assert served.post(path, CHAT, X_Token="good").status == 200
+        assert served.post(path, CHAT, X_Token="bad").status == 401
+        assert served.post(path, CHAT, X_Token="bad", X_API_Key=KEY).status == 401
+        assert served.post(path, CHAT).status == 401
+        assert served.post(path, CHAT, X_API_Key=KEY).status == 200
+
+
+def test_a_plugin_that_breaks_lets_nobody_in(serve: Serve) -> None:
+    def authorize(scope: Mapping[str, Any]) -> str | None:
+        raise RuntimeError("the directory is down")
+
+    served = serve({"m": model()}, plugins=[plugin("people", authorize=authorize)], api_key=KEY)
+    for path in HOT:
+        answer = served.post(path, CHAT, X_API_Key=KEY)
+        assert answer.status == 500 and b"directory" not in answer.body
+    assert served.get("/livez").status == 200
+
+
+def test_nothing_of_a_header_is_echoed_unescaped(serve: Serve) -> None:
+    served = serve({"m": model()})
+    evil = '<script>"\\'
+    for answer in (served.get("/v1/models", Origin=evil), served.get(f"/v1/models/{'x' * 5000}")):
+        assert answer.status in (403, 404)
+        assert len(answer.body) < 1000 and json.loads(answer.body)

@@ -1,0 +1,223 @@
+"""What a scrape says: parsed by Prometheus's own parser, both families, and never a name that a client made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from served import Model, Served
+
+from gateway.errors import ModelError
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+Serve = Callable[..., Served]
+Labels = frozenset[tuple[str, str]]
+
+
+async def chat(inputs: Any) -> Any:
+    if inputs.get("user") == "fail":
+        raise ModelError("no")
+    return pieces() if inputs.get("stream") else {"content": "a b c", "usage": COUNTS}
+
+
+COUNTS = {"prompt_tokens": 5, "completion_tokens": 3}
+
+
+async def pieces() -> Any:
+    for piece in "abc":
+        yield piece
+    yield {"usage": COUNTS, "finish_reason": "length"}
+
+
+async def forever(inputs: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+def model(**options: Any) -> Model:
+    return Model({"chat_completions": chat, "predict": lambda body: body}, **options)
+
+
+def scrape(served: Served) -> dict[tuple[str, Labels], float]:
+    text = served.get("/metrics").body.decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: dict[tuple[str, Labels], float], name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def test_a_scrape_is_prometheus_text_or_openmetrics_by_what_is_asked(serve: Serve) -> None:
+    served = serve({"m": model()})
+    served.post("/models/m/predict")
+    plain = served.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain")
+    names = {family.name for family in parse_text(plain.body.decode())}
+    asked = served.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    assert asked.body.endswith(b"# EOF\n")
+    assert {family.name for family in parse_openmetrics(asked.body.decode())} <= {
+        n.removesuffix("_total") for n in names
+    }
+
+
+def test_requests_are_counted_by_model_route_and_status(serve: Serve) -> None:
+    served = serve({"m": model()})
+    for _ in range(3):
+        served.post("/models/m/predict")
+    served.post("/v1/chat/completions", CHAT)
+    served.post("/models/m/v1/chat/completions", {**CHAT, "user": "fail"})
+    served.post("/v1/chat/completions", {**CHAT, "stream": True})
+    samples = scrape(served)
+    predict, shared = "/v1/models/{model}:predict", "/v1/chat/completions"
+    assert value(samples, "gateway_requests_total", model="m", route=predict, status="200") == 3
+    assert value(samples, "gateway_requests_total", model="m", route=shared, status="200") == 2
+    assert value(samples, "gateway_requests_total", model="m", route=shared, status="500") == 1
+    assert value(samples, "gateway_request_duration_seconds_count", model="m", route=predict) == 3
+    assert value(samples, "gateway_queue_duration_seconds_count", model="m", route=shared) == 3
+
+
+def test_an_error_of_predict_is_counted_with_its_status(serve: Serve) -> None:
+    def refuse(body: bytes) -> bytes:
+        raise ModelError("no")
+
+    served = serve({"m": Model({"predict": refuse})})
+    served.post("/models/m/predict")
+    route = "/v1/models/{model}:predict"
+    assert value(scrape(served), "gateway_requests_total", model="m", route=route, status="500") == 1
+
+
+def test_a_client_that_leaves_is_counted_as_499(serve: Serve) -> None:
+    async def slow(inputs: Any) -> Any:
+        return endless() if inputs.get("stream") else await forever(inputs)
+
+    async def endless() -> Any:
+        yield "a"
+        await asyncio.Event().wait()
+
+    served = serve({"m": Model({"predict": forever, "chat_completions": slow})})
+    predict, shared = "/v1/models/{model}:predict", "/v1/chat/completions"
+    for path, body in (
+        ("/models/m/predict", {}),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions", {**CHAT, "n": 2}),
+    ):
+        with served.busy("m", path, body):
+            pass
+    connection = served.connect()
+    connection.request("POST", "/v1/chat/completions", json.dumps({**CHAT, "stream": True}))
+    response = connection.getresponse()
+    assert b"assistant" in response.fp.readline() + response.fp.readline()
+    response.close()
+    connection.close()
+
+    def counted() -> dict[tuple[str, int], int]:
+        series = served.app._metrics._series
+        return {(route, status): n for (_, route), one in series.items() for status, n in one.statuses.items()}
+
+    served.wait_until(lambda: sum(counted().values()) == 4)
+    assert counted() == {(predict, 499): 1, (shared, 499): 3}
+
+
+def test_calls_that_were_not_admitted_are_counted_by_reason_on_every_route(serve: Serve) -> None:
+    busy = Model({"predict": forever, "chat_completions": forever}, limits={"slots": 1, "max_queue": 0})
+    served = serve({"m": busy, "loading": model(loads=[30])})
+    served.keep_busy("m")
+    served.post("/models/m/predict")
+    served.post("/v1/chat/completions", CHAT)
+    served.post("/v1/chat/completions", {**CHAT, "n": 3})
+    served.post("/models/loading/predict")
+    samples = scrape(served)
+    assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded") == 3
+    assert value(samples, "gateway_rejections_total", model="loading", reason="model_loading") == 1
+
+
+def test_time_in_the_queue_is_measured(serve: Serve) -> None:
+    gate = asyncio.Event()
+
+    async def wait(body: bytes) -> bytes:
+        await gate.wait()
+        return b"{}"
+
+    served = serve({"m": Model({"predict": wait}, limits={"slots": 1})})
+    with served.busy("m") as first:
+        second = served.connect()
+        second.request("POST", "/models/m/predict", b"{}")
+        served.wait_until(lambda: served.hub.models["m"].limiter.queued == 1)
+        samples = scrape(served)
+        assert value(samples, "gateway_requests_in_flight", model="m") == 1
+        assert value(samples, "gateway_requests_queued", model="m") == 1
+        served.do(gate.set)
+        assert (first.answer().status, second.getresponse().status) == (200, 200)
+        second.close()
+    route = "/v1/models/{model}:predict"
+    samples = scrape(served)
+    assert value(samples, "gateway_queue_duration_seconds_count", model="m", route=route) == 2
+    assert (value(samples, "gateway_queue_duration_seconds_sum", model="m", route=route) or 0) > 0
+    assert value(samples, "gateway_requests_queued", model="m") == 0
+
+
+def test_names_that_clients_make_up_never_make_a_series(serve: Serve) -> None:
+    served = serve({"m": model()})
+    for name in ("none", "../x", "m:predict", 'x"}'):
+        served.post(f"/models/{name}/predict")
+        served.post(f"/v1/models/{name}:predict")
+        served.get(f"/v1/models/{name}")
+        served.post("/v1/chat/completions", {**CHAT, "model": name})
+        served.post(f"/models/{name}/v1/chat/completions", CHAT)
+    models = {labels["model"] for _, labels in ((n, dict(ls)) for n, ls in scrape(served)) if "model" in labels}
+    assert models == {"m"}
+    assert not any(name.startswith("gateway_requests_total") for name, _ in scrape(served))
+
+
+def test_states_are_one_of_a_fixed_set(serve: Serve) -> None:
+    served = serve({"m": model(), "slow": model(loads=[30])})
+    samples = scrape(served)
+    states = {
+        (labels["model"], labels["state"]): n
+        for (name, pairs), n in samples.items()
+        if name == "gateway_model_state" and (labels := dict(pairs))
+    }
+    assert {key for key, n in states.items() if n == 1} == {("m", "ready"), ("slow", "loading")}
+    assert len(states) == 12
+    assert value(samples, "gateway_load_duration_seconds", model="m") is not None
+
+
+def test_vllms_names_are_there_for_models_that_produce_tokens(serve: Serve) -> None:
+    served = serve({"m": model(), "plain": Model({"predict": lambda body: body})})
+    served.post("/models/plain/predict")
+    assert not any(name.startswith("vllm:") for name, _ in scrape(served))
+    served.post("/v1/chat/completions", CHAT)
+    served.post("/v1/chat/completions", {**CHAT, "stream": True})
+    samples = scrape(served)
+    labels = {"model_name": "m", "engine": "0"}
+    assert value(samples, "vllm:prompt_tokens_total", **labels) == 10
+    assert value(samples, "vllm:generation_tokens_total", **labels) == 6
+    assert value(samples, "vllm:request_success_total", finished_reason="stop", **labels) == 1
+    assert value(samples, "vllm:request_success_total", finished_reason="length", **labels) == 1
+    assert value(samples, "vllm:time_to_first_token_seconds_count", **labels) == 1
+    for name in ("e2e_request_latency", "request_queue_time", "request_inference_time"):
+        assert value(samples, f"vllm:{name}_seconds_count", **labels) == 2
+    for name in ("vllm:request_prompt_tokens_count", "vllm:request_generation_tokens_count"):
+        assert value(samples, name, **labels) == 2
+    assert value(samples, "vllm:num_requests_running", **labels) == 0
+    assert value(samples, "vllm:num_requests_waiting", **labels) == 0
+
+
+@pytest.mark.parametrize("name", ["gateway_request_duration_seconds", "vllm:e2e_request_latency_seconds"])
+def test_buckets_are_cumulative_and_end_with_the_count(serve: Serve, name: str) -> None:
+    served = serve({"m": model()})
+    for _ in range(3):
+        served.post("/v1/chat/completions", CHAT)
+    family = next(f for f in parse_text(served.get("/metrics").body.decode()) if f.name == name)
+    buckets = [sample.value for sample in family.samples if sample.name == f"{name}_bucket"]
+    assert buckets == sorted(buckets) and buckets[-1] == 3
+    assert [s.value for s in family.samples if s.name == f"{name}_count"] == [3]
