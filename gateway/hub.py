@@ -1,6 +1,7 @@
 """Every hosted model by its name: which one a request means, and where each one runs.
 
-Starts and stops models, keeps the ledger of devices. What a model does is its own business.
+Starts and stops models, keeps the ledger of devices, tells models what changed around them. What a model does is its
+own business.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .claims import Claim, NoFit, Placement, claims_of, to_requests
 from .cpu import worker_environment
-from .errors import BadRequest, ConfigError, PlacementError, RouteNotSupported, UnknownModel
+from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
 from .hosted import HostedModel
-from .placement import explain, plan_all
+from .placement import Request, explain, plan_all
 from .replica import Launch
 from .runners.reaper import Reaper
 from .secret_sources import SecretSources
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.hub")
 SOLE = "model"  # the id that every Truss client sends
+POLL = 30.0  # seconds between two looks at secrets and the environment file, as in Truss
+BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
 
 
 class Hub:
@@ -50,7 +54,8 @@ class Hub:
         self._secrets = SecretSources(settings)
         self._placements: dict[str, Placement] = {}
         self._claims: list[Claim] = []
-        self._logs: dict[str, logging.Logger] = {}
+        self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
+        self._watching: asyncio.Task[None] | None = None
         self.models: dict[str, HostedModel] = {spec.name: self._host(spec) for spec in specs}
         self.aliases = self._check_aliases()
 
@@ -124,37 +129,127 @@ class Hub:
         Raises:
             PlacementError: something does not fit, and the settings say to refuse then.
         """
-        placement = self.settings.gateway.placement
-        eager = [model for model in self.models.values() if self.settings.model(model.name).load == "eager"]
-        requests = [request for model in eager for request in to_requests(model.spec)]
-        outcomes = plan_all(
-            self.devices, requests, headroom=placement.headroom, unmatched=placement.unmatched_accelerator
-        )
-        refused: dict[str, str] = {}
-        for request, outcome in outcomes:
-            name = request.owner.rpartition("/")[0]
-            if isinstance(outcome, NoFit):
-                refused[name] = explain(request, outcome)
-            else:
-                self._placements[request.owner] = outcome
-                self._claims += claims_of(request, outcome)
-        if refused and placement.on_impossible == "refuse-start":
-            raise PlacementError("; ".join(refused.values()))
+        eager = [model for model in self.models.values() if not self._is_lazy(model.name)]
+        refused = self._place(eager)
+        if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
+            raise PlacementError("; ".join(text for _, text in refused.values()))
         for model in eager:
             if model.name in refused:
-                model.fail(refused[model.name])
+                model.fail(refused[model.name][1])
             else:
-                model.devices = [
-                    ",".join(device.id for device in self._placements[request.owner].devices) or "cpu"
-                    for request in to_requests(model.spec)
-                ]
                 model.start()
+        self._watching = asyncio.create_task(self._watch_sources(), name="sources")
+
+    def _load_on_demand(self, name: str) -> None:
+        """A request met the lazy model unloaded.
+
+        Raises:
+            Draining: the gateway is about to end.
+            Unavailable: no device has room for it now.
+        """
+        if self.draining:
+            raise Draining("the gateway is shutting down", retry_after=1)
+        model = self.models[name]
+        refused = self._place([model])
+        if not refused:
+            model.start()
+            return
+        reason, text = refused[name]
+        if reason == "busy":
+            log.warning("model '%s' is not loaded: %s", name, text)
+            raise Unavailable(f"model '{name}' is not loaded: no device has room for it now", retry_after=BUSY_RETRY)
+        model.fail(text)
 
     async def stop(self, grace: float) -> None:
-        """End every model; each may finish what it runs."""
+        """End every model; each may finish what it runs. May be called again meanwhile, with less grace."""
         self.draining = True
-        await asyncio.gather(*(model.stop(grace) for model in self.models.values()))
+        if self._watching is not None:
+            self._watching.cancel()
+        models = list(self.models.values())
+        results = await asyncio.gather(*(model.stop(grace) for model in models), return_exceptions=True)
+        for model, result in zip(models, results, strict=True):
+            if isinstance(result, Exception):
+                log.error("%s: the stop went wrong", model.name, exc_info=result)
         self._reaper.close()
+
+    # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _place(self, models: Sequence[HostedModel]) -> dict[str, tuple[str, str]]:
+        """Claim devices for every replica of these models, all or none of a model.
+
+        Returns those that got none, with "impossible" or "busy", and a sentence.
+        """
+        refused: dict[str, tuple[str, str]] = {}
+        wanted: dict[str, list[Request]] = {}
+        for model in models:
+            try:
+                wanted[model.name] = to_requests(model.spec)
+            except ConfigError as error:
+                refused[model.name] = ("impossible", str(error))
+        while True:
+            placed, without = self._plan(request for requests in wanted.values() for request in requests)
+            halves = [name for name in without if any(request.owner in placed for request in wanted[name])]
+            if not halves:
+                break
+            refused[halves[0]] = without[halves[0]]  # what it got in part may be what another one lacks
+            del wanted[halves[0]]
+        refused.update(without)
+        for name in wanted.keys() - refused.keys():
+            for request in wanted[name]:
+                self._placements[request.owner] = placed[request.owner]
+                self._claims += claims_of(request, placed[request.owner])
+            places = [placed[request.owner].devices for request in wanted[name]]
+            self.models[name].devices = [",".join(device.id for device in place) or "cpu" for place in places]
+        return refused
+
+    def _plan(self, requests: Iterable[Request]) -> tuple[dict[str, Placement], dict[str, tuple[str, str]]]:
+        """What each replica gets, and which models got nothing for one of theirs."""
+        settings = self.settings.gateway.placement
+        outcomes = plan_all(
+            self.devices,
+            requests,
+            claims=self._claims,
+            headroom=settings.headroom,
+            unmatched=settings.unmatched_accelerator,
+        )
+        placed: dict[str, Placement] = {}
+        without: dict[str, tuple[str, str]] = {}
+        for request, outcome in outcomes:
+            if isinstance(outcome, NoFit):
+                without[request.owner.rpartition("/")[0]] = (outcome.reason, explain(request, outcome))
+            else:
+                placed[request.owner] = outcome
+        return placed, without
+
+    # ── secrets and environment ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch_sources(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
+            try:
+                await self.tell_changes()
+            except Exception:
+                log.exception("the sources of secrets could not be looked at")
+
+    async def tell_changes(self) -> None:
+        """Read the secrets of the models and the environment file again; what changed goes to the workers."""
+        # In a thread: these may be files on a network.
+        for name, secrets, deployment in await asyncio.to_thread(self._changes):
+            told_secrets, told_deployment = self._told[name]
+            self._told[name] = (secrets, deployment or told_deployment)
+            self.models[name].update(
+                secrets if secrets != told_secrets else None,
+                deployment if deployment != told_deployment else None,
+            )
+
+    def _changes(self) -> list[tuple[str, dict[str, str], dict[str, Any] | None]]:
+        deployment = self._secrets.deployment()
+        changes = []
+        for name, told in tuple(self._told.items()):
+            secrets = self._secrets.for_model(self.models[name].spec)
+            if secrets != told[0] or deployment not in (None, told[1]):
+                changes.append((name, secrets, deployment))
+        return changes
 
     @property
     def is_ready(self) -> bool:
@@ -177,14 +272,21 @@ class Hub:
             self.plugins.model_changed,
             required=mine.required,
             debug=self.settings.gateway.debug,
+            on_demand=partial(self._load_on_demand, spec.name) if self._is_lazy(spec.name) else None,
         )
 
+    def _is_lazy(self, name: str) -> bool:
+        return self.settings.model(name).load == "lazy"
+
     def _launch(self, spec: ModelSpec, index: int) -> Launch:
+        gateway = self.settings.gateway
         placement = self._placements.get(f"{spec.name}/{index}", Placement())
-        live = sum(model.spec.replicas for model in self.models.values() if model.state != "failed")
+        live = sum(model.spec.replicas for model in self.models.values() if model.state not in ("failed", "unloaded"))
         environment = worker_environment(
             placement, cpu=spec.resources.cpu, replicas=live, environment=dict(spec.environment)
         )
+        if gateway.cache_dir is not None:
+            environment.setdefault("GATEWAY_CACHE_DIR", str(gateway.cache_dir.expanduser().absolute()))
         model = self.models[spec.name]
         logger = logging.getLogger(f"gateway.model.{spec.name.replace('/', '.')}")
 
@@ -192,15 +294,19 @@ class Hub:
             model.tail.append(line)
             logger.info("%s", line, extra={"model": spec.name})
 
+        secrets, deployment = self._secrets.for_model(spec), self._secrets.deployment()
+        self._told.setdefault(spec.name, (secrets, deployment))  # another replica may have heard older ones
+        if missing := [name for name in spec.secrets if name not in secrets]:
+            on_log(f"declared secrets without a value: {', '.join(missing)}")
         return Launch(
             spec=spec,
             index=index,
             environment=environment,
-            secrets=self._secrets.for_model(spec),
-            deployment=self._secrets.deployment(spec),
-            plugin_dirs=[Path(path).resolve().parent for path in self.settings.gateway.plugins],
+            secrets=secrets,
+            deployment=deployment,
+            plugin_dirs=[Path(path).resolve().parent for path in gateway.plugins],
             endpoint_methods=self.methods,
-            debug=self.settings.gateway.debug,
+            debug=gateway.debug,
             on_log=on_log,
             guard=self._reaper.add,
             unguard=self._reaper.remove,

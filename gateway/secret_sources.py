@@ -22,15 +22,21 @@ DEPLOYMENT_FILE = Path("/etc/b10_dynamic_config/environment")
 
 
 class SecretSources:
+    """Reads files and the environment at every call; remembers nothing but what it complained about."""
+
     def __init__(self, settings: Settings) -> None:
         self._dir = settings.gateway.secrets_dir
         self._deployment_file = settings.gateway.environment_file or DEPLOYMENT_FILE
+        self._complaint = ""
 
     def for_model(self, spec: ModelSpec) -> dict[str, str]:
         """The values of the names it declares; one without a value is left out."""
         given = spec.config.get("secrets") or {}
-        values = {name: self._find(name) or given.get(name) for name in spec.secrets}
-        return {name: value for name, value in values.items() if value}
+        values = {}
+        for name in spec.secrets:
+            found = self._find(name)
+            values[name] = given.get(name) if found is None else found
+        return {name: str(value) for name, value in values.items() if value}
 
     def _find(self, name: str) -> str | None:
         if (value := _read(TRUSS_DIR, name)) is not None:
@@ -44,16 +50,24 @@ class SecretSources:
                 return value
         return _read(RUN_DIR, name)
 
-    def deployment(self, spec: ModelSpec) -> dict[str, Any] | None:
+    def deployment(self) -> dict[str, Any] | None:
         """Truss's `environment`: the JSON object in the environment file, None without one."""
         try:
             value = json.loads(self._deployment_file.read_text())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            log.warning("%s cannot be read as JSON: %s", self._deployment_file, error)
+            self._complain(f"{self._deployment_file} cannot be read as JSON: {error}")
             return None
-        return value if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            self._complain(f"{self._deployment_file} holds a {type(value).__name__}, not an object")
+            return None
+        return value
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:  # it is asked every half minute
+            self._complaint = text
+            log.warning("%s", text)
 
 
 def _read(directory: Path, name: str) -> str | None:
@@ -61,5 +75,5 @@ def _read(directory: Path, name: str) -> str | None:
         return None
     try:
         return (directory / name).read_text()
-    except OSError:
+    except (OSError, ValueError):  # not there, or no text
         return None

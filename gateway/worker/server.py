@@ -45,7 +45,8 @@ class Server:
         self._outbox = Outbox(loop)
         self._aux = Pool(AUX_THREADS, "hook", self._outbox)
         self._secrets = Secrets((), {})
-        self._deployment: dict[str, Any] | None = None  # the newest that the model was not told of yet
+        self._deployment: dict[str, Any] | None = None  # the newest
+        self._told: dict[str, Any] | None = None  # the one that the model knows
         self._loaded: Loaded | None = None
         self._executor: Executor | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -121,6 +122,7 @@ class Server:
         elif kind == wire.HELLO:
             hello = wire.decode_head(wire.Hello, payload)
             self._secrets = Secrets(tuple(hello.model["secrets"]), hello.secrets)
+            self._deployment = self._told = hello.deployment
             self._hello.set_result(hello)
         elif kind == wire.UPDATE:
             self._update(wire.decode_head(wire.Update, payload))
@@ -150,12 +152,12 @@ class Server:
             self._tell_deployment()
 
     def _tell_deployment(self) -> None:
-        """Call setup_environment again, once the model is there."""
-        if self._loaded is None or self._deployment is None:
+        """Call setup_environment again, once the model is there, and only for news."""
+        if self._loaded is None or self._deployment == self._told:
             return
-        deployment, self._deployment = self._deployment, None
+        self._told = self._deployment
         if self._loaded.descriptor.setup_environment is not None:
-            self._spawn(self._try("setup_environment", self._loaded.descriptor.setup_environment, deployment))
+            self._spawn(self._try("setup_environment", self._loaded.descriptor.setup_environment, self._deployment))
 
     async def _try(self, name: str, function: Callable[..., Any], *args: Any) -> None:
         """Run a function of the model's on a thread, or on the loop if it is a coroutine's; log what it raises."""

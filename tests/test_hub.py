@@ -1,0 +1,489 @@
+"""Which model a request means, where models run, what they are told when their surroundings change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fakes import Fakes, LoadError, VirtualLoop, predict, turns
+
+import gateway.hub as hub_module
+from gateway import secret_sources
+from gateway.devices import GIB, Device
+from gateway.errors import (
+    BadRequest,
+    ConfigError,
+    Draining,
+    LoadFailed,
+    Loading,
+    PlacementError,
+    RouteNotSupported,
+    Unavailable,
+    UnknownModel,
+)
+from gateway.hookspecs import hookimpl
+from gateway.hub import Hub, row
+from gateway.plugins import Plugins
+from gateway.settings import GatewaySettings, ModelSettings, PlacementSettings, Settings
+from gateway.spec import Capabilities, Endpoint, MethodInfo, ModelSpec, Resources
+
+pytestmark = pytest.mark.anyio
+CHAT = Endpoint(path="/v1/chat/completions", method="chat_completions", dialect="openai_chat")
+EMBED = Endpoint(path="/v1/embeddings", method="embeddings", dialect="openai_embeddings")
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def no_reaper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No process is started, so none needs to be reaped; no secret of this machine is read."""
+
+    class Reaper:
+        def add(self, pid: int) -> None: ...
+
+        def remove(self, pid: int) -> None: ...
+
+        def close(self) -> None: ...
+
+    async def at_once(function: Any) -> Any:  # the clock would not wait for a thread
+        return function()
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    monkeypatch.setattr(hub_module, "Reaper", Reaper)
+    for name in ("TRUSS_DIR", "RUN_DIR", "DEPLOYMENT_FILE"):
+        monkeypatch.setattr(secret_sources, name, tmp_path / "absent" / name)
+
+
+def spec(name: str, **fields: Any) -> ModelSpec:
+    return ModelSpec(**{"name": name, "target": "model:Model", "root": Path("/nowhere"), **fields})
+
+
+def gpus(count: int, gib: int = 80) -> list[Device]:
+    return [
+        Device(id=f"GPU-{index}", index=index, kind="cuda", model="H100", total=gib * GIB, free=gib * GIB)
+        for index in range(count)
+    ]
+
+
+def serves(*methods: str) -> Capabilities:
+    return Capabilities(methods=tuple(MethodInfo(name=name, kind="sync") for name in methods))
+
+
+class Runners:
+    """A fake runner a model; all models without one of their own share the first."""
+
+    def __init__(self, **fakes: Fakes) -> None:
+        self.fakes = fakes
+        self.launches: list[Any] = []
+
+    def __call__(self, launch: Any) -> Any:
+        self.launches.append(launch)
+        return self.fakes.setdefault(launch.spec.name, Fakes())(launch)
+
+    def plugins(self) -> Plugins:
+        @hookimpl
+        def register_runners(register: Any) -> None:
+            register("process", self)
+
+        @hookimpl
+        def register_endpoints(register: Any) -> None:
+            register(CHAT)
+            register(EMBED)
+
+        module = ModuleType("fake")
+        vars(module).update(register_runners=register_runners, register_endpoints=register_endpoints)
+        plugins = Plugins()
+        plugins.register(module, "fake", source="test")
+        return plugins
+
+
+@asynccontextmanager
+async def hub_of(
+    *specs: ModelSpec,
+    runners: Runners | None = None,
+    devices: list[Device] | None = None,
+    models: dict[str, ModelSettings] | None = None,
+    start: bool = True,
+    **gateway: Any,
+) -> AsyncIterator[Hub]:
+    settings = Settings(gateway=GatewaySettings(**{"api_key": None, **gateway}), models=models or {})
+    hub = Hub(settings, (runners or Runners()).plugins(), specs, devices=devices or [])
+    try:
+        if start:
+            hub.start()
+            await turns(10)
+        yield hub
+    finally:
+        await hub.stop(0)
+
+
+# ── which model ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_model_is_found_by_its_name_and_by_its_aliases() -> None:
+    models = {"team/llama": ModelSettings(aliases=("mine",))}
+    async with hub_of(spec("team/llama"), spec("other"), models=models, aliases={"gpt-4o": "team/llama"}) as hub:
+        for name in ("team/llama", "mine", "gpt-4o"):
+            assert hub.find(name).name == "team/llama"
+
+
+async def test_an_unknown_name_is_told_what_there_is_and_is_not_echoed_without_end() -> None:
+    async with hub_of(spec("llama"), spec("embedder")) as hub:
+        with pytest.raises(UnknownModel, match=r"no model named 'lama' \(have: embedder, llama\)"):
+            hub.find("lama")
+        with pytest.raises(UnknownModel) as caught:
+            hub.find("x" * 10_000)
+        assert len(caught.value.message) < 300
+    async with hub_of() as hub:
+        with pytest.raises(UnknownModel, match="have: none"):
+            hub.find("x")
+
+
+async def test_an_alias_for_a_model_that_is_not_hosted_is_a_warning_and_finds_nothing(caplog: Any) -> None:
+    async with hub_of(spec("a"), aliases={"gone": "b"}) as hub:
+        assert "alias 'gone' points to model 'b', which is not hosted" in caplog.text
+        with pytest.raises(UnknownModel):
+            hub.find("gone")
+
+
+async def test_the_name_that_truss_clients_send_is_the_sole_or_default_model() -> None:
+    async with hub_of(spec("only")) as hub:
+        assert hub.find("model").name == "only"
+    async with hub_of(spec("a"), spec("b"), default_model="b") as hub:
+        assert hub.find("model").name == "b"
+    async with hub_of(spec("a"), spec("model")) as hub:
+        assert hub.find("model").name == "model"
+    async with hub_of(spec("a"), spec("b")) as hub:
+        with pytest.raises(UnknownModel):
+            hub.find("model")
+
+
+async def test_a_request_without_a_name_means_the_only_model_that_serves_the_route() -> None:
+    runners = Runners(a=Fakes(capabilities=serves("chat_completions")), b=Fakes(capabilities=serves("embeddings")))
+    async with hub_of(spec("a"), spec("b"), runners=runners) as hub:
+        assert hub.find_for(CHAT, None).name == "a"
+        assert hub.find_for(EMBED, None).name == "b"
+
+
+async def test_a_request_without_a_name_is_told_the_candidates() -> None:
+    both = Runners(a=Fakes(capabilities=serves("chat_completions")), b=Fakes(capabilities=serves("chat_completions")))
+    async with hub_of(spec("a"), spec("b"), runners=both) as hub:
+        with pytest.raises(BadRequest, match=r"\(models that serve /v1/chat/completions: a, b\)") as caught:
+            hub.find_for(CHAT, None)
+        assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "model")
+        with pytest.raises(BadRequest, match="models that serve /v1/embeddings: none"):
+            hub.find_for(EMBED, None)
+
+
+async def test_a_model_without_the_route_says_what_it_serves() -> None:
+    runners = Runners(a=Fakes(capabilities=serves("predict", "embeddings")))
+    async with hub_of(spec("a"), runners=runners) as hub:
+        with pytest.raises(RouteNotSupported, match="it serves: /v1/models/a:predict, /v1/embeddings"):
+            hub.find_for(CHAT, "a")
+
+
+async def test_a_model_that_never_was_ready_is_believed_to_have_the_method() -> None:
+    async with hub_of(spec("a"), runners=Runners(a=Fakes(1000.0))) as hub:
+        assert hub.find_for(CHAT, None).name == "a"
+
+
+# ── placement ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_models_start_on_the_devices_they_were_given_and_see_no_others() -> None:
+    runners = Runners()
+    wanted = [spec("cpu"), spec("one", resources=Resources(gpus=1)), spec("two", resources=Resources(gpus=2))]
+    async with hub_of(*wanted, runners=runners, devices=gpus(3)) as hub:
+        assert {model.state for model in hub.models.values()} == {"ready"}
+        seen = {launch.spec.name: launch.environment["CUDA_VISIBLE_DEVICES"] for launch in runners.launches}
+        assert seen == {"cpu": "", "one": "GPU-2", "two": "GPU-0,GPU-1"}
+        assert hub.models["two"].devices == ["GPU-0,GPU-1"]
+        assert row(hub.models["cpu"], hub)["devices"] == ["cpu"]
+
+
+async def test_a_model_that_fits_nowhere_is_failed_with_the_sentence_and_the_others_serve() -> None:
+    async with hub_of(spec("big", resources=Resources(gpus=2)), spec("small"), devices=gpus(1)) as hub:
+        assert hub.models["big"].state == "failed"
+        assert "2 × GPU wanted, 1 present" in hub.models["big"].reason
+        assert hub.models["small"].state == "ready"
+        with pytest.raises(LoadFailed):
+            hub.models["big"].call(predict(), b"")
+
+
+async def test_a_gateway_may_refuse_to_start_when_a_model_fits_nowhere() -> None:
+    placement = PlacementSettings(on_impossible="refuse-start")
+    async with hub_of(spec("big", resources=Resources(gpus=2)), start=False, placement=placement) as hub:
+        with pytest.raises(PlacementError, match="big/0 cannot run here"):
+            hub.start()
+
+
+async def test_resources_that_make_no_sense_fail_their_model_only() -> None:
+    odd = spec("odd", replicas=3, resources=Resources(gpus=1, pin=(("0",), ("1",))))
+    async with hub_of(odd, spec("fine"), devices=gpus(2)) as hub:
+        assert hub.models["odd"].state == "failed"
+        assert "pins 2 replicas, but it has 3" in hub.models["odd"].reason
+        assert hub.models["fine"].state == "ready"
+
+
+async def test_a_model_that_gets_only_some_of_its_replicas_takes_nothing_from_the_others() -> None:
+    greedy = spec("a-greedy", replicas=3, resources=Resources(gpus=1))
+    modest = spec("modest", resources=Resources(gpus=1))
+    async with hub_of(greedy, modest, devices=gpus(2)) as hub:
+        assert hub.models["a-greedy"].state == "failed"
+        assert hub.models["modest"].state == "ready"
+        assert [claim.owner for claim in hub._claims] == ["modest/0"]
+
+
+async def test_an_unknown_runner_is_a_configuration_error_that_lists_those_there() -> None:
+    settings = Settings(models={"a": ModelSettings(runner="ray")})
+    with pytest.raises(ConfigError, match=r"\[models.a\] runner = 'ray' is unknown \(have: process\)"):
+        Hub(settings, Runners().plugins(), [spec("a")])
+
+
+# ── on demand ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LAZY = ModelSettings(load="lazy")
+
+
+async def test_a_lazy_model_is_loaded_by_its_first_request_which_is_told_to_come_back() -> None:
+    runners = Runners(a=Fakes(7.0))
+    lazy = spec("a", resources=Resources(gpus=1))
+    async with hub_of(lazy, runners=runners, devices=gpus(1), models={"a": LAZY}) as hub:
+        model = hub.models["a"]
+        assert model.state == "unloaded"
+        assert runners.launches == []
+        assert hub.is_ready, "an unloaded lazy model does not hold up readiness"
+        for _ in range(3):
+            with pytest.raises(Loading) as caught:
+                model.call(predict(), b"")
+            assert caught.value.retry_after is not None
+        assert await model.settled() == "ready"
+        assert runners.launches[0].environment["CUDA_VISIBLE_DEVICES"] == "GPU-0"
+        assert model.devices == ["GPU-0"]
+        model.call(predict(), b"")
+
+
+async def test_a_lazy_model_finds_devices_taken_and_may_ask_again() -> None:
+    eager, lazy = spec("eager", resources=Resources(gpus=1)), spec("lazy", resources=Resources(gpus=1))
+    async with hub_of(eager, lazy, devices=gpus(1), models={"lazy": LAZY}) as hub:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="no device has room for it now") as caught:
+                hub.models["lazy"].call(predict(), b"")
+            assert caught.value.retry_after
+        assert hub.models["lazy"].state == "unloaded"
+        hub._claims.clear()
+        with pytest.raises(Loading):
+            hub.models["lazy"].call(predict(), b"")
+
+
+async def test_a_lazy_model_that_never_fits_fails_at_its_first_request() -> None:
+    async with hub_of(spec("a", resources=Resources(gpus=1)), models={"a": LAZY}) as hub:
+        with pytest.raises(LoadFailed):
+            hub.models["a"].call(predict(), b"")
+        assert hub.models["a"].state == "failed"
+
+
+async def test_a_gateway_that_drains_loads_nothing_any_more() -> None:
+    async with hub_of(spec("a"), models={"a": LAZY}) as hub:
+        hub.draining = True
+        with pytest.raises(Draining):
+            hub.models["a"].call(predict(), b"")
+        assert hub.models["a"].state == "unloaded"
+
+
+async def test_an_eager_model_is_not_loaded_again_by_a_request_after_the_stop() -> None:
+    async with hub_of(spec("a")) as hub:
+        await hub.stop(0)
+        with pytest.raises(Unavailable):
+            hub.models["a"].call(predict(), b"")
+        assert hub.models["a"].state == "unloaded"
+
+
+# ── readiness ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_gateway_is_ready_when_every_required_model_is() -> None:
+    runners = Runners(optional=Fakes(LoadError("no", fatal=True)), slow=Fakes(5.0))
+    models = {"optional": ModelSettings(required=False)}
+    async with hub_of(spec("optional"), spec("slow"), runners=runners, models=models) as hub:
+        assert not hub.is_ready
+        await hub.models["slow"].settled()
+        assert hub.is_ready
+        hub.draining = True
+        assert not hub.is_ready
+
+
+async def test_one_model_whose_stop_goes_wrong_does_not_keep_the_others() -> None:
+    async with hub_of(spec("a"), spec("b")) as hub:
+
+        async def broken(grace: float) -> None:
+            raise RuntimeError("cannot")
+
+        stop, hub.models["a"].stop = hub.models["a"].stop, broken  # type: ignore[method-assign]
+        await hub.stop(1)
+        assert hub.models["b"].state == "unloaded"
+        hub.models["a"].stop = stop  # type: ignore[method-assign]
+
+
+# ── what workers are given ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_worker_learns_of_endpoints_plugins_and_the_cache(tmp_path: Path) -> None:
+    runners = Runners()
+    gateway = {"cache_dir": tmp_path / "cache", "plugins": (tmp_path / "my_plugin.py",), "debug": True}
+    models = {"b": ModelSettings()}
+    mine = spec("b", environment={"GATEWAY_CACHE_DIR": "/own", "COLOUR": "red"})
+    async with hub_of(spec("a"), mine, runners=runners, models=models, **gateway):
+        first, second = runners.launches
+        assert first.endpoint_methods == ("chat_completions", "embeddings")
+        assert first.plugin_dirs == [tmp_path]
+        assert first.debug
+        assert first.environment["GATEWAY_CACHE_DIR"] == str(tmp_path / "cache")
+        assert second.environment["GATEWAY_CACHE_DIR"] == "/own"
+        assert second.environment["COLOUR"] == "red"
+
+
+async def test_lines_of_a_worker_are_kept_and_logged_under_the_models_name(caplog: Any) -> None:
+    caplog.set_level("INFO")
+    runners = Runners()
+    async with hub_of(spec("team/a"), runners=runners) as hub:
+        runners.launches[0].on_log("hello")
+        assert list(hub.models["team/a"].tail) == ["hello"]
+        record = next(record for record in caplog.records if record.getMessage() == "hello")
+        assert record.name == "gateway.model.team.a"
+
+
+async def test_a_declared_secret_without_a_value_is_named_in_the_models_log() -> None:
+    async with hub_of(spec("a", secrets=("token", "other"))) as hub:
+        assert list(hub.models["a"].tail) == ["declared secrets without a value: token, other"]
+
+
+# ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_secrets_come_from_file_environment_and_config_in_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source is taken away in turn, and the next one counts."""
+    for name in ("truss", "mine", "run"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(secret_sources, "TRUSS_DIR", tmp_path / "truss")
+    monkeypatch.setattr(secret_sources, "RUN_DIR", tmp_path / "run")
+    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path / "mine")))
+    model = spec("a", secrets=("token",), config={"secrets": {"token": "config", "undeclared": "x"}})
+    for directory in ("truss", "mine", "run"):
+        (tmp_path / directory / "token").write_text(directory + "\n")
+    for variable in ("TRUSS_SECRET_token", "GATEWAY_SECRET_token", "GATEWAY_SECRET_TOKEN"):
+        monkeypatch.setenv(variable, variable)
+    found = []
+    for take_away in (
+        lambda: (tmp_path / "truss/token").unlink(),
+        lambda: os.environ.pop("TRUSS_SECRET_token"),
+        lambda: (tmp_path / "mine/token").unlink(),
+        lambda: os.environ.pop("GATEWAY_SECRET_token"),
+        lambda: os.environ.pop("GATEWAY_SECRET_TOKEN"),
+        lambda: (tmp_path / "run/token").unlink(),
+        lambda: None,
+    ):
+        found.append(sources.for_model(model))
+        take_away()
+    assert [values["token"] for values in found] == [
+        "truss\n",
+        "TRUSS_SECRET_token",
+        "mine\n",
+        "GATEWAY_SECRET_token",
+        "GATEWAY_SECRET_TOKEN",
+        "run\n",
+        "config",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", ".hidden", "a/b", "nul\0byte"])
+def test_a_secret_never_leads_out_of_its_directory(tmp_path: Path, name: str) -> None:
+    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
+    assert sources.for_model(spec("a", secrets=(name,))) == {}
+
+
+def test_odd_values_and_files_are_no_secrets_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "empty").write_text("")
+    config = {"secrets": {"number": 5, "none": None, "empty": "config"}}
+    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
+    names = ("binary", "directory", "empty", "number", "none")
+    assert sources.for_model(spec("a", secrets=names, config=config)) == {"number": "5"}
+
+
+async def test_a_secret_that_changes_is_told_to_the_models_that_declare_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    runners = Runners()
+    async with hub_of(spec("a", secrets=("token",)), spec("b"), runners=runners, secrets_dir=tmp_path) as hub:
+        assert runners.launches[0].secrets == {"token": "old"}
+        await hub.tell_changes()
+        (tmp_path / "token").write_text("new")
+        await hub.tell_changes()
+        await hub.tell_changes()
+        assert runners.fakes["a"].last.updates == [({"token": "new"}, None)]
+        assert runners.fakes["b"].last.updates == []
+
+
+async def test_the_environment_file_is_told_when_its_content_changed(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    file.write_text(json.dumps({"name": "staging"}))
+    runners = Runners()
+    async with hub_of(spec("a"), runners=runners, environment_file=file) as hub:
+        assert runners.launches[0].deployment == {"name": "staging"}
+        updates = runners.fakes["a"].last.updates
+        for text, told in (
+            (json.dumps({"name": "staging"}), 0),  # written again, the same
+            (json.dumps({"name": "production"}), 1),
+            ("{not json", 1),
+            ("[1]", 1),
+            (json.dumps({"name": "production"}), 1),
+        ):
+            file.write_text(text)
+            await hub.tell_changes()
+            assert len(updates) == told
+        file.unlink()
+        await hub.tell_changes()
+        assert updates == [(None, {"name": "production"})]
+
+
+async def test_what_changed_between_two_starts_reaches_the_replica_that_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    runners = Runners()
+    async with hub_of(spec("a", secrets=("token",), replicas=2), runners=runners, secrets_dir=tmp_path) as hub:
+        (tmp_path / "token").write_text("new")
+        first, second = runners.fakes["a"].replicas
+        second.die("crash")
+        await asyncio.sleep(2)
+        assert runners.launches[-1].secrets == {"token": "new"}
+        await hub.tell_changes()
+        assert first.updates == [({"token": "new"}, None)]
+
+
+async def test_sources_are_looked_at_every_half_minute_and_a_failure_is_not_the_end_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OSError("the network is gone")
+
+    async with hub_of(spec("a")) as hub:
+        monkeypatch.setattr(hub, "tell_changes", look)
+        await asyncio.sleep(91)
+        assert looks == 3
