@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .guards import Guard
     from .metrics import Metrics
     from .routing import Routes
+    from .websocket import WebSockets
 
 log = logging.getLogger("gateway.http")
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -30,10 +31,14 @@ CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged
 class Front:
     """The ASGI app that uvicorn runs."""
 
-    def __init__(self, inner: Any, guard: Guard, routes: Routes, metrics: Metrics) -> None:
+    def __init__(self, inner: Any, guard: Guard, routes: Routes, metrics: Metrics, websockets: WebSockets) -> None:
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
+        self._websockets = websockets
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._websockets(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return

@@ -126,6 +126,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline:
             super()._start_asgi_task(*self.pipeline.pop())
             return
+        if self._bytes and self._timer is None:
+            self._arm()  # half a head came behind the request that has just been answered
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)

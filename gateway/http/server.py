@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from .protocol import GuardedProtocol
+from .websocket import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -54,7 +55,8 @@ def make_server(app: Any, settings: Settings) -> GatewayServer:
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -1,0 +1,132 @@
+"""Pages for people, and the document that describes the routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from served import Model, Served
+
+from gateway.replica import LoadError
+
+Serve = Callable[..., Served]
+INPUT = {
+    "$defs": {"Point": {"type": "object", "properties": {"x": {"type": "number"}, "next": {"$ref": "#/$defs/Point"}}}},
+    "type": "object",
+    "properties": {"points": {"type": "array", "items": {"$ref": "#/$defs/Point"}}},
+}
+
+
+def fine(inputs: Any) -> Any:
+    return b"true"
+
+
+def models() -> dict[str, Model]:
+    return {
+        "chat": Model({"chat_completions": fine, "predict": fine}),
+        "org/typed-1.5": Model(
+            {"predict": fine}, capabilities={"input_schema": INPUT, "output_schema": {"type": "null"}}
+        ),
+        "embed": Model({"embeddings": fine}),
+    }
+
+
+# ── the document ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_document_lists_hot_and_cold_routes_with_request_schemas(serve: Serve) -> None:
+    document = serve(models()).get("/openapi.json").json
+    assert document["openapi"].startswith("3.") and document["info"]["title"] == "Model gateway"
+    paths = document["paths"]
+    assert {"/v1/models", "/v1/models/{model}", "/v1/models/{model}:predict", "/livez", "/metrics", "/"} <= set(paths)
+    chat = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert chat["required"] == ["messages"] and chat["properties"]["n"]["maximum"] == 16
+    embeddings = paths["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert embeddings["properties"]["encoding_format"]["enum"] == ["float", "base64"]
+    assert paths["/models/{model}/v1/chat/completions"]["post"]["parameters"][0]["name"] == "model"
+    assert "Models: chat" in paths["/v1/chat/completions"]["post"]["description"]
+    assert not any("target" in path for path in paths)
+
+
+def test_a_model_that_declares_a_schema_has_its_own_path_in_it(serve: Serve) -> None:
+    operation = serve(models()).get("/openapi.json").json["paths"]["/models/org/typed-1.5/predict"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["points"]["items"]["properties"]["x"] == {"type": "number"}
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"] == {"type": "null"}
+
+
+def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:
+    answer = serve(models()).get("/openapi.json")
+    document = answer.json
+    for reference in re.findall(r'"\$ref":"#/([^"]+)"', answer.body.decode()):
+        found = document
+        for part in reference.split("/"):
+            found = found[part]
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+
+
+def test_the_document_names_the_key_where_one_is_needed(serve: Serve) -> None:
+    document = serve(models(), api_key="k").get("/openapi.json", X_API_Key="k").json
+    assert document["security"] == [{"key": []}]
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+# ── the API page ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_api_page_loads_only_what_the_gateway_serves(serve: Serve) -> None:
+    served = serve(models())
+    page = served.get("/docs")
+    assert page.status == 200 and page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    wanted = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
+    assert len(wanted) == 4 and not any("//" in link for link in wanted)
+    for link in wanted:
+        asset = served.get(f"/{link}")
+        assert asset.status == 200 and asset.body
+        assert asset.headers["x-content-type-options"] == "nosniff"
+    assert b'url: "openapi.json"' in served.get("/docs/start.js").body
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2f__init__.py", "swagger-ui.js.map", "%2e%2e%2findex.html"])
+def test_nothing_else_lies_beside_it(serve: Serve, name: str) -> None:
+    assert serve(models()).get(f"/docs/{name}").status == 404
+
+
+def test_bound_elsewhere_there_is_no_api_page(serve: Serve) -> None:
+    served = serve(models(), host="0.0.0.0", api_key="k")
+    assert served.get("/docs", X_API_Key="k").status == 404
+    assert served.get("/openapi.json", X_API_Key="k").status == 200
+
+
+# ── the start page ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_root_is_true_for_programs_and_a_page_for_browsers(serve: Serve) -> None:
+    served = serve(models())
+    for accept in ("*/*", "application/json", ""):
+        answer = served.get("/", Accept=accept)
+        assert (answer.json, answer.headers["content-type"]) == (True, "application/json")
+    page = served.get("/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert page.headers["vary"] == "accept"
+
+
+def test_the_start_page_shows_models_states_links_and_commands(serve: Serve) -> None:
+    broken = Model({"predict": fine}, loads=[LoadError("<b>no weights</b>", fatal=True)])
+    served = serve({**models(), "broken": broken})
+    served.wait_until(lambda: served.hub.models["broken"].state == "failed")
+    page = served.get("/", Accept="text/html").body.decode()
+    for name in ("chat", "org/typed-1.5", "embed", "broken"):
+        assert f"<td>{name}</td>" in page
+    assert '<span class="ready">ready</span>' in page and '<span class="failed">failed</span>' in page
+    assert "<b>" not in page and "&lt;b&gt;no weights" in page
+    assert "src=" not in page and "http" not in "".join(re.findall(r'href="([^"]+)"', page))
+    assert f"curl {served.url}/v1/chat/completions" in page
+    assert f"curl {served.url}/v1/embeddings" in page
+    for link in re.findall(r'href="([^"]+)"', page):
+        assert served.get(link).status in (200, 503)

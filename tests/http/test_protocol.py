@@ -1,0 +1,566 @@
+"""One connection, with a transport that is played: what the protocol refuses, when it closes, whom it tells."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from fakes import VirtualLoop
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.http.protocol import MAX_HEAD, MAX_HEADERS, MAX_URL, GuardedProtocol, cycle_of, write_whole
+
+HEAD_TIMEOUT, KEEP_ALIVE = 10.0, 75
+GET = b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written; closes when told, and then tells its protocol."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = b""
+        self.closed = self.aborted = False
+        self.protocol: Any = None
+
+    def write(self, data: Any) -> None:
+        assert not self.closed, "written to a closed connection"
+        self.out += bytes(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 80)}.get(name, default)
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Connection:
+    """A protocol over such a transport, and an app that records what reaches it and answers when `gate` is open."""
+
+    def __init__(self, **options: Any) -> None:
+        self.scopes: list[Any] = []
+        self.bodies: list[bytes] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        options = {"head_timeout": HEAD_TIMEOUT, **options}
+        self.state = ServerState()
+        config = uvicorn.Config(
+            self.app,
+            interface="asgi3",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
+        kind = type("Protocol", (GuardedProtocol,), options)
+        self.transport = Transport()
+        self.protocol = self.transport.protocol = kind(config, self.state, {}, asyncio.get_running_loop())
+        self.protocol.connection_made(self.transport)
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message["body"], message["more_body"]
+        self.bodies.append(body)
+        await self.gate.wait()
+        length = str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def receive(self, data: bytes, size: int = 0) -> None:
+        """Have the bytes arrive, `size` at a time."""
+        for start in range(0, len(data), size or len(data) or 1):
+            if self.transport.closed:
+                return
+            self.protocol.data_received(data[start : start + size] if size else data)
+        await settle()
+
+    @property
+    def statuses(self) -> list[int]:
+        """Of the answers so far; bodies of the tests never hold a status line."""
+        return [int(part[:3]) for part in self.transport.out.split(b"HTTP/1.1 ")[1:]]
+
+    def timers(self) -> list[Any]:
+        """Those of this connection that are still to come."""
+        loop: Any = asyncio.get_running_loop()
+        return [
+            t for t in loop._scheduled if not t.cancelled() and getattr(t._callback, "__self__", None) is self.protocol
+        ]
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def played(test: Callable[..., Any]) -> Callable[..., None]:
+    """Run an async test on a loop whose clock jumps."""
+
+    def run(**arguments: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(**arguments))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+def refused(connection: Connection, status: int, code: str) -> None:
+    head, _, body = connection.transport.out.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close" in head and connection.transport.closed
+    error = json.loads(body)["error"]
+    assert (error["code"], set(error)) == (code, {"message", "type", "param", "code"})
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def head_of(size: int) -> bytes:
+    """A request whose header fields are `size` bytes, as they are counted."""
+    fields = b"host: localhost\r\n"
+    left = size - len(fields)
+    while left > 0:
+        piece = min(left, 8000)
+        piece = left if left - piece < 20 and left < 16000 else piece
+        fields += b"x: " + b"y" * (piece - 5) + b"\r\n"
+        left -= piece
+    assert len(fields) == size
+    return b"GET /x HTTP/1.1\r\n" + fields + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "read", "good"),
+    # In pieces the request line counts as well, and a piece too many is noticed with the next.
+    [(-1, 0, True), (0, 0, True), (1, 0, False), (-100, 1000, True), (1000, 1000, False)],
+)
+def test_a_head_may_be_64_kib(extra: int, read: int, good: bool) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(head_of(MAX_HEAD + extra), read)
+        if good:
+            assert connection.statuses == [200]
+        else:
+            refused(connection, 431, "request_too_large")
+            assert not connection.scopes
+
+    test()
+
+
+@pytest.mark.parametrize("read", [0, 7])
+@pytest.mark.parametrize(("count", "good"), [(MAX_HEADERS - 1, True), (MAX_HEADERS, True), (MAX_HEADERS + 1, False)])
+def test_a_head_may_have_a_hundred_headers(count: int, good: bool, read: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        fields = b"host: localhost\r\n" + b"x: y\r\n" * (count - 1)
+        await connection.receive(b"GET /x HTTP/1.1\r\n" + fields + b"\r\n", read)
+        if good:
+            assert connection.statuses == [200] and len(connection.scopes[0]["headers"]) == count
+        else:
+            refused(connection, 431, "request_too_large")
+
+    test()
+
+
+@pytest.mark.parametrize("read", [0, 100])
+@pytest.mark.parametrize(("length", "good"), [(MAX_URL - 1, True), (MAX_URL, True), (MAX_URL + 1, False)])
+def test_a_url_may_be_8_kib(length: int, good: bool, read: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(b"GET /" + b"x" * (length - 1) + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", read)
+        if good:
+            assert connection.statuses == [200]
+        else:
+            refused(connection, 414, "request_too_large")
+
+    test()
+
+
+@played
+async def test_an_endless_head_is_refused_when_it_is_too_long_not_when_it_ends() -> None:
+    connection = Connection()
+    await connection.receive(b"GET /x HTTP/1.1\r\n")
+    for _ in range(100):
+        await connection.receive(b"x: " + b"y" * 1000 + b"\r\n")
+    refused(connection, 431, "request_too_large")
+
+
+@played
+async def test_limits_are_of_each_request_not_of_the_connection() -> None:
+    connection = Connection()
+    for _ in range(3):
+        await connection.receive(head_of(MAX_HEAD - 100))
+    assert connection.statuses == [200, 200, 200]
+
+
+@played
+async def test_a_large_body_is_no_head() -> None:
+    connection = Connection()
+    body = b"x" * (3 * MAX_HEAD)
+    head = b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    await connection.receive(head + body, 10_000)
+    assert connection.bodies == [body] and connection.statuses == [200]
+
+
+@played
+async def test_connections_beyond_the_bound_are_turned_away() -> None:
+    connection = Connection(max_connections=1)
+    other = Transport()
+    other.protocol = type(connection.protocol)(connection.protocol.config, connection.state, {})
+    other.protocol.connection_made(other)
+    assert other.out.startswith(b"HTTP/1.1 503 ") and other.closed
+    await settle()
+    await connection.receive(GET)
+    assert connection.statuses == [200]
+    third = Transport()
+    connection.transport.close()
+    await settle()
+    third.protocol = type(connection.protocol)(connection.protocol.config, connection.state, {})
+    third.protocol.connection_made(third)
+    assert not third.closed
+
+
+# ── what is not HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /x HTTP/9.9\r\nhost: x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5x\r\n\r\nhello",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 30 + b"\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost : x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nho st: x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nhost: x\r\nx: a\x00b\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("read", [0, 1])
+def test_what_is_not_http_is_400_and_closed_and_never_reaches_the_app(data: bytes, read: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(data, read)
+        refused(connection, 400, "invalid_request")
+        assert not connection.bodies
+
+    test()
+
+
+@played
+async def test_a_bad_chunk_size_ends_the_connection_and_the_body_is_never_taken_for_whole() -> None:
+    connection = Connection()
+    await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n")
+    assert connection.transport.closed and not connection.bodies
+    assert connection.statuses in ([400], [])
+
+
+@played
+async def test_nothing_is_written_into_an_answer_that_has_begun() -> None:
+    connection = Connection()
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"half ", "more_body": True})
+        await connection.gate.wait()
+
+    connection.gate.clear()
+    connection.protocol.app = half
+    await connection.receive(GET)
+    before = connection.transport.out
+    await connection.receive(b"this is no request\r\n\r\n")
+    assert connection.transport.out == before and connection.transport.closed
+    connection.gate.set()
+    await settle()
+
+
+@played
+async def test_trailers_never_become_headers() -> None:
+    connection = Connection()
+    connection.gate.clear()
+    await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await connection.receive(b"0\r\nauthorization: Bearer stolen\r\nx-evil: 1\r\n\r\n")
+    connection.gate.set()
+    await settle()
+    assert connection.bodies == [b"hello"] and connection.statuses == [200]
+    assert [name for name, _ in connection.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["length", "chunked"]), st.binary(max_size=60)), min_size=1, max_size=4),
+    st.data(),
+)
+def test_pipelined_requests_cut_anywhere_reach_the_app_one_by_one_in_order(
+    requests: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    wire = b""
+    for kind, body in requests:
+        wire += b"POST /x HTTP/1.1\r\nhost: x\r\n"
+        if kind == "length":
+            wire += b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        else:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            wire += b"transfer-encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
+
+    @played
+    async def test() -> None:
+        connection = Connection()
+        for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+            if end > start:
+                connection.protocol.data_received(wire[start:end])
+        for _ in range(len(requests)):
+            await settle()
+        assert connection.bodies == [body for _, body in requests]
+        assert len(connection.scopes) == len(requests)
+        assert connection.transport.out.count(b"HTTP/1.1 200") == len(requests)
+
+    test()
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("start", [b"", b"GET", b"GET /x HTTP/1.1\r\nhost: x\r\nx:", b"\r\n"])
+def test_a_head_that_does_not_come_closes_the_connection(start: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(start)
+        await asyncio.sleep(HEAD_TIMEOUT - 0.1)
+        assert not connection.transport.closed
+        await asyncio.sleep(0.2)
+        assert connection.transport.closed and connection.transport.out == b""
+
+    test()
+
+
+@played
+async def test_trickling_a_head_gains_no_time() -> None:
+    connection = Connection()
+    for byte in b"GET /x HTTP/1.1\r\nhost: x\r\n":
+        if connection.transport.closed:
+            break
+        await connection.receive(bytes([byte]))
+        await asyncio.sleep(0.9)
+    assert connection.transport.closed
+
+
+@pytest.mark.parametrize("start", [b"GE", b"\r\n", b"\r\n\r\n"])
+def test_half_a_head_after_an_answer_has_the_same_deadline(start: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(GET)
+        await asyncio.sleep(5)
+        await connection.receive(start)
+        await asyncio.sleep(HEAD_TIMEOUT - 0.1)
+        assert not connection.transport.closed
+        await asyncio.sleep(0.2)
+        assert connection.transport.closed and connection.statuses == [200]
+
+    test()
+
+
+@played
+async def test_a_long_answer_outlives_every_deadline_of_the_head() -> None:
+    connection = Connection()
+    connection.gate.clear()
+    await connection.receive(GET)
+    await connection.receive(b"GET /next HTTP/1.1\r\nho")
+    await asyncio.sleep(10 * HEAD_TIMEOUT)
+    assert not connection.transport.closed
+    connection.gate.set()
+    await settle()
+    assert connection.statuses == [200]
+    await asyncio.sleep(2 * HEAD_TIMEOUT)
+    assert connection.transport.closed, "the half head behind it has its deadline, once the answer is out"
+
+
+@played
+async def test_an_idle_connection_is_closed_after_keep_alive_and_not_before() -> None:
+    connection = Connection()
+    await connection.receive(GET)
+    await asyncio.sleep(KEEP_ALIVE - 1)
+    assert not connection.transport.closed
+    await asyncio.sleep(2)
+    assert connection.transport.closed
+
+
+@played
+async def test_each_request_starts_the_idle_time_anew() -> None:
+    connection = Connection()
+    for _ in range(5):
+        await connection.receive(GET)
+        await asyncio.sleep(KEEP_ALIVE - 5)
+        assert not connection.transport.closed
+    assert connection.statuses == [200] * 5
+    await asyncio.sleep(6)
+    assert connection.transport.closed
+
+
+@played
+async def test_a_running_request_is_not_idle() -> None:
+    connection = Connection()
+    await connection.receive(GET)
+    connection.gate.clear()
+    await connection.receive(GET)
+    await asyncio.sleep(5 * KEEP_ALIVE)
+    assert not connection.transport.closed
+    connection.gate.set()
+    await settle()
+    assert connection.statuses == [200, 200]
+
+
+@pytest.mark.parametrize("start", [b"", b"GE", GET, GET + b"GE"])
+def test_no_timer_outlives_its_connection(start: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(start)
+        assert connection.timers()
+        connection.protocol.connection_lost(None)
+        assert not connection.timers()
+
+    test()
+
+
+# ── the client's leaving ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@played
+async def test_whoever_watches_is_told_once_when_the_client_leaves() -> None:
+    connection = Connection()
+    told: list[str] = []
+    connection.gate.clear()
+    await connection.receive(GET)
+    assert connection.scopes[0]["gateway.connection"] is connection.protocol
+    connection.protocol.left = lambda: told.append("left")
+    connection.protocol.connection_lost(None)
+    connection.protocol.connection_lost(None) if connection.protocol.left else None
+    assert told == ["left"] and connection.protocol.left is None
+    connection.gate.set()
+    await settle()
+
+
+# ── requests without a task ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Begun:
+    """A `begin` that takes what it is offered, or does not."""
+
+    def __init__(self, takes: bool) -> None:
+        self.takes = takes
+        self.cycles: list[RequestResponseCycle] = []
+
+    def __call__(self, scope: Any, cycle: RequestResponseCycle) -> bool:
+        self.cycles.append(cycle)
+        return self.takes
+
+
+POST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_request_whose_body_is_at_hand_is_offered_before_a_task_is_made(takes: bool) -> None:
+    @played
+    async def test() -> None:
+        begin = Begun(takes)
+        connection = Connection(begin=staticmethod(begin))
+        await connection.receive(POST)
+        [cycle] = begin.cycles
+        assert connection.bodies == ([] if takes else [b"hello"])
+        if takes:
+            assert bytes(cycle.body) == b"hello" and not cycle.more_body
+            write_whole(cycle, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", b"ok")
+            assert connection.transport.out == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+            await connection.receive(POST)
+            assert len(begin.cycles) == 2, "the connection goes on"
+
+    test()
+
+
+@played
+async def test_a_body_that_is_still_coming_is_left_to_a_task() -> None:
+    begin = Begun(True)
+    connection = Connection(begin=staticmethod(begin))
+    await connection.receive(POST[:-1])
+    await connection.receive(POST[-1:])
+    assert not begin.cycles and connection.bodies == [b"hello"]
+
+
+@played
+async def test_pipelined_requests_wait_for_the_one_that_was_taken() -> None:
+    begin = Begun(True)
+    connection = Connection(begin=staticmethod(begin))
+    await connection.receive(POST + POST.replace(b"hello", b"again"))
+    assert len(begin.cycles) == 1 and not connection.bodies
+    write_whole(begin.cycles[0], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", b"")
+    await settle()
+    assert connection.bodies == [b"again"] and connection.statuses == [200, 200]
+
+
+@played
+async def test_a_whole_answer_says_close_where_the_connection_ends() -> None:
+    begin = Begun(True)
+    connection = Connection(begin=staticmethod(begin))
+    await connection.receive(POST.replace(b"host: x", b"host: x\r\nconnection: close"))
+    write_whole(begin.cycles[0], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", b"")
+    assert b"connection: close\r\n\r\n" in connection.transport.out and connection.transport.closed
+
+
+@played
+async def test_an_answer_to_a_client_that_has_left_goes_nowhere() -> None:
+    begin = Begun(True)
+    connection = Connection(begin=staticmethod(begin))
+    await connection.receive(POST)
+    connection.protocol.connection_lost(None)
+    write_whole(begin.cycles[0], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", b"")
+    assert connection.transport.out == b""
+
+
+# ── what this leans on ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_internals_of_uvicorn_are_as_we_know_them() -> None:
+    for name in (
+        "connection_made connection_lost data_received on_message_begin on_url on_header on_headers_complete "
+        "on_body on_message_complete on_response_complete send_400_response _start_asgi_task "
+        "_unset_keepalive_if_required"
+    ).split():
+        assert name in vars(HttpToolsProtocol), name
+    assert cycle_of(None) is None and cycle_of(print) is None
+    assert uvicorn.__version__.startswith("0.54.")
