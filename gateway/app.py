@@ -23,6 +23,7 @@ from .http.openapi import Document
 from .http.predict import Predict
 from .http.routing import Routes
 from .http.serving import Serving
+from .http.websocket import WebSockets
 from .settings import is_loopback
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def build_app(hub: Hub) -> Front:
         logging_config=None,
     )
     hub.plugins.configure_app(config)
-    return Front(Litestar.from_config(config), Guard(hub), routes, metrics)
+    guard = Guard(hub)
+    return Front(Litestar.from_config(config), guard, routes, metrics, WebSockets(hub, guard))
 
 
 def _health(hub: Hub) -> list[Any]:

@@ -35,6 +35,8 @@ class Owner(Protocol):
 
     def grant(self, call: Call) -> None: ...
 
+    def message(self, call: Call, payload: bytes) -> None: ...
+
 
 class ClientLeft(Exception):
     """The client closed its connection; there is nobody to answer."""
@@ -58,6 +60,7 @@ class Call:
         "id",
         "items",
         "limits",
+        "on_credit",
         "overdue",
         "owed",
         "owed_size",
@@ -89,6 +92,7 @@ class Call:
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
         self._on_ready: Callable[[Call], None] | None = None
+        self.on_credit: Callable[[int], None] | None = None  # websocket: so many of our messages were taken
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
         self._future: asyncio.Future[None] | None = None
 
@@ -166,6 +170,11 @@ class Call:
             self.overdue = max(now, limit) + self.limits.cancel_grace
             if self.owner is not None:
                 self.owner.cancel(self)
+
+    def send_message(self, payload: bytes) -> None:
+        """One websocket message of the client, to a call that has begun."""
+        if not self.ended and self.owner is not None:
+            self.owner.message(self, payload)
 
     def client_left(self) -> None:
         self.abandon(ClientLeft())

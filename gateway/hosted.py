@@ -121,6 +121,9 @@ class HostedModel:
     def grant(self, call: Call) -> None:
         """Nothing to grant while it waits."""
 
+    def message(self, call: Call, payload: bytes) -> None:
+        """A websocket is bridged when its call has begun, so there is none yet."""
+
     def _start_call(self, call: Call, seat: Seat) -> None:
         call.seat = seat
         if seat.inside:

@@ -70,7 +70,7 @@ class Hub:
         model = self.models.get(name) or self.models.get(self.aliases.get(name, ""))
         if model is not None:
             return model
-        if name == SOLE and (sole := self._sole(list(self.models.values()))) is not None:
+        if name == SOLE and (sole := self.sole(list(self.models.values()))) is not None:
             return sole
         have = ", ".join(sorted(self.models)) or "none"
         raise UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
@@ -87,7 +87,7 @@ class Hub:
             self.check_serves(model, endpoint)
             return model
         serving = [model for model in self.models.values() if self.serves(model, endpoint)]
-        sole = self._sole(serving)
+        sole = self.sole(serving)
         if sole is not None:
             return sole
         candidates = ", ".join(model.name for model in serving) or "none"
@@ -97,7 +97,8 @@ class Hub:
             code="missing_required_parameter",
         )
 
-    def _sole(self, models: list[HostedModel]) -> HostedModel | None:
+    def sole(self, models: list[HostedModel]) -> HostedModel | None:
+        """The only one of these, or the default model among them."""
         if len(models) == 1:
             return models[0]
         default = self.settings.gateway.default_model

@@ -177,6 +177,13 @@ class ProcessReplica:
             except ConnectionError:
                 pass
 
+    def message(self, call: Call, payload: bytes) -> None:
+        try:
+            if self._channel is not None:
+                self._channel.send_split(wire.MESSAGE, call.id, payload)
+        except ConnectionError:
+            pass  # _on_lost tells the call
+
     def calls(self) -> Iterator[Call]:
         return (call for call, _ in tuple(self._calls.values()))
 
@@ -250,6 +257,13 @@ class ProcessReplica:
     ) -> None:
         if kind == wire.ITEMS:
             call.on_items(wire.split_items(payload), len(payload))
+            return
+        if kind == wire.MESSAGE:
+            call.on_items([wire.decode(payload)], len(payload))
+            return
+        if kind == wire.CREDIT:
+            if call.on_credit is not None:
+                call.on_credit(wire.decode_head(wire.Credit, payload).items)
             return
         if kind == wire.RESP:
             head, body = wire.split(wire.Resp, payload)

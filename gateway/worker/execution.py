@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import wire
 from ..channel import Channel
-from . import responses, results, truss
+from . import responses, results, truss, websocket
 from .adapter import Method
 from .answers import Answers
 from .loader import Loaded
@@ -50,12 +50,15 @@ class Executor:
         taken = self._tell_slot if self._descriptor.has_hooks else None
         self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)
         self._runs: dict[int, Run] = {}
+        self._sockets: dict[int, websocket.Socket] = {}
         self._drained: asyncio.Future[None] | None = None
 
     # ── frames of the gateway ────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, call: int, head: wire.Req, body: bytes) -> None:
         method = self._descriptor.methods.get(head.method)
+        if head.method == "websocket" and self._descriptor.websocket is not None:
+            method = Method("websocket", self._descriptor.websocket, "async", "request")
         if head.method == "is_healthy" and self._descriptor.is_healthy is not None:
             method = self._descriptor.is_healthy
         if method is None:
@@ -66,6 +69,9 @@ class Executor:
         run = self._runs[call] = Run(call, head, body, method)
         if method.name == "is_healthy":
             self._spawn(run, self._check_health)
+        elif method.name == "websocket":
+            self._sockets[call] = self._socket(run)
+            self._spawn(run, self._websocket)
         elif method.name == "predict" and self._descriptor.has_hooks:
             self._spawn(run, self._pipeline)
         elif method.kind in ("sync", "generator"):
@@ -77,6 +83,12 @@ class Executor:
         run = self._runs.get(call)
         if run is not None:
             run.window.grant(items, size)
+
+    def message(self, call: int, payload: bytes) -> None:
+        """A websocket message of the client."""
+        socket = self._sockets.get(call)
+        if socket is not None:
+            socket.put(payload)
 
     def cancel(self, call: int) -> None:
         run = self._runs.get(call)
@@ -110,6 +122,7 @@ class Executor:
     def _ended(self, run: Run) -> None:
         """Its last frame is sent."""
         self._runs.pop(run.id, None)
+        self._sockets.pop(run.id, None)
         self._slots.forget(run)
         self._slots.release(run)
         if self._drained is not None and not self._runs and not self._drained.done():
@@ -218,6 +231,25 @@ class Executor:
             self._slots.release(run)
             value = await self._invoke(after, value, request, self._aux)
         await self._deliver(run, value)
+
+    def _socket(self, run: Run) -> websocket.Socket:
+        async def send(payload: bytes) -> None:
+            await run.window.wait_async()
+            run.window.count(len(payload))
+            self._answers.send(wire.MESSAGE, run.id, payload)
+
+        def taken(size: int) -> None:
+            self._answers.send(wire.CREDIT, run.id, wire.encode(wire.Credit(1, size)))
+
+        return websocket.Socket(send, taken)
+
+    async def _websocket(self, run: Run) -> None:
+        """A connection holds its slot until the method is done with it."""
+        await self._slots.wait(run)
+        self._answers.send(wire.RESP, run.id, wire.join(wire.Resp(200, wire.DATA, False, False, "")))
+        assert run.head.scope is not None
+        await websocket.run(run.method.function, run.head.scope, self._sockets[run.id], run.head.request_id)
+        self._answers.end(run)
 
     async def _check_health(self, run: Run) -> None:
         value = await self._invoke(run.method, None, None, self._aux)

@@ -116,6 +116,9 @@ class Server:
             credit = wire.decode_head(wire.Credit, payload)
             if self._executor is not None:
                 self._executor.grant(call, credit.items, credit.size)
+        elif kind == wire.MESSAGE:
+            if self._executor is not None:
+                self._executor.message(call, bytes(payload))
         elif kind == wire.CANCEL:
             if self._executor is not None:
                 self._executor.cancel(call)

@@ -1,0 +1,88 @@
+"""A websocket in the worker: Starlette's WebSocket over `message` frames.
+
+The gateway holds the connection and has accepted it already, as Truss's server does; the model gets an object that is
+connected. Messages are msgpack lists: [kind, data], with the kinds of ASGI less their prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from .. import wire
+
+RECEIVE, DISCONNECT = "receive", "disconnect"  # from the client
+SEND, CLOSE = "send", "close"  # from the model
+
+
+class Socket:
+    """The messages of one connection. `put` is called by the reader of frames, the rest by the model's task."""
+
+    def __init__(self, send: Callable[[bytes], Awaitable[None]], taken: Callable[[int], None]) -> None:
+        self._send, self._taken = send, taken
+        self._messages: asyncio.Queue[tuple[list[Any], int]] = asyncio.Queue()
+        self.closed = False
+
+    def put(self, payload: bytes) -> None:
+        message = wire.decode(payload)
+        if message[0] == DISCONNECT:
+            self.closed = True  # also for a model that only sends
+        self._messages.put_nowait((message, len(payload)))
+
+    async def receive(self) -> dict[str, Any]:
+        """One ASGI message; what was taken is reported, so that the gateway reads on from the client."""
+        (kind, data), size = await self._messages.get()
+        self._taken(size)
+        if kind == DISCONNECT:
+            return {"type": "websocket.disconnect", "code": data or 1005}
+        return {"type": "websocket.receive", **({"text": data} if isinstance(data, str) else {"bytes": data})}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """One ASGI message of the model's; a second close, and what follows the client's leaving, goes nowhere."""
+        kind = message["type"]
+        if self.closed:
+            if kind == "websocket.send":
+                raise OSError("the websocket is closed")  # Starlette makes it a WebSocketDisconnect
+        elif kind == "websocket.send":
+            text = message.get("text")
+            await self._send(wire.encode([SEND, text if text is not None else message.get("bytes")]))
+        elif kind == "websocket.close":
+            self.closed = True
+            await self._send(wire.encode([CLOSE, [message.get("code", 1000), message.get("reason") or ""]]))
+
+
+async def run(method: Callable[[Any], Any], scope: wire.HTTPScope, socket: Socket, request_id: str) -> None:
+    """Call the model's `websocket` with a connected WebSocket; a client that leaves is no error."""
+    from starlette.websockets import WebSocket, WebSocketDisconnect
+
+    connected = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal connected
+        if not connected:
+            connected = True
+            return {"type": "websocket.connect"}
+        return await socket.receive()
+
+    asgi = {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "scheme": "wss" if scope.scheme == "https" else "ws",
+        "path": scope.path,
+        "raw_path": scope.path.encode(),
+        "query_string": scope.query,
+        "root_path": "",
+        "headers": list(scope.headers),
+        "client": scope.client,
+        "server": scope.server,
+        "subprotocols": [],
+        "state": {"request_id": request_id},
+    }
+    websocket = WebSocket(asgi, receive, cast(Any, socket.send))
+    await websocket.accept()
+    try:
+        await method(websocket)
+    except WebSocketDisconnect:
+        socket.closed = True

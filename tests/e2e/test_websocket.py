@@ -1,0 +1,156 @@
+"""Websockets of models, over the wire, with a real client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from gateway.testing import Gateway
+
+from .conftest import write_models
+
+ECHO = """
+class Model:
+    async def websocket(self, websocket):
+        while True:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("text") == "raise":
+                raise ValueError("secret words")
+            if message.get("text") == "return":
+                return
+            if message.get("text") == "close":
+                await websocket.close(code=4001, reason="enough")
+                await websocket.close()
+                return
+            if message.get("text") == "who":
+                await websocket.send_json({"query": websocket.query_params["name"], "path": websocket.url.path})
+            elif message.get("bytes") is not None:
+                await websocket.send_bytes(message["bytes"])
+            else:
+                await websocket.send_text(message["text"].upper())
+"""
+
+FLOOD = """
+import pathlib
+class Model:
+    async def websocket(self, websocket):
+        try:
+            while True:
+                await websocket.send_bytes(b"x" * 10000)
+        finally:
+            pathlib.Path("ended").write_text("yes")
+"""
+
+PLAIN = "class Model:\n    def predict(self, x):\n        return x\n"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("models")
+    one = "runtime: {predict_concurrency: 1, transport: {kind: websocket}}\n"
+    models = {
+        "echo": {"model/model.py": ECHO, "config.yaml": "runtime: {transport: {kind: websocket}}\n"},
+        "flood": {"model.py": FLOOD, "config.yaml": one},
+        "plain": {"model.py": PLAIN},
+    }
+    write_models(root, models)
+    with Gateway(root) as running:
+        yield running.url.replace("http", "ws")
+
+
+def open_socket(url: str, model: str, query: str = "") -> ClientConnection:
+    return connect(f"{url}/models/{model}/v1/websocket{query}", max_size=None)
+
+
+def closing(socket: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            socket.recv(timeout=20)
+    received = caught.value.rcvd
+    assert received is not None
+    return received.code, received.reason
+
+
+def test_text_and_bytes_come_back_in_order(url: str) -> None:
+    with open_socket(url, "echo") as socket:
+        for index in range(200):
+            socket.send(f"message {index}")
+        assert [socket.recv(timeout=20) for _ in range(200)] == [f"MESSAGE {index}" for index in range(200)]
+        socket.send(b"\x00\xff")
+        assert socket.recv(timeout=20) == b"\x00\xff"
+
+
+def test_a_message_of_megabytes_passes_both_ways(url: str) -> None:
+    with open_socket(url, "echo") as socket:
+        large = bytes(range(256)) * 20_000
+        socket.send(large)
+        assert socket.recv(timeout=30) == large
+
+
+def test_the_model_sees_query_and_path(url: str) -> None:
+    with open_socket(url, "echo", "?name=ada") as socket:
+        socket.send("who")
+        assert socket.recv(timeout=20) == '{"query":"ada","path":"/models/echo/v1/websocket"}'
+
+
+def test_a_method_that_returns_closes_normally(url: str) -> None:
+    with open_socket(url, "echo") as socket:
+        socket.send("return")
+        assert closing(socket) == (1000, "")
+
+
+def test_a_method_that_raises_closes_with_truss_words_and_none_of_its_own(url: str) -> None:
+    with open_socket(url, "echo") as socket:
+        socket.send("raise")
+        assert closing(socket) == (1011, "Internal Server Error (in model/chainlet).")
+
+
+def test_the_models_own_close_is_passed_on_and_a_second_one_ignored(url: str) -> None:
+    with open_socket(url, "echo") as socket:
+        socket.send("close")
+        assert closing(socket) == (4001, "enough")
+
+
+def test_a_model_without_the_method_is_accepted_then_closed(url: str) -> None:
+    with open_socket(url, "plain") as socket:
+        assert closing(socket) == (1003, "WebSocket is not implemented on this deployment.")
+
+
+def test_a_client_that_leaves_ends_a_model_that_only_sends_and_frees_its_slot(url: str) -> None:
+    with open_socket(url, "flood") as socket:
+        assert socket.recv(timeout=20) == b"x" * 10000
+    with open_socket(url, "flood") as socket:  # its only slot
+        assert socket.recv(timeout=20) == b"x" * 10000
+
+
+def test_an_unknown_model_is_refused_as_a_status(url: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        open_socket(url, "nobody")
+    assert caught.value.response.status_code == 404
+    assert b"no model named 'nobody'" in caught.value.response.body
+
+
+def test_the_shared_address_names_the_per_model_ones_when_several_may_be_meant(url: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        connect(f"{url}/v1/websocket")
+    assert caught.value.response.status_code == 404
+    assert b"/models/echo/v1/websocket" in caught.value.response.body
+
+
+def test_a_foreign_origin_is_refused_before_the_handshake(url: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        connect(f"{url}/models/echo/v1/websocket", origin="https://evil.example")  # type: ignore[arg-type]
+    assert caught.value.response.status_code == 403
+
+
+def test_the_sole_websocket_model_answers_the_shared_address(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": {"model.py": ECHO}, "plain": {"model.py": PLAIN}})
+    with Gateway(tmp_path) as running, connect(f"{running.url.replace('http', 'ws')}/v1/websocket") as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=20) == "HELLO"
