@@ -11,6 +11,8 @@ import pytest
 
 from gateway.testing import Gateway
 
+from .trusses import Trusses
+
 ROOT = Path(__file__).parent.parent.parent
 LIGHT = "shout,text-stats,ticker"  # demo models that need no framework
 
@@ -29,6 +31,18 @@ def demo() -> Iterator[Gateway]:
         pytest.skip("the demo models need torch")
     with Gateway(ROOT / "models", cwd=ROOT, timeout=150) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def truss(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusses]:
+    """A gateway over the trusses that the test file lists: `TRUSSES`, with `SETTINGS` and `ENV` if it has them."""
+    here = tmp_path_factory.mktemp("truss")
+    (here / "shared").mkdir()
+    write_models(here / "models", request.module.TRUSSES)
+    (here / "gateway.toml").write_text(getattr(request.module, "SETTINGS", ""))
+    env = {"SHARED": str(here / "shared"), **getattr(request.module, "ENV", {})}
+    with Gateway(here / "models", cwd=here, env=env, until="settled", timeout=100) as running:
+        yield Trusses(running, here / "shared")
 
 
 @pytest.fixture
