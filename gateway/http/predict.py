@@ -112,7 +112,14 @@ async def pass_response(exchange: Exchange, call: Call, head: Resp) -> None:
     headers = _headers(head)
     content_type = next((value for name, value in headers if name == b"content-type"), head.content_type.encode())
     headers = [(name, value) for name, value in headers if name != b"content-type"]
-    await exchange.reply(head.status, call.reply, content_type, headers)
+    if content_type:
+        await exchange.reply(head.status, call.reply, content_type, headers)
+        return
+    # A user's Response that does not say what it is; nor do we.
+    if head.status != 204:
+        headers.append((b"content-length", str(len(call.reply)).encode()))
+    await exchange.start(head.status, headers)
+    await exchange.write(call.reply, last=True)
 
 
 async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:

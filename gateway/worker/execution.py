@@ -229,6 +229,7 @@ class Executor:
                     "`predict` returned a generator or a Response, which `postprocess` cannot be given"
                 )
             self._slots.release(run)
+            run.head.gather = False  # Truss collects what predict yields, never what postprocess does
             value = await self._invoke(after, value, request, self._aux)
         await self._deliver(run, value)
 

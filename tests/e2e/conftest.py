@@ -40,7 +40,7 @@ def truss(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (here / "shared").mkdir()
     write_models(here / "models", request.module.TRUSSES)
     (here / "gateway.toml").write_text(getattr(request.module, "SETTINGS", ""))
-    env = {"SHARED": str(here / "shared"), **getattr(request.module, "ENV", {})}
+    env = getattr(request.module, "ENV", {})
     with Gateway(here / "models", cwd=here, env=env, until="settled", timeout=100) as running:
         yield Trusses(running, here / "shared")
 

@@ -1,0 +1,502 @@
+"""What becomes of a truss's result: plain values, Response objects, streams, and streams that are gathered."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+import msgpack
+import pytest
+
+from .trusses import BINARY, JSON, Trusses, chunks
+
+# Results by name; each is made anew for every call.
+VALUES = """
+import dataclasses, datetime, decimal, uuid
+from typing import Any
+import numpy as np
+from pydantic import BaseModel
+
+class BM(BaseModel):
+    a: int
+    when: datetime.date | None = None
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    inner: Any = None
+
+class Odd:
+    pass
+
+RESULTS = {
+    "dict": lambda: {"a": [1, 2.5, None], "b": {"c": True}},
+    "list": lambda: [1, "x"],
+    "tuple": lambda: (1, 2),
+    "str": lambda: 'sa"y',
+    "int": lambda: 12,
+    "float": lambda: 0.1,
+    "bool": lambda: False,
+    "none": lambda: None,
+    "unicode": lambda: "äé€😀",
+    "keys": lambda: {1: "int", None: "none", True: "bool"},
+    "nan": lambda: [float("nan"), float("inf"), float("-inf")],
+    "array": lambda: np.array([[1, 2], [3, 4]]),
+    "numpy int": lambda: np.int64(3),
+    "numpy float": lambda: {"x": np.float32(0.5)},
+    "numpy bool": lambda: np.bool_(True),
+    "nested array": lambda: {"a": [np.arange(3)]},
+    "model": lambda: BM(a=1),
+    "nested model": lambda: [BM(a=1, when=datetime.date(2026, 1, 2))],
+    "datetime": lambda: datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    "date": lambda: datetime.date(2026, 1, 2),
+    "time": lambda: datetime.time(3, 4, 5),
+    "delta": lambda: datetime.timedelta(days=1, seconds=2),
+    "decimal": lambda: decimal.Decimal("1.50"),
+    "uuid": lambda: uuid.UUID(int=7),
+    "set": lambda: {5},
+    "dataclass": lambda: Point(1, Point(2)),
+    "bytes": lambda: b"raw\\x00",
+    "odd": lambda: {"x": Odd()},
+}
+
+class Model:
+    def predict(self, name):
+        return RESULTS[name]()
+
+class Plain:
+    pass
+"""
+RESPONSES = """
+import asyncio
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from sse_starlette.sse import EventSourceResponse
+
+async def three():
+    for n in range(3):
+        yield f"{n},"
+
+def sync_three():
+    yield from ("a", "b")
+
+async def events():
+    yield {"event": "tick", "data": "1"}
+    yield {"data": "2"}
+
+RESPONSES = {
+    "plain": lambda: PlainTextResponse("text", headers={"X-Own": "yes"}),
+    "created": lambda: JSONResponse({"a": 1}, status_code=201),
+    "refused": lambda: JSONResponse({"mine": True}, status_code=422, headers={"Retry-After": "7"}),
+    "broken": lambda: PlainTextResponse("mine", status_code=503),
+    "elsewhere": lambda: RedirectResponse("http://example.com/"),
+    "bare": lambda: Response(b"\\x00\\x01"),
+    "empty": lambda: Response(status_code=204),
+    "cookies": lambda: cookies(),
+    "stream": lambda: StreamingResponse(three(), media_type="text/event-stream", status_code=202),
+    "sync stream": lambda: StreamingResponse(sync_three(), media_type="text/plain", headers={"X-Own": "yes"}),
+    "events": lambda: EventSourceResponse(events(), sep="\\n"),
+}
+
+def cookies():
+    response = PlainTextResponse("")
+    response.set_cookie("a", "1")
+    response.set_cookie("b", "2")
+    return response
+
+class Model:
+    def predict(self, name):
+        return RESPONSES[name]()
+"""
+# Streams whose next item waits for the test, by way of files.
+STREAMS = """
+import asyncio, decimal, pathlib, time
+import numpy as np
+
+def wait(name):
+    while not (pathlib.Path("../../shared") / name).exists():
+        time.sleep(0.005)
+
+class Model:
+    def predict(self, name):
+        return getattr(self, name)()
+
+    def texts(self):
+        yield from ("one", "zwö", "")
+
+    def raw(self):
+        yield b"\\xff\\x00"
+        yield bytearray(b"more")
+
+    def gated(self):
+        yield "first"
+        wait("gated")
+        yield "second"
+
+    async def agated(self):
+        yield b"first"
+        while not (pathlib.Path("../../shared") / "agated").exists():
+            await asyncio.sleep(0.005)
+        yield b"second"
+
+    def empty(self):
+        return
+        yield
+
+    def values(self):
+        yield {"a": [1, "ä"]}
+        yield 2
+        yield None
+        yield np.array([1, 2])
+        yield decimal.Decimal("0.5")
+
+    def odd_first(self):
+        yield object()
+
+    def odd_later(self):
+        yield "fine"
+        wait("odd_later")
+        yield object()
+
+    def sse(self):
+        yield "data: 1\\n\\n"
+        yield "data: 2\\n\\n"
+
+    def numbers(self):
+        yield from range(3)
+
+    def mixed(self):
+        yield "a"
+        yield b"\\xc3"
+        yield b"\\xa4"
+        yield 1
+
+    async def anumbers(self):
+        for n in range(3):
+            yield n
+"""
+GENERATOR = "class Model:\n    def predict(self, n):\n        for i in range(n):\n            yield f'{i} '\n"
+ASYNC_GENERATOR = GENERATOR.replace("    def", "    async def")
+GENERATOR_INPUT = """
+class Model:
+    def preprocess(self, n):
+        yield from range(n)
+
+    def predict(self, numbers):
+        return [type(numbers).__name__, list(numbers)]
+"""
+POST_STREAM = """
+class Model:
+    def predict(self, n):
+        return n
+
+    def postprocess(self, n):
+        for i in range(n):
+            yield str(i)
+"""
+AWAITABLE = """
+import functools
+
+class Callable:
+    async def __call__(self, model_input):
+        return ["called", model_input]
+
+class Model:
+    def __init__(self):
+        self.predict = Callable()
+"""
+POST_REFUSES = """
+from starlette.responses import PlainTextResponse
+
+class Model:
+    def predict(self, name):
+        return iter(["x"]) if name == "iterator" else self.stream() if name == "stream" else PlainTextResponse("x")
+
+    def stream(self):
+        yield "x"
+
+    def postprocess(self, value):
+        return "never"
+"""
+TRUSSES = {
+    name: {"config.yaml": "", "model/model.py": text}
+    for name, text in {
+        "values": VALUES,
+        "responses": RESPONSES,
+        "streams": STREAMS,
+        "generator": GENERATOR,
+        "async-generator": ASYNC_GENERATOR,
+        "generator-input": GENERATOR_INPUT,
+        "post-stream": POST_STREAM,
+        "awaitable": AWAITABLE,
+        "post-refuses": POST_REFUSES,
+    }.items()
+}
+
+# ── plain values ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+AS_JSON = [
+    ("dict", '{"a": [1, 2.5, null], "b": {"c": true}}'),
+    ("list", '[1, "x"]'),
+    ("tuple", "[1, 2]"),
+    ("str", r'"sa\"y"'),
+    ("int", "12"),
+    ("float", "0.1"),
+    ("bool", "false"),
+    ("none", "null"),
+    ("unicode", r'"\u00e4\u00e9\u20ac\ud83d\ude00"'),
+    ("keys", '{"1": "bool", "null": "none"}'),
+    ("nan", "[NaN, Infinity, -Infinity]"),
+    ("array", "[[1, 2], [3, 4]]"),
+    ("numpy int", "3"),
+    ("numpy float", '{"x": 0.5}'),
+    ("nested array", '{"a": [[0, 1, 2]]}'),
+    ("model", '{"a":1,"when":null}'),
+    # what Truss cannot write
+    ("numpy bool", "true"),
+    ("nested model", '[{"a": 1, "when": "2026-01-02"}]'),
+    ("datetime", '"2026-01-02T03:04:05Z"'),
+    ("date", '"2026-01-02"'),
+    ("time", '"03:04:05"'),
+    ("delta", '"P1DT2S"'),
+    ("decimal", '"1.50"'),
+    ("uuid", '"00000000-0000-0000-0000-000000000007"'),
+    ("set", "[5]"),
+    ("dataclass", '{"x": 1, "inner": {"x": 2, "inner": null}}'),
+]
+INT64 = msgpack.packb({b"nd": False, b"type": "<i8", b"data": (3).to_bytes(8, "little")})
+
+
+@pytest.mark.parametrize(("name", "text"), AS_JSON)
+def test_a_value_is_json_with_pythons_separators_and_escapes(truss: Trusses, name: str, text: str) -> None:
+    assert truss.predict("values", json.dumps(name).encode()).short == (200, JSON, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dict", {"a": [1, 2.5, None], "b": {"c": True}}),
+        ("tuple", [1, 2]),
+        ("str", 'sa"y'),
+        ("none", None),
+        ("unicode", "äé€😀"),
+        ("model", {"a": 1, "when": None}),
+        ("nested model", [{"a": 1, "when": {b"__dt_date_iso__": True, b"data": "2026-01-02"}}]),
+        ("datetime", {b"__dt_datetime_iso__": True, b"data": "2026-01-02T03:04:05Z"}),
+        ("date", {b"__dt_date_iso__": True, b"data": "2026-01-02"}),
+        ("time", {b"__dt_time_iso__": True, b"data": "03:04:05"}),
+        ("delta", {b"__dt_timedelta__": True, b"data": [1, 2, 0]}),
+        ("decimal", {b"__decimal__": True, b"data": "1.50"}),
+        ("uuid", {b"__uuid__": True, b"data": "00000000-0000-0000-0000-000000000007"}),
+        ("set", [5]),
+        ("dataclass", {"x": 1, "inner": {"x": 2, "inner": None}}),
+        ("numpy bool", {b"nd": False, b"type": "|b1", b"data": b"\x01"}),
+        ("numpy int", {b"nd": False, b"type": "<i8", b"data": (3).to_bytes(8, "little")}),
+        (
+            "array",
+            {
+                b"nd": True,
+                b"type": "<i8",
+                b"kind": b"",
+                b"shape": [2, 2],
+                b"data": b"".join(n.to_bytes(8, "little") for n in (1, 2, 3, 4)),
+            },
+        ),
+    ],
+)
+def test_a_binary_request_gets_msgpack_with_trusss_tags(truss: Trusses, name: str, value: Any) -> None:
+    answer = truss.predict("values", msgpack.packb(name), BINARY)
+    assert answer.short == (200, BINARY, msgpack.packb(value))
+
+
+def test_bytes_are_the_raw_body_for_either_kind_of_request(truss: Trusses) -> None:
+    assert truss.predict("values", b'"bytes"').short == (200, BINARY, b"raw\x00")
+    assert truss.predict("values", msgpack.packb("bytes"), BINARY).short == (200, BINARY, b"raw\x00")
+
+
+def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> None:
+    words = "Unhandled exception: TypeError: Object of type Odd is not JSON serializable"
+    assert truss.predict("values", b'"odd"').error == (500, "500", words)
+    words = "Unhandled exception: TypeError: can not serialize 'Odd' object"
+    assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
+
+
+def test_an_answer_says_its_length_and_nothing_of_errors(truss: Trusses) -> None:
+    headers = truss.predict("values", b'"int"').headers
+    assert headers["content-length"] == "2"
+    assert not [name for name in headers if name.lower().startswith("x-baseten")]
+
+
+def test_an_awaitable_that_a_callable_object_returns_is_awaited(truss: Trusses) -> None:
+    assert truss.call("awaitable", 1) == ["called", 1]
+
+
+# ── Response objects ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_response_passes_as_it_is(truss: Trusses, binary: bool) -> None:
+    body, kind = (msgpack.packb("plain"), BINARY) if binary else (b'"plain"', JSON)
+    answer = truss.predict("responses", body, kind)
+    assert answer.short == (200, "text/plain; charset=utf-8", b"text")
+    assert answer.headers["x-own"] == "yes"
+    assert answer.headers["content-length"] == "4"
+
+
+def test_a_status_below_300_gets_no_error_headers(truss: Trusses) -> None:
+    answer = truss.predict("responses", b'"created"')
+    assert answer.short == (201, JSON, b'{"a":1}')
+    assert "x-baseten-error-code" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body"),
+    [("refused", 422, b'{"mine":true}'), ("broken", 503, b"mine"), ("elsewhere", 307, b"")],
+)
+def test_a_status_from_300_on_gets_trusss_error_headers(truss: Trusses, name: str, status: int, body: bytes) -> None:
+    answer = truss.predict("responses", json.dumps(name).encode())
+    assert (answer.status, answer.body) == (status, body)
+    assert answer.headers.get_all("x-baseten-error-source") == ["04"]
+    assert answer.headers.get_all("x-baseten-error-code") == ["700"]
+    assert answer.headers["retry-after"] == ("7" if name == "refused" else None)
+    assert answer.headers["location"] == ("http://example.com/" if name == "elsewhere" else None)
+
+
+def test_a_response_without_a_content_type_gets_none(truss: Trusses) -> None:
+    assert truss.predict("responses", b'"bare"').short == (200, None, b"\x00\x01")
+
+
+def test_a_response_without_content_stays_without(truss: Trusses) -> None:
+    answer = truss.predict("responses", b'"empty"')
+    assert (answer.status, answer.body) == (204, b"")
+
+
+def test_every_cookie_of_a_response_passes(truss: Trusses) -> None:
+    cookies = truss.predict("responses", b'"cookies"').headers.get_all("set-cookie")
+    assert cookies == ["a=1; Path=/; SameSite=lax", "b=2; Path=/; SameSite=lax"]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+def test_a_streaming_response_streams_with_its_own_media_type_and_is_never_gathered(
+    truss: Trusses, accept: str
+) -> None:
+    with truss.streaming("responses", "stream", Accept=accept) as response:
+        assert response.status == 202
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert b"".join(chunks(response)) == b"0,1,2,"
+
+
+def test_a_streaming_response_over_a_sync_generator_keeps_its_headers(truss: Trusses) -> None:
+    with truss.streaming("responses", "sync stream") as response:
+        assert response.headers["content-type"] == "text/plain; charset=utf-8"
+        assert response.headers["x-own"] == "yes"
+        assert b"".join(chunks(response)) == b"ab"
+
+
+def test_an_event_source_response_is_its_events(truss: Trusses) -> None:
+    with truss.streaming("responses", "events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert b"".join(chunks(response)) == b"event: tick\ndata: 1\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize("what", ["stream", "response"])
+def test_a_stream_or_a_response_cannot_go_through_postprocess(truss: Trusses, what: str) -> None:
+    generic = "Internal Server Error (in model/chainlet)."
+    assert truss.predict("post-refuses", json.dumps(what).encode()).error == (500, "600", generic)
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("model", ["generator", "async-generator"])
+def test_a_generator_is_an_octet_stream_in_chunks(truss: Trusses, model: str) -> None:
+    with truss.streaming(model, 3) as response:
+        assert (response.status, response.headers["content-type"]) == (200, BINARY)
+        assert "content-length" not in response.headers
+        assert b"".join(chunks(response)) == b"0 1 2 "
+
+
+@pytest.mark.parametrize("name", ["gated", "agated"])
+def test_an_item_is_a_chunk_that_arrives_before_the_next_is_made(truss: Trusses, name: str) -> None:
+    with truss.streaming("streams", name) as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert response.fp.readline() == b"5\r\n"
+        assert response.fp.read(7) == b"first\r\n"
+        truss.file(name).touch()
+        assert chunks(response) == [b"second"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("texts", "onezwö".encode()),
+        ("raw", b"\xff\x00more"),
+        ("empty", b""),
+        ("sse", b"data: 1\n\ndata: 2\n\n"),
+    ],
+)
+def test_items_go_as_they_are(truss: Trusses, name: str, body: bytes) -> None:
+    with truss.streaming("streams", name) as response:
+        assert (response.status, response.headers["content-type"]) == (200, BINARY)
+        assert b"".join(chunks(response)) == body
+
+
+def test_items_that_are_neither_text_nor_bytes_go_as_their_json(truss: Trusses) -> None:
+    with truss.streaming("streams", "values") as response:
+        assert b"".join(chunks(response)) == b'{"a": [1, "\\u00e4"]}2null[1, 2]"0.5"'
+
+
+def test_a_first_item_without_a_form_is_500(truss: Trusses) -> None:
+    words = "Unhandled exception: TypeError: Object of type object is not JSON serializable"
+    assert truss.predict("streams", b'"odd_first"').error == (500, "500", words)
+
+
+def test_a_later_item_without_a_form_breaks_the_stream(truss: Trusses) -> None:
+    with truss.streaming("streams", "odd_later") as response:
+        assert response.status == 200
+        assert response.read(4) == b"fine"
+        truss.file("odd_later").touch()
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+def test_a_binary_request_gets_its_stream_raw_too(truss: Trusses) -> None:
+    assert truss.predict("generator", msgpack.packb(2), BINARY).short == (200, BINARY, b"0 1 ")
+
+
+def test_predict_gets_the_generator_that_preprocess_is(truss: Trusses) -> None:
+    assert truss.call("generator-input", 3) == ["generator", [0, 1, 2]]
+
+
+# ── gathering ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("numbers", "012"), ("anumbers", "012"), ("mixed", "aä1"), ("texts", "onezwö"), ("empty", "")],
+)
+def test_a_client_that_accepts_json_alone_gets_the_stream_as_one_string(truss: Trusses, name: str, text: str) -> None:
+    answer = truss.predict("streams", json.dumps(name).encode(), accept=JSON)
+    assert answer.short == (200, JSON, json.dumps(text).encode())
+
+
+@pytest.mark.parametrize("model", ["generator", "async-generator"])
+def test_a_binary_request_is_gathered_into_a_msgpack_string(truss: Trusses, model: str) -> None:
+    assert truss.predict(model, msgpack.packb(3), BINARY, accept=JSON).short == (200, BINARY, msgpack.packb("0 1 2 "))
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "text/event-stream", "application/json, text/plain", "application/json;q=1", "Application/JSON"]
+)
+def test_with_any_other_accept_it_streams(truss: Trusses, accept: str) -> None:
+    assert truss.predict("generator", b"2", accept=accept).short == (200, BINARY, b"0 1 ")
+
+
+def test_the_openai_client_is_never_gathered_for(truss: Trusses) -> None:
+    headers = {"accept": JSON, "user_agent": "AsyncOpenAI/Python 3.54"}
+    assert truss.predict("generator", b"2", **headers).short == (200, BINARY, b"0 1 ")
+
+
+@pytest.mark.parametrize("accept", ["*/*", JSON])
+def test_a_generator_out_of_postprocess_streams_and_is_never_gathered(truss: Trusses, accept: str) -> None:
+    assert truss.predict("post-stream", b"3", accept=accept).short == (200, BINARY, b"012")
