@@ -378,6 +378,8 @@ def test_every_error_is_in_the_table() -> None:
 def test_every_route_answers(gateway: Gateway) -> None:
     for row in table(DOCS / "routes.md", "Routes"):
         method, path = codes(row[0])[0].split(" ")
+        if method == "WS":
+            continue
         name = "text-stats" if "predict" in path or "schema" in path else "shout"
         status, body = get(f"{gateway.url}{path.replace('{id}', name)}", method, b"{}" if method == "POST" else None)
         assert status != 405, f"{method} {path}"
