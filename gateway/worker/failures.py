@@ -59,7 +59,7 @@ def _to_failure(error: BaseException, debug: bool) -> Failure:
         detail = getattr(error, "detail", None)
         if detail is None:
             detail = getattr(error, "message", None)
-        if isinstance(detail, (str, dict, list)):
+        if isinstance(detail, (str, dict, list, int, float)):
             return _raised_status(error, status, detail)
     text = text_of(error)
     if is_out_of_memory(error):
