@@ -232,9 +232,8 @@ def test_a_failure_after_the_first_item_breaks_the_connection(truss: Trusses, ki
 @pytest.mark.parametrize("name", ["boom", "mine"])
 def test_events_that_fail_say_so_and_then_break(truss: Trusses, name: str) -> None:
     words = GENERIC if name == "boom" else "short and stout"
-    with truss.streaming("raises", f"events:{name}") as response:
-        with pytest.raises(http.client.IncompleteRead) as broken:
-            response.read()
+    with truss.streaming("raises", f"events:{name}") as response, pytest.raises(http.client.IncompleteRead) as broken:
+        response.read()
     assert broken.value.partial == f'data: 1\n\nevent: error\ndata: {{"error":"{words}"}}\n\n'.encode()
 
 

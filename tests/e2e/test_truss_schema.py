@@ -1,0 +1,96 @@
+"""The schema route: what a truss's annotations say of its inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .trusses import JSON, Trusses
+
+HEAD = """
+from typing import *
+import collections.abc
+from pydantic import BaseModel
+from starlette.requests import Request
+
+class In(BaseModel):
+    text: str
+
+class Out(BaseModel):
+    n: int
+
+class Model:
+"""
+IN = {
+    "properties": {"text": {"title": "Text", "type": "string"}},
+    "required": ["text"],
+    "title": "In",
+    "type": "object",
+}
+OUT = {
+    "properties": {"n": {"title": "N", "type": "integer"}},
+    "required": ["n"],
+    "title": "Out",
+    "type": "object",
+}
+# Methods, and the answer: input_schema, output_schema, supports_streaming.
+CASES: dict[str, tuple[str, Any, Any, Any]] = {
+    "model": ("def predict(self, x: In) -> Out: ...", IN, OUT, False),
+    "generator": ("def predict(self, x: In) -> Generator[str, None, None]: yield ''", IN, None, True),
+    "async-generator": ("async def predict(self, x: In) -> AsyncGenerator[str, None]: yield ''", IN, None, True),
+    "iterator": ("def predict(self, x: In) -> Iterator[bytes]: yield b''", IN, None, True),
+    "async-iterator": ("def predict(self, x: In) -> AsyncIterator[bytes]: ...", IN, None, True),
+    "abc-iterator": ("def predict(self, x: In) -> collections.abc.Iterator[str]: ...", IN, None, True),
+    "awaitable": ("def predict(self, x: In) -> Awaitable[Out]: ...", IN, OUT, False),
+    "coroutine": ("async def predict(self, x: In) -> Out: ...", IN, OUT, False),
+    "union": ("def predict(self, x: In) -> Union[Out, Generator[str, None, None]]: ...", IN, OUT, True),
+    "awaitable-union": (
+        "async def predict(self, x: In) -> Union[Awaitable[Out], AsyncGenerator[str, None]]: ...",
+        IN,
+        OUT,
+        True,
+    ),
+    "pipe": ("def predict(self, x: In) -> Out | collections.abc.Iterator[str]: ...", IN, None, None),
+    "optional": ("def predict(self, x: In) -> Optional[Out]: ...", IN, None, None),
+    "three-arms": ("def predict(self, x: In) -> Union[Out, str, Generator[str, None, None]]: ...", IN, None, None),
+    "plain-output": ("def predict(self, x: In) -> dict: ...", IN, None, None),
+    "input-only": ("def predict(self, x: In): ...", IN, None, None),
+    "output-only": ("def predict(self, x) -> Out: ...", None, OUT, False),
+    "with-request": ("def predict(self, x: In, request: Request) -> Out: ...", IN, OUT, False),
+    "string": ("def predict(self, x: 'In') -> 'Out': ...", IN, OUT, False),
+    "pipeline": (
+        "def preprocess(self, x: In): ...\n"
+        "    def predict(self, x: Out) -> In: ...\n"
+        "    def postprocess(self, x) -> Out: ...",
+        IN,
+        OUT,
+        False,
+    ),
+}
+UNTYPED = {
+    "untyped": "def predict(self, x): ...",
+    "builtins": "def predict(self, x: dict) -> list: ...",
+    "hidden": "def preprocess(self, x): ...\n    def predict(self, x: In): ...",
+    "chat-only": "def chat_completions(self, x: In) -> Out: ...",
+}
+TRUSSES = {
+    name: {"config.yaml": "", "model/model.py": f"{HEAD}    {methods}\n"}
+    for name, methods in {**{name: case[0] for name, case in CASES.items()}, **UNTYPED}.items()
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_schema_follows_the_annotations(truss: Trusses, name: str) -> None:
+    _, inputs, outputs, streaming = CASES[name]
+    answer = truss.get(f"/v1/models/{name}/schema")
+    assert (answer.status, answer.content_type) == (200, JSON)
+    found = json.loads(answer.body)
+    assert list(found) == ["input_schema", "output_schema", "supports_streaming"]
+    assert found == {"input_schema": inputs, "output_schema": outputs, "supports_streaming": streaming}
+
+
+@pytest.mark.parametrize("name", UNTYPED)
+def test_a_model_that_is_not_typed_has_no_schema(truss: Trusses, name: str) -> None:
+    assert truss.get(f"/v1/models/{name}/schema").error == (404, "600", "No schema found")
