@@ -122,7 +122,7 @@ def _find_uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
-        raise ConfigError("an isolated environment is built by uv; run: pip install uv")
+        raise ConfigError("an isolated environment is built by uv; run: pip install 'model-gateway[isolated]'")
     return found
 
 

@@ -13,14 +13,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from .backoff import CRASHES, HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
 from .call import NEVER, Call
 from .deadlines import Deadlines
-from .errors import Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
+from .errors import ConfigError, Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
 from .limiter import Limiter, Seat
 from .replica import Launch, LoadError, Replica, Runner
 from .spec import Capabilities, ModelSpec, State
@@ -40,6 +40,7 @@ class HostedModel:
     """A model by its name. `state` and `reason` may be read by anybody.
 
     `on_demand` is called when a request meets the model unloaded, and may start it; None leaves it unloaded.
+    `prepare` is awaited before each load and may give the spec an interpreter of its own.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class HostedModel:
         required: bool = True,
         debug: bool = False,
         on_demand: Callable[[], None] | None = None,
+        prepare: Callable[[ModelSpec], Awaitable[ModelSpec]] | None = None,
     ) -> None:
         self.spec, self.name, self.required = spec, spec.name, required
         self.created = int(time.time())
@@ -65,7 +67,7 @@ class HostedModel:
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
-        self._on_demand = on_demand
+        self._on_demand, self._prepare = on_demand, prepare
         self._replicas: dict[int, Replica] = {}
         self._phases: dict[int, State] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -314,13 +316,16 @@ class HostedModel:
 
     async def _load(self, index: int) -> Replica:
         began = self._loop.time()
-        replica = self._runner(self._make_launch(self.spec, index))
         limit = self.spec.limits.load_timeout
         try:
             async with asyncio.timeout(limit):
+                spec = self.spec if self._prepare is None else await self._prepare(self.spec)
+                replica = self._runner(self._make_launch(spec, index))
                 self.capabilities = await replica.start()
             methods = self.capabilities.methods
             self.request_methods = frozenset(method.name for method in methods if method.wants_request)
+        except ConfigError as error:
+            raise LoadError(str(error), fatal=True) from error
         except TimeoutError:
             raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
         self.load_seconds = self._loop.time() - began

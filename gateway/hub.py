@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import environments
 from .claims import Claim, NoFit, Placement, claims_of, to_requests
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
@@ -274,10 +276,27 @@ class Hub:
             required=mine.required,
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self._is_lazy(spec.name) else None,
+            prepare=self._isolate if mine.env == "isolated" else None,
         )
 
     def _is_lazy(self, name: str) -> bool:
         return self.settings.model(name).load == "lazy"
+
+    async def _isolate(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the Python of an environment of its own, built now if need be.
+
+        Raises:
+            ConfigError: it cannot be built, or the model has no code that could want one.
+        """
+        if spec.extra is not None:
+            raise ConfigError("env = 'isolated' is for models with code of their own; this one is served by a plugin")
+        python = await environments.ensure(spec, partial(self._log, spec.name))
+        return replace(spec, python=str(python))
+
+    def _log(self, name: str, line: str) -> None:
+        """A line of a model's output, or about it."""
+        self.models[name].tail.append(line)
+        logging.getLogger(f"gateway.model.{name.replace('/', '.')}").info("%s", line, extra={"model": name})
 
     def _launch(self, spec: ModelSpec, index: int) -> Launch:
         gateway = self.settings.gateway
@@ -288,13 +307,9 @@ class Hub:
         )
         if gateway.cache_dir is not None:
             environment.setdefault("GATEWAY_CACHE_DIR", str(gateway.cache_dir.expanduser().absolute()))
-        model = self.models[spec.name]
-        logger = logging.getLogger(f"gateway.model.{spec.name.replace('/', '.')}")
-
-        def on_log(line: str) -> None:
-            model.tail.append(line)
-            logger.info("%s", line, extra={"model": spec.name})
-
+        if spec.python is not None:  # our package and nothing else of ours
+            environment["PYTHONPATH"] = str(environments.import_path())
+        on_log = partial(self._log, spec.name)
         secrets, deployment = self._secrets.for_model(spec), self._secrets.deployment()
         self._told.setdefault(spec.name, (secrets, deployment))  # another replica may have heard older ones
         if missing := [name for name in spec.secrets if name not in secrets]:

@@ -1,0 +1,45 @@
+"""Models whose requirements contradict the gateway's own and each other's, served side by side."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.testing import Gateway
+
+REPORT = """
+import msgspec
+class Model:
+    def predict(self, x):
+        return {"msgspec": msgspec.__version__}
+"""
+SETTINGS = '[models.old]\nenv = "isolated"\n[models.broken]\nenv = "isolated"\n'
+
+
+def test_requirements_that_conflict_with_the_gateways_own_are_served_beside_it(
+    serve: Callable[..., Gateway], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "gateway.toml").write_text(SETTINGS)
+    models = {
+        "old": {"model/model.py": REPORT, "config.yaml": 'requirements: ["msgspec<0.20"]\n'},
+        "broken": {"model/model.py": REPORT, "config.yaml": 'requirements: ["msgspec<0.20", "msgspec>0.20"]\n'},
+        "new": {"model/model.py": REPORT, "config.yaml": ""},
+    }
+    gateway = serve(models, until="settled", timeout=120)
+
+    def predict(name: str) -> dict[str, str]:
+        request = urllib.request.Request(f"{gateway.url}/models/{name}/predict", data=b"1", method="POST")
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)
+
+    assert predict("old")["msgspec"].startswith("0.19")
+    assert not predict("new")["msgspec"].startswith("0.19")
+    with urllib.request.urlopen(f"{gateway.url}/v1/models") as response:
+        states = {model["id"]: model for model in json.load(response)["data"]}
+    assert states["broken"]["status"] == "failed"
+    assert "could not be built" in states["broken"]["status_reason"]
