@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from ..dialects.base import public
 from ..errors import Draining, GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
 from .exchange import Exchange
+from .headers import OURS, checked
 
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "anthropic", "truss"]
@@ -19,9 +20,6 @@ _encode = msgspec.json.encode
 _TRUSS_PATHS = frozenset({"/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
-_OURS = frozenset({"content-length", "content-type", "transfer-encoding", "connection", "date", "server"})
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}").fullmatch
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}").fullmatch
 
 
 def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
@@ -66,7 +64,10 @@ def truss(error: GatewayError) -> dict[str, Any]:
 
 
 def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
-    headers = [pair for name, value in error.headers.items() if (pair := _pair(name, value, error)) is not None]
+    given: Iterable[tuple[str, str]] = error.headers.items()
+    if error.by_model:
+        given = [(name, value) for name, value in given if name.lower() not in (*OURS, "content-type")]
+    headers = [pair for name, value in given if (pair := checked(name, value)) is not None]
     if (wait := _retry_after(error)) is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
     if isinstance(error, Draining):
@@ -79,14 +80,6 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-baseten-error-source", b"04"))
         headers.append((b"x-baseten-error-code", str(error.truss_code).encode()))
     return headers
-
-
-def _pair(name: str, value: object, error: GatewayError) -> tuple[bytes, bytes] | None:
-    """A header of an error, unless a model would break the answer with it, or speak for the server."""
-    key, text = name.lower(), str(value)
-    if (error.by_model and key in _OURS) or not _NAME(key) or not _VALUE(text):
-        return None
-    return key.encode("latin-1"), text.encode("latin-1")
 
 
 def _retry_after(error: GatewayError) -> float | None:

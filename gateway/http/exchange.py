@@ -42,6 +42,7 @@ class Exchange:
         "caller",
         "connection",
         "cycle",
+        "error",
         "headers",
         "method",
         "model",
@@ -66,6 +67,7 @@ class Exchange:
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
         self.status = 0
+        self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = 0.0  # seconds
         self._left: Callable[[], None] | None = None
         self.started = time.monotonic()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
@@ -31,9 +32,17 @@ CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged
 class Front:
     """The ASGI app that uvicorn runs."""
 
-    def __init__(self, inner: Any, guard: Guard, routes: Routes, metrics: Metrics, websockets: WebSockets) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        guard: Guard,
+        routes: Routes,
+        metrics: Metrics,
+        websockets: WebSockets,
+        observer: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
-        self._websockets = websockets
+        self._websockets, self._observer = websockets, observer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -100,10 +109,11 @@ class Front:
 
     def _end(self, exchange: Exchange) -> None:
         exchange.unwatch()
-        if exchange.model:
-            self._metrics.observe(exchange)
+        if exchange.model and self._metrics.observe(exchange) and self._observer is not None:
+            self._observer(record_of(exchange))
 
     async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
+        exchange.error = error.code
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             return
         if isinstance(error, Overloaded | Unavailable):
@@ -127,6 +137,19 @@ class Front:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id}
         await self._inner(scope, receive, with_common_headers)
+
+
+def record_of(exchange: Exchange) -> dict[str, Any]:
+    """What plugins are told of a finished call. `outcome` is ok, client_left, or the code of its error."""
+    return {
+        "model": exchange.model,
+        "route": exchange.route,
+        "status": exchange.status,
+        "queue": exchange.queued,
+        "duration": time.monotonic() - exchange.started,
+        "request_id": exchange.request_id,
+        "outcome": "client_left" if exchange.status == CLIENT_LEFT else exchange.error or "ok",
+    }
 
 
 def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:

@@ -83,10 +83,10 @@ class Metrics:
         self._tokens: dict[str, Tokens] = {}
         self._rejections: dict[tuple[str, str], int] = {}
 
-    def observe(self, exchange: Exchange) -> None:
-        """Count a finished request of a model. Names that no model has never make a series."""
+    def observe(self, exchange: Exchange) -> bool:
+        """Count a finished request of a model. Names that no model has never make a series: False."""
         if exchange.model not in self._hub.models:
-            return
+            return False
         key = (exchange.model, exchange.route)
         series = self._series.get(key)
         if series is None:
@@ -98,6 +98,7 @@ class Metrics:
             series.queue.add(exchange.queued)
         else:
             series.queue.counts[0] += 1
+        return True
 
     def rejected(self, model: str, error: GatewayError) -> None:
         """Count a call that was not admitted, by the code that its client got."""

@@ -44,6 +44,11 @@ class Models:
         body = errors.body_of(error, shape, exchange.request_id)
         await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))
 
+    async def hot_reload(self, exchange: Exchange) -> None:
+        """Truss's in-place reload: new code for the instance that is there."""
+        await self._find(exchange).hot_reload()
+        await exchange.reply(200, b'{"msg":"Hot reload complete"}')
+
     async def loaded(self, exchange: Exchange) -> None:
         model = self._find(exchange)
         if model.state != "ready":

@@ -11,6 +11,7 @@ from ..errors import GatewayError, RouteNotSupported, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import Exchange, spawn
+from .headers import OURS, checked
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -148,11 +149,8 @@ def _headers(head: Resp) -> list[tuple[bytes, bytes]]:
     """Those of a user's Response. What frames the body is the server's to say."""
     if not head.raw:
         return []
-    pairs = [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in head.headers
-        if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server")
-    ]
+    given = (checked(name, value) for name, value in head.headers if name.lower() not in OURS)
+    pairs = [pair for pair in given if pair is not None]
     if head.status >= 300:
         pairs += [(b"x-baseten-error-source", b"04"), (b"x-baseten-error-code", b"700")]
     return pairs

@@ -6,6 +6,7 @@
     /v1/models                        GET    all of them
     /v1/models/{id}                   GET    the model object; /loaded and /schema below it
     /models/{id}/status               GET    the model object too
+    /models/{id}/hot-reload           POST   new code for the running instance; /hot-reload for the only model
     /invocations                      POST   predict of the sole or default model
 
 Ids may hold "/", so a path is split at known endings by us; an exact match with a registered id wins over an ending.
@@ -60,6 +61,8 @@ class Routes:
             return _only(exchange, "GET", self._models.list_all, "")
         if path == "/invocations":
             return _only(exchange, "POST", self.predict, "model")
+        if path == "/hot-reload":
+            return _only(exchange, "POST", self._models.hot_reload, "model")
         return None
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
@@ -84,6 +87,8 @@ class Routes:
             return self._v1_of(exchange, name, f"/v1/{rest}")
         if target.endswith("/predict"):
             return _only(exchange, "POST", self.predict, target[: -len("/predict")])
+        if target.endswith("/hot-reload"):
+            return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")])
         if target.endswith("/status"):
             return _only(exchange, "GET", self._models.show, target[: -len("/status")])
         raise _unknown(exchange)

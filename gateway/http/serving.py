@@ -213,9 +213,11 @@ def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
     if isinstance(error, GatewayError):
         log.warning("request %s broke off: %s", exchange.request_id, error.message)
-        return encoder.fail(error)
-    log.error("request %s failed", exchange.request_id, exc_info=error)
-    return encoder.fail(unexpected(error))
+    else:
+        log.error("request %s failed", exchange.request_id, exc_info=error)
+        error = unexpected(error)
+    exchange.error = error.code
+    return encoder.fail(error)
 
 
 def _check_content_type(exchange: Exchange) -> None:
