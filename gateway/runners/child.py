@@ -96,15 +96,11 @@ class Child:
             "GW_PARENT_PID": str(os.getpid()),
         }
 
-    async def wait(self, seconds: float) -> str | None:
-        """How it ended, None if it has not within that time."""
+    async def wait(self) -> str:
+        """How it ended."""
         if self._process is None:
             return "the worker process was never started"
-        try:
-            async with asyncio.timeout(seconds):
-                return exit_reason(await self._process.wait())
-        except TimeoutError:
-            return None
+        return exit_reason(await self._process.wait())
 
     async def end(self, grace: float) -> None:
         """Ask it to go, and after `grace` seconds make it. Nothing of its group is left when this returns.
@@ -122,7 +118,11 @@ class Child:
         if process is not None:
             if process.returncode is None and grace:
                 _signal_group(process.pid, signal.SIGTERM)
-                await self.wait(grace)
+                try:
+                    async with asyncio.timeout(grace):
+                        await process.wait()
+                except TimeoutError:
+                    pass
             _signal_group(process.pid, signal.SIGKILL)  # what it started may have outlived it
             await process.wait()
             self._launch.unguard(process.pid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KILL_GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 HELLO_TIMEOUT = 60.0  # seconds for an interpreter to start; a busy machine needs a few
+LAST_FRAMES = 0.2  # seconds for what a process wrote before its end; its channel closes with it, as a rule
 CLOSED_GRACE = 1.0  # seconds that a worker has to be gone after it closed its channel; its exit status says why
 ITS_SHARE = 0.9  # of the grace of a stop: the worker leaves by itself before it is made to
 SCRAPE_TIMEOUT = 5.0  # seconds
@@ -74,6 +75,7 @@ class ProcessReplica:
         try:
             channel = Channel(self._on_frame, self._on_lost)
             sock = await self._child.spawn()
+            self._spawn(self._watch())
             await self._loop.create_connection(lambda: channel, sock=sock)
             self._channel = channel
             await self._shake_hands()
@@ -82,6 +84,17 @@ class ProcessReplica:
         except BaseException:
             await self.kill("the load was given up")
             raise
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        """See the process end, even if something that it forked holds its channel open."""
+        reason = await self._child.wait()
+        await asyncio.sleep(LAST_FRAMES)
+        self._break(reason)
 
     async def _shake_hands(self) -> None:
         try:
@@ -115,8 +128,9 @@ class ProcessReplica:
         if self._child.is_running and not self._broken:
             try:
                 self._send(wire.SHUTDOWN, 0, wire.encode(wire.Shutdown(grace * ITS_SHARE)))
-                await self._child.wait(grace)
-            except ConnectionError:
+                async with asyncio.timeout(grace):
+                    await self._child.wait()
+            except (ConnectionError, TimeoutError):
                 pass
         await self._end(KILL_GRACE)
 
@@ -140,9 +154,7 @@ class ProcessReplica:
         if len(payload) <= wire.MAX_FRAME:
             self._channel.send(wire.REQ, call_id, payload)
         else:
-            task = asyncio.create_task(self._send_large(call, call_id, payload))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._send_large(call, call_id, payload))
         call.body = b""  # it may be large, and is the worker's now
         call.opened(self, call_id)
         self._calls[call_id] = (call, ended)
@@ -310,14 +322,16 @@ class ProcessReplica:
             ended(call)
         if self._scrape is not None and not self._scrape.done():
             self._scrape.set_result(b"")
-        task = asyncio.create_task(self._say_why(reason))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._say_why(reason))
 
     async def _say_why(self, reason: str) -> None:
         """How the process ended is known a moment after its socket closed."""
         if not reason:
-            reason = await self._child.wait(CLOSED_GRACE) or "the worker closed its channel"
+            try:
+                async with asyncio.timeout(CLOSED_GRACE):
+                    reason = await self._child.wait()
+            except TimeoutError:
+                reason = "the worker closed its channel"
         error = LoadError(reason)
         for future in (self._hello, self._ready):
             if not future.done():

@@ -1,0 +1,66 @@
+"""Whatever ends the gateway ends the process groups that it told the reaper of, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.runners import reaper as reaper_module
+from gateway.runners.reaper import Reaper
+
+from .started import gone
+
+pytestmark = pytest.mark.anyio
+SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(600)"]
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Three processes, each in a group of its own."""
+    found = [subprocess.Popen(SLEEP, stdout=subprocess.PIPE, start_new_session=True) for _ in range(3)]
+    for process in found:
+        assert process.stdout is not None
+        process.stdout.readline()
+    yield found
+    for process in found:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def test_when_the_pipe_closes_the_groups_that_are_left_are_ended(
+    sleepers: list[subprocess.Popen[bytes]],
+) -> None:
+    reaper = Reaper()
+    one, two, other = sleepers
+    reaper.add(one.pid)
+    reaper.add(two.pid)
+    reaper.remove(two.pid)
+    reaper.add(2**22 + 1)  # no such process
+    reaper.close()
+    await gone(one.pid)
+    assert two.poll() is None
+    assert other.poll() is None
+
+
+async def test_a_killed_reaper_is_no_trouble_for_the_gateway() -> None:
+    reaper = Reaper()
+    reaper._process.kill()
+    await gone(reaper._process.pid)
+    for _ in range(3):
+        reaper.add(2**22 + 1)
+    reaper.close()
+    reaper.close()
+
+
+async def test_half_a_line_at_the_end_is_not_a_group(sleepers: list[subprocess.Popen[bytes]]) -> None:
+    command = [sys.executable, "-I", "-S", "-E", reaper_module.__file__]
+    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
+    await process.communicate(f"+{sleepers[0].pid}\n+".encode())
+    assert process.returncode == 0
+    await gone(sleepers[0].pid)
