@@ -22,6 +22,7 @@ from .call import NEVER, Call
 from .deadlines import Deadlines
 from .errors import ConfigError, Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
 from .limiter import Limiter, Seat
+from .plain import to_capabilities
 from .replica import Launch, LoadError, Replica, Runner
 from .spec import Capabilities, ModelSpec, State
 from .wire import DATA, Req, WireError, decode
@@ -218,6 +219,29 @@ class HostedModel:
             return False
         return answer is None or bool(answer)
 
+    async def hot_reload(self) -> None:
+        """Have every replica swap the model's class in place, as Truss does; state stays, load is not run.
+
+        Raises:
+            GatewayError: 422 when the new code is no good, or the model is not ready.
+        """
+        if self.state != "ready":
+            raise self.not_ready()
+        for replica in tuple(self._replicas.values()):
+            req = Req(method="hot_reload", mode=DATA, stream=False, content_type="", request_id="hot-reload")
+            call = Call(req, b"", self.spec.limits, self._loop)
+            try:
+                replica.open(call, lambda call: None)
+            except ConnectionError:
+                continue  # it will come back with the new code
+            with call:
+                await call.first()
+            self._learn(to_capabilities(decode(call.reply)))
+
+    def _learn(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+        self.request_methods = frozenset(method.name for method in capabilities.methods if method.wants_request)
+
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
@@ -321,9 +345,7 @@ class HostedModel:
             async with asyncio.timeout(limit):
                 spec = self.spec if self._prepare is None else await self._prepare(self.spec)
                 replica = self._runner(self._make_launch(spec, index))
-                self.capabilities = await replica.start()
-            methods = self.capabilities.methods
-            self.request_methods = frozenset(method.name for method in methods if method.wants_request)
+                self._learn(await replica.start())
         except ConfigError as error:
             raise LoadError(str(error), fatal=True) from error
         except TimeoutError:

@@ -17,7 +17,7 @@ from .headers import OURS, checked
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "anthropic", "truss"]
 _encode = msgspec.json.encode
-_TRUSS_PATHS = frozenset({"/invocations", "/ping"})
+_TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
 

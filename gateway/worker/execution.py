@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from functools import partial
 from typing import Any
 
-from .. import wire
+from .. import plain, wire
 from ..channel import Channel
-from . import responses, results, truss, websocket
-from .adapter import Method
+from . import hot_reload, responses, results, truss, websocket
+from .adapter import Method, capabilities
 from .answers import Answers
 from .loader import Loaded
 from .request import build
@@ -41,7 +41,8 @@ class Executor:
         hello: wire.Hello,
     ) -> None:
         self._loop, self._outbox, self._aux = loop, outbox, aux
-        self._descriptor = loaded.descriptor
+        self._loaded, self._descriptor = loaded, loaded.descriptor
+        self._endpoint_methods = frozenset(hello.endpoint_methods)
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
@@ -59,6 +60,8 @@ class Executor:
         method = self._descriptor.methods.get(head.method)
         if head.method == "websocket" and self._descriptor.websocket is not None:
             method = Method("websocket", self._descriptor.websocket, "async", "request")
+        if head.method == "hot_reload":
+            method = Method("hot_reload", hot_reload.reload, "sync", "nothing")
         if head.method == "is_healthy" and self._descriptor.is_healthy is not None:
             method = self._descriptor.is_healthy
         if method is None:
@@ -69,6 +72,8 @@ class Executor:
         run = self._runs[call] = Run(call, head, body, method)
         if method.name == "is_healthy":
             self._spawn(run, self._check_health)
+        elif method.name == "hot_reload":
+            self._spawn(run, self._hot_reload)
         elif method.name == "websocket":
             self._sockets[call] = self._socket(run)
             self._spawn(run, self._websocket)
@@ -255,6 +260,13 @@ class Executor:
     async def _check_health(self, run: Run) -> None:
         value = await self._invoke(run.method, None, None, self._aux)
         self._answers.reply(run, self._encode(run, None if value is None else bool(value)))
+
+    async def _hot_reload(self, run: Run) -> None:
+        """New code for the same instance; the gateway is told what the model can do from now on."""
+        loaded = self._loaded
+        loaded.descriptor = self._descriptor = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
+        news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
+        self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
 
     async def _invoke(self, method: Method, inputs: Any, request: Any, pool: Pool) -> Any:
         """What a method returns, awaited if it can be; a generator is not run yet."""

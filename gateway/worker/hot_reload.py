@@ -1,0 +1,57 @@
+"""Truss's in-place hot reload: new code for the instance that is there, without __init__ and load.
+
+Source: truss_server.py of Truss 0.18. What the instance holds stays; methods that a call runs at the moment finish in
+the old code. Whatever is wrong with the new code leaves the old one serving.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import HTTPError
+from .adapter import Descriptor, describe
+from .loader import Loaded, import_target
+
+
+def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
+    """Swap the class of the model and look at it again.
+
+    Raises:
+        HTTPError: 422 with what the new code raised when it was imported, or what is wrong with its definition.
+    """
+    spec, model = loaded.spec, loaded.model
+    module_name = spec.target.rpartition(":")[0]
+    directory = spec.root / module_name.split(".")[0] if "." in module_name else spec.root
+    removed = {name: module for name, module in sys.modules.items() if _is_below(module, directory)}
+    for name, module in removed.items():
+        del sys.modules[name]
+        # Compiled code is known by whole seconds and the size of its source: an edit may look like no edit.
+        if cached := getattr(module, "__cached__", None):
+            Path(cached).unlink(missing_ok=True)
+    importlib.invalidate_caches()
+    old = type(model)
+    try:
+        model.__class__ = import_target(spec)
+        return describe(model, endpoint_methods)
+    except (Exception, SystemExit) as error:
+        model.__class__ = old
+        sys.modules.update(removed)
+        raise HTTPError(422, f"{type(error).__name__}: {error}", code="reload_failed") from error
+
+
+def _is_below(module: ModuleType, directory: Path) -> bool:
+    """Whether a module, or the path of a namespace package, lies in the model's own directory."""
+    places = [getattr(module, "__file__", None), *_paths(module)]
+    return any(
+        place is not None and Path(place).is_relative_to(directory) and "site-packages" not in place for place in places
+    )
+
+
+def _paths(module: ModuleType) -> list[str]:
+    try:
+        return [str(path) for path in getattr(module, "__path__", [])]
+    except Exception:  # a module that computes its attributes
+        return []
