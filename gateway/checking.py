@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .formats.config import ModelConfig, read_config
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
-from .planning import plan_table
+from .planning import plan_inventory
 from .preview import source_of
 from .secret_sources import SecretSources
 from .weights import missing_weights
@@ -133,11 +133,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
 
 def _plan(found: Inventory) -> list[dict[str, Any]]:
     """The rows that tell of a misfit first."""
-    placement = found.settings.gateway.placement
-    rows = plan_table(
-        found.specs, found.devices, headroom=placement.headroom, unmatched=placement.unmatched_accelerator
-    )
-    return sorted(rows, key=lambda row: row["state"] in ("placed", "cpu"))
+    return sorted(plan_inventory(found), key=lambda row: row["state"] in ("placed", "cpu"))
 
 
 # ── packages ─────────────────────────────────────────────────────────────────────────────────────────────────────────

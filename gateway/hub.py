@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import environments
-from .claims import Claim, NoFit, Placement, claims_of, to_requests
+from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
 from .hosted import HostedModel
-from .placement import Request, explain, plan_all
+from .placement import explain, plan_models
 from .replica import Launch
 from .runners.reaper import Reaper
 from .secret_sources import SecretSources
@@ -182,47 +182,27 @@ class Hub:
 
         Returns those that got none, with "impossible" or "busy", and a sentence.
         """
-        refused: dict[str, tuple[str, str]] = {}
-        wanted: dict[str, list[Request]] = {}
-        for model in models:
-            try:
-                wanted[model.name] = to_requests(model.spec)
-            except ConfigError as error:
-                refused[model.name] = ("impossible", str(error))
-        while True:
-            placed, without = self._plan(request for requests in wanted.values() for request in requests)
-            halves = [name for name in without if any(request.owner in placed for request in wanted[name])]
-            if not halves:
-                break
-            refused[halves[0]] = without[halves[0]]  # what it got in part may be what another one lacks
-            del wanted[halves[0]]
-        refused.update(without)
-        for name in wanted.keys() - refused.keys():
-            for request in wanted[name]:
-                self._placements[request.owner] = placed[request.owner]
-                self._claims += claims_of(request, placed[request.owner])
-            places = [placed[request.owner].devices for request in wanted[name]]
-            self.models[name].devices = [",".join(device.id for device in place) or "cpu" for place in places]
-        return refused
-
-    def _plan(self, requests: Iterable[Request]) -> tuple[dict[str, Placement], dict[str, tuple[str, str]]]:
-        """What each replica gets, and which models got nothing for one of theirs."""
         settings = self.settings.gateway.placement
-        outcomes = plan_all(
+        planned = plan_models(
             self.devices,
-            requests,
+            [model.spec for model in models],
             claims=self._claims,
             headroom=settings.headroom,
             unmatched=settings.unmatched_accelerator,
         )
-        placed: dict[str, Placement] = {}
-        without: dict[str, tuple[str, str]] = {}
-        for request, outcome in outcomes:
-            if isinstance(outcome, NoFit):
-                without[request.owner.rpartition("/")[0]] = (outcome.reason, explain(request, outcome))
+        refused: dict[str, tuple[str, str]] = {}
+        for name, replicas in planned.items():
+            places = []
+            for request, outcome in replicas:
+                if isinstance(outcome, NoFit):
+                    refused[name] = (outcome.reason, explain(request, outcome))
+                    break
+                self._placements[request.owner] = outcome
+                self._claims += claims_of(request, outcome)
+                places.append(",".join(device.id for device in outcome.devices) or "cpu")
             else:
-                placed[request.owner] = outcome
-        return placed, without
+                self.models[name].devices = places
+        return refused
 
     # ── secrets and environment ──────────────────────────────────────────────────────────────────────────────────
 

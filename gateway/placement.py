@@ -14,6 +14,8 @@ from typing import Literal
 from .accelerators import matches
 from .claims import HEADROOM, Claim, NoFit, Placement, Request, available, claims_of, to_requests
 from .devices import Device, format_size
+from .errors import ConfigError
+from .spec import ModelSpec
 
 __all__ = [
     "HEADROOM",
@@ -27,6 +29,7 @@ __all__ = [
     "explain",
     "plan",
     "plan_all",
+    "plan_models",
     "to_requests",
 ]
 
@@ -130,6 +133,42 @@ def plan_all(
     return planned
 
 
+def plan_models(
+    devices: Sequence[Device],
+    specs: Iterable[ModelSpec],
+    *,
+    claims: Iterable[Claim] = (),
+    headroom: int = HEADROOM,
+    unmatched: Unmatched = "error",
+) -> dict[str, list[tuple[Request, Placement | NoFit]]]:
+    """What every replica of these models gets, by model: all of a model are placed, or none.
+
+    What a model got in part is given back, for it may be what another one lacks. The replicas that had got it are then
+    refused with the reason of the one that did not. Resources that make no sense are one impossible row.
+    """
+    outcomes: dict[str, list[tuple[Request, Placement | NoFit]]] = {}
+    wanted: dict[str, list[Request]] = {}
+    claims = tuple(claims)
+    for spec in specs:
+        outcomes[spec.name] = []
+        try:
+            wanted[spec.name] = to_requests(spec)
+        except ConfigError as error:
+            nonsense = NoFit(reason="impossible", detail=(str(error),))
+            outcomes[spec.name].append((Request(owner=f"{spec.name}/0", count=0), nonsense))
+    while True:
+        requests = [request for name, requests in wanted.items() if not outcomes[name] for request in requests]
+        planned = plan_all(devices, requests, claims=claims, headroom=headroom, unmatched=unmatched)
+        got = {request.owner: outcome for request, outcome in planned}
+        refused = [model_of(request) for request, outcome in planned if isinstance(outcome, NoFit)]
+        half = next((n for n in refused if any(isinstance(got[r.owner], Placement) for r in wanted[n])), None)
+        for name in wanted if half is None else (half,):
+            if not outcomes[name]:
+                outcomes[name] = _whole([(request, got[request.owner]) for request in wanted[name]])
+        if half is None:
+            return outcomes
+
+
 def explain(request: Request, outcome: Placement | NoFit) -> str:
     """The outcome as one sentence for people."""
     if isinstance(outcome, NoFit):
@@ -148,11 +187,26 @@ def explain(request: Request, outcome: Placement | NoFit) -> str:
     return f"{request.owner} {'; '.join((says, *outcome.notes))}"
 
 
+def model_of(request: Request) -> str:
+    """The name of the model whose replica it is."""
+    return request.owner.rpartition("/")[0]
+
+
 # ---- the steps -------------------------------------------------------------------------------------------------------
 
 
 def _by_index(device: Device) -> tuple[int, str]:
     return device.index, device.id
+
+
+def _whole(replicas: list[tuple[Request, Placement | NoFit]]) -> list[tuple[Request, Placement | NoFit]]:
+    """The replicas of one model: unless all of them are placed, none is."""
+    refused = [(request, outcome) for request, outcome in replicas if isinstance(outcome, NoFit)]
+    if not refused:
+        return replicas
+    request, cause = min(refused, key=lambda pair: pair[1].reason != "impossible")
+    because = NoFit(reason=cause.reason, detail=("all replicas are placed or none", explain(request, cause)))
+    return [(request, because if isinstance(outcome, Placement) else outcome) for request, outcome in replicas]
 
 
 def _hardest_first(request: Request, largest: int) -> tuple[bool, int, bool, float, bool, str, int]:

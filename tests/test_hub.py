@@ -30,6 +30,8 @@ from gateway.errors import (
 )
 from gateway.hookspecs import hookimpl
 from gateway.hub import Hub, row
+from gateway.inventory import Inventory
+from gateway.planning import plan_inventory
 from gateway.plugins import Plugins
 from gateway.settings import GatewaySettings, ModelSettings, PlacementSettings, Settings
 from gateway.spec import Capabilities, Endpoint, MethodInfo, ModelSpec, Resources
@@ -242,6 +244,26 @@ async def test_a_model_that_gets_only_some_of_its_replicas_takes_nothing_from_th
         assert hub.models["a-greedy"].state == "failed"
         assert hub.models["modest"].state == "ready"
         assert [claim.owner for claim in hub._claims] == ["modest/0"]
+
+
+async def test_the_plan_says_what_serving_does() -> None:
+    one = Resources(gpus=1)
+    wanted = [spec("a", replicas=2, resources=one), spec("b", resources=one), spec("late", resources=one)]
+    wanted.append(spec("odd", replicas=3, resources=Resources(gpus=1, pin=(("0",), ("1",)))))
+    for count in range(5):
+        async with hub_of(*wanted, devices=gpus(count), models={"late": LAZY}) as hub:
+            found = Inventory(
+                settings=hub.settings, plugins=hub.plugins, specs=tuple(wanted), problems=(), devices=tuple(hub.devices)
+            )
+            rows = plan_inventory(found)
+            for model in hub.models.values():
+                mine = [row for row in rows if row["model"] == model.name]
+                if model.state == "unloaded":
+                    with pytest.raises((Loading, Unavailable, LoadFailed)):
+                        model.call(predict(), b"")
+                placed = all(row["state"] == "placed" for row in mine)
+                assert placed == (model.state != "failed" and bool(model.devices)), (count, model.name)
+                assert not placed or model.devices == [row["devices"][0] for row in mine]
 
 
 async def test_an_unknown_runner_is_a_configuration_error_that_lists_those_there() -> None:

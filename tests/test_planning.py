@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from gateway.claims import Placement
 from gateway.devices import parse_devices
-from gateway.errors import ConfigError
-from gateway.planning import plan_request, plan_table
+from gateway.placement import plan_models
+from gateway.planning import plan_table
 from gateway.spec import ModelSpec, Resources
 
 DEVICES = parse_devices("1xH100:80GiB,1xL4:24GiB")
@@ -41,7 +40,6 @@ def test_every_replica_has_a_row_in_the_order_of_the_models() -> None:
     assert column(rows, "state") == ["cpu", "placed", "placed", "placed", "busy", "impossible", "impossible"]
     assert column(rows, "devices") == [[], ["GPU-fake-0"], ["GPU-fake-1"], ["GPU-fake-1"], [], [], []]
     assert column(rows, "memory") == [None, "alone", "10GiB", "10GiB", "50%", "alone", None]
-    assert column(rows, "evict") == [[]] * 7
     assert json.loads(json.dumps(rows)) == rows
 
 
@@ -51,7 +49,7 @@ def test_every_row_says_why() -> None:
     assert why[1] == "chat/0 gets GPU 0 (H100, 80GiB) to itself"
     assert why[4].endswith("0B available, 40GiB wanted, held by chat/0 (alone)")
     assert why[5].startswith("old/0 cannot run here: 1 × A10G wanted, 0 present; have 1 × H100, 1 × L4")
-    assert why[6].startswith("model 'odd': gpu_memory: 'lots' is not a size")
+    assert why[6].startswith("odd/0 cannot run here: model 'odd': gpu_memory: 'lots' is not a size")
 
 
 def test_unmatched_models_may_run_anywhere() -> None:
@@ -59,13 +57,6 @@ def test_unmatched_models_may_run_anywhere() -> None:
     assert (row["state"], row["devices"]) == ("placed", ["GPU-fake-1"])
     [row] = plan_table([model("old", gpus=1, accelerator="A10G")], DEVICES, unmatched="cpu")
     assert (row["state"], row["memory"]) == ("cpu", None)
-
-
-def test_a_busy_row_says_whom_a_request_would_stop() -> None:
-    rows = plan_table(SPECS, DEVICES, evict=True, evictable={"chat"})
-    row = rows[4]
-    assert (row["state"], row["evict"], row["devices"]) == ("busy", ["chat/0"], [])
-    assert row["why"] == "other/0 shares GPU 0 (H100, 80GiB) and may use 40GiB, once chat/0 is stopped"
 
 
 def test_a_lazy_model_leaves_the_start_to_the_others() -> None:
@@ -82,17 +73,19 @@ def test_replicas_of_one_lazy_model_do_not_take_the_same_device() -> None:
     rows = plan_table([model("a", 2, gpus=1)], parse_devices("2x24GiB"), lazy={"a"})
     assert column(rows, "devices") == [["GPU-fake-0"], ["GPU-fake-1"]]
     rows = plan_table([model("a", 2, gpus=1)], parse_devices("1x24GiB"), lazy={"a"})
-    assert column(rows, "state") == ["placed", "busy"]
+    assert column(rows, "state") == ["busy", "busy"]
 
 
-def test_a_request_for_one_model_says_what_it_would_evict_when_the_others_are_loaded() -> None:
-    [row] = plan_request("chat", SPECS, DEVICES, evictable={"other", "embed"})
-    assert row["evict"] == ["other/0"]
-    [row] = plan_request("chat", SPECS, DEVICES)
-    assert (row["state"], row["evict"]) == ("busy", [])
-    assert "held by other/0 (40GiB)" in row["why"]
+def test_a_model_that_gets_only_some_of_its_replicas_leaves_them_to_the_others() -> None:
+    specs, one = [model("a", 2, gpus=1, accelerator="L4"), model("b", gpus=1, accelerator="L4")], "1xL4:24GiB"
+    rows = plan_table(specs, parse_devices(one))
+    assert column(rows, "state") == ["busy", "busy", "placed"]
+    assert column(rows, "devices") == [[], [], ["GPU-fake-0"]]
+    assert rows[0]["why"].startswith("a/0 does not fit now: all replicas are placed or none; a/1 does not fit now: ")
+    planned = plan_models(parse_devices(one), specs)
+    assert [isinstance(outcome, Placement) for _, outcome in planned["a"] + planned["b"]] == [False, False, True]
 
 
-def test_an_unknown_model_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no model named 'cat' \(have: echo, chat, "):
-        plan_request("cat", SPECS, DEVICES)
+def test_a_half_placed_model_is_impossible_when_one_of_its_replicas_is() -> None:
+    [pinned] = [model("a", 2, gpus=1, pin=(("0",), ("7",)))]
+    assert column(plan_table([pinned], parse_devices("1xL4:24GiB")), "state") == ["impossible", "impossible"]

@@ -21,24 +21,13 @@ def command(models: tuple[str, ...], config: Path | None, name: str | None, as_j
     """Print which devices each model gets, and why. Starts nothing."""
     from ..devices import format_size
     from ..inventory import take_inventory
-    from ..planning import plan_request, plan_table
+    from ..planning import plan_inventory
     from .tables import show, show_json, table
 
     settings = options.settings_of(config, models=models, **placement)
     found = take_inventory(settings)
     rules = settings.gateway.placement
-    names = [spec.name for spec in found.specs]
-    common: dict[str, Any] = {
-        "headroom": rules.headroom,
-        "unmatched": rules.unmatched_accelerator,
-        "evict": rules.on_full == "evict",
-        "evictable": names if rules.on_full == "evict" else (),
-    }
-    if name is None:
-        lazy = [model for model in names if settings.model(model).load == "lazy"]
-        rows = plan_table(found.specs, found.devices, lazy=lazy, **common)
-    else:
-        rows = plan_request(name, found.specs, found.devices, **common)
+    rows = plan_inventory(found, name)
     if as_json:
         devices = [
             {"id": device.id, "index": device.index, "model": device.model, "memory": device.total, "kind": device.kind}

@@ -61,9 +61,6 @@ def test_plan_for_one_model_asks_once_all_others_run(run: Run, models: Models) -
     models({"a/config.yaml": GPU, "a/model/model.py": CHAT, "b/config.yaml": GPU, "b/model/model.py": CHAT})
     (row,) = json.loads(run("plan", "--devices", "1xH100:80GiB", "--for", "b", "--json").stdout)["placements"]
     assert (row["model"], row["state"]) == ("b", "busy")
-    Path("gateway.toml").write_text('[gateway.placement]\non_full = "evict"\n')
-    (row,) = json.loads(run("plan", "--devices", "1xH100:80GiB", "--for", "b", "--json").stdout)["placements"]
-    assert row["evict"] == ["a/0"]
     result = run("plan", "--for", "c")
     assert (result.exit_code, result.stderr) == (2, "Error: no model named 'c' (have: a, b)\n")
 
