@@ -11,7 +11,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.params import FromPath
 
 from . import __version__
-from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownURL
+from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownModel, UnknownURL
 from .http import errors, pages
 from .http.body import BodyReader
 from .http.front import Front
@@ -79,14 +79,16 @@ def _health(hub: Hub) -> list[Any]:
         status, _ = health.ready()
         return Response({"ready": status == 200}, status_code=status)
 
-    @get("/ping", operation_id="ping")
-    async def ping() -> Response[dict[str, Any]]:
-        """SageMaker's probe: the sole or default model, else readiness."""
+    @get("/ping", operation_id="ping", sync_to_thread=False)
+    def ping() -> Response[dict[str, Any]]:
+        """SageMaker's probe: whether the sole or default model is loaded, else readiness."""
         try:
-            ready = await hub.find("model").is_healthy()
-        except GatewayError:
-            ready = hub.is_ready
-        return Response({}, status_code=200 if ready else 503)
+            model = hub.find("model")
+        except UnknownModel:
+            return Response({}, status_code=200 if hub.is_ready else 503)
+        if model.state != "ready":
+            raise model.not_ready()
+        return Response({})
 
     @get("/version", operation_id="version", sync_to_thread=False)
     def version() -> dict[str, str]:
@@ -121,10 +123,10 @@ def _pages(hub: Hub) -> list[Any]:
 
 
 def _metrics(metrics: Metrics) -> Any:
-    @get("/metrics", operation_id="metrics", media_type=MediaType.TEXT, sync_to_thread=False)
-    def scrape(request: Request[Any, Any, Any]) -> Response[bytes]:
+    @get("/metrics", operation_id="metrics", media_type=MediaType.TEXT)
+    async def scrape(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where it is asked for."""
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = await metrics.exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
 
     return scrape

@@ -316,7 +316,7 @@ FAILED: dict[str, dict[str, str]] = {
     "missing-module": {"config.yaml": "", "model/model.py": f"import no_such_thing\n{BARE}"},
     "init-raises": {
         "config.yaml": "",
-        "model/model.py": "class Model:\n    def __init__(self):\n        raise KeyError('k')\n    def predict(self): ...",
+        "model/model.py": "class Model:\n    predict = print\n    def __init__(self):\n        raise KeyError('k')",
     },
     "never-loads": {"config.yaml": "", "model/model.py": NEVER_LOADS},
     "no-retry": {"config.yaml": "environment_variables: {NUM_LOAD_RETRIES_TRUSS: 0}", "model/model.py": NEVER_LOADS},
