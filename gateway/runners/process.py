@@ -31,7 +31,7 @@ LAST_FRAMES = 0.2  # seconds for what a process wrote before its end; its channe
 CLOSED_GRACE = 1.0  # seconds that a worker has to be gone after it closed its channel; its exit status says why
 ITS_SHARE = 0.9  # of the grace of a stop: the worker leaves by itself before it is made to
 SCRAPE_TIMEOUT = 5.0  # seconds
-OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE))
+OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
 

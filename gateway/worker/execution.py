@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from .. import plain, wire
 from ..channel import Channel
-from . import hot_reload, responses, results, truss, websocket
+from . import hot_reload, inputs, responses, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
+from .delivery import Delivery, encode, is_sync_stream, needs_loop
 from .loader import Loaded
-from .request import build
 from .run import Run
 from .slots import Slots
 from .threads import Outbox, Pool
-
-BURST = 0.001  # seconds an async generator may produce without a turn of the loop before its items are sent
 
 
 class Executor:
@@ -46,7 +44,8 @@ class Executor:
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
-        self._tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
+        tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
+        self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails)
         self._queue_timeout = hello.queue_timeout
         taken = self._tell_slot if self._descriptor.has_hooks else None
         self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)
@@ -143,48 +142,15 @@ class Executor:
                 put(answers.end, run)
                 return
             method = run.method
-            value = method.function(*method.arguments(*self._inputs(run, method)))
-            if _is_sync_stream(value):
-                self._pump(run, value)
-            elif _needs_loop(value):
+            value = method.function(*method.arguments(*inputs.read(run, method)))
+            if is_sync_stream(value):
+                self._delivery.pump(run, value)
+            elif needs_loop(value):
                 put(self._adopt, run, value)
             else:
-                put(answers.reply, run, self._encode(run, value))
+                put(answers.reply, run, encode(run, value))
         except BaseException as error:
             put(answers.fail, run, error)
-
-    def _pump(self, run: Run, stream: Any) -> None:
-        """Run an iterator to its end, or to the cancellation, and close it on this very thread. Never raises."""
-        put, answers = self._outbox.put, self._answers
-        error: BaseException | None = None
-        payload: bytes | None = None
-        try:
-            if run.head.gather:
-                payload = self._encode(run, _gather(run, stream))
-            else:
-                put(answers.stream_head, run)
-                pack, window, item_ready = self._packer(run), run.window, answers.item
-                source = _with_return_value(stream) if run.head.mode == wire.DATA else stream
-                for item in source:
-                    packed = pack(item)
-                    if not window.wait():
-                        break
-                    window.count(len(packed))
-                    put(item_ready, run, packed)
-        except BaseException as raised:
-            error = raised
-        try:
-            close = getattr(stream, "close", None)
-            if close is not None:
-                close()
-        except BaseException as raised:
-            error = error or raised
-        if error is not None:
-            put(answers.fail, run, error)
-        elif payload is not None:
-            put(answers.reply, run, payload)
-        else:
-            put(answers.end, run)
 
     # ── on the loop ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -213,30 +179,30 @@ class Executor:
                 value.close()
             self._answers.end(run)
         else:
-            self._spawn(run, partial(self._deliver, value=value))
+            self._spawn(run, partial(self._delivery.deliver, value=value))
 
     async def _single(self, run: Run) -> None:
         method = run.method
         await self._slots.wait(run)
-        await self._deliver(run, await self._invoke(method, *self._inputs(run, method), self._pool))
+        await self._delivery.deliver(run, await self._invoke(method, *inputs.read(run, method), self._pool))
 
     async def _pipeline(self, run: Run) -> None:
         """preprocess, predict, postprocess: only predict holds the slot."""
         before, after = self._descriptor.preprocess, self._descriptor.postprocess
-        inputs, request = self._inputs(run, self._descriptor.pipeline_input or run.method)
+        value, request = inputs.read(run, self._descriptor.pipeline_input or run.method)
         if before is not None:
-            inputs = await self._invoke(before, inputs, request, self._aux)
+            value = await self._invoke(before, value, request, self._aux)
         await self._slots.wait(run)
-        value = await self._invoke(run.method, inputs, request, self._pool)
+        value = await self._invoke(run.method, value, request, self._pool)
         if after is not None:
-            if _is_sync_stream(value) or hasattr(value, "__aiter__") or responses.is_response(value):
+            if is_sync_stream(value) or hasattr(value, "__aiter__") or responses.is_response(value):
                 raise ModelReturnedStream(
                     "`predict` returned a generator or a Response, which `postprocess` cannot be given"
                 )
             self._slots.release(run)
             run.head.gather = False  # Truss collects what predict yields, never what postprocess does
             value = await self._invoke(after, value, request, self._aux)
-        await self._deliver(run, value)
+        await self._delivery.deliver(run, value)
 
     def _socket(self, run: Run) -> websocket.Socket:
         async def send(payload: bytes) -> None:
@@ -259,7 +225,7 @@ class Executor:
 
     async def _check_health(self, run: Run) -> None:
         value = await self._invoke(run.method, None, None, self._aux)
-        self._answers.reply(run, self._encode(run, None if value is None else bool(value)))
+        self._answers.reply(run, encode(run, None if value is None else bool(value)))
 
     async def _hot_reload(self, run: Run) -> None:
         """New code for the same instance; the gateway is told what the model can do from now on."""
@@ -268,144 +234,16 @@ class Executor:
         news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
         self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
 
-    async def _invoke(self, method: Method, inputs: Any, request: Any, pool: Pool) -> Any:
+    async def _invoke(self, method: Method, value: Any, request: Any, pool: Pool) -> Any:
         """What a method returns, awaited if it can be; a generator is not run yet."""
-        arguments = method.arguments(inputs, request)
+        arguments = method.arguments(value, request)
         if method.kind == "async":
             return await method.function(*arguments)
         if method.kind == "sync":
-            value = await pool.run(method.function, *arguments)
-            return await value if inspect.isawaitable(value) else value
+            result = await pool.run(method.function, *arguments)
+            return await result if inspect.isawaitable(result) else result
         return method.function(*arguments)
-
-    async def _deliver(self, run: Run, value: Any) -> None:
-        if inspect.isawaitable(value):
-            value = await value
-        if hasattr(value, "__aiter__"):
-            await self._iterate(run, value)
-        elif _is_sync_stream(value):
-            run.task = None  # its thread ends the run
-            (self._pool if run.holds_slot else self._tails).submit(self._pump, run, value)
-        elif responses.is_response(value):
-            await self._respond(run, value)
-        else:
-            self._answers.reply(run, self._encode(run, value))
-
-    async def _iterate(self, run: Run, stream: AsyncIterator[Any]) -> None:
-        pack, window, now = self._packer(run), run.window, self._loop.time
-        gather, item_ready = run.head.gather, self._answers.item
-        gathered: list[bytes] = []
-        try:
-            if not gather:
-                self._answers.stream_head(run)
-            run.batch_since = now()
-            async for item in stream:
-                if gather:
-                    gathered.append(_text(item))
-                else:
-                    packed = pack(item)
-                    if not window.has_room:
-                        await window.wait_async()
-                    window.count(len(packed))
-                    item_ready(run, packed)
-                if window.closed:  # its code caught the cancellation and goes on
-                    break
-                if now() - run.batch_since > BURST:
-                    await asyncio.sleep(0)  # it computes without a pause: let its items, and a cancel, through
-                    run.batch_since = now()
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
-        if gather:
-            self._answers.reply(run, self._encode(run, b"".join(gathered).decode()))
-        else:
-            self._answers.end(run)
-
-    async def _respond(self, run: Run, response: Any) -> None:
-        """A Response object of the user: its status, headers and bytes, untouched."""
-        plain = responses.as_plain(response)
-        if plain is not None:
-            status, headers, body = plain
-            responses.check(status, headers)
-            head = wire.Resp(status, wire.BYTES, False, True, "", headers, raw=True)
-            self._answers.reply(run, wire.join(head, body))
-            return
-
-        async def send_head(status: int, headers: list[tuple[str, str]]) -> None:
-            responses.check(status, headers)
-            head = wire.Resp(status, wire.BYTES, True, False, "", headers, raw=True)
-            self._answers.send(wire.RESP, run.id, wire.join(head))
-
-        async def send_chunk(chunk: bytes) -> None:
-            await run.window.wait_async()
-            packed = wire.encode(chunk)
-            run.window.count(len(packed))
-            self._answers.item(run, packed)
-            if self._loop.time() - run.batch_since > BURST:
-                await asyncio.sleep(0)
-
-        await responses.play(response, run.cancellation, send_head, send_chunk)
-        self._answers.end(run)
-
-    # ── inputs and results ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _inputs(self, run: Run, method: Method) -> tuple[Any, Any]:
-        head = run.head
-        request = None
-        if head.scope is not None:
-            request = build(head.scope, run.body, run.cancellation, head.request_id)
-        if not method.wants_inputs:
-            return None, request
-        if head.mode == wire.BYTES:
-            return truss.read(run.body, head.content_type, method), request
-        inputs = wire.decode(run.body)
-        return (truss.validate(inputs, method.input_type) if method.input_type is not None else inputs), request
-
-    def _encode(self, run: Run, value: Any) -> bytes:
-        """The payload of a final resp."""
-        if run.head.mode == wire.DATA:
-            return wire.join(wire.Resp(200, wire.DATA, False, True, ""), results.pack(value))
-        body, content_type = truss.write(value, truss.is_binary(run.head.content_type))
-        return wire.join(wire.Resp(200, wire.BYTES, False, True, content_type), body)
-
-    def _packer(self, run: Run) -> Callable[[Any], bytes]:
-        if run.head.mode == wire.DATA:
-            return results.pack
-        return lambda item: wire.encode(truss.chunk(item))
 
 
 class ModelReturnedStream(TypeError):
     """predict and postprocess do not fit together; seen at request time only."""
-
-
-def _is_sync_stream(value: Any) -> bool:
-    return isinstance(value, Generator) or (hasattr(value, "__next__") and hasattr(value, "__iter__"))
-
-
-def _needs_loop(value: Any) -> bool:
-    return inspect.isawaitable(value) or hasattr(value, "__aiter__") or responses.is_response(value)
-
-
-def _with_return_value(stream: Iterator[Any]) -> Iterator[Any]:
-    """A generator's items, then what it returned, so that authors can end with `return {"usage": ...}`."""
-    if not isinstance(stream, Generator):
-        yield from stream
-        return
-    value = yield from stream
-    if value is not None:
-        yield value
-
-
-def _gather(run: Run, stream: Iterator[Any]) -> str:
-    """All items as one text; what is there when the run is cancelled."""
-    parts = []
-    for item in stream:
-        parts.append(_text(item))
-        if run.cancelled:
-            break
-    return b"".join(parts).decode()
-
-
-def _text(item: Any) -> bytes:
-    return bytes(item) if isinstance(item, (bytes, bytearray)) else str(item).encode()

@@ -1,0 +1,185 @@
+"""What a method returned, on its way to the gateway: a value whole, an iterator item by item, a Response as it is.
+
+Items are produced as far as the stream's window goes. The last frame is sent when the code has stopped: an iterator is
+exhausted or closed, on the thread or in the task that iterates it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
+
+from .. import wire
+from . import responses, results, truss
+from .answers import Answers
+from .run import Run
+from .threads import Outbox, Pool
+
+BURST = 0.001  # seconds an async generator may produce without a turn of the loop before its items are sent
+
+
+class Delivery:
+    """`pool` are the threads of those who hold a slot, `tails` of those who do not any more."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, outbox: Outbox, answers: Answers, pool: Pool, tails: Pool
+    ) -> None:
+        self._loop, self._outbox, self._answers = loop, outbox, answers
+        self._pool, self._tails = pool, tails
+
+    def pump(self, run: Run, stream: Any) -> None:
+        """Run an iterator to its end, or to the cancellation, and close it on this very thread. Never raises."""
+        put, answers = self._outbox.put, self._answers
+        error: BaseException | None = None
+        payload: bytes | None = None
+        try:
+            if run.head.gather:
+                payload = encode(run, _gather(run, stream))
+            else:
+                put(answers.stream_head, run)
+                pack, window, item_ready = _packer(run), run.window, answers.item
+                source = _with_return_value(stream) if run.head.mode == wire.DATA else stream
+                for item in source:
+                    packed = pack(item)
+                    if not window.wait():
+                        break
+                    window.count(len(packed))
+                    put(item_ready, run, packed)
+        except BaseException as raised:
+            error = raised
+        try:
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+        except BaseException as raised:
+            error = error or raised
+        if error is not None:
+            put(answers.fail, run, error)
+        elif payload is not None:
+            put(answers.reply, run, payload)
+        else:
+            put(answers.end, run)
+
+    async def deliver(self, run: Run, value: Any) -> None:
+        if inspect.isawaitable(value):
+            value = await value
+        if hasattr(value, "__aiter__"):
+            await self._iterate(run, value)
+        elif is_sync_stream(value):
+            run.task = None  # its thread ends the run
+            (self._pool if run.holds_slot else self._tails).submit(self.pump, run, value)
+        elif responses.is_response(value):
+            await self._respond(run, value)
+        else:
+            self._answers.reply(run, encode(run, value))
+
+    async def _iterate(self, run: Run, stream: AsyncIterator[Any]) -> None:
+        pack, window, now = _packer(run), run.window, self._loop.time
+        gather, item_ready = run.head.gather, self._answers.item
+        gathered: list[bytes] = []
+        try:
+            if not gather:
+                self._answers.stream_head(run)
+            run.batch_since = now()
+            async for item in stream:
+                if gather:
+                    gathered.append(_text(item))
+                else:
+                    packed = pack(item)
+                    if not window.has_room:
+                        await window.wait_async()
+                    window.count(len(packed))
+                    item_ready(run, packed)
+                if window.closed:  # its code caught the cancellation and goes on
+                    break
+                if now() - run.batch_since > BURST:
+                    await asyncio.sleep(0)  # it computes without a pause: let its items, and a cancel, through
+                    run.batch_since = now()
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+        if gather:
+            self._answers.reply(run, encode(run, b"".join(gathered).decode()))
+        else:
+            self._answers.end(run)
+
+    async def _respond(self, run: Run, response: Any) -> None:
+        """A Response object of the user: its status, headers and bytes, untouched."""
+        plain = responses.as_plain(response)
+        if plain is not None:
+            status, headers, body = plain
+            responses.check(status, headers)
+            head = wire.Resp(status, wire.BYTES, False, True, "", headers, raw=True)
+            self._answers.reply(run, wire.join(head, body))
+            return
+
+        async def send_head(status: int, headers: list[tuple[str, str]]) -> None:
+            responses.check(status, headers)
+            head = wire.Resp(status, wire.BYTES, True, False, "", headers, raw=True)
+            self._answers.send(wire.RESP, run.id, wire.join(head))
+
+        async def send_chunk(chunk: bytes) -> None:
+            await run.window.wait_async()
+            packed = wire.encode(chunk)
+            run.window.count(len(packed))
+            self._answers.item(run, packed)
+            if self._loop.time() - run.batch_since > BURST:
+                await asyncio.sleep(0)
+
+        await responses.play(response, run.cancellation, send_head, send_chunk)
+        self._answers.end(run)
+
+
+def encode(run: Run, value: Any) -> bytes:
+    """The payload of a final resp.
+
+    Raises:
+        Unserializable: it has no form there.
+    """
+    if run.head.mode == wire.DATA:
+        return wire.join(wire.Resp(200, wire.DATA, False, True, ""), results.pack(value))
+    body, content_type = truss.write(value, truss.is_binary(run.head.content_type))
+    return wire.join(wire.Resp(200, wire.BYTES, False, True, content_type), body)
+
+
+def _packer(run: Run) -> Callable[[Any], bytes]:
+    if run.head.mode == wire.DATA:
+        return results.pack
+    return lambda item: wire.encode(truss.chunk(item))
+
+
+def is_sync_stream(value: Any) -> bool:
+    """Whether it is iterated on a thread: a generator, or any other iterator."""
+    return isinstance(value, Generator) or (hasattr(value, "__next__") and hasattr(value, "__iter__"))
+
+
+def needs_loop(value: Any) -> bool:
+    """Whether it lives on the loop: a coroutine, an async generator, a Response."""
+    return inspect.isawaitable(value) or hasattr(value, "__aiter__") or responses.is_response(value)
+
+
+def _with_return_value(stream: Iterator[Any]) -> Iterator[Any]:
+    """A generator's items, then what it returned, so that authors can end with `return {"usage": ...}`."""
+    if not isinstance(stream, Generator):
+        yield from stream
+        return
+    value = yield from stream
+    if value is not None:
+        yield value
+
+
+def _gather(run: Run, stream: Iterator[Any]) -> str:
+    """All items as one text; what is there when the run is cancelled."""
+    parts = []
+    for item in stream:
+        parts.append(_text(item))
+        if run.cancelled:
+            break
+    return b"".join(parts).decode()
+
+
+def _text(item: Any) -> bytes:
+    return bytes(item) if isinstance(item, (bytes, bytearray)) else str(item).encode()
