@@ -21,6 +21,7 @@ from .backoff import CRASHES, HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
 from .call import NEVER, Call
 from .deadlines import Deadlines
 from .errors import ConfigError, Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
+from .histogram import Histogram
 from .limiter import Limiter, Seat
 from .plain import to_capabilities
 from .replica import Launch, LoadError, Replica, Runner
@@ -34,6 +35,7 @@ MAX_RETRY_AFTER = 110.0  # seconds; above 120 the OpenAI SDK does not retry at a
 UNKNOWN_LOAD = 5.0  # seconds a first load is said to take while nothing was measured
 HEALTH_TIMEOUT = 10.0  # seconds
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
+LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 TAIL = 200  # lines of the model's output that are kept
 
 
@@ -63,7 +65,9 @@ class HostedModel:
         self.capabilities = Capabilities()
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
         self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name)
-        self.restarts = 0
+        self.restart_reasons: dict[str, int] = {}  # crash, cancel
+        self.loads = Histogram(LOADS)  # seconds of good ones
+        self.load_results: dict[str, int] = {}  # ok, error
         self.load_seconds: float | None = None  # of the last good load
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.devices: list[str] = []  # where its replicas are, for people
@@ -81,6 +85,7 @@ class HostedModel:
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
+        self._killed: dict[int, bool] = {}  # replicas that we ended for code that would not stop
         self._probe: Call | None = None  # the last health check
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +195,22 @@ class HostedModel:
         detail = f": {self.reason}" if self._debug else "; `gateway models --live` and its log say why"
         return LoadFailed(f"model '{name}' could not be loaded{detail}")
 
+    @property
+    def restarts(self) -> int:
+        return sum(self.restart_reasons.values())
+
+    def phases(self) -> Mapping[int, State]:
+        """The state of each replica."""
+        return self._phases
+
+    def pids(self) -> dict[int, int]:
+        return {index: replica.pid for index, replica in self._replicas.items() if replica.pid is not None}
+
+    def ready_replicas(self) -> list[tuple[int, Replica]]:
+        return list(self._replicas.items())
+
     def _kill(self, replica: Replica, reason: str) -> None:
+        self._killed[id(replica)] = True
         log.error("%s: killing worker %s: %s", self.name, replica.pid, reason)
         task = asyncio.create_task(replica.kill(reason))
         self._killing.add(task)
@@ -313,6 +333,7 @@ class HostedModel:
                 replica = await self._load(index)
             except LoadError as error:
                 tries += 1
+                self.load_results["error"] = self.load_results.get("error", 0) + 1
                 if error.fatal or tries >= LOAD_TRIES:
                     self._set(index, "failed", str(error))
                     return
@@ -334,7 +355,8 @@ class HostedModel:
                 self._nobody_serves()
                 return
             del self._replicas[index]
-            self.restarts += 1
+            why = "cancel" if self._killed.pop(id(replica), False) else "crash"
+            self.restart_reasons[why] = self.restart_reasons.get(why, 0) + 1
             crashes = 0 if self._loop.time() - born > HEALTHY_AFTER else crashes + 1
             await self._recover(index, replica.lost.result(), crashes, replica)
 
@@ -351,6 +373,8 @@ class HostedModel:
         except TimeoutError:
             raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
         self.load_seconds = self._loop.time() - began
+        self.loads.add(self.load_seconds)
+        self.load_results["ok"] = self.load_results.get("ok", 0) + 1
         self._replicas[index] = replica
         return replica
 

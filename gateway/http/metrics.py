@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 import time
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..histogram import Histogram
+from . import model_metrics
 
 if TYPE_CHECKING:
     from ..errors import GatewayError
@@ -27,28 +28,6 @@ FIRST_TOKEN = (
 )
 BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000)
-STATES = ("unloaded", "loading", "ready", "restarting", "draining", "failed")
-
-
-class Histogram:
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
-        found, running = [], 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            running += count
-            found.append(("+Inf" if bound == float("inf") else repr(float(bound)), float(running)))
-        return found
 
 
 class Series:
@@ -82,6 +61,7 @@ class Metrics:
         self._series: dict[tuple[str, str], Series] = {}
         self._tokens: dict[str, Tokens] = {}
         self._rejections: dict[tuple[str, str], int] = {}
+        self._of_models: list[Any] = []  # what the models themselves registered, as of the last scrape
 
     def observe(self, exchange: Exchange) -> bool:
         """Count a finished request of a model. Names that no model has never make a series: False."""
@@ -114,8 +94,9 @@ class Metrics:
 
     # ── exposition ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
         """The text of a scrape and its content type, by content negotiation."""
+        self._of_models = await model_metrics.scrape(self._hub)
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
@@ -130,7 +111,8 @@ class Metrics:
 
     def collect(self) -> Iterator[Any]:
         yield from self._own()
-        yield from self._models()
+        yield from model_metrics.families(self._hub)
+        yield from self._of_models
         if self._tokens:
             yield from self._vllm()
 
@@ -155,26 +137,6 @@ class Metrics:
         for (model, reason), count in self._rejections.items():
             rejections.add_metric([model, reason], count)
         return info, requests, durations, queues, rejections
-
-    def _models(self) -> Iterable[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        running = GaugeMetricFamily("gateway_requests_in_flight", "Calls that hold a slot.", labels=["model"])
-        queued = GaugeMetricFamily("gateway_requests_queued", "Calls that wait for one.", labels=["model"])
-        states = GaugeMetricFamily("gateway_model_state", "1 for the state it is in.", labels=["model", "state"])
-        restarts = CounterMetricFamily(
-            "gateway_replica_restarts", "Replicas started again.", labels=["model", "reason"]
-        )
-        loads = GaugeMetricFamily("gateway_load_duration_seconds", "Of the last good load.", labels=["model"])
-        for model in self._hub.models.values():
-            running.add_metric([model.name], model.limiter.running)
-            queued.add_metric([model.name], model.limiter.queued)
-            restarts.add_metric([model.name, "crash"], model.restarts)
-            if model.load_seconds is not None:
-                loads.add_metric([model.name], model.load_seconds)
-            for state in STATES:
-                states.add_metric([model.name, state], float(model.state == state))
-        return running, queued, states, restarts, loads
 
     def _vllm(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily

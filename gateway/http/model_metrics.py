@@ -1,0 +1,86 @@
+"""What a scrape says of the models: their states, loads and memory, and what they themselves registered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ..spec import State
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+    from ..hub import Hub
+
+log = logging.getLogger("gateway.http")
+SCRAPE_TIMEOUT = 2.0  # seconds for all models together; a busy one is left out of that scrape
+NOT_THEIRS = ("python_", "process_", "gateway_", "vllm:")  # collectors of the process, and names that are ours
+
+
+def families(hub: Hub) -> Iterator[Any]:
+    """Our own family of metrics about models."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    running = GaugeMetricFamily("gateway_requests_in_flight", "Calls that hold a slot.", labels=["model"])
+    queued = GaugeMetricFamily("gateway_requests_queued", "Calls that wait for one.", labels=["model"])
+    states = GaugeMetricFamily("gateway_model_state", "1 for the state it is in.", labels=["model", "replica", "state"])
+    restarts = CounterMetricFamily("gateway_replica_restarts", "Replicas started again.", labels=["model", "reason"])
+    seconds = HistogramMetricFamily("gateway_load_duration_seconds", "Of good loads.", labels=["model"])
+    loads = CounterMetricFamily("gateway_model_loads", "Loads tried.", labels=["model", "result"])
+    memory = GaugeMetricFamily("gateway_model_memory_bytes", "Resident memory.", labels=["model", "replica", "kind"])
+    for model in hub.models.values():
+        running.add_metric([model.name], model.limiter.running)
+        queued.add_metric([model.name], model.limiter.queued)
+        for reason, count in model.restart_reasons.items():
+            restarts.add_metric([model.name, reason], count)
+        for result, count in model.load_results.items():
+            loads.add_metric([model.name, result], count)
+        seconds.add_metric([model.name], model.loads.buckets(), model.loads.total)
+        for replica, phase in model.phases().items():
+            for state in get_args(State):
+                states.add_metric([model.name, str(replica), state], float(phase == state))
+        for replica, pid in model.pids().items():
+            memory.add_metric([model.name, str(replica), "host"], _resident(pid))
+    yield from (running, queued, states, restarts, seconds, loads, memory)
+
+
+async def scrape(hub: Hub) -> list[Any]:
+    """What the models registered with prometheus_client in their workers, with the label `model`."""
+    replicas = [(model, index, replica) for model in hub.models.values() for index, replica in model.ready_replicas()]
+    if not replicas:
+        return []
+    tasks = [asyncio.ensure_future(replica.scrape()) for _, _, replica in replicas]
+    await asyncio.wait(tasks, timeout=SCRAPE_TIMEOUT)
+    merged: dict[str, Any] = {}
+    for (model, index, _), task in zip(replicas, tasks, strict=True):
+        if not task.done():
+            task.cancel()
+        elif task.exception() is None and task.result():
+            _merge(merged, model, index, task.result().decode("utf-8", "replace"))
+    return list(merged.values())
+
+
+def _merge(merged: dict[str, Any], model: HostedModel, index: int, text: str) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    labels = {"model": model.name, **({"replica": str(index)} if model.spec.replicas > 1 else {})}
+    try:
+        for family in text_string_to_metric_families(text):
+            if family.name.startswith(NOT_THEIRS):
+                continue
+            known = merged.setdefault(family.name, family)
+            samples = [sample._replace(labels={**sample.labels, **labels}) for sample in family.samples]
+            known.samples = samples if known is family else known.samples + samples
+    except ValueError as error:
+        log.warning("%s: its metrics cannot be read: %s", model.name, error)
+
+
+def _resident(pid: int) -> float:
+    """Bytes; 0 where the system does not say, or the process is gone."""
+    try:
+        return float(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0.0
