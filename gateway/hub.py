@@ -59,7 +59,7 @@ class Hub:
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
         self._watching: asyncio.Task[None] | None = None
         self.models: dict[str, HostedModel] = {spec.name: self._host(spec) for spec in specs}
-        self.aliases = self._check_aliases()
+        self.aliases = self._aliases()
 
     # ── which model ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,14 +308,11 @@ class Hub:
             unguard=self._reaper.remove,
         )
 
-    def _check_aliases(self) -> Mapping[str, str]:
+    def _aliases(self) -> Mapping[str, str]:
         aliases: dict[str, str] = dict(self.settings.gateway.aliases)
         for name in self.models:
             for alias in self.settings.model(name).aliases:
                 aliases.setdefault(alias, name)
-        for alias, name in aliases.items():
-            if name not in self.models:
-                log.warning("alias '%s' points to model '%s', which is not hosted", alias, name)
         return aliases
 
 

@@ -234,15 +234,24 @@ class Plugins:
         return None
 
     def endpoints(self) -> list[Endpoint]:
-        """Return the routes that plugins offer; of two for one path and method the first counts."""
+        """Return the routes that plugins offer; of two for one path the first counts.
+
+        One whose dialect nobody registers is a problem, and none of these.
+        """
         return [endpoint for _, endpoint in self._endpoints()]
 
     def _endpoints(self) -> list[tuple[str, Endpoint]]:
-        found: dict[tuple[str, str], tuple[str, Endpoint]] = {}
+        found: dict[str, tuple[str, Endpoint]] = {}
+        dialects = self.dialects()
         for name, implementation in self._of("register_endpoints"):
 
             def register(endpoint: Endpoint, name: str = name) -> None:
-                found.setdefault((endpoint.path, endpoint.method), (name, endpoint))
+                if endpoint.dialect in dialects:
+                    found.setdefault(endpoint.path, (name, endpoint))
+                    return
+                known = ", ".join(dialects) or "none"
+                what = f"{endpoint.path} is not served: unknown dialect {endpoint.dialect!r} (have: {known})"
+                self._problem(name, "register_endpoints", what)
 
             try:
                 _call(implementation, {"register": register})

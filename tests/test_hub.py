@@ -102,8 +102,14 @@ class Runners:
             register(CHAT)
             register(EMBED)
 
+        @hookimpl
+        def register_dialects(register: Any) -> None:
+            register(CHAT.dialect, None)
+            register(EMBED.dialect, None)
+
         module = ModuleType("fake")
-        vars(module).update(register_runners=register_runners, register_endpoints=register_endpoints)
+        for hook in (register_runners, register_endpoints, register_dialects):
+            setattr(module, hook.__name__, hook)
         plugins = Plugins()
         plugins.register(module, "fake", source="test")
         return plugins
@@ -149,13 +155,6 @@ async def test_an_unknown_name_is_told_what_there_is_and_is_not_echoed_without_e
     async with hub_of() as hub:
         with pytest.raises(UnknownModel, match="have: none"):
             hub.find("x")
-
-
-async def test_an_alias_for_a_model_that_is_not_hosted_is_a_warning_and_finds_nothing(caplog: Any) -> None:
-    async with hub_of(spec("a"), aliases={"gone": "b"}) as hub:
-        assert "alias 'gone' points to model 'b', which is not hosted" in caplog.text
-        with pytest.raises(UnknownModel):
-            hub.find("gone")
 
 
 async def test_the_name_that_truss_clients_send_is_the_sole_or_default_model() -> None:

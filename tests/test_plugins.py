@@ -235,7 +235,10 @@ def test_endpoints_dialects_and_runners_come_in_registration_order_with_their_pl
             register_runners=lambda register: register("process", name),
         )
 
-    loaded = load(provider("a", CHAT), provider("b", replace(CHAT, path="/v1/other")))
+    loaded = load(
+        provider("a", replace(CHAT, dialect="dialect-a")),
+        provider("b", replace(CHAT, path="/v1/other", dialect="dialect-b")),
+    )
 
     assert [endpoint.path for endpoint in loaded.endpoints()] == ["/v1/chat/completions", "/v1/other"]
     assert list(loaded.dialects().items()) == [("dialect-a", "a"), ("dialect-b", "b")]
@@ -247,11 +250,37 @@ def test_endpoints_dialects_and_runners_come_in_registration_order_with_their_pl
 
 
 def test_a_plugin_replaces_a_built_ins_endpoint() -> None:
+    mine = replace(CHAT, method="talk", dialect="mine")  # another method too, for a path is served once
     loaded = load(
-        module("mine", register_endpoints=lambda register: register(replace(CHAT, dialect="mine"))),
-        module("built-in", register_endpoints=lambda register: register(CHAT)),
+        module(
+            "mine",
+            register_endpoints=lambda register: register(mine),
+            register_dialects=lambda register: register("mine", 1),
+        ),
+        module(
+            "built-in",
+            register_endpoints=lambda register: register(CHAT),
+            register_dialects=lambda register: register("openai_chat", 2),
+        ),
     )
-    assert [endpoint.dialect for endpoint in loaded.endpoints()] == ["mine"]
+    assert loaded.endpoints() == [mine]
+
+
+def test_an_endpoint_of_an_unknown_dialect_is_a_problem_and_the_next_one_serves() -> None:
+    loaded = load(
+        module("mine", register_endpoints=lambda register: register(replace(CHAT, dialect="opanai"))),
+        module(
+            "built-in",
+            register_endpoints=lambda register: register(CHAT),
+            register_dialects=lambda register: register("openai_chat", 2),
+        ),
+    )
+    assert loaded.endpoints() == [CHAT]
+    assert loaded.endpoints() == [CHAT]  # told once
+    assert [str(problem) for problem in loaded.problems] == [
+        "plugin mine: register_endpoints: /v1/chat/completions is not served: unknown dialect 'opanai'"
+        " (have: openai_chat)"
+    ]
 
 
 def test_a_name_registered_twice_by_one_plugin_is_a_problem() -> None:
@@ -270,7 +299,8 @@ def test_what_was_registered_before_a_crash_counts() -> None:
         register(CHAT)
         explode()
 
-    loaded = load(module("a", register_endpoints=register_endpoints))
+    known = module("b", register_dialects=lambda register: register("openai_chat", 1))
+    loaded = load(module("a", register_endpoints=register_endpoints), known)
 
     assert loaded.endpoints() == [CHAT]
     assert len(loaded.problems) == 1
