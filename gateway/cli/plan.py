@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
+
+if TYPE_CHECKING:
+    from ..inventory import Inventory
 
 
 @click.command("plan")
@@ -18,15 +22,15 @@ from . import options
 @click.option("--for", "name", metavar="MODEL", help="Ask for this model once all others are loaded.")
 @options.as_json
 def command(models: tuple[str, ...], config: Path | None, name: str | None, as_json: bool, **placement: Any) -> None:
-    """Print which devices each model gets, and why. Starts nothing."""
-    from ..devices import format_size
+    """Print which devices each model gets, and why. Starts nothing.
+
+    Exits with 1 when a model is broken or gets none of what it wants.
+    """
     from ..inventory import take_inventory
     from ..planning import plan_inventory
-    from .tables import show, show_json, table
+    from .tables import show_json
 
-    settings = options.settings_of(config, models=models, **placement)
-    found = take_inventory(settings)
-    rules = settings.gateway.placement
+    found = take_inventory(options.settings_of(config, models=models, **placement))
     rows = plan_inventory(found, name)
     if as_json:
         devices = [
@@ -34,11 +38,20 @@ def command(models: tuple[str, ...], config: Path | None, name: str | None, as_j
             for device in found.devices
         ]
         show_json({"devices": devices, "placements": rows})
-        return
+    else:
+        _show(found, rows)
+    broken = any(problem.level == "error" for problem in found.problems)
+    sys.exit(broken or any(row["state"] in ("impossible", "busy") for row in rows))
+
+
+def _show(found: Inventory, rows: list[dict[str, Any]]) -> None:
+    from ..devices import format_size
+    from .tables import show, table
+
     for problem in found.problems:
         click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
     click.echo(f"Devices: {', '.join(map(str, found.devices)) or 'no accelerator, the CPU only'}")
-    click.echo(f"Headroom: {format_size(rules.headroom)} of each")
+    click.echo(f"Headroom: {format_size(found.settings.gateway.placement.headroom)} of each")
     shown = {device.id: str(device).partition(" (")[0] for device in found.devices}
     columns = ("model", "state", "device", "memory", "why")
     show(table(columns, [_cells(row, shown) for row in rows]))

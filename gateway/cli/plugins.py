@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
+
+if TYPE_CHECKING:
+    from ..plugins import PluginInfo
+    from ..spec import Problem
 
 
 @click.command("plugins")
 @options.config
 @options.as_json
 def command(config: Path | None, as_json: bool) -> None:
-    """List the plugins and what they provide."""
+    """List the plugins and what they provide.
+
+    Exits with 1 when something is wrong with one.
+    """
     from ..plugins import Plugins
-    from .tables import show, show_json, table
+    from .tables import show_json
 
     gateway = options.settings_of(config).gateway
     plugins = Plugins.load(gateway.plugins, gateway.block_plugins)
@@ -24,8 +34,15 @@ def command(config: Path | None, as_json: bool) -> None:
     if as_json:
         problems = [asdict(problem) for problem in plugins.problems]
         show_json({"plugins": [asdict(row) for row in rows], "problems": problems})
-        return
+    else:
+        _show(rows, plugins.problems)
+    sys.exit(bool(plugins.problems))
+
+
+def _show(rows: Sequence[PluginInfo], problems: Sequence[Problem]) -> None:
+    from .tables import show, table
+
     cells = [(row.name, row.version, row.source, "\n".join(row.hooks), "\n".join(row.provides)) for row in rows]
     show(table(("plugin", "version", "from", "hooks", "provides"), cells))
-    for problem in plugins.problems:
+    for problem in problems:
         click.echo(f"Error: {problem}", err=True)

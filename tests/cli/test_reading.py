@@ -52,7 +52,10 @@ def test_plan_says_who_gets_what_and_why(run: Run, models: Models) -> None:
     result = run("plan", "--devices", "1xH100:80GiB")
     assert result.stdout.splitlines()[0] == "Devices: GPU 0 (H100, 80GiB)"
     assert "gets GPU 0 (H100, 80GiB) to itself" in result.stdout
-    found = json.loads(run("plan", "--devices", "1xL4:24GiB", "--json").stdout)
+    assert result.exit_code == 0
+    result = run("plan", "--devices", "1xL4:24GiB", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
     assert [row["state"] for row in found["placements"]] == ["cpu", "impossible"]
     assert found["devices"][0]["memory"] == 24 * 1024**3
 
@@ -65,6 +68,16 @@ def test_plan_for_one_model_asks_once_all_others_run(run: Run, models: Models) -
     assert (result.exit_code, result.stderr) == (2, "Error: no model named 'c' (have: a, b)\n")
 
 
+def test_a_plan_with_a_busy_or_a_broken_model_fails(run: Run, models: Models) -> None:
+    models({"a/config.yaml": GPU, "a/model/model.py": CHAT})
+    assert run("plan", "--devices", "1xH100:80GiB").exit_code == 0
+    models({"b/config.yaml": GPU, "b/model/model.py": CHAT})
+    assert run("plan", "--devices", "1xH100:80GiB").exit_code == 1
+    assert run("plan", "--devices", "2xH100:80GiB").exit_code == 0
+    models({"bad/model.py": "x ="})
+    assert run("plan", "--devices", "2xH100:80GiB").exit_code == 1
+
+
 def test_a_device_list_that_makes_no_sense_is_one_line(run: Run) -> None:
     result = run("plan", "--devices", "two H100")
     assert result.exit_code == 2
@@ -75,13 +88,18 @@ def test_a_device_list_that_makes_no_sense_is_one_line(run: Run) -> None:
 def test_plugins_tells_who_provides_what(run: Run) -> None:
     Path("mine.py").write_text("from gateway import hookimpl\n\n@hookimpl\ndef find_modle(path, overrides): ...\n")
     Path("gateway.toml").write_text('[gateway]\nplugins = ["mine.py"]\n')
-    found = json.loads(run("plugins", "--json").stdout)
+    result = run("plugins", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
     chat = next(row for row in found["plugins"] if row["name"] == "openai_chat")
     assert "POST /v1/chat/completions" in chat["provides"]
     assert "did you mean find_model?" in found["problems"][0]["what"]
     result = run("plugins")
     assert "dialect openai_chat" in result.stdout
     assert "did you mean find_model?" in result.stderr
+    assert result.exit_code == 1
+    Path("gateway.toml").write_text("")
+    assert run("plugins").exit_code == 0
 
 
 def test_settings_tells_where_each_value_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
