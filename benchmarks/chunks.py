@@ -15,13 +15,13 @@ from .processes import Server, floor, gateway
 from .report import Row, at_most
 
 PATH = "/v1/chat/completions"
-CLIENTS, BURST = 20, 2000
+CLIENTS, BURST, SHORT = 20, 2000, 5
 APART = 0.002  # seconds between the chunks of a stream that are to be alone
 MODELS = {
-    "burst/model.py": f"""
+    "burst/model.py": """
 class Model:
     def chat_completions(self, body):
-        for number in range({BURST}):
+        for number in range(body["max_tokens"]):
             yield "token "
 """,
     "burst/config.yaml": f"runtime:\n  predict_concurrency: {CLIENTS}\n",
@@ -41,7 +41,7 @@ QUEUED, ALONE, RATE = 10.0, 30.0, 40_000
 
 def run(quick: bool) -> list[Row]:
     queued, alone, single, bare = [], [], [], []
-    rates = []
+    rates, short = [], []
     chunks = 200 if quick else 1000
     with gateway(MODELS) as ours, floor("drip") as drip:
         _stream(ours, "burst", 100, CLIENTS)
@@ -49,6 +49,8 @@ def run(quick: bool) -> list[Row]:
             seen = _stream(ours, "burst", BURST, CLIENTS, streams=1 if quick else 10)
             queued.append(_cost(seen))
             rates.append(seen.events / seen.seconds)
+            seen = _stream(ours, "burst", SHORT, CLIENTS, streams=10 if quick else 100)
+            short.append(seen.cpu_us)
             alone.append(_cost(_stream(ours, "drip", chunks, CLIENTS)))
             single.append(_cost(_stream(ours, "drip", chunks, 1)))
             body = json.dumps({"chunks": chunks, "apart": APART})
@@ -64,6 +66,7 @@ def run(quick: bool) -> list[Row]:
             middle(a / b for a, b in zip(single, bare, strict=True)),
             f"bare uvicorn, {middle(bare):.0f} µs",
         ),
+        Row(f"  a whole request whose stream has {SHORT} chunks", f"{middle(short):.0f} µs"),
         Row(
             f"chunks a second of gateway CPU ≥ {RATE:,}",
             f"{capacity:,.0f}/s ({middle(rates):,.0f} by the clock)",

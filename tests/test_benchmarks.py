@@ -27,9 +27,9 @@ def test_predict_prints_promise_reached_and_ratio() -> None:
 
 
 def test_json_is_one_object_a_benchmark() -> None:
-    (line,) = run("predict", "--quick", "--json").splitlines()
+    (line,) = run("cancel", "--quick", "--json").splitlines()
     printed = json.loads(line)
-    assert printed["benchmark"] == "predict"
+    assert printed["benchmark"] == "cancel"
     assert {"promise", "reached", "ratio", "against", "kept"} == set(printed["rows"][0])
 
 
