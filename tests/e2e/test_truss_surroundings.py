@@ -1,0 +1,188 @@
+"""What lies around a truss: its secrets, the environment file, its end, and models without a predict."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.testing import Gateway
+
+Serve = Callable[..., Gateway]
+
+SECRETS = """
+def attempt(function):
+    try:
+        return function()
+    except Exception as error:
+        return [type(error).__name__, isinstance(error, KeyError), str(error)]
+
+class Model:
+    def __init__(self, secrets):
+        self.secrets = secrets
+        self.early = attempt(lambda: secrets["from_config"])
+
+    def predict(self, names):
+        secrets = self.secrets
+        return {
+            "early": self.early,
+            "values": {name: attempt(lambda: secrets[name]) for name in names},
+            "get": [secrets.get("unknown", "fallback"), secrets.get("from_config", "fallback")],
+            "in": [name in secrets for name in ("from_config", "empty", "unknown")],
+            "names": sorted(secrets),
+            "len": len(secrets),
+        }
+"""
+DECLARED = """
+secrets: {from_config: "config", from_environment: "config", from_directory: "config", from_both: null, empty: null}
+"""
+SETUP = """
+class Model:
+    def __init__(self, environment):
+        self.told = [["init", environment]]
+
+    def setup_environment(self, environment):
+        self.told.append(["setup", environment])
+
+    def load(self):
+        self.told.append(["load"])
+
+    def predict(self, _):
+        return self.told
+"""
+ASYNC_SETUP = SETUP.replace("def setup_environment", "async def setup_environment")
+UNLOAD = """
+import pathlib
+
+class Model:
+    def predict(self, x):
+        return x
+
+    def unload(self):
+        pathlib.Path("../../unloaded").write_text("sync")
+"""
+ASYNC_UNLOAD = """
+import asyncio, pathlib
+
+class Model:
+    async def predict(self, x):
+        return x
+
+    async def unload(self):
+        await asyncio.sleep(0)
+        pathlib.Path("../../async-unloaded").write_text("async")
+"""
+
+
+def predict(gateway: Gateway, model: str, inputs: Any) -> Any:
+    request = urllib.request.Request(f"{gateway.url}/v1/models/{model}:predict", json.dumps(inputs).encode())
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def test_secrets_are_looked_up_by_declared_name_in_trusss_order(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in ("from_directory", "from_both", "unknown"):
+        (tmp_path / "secrets" / name).write_text(" directory\n")
+    (tmp_path / "gateway.toml").write_text('[gateway]\nsecrets_dir = "secrets"\n')
+    variables = {"from_environment": "environment", "from_both": "environment", "unknown": "environment"}
+    env = {f"TRUSS_SECRET_{name}": value for name, value in variables.items()}
+    gateway = serve({"m": {"config.yaml": DECLARED, "model/model.py": SECRETS}}, env=env)
+
+    names = ["from_config", "from_environment", "from_directory", "from_both", "empty", "unknown"]
+    found = predict(gateway, "m", names)
+    empty, unknown = found["values"].pop("empty"), found["values"].pop("unknown")
+    assert found["early"] == "config"
+    assert found["values"] == {
+        "from_config": "config",
+        "from_environment": "environment",
+        "from_directory": " directory\n",  # as it is, not stripped
+        "from_both": "environment",
+    }
+    for name, raised in (("empty", empty), ("unknown", unknown)):
+        assert raised[:2] == ["SecretNotFound", True]
+        assert name in raised[2]
+        assert "secret manager" in raised[2]
+    assert found["get"] == ["fallback", "config"]
+    assert found["in"] == [True, False, False]
+    assert found["names"] == sorted(names[:-1])
+    assert found["len"] == 5
+
+
+def test_secrets_are_not_in_the_environment_of_the_model_nor_in_the_log(serve: Serve) -> None:
+    model = (
+        "import os\nclass Model:\n    def predict(self, _):\n        return 'very-secret' in str(dict(os.environ))\n"
+    )
+    files = {"config.yaml": "secrets: {token: null}\n", "model/model.py": model}
+    gateway = serve({"m": files}, env={"TRUSS_SECRET_token": "very-secret"})
+    assert predict(gateway, "m", None) is False
+    assert "very-secret" not in gateway.log
+
+
+@pytest.mark.parametrize("model", [SETUP, ASYNC_SETUP], ids=["sync", "async"])
+def test_the_environment_file_feeds_constructor_and_setup_before_load(serve: Serve, tmp_path: Path, model: str) -> None:
+    (tmp_path / "environment.json").write_text('{"name": "staging", "more": [1]}')
+    (tmp_path / "gateway.toml").write_text('[gateway]\nenvironment_file = "environment.json"\n')
+    gateway = serve({"m": {"config.yaml": "", "model/model.py": model}})
+    told = {"name": "staging", "more": [1]}
+    assert predict(gateway, "m", None) == [["init", told], ["setup", told], ["load"]]
+
+
+def test_without_an_environment_file_setup_is_not_called(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('[gateway]\nenvironment_file = "missing.json"\n')
+    gateway = serve({"m": {"config.yaml": "", "model/model.py": SETUP}})
+    assert predict(gateway, "m", None) == [["init", None], ["load"]]
+
+
+def test_unload_is_called_when_the_gateway_stops(serve: Serve, tmp_path: Path) -> None:
+    models = {
+        "one": {"config.yaml": "", "model/model.py": UNLOAD},
+        "two": {"config.yaml": "", "model/model.py": ASYNC_UNLOAD},
+    }
+    gateway = serve(models)
+    assert gateway.stop() == 0
+    assert (tmp_path / "unloaded").read_text() == "sync"
+    assert (tmp_path / "async-unloaded").read_text() == "async"
+
+
+def test_while_a_model_loads_its_routes_are_503_and_the_root_is_true(serve: Serve, tmp_path: Path) -> None:
+    wait = "import pathlib, time\nwhile not pathlib.Path('../../go').exists():\n    time.sleep(0.01)\n"
+    model = f"{wait}class Model:\n    def predict(self, x):\n        return x\n"
+    gateway = serve({"late": {"config.yaml": "", "model/model.py": model}}, until="accepting")
+    for path, data in (
+        ("/v1/models/late:predict", b"1"),
+        ("/v1/models/late:predict", b"{"),  # it is not even parsed
+        ("/v1/models/model/loaded", None),
+        ("/v1/models/late/schema", None),
+        ("/ping", None),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(urllib.request.Request(f"{gateway.url}{path}", data), timeout=30)
+        with raised.value as answer:
+            assert answer.code == 503
+            assert answer.headers["x-baseten-error-source"] == "04"
+            assert answer.headers["x-baseten-error-code"] == "600"
+            assert 1 <= int(answer.headers["retry-after"]) <= 110
+            assert json.load(answer) == {"error": "Model with name late is not ready."}
+    with urllib.request.urlopen(f"{gateway.url}/") as root:
+        assert root.read() == b"true"
+    (tmp_path / "go").touch()
+    gateway.wait_for(r"model 'late' is ready")
+    assert predict(gateway, "late", 1) == 1
+
+
+def test_without_a_sole_or_default_model_invocations_is_404_and_ping_is_readiness(serve: Serve) -> None:
+    model = "class Model:\n    def predict(self, x):\n        return x\n"
+    gateway = serve({name: {"config.yaml": "", "model/model.py": model} for name in ("a", "b")})
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/invocations", b"1"), timeout=30)
+    with raised.value as answer:
+        assert (answer.code, answer.headers["x-baseten-error-code"]) == (404, "600")
+        assert json.load(answer) == {"error": "no model named 'model' (have: a, b)"}
+    with urllib.request.urlopen(f"{gateway.url}/ping") as ping:
+        assert (ping.status, ping.read()) == (200, b"{}")
