@@ -26,7 +26,7 @@ class Claim:
     device: str  # its id
     exclusive: bool = False
     memory: int = 0  # bytes; an exclusive claim counts the whole device
-    evictable: bool = False  # the setting is on, the replica is ready and past its min_residency
+    evictable: bool = False  # it may be stopped to make room; nothing in the gateway does so yet
     last_used: float = 0.0  # any clock; "now" while calls are in flight
 
     def on(self, device: Device) -> int:

@@ -35,12 +35,10 @@ class PlacementSettings:
     devices: str | tuple[Mapping[str, Any], ...] = _key(values.devices, "auto")
     headroom: int = _key(values.size, 1024**3)  # bytes of each GPU that are never handed out
     unmatched_accelerator: Literal["error", "any", "cpu"] = _key(values.choice("error", "any", "cpu"), "error")
-    on_full: Literal["error", "queue", "evict"] = _key(values.choice("error", "queue", "evict"), "error")
+    on_full: Literal["error"] = _key(values.only_yet("error", "queue", "evict"), "error")
     on_impossible: Literal["fail-model", "refuse-start"] = _key(
         values.choice("fail-model", "refuse-start"), "fail-model"
     )
-    load_parallelism: int = _key(values.whole(1), 1)  # loads in flight per GPU
-    min_residency: float = _key(values.seconds, 30.0)  # no eviction of a model younger than this
 
 
 LIMIT_KINDS: Mapping[str, Kind] = {
@@ -76,7 +74,7 @@ class GatewaySettings:
     log_level: Literal["debug", "info", "warning", "error"] = _key(
         values.choice("debug", "info", "warning", "error"), "info"
     )
-    truss_parity: Literal["improved", "strict"] = _key(values.choice("improved", "strict"), "improved")
+    truss_parity: Literal["improved"] = _key(values.only_yet("improved", "strict"), "improved")
     drain_timeout: float = _key(values.seconds, 30.0)
     drain_delay: float = _key(values.seconds, 0.0)
     keep_alive: float = _key(values.seconds, 75.0)
@@ -112,7 +110,7 @@ class ModelSettings:
     required: bool = _key(values.flag, True)  # counts for the readiness of the gateway
     env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")
     environment: Mapping[str, str] | None = _key(values.variables, None)
-    truss_parity: Literal["improved", "strict"] | None = _key(values.choice("improved", "strict"), None)
+    truss_parity: Literal["improved"] | None = _key(values.only_yet("improved", "strict"), None)
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
     aliases: tuple[str, ...] = _key(values.texts, ())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .devices import parse_devices, parse_size, static_devices
+from .errors import ConfigError
 
 Kind = Callable[[Any, bool], Any]
 
@@ -73,6 +74,18 @@ def choice(*words: str) -> Kind:
         if value not in words:
             raise ValueError(expected)
         return str(value)
+
+    return convert
+
+
+def only_yet(word: str, *planned: str) -> Kind:
+    """A choice of one word; the others are ideas, and refused as such."""
+    known = choice(word, *planned)
+
+    def convert(value: Any, from_text: bool) -> str:
+        if known(value, from_text) != word:
+            raise ConfigError(f"not supported yet: {value!r}; only {word!r} is")
+        return word
 
     return convert
 

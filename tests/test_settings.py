@@ -220,11 +220,27 @@ def test_a_model_without_a_table_has_defaults(tmp_path: Path) -> None:
     assert settings.overrides("any").keys() == {"limits", "truss_parity"}
 
 
-def test_a_models_parity_wins_over_the_gateways(tmp_path: Path) -> None:
-    settings = load(tmp_path, "[gateway]\ntruss_parity='strict'\n[models.a]\ntruss_parity='improved'\n")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[gateway]\ntruss_parity = 'strict'\n",
+            "gateway.truss_parity: not supported yet: 'strict'; only 'improved' is",
+        ),
+        ("[models.a]\ntruss_parity = 'strict'\n", "models.a.truss_parity: not supported yet: 'strict'"),
+        ("[gateway.placement]\non_full = 'evict'\n", "gateway.placement.on_full: not supported yet: 'evict'"),
+        ("[gateway.placement]\non_full = 'x'\n", "gateway.placement.on_full must be error, queue or evict, not 'x'"),
+    ],
+)
+def test_what_nothing_acts_on_yet_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    told = errors(tmp_path, text)
+    assert f"gateway.toml:2: {expected}" in told
+    assert len(told.splitlines()) == 1
 
-    assert settings.overrides("a")["truss_parity"] == "improved"
-    assert settings.overrides("b")["truss_parity"] == "strict"
+
+def test_the_default_of_what_nothing_acts_on_may_be_written(tmp_path: Path) -> None:
+    text = "[gateway]\ntruss_parity = 'improved'\n[gateway.placement]\non_full = 'error'\n"
+    assert load(tmp_path, text).gateway == GatewaySettings()
 
 
 def test_every_limit_can_be_set_for_all_models_and_for_one() -> None:
