@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import cache
 from .discovery import discover
 from .errors import ConfigError
 from .plugins import Plugins
@@ -35,6 +36,7 @@ def take_inventory(
     Raises:
         ConfigError: a name in `only` is no model.
     """
+    cache.use(settings.gateway.cache_dir)  # plugins and formats look for weights there
     plugins = Plugins.load(settings.gateway.plugins, settings.gateway.block_plugins)
     found = discover(roots or settings.gateway.models, plugins, settings)
     problems = (*found.problems, *_unknown_runners(settings, plugins, found.specs))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cache import cache_dir
 from gateway.inventory import Inventory, take_inventory
 from gateway.settings import load_settings
 
@@ -48,3 +49,13 @@ def test_a_broken_model_may_be_named() -> None:
     Path("models/a/model.py").write_text("x =")
     found = inventory("[gateway]\ndefault_model = 'a'\n")
     assert [problem.code for problem in found.problems] == ["invalid_model"]
+
+
+def test_the_cache_directory_of_the_settings_holds_in_this_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", "/elsewhere")  # so that it is put back
+    inventory("")
+    assert cache_dir() == Path("/elsewhere")
+    inventory("[gateway]\ncache_dir = 'kept'\n")
+    assert cache_dir() == tmp_path / "kept"
