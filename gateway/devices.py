@@ -95,6 +95,8 @@ def parse_devices(text: str, source: str = "devices") -> list[Device]:
         match = _ITEM.fullmatch(entry)
         if match is None:
             raise ConfigError(f"{where}: cannot read {entry!r}; write COUNTx[MODEL:]MEMORY, such as 2xH100:80GiB")
+        if match[2] is None and not _SIZE.fullmatch(match[3].strip()) and not match[3].strip().isdecimal():
+            raise ConfigError(f"{where}: the memory is missing in {entry!r}; write for example {entry}:24GiB")
         count, model, memory = int(match[1]), (match[2] or "").strip(), _device_memory(match[3], where)
         if not 1 <= count <= _MOST - len(devices):
             raise ConfigError(f"{where}: {match[1]} devices in {entry!r}; from 1 to {_MOST} in the whole list")

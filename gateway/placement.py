@@ -243,7 +243,7 @@ def _pinned(devices: Sequence[Device], request: Request) -> list[Device] | NoFit
             found += named
     if causes:
         have = ", ".join(f"{device.index} = {device.id}" for device in devices)
-        causes.append(f"have {have or 'no devices'}")
+        causes.append(f"have {have}" if have else "this machine has none")
     elif len(found) != request.count:
         causes.append(f"pinned to {_devices(len(found))}, but each replica wants {request.count}")
     return NoFit(reason="impossible", detail=tuple(causes)) if causes else sorted(found, key=_by_index)
@@ -347,13 +347,13 @@ def _devices(count: int) -> str:
 
 def _have(devices: Sequence[Device]) -> str:
     names = [device.model or f"unnamed {device.kind} device" for device in devices]
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no devices"
+    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
 
 
 def _too_few(request: Request, named: Sequence[Device], devices: Sequence[Device]) -> str:
     what = request.accelerator or "GPU"
-    pinned = "are pinned to" if request.pin else "have"
-    return f"{request.count} × {what} wanted, {len(named)} present; {pinned} {_have(devices)}"
+    have = f"{'are pinned to' if request.pin else 'have'} {_have(devices)}" if devices else "this machine has none"
+    return f"{request.count} × {what} wanted, {len(named)} present; {have}"
 
 
 def _way_out(request: Request, devices: Sequence[Device]) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def test_an_empty_list_is_a_machine_without_accelerators(text: str) -> None:
         ("1xL4:24GiB,", 12, "cannot read ''"),
         ("-1xL4:24GiB", 1, "cannot read"),
         ("1xA:B:24GiB", 1, "cannot read"),
-        ("2xH100", 1, "'H100' is not a size"),
+        ("2xH100", 1, "the memory is missing in '2xH100'; write for example 2xH100:24GiB"),
         ("1xL4:24GiB,1xH100:80", 12, "did you mean '80GiB'"),
         ("1xL4:1KiB", 1, "memory '1KiB' is 1024 bytes"),
         ("0xL4:24GiB", 1, "0 devices"),

@@ -87,7 +87,7 @@ def test_a_missing_accelerator_is_impossible_and_says_what_there_is_and_what_to_
 
 def test_no_device_at_all_is_impossible() -> None:
     text = refusal(plan([], [], Request(owner="a/0")), "impossible")
-    assert text == "1 × GPU wanted, 0 present; have no devices"
+    assert text == "1 × GPU wanted, 0 present; this machine has none"
 
 
 def test_unmatched_any_takes_what_there_is_and_says_so() -> None:
