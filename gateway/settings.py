@@ -81,6 +81,7 @@ class GatewaySettings:
     head_timeout: float = _key(values.seconds, 10.0)
     body_idle_timeout: float = _key(values.seconds, 15.0)
     body_timeout: float = _key(values.seconds, 60.0)
+    send_timeout: float = _key(values.seconds, 30.0)
     max_connections: int | None = _key(values.whole(1), None)  # None: min(1024, a quarter of the open files allowed)
     secrets_dir: Path | None = _key(values.path, None)
     cache_dir: Path | None = _key(values.path, None)

@@ -118,7 +118,7 @@ class Front:
             return
         if isinstance(error, Overloaded | Unavailable):
             self._metrics.rejected(exchange.model, error)
-        if error.status >= 500:
+        if error.status >= 500 and not isinstance(error, Unavailable):  # those come as fast as clients ask
             log.warning("request %s to %s: %s", exchange.request_id, exchange.path, error.message)
         await errors.answer(exchange, error)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _KNOWN_HOSTS = 1024  # Host values remembered as good
 _EXPOSED = b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, " + b", ".join(
     b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset") for of in (b"requests", b"tokens")
@@ -55,7 +56,9 @@ class Guard:
             exchange.request_id = f"{random.getrandbits(128):032x}"
         pairs = exchange.scope["headers"]
         if len(headers) != len(pairs) and sum(name == b"host" for name, _ in pairs) > 1:
-            raise BadRequest("the request has more than one Host header")
+            raise BadRequest("the request has more than one Host header", headers=CLOSE)
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise BadRequest("the only transfer-encoding that is understood is chunked", headers=CLOSE)
         host = headers.get(b"host")
         if host not in self._good_hosts:
             self._check_host(host)
@@ -69,7 +72,7 @@ class Guard:
 
     def _check_host(self, host: bytes | None) -> None:
         if not host:
-            raise BadRequest("the request has no Host header")
+            raise BadRequest("the request has no Host header", headers=CLOSE)
         name = _without_port(host.decode("latin-1")).lower()
         if self._on_loopback:
             allowed = is_loopback(name) or name in self._hosts
@@ -149,7 +152,10 @@ def bearer(headers: dict[bytes, bytes]) -> bytes | None:
     return headers.get(b"x-api-key")
 
 
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]*))(?::[0-9]*)?")
+
+
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0][1:]
-    return host.partition(":")[0] if host.count(":") == 1 else host
+    """The name in a Host header; one that is no host and port stands for itself, and is nobody's name."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2] or "") if found is not None else host

@@ -1,13 +1,15 @@
 """uvicorn's HTTP/1.1 protocol with the guards it lacks, and the shortest way out for a whole answer.
 
 Adds to httptools_impl: limits on the head (431, 414), a deadline for it, refusals in our error shape, trailers that
-never become headers, a word to the running request when its client leaves. Leans on uvicorn's internals, so its minor
-version is pinned and tests/http/test_protocol.py gates each bump.
+never become headers, a limit for readers that do not read, a word to the running request when its client leaves. Leans
+on uvicorn's internals, so its minor version is pinned and tests/http/test_protocol.py gates each bump.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
+MAX_PIPELINED = 16  # requests read ahead; beyond, reading pauses, and with it the notice that the client has left
+LINGER = 5.0  # seconds in which the rest of a refused body is thrown away before the connection is closed
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _TEXTS = {
@@ -28,10 +32,15 @@ _TEXTS = {
 }
 
 
+_UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)", re.IGNORECASE | re.MULTILINE)
+_ANY_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. `left` is what the running request wants called when the client is gone."""
 
     head_timeout = 10.0  # seconds
+    send_timeout = 30.0  # seconds in which a client must take some of what waits for it
     max_connections = 0  # 0 is no bound
 
     begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without a task
@@ -43,6 +52,10 @@ class GuardedProtocol(HttpToolsProtocol):
     _idle_since = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
     _held: tuple[RequestResponseCycle, Any] | None = None  # a request to start when this read is parsed
+    _running: RequestResponseCycle | None = None  # the one that is being answered; newer ones wait behind it
+    _refusal: bytes | None = None  # goes out when the requests before it are answered
+    _lingering = False
+    _stall: asyncio.TimerHandle | None = None
     _status = 400
 
     def connection_made(self, transport: Any) -> None:
@@ -68,22 +81,30 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering or self._refusal is not None:
+            return  # nothing that follows is read any more
         if self._in_head:
             self._bytes += len(data)
+            if b"pgrade" in data or b"PGRADE" in data:
+                data = _ignore_upgrade(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.send_400_response("")
-            return
         except httptools.HttpParserUpgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+                return
+            # Split so that it went unseen: the parser took the body for the new protocol's, and nobody may run it.
+            self.cycle.more_body = True
+            self.send_400_response("")
         if self._held is not None:
             cycle, app = self._held
             self._held = None
             if self.transport.is_closing():  # refused behind its head
                 return
             # With the body at hand, some answers need no task of their own.
+            self._running = cycle
             if cycle.more_body or self.begin is None or not self.begin(cycle.scope, cycle):
                 super()._start_asgi_task(cycle, app)
         if self._in_head and not self.transport.is_closing():
@@ -96,6 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._held is None and self.begin is not None:
             self._held = cycle, app
         else:
+            self._running = cycle
             super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
@@ -120,11 +142,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingering:
             return
         self.flow.resume_reading()
         if self.pipeline:
-            super()._start_asgi_task(*self.pipeline.pop())
+            self._running, app = self.pipeline.pop()
+            super()._start_asgi_task(self._running, app)
+            return
+        if self._refusal is not None:
+            self.transport.write(self._refusal)
+            self.transport.close()
             return
         if self._bytes and self._timer is None:
             self._arm()  # half a head came behind the request that has just been answered
@@ -153,6 +180,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._disarm()
         super().on_headers_complete()
+        if 0 < len(self.pipeline) < MAX_PIPELINED:
+            self.flow.resume_reading()  # or the end of the connection would not be seen either
 
     def on_message_complete(self) -> None:
         self._in_head, self._bytes = True, 0
@@ -160,12 +189,47 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._stall):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+        for cycle in self._unanswered():  # the base class tells the newest only
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.pipeline.clear()
+        self._held = None
         if self.left is not None:
             left, self.left = self.left, None
             left()
+
+    def _unanswered(self) -> list[RequestResponseCycle]:
+        """Requests that have no whole answer yet, oldest first."""
+        held = [self._held[0]] if self._held is not None else []
+        running = [self._running] if self._running is not None and self._running not in held else []
+        waiting = [cycle for cycle, _ in reversed(self.pipeline)]
+        return [cycle for cycle in (*running, *held, *waiting) if not cycle.response_complete]
+
+    # A client that does not read: the transport says when it is full, and when there is room again.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall is None:
+            self._stall = self.loop.call_later(self.send_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def linger(self) -> None:
+        """Close once the client has stopped sending: closed at once, it would learn of a reset, not of the answer."""
+        self._lingering = True
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def _refuse(self, status: int) -> None:
         """Called by the parser's callbacks: the error makes uvicorn call send_400_response."""
@@ -177,15 +241,49 @@ class GuardedProtocol(HttpToolsProtocol):
         self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        """Refuse what was read last, behind the answers to the requests before it, and close."""
+        newest = self.cycle
+        broken = newest if newest is not None and newest.more_body else None  # its own body is what went wrong
+        if broken is not None:
+            if self._held is not None and self._held[0] is broken:
+                self._held = None
+            for entry in [entry for entry in self.pipeline if entry[0] is broken]:
+                self.pipeline.remove(entry)
+        before = [cycle for cycle in self._unanswered() if cycle is not broken]
+        if before:
+            self._refusal = _refusal(self._status)
+        elif broken is not None and broken.response_started:
             self.transport.close()  # a second answer would land inside the one under way
-            return
-        code, text = _TEXTS[self._status]
-        kind = "server_error" if self._status >= 500 else "invalid_request_error"
-        body = f'{{"error":{{"message":"{text}","type":"{kind}","param":null,"code":"{code}"}}}}'.encode()
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS[self._status] + head + body)
-        self.transport.close()
+        else:
+            self.transport.write(_refusal(self._status))
+            self.transport.close()
+
+
+def _refusal(status: int) -> bytes:
+    """The whole answer to a request that never reached the application."""
+    code, text = _TEXTS[status]
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    body = f'{{"error":{{"message":"{text}","type":"{kind}","param":null,"code":"{code}"}}}}'.encode()
+    request_id = b"%032x" % random.getrandbits(128)
+    return b"%bcontent-type: application/json\r\n%bx-request-id: %b\r\nrequest-id: %b\r\n%b%b" % (
+        STATUS[status],
+        b"retry-after: 1\r\n" if status == 503 else b"",
+        request_id,
+        request_id,
+        b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body),
+        body,
+    )
+
+
+def _ignore_upgrade(data: bytes) -> bytes:
+    """A head whose wish for another protocol is under another name, where nobody can grant it.
+
+    The parser ends a message at an `Upgrade` and takes the body for the new protocol; Java's client sends one with
+    every first request. Only a GET may become a websocket.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    wish = _UPGRADE if head.startswith(b"GET ") else _ANY_UPGRADE
+    return wish.sub(b"x-ignored-upgrade:", head) + end + rest
 
 
 def cycle_of(send: Any) -> RequestResponseCycle | None:
@@ -208,5 +306,9 @@ def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
         cycle.transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
-        cycle.transport.close()
+        connection = cycle.scope.get("gateway.connection")
+        if cycle.more_body and isinstance(connection, GuardedProtocol):
+            connection.linger()
+        else:
+            cycle.transport.close()
     cycle.on_response()

@@ -48,6 +48,7 @@ def make_server(app: Any, settings: Settings) -> GatewayServer:
         (GuardedProtocol,),
         {
             "head_timeout": gateway.head_timeout,
+            "send_timeout": gateway.send_timeout,
             "max_connections": gateway.max_connections or default_connections(),
             "begin": staticmethod(app.begin),
         },

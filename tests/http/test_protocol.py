@@ -296,15 +296,19 @@ async def test_nothing_is_written_into_an_answer_that_has_begun() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"half ", "more_body": True})
         await connection.gate.wait()
+        await send({"type": "http.response.body", "body": b"whole"})
 
     connection.gate.clear()
     connection.protocol.app = half
     await connection.receive(GET)
     before = connection.transport.out
     await connection.receive(b"this is no request\r\n\r\n")
-    assert connection.transport.out == before and connection.transport.closed
+    assert connection.transport.out == before and not connection.transport.closed
     connection.gate.set()
     await settle()
+    answer, refusal = connection.transport.out.split(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"half whole") and b"connection: close" in refusal
+    assert connection.transport.closed
 
 
 @played
