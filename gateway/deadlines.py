@@ -14,6 +14,7 @@ from .limiter import Limiter
 from .replica import Replica
 
 SWEEP = 0.1  # seconds; how late a deadline may be noticed
+STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itself stood still
 
 
 class Deadlines:
@@ -29,16 +30,21 @@ class Deadlines:
     ) -> None:
         self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
         self._watching = False
+        self._due = 0.0
 
     def watch(self) -> None:
         """There is a call: look after it until none is left."""
         if not self._watching:
             self._watching = True
-            self._loop.call_later(SWEEP, self._sweep)
+            self._due = self._loop.time() + SWEEP
+            self._loop.call_at(self._due, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
         self._watching = False
+        if now > self._due + STOPPED:  # what the workers sent meanwhile is heard first
+            self.watch()
+            return
         for call in self._limiter.waiting():
             self.watch()
             if call.deadline < now:

@@ -14,26 +14,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from .backoff import CRASHES, HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
-from .call import NEVER, Call
+from .call import Call
 from .deadlines import Deadlines
-from .errors import ConfigError, Crashed, Draining, GatewayError, LoadFailed, Loading, Overloaded, Unavailable
+from .errors import ConfigError, Crashed, Draining, GatewayError, Overloaded
 from .histogram import Histogram
 from .limiter import Limiter, Seat
-from .plain import to_capabilities
+from .questions import HealthCheck, hot_reload
+from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
 from .spec import Capabilities, ModelSpec, State
-from .wire import DATA, Req, WireError, decode
+from .wire import Req
 
 log = logging.getLogger("gateway.models")
 
 LOAD_TRIES = 3
-MAX_RETRY_AFTER = 110.0  # seconds; above 120 the OpenAI SDK does not retry at all
-UNKNOWN_LOAD = 5.0  # seconds a first load is said to take while nothing was measured
-HEALTH_TIMEOUT = 10.0  # seconds
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 TAIL = 200  # lines of the model's output that are kept
@@ -86,7 +83,7 @@ class HostedModel:
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
         self._killed: dict[int, bool] = {}  # replicas that we ended for code that would not stop
-        self._probe: Call | None = None  # the last health check
+        self._health = HealthCheck(spec.limits)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -173,27 +170,15 @@ class HostedModel:
 
     def not_ready(self) -> GatewayError:
         """Why it takes no calls in its present state, and when to come back."""
-        error = self._not_ready()
-        error.truss_message = f"Model with name {self.name} is not ready."
-        return error
-
-    def _not_ready(self) -> GatewayError:
-        now, name = self._loop.time(), self.name
-        if self.state == "loading":
-            expected = self.load_seconds if self.load_seconds is not None else UNKNOWN_LOAD
-            left = expected - (now - self._load_began)
-            return Loading(f"model '{name}' is loading", retry_after=min(max(left, 1.0), MAX_RETRY_AFTER))
-        if self.state == "draining":
-            return Draining(f"model '{name}' is shutting down", retry_after=1)
-        wait = min(max(self._next_try - now, 1.0), MAX_RETRY_AFTER)
-        if self.state == "unloaded":
-            return Unavailable(f"model '{name}' is not loaded", retry_after=wait)
-        if self.state == "restarting":
-            return Unavailable(f"model '{name}' is restarting after a crash", retry_after=wait)
-        if self._next_try > now:
-            return Unavailable(f"model '{name}' keeps crashing; the next try is due soon", retry_after=wait)
-        detail = f": {self.reason}" if self._debug else "; `gateway models --live` and its log say why"
-        return LoadFailed(f"model '{name}' could not be loaded{detail}")
+        now = self._loop.time()
+        return refusal(
+            self.name,
+            self.state,
+            loading_for=now - self._load_began,
+            expected_load=self.load_seconds,
+            next_try=self._next_try - now,
+            reason=self.reason if self._debug else "",
+        )
 
     @property
     def restarts(self) -> int:
@@ -218,45 +203,22 @@ class HostedModel:
 
     async def is_healthy(self) -> bool:
         """What the model's own `is_healthy` says; without one, whether it is ready."""
-        if self.state != "ready" or not self.capabilities.has_health_check:
-            return self.state == "ready"
-        if self._probe is not None and not self._probe.ended:
-            return False  # the last one hangs; another would only take another thread
         replica = next(iter(self._replicas.values()), None)
-        if replica is None:
-            return False
-        req = Req(method="is_healthy", mode=DATA, stream=False, content_type="", request_id="health")
-        # No slot, and no killing: a model that cannot say how it is may still answer its calls.
-        limits = replace(self.spec.limits, request_timeout=HEALTH_TIMEOUT, cancel_grace=NEVER)
-        call = self._probe = Call(req, b"", limits, self._loop)
-        try:
-            replica.open(call, lambda call: None)
-            with call:
-                async with asyncio.timeout(HEALTH_TIMEOUT):
-                    await call.first()
-            answer = decode(call.reply)
-        except (GatewayError, ConnectionError, TimeoutError, WireError):
-            return False
-        return answer is None or bool(answer)
+        if self.state != "ready" or replica is None or not self.capabilities.has_health_check:
+            return self.state == "ready"
+        return await self._health.ask(replica)
 
     async def hot_reload(self) -> None:
-        """Have every replica swap the model's class in place, as Truss does; state stays, load is not run.
+        """Swap the model's class in place, in every replica.
 
         Raises:
             GatewayError: 422 when the new code is no good, or the model is not ready.
         """
         if self.state != "ready":
             raise self.not_ready()
-        for replica in tuple(self._replicas.values()):
-            req = Req(method="hot_reload", mode=DATA, stream=False, content_type="", request_id="hot-reload")
-            call = Call(req, b"", self.spec.limits, self._loop)
-            try:
-                replica.open(call, lambda call: None)
-            except ConnectionError:
-                continue  # it will come back with the new code
-            with call:
-                await call.first()
-            self._learn(to_capabilities(decode(call.reply)))
+        self._deadlines.watch()
+        if (found := await hot_reload(self._replicas.values(), self.spec.limits)) is not None:
+            self._learn(found)
 
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities

@@ -26,7 +26,9 @@ from gateway.errors import (
     Timeout,
     Unavailable,
 )
-from gateway.hosted import HEALTH_TIMEOUT, MAX_RETRY_AFTER, HostedModel
+from gateway.hosted import HostedModel
+from gateway.questions import HEALTH_TIMEOUT
+from gateway.refusals import MAX_RETRY_AFTER
 from gateway.spec import Capabilities, Limits, ModelSpec
 from gateway.wire import Failure
 
@@ -356,6 +358,24 @@ async def test_code_whose_client_left_is_left_alone_until_its_time_limit() -> No
         assert replica.killed == []
         await asyncio.sleep(110)
         assert replica.killed
+
+
+async def test_a_gateway_that_stood_still_hears_its_workers_before_it_judges_them() -> None:
+    """SIGSTOP and SIGCONT, a laptop that slept: the answers lie in the sockets."""
+    async with hosted() as found:
+        replica = found.fakes.last
+        replica.is_obedient = False
+        left, waits = found.model.call(chat(), b""), found.model.call(predict(), b"")
+        left.client_left()
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._now += 10_000
+        loop.call_soon(replica.end, left)
+        await turns(3)
+        assert replica.killed == []
+        assert waits.error is None
+        assert found.fakes.opened == [left, waits]
 
 
 async def test_no_timer_runs_while_there_is_no_call() -> None:

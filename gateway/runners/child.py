@@ -130,7 +130,7 @@ class Child:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
             self._draining.cancel()
         if self._tmp is not None:
-            shutil.rmtree(self._tmp, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
 
 
 def exit_reason(code: int) -> str:

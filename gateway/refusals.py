@@ -1,0 +1,44 @@
+"""Why a model takes no calls in its present state, and when its clients may come back."""
+
+from __future__ import annotations
+
+from .errors import Draining, GatewayError, LoadFailed, Loading, Unavailable
+from .spec import State
+
+MAX_RETRY_AFTER = 110.0  # seconds; above 120 the OpenAI SDK does not retry at all
+UNKNOWN_LOAD = 5.0  # seconds a first load is said to take while nothing was measured
+
+
+def refusal(
+    name: str, state: State, *, loading_for: float, expected_load: float | None, next_try: float, reason: str
+) -> GatewayError:
+    """The error for a call that meets a model which is not ready.
+
+    `loading_for` and `next_try` are seconds from now, `expected_load` what the last good load took; `reason` is shown
+    as it is, empty when it is not for clients.
+    """
+    error = _refusal(name, state, loading_for, expected_load, next_try, reason)
+    error.truss_message = f"Model with name {name} is not ready."
+    return error
+
+
+def _refusal(
+    name: str, state: State, loading_for: float, expected_load: float | None, next_try: float, reason: str
+) -> GatewayError:
+    if state == "loading":
+        left = (UNKNOWN_LOAD if expected_load is None else expected_load) - loading_for
+        return Loading(f"model '{name}' is loading", retry_after=_bounded(left))
+    if state == "draining":
+        return Draining(f"model '{name}' is shutting down", retry_after=1)
+    if state == "unloaded":
+        return Unavailable(f"model '{name}' is not loaded", retry_after=_bounded(next_try))
+    if state == "restarting":
+        return Unavailable(f"model '{name}' is restarting after a crash", retry_after=_bounded(next_try))
+    if next_try > 0:
+        return Unavailable(f"model '{name}' keeps crashing; the next try is due soon", retry_after=_bounded(next_try))
+    detail = f": {reason}" if reason else "; `gateway models --live` and its log say why"
+    return LoadFailed(f"model '{name}' could not be loaded{detail}")
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 1.0), MAX_RETRY_AFTER)
