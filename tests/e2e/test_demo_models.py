@@ -18,7 +18,6 @@ import pytest
 
 from gateway.testing import Gateway
 
-pytestmark = pytest.mark.slow  # the models take half a minute to load
 PATIENCE = 60.0  # seconds for what should come soon
 TINY = Path(__file__).parent.parent.parent / "models" / "tiny-chat"
 EXAMPLES = [json.loads(line) for line in (TINY / "examples.jsonl").read_text().splitlines()]

@@ -202,7 +202,6 @@ def kill(gateway: Gateway, ledger: Ledger, victim: str, begun: Path) -> None:
     wait_for(lambda: statuses(gateway)[victim] == "ready", "it is ready again")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["plain", "later", "chat"])
 def test_a_killed_worker_costs_its_own_calls_only(serve: Serve, tmp_path: Path, victim: str) -> None:
     begun = tmp_path.resolve() / "begun"
