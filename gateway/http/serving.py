@@ -25,6 +25,7 @@ from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
 from .exchange import Exchange
+from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
-CLIENT_LEFT = 499  # counted for a client that went away; nginx's number, never sent
 
 
 class Serving:

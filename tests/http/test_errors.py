@@ -268,6 +268,14 @@ def test_a_body_that_stops_coming_is_408(serve: Serve) -> None:
         assert answer.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answer
 
 
+def test_anthropics_shape_carries_the_id_of_the_request(serve: Serve) -> None:
+    served = serve({"m": everything(forever)}, api_key="k")
+    for path, key in (("/v1/messages/nowhere", "k"), ("/v1/messages", "wrong")):
+        answer = served.get(path, X_Request_ID="mine", X_API_Key=key)
+        assert answer.status in (401, 404, 405)
+        assert answer.json["type"] == "error" and answer.json["request_id"] == "mine"
+
+
 # ── the pure part ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

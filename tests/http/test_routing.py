@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 from served import Model, Served
+
+from gateway.hookspecs import hookimpl
+from gateway.spec import Endpoint
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -180,6 +184,24 @@ def test_odd_names_index_nothing(gateway: Served, path: str) -> None:
         answer = gateway.ask(method, path, b"{}")
         assert answer.status in (404, 405)
         assert isinstance(answer.json, dict)
+
+
+def test_a_plugins_route_is_served_in_its_dialect_and_one_without_a_dialect_harms_nobody(
+    serve: Callable[..., Served],
+) -> None:
+    def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+        register(Endpoint(path="/v1/talk", method="chat_completions", dialect="openai_chat"))
+        register(Endpoint(path="/v1/odd", method="chat_completions", dialect="nobodys"))
+
+    module = ModuleType("talker")
+    module.register_endpoints = hookimpl(register_endpoints)  # type: ignore[attr-defined]
+    served = serve({"m": echo("m")}, plugins=[module])
+    assert served.post("/v1/talk", CHAT).json["choices"][0]["message"]["content"] == "m"
+    assert served.post("/models/m/v1/talk", CHAT).status == 200
+    assert "/v1/talk" in served.get("/v1/models/m").json["capabilities"]["routes"]
+    assert served.post("/v1/odd", CHAT).error["code"] == "unknown_url"
+    assert any("nobodys" in problem.what for problem in served.hub.plugins.problems)
+    assert served.post("/v1/chat/completions", CHAT).status == 200
 
 
 def test_no_success_is_201(gateway: Served) -> None:
