@@ -196,8 +196,13 @@ class Served:
             return
         await self._down.wait()
         await self.hub.stop(0)
-        self.server.should_exit = self.server.force_exit = True
-        await serving
+        # Not the server's own way, which takes a fifth of a second; the end-to-end tests go that one.
+        for server in self.server.servers:
+            server.close()
+        for connection in list(self.server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+        serving.cancel()
 
     def _load_plugins(self) -> Plugins:
         fake = ModuleType("fake_runner")
