@@ -75,6 +75,9 @@ class Hub:
         if name == SOLE and (sole := self.sole(list(self.models.values()))) is not None:
             return sole
         have = ", ".join(sorted(self.models)) or "none"
+        if name == SOLE and self.models:
+            say = f"name one, as in /models/{min(self.models)}/predict (have: {have})"
+            raise UnknownModel(f"there are several models and no default_model; {say}", param="model")
         raise UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
 
     def find_for(self, endpoint: Endpoint, name: str | None) -> HostedModel:

@@ -69,9 +69,14 @@ class Plain:
     pass
 """
 RESPONSES = """
-import asyncio
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from pathlib import Path
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
+from starlette.background import BackgroundTask
+
+def tell():
+    Path("../../shared/background").write_text("done")
 
 async def three():
     for n in range(3):
@@ -95,6 +100,8 @@ RESPONSES = {
     "cookies": lambda: cookies(),
     "stream": lambda: StreamingResponse(three(), media_type="text/event-stream", status_code=202),
     "sync stream": lambda: StreamingResponse(sync_three(), media_type="text/plain", headers={"X-Own": "yes"}),
+    "file": lambda: FileResponse("file.txt", media_type="text/x-mine", filename="own.txt"),
+    "background": lambda: PlainTextResponse("text", background=BackgroundTask(tell)),
     "events": lambda: EventSourceResponse(events(), sep="\\n"),
 }
 
@@ -232,6 +239,7 @@ TRUSSES = {
         "post-refuses": POST_REFUSES,
     }.items()
 }
+TRUSSES["responses"]["file.txt"] = "in a file"
 
 # ── plain values ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -397,6 +405,17 @@ def test_an_event_source_response_is_its_events(truss: Trusses) -> None:
     with truss.streaming("responses", "events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert b"".join(chunks(response)) == b"event: tick\ndata: 1\n\ndata: 2\n\n"
+
+
+def test_a_file_response_is_the_file(truss: Trusses) -> None:
+    answer = truss.predict("responses", b'"file"')
+    assert answer.short == (200, "text/x-mine; charset=utf-8", b"in a file")
+    assert answer.headers["content-disposition"] == 'attachment; filename="own.txt"'
+
+
+def test_the_background_task_of_a_response_runs(truss: Trusses) -> None:
+    assert truss.predict("responses", b'"background"').short == (200, "text/plain; charset=utf-8", b"text")
+    assert truss.wait_for_file("background") == "done"
 
 
 @pytest.mark.parametrize("what", ["stream", "response"])
