@@ -56,6 +56,20 @@ class Model:
         return self.told
 """
 ASYNC_SETUP = SETUP.replace("def setup_environment", "async def setup_environment")
+ROTATING = """
+class Model:
+    def __init__(self, secrets):
+        self.secrets, self.told = secrets, []
+
+    async def setup_environment(self, environment):
+        self.told.append(environment)
+        print("heard of", environment["name"])
+        if environment["name"] == "broken":
+            raise ValueError("setup_environment failed")
+
+    def predict(self, _):
+        return [self.secrets["token"], self.told]
+"""
 UNLOAD = """
 import pathlib
 
@@ -139,6 +153,23 @@ def test_without_an_environment_file_setup_is_not_called(serve: Serve, tmp_path:
     assert predict(gateway, "m", None) == [["init", None], ["load"]]
 
 
+@pytest.mark.slow  # the sources are looked at every 30 s, as under Truss
+def test_a_secret_and_an_environment_that_change_reach_the_running_model(serve: Serve, tmp_path: Path) -> None:
+    for name, text in (("token", "old"), ("environment.json", '{"name": "staging"}')):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "gateway.toml").write_text('[gateway]\nsecrets_dir = "."\nenvironment_file = "environment.json"\n')
+    gateway = serve({"m": {"config.yaml": "secrets: {token: null}\n", "model/model.py": ROTATING}})
+    assert predict(gateway, "m", None) == ["old", [{"name": "staging"}]]
+
+    (tmp_path / "token").write_text("new")
+    (tmp_path / "environment.json").write_text('{"name": "broken"}')
+    gateway.wait_for("setup_environment failed", timeout=40)  # and the model serves on
+    assert predict(gateway, "m", None) == ["new", [{"name": "staging"}, {"name": "broken"}]]
+    (tmp_path / "environment.json").write_text('{"name": "production"}')
+    gateway.wait_for("heard of production", timeout=40)
+    assert predict(gateway, "m", None)[1][-1] == {"name": "production"}
+
+
 def test_unload_is_called_when_the_gateway_stops(serve: Serve, tmp_path: Path) -> None:
     models = {
         "one": {"config.yaml": "", "model/model.py": UNLOAD},
@@ -183,6 +214,7 @@ def test_without_a_sole_or_default_model_invocations_is_404_and_ping_is_readines
         urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/invocations", b"1"), timeout=30)
     with raised.value as answer:
         assert (answer.code, answer.headers["x-baseten-error-code"]) == (404, "600")
-        assert json.load(answer) == {"error": "no model named 'model' (have: a, b)"}
+        words = "there are several models and no default_model; name one, as in /models/a/predict (have: a, b)"
+        assert json.load(answer) == {"error": words}
     with urllib.request.urlopen(f"{gateway.url}/ping") as ping:
         assert (ping.status, ping.read()) == (200, b"{}")
