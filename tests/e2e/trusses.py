@@ -7,7 +7,6 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -105,9 +104,3 @@ def chunks(response: http.client.HTTPResponse) -> list[bytes]:
         found.append(response.fp.read(size))
         assert response.fp.read(2) == b"\r\n"
     return found
-
-
-def together(count: int, *calls: Any) -> list[Any]:
-    """The results of calls that are made at the same time."""
-    with ThreadPoolExecutor(max(count, len(calls))) as pool:
-        return [future.result(60) for future in [pool.submit(call) for call in calls]]
