@@ -25,6 +25,7 @@ def main() -> None:
         parser.error(f"no benchmark named {unknown[0]!r} (have: {', '.join(NAMES)})")
     if not args.json:
         print(_machine())
+    failed = False
     for name in args.names or NAMES:
         module = importlib.import_module(f".{name}", __package__)
         rows: list[Row] = []
@@ -32,13 +33,16 @@ def main() -> None:
         try:
             rows = module.run(quick=args.quick)
         except LeftOut as missing:
-            reason = str(missing)
+            reason = f"left out: {missing}"
+        except Exception as error:
+            reason, failed = f"failed: {error}", True
         if args.json:
-            print(json.dumps({"benchmark": name, "rows": [asdict(row) for row in rows], "left_out": reason or None}))
+            print(json.dumps({"benchmark": name, "rows": [asdict(row) for row in rows], "why_not": reason or None}))
         else:
             print(f"\n{module.__doc__.partition(chr(10))[0]}\n  alone: python -m benchmarks {name}\n")
-            print(table(rows) if rows else f"  left out: {reason}")
+            print(table(rows) if rows else f"  {reason}")
         sys.stdout.flush()
+    sys.exit(failed)
 
 
 def _machine() -> str:

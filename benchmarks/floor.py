@@ -1,6 +1,6 @@
 """The floor: what uvicorn costs when the application does next to nothing.
 
-python -m benchmarks.floor echo|drip PORT
+python -m benchmarks.floor echo|drip|hangup PORT
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
 import uvicorn
@@ -44,10 +45,24 @@ async def drip(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+_seen: dict[int, float] = {}
+
+
+async def hangup(scope: Any, receive: Any, send: Any) -> None:
+    """Waits until its client has gone, and notes when it heard of it; a body without a number gets the notes."""
+    body = json.loads(await _body(receive) or b"{}")
+    if number := body.get("max_tokens"):
+        await receive()
+        _seen[number] = time.monotonic()
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(_seen).encode()})
+
+
 def main() -> None:
     name, port = sys.argv[1:]
     uvicorn.run(
-        {"echo": echo, "drip": drip}[name],
+        {"echo": echo, "drip": drip, "hangup": hangup}[name],
         port=int(port),
         loop="uvloop",
         http="httptools",
