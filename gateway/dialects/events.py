@@ -90,10 +90,8 @@ AnyEvent = Text | Reasoning | Refusal | ToolCall | Logprobs | Finish | Usage | H
 
 def usage_of(value: dict[str, Any]) -> Usage | None:
     """Token counts in OpenAI's names or the short ones; None when there is none in it."""
-    prompt, completion = (
-        _count(value, "prompt_tokens", "input_tokens"),
-        _count(value, "completion_tokens", "output_tokens"),
-    )
+    prompt = _count(value, "prompt_tokens", "input_tokens")
+    completion = _count(value, "completion_tokens", "output_tokens")
     if prompt is None and completion is None:
         return None
     cached = _count(value.get("prompt_tokens_details"), "cached_tokens")

@@ -149,8 +149,8 @@ class ChatEncoder:
     def _head_bytes(self) -> bytes:
         """A chunk up to its choices. Fixed with the first one: clients merge on id and created."""
         if not self._prefix:
-            start = {**self._identity("chat.completion.chunk")}
-            self._prefix = b"data: " + encode_json(start)[:-1] + b',"choices":'
+            start = encode_json(self._identity("chat.completion.chunk"))
+            self._prefix = b"data: " + start[:-1] + b',"choices":'
         return self._prefix
 
     def _chunk(self, index: int, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
