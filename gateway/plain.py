@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
     return _plain(spec)
 
 
-def to_spec(value: Any) -> ModelSpec:
-    return msgspec.convert(value, ModelSpec, dec_hook=_from_plain)
+def to_spec(value: dict[str, Any]) -> ModelSpec:
+    config = value["config"]  # as it is: the keys of a YAML file need not be strings
+    spec = msgspec.convert({**value, "config": {}}, ModelSpec, dec_hook=_from_plain)
+    return replace(spec, config=config)
 
 
 def from_capabilities(capabilities: Capabilities) -> dict[str, Any]:

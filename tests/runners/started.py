@@ -38,12 +38,12 @@ KITCHEN = """
         def size(self, blob): return len(blob)
         def say(self, text): print(text); os.write(2, b"from the other stream\\n")
         def block(self, x):
-            self.events.append("blocked"); print("blocked")
+            self.events.append("blocked"); print("blocked", x)
             self.open.wait(); self.open.clear()
             self.events.append("went on")
             return "late"
         async def wait(self, x):
-            print("waiting")
+            print("waiting", x)
             try: await asyncio.sleep(3600)
             except asyncio.CancelledError: self.events.append("cancelled"); raise
         def count(self, n):

@@ -66,6 +66,22 @@ async def test_many_calls_at_once_get_their_own_answers(kitchen: Started) -> Non
     assert list(kitchen.replica.calls()) == []
 
 
+async def test_ids_wrap_around_and_skip_those_in_use(kitchen: Started) -> None:
+    replica = kitchen.replica
+    waits = kitchen.open("wait", "while ids wrap")
+    await kitchen.log.find("waiting while ids wrap")
+    replica._next_id = waits.id - 1
+    assert await kitchen.ask("predict", "skips") == "skips"
+    replica._next_id = 0xFFFFFFFF - 1
+    calls = [kitchen.open("predict", number) for number in range(3)]
+    assert [call.id for call in calls] == [0xFFFFFFFF, 1, 2]
+    assert [body_of(call, await call.first()) for call in calls] == [0, 1, 2]
+    assert not waits.ended
+    waits.client_left()
+    await kitchen.over(waits)
+    assert await kitchen.ask("told") == ["cancelled"]
+
+
 async def test_bodies_of_5_mb_travel_both_ways_with_other_calls_in_between(kitchen: Started) -> None:
     large = b"x" * 5_000_000
     busy = True
@@ -243,8 +259,8 @@ async def test_a_stream_that_fails_late_delivers_what_came_before(kitchen: Start
 
 
 async def test_an_async_method_is_cancelled_where_it_awaits(kitchen: Started) -> None:
-    call = kitchen.open("wait")
-    await kitchen.log.find("waiting")
+    call = kitchen.open("wait", "to be cancelled")
+    await kitchen.log.find("waiting to be cancelled")
     call.client_left()
     await kitchen.over(call)
     assert await kitchen.ask("told") == ["cancelled"]
@@ -261,8 +277,8 @@ async def test_a_generator_is_closed_in_the_middle_and_its_finally_has_run_when_
 
 
 async def test_a_sync_method_runs_on_and_holds_its_slot_until_it_returns(kitchen: Started) -> None:
-    call = kitchen.open("block")
-    await kitchen.log.find("blocked")
+    call = kitchen.open("block", "for a while")
+    await kitchen.log.find("blocked for a while")
     call.client_left()
     assert await kitchen.ask("told") == ["blocked"]
     assert not call.ended
