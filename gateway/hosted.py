@@ -70,6 +70,7 @@ class HostedModel:
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
         self._on_demand, self._prepare = on_demand, prepare
+        self._loading: dict[int, Replica] = {}
         self._replicas: dict[int, Replica] = {}
         self._phases: dict[int, State] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -243,7 +244,7 @@ class HostedModel:
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         """Hand on what changed in the sources of its secrets, or in its environment."""
-        for replica in self._replicas.values():
+        for replica in (*self._loading.values(), *self._replicas.values()):
             replica.update(secrets, deployment)
 
     async def settled(self) -> State:
@@ -328,12 +329,14 @@ class HostedModel:
         try:
             async with asyncio.timeout(limit):
                 spec = self.spec if self._prepare is None else await self._prepare(self.spec)
-                replica = self._runner(self._make_launch(spec, index))
+                replica = self._loading[index] = self._runner(self._make_launch(spec, index))
                 self._learn(await replica.start())
         except ConfigError as error:
             raise LoadError(str(error), fatal=True) from error
         except TimeoutError:
             raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
+        finally:
+            self._loading.pop(index, None)
         self.load_seconds = self._loop.time() - began
         self.loads.add(self.load_seconds)
         self.load_results["ok"] = self.load_results.get("ok", 0) + 1

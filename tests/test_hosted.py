@@ -752,6 +752,16 @@ async def test_what_changed_reaches_every_replica() -> None:
         assert [replica.updates for replica in found.fakes.replicas] == [[({"token": "new"}, None)]] * 2
 
 
+async def test_what_changed_during_a_load_reaches_the_replica_that_loads() -> None:
+    async with hosted(10.0) as found:
+        await asyncio.sleep(1)
+        found.model.update({"token": "new"}, None)
+        assert found.fakes.last.updates == [({"token": "new"}, None)]
+        await found.model.settled()
+        found.model.update({"token": "newer"}, None)
+        assert len(found.fakes.last.updates) == 2
+
+
 # ── any order of events ──────────────────────────────────────────────────────────────────────────────────────────────
 
 steps = st.lists(

@@ -57,6 +57,8 @@ class ProcessReplica:
         self._scrape: asyncio.Future[bytes] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = False
+        self._has_met = False  # hellos were exchanged
+        self._news: wire.Update | None = None  # what changed before that
         self.capabilities = Capabilities()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self.last_ping = 0.0
@@ -106,6 +108,9 @@ class ProcessReplica:
             raise LoadError(f"the worker speaks protocol {hello.version}, the gateway {wire.VERSION}", fatal=True)
         try:
             self._send(wire.HELLO, 0, wire.encode(self._our_hello()))
+            self._has_met = True
+            if self._news is not None:
+                self._send(wire.UPDATE, 0, wire.encode(self._news))
         except ConnectionError:
             self._break("")  # which makes the reason that `_ready` ends with
 
@@ -216,12 +221,15 @@ class ProcessReplica:
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         if secrets is not None:
             self._child.log.hide(secrets.values())
-        message = wire.Update(
+        news = wire.Update(
             secrets=dict(secrets) if secrets is not None else None,
             deployment=dict(deployment) if deployment is not None else None,
         )
+        if not self._has_met:  # the launch told the older ones
+            self._news = news
+            return
         try:
-            self._send(wire.UPDATE, 0, wire.encode(message))
+            self._send(wire.UPDATE, 0, wire.encode(news))
         except ConnectionError:
             pass  # the next one is told from the beginning
 

@@ -136,6 +136,36 @@ async def test_a_worker_that_cannot_be_started_says_why(tmp_path: Path) -> None:
     await found.replica.kill("again")
 
 
+async def test_what_changes_while_a_model_loads_is_there_when_it_has_loaded(tmp_path: Path) -> None:
+    """Told before the process has even started, and once more during its load; and a config larger than a frame."""
+    source = """
+        import time
+        class Model:
+            def __init__(self, secrets, config, environment):
+                self.secrets, self.size, self.told = secrets, len(config["big"]), [environment]
+            def setup_environment(self, environment):
+                self.told.append(environment)
+                print("told", environment["name"])
+            def load(self):
+                print("first", self.secrets["token"])
+                while self.secrets["token"] != "third": time.sleep(0.001)
+            def predict(self, x): return [self.secrets["token"], self.size, self.told]
+        """
+    write(tmp_path, {"model/model.py": source})
+    spec = {"secrets": ("token",), "config": {"big": "x" * 600_000}}
+    found = Started(tmp_path, spec=spec, secrets={"token": "one"}, deployment={"name": "old"})
+    loading = asyncio.create_task(found.replica.start())
+    found.replica.update({"token": "second"}, {"name": "new"})
+    try:
+        await found.log.find("first ***")
+        found.replica.update({"token": "third"}, None)
+        await loading
+        await found.log.find("told new")
+        assert await found.ask("predict") == ["third", 600_000, [{"name": "old"}, {"name": "old"}, {"name": "new"}]]
+    finally:
+        await found.replica.kill("the test is over")
+
+
 async def test_three_models_with_the_same_module_names_do_not_meet(tmp_path: Path) -> None:
     async def answer(number: int) -> Any:
         files = {
