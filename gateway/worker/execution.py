@@ -25,6 +25,8 @@ from .run import Run
 from .slots import Slots
 from .threads import Outbox, Pool
 
+LARGE = 256 * 1024  # bytes of a body that take a thread rather than a millisecond of the loop
+
 
 class Executor:
     """Runs the calls of one loaded model."""
@@ -43,6 +45,7 @@ class Executor:
         self._endpoint_methods = frozenset(hello.endpoint_methods)
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
+        self._probes = Pool(1, "health", outbox)
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails)
@@ -184,12 +187,12 @@ class Executor:
     async def _single(self, run: Run) -> None:
         method = run.method
         await self._slots.wait(run)
-        await self._delivery.deliver(run, await self._invoke(method, *inputs.read(run, method), self._pool))
+        await self._delivery.deliver(run, await self._invoke(method, *await self._read(run, method), self._pool))
 
     async def _pipeline(self, run: Run) -> None:
         """preprocess, predict, postprocess: only predict holds the slot."""
         before, after = self._descriptor.preprocess, self._descriptor.postprocess
-        value, request = inputs.read(run, self._descriptor.pipeline_input or run.method)
+        value, request = await self._read(run, self._descriptor.pipeline_input or run.method)
         if before is not None:
             value = await self._invoke(before, value, request, self._aux)
         await self._slots.wait(run)
@@ -224,7 +227,7 @@ class Executor:
         self._answers.end(run)
 
     async def _check_health(self, run: Run) -> None:
-        value = await self._invoke(run.method, None, None, self._aux)
+        value = await self._invoke(run.method, None, None, self._probes)
         self._answers.reply(run, encode(run, None if value is None else bool(value)))
 
     async def _hot_reload(self, run: Run) -> None:
@@ -233,6 +236,12 @@ class Executor:
         loaded.descriptor = self._descriptor = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
         news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
         self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
+
+    async def _read(self, run: Run, method: Method) -> tuple[Any, Any]:
+        """What the method is given; a large body is read where it holds up nobody."""
+        if len(run.body) <= LARGE:
+            return inputs.read(run, method)
+        return await self._aux.run(inputs.read, run, method)
 
     async def _invoke(self, method: Method, value: Any, request: Any, pool: Pool) -> Any:
         """What a method returns, awaited if it can be; a generator is not run yet."""

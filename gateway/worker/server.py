@@ -31,7 +31,7 @@ from .threads import Outbox, Pool
 
 PING_INTERVAL = 1.0  # seconds
 UNBOUNDED = 1 << 62  # the gateway has bounded every body already
-AUX_THREADS = 8  # for hooks, health checks and setup_environment
+AUX_THREADS = 40  # for hooks, setup_environment and unload; as many as Truss's server has for everything
 
 
 class Server:

@@ -1104,6 +1104,40 @@ async def test_health_checks_answer_while_every_slot_is_taken() -> None:
     await worker.wire.reply(call)
 
 
+async def test_health_checks_answer_while_every_thread_of_the_hooks_is_busy() -> None:
+    gate, running = Gate(), threading.Semaphore(0)
+
+    class Model:
+        def preprocess(self, x: Any) -> Any:
+            running.release()
+            gate.wait()
+
+        def predict(self, x: Any) -> Any: ...
+
+        def is_healthy(self) -> bool:
+            return True
+
+    worker = Worker(Model)
+    for _ in range(8):
+        worker.call()
+    for _ in range(4):  # the threads that there are for hooks here
+        await asyncio.to_thread(running.acquire)
+    assert await worker.wire.reply(worker.call(None, "is_healthy", mode=DATA)) is True
+    gate.open()
+    await worker.idle()
+
+
+async def test_a_large_body_is_read_off_the_loop_by_async_methods_too() -> None:
+    class Model:
+        async def predict(self, x: Any) -> Any:
+            return len(x)
+
+    worker = Worker(Model)
+    assert await worker.wire.reply(worker.call("x" * 1_000_000)) == b"1000000"
+    assert (await worker.wire.error(worker.call(b"{" + b" " * 1_000_000))).code == "invalid_json"
+    assert worker.free_slots == 1
+
+
 async def test_a_drain_ends_when_the_last_call_has() -> None:
     gate = Gate()
 
