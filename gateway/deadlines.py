@@ -29,19 +29,19 @@ class Deadlines:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
-        self._watching = False
+        self.watching = False  # there is a timer
         self._due = 0.0
 
     def watch(self) -> None:
         """There is a call: look after it until none is left."""
-        if not self._watching:
-            self._watching = True
+        if not self.watching:
+            self.watching = True
             self._due = self._loop.time() + SWEEP
             self._loop.call_at(self._due, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        self._watching = False
+        self.watching = False
         if now > self._due + STOPPED:  # what the workers sent meanwhile is heard first
             self.watch()
             return

@@ -102,7 +102,8 @@ class HostedModel:
         call = Call(req, body, self.spec.limits, self._loop)
         call.owner = self
         self.limiter.enter(call)
-        self._deadlines.watch()
+        if not self._deadlines.watching:
+            self._deadlines.watch()
         return call
 
     def check_room(self, calls: int) -> None:
