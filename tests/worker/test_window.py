@@ -84,7 +84,7 @@ def test_a_cancel_wakes_a_thread_without_credit() -> None:
 
 
 def test_grants_and_waits_on_two_threads_never_miss_each_other() -> None:
-    window, total = Window(), 20_000
+    window, total = Window(), 3_000
     errors: list[BaseException] = []
 
     def produce() -> None:
