@@ -317,20 +317,3 @@ class Hub:
             for alias in self.settings.model(name).aliases:
                 aliases.setdefault(alias, name)
         return aliases
-
-
-def row(model: HostedModel, hub: Hub) -> dict[str, Any]:
-    """What tables and JSON show of a model."""
-    return {
-        "model": model.name,
-        "state": model.state,
-        "reason": model.reason,
-        "format": model.spec.format,
-        "devices": model.devices,
-        "routes": hub.routes(model),
-        "slots": model.spec.limits.slots,
-        "replicas": model.spec.replicas,
-        "running": model.limiter.running,
-        "queued": model.limiter.queued,
-        "restarts": model.restarts,
-    }

@@ -29,7 +29,7 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.hookspecs import hookimpl
-from gateway.hub import Hub, row
+from gateway.hub import Hub
 from gateway.inventory import Inventory
 from gateway.planning import plan_inventory
 from gateway.plugins import Plugins
@@ -209,7 +209,7 @@ async def test_models_start_on_the_devices_they_were_given_and_see_no_others() -
         seen = {launch.spec.name: launch.environment["CUDA_VISIBLE_DEVICES"] for launch in runners.launches}
         assert seen == {"cpu": "", "one": "GPU-2", "two": "GPU-0,GPU-1"}
         assert hub.models["two"].devices == ["GPU-0,GPU-1"]
-        assert row(hub.models["cpu"], hub)["devices"] == ["cpu"]
+        assert hub.models["cpu"].devices == ["cpu"]
 
 
 async def test_a_model_that_fits_nowhere_is_failed_with_the_sentence_and_the_others_serve() -> None:

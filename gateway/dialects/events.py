@@ -10,14 +10,13 @@ whole so far. Failed ends the stream. `outputs.py` says which values become whic
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from ..errors import GatewayError, InvalidOutput
 from ..wire import Structured
 
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 

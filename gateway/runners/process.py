@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import plain, wire
@@ -346,11 +345,6 @@ class ProcessReplica:
                 future.set_exception(error)
         if not self.lost.done():
             self.lost.set_result(str(error))
-
-
-def worker_module_dir() -> Path:
-    """Where `gateway` itself is importable from, for interpreters that do not have it installed."""
-    return Path(__file__).resolve().parents[2]
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

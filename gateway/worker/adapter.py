@@ -17,8 +17,6 @@ from typing import Any, Literal
 from ..spec import Capabilities, MethodInfo
 
 HOOKS = ("preprocess", "predict", "postprocess")
-# Methods of a Model that are no endpoint though they are public.
-OTHERS = frozenset({"load", "unload", "is_healthy", "setup_environment", "preprocess", "postprocess", "websocket"})
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
 Takes = Literal["nothing", "inputs", "request", "inputs_and_request"]
