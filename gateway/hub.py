@@ -109,10 +109,20 @@ class Hub:
         default = self.settings.gateway.default_model
         return next((model for model in models if model.name == default), None)
 
-    def serves(self, model: HostedModel, endpoint: Endpoint) -> bool:
-        """Whether the model has the method. One that never was ready is believed to have it until it says."""
+    def method_for(self, model: HostedModel, endpoint: Endpoint) -> str | None:
+        """The method that answers the route: its own, or one that it is derived from; None when there is neither.
+
+        A model that never was ready is believed to have its own until it says.
+        """
         methods = model.capabilities.methods
-        return not methods or any(method.name == endpoint.method for method in methods)
+        names = {method.name for method in methods}
+        if not methods or endpoint.method in names:
+            return endpoint.method
+        derived = endpoint.derived_from in names and endpoint.method in model.spec.derive
+        return endpoint.derived_from if derived else None
+
+    def serves(self, model: HostedModel, endpoint: Endpoint) -> bool:
+        return self.method_for(model, endpoint) is not None
 
     def check_serves(self, model: HostedModel, endpoint: Endpoint) -> None:
         if not self.serves(model, endpoint):
@@ -123,9 +133,18 @@ class Hub:
 
     def routes(self, model: HostedModel) -> list[str]:
         """The paths that the model answers."""
+        methods = model.capabilities.methods
+        predict = [f"/v1/models/{model.name}:predict"] if any(method.name == "predict" for method in methods) else []
+        return predict + [endpoint.path for endpoint in self.endpoints if methods and self.serves(model, endpoint)]
+
+    def derived(self, model: HostedModel) -> list[str]:
+        """The paths among them that another method answers."""
         names = {method.name for method in model.capabilities.methods}
-        predict = [f"/v1/models/{model.name}:predict"] if "predict" in names else []
-        return predict + [endpoint.path for endpoint in self.endpoints if endpoint.method in names]
+        return [
+            endpoint.path
+            for endpoint in self.endpoints
+            if names and endpoint.method not in names and self.serves(model, endpoint)
+        ]
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .claims import to_requests
 from .devices import format_size
 from .errors import ConfigError
-from .formats.source import SourceError, read_class
+from .formats.source import ClassInfo, SourceError, read_class
 from .spec import Endpoint, ModelSpec
 
 
@@ -37,7 +37,13 @@ def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
     if found is None:
         return []
     predict = [f"/v1/models/{spec.name}:predict"] if found.has("predict") else []
-    return predict + [endpoint.path for endpoint in endpoints if found.has(endpoint.method)]
+    return predict + [endpoint.path for endpoint in endpoints if _answers(found, spec, endpoint)]
+
+
+def _answers(found: ClassInfo, spec: ModelSpec, endpoint: Endpoint) -> bool:
+    if found.has(endpoint.method):
+        return True
+    return endpoint.derived_from is not None and endpoint.method in spec.derive and found.has(endpoint.derived_from)
 
 
 def devices_wanted(spec: ModelSpec) -> str:

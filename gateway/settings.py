@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from . import values
 from .errors import ConfigError
-from .spec import Limits, Problem
+from .spec import DERIVABLE, DERIVED, Limits, Problem
 from .values import Kind
 
 
@@ -112,6 +112,7 @@ class ModelSettings:
     env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")
     environment: Mapping[str, str] | None = _key(values.variables, None)
     truss_parity: Literal["improved"] | None = _key(values.only_yet("improved", "strict"), None)
+    derive: tuple[str, ...] = _key(values.choices(*DERIVABLE), DERIVED)
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
     aliases: tuple[str, ...] = _key(values.texts, ())

@@ -12,6 +12,11 @@ from typing import Any, Literal
 
 MIB = 1024 * 1024
 
+# Methods whose routes other methods answer without a setting. What needs one: completions, which cannot go around the
+# chat template, and rerank, which is as good as the embeddings.
+DERIVED = ("chat_completions", "messages", "responses")
+DERIVABLE = (*DERIVED, "completions", "rerank")
+
 State = Literal["unloaded", "loading", "ready", "restarting", "draining", "failed"]
 
 
@@ -45,13 +50,15 @@ class Resources:
 class Endpoint:
     """One route and the Model method that answers it.
 
-    `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`.
+    `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`. A model without the
+    method may answer by `derived_from` instead, when its `derive` has the route's method.
     """
 
     path: str  # "/v1/chat/completions"; served under /models/{id} too
     method: str  # "chat_completions"
     dialect: str
     summary: str = ""
+    derived_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,7 @@ class ModelSpec:
     python: str | None = None  # interpreter that runs it; None is the gateway's own
     extra: str | None = None  # pip extra that brings its framework, for the error when it is missing
     parity: Literal["improved", "strict"] = "improved"
+    derive: tuple[str, ...] = DERIVED  # the methods whose routes may be answered by another one of the class
     notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
 
 

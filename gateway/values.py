@@ -90,6 +90,22 @@ def only_yet(word: str, *planned: str) -> Kind:
     return convert
 
 
+def choices(*words: str) -> Kind:
+    """A list of some of these words; from the environment, separated by commas."""
+    expected = f"a list of some of {', '.join(words)}"
+
+    def convert(value: Any, from_text: bool) -> tuple[str, ...]:
+        try:
+            found = texts(value, from_text)
+        except ValueError:
+            raise ValueError(expected) from None
+        if any(word not in words for word in found):
+            raise ValueError(expected)
+        return found
+
+    return convert
+
+
 def texts(value: Any, from_text: bool) -> tuple[str, ...]:
     """A list of texts; from the environment, separated by commas."""
     if isinstance(value, str):

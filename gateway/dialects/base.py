@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 from ..errors import BadRequest, GatewayError
+
+SSE, JSON = b"text/event-stream", b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,16 @@ class Context:
     runs: int = 1  # calls of the Model's method: 1, or one for each of n choices
 
 
-class Encoder(Protocol):
+class Encoder:
     """One answer under way. `items` are values of one run of the Model, plain data from the wire."""
 
-    failure: GatewayError | None  # what came behind the events that `feed` returned last
+    failure: GatewayError | None = None  # what came behind the events that `feed` returned last
+    content_type: bytes = JSON  # of a whole answer; read when it is complete
+    stream_type: bytes = SSE  # of a stream; anything else is bytes without framing or pings
 
     def start(self) -> bytes:
         """The first events of a stream; sent when the first item is there."""
+        return b""
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         """The events of some items.
@@ -43,6 +48,7 @@ class Encoder(Protocol):
         Raises:
             GatewayError: the model's output makes no sense, or says that it failed.
         """
+        raise NotImplementedError
 
     def finish(self) -> bytes:
         """What ends a good stream.
@@ -50,30 +56,59 @@ class Encoder(Protocol):
         Raises:
             GatewayError: the model's output is not complete.
         """
+        return b""
 
     def fail(self, error: GatewayError) -> bytes:
-        """What ends a failed one: it never looks finished."""
+        """What ends a failed one: it never looks finished. With nothing to say, the connection is broken off."""
+        return b""
 
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """The body of an answer that was not streamed, and headers about it."""
+        """The body of an answer that was not streamed, and headers about it.
+
+        Raises:
+            GatewayError: the model's output is not complete.
+        """
+        raise NotImplementedError
 
     def usage(self) -> tuple[int, int, str] | None:
         """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
+        return None
 
 
-class Dialect(Protocol):
-    ping: bytes  # what keeps a silent stream alive
-    request_schema: dict[str, Any]  # of the body, for the API page
-    terminator: bytes  # the data of the last event, b"" without one; ensured for models that frame their own
+class Dialect:
+    """One protocol. An instance serves all requests, so it holds nothing of one."""
 
-    def read(self, body: dict[str, Any]) -> Prepared:
-        """Check and normalise a request.
+    ping: ClassVar[bytes] = b": ping\n\n"  # what keeps a silent stream alive
+    request_schema: ClassVar[dict[str, Any]] = {"type": "object"}  # of the body, for the API page
+    terminator: ClassVar[bytes] = b""  # the data of the last event, if any; ensured for models that frame their own
+    body: ClassVar[Literal["json", "form"]] = (
+        "json"  # form: multipart, its files as {"filename", "content_type", "data"}
+    )
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        """Check and normalise a request for the method that will answer it: the route's, or one it is derived from.
 
         Raises:
             BadRequest: with the JSON path of what is wrong in `param`.
         """
+        raise NotImplementedError
 
-    def encoder(self, prepared: Prepared, context: Context) -> Encoder: ...
+    def runs(self, prepared: Prepared, supports_n: bool) -> list[dict[str, Any]]:
+        """What each call of the method gets: one call, or n of them when the model answers once a call."""
+        if prepared.n == 1 or supports_n:
+            return [prepared.inputs]
+        return [one_of_n(prepared.inputs, index) for index in range(prepared.n)]
+
+    def encoder(self, prepared: Prepared, context: Context) -> Encoder:
+        raise NotImplementedError
+
+
+def one_of_n(inputs: dict[str, Any], index: int) -> dict[str, Any]:
+    """What one of n runs gets: n is 1 for it, and a seed of its own."""
+    run = {**inputs, "n": 1}
+    if isinstance(inputs.get("seed"), int):
+        run["seed"] = inputs["seed"] + index
+    return run
 
 
 MODEL_RAISED = "Internal Server Error (in model/chainlet)."  # what a worker says of an exception, in Truss's words

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
-from .base import Context, Prepared, public
+from .base import Context, Dialect, Encoder, Prepared, public
 from .chat_requests import SCHEMA, prompt_size, read_chat
 from .events import (
     AnyEvent,
@@ -46,12 +46,11 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("openai_chat", ChatDialect())
 
 
-class ChatDialect:
-    ping = b": ping\n\n"
+class ChatDialect(Dialect):
     terminator = DONE
     request_schema = SCHEMA
 
-    def read(self, body: dict[str, Any]) -> Prepared:
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
         return read_chat(body)
 
     def encoder(self, prepared: Prepared, context: Context) -> ChatEncoder:
@@ -92,7 +91,7 @@ class Run:
         self.frame: tuple[bytes, bytes] | None = None  # what stands around a further piece of its text
 
 
-class ChatEncoder:
+class ChatEncoder(Encoder):
     """Events of n choices as chunks, or collected into one object."""
 
     def __init__(self, prepared: Prepared, context: Context) -> None:
@@ -103,7 +102,6 @@ class ChatEncoder:
         self._runs = [Run(run, width) for run in range(context.runs)]
         self._head: Head | None = None
         self._prefix = b""
-        self.failure: GatewayError | None = None
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 

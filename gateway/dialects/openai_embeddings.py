@@ -8,11 +8,11 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import BadRequest, GatewayError, InvalidOutput
+from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from ..wire import Array
-from .base import Context, Prepared, missing, take, take_range, wrong_type
+from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .outputs import error_of
 
@@ -43,11 +43,10 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("openai_embeddings", EmbeddingsDialect())
 
 
-class EmbeddingsDialect:
-    ping, terminator = b": ping\n\n", b""
+class EmbeddingsDialect(Dialect):
     request_schema = SCHEMA
 
-    def read(self, body: dict[str, Any]) -> Prepared:
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
         model = take(inputs, "model", str)
         inputs["input"] = read_input(inputs.get("input"))
@@ -86,14 +85,13 @@ def read_input(value: Any) -> list[str]:
     raise wrong_type("input", "a string or an array of strings", value)
 
 
-class EmbeddingsEncoder:
+class EmbeddingsEncoder(Encoder):
     """Rows of float32 as JSON; there is no stream of them."""
 
     def __init__(self, prepared: Prepared, context: Context) -> None:
         self._inputs, self._context, self._base64 = prepared.inputs, context, prepared.options["base64"]
         self._rows: list[bytes] = []
         self._prompt_tokens: int | None = None
-        self.failure: GatewayError | None = None
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         for item in items:
@@ -159,15 +157,6 @@ class EmbeddingsEncoder:
 
     def usage(self) -> tuple[int, int, str]:
         return self._count()[0], 0, "stop"
-
-    def start(self) -> bytes:
-        return b""
-
-    def finish(self) -> bytes:
-        return b""
-
-    def fail(self, error: GatewayError) -> bytes:
-        return b""
 
 
 # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────────

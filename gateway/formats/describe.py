@@ -97,6 +97,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         replicas=values.get("replicas", spec.replicas),
         environment={**spec.environment, **values.get("environment", {})},
         parity=values.get("truss_parity", spec.parity),
+        derive=values.get("derive", spec.derive),
         python=values.get("python", spec.python),
     )
 

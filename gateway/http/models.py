@@ -94,6 +94,7 @@ class Models:
             "status": model.state,
             "capabilities": {
                 "routes": self._hub.routes(model),
+                "derived": self._hub.derived(model),
                 "methods": [method.name for method in capabilities.methods],
                 **capabilities.extra,
             },

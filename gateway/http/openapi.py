@@ -10,6 +10,8 @@ from litestar import Request
 from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
+from .forms import FORM
+
 if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub
@@ -78,12 +80,15 @@ def document(base: Json, hub: Hub) -> Json:
 def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
     dialects = hub.plugins.dialects()
     for endpoint in hub.endpoints:
-        schema = getattr(dialects.get(endpoint.dialect), "request_schema", OBJECT)
+        dialect = dialects[endpoint.dialect]
+        schema, kind = dialect.request_schema, FORM if dialect.body == "form" else "application/json"
         summary = endpoint.summary or f"Calls `{endpoint.method}`"
-        name = "".join(part.title().replace("_", "") for part in endpoint.path.strip("/").split("/")[1:])
-        yield endpoint.path, {"post": _operation(f"create{name}", summary, body=schema, models=_serving(hub, endpoint))}
+        name = "".join(part.title().replace("_", "") for part in endpoint.path.strip("/").split("/") if part != "v1")
+        served = _operation(f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint))
+        yield endpoint.path, {"post": served}
         path = f"/models/{{model}}{endpoint.path}"
-        yield path, {"post": _operation(f"create{name}Of", f"{summary} The model is in the URL.", body=schema, of=True)}
+        in_url = f"{summary} The model is in the URL."
+        yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True)}
     yield "/v1/models", {"get": _operation("listModels", "Every hosted model with its status")}
     shown = _operation("showModel", "One model; 200 when it is ready and healthy", of=True, schema="Model")
     yield "/v1/models/{model}", {"get": shown}
@@ -133,6 +138,7 @@ def _operation(
     summary: str,
     *,
     body: Mapping[str, Any] | None = None,
+    kind: str = "application/json",
     of: bool = False,
     schema: str | None = None,
     models: list[str] | None = None,
@@ -146,7 +152,7 @@ def _operation(
     if models is not None:
         operation["description"] = f"Models: {', '.join(models) or 'none'}"
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": dict(body)}}}
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": dict(body)}}}
     if of:
         operation["parameters"] = [MODEL]
     return operation

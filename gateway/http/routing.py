@@ -87,6 +87,9 @@ class Routes:
             return self._v1_of(exchange, name, f"/v1/{rest}")
         if target.endswith("/predict"):
             return _only(exchange, "POST", self.predict, target[: -len("/predict")])
+        for path, endpoint in self._endpoints.items():  # /rerank and others that are not below /v1/
+            if target.endswith(path):
+                return self._endpoint(exchange, endpoint, target[: -len(path)])
         if target.endswith("/hot-reload"):
             return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")])
         if target.endswith("/status"):

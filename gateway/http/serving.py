@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..call import Call, ClientLeft
-from ..dialects.base import Context, Dialect, Encoder, Prepared
+from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.raw import RawStream, starts_raw
 from ..errors import GatewayError, InvalidJSON, InvalidOutput, UnsupportedMedia
 from ..spec import Endpoint
@@ -25,6 +25,7 @@ from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
 from .exchange import Exchange
+from .forms import decode_form
 from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
@@ -55,15 +56,18 @@ class Serving:
     async def _serve(self, endpoint: Endpoint, dialect: Dialect, exchange: Exchange) -> None:
         named, exchange.model = exchange.model, ""
         check_encoding(exchange)
-        _check_content_type(exchange)
+        _check_content_type(exchange, dialect)
         body = await exchange.body(self._reader, self._limit(named))
-        prepared = dialect.read(decode_object(body))
-        model = self._hub.find_for(endpoint, named or prepared.model)
-        exchange.model = model.name
+        fields = _parse(exchange, dialect, body)
+        asked = take(fields, "model", str)
+        model = self._hub.find_for(endpoint, named or asked)
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
+        method = self._hub.method_for(model, endpoint) or endpoint.method
+        prepared = dialect.read(fields, method)
+        exchange.model = model.name
         with contextlib.ExitStack() as held:
-            calls = [held.enter_context(call) for call in _open(endpoint, model, prepared, exchange)]
+            calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
             first = await heads(calls)
             exchange.queued = max(call.started - call.arrived for call in calls)
@@ -72,11 +76,13 @@ class Serving:
                     raise InvalidOutput("the model returned a Response, which cannot be one of several choices")
                 await pass_response(exchange, calls[0], first[0])
                 return
-            shown = prepared.model or named or model.name
+            shown = asked or named or model.name
             context = Context(shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls))
             encoder = dialect.encoder(prepared, context)
-            if prepared.stream:
+            if prepared.stream and encoder.stream_type == SSE:
                 await self._stream(exchange, dialect, encoder, calls)
+            elif prepared.stream:
+                await self._stream_bytes(exchange, encoder, calls)
             else:
                 await self._whole(exchange, encoder, calls)
 
@@ -92,7 +98,7 @@ class Serving:
             async for run, items in batches:
                 encoder.feed(items, run)
         body, headers = encoder.whole()
-        await exchange.reply(200, body, headers=headers)
+        await exchange.reply(200, body, encoder.content_type, headers)
         self._count(exchange, encoder, failed=None, first_at=None)
 
     async def _stream(self, exchange: Exchange, dialect: Dialect, encoder: Encoder, calls: list[Call]) -> None:
@@ -108,6 +114,25 @@ class Serving:
                 await sse.stream(exchange, events, dialect.ping)
         if exchange.cycle is not None and exchange.cycle.disconnected:
             exchange.status = CLIENT_LEFT
+
+    async def _stream_bytes(self, exchange: Exchange, encoder: Encoder, calls: list[Call]) -> None:
+        """A stream without framing, such as audio: one that fails is broken off."""
+        async with aclosing(values(calls)) as batches:
+            run, items = await anext(batches, (0, []))
+            first = encoder.start() + encoder.feed(items, run)
+            await exchange.start(200, [(b"content-type", encoder.stream_type)])
+            try:
+                if first:
+                    await exchange.write(first)
+                async for run, items in batches:
+                    if chunk := encoder.feed(items, run):
+                        await exchange.write(chunk)
+                last = encoder.finish()
+            except GatewayError:
+                exchange.break_off()
+                raise
+            await exchange.write(last, last=True)
+        self._count(exchange, encoder, failed=None, first_at=None)
 
     async def _events(self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes) -> Events:
         now = time.monotonic
@@ -160,33 +185,30 @@ class Serving:
         tokens.finished[finished] = tokens.finished.get(finished, 0) + 1
 
 
-def _open(endpoint: Endpoint, model: HostedModel, prepared: Prepared, exchange: Exchange) -> Iterator[Call]:
+def _parse(exchange: Exchange, dialect: Dialect, body: bytes) -> dict[str, Any]:
+    if dialect.body == "form":
+        return decode_form(body, exchange.header(b"content-type"))
+    return decode_object(body)
+
+
+def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared, exchange: Exchange) -> Iterator[Call]:
     """One call, or n of them when the model answers once a call; all are admitted or none.
 
     Raises:
         Overloaded, Unavailable: the model takes no calls now.
         InvalidJSON: a number in the request is larger than a worker can be told.
     """
-    runs = [prepared.inputs]
-    if prepared.n > 1 and not model.capabilities.supports_n:
-        runs = [_run(prepared.inputs, index) for index in range(prepared.n)]
+    runs = dialect.runs(prepared, model.capabilities.supports_n)
+    if len(runs) > 1:
         model.check_room(len(runs))
-    scope = http_scope(exchange) if endpoint.method in model.request_methods else None
-    req = Req(endpoint.method, DATA, prepared.stream, "application/json", exchange.request_id, False, None, scope)
+    scope = http_scope(exchange) if method in model.request_methods else None
+    req = Req(method, DATA, prepared.stream, "application/json", exchange.request_id, False, None, scope)
     try:
         bodies = [encode(inputs) for inputs in runs]
     except OverflowError as error:
         raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
     for body in bodies:
         yield model.call(req, body)
-
-
-def _run(inputs: dict[str, Any], index: int) -> dict[str, Any]:
-    """What one of n runs gets: n is 1 for it, and a seed of its own."""
-    run = {**inputs, "n": 1}
-    if isinstance(inputs.get("seed"), int):
-        run["seed"] = inputs["seed"] + index
-    return run
 
 
 def _all_left(calls: list[Call]) -> None:
@@ -220,9 +242,10 @@ def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
     return encoder.fail(error)
 
 
-def _check_content_type(exchange: Exchange) -> None:
+def _check_content_type(exchange: Exchange, dialect: Dialect) -> None:
     """Any content type will do without an Origin; a browser's form post must not."""
     if b"origin" in exchange.headers:
         kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise UnsupportedMedia(f"content-type '{kind}' from a browser; send application/json")
+        expected = "multipart/form-data" if dialect.body == "form" else "application/json"
+        if kind != expected:
+            raise UnsupportedMedia(f"content-type '{kind}' from a browser; send {expected}")

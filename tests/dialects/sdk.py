@@ -54,7 +54,7 @@ def accumulate(stream: bytes) -> ChatCompletion:
 
 def encoder(*, runs: int = 1, **fields: Any) -> ChatEncoder:
     dialect = ChatDialect()
-    return dialect.encoder(dialect.read({**ASK, **fields}), Context("m", HEX, 1795290277, runs))
+    return dialect.encoder(dialect.read({**ASK, **fields}, "chat_completions"), Context("m", HEX, 1795290277, runs))
 
 
 def encode_stream(batches: Iterable[Batch], *, runs: int = 1, **fields: Any) -> bytes:

@@ -29,7 +29,7 @@ FLOAT32 = numpy.array(VECTORS, dtype=numpy.float32)
 def answered(*values: Any, inputs: int = 2, **fields: Any) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Body and headers when the Model gives these values."""
     dialect = EmbeddingsDialect()
-    prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields})
+    prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields}, "embeddings")
     encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1))
     for value in values:
         encoder.feed([decode(pack(value))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from gateway.errors import BadRequest
 USER = {"role": "user", "content": "hi"}
 CHAT = {"model": "m", "messages": [USER]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
-chat, embeddings = ChatDialect().read, EmbeddingsDialect().read
+chat = partial(ChatDialect().read, method="chat_completions")
+embeddings = partial(EmbeddingsDialect().read, method="embeddings")
 
 
 def refused(read: Any, body: dict[str, Any]) -> tuple[str, str | None]:
