@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from .report import LeftOut, Row, table
 
-NAMES = ("predict", "chunks", "neighbour", "cancel", "footprint", "llm", "embeddings")
+NAMES = ("predict", "chunks", "neighbour", "cancel", "liveness", "footprint", "llm", "embeddings")
 
 
 def main() -> None:

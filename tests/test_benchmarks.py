@@ -33,6 +33,14 @@ def test_json_is_one_object_a_benchmark() -> None:
     assert {"promise", "reached", "ratio", "against", "kept"} == set(printed["rows"][0])
 
 
+def test_liveness_is_measured_beside_predicts_and_at_rest() -> None:
+    (line,) = run("liveness", "--quick", "--json").splitlines()
+    rows = json.loads(line)["rows"]
+    assert rows[0]["promise"].startswith("/livez beside 60 sync predicts: p99")
+    assert rows[0]["kept"] in (True, False)
+    assert {row["against"].partition(",")[0] for row in rows[1:]} == {"idle"}
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     command = [sys.executable, "-m", "benchmarks", "predct"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
