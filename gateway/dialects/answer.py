@@ -1,0 +1,217 @@
+"""What the events of one answer add up to, for every dialect that encodes them: text, calls, reason, token counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import GatewayError, InvalidOutput
+from .base import Context, Encoder
+from .events import (
+    AnyEvent,
+    Failed,
+    Finish,
+    Head,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+    encode_json,
+    estimate_tokens,
+)
+from .outputs import Normalizer
+
+
+class Choice:
+    """One choice so far. `calls` are tool calls in OpenAI's shape."""
+
+    __slots__ = (
+        "answered",
+        "calls",
+        "content",
+        "finish",
+        "logprobs",
+        "reasoning",
+        "refusal",
+        "refusal_logprobs",
+        "stop_sequence",
+    )
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: list[dict[str, Any]] = []
+        self.logprobs: list[Any] = []
+        self.refusal_logprobs: list[Any] = []
+        self.finish: str | None = None
+        self.stop_sequence: str | None = None
+        self.answered = False  # the model said something about it
+
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes of all that the model wrote."""
+        pieces = (*self.content, *self.reasoning, *self.refusal)
+        arguments = (call["function"]["arguments"] for call in self.calls)
+        return sum(len(text.encode()) for text in (*pieces, *arguments))
+
+    def apply(self, event: AnyEvent) -> None:
+        """Keep what the whole answer needs of an event of this choice."""
+        self.answered = True
+        if isinstance(event, Text):
+            self.content.append(event.text)
+        elif isinstance(event, Reasoning):
+            self.reasoning.append(event.text)
+        elif isinstance(event, Refusal):
+            self.refusal.append(event.text)
+        elif isinstance(event, ToolCall):
+            if event.name is not None:
+                function = {"name": event.name, "arguments": event.arguments}
+                self.calls.append({"id": event.id, "type": "function", "function": function})
+            else:
+                self.calls[event.call]["function"]["arguments"] += event.arguments
+        elif isinstance(event, Logprobs):
+            self.logprobs += event.content
+            self.refusal_logprobs += event.refusal
+        elif isinstance(event, Finish):
+            self.finish, self.stop_sequence = event.reason, event.stop_sequence
+
+
+class Run:
+    """One call of the Model's method: it answers one choice, or all of them."""
+
+    __slots__ = ("frame", "normalizer", "usage")
+
+    def __init__(self, choice: int, width: int) -> None:
+        self.normalizer = Normalizer(choice, width)
+        self.usage: Usage | None = None
+        self.frame: tuple[bytes, bytes] | None = None  # what stands around a further piece of its text
+
+
+class EventEncoder(Encoder):
+    """An encoder over the event vocabulary. A dialect says in `encode` what an event looks like in its stream.
+
+    `prompt_size` is the UTF-8 bytes of the prompt, for the estimate where nobody counted; `max_tokens` the client's
+    limit, which tells "length" from "stop" where the model does not.
+    """
+
+    def __init__(
+        self, context: Context, *, stream: bool, choices: int = 1, prompt_size: int, max_tokens: int | None
+    ) -> None:
+        self.context, self.stream = context, stream
+        self.choices = [Choice() for _ in range(choices)]
+        width = choices // context.runs
+        self.runs = [Run(run * width, width) for run in range(context.runs)]
+        self.head: Head | None = None  # what the model's first dict fixed
+        self._prompt_size, self._max_tokens = prompt_size, max_tokens
+
+    # ── what a dialect says ──────────────────────────────────────────────────────────────────────────────────────
+
+    def encode(self, event: AnyEvent) -> bytes:
+        """The stream's bytes for an event of a choice, which is applied already. Not called for whole answers."""
+        raise NotImplementedError
+
+    def frame(self, run: int) -> tuple[bytes, bytes] | None:
+        """What stands before and after the JSON of one more piece of the run's text; None: it is not that simple."""
+        return None
+
+    # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def feed(self, items: list[Any], run: int = 0) -> bytes:
+        current = self.runs[run]
+        frame, streaming, content = current.frame, self.stream, self.choices[run].content
+        out: list[bytes] = []
+        try:
+            for item in items:
+                if frame is not None and type(item) is str:
+                    # the one hot case: a further piece of text
+                    if item:
+                        content.append(item)
+                        if streaming:
+                            out += (frame[0], encode_json(item), frame[1])
+                    continue
+                for event in self.events(item, current):
+                    out.append(self.take(event, current))
+                frame = current.frame = self.frame(run) if current.normalizer.is_plain else None
+        except GatewayError as error:
+            if not (streaming and out):
+                raise
+            self.failure = error  # what came before it goes out first
+        return b"".join(out)
+
+    def events(self, item: Any, run: Run) -> list[AnyEvent]:
+        """The events of one value; a dialect may know values of its own."""
+        return run.normalizer.feed(item)
+
+    def take(self, event: AnyEvent, run: Run) -> bytes:
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Usage):
+            run.usage = event
+            return b""
+        if isinstance(event, Head):
+            if self.head is None:
+                self.head = event
+            return b""
+        self.choices[event.choice].apply(event)
+        return self.encode(event) if self.stream else b""
+
+    def end(self) -> bytes:
+        """The events that only the end of the values brings; `finish` and `whole` begin with it.
+
+        Raises:
+            GatewayError: the answer is not complete.
+        """
+        if self.failure is not None:
+            raise self.failure
+        out = [self.take(event, run) for run in self.runs for event in run.normalizer.end()]
+        for index, choice in enumerate(self.choices):
+            for number, call in enumerate(choice.calls):
+                if not call["function"]["arguments"]:  # clients parse them as JSON
+                    out.append(self.take(ToolCall(index, number, None, None, "{}"), self.runs[0]))
+        answered = sum(choice.answered for choice in self.choices)
+        if len(self.runs) < len(self.choices) != answered:
+            raise InvalidOutput(f"the model answered {answered} of {len(self.choices)} choices")
+        return b"".join(out)
+
+    # ── what the model may leave out ─────────────────────────────────────────────────────────────────────────────
+
+    def reason(self, index: int = 0) -> str:
+        """OpenAI's finish reason: the model's word, else what its output shows."""
+        choice = self.choices[index]
+        if choice.calls and choice.finish in (None, "stop", "tool_calls"):
+            return "tool_calls"
+        if choice.finish is not None:
+            return choice.finish
+        usage = self.runs[index].usage if len(self.runs) == len(self.choices) else None
+        if self._max_tokens is not None and usage is not None and (usage.completion or 0) >= self._max_tokens:
+            return "length"
+        return "stop"
+
+    def counts(self) -> tuple[Usage, bool]:
+        """Token counts, all of them given, and whether some are estimates.
+
+        The model's own; of several runs the prompt once and the completions summed.
+        """
+        usages = [run.usage for run in self.runs if run.usage is not None]
+        counted = [usage.completion for usage in usages if usage.completion is not None]
+        prompt = next((usage.prompt for usage in usages if usage.prompt is not None), None)
+        estimated = prompt is None or len(counted) < len(self.runs)
+        if prompt is None:
+            prompt = max(1, estimate_tokens(self._prompt_size))
+        completion = sum(counted)
+        if len(counted) < len(self.runs):
+            completion = estimate_tokens(sum(choice.size for choice in self.choices))
+        total = usages[0].total if len(self.runs) == 1 and usages and not estimated else None
+        cached = usages[0].cached if usages else 0
+        reasoning = sum(usage.reasoning for usage in usages)
+        return Usage(prompt, completion, total or prompt + completion, cached, reasoning), estimated
+
+    def usage(self) -> tuple[int, int, str]:
+        counts, _ = self.counts()
+        return counts.prompt or 0, counts.completion or 0, self.reason()
+
+    def usage_headers(self) -> list[tuple[bytes, bytes]]:
+        """What a whole answer says about its counts beside them."""
+        return [(b"x-gateway-usage", b"estimated")] if self.counts()[1] else []
