@@ -46,7 +46,7 @@ _RUNTIME = Section(
     {
         "egress_restrictions": _cloud("any"),
         "enable_debug_logs": Key("flag", False),
-        "enable_tracing_data": Key("flag", False),
+        "enable_tracing_data": _cloud("flag", False),
         "health_checks": _HEALTH_CHECKS,
         "is_websocket_endpoint": Key("flag", False),
         "num_workers": Key("whole", absent=True),  # 1, or refused
@@ -128,7 +128,7 @@ CONFIG = Section(
         "secrets": Key("map", {}),
         "spec_version": Key("text", "2.0"),
         "system_packages": _cloud("texts", []),
-        "training_checkpoints": _cloud("any"),
+        "training_checkpoints": Key("any"),
         "trt_llm": Key("any"),
         "use_local_src": _cloud("flag", False),
         "weights": Key("list", []),
@@ -160,6 +160,7 @@ OTHER_SERVERS = {
     "docker_server": "starts its own server in a container (docker_server)",
     "trt_llm": "runs on Baseten's TensorRT-LLM engine (trt_llm)",
     "bis_llm": "runs on Baseten's inference stack (bis_llm)",
+    "training_checkpoints": "wants the checkpoints of Baseten's training (training_checkpoints)",
 }
 
 # Truss's accelerator names; others are allowed with a warning.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from .pings import PingingProtocol
 from .protocol import GuardedProtocol
 from .websocket import MAX_MESSAGE
 
@@ -56,7 +57,7 @@ def make_server(app: Any, settings: Settings) -> GatewayServer:
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="websockets-sansio",
+        ws=PingingProtocol,
         ws_max_size=MAX_MESSAGE,
         lifespan="off",
         access_log=False,

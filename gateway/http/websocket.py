@@ -19,6 +19,7 @@ from ..call import NEVER, Call
 from ..errors import Draining, GatewayError, RouteNotSupported
 from .errors import body_of
 from .exchange import Exchange
+from .pings import KEY, pings_of
 from .predict import http_scope
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class WebSockets:
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
                 await call.first()
-                await send({"type": "websocket.accept"})
+                await send({"type": "websocket.accept", KEY: pings_of(model.spec)})
                 code, reason = await _Bridge(call, receive, send).run()
                 await _close(send, code, reason)
         except GatewayError as error:

@@ -1,6 +1,6 @@
 """From a spec to a loaded model, in Truss's order, on one thread that is not the loop's.
 
-1. sys.path, data directory  2. weights at their mount locations  3. import  4. construct  5. inspect
+1. logging, sys.path, data directory  2. weights at their mount locations  3. import  4. construct  5. inspect
 6. setup_environment  7. load, with its retries
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 import time
@@ -59,6 +60,7 @@ def load(
         ConfigError: its weights cannot be had.
         Exception: whatever `load` raised at its last attempt.
     """
+    _set_up_logging(spec)
     _extend_path(spec)
     _make_data_dir(spec)
     _mount_weights(spec, secrets)
@@ -69,6 +71,12 @@ def load(
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
     return Loaded(spec, model, descriptor)
+
+
+def _set_up_logging(spec: ModelSpec) -> None:
+    """Records of `logging` from INFO on reach the log, as under Truss's server; DEBUG too when config.yaml says so."""
+    debug = (spec.config.get("runtime") or {}).get("enable_debug_logs")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
 def _extend_path(spec: ModelSpec) -> None:

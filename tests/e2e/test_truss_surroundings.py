@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -90,6 +91,21 @@ class Model:
     async def unload(self):
         await asyncio.sleep(0)
         pathlib.Path("../../async-unloaded").write_text("async")
+"""
+
+LOGGING = """
+import logging
+
+log = logging.getLogger("mine")
+log.info("imported")
+
+class Model:
+    def load(self):
+        log.debug("loading in detail")
+
+    def predict(self, x):
+        log.info("asked for %s", x)
+        return x
 """
 
 
@@ -218,3 +234,67 @@ def test_without_a_sole_or_default_model_invocations_is_404_and_ping_is_readines
         assert json.load(answer) == {"error": words}
     with urllib.request.urlopen(f"{gateway.url}/ping") as ping:
         assert (ping.status, ping.read()) == (200, b"{}")
+
+
+def test_what_a_model_logs_stands_in_its_log_from_info_on_or_from_debug_when_it_says_so(serve: Serve) -> None:
+    models = {
+        "quiet": {"config.yaml": "", "model/model.py": LOGGING},
+        "loud": {"config.yaml": "runtime: {enable_debug_logs: true}\n", "model/model.py": LOGGING},
+    }
+    gateway = serve(models)
+    for name in models:
+        predict(gateway, name, f"this by {name}")
+        gateway.wait_for(rf"{name} \| INFO mine: asked for this by {name}")
+        assert f"{name} | INFO mine: imported" in gateway.log
+    assert "loud | DEBUG mine: loading in detail" in gateway.log
+    assert "quiet | DEBUG" not in gateway.log
+
+
+def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(serve: Serve) -> None:
+    good = {"config.yaml": "", "model/model.py": "class Model:\n    def predict(self, x):\n        return x\n"}
+    refused = {
+        "docker": ("docker_server: {start_command: vllm serve}", "starts its own server in a container"),
+        "trt": ("trt_llm: {build: {}}", "runs on Baseten's TensorRT-LLM engine"),
+        "bis": ("bis_llm: {}", "runs on Baseten's inference stack"),
+        "checkpoints": ("training_checkpoints: {}", "wants the checkpoints of Baseten's training"),
+        "grpc": ("runtime: {transport: {kind: grpc}}", "transport grpc cannot be hosted here"),
+        "workers": ("runtime: {num_workers: 2}", "num_workers must be 1"),
+        "twice": ("requirements: [a]\nrequirements_file: b", "requirements and requirements_file exclude each other"),
+        "caches": ("model_cache: [{repo_id: a}]\nweights: [{source: 'hf://a/b'}]", "model_cache and weights exclude"),
+        "uncached": ("build: {no_cache: true}", "build.no_cache cannot be set in the file"),
+    }
+    models = {name: {**good, "config.yaml": f"{config}\n"} for name, (config, _) in refused.items()}
+    models["yml"] = {"config.yml": "", "model/model.py": good["model/model.py"]}
+    models["codeless"] = {"config.yaml": ""}
+    gateway = serve({**models, "good": good})
+    for name, (_, words) in refused.items():
+        gateway.wait_for(rf"/{name}/config\.yaml:\d+: .*{re.escape(words)}")
+    gateway.wait_for(r"/yml/config\.yml: .*Did you mean to rename it\?")
+    gateway.wait_for(r"/codeless: No module class file found: model/model\.py")
+    assert gateway.states() == {"good": "ready"}
+    assert predict(gateway, "good", 1) == 1
+
+
+def test_keys_of_the_cloud_and_of_image_builds_change_nothing(serve: Serve) -> None:
+    config = """
+live_reload: true
+base_image: {image: nvidia/cuda, python_executable_path: /usr/bin/python3}
+system_packages: [ffmpeg]
+build_commands: ["false"]
+python_version: py39
+external_data: [{url: "https://example.com/x", local_data_path: x}]
+model_cache: [{repo_id: owner/name, revision: main}]
+resources: {memory: 900Ti, instance_type: "H100:8x80", fabric: true}
+runtime:
+  enable_tracing_data: true
+  oidc: {enabled: true}
+  remote_ssh: {enabled: true}
+  truss_server_version_override: 0.9.0
+  health_checks: {restart_threshold_seconds: 1, stop_traffic_threshold_seconds: 1, restart_check_delay_seconds: 1}
+training: {of: "an unknown key"}
+"""
+    model = "class Model:\n    def __init__(self, config):\n        self.config = config\n"
+    model += "    def predict(self, keys):\n        return [self.config[key] for key in keys]\n"
+    gateway = serve({"m": {"config.yaml": config, "model/model.py": model}})
+    found = predict(gateway, "m", ["live_reload", "system_packages", "python_version", "training"])
+    assert found == [True, ["ffmpeg"], "py39", {"of": "an unknown key"}]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket as socket_module
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +51,13 @@ class Model:
             pathlib.Path("ended").write_text("yes")
 """
 
+PINGING = "runtime: {transport: {kind: websocket, ping_interval_seconds: 0.05, ping_timeout_seconds: 0.1}}\n"
 PLAIN = "class Model:\n    def predict(self, x):\n        return x\n"
+
+HANDSHAKE = (
+    b"GET /models/pinging/v1/websocket HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "echo": {"model/model.py": ECHO, "config.yaml": "runtime: {transport: {kind: websocket}}\n"},
         "flood": {"model.py": FLOOD, "config.yaml": one},
         "plain": {"model.py": PLAIN},
+        "pinging": {"model.py": ECHO, "config.yaml": PINGING},
+        "old-key": {"model.py": ECHO, "config.yaml": "runtime: {is_websocket_endpoint: true}\n"},
     }
     write_models(root, models)
     with Gateway(root) as running:
@@ -154,3 +166,60 @@ def test_the_sole_websocket_model_answers_the_shared_address(tmp_path: Path) -> 
     with Gateway(tmp_path) as running, connect(f"{running.url.replace('http', 'ws')}/v1/websocket") as socket:
         socket.send("hello")
         assert socket.recv(timeout=20) == "HELLO"
+
+
+@pytest.mark.parametrize("model", ["echo", "old-key"])
+def test_connections_to_a_websocket_model_are_not_counted(url: str, model: str) -> None:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(open_socket(url, model)) for _ in range(5)]
+        for socket in sockets:
+            socket.send("all at once")
+        assert [socket.recv(timeout=20) for socket in sockets] == ["ALL AT ONCE"] * 5
+
+
+def test_a_client_that_answers_no_ping_of_the_models_interval_is_dropped(url: str) -> None:
+    host, _, port = url.removeprefix("ws://").partition(":")
+    with socket_module.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(HANDSHAKE)
+        received = b""
+        while part := raw.recv(4096):  # the pings come long before the 20 s of other models
+            received += part
+    head, _, frames = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert frames[:2] == b"\x89\x04"  # a ping with four bytes
+    assert frames[6] == 0x88  # and then the end
+    assert b"keepalive ping timeout" in frames
+
+
+def test_a_client_that_answers_pings_stays(url: str) -> None:
+    with open_socket(url, "pinging") as socket:
+        socket.send("first")
+        assert socket.recv(timeout=20) == "FIRST"
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=0.5)  # several intervals
+        socket.send("still here")
+        assert socket.recv(timeout=20) == "STILL HERE"
+
+
+def test_predict_of_a_websocket_model_is_404_with_code_700(url: str) -> None:
+    address = url.replace("ws", "http", 1)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{address}/v1/models/echo:predict", b"1", timeout=20)
+    with caught.value as answer:
+        assert (answer.code, answer.headers["x-baseten-error-code"]) == (404, "700")
+        assert b"`predict` must only be called if model has it." in answer.read()
+
+
+def test_a_handshake_while_the_model_loads_is_refused_as_503(tmp_path: Path) -> None:
+    wait = "import pathlib, time\nwhile not pathlib.Path('../go').exists():\n    time.sleep(0.01)\n"
+    write_models(tmp_path, {"late": {"model.py": wait + ECHO}})
+    with Gateway(tmp_path, until="accepting") as running:
+        address = running.url.replace("http", "ws")
+        with pytest.raises(InvalidStatus) as caught:
+            open_socket(address, "late")
+        assert caught.value.response.status_code == 503
+        (tmp_path / "go").touch()
+        running.wait_for("model 'late' is ready")
+        with open_socket(address, "late") as socket:
+            socket.send("now")
+            assert socket.recv(timeout=20) == "NOW"

@@ -165,6 +165,7 @@ def test_oddities_are_warnings_with_their_line(tmp_path: Path, text: str, expect
         ("docker_server: {start_command: vllm serve}", "starts its own server in a container (docker_server)"),
         ("trt_llm: {build: {}}", "cannot be hosted here"),
         ("bis_llm: {}", "cannot be hosted here"),
+        ("training_checkpoints: {artifact_references: []}", "cannot be hosted here"),
     ],
 )
 def test_mistakes_are_errors_with_their_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -220,12 +221,12 @@ def test_hf_cache_is_the_old_name_of_model_cache(tmp_path: Path) -> None:
 
 
 def test_keys_that_only_act_in_the_cloud_are_notes(tmp_path: Path) -> None:
-    config = read(tmp_path, "system_packages: [ffmpeg]\nbase_image: {image: x}\nruntime: {remote_ssh: {enabled: true}}")
+    config = read(tmp_path, "system_packages: [ffmpeg]\nbase_image: {image: x}\nruntime: {enable_tracing_data: true}")
 
     assert set(config.notes) == {
         "system_packages has no effect here",
         "base_image has no effect here",
-        "runtime.remote_ssh.enabled has no effect here",
+        "runtime.enable_tracing_data has no effect here",
     }
     assert not config.problems
 
