@@ -65,3 +65,14 @@ def test_new_code_serves_the_old_instance_and_broken_code_changes_nothing(
     status, answer = post(f"{gateway.url}/models/hello/v1/chat/completions", chat)
     assert (status, answer["choices"][0]["message"]["content"]) == (200, "howdy")
     assert post(f"{gateway.url}/hot-reload")[0] == 404  # two models may be meant
+
+
+def test_the_shared_address_reloads_the_only_model_and_ignores_the_body(
+    serve: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    gateway = serve({"hello": {"model/model.py": FIRST, "model/words.py": 'GREETING = "hello"\n', "config.yaml": ""}})
+    predict = f"{gateway.url}/v1/models/model:predict"
+    assert post(predict) == (200, ["hello", "once", 1])
+    (tmp_path / "models/hello/model/words.py").write_text('GREETING = "good day"\n')
+    assert post(f"{gateway.url}/hot-reload", {"nobody": "reads this"}) == (200, {"msg": "Hot reload complete"})
+    assert post(predict) == (200, ["good day", "once", 2])

@@ -324,6 +324,10 @@ FAILED: dict[str, dict[str, str]] = {
         "config.yaml": "runtime: {health_checks: {startup_threshold_seconds: 10}}\n",
         "model/model.py": SLOW_LOAD,
     },
+    "slow-start": {
+        "config.yaml": "runtime: {health_checks: {startup_threshold_seconds: 1}}\n",
+        "model/model.py": SLOW_LOAD,
+    },
 }
 TRUSSES = {**GOOD, **FAILED}
 SETTINGS = "[models.slow-load]\nload_timeout = 1\n"
@@ -439,8 +443,9 @@ def test_the_number_of_attempts_is_trusss_variable(truss: Trusses) -> None:
     assert truss.reason("no-retry") == "ImportError: attempt 1"
 
 
-def test_a_load_that_takes_too_long_is_ended(truss: Trusses) -> None:
-    assert truss.reason("slow-load") == "the load took longer than 1 s and was ended"
+@pytest.mark.parametrize("name", ["slow-load", "slow-start"])  # gateway.toml says so, or config.yaml
+def test_a_load_that_takes_too_long_is_ended(truss: Trusses, name: str) -> None:
+    assert truss.reason(name) == "the load took longer than 1 s and was ended"
 
 
 def test_a_constructor_that_raises_fails_the_model(truss: Trusses) -> None:

@@ -52,6 +52,7 @@ RESULTS = {
     "datetime": lambda: datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
     "date": lambda: datetime.date(2026, 1, 2),
     "time": lambda: datetime.time(3, 4, 5),
+    "aware time": lambda: datetime.time(3, 4, 5, tzinfo=datetime.UTC),
     "delta": lambda: datetime.timedelta(days=1, seconds=2),
     "decimal": lambda: decimal.Decimal("1.50"),
     "uuid": lambda: uuid.UUID(int=7),
@@ -169,6 +170,9 @@ class Model:
         yield "data: 1\\n\\n"
         yield "data: 2\\n\\n"
 
+    def iterator(self):
+        return map(str, range(3))
+
     def numbers(self):
         yield from range(3)
 
@@ -266,6 +270,7 @@ AS_JSON = [
     ("datetime", '"2026-01-02T03:04:05Z"'),
     ("date", '"2026-01-02"'),
     ("time", '"03:04:05"'),
+    ("aware time", '"03:04:05Z"'),
     ("delta", '"P1DT2S"'),
     ("decimal", '"1.50"'),
     ("uuid", '"00000000-0000-0000-0000-000000000007"'),
@@ -327,6 +332,11 @@ def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> Non
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
     words = "Unhandled exception: TypeError: can not serialize 'Odd' object"
     assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
+
+
+def test_a_time_with_a_zone_has_no_msgpack_form(truss: Trusses) -> None:
+    words = "Unhandled exception: TypeError: timezone-aware times cannot be encoded"
+    assert truss.predict("values", msgpack.packb("aware time"), BINARY).error == (500, "500", words)
 
 
 def test_an_answer_says_its_length_and_nothing_of_errors(truss: Trusses) -> None:
@@ -452,6 +462,7 @@ def test_an_item_is_a_chunk_that_arrives_before_the_next_is_made(truss: Trusses,
         ("raw", b"\xff\x00more"),
         ("empty", b""),
         ("sse", b"data: 1\n\ndata: 2\n\n"),
+        ("iterator", b"012"),
     ],
 )
 def test_items_go_as_they_are(truss: Trusses, name: str, body: bytes) -> None:

@@ -74,6 +74,7 @@ UNTYPED = {
     "builtins": "def predict(self, x: dict) -> list: ...",
     "hidden": "def preprocess(self, x): ...\n    def predict(self, x: In): ...",
     "chat-only": "def chat_completions(self, x: In) -> Out: ...",
+    "websocket": "async def websocket(self, websocket): ...",
 }
 TRUSSES = {
     name: {"config.yaml": "", "model/model.py": f"{HEAD}    {methods}\n"}
