@@ -20,6 +20,7 @@ from . import hot_reload, inputs, responses, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
+from .failures import say
 from .loader import Loaded
 from .run import Run
 from .slots import Slots
@@ -228,6 +229,8 @@ class Executor:
 
     async def _check_health(self, run: Run) -> None:
         value = await self._invoke(run.method, None, None, self._probes)
+        if value is not None and not value:
+            say("Health check failed.")  # Truss's words
         self._answers.reply(run, encode(run, None if value is None else bool(value)))
 
     async def _hot_reload(self, run: Run) -> None:

@@ -168,6 +168,7 @@ def test_an_unhealthy_model_is_loaded_and_serves(truss: Trusses, says: Callable[
     assert truss.get("/v1/models/main").status == 503
     assert truss.get("/v1/models/main/loaded").short == (200, JSON, b"{}")
     assert truss.call("main", 1)[:2] == ["main", 1]
+    truss.gateway.wait_for(r"main \| Health check failed\.")
 
 
 def test_ping_is_loaded_of_the_default_model_and_asks_no_health_check(
