@@ -185,6 +185,20 @@ class Model:
         yield "y"
 """
 )
+SILENT_TAIL = """
+import asyncio, pathlib
+
+class Model:
+    def predict(self, name):
+        return name
+
+    async def postprocess(self, name):
+        try:
+            yield "x"
+            await asyncio.Event().wait()
+        finally:
+            (pathlib.Path("../../shared") / name).write_text("closed")
+"""
 LARGE = """
 import threading
 
@@ -228,6 +242,7 @@ TRUSSES = {
     "narrow": {"config.yaml": "", "model/model.py": HOLD},
     "streams": {"config.yaml": "", "model/model.py": STREAMS},
     "impatient": {"config.yaml": slots(1, ", streaming_read_timeout: 1"), "model/model.py": STREAMS},
+    "silent-tail": {"config.yaml": slots(1, ", streaming_read_timeout: 1"), "model/model.py": SILENT_TAIL},
     "first-item": {"config.yaml": "", "model/model.py": STREAMS},
     "large": {"config.yaml": slots(2), "model/model.py": LARGE},
     "blocked": {"config.yaml": slots(50), "model/model.py": BLOCKED},
@@ -406,6 +421,13 @@ def test_a_stream_that_is_silent_for_too_long_is_broken_off_and_its_generator_cl
     assert broken.value.partial == b"x"
     assert truss.wait_for_file("impatient") == "closed"
     assert truss.call("impatient", {"do": "nothing"}) == "nothing"
+
+
+def test_a_stream_out_of_postprocess_has_the_same_limit(truss: Trusses) -> None:
+    with truss.streaming("silent-tail", "tail") as response, pytest.raises(http.client.IncompleteRead) as broken:
+        response.read()
+    assert broken.value.partial == b"x"
+    assert truss.wait_for_file("tail") == "closed"
 
 
 def test_a_call_without_a_first_word_is_504_and_its_code_cancelled(truss: Trusses) -> None:
