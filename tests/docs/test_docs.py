@@ -341,6 +341,21 @@ def test_the_keys_of_a_config_are_real_ones_with_their_defaults() -> None:
                 assert default.strip('"') in (str(node.default), json.dumps(node.default)), key
 
 
+def test_every_key_without_effect_is_on_the_page_of_trusses() -> None:
+    rows = table(DOCS / "truss.md", "What config.yaml says of images and the cloud")
+    shown = {part for row in rows for code in codes(" ".join(row)) for part in code.split(".")}
+    for key in keys_without_effect(CONFIG):
+        assert shown & set(key) - {"runtime", "resources"}, f"{'.'.join(key)} is not on the page"
+
+
+def keys_without_effect(section: Section, *at: str) -> Iterator[tuple[str, ...]]:
+    for name, key in section.keys.items():
+        if isinstance(key, Section):
+            yield from keys_without_effect(key, *at, name)
+        elif key.cloud:
+            yield (*at, name)
+
+
 def test_the_times_that_the_pages_name_are_the_defaults() -> None:
     limits = {item.name: item.default for item in fields(Limits)}
     text = prose(DOCS / "models.md")
