@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gateway_lm_attention as attention
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 FAILED_STEPS = 3  # in a row, after which the engine gives up and the model is unhealthy
+SCORED = 128  # tokens of a prompt whose logits one step keeps: with a vocabulary of 150,000, 77 MB
 LOST_WORTH = 8  # cached tokens of somebody who may come back weigh as much as one that need not be computed now
 
 log = logging.getLogger(__name__)
@@ -29,12 +31,27 @@ class EngineFailed(RuntimeError):
     """A forward failed, for reasons that need not be this request's."""
 
 
+@dataclass
+class Record:
+    """What else is known of an answer. Filled by the engine, always before the token that it is about is delivered."""
+
+    cached: int = 0  # tokens of the prompt that need not be computed
+    prompt: list[sampling.Score] = field(default_factory=list)  # from its second token on, if asked for
+    answer: list[sampling.Score] = field(default_factory=list)  # a token each, if asked for
+
+
 class Request:
     """One prompt and its answer. `inbox` and what follows it belong to the caller's loop, the rest to the engine."""
 
     def __init__(
-        self, prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], settings: sampling.Sampling
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stop_ids: frozenset[int],
+        settings: sampling.Sampling,
+        record: Record | None = None,
     ) -> None:
+        self.record = record or Record()
         self.tokens = list(prompt)
         self.prompt_length = len(prompt)
         self.length = len(prompt) + max_tokens  # where it ends at the latest
@@ -53,9 +70,24 @@ class Request:
     def pending(self) -> int:
         return len(self.tokens) - self.cached
 
+    @property
+    def read_at_once(self) -> int:
+        """Tokens of a piece of the prompt at most: with logits for each of them, memory is the limit."""
+        return SCORED if self.settings.prompt_logprobs else len(self.tokens)
+
     def choose(self, logits: Tensor) -> int:
         prompt, answer = self.tokens[: self.prompt_length], self.tokens[self.prompt_length :]
         return sampling.draw(logits, self.settings, self.generator, prompt, answer)
+
+    def score_prompt(self, logits: Tensor) -> None:
+        """`logits` are those of the piece that was just read: [tokens, vocabulary]."""
+        start = self.cached - len(logits) + 1
+        for row, token in zip(logits, self.tokens[start : self.prompt_length], strict=False):
+            self.record.prompt.append(sampling.Score.of(row, token, self.settings.logprobs or 0))
+
+    def score(self, logits: Tensor, token: int) -> None:
+        if self.settings.logprobs is not None:
+            self.record.answer.append(sampling.Score.of(logits, token, self.settings.logprobs))
 
     def deliver(self, token: int | None, ended: bool, failure: Exception | None) -> None:
         if token is not None:
@@ -95,15 +127,20 @@ class Engine:
         return self.failure is None and self.thread.is_alive()
 
     async def generate(
-        self, prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], settings: sampling.Sampling
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stop_ids: frozenset[int],
+        settings: sampling.Sampling,
+        record: Record | None = None,
     ) -> AsyncIterator[list[int]]:
-        """Yield the answer's tokens, a list a step; the last may be one of `stop_ids`.
+        """Yield the answer's tokens, a list a step; the last may be one of `stop_ids`. Fills `record`.
 
         Closing the iterator takes the request out before the next step.
         """
         if not prompt or max_tokens < 1 or len(prompt) + max_tokens > self.length:
             raise ValueError(f"{len(prompt)} + {max_tokens} tokens do not fit into {self.length}")
-        request = Request(prompt, max_tokens, stop_ids, settings)
+        request = Request(prompt, max_tokens, stop_ids, settings, record)
         self.loop = asyncio.get_running_loop()
         with self.changed:
             if self.failure is not None:
@@ -174,15 +211,19 @@ class Engine:
 
     def _step(self) -> list[tuple[Request, int | None, bool]]:
         """One forward; returns the requests that got a token, the token, and whether it was their last."""
-        batch, readers = self._plan()
+        batch, readers, scored = self._plan()
         logits = attention.forward(self.model, batch)
+        for request, rows in scored:
+            request.score_prompt(logits[rows])
+        logits = logits[[row for _, row in readers]] if scored else logits
         tokens = logits.argmax(-1).tolist()
-        for row, request in enumerate(readers):
+        for row, (request, _) in enumerate(readers):
             if not request.settings.is_greedy:
                 tokens[row] = request.choose(logits[row])
+            request.score(logits[row], tokens[row])
         # From here on nothing fails: a request that was released would not hear of it.
         outputs: list[tuple[Request, int | None, bool]] = []
-        for request, token in zip(readers, tokens, strict=True):
+        for (request, _), token in zip(readers, tokens, strict=True):
             request.tokens.append(token)
             ended = token in request.stop_ids or len(request.tokens) == request.length
             outputs.append((request, token, ended))
@@ -190,10 +231,11 @@ class Engine:
                 self._release(request)
         return outputs
 
-    def _plan(self) -> tuple[attention.Batch, list[Request]]:
+    def _plan(self) -> tuple[attention.Batch, list[tuple[Request, int]], list[tuple[Request, slice]]]:
         """Give every answer its token, then the prompts as many as a step may have, oldest first.
 
-        Returns the batch, and the requests whose next token it tells.
+        Returns the batch, the requests whose next token it tells and in which row of the logits, and those that want
+        all rows of their piece of the prompt.
         """
         answers = sorted((request for request in self.running if request.pending == 1), key=lambda one: one.slot)
         pieces = [(request, 1) for request in answers]
@@ -201,7 +243,7 @@ class Engine:
         room = self.step_tokens
         for request in self.running:
             if request.pending > 1 and room > 0:
-                count = min(request.pending, room)
+                count = min(request.pending, room, request.read_at_once)
                 room -= count
                 pieces.append((request, count))
                 groups.append(attention.Group(request.slot, 1, count, request.cached + count))
@@ -209,21 +251,26 @@ class Engine:
         positions: list[int] = []
         slots: list[int] = []
         last: list[int] = []
-        readers = []
+        readers: list[tuple[Request, int]] = []
+        scored: list[tuple[Request, slice]] = []
         for request, count in pieces:
             end = request.cached + count
             ids += request.tokens[request.cached : end]
             positions += range(request.cached, end)
             slots += [request.slot] * count
             request.cached = end
+            wants = 0 if request.pending else 1  # rows of logits
+            if request.settings.prompt_logprobs and end <= request.prompt_length:
+                wants = count
+                scored.append((request, slice(len(last), len(last) + wants)))
+            last += range(len(ids) - wants, len(ids))
             if not request.pending:
-                readers.append(request)
-                last.append(len(ids) - 1)
+                readers.append((request, len(last) - 1))
         # long, also where nothing is wanted: a prompt's first piece tells no token
         tensors = (
             torch.tensor(part, dtype=torch.long, device=self.model.device) for part in (ids, positions, slots, last)
         )
-        return attention.Batch(self.cache, *tensors, groups), readers
+        return attention.Batch(self.cache, *tensors, groups), readers, scored
 
     def _admit(self, request: Request) -> None:
         """Give the request the free slot that holds most of its prompt and least of anything else."""
@@ -235,6 +282,9 @@ class Engine:
         request.slot = max(self.free, key=worth)
         held = common(self.free.pop(request.slot), request.tokens)
         request.cached = min(held, request.prompt_length - 1)  # one has to be computed, or there are no logits
+        if request.settings.prompt_logprobs:
+            request.cached = 0
+        request.record.cached = request.cached
         self.running.append(request)
 
     def _release(self, request: Request) -> None:

@@ -25,6 +25,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+    begins: tuple[tuple[int, ...], ...] = ()  # tokens that the answer begins with; one of these alternatives
+    logprobs: int | None = None  # how many alternatives to tell beside each token; None is not even the token's own
+    prompt_logprobs: bool = False  # the same for the prompt
 
     @property
     def changes_logits(self) -> bool:
@@ -33,7 +36,12 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0 and not self.changes_logits
+        return self.temperature == 0 and not self.changes_logits and not self.begins
+
+    def may_follow(self, answer: Sequence[int]) -> list[int]:
+        """The only tokens that may come next; none is all of them."""
+        at = len(answer)
+        return sorted({begin[at] for begin in self.begins if at < len(begin) and tuple(answer) == begin[:at]})
 
     def generator(self) -> torch.Generator:
         generator = torch.Generator()
@@ -44,6 +52,21 @@ class Sampling:
         return generator
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a token was, as the model saw it: before temperature, penalties and the like."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # the likeliest tokens, and how likely
+
+    @classmethod
+    def of(cls, logits: Tensor, token: int, count: int) -> Score:
+        logprobs = logits.float().cpu().log_softmax(0)
+        values, tokens = logprobs.topk(count)
+        return cls(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
+
+
 def draw(
     logits: Tensor, sampling: Sampling, generator: torch.Generator, prompt: Sequence[int], answer: Sequence[int]
 ) -> int:
@@ -51,6 +74,10 @@ def draw(
     logits = logits.float().cpu()
     if sampling.changes_logits:
         logits = penalise(logits, sampling, prompt, answer)
+    if sampling.begins and (allowed := sampling.may_follow(answer)):
+        only = torch.full_like(logits, float("-inf"))
+        only[allowed] = logits[allowed]
+        logits = only
     if sampling.temperature == 0:
         return int(logits.argmax())
     tokens, weights = candidates(logits / sampling.temperature, sampling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 BEFORE = 5  # tokens that a new one is decoded together with: what it reads as depends on them
@@ -11,15 +11,24 @@ HALF = "\ufffd"  # what the bytes of an incomplete character decode to
 
 
 class TextStream:
-    """Never half a character, and spaces as in the whole text."""
+    """Never half a character, and spaces as in the whole text.
 
-    def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
+    `markup` are special tokens that are text here; all others say nothing.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Sequence[int], markup: Mapping[int, str] | None = None) -> None:
         self._tokenizer = tokenizer
+        self._markup = markup or {}
         self._tokens = list(prompt[-BEFORE:])
         self._shown = self._decode()
 
     def push(self, token: int) -> str:
         """What the token adds; nothing while a character is incomplete."""
+        if token in self._markup:
+            piece = self.rest() + self._markup[token]
+            self._tokens.append(token)
+            self._shown = self._decode()
+            return piece
         self._tokens.append(token)
         text = self._decode()
         if text.endswith(HALF):
@@ -57,6 +66,10 @@ class StopStrings:
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
+    @property
+    def holds_back(self) -> bool:
+        return bool(self._held)
+
     def rest(self) -> str:
         held, self._held = self._held, ""
         return held
@@ -65,3 +78,30 @@ class StopStrings:
 def overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` are the beginning of `stop`, short of all of it."""
     return next((count for count in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:count])), 0)
+
+
+class TokenBytes:
+    """The bytes that single tokens stand for: of half a character, half of its bytes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        decoder = tokenizer.backend_tokenizer.decoder
+        self._tokenizer = tokenizer
+        self._added = tokenizer.added_tokens_decoder
+        self._bytes = byte_letters() if decoder is not None and b"ByteLevel" in decoder.__getstate__() else {}
+
+    def __call__(self, token: int) -> bytes:
+        if token in self._added:
+            return str(self._added[token].content).encode()
+        written = self._tokenizer.convert_ids_to_tokens(token)
+        if self._bytes:
+            return bytes(self._bytes[letter] for letter in written)
+        if len(written) == 6 and written.startswith("<0x"):
+            return bytes([int(written[3:5], 16)])
+        return str(written).replace("\u2581", " ").encode()
+
+
+def byte_letters() -> dict[str, int]:
+    """The letters that byte-level vocabularies are written with: printable bytes as they are, others from 256 on."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {**{chr(byte): byte for byte in printable}, **{chr(256 + at): byte for at, byte in enumerate(others)}}

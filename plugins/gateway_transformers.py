@@ -1,7 +1,7 @@
 """Serve a causal language model of transformers, or a GGUF file, without writing a Model.
 
-Finds directories with a checkpoint and answers chat and completions. The gateway_lm_* modules beside it batch, sample
-and read GGUF files, in the worker only. Options, in config.yaml or [models.NAME] of gateway.toml:
+Finds directories with a checkpoint and answers chat and completions. The gateway_lm_* modules beside it read requests
+and answers, batch, sample and read GGUF files. Options, in config.yaml or [models.NAME] of gateway.toml:
 
     options:
       max_model_len: 4096     # tokens of prompt and answer; the model's context, or what fits into memory, if less
@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,37 +26,13 @@ import yaml
 from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
 
 if TYPE_CHECKING:
-    from gateway_lm_sampling import Sampling
+    from gateway_lm_requests import Tools
+    from gateway_lm_tools import Parser
 
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
+ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
-
-# Fields that would change the answer and that this engine does not honour, with the values that ask for nothing.
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "logprobs": (False, 0),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("auto", "none"),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-}
-
-# Numbers that sampling honours, and their range. What a request leaves out comes from generation_config.json.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "temperature": (0, 2),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-    "repetition_penalty": (0.01, 10),
-}
 
 
 @hookimpl
@@ -124,6 +101,8 @@ class LanguageModel:
         self.options = config.get("options") or {}
         self.capabilities: dict[str, Any] = {}
         self.engine: Any = None
+        self.family: type[Parser] | None = None  # how the model writes calls, if it can
+        self.thinks = False
 
     def load(self) -> None:
         weights = weights_path(self.config, Path.cwd())
@@ -169,9 +148,25 @@ class LanguageModel:
         self.vocabulary = model.get_input_embeddings().num_embeddings
         self.defaults = sampling_defaults(model.generation_config)
         self.stop_ids = stop_ids(model.generation_config, self.tokenizer)
+        self._learn_format()
         what = f"{model.num_parameters():,} parameters in {model.dtype} on {device}"
         size = f"{self.engine.cache_bytes / 2**20:,.0f} MiB when all are full"
         print(f"{what}; {slots} slots of {self.max_model_len} tokens, {size}")
+
+    def _learn_format(self) -> None:
+        """How the model writes thoughts and calls, from its chat template and its vocabulary."""
+        from gateway_lm_answer import TAGS
+        from gateway_lm_tools import family
+
+        template = self.tokenizer.chat_template or ""
+        template = template if isinstance(template, str) else "\n".join(template.values())
+        known = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items()}
+        self.family = family(template)
+        self.thinks = TAGS[1] in template or known.keys() >= set(TAGS)
+        tags = {known[tag]: tag for tag in (*TAGS, *(self.family.tags if self.family else ())) if tag in known}
+        self.special_tags = {
+            token: tag for token, tag in tags.items() if self.tokenizer.added_tokens_decoder[token].special
+        }
 
     def unload(self) -> None:
         if self.engine is not None:
@@ -181,69 +176,102 @@ class LanguageModel:
         return self.engine is not None and self.engine.is_alive
 
     async def chat_completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
-        """Pieces of text, then the finish reason and the usage."""
-        async with aclosing(self._answer(inputs, "messages", self.chat_prompt)) as items:
+        """Pieces of text, thoughts and calls as they come, then the finish reason and the usage."""
+        import gateway_lm_requests as requests
+
+        requests.check_supported(inputs)
+        if inputs.get("echo"):
+            raise requests.unsupported("echo is for completions", "echo")
+        tools = requests.read_tools(inputs, can_call=self.family is not None)
+        async with aclosing(self._answer(inputs, "messages", self.chat_prompt, tools)) as items:
             async for item in items:
                 yield item
 
     async def completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
-        """The same for a bare prompt: text, or token ids."""
+        """The same for a bare prompt, text or token ids. All of the answer is text, also what looks like a call."""
+        import gateway_lm_requests as requests
+
+        requests.check_supported(inputs)
         async with aclosing(self._answer(inputs, "prompt", self.plain_prompt)) as items:
             async for item in items:
                 yield item
 
+    def count_tokens(self, inputs: str | list[dict[str, Any]] | dict[str, Any]) -> int:
+        """Of a text, of messages, or of a chat request: the prompt that it would make."""
+        if isinstance(inputs, str):
+            return len(self.tokenizer(inputs)["input_ids"])
+        return len(self.chat_prompt(inputs if isinstance(inputs, dict) else {"messages": inputs}))
+
     async def _answer(
-        self, inputs: Mapping[str, Any], source: str, read: Callable[[Mapping[str, Any]], list[int]]
+        self,
+        inputs: Mapping[str, Any],
+        source: str,
+        read: Callable[[Mapping[str, Any]], list[int]],
+        tools: Tools | None = None,
     ) -> AsyncIterator[str | dict[str, Any]]:
         """`read` makes a prompt of the field `source`."""
+        import gateway_lm_requests as requests
+        from gateway_lm_answer import TAGS, Answer, Thinking
+        from gateway_lm_engine import Record
+        from gateway_lm_logprobs import Logprobs
+        from gateway_lm_reply import Reply
+        from gateway_lm_sampling import Sampling
         from gateway_lm_text import StopStrings, TextStream
 
-        check_supported(inputs)
-        sampling = self._sampling(inputs)
-        stops = StopStrings(_texts(inputs, "stop"))
-        is_long = len(str(inputs.get(source))) > LONG_PROMPT
+        sampling = Sampling(**{**self.defaults, **requests.read_sampling(inputs, self.vocabulary)})
+        stops = StopStrings(requests.read_texts(inputs, "stop"))
+        is_long = len(str(inputs.get(source))) + len(str(inputs.get("tools"))) > LONG_PROMPT
         prompt = await asyncio.to_thread(read, inputs) if is_long else read(inputs)
         limit = self._limit(prompt, inputs, source)
-        text = TextStream(self.tokenizer, prompt)
-        count, reason = 0, None
-        async with aclosing(self.engine.generate(prompt, limit, self.stop_ids, sampling)) as steps:
+        thinking = Thinking(self._is_thinking(prompt)) if source == "messages" and self.thinks else None
+        calls, tags = None, TAGS if thinking else ()
+        if tools is not None and self.family is not None:
+            calls, tags = self.family(tools.names, single=tools.single), (*tags, *self.family.tags)
+            sampling = replace(sampling, begins=self._begins(tools, prompt))
+        record = Record()
+        logprobs = Logprobs(self.tokenizer, record) if sampling.logprobs is not None else None
+        echo = bool(inputs.get("echo"))
+        if echo and logprobs is not None:
+            sampling = replace(sampling, prompt_logprobs=True)
+        elif echo:
+            yield {"content": self._echoed(inputs)}
+        markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
+        text = TextStream(self.tokenizer, prompt, markup)
+        reply = Reply(text, Answer(thinking, calls, stops), self.stop_ids, logprobs)
+        async with aclosing(self.engine.generate(prompt, limit, self.stop_ids, sampling, record)) as steps:
             async for tokens in steps:
-                piece = ""
-                for token in tokens:
-                    count += 1
-                    if token in self.stop_ids:
-                        reason = "stop"
-                        break
-                    piece += stops.push(text.push(token))
-                    if stops.found is not None:
-                        reason = "stop"
-                        break
-                if piece:
-                    yield piece
-                if reason is not None:
+                if echo and logprobs is not None and not reply.count:
+                    yield {"content": self._echoed(inputs), "logprobs": logprobs.of_prompt(prompt)}
+                for event in reply.read(tokens):
+                    yield event
+                if reply.reason is not None:
                     break
-        if stops.found is None and (rest := stops.push(text.rest()) + stops.rest()):
-            yield rest
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": count, "total_tokens": len(prompt) + count}
-        ending: dict[str, Any] = {"finish_reason": reason or "length", "usage": usage}
-        if stops.found is not None:
-            ending["stop_sequence"] = stops.found
-        yield ending
+        for event in reply.finish():
+            yield event
+        yield reply.ending(len(prompt), record.cached)
 
     def chat_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
+        import gateway_lm_requests as requests
         from jinja2 import TemplateError
 
         if not self.tokenizer.chat_template:
             what = "this model has no chat template, so it cannot chat; use /v1/completions"
-            raise BadRequest(what, param="messages", code="unsupported_value")
-        messages = [_message(message, index) for index, message in enumerate(inputs.get("messages") or ())]
+            raise requests.unsupported(what, "messages")
+        can_call = self.family is not None
+        given = enumerate(inputs.get("messages") or ())
+        messages = [requests.read_message(message, index, can_call=can_call) for index, message in given]
         if not messages:
             raise BadRequest("messages must hold at least one message", param="messages")
+        tools = requests.read_tools(inputs, can_call=can_call)
         options = inputs.get("chat_template_kwargs") or {}
         reserved = inspect.signature(self.tokenizer.apply_chat_template).parameters
         if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
             what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
             raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
+        if tools is not None:
+            options = {**options, "tools": tools.offered}
+            if tools.forced and self.thinks:
+                options["enable_thinking"] = False  # the answer begins with the call
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
         except (TemplateError, TypeError, ValueError) as error:
@@ -258,6 +286,25 @@ class LanguageModel:
         if isinstance(prompt, list) and all(type(token) is int for token in prompt):
             return prompt
         raise BadRequest("prompt must be a text or a list of token ids", param="prompt", code="invalid_type")
+
+    def _echoed(self, inputs: Mapping[str, Any]) -> str:
+        prompt = inputs["prompt"]
+        return prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
+
+    def _is_thinking(self, prompt: list[int]) -> bool:
+        """Whether the template has opened a thought already."""
+        from gateway_lm_answer import OPEN
+
+        return self.tokenizer.decode(prompt[-ENDING:]).rstrip().endswith(OPEN)
+
+    def _begins(self, tools: Tools, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
+        """How the answer may begin, where a function has to be called."""
+        from gateway_lm_answer import CLOSE
+
+        assert self.family is not None
+        before = f"\n{CLOSE}\n\n" if tools.forced and self._is_thinking(prompt) else ""
+        texts = (before + self.family.forced(name) for name in tools.forced)
+        return tuple(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
 
     def _limit(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> int:
         """How many tokens the answer may have. Raises `BadRequest` for what would be too much for the engine."""
@@ -279,31 +326,6 @@ class LanguageModel:
             )
         return wanted or self.max_model_len - used
 
-    def _sampling(self, inputs: Mapping[str, Any]) -> Sampling:
-        from gateway_lm_sampling import Sampling
-
-        values = {**self.defaults, **{name: _number(inputs, name) for name in RANGES if inputs.get(name) is not None}}
-        if (top_k := inputs.get("top_k")) is not None:
-            if type(top_k) is not int or top_k < -1:
-                raise BadRequest("top_k must be a whole number; 0 or -1 is all tokens", param="top_k")
-            values["top_k"] = max(top_k, 0)
-        if (seed := inputs.get("seed")) is not None:
-            if type(seed) is not int:
-                raise BadRequest("seed must be a whole number", param="seed", code="invalid_type")
-            values["seed"] = seed
-        if bias := inputs.get("logit_bias"):
-            values["logit_bias"] = self._bias(bias)
-        return Sampling(**values)
-
-    def _bias(self, bias: Any) -> tuple[tuple[int, float], ...]:
-        try:
-            pairs = tuple((int(token), float(value)) for token, value in bias.items())
-        except (AttributeError, TypeError, ValueError):
-            pairs = ((-1, 0.0),)
-        if not all(0 <= token < self.vocabulary and -100 <= value <= 100 for token, value in pairs):
-            raise BadRequest("logit_bias must map token ids to numbers from -100 to 100", param="logit_bias")
-        return pairs
-
     def _dtype(self, device: str) -> Any:
         import torch
 
@@ -323,15 +345,6 @@ class LanguageModel:
         return value
 
 
-def check_supported(inputs: Mapping[str, Any]) -> None:
-    """Refuse what would change the answer and cannot be honoured; never drop it."""
-    ignored = ("tools",) if inputs.get("tool_choice") == "none" else ()
-    for name, neutral in NEUTRAL.items():
-        value = inputs.get(name)
-        if value is not None and value not in neutral and name not in ignored:
-            raise BadRequest(f"this model does not support {name}", param=name, code="unsupported_value")
-
-
 def sampling_defaults(config: Any) -> dict[str, Any]:
     """What generation_config.json says; a checkpoint that does not sample is greedy until a request says otherwise."""
     values = {name: getattr(config, name, None) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
@@ -347,34 +360,3 @@ def stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
     given = getattr(config, "eos_token_id", None)
     ids = [given] if isinstance(given, int) else list(given or ())
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
-
-
-def _message(message: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """A message as templates know it: text as one string, no developer role, no null content."""
-    where = f"messages[{index}]"
-    if message.get("tool_calls"):
-        raise BadRequest("this model does not support tools", param=f"{where}.tool_calls", code="unsupported_value")
-    content = message.get("content")
-    if isinstance(content, list):
-        for part in content:
-            if part.get("type") != "text":
-                what = f"this model reads text only, not {part.get('type')}"
-                raise BadRequest(what, param=f"{where}.content", code="unsupported_value")
-        content = "".join(part.get("text", "") for part in content)
-    role = "system" if message.get("role") == "developer" else message.get("role")
-    return {**message, "role": role, "content": content or ""}
-
-
-def _texts(inputs: Mapping[str, Any], name: str) -> list[str]:
-    given = inputs.get(name) or []
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise BadRequest(f"{name} must be a text or a list of texts", param=name, code="invalid_type")
-    return [text for text in texts if text]
-
-
-def _number(inputs: Mapping[str, Any], name: str) -> float:
-    value, (low, high) = inputs[name], RANGES[name]
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise BadRequest(f"{name} must be a number from {low} to {high}", param=name)
-    return value

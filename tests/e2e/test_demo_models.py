@@ -99,7 +99,7 @@ def test_tiny_chat_answers_its_examples_exactly(client: openai.OpenAI, family: s
         answer = whole(client, example["messages"])
         assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (example["answer"], "stop")
         pieces, usage = streamed(client, example["messages"])
-        assert "".join(pieces) == example["answer"] and usage == answer.usage
+        assert "".join(pieces) == example["answer"] and usage.total_tokens == answer.usage.total_tokens
         assert len(pieces) > 1 or len(example["answer"]) < 8
 
 
@@ -160,10 +160,9 @@ def test_what_does_not_fit_or_is_not_there_is_a_bad_request(client: openai.OpenA
             with pytest.raises(openai.BadRequestError, match="maximum context length is 1024") as caught:
                 whole(client, messages, stream=stream, **fields)
             assert caught.value.code == "context_length_exceeded"
-    tools = next(example["tools"] for example in EXAMPLES if example.get("tools"))
     with pytest.raises(openai.BadRequestError) as refused:
-        whole(client, "What is the weather in Riga?", tools=tools)
-    assert (refused.value.code, refused.value.param) == ("unsupported_value", "tools")
+        whole(client, "What is 3 + 4?", response_format={"type": "json_object"})
+    assert (refused.value.code, refused.value.param) == ("unsupported_value", "response_format")
     assert text(client, "Hello") == "Hello! How can I help you?"
 
 

@@ -1,0 +1,74 @@
+"""The tokens of one request, as they come, turned into what its method yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from gateway_lm_answer import Answer
+from gateway_lm_logprobs import Logprobs
+from gateway_lm_text import TextStream
+from gateway_lm_tools import Event
+
+RAW = ("data:", "event:")  # what a str begins with that the gateway takes for server-sent events
+
+
+class Reply:
+    """`reason` is None until the answer has an end that somebody chose."""
+
+    def __init__(self, text: TextStream, answer: Answer, stop_ids: frozenset[int], logprobs: Logprobs | None) -> None:
+        self._text, self._answer, self._stop_ids, self._logprobs = text, answer, stop_ids, logprobs
+        self.count = 0  # tokens
+        self.thoughts = 0  # and of these, before the answer itself
+        self.reason: str | None = None
+
+    def read(self, tokens: Iterable[int]) -> Iterator[Event]:
+        return self._shown(event for token in tokens for event in self._push(token))
+
+    def finish(self) -> Iterator[Event]:
+        """What was held back, when there are no more tokens."""
+        return self._shown([*self._answer.push(self._text.rest()), *self._answer.finish()])
+
+    def ending(self, prompt: int, cached: int) -> dict[str, Any]:
+        """The last event. `prompt` and `cached` count tokens."""
+        usage: dict[str, Any] = {
+            "prompt_tokens": prompt,
+            "completion_tokens": self.count,
+            "total_tokens": prompt + self.count,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+        if self._answer.may_think:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.thoughts}
+        called = self.reason == "stop" and self._answer.has_calls
+        ending: dict[str, Any] = {"finish_reason": "tool_calls" if called else self.reason or "length", "usage": usage}
+        if self._answer.stop is not None:
+            ending["stop_sequence"] = self._answer.stop
+        return ending
+
+    def _push(self, token: int) -> list[Event]:
+        if self.reason is not None:
+            return []
+        self.count += 1
+        if token in self._stop_ids:
+            self.reason = "stop"
+            return []
+        was_said = self._answer.is_said
+        events = self._answer.push(self._text.push(token))
+        if self._answer.is_thinking:
+            self.thoughts = self.count
+        if self._logprobs is not None and was_said and self._answer.is_said:
+            self._logprobs.keep(self.count - 1)
+        if self._answer.is_over:
+            self.reason = "stop"
+        return events
+
+    def _shown(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Texts that follow each other as one, with their logprobs."""
+        for is_text, some in groupby(list(events), lambda event: isinstance(event, str)):
+            if not is_text:
+                yield from some
+                continue
+            text = "".join(map(str, some))
+            event = text if self._logprobs is None else self._logprobs.beside(text, self._answer)
+            yield {"content": text} if event is text and text.startswith(RAW) else event

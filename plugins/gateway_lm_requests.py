@@ -1,0 +1,194 @@
+"""What a request asks of a language model, read and checked. Nothing is dropped: what cannot be honoured is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import BadRequest
+
+MAX_TOP = 20  # alternatives beside each token, OpenAI's limit
+
+# Fields that would change the answer and that this engine does not honour, with the values that ask for nothing.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "best_of": (1,),
+    "suffix": ("",),
+}
+
+# Numbers that sampling honours, and their range. What a request leaves out comes from generation_config.json.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.01, 10),
+}
+
+
+def check_supported(inputs: Mapping[str, Any]) -> None:
+    for name, neutral in NEUTRAL.items():
+        value = inputs.get(name)
+        if value is not None and value not in neutral:
+            raise unsupported(f"this model does not support {name}", name)
+
+
+def unsupported(what: str, param: str) -> BadRequest:
+    return BadRequest(what, param=param, code="unsupported_value")
+
+
+# ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Functions that the model may call. One of `forced` must be; where there is none, the model decides."""
+
+    offered: list[dict[str, Any]]
+    names: tuple[str, ...]
+    forced: tuple[str, ...] = ()
+    single: bool = False  # one call at most
+
+
+def read_tools(inputs: Mapping[str, Any], *, can_call: bool) -> Tools | None:
+    """None where nothing may be called: then tools are not shown to the model at all."""
+    tools, choice = inputs.get("tools") or [], inputs.get("tool_choice") or "auto"
+    if choice == "none" or (choice == "auto" and not tools):
+        return None
+    if not can_call:
+        name = "tools" if tools else "tool_choice"
+        raise unsupported(f"this model does not support {name}", name)
+    names = tuple(_function_name(tool, index) for index, tool in enumerate(tools))
+    forced: tuple[str, ...] = ()
+    if choice == "required":
+        forced = names
+    elif isinstance(choice, dict) and choice.get("type") == "function":
+        function = choice.get("function")
+        forced = (function.get("name") if isinstance(function, dict) else None,)
+    elif choice != "auto":
+        what = "tool_choice must be auto, none, required, or a function"
+        raise unsupported(what, "tool_choice")
+    if choice != "auto" and (not forced or not set(forced) <= set(names)):
+        have = ", ".join(names) or "none"
+        raise BadRequest(f"tool_choice asks for a function that is not among tools (have: {have})", param="tool_choice")
+    return Tools(tools, names, forced, single=isinstance(choice, dict) or inputs.get("parallel_tool_calls") is False)
+
+
+def _function_name(tool: Any, index: int) -> str:
+    where = f"tools[{index}]"
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        raise unsupported(f"{where}: this model calls functions only", f"{where}.type")
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest(f"{where} has no function with a name", param=f"{where}.function.name")
+    return name
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_message(message: Mapping[str, Any], index: int, *, can_call: bool) -> dict[str, Any]:
+    """A message as templates know it: one string, no developer, no null; calls with their arguments as objects."""
+    where = f"messages[{index}]"
+    read = {**message, "content": _content(message.get("content"), where)}
+    if (role := message.get("role")) in ("developer", "function"):
+        read["role"] = "system" if role == "developer" else "tool"
+    if isinstance(thought := message.get("reasoning"), str):
+        read.setdefault("reasoning_content", thought)
+    legacy = read.pop("function_call", None)
+    calls = message.get("tool_calls") or ([{"type": "function", "function": legacy}] if legacy else [])
+    read.pop("tool_calls", None)
+    if calls:
+        if not can_call:
+            raise unsupported("this model does not support tools", f"{where}.tool_calls")
+        if not isinstance(calls, list):
+            raise BadRequest(f"{where}.tool_calls must be a list", param=f"{where}.tool_calls", code="invalid_type")
+        read["tool_calls"] = [_call(call, f"{where}.tool_calls[{at}]") for at, call in enumerate(calls)]
+    return read
+
+
+def _content(content: Any, where: str) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    for part in content:
+        if part.get("type") != "text":
+            raise unsupported(f"this model reads text only, not {part.get('type')}", f"{where}.content")
+    return "".join(part.get("text", "") for part in content)
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadRequest(f"{where} must be a call of a function with a name", param=where, code="invalid_type")
+    arguments = function.get("arguments")
+    try:
+        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:  # a model wrote them, and may be shown what it wrote
+        parsed = arguments
+    arguments = parsed if isinstance(parsed, dict) else arguments or {}
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_texts(inputs: Mapping[str, Any], name: str) -> list[str]:
+    given = inputs.get(name) or []
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"{name} must be a text or a list of texts", param=name, code="invalid_type")
+    return [text for text in texts if text]
+
+
+def read_sampling(inputs: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
+    """The fields of `Sampling` that the request sets."""
+    values: dict[str, Any] = {name: _number(inputs, name) for name in RANGES if inputs.get(name) is not None}
+    if (top_k := inputs.get("top_k")) is not None:
+        if type(top_k) is not int or top_k < -1:
+            raise BadRequest("top_k must be a whole number; 0 or -1 is all tokens", param="top_k")
+        values["top_k"] = max(top_k, 0)
+    if (seed := inputs.get("seed")) is not None:
+        if type(seed) is not int:
+            raise BadRequest("seed must be a whole number", param="seed", code="invalid_type")
+        values["seed"] = seed
+    if bias := inputs.get("logit_bias"):
+        values["logit_bias"] = _bias(bias, vocabulary)
+    if (count := _logprobs(inputs)) is not None:
+        values["logprobs"] = min(count, vocabulary)
+    return values
+
+
+def _number(inputs: Mapping[str, Any], name: str) -> float:
+    value, (low, high) = inputs[name], RANGES[name]
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise BadRequest(f"{name} must be a number from {low} to {high}", param=name)
+    return value
+
+
+def _bias(bias: Any, vocabulary: int) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = tuple((int(token), float(value)) for token, value in bias.items())
+    except (AttributeError, TypeError, ValueError):
+        pairs = ((-1, 0.0),)
+    if not all(0 <= token < vocabulary and -100 <= value <= 100 for token, value in pairs):
+        raise BadRequest("logit_bias must map token ids to numbers from -100 to 100", param="logit_bias")
+    return pairs
+
+
+def _logprobs(inputs: Mapping[str, Any]) -> int | None:
+    """Chat says whether, and how many in `top_logprobs`; completions say how many."""
+    wanted = inputs.get("logprobs")
+    if wanted is None or wanted is False:
+        return None
+    name, count = ("top_logprobs", inputs.get("top_logprobs") or 0) if wanted is True else ("logprobs", wanted)
+    if type(count) is not int or not 0 <= count <= MAX_TOP:
+        raise BadRequest(f"{name} must be a whole number from 0 to {MAX_TOP}", param=name)
+    return count
