@@ -8,12 +8,14 @@
     │   ├── UnsupportedMedia             415                          unsupported_media_type
     │   ├── Unauthorized                 401                          invalid_api_key
     │   ├── Forbidden                    403                          forbidden_origin
+    │   ├── PermissionDenied             403                          permission_denied
     │   ├── Misdirected                  421                          unknown_host
     │   ├── UnknownModel                 404                          model_not_found
     │   ├── RouteNotSupported            404                          route_not_supported
     │   ├── UnknownURL                   404                          unknown_url
     │   └── MethodNotAllowed             405                          method_not_allowed
     ├── Overloaded                       429    rate_limit_error      model_overloaded
+    │   └── RateLimited                  429                          rate_limit_exceeded
     ├── Unavailable                      503    server_error          model_unavailable
     │   ├── QueueTimeout                 503                          queue_timeout
     │   ├── Loading                      503                          model_loading
@@ -107,6 +109,11 @@ class Forbidden(BadRequest):
     code = "forbidden_origin"
 
 
+class PermissionDenied(BadRequest):
+    status = 403
+    code = "permission_denied"
+
+
 class Misdirected(BadRequest):
     status = 421
     code = "unknown_host"
@@ -137,6 +144,12 @@ class Overloaded(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "model_overloaded"
+
+
+class RateLimited(Overloaded):
+    """A key has had its share; other keys are served."""
+
+    code = "rate_limit_exceeded"
 
 
 class Unavailable(GatewayError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import environments
+from .access import KeyRing
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
@@ -31,9 +32,15 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 log = logging.getLogger("gateway.hub")
+Sees = Callable[[str], bool]  # whether a model exists for a caller
 SOLE = "model"  # the id that every Truss client sends
 POLL = 30.0  # seconds between two looks at secrets and the environment file, as in Truss
 BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
+
+
+def everybody(model: str) -> bool:
+    """Sees all models."""
+    return True
 
 
 class Hub:
@@ -51,6 +58,7 @@ class Hub:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
+        self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
         self.draining = False
         self._reaper = Reaper()
         self._secrets = SecretSources(settings)
@@ -63,24 +71,25 @@ class Hub:
 
     # ── which model ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def find(self, name: str) -> HostedModel:
-        """The model of that name, or alias.
+    def find(self, name: str, sees: Sees = everybody) -> HostedModel:
+        """The model of that name, or alias, among those that the caller sees.
 
         Raises:
             UnknownModel: listing what there is.
         """
         model = self.models.get(name) or self.models.get(self.aliases.get(name, ""))
-        if model is not None:
+        if model is not None and sees(model.name):
             return model
-        if name == SOLE and (sole := self.sole(list(self.models.values()))) is not None:
+        seen = [model for model in self.models.values() if sees(model.name)]
+        if name == SOLE and (sole := self.sole(seen)) is not None:
             return sole
-        have = ", ".join(sorted(self.models)) or "none"
-        if name == SOLE and self.models:
-            say = f"name one, as in /models/{min(self.models)}/predict (have: {have})"
+        have = ", ".join(sorted(model.name for model in seen)) or "none"
+        if name == SOLE and seen:
+            say = f"name one, as in /models/{min(model.name for model in seen)}/predict (have: {have})"
             raise UnknownModel(f"there are several models and no default_model; {say}", param="model")
         raise UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
 
-    def find_for(self, endpoint: Endpoint, name: str | None) -> HostedModel:
+    def find_for(self, endpoint: Endpoint, name: str | None, sees: Sees = everybody) -> HostedModel:
         """The model that a request to a shared route means. Without a name: the only one that serves the route.
 
         Raises:
@@ -88,10 +97,10 @@ class Hub:
             BadRequest: no name, and several candidates.
         """
         if name is not None:
-            model = self.find(name)
+            model = self.find(name, sees)
             self.check_serves(model, endpoint)
             return model
-        serving = [model for model in self.models.values() if self.serves(model, endpoint)]
+        serving = [model for model in self.models.values() if sees(model.name) and self.serves(model, endpoint)]
         sole = self.sole(serving)
         if sole is not None:
             return sole
@@ -138,12 +147,12 @@ class Hub:
         return predict + [endpoint.path for endpoint in self.endpoints if methods and self.serves(model, endpoint)]
 
     def derived(self, model: HostedModel) -> list[str]:
-        """The paths among them that another method answers."""
-        names = {method.name for method in model.capabilities.methods}
+        """The paths among them that the class has no method for."""
+        own = {method.name for method in model.capabilities.methods if not method.derived}
         return [
             endpoint.path
             for endpoint in self.endpoints
-            if names and endpoint.method not in names and self.serves(model, endpoint)
+            if own and endpoint.method not in own and self.serves(model, endpoint)
         ]
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,6 +241,7 @@ class Hub:
         while True:
             await asyncio.sleep(POLL)
             try:
+                self.keys.reload_if_changed()
                 await self.tell_changes()
             except Exception:
                 log.exception("the sources of secrets could not be looked at")

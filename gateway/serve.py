@@ -65,6 +65,7 @@ class _Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         self._hub = hub = _host(self._found)
+        loop.add_signal_handler(signal.SIGHUP, hub.keys.reload)
         hub.start()
         accepting = asyncio.Event()
         watching = loop.create_task(self._watch(hub, accepting))

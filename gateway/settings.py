@@ -68,6 +68,7 @@ class GatewaySettings:
     allowed_hosts: tuple[str, ...] = _key(values.texts, ())
     allowed_origins: tuple[str, ...] = _key(values.texts, ())
     api_key: str | None = _key(values.text, None, shown=False)  # from the environment only
+    keys_file: Path = _key(values.path, Path("keys.toml"))  # of `gateway keys`; once it is there, a key is needed
     insecure_no_auth: bool = _key(values.flag, False)
     debug: bool = _key(values.flag, False)
     log_format: Literal["text", "json"] = _key(values.choice("text", "json"), "text")
@@ -187,8 +188,8 @@ def check_bind(settings: Settings) -> None:
         return
     if gateway.debug:
         raise ConfigError(f"debug shows tracebacks and is for loopback only; not with host {gateway.host}")
-    if gateway.api_key is None and not gateway.insecure_no_auth:
+    if gateway.api_key is None and not gateway.keys_file.is_file() and not gateway.insecure_no_auth:
         raise ConfigError(
-            f"host {gateway.host} is open to other machines and there is no API key: set GATEWAY_API_KEY, or pass"
-            " --insecure-no-auth to serve everybody"
+            f"host {gateway.host} is open to other machines and there is no API key: run `gateway keys add NAME` or set"
+            " GATEWAY_API_KEY, or pass --insecure-no-auth to serve everybody"
         )

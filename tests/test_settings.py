@@ -358,7 +358,7 @@ def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = re.sub(r"^(predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|max_connections"
                   r"|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or empty for "none"  # fmt: skip
     settings = load(tmp_path, text)
-    shown = {**vars_of(settings.gateway), "models": (Path("models"),)}
+    shown = {**vars_of(settings.gateway), "models": (Path("models"),), "keys_file": Path("keys.toml")}
 
     assert shown == vars_of(GatewaySettings())
     overrides = settings.overrides("NAME")

@@ -15,7 +15,7 @@ import click
 from .. import __version__
 from ..errors import ConfigError
 
-COMMANDS = ("serve", "check", "models", "plan", "predict", "chat", "new", "plugins", "settings")
+COMMANDS = ("serve", "check", "models", "plan", "predict", "chat", "new", "keys", "plugins", "settings")
 ALIASES = {"init": "new"}
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from ..access import Permits
+from ..keys import Key
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
@@ -35,6 +37,7 @@ class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
 
     __slots__ = (
+        "_counted",
         "_left",
         "_receive",
         "_send",
@@ -44,9 +47,11 @@ class Exchange:
         "cycle",
         "error",
         "headers",
+        "key",
         "method",
         "model",
         "path",
+        "permits",
         "queued",
         "request_id",
         "route",
@@ -64,6 +69,9 @@ class Exchange:
         self.request_id = ""
         self.also: tuple[tuple[bytes, bytes], ...] = ()  # headers of any answer to this request
         self.caller: str | None = None
+        self.key: Key | None = None  # None where none is needed: such a caller may do anything
+        self.permits: Permits | None = None  # what the key may do, which a call counts for
+        self._counted = False
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
         self.status = 0
@@ -72,6 +80,25 @@ class Exchange:
         self._left: Callable[[], None] | None = None
         self.started = time.monotonic()
         self.cycle = cycle_of(send)
+
+    def count_in(self) -> None:
+        """Count a call for the limits of its key, until `count_out`.
+
+        Raises:
+            RateLimited: it is one too many.
+        """
+        if self.permits is not None:
+            self.also += self.permits.take(self.started)
+            self._counted = True
+
+    def count_out(self) -> None:
+        if self._counted and self.permits is not None:
+            self._counted = False
+            self.permits.give_back()
+
+    def sees(self, model: str) -> bool:
+        """Whether a model exists for the caller."""
+        return self.key is None or self.key.sees(model)
 
     def header(self, name: bytes, default: str = "") -> str:
         value = self.headers.get(name)

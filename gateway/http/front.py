@@ -55,6 +55,8 @@ class Front:
         try:
             self._guard.check(exchange)
             handler = self._routes.find(exchange)
+            if exchange.method == "POST":
+                exchange.count_in()
             if handler is not None:
                 await handler(exchange)
             else:
@@ -84,6 +86,7 @@ class Front:
             handler = self._routes.find(exchange)
             if handler is not self._routes.predict:
                 return False
+            exchange.count_in()
             self._routes.predict.begin(exchange, self._finish)
         except Exception as error:
             self._finish(exchange, error)
@@ -109,6 +112,7 @@ class Front:
 
     def _end(self, exchange: Exchange) -> None:
         exchange.unwatch()
+        exchange.count_out()
         if exchange.model and self._metrics.observe(exchange) and self._observer is not None:
             self._observer(record_of(exchange))
 

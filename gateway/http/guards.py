@@ -7,13 +7,13 @@ plugin or built in. A browser's preflight needs no key and says nothing but whic
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import datetime
 import random
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import BadRequest, Forbidden, Misdirected, Unauthorized
+from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
+from ..keys import Scope
 from ..settings import is_loopback
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _KNOWN_HOSTS = 1024  # Host values remembered as good
 _EXPOSED = b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, " + b", ".join(
@@ -36,7 +37,7 @@ class Guard:
         gateway, plugins = hub.settings.gateway, hub.plugins
         self._hub = hub
         self._plugins = plugins if plugins.has_authorize else None
-        self._key = hashlib.sha256(gateway.api_key.encode()).digest() if gateway.api_key else None
+        self._keys = hub.keys
         self._on_loopback = is_loopback(gateway.host)
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in gateway.allowed_origins}
@@ -67,7 +68,7 @@ class Guard:
             self._check_origin(exchange, origin, host or b"")
         if self._hub.draining and exchange.cycle is not None:
             exchange.cycle.keep_alive = False
-        if self._key is not None or self._plugins is not None:
+        if self._keys.is_required or self._plugins is not None:
             self._check_key(exchange)
 
     def _check_host(self, host: bytes | None) -> None:
@@ -99,17 +100,29 @@ class Guard:
             return
         if self._plugins is not None:
             exchange.caller = self._plugins.authorize(exchange.scope)
-            if exchange.caller is not None or self._key is None:
+            if exchange.caller is not None or not self._keys.is_required:
                 return
         given = bearer(exchange.headers)
         if given is None:
             raise Unauthorized(
                 "Incorrect API key provided: none. Send it as 'Authorization: Bearer KEY' or as 'x-api-key'."
             )
-        assert self._key is not None
-        if not hmac.compare_digest(hashlib.sha256(given).digest(), self._key):
+        permits = self._keys.find(given, datetime.datetime.now(datetime.UTC))
+        if permits is None:
             raise Unauthorized("Incorrect API key provided.")
-        exchange.caller = "key"
+        exchange.key, exchange.caller = permits.key, permits.key.id
+        scope = scope_of(exchange)
+        if not permits.key.may(scope):
+            raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
+        exchange.permits = permits if scope == "infer" else None
+
+
+def scope_of(exchange: Exchange) -> Scope:
+    """What a key must be allowed to do for this path."""
+    path = exchange.path
+    if path.rstrip("/") == "/metrics":
+        return "metrics"
+    return "admin" if path.endswith(ADMIN_ENDINGS) or path.startswith(ADMIN) else "infer"
 
 
 def is_open(exchange: Exchange) -> bool:

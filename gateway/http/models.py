@@ -26,7 +26,8 @@ class Models:
         self._hub = hub
 
     async def list_all(self, exchange: Exchange) -> None:
-        await exchange.reply(200, _encode(_listing([self.describe(model) for model in self._hub.models.values()])))
+        seen = [model for model in self._hub.models.values() if exchange.sees(model.name)]
+        await exchange.reply(200, _encode(_listing([self.describe(model) for model in seen])))
 
     async def list_one(self, exchange: Exchange) -> None:
         await exchange.reply(200, _encode(_listing([self.describe(self._find(exchange))])))
@@ -72,7 +73,7 @@ class Models:
         await exchange.reply(200, _encode(body))
 
     def _find(self, exchange: Exchange) -> HostedModel:
-        model = self._hub.find(exchange.model)
+        model = self._hub.find(exchange.model, exchange.sees)
         exchange.model = ""  # questions about a model are no calls of it
         return model
 

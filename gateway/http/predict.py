@@ -51,7 +51,7 @@ class Predict:
         call.on_ready = partial(_answer, exchange, finish)
 
     def _model(self, exchange: Exchange) -> HostedModel:
-        model = self._hub.find(exchange.model)
+        model = self._hub.find(exchange.model, exchange.sees)
         exchange.model, exchange.route = model.name, ROUTE
         self._check_method(model)
         check_encoding(exchange)

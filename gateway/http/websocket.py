@@ -24,7 +24,7 @@ from .predict import http_scope
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
-    from ..hub import Hub
+    from ..hub import Hub, Sees
     from .guards import Guard
 
 SHARED, BASE = "/v1/websocket", "/models/"
@@ -45,7 +45,8 @@ class WebSockets:
         await receive()  # websocket.connect
         try:
             self._guard.check(exchange)
-            model = self._find(exchange.path)
+            model = self._find(exchange.path, exchange.sees)
+            exchange.count_in()
             if model.state == "ready" and not _has_method(model):
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
@@ -59,8 +60,10 @@ class WebSockets:
                 await _close(send, code, reason)
         except GatewayError as error:
             await _deny(send, scope, error)
+        finally:
+            exchange.count_out()
 
-    def _find(self, path: str) -> HostedModel:
+    def _find(self, path: str, sees: Sees) -> HostedModel:
         """The model that a path means.
 
         Raises:
@@ -68,9 +71,9 @@ class WebSockets:
         """
         if path != SHARED:
             if path.startswith(BASE) and path.endswith(SHARED):
-                return self._hub.find(path[len(BASE) : -len(SHARED)])
+                return self._hub.find(path[len(BASE) : -len(SHARED)], sees)
             raise RouteNotSupported(f"no websocket at {path[:200]}; use /models/NAME{SHARED}")
-        models = list(self._hub.models.values())
+        models = [model for model in self._hub.models.values() if sees(model.name)]
         found = self._hub.sole([model for model in models if _has_method(model)]) or self._hub.sole(models)
         if found is None:
             have = ", ".join(f"{BASE}{model.name}{SHARED}" for model in models)

@@ -1,0 +1,198 @@
+"""API keys: a file of hashes, and who a request's key belongs to.
+
+A key is `gw_<id>_<43 characters>`, 256 random bits, shown once. The file keeps its SHA-256: such keys need no slow
+hash. It is refused when others than its owner may read it. Every look-up compares with every entry, in constant time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+Scope = Literal["infer", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = ("infer", "metrics", "admin")
+_FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created")
+_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
+_ID = re.compile(r"[0-9a-z]{1,16}").fullmatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """Who may do what. `models` are patterns of ids, as in "chat-*"; `rpm` calls a minute; None is no limit."""
+
+    id: str
+    name: str
+    digest: str  # hexadecimal SHA-256 of the key
+    scopes: tuple[str, ...] = ("infer",)
+    models: tuple[str, ...] = ("*",)
+    rpm: int | None = None
+    max_inflight: int | None = None
+    expires: datetime.datetime | None = None
+    created: datetime.datetime | None = None
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes
+
+    def sees(self, model: str) -> bool:
+        """Whether a model exists for it."""
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+    def has_expired(self, now: datetime.datetime) -> bool:
+        return self.expires is not None and now >= self.expires
+
+
+def digest_of(given: bytes) -> str:
+    return hashlib.sha256(given).hexdigest()
+
+
+def find(keys: Iterable[Key], given: bytes) -> Key | None:
+    """Whose key it is. Takes as long for a wrong one as for a good one."""
+    digest, found = digest_of(given), None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def create(name: str, **limits: Any) -> tuple[Key, str]:
+    """A new key, and the text that is shown once."""
+    identity = secrets.token_hex(4)
+    text = f"gw_{identity}_{secrets.token_urlsafe(32)}"
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    return Key(id=identity, name=name, digest=digest_of(text.encode()), created=now, **limits), text
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read(file: Path) -> tuple[Key, ...]:
+    """The keys of a file; none when it is not there.
+
+    Raises:
+        ConfigError: others may read it, or it is no key file; a line for everything wrong.
+    """
+    try:
+        mode = file.stat().st_mode
+        text = file.read_text()
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    if mode & 0o077:
+        raise ConfigError(f"{file}: others than its owner may read it; run: chmod 600 {file}")
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    problems: list[str] = [f"{name}: unknown key" for name in tables if name != "keys"]
+    found = []
+    for identity, table in (tables.get("keys") or {}).items():
+        try:
+            found.append(_key(identity, table))
+        except ValueError as error:
+            problems.append(f"[keys.{identity}] {error}")
+    if problems:
+        raise ConfigError("\n".join(f"{file}: {problem}" for problem in problems))
+    return tuple(found)
+
+
+def write(file: Path, keys: Iterable[Key]) -> None:
+    """Replace the file in one step; only its owner may read it."""
+    text = "# API keys of the gateway; `gateway keys` writes this file.\n" + "".join(map(_table, keys))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 by mkstemp
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
+    """The keys but the one of that id, or all of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    keys = tuple(keys)
+    left = tuple(key for key in keys if which not in (key.id, key.name))
+    if len(left) == len(keys):
+        have = ", ".join(f"{key.id} ({key.name})" for key in keys) or "none"
+        raise ConfigError(f"no key '{which}' (have: {have})")
+    return left
+
+
+def _key(identity: str, table: Any) -> Key:
+    if not _ID(identity):
+        raise ValueError("an id is 1 to 16 small letters and digits")
+    if not isinstance(table, Mapping):
+        raise ValueError("is no table")
+    if unknown := [name for name in table if name not in _FIELDS]:
+        raise ValueError(f"unknown: {', '.join(unknown)} (have: {', '.join(_FIELDS)})")
+    digest = table.get("sha256")
+    if not isinstance(digest, str) or not _DIGEST(digest):
+        raise ValueError("sha256 must be 64 hexadecimal digits")
+    key = Key(id=identity, name=str(table.get("name", identity)), digest=digest)
+    if "scopes" in table:
+        key = replace(key, scopes=_texts("scopes", table["scopes"], SCOPES))
+    if "models" in table:
+        key = replace(key, models=_texts("models", table["models"]))
+    for name in ("rpm", "max_inflight"):
+        value = table.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} must be a whole number from 1 on")
+    for name in ("expires", "created"):
+        value = table.get(name)
+        if value is not None and (not isinstance(value, datetime.datetime) or value.tzinfo is None):
+            raise ValueError(f"{name} must be a time with an offset, as in 2027-01-31T00:00:00Z")
+    return replace(
+        key,
+        rpm=table.get("rpm"),
+        max_inflight=table.get("max_inflight"),
+        expires=table.get("expires"),
+        created=table.get("created"),
+    )
+
+
+def _texts(name: str, value: Any, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} must be a list of texts")
+    if allowed and (wrong := [item for item in value if item not in allowed]):
+        raise ValueError(f"{name} may hold {', '.join(allowed)}, not {', '.join(wrong)}")
+    return tuple(value)
+
+
+def _table(key: Key) -> str:
+    lines = [f"\n[keys.{key.id}]", f"name = {_quoted(key.name)}", f"sha256 = {_quoted(key.digest)}"]
+    lines += [f"{name} = [{', '.join(map(_quoted, getattr(key, name)))}]" for name in ("scopes", "models")]
+    for name in ("rpm", "max_inflight", "expires", "created"):
+        value = getattr(key, name)
+        if isinstance(value, datetime.datetime):
+            value = value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+        if value is not None:
+            lines.append(f"{name} = {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML: JSON's escapes are among its own."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,66 @@
+"""gateway keys: a key is shown once, what it may do is listed, and it can be taken away."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from gateway import keys
+
+Run = Callable[..., Result]
+
+
+def test_a_key_is_printed_alone_so_that_a_script_can_keep_it(run: Run) -> None:
+    result = run("keys", "add", "alice", "--models", "chat-*, embed", "--rpm", "60", "--max-inflight", "8")
+    text = result.stdout.strip()
+    (key,) = keys.read(Path("keys.toml"))
+    assert keys.find([key], text.encode()) == key
+    assert (key.name, key.models, key.rpm, key.max_inflight) == ("alice", ("chat-*", "embed"), 60, 8)
+    assert "only time" in result.stderr
+
+
+def test_the_list_shows_what_keys_may_do_and_no_key(run: Run) -> None:
+    text = run("keys", "add", "alice", "--expires", "2020-01-31").stdout.strip()
+    run("keys", "add", "ops", "--scopes", "admin,metrics")
+    first, second = json.loads(run("keys", "list", "--json").stdout)
+    assert (first["name"], first["scopes"], first["expired"]) == ("alice", ["infer"], True)
+    assert (second["scopes"], second["expires"]) == (["admin", "metrics"], None)
+    shown = run("keys", "list").stdout
+    assert "alice" in shown and "(over)" in shown and text.rpartition("_")[2] not in shown
+
+
+def test_a_revoked_key_is_gone(run: Run) -> None:
+    run("keys", "add", "alice")
+    run("keys", "add", "bob")
+    assert "Revoked" in run("keys", "revoke", "alice").stdout
+    assert [key.name for key in keys.read(Path("keys.toml"))] == ["bob"]
+    again = run("keys", "revoke", "alice")
+    assert again.exit_code == 2 and "no key 'alice'" in again.stderr
+
+
+def test_spans_of_time_are_understood(run: Run) -> None:
+    run("keys", "add", "alice", "--expires", "90d")
+    (key,) = keys.read(Path("keys.toml"))
+    assert key.expires is not None and key.created is not None
+    assert abs(key.expires - key.created - datetime.timedelta(days=90)) < datetime.timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("--scopes", "root"), "have: infer, metrics, admin"), (("--expires", "soon"), "90d"), (("--rpm", "0"), "rpm")],
+)
+def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    result = run("keys", "add", "alice", *arguments)
+    assert result.exit_code == 2 and told in result.stderr
+    assert not Path("keys.toml").exists()
+
+
+def test_the_file_is_where_the_settings_say(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text("[gateway]\nkeys_file = 'secret/keys.toml'\n")
+    run("keys", "add", "alice")
+    assert len(keys.read(tmp_path / "secret" / "keys.toml")) == 1

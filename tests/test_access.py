@@ -1,0 +1,145 @@
+"""The keys in force and their limits: what one key does costs no other anything."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import keys
+from gateway.access import KeyRing, Permits
+from gateway.errors import ConfigError, RateLimited
+
+NOW = datetime.datetime(2027, 1, 31, tzinfo=datetime.UTC)
+
+
+def permits(**limits: int) -> Permits:
+    return Permits(keys.create("alice", **limits)[0])
+
+
+def test_calls_at_once_are_counted_until_they_end() -> None:
+    mine = permits(max_inflight=2)
+    mine.take(0)
+    mine.take(0)
+    with pytest.raises(RateLimited, match="2 calls at once") as refused:
+        mine.take(0)
+    assert refused.value.retry_after == 1
+    mine.give_back()
+    mine.take(0)
+
+
+def test_a_minute_has_as_many_calls_as_the_key_says_and_says_when_the_next_is() -> None:
+    mine = permits(rpm=60)
+    for _ in range(60):
+        mine.take(1000.0)
+    with pytest.raises(RateLimited) as refused:
+        mine.take(1000.25)
+    assert refused.value.retry_after == pytest.approx(0.75)
+    assert refused.value.headers["x-ratelimit-remaining-requests"] == "0"
+    mine.take(1001.0)
+
+
+def test_an_answer_says_what_is_left() -> None:
+    mine = permits(rpm=60)
+    mine.take(0)
+    assert dict(mine.take(0)) == {
+        b"x-ratelimit-limit-requests": b"60",
+        b"x-ratelimit-remaining-requests": b"58",
+        b"x-ratelimit-reset-requests": b"2.000s",
+    }
+
+
+@given(st.integers(1, 600), st.lists(st.floats(0, 30), max_size=200))
+def test_no_span_of_time_has_more_calls_than_a_full_bucket_and_what_it_refills(rpm: int, gaps: list[float]) -> None:
+    mine, now, taken = permits(rpm=rpm), 0.0, 0
+    for gap in gaps:
+        now += gap
+        try:
+            mine.take(now)
+        except RateLimited as error:
+            assert error.retry_after is not None and error.retry_after > 0
+        else:
+            taken += 1
+    assert taken <= rpm + now * rpm / 60 + 1e-6
+
+
+def test_a_refused_call_holds_no_place() -> None:
+    mine = permits(rpm=1, max_inflight=5)
+    mine.take(0)
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            mine.take(0)
+    assert mine.running == 1
+
+
+# ── the ring ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_keys_none_is_needed(tmp_path: Path) -> None:
+    assert not KeyRing(None, tmp_path / "keys.toml").is_required
+
+
+def test_the_key_of_the_environment_may_do_everything(tmp_path: Path) -> None:
+    ring = KeyRing("sesame", tmp_path / "keys.toml")
+    found = ring.find(b"sesame", NOW)
+    assert ring.is_required and found is not None
+    assert all(found.key.may(scope) for scope in keys.SCOPES) and found.key.sees("any/model")
+    assert ring.find(b"sesam", NOW) is None
+
+
+def test_a_file_whose_keys_are_all_revoked_still_lets_nobody_in(tmp_path: Path) -> None:
+    keys.write(tmp_path / "keys.toml", [])
+    assert KeyRing(None, tmp_path / "keys.toml").is_required
+
+
+def test_an_expired_key_is_no_key(tmp_path: Path) -> None:
+    key, text = keys.create("alice", expires=NOW)
+    keys.write(tmp_path / "keys.toml", [key])
+    assert KeyRing(None, tmp_path / "keys.toml").find(text.encode(), NOW) is None
+
+
+def test_a_changed_file_is_taken_up_and_calls_under_way_stay_counted(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    alice, text = keys.create("alice", max_inflight=1)
+    bob, other = keys.create("bob")
+    keys.write(file, [alice])
+    ring = KeyRing(None, file)
+    mine = ring.find(text.encode(), NOW)
+    assert mine is not None
+    mine.take(0)
+    keys.write(file, [alice, bob])
+    ring.reload_if_changed()
+    assert ring.find(other.encode(), NOW) is not None
+    again = ring.find(text.encode(), NOW)
+    assert again is not None and again.running == 1
+    keys.write(file, [bob])
+    ring.reload_if_changed()
+    assert ring.find(text.encode(), NOW) is None
+
+
+def test_the_first_key_closes_a_gateway_that_was_open(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    ring = KeyRing(None, file)
+    key, text = keys.create("alice")
+    keys.write(file, [key])
+    ring.reload_if_changed()
+    assert ring.is_required and ring.find(text.encode(), NOW) is not None
+
+
+def test_a_broken_file_changes_nothing_while_the_gateway_runs(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    key, text = keys.create("alice")
+    keys.write(file, [key])
+    ring = KeyRing(None, file)
+    file.write_text("[keys.")
+    ring.reload()
+    assert ring.find(text.encode(), NOW) is not None
+
+
+def test_a_broken_file_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text("[keys.")
+    with pytest.raises(ConfigError):
+        KeyRing(None, tmp_path / "keys.toml")

@@ -1,0 +1,116 @@
+"""Keys at rest: hashes only, readable by their owner only, and whatever is wrong in the file is named."""
+
+from __future__ import annotations
+
+import datetime
+import stat
+import string
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import keys
+from gateway.errors import ConfigError
+from gateway.keys import SCOPES, Key
+
+NOON = datetime.datetime(2027, 1, 31, 12, tzinfo=datetime.UTC)
+names = st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable())
+some = st.lists(st.text(string.ascii_lowercase + "*-./", min_size=1, max_size=12), min_size=1, max_size=4).map(tuple)
+entries = st.builds(
+    Key,
+    id=st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=16),
+    name=names,
+    digest=st.text("0123456789abcdef", min_size=64, max_size=64),
+    scopes=st.lists(st.sampled_from(SCOPES), min_size=1, max_size=3, unique=True).map(tuple),
+    models=some,
+    rpm=st.none() | st.integers(1, 10**6),
+    max_inflight=st.none() | st.integers(1, 10**4),
+    expires=st.none() | st.just(NOON),
+    created=st.none() | st.just(NOON),
+)
+
+
+def test_a_key_is_shown_once_and_its_hash_is_kept(tmp_path: Path) -> None:
+    key, text = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key])
+    written = (tmp_path / "keys.toml").read_text()
+    secret = text.rpartition("_")[2]
+    assert text.startswith(f"gw_{key.id}_") and len(text) >= len("gw_") + 8 + 1 + 43
+    assert text not in written and secret not in written
+    assert keys.find(keys.read(tmp_path / "keys.toml"), text.encode()) == key
+
+
+def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    keys.write(file, [])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        keys.read(file)
+
+
+@given(st.lists(entries, max_size=5, unique_by=lambda key: key.id))
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, found: list[Key]) -> None:
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    keys.write(file, found)
+    assert keys.read(file) == tuple(found)
+
+
+def test_every_entry_is_compared_whether_it_matches_or_not() -> None:
+    ring = [keys.create(name) for name in ("a", "b", "c")]
+    for given_key in (ring[0][1], ring[2][1], "wrong"):
+        with mock.patch("hmac.compare_digest", wraps=keys.hmac.compare_digest) as compare:
+            keys.find([key for key, _ in ring], given_key.encode())
+        assert compare.call_count == len(ring)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[keys.a]\n", "sha256"),
+        (f"[keys.a]\nsha256 = '{'0' * 64}'\nadmin = true\n", "unknown: admin"),
+        (f"[keys.a]\nsha256 = '{'0' * 64}'\nscopes = ['root']\n", "not root"),
+        (f"[keys.a]\nsha256 = '{'0' * 64}'\nmodels = 'chat'\n", "a list of texts"),
+        (f"[keys.a]\nsha256 = '{'0' * 64}'\nrpm = 0\n", "from 1 on"),
+        (f"[keys.a]\nsha256 = '{'0' * 64}'\nexpires = 2027-01-31\n", "a time with an offset"),
+        (f"[keys.'a b']\nsha256 = '{'0' * 64}'\n", "small letters and digits"),
+        ("[keys]\na = 1\n", "is no table"),
+        ("key = 1\n", "unknown key"),
+        ("[keys.a\n", "keys.toml"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match=told):
+        keys.read(file)
+
+
+def test_a_file_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
+    assert keys.read(tmp_path / "keys.toml") == ()
+
+
+def test_a_key_is_revoked_by_id_or_all_of_a_name() -> None:
+    ring = [keys.create(name)[0] for name in ("alice", "alice", "bob")]
+    assert keys.without(ring, ring[0].id) == tuple(ring[1:])
+    assert keys.without(ring, "alice") == (ring[2],)
+    with pytest.raises(ConfigError, match=r"no key 'carol'.*bob"):
+        keys.without(ring, "carol")
+
+
+def test_a_key_sees_the_models_that_its_patterns_name() -> None:
+    key, _ = keys.create("alice", models=("chat-*", "embed"))
+    assert [model for model in ("chat-small", "embed", "embedding", "team/chat-small") if key.sees(model)] == [
+        "chat-small",
+        "embed",
+    ]
+
+
+def test_a_key_is_over_at_its_moment() -> None:
+    key, _ = keys.create("alice", expires=NOON)
+    assert not key.has_expired(NOON - datetime.timedelta(seconds=1))
+    assert key.has_expired(NOON)
