@@ -196,11 +196,11 @@ class LanguageModel:
             async for item in items:
                 yield item
 
-    def count_tokens(self, inputs: str | list[dict[str, Any]] | dict[str, Any]) -> int:
-        """Of a text, of messages, or of a chat request: the prompt that it would make."""
-        if isinstance(inputs, str):
-            return len(self.tokenizer(inputs)["input_ids"])
-        return len(self.chat_prompt(inputs if isinstance(inputs, dict) else {"messages": inputs}))
+    def count_tokens(self, value: Any, tools: list[dict[str, Any]] | None = None) -> int:
+        """Of a text, of token ids, or of messages: the prompt that they would make."""
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return len(self.chat_prompt({"messages": value, "tools": tools}))
+        return len(self.plain_prompt({"prompt": value}))
 
     async def _answer(
         self,

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 import gateway_lm_attention as attention  # noqa: E402
 import gateway_lm_sampling as sampling  # noqa: E402
-from gateway_lm_engine import Engine, EngineFailed, common  # noqa: E402
+from gateway_lm_engine import Engine, EngineFailed, Record, common  # noqa: E402
 from gateway_lm_sampling import Sampling  # noqa: E402
 
 NEVER: frozenset[int] = frozenset()
@@ -24,6 +24,12 @@ PROMPTS = [[(7 * start + 3 * at) % 256 for at in range(length)] for start, lengt
 
 @pytest.fixture
 def model(checkpoint: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+
+
+@pytest.fixture
+def bare(checkpoint: Path) -> Any:
+    """The same model, for tests that ask it while an engine runs the other."""
     return transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
 
 
@@ -164,6 +170,47 @@ def test_the_same_seed_gives_the_same_answer_in_any_company(start: Callable[...,
 
     assert asyncio.run(crowded())[0] == alone
     assert asyncio.run(answer(engine, PROMPTS[1], temperature=1.0, seed=6)) != alone
+
+
+def test_an_answer_begins_as_it_has_to_and_goes_on_as_it_likes(bare: Any, start: Callable[..., Engine]) -> None:
+    engine = start()
+    either = ((5, 6, 7), (5, 9))
+    free, bound = (asyncio.run(answer(engine, PROMPTS[0], begins=begins)) for begins in ((), either))
+    begun = next(begin for begin in either if tuple(bound[: len(begin)]) == begin)
+    assert bound == [*begun, *greedy(bare, [*PROMPTS[0], *begun], 12 - len(begun))]
+    assert free == greedy(bare, PROMPTS[0])
+
+
+def test_scores_are_those_of_the_bare_model_in_any_company(bare: Any, start: Callable[..., Engine]) -> None:
+    engine, records = start(step_tokens=16), [Record() for _ in PROMPTS]
+
+    async def scored(prompt: list[int], record: Record) -> list[int]:
+        settings = Sampling(logprobs=2, prompt_logprobs=True, frequency_penalty=1.0)
+        return [token async for step in engine.generate(prompt, 5, NEVER, settings, record) for token in step]
+
+    async def run() -> list[list[int]]:
+        await answer(engine, PROMPTS[1])  # what is cached has scores all the same
+        return await asyncio.gather(*map(scored, PROMPTS, records), together(engine, PROMPTS))
+
+    for prompt, record, tokens in zip(PROMPTS, records, asyncio.run(run()), strict=False):
+        with torch.inference_mode():
+            logprobs = bare(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
+        assert [score.token for score in [*record.prompt, *record.answer]] == (prompt + tokens)[1:]
+        for score, row in zip([*record.prompt, *record.answer], logprobs, strict=False):
+            assert score.logprob == pytest.approx(float(row[score.token]), abs=1e-3)
+            assert [logprob for _, logprob in score.top] == pytest.approx(row.topk(2).values.tolist(), abs=1e-3)
+
+
+def test_a_record_says_how_much_of_the_prompt_was_cached(start: Callable[..., Engine]) -> None:
+    engine, record = start(), Record()
+
+    async def run() -> None:
+        await answer(engine, PROMPTS[1])
+        async for _ in engine.generate([*PROMPTS[1], 1, 2], 2, NEVER, Sampling(), record):
+            pass
+
+    asyncio.run(run())
+    assert (record.cached, record.answer) == (len(PROMPTS[1]), [])
 
 
 # ── slots ────────────────────────────────────────────────────────────────────────────────────────────────────────────

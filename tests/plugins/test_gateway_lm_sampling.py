@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from gateway_lm_sampling import Sampling, candidates, draw, penalise  # noqa: E402
+from gateway_lm_sampling import Sampling, Score, candidates, draw, penalise  # noqa: E402
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
@@ -105,3 +105,21 @@ def test_only_plain_temperature_zero_is_greedy() -> None:
     assert not Sampling(temperature=0.1).is_greedy
     assert not Sampling(logit_bias=((1, 1.0),)).is_greedy
     assert not Sampling(repetition_penalty=1.1).is_greedy
+
+
+def test_an_answer_may_begin_in_one_of_several_ways() -> None:
+    settings = Sampling(begins=((1, 2), (1, 3, 4), (5,)))
+    assert settings.may_follow([]) == [1, 5]
+    assert settings.may_follow([1]) == [2, 3]
+    assert settings.may_follow([1, 3]) == [4]
+    assert settings.may_follow([1, 2]) == settings.may_follow([5]) == settings.may_follow([1, 3, 4]) == []
+    assert not settings.is_greedy
+    logits = torch.tensor([9.0, 1.0, 8.0, 2.0, 7.0, 0.0])
+    assert [draw(logits, settings, settings.generator(), [], answer) for answer in ([], [1], [1, 2])] == [1, 2, 0]
+
+
+def test_a_score_is_of_the_logits_as_they_are() -> None:
+    score = Score.of(torch.tensor([0.0, 2.0, 1.0]), 0, 2)
+    assert score.token == 0 and score.logprob == pytest.approx(-2.4076, abs=1e-3)
+    assert [token for token, _ in score.top] == [1, 2]
+    assert score.top[0][1] == pytest.approx(-0.4076, abs=1e-3)

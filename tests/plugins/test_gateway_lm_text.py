@@ -7,7 +7,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 
-from gateway_lm_text import StopStrings, TextStream, overlap  # noqa: E402
+from gateway_lm_text import StopStrings, TextStream, TokenBytes, overlap  # noqa: E402
 
 TEXTS = [
     "plain words, and  two spaces",
@@ -67,6 +67,20 @@ def test_a_prompt_that_ends_within_a_character_is_no_trouble(tokenizer: Any) -> 
 def test_special_tokens_are_no_text(tokenizer: Any) -> None:
     tokens = tokenizer("one<|user|>two")["input_ids"]
     assert "".join(pieces(tokenizer, [], tokens)) == "onetwo"
+
+
+def test_special_tokens_that_are_markup_are_text(tokenizer: Any) -> None:
+    tokens = tokenizer("one<|user|>two<|end|>")["input_ids"]
+    stream = TextStream(tokenizer, [], {tokenizer.convert_tokens_to_ids("<|user|>"): "<|user|>"})
+    assert "".join(map(stream.push, tokens)) == "one<|user|>two"
+
+
+def test_tokens_are_told_as_their_bytes(tokenizer: Any, sentencepiece: Any) -> None:
+    for text in TEXTS:
+        tokens = tokenizer(text)["input_ids"]
+        assert b"".join(map(TokenBytes(tokenizer), tokens)) == text.encode()
+    assert TokenBytes(tokenizer)(tokenizer.eos_token_id) == b"<|end|>"
+    assert list(map(TokenBytes(sentencepiece), [1, 3, 6 + 0xE4])) == [b" the", b"s", b"\xe4"]
 
 
 def test_spaces_between_words_stay_where_each_piece_is_decoded_alone(sentencepiece: Any) -> None:
