@@ -1,7 +1,8 @@
 """The user's class, looked at once: which methods it has, what they take, how they are run.
 
 The rules and the messages are Truss's (model_wrapper.py), with three improvements: a second parameter *named* `request`
-needs no annotation, string annotations are resolved, and a class without `predict` is legal.
+needs no annotation, string annotations are resolved, and a class without `predict` is legal. `truss_parity = "strict"`
+takes them back, and types every method as Truss does: by the first step of predict.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import inspect
 import sys
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ class Method:
     kind: Kind
     takes: Takes
     input_type: type | None = None  # a Pydantic model that the first argument is annotated with
+    returns: Any = None  # the annotation of what it returns
+    parses: bool = True  # whether the body is read for it
 
     @property
     def wants_inputs(self) -> bool:
@@ -62,6 +65,7 @@ class Descriptor:
     is_healthy: Method | None
     setup_environment: Callable[..., Any] | None
     websocket: Callable[..., Any] | None
+    strict: bool = False
 
     @property
     def has_hooks(self) -> bool:
@@ -72,9 +76,17 @@ class Descriptor:
         """The method whose first parameter types the body of a predict."""
         return self.preprocess or self.methods.get("predict")
 
+    def typed(self, method: Method) -> Method:
+        """The method with the input that its body is read as: its own, or for strict parity that of predict."""
+        first, predict = self.pipeline_input, self.methods.get("predict")
+        if not self.strict:
+            return method
+        only_requests = predict is not None and {predict.takes, (first or predict).takes} == {"request"}
+        return replace(method, input_type=first.input_type if first is not None else None, parses=not only_requests)
 
-def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
-    """Inspect an instance. `endpoint_methods` are the names that some route maps to.
+
+def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False) -> Descriptor:
+    """Inspect an instance. `endpoint_methods` are the names that some route maps to; `strict` takes Truss at its word.
 
     Raises:
         ModelDefinitionError: with Truss's words for what is wrong.
@@ -82,7 +94,7 @@ def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
 
     def find(name: str) -> Method | None:
         function = getattr(model, name, None)
-        return _method(name, function) if callable(function) else None
+        return _method(name, function, strict) if callable(function) else None
 
     preprocess, predict, postprocess = (find(name) for name in HOOKS)
     if _takes_arguments(getattr(model, "is_healthy", None)):
@@ -94,7 +106,7 @@ def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
     methods = {name: method for name in sorted(endpoint_methods) if (method := find(name)) is not None}
     if predict is not None:
         methods["predict"] = predict
-    if not methods and websocket is None:
+    if websocket is None and (predict is None if strict else not methods):
         raise ModelDefinitionError("Truss model must have a `predict` or `websocket` method.")
     if preprocess is not None and predict is not None and predict.takes == "request":
         raise ModelDefinitionError(
@@ -107,7 +119,9 @@ def describe(model: Any, endpoint_methods: frozenset[str]) -> Descriptor:
             "(because the result of `predict` would be discarded)."
         )
     setup = getattr(model, "setup_environment", None)
-    return Descriptor(methods, preprocess, postprocess, healthy, setup, websocket)
+    found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict)
+    typed = {name: found.typed(method) for name, method in methods.items()}
+    return replace(found, methods=typed, preprocess=found.typed(preprocess) if preprocess is not None else None)
 
 
 def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
@@ -143,13 +157,13 @@ def kind_of(function: Callable[..., Any]) -> Kind:
     return "generator" if inspect.isgeneratorfunction(function) else "sync"
 
 
-def _method(name: str, function: Callable[..., Any]) -> Method:
+def _method(name: str, function: Callable[..., Any], strict: bool = False) -> Method:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin: it takes the inputs
         return Method(name, function, "sync", "inputs")
     parameters = list(signature.parameters.values())
-    hints = _hints(function)
+    hints = {} if strict else _hints(function)  # Truss does not resolve those that are strings
 
     def is_request(parameter: inspect.Parameter) -> bool:
         hint = hints.get(parameter.name, parameter.annotation)
@@ -168,15 +182,17 @@ def _method(name: str, function: Callable[..., Any]) -> Method:
             f"`{name}` method with two arguments is not allowed to have request as first argument, "
             f"request must be second. Got: {signature}"
         )
-    elif is_request(parameters[1]) or _is_untyped_request(parameters[1]):
+    elif is_request(parameters[1]) or (not strict and _is_untyped_request(parameters[1])):
         takes = "inputs_and_request"
     else:
         raise ModelDefinitionError(
             f"`{name}` method with two arguments must have request as second argument (type annotated). "
             f"Got: {signature} "
         )
-    typed = hints.get(parameters[0].name) if takes in ("inputs", "inputs_and_request") else None
-    return Method(name, function, kind_of(function), takes, typed if _is_pydantic(typed) else None)
+    has_inputs = takes in ("inputs", "inputs_and_request")
+    typed = hints.get(parameters[0].name, parameters[0].annotation) if has_inputs else None
+    returns = hints.get("return", signature.return_annotation)
+    return Method(name, function, kind_of(function), takes, typed if _is_pydantic(typed) else None, returns, has_inputs)
 
 
 def _is_untyped_request(parameter: inspect.Parameter) -> bool:
@@ -241,7 +257,7 @@ def _schema(model: Any, descriptor: Descriptor) -> tuple[dict[str, Any] | None, 
     if first is None or last is None:
         return None, None, None
     inputs = _json_schema(first.input_type) if first.input_type is not None else None
-    outputs, streaming = _output_schema(_hints(last.function).get("return"))
+    outputs, streaming = _output_schema(last.returns)
     return inputs, outputs, streaming
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from .. import wire
 from ..channel import Channel
 from . import truss
-from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, to_failure
+from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, text_of
 from .run import Run
+
+NOTHING = wire.encode(b"")  # an item that only sends the head on its way
 
 
 class Answers:
@@ -36,6 +38,8 @@ class Answers:
 
     def stream_head(self, run: Run) -> None:
         self.send(wire.RESP, run.id, wire.join(wire.Resp(200, run.head.mode, True, False, truss.BINARY)))
+        if run.rules.head_first:
+            self.item(run, NOTHING)
 
     def item(self, run: Run, packed: bytes) -> None:
         """One item; it leaves with all others of this turn of the loop."""
@@ -87,12 +91,15 @@ class Answers:
 
     def fail(self, run: Run, error: BaseException) -> None:
         self._flush(run)
-        failure = to_failure(error, self._debug)
-        if failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
+        failure = run.rules.failure(error, run.stage, self._debug)
+        if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
             log(error, run.head.request_id, self._root)
-        self._finish(run, wire.ERROR, encode_failure(failure))
+        if failure is None:
+            self._finish(run, wire.END, wire.encode(wire.End()))
+        else:
+            self._finish(run, wire.ERROR, encode_failure(failure))
         if is_sticky(error):
-            reason = f"the device is lost to this process ({failure.reason}); it needs a new one"
+            reason = f"the device is lost to this process ({text_of(error)}); it needs a new one"
             self.send(wire.ERROR, 0, wire.encode(wire.Failure(503, "model_crashed", "", reason=reason)))
 
     def refuse(self, run: Run, failure: wire.Failure) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import wire
 from . import responses, results, truss
-from .answers import Answers
+from .answers import NOTHING, Answers
 from .run import Run
 from .threads import Outbox, Pool
 
@@ -36,8 +36,10 @@ class Delivery:
         payload: bytes | None = None
         try:
             if run.head.gather:
+                run.stage = "gather"
                 payload = encode(run, _gather(run, stream))
             else:
+                _begin(run)
                 put(answers.stream_head, run)
                 pack, window, item_ready = _packer(run), run.window, answers.item
                 source = _with_return_value(stream) if run.head.mode == wire.DATA else stream
@@ -63,6 +65,7 @@ class Delivery:
             put(answers.end, run)
 
     async def deliver(self, run: Run, value: Any) -> None:
+        run.rules.check(value, truss.is_binary(run.head.content_type))
         if inspect.isawaitable(value):
             value = await value
         if hasattr(value, "__aiter__"):
@@ -80,7 +83,10 @@ class Delivery:
         gather, item_ready = run.head.gather, self._answers.item
         gathered: list[bytes] = []
         try:
-            if not gather:
+            if gather:
+                run.stage = "gather"
+            else:
+                _begin(run)
                 self._answers.stream_head(run)
             run.batch_since = now()
             async for item in stream:
@@ -120,6 +126,9 @@ class Delivery:
             responses.check(status, headers)
             head = wire.Resp(status, wire.BYTES, True, False, "", headers, raw=True)
             self._answers.send(wire.RESP, run.id, wire.join(head))
+            if run.rules.head_first:
+                run.window.count(len(NOTHING))
+                self._answers.item(run, NOTHING)
 
         async def send_chunk(chunk: bytes) -> None:
             await run.window.wait_async()
@@ -141,14 +150,22 @@ def encode(run: Run, value: Any) -> bytes:
     """
     if run.head.mode == wire.DATA:
         return wire.join(wire.Resp(200, wire.DATA, False, True, ""), results.pack(value))
-    body, content_type = truss.write(value, truss.is_binary(run.head.content_type))
+    body, content_type = run.rules.write(value, truss.is_binary(run.head.content_type))
     return wire.join(wire.Resp(200, wire.BYTES, False, True, content_type), body)
 
 
 def _packer(run: Run) -> Callable[[Any], bytes]:
     if run.head.mode == wire.DATA:
         return results.pack
-    return lambda item: wire.encode(truss.chunk(item))
+    chunk = run.rules.chunk
+    return lambda item: wire.encode(chunk(item))
+
+
+def _begin(run: Run) -> None:
+    """Its items are sent from now on."""
+    run.stage = "stream" if run.holds_slot else "tail"
+    if run.rules.head_first:
+        run.window.count(len(NOTHING))
 
 
 def is_sync_stream(value: Any) -> bool:

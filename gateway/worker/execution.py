@@ -16,12 +16,13 @@ from typing import Any
 
 from .. import plain, wire
 from ..channel import Channel
-from . import hot_reload, inputs, responses, websocket
+from . import hot_reload, inputs, responses, truss, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
-from .failures import say
+from .failures import BadInput, Unhandled, say
 from .loader import Loaded
+from .parity import IMPROVED, rules_of
 from .run import Run
 from .slots import Slots
 from .threads import Outbox, Pool
@@ -43,6 +44,7 @@ class Executor:
     ) -> None:
         self._loop, self._outbox, self._aux = loop, outbox, aux
         self._loaded, self._descriptor = loaded, loaded.descriptor
+        self._rules = rules_of(loaded.spec.parity)
         self._endpoint_methods = frozenset(hello.endpoint_methods)
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
@@ -68,11 +70,9 @@ class Executor:
         if head.method == "is_healthy" and self._descriptor.is_healthy is not None:
             method = self._descriptor.is_healthy
         if method is None:
-            text = f"`{head.method}` must only be called if model has it."
-            failure = wire.Failure(404, "route_not_supported", text, truss_code=700)
-            self._answers.send(wire.ERROR, call, wire.encode(failure))
-            return
-        run = self._runs[call] = Run(call, head, body, method)
+            method = self._missing(head.method)
+        rules = self._rules if head.mode == wire.BYTES else IMPROVED
+        run = self._runs[call] = Run(call, head, body, method, rules)
         if method.name == "is_healthy":
             self._spawn(run, self._check_health)
         elif method.name == "hot_reload":
@@ -86,6 +86,18 @@ class Executor:
             self._slots.acquire(run, partial(self._pool.submit, self._work, run))
         else:
             self._spawn(run, self._single)
+
+    def _missing(self, name: str) -> Method:
+        """A method that says that there is none, to those whose body can be read: Truss's order."""
+        text = f"`{name}` must only be called if model has it."
+        is_assertion = name == "predict" and self._descriptor.websocket is not None
+
+        def refuse(inputs: Any) -> None:
+            if is_assertion:
+                raise Unhandled(AssertionError(text))
+            raise BadInput(text, "model", "route_not_supported", 404)
+
+        return self._descriptor.typed(Method(name, refuse, "sync", "inputs"))
 
     def grant(self, call: int, items: int, size: int) -> None:
         run = self._runs.get(call)
@@ -147,6 +159,7 @@ class Executor:
                 return
             method = run.method
             value = method.function(*method.arguments(*inputs.read(run, method)))
+            run.rules.check(value, truss.is_binary(run.head.content_type))
             if is_sync_stream(value):
                 self._delivery.pump(run, value)
             elif needs_loop(value):

@@ -19,15 +19,22 @@ CUDA_LOST = "CUDA error"  # sticky: the context is gone, and with it the worker
 
 
 class BadInput(Exception):
-    """The body does not fit the method: 400, code 700 on Truss-style routes."""
+    """The body does not fit the method, or there is no such method: 400 or 404, code 700 on Truss-style routes."""
 
-    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value", status: int = 400) -> None:
         super().__init__(message)
-        self.message, self.param, self.code = message, param, code
+        self.message, self.param, self.code, self.status = message, param, code, status
 
 
 class Unserializable(Exception):
     """A result that has no form on the wire."""
+
+
+class Unhandled(Unserializable):
+    """What Truss's server stumbles over itself, and tells its client."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(text_of(error))
 
 
 def to_failure(error: BaseException, debug: bool = False) -> Failure:
@@ -49,11 +56,14 @@ def encode_failure(failure: Failure) -> bytes:
 
 def _to_failure(error: BaseException, debug: bool) -> Failure:
     if isinstance(error, BadInput):
-        return Failure(400, error.code, error.message, param=error.param, truss_code=700)
+        return Failure(error.status, error.code, error.message, param=error.param, truss_code=700)
     if isinstance(error, GatewayError):
         return _of_ours(error)
     if isinstance(error, Unserializable):
-        return Failure(500, "invalid_model_output", f"Unhandled exception: TypeError: {error}", truss_code=500)
+        text = str(error) if isinstance(error, Unhandled) else f"TypeError: {error}"
+        return Failure(500, "invalid_model_output", f"Unhandled exception: {text}", truss_code=500)
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return Failure(500, "model_error", GENERIC, reason=text_of(error), truss_code=0)
     status = getattr(error, "status_code", None)
     if type(status) is int and 400 <= status <= 599:
         detail = getattr(error, "detail", None)

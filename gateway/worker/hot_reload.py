@@ -35,7 +35,7 @@ def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
     old = type(model)
     try:
         model.__class__ = import_target(spec)
-        return describe(model, endpoint_methods)
+        return describe(model, endpoint_methods, spec.parity == "strict")
     except (Exception, SystemExit) as error:
         model.__class__ = old
         sys.modules.update(removed)

@@ -21,9 +21,9 @@ def read(run: Run, method: Method) -> tuple[Any, Any]:
     request = None
     if head.scope is not None:
         request = build(head.scope, run.body, run.cancellation, head.request_id)
-    if not method.wants_inputs:
+    if not method.parses:
         return None, request
     if head.mode == wire.BYTES:
-        return truss.read(run.body, head.content_type, method), request
+        return run.rules.read(run.body, head.content_type, method), request
     inputs = wire.decode(run.body)
     return (truss.validate(inputs, method.input_type) if method.input_type is not None else inputs), request

@@ -66,7 +66,7 @@ def load(
     _mount_weights(spec, secrets)
     cls = import_target(spec)
     model = construct(cls, spec, secrets, deployment)
-    descriptor = describe(model, endpoint_methods)
+    descriptor = describe(model, endpoint_methods, spec.parity == "strict")
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)

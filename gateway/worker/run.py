@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .. import wire
 from .adapter import Method
+from .parity import Rules, Stage
 from .request import Cancellation
 from .window import Window
 
@@ -29,13 +30,15 @@ class Run:
         "holds_slot",
         "id",
         "method",
+        "rules",
+        "stage",
         "task",
         "timer",
         "window",
     )
 
-    def __init__(self, call: int, head: wire.Req, body: bytes, method: Method) -> None:
-        self.id, self.head, self.body, self.method = call, head, body, method
+    def __init__(self, call: int, head: wire.Req, body: bytes, method: Method, rules: Rules) -> None:
+        self.id, self.head, self.body, self.method, self.rules = call, head, body, method, rules
         self.cancellation = Cancellation()
         self.window = Window()
         self.task: asyncio.Task[None] | None = None
@@ -43,6 +46,7 @@ class Run:
         self.go: Callable[[], None] | None = None  # called with the slot, while it waits for one
         self.timer: asyncio.TimerHandle | None = None  # ends that wait
         self.holds_slot = self.ended = False
+        self.stage: Stage = "call"  # set by whoever iterates its result, on the thread or in the task that does
         self.batch: list[bytes] = []  # items of this turn of the loop
         self.batch_since = 0.0
 

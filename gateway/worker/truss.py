@@ -16,10 +16,12 @@ import pathlib
 import sys
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .adapter import Method
 from .failures import BadInput, Unserializable
+
+if TYPE_CHECKING:
+    from .adapter import Method
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -95,8 +97,10 @@ def write(value: Any, binary: bool) -> tuple[bytes, str]:
         return value.model_dump_json().encode(), JSON  # type: ignore[attr-defined]
     try:
         return json.dumps(value, default=to_json).encode(), JSON
-    except (TypeError, ValueError, RecursionError) as error:
+    except TypeError as error:
         raise Unserializable(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise Unserializable("the result cannot be written as JSON") from error
 
 
 def chunk(item: Any) -> bytes:
@@ -171,12 +175,13 @@ def unpack(body: bytes) -> Any:
         raise BadInput(str(error), code="invalid_json") from error
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+    """A result as msgpack; `default` turns what that does not know into what it does, `tag` if it is None."""
     base = _base_model()
     if base is not None and isinstance(value, base):
         value = value.model_dump(mode="python")  # type: ignore[attr-defined]
     try:
-        return _msgpack().packb(value, default=_tag, use_bin_type=True)  # type: ignore[no-any-return]
+        return _msgpack().packb(value, default=default or tag, use_bin_type=True)  # type: ignore[no-any-return]
     except (TypeError, ValueError, OverflowError) as error:
         raise Unserializable(str(error)) from error
 
@@ -217,7 +222,8 @@ def _dtype(description: Any, kind: Any) -> Any:
     ]
 
 
-def _tag(value: Any) -> Any:
+def tag(value: Any) -> Any:
+    """A value that msgpack does not know, with Truss's tags, or as the list or dict that it is like."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         if value.dtype.hasobject:

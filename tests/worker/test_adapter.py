@@ -92,7 +92,7 @@ def test_parameters_say_what_a_method_is_given(function: Any, takes: str) -> Non
     assert method.takes == takes
     given = {"nothing": (), "inputs": ("i",), "request": ("r",), "inputs_and_request": ("i", "r")}
     assert method.arguments("i", "r") == given[takes]
-    assert method.wants_inputs == ("inputs" in takes)
+    assert method.parses == ("inputs" in takes)
     assert method.wants_request == ("request" in takes)
 
 
