@@ -115,6 +115,11 @@ class Call:
         if self.error is not None or self.ended or self.items:  # it happened before anybody asked
             self._loop.call_soon(self._wake)
 
+    @property
+    def has_slot(self) -> bool:
+        """It runs, or has ended; it waits in no queue."""
+        return self.started > 0 and self.got_slot
+
     async def first(self) -> Resp:
         """The head of the answer: with its whole body in `reply`, or with a first item to take.
 

@@ -8,6 +8,7 @@ from ..errors import GatewayError, InvalidOutput
 from .base import Context, Encoder
 from .events import (
     AnyEvent,
+    ChoiceEvent,
     Failed,
     Finish,
     Head,
@@ -21,6 +22,7 @@ from .events import (
     estimate_tokens,
 )
 from .outputs import Normalizer
+from .stops import StopCutter
 
 
 class Choice:
@@ -56,7 +58,7 @@ class Choice:
         arguments = (call["function"]["arguments"] for call in self.calls)
         return sum(len(text.encode()) for text in (*pieces, *arguments))
 
-    def apply(self, event: AnyEvent) -> None:
+    def apply(self, event: ChoiceEvent) -> None:
         """Keep what the whole answer needs of an event of this choice."""
         self.answered = True
         if isinstance(event, Text):
@@ -79,11 +81,12 @@ class Choice:
 
 
 class Run:
-    """One call of the Model's method: it answers one choice, or all of them."""
+    """One call of the Model's method: it answers one choice, or `width` of them from `choice` on."""
 
-    __slots__ = ("frame", "normalizer", "usage")
+    __slots__ = ("choice", "frame", "normalizer", "usage", "width")
 
     def __init__(self, choice: int, width: int) -> None:
+        self.choice, self.width = choice, width
         self.normalizer = Normalizer(choice, width)
         self.usage: Usage | None = None
         self.frame: tuple[bytes, bytes] | None = None  # what stands around a further piece of its text
@@ -105,6 +108,7 @@ class EventEncoder(Encoder):
         self.runs = [Run(run * width, width) for run in range(context.runs)]
         self.head: Head | None = None  # what the model's first dict fixed
         self._prompt_size, self._max_tokens = prompt_size, max_tokens
+        self._cutters = [StopCutter(context.stops) for _ in self.choices] if context.stops else []
 
     # ── what a dialect says ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -112,15 +116,15 @@ class EventEncoder(Encoder):
         """The stream's bytes for an event of a choice, which is applied already. Not called for whole answers."""
         raise NotImplementedError
 
-    def frame(self, run: int) -> tuple[bytes, bytes] | None:
-        """What stands before and after the JSON of one more piece of the run's text; None: it is not that simple."""
+    def frame(self, choice: int) -> tuple[bytes, bytes] | None:
+        """What stands before and after the JSON of one more piece of the choice's text; None: it is not that simple."""
         return None
 
     # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         current = self.runs[run]
-        frame, streaming, content = current.frame, self.stream, self.choices[run].content
+        frame, streaming, content = current.frame, self.stream, self.choices[current.choice].content
         out: list[bytes] = []
         try:
             for item in items:
@@ -133,7 +137,7 @@ class EventEncoder(Encoder):
                     continue
                 for event in self.events(item, current):
                     out.append(self.take(event, current))
-                frame = current.frame = self.frame(run) if current.normalizer.is_plain else None
+                frame = current.frame = self._frame(current)
         except GatewayError as error:
             if not (streaming and out):
                 raise
@@ -143,6 +147,9 @@ class EventEncoder(Encoder):
     def events(self, item: Any, run: Run) -> list[AnyEvent]:
         """The events of one value; a dialect may know values of its own."""
         return run.normalizer.feed(item)
+
+    def _frame(self, run: Run) -> tuple[bytes, bytes] | None:
+        return self.frame(run.choice) if run.normalizer.is_plain and not self._cutters else None
 
     def take(self, event: AnyEvent, run: Run) -> bytes:
         if isinstance(event, Failed):
@@ -154,8 +161,26 @@ class EventEncoder(Encoder):
             if self.head is None:
                 self.head = event
             return b""
+        return b"".join([self._put(part) for part in self._cut(event)]) if self._cutters else self._put(event)
+
+    def _put(self, event: ChoiceEvent) -> bytes:
         self.choices[event.choice].apply(event)
         return self.encode(event) if self.stream else b""
+
+    def _cut(self, event: ChoiceEvent) -> list[ChoiceEvent]:
+        """The event, without what comes at or behind a stop string; what was held back comes before its like."""
+        cutter = self._cutters[event.choice]
+        if cutter.found is not None:
+            return []
+        if not isinstance(event, Text):
+            rest = cutter.rest() if isinstance(event, ToolCall | Finish) else ""
+            return [Text(event.choice, rest), event] if rest else [event]
+        shown = cutter.push(event.text)
+        events: list[ChoiceEvent] = [Text(event.choice, shown)] if shown else []
+        if cutter.found is not None:
+            events.append(Finish(event.choice, "stop", cutter.found))
+            self.is_complete = all(cutter.found is not None for cutter in self._cutters)
+        return events
 
     def end(self) -> bytes:
         """The events that only the end of the values brings; `finish` and `whole` begin with it.
@@ -165,7 +190,10 @@ class EventEncoder(Encoder):
         """
         if self.failure is not None:
             raise self.failure
+        if self.is_complete:  # whatever the model was about to say
+            return b""
         out = [self.take(event, run) for run in self.runs for event in run.normalizer.end()]
+        out += [self._put(Text(index, rest)) for index, cutter in enumerate(self._cutters) if (rest := cutter.rest())]
         for index, choice in enumerate(self.choices):
             for number, call in enumerate(choice.calls):
                 if not call["function"]["arguments"]:  # clients parse them as JSON
@@ -190,20 +218,22 @@ class EventEncoder(Encoder):
         return "stop"
 
     def counts(self) -> tuple[Usage, bool]:
-        """Token counts, all of them given, and whether some are estimates.
+        """Token counts, all of them given, and whether some are estimates."""
+        return self.counts_of(self.runs, self._prompt_size)
 
-        The model's own; of several runs the prompt once and the completions summed.
-        """
-        usages = [run.usage for run in self.runs if run.usage is not None]
+    def counts_of(self, runs: list[Run], prompt_size: int) -> tuple[Usage, bool]:
+        """The same for runs that answer one prompt: it counts once, their completions are summed."""
+        usages = [run.usage for run in runs if run.usage is not None]
         counted = [usage.completion for usage in usages if usage.completion is not None]
         prompt = next((usage.prompt for usage in usages if usage.prompt is not None), None)
-        estimated = prompt is None or len(counted) < len(self.runs)
+        estimated = prompt is None or len(counted) < len(runs)
         if prompt is None:
-            prompt = max(1, estimate_tokens(self._prompt_size))
+            prompt = max(1, estimate_tokens(prompt_size))
         completion = sum(counted)
-        if len(counted) < len(self.runs):
-            completion = estimate_tokens(sum(choice.size for choice in self.choices))
-        total = usages[0].total if len(self.runs) == 1 and usages and not estimated else None
+        if len(counted) < len(runs):
+            answered = [choice for run in runs for choice in self.choices[run.choice : run.choice + run.width]]
+            completion = estimate_tokens(sum(choice.size for choice in answered))
+        total = usages[0].total if len(runs) == 1 and usages and not estimated else None
         cached = usages[0].cached if usages else 0
         reasoning = sum(usage.reasoning for usage in usages)
         return Usage(prompt, completion, total or prompt + completion, cached, reasoning), estimated

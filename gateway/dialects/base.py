@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..errors import BadRequest, GatewayError
+from ..spec import Capabilities
 
 SSE, JSON = b"text/event-stream", b"application/json"
 
@@ -29,12 +30,15 @@ class Context:
     hex_id: str  # 32 hex digits, behind the dialect's prefix
     created: int  # seconds
     runs: int = 1  # calls of the Model's method: 1, or one for each of n choices
+    capabilities: Capabilities = field(default_factory=Capabilities)  # of the model, as its class declares them
+    stops: tuple[str, ...] = ()  # stop strings that the gateway looks for; () leaves it to the model
 
 
 class Encoder:
     """One answer under way. `items` are values of one run of the Model, plain data from the wire."""
 
     failure: GatewayError | None = None  # what came behind the events that `feed` returned last
+    is_complete: bool = False  # nothing that the model may still say belongs to the answer
     content_type: bytes = JSON  # of a whole answer; read when it is complete
     stream_type: bytes = SSE  # of a stream; anything else is bytes without framing or pings
 
@@ -93,9 +97,13 @@ class Dialect:
         """
         raise NotImplementedError
 
-    def runs(self, prepared: Prepared, supports_n: bool) -> list[dict[str, Any]]:
-        """What each call of the method gets: one call, or n of them when the model answers once a call."""
-        if prepared.n == 1 or supports_n:
+    def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
+        """What each call of the method gets: one call, or n of them when the model answers once a call.
+
+        Raises:
+            BadRequest: the request is not for a model with these capabilities.
+        """
+        if prepared.n == 1 or capabilities.supports_n:
             return [prepared.inputs]
         return [one_of_n(prepared.inputs, index) for index in range(prepared.n)]
 

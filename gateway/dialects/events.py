@@ -84,7 +84,8 @@ class Failed(msgspec.Struct):
     error: GatewayError
 
 
-AnyEvent = Text | Reasoning | Refusal | ToolCall | Logprobs | Finish | Usage | Head | Failed
+ChoiceEvent = Text | Reasoning | Refusal | ToolCall | Logprobs | Finish
+AnyEvent = ChoiceEvent | Usage | Head | Failed
 
 
 def usage_of(value: dict[str, Any]) -> Usage | None:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ..call import Call
+from ..errors import InvalidOutput
 from ..wire import Resp, decode
 
 Batch = tuple[int, list[Any]]  # the run, and what it has to say by now
@@ -15,26 +16,45 @@ Pumped = tuple[int, list[Any] | None, Exception | None]
 
 
 async def heads(calls: list[Call]) -> list[Resp]:
-    """The head of every call, when each has something to say.
+    """The heads of the calls, when each that runs has something to say.
+
+    Those that still wait for a slot are left out: the calls before them may not end until somebody reads them.
 
     Raises:
         GatewayError, ClientLeft: one of them ended before it had.
     """
     if len(calls) == 1:
         return [await calls[0].first()]
-    return await asyncio.gather(*(call.first() for call in calls))
+    tasks = {asyncio.create_task(call.first()): call for call in calls}
+    waiting = set(tasks)
+    try:
+        while len(waiting) == len(tasks) or any(tasks[task].has_slot for task in waiting):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        return [task.result() for task in tasks if task not in waiting]
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # those of calls that failed together are all looked at
 
 
 async def values(calls: list[Call]) -> AsyncGenerator[Batch, None]:
-    """The values of every call, in the order in which they come; never more ahead of the reader than one batch each."""
+    """The values of every call, in the order in which they come; never more ahead of the reader than one batch each.
+
+    Raises:
+        GatewayError, ClientLeft: one of them broke off.
+    """
     if len(calls) > 1:
         async with aclosing(_merged(calls)) as batches:
             async for batch in batches:
                 yield batch
         return
     call = calls[0]
-    assert call.head is not None
-    if not call.head.stream:
+    head = await call.first()
+    if head.raw:
+        raise InvalidOutput("the model returned a Response, which cannot be one of several choices")
+    if not head.stream:
         yield 0, [decode(call.reply)]
         return
     while (items := await call.take()) is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..call import Call, ClientLeft
 from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.raw import RawStream, starts_raw
-from ..errors import GatewayError, InvalidJSON, InvalidOutput, UnsupportedMedia
+from ..errors import GatewayError, InvalidJSON, UnsupportedMedia
 from ..spec import Endpoint
 from ..wire import DATA, Req, encode
 from . import sse
@@ -70,17 +70,18 @@ class Serving:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
             first = await heads(calls)
-            exchange.queued = max(call.started - call.arrived for call in calls)
-            if any(head.raw for head in first):
-                if len(first) > 1:
-                    raise InvalidOutput("the model returned a Response, which cannot be one of several choices")
+            exchange.queued = max(call.started - call.arrived for call in calls if call.has_slot)
+            if len(calls) == 1 and first[0].raw:
                 await pass_response(exchange, calls[0], first[0])
                 return
             shown = asked or named or model.name
-            context = Context(shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls))
+            context = Context(
+                shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls), model.capabilities
+            )
             encoder = dialect.encoder(prepared, context)
             if prepared.stream and encoder.stream_type == SSE:
-                await self._stream(exchange, dialect, encoder, calls)
+                passes = len(calls) == 1 and method == endpoint.method  # SSE of another method is read, not passed on
+                await self._stream(exchange, dialect, encoder, calls, passes)
             elif prepared.stream:
                 await self._stream_bytes(exchange, encoder, calls)
             else:
@@ -97,15 +98,19 @@ class Serving:
         async with aclosing(values(calls)) as batches:
             async for run, items in batches:
                 encoder.feed(items, run)
+                if encoder.is_complete:
+                    break
         body, headers = encoder.whole()
         await exchange.reply(200, body, encoder.content_type, headers)
         self._count(exchange, encoder, failed=None, first_at=None)
 
-    async def _stream(self, exchange: Exchange, dialect: Dialect, encoder: Encoder, calls: list[Call]) -> None:
+    async def _stream(
+        self, exchange: Exchange, dialect: Dialect, encoder: Encoder, calls: list[Call], passes: bool
+    ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
             first: Batch = await anext(batches, (0, []))
-            if len(calls) == 1 and starts_raw(first[1]):
+            if passes and starts_raw(first[1]):
                 raw = RawStream(dialect.terminator)
                 events = _raw_events(exchange, encoder, raw, batches, raw.feed(first[1]))
             else:
@@ -143,7 +148,8 @@ class Serving:
             yield encoder.start() + chunk
             if encoder.failure is not None:
                 raise encoder.failure
-            async for run, items in batches:
+            while not encoder.is_complete and (batch := await anext(batches, None)) is not None:
+                run, items = batch
                 chunk = encoder.feed(items, run)
                 if chunk:
                     moment = now()
@@ -198,7 +204,7 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
         Overloaded, Unavailable: the model takes no calls now.
         InvalidJSON: a number in the request is larger than a worker can be told.
     """
-    runs = dialect.runs(prepared, model.capabilities.supports_n)
+    runs = dialect.runs(prepared, model.capabilities)
     if len(runs) > 1:
         model.check_room(len(runs))
     scope = http_scope(exchange) if method in model.request_methods else None

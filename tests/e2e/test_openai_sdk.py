@@ -22,7 +22,15 @@ from .conftest import write_models
 from .scripted import ASYNC, ECHO, GENERATOR, PLAIN
 
 PATIENCE = 30.0  # seconds for what should come at once
-MODELS = {"generator": GENERATOR, "async": ASYNC, "plain": PLAIN, "narrow": ASYNC, "line": ASYNC, "org/echo": ECHO}
+MODELS = {
+    "generator": GENERATOR,
+    "async": ASYNC,
+    "plain": PLAIN,
+    "narrow": ASYNC,
+    "line": ASYNC,
+    "slotted": GENERATOR,
+    "org/echo": ECHO,
+}
 SETTINGS = """
 [gateway]
 default_model = "org/echo"
@@ -40,6 +48,9 @@ slots = 1
 max_queue = 0
 [models.line]
 slots = 1
+[models.slotted]
+slots = 1
+queue_timeout = 10
 """
 
 
@@ -134,6 +145,19 @@ def test_the_stream_helper_puts_tool_calls_together(client: openai.OpenAI) -> No
     assert choice.finish_reason == "tool_calls"
     assert choice.message.model_extra is not None and choice.message.model_extra["reasoning_content"] == "hm"
     assert answer.usage is not None and answer.usage.total_tokens == 16
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_choices_that_wait_for_one_slot_follow_each_other(client: openai.OpenAI, stream: bool) -> None:
+    words = [f"{number} " for number in range(200)]  # more than may be under way before somebody reads it
+    answer: Any = client.chat.completions.create(model="slotted", messages=script(*words), n=3, stream=stream)
+    texts = ["", "", ""]
+    if stream:
+        for chunk in answer:
+            texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    else:
+        texts = [choice.message.content for choice in answer.choices]
+    assert texts == ["".join(words)] * 3
 
 
 def test_envelopes_of_the_model_keep_their_id(client: openai.OpenAI) -> None:
