@@ -92,12 +92,12 @@ class TokenBytes:
     def __call__(self, token: int) -> bytes:
         if token in self._added:
             return str(self._added[token].content).encode()
-        written = self._tokenizer.convert_ids_to_tokens(token)
-        if self._bytes:
+        written = self._tokenizer.convert_ids_to_tokens(token) or ""  # a model may have more rows than tokens
+        if self._bytes.keys() >= set(written):
             return bytes(self._bytes[letter] for letter in written)
         if len(written) == 6 and written.startswith("<0x"):
             return bytes([int(written[3:5], 16)])
-        return str(written).replace("\u2581", " ").encode()
+        return written.replace("\u2581", " ").encode()
 
 
 def byte_letters() -> dict[str, int]:

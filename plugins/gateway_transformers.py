@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
+NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
 ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
 
@@ -268,6 +269,8 @@ class LanguageModel:
         if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
             what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
             raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
+        if isinstance(effort := inputs.get("reasoning_effort"), str) and self.thinks:
+            options = {"reasoning_effort": effort, "enable_thinking": effort not in NO_EFFORT, **options}
         if tools is not None:
             options = {**options, "tools": tools.offered}
             if tools.forced and self.thinks:

@@ -80,6 +80,7 @@ def test_tokens_are_told_as_their_bytes(tokenizer: Any, sentencepiece: Any) -> N
         tokens = tokenizer(text)["input_ids"]
         assert b"".join(map(TokenBytes(tokenizer), tokens)) == text.encode()
     assert TokenBytes(tokenizer)(tokenizer.eos_token_id) == b"<|end|>"
+    assert TokenBytes(tokenizer)(len(tokenizer) + 5) == b""
     assert list(map(TokenBytes(sentencepiece), [1, 3, 6 + 0xE4])) == [b" the", b"s", b"\xe4"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,13 @@ def test_a_template_that_has_opened_the_thought_needs_no_tag_in_the_answer(
     assert (forced.thought, forced.text, forced.calls) == ("", "", [("get_weather", '{"city": "Riga"}')])
 
 
+def test_effort_asks_for_a_thought_unless_the_template_is_told(model: Any) -> None:
+    assert chat(model, SUM, reasoning_effort="low").thought == "I add 4 and 7."
+    for quiet in ({"reasoning_effort": "none"}, {"reasoning_effort": "minimal"}, {}):
+        assert chat(model, SUM, **quiet).thought == ""
+    assert chat(model, SUM, reasoning_effort="none", **THINK).thought == "I add 4 and 7."
+
+
 # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -206,6 +213,29 @@ def test_tools_that_must_not_be_called_are_not_shown(model: Any) -> None:
 )
 def test_a_choice_that_cannot_be_honoured_is_refused(model: Any, fields: Any, code: str, param: str) -> None:
     assert refused(model, WEATHER, **fields) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("special", "sign"),
+    [(("[TOOL_CALLS]", "[ARGS]"), "[TOOL_CALLS]"), (("<|python_tag|>",), "ipython"), (("<tool_call>",), "<tool_call>")],
+)
+def test_other_families_are_known_by_their_template_and_their_special_tokens_are_read(
+    special: tuple[str, ...],
+    sign: str,
+    serve: Callable[..., Any],
+    make_model: Callable[..., Any],
+    make_tokenizer: Callable[..., int],
+    tmp_path: Path,
+) -> None:
+    template = f"{{% if tools %}}{sign}{{% endif %}}{{{{ messages[0].content }}}}"
+    make_model(tmp_path, "llama", make_tokenizer(tmp_path, template=template, special=special))
+    random = serve(tmp_path)
+    function = {"type": "function", "function": {"name": "f"}}
+    for choice in ("required", named("f")):  # what it goes on to write is noise
+        answer = chat(random, WEATHER, tools=[function], tool_choice=choice, max_tokens=60, parallel_tool_calls=False)
+        assert ([name for name, _ in answer.calls], answer.text) == (["f"], "")
+    code, param = refused(random, WEATHER, tools=[function], tool_choice=named("g"))
+    assert (code, param) == ("invalid_value", "tool_choice")
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
