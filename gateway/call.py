@@ -262,7 +262,7 @@ def to_error(failure: Failure) -> GatewayError:
     cls = _BY_CODE.get(failure.code)
     headers = dict(failure.headers)
     error: GatewayError
-    if cls is not None and failure.status == cls.status:
+    if cls is not None and failure.status == cls.status and failure.detail is None:
         error = cls(failure.message, param=failure.param, headers=headers)
         if issubclass(cls, Unavailable):
             error.retry_after = RETRY_AFTER

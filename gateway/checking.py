@@ -113,7 +113,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
         methods = {endpoint.method for endpoint in found.plugins.endpoints()} | set(ENDPOINTS)
         yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods))
     # 4
-    if found.settings.model(spec.name).env == "shared":
+    if not found.settings.isolates(spec):
         for level, what, fix in _missing_packages(spec, config):
             yield finding(level, "missing_package", what, fix)
     # 5

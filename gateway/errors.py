@@ -47,7 +47,7 @@ class GatewayError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str = "internal_error"
-    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes
+    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: none, and the answer is no JSON
     truss_message: str | None = None  # where Truss has words of its own for the situation
     should_retry: bool | None = None
     by_model: ClassVar[bool] = False

@@ -288,7 +288,7 @@ class Hub:
             required=mine.required,
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self._is_lazy(spec.name) else None,
-            prepare=self._isolate if mine.env == "isolated" else None,
+            prepare=self._isolate if self.settings.isolates(spec) else None,
         )
 
     def _is_lazy(self, name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from . import values
 from .errors import ConfigError
-from .spec import DERIVABLE, DERIVED, Limits, Problem
+from .spec import DERIVABLE, DERIVED, Limits, ModelSpec, Problem
 from .values import Kind
 
 
@@ -75,7 +75,8 @@ class GatewaySettings:
     log_level: Literal["debug", "info", "warning", "error"] = _key(
         values.choice("debug", "info", "warning", "error"), "info"
     )
-    truss_parity: Literal["improved"] = _key(values.only_yet("improved", "strict"), "improved")
+    truss_parity: Literal["improved", "strict"] = _key(values.choice("improved", "strict"), "improved")
+    env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")  # of every model
     drain_timeout: float = _key(values.seconds, 30.0)
     drain_delay: float = _key(values.seconds, 0.0)
     keep_alive: float = _key(values.seconds, 75.0)
@@ -110,9 +111,9 @@ class ModelSettings:
     load: Literal["eager", "lazy"] = _key(values.choice("eager", "lazy"), "eager")
     runner: str = _key(values.text, "process")
     required: bool = _key(values.flag, True)  # counts for the readiness of the gateway
-    env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")
+    env: Literal["shared", "isolated"] | None = _key(values.choice("shared", "isolated"), None)
     environment: Mapping[str, str] | None = _key(values.variables, None)
-    truss_parity: Literal["improved"] | None = _key(values.only_yet("improved", "strict"), None)
+    truss_parity: Literal["improved", "strict"] | None = _key(values.choice("improved", "strict"), None)
     derive: tuple[str, ...] = _key(values.choices(*DERIVABLE), DERIVED)
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
@@ -142,6 +143,11 @@ class Settings:
     def model(self, name: str) -> ModelSettings:
         """Return the settings of a model, defaults when it has no table."""
         return self.models.get(name) or ModelSettings()
+
+    def isolates(self, spec: ModelSpec) -> bool:
+        """Return whether a model has an environment of its own. `[gateway] env` means those with code of their own."""
+        own = self.model(spec.name).env
+        return own == "isolated" if own is not None else self.gateway.env == "isolated" and spec.extra is None
 
     def overrides(self, name: str) -> dict[str, Any]:
         """Return what a format's `find_model` gets: what is set for the model, and `limits`, the defaults of all."""

@@ -20,7 +20,7 @@ from gateway.settings import (
     load_settings,
 )
 from gateway.settings_sources import MODEL, SECTIONS
-from gateway.spec import Limits
+from gateway.spec import Limits, ModelSpec
 from gateway.toml_lines import key_lines
 
 
@@ -223,11 +223,6 @@ def test_a_model_without_a_table_has_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (
-            "[gateway]\ntruss_parity = 'strict'\n",
-            "gateway.truss_parity: not supported yet: 'strict'; only 'improved' is",
-        ),
-        ("[models.a]\ntruss_parity = 'strict'\n", "models.a.truss_parity: not supported yet: 'strict'"),
         ("[gateway.placement]\non_full = 'evict'\n", "gateway.placement.on_full: not supported yet: 'evict'"),
         ("[gateway.placement]\non_full = 'x'\n", "gateway.placement.on_full must be error, queue or evict, not 'x'"),
     ],
@@ -239,8 +234,26 @@ def test_what_nothing_acts_on_yet_is_refused(tmp_path: Path, text: str, expected
 
 
 def test_the_default_of_what_nothing_acts_on_may_be_written(tmp_path: Path) -> None:
-    text = "[gateway]\ntruss_parity = 'improved'\n[gateway.placement]\non_full = 'error'\n"
+    text = "[gateway.placement]\non_full = 'error'\n"
     assert load(tmp_path, text).gateway == GatewaySettings()
+
+
+def test_parity_is_set_for_all_models_and_for_one(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[gateway]\ntruss_parity = 'strict'\n[models.a]\ntruss_parity = 'improved'\n")
+    assert settings.overrides("a")["truss_parity"] == "improved"
+    assert settings.overrides("b")["truss_parity"] == "strict"
+
+
+def test_an_environment_of_its_own_is_for_models_with_code_unless_one_asks_for_it(tmp_path: Path) -> None:
+    def spec(name: str, extra: str | None = None) -> ModelSpec:
+        return ModelSpec(name=name, target="model.model:Model", root=tmp_path, extra=extra)
+
+    settings = load(tmp_path, "[gateway]\nenv = 'isolated'\n[models.a]\nenv = 'shared'\n[models.c]\nenv = 'isolated'\n")
+    assert not settings.isolates(spec("a"))
+    assert settings.isolates(spec("b"))
+    assert not settings.isolates(spec("b", extra="sklearn"))
+    assert settings.isolates(spec("c", extra="sklearn"))  # which is refused when it loads
+    assert not load(tmp_path).isolates(spec("b"))
 
 
 def test_every_limit_can_be_set_for_all_models_and_for_one() -> None:
@@ -363,6 +376,7 @@ def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     assert shown == vars_of(GatewaySettings())
     overrides = settings.overrides("NAME")
     assert {name: overrides.pop(name) for name in LIMIT_KINDS} == overrides.pop("limits")
+    assert overrides.pop("env") == "shared"
     assert overrides == {"replicas": 1, "truss_parity": "improved", "environment": {}, "mounts": {}, "options": {}}
 
 

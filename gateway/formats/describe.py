@@ -89,6 +89,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     if "predict_concurrency" in values:
         values.setdefault("slots", values["predict_concurrency"])
     limits = replace(spec.limits, **{name: value for name, value in values.items() if name in LIMITS})
+    parity = values.get("truss_parity", spec.parity)
     return replace(
         spec,
         config=_effective(spec.config, limits.slots),
@@ -96,8 +97,8 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         resources=_override_resources(spec.resources, values),
         replicas=values.get("replicas", spec.replicas),
         environment={**spec.environment, **values.get("environment", {})},
-        parity=values.get("truss_parity", spec.parity),
-        derive=values.get("derive", spec.derive),
+        parity=parity,
+        derive=() if parity == "strict" else values.get("derive", spec.derive),  # no route of Truss's is derived
         python=values.get("python", spec.python),
     )
 

@@ -17,6 +17,7 @@ from .headers import OURS, checked
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "anthropic", "truss"]
 _encode = msgspec.json.encode
+TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # what Truss's server has to say of an exit
 _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
@@ -60,7 +61,10 @@ def anthropic_type(error: GatewayError) -> str:
 
 
 def truss(error: GatewayError) -> dict[str, Any]:
-    return {"error": error.truss_message or getattr(error, "detail", None) or error.message}
+    if error.truss_message is not None:
+        return {"error": error.truss_message}
+    detail = getattr(error, "detail", None)
+    return {"error": error.message if detail is None else detail}
 
 
 def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
@@ -97,7 +101,10 @@ def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
 
 async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = None) -> None:
     """Send the error as a whole answer."""
-    shape = shape or shape_of(exchange.path, exchange.headers)
+    shape = shape or ("truss" if exchange.strict else shape_of(exchange.path, exchange.headers))
+    if shape == "truss" and not error.truss_code:
+        await exchange.reply(error.status, GAVE_UP, TEXT, [(b"connection", b"close")])
+        return
     await exchange.reply(error.status, body_of(error, shape, exchange.request_id), headers=headers_of(error, shape))
 
 

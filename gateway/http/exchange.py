@@ -58,6 +58,7 @@ class Exchange:
         "scope",
         "started",
         "status",
+        "strict",
     )
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -74,6 +75,7 @@ class Exchange:
         self._counted = False
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
+        self.strict = False  # its model keeps to Truss's answers to the letter
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = 0.0  # seconds

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..call import Call
-from ..errors import GatewayError, RouteNotSupported, UnsupportedMedia
+from ..errors import GatewayError, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import Exchange, spawn
@@ -32,11 +32,7 @@ class Predict:
         """Answer from within a task: the body is still on its way, or something stands around the protocol."""
         model = self._model(exchange)
         body = await exchange.body(self._reader, model.spec.limits.max_body)
-        with model.call(_request(exchange, model), body) as call:
-            exchange.watch(call.client_left)
-            head = await call.first()
-            exchange.queued = call.started - call.arrived
-            await pass_response(exchange, call, head)
+        await answer_bytes(exchange, model, "predict", body)
 
     def begin(self, exchange: Exchange, finish: Finish) -> None:
         """Start a call that answers itself: its reply is written when the worker's frame is read.
@@ -46,35 +42,38 @@ class Predict:
         model = self._model(exchange)
         assert exchange.cycle is not None
         body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
-        call = model.call(_request(exchange, model), body)
+        call = model.call(_request(exchange, model, "predict"), body)
         exchange.watch(call.client_left)
         call.on_ready = partial(_answer, exchange, finish)
 
     def _model(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
         exchange.model, exchange.route = model.name, ROUTE
-        self._check_method(model)
+        exchange.strict = model.spec.parity == "strict"
         check_encoding(exchange)
         return model
 
-    def _check_method(self, model: HostedModel) -> None:
-        methods = model.capabilities.methods
-        if methods and all(method.name != "predict" for method in methods):
-            have = ", ".join(self._hub.routes(model))
-            raise RouteNotSupported(f"`predict` must only be called if model has it. It serves: {have}", param="model")
+
+async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body: bytes) -> None:
+    """Have a method of the model answer, its body read and its result written in the worker."""
+    with model.call(_request(exchange, model, method), body) as call:
+        exchange.watch(call.client_left)
+        head = await call.first()
+        exchange.queued = call.started - call.arrived
+        await pass_response(exchange, call, head)
 
 
-def _request(exchange: Exchange, model: HostedModel) -> Req:
+def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
     headers = exchange.headers
     return Req(
-        "predict",
+        method,
         BYTES,
         False,
         exchange.header(b"content-type"),
         exchange.request_id,
         headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
         None,
-        http_scope(exchange) if "predict" in model.request_methods else None,
+        http_scope(exchange) if method in model.request_methods else None,
     )
 
 
@@ -136,7 +135,7 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
                 if item:
                     await exchange.write(item)
     except GatewayError as error:
-        if is_sse:
+        if is_sse and not exchange.strict:
             from .errors import body_of
 
             await exchange.write(b"event: error\ndata: " + body_of(error, "truss", exchange.request_id) + b"\n\n")

@@ -29,6 +29,7 @@ from .forms import decode_form
 from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
+from .verbatim import Verbatim
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -45,6 +46,7 @@ class Serving:
 
     def __init__(self, hub: Hub, reader: BodyReader, metrics: Metrics) -> None:
         self._hub, self._reader, self._metrics = hub, reader, metrics
+        self._verbatim = Verbatim(hub)
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             endpoint.path: partial(self._serve, endpoint, dialects[endpoint.dialect]) for endpoint in hub.endpoints
@@ -58,6 +60,9 @@ class Serving:
         check_encoding(exchange)
         _check_content_type(exchange, dialect)
         body = await exchange.body(self._reader, self._limit(named))
+        if (strict := self._verbatim.find(endpoint, exchange, named, body)) is not None:
+            await self._verbatim.answer(endpoint, exchange, strict, body)
+            return
         fields = _parse(exchange, dialect, body)
         asked = take(fields, "model", str)
         model = self._hub.find_for(endpoint, named or asked)

