@@ -239,14 +239,17 @@ class LanguageModel:
         markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
         text = TextStream(self.tokenizer, prompt, markup)
         reply = Reply(text, Answer(thinking, calls, stops), self.stop_ids, logprobs)
-        async with aclosing(self.engine.generate(prompt, limit, self.stop_ids, sampling, record)) as steps:
-            async for tokens in steps:
-                if echo and logprobs is not None and not reply.count:
-                    yield {"content": self._echoed(inputs), "logprobs": logprobs.of_prompt(prompt)}
-                for event in reply.read(tokens):
-                    yield event
-                if reply.reason is not None:
-                    break
+        # An answer of no tokens is asked for to see the prompt; its logprobs come with a first token.
+        length = limit or (1 if sampling.prompt_logprobs else 0)
+        if length:
+            async with aclosing(self.engine.generate(prompt, length, self.stop_ids, sampling, record)) as steps:
+                async for tokens in steps:
+                    if sampling.prompt_logprobs and logprobs is not None and not reply.count:
+                        yield {"content": self._echoed(inputs), "logprobs": logprobs.of_prompt(prompt)}
+                    for event in reply.read(tokens) if limit else ():
+                        yield event
+                    if reply.reason is not None:
+                        break
         for event in reply.finish():
             yield event
         yield reply.ending(len(prompt), record.cached)
@@ -316,8 +319,9 @@ class LanguageModel:
         if min(prompt) < 0 or max(prompt) >= self.vocabulary:  # would fail the whole batch
             raise BadRequest(f"the model knows tokens 0 to {self.vocabulary - 1} only", param=source)
         wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
-        if wanted is not None and (type(wanted) is not int or wanted < 1):
-            raise BadRequest("max_tokens must be a whole number of at least 1", param="max_tokens")
+        least = 0 if source == "prompt" else 1
+        if wanted is not None and (type(wanted) is not int or wanted < least):
+            raise BadRequest(f"max_tokens must be a whole number of at least {least}", param="max_tokens")
         used = len(prompt)
         if used + (wanted or 1) > self.max_model_len:
             raise BadRequest(
@@ -327,7 +331,7 @@ class LanguageModel:
                 param=source,
                 code="context_length_exceeded",
             )
-        return wanted or self.max_model_len - used
+        return self.max_model_len - used if wanted is None else wanted
 
     def _dtype(self, device: str) -> Any:
         import torch

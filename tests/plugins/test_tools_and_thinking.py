@@ -401,6 +401,19 @@ def test_the_prompt_has_logprobs_when_it_is_echoed(model: Any) -> None:
     )
 
 
+def test_an_answer_of_no_tokens_shows_the_prompt(model: Any) -> None:
+    prompt = "The capital of France is"
+    scored = complete(model, prompt, echo=True, logprobs=1, max_tokens=0)
+    assert "".join(entry["token"] for entry in scored.logprobs) == scored.text == prompt
+    for answer, text in (
+        (scored, prompt),
+        (complete(model, prompt, echo=True, max_tokens=0), prompt),
+        (complete(model, prompt, max_tokens=0), ""),
+    ):
+        assert (answer.text, answer.reason, answer.usage["completion_tokens"]) == (text, "length", 0)
+    assert refused(model, WEATHER, max_tokens=0) == ("invalid_value", "max_tokens")
+
+
 def test_a_suffix_is_refused(model: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         complete(model, "one", suffix="three")
