@@ -31,6 +31,14 @@ GROUP = "gateway"  # of entry points
 BUILTINS = {
     "openai_chat": "gateway.dialects.openai_chat",
     "openai_embeddings": "gateway.dialects.openai_embeddings",
+    "rerank": "gateway.dialects.rerank",
+    "score": "gateway.dialects.score",
+    "classify": "gateway.dialects.classify",
+    "moderations": "gateway.dialects.moderations",
+    "tokenize": "gateway.dialects.tokenize",
+    "audio_transcriptions": "gateway.dialects.audio_transcriptions",
+    "audio_speech": "gateway.dialects.audio_speech",
+    "images": "gateway.dialects.images",
     "process": "gateway.runners.process",
     # the formats stay last, so that every other plugin is asked first whether a directory is its own
     "truss": "gateway.formats.truss",

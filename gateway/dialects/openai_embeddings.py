@@ -119,12 +119,25 @@ class EmbeddingsEncoder(Encoder):
         keys = ", ".join(sorted(value)[:10]) or "none"
         raise InvalidOutput(f"embeddings returned a dict of which no key is known: {keys}")
 
-    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The count, when somebody counted."""
+        return self._prompt_tokens
+
+    def rows(self) -> list[bytes]:
+        """The vectors, one for each input, as little-endian float32.
+
+        Raises:
+            InvalidOutput: they are too few or too many, or not all as long.
+        """
         self._check()
+        return self._rows
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         render = _base64 if self._base64 else _floats
         data = b",".join(
             b'{"object":"embedding","index":%d,"embedding":%b}' % (index, render(row))
-            for index, row in enumerate(self._rows)
+            for index, row in enumerate(self.rows())
         )
         tokens, estimated = self._count()
         body = b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (

@@ -1,0 +1,143 @@
+"""Answers that are one value, such as scores or token ids: how it is taken, how its numbers are read, who counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ..errors import InvalidOutput
+from ..wire import Array
+from .base import Context, Encoder, Prepared
+from .events import encode_json, estimate_tokens, unwrap, usage_of
+from .openai_embeddings import shortest
+from .outputs import error_of
+
+
+class ValueEncoder(Encoder):
+    """The value of a method that returns one, or of a generator that yields one. There is no stream of it.
+
+    A dialect says in `answer` what the value means; `texts` are behind an estimate of the prompt's tokens.
+    """
+
+    method: ClassVar[str]  # for messages about its output
+
+    def __init__(self, prepared: Prepared, context: Context) -> None:
+        self.inputs, self.options, self.context = prepared.inputs, prepared.options, context
+        self._value: Any = None
+        self._prompt_tokens: int | None = None
+
+    def answer(self, value: Any) -> dict[str, Any]:
+        """The body of the answer.
+
+        Raises:
+            InvalidOutput: the value is not what the method may return.
+        """
+        raise NotImplementedError
+
+    def texts(self) -> Sequence[str]:
+        return ()
+
+    def feed(self, items: list[Any], run: int = 0) -> bytes:
+        for item in items:
+            value = unwrap(item)
+            if value is None:
+                continue
+            if isinstance(value, dict) and isinstance(value.get("error"), str | dict):
+                raise error_of(value)
+            if self._value is not None:
+                raise InvalidOutput(f"{self.method} gave several values; collect them into one")
+            self._value = value
+        return b""
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        if self._value is None:
+            raise InvalidOutput(f"{self.method} returned nothing")
+        self._prompt_tokens = _given(self._value)
+        body = encode_json(self.answer(self._value))
+        estimated = self._prompt_tokens is None and bool(self.texts())
+        return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The model's count, else an estimate."""
+        if self._prompt_tokens is not None:
+            return self._prompt_tokens
+        return sum(max(1, estimate_tokens(len(text.encode()))) for text in self.texts())
+
+    def openai_usage(self) -> dict[str, int]:
+        tokens = self.prompt_tokens
+        return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+
+    def usage(self) -> tuple[int, int, str] | None:
+        return (self.prompt_tokens, 0, "stop") if self.texts() else None
+
+    def invalid(self, value: Any, expected: str) -> InvalidOutput:
+        return InvalidOutput(f"{self.method} returned {what(value)}, not {expected}")
+
+
+def _given(value: Any) -> int | None:
+    """The prompt tokens that a dict says, in one of the shapes of its dialect."""
+    if not isinstance(value, dict):
+        return None
+    for counts in (unwrap(value.get("usage")), value):
+        if isinstance(counts, dict):
+            usage = usage_of(counts)
+            if usage is not None and usage.prompt is not None:
+                return usage.prompt
+            total = counts.get("total_tokens")
+            if type(total) is int and total >= 0:
+                return total
+    return None
+
+
+def floats(value: Any) -> list[float] | None:
+    """Finite numbers of a list or a one-dimensional array; None when it is no such thing.
+
+    A float32 becomes the float with the same shortest text, so that 0.9 is written 0.9.
+
+    Raises:
+        InvalidOutput: NaN or infinity.
+    """
+    if isinstance(value, Array):
+        if sum(size != 1 for size in value.shape) > 1:  # (n, 1) is a column of n
+            return None
+        numbers: list[float] = list(memoryview(value.data).cast("f"))
+        finite(*numbers)
+        return [float(shortest(number)) for number in numbers]
+    if not isinstance(value, list) or not all(is_number(item) for item in value):
+        return None
+    finite(*value)
+    return [float(item) for item in value]
+
+
+def rows(value: Any) -> list[Any] | None:
+    """The items of a list, or the rows of a two-dimensional array; None when it is neither."""
+    if isinstance(value, list):
+        return [unwrap(item) for item in value]
+    if isinstance(value, Array) and len(value.shape) == 2:
+        count, width = value.shape
+        step = width * 4
+        return [Array((width,), value.data[index * step : (index + 1) * step]) for index in range(count)]
+    return None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def finite(*numbers: float) -> None:
+    """Raises InvalidOutput for a number that JSON has no word for."""
+    for number in numbers:
+        try:
+            good = math.isfinite(number)
+        except OverflowError:
+            good = False
+        if not good:
+            raise InvalidOutput("the model returned NaN, infinity, or a number beyond 64 bits")
+
+
+def what(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(sorted(map(str, value))[:10]) or 'no keys'}"
+    return f"a {type(value).__name__}"

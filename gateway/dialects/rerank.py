@@ -1,0 +1,190 @@
+"""POST /v1/rerank, /v2/rerank, /rerank: documents by their relevance to a query.
+
+The answer is one object that the clients of Jina, Cohere and vLLM all read. A model that has embeddings may answer by
+their cosine, when its `derive` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from operator import mul
+from typing import Any
+
+from ..errors import BadRequest, InvalidOutput
+from ..hookspecs import hookimpl
+from ..spec import Endpoint
+from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
+from .one_value import ValueEncoder, finite, floats, is_number, rows
+from .openai_embeddings import EmbeddingsEncoder
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["query", "documents"],
+    "properties": {
+        "model": {"type": "string", "description": "May be left out where one model serves the route"},
+        "query": {"type": "string"},
+        "documents": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": ["string", "object"], "properties": {"text": {"type": "string"}}},
+        },
+        "top_n": {"type": "integer", "minimum": 1},
+        "return_documents": {"type": "boolean", "default": True},
+    },
+    "additionalProperties": True,
+    "example": {"query": "capital of France", "documents": ["Paris", "Berlin"]},
+}
+
+
+@hookimpl
+def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        register(
+            Endpoint(
+                path=path,
+                method="rerank",
+                dialect="rerank",
+                summary="Documents by relevance, as Jina, Cohere and vLLM answer.",
+                derived_from="embeddings",
+            )
+        )
+
+
+@hookimpl
+def register_dialects(register: Callable[[str, Any], None]) -> None:
+    register("rerank", RerankDialect())
+
+
+class RerankDialect(Dialect):
+    request_schema = SCHEMA
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        model = take(inputs, "model", str)
+        query = take(inputs, "query", str)
+        if query is None:
+            raise missing("query")
+        documents = inputs["documents"] = read_documents(inputs.get("documents"))
+        top_n = take_range(inputs, "top_n", 1, None)
+        shown = take(inputs, "return_documents", bool, True)
+        inputs.pop("return_documents", None)
+        inputs.pop("stream", None)
+        options = {"query": query, "documents": documents, "top_n": top_n, "shown": shown, "base64": False}
+        options["derived"] = method == "embeddings"
+        if options["derived"]:
+            inputs = {"input": [query, *documents], **({} if model is None else {"model": model})}
+        return Prepared(model, inputs, options=options)
+
+    def encoder(self, prepared: Prepared, context: Context) -> Encoder:
+        derived = prepared.options["derived"]
+        return DerivedRerankEncoder(prepared, context) if derived else RerankEncoder(prepared, context)
+
+
+def read_documents(value: Any) -> list[str]:
+    """The texts of the documents."""
+    if value is None:
+        raise missing("documents")
+    if not isinstance(value, list):
+        raise wrong_type("documents", "an array", value)
+    if not value:
+        raise BadRequest("'documents' must hold at least one document", param="documents")
+    texts = []
+    for index, item in enumerate(value):
+        text = item.get("text") if isinstance(item, dict) else item
+        if not isinstance(text, str):
+            raise wrong_type(f"documents[{index}]", "a string or an object with a text", item)
+        texts.append(text)
+    return texts
+
+
+class RerankEncoder(ValueEncoder):
+    """Scores in the order of the documents, pairs of index and score, or a dict of either."""
+
+    method = "rerank"
+
+    def texts(self) -> Sequence[str]:
+        return (self.options["query"], *self.options["documents"])
+
+    def answer(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, dict):
+            for name in ("results", "scores", "data"):
+                if name in value:
+                    return self._body(self._pairs(value[name]), value.get("id"))
+        return self._body(self._pairs(value), None)
+
+    def _pairs(self, value: Any) -> list[tuple[int, float]]:
+        documents = len(self.options["documents"])
+        scores = floats(value)
+        if scores is not None:
+            if len(scores) != documents:
+                raise InvalidOutput(f"rerank returned {len(scores)} scores for {documents} documents")
+            return list(enumerate(scores))
+        items = rows(value)
+        if items is None:
+            raise self.invalid(value, "a list of scores")
+        pairs = [self._pair(item) for item in items]
+        indices = {index for index, _ in pairs}
+        if len(indices) != len(pairs) or not all(0 <= index < documents for index in indices):
+            raise InvalidOutput(f"rerank returned indices that repeat, or are not between 0 and {documents - 1}")
+        expected = min(documents, self.options["top_n"] or documents)
+        if len(pairs) < expected:
+            raise InvalidOutput(f"rerank returned {len(pairs)} results where {expected} were asked")
+        return pairs
+
+    def _pair(self, item: Any) -> tuple[int, float]:
+        if isinstance(item, dict):
+            score: Any = item.get("relevance_score", item.get("score"))
+            index: Any = item.get("index", item.get("corpus_id"))
+        else:
+            found = floats(item)  # an array holds no integers
+            if found is None or len(found) != 2:
+                raise self.invalid(item, "a pair of index and score")
+            index, score = found
+            index = int(index) if index == int(index) else None
+        if type(index) is not int or not is_number(score):
+            raise self.invalid(item, "an index and a score")
+        finite(score)
+        return index, float(score)
+
+    def _body(self, pairs: list[tuple[int, float]], given_id: Any) -> dict[str, Any]:
+        documents: list[str] = self.options["documents"]
+        best = sorted(pairs, key=lambda pair: -pair[1])[: self.options["top_n"]]  # stable: ties stay in order
+        results: list[dict[str, Any]] = [{"index": index, "relevance_score": score} for index, score in best]
+        if self.options["shown"]:
+            for result in results:
+                result["document"] = {"text": documents[result["index"]]}
+        tokens = self.prompt_tokens
+        return {
+            "id": given_id if isinstance(given_id, str) and given_id else f"rerank-{self.context.hex_id}",
+            "object": "list",
+            "model": self.context.model,
+            "results": results,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "meta": {"billed_units": {"search_units": 1}, "tokens": {"input_tokens": tokens}},
+        }
+
+
+class DerivedRerankEncoder(RerankEncoder):
+    """The same from vectors: the first one is the query's."""
+
+    def __init__(self, prepared: Prepared, context: Context) -> None:
+        super().__init__(prepared, context)
+        self._vectors = EmbeddingsEncoder(prepared, context)
+
+    def feed(self, items: list[Any], run: int = 0) -> bytes:
+        return self._vectors.feed(items, run)
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        query, *documents = self._vectors.rows()
+        scores = [cosine(query, document) for document in documents]
+        counts = {} if self._vectors.prompt_tokens is None else {"prompt_tokens": self._vectors.prompt_tokens}
+        super().feed([{"scores": scores, **counts}])
+        return super().whole()
+
+
+def cosine(one: bytes, other: bytes) -> float:
+    """Of two rows of little-endian float32, to the seven digits of theirs; 0 when one of them has no direction."""
+    a, b = memoryview(one).cast("f"), memoryview(other).cast("f")
+    lengths = math.sqrt(sum(map(mul, a, a)) * sum(map(mul, b, b)))
+    return round(sum(map(mul, a, b)) / lengths, 7) if lengths else 0.0

@@ -1,0 +1,130 @@
+"""POST /v1/tokenize and /v1/detokenize: texts as token ids and back, in vLLM's shape and also on its paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BadRequest
+from ..hookspecs import hookimpl
+from ..spec import Endpoint
+from .base import Context, Dialect, Prepared, missing, take, wrong_type
+from .chat_requests import check_messages
+from .one_value import ValueEncoder, floats
+
+TOKENIZE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string", "description": "May be left out where one model serves the route"},
+        "prompt": {"type": "string", "description": "Either this or messages"},
+        "messages": {"type": "array", "items": {"type": "object"}},
+        "add_special_tokens": {"type": "boolean", "description": "True for a prompt, false for messages"},
+        "add_generation_prompt": {"type": "boolean", "default": True, "description": "For messages"},
+        "return_token_strs": {"type": "boolean", "default": False},
+    },
+    "additionalProperties": True,
+    "example": {"prompt": "Hello"},
+}
+DETOKENIZE: dict[str, Any] = {
+    "type": "object",
+    "required": ["tokens"],
+    "properties": {
+        "model": {"type": "string", "description": "May be left out where one model serves the route"},
+        "tokens": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+    },
+    "additionalProperties": True,
+    "example": {"tokens": [1, 2, 3]},
+}
+
+
+@hookimpl
+def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+    for method, summary in (("tokenize", "Token ids of a text."), ("detokenize", "The text of token ids.")):
+        for path in (f"/v1/{method}", f"/{method}"):
+            register(Endpoint(path=path, method=method, dialect=method, summary=summary))
+
+
+@hookimpl
+def register_dialects(register: Callable[[str, Any], None]) -> None:
+    register("tokenize", TokenizeDialect())
+    register("detokenize", DetokenizeDialect())
+
+
+class TokenizeDialect(Dialect):
+    request_schema = TOKENIZE
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        model = take(inputs, "model", str)
+        is_chat = "messages" in inputs
+        if is_chat and "prompt" in inputs:
+            raise BadRequest("send 'prompt' or 'messages', not both", param="messages")
+        if is_chat:
+            check_messages(inputs)
+            inputs["add_generation_prompt"] = take(inputs, "add_generation_prompt", bool, True)
+        elif take(inputs, "prompt", str) is None:
+            raise missing("prompt")
+        # a chat template writes its special tokens itself
+        inputs["add_special_tokens"] = take(inputs, "add_special_tokens", bool, not is_chat)
+        inputs["return_token_strs"] = take(inputs, "return_token_strs", bool, False)
+        inputs.pop("stream", None)
+        return Prepared(model, inputs)
+
+    def encoder(self, prepared: Prepared, context: Context) -> TokenizeEncoder:
+        return TokenizeEncoder(prepared, context)
+
+
+class TokenizeEncoder(ValueEncoder):
+    """A list of token ids, or a dict with `tokens` and perhaps `token_strs` and `max_model_len`."""
+
+    method = "tokenize"
+
+    def answer(self, value: Any) -> dict[str, Any]:
+        fields = value if isinstance(value, dict) else {"tokens": value}
+        numbers = floats(fields.get("tokens"))  # of an array they come as floats
+        if numbers is None or not all(number.is_integer() for number in numbers):
+            raise self.invalid(value, "a list of token ids")
+        tokens = [int(number) for number in numbers]
+        texts = fields.get("token_strs") if self.inputs["return_token_strs"] else None
+        if texts is not None and not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+            raise self.invalid(texts, "a list of strings as token_strs")
+        longest = fields.get("max_model_len")
+        return {
+            "count": len(tokens),
+            "max_model_len": longest if type(longest) is int else self.context.capabilities.max_model_len,
+            "tokens": tokens,
+            "token_strs": texts,
+        }
+
+
+class DetokenizeDialect(Dialect):
+    request_schema = DETOKENIZE
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        model = take(inputs, "model", str)
+        tokens = take(inputs, "tokens", list)
+        if tokens is None:
+            raise missing("tokens")
+        for index, token in enumerate(tokens):
+            if type(token) is not int:
+                raise wrong_type(f"tokens[{index}]", "an integer", token)
+            if token < 0:
+                raise BadRequest(f"'tokens[{index}]' must be at least 0, not {token}", param=f"tokens[{index}]")
+        inputs.pop("stream", None)
+        return Prepared(model, inputs)
+
+    def encoder(self, prepared: Prepared, context: Context) -> DetokenizeEncoder:
+        return DetokenizeEncoder(prepared, context)
+
+
+class DetokenizeEncoder(ValueEncoder):
+    """The text, or a dict with it as `prompt` or `text`."""
+
+    method = "detokenize"
+
+    def answer(self, value: Any) -> dict[str, Any]:
+        text = value.get("prompt", value.get("text")) if isinstance(value, dict) else value
+        if not isinstance(text, str):
+            raise self.invalid(value, "a text")
+        return {"prompt": text}

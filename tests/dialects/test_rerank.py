@@ -1,0 +1,189 @@
+"""Reranking: whatever way a Model says its scores, the clients of three services read the same order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects.rerank import RerankDialect
+from gateway.errors import BadRequest, HTTPError, InvalidOutput
+
+from .values import answered
+
+ASK = {"query": "capital of France", "documents": ["Berlin", {"text": "Paris"}, "Rome"]}
+SCORES = [0.25, 0.9, 0.5]
+
+
+def ranked(*values: Any, **fields: Any) -> list[tuple[int, float]]:
+    body, _ = answered(RerankDialect(), {**ASK, **fields}, *values, method="rerank")
+    return [(item["index"], item["relevance_score"]) for item in body["results"]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        SCORES,
+        tuple(SCORES),
+        numpy.array(SCORES, dtype="float32"),
+        numpy.array([[score] for score in SCORES]),
+        list(numpy.array(SCORES)),
+        [(0, 0.25), (1, 0.9), (2, 0.5)],
+        [(1, 0.9), [2, 0.5], (0, 0.25)],
+        numpy.array([[2, 0.5], [1, 0.9], [0, 0.25]]),
+        [{"corpus_id": 2, "score": 0.5}, {"corpus_id": 1, "score": 0.9}, {"corpus_id": 0, "score": 0.25}],
+        {"scores": SCORES},
+        {"scores": numpy.array(SCORES)},
+        {"results": [{"index": 1, "relevance_score": 0.9}, {"index": 2, "score": 0.5}, {"index": 0, "score": 0.25}]},
+    ],
+)
+def test_every_documented_shape_is_the_same_order(value: Any) -> None:
+    assert ranked(value) == [(1, 0.9), (2, 0.5), (0, 0.25)]
+
+
+def test_the_object_holds_what_each_of_three_clients_looks_for() -> None:
+    body, headers = answered(RerankDialect(), {**ASK, "top_n": 1}, SCORES, method="rerank")
+    assert body["results"] == [{"index": 1, "relevance_score": 0.9, "document": {"text": "Paris"}}]
+    assert body["model"] == "m" and body["id"]
+    assert body["usage"]["total_tokens"] == body["meta"]["tokens"]["input_tokens"] > 0
+    assert body["meta"]["billed_units"] == {"search_units": 1}
+    assert headers == {b"x-gateway-usage": b"estimated"}
+
+
+def test_the_models_own_count_is_the_usage() -> None:
+    body, headers = answered(
+        RerankDialect(), ASK, {"scores": SCORES, "usage": {"total_tokens": 9}, "id": "mine"}, method="rerank"
+    )
+    assert (body["id"], body["usage"]["total_tokens"], body["meta"]["tokens"]) == ("mine", 9, {"input_tokens": 9})
+    assert headers == {}
+
+
+def test_documents_are_left_out_when_nobody_wants_them() -> None:
+    body, _ = answered(RerankDialect(), {**ASK, "return_documents": False}, SCORES, method="rerank")
+    assert all(set(item) == {"index", "relevance_score"} for item in body["results"])
+
+
+def test_the_method_gets_texts_and_everything_else_as_sent() -> None:
+    prepared = RerankDialect().read({**ASK, "top_n": 2, "return_documents": True, "mine": 1, "x": None}, "rerank")
+    assert prepared.inputs == {
+        "query": "capital of France",
+        "documents": ["Berlin", "Paris", "Rome"],
+        "top_n": 2,
+        "mine": 1,
+    }
+
+
+def test_equal_scores_stay_in_order() -> None:
+    assert [index for index, _ in ranked([1.0, 1.0, 1.0])] == [0, 1, 2]
+
+
+def test_a_model_may_answer_no_more_than_was_asked() -> None:
+    assert ranked([(1, 0.9), (2, 0.5)], top_n=2) == [(1, 0.9), (2, 0.5)]
+    with pytest.raises(InvalidOutput, match="2 results where 3"):
+        ranked([(1, 0.9), (2, 0.5)])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "text",
+        0.5,
+        [],
+        {},
+        {"ranks": [1]},
+        SCORES[:2],
+        [*SCORES, 0.1],
+        [0.5, None, 0.1],
+        [0.5, "high", 0.1],
+        [0.5, float("nan"), 0.1],
+        [0.5, float("inf"), 0.1],
+        numpy.array([0.5, numpy.nan, 0.1]),
+        numpy.zeros((3, 3)),
+        [(0, 0.1), (0, 0.2), (1, 0.3)],
+        [(0, 0.1), (1, 0.2), (3, 0.3)],
+        [(0, 0.1), (1, 0.2), (-1, 0.3)],
+        [(0, 0.1), (1.5, 0.2), (2, 0.3)],
+        [(0, 0.1), (1, float("nan")), (2, 0.3)],
+        [(0, 0.1), (1, True), (2, 0.3)],
+        [{"index": 0}, {"index": 1}, {"index": 2}],
+    ],
+)
+def test_what_ranks_nothing_is_invalid_output(value: Any) -> None:
+    with pytest.raises(InvalidOutput):
+        ranked(value)
+
+
+def test_several_values_are_no_answer() -> None:
+    with pytest.raises(InvalidOutput, match="several"):
+        ranked(SCORES, SCORES)
+    assert ranked(None, SCORES, None) == ranked(SCORES)
+
+
+def test_an_error_dict_is_the_models_own_failure() -> None:
+    with pytest.raises(HTTPError, match="too long"):
+        ranked({"error": {"message": "too long", "status": 400}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"query": None}, "query", "missing_required_parameter"),
+        ({"query": 5}, "query", "invalid_type"),
+        ({"documents": None}, "documents", "missing_required_parameter"),
+        ({"documents": "one"}, "documents", "invalid_type"),
+        ({"documents": []}, "documents", "invalid_value"),
+        ({"documents": ["a", 5]}, "documents[1]", "invalid_type"),
+        ({"documents": [{"title": "a"}]}, "documents[0]", "invalid_type"),
+        ({"top_n": 0}, "top_n", "invalid_value"),
+        ({"top_n": True}, "top_n", "invalid_type"),
+        ({"return_documents": "yes"}, "return_documents", "invalid_type"),
+    ],
+)
+def test_a_request_that_makes_no_sense_names_the_field(fields: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        RerankDialect().read({**ASK, **fields}, "rerank")
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+# ── from embeddings ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def derived(*values: Any, **fields: Any) -> Any:
+    return answered(RerankDialect(), {**ASK, **fields}, *values, method="embeddings")
+
+
+def test_embeddings_are_asked_for_the_query_and_the_documents_at_once() -> None:
+    prepared = RerankDialect().read({**ASK, "model": "m", "top_n": 2, "mine": 1}, "embeddings")
+    assert prepared.inputs == {"model": "m", "input": ["capital of France", "Berlin", "Paris", "Rome"]}
+
+
+def test_the_cosine_of_embeddings_is_the_score() -> None:
+    vectors = [[2.0, 0.0], [0.0, 1.0], [5.0, 0.0], [1.0, 1.0]]
+    for value in (vectors, numpy.array(vectors), {"embeddings": vectors, "usage": {"prompt_tokens": 7}}):
+        body, _ = derived(value)
+        scores = [(item["index"], item["relevance_score"]) for item in body["results"]]
+        assert scores == [(1, 1.0), (2, 0.7071068), (0, 0.0)]
+    assert body["usage"]["total_tokens"] == 7
+    body, _ = derived(vectors, top_n=1)
+    assert [item["document"] for item in body["results"]] == [{"text": "Paris"}]
+
+
+def test_a_vector_without_direction_scores_zero() -> None:
+    body, _ = derived([[1.0], [0.0], [1.0], [-1.0]])
+    assert [item["relevance_score"] for item in body["results"]] == [1.0, 0.0, -1.0]
+
+
+def test_too_few_vectors_are_invalid_output() -> None:
+    with pytest.raises(InvalidOutput, match="3 vectors for 4 inputs"):
+        derived([[1.0], [1.0], [1.0]])
+
+
+@given(st.lists(st.floats(width=32, min_value=-(2.0**100), max_value=2.0**100), min_size=3, max_size=3))
+def test_any_finite_scores_come_out_sorted_and_unchanged(scores: list[float]) -> None:
+    pairs = ranked(numpy.array(scores, dtype="float32"))
+    assert [score for _, score in pairs] == sorted((score for _, score in pairs), reverse=True)
+    assert all(numpy.float32(score) == numpy.float32(scores[index]) for index, score in pairs)
