@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GROUP = "gateway"  # of entry points
 BUILTINS = {
     "openai_chat": "gateway.dialects.openai_chat",
+    "openai_completions": "gateway.dialects.openai_completions",
     "openai_embeddings": "gateway.dialects.openai_embeddings",
     "rerank": "gateway.dialects.rerank",
     "score": "gateway.dialects.score",

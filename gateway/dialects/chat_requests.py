@@ -66,6 +66,8 @@ def read_chat(body: dict[str, Any]) -> Prepared:
     stream = take(inputs, "stream", bool, False)
     n = take_range(inputs, "n", 1, MAX_N, 1)
     check_sampling(inputs)
+    check_logprobs(inputs)
+    check_response_format(take(inputs, "response_format", dict))
     options = {"include_usage": stream and wants_usage(inputs), "legacy": check_tools(inputs)}
     return Prepared(model, inputs, stream, n, options)
 
@@ -107,12 +109,12 @@ def check_messages(inputs: dict[str, Any]) -> None:
                 raise wrong_type(f"{where}.content[{position}]", "an object with a type", part)
 
 
-def check_sampling(inputs: dict[str, Any]) -> None:
+def check_sampling(inputs: dict[str, Any], least_tokens: int = 1) -> None:
     """Numbers, bounds, and the two spellings of the token limit made one."""
     for name in NUMBERS:
         take(inputs, name, float)
     take(inputs, "seed", int)
-    old, new = take_range(inputs, "max_tokens", 1, None), take_range(inputs, "max_completion_tokens", 1, None)
+    old, new = (take_range(inputs, name, least_tokens, None) for name in ("max_tokens", "max_completion_tokens"))
     if (limit := new if new is not None else old) is not None:
         inputs["max_tokens"] = inputs["max_completion_tokens"] = limit
     if "stop" in inputs:
@@ -125,10 +127,12 @@ def check_sampling(inputs: dict[str, Any]) -> None:
     for token, value in bias.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise wrong_type(f"logit_bias.{token[:64]}", "a number", value)
+
+
+def check_logprobs(inputs: dict[str, Any]) -> None:
     wants_logprobs = take(inputs, "logprobs", bool, False)
     if take_range(inputs, "top_logprobs", 0, MAX_TOP_LOGPROBS) and not wants_logprobs:
         raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
-    check_response_format(take(inputs, "response_format", dict))
 
 
 def check_response_format(value: dict[str, Any] | None) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import GatewayError
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
-from .answer import Choice, EventEncoder
-from .base import Context, Dialect, Prepared, public
+from .answer import Choice
+from .base import Context, Dialect, Prepared
 from .chat_requests import SCHEMA, prompt_size, read_chat
-from .events import AnyEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage, encode_json
-
-DONE = b"[DONE]"
+from .events import AnyEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json
+from .openai_chunks import DONE, ChunkEncoder
 
 
 @hookimpl
@@ -44,20 +42,14 @@ class ChatDialect(Dialect):
         return ChatEncoder(prepared, context)
 
 
-class ChatEncoder(EventEncoder):
-    """Events of n choices as chunks, or collected into one object."""
+class ChatEncoder(ChunkEncoder):
+    """The answers of n choices."""
+
+    whole_kind, chunk_kind, id_prefix = "chat.completion", "chat.completion.chunk", "chatcmpl-"
 
     def __init__(self, prepared: Prepared, context: Context) -> None:
-        inputs = prepared.inputs
-        super().__init__(
-            context,
-            stream=prepared.stream,
-            choices=prepared.n,
-            prompt_size=prompt_size(inputs),
-            max_tokens=inputs.get("max_tokens"),
-        )
-        self._include_usage, self._legacy = prepared.options["include_usage"], prepared.options["legacy"]
-        self._prefix = b""
+        super().__init__(prepared, context, choices=prepared.n, prompt_size=prompt_size(prepared.inputs))
+        self._legacy = prepared.options["legacy"]
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -66,18 +58,8 @@ class ChatEncoder(EventEncoder):
         delta = b'{"role":"assistant","content":""}'
         return b"".join(self._chunk(index, delta) for index in range(len(self.choices)))
 
-    def finish(self) -> bytes:
-        out = [self.end()]
-        out += [self._chunk(index, b"{}", encode_json(self._reason(index))) for index in range(len(self.choices))]
-        if self._include_usage:
-            usage, _ = self.counts()
-            out.append(self._head_bytes() + b'[],"usage":' + encode_json(_usage(usage)) + b"}\n\n")
-        out.append(b"data: " + DONE + b"\n\n")
-        return b"".join(out)
-
-    def fail(self, error: GatewayError) -> bytes:
-        body = {"message": public(error), "type": error.type, "param": error.param, "code": error.code}
-        return b"data: " + encode_json({"error": body}) + b"\n\n"
+    def last(self, index: int) -> bytes:
+        return self._chunk(index, b"{}", encode_json(self._reason(index)))
 
     def encode(self, event: AnyEvent) -> bytes:
         if isinstance(event, Text):
@@ -93,9 +75,9 @@ class ChatEncoder(EventEncoder):
             return self._chunk(event.choice, b"{}", logprobs=encode_json(found))
         return b""
 
-    def frame(self, run: int) -> tuple[bytes, bytes]:
+    def frame(self, choice: int) -> tuple[bytes, bytes]:
         mark = b"\0"
-        before, _, after = self._chunk(run, b'{"content":' + mark + b"}").partition(mark)
+        before, _, after = self._chunk(choice, b'{"content":' + mark + b"}").partition(mark)
         return before, after
 
     def _tool_call(self, event: ToolCall) -> bytes:
@@ -111,47 +93,13 @@ class ChatEncoder(EventEncoder):
             return self._chunk(event.choice, encode_json({"function_call": piece["function"]}))
         return b""
 
-    def _head_bytes(self) -> bytes:
-        """A chunk up to its choices. Fixed with the first one: clients merge on id and created."""
-        if not self._prefix:
-            start = encode_json(self._identity("chat.completion.chunk"))
-            self._prefix = b"data: " + start[:-1] + b',"choices":'
-        return self._prefix
-
     def _chunk(self, index: int, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
-        usage = b',"usage":null' if self._include_usage else b""
-        return b'%b[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b}\n\n' % (
-            self._head_bytes(),
-            index,
-            delta,
-            logprobs,
-            reason,
-            usage,
-        )
+        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}' % (index, delta, logprobs, reason)
+        return self.chunk(choice)
 
     # ── whole ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        self.end()
-        body = {
-            **self._identity("chat.completion"),
-            "choices": [self._whole_choice(index, choice) for index, choice in enumerate(self.choices)],
-            "usage": _usage(self.counts()[0]),
-            **(self.head.extra if self.head else {}),
-        }
-        return encode_json(body), self.usage_headers()
-
-    def _identity(self, kind: str) -> dict[str, Any]:
-        context, head = self.context, self.head
-        return {
-            "id": (head.id if head else None) or f"chatcmpl-{context.hex_id}",
-            "object": kind,
-            "created": (head.created if head else None) or context.created,
-            "model": context.model,
-            "system_fingerprint": head.fingerprint if head else None,
-        }
-
-    def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
+    def whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
         content = "".join(choice.content)
         silent = not content and (choice.calls or choice.refusal)
         message: dict[str, Any] = {
@@ -180,16 +128,3 @@ class ChatEncoder(EventEncoder):
 
 def _logprobs(content: list[Any], refusal: list[Any]) -> dict[str, Any]:
     return {"content": content or None, "refusal": refusal or None}
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    value: dict[str, Any] = {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "total_tokens": usage.total,
-    }
-    if usage.cached:
-        value["prompt_tokens_details"] = {"cached_tokens": usage.cached}
-    if usage.reasoning:
-        value["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
-    return value

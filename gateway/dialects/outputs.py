@@ -5,7 +5,7 @@ bytes                      the same, decoded as UTF-8 piece by piece
 None                       nothing
 dict with `choices`        OpenAI's object or chunk, taken apart; its id, created and extras are kept
 dict with `error`          the call failed, says the model itself
-dict with known keys       shorthand for a message or a delta
+dict with known keys       shorthand for a message or a delta; `logprobs` in chat's form or that of completions
 Pydantic instance          as a dict, or, with no known key, its JSON as text: the answer to a response_format
 list of n values           n choices, where n > 1 was asked
 """
@@ -84,7 +84,7 @@ class Normalizer:
             return self._dict(value)
         if isinstance(value, list) and self._width > 1:
             return self._list(value)
-        raise InvalidOutput(f"the model returned {_what(value)}, which is no chat answer")
+        raise InvalidOutput(f"the model returned {_what(value)}, which is no answer")
 
     def end(self) -> list[AnyEvent]:
         """What is left when the values have ended: half a character becomes a replacement mark.
@@ -244,12 +244,33 @@ def _content(value: Any) -> str:
 
 def _logprobs(choice: int, value: Any) -> list[AnyEvent]:
     parts = value if isinstance(value, dict) else {"content": value}
+    if "tokens" in parts:
+        parts = {"content": _tokens(parts)}
     content, refusal = parts.get("content") or [], parts.get("refusal") or []
     if not isinstance(content, list) or not isinstance(refusal, list) or (parts and parts.keys().isdisjoint(_LOGPROBS)):
         raise InvalidOutput(f"logprobs is {_what(value)}, neither a list of tokens nor a dict with such a `content`")
     if not content and not refusal:
         return []
     return [Logprobs(choice, checked(content, "logprobs"), checked(refusal, "logprobs"))]
+
+
+def _tokens(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The four lists that completions call logprobs, as the tokens of chat; a given offset goes along."""
+    tokens = value["tokens"]
+    blank = [None] * (len(tokens) if isinstance(tokens, list) else 0)
+    rest = (value.get(name) or blank for name in ("top_logprobs", "text_offset"))
+    columns = [tokens, value.get("token_logprobs"), *rest]
+    if any(not isinstance(column, list) or len(column) != len(blank) for column in columns):
+        raise InvalidOutput("logprobs has `tokens` and other lists that are missing or not as long")
+    entries = []
+    for token, logprob, top, offset in zip(*columns, strict=True):
+        entry = {"token": token, "logprob": logprob, "bytes": None}
+        if isinstance(top, dict):
+            entry["top_logprobs"] = [{"token": key, "logprob": item, "bytes": None} for key, item in top.items()]
+        if type(offset) is int:
+            entry["text_offset"] = offset
+        entries.append(entry)
+    return entries
 
 
 def error_of(value: dict[str, Any]) -> GatewayError:
