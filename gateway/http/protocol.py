@@ -21,6 +21,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
 MAX_PIPELINED = 16  # requests read ahead; beyond, reading pauses, and with it the notice that the client has left
+GOODBYE = 0.5  # seconds that idle connections stay when the server stops: a request may be on its way on one
 LINGER = 5.0  # seconds in which the rest of a refused body is thrown away before the connection is closed
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -55,6 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None  # the one that is being answered; newer ones wait behind it
     _refusal: bytes | None = None  # goes out when the requests before it are answered
     _lingering = False
+    _stopping = False
     _stall: asyncio.TimerHandle | None = None
     _status = 400
 
@@ -155,6 +157,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._bytes and self._timer is None:
             self._arm()  # half a head came behind the request that has just been answered
+        if self._stopping:
+            self.shutdown()
+            return
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -172,6 +177,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._idle_timer = self.loop.call_later(left, self._close_if_idle)
+
+    def shutdown(self) -> None:
+        """The server stops: the next answer says that it is the last. A connection without a request is closed soon."""
+        self._stopping = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(GOODBYE, self._close_unless_busy)
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        # else its head has promised to keep the connection, and a client may use it again at once
+
+    def _close_unless_busy(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         if len(self.url) > MAX_URL:

@@ -33,9 +33,28 @@ class GatewayServer(uvicorn.Server):
         self.accepting.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for sock in sockets or ():
+            await self._accept_rest(sock)
         # uvicorn closes everything before it first waits, so this comes after
         asyncio.get_running_loop().call_soon(self.closing.set)
         await super().shutdown(sockets)
+
+    async def _accept_rest(self, sock: socket.socket) -> None:
+        """Take in the connections that the kernel has accepted already: closing the listener would reset them."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = sock.accept()
+            except OSError:  # there is none
+                return
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

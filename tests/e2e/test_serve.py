@@ -214,7 +214,7 @@ def test_a_taken_port_is_one_line_before_any_worker_is_spawned(serve: Serve) -> 
 def test_a_public_address_without_a_key_is_refused(serve: Serve) -> None:
     gateway = serve({"echo": {"model.py": ECHO}}, "--host", "0.0.0.0", until="spawned")
     assert gateway.wait() == 2
-    assert "there is no API key: set GATEWAY_API_KEY" in gateway.log
+    assert "there is no API key: run `gateway keys add NAME`" in gateway.log
 
 
 def test_settings_that_are_wrong_are_told_all_at_once(serve: Serve, tmp_path: Path) -> None:
