@@ -32,6 +32,8 @@ BUILTINS = {
     "openai_chat": "gateway.dialects.openai_chat",
     "openai_completions": "gateway.dialects.openai_completions",
     "openai_embeddings": "gateway.dialects.openai_embeddings",
+    "anthropic_messages": "gateway.dialects.anthropic_messages",
+    "anthropic_count_tokens": "gateway.dialects.anthropic_count_tokens",
     "rerank": "gateway.dialects.rerank",
     "score": "gateway.dialects.score",
     "classify": "gateway.dialects.classify",

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..dialects import anthropic_errors
 from ..dialects.base import public
-from ..errors import Draining, GatewayError, Overloaded, Timeout, TooLarge, Unauthorized, Unavailable
+from ..errors import Draining, GatewayError, Overloaded, Unauthorized, Unavailable
 from .exchange import Exchange
 from .headers import OURS, checked
 
@@ -41,23 +42,7 @@ def openai(error: GatewayError) -> dict[str, Any]:
 
 
 def anthropic(error: GatewayError, request_id: str) -> dict[str, Any]:
-    kind = anthropic_type(error)
-    return {"type": "error", "error": {"type": kind, "message": public(error)}, "request_id": request_id}
-
-
-def anthropic_type(error: GatewayError) -> str:
-    if isinstance(error, TooLarge):
-        return "request_too_large"
-    if isinstance(error, Timeout):
-        return "timeout_error"
-    if isinstance(error, Unavailable) and error.should_retry is not False:
-        return "overloaded_error"
-    by_status = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "not_found_error"}
-    if error.status in by_status:
-        return by_status[error.status]
-    if isinstance(error, Overloaded) or error.status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if error.status < 500 else "api_error"
+    return {"type": "error", "error": anthropic_errors.described(error), "request_id": request_id}
 
 
 def truss(error: GatewayError) -> dict[str, Any]:

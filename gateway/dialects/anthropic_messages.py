@@ -1,0 +1,154 @@
+"""POST /v1/messages: Anthropic's Messages, streamed and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import GatewayError
+from ..hookspecs import hookimpl
+from ..spec import Endpoint
+from .answer import EventEncoder
+from .anthropic_blocks import Blocks, event
+from .anthropic_errors import described
+from .anthropic_requests import SCHEMA, size, to_chat
+from .anthropic_turns import turns
+from .anthropic_values import MessageValues
+from .base import Context, Dialect, Prepared, missing, take, take_range
+from .events import AnyEvent, encode_json
+
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+PING = event("ping")
+
+
+@hookimpl
+def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+    register(
+        Endpoint(
+            path="/v1/messages",
+            method="messages",
+            dialect="anthropic_messages",
+            summary="Anthropic messages.",
+            derived_from="chat_completions",
+        )
+    )
+
+
+@hookimpl
+def register_dialects(register: Callable[[str, Any], None]) -> None:
+    register("anthropic_messages", MessagesDialect())
+
+
+class MessagesDialect(Dialect):
+    ping = PING
+    request_schema = SCHEMA
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        model = take(inputs, "model", str)
+        if take_range(inputs, "max_tokens", 1, None) is None:
+            raise missing("max_tokens")
+        stream = take(inputs, "stream", bool, False)
+        options = {"own": method == "messages", "prompt": size(inputs.get("system")) + size(inputs.get("messages"))}
+        if not options["own"]:
+            return Prepared(model, to_chat(inputs), stream, options=options)
+        turns(inputs)
+        return Prepared(model, inputs, stream, options=options)
+
+    def encoder(self, prepared: Prepared, context: Context) -> MessageEncoder:
+        return MessageEncoder(prepared, context)
+
+
+class MessageEncoder(EventEncoder):
+    """Events as a message: its blocks one after the other, or all of it at once."""
+
+    def __init__(self, prepared: Prepared, context: Context) -> None:
+        super().__init__(
+            context,
+            stream=prepared.stream,
+            prompt_size=prepared.options["prompt"],
+            max_tokens=prepared.inputs["max_tokens"],
+        )
+        self._blocks = Blocks()
+        self.choices = [self._blocks]
+        self._own = MessageValues() if prepared.options["own"] else None
+        if self._own is not None:
+            self.runs[0].normalizer = self._own
+
+    # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> bytes:
+        usage = {**self._usage(), "output_tokens": 0}
+        return event("message_start", message=self._message([], None, None, usage)) + PING
+
+    def encode(self, event: AnyEvent) -> bytes:
+        return self._blocks.tell()
+
+    def frame(self, choice: int) -> tuple[bytes, bytes] | None:
+        index = self._blocks.open_text
+        if index is None or not self.stream:
+            return None
+        mark = "\0"
+        piece = event("content_block_delta", index=index, delta={"type": "text_delta", "text": mark})
+        before, _, after = piece.partition(encode_json(mark))
+        return before, after
+
+    def finish(self) -> bytes:
+        out = self.end()
+        self._blocks.close()
+        out += self._blocks.tell()
+        reason, sequence = self._stop()
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        return out + event("message_delta", delta=delta, usage=self._usage()) + event("message_stop")
+
+    def fail(self, error: GatewayError) -> bytes:
+        return event("error", error=described(error))
+
+    # ── whole ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        self.end()
+        self._blocks.close()
+        message = self._message(self._blocks.whole(), *self._stop(), self._usage())
+        return encode_json(message), self.usage_headers()
+
+    def _message(
+        self, content: list[dict[str, Any]], reason: str | None, sequence: str | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
+        own = self._own
+        return {
+            "id": (own.id if own else None) or f"msg_{self.context.hex_id}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.context.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": usage,
+            **(own.extra if own else {}),
+        }
+
+    def _stop(self) -> tuple[str, str | None]:
+        """Stop reason and stop sequence."""
+        blocks = self._blocks
+        if self._own is not None and self._own.stop_reason is not None:
+            return self._own.stop_reason, blocks.stop_sequence
+        reason = self.reason()
+        if reason == "stop" and blocks.stop_sequence is not None:
+            return "stop_sequence", blocks.stop_sequence
+        if reason == "tool_calls" and not blocks.calls:  # clients would look for the call
+            reason = "stop"
+        if reason == "stop" and blocks.refusal:
+            reason = "content_filter"
+        return STOP_REASONS[reason], None
+
+    def _usage(self) -> dict[str, Any]:
+        """Counts so far. `input_tokens` are those that came from no cache."""
+        counts, _ = self.counts()
+        usage: dict[str, Any] = {"input_tokens": counts.prompt, "output_tokens": counts.completion}
+        if counts.cached:
+            usage["input_tokens"] = max(0, (counts.prompt or 0) - counts.cached)
+            usage["cache_read_input_tokens"] = counts.cached
+        if counts.reasoning:
+            usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
+        return {**(self._own.usage if self._own else {}), **usage}

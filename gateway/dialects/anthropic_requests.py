@@ -1,0 +1,166 @@
+"""An Anthropic request as OpenAI's chat, for models that answer it with `chat_completions`.
+
+What only Anthropic's servers can do is refused; advice to them is dropped; fields that nobody knows reach the model
+as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BadRequest
+from .anthropic_turns import Json, chat_messages, read_string, system_text, take_from, turns, unsupported
+from .base import missing, take, wrong_type
+from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tools
+
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+TRANSLATED = frozenset("system messages stop_sequences tools tool_choice thinking output_config metadata".split())
+# Advice to Anthropic's servers, and chat's own fields that have no place in a message request.
+DROPPED = frozenset(
+    "cache_control container context_management diagnostics inference_geo mcp_servers service_tier speed "
+    "user_profile_id workspace_id n max_completion_tokens stream_options stop functions function_call".split()
+)
+
+_TEXT, _OBJECT = {"type": "string"}, {"type": "object"}
+_BLOCKS = {"type": ["string", "array"], "items": {"type": "object", "required": ["type"]}}
+_PROMPT: Json = {
+    "model": {**_TEXT, "description": "May be left out where one model serves the route"},
+    "messages": {
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "required": ["role", "content"],
+            "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": _BLOCKS},
+        },
+    },
+    "system": _BLOCKS,
+    "tools": {"type": "array", "items": {"type": "object", "required": ["name", "input_schema"]}},
+    "tool_choice": _OBJECT,
+    "thinking": _OBJECT,
+}
+EXAMPLE: Json = {"messages": [{"role": "user", "content": "Say hello."}]}
+SCHEMA: Json = {
+    "type": "object",
+    "required": ["messages", "max_tokens"],
+    "properties": {
+        **_PROMPT,
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "stream": {"type": "boolean", "default": False},
+        "stop_sequences": {"type": "array", "items": _TEXT, "maxItems": MAX_STOP},
+        "temperature": {"type": "number"},
+        "top_p": {"type": "number"},
+        "top_k": {"type": "integer"},
+        "output_config": _OBJECT,
+        "metadata": _OBJECT,
+    },
+    "additionalProperties": True,
+    "example": {"max_tokens": 100, **EXAMPLE},
+}
+COUNT_SCHEMA: Json = {
+    "type": "object",
+    "required": ["messages"],
+    "properties": _PROMPT,
+    "additionalProperties": True,
+    "example": EXAMPLE,
+}
+
+
+def to_chat(body: Json) -> Json:
+    """The request in chat's words, checked. `body` holds no nulls on its first level.
+
+    Raises:
+        BadRequest: it is no message request, or asks for what has no counterpart.
+    """
+    messages: list[Json] = []
+    if text := system_text(body.get("system")):
+        messages.append({"role": "system", "content": text})
+    for turn in turns(body):
+        messages += chat_messages(*turn)
+    known = TRANSLATED | DROPPED
+    chat: Json = {"messages": messages, **{name: value for name, value in body.items() if name not in known}}
+    if stops := _stops(body):
+        chat["stop"] = stops
+    if take(body, "mcp_servers", list):
+        raise unsupported("mcp_servers", "an MCP server that the gateway would have to call")
+    if tools := take(body, "tools", list):
+        chat["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    if choice := take(body, "tool_choice", dict):
+        chat["tool_choice"] = _tool_choice(choice)
+        if take(choice, "disable_parallel_tool_use", bool):
+            chat["parallel_tool_calls"] = False
+    _hints(body, chat)
+    take(body, "top_k", int)
+    check_sampling(chat)
+    check_tools(chat)
+    return chat
+
+
+def _stops(body: Json) -> list[str]:
+    stops: list[Any] = take(body, "stop_sequences", list, [])
+    if len(stops) > MAX_STOP:
+        raise BadRequest(f"'stop_sequences' may have at most {MAX_STOP} entries", param="stop_sequences")
+    for index, stop in enumerate(stops):
+        where = f"stop_sequences[{index}]"
+        if not isinstance(stop, str):
+            raise wrong_type(where, "a string", stop)
+        if len(stop) > MAX_STOP_LENGTH:
+            raise BadRequest(f"'{where}' is longer than {MAX_STOP_LENGTH} characters", param=where)
+    return stops
+
+
+def _tool(tool: Any, where: str) -> Json:
+    if not isinstance(tool, dict):
+        raise wrong_type(where, "an object", tool)
+    kind = tool.get("type")
+    if kind not in (None, "custom"):
+        raise unsupported(f"{where}.type", f"the tool type '{str(kind)[:64]}', which only Anthropic's models know,")
+    function: Json = {"name": read_string(tool, "name", where)}
+    if description := take_from(tool, "description", str, where, ""):
+        function["description"] = description
+    function["parameters"] = take_from(tool, "input_schema", dict, where)
+    if take_from(tool, "strict", bool, where, False):
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: Json) -> Any:
+    kind = choice.get("type")
+    if kind is None:
+        raise missing("tool_choice.type")
+    if kind == "tool":
+        return {"type": "function", "function": {"name": read_string(choice, "name", "tool_choice")}}
+    if not isinstance(kind, str) or kind not in CHOICES:
+        raise BadRequest("'tool_choice.type' must be 'auto', 'any', 'tool' or 'none'", param="tool_choice.type")
+    return CHOICES[kind]
+
+
+def _hints(body: Json, chat: Json) -> None:
+    """Thinking, as effort and as the switch that chat templates know; the form of the answer; the user."""
+    output = take(body, "output_config", dict, {})
+    if effort := take_from(output, "effort", str, "output_config", ""):
+        chat["reasoning_effort"] = effort
+    if thinking := take(body, "thinking", dict):
+        kind = read_string(thinking, "type", "thinking")
+        if kind == "enabled":
+            chat.setdefault("reasoning_effort", "medium")
+        options = take(body, "chat_template_kwargs", dict, {})
+        chat["chat_template_kwargs"] = {"enable_thinking": kind != "disabled", **options}
+    form = take_from(output, "format", dict, "output_config", {})
+    if form.get("type") == "json_schema":
+        schema = take_from(form, "schema", dict, "output_config.format")
+        named = {"name": "output", "schema": schema, "strict": True}
+        chat["response_format"] = {"type": "json_schema", "json_schema": named}
+    if user := take_from(take(body, "metadata", dict, {}), "user_id", str, "metadata", ""):
+        chat["user"] = user
+
+
+def size(value: Any) -> int:
+    """UTF-8 bytes of the text in a part of a request."""
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, list):
+        return sum(map(size, value))
+    if isinstance(value, dict):
+        return sum(size(value.get(name)) for name in ("text", "thinking", "content"))
+    return 0

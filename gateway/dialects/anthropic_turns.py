@@ -1,0 +1,200 @@
+"""The turns of an Anthropic request as messages of OpenAI's chat.
+
+Tool results become messages of their own, before the rest of their turn; images in them go into the user message
+behind. A text block alone is a string, several blocks are parts. Thinking becomes `reasoning_content`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BadRequest
+from .base import missing, take, wrong_type
+from .events import encode_json
+
+Json = dict[str, Any]
+Blocks = list[tuple[Json, str]]  # each with its JSON path
+
+ROLES = ("user", "assistant", "system")
+
+
+def turns(body: Json) -> list[tuple[str, str | Blocks, str]]:
+    """Role, content and JSON path of each message.
+
+    Raises:
+        BadRequest: the messages are not of Anthropic's shape.
+    """
+    messages = take(body, "messages", list)
+    if messages is None:
+        raise missing("messages")
+    if not messages:
+        raise BadRequest("'messages' must hold at least one message", param="messages")
+    found: list[tuple[str, str | Blocks, str]] = []
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise wrong_type(where, "an object", message)
+        role, content = message.get("role"), message.get("content")
+        if role is None:
+            raise missing(f"{where}.role")
+        if role not in ROLES:
+            raise BadRequest(f"'{where}.role' must be 'user' or 'assistant'", param=f"{where}.role")
+        if content is None:
+            raise missing(f"{where}.content")
+        found.append((role, content if isinstance(content, str) else _blocks(content, f"{where}.content"), where))
+    return found
+
+
+def _blocks(content: Any, where: str) -> Blocks:
+    if not isinstance(content, list):
+        raise wrong_type(where, "a string or an array of blocks", content)
+    found: Blocks = []
+    for index, block in enumerate(content):
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise wrong_type(f"{where}[{index}]", "an object with a type", block)
+        found.append((block, f"{where}[{index}]"))
+    return found
+
+
+def system_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, list):
+        raise wrong_type("system", "a string or an array of text blocks", value)
+    texts = []
+    for block, where in _blocks(value, "system"):
+        if block["type"] != "text":
+            raise unsupported(f"{where}.type", f"a block of type '{block['type'][:64]}' in the system prompt")
+        texts.append(read_string(block, "text", where))
+    return "\n".join(texts)
+
+
+def chat_messages(role: str, content: str | Blocks, where: str) -> list[Json]:
+    """One turn.
+
+    Raises:
+        BadRequest: a block of it has no counterpart.
+    """
+    return _assistant(content, where) if role == "assistant" else _user(role, content, where)
+
+
+def _user(role: str, content: str | Blocks, where: str) -> list[Json]:
+    if isinstance(content, str):
+        return [{"role": role, "content": content}]
+    results: list[Json] = []
+    parts: list[Json] = []
+    for block, path in content:
+        if block["type"] == "tool_result":
+            result, rest = _tool_result(block, path)
+            results.append(result)
+            parts += rest
+        else:
+            parts += _parts(block, path)
+    if results and not parts:
+        return results
+    return [*results, {"role": role, "content": _content(parts)}]
+
+
+def _tool_result(block: Json, where: str) -> tuple[Json, list[Json]]:
+    """The tool's message, and what is no text of its result."""
+    content = block.get("content")
+    parts: list[Json] = []
+    if content is not None and not isinstance(content, str):
+        for inner, path in _blocks(content, f"{where}.content"):
+            parts += _parts(inner, path)
+        content = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    message = {"role": "tool", "tool_call_id": read_string(block, "tool_use_id", where), "content": content or ""}
+    return message, [part for part in parts if part["type"] != "text"]
+
+
+def _assistant(content: str | Blocks, where: str) -> list[Json]:
+    if isinstance(content, str):
+        return [{"role": "assistant", "content": content}]
+    parts: list[Json] = []
+    thinking: list[str] = []
+    calls: list[Json] = []
+    for block, path in content:
+        kind = block["type"]
+        if kind == "text":
+            parts += _parts(block, path)
+        elif kind == "thinking":
+            thinking.append(read_string(block, "thinking", path))
+        elif kind == "tool_use":
+            given = take_from(block, "input", dict, path, {})
+            function = {"name": read_string(block, "name", path), "arguments": encode_json(given).decode()}
+            calls.append({"id": read_string(block, "id", path), "type": "function", "function": function})
+        elif kind != "redacted_thinking":  # nobody but its author can read that
+            raise unsupported(f"{path}.type", f"a block of type '{kind[:64]}' in an assistant turn")
+    message: Json = {"role": "assistant", "content": _content(parts) if parts or not calls else None}
+    if thinking:
+        message["reasoning_content"] = "".join(thinking)
+    if calls:
+        message["tool_calls"] = calls
+    return [message]
+
+
+def _content(parts: list[Json]) -> Any:
+    if not parts:
+        return ""
+    return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
+
+
+def _parts(block: Json, where: str) -> list[Json]:
+    """A block of a user turn, or within a tool's result or a document."""
+    kind = block["type"]
+    if kind == "text":
+        return [{"type": "text", "text": read_string(block, "text", where)}]
+    if kind == "image":
+        return [{"type": "image_url", "image_url": {"url": _url(block, where, kind)}}]
+    if kind != "document":
+        raise unsupported(f"{where}.type", f"a block of type '{kind[:64]}'")
+    source = take_from(block, "source", dict, where)
+    path = f"{where}.source"
+    if source.get("type") == "text":
+        return [{"type": "text", "text": read_string(source, "data", path)}]
+    if source.get("type") == "content":
+        inner = source.get("content")
+        if isinstance(inner, str):
+            return [{"type": "text", "text": inner}]
+        return [part for nested, at in _blocks(inner, f"{path}.content") for part in _inner(nested, at)]
+    if source.get("type") != "base64":
+        raise unsupported(f"{path}.type", "a document that the gateway would have to fetch")
+    file = {"filename": take_from(block, "title", str, where, "document"), "file_data": _url(block, where, kind)}
+    return [{"type": "file", "file": file}]
+
+
+def _inner(block: Json, where: str) -> list[Json]:
+    """What may be in a document: nothing that nests further."""
+    if block["type"] not in ("text", "image"):
+        raise unsupported(f"{where}.type", f"a block of type '{block['type'][:64]}' in a document")
+    return _parts(block, where)
+
+
+def _url(block: Json, where: str, what: str) -> str:
+    source = take_from(block, "source", dict, where)
+    path = f"{where}.source"
+    if source.get("type") == "base64":
+        return f"data:{read_string(source, 'media_type', path)};base64,{read_string(source, 'data', path)}"
+    if source.get("type") == "url":
+        return read_string(source, "url", path)
+    raise unsupported(f"{path}.type", f"the {what} source '{str(source.get('type'))[:64]}'")
+
+
+# ── fields ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def take_from(value: Json, name: str, kind: type, where: str, default: Any = None) -> Any:
+    """A field of an object within the request; needed when it has no default."""
+    path = f"{where}.{name}"
+    found = take({path: value.get(name)}, path, kind, default)
+    if found is None:
+        raise missing(path)
+    return found
+
+
+def read_string(value: Json, name: str, where: str) -> str:
+    return str(take_from(value, name, str, where))
+
+
+def unsupported(param: str, what: str) -> BadRequest:
+    return BadRequest(f"{what} is not supported", param=param, code="unsupported_value")

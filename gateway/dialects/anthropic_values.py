@@ -1,0 +1,147 @@
+"""What a class's own `messages` may return beside what chat knows: Anthropic's own objects.
+
+dict with `type: message`       a complete message, taken apart; what it lacks is filled in
+dict of Anthropic's stream      `message_start`, `content_block_delta` and the rest: the same, piece by piece
+Pydantic instance of these      as a dict
+raw SSE                         passed through where a stream was asked for, otherwise its data read as above
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidOutput
+from ..wire import Structured
+from .anthropic_blocks import Given, Signature
+from .events import Event, Finish, Reasoning, Text, checked, encode_json, unwrap, usage_of
+from .outputs import Normalizer
+from .tool_calls import ToolCalls
+
+REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+SILENT = frozenset({"content_block_stop", "message_stop", "ping"})
+KNOWN = SILENT | {"message", "message_start", "content_block_start", "content_block_delta", "message_delta"}
+ENVELOPE = frozenset("id type role model content stop_reason stop_sequence usage".split())
+Events = list[Any]  # of the vocabulary, and those of anthropic_blocks
+
+
+class MessageValues(Normalizer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.id: str | None = None
+        self.extra: dict[str, Any] = {}  # of the message, what the envelope does not have
+        self.usage: dict[str, Any] = {}  # counts in Anthropic's names, beside input and output
+        self.stop_reason: str | None = None  # in Anthropic's words
+
+    def feed(self, value: Any) -> Events:
+        if isinstance(value, Structured) and value.fields.get("type") in KNOWN:
+            return self._dict(value.fields)
+        return super().feed(value)
+
+    def _dict(self, value: dict[str, Any]) -> Events:
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind not in KNOWN:
+            return super()._dict(value)
+        if kind in SILENT:
+            return []
+        if kind == "content_block_delta":
+            return self._delta(value.get("index"), _object(value, "delta"))
+        if kind == "content_block_start":
+            return self._block(_object(value, "content_block"), value.get("index"))
+        if kind == "message_delta":
+            return self._end_of({**_object(value, "delta"), "usage": value.get("usage")})
+        return self._whole(_object(value, "message") if kind == "message_start" else value)
+
+    def _whole(self, message: dict[str, Any]) -> Events:
+        if isinstance(given := message.get("id"), str):
+            self.id = given
+        extra = {name: field for name, field in message.items() if name not in ENVELOPE}
+        self.extra.update(checked(extra, "a message"))
+        content = message.get("content") or []
+        if isinstance(content, str):
+            return [Text(0, content), *self._end_of(message)]
+        if not isinstance(content, list):
+            raise InvalidOutput(f"the content of a message is a {type(content).__name__}, not a list of blocks")
+        events: Events = []
+        for block in map(unwrap, content):
+            if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+                raise InvalidOutput("the content of a message holds something that is no block with a type")
+            events += self._tool_use(block, None) if block["type"] == "tool_use" else [_given(block)]
+        return [*events, *self._end_of(message)]
+
+    def _block(self, block: dict[str, Any], index: Any) -> Events:
+        kind = block.get("type")
+        if kind == "tool_use":
+            return self._tool_use(block, index)
+        if kind == "text":
+            return [Text(0, text)] if (text := _string(block, "text")) else []
+        if kind == "thinking":
+            return [Reasoning(0, text)] if (text := _string(block, "thinking")) else []
+        return [_given(block)]
+
+    def _tool_use(self, block: dict[str, Any], index: Any) -> Events:
+        given = block.get("input")
+        call = {"index": index, "id": block.get("id"), "name": block.get("name"), "arguments": given or None}
+        if index is None and isinstance(given, dict):
+            call["arguments"] = encode_json(checked(given, "the input of a tool")).decode()
+        found = self._known().read(call)
+        return [] if found is None else [found]
+
+    def _delta(self, index: Any, delta: dict[str, Any]) -> Events:
+        kind = delta.get("type")
+        if kind == "input_json_delta":
+            found = self._known().read({"index": index, "arguments": _string(delta, "partial_json")})
+            return [] if found is None else [found]
+        makers: dict[Any, tuple[type[Event], str]] = {
+            "text_delta": (Text, "text"),
+            "thinking_delta": (Reasoning, "thinking"),
+            "signature_delta": (Signature, "signature"),
+        }
+        if not isinstance(kind, str) or kind not in makers:
+            return []  # citations, and what later versions have
+        make, name = makers[kind]
+        return [make(0, text)] if (text := _string(delta, name)) else []
+
+    def _known(self) -> ToolCalls:
+        return self._calls.setdefault(0, ToolCalls(0))
+
+    def _end_of(self, value: dict[str, Any]) -> Events:
+        """Stop reason and usage, where the value has them."""
+        events: Events = []
+        counts = unwrap(value.get("usage"))
+        if isinstance(counts, dict):
+            self.usage.update(checked({name: n for name, n in counts.items() if n is not None}, "usage"))
+            if (usage := usage_of(self.usage)) is not None:
+                events.append(usage)
+        reason, sequence = value.get("stop_reason"), value.get("stop_sequence")
+        if isinstance(reason, str):
+            self.stop_reason = reason
+            known = REASONS.get(reason, "stop")
+            events.append(Finish(0, known, sequence if isinstance(sequence, str) else None))
+        return events
+
+
+def _given(block: dict[str, Any]) -> Given:
+    for name in ("text", "thinking", "signature"):
+        _string(block, name)
+    return Given(0, checked(block, "a content block"))
+
+
+def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = unwrap(value.get(name))
+    if not isinstance(found, dict):
+        raise InvalidOutput(f"'{name}' of an event is a {type(found).__name__}, not a dict")
+    return found
+
+
+def _string(value: dict[str, Any], name: str) -> str:
+    found = value.get(name)
+    if found is None or isinstance(found, str):
+        return found or ""
+    raise InvalidOutput(f"'{name}' of a block is a {type(found).__name__}, not a string")
