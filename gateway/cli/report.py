@@ -66,6 +66,8 @@ class Report:
 def _why_not(hub: Hub) -> str:
     if all(model.state == "unloaded" for model in hub.models.values()):
         return "Every model loads at its first request."
+    if any(model.state == "ready" for model in hub.models.values()):
+        return "The routes of each model are above."
     return "No model is ready: the log above says why."
 
 

@@ -1,6 +1,7 @@
 """Lines to paste once the gateway is up: curl, and the OpenAI SDK, for a model that is ready.
 
-For a chat model, else an embedding model, else a predict model. With keys on, the key comes from the environment.
+For a chat model, else an embedding model, else a predict model, else whatever route a model answers. With keys on, the
+key comes from the environment.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ curl -N {url}/v1/models/{name}:predict {key}-H 'Content-Type: application/json' 
   -d {body}
 """
 
+ENDPOINT = """\
+curl {url}{path} {key}-H 'Content-Type: application/json' \\
+  -d {body}
+"""
+
 
 def snippets(hub: Hub, url: str) -> str | None:
     """Return the lines, None when no model is ready.
@@ -54,11 +60,27 @@ def snippets(hub: Hub, url: str) -> str | None:
         if ready:
             best = max(ready, key=lambda model: model.capabilities.max_model_len or 0)
             return _fill(template, best, url, has_key=hub.settings.gateway.api_key is not None)
+    return _endpoint(hub, url)
+
+
+def _endpoint(hub: Hub, url: str) -> str | None:
+    """The first route that a ready model answers and whose dialect has an example."""
+    dialects = hub.plugins.dialects()
+    for endpoint in hub.endpoints:
+        example = dialects[endpoint.dialect].request_schema.get("example")
+        ready = [model for model in hub.models.values() if model.state == "ready" and hub.serves(model, endpoint)]
+        if ready and example is not None:
+            body = {"model": ready[0].name, **example}
+            has_key = hub.settings.gateway.api_key is not None
+            return _fill(ENDPOINT, ready[0], url, has_key=has_key, body=body, path=endpoint.path)
     return None
 
 
-def _fill(template: str, model: HostedModel, url: str, *, has_key: bool) -> str:
+def _fill(
+    template: str, model: HostedModel, url: str, *, has_key: bool, body: dict[str, Any] | None = None, path: str = ""
+) -> str:
     bodies: dict[str, Any] = {
+        ENDPOINT: body,
         CHAT: {"model": model.name, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]},
         EMBEDDINGS: {"model": model.name, "input": "Hello."},
         PREDICT: example(model.capabilities.input_schema or {}),
@@ -66,6 +88,7 @@ def _fill(template: str, model: HostedModel, url: str, *, has_key: bool) -> str:
     shell, python = _key_from() if has_key else ("", '"unused"')
     return template.format(
         url=url,
+        path=path,
         key=f'-H "Authorization: Bearer {shell}" ' if has_key else "",
         imports="\nimport os" if has_key else "",
         api_key=python,

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from gateway.cli.snippets import example, snippets
-from gateway.spec import Capabilities, MethodInfo
+from gateway.dialects.rerank import RerankDialect
+from gateway.spec import Capabilities, Endpoint, MethodInfo
 
 
 class Inner(BaseModel):
@@ -36,7 +37,13 @@ def test_a_schema_that_says_little_gives_an_empty_object(schema: Any) -> None:
 
 def hub(*models: Any, key: str | None = None) -> Any:
     settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key))
-    return SimpleNamespace(models={model.name: model for model in models}, settings=settings)
+    return SimpleNamespace(
+        models={model.name: model for model in models},
+        settings=settings,
+        endpoints=[Endpoint(path="/v1/rerank", method="rerank", dialect="rerank")],
+        plugins=SimpleNamespace(dialects=lambda: {"rerank": RerankDialect()}),
+        serves=lambda model, endpoint: model.capabilities.methods[0].name == endpoint.method,
+    )
 
 
 def model(name: str, method: str, *, state: str = "ready", length: int | None = None) -> Any:
@@ -57,6 +64,12 @@ def test_embeddings_come_before_predict_and_what_is_not_ready_is_not_shown() -> 
     assert "/v1/embeddings" in (snippets(hub(*found), "http://x") or "")
     assert "/v1/models/a:predict" in (snippets(hub(found[0]), "http://x") or "")
     assert snippets(hub(found[2]), "http://x") is None
+
+
+def test_a_model_of_another_kind_is_shown_on_its_route() -> None:
+    text = snippets(hub(model("a", "rerank")), "http://x") or ""
+    assert "curl http://x/v1/rerank -H" in text and '"model": "a"' in text and '"documents"' in text
+    assert snippets(hub(model("a", "transcriptions")), "http://x") is None  # a form is nothing to paste
 
 
 @pytest.mark.parametrize(
