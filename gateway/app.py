@@ -127,6 +127,8 @@ def _metrics(metrics: Metrics) -> Any:
     async def scrape(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where it is asked for."""
         body, content_type = await metrics.exposition(request.headers.get("accept", ""))
+        if content_type.startswith("text/"):
+            content_type = content_type.removesuffix("; charset=utf-8")  # Litestar adds it to texts
         return Response(body, media_type=content_type)
 
     return scrape

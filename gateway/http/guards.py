@@ -50,7 +50,7 @@ class Guard:
             BadRequest, Misdirected, Forbidden, Unauthorized: it may not.
         """
         headers = exchange.headers
-        given = headers.get(b"x-request-id")
+        given = headers.get(b"x-request-id") or headers.get(b"x-baseten-request-id")
         if given is not None and _REQUEST_ID(given):
             exchange.request_id = given.decode()
         else:

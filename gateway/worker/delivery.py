@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from .. import wire
-from . import responses, results, truss
+from . import records, responses, results, truss
 from .answers import NOTHING, Answers
 from .run import Run
 from .threads import Outbox, Pool
@@ -32,6 +32,7 @@ class Delivery:
     def pump(self, run: Run, stream: Any) -> None:
         """Run an iterator to its end, or to the cancellation, and close it on this very thread. Never raises."""
         put, answers = self._outbox.put, self._answers
+        records.request_id.set(run.head.request_id)
         error: BaseException | None = None
         payload: bytes | None = None
         try:
@@ -65,7 +66,7 @@ class Delivery:
             put(answers.end, run)
 
     async def deliver(self, run: Run, value: Any) -> None:
-        run.rules.check(value, truss.is_binary(run.head.content_type))
+        run.rules.check(value, run.head.content_type)
         if inspect.isawaitable(value):
             value = await value
         if hasattr(value, "__aiter__"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import plain, wire
 from ..channel import Channel
-from . import hot_reload, inputs, responses, truss, websocket
+from . import hot_reload, inputs, records, responses, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
@@ -153,13 +153,14 @@ class Executor:
     def _work(self, run: Run) -> None:
         """A sync method from its input to its last item. Never raises."""
         put, answers = self._outbox.put, self._answers
+        records.request_id.set(run.head.request_id)
         try:
             if run.cancelled:
                 put(answers.end, run)
                 return
             method = run.method
             value = method.function(*method.arguments(*inputs.read(run, method)))
-            run.rules.check(value, truss.is_binary(run.head.content_type))
+            run.rules.check(value, run.head.content_type)
             if is_sync_stream(value):
                 self._delivery.pump(run, value)
             elif needs_loop(value):
@@ -179,6 +180,7 @@ class Executor:
         if run.ended:  # cancelled before this, its first turn
             return
         run.has_begun = True
+        records.request_id.set(run.head.request_id)
         try:
             await step(run)
         except asyncio.CancelledError as error:

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
-import logging
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..spec import ModelSpec
+from . import records
 from .adapter import Descriptor, describe
 from .failures import say, text_of
 from .secrets import Secrets
@@ -60,7 +60,7 @@ def load(
         ConfigError: its weights cannot be had.
         Exception: whatever `load` raised at its last attempt.
     """
-    _set_up_logging(spec)
+    records.set_up(bool((spec.config.get("runtime") or {}).get("enable_debug_logs")))
     _extend_path(spec)
     _make_data_dir(spec)
     _mount_weights(spec, secrets)
@@ -71,12 +71,6 @@ def load(
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
     return Loaded(spec, model, descriptor)
-
-
-def _set_up_logging(spec: ModelSpec) -> None:
-    """Records of `logging` from INFO on reach the log, as under Truss's server; DEBUG too when config.yaml says so."""
-    debug = (spec.config.get("runtime") or {}).get("enable_debug_logs")
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
 def _extend_path(spec: ModelSpec) -> None:

@@ -40,7 +40,7 @@ class Rules:
         """
         return truss.read(body, content_type, method)
 
-    def check(self, value: Any, binary: bool) -> None:
+    def check(self, value: Any, content_type: str) -> None:
         """Raise `Unhandled` for a result that could be delivered, but not by Truss."""
 
     def write(self, value: Any, binary: bool) -> tuple[bytes, str]:
@@ -80,13 +80,13 @@ class Strict(Rules):
                 raise
             raise Unhandled(error.__cause__) from error
 
-    def check(self, value: Any, binary: bool) -> None:
+    def check(self, value: Any, content_type: str) -> None:
         if _is_generator(value) or _is_response(value):
             return
         if inspect.iscoroutine(value):
             value.close()
         if hasattr(value, "__next__") or hasattr(value, "__aiter__") or inspect.isawaitable(value):
-            self.write(value, binary)
+            self.write(value, truss.is_binary(content_type))
 
     def write(self, value: Any, binary: bool) -> tuple[bytes, str]:
         base = _pydantic_base()

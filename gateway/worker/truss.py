@@ -182,8 +182,10 @@ def pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
         value = value.model_dump(mode="python")  # type: ignore[attr-defined]
     try:
         return _msgpack().packb(value, default=default or tag, use_bin_type=True)  # type: ignore[no-any-return]
-    except (TypeError, ValueError, OverflowError) as error:
+    except TypeError as error:
         raise Unserializable(str(error)) from error
+    except (ValueError, OverflowError) as error:
+        raise Unserializable("the result cannot be written as msgpack") from error
 
 
 def _msgpack() -> Any:

@@ -30,6 +30,11 @@ class Point:
 class Odd:
     pass
 
+def circle():
+    found = []
+    found.append(found)
+    return found
+
 RESULTS = {
     "dict": lambda: {"a": [1, 2.5, None], "b": {"c": True}},
     "list": lambda: [1, "x"],
@@ -60,6 +65,7 @@ RESULTS = {
     "dataclass": lambda: Point(1, Point(2)),
     "bytes": lambda: b"raw\\x00",
     "odd": lambda: {"x": Odd()},
+    "circle": lambda: circle(),
 }
 
 class Model:
@@ -330,6 +336,8 @@ def test_bytes_are_the_raw_body_for_either_kind_of_request(truss: Trusses) -> No
 def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> None:
     words = "Unhandled exception: TypeError: Object of type Odd is not JSON serializable"
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
+    words = "Unhandled exception: TypeError: the result cannot be written as JSON"
+    assert truss.predict("values", b'"circle"').error == (500, "500", words)
     words = "Unhandled exception: TypeError: can not serialize 'Odd' object"
     assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
 

@@ -113,6 +113,12 @@ def test_a_path_that_truss_has_not_either_is_404(truss: Trusses, path: str) -> N
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, "unknown_url")
 
 
+def test_metrics_are_at_trusss_address_too(truss: Trusses) -> None:
+    answer = truss.get("/metrics/")
+    assert (answer.status, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert b"gateway_build_info" in answer.body
+
+
 # ── liveness, readiness, health ──────────────────────────────────────────────────────────────────────────────────────
 
 

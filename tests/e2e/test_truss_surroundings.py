@@ -109,6 +109,31 @@ class Model:
 """
 
 
+LOGGING_OF_CALLS = """
+import logging
+
+log = logging.getLogger("mine")
+
+class Model:
+    def predict(self, kind):
+        return {"sync": self.sync, "coroutine": self.coroutine, "generator": self.items}.get(kind, self.aitems)(kind)
+
+    def sync(self, kind):
+        log.info(kind)
+
+    async def coroutine(self, kind):
+        log.info(kind)
+
+    def items(self, kind):
+        yield "one"
+        log.info(kind)
+
+    async def aitems(self, kind):
+        yield "one"
+        log.info(kind)
+"""
+
+
 def predict(gateway: Gateway, model: str, inputs: Any) -> Any:
     request = urllib.request.Request(f"{gateway.url}/v1/models/{model}:predict", json.dumps(inputs).encode())
     with urllib.request.urlopen(request, timeout=30) as response:
@@ -244,10 +269,24 @@ def test_what_a_model_logs_stands_in_its_log_from_info_on_or_from_debug_when_it_
     gateway = serve(models)
     for name in models:
         predict(gateway, name, f"this by {name}")
-        gateway.wait_for(rf"{name} \| INFO mine: asked for this by {name}")
+        gateway.wait_for(rf"{name} \| \[[0-9a-f]{{32}}\] INFO mine: asked for this by {name}")
         assert f"{name} | INFO mine: imported" in gateway.log
     assert "loud | DEBUG mine: loading in detail" in gateway.log
     assert "quiet | DEBUG" not in gateway.log
+
+
+@pytest.mark.parametrize("header", ["x-baseten-request-id", "x-request-id"])
+def test_what_a_model_logs_for_a_call_has_the_calls_id(serve: Serve, header: str) -> None:
+    gateway = serve({"m": {"config.yaml": "runtime: {predict_concurrency: 4}\n", "model/model.py": LOGGING_OF_CALLS}})
+    for kind in ("sync", "coroutine", "generator", "async generator"):
+        call = f"id-of-{kind.replace(' ', '-')}"
+        url = f"{gateway.url}/v1/models/m:predict"
+        with urllib.request.urlopen(
+            urllib.request.Request(url, json.dumps(kind).encode(), {header: call}), timeout=30
+        ) as response:
+            assert response.headers["x-request-id"] == call
+            response.read()
+        gateway.wait_for(rf"m \| \[{call}\] INFO mine: {kind}")
 
 
 def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(serve: Serve) -> None:

@@ -203,12 +203,12 @@ def test_only_generators_and_responses_are_more_than_values() -> None:
         return 1
 
     for value in ((n for n in "ab"), Response(), {"a": 1}):
-        STRICT.check(value, binary=False)
+        STRICT.check(value, JSON)
     for value in (iter([1]), map(str, [1]), lazily()):
         with pytest.raises(Unhandled, match="is not JSON serializable"):
-            STRICT.check(value, binary=False)
+            STRICT.check(value, JSON)
     with pytest.raises(Unhandled, match=r"^TypeError: can not serialize 'list_iterator' object$"):
-        STRICT.check(iter([1]), binary=True)
+        STRICT.check(iter([1]), BINARY)
 
 
 def test_items_are_texts_and_bytes_alone() -> None:
