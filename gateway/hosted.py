@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +35,7 @@ LOAD_TRIES = 3
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 TAIL = 200  # lines of the model's output that are kept
+ASIDE = 64  # calls without a slot, one after the other in the worker; one more is refused
 
 
 class HostedModel:
@@ -61,6 +63,9 @@ class HostedModel:
         self.reason = ""
         self.capabilities = Capabilities()
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
+        self.counts_tokens = False
+        self._slotless: frozenset[str] = frozenset()  # methods that hold no slot
+        self._aside = 0  # calls of these
         self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name)
         self.restart_reasons: dict[str, int] = {}  # crash, cancel
         self.loads = Histogram(LOADS)  # seconds of good ones
@@ -101,10 +106,27 @@ class HostedModel:
             raise self.not_ready()
         call = Call(req, body, self.spec.limits, self._loop)
         call.owner = self
-        self.limiter.enter(call)
+        if req.method in self._slotless:
+            self._open_aside(call)
+        else:
+            self.limiter.enter(call)
         if not self._deadlines.watching:
             self._deadlines.watch()
         return call
+
+    def _open_aside(self, call: Call) -> None:
+        """Send a call that needs no slot, so that it waits behind none that has one."""
+        if self._aside >= ASIDE:
+            raise Overloaded(f"model '{self.name}' is overloaded: {ASIDE} calls count tokens", retry_after=1)
+        try:
+            random.choice(list(self._replicas.values())).open(call, self._aside_ended)
+        except ConnectionError:
+            raise self._lost() from None
+        self._aside += 1
+
+    def _aside_ended(self, call: Call) -> None:
+        self._aside -= 1
+        self._check_idle()
 
     def check_room(self, calls: int) -> None:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
@@ -164,7 +186,7 @@ class HostedModel:
             self._check_idle()
 
     def _check_idle(self) -> None:
-        if self._stopping and not self.limiter.in_flight:
+        if self._stopping and not self.limiter.in_flight and not self._aside:
             self._idle.set()
 
     def _lost(self) -> Crashed:
@@ -225,6 +247,8 @@ class HostedModel:
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.request_methods = frozenset(method.name for method in capabilities.methods if method.wants_request)
+        self._slotless = frozenset(method.name for method in capabilities.methods if not method.needs_slot)
+        self.counts_tokens = "count_tokens" in self._slotless
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -267,7 +291,7 @@ class HostedModel:
                 task.cancel()
         self._phases = dict.fromkeys(self._phases, "draining")
         self._derive("stopping")
-        if self.limiter.in_flight:
+        if self.limiter.in_flight or self._aside:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._idle.wait()

@@ -1,19 +1,25 @@
-"""What the gateway itself asks of a replica, without a slot and past the queue: how it is, new code, please."""
+"""What the gateway itself asks of a model, without a slot and past the queue: its health, new code, token counts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from .call import NEVER, Call
 from .errors import GatewayError
 from .plain import to_capabilities
 from .replica import Replica
 from .spec import Capabilities, Limits
-from .wire import DATA, Req, WireError, decode
+from .wire import DATA, Req, WireError, decode, encode
+
+if TYPE_CHECKING:
+    from .hosted import HostedModel
 
 HEALTH_TIMEOUT = 10.0  # seconds
+COUNT_TIMEOUT = 5.0  # seconds that an answer waits for its token counts before they are estimated
 
 
 class HealthCheck:
@@ -59,6 +65,22 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
             await call.first()
         found = to_capabilities(decode(call.reply))
     return found
+
+
+async def count_tokens(
+    model: HostedModel, questions: Mapping[str, Mapping[str, Any]], request_id: str
+) -> dict[str, int] | None:
+    """What the model's `count_tokens` says to each of these; None when it cannot say it now."""
+    req = Req(method="count_tokens", mode=DATA, stream=False, content_type="", request_id=request_id)
+    try:
+        with contextlib.ExitStack() as held:
+            calls = {name: held.enter_context(model.call(req, encode(asked))) for name, asked in questions.items()}
+            async with asyncio.timeout(COUNT_TIMEOUT):
+                for call in calls.values():
+                    await call.first()
+            return {name: int(decode(call.reply)["input_tokens"]) for name, call in calls.items()}
+    except (GatewayError, TimeoutError, WireError, KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _call(method: str, limits: Limits) -> Call:

@@ -114,6 +114,8 @@ class MethodInfo:
     name: str
     kind: Literal["sync", "async", "generator", "async_generator"]
     wants_request: bool = False  # the method takes the Request, so headers and query travel with the call
+    derived: bool = False  # the class has no such method; it is made of others, or of its tokenizer
+    needs_slot: bool = True  # False: it counts tokens, which is short and may go on beside calls that run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import GatewayError, InvalidOutput
-from .base import Context, Encoder
+from .base import Context, Encoder, prompt_of
 from .events import (
     AnyEvent,
     ChoiceEvent,
@@ -52,11 +52,10 @@ class Choice:
         self.answered = False  # the model said something about it
 
     @property
-    def size(self) -> int:
-        """UTF-8 bytes of all that the model wrote."""
-        pieces = (*self.content, *self.reasoning, *self.refusal)
+    def written(self) -> str:
+        """All that the model wrote."""
         arguments = (call["function"]["arguments"] for call in self.calls)
-        return sum(len(text.encode()) for text in (*pieces, *arguments))
+        return "".join((*self.reasoning, *self.content, *self.refusal, *arguments))
 
     def apply(self, event: ChoiceEvent) -> None:
         """Keep what the whole answer needs of an event of this choice."""
@@ -83,12 +82,15 @@ class Choice:
 class Run:
     """One call of the Model's method: it answers one choice, or `width` of them from `choice` on."""
 
-    __slots__ = ("choice", "frame", "normalizer", "usage", "width")
+    __slots__ = ("asks", "choice", "counted", "counted_prompt", "frame", "normalizer", "usage", "width")
 
     def __init__(self, choice: int, width: int) -> None:
         self.choice, self.width = choice, width
         self.normalizer = Normalizer(choice, width)
-        self.usage: Usage | None = None
+        self.usage: Usage | None = None  # what the model says
+        self.counted: int | None = None  # what its `count_tokens` says of the answer
+        self.counted_prompt: int | None = None
+        self.asks = ""  # under which name that is asked
         self.frame: tuple[bytes, bytes] | None = None  # what stands around a further piece of its text
 
 
@@ -224,19 +226,38 @@ class EventEncoder(Encoder):
     def counts_of(self, runs: list[Run], prompt_size: int) -> tuple[Usage, bool]:
         """The same for runs that answer one prompt: it counts once, their completions are summed."""
         usages = [run.usage for run in runs if run.usage is not None]
-        counted = [usage.completion for usage in usages if usage.completion is not None]
-        prompt = next((usage.prompt for usage in usages if usage.prompt is not None), None)
-        estimated = prompt is None or len(counted) < len(runs)
+        prompts = [usage.prompt for usage in usages] + [run.counted_prompt for run in runs]
+        prompt = next((count for count in prompts if count is not None), None)
+        silent = [run for run in runs if _completion(run) is None]
+        estimated = prompt is None or bool(silent)
         if prompt is None:
             prompt = max(1, estimate_tokens(prompt_size))
-        completion = sum(counted)
-        if len(counted) < len(runs):
-            answered = [choice for run in runs for choice in self.choices[run.choice : run.choice + run.width]]
-            completion = estimate_tokens(sum(choice.size for choice in answered))
+        completion = sum(_completion(run) or 0 for run in runs)
+        completion += estimate_tokens(sum(len(text.encode()) for run in silent for text in self._written(run)))
         total = usages[0].total if len(runs) == 1 and usages and not estimated else None
         cached = usages[0].cached if usages else 0
         reasoning = sum(usage.reasoning for usage in usages)
         return Usage(prompt, completion, total or prompt + completion, cached, reasoning), estimated
+
+    def _written(self, run: Run) -> list[str]:
+        return [choice.written for choice in self.choices[run.choice : run.choice + run.width]]
+
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        asked: dict[str, dict[str, Any]] = {}
+        prompts: list[dict[str, Any] | None] = []
+        for index, run in enumerate(self.runs):
+            prompt = prompt_of(inputs[index])
+            prompts.append(prompt)
+            run.asks = f"prompt {prompts.index(prompt)}"  # once for all runs that have the same one
+            if prompt is not None and (run.usage is None or run.usage.prompt is None):
+                asked[run.asks] = prompt
+            if _completion(run) is None:
+                asked[f"completion {index}"] = {"text": self._written(run)}
+        return asked
+
+    def counted(self, numbers: dict[str, int]) -> None:
+        for index, run in enumerate(self.runs):
+            run.counted_prompt, run.counted = numbers.get(run.asks), numbers.get(f"completion {index}")
 
     def usage(self) -> tuple[int, int, str]:
         counts, _ = self.counts()
@@ -245,3 +266,7 @@ class EventEncoder(Encoder):
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
         """What a whole answer says about its counts beside them."""
         return [(b"x-gateway-usage", b"estimated")] if self.counts()[1] else []
+
+
+def _completion(run: Run) -> int | None:
+    return run.usage.completion if run.usage is not None and run.usage.completion is not None else run.counted

@@ -38,6 +38,7 @@ class Encoder:
     """One answer under way. `items` are values of one run of the Model, plain data from the wire."""
 
     failure: GatewayError | None = None  # what came behind the events that `feed` returned last
+    ends_with_usage: bool = True  # whether the end of a stream says how many tokens there were
     is_complete: bool = False  # nothing that the model may still say belongs to the answer
     content_type: bytes = JSON  # of a whole answer; read when it is complete
     stream_type: bytes = SSE  # of a stream; anything else is bytes without framing or pings
@@ -78,6 +79,16 @@ class Encoder:
         """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
         return None
 
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """What the model's `count_tokens` should be asked, under names of ours; read when the values have ended.
+
+        `inputs` is what each run of the method was given. Empty where the model gave all counts itself.
+        """
+        return {}
+
+    def counted(self, numbers: dict[str, int]) -> None:
+        """The answers, under the same names."""
+
 
 class Dialect:
     """One protocol. An instance serves all requests, so it holds nothing of one."""
@@ -117,6 +128,17 @@ def one_of_n(inputs: dict[str, Any], index: int) -> dict[str, Any]:
     if isinstance(inputs.get("seed"), int):
         run["seed"] = inputs["seed"] + index
     return run
+
+
+def prompt_of(inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """What `count_tokens` is asked for the prompt in the inputs of a method; None when there is none in it."""
+    messages = inputs.get("messages")
+    if isinstance(messages, list):
+        system = inputs.get("system")  # Anthropic's place for it
+        first = [{"role": "system", "content": system}] if system else []
+        return {"messages": [*first, *messages], "tools": inputs.get("tools")}
+    prompt = inputs.get("prompt", inputs.get("input"))
+    return {"prompt": prompt} if isinstance(prompt, str | list) else None
 
 
 MODEL_RAISED = "Internal Server Error (in model/chainlet)."  # what a worker says of an exception, in Truss's words

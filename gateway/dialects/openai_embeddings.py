@@ -171,6 +171,12 @@ class EmbeddingsEncoder(Encoder):
     def usage(self) -> tuple[int, int, str]:
         return self._count()[0], 0, "stop"
 
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {} if self._prompt_tokens is not None else {"prompt": {"prompt": self._inputs["input"]}}
+
+    def counted(self, numbers: dict[str, int]) -> None:
+        self._prompt_tokens = numbers["prompt"]
+
 
 # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

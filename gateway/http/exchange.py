@@ -23,6 +23,8 @@ _HEAD = (
     b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n"
     b"x-content-type-options: nosniff\r\n"
 )
+# Milliseconds. No request waits for a load: it is told when to come back.
+_TIMING = b"server-timing: queue;dur=%.1f, load;dur=0, model;dur=%.1f, gateway;dur=%.1f\r\n"
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -45,6 +47,7 @@ class Exchange:
         "caller",
         "connection",
         "cycle",
+        "ended",
         "error",
         "headers",
         "key",
@@ -56,6 +59,7 @@ class Exchange:
         "request_id",
         "route",
         "scope",
+        "sent",
         "started",
         "status",
         "strict",
@@ -79,6 +83,7 @@ class Exchange:
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = 0.0  # seconds
+        self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self._left: Callable[[], None] | None = None
         self.started = time.monotonic()
         self.cycle = cycle_of(send)
@@ -111,7 +116,8 @@ class Exchange:
         return body
 
     def watch(self, left: Callable[[], None]) -> None:
-        """Have `left` called when the client closes its connection, until `unwatch`."""
+        """Have `left` called when the client closes its connection, until `unwatch`. The call has been made."""
+        self.sent = time.monotonic()
         if self.connection is not None:
             self.connection.left = self._left = left
 
@@ -146,6 +152,8 @@ class Exchange:
             request_id,
             request_id,
         )
+        if self.sent and not self.error:
+            head += self._timing()
         for name, value in (*headers, *self.also):
             if name == b"connection":  # write_whole says it
                 cycle.keep_alive = cycle.keep_alive and value != b"close"
@@ -153,6 +161,12 @@ class Exchange:
                 head += b"%b: %b\r\n" % (name, value)
         write_whole(cycle, head, body)
         return True
+
+    def _timing(self) -> bytes:
+        """Where the time of a whole answer went, as a line of its head."""
+        now = time.monotonic()
+        ran = max(0.0, (self.ended or now) - self.sent - self.queued)
+        return _TIMING % (self.queued * 1e3, ran * 1e3, max(0.0, now - self.started - self.queued - ran) * 1e3)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
@@ -163,7 +177,10 @@ class Exchange:
     def common(self) -> list[tuple[bytes, bytes]]:
         """The headers that every answer to this request has."""
         request_id = self.request_id.encode()
-        return [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
+        headers = [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
+        if self.sent and not self.error:  # of a stream, which is not over
+            headers.append((b"server-timing", b"queue;dur=%.1f, load;dur=0" % (self.queued * 1e3)))
+        return headers
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})

@@ -19,12 +19,13 @@ from ..call import Call, ClientLeft
 from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.raw import RawStream, starts_raw
 from ..errors import GatewayError, InvalidJSON, UnsupportedMedia
+from ..questions import count_tokens
 from ..spec import Endpoint
 from ..wire import DATA, Req, encode
 from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
-from .exchange import Exchange
+from .exchange import Exchange, spawn
 from .forms import decode_form
 from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
+Settle = Callable[[], Awaitable[None]]  # has the tokens counted that the model did not count itself
 
 
 class Serving:
@@ -59,13 +61,13 @@ class Serving:
         named, exchange.model = exchange.model, ""
         check_encoding(exchange)
         _check_content_type(exchange, dialect)
-        body = await exchange.body(self._reader, self._limit(named))
+        body = await exchange.body(self._reader, self._limit(exchange, named))
         if (strict := self._verbatim.find(endpoint, exchange, named, body)) is not None:
             await self._verbatim.answer(endpoint, exchange, strict, body)
             return
         fields = _parse(exchange, dialect, body)
         asked = take(fields, "model", str)
-        model = self._hub.find_for(endpoint, named or asked)
+        model = self._hub.find_for(endpoint, named or asked, exchange.sees)
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
         method = self._hub.method_for(model, endpoint) or endpoint.method
@@ -84,33 +86,42 @@ class Serving:
                 shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls), model.capabilities
             )
             encoder = dialect.encoder(prepared, context)
+            settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
             if prepared.stream and encoder.stream_type == SSE:
                 passes = len(calls) == 1 and method == endpoint.method  # SSE of another method is read, not passed on
-                await self._stream(exchange, dialect, encoder, calls, passes)
+                await self._stream(exchange, dialect, encoder, calls, passes, settle)
             elif prepared.stream:
                 await self._stream_bytes(exchange, encoder, calls)
             else:
-                await self._whole(exchange, encoder, calls)
+                await self._whole(exchange, encoder, calls, settle)
 
-    def _limit(self, named: str) -> int:
+    def _limit(self, exchange: Exchange, named: str) -> int:
         """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
         if named:
-            return self._hub.find(named).spec.limits.max_body
+            return self._hub.find(named, exchange.sees).spec.limits.max_body
         limits = [model.spec.limits for model in self._hub.models.values()]
         return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
 
-    async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call]) -> None:
+    async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:
         async with aclosing(values(calls)) as batches:
             async for run, items in batches:
                 encoder.feed(items, run)
                 if encoder.is_complete:
                     break
+        exchange.ended = time.monotonic()
+        await settle()
         body, headers = encoder.whole()
         await exchange.reply(200, body, encoder.content_type, headers)
         self._count(exchange, encoder, failed=None, first_at=None)
 
     async def _stream(
-        self, exchange: Exchange, dialect: Dialect, encoder: Encoder, calls: list[Call], passes: bool
+        self,
+        exchange: Exchange,
+        dialect: Dialect,
+        encoder: Encoder,
+        calls: list[Call],
+        passes: bool,
+        settle: Settle,
     ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
@@ -119,7 +130,7 @@ class Serving:
                 raw = RawStream(dialect.terminator)
                 events = _raw_events(exchange, encoder, raw, batches, raw.feed(first[1]))
             else:
-                events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]))
+                events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]), settle)
             async with aclosing(events):
                 await sse.stream(exchange, events, dialect.ping)
         if exchange.cycle is not None and exchange.cycle.disconnected:
@@ -144,7 +155,9 @@ class Serving:
             await exchange.write(last, last=True)
         self._count(exchange, encoder, failed=None, first_at=None)
 
-    async def _events(self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes) -> Events:
+    async def _events(
+        self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes, settle: Settle
+    ) -> Events:
         now = time.monotonic
         first_at = last_at = now()
         between = self._metrics.tokens(exchange.model).between
@@ -163,6 +176,8 @@ class Serving:
                     yield chunk
                 if encoder.failure is not None:
                     raise encoder.failure
+            if encoder.ends_with_usage:
+                await settle()
             yield encoder.finish()
             failed = None
         except ClientLeft:
@@ -171,7 +186,16 @@ class Serving:
             failed = "error"
             yield _failure(exchange, encoder, error)
         finally:
-            self._count(exchange, encoder, failed, first_at - exchange.started)
+            exchange.ended = now()
+            if failed is None and not encoder.ends_with_usage:
+                spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
+            else:
+                self._count(exchange, encoder, failed, first_at - exchange.started)
+
+    async def _count_later(self, exchange: Exchange, encoder: Encoder, first_at: float, settle: Settle) -> None:
+        """Count a stream whose client did not ask how many tokens it had, and does not wait for that."""
+        await settle()
+        self._count(exchange, encoder, None, first_at)
 
     def _count(self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None) -> None:
         """vLLM's family, for routes that produce tokens."""
@@ -180,7 +204,7 @@ class Serving:
             return
         prompt, completion, reason = counts
         tokens = self._metrics.tokens(exchange.model)
-        total = time.monotonic() - exchange.started
+        total = exchange.ended - exchange.started
         tokens.e2e.add(total)
         tokens.queue.add(exchange.queued)
         tokens.run.add(max(0.0, total - exchange.queued))
@@ -220,6 +244,15 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
         raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
     for body in bodies:
         yield model.call(req, body)
+
+
+async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str) -> None:
+    """Real counts of tokens where the model gave none, if it can be asked for them."""
+    if not model.counts_tokens:
+        return
+    asked = encoder.uncounted(dialect.runs(prepared, model.capabilities))
+    if asked and (numbers := await count_tokens(model, asked, request_id)) is not None:
+        encoder.counted(numbers)
 
 
 def _all_left(calls: list[Call]) -> None:

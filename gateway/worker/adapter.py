@@ -18,6 +18,7 @@ from typing import Any, Literal
 from ..spec import Capabilities, MethodInfo
 
 HOOKS = ("preprocess", "predict", "postprocess")
+COUNTING = frozenset({"count_tokens", "tokenize", "detokenize"})  # methods of these names are looked at by `derived.py`
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
 Takes = Literal["nothing", "inputs", "request", "inputs_and_request"]
@@ -38,6 +39,8 @@ class Method:
     input_type: type | None = None  # a Pydantic model that the first argument is annotated with
     returns: Any = None  # the annotation of what it returns
     parses: bool = True  # whether the body is read for it
+    derived: bool = False  # the class has none of this name
+    needs_slot: bool = True
 
     @property
     def wants_inputs(self) -> bool:
@@ -103,7 +106,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     websocket = getattr(model, "websocket", None)
     if websocket is not None:
         _check_websocket(websocket, any((preprocess, predict, postprocess)))
-    methods = {name: method for name in sorted(endpoint_methods) if (method := find(name)) is not None}
+    methods = {name: method for name in sorted(endpoint_methods - COUNTING) if (method := find(name)) is not None}
     if predict is not None:
         methods["predict"] = predict
     if websocket is None and (predict is None if strict else not methods):
@@ -131,7 +134,13 @@ def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
     longest = extra.pop("max_model_len", None)
     inputs, outputs, streaming = _schema(model, descriptor)
     infos = [
-        MethodInfo(name=method.name, kind=method.kind, wants_request=_needs_request(descriptor, method))
+        MethodInfo(
+            name=method.name,
+            kind=method.kind,
+            wants_request=_needs_request(descriptor, method),
+            derived=method.derived,
+            needs_slot=method.needs_slot,
+        )
         for method in descriptor.methods.values()
     ]
     if descriptor.websocket is not None:

@@ -20,6 +20,7 @@ from . import hot_reload, inputs, records, responses, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
+from .derived import derive
 from .failures import BadInput, Unhandled, say
 from .loader import Loaded
 from .parity import IMPROVED, rules_of
@@ -49,6 +50,7 @@ class Executor:
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
         self._probes = Pool(1, "health", outbox)
+        self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not made for several
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails)
@@ -82,6 +84,8 @@ class Executor:
             self._spawn(run, self._websocket)
         elif method.name == "predict" and self._descriptor.has_hooks:
             self._spawn(run, self._pipeline)
+        elif not method.needs_slot:
+            self._counting.submit(self._work, run)
         elif method.kind in ("sync", "generator"):
             self._slots.acquire(run, partial(self._pool.submit, self._work, run))
         else:
@@ -251,7 +255,8 @@ class Executor:
     async def _hot_reload(self, run: Run) -> None:
         """New code for the same instance; the gateway is told what the model can do from now on."""
         loaded = self._loaded
-        loaded.descriptor = self._descriptor = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
+        found = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
+        loaded.descriptor = self._descriptor = derive(loaded.model, found, loaded.spec)
         news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
         self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
 

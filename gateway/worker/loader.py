@@ -22,6 +22,7 @@ from typing import Any
 from ..spec import ModelSpec
 from . import records
 from .adapter import Descriptor, describe
+from .derived import derive
 from .failures import say, text_of
 from .secrets import Secrets
 
@@ -70,7 +71,7 @@ def load(
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
-    return Loaded(spec, model, descriptor)
+    return Loaded(spec, model, derive(model, descriptor, spec))
 
 
 def _extend_path(spec: ModelSpec) -> None:

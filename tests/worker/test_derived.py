@@ -1,0 +1,360 @@
+"""What a class lacks is made of its tokenizer, its `count_tokens` and its `completions`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from gateway.errors import GatewayError, HTTPError
+from gateway.spec import ModelSpec
+from gateway.worker.adapter import Descriptor, capabilities, describe
+from gateway.worker.derived import derive
+
+ENDPOINTS = frozenset({"chat_completions", "completions", "embeddings", "tokenize", "detokenize", "count_tokens"})
+CHAT = {"messages": [{"role": "user", "content": "two words"}]}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+class Letters:
+    """A tokenizer with a token for each character, and one in front of a prompt."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [*([1] if add_special_tokens else []), *map(ord, text)]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(token) for token in ids)
+
+
+class Templated(Letters):
+    chat_template = "a template"
+
+    def apply_chat_template(
+        self,
+        messages: list[dict[str, Any]],
+        tools: Any = None,
+        tokenize: bool = True,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        lines = [f"{message['role']}:{message['content']};" for message in messages]
+        return "".join(
+            [f"{len(tools or [])} tools;" if tools else "", *lines, "assistant:" if add_generation_prompt else ""]
+        )
+
+
+class Plain:
+    def predict(self, inputs: Any) -> Any:
+        return inputs
+
+
+def spec(**fields: Any) -> ModelSpec:
+    return ModelSpec(name="m", target="model:Model", root=Path("/m"), **fields)
+
+
+def derived(model: Any, **fields: Any) -> Descriptor:
+    return derive(model, describe(model, ENDPOINTS), spec(**fields))
+
+
+def ask(model: Any, method: str, inputs: Any) -> Any:
+    found = derived(model).methods[method]
+    value = found.function(*found.arguments(inputs, None))
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def with_tokenizer(tokenizer: Any, cls: type = Plain) -> Any:
+    model = cls()
+    model.tokenizer = tokenizer
+    return model
+
+
+def refused(model: Any, method: str, inputs: Any) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        ask(model, method, inputs)
+    return caught.value
+
+
+# ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_class_without_a_tokenizer_gets_nothing() -> None:
+    assert list(derived(Plain()).methods) == ["predict"]
+    assert list(derived(with_tokenizer("just a name")).methods) == ["predict"]
+
+
+def test_a_tokenizer_counts_and_holds_no_slot() -> None:
+    found = derived(with_tokenizer(Letters())).methods
+    assert sorted(found) == ["count_tokens", "detokenize", "predict", "tokenize"]
+    assert [name for name, method in found.items() if method.needs_slot] == ["predict"]
+    assert [name for name, method in found.items() if not method.derived] == ["predict"]
+
+
+def test_the_gateway_is_told_what_is_derived() -> None:
+    model = with_tokenizer(Letters())
+    infos = {method.name: method for method in capabilities(model, derived(model)).methods}
+    assert infos["count_tokens"].derived and not infos["count_tokens"].needs_slot
+    assert not infos["predict"].derived and infos["predict"].needs_slot
+
+
+@pytest.mark.parametrize(
+    ("inputs", "count"),
+    [
+        ({"prompt": "abc"}, 4),
+        ({"text": "abc"}, 3),
+        ({"prompt": ["abc", "d"]}, 6),
+        ({"text": ["abc", "d"]}, 4),
+        ({"prompt": [5, 6, 7]}, 3),
+        ({"prompt": [[5, 6], [7]]}, 3),
+        (CHAT, len("user:two words;assistant:")),
+        ({**CHAT, "tools": TOOLS}, len("1 tools;user:two words;assistant:")),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, len("user:hi;assistant:")),
+        ({"messages": [{"role": "developer", "content": "x"}]}, len("system:x;assistant:")),
+    ],
+)
+def test_tokens_of_a_prompt_a_text_or_a_chat(inputs: dict[str, Any], count: int) -> None:
+    assert ask(with_tokenizer(Templated()), "count_tokens", inputs) == {"input_tokens": count}
+
+
+def test_without_a_template_the_texts_of_a_chat_are_counted() -> None:
+    messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": [{"type": "text", "text": "c"}]}]
+    assert ask(with_tokenizer(Letters()), "count_tokens", {"messages": messages}) == {"input_tokens": 1 + len("ab\nc")}
+
+
+@pytest.mark.parametrize("inputs", [{}, [], {"prompt": 3}, {"messages": "hi"}, {"prompt": [{}]}])
+def test_what_cannot_be_counted_is_refused(inputs: Any) -> None:
+    assert refused(with_tokenizer(Letters()), "count_tokens", inputs).status == 400
+
+
+def test_the_classes_own_count_wins_and_is_asked_for_texts_and_messages() -> None:
+    class Model(Plain):
+        tokenizer = Letters()
+
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        def count_tokens(self, what: Any) -> int:
+            self.asked.append(what)
+            return 7
+
+    model = Model()
+    assert not derived(model).methods["count_tokens"].derived
+    assert ask(model, "count_tokens", {"text": ["a", "b"]}) == {"input_tokens": 14}
+    assert ask(model, "count_tokens", {**CHAT, "tools": TOOLS}) == {"input_tokens": 14}
+    assert model.asked[:3] == ["a", "b", CHAT["messages"]]
+    assert '"name": "f"' in model.asked[3]
+
+
+def test_an_own_count_may_be_async_and_take_the_tools() -> None:
+    class Model(Plain):
+        async def count_tokens(self, what: Any, tools: Any = None) -> dict[str, int]:
+            return {"input_tokens": len(what) + 10 * len(tools or [])}
+
+    assert ask(Model(), "count_tokens", {**CHAT, "tools": TOOLS}) == {"input_tokens": 11}
+
+
+@pytest.mark.parametrize("value", [None, "many", -1, {"tokens": 3}])
+def test_an_own_count_that_gives_no_number_is_the_models_mistake(value: Any) -> None:
+    class Model(Plain):
+        def count_tokens(self, what: Any) -> Any:
+            return value
+
+    assert refused(Model(), "count_tokens", {"text": "a"}).code == "invalid_model_output"
+
+
+def test_the_models_own_tokenizer_is_not_what_counts() -> None:
+    class Counting(Letters):
+        used = 0
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+            self.used += 1
+            return super().encode(text, add_special_tokens)
+
+    tokenizer = Counting()
+    assert ask(with_tokenizer(tokenizer), "count_tokens", {"text": "ab"}) == {"input_tokens": 2}
+    assert tokenizer.used == 0
+
+
+def test_a_tokenizer_that_cannot_be_copied_is_used_itself() -> None:
+    class Single(Letters):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("cannot be copied")
+
+    assert ask(with_tokenizer(Single()), "count_tokens", {"text": "ab"}) == {"input_tokens": 2}
+
+
+def test_tokenizers_of_other_libraries() -> None:
+    class Rust:  # `tokenizers`: an object with ids
+        def encode(self, sequence: str, add_special_tokens: bool = True) -> Any:
+            return type("Encoding", (), {"ids": [1, 2, 3]})()
+
+        def decode(self, ids: list[int]) -> str:
+            return ""
+
+    class Tiktoken:  # refuses text that looks like a special token, unless told
+        def encode(self, text: str, *, disallowed_special: Any = "all") -> list[int]:
+            if disallowed_special:
+                raise ValueError("a special token")
+            return [1] * len(text)
+
+        def decode(self, tokens: list[int]) -> str:
+            return ""
+
+    assert ask(with_tokenizer(Rust()), "count_tokens", {"prompt": "x"}) == {"input_tokens": 3}
+    assert ask(with_tokenizer(Tiktoken()), "count_tokens", {"prompt": "<|end|>"}) == {"input_tokens": 7}
+
+
+def test_a_tokenizer_that_is_not_there_yet_hurts_nobody() -> None:
+    class Model(Plain):
+        @property
+        def tokenizer(self) -> Any:
+            raise RuntimeError("not loaded")
+
+    assert list(derived(Model()).methods) == ["predict"]
+
+
+# ── tokens and back ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text(max_size=50))
+def test_detokenize_gives_back_what_tokenize_took(text: str) -> None:
+    model = with_tokenizer(Letters())
+    found = ask(model, "tokenize", {"prompt": text, "add_special_tokens": False})
+    assert found["count"] == len(found["tokens"]) == len(text)
+    assert ask(model, "detokenize", {"tokens": found["tokens"]}) == {"prompt": text}
+
+
+def test_tokens_have_names_when_they_are_asked_for() -> None:
+    found = ask(with_tokenizer(Letters()), "tokenize", {"prompt": "ab", "return_token_strs": True})
+    assert found == {"tokens": [1, 97, 98], "count": 3, "token_strs": ["\x01", "a", "b"]}
+
+
+def test_a_chat_is_tokenized_as_its_template_renders_it() -> None:
+    found = ask(with_tokenizer(Templated()), "tokenize", {**CHAT, "add_generation_prompt": False})
+    assert ask(with_tokenizer(Templated()), "detokenize", found) == {"prompt": "user:two words;"}
+
+
+@pytest.mark.parametrize("inputs", [{}, {"tokens": "1"}, {"tokens": [1.5]}, {"tokens": [-1]}, {"tokens": [1 << 80]}])
+def test_what_is_no_token_is_refused(inputs: Any) -> None:
+    assert refused(with_tokenizer(Letters()), "detokenize", inputs).param == "tokens"
+
+
+def test_a_helper_of_the_class_with_the_same_name_is_left_alone() -> None:
+    class Model(Plain):
+        tokenizer = Letters()
+
+        def tokenize(self, text: str, longest: int) -> list[int]:
+            return []
+
+    assert derived(Model()).methods["tokenize"].derived
+
+
+def test_the_classes_own_tokenize_wins() -> None:
+    class Model(Plain):
+        tokenizer = Letters()
+
+        def tokenize(self, inputs: Any) -> list[int]:
+            return [4, 2]
+
+    assert ask(Model(), "tokenize", {"prompt": "x"}) == [4, 2]
+
+
+# ── chat of completions ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Completes:
+    tokenizer = Templated()
+
+    def completions(self, inputs: Any) -> Any:
+        return inputs
+
+
+def test_completions_and_a_template_make_a_chat() -> None:
+    found = derived(Completes()).methods["chat_completions"]
+    assert found.derived and found.needs_slot
+    request = {**CHAT, "tools": TOOLS, "tool_choice": "auto", "temperature": 0.5, "stream": True}
+    assert ask(Completes(), "chat_completions", request) == {
+        "prompt": "1 tools;user:two words;assistant:",
+        "temperature": 0.5,
+        "stream": True,
+    }
+
+
+def test_what_completions_yields_is_the_chats() -> None:
+    class Model(Completes):
+        def completions(self, inputs: Any) -> Any:
+            yield from inputs["prompt"].split(";")
+
+    assert list(ask(Model(), "chat_completions", CHAT)) == ["user:two words", "assistant:"]
+
+
+def test_typed_completions_get_their_type() -> None:
+    class Body(BaseModel):
+        prompt: str
+        temperature: float = 1.0
+
+    class Model(Completes):
+        def completions(self, inputs: Body) -> Any:
+            return inputs
+
+    Model.completions.__annotations__ = {"inputs": Body}
+    assert ask(Model(), "chat_completions", {**CHAT, "temperature": 0}).temperature == 0.0
+
+
+def test_no_chat_without_a_template_or_where_the_settings_say_no() -> None:
+    class Bare(Completes):
+        tokenizer = Letters()  # type: ignore[assignment]
+
+    class Null(Completes):
+        tokenizer = type("None", (Templated,), {"chat_template": None})()
+
+    names = [
+        derived(Bare()),
+        derived(Null()),
+        derived(Completes(), derive=("messages",)),
+        derived(Completes(), parity="strict"),
+    ]
+    assert all("chat_completions" not in found.methods for found in names)
+
+
+def test_an_own_chat_wins() -> None:
+    class Model(Completes):
+        def chat_completions(self, inputs: Any) -> str:
+            return "mine"
+
+    assert ask(Model(), "chat_completions", CHAT) == "mine"
+
+
+@pytest.mark.parametrize(
+    "field", [{"logprobs": True}, {"tool_choice": "required"}, {"tool_choice": {"type": "function"}}]
+)
+def test_what_a_bare_text_cannot_give_is_refused(field: dict[str, Any]) -> None:
+    error = refused(Completes(), "chat_completions", {**CHAT, "tools": TOOLS, **field})
+    assert (error.status, error.code, error.param) == (400, "unsupported_value", next(iter(field)))
+
+
+def test_a_template_that_does_not_take_the_messages_is_the_clients_error() -> None:
+    class Strict(Templated):
+        def apply_chat_template(self, messages: Any, **options: Any) -> str:
+            raise ValueError("roles must alternate")
+
+    error = refused(with_tokenizer(Strict(), Completes), "chat_completions", CHAT)
+    assert isinstance(error, HTTPError) and error.status == 400 and "roles must alternate" in error.message
+
+
+def test_arguments_of_calls_reach_the_template_as_objects() -> None:
+    seen: list[Any] = []
+
+    class Watching(Templated):
+        def apply_chat_template(self, messages: Any, **options: Any) -> str:
+            seen.extend(messages)
+            return ""
+
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    ask(with_tokenizer(Watching(), Completes), "chat_completions", {"messages": messages})
+    assert seen[0]["content"] == "" and seen[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
