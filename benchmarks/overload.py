@@ -7,8 +7,11 @@ get no place are told so at once, with a time to come back, and the gateway keep
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass, field
+
+import uvloop
 
 from .ledger import MODEL, Client, Ledger, Outcome
 from .processes import Server, gateway, resident_mb
@@ -16,6 +19,7 @@ from .report import Row
 
 SLOTS, QUEUE, TIMES = 8, 8, 10
 SERVICE = 0.05  # seconds a call takes the model
+PAUSE = (TIMES - 1) * (SLOTS + QUEUE) / (TIMES * SLOTS / SERVICE)  # after a refusal: so much is ten times the capacity
 SETTINGS = f"[models.busy]\nslots = {SLOTS}\nmax_queue = {QUEUE}\n"
 BODY = 20_000  # bytes that a refused request must not leave behind
 GOODPUT, REFUSAL, MEMORY = 0.95, 50.0, 50.0  # of the peak; milliseconds at p99; MB
@@ -34,10 +38,10 @@ def run(quick: bool) -> list[Row]:
     seconds = 3.0 if quick else 20.0
     ledger = Ledger()
     with gateway({"busy/model.py": MODEL}, SETTINGS) as server:
-        asyncio.run(_load(server, ledger, SLOTS + QUEUE, 1.0))
+        uvloop.run(_load(server, ledger, SLOTS + QUEUE, 1.0))
         at_rest = resident_mb(server.pid)
-        peak = asyncio.run(_load(server, ledger, SLOTS + QUEUE, seconds))
-        over = asyncio.run(_load(server, ledger, TIMES * (SLOTS + QUEUE), seconds))
+        peak = uvloop.run(_load(server, ledger, SLOTS + QUEUE, seconds))
+        over = uvloop.run(_load(server, ledger, TIMES * (SLOTS + QUEUE), seconds))
     waits = sorted(outcome.seconds * 1000 for outcome in over.refused)
     p99 = waits[int(len(waits) * 0.99)] if waits else 0.0
     told = sum(outcome.detail == "429" and outcome.retry_after is not None for outcome in over.refused)
@@ -69,7 +73,7 @@ async def _load(server: Server, ledger: Ledger, clients: int, seconds: float) ->
                 good += 1
             elif outcome.kind == "status":
                 turn.refused.append(outcome)
-                await asyncio.sleep(SERVICE)  # the load stays ten times, and the load's own process alive
+                await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
         client.close()
 
     await asyncio.gather(*(ask(number) for number in range(clients)))
