@@ -197,4 +197,4 @@ def read_string(value: Json, name: str, where: str) -> str:
 
 
 def unsupported(param: str, what: str) -> BadRequest:
-    return BadRequest(f"{what} is not supported", param=param, code="unsupported_value")
+    return BadRequest(f"'{param}': {what} is not supported", param=param, code="unsupported_value")
