@@ -115,6 +115,7 @@ class ModelSettings:
     environment: Mapping[str, str] | None = _key(values.variables, None)
     truss_parity: Literal["improved", "strict"] | None = _key(values.choice("improved", "strict"), None)
     derive: tuple[str, ...] = _key(values.choices(*DERIVABLE), DERIVED)
+    enforce_stop: bool = _key(values.flag, False)
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
     aliases: tuple[str, ...] = _key(values.texts, ())

@@ -86,6 +86,7 @@ class ModelSpec:
     extra: str | None = None  # pip extra that brings its framework, for the error when it is missing
     parity: Literal["improved", "strict"] = "improved"
     derive: tuple[str, ...] = DERIVED  # the methods whose routes may be answered by another one of the class
+    enforce_stop: bool = False  # the gateway looks for stop strings itself, and ends the code at one
     notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
 
 

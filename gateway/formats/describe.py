@@ -100,6 +100,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         parity=parity,
         derive=() if parity == "strict" else values.get("derive", spec.derive),  # no route of Truss's is derived
         python=values.get("python", spec.python),
+        enforce_stop=values.get("enforce_stop", spec.enforce_stop),
     )
 
 

@@ -83,12 +83,18 @@ class Serving:
                 return
             shown = asked or named or model.name
             context = Context(
-                shown, f"{random.getrandbits(128):032x}", int(time.time()), len(calls), model.capabilities
+                shown,
+                f"{random.getrandbits(128):032x}",
+                int(time.time()),
+                len(calls),
+                model.capabilities,
+                _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
             settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
             if prepared.stream and encoder.stream_type == SSE:
-                passes = len(calls) == 1 and method == endpoint.method  # SSE of another method is read, not passed on
+                # SSE of another method, or with stop strings to look for, is read and not passed on
+                passes = len(calls) == 1 and method == endpoint.method and not context.stops
                 await self._stream(exchange, dialect, encoder, calls, passes, settle)
             elif prepared.stream:
                 await self._stream_bytes(exchange, encoder, calls)
@@ -253,6 +259,11 @@ async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepar
     asked = encoder.uncounted(dialect.runs(prepared, model.capabilities))
     if asked and (numbers := await count_tokens(model, asked, request_id)) is not None:
         encoder.counted(numbers)
+
+
+def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
+    """The stop strings of a request, in OpenAI's word or Anthropic's."""
+    return tuple(inputs.get("stop") or inputs.get("stop_sequences") or ())
 
 
 def _all_left(calls: list[Call]) -> None:

@@ -29,6 +29,7 @@ MODELS = {
     "narrow": ASYNC,
     "line": ASYNC,
     "slotted": GENERATOR,
+    "stopped": GENERATOR,
     "org/echo": ECHO,
 }
 SETTINGS = """
@@ -48,6 +49,8 @@ slots = 1
 max_queue = 0
 [models.line]
 slots = 1
+[models.stopped]
+enforce_stop = true
 [models.slotted]
 slots = 1
 queue_timeout = 10
@@ -496,3 +499,24 @@ def test_a_predict_stream_that_fails_never_looks_complete(gateway: Gateway, tmp_
         response.read()
     connection.close()
     assert ask(gateway, "POST", "/models/plain/predict", {"steps": ["fine"]})[0] == 200
+
+
+# ── stop strings ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_model_that_knows_no_stop_strings_is_stopped_where_the_settings_say_so(
+    gateway: Gateway, client: openai.OpenAI, tmp_path: Path, stream: bool
+) -> None:
+    left, ended = tmp_path / "left", tmp_path / "ended"
+    steps = [["finally", str(left)], "one E", "ND two", *["more"] * 1000, ["touch", str(ended)]]
+    answer: Any = client.chat.completions.create(model="stopped", messages=script(*steps), stop="END", stream=stream)
+    if stream:
+        chunks = list(answer)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one "
+        assert chunks[-1].choices[0].finish_reason == "stop"
+    else:
+        assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("one ", "stop")
+    wait_for(left.exists, "the end of the model's code")
+    wait_for(is_free(gateway, "stopped"), "a free slot")
+    assert not ended.exists()
