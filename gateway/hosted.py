@@ -62,6 +62,7 @@ class HostedModel:
         self.state: State = "unloaded"
         self.reason = ""
         self.capabilities = Capabilities()
+        self.described: Capabilities | None = None  # what the class says of itself, while it loads
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
         self.counts_tokens = False
         self._slotless: frozenset[str] = frozenset()  # methods that hold no slot
@@ -244,6 +245,10 @@ class HostedModel:
         if (found := await hot_reload(self._replicas.values(), self.spec.limits)) is not None:
             self._learn(found)
 
+    def on_described(self, capabilities: Capabilities) -> None:
+        """The class of a replica that loads is there."""
+        self.described = capabilities
+
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.request_methods = frozenset(method.name for method in capabilities.methods if method.wants_request)
@@ -362,6 +367,7 @@ class HostedModel:
             raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
         finally:
             self._loading.pop(index, None)
+            self.described = None
         self.load_seconds = self._loop.time() - began
         self.loads.add(self.load_seconds)
         self.load_results["ok"] = self.load_results.get("ok", 0) + 1

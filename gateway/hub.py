@@ -335,6 +335,7 @@ class Hub:
             plugin_dirs=[Path(path).resolve().parent for path in gateway.plugins],
             endpoint_methods=self.methods,
             debug=gateway.debug,
+            on_described=self.models[spec.name].on_described,
             on_log=on_log,
             guard=self._reaper.add,
             unguard=self._reaper.remove,

@@ -7,6 +7,7 @@ middle of a split payload says that the rest of it will not come.
 
     frame      direction         payload                    rule
     hello      worker, gateway   WorkerHello / Hello        version check; secrets travel here and in update only
+    described  worker            Capabilities as dict       the class is there, load() still to come; may be left out
     ready      worker            Capabilities as dict       after load(); no req before it
     req        gateway           Req head + body
     resp       worker            Resp head + body           `final`: the code has stopped, no end follows
@@ -48,11 +49,11 @@ MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may have under way before the client takes it
 
 HELLO, READY, REQ, RESP, ITEMS, END, ERROR, CANCEL, CREDIT = range(1, 10)
-SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN = range(10, 19)
+SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED = range(10, 20)
 NAMES = (
     "",
     *("hello", "ready", "req", "resp", "items", "end", "error", "cancel", "credit"),
-    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown"),
+    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown", "described"),
 )
 
 # What a sender may break off a split payload with.

@@ -57,10 +57,15 @@ class Models:
         await exchange.reply(200, b"{}")
 
     async def schema(self, exchange: Exchange) -> None:
+        """By annotation; known as soon as the class is, as in Truss."""
         model = self._find(exchange)
-        if model.state != "ready":
+        found = model.capabilities if model.state == "ready" else model.described
+        if found is None:
             raise model.not_ready()
-        found = model.capabilities
+        if model.state != "ready" and found.input_schema is None and found.output_schema is None:
+            refused = model.not_ready()
+            refused.truss_message = "Schema not available, please try again later."
+            raise refused
         if found.input_schema is None and found.output_schema is None:
             error = RouteNotSupported(f"model '{model.name}' has no schema")
             error.truss_message, error.truss_code = "No schema found", 600

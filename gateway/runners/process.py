@@ -253,6 +253,8 @@ class ProcessReplica:
             if self._hello.done():
                 raise WireError("a second hello")
             self._hello.set_result(wire.decode_head(wire.WorkerHello, payload))
+        elif kind == wire.DESCRIBED:
+            self._launch.on_described(plain.to_capabilities(wire.decode(payload)))
         elif kind == wire.READY:
             if self._ready.done():
                 raise WireError("a second ready")

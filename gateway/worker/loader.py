@@ -53,8 +53,11 @@ def load(
     deployment: dict[str, Any] | None,
     endpoint_methods: frozenset[str],
     loop: asyncio.AbstractEventLoop,
+    on_described: Callable[[Any, Descriptor], None] = lambda model, descriptor: None,
 ) -> Loaded:
     """Import, construct and load. Runs on the loader's thread; `loop` runs what the model wrote as coroutines.
+
+    `on_described` hears of the model before its load().
 
     Raises:
         Unloadable: the class cannot be found, built or served.
@@ -68,6 +71,7 @@ def load(
     cls = import_target(spec)
     model = construct(cls, spec, secrets, deployment)
     descriptor = describe(model, endpoint_methods, spec.parity == "strict")
+    on_described(model, descriptor)
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)

@@ -79,13 +79,19 @@ class Server:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
             methods = frozenset(hello.endpoint_methods)
-            loaded = load(spec, self._secrets, hello.deployment, methods, self._loop)
+            loaded = load(spec, self._secrets, hello.deployment, methods, self._loop, self._tell_described)
             ready = wire.encode(plain.from_capabilities(adapter.capabilities(loaded.model, loaded.descriptor)))
         except BaseException as error:
             failure = self._load_failure(error, hello)
             self._outbox.put(self._send, wire.ERROR, failure)
         else:
             self._outbox.put(self._on_loaded, hello, loaded, ready)
+
+    def _tell_described(self, model: Any, descriptor: adapter.Descriptor) -> None:
+        """Say what the class can do; what it says only when it is loaded comes with `ready`."""
+        with contextlib.suppress(Exception):
+            found = wire.encode(plain.from_capabilities(adapter.capabilities(model, descriptor)))
+            self._outbox.put(self._write, wire.DESCRIBED, found)
 
     def _load_failure(self, error: BaseException, hello: wire.Hello) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):

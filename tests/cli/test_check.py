@@ -118,6 +118,21 @@ def test_an_isolated_environment_is_not_ours_to_check(run: Run, models: Models) 
     assert findings(run) == []
 
 
+def test_an_isolated_environment_runs_the_gateways_python_too_which_is_a_note(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "python_version: py39\n", "m/model/model.py": GOOD})
+    ours = f"py{sys.version_info.major}{sys.version_info.minor}"
+    for text in ('[models.m]\nenv = "isolated"\n', '[gateway]\nenv = "isolated"\n', ""):
+        Path("gateway.toml").write_text(text)
+        found = only(run)
+        assert (found["level"], found["what"]) == ("note", f"python_version is py39; this gateway runs {ours}")
+
+
+def test_the_environments_of_all_models_may_be_isolated(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "requirements: [no-such-package]\n", "m/model/model.py": GOOD})
+    Path("gateway.toml").write_text('[gateway]\nenv = "isolated"\n')
+    assert findings(run) == []
+
+
 def test_another_interpreter_is_asked_for_its_packages() -> None:
     assert installed(sys.executable)["click"] == installed(None)["click"]
     assert installed("/nowhere/python") == {}

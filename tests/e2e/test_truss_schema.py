@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gateway.testing import Gateway
 
 from .trusses import JSON, Trusses
 
@@ -95,3 +102,62 @@ def test_a_schema_follows_the_annotations(truss: Trusses, name: str) -> None:
 @pytest.mark.parametrize("name", UNTYPED)
 def test_a_model_that_is_not_typed_has_no_schema(truss: Trusses, name: str) -> None:
     assert truss.get(f"/v1/models/{name}/schema").error == (404, "600", "No schema found")
+
+
+# Says where it is in a file, and goes on when there is another.
+GATED = f"""
+import pathlib, time
+
+def wait(stage):
+    pathlib.Path("../../at-" + stage).touch()
+    while not pathlib.Path("../../go-" + stage).exists():
+        time.sleep(0.005)
+
+wait("import-" + pathlib.Path.cwd().name)
+{HEAD}    def load(self):
+        wait("load-" + pathlib.Path.cwd().name)
+
+"""
+
+
+def schema_of(gateway: Gateway, model: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(f"{gateway.url}/v1/models/{model}/schema", timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            assert error.headers["x-baseten-error-code"] == "600"
+            return error.code, json.load(error)["error"]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    waited = threading.Event()
+    for _ in range(2000):
+        if holds():
+            return
+        waited.wait(0.01)
+    raise TimeoutError("it never came to that")
+
+
+def test_a_schema_is_known_when_the_class_is_and_its_absence_when_the_model_is_loaded(
+    serve: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    models = {"typed": "    def predict(self, x: In): ...\n", "untyped": "    def predict(self, x): ...\n"}
+    gateway = serve(
+        {name: {"config.yaml": "", "model/model.py": GATED + text} for name, text in models.items()},
+        until="accepting",
+    )
+    later = "Schema not available, please try again later."
+    known = {"input_schema": IN, "output_schema": None, "supports_streaming": None}
+    loading = {"typed": (200, known), "untyped": (503, later)}
+    for name in models:
+        wait_until((tmp_path / f"at-import-{name}").exists)
+        assert schema_of(gateway, name) == (503, f"Model with name {name} is not ready.")
+        (tmp_path / f"go-import-{name}").touch()
+        wait_until((tmp_path / f"at-load-{name}").exists)
+        wait_until(lambda name=name: schema_of(gateway, name) == loading[name])  # type: ignore[misc]
+    for name in models:
+        (tmp_path / f"go-load-{name}").touch()
+        gateway.wait_for(f"model '{name}' is ready")
+    assert schema_of(gateway, "typed") == (200, known)
+    assert schema_of(gateway, "untyped") == (404, "No schema found")
