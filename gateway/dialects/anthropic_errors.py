@@ -19,7 +19,7 @@ TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_WHOLE_NUMBER = re.compile(r"\d+")
+_WHOLE_NUMBER = re.compile(r"\d{1,18}")
 
 
 def described(error: GatewayError) -> dict[str, Any]:
@@ -39,13 +39,18 @@ def error_type(error: GatewayError) -> str:
 
 
 def _message(error: GatewayError) -> str:
-    """Clients know a prompt that is too long by these words, and make it shorter."""
+    """Clients know by these words that a prompt is too long and make it shorter, or that `max_tokens` is too high."""
     message = public(error)
     start = "prompt is too long"
     if error.code != "context_length_exceeded" or message.startswith(start):
         return message
-    # OpenAI's sentence: "This model's maximum context length is M tokens. However, … N tokens …"
+    # OpenAI's sentence: "This model's maximum context length is M tokens. However, you requested N tokens (P in the
+    # messages, C in the completion)."
     numbers = _WHOLE_NUMBER.findall(message)
     if len(numbers) < 2:
         return f"{start}: {message}"
-    return f"{start}: {numbers[1]} tokens > {numbers[0]} maximum"
+    most, asked, *parts = map(int, numbers)
+    said = f"{start}: {asked} tokens > {most} maximum"
+    if len(parts) < 2 or parts[0] >= most:
+        return said
+    return f"{said}; input length and `max_tokens` exceed context limit: {parts[0]} + {parts[1]} > {most}"

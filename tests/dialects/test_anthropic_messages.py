@@ -274,7 +274,16 @@ def test_the_id_of_a_chat_answer_is_none_of_a_message() -> None:
                 code="context_length_exceeded",
             ),
             "invalid_request_error",
-            "prompt is too long: 120 tokens > 100 maximum",
+            "prompt is too long: 120 tokens > 100 maximum; "
+            "input length and `max_tokens` exceed context limit: 90 + 30 > 100",
+        ),
+        (
+            BadRequest(
+                "This model's maximum context length is 100 tokens. However, your messages resulted in 110 tokens.",
+                code="context_length_exceeded",
+            ),
+            "invalid_request_error",
+            "prompt is too long: 110 tokens > 100 maximum",
         ),
         (
             BadRequest("too much", code="context_length_exceeded"),
