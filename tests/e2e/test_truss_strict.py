@@ -123,6 +123,15 @@ class Model:
 
     def chat_completions(self, body):
         return self.predict(body["name"]) if "name" in body else [type(body).__name__, body]
+
+    async def completions(self, body):
+        return {"completions": body}
+
+    async def messages(self, body):
+        return {"messages": body}
+
+    async def responses(self, body):
+        return {"responses": body}
 """
 TYPED = """
 from pydantic import BaseModel
@@ -207,6 +216,12 @@ def stream(truss: Trusses, text: str, **headers: str) -> tuple[int, str | None, 
 def post(truss: Trusses, path: str, body: Any, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return truss.ask("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode(), named)
+
+
+def listed(truss: Trusses, model: str) -> Any:
+    """What the list of models says that one can do."""
+    entries = {entry["id"]: entry for entry in json.loads(truss.get("/v1/models").body)["data"]}
+    return entries[model]["capabilities"]
 
 
 # ── 4: streams that fail ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -401,6 +416,14 @@ def test_a_v1_method_gets_the_body_and_its_value_is_the_answer(truss: Trusses, m
     assert answer.short == (200, BINARY, msgpack.packb(["dict", body]))
 
 
+def test_every_v1_method_of_truss_is_raw(truss: Trusses) -> None:
+    routes = {path.removeprefix("/v1/") for path in listed(truss, "main")["routes"]}
+    body = {"input": ["anything"], "messages": 1}
+    assert routes >= {"completions", "messages"}
+    for name in routes & {"completions", "messages", "responses"}:
+        assert post(truss, f"/models/main/v1/{name}", body).short == (200, JSON, json.dumps({name: body}).encode())
+
+
 def test_a_v1_body_may_be_any_json(truss: Trusses) -> None:
     assert post(truss, CHAT, b"[1]", content_type="text/plain").short == (200, JSON, b'["list", [1]]')
 
@@ -446,8 +469,7 @@ def test_a_v1_route_of_a_model_that_is_not_ready_is_trusss_503(truss: Trusses) -
 
 
 def test_nothing_is_derived_for_a_strict_model(truss: Trusses) -> None:
-    listed = {entry["id"]: entry for entry in json.loads(truss.get("/v1/models").body)["data"]}
-    assert listed["main"]["capabilities"]["derived"] == []
+    assert listed(truss, "main")["derived"] == []
 
 
 # ── beside it ────────────────────────────────────────────────────────────────────────────────────────────────────────
