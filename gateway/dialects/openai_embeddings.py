@@ -1,4 +1,8 @@
-"""POST /v1/embeddings: OpenAI's embeddings, base64 or float."""
+"""POST /v1/embeddings: OpenAI's embeddings, base64 or float.
+
+A class may declare in `capabilities` that it takes prompts of its own token ids (`token_ids`), and that its vectors may
+be cut short (`matryoshka`), which is then done here.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from typing import Any
 
 from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
-from ..spec import Endpoint
+from ..spec import Capabilities, Endpoint
 from ..wire import Array
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
+from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .outputs import error_of
 
@@ -22,7 +27,13 @@ SCHEMA: dict[str, Any] = {
     "required": ["input"],
     "properties": {
         "model": {"type": "string", "description": "May be left out where one model serves the route"},
-        "input": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": MAX_INPUTS},
+        "input": {
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "maxItems": MAX_INPUTS,
+            "description": "Token ids, or lists of them, for models that take them",
+        },
         "encoding_format": {"enum": ["float", "base64"], "default": "float"},
         "dimensions": {"type": "integer", "minimum": 1},
     },
@@ -57,12 +68,23 @@ class EmbeddingsDialect(Dialect):
         inputs.pop("stream", None)
         return Prepared(model, inputs, options={"base64": encoding == "base64"})
 
+    def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
+        is_known = bool(capabilities.methods)  # of a model that never was ready nothing is
+        if is_known and not capabilities.extra.get("token_ids") and isinstance(prepared.inputs["input"][0], list):
+            raise BadRequest(
+                "'input' holds token ids, which belong to another model's vocabulary; send strings "
+                "(with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
+                param="input",
+                code="unsupported_value",
+            )
+        return [prepared.inputs]
+
     def encoder(self, prepared: Prepared, context: Context) -> EmbeddingsEncoder:
         return EmbeddingsEncoder(prepared, context)
 
 
-def read_input(value: Any) -> list[str]:
-    """The texts to embed, always as a list."""
+def read_input(value: Any) -> list[str] | list[list[int]]:
+    """What to embed, always as a list: texts, or lists of token ids."""
     if value is None:
         raise missing("input")
     if isinstance(value, str):
@@ -71,18 +93,15 @@ def read_input(value: Any) -> list[str]:
         raise wrong_type("input", "a string or an array of strings", value)
     if not value:
         raise BadRequest("'input' must hold at least one text", param="input")
+    if type(value[0]) is int:
+        return [read_tokens(value, "input")]
     if len(value) > MAX_INPUTS:
         raise BadRequest(f"'input' may hold at most {MAX_INPUTS} texts", param="input")
-    if all(isinstance(item, str) for item in value):
-        return value
-    if all(type(item) is int for item in value) or all(isinstance(item, list) for item in value):
-        raise BadRequest(
-            "'input' holds token ids, which belong to another model's vocabulary; send strings "
-            "(with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
-            param="input",
-            code="unsupported_value",
-        )
-    raise wrong_type("input", "a string or an array of strings", value)
+    if isinstance(value[0], list):
+        return [read_tokens(item, f"input[{index}]") for index, item in enumerate(value)]
+    if not all(isinstance(item, str) for item in value):
+        raise wrong_type("input", "a string or an array of strings", value)
+    return value
 
 
 class EmbeddingsEncoder(Encoder):
@@ -131,7 +150,16 @@ class EmbeddingsEncoder(Encoder):
             InvalidOutput: they are too few or too many, or not all as long.
         """
         self._check()
-        return self._rows
+        asked = self._inputs.get("dimensions")
+        if asked is None or asked * 4 == len(self._rows[0]):
+            return self._rows
+        if asked * 4 > len(self._rows[0]) or not self._context.capabilities.extra.get("matryoshka"):
+            raise BadRequest(
+                f"the model gives {len(self._rows[0]) // 4} dimensions and did not change them to {asked}",
+                param="dimensions",
+                code="unsupported_value",
+            )
+        return [shortened(row, asked) for row in self._rows]
 
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         render = _base64 if self._base64 else _floats
@@ -155,18 +183,14 @@ class EmbeddingsEncoder(Encoder):
         width = len(self._rows[0])
         if not width or any(len(row) != width for row in self._rows):
             raise InvalidOutput("embeddings returned vectors of unequal length, or empty ones")
-        asked = self._inputs.get("dimensions")
-        if asked is not None and asked * 4 != width:
-            raise BadRequest(
-                f"the model gives {width // 4} dimensions and did not change them to {asked}",
-                param="dimensions",
-                code="unsupported_value",
-            )
 
     def _count(self) -> tuple[int, bool]:
         if self._prompt_tokens is not None:
             return self._prompt_tokens, False
-        return sum(max(1, estimate_tokens(len(text.encode()))) for text in self._inputs["input"]), True
+        given = self._inputs["input"]
+        if isinstance(given[0], list):
+            return sum(map(len, given)), False
+        return sum(max(1, estimate_tokens(len(text.encode()))) for text in given), True
 
     def usage(self) -> tuple[int, int, str]:
         return self._count()[0], 0, "stop"
@@ -231,6 +255,13 @@ def _row(item: Any) -> bytes:
         except (struct.error, OverflowError) as error:
             raise InvalidOutput(f"embeddings returned a number that is no float32: {error}") from error
     raise InvalidOutput(f"embeddings returned a {type(item).__name__} where a vector belongs")
+
+
+def shortened(row: bytes, dimensions: int) -> bytes:
+    """The first dimensions of a vector, again of length 1."""
+    kept = memoryview(row).cast("f")[:dimensions].tolist()
+    length = math.sqrt(math.fsum(value * value for value in kept)) or 1.0
+    return struct.pack(f"<{dimensions}f", *(value / length for value in kept))
 
 
 def _base64(row: bytes) -> bytes:

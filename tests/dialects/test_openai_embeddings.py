@@ -19,6 +19,7 @@ from openai.types import CreateEmbeddingResponse
 from gateway.dialects.base import Context
 from gateway.dialects.openai_embeddings import EmbeddingsDialect, shortest
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.spec import Capabilities
 from gateway.wire import decode
 from gateway.worker.results import pack
 
@@ -26,11 +27,14 @@ VECTORS = [[0.5, -1.0, 0.1], [2.0, 0.0, 3e-8]]
 FLOAT32 = numpy.array(VECTORS, dtype=numpy.float32)
 
 
-def answered(*values: Any, inputs: int = 2, **fields: Any) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def answered(
+    *values: Any, inputs: int = 2, capabilities: dict[str, Any] | None = None, **fields: Any
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Body and headers when the Model gives these values."""
     dialect = EmbeddingsDialect()
     prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields}, "embeddings")
-    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1))
+    declared = Capabilities(extra=capabilities or {})
+    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1, capabilities=declared))
     for value in values:
         encoder.feed([decode(pack(value))])
     return encoder.whole()
@@ -146,6 +150,21 @@ def test_dimensions_that_the_model_ignored_are_an_error_not_a_surprise() -> None
         answered(VECTORS, dimensions=2)
     assert (caught.value.param, caught.value.code) == ("dimensions", "unsupported_value")
     answered(VECTORS, dimensions=3)
+
+
+def test_vectors_that_may_be_cut_short_are_cut_and_made_long_again() -> None:
+    rows = [[3.0, 4.0, 12.0], [0.0, 0.0, 5.0]]
+    body, _ = answered(rows, dimensions=2, capabilities={"matryoshka": True})
+    assert [item["embedding"] for item in json.loads(body)["data"]] == [[0.6, 0.8], [0.0, 0.0]]
+    packed = parse(answered(rows, dimensions=2, encoding_format="base64", capabilities={"matryoshka": True})[0])
+    assert numpy.allclose(packed.data[0].embedding, [0.6, 0.8])
+    with pytest.raises(BadRequest):
+        answered(rows, dimensions=4, capabilities={"matryoshka": True})
+
+
+def test_token_ids_are_counted_as_what_they_are() -> None:
+    body, headers = answered(VECTORS, input=[[1, 2, 3], [4]])
+    assert headers == [] and json.loads(body)["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
 
 
 def test_usage_is_the_models_or_an_estimate_that_says_so() -> None:

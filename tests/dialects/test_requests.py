@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_embeddings import EmbeddingsDialect
 from gateway.errors import BadRequest
+from gateway.spec import Capabilities, MethodInfo
 
 USER = {"role": "user", "content": "hi"}
 CHAT = {"model": "m", "messages": [USER]}
@@ -28,6 +30,7 @@ def refused(read: Any, body: dict[str, Any]) -> tuple[str, str | None]:
     return caught.value.code, caught.value.param
 
 
+TEXTS_ONLY = Capabilities(methods=(MethodInfo(name="embeddings", kind="sync"),))
 MISSING, TYPE, VALUE, UNSUPPORTED = "missing_required_parameter", "invalid_type", "invalid_value", "unsupported_value"
 
 
@@ -185,8 +188,12 @@ def test_legacy_functions_become_tools() -> None:
         ({"input": ["a", 5]}, TYPE, "input"),
         ({"input": ["a", [5]]}, TYPE, "input"),
         ({"input": [True]}, TYPE, "input"),
-        ({"input": [1, 2, 3]}, UNSUPPORTED, "input"),
-        ({"input": [[1, 2], [3]]}, UNSUPPORTED, "input"),
+        ({"input": [1, "a"]}, TYPE, "input"),
+        ({"input": [1, True]}, TYPE, "input"),
+        ({"input": [-1]}, VALUE, "input"),
+        ({"input": [[]]}, VALUE, "input[0]"),
+        ({"input": [[1], "a"]}, TYPE, "input[1]"),
+        ({"input": [[1]] * 2049}, VALUE, "input"),
         ({"model": 5}, TYPE, "model"),
         ({"encoding_format": "binary"}, VALUE, "encoding_format"),
         ({"encoding_format": 5}, VALUE, "encoding_format"),
@@ -200,8 +207,18 @@ def test_embeddings_refuse_with_code_and_path(fields: dict[str, Any], code: str,
 
 
 def test_token_ids_are_refused_with_the_setting_that_avoids_them() -> None:
-    with pytest.raises(BadRequest, match="check_embedding_ctx_length=False"):
-        embeddings({"input": [1, 2]})
+    for tokens in ([1, 2], [[1, 2], [3]]):
+        with pytest.raises(BadRequest, match="check_embedding_ctx_length=False") as caught:
+            EmbeddingsDialect().runs(embeddings({"input": tokens}), TEXTS_ONLY)
+        assert (caught.value.code, caught.value.param) == (UNSUPPORTED, "input")
+
+
+@pytest.mark.parametrize(("given_input", "seen"), [([1, 2], [[1, 2]]), ([[1, 2], [3]], [[1, 2], [3]])])
+def test_a_class_that_takes_token_ids_gets_a_list_for_each_input(given_input: Any, seen: list[Any]) -> None:
+    takes_tokens = replace(TEXTS_ONLY, extra={"token_ids": True})
+    for capabilities in (takes_tokens, Capabilities()):  # nothing is known of one that never was ready
+        [inputs] = EmbeddingsDialect().runs(embeddings({"input": given_input}), capabilities)
+        assert inputs["input"] == seen
 
 
 @pytest.mark.parametrize(("given_input", "seen"), [("a", ["a"]), ("", [""]), (["a", "b"], ["a", "b"])])
