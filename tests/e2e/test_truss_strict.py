@@ -293,6 +293,12 @@ def test_the_body_is_read_for_a_method_that_takes_nothing(truss: Trusses) -> Non
     assert post(truss, "/models/typed/v1/embeddings", b"{").error[:2] == (400, "700")
 
 
+def test_a_hot_reload_keeps_the_rules(truss: Trusses) -> None:
+    assert truss.ask("POST", "/models/typed/hot-reload").status == 200
+    answer = post(truss, "/models/typed/v1/chat/completions", {"a": 1}, x_mine="seen")
+    assert answer.short == (200, JSON, b'["In", "seen"]')
+
+
 def test_a_predict_that_takes_the_request_alone_leaves_other_methods_nothing(truss: Trusses) -> None:
     assert post(truss, "/models/request-only/v1/chat/completions", {"a": 1}).short == (200, JSON, b"[null]")
     assert truss.predict("request-only", b"\xff").short == (200, JSON, rb'"\u00ff"')
