@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from operator import index
 from typing import Any
 
 from ..errors import BadRequest, HTTPError, InvalidOutput
@@ -82,8 +83,8 @@ def _number(value: Any) -> int:
     if isinstance(value, Mapping):
         value = next((value[name] for name in OWN_COUNTS if name in value), None)
     try:
-        number = int(value)
-    except (TypeError, ValueError):
+        number = index(value)  # of any integer, NumPy's too
+    except TypeError:
         raise InvalidOutput(f"count_tokens returned a {type(value).__name__}, not a number") from None
     if number < 0:
         raise InvalidOutput(f"count_tokens returned {number}")

@@ -157,7 +157,7 @@ def test_an_own_count_may_be_async_and_take_the_tools() -> None:
     assert ask(Model(), "count_tokens", {**CHAT, "tools": TOOLS}) == {"input_tokens": 11}
 
 
-@pytest.mark.parametrize("value", [None, "many", -1, {"tokens": 3}])
+@pytest.mark.parametrize("value", [None, "many", -1, 1.5, {"tokens": 3}])
 def test_an_own_count_that_gives_no_number_is_the_models_mistake(value: Any) -> None:
     class Model(Plain):
         def count_tokens(self, what: Any) -> Any:
