@@ -165,8 +165,11 @@ class Blocks(Choice):
     def _whole(self, block: Block) -> dict[str, Any]:
         value = {**block.start}
         if block.kind == "tool_use":
-            found = self._input(block)
-            value["input"] = {"_raw": self.calls[block.call]["function"]["arguments"]} if found is None else found
+            found, text = self._input(block), self.calls[block.call]["function"]["arguments"]
+            if found is not None:
+                value["input"] = found
+            elif text.strip():
+                value["input"] = {"_raw": text}
             return value
         for kind, text in _joined(block.pieces):
             value[kind] = text

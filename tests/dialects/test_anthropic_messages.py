@@ -12,11 +12,12 @@ from anthropic.types import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.base import GENERIC, MODEL_RAISED
+from gateway.dialects.anthropic_messages import MessagesDialect
+from gateway.dialects.base import GENERIC, MODEL_RAISED, Context
 from gateway.errors import BadRequest, GatewayError, HTTPError, InvalidOutput, Loading, ModelError
 from gateway.wire import Structured
 
-from .anthropic_sdk import HEX, accumulate, both, encode_stream, encode_whole, encoder, events, parse, plain
+from .anthropic_sdk import ASK, HEX, accumulate, both, encode_stream, encode_whole, encoder, events, parse, plain
 
 
 def call(index: int, arguments: str, name: str | None = None) -> dict[str, Any]:
@@ -198,6 +199,18 @@ def test_an_empty_answer_is_one_empty_text_block() -> None:
     for values in ((), (None,), ("",)):
         message = both(*values)
         assert shape(message) == [("text", "")] and message.stop_reason == "end_turn"
+
+
+def test_an_answer_that_a_stop_string_ends_keeps_its_calls() -> None:
+    dialect = MessagesDialect()
+    for stream in (False, True):
+        prepared = dialect.read({**ASK, "stream": stream}, "chat_completions")
+        under_way = dialect.encoder(prepared, Context("m", HEX, 0, stops=("END",)))
+        fed = under_way.feed([call(0, "", "f"), "so far EN", "D and more"])
+        assert under_way.is_complete
+        message = accumulate(under_way.start() + fed + under_way.finish()) if stream else parse(under_way.whole()[0])
+        assert shape(message) == [("tool_use", "c0", "f", {}), ("text", "so far ")]
+        assert message.stop_reason == "tool_use"
 
 
 def test_further_text_is_framed_like_the_first() -> None:
