@@ -10,14 +10,15 @@ from collections import deque
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0  # seconds before a restart, doubling
 HEALTHY_AFTER = 60.0  # seconds a replica must live for its pause to start small again
-CRASHES, CRASH_WINDOW, TRIAL_EVERY = 5, 120.0, 60.0  # the breaker: so many crashes in so many seconds
+CRASH_WINDOW, TRIAL_EVERY = 120.0, 60.0  # seconds: in which crashes are counted, and between two trial starts
 
 
 class Breaker:
     """The crashes of one model, of all its replicas together. Open, it lets one trial start a minute through."""
 
-    def __init__(self) -> None:
-        self._crashes: deque[float] = deque(maxlen=CRASHES)
+    def __init__(self, crashes: int) -> None:
+        self.crashes = crashes  # so many within CRASH_WINDOW open it
+        self._crashes: deque[float] = deque(maxlen=crashes)
 
     def note(self, now: float) -> None:
         self._crashes.append(now)
@@ -25,7 +26,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether the last crash made it a crash loop."""
-        return len(self._crashes) == CRASHES and self.spread < CRASH_WINDOW
+        return len(self._crashes) == self.crashes and self.spread < CRASH_WINDOW
 
     @property
     def spread(self) -> float:

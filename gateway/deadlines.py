@@ -6,7 +6,7 @@ One timer for all of them while there are any, none a request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from .call import NEVER, Call
 from .errors import QueueTimeout, Timeout
@@ -24,7 +24,7 @@ class Deadlines:
         self,
         name: str,
         limiter: Limiter,
-        replicas: Mapping[int, Replica],
+        replicas: Callable[[], Iterable[Replica]],
         kill: Callable[[Replica, str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -51,7 +51,7 @@ class Deadlines:
                 waited, retry = now - call.arrived, self._limiter.retry_after()
                 text = f"waited {waited:.1f} s for a slot of model '{self._name}'"
                 call.abandon(QueueTimeout(text, retry_after=retry))
-        for replica in tuple(self._replicas.values()):
+        for replica in tuple(self._replicas()):
             for call in replica.calls():
                 self.watch()
                 if call.cancelled_at == NEVER:

@@ -4,7 +4,8 @@ unloaded ──start──> loading ──> ready ──stop──> draining ─
                        │          │ all replicas lost
                        │          └──> restarting ──> ready
                        └──> failed  <── crash loop: a trial start a minute
-Each replica has a task that loads it, waits until it is lost, and loads it again after a pause.
+Each replica has a keeper. A reload loads new replicas beside the old ones and then switches, within one turn of the
+loop; the old ones finish what they have begun.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from .backoff import CRASHES, HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
+from .backoff import Breaker
 from .call import Call
 from .deadlines import Deadlines
-from .errors import ConfigError, Crashed, Draining, GatewayError, Overloaded
+from .errors import Crashed, Draining, GatewayError, Overloaded
 from .histogram import Histogram
+from .keeper import Keeper
 from .limiter import Limiter, Seat
 from .questions import HealthCheck, hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
+from .retiring import Retiring
 from .spec import Capabilities, ModelSpec, State
 from .wire import Req
 
 log = logging.getLogger("gateway.models")
 
-LOAD_TRIES = 3
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 TAIL = 200  # lines of the model's output that are kept
@@ -76,15 +78,13 @@ class HostedModel:
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
         self._on_demand, self._prepare = on_demand, prepare
-        self._loading: dict[int, Replica] = {}
-        self._replicas: dict[int, Replica] = {}
-        self._phases: dict[int, State] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._breaker = Breaker()
+        self.breaker = Breaker(spec.limits.max_crashes)
+        self._keepers: list[Keeper] = []
+        self._retiring = Retiring(self.name, LAST_GRACE)
+        self._refused: State | None = None  # why there are no keepers
+        self._reloading: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self.name, self.limiter, self._replicas, self._kill, self._loop)
-        self._load_began = 0.0
-        self._next_try = 0.0
+        self._deadlines = Deadlines(self.name, self.limiter, self._all_replicas, self._kill, self._loop)
         self._stopping = False
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
@@ -120,14 +120,14 @@ class HostedModel:
         if self._aside >= ASIDE:
             raise Overloaded(f"model '{self.name}' is overloaded: {ASIDE} calls count tokens", retry_after=1)
         try:
-            random.choice(list(self._replicas.values())).open(call, self._aside_ended)
+            random.choice(self._ready).open(call, self._aside_ended)
         except ConnectionError:
             raise self._lost() from None
         self._aside += 1
 
     def _aside_ended(self, call: Call) -> None:
         self._aside -= 1
-        self._check_idle()
+        self._after_a_call()
 
     def check_room(self, calls: int) -> None:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
@@ -146,7 +146,7 @@ class HostedModel:
         """A call that still waits was given up."""
         call.on_end({})
         self.limiter.leave(call)
-        self._check_idle()
+        self._after_a_call()
 
     def grant(self, call: Call) -> None:
         """Nothing to grant while it waits."""
@@ -183,11 +183,16 @@ class HostedModel:
             call.got_slot, held = True, None
             seat.waiting -= 1
         self.limiter.give_back(seat, held)
-        if self._stopping:
-            self._check_idle()
+        if self._stopping or self._retiring:
+            self._after_a_call()
 
-    def _check_idle(self) -> None:
-        if self._stopping and not self.limiter.in_flight and not self._aside:
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self.limiter.in_flight or self._aside or any(True for _ in self._retiring.calls()))
+
+    def _after_a_call(self) -> None:
+        self._retiring.look()
+        if self._stopping and not self._is_busy:
             self._idle.set()
 
     def _lost(self) -> Crashed:
@@ -199,9 +204,9 @@ class HostedModel:
         return refusal(
             self.name,
             self.state,
-            loading_for=now - self._load_began,
+            loading_for=now - min((keeper.load_began for keeper in self._keepers), default=now),
             expected_load=self.load_seconds,
-            next_try=self._next_try - now,
+            next_try=max((keeper.next_try for keeper in self._keepers), default=0.0) - now,
             reason=self.reason if self._debug else "",
         )
 
@@ -211,13 +216,20 @@ class HostedModel:
 
     def phases(self) -> Mapping[int, State]:
         """The state of each replica."""
-        return self._phases
+        return {keeper.index: keeper.phase for keeper in self._keepers}
 
     def pids(self) -> dict[int, int]:
-        return {index: replica.pid for index, replica in self._replicas.items() if replica.pid is not None}
+        return {index: replica.pid for index, replica in self.ready_replicas() if replica.pid is not None}
 
     def ready_replicas(self) -> list[tuple[int, Replica]]:
-        return list(self._replicas.items())
+        return [(keeper.index, keeper.replica) for keeper in self._keepers if keeper.replica is not None]
+
+    @property
+    def _ready(self) -> list[Replica]:
+        return [replica for _, replica in self.ready_replicas()]
+
+    def _all_replicas(self) -> list[Replica]:
+        return [*self._ready, *self._retiring]
 
     def _kill(self, replica: Replica, reason: str) -> None:
         self._killed[id(replica)] = True
@@ -228,7 +240,7 @@ class HostedModel:
 
     async def is_healthy(self) -> bool:
         """What the model's own `is_healthy` says; without one, whether it is ready."""
-        replica = next(iter(self._replicas.values()), None)
+        replica = next(iter(self._ready), None)
         if self.state != "ready" or replica is None or not self.capabilities.has_health_check:
             return self.state == "ready"
         return await self._health.ask(replica)
@@ -242,7 +254,7 @@ class HostedModel:
         if self.state != "ready":
             raise self.not_ready()
         self._deadlines.watch()
-        if (found := await hot_reload(self._replicas.values(), self.spec.limits)) is not None:
+        if (found := await hot_reload(self._ready, self.spec.limits)) is not None:
             self._learn(found)
 
     def on_described(self, capabilities: Capabilities) -> None:
@@ -259,22 +271,24 @@ class HostedModel:
 
     def start(self) -> None:
         """Begin to load every replica; nothing happens if that was done already."""
-        if self._tasks:
+        if self._keepers:
             return
-        self._load_began = self._loop.time()
-        for index in range(self.spec.replicas):
-            self._phases[index] = "loading"
-            self._tasks[index] = asyncio.create_task(self._keep(index), name=f"{self.name}/{index}")
-        self._derive()
+        self._refused = None
+        self._keepers = [Keeper(self, self.spec, index) for index in range(self.spec.replicas)]
+        for keeper in self._keepers:
+            keeper.load_began = self._loop.time()
+            keeper.start()
+        self.changed()
 
     def fail(self, reason: str) -> None:
         """It cannot be loaded at all, by placement say."""
-        self._phases = dict.fromkeys(range(self.spec.replicas), "failed")
-        self._derive(reason)
+        self._refused = "failed"
+        self.changed(reason)
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         """Hand on what changed in the sources of its secrets, or in its environment."""
-        for replica in (*self._loading.values(), *self._replicas.values()):
+        loading = [keeper.loading for keeper in self._keepers if keeper.loading is not None]
+        for replica in (*loading, *self._all_replicas()):
             replica.update(secrets, deployment)
 
     async def settled(self) -> State:
@@ -291,104 +305,119 @@ class HostedModel:
         """
         self._stopping = True
         deadline = self._loop.time() + grace
-        for index, task in self._tasks.items():
-            if index not in self._replicas:  # it loads, or pauses before it does
-                task.cancel()
-        self._phases = dict.fromkeys(self._phases, "draining")
+        if self._reloading is not None:
+            self._reloading.cancel()
+        for keeper in self._keepers:
+            if keeper.replica is None:  # it loads, or pauses before it does
+                keeper.cancel()
+            keeper.phase = "draining"
         self._derive("stopping")
-        if self.limiter.in_flight or self._aside:
+        if self._is_busy:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._idle.wait()
             except TimeoutError:
                 pass
-        for call in (*self.limiter.waiting(), *(c for r in self._replicas.values() for c in r.calls())):
+        running = (call for replica in self._all_replicas() for call in replica.calls())
+        for call in (*self.limiter.waiting(), *running):
             call.abandon(Draining(f"model '{self.name}' is shutting down", retry_after=1))
         left = max(deadline - self._loop.time(), LAST_GRACE)
-        await asyncio.gather(*(replica.stop(left) for replica in self._replicas.values()), return_exceptions=True)
-        for task in self._tasks.values():
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
-        self._tasks.clear()
-        self._replicas.clear()
-        self._phases.clear()
+        await asyncio.gather(*(replica.stop(left) for replica in self._ready), return_exceptions=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*(keeper.ended() for keeper in self._keepers))
+        await self._retiring.ended()
+        self._keepers.clear()
         self.limiter.seats.clear()
+        self._refused = None
         self._derive("stopped")
         self._stopping = False
         self._idle.clear()
 
-    async def _keep(self, index: int) -> None:
-        """One replica, loaded again whenever it is lost."""
-        tries = crashes = 0
-        while True:
-            try:
-                replica = await self._load(index)
-            except LoadError as error:
-                tries += 1
-                self.load_results["error"] = self.load_results.get("error", 0) + 1
-                if error.fatal or tries >= LOAD_TRIES:
-                    self._set(index, "failed", str(error))
-                    return
-                log.warning("%s: load failed, trying again: %s", self.name, error)
-                await asyncio.sleep(pause(tries - 1))
-                continue
-            except Exception as error:  # of a runner, or of what makes its launch
-                log.exception("%s could not be started", self.name)
-                self._set(index, "failed", f"{type(error).__name__}: {error}")
-                return
-            tries = 0
-            seat = self._seat(replica)
-            born = self._loop.time()
-            self.limiter.add(seat)
-            self._set(index, "ready")
-            await asyncio.wait([replica.lost])  # and not the future itself, which would be cancelled with this task
-            self.limiter.remove(seat)
-            if self._stopping:  # which ends what is left of it
-                self._nobody_serves()
-                return
-            del self._replicas[index]
-            why = "cancel" if self._killed.pop(id(replica), False) else "crash"
-            self.restart_reasons[why] = self.restart_reasons.get(why, 0) + 1
-            crashes = 0 if self._loop.time() - born > HEALTHY_AFTER else crashes + 1
-            await self._recover(index, replica.lost.result(), crashes, replica)
+    # ── reload ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _load(self, index: int) -> Replica:
-        began = self._loop.time()
-        limit = self.spec.limits.load_timeout
+    async def reload(self, spec: ModelSpec) -> None:
+        """Serve this spec from now on, with new replicas that are loaded beside the old ones.
+
+        Raises:
+            LoadError: they could not be loaded; nothing has changed.
+        """
+        if self._reloading is not None or self._stopping:
+            raise LoadError("it is being reloaded or stopped already")
+        self._reloading = asyncio.create_task(self._reload(spec), name=f"{self.name}/reload")
         try:
-            async with asyncio.timeout(limit):
-                spec = self.spec if self._prepare is None else await self._prepare(self.spec)
-                replica = self._loading[index] = self._runner(self._make_launch(spec, index))
-                self._learn(await replica.start())
-        except ConfigError as error:
-            raise LoadError(str(error), fatal=True) from error
-        except TimeoutError:
-            raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
+            await asyncio.wait([self._reloading])
+            if self._reloading.cancelled():
+                raise LoadError("the model was stopped meanwhile")
+            self._reloading.result()
+        except asyncio.CancelledError:
+            self._reloading.cancel()
+            raise
         finally:
-            self._loading.pop(index, None)
-            self.described = None
-        self.load_seconds = self._loop.time() - began
-        self.loads.add(self.load_seconds)
-        self.load_results["ok"] = self.load_results.get("ok", 0) + 1
-        self._replicas[index] = replica
-        return replica
+            self._reloading = None
 
-    async def _recover(self, index: int, reason: str, crashes: int, replica: Replica) -> None:
-        """A replica is gone: tell those who wait if nobody else can serve them, then pause."""
-        now = self._loop.time()
-        self._breaker.note(now)
-        if self._breaker.is_open:
-            self._next_try = now + TRIAL_EVERY
-            seconds = self._breaker.spread
-            self._set(index, "failed", f"{CRASHES} crashes within {seconds:.0f} s, the last one: {reason}")
-        else:
-            self._next_try = now + pause(crashes - 1 if crashes else 0)
-            self._set(index, "restarting", reason)
+    async def _reload(self, spec: ModelSpec) -> None:
+        fresh: list[Keeper] = []
+        try:
+            for index in range(spec.replicas):
+                fresh.append(Keeper(self, spec, index))
+                await fresh[-1].load()
+        except BaseException as error:
+            ready = [keeper.replica for keeper in fresh if keeper.replica is not None]
+            await asyncio.shield(asyncio.gather(*(replica.kill("its reload was given up") for replica in ready)))
+            log.warning("%s: the reload failed, what was there serves on: %s", self.name, error)
+            raise
+        self._switch(spec, fresh)
+
+    def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
+        """Old out, new in: nothing else runs in between."""
+        old, self._keepers = self._keepers, fresh
+        for keeper in old:
+            keeper.cancel()
+            if keeper.replica is not None:
+                self.limiter.remove(keeper.seat)
+                self._retiring.add(keeper.replica)
+        self.spec, self.limiter.max_queue = spec, spec.limits.max_queue
+        self.breaker = Breaker(spec.limits.max_crashes)
+        self._health = HealthCheck(spec.limits)
+        for keeper in fresh:
+            self.join(keeper)
+            keeper.start()
+        log.info("model '%s' is reloaded", self.name)
+
+    # ── what keepers say ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def make(self, spec: ModelSpec, index: int) -> Replica:
+        spec = spec if self._prepare is None else await self._prepare(spec)
+        return self._runner(self._make_launch(spec, index))
+
+    def loaded(self, replica: Replica, seconds: float) -> None:
+        self.described = None
+        self.load_seconds = seconds
+        self.loads.add(seconds)
+        self.load_results["ok"] = self.load_results.get("ok", 0) + 1
+
+    def not_loaded(self) -> None:
+        self.described = None
+        self.load_results["error"] = self.load_results.get("error", 0) + 1
+
+    def join(self, keeper: Keeper) -> None:
+        assert keeper.replica is not None
+        self._learn(keeper.replica.capabilities)
+        self.limiter.add(keeper.seat)
+        keeper.phase = "ready"
+        self.changed()
+
+    def part(self, keeper: Keeper) -> bool:
+        self.limiter.remove(keeper.seat)
+        if self._stopping:  # which ends what is left of it
+            self._nobody_serves()
+        return not self._stopping
+
+    def lost(self, keeper: Keeper, replica: Replica) -> None:
+        why = "cancel" if self._killed.pop(id(replica), False) else "crash"
+        self.restart_reasons[why] = self.restart_reasons.get(why, 0) + 1
         self._nobody_serves()
-        await replica.kill(reason)
-        await asyncio.sleep(max(0.0, self._next_try - self._loop.time()))
-        self._load_began = self._loop.time()
 
     def _nobody_serves(self) -> None:
         """Those who wait hear of it, unless another replica is there for them."""
@@ -396,22 +425,15 @@ class HostedModel:
             for call in self.limiter.waiting():
                 call.abandon(self._lost())
 
-    def _seat(self, replica: Replica) -> Seat:
-        """With preprocess or postprocess, calls wait for their slot in the worker, so they all get in."""
-        limits = self.spec.limits
-        return Seat(replica, limits.slots, inside=limits.max_queue if replica.capabilities.has_hooks else 0)
-
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _set(self, index: int, phase: State, reason: str = "") -> None:
-        if self._stopping:  # a load that ended after the stop began changes nothing
-            return
-        self._phases[index] = phase
-        self._derive(reason)
+    def changed(self, reason: str = "") -> None:
+        if not self._stopping:  # a load that ended after the stop began changes nothing
+            self._derive(reason)
 
     def _derive(self, reason: str = "") -> None:
         """The model is as good as its best replica."""
-        phases = set(self._phases.values())
+        phases = {keeper.phase for keeper in self._keepers} | {self._refused}
         order: tuple[State, ...] = ("ready", "draining", "loading", "restarting", "failed")
         state: State = next((phase for phase in order if phase in phases), "unloaded")
         previous, self.state = self.state, state

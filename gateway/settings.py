@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from . import values
 from .errors import ConfigError
-from .spec import DERIVABLE, DERIVED, Limits, ModelSpec, Problem
+from .spec import DERIVABLE, DERIVED, MIB, Limits, ModelSpec, Problem
 from .values import Kind
 
 
@@ -41,6 +41,22 @@ class PlacementSettings:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesSettings:
+    """[gateway.responses]: what is kept of /v1/responses, so that clients may go on from it."""
+
+    path: Path | None = _key(values.path, None)  # a file; None keeps them in memory
+    max_size: int = _key(values.size, 64 * MIB)  # bytes of all of them; 0 keeps none
+    max_age: float = _key(values.seconds, 720 * 3600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """[gateway.worker]: the processes of models that set nothing else."""
+
+    sandbox: Literal["basic", "strict"] = _key(values.choice("basic", "strict"), "basic")
+
+
 LIMIT_KINDS: Mapping[str, Kind] = {
     "slots": values.whole(1),
     "max_queue": values.whole(0),
@@ -50,6 +66,7 @@ LIMIT_KINDS: Mapping[str, Kind] = {
     "gap_timeout": values.seconds,
     "load_timeout": values.seconds,
     "cancel_grace": values.seconds,
+    "max_crashes": values.whole(1),
     "max_body": values.size,
 }
 
@@ -90,6 +107,8 @@ class GatewaySettings:
     environment_file: Path | None = _key(values.path, None)
     limits: Limits = field(default_factory=Limits)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    responses: ResponsesSettings = field(default_factory=ResponsesSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +126,7 @@ class ModelSettings:
     gap_timeout: float | None = _key(values.seconds, None)
     load_timeout: float | None = _key(values.seconds, None)
     cancel_grace: float | None = _key(values.seconds, None)
+    max_crashes: int | None = _key(values.whole(1), None)
     max_body: int | None = _key(values.size, None)
     load: Literal["eager", "lazy"] = _key(values.choice("eager", "lazy"), "eager")
     runner: str = _key(values.text, "process")
@@ -118,6 +138,9 @@ class ModelSettings:
     enforce_stop: bool = _key(values.flag, False)
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
+    allow_links: bool = _key(values.flag, False)
+    sandbox: Literal["basic", "strict"] | None = _key(values.choice("basic", "strict"), None)
+    memory_limit: int | None = _key(values.size, None)
     aliases: tuple[str, ...] = _key(values.texts, ())
     mounts: Mapping[str, str] | None = _key(values.table, None)
     options: Mapping[str, Any] | None = _key(values.anything, None)  # of the plugin that serves it
@@ -155,6 +178,8 @@ class Settings:
         model = self.model(name)
         found = {key.name: value for key in fields(model) if (value := getattr(model, key.name)) != key.default}
         found.setdefault("truss_parity", self.gateway.truss_parity)
+        if self.gateway.worker.sandbox != "basic":
+            found.setdefault("sandbox", self.gateway.worker.sandbox)
         found["limits"] = {name: getattr(self.gateway.limits, name) for name in LIMIT_KINDS}
         return found
 

@@ -33,6 +33,7 @@ class Limits:
     load_timeout: float = 1800.0
     cancel_grace: float = 5.0  # how long cancelled code may run on before its worker is killed
     max_body: int = 32 * MIB
+    max_crashes: int = 5  # within two minutes; from then on one restart a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,9 @@ class ModelSpec:
     parity: Literal["improved", "strict"] = "improved"
     derive: tuple[str, ...] = DERIVED  # the methods whose routes may be answered by another one of the class
     enforce_stop: bool = False  # the gateway looks for stop strings itself, and ends the code at one
+    sandbox: Literal["basic", "strict"] = "basic"  # what its workers give up, see `gateway/worker/sandbox.py`
+    memory_limit: int | None = None  # bytes that each worker may allocate
+    allow_links: bool = False  # symbolic links in its directory may lead out of it
     notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
 
 

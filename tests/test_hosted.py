@@ -13,7 +13,7 @@ from fakes import PATIENT, FakeReplica, Fakes, LoadError, VirtualLoop, chat, lau
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backoff import CRASHES, TRIAL_EVERY
+from gateway.backoff import TRIAL_EVERY
 from gateway.call import Call, ClientLeft, to_error
 from gateway.errors import (
     Crashed,
@@ -428,7 +428,7 @@ async def test_a_replica_that_lived_long_enough_is_restarted_soon_again() -> Non
             assert now() - began < 0.65
 
 
-async def crash_often(found: Hosted, times: int = CRASHES) -> None:
+async def crash_often(found: Hosted, times: int = LIMITS.max_crashes) -> None:
     for n in range(times):
         await found.until("ready")
         found.fakes.last.die(f"crash {n}")
@@ -454,7 +454,7 @@ async def test_a_crash_loop_is_a_failure_with_one_trial_a_minute() -> None:
 
 async def test_crashes_that_are_far_apart_are_no_crash_loop() -> None:
     async with hosted() as found:
-        for _ in range(2 * CRASHES):
+        for _ in range(2 * LIMITS.max_crashes):
             await asyncio.sleep(40)
             await crash_often(found, 1)
             assert found.model.state == "restarting"

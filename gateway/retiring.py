@@ -1,0 +1,51 @@
+"""Replicas that a reload has replaced: each finishes what it has begun, then it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from .call import Call
+from .replica import Replica
+
+
+class Retiring:
+    """`grace` is the seconds that a model has for its unload."""
+
+    def __init__(self, name: str, grace: float) -> None:
+        self._name, self._grace = name, grace
+        self._idle: dict[Replica, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._idle)
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(tuple(self._idle))
+
+    def calls(self) -> Iterator[Call]:
+        return (call for replica in self for call in replica.calls())
+
+    def add(self, replica: Replica) -> None:
+        self._idle[replica] = asyncio.Event()
+        self.look()
+        task = asyncio.create_task(self._end(replica), name=f"{self._name}/retired")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def look(self) -> None:
+        """A call has ended; perhaps it was the last of one of them."""
+        for replica, idle in self._idle.items():
+            if not any(True for _ in replica.calls()):
+                idle.set()
+
+    async def _end(self, replica: Replica) -> None:
+        await self._idle[replica].wait()
+        await replica.stop(self._grace)
+        self._idle.pop(replica, None)
+
+    async def ended(self) -> None:
+        """Wait until nothing of them is left; whoever asks has seen to it that their calls end."""
+        if self._tasks:
+            self.look()
+            await asyncio.wait(tuple(self._tasks))

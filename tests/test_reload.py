@@ -1,0 +1,163 @@
+"""A reload: the new replica beside the old, the switch in one step, and nothing lost whichever way it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import FakeReplica, LoadError, VirtualLoop, predict, turns
+from test_hosted import LIMITS, Hosted, error_of, hosted
+
+from gateway.call import Call
+from gateway.errors import Draining
+from gateway.spec import ModelSpec
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+def other(found: Hosted, **changes: object) -> ModelSpec:
+    return replace(found.model.spec, display_name="the second", **changes)  # type: ignore[arg-type]
+
+
+def begun(found: Hosted) -> tuple[FakeReplica, Call]:
+    """A call that runs, and the replica that runs it."""
+    call = found.model.call(predict(), b"")
+    return found.fakes.last, call
+
+
+async def test_calls_go_to_the_new_replica_and_the_old_one_finishes_what_it_has() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        await found.model.reload(other(found))
+        new, later = found.fakes.last, found.model.call(predict(), b"")
+        assert new is not old and later in new.open_calls
+        assert old.stopped == [] and call in old.open_calls
+        old.answer(call, b"first")
+        assert (await call.first()).status == 200
+        await turns()
+        assert len(old.stopped) == 1
+        assert found.model.spec.display_name == "the second"
+        new.answer(later)
+
+
+async def test_those_who_wait_are_served_by_the_new_one() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        waiting = found.model.call(predict(), b"")
+        await found.model.reload(other(found))
+        assert waiting in found.fakes.last.open_calls
+        old.answer(call)
+        found.fakes.last.answer(waiting)
+        assert (await waiting.first()).status == 200
+
+
+async def test_the_model_is_ready_all_the_while_and_nobody_hears_of_it() -> None:
+    async with hosted() as found:
+        loading = asyncio.Event()
+        found.fakes.loads = [loading]
+        before = len(found.events)
+        reloading = asyncio.create_task(found.model.reload(other(found)))
+        await turns()
+        assert found.model.state == "ready"
+        old, call = found.fakes.replicas[0], found.model.call(predict(), b"")
+        assert call in old.open_calls
+        loading.set()
+        await reloading
+        assert found.model.state == "ready" and len(found.events) == before
+        old.answer(call)
+
+
+async def test_a_new_one_that_cannot_be_loaded_changes_nothing_and_says_why() -> None:
+    async with hosted(replicas=2) as found:
+        await turns()
+        old, spec = list(found.fakes.replicas), found.model.spec
+        found.fakes.loads = [None, LoadError("a syntax error in line 3")]
+        with pytest.raises(LoadError, match="line 3"):
+            await found.model.reload(other(found))
+        assert found.fakes.replicas[2].killed  # the one that was good
+        assert all(not replica.killed and not replica.stopped for replica in old)
+        assert found.model.spec is spec
+        call = found.model.call(predict(), b"")
+        assert any(call in replica.open_calls for replica in old)
+
+
+async def test_a_reload_may_change_slots_queue_and_replicas() -> None:
+    async with hosted() as found:
+        limits = replace(LIMITS, slots=3, max_queue=7)
+        await found.model.reload(other(found, limits=limits, replicas=2))
+        assert (found.model.limiter.slots, found.model.limiter.max_queue) == (6, 7)
+        assert found.model.phases() == {0: "ready", 1: "ready"}
+
+
+async def test_the_new_one_is_kept_alive_and_the_old_one_is_not() -> None:
+    async with hosted() as found:
+        await found.model.reload(other(found))
+        await turns()
+        count = len(found.fakes.replicas)
+        assert found.model.restarts == 0
+        found.fakes.last.die("crash")
+        await turns()
+        assert found.model.state == "restarting"
+        await found.until("ready")
+        assert len(found.fakes.replicas) == count + 1
+        assert found.fakes.last.launch.spec.display_name == "the second"
+
+
+async def test_two_reloads_at_once_are_one_too_many() -> None:
+    async with hosted() as found:
+        loading = asyncio.Event()
+        found.fakes.loads = [loading]
+        first = asyncio.create_task(found.model.reload(other(found)))
+        await turns()
+        with pytest.raises(LoadError, match="already"):
+            await found.model.reload(other(found))
+        loading.set()
+        await first
+
+
+async def test_a_stop_in_the_middle_of_a_reload_ends_both_replicas() -> None:
+    async with hosted() as found:
+        found.fakes.loads = [asyncio.Event()]
+        reloading = asyncio.create_task(found.model.reload(other(found)))
+        await turns()
+        await found.model.stop(0)
+        with pytest.raises(LoadError, match="stopped"):
+            await reloading
+        assert all(replica.lost.done() for replica in found.fakes.replicas)
+
+
+async def test_a_stop_waits_for_what_a_replaced_replica_still_runs() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        await found.model.reload(other(found))
+        stopping = asyncio.create_task(found.model.stop(10))
+        await turns()
+        assert not stopping.done()
+        old.answer(call)
+        await stopping
+        assert (await call.first()).status == 200
+
+
+async def test_a_stop_ends_what_a_replaced_replica_runs_too_long() -> None:
+    async with hosted() as found:
+        _, call = begun(found)
+        await found.model.reload(other(found))
+        await found.model.stop(10)
+        assert isinstance(await error_of(call), Draining)
+
+
+async def test_the_time_limits_hold_for_what_a_replaced_replica_runs() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        old.is_obedient = False
+        await found.model.reload(other(found))
+        await asyncio.sleep(LIMITS.request_timeout + LIMITS.cancel_grace + 1)
+        assert old.killed
+        assert (await error_of(call)).code == "timeout"  # type: ignore[attr-defined]
