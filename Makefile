@@ -4,14 +4,16 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CLIENTS := .venv-clients-openai2/.installed .venv-clients-openai3/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-slow check fix bench
+.PHONY: help install serve test test-slow test-clients check fix bench
 
 help:
 	@echo "make serve      the gateway over models/"
 	@echo "make test       all tests but the slow ones (ARGS='-k name')"
 	@echo "make test-slow  the slow ones"
+	@echo "make test-clients  the clients of the field, in environments of their own"
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
 	@echo "make bench      what we claim about speed, measured"
@@ -35,6 +37,15 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The clients want versions of openai that exclude each other.
+.venv-clients-%/.installed: tests/clients/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -r $<
+	touch $@
+
+test-clients: $(INSTALLED) $(CLIENTS)
+	$(BIN)/python -m tests.clients $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

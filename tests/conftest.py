@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+collect_ignore = ["clients"]  # they run in environments of their own: `make test-clients`
+
 settings.register_profile("gateway", deadline=None, max_examples=60)
 settings.load_profile("gateway")
