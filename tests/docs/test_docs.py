@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pages
@@ -30,6 +30,7 @@ from pages import PAGES, ROOT, URL, Block, blocks, codes, commands, matches, pro
 
 from gateway import errors, hookspecs
 from gateway.cli import COMMANDS, cli
+from gateway.dialects import events
 from gateway.formats.config import read_config
 from gateway.formats.schema import CONFIG, Section
 from gateway.settings import ModelSettings, load_settings
@@ -388,6 +389,14 @@ def test_every_error_is_in_the_table() -> None:
     real = {(cls.code, cls.status, cls.type) for cls in tree(errors.GatewayError) if cls is not errors.HTTPError}
     rows = table(DOCS / "routes.md", "Errors")
     assert {(codes(row[0])[0], int(row[1]), codes(row[2])[0]) for row in rows} == real
+
+
+def test_every_event_is_in_both_tables() -> None:
+    """What a value means, and what each protocol makes of that."""
+    rows = table(DOCS / "outputs.md", "Chat: `chat_completions`")
+    known = [member.__name__ for member in get_args(events.AnyEvent)]
+    assert set(known) <= {name for row in rows if len(row) == 2 for name in codes(row[1])}
+    assert [codes(row[0])[0] for row in rows if len(row) == 5 and codes(row[0])] == known
 
 
 def test_every_route_answers(gateway: Gateway) -> None:
