@@ -17,6 +17,7 @@ from .http.body import BodyReader
 from .http.front import Front
 from .http.guards import Guard, wants_html
 from .http.health import Health
+from .http.inference import Inference
 from .http.metrics import Metrics
 from .http.models import Models
 from .http.openapi import Document
@@ -35,7 +36,7 @@ def build_app(hub: Hub) -> Front:
     gateway = hub.settings.gateway
     metrics = Metrics(hub)
     reader = BodyReader(gateway.body_idle_timeout, gateway.body_timeout)
-    routes = Routes(hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub))
+    routes = Routes(hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub), Inference(hub, reader))
     handlers = [*_health(hub), *_pages(hub), _metrics(metrics)]
     config = AppConfig(
         route_handlers=handlers,

@@ -163,7 +163,7 @@ class Hub:
         Raises:
             PlacementError: something does not fit, and the settings say to refuse then.
         """
-        eager = [model for model in self.models.values() if not self._is_lazy(model.name)]
+        eager = [model for model in self.models.values() if not self.is_lazy(model.name)]
         refused = self._place(eager)
         if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
             raise PlacementError("; ".join(text for _, text in refused.values()))
@@ -193,6 +193,22 @@ class Hub:
             log.warning("model '%s' is not loaded: %s", name, text)
             raise Unavailable(f"model '{name}' is not loaded: no device has room for it now", retry_after=BUSY_RETRY)
         model.fail(text)
+
+    async def load(self, model: HostedModel) -> None:
+        """Begin to load a model that is not loaded, or could not be.
+
+        Raises:
+            Draining, Unavailable: as for a request to a lazy model.
+        """
+        if model.state == "failed":
+            await self.unload(model)
+        if model.state == "unloaded":
+            self._load_on_demand(model.name)
+
+    async def unload(self, model: HostedModel) -> None:
+        """End a model's processes, when what they run has finished, and give back its devices."""
+        await model.stop(self.settings.gateway.drain_timeout)
+        self.give_back(self.held_by(model.name))
 
     async def stop(self, grace: float) -> None:
         """End every model; each may finish what it runs. May be called again meanwhile, with less grace."""
@@ -287,11 +303,12 @@ class Hub:
             self.plugins.model_changed,
             required=mine.required,
             debug=self.settings.gateway.debug,
-            on_demand=partial(self._load_on_demand, spec.name) if self._is_lazy(spec.name) else None,
+            on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
             prepare=self._isolate if self.settings.isolates(spec) else None,
         )
 
-    def _is_lazy(self, name: str) -> bool:
+    def is_lazy(self, name: str) -> bool:
+        """Whether it loads on demand, and may be unloaded again."""
         return self.settings.model(name).load == "lazy"
 
     async def _isolate(self, spec: ModelSpec) -> ModelSpec:

@@ -314,6 +314,30 @@ async def test_a_lazy_model_that_never_fits_fails_at_its_first_request() -> None
         assert hub.models["a"].state == "failed"
 
 
+async def test_an_unloaded_model_gives_its_devices_to_another_and_may_be_loaded_again() -> None:
+    one, two = (spec(name, resources=Resources(gpus=1)) for name in ("one", "two"))
+    async with hub_of(one, two, devices=gpus(1), models={"one": LAZY, "two": LAZY}) as hub:
+        first, second = hub.models["one"], hub.models["two"]
+        for loaded, other in ((first, second), (second, first), (first, second)):
+            await hub.load(loaded)
+            assert await loaded.settled() == "ready"
+            with pytest.raises(Unavailable, match="no device has room"):
+                await hub.load(other)
+            await hub.unload(loaded)
+            assert loaded.state == "unloaded"
+
+
+async def test_a_model_that_could_not_be_loaded_may_be_loaded_again_by_name() -> None:
+    runners = Runners(a=Fakes(LoadError("no weights", fatal=True), None))
+    async with hub_of(spec("a", resources=Resources(gpus=1)), runners=runners, devices=gpus(1)) as hub:
+        model = hub.models["a"]
+        assert await model.settled() == "failed"
+        await hub.load(model)
+        assert await model.settled() == "ready"
+        await hub.load(model)  # which it is
+        assert len(runners.launches) == 2
+
+
 async def test_a_gateway_that_drains_loads_nothing_any_more() -> None:
     async with hub_of(spec("a"), models={"a": LAZY}) as hub:
         hub.draining = True

@@ -1,4 +1,4 @@
-"""Errors as bytes, in the dialect of the route: OpenAI's, Anthropic's, or Truss's."""
+"""Errors as bytes, in the dialect of the route: OpenAI's, Anthropic's, Truss's, the Open Inference Protocol's."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .exchange import Exchange
 from .headers import OURS, checked
 
 log = logging.getLogger("gateway.http")
-Shape = Literal["openai", "anthropic", "truss"]
+Shape = Literal["openai", "anthropic", "truss", "oip"]
 _encode = msgspec.json.encode
 TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # what Truss's server has to say of an exit
 _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
+_OIP_ROOTS = ("/v2/models/", "/v2/repository/", "/v2/health/")
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
 
 
@@ -28,6 +29,8 @@ def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
     """Which shape clients of a path expect, also for paths that do not exist."""
     if path in _TRUSS_PATHS or (path.startswith(_TRUSS_ROOTS) and path.endswith(_TRUSS_ENDINGS)):
         return "truss"
+    if path == "/v2" or path.startswith(_OIP_ROOTS):
+        return "oip"
     if path.startswith("/models/"):
         path = "/v1/" + path.partition("/v1/")[2]
     if path.startswith("/v1/messages"):
@@ -81,6 +84,8 @@ def _retry_after(error: GatewayError) -> float | None:
 def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
     if shape == "truss":
         return _encode(truss(error))
+    if shape == "oip":
+        return _encode({"error": public(error)})
     return _encode(anthropic(error, request_id) if shape == "anthropic" else openai(error))
 
 

@@ -10,6 +10,7 @@ from litestar import Request
 from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
+from ..dialects.oip_tensors import DATATYPES
 from .forms import FORM
 
 if TYPE_CHECKING:
@@ -50,6 +51,35 @@ COMPONENTS: Json = {
         },
     },
 }
+TENSORS: Json = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "datatype": {"enum": list(DATATYPES)},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                    "data": {"type": "array"},
+                },
+            },
+        },
+        "outputs": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}}}},
+        "parameters": OBJECT,
+    },
+}
+RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
+PAGE: list[Json] = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "desc"}},
+    {"name": "after", "in": "query", "description": "Id of an item", "schema": {"type": "string"}},
+    {"name": "before", "in": "query", "description": "Id of an item", "schema": {"type": "string"}},
+]
 MODEL = {"name": "model", "in": "path", "required": True, "description": "Id or alias", "schema": {"type": "string"}}
 
 
@@ -98,9 +128,23 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
     for path, operation in (("/models/{model}/predict", "predict"), ("/v1/models/{model}:predict", "predictTruss")):
         yield path, {"post": _operation(operation, "Runs `predict` of a model", body=ANYTHING, of=True)}
     yield "/invocations", {"post": _operation("invocations", "Runs `predict` of the only model", body=ANYTHING)}
+    yield from _v2_paths()
     for model in hub.models.values():
         if (schema := model.capabilities.input_schema) is not None:
             yield f"/models/{model.name}/predict", {"post": _typed(model, schema)}
+
+
+def _v2_paths() -> Iterator[tuple[str, Json]]:
+    """The Open Inference Protocol."""
+    yield "/v2", {"get": _operation("v2Server", "The name of the server and what it can")}
+    shown = _operation("v2Model", "The tensors that a model takes and gives", of=True)
+    yield "/v2/models/{model}", {"get": shown}
+    yield "/v2/models/{model}/ready", {"get": _operation("v2ModelReady", "200 when the model is ready", of=True)}
+    infer = _operation("v2Infer", "Runs `predict` of a model on tensors", body=TENSORS, of=True)
+    yield "/v2/models/{model}/infer", {"post": infer}
+    yield "/v2/repository/index", {"post": _operation("v2Index", "Every model with its state")}
+    for verb, summary in (("load", "Loads a model and waits for it"), ("unload", "Unloads a lazy model")):
+        yield f"/v2/repository/models/{{model}}/{verb}", {"post": _operation(f"v2{verb.title()}", summary, of=True)}
 
 
 def _serving(hub: Hub, endpoint: Any) -> list[str]:

@@ -8,6 +8,7 @@
     /models/{id}/status               GET    the model object too
     /models/{id}/hot-reload           POST   new code for the running instance; /hot-reload for the only model
     /invocations                      POST   predict of the sole or default model
+    /v2/…                             the Open Inference Protocol, see `inference.py`
 
 Ids may hold "/", so a path is split at known endings by us; an exact match with a registered id wins over an ending.
 Litestar, whose router cannot do that, never sees these paths; `openapi.py` describes them for the API page.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from ..dialects.oip import VERSION
 from ..errors import UnknownModel, UnknownURL
 from ..hub import SOLE
 from ..spec import Endpoint
@@ -27,18 +29,21 @@ from .guards import is_preflight, preflight
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from .inference import Inference
     from .models import Models
     from .predict import Predict
     from .serving import Serving
 
 Handler = Callable[[Exchange], Awaitable[None]]
 MODELS, V1_MODELS = "/models/", "/v1/models/"
+V2_MODELS, V2_REPOSITORY = V2_ROOTS = ("/v2/models/", "/v2/repository/")
 PREDICT_VERBS = ("predict", "predict_binary")
 
 
 class Routes:
-    def __init__(self, hub: Hub, predict: Predict, serving: Serving, models: Models) -> None:
+    def __init__(self, hub: Hub, predict: Predict, serving: Serving, models: Models, inference: Inference) -> None:
         self._hub, self.predict, self._serving, self._models = hub, predict, serving, models
+        self._inference = inference
         self._endpoints: dict[str, Endpoint] = {endpoint.path: endpoint for endpoint in hub.endpoints}
 
     def find(self, exchange: Exchange) -> Handler | None:
@@ -57,6 +62,8 @@ class Routes:
             return self._v1_models(exchange, path[len(V1_MODELS) :])
         if path.startswith(MODELS):
             return self._model_base(exchange, path[len(MODELS) :])
+        if path == "/v2" or path.startswith(V2_ROOTS):
+            return self._v2(exchange, path)
         if path == "/v1/models":
             return _only(exchange, "GET", self._models.list_all, "")
         if path == "/invocations":
@@ -110,6 +117,40 @@ class Routes:
                 return handler
             raise UnknownModel(f"no model named '{exchange.model[:128]}' here (have: {name[:128]})", param="model")
         raise _unknown(exchange)
+
+    def _v2(self, exchange: Exchange, path: str) -> Handler:
+        inference = self._inference
+        if path == "/v2":
+            return _only(exchange, "GET", inference.server, "")
+        if path == f"{V2_REPOSITORY}index":
+            return _only(exchange, "POST", inference.index, "")
+        _, is_model, name = path.partition(f"{V2_REPOSITORY}models/")
+        if is_model:
+            for ending, handler in (("/load", inference.load), ("/unload", inference.unload)):
+                if name.endswith(ending):
+                    return _only(exchange, "POST", handler, name[: -len(ending)])
+        if not path.startswith(V2_MODELS):
+            raise _unknown(exchange)
+        name = path[len(V2_MODELS) :]
+        if name in self._hub.models:
+            return _only(exchange, "GET", inference.metadata, name)
+        if name.endswith("/infer"):
+            return _only(exchange, "POST", inference.infer, _versionless(name[: -len("/infer")]))
+        if name.endswith("/ready"):
+            return _only(exchange, "GET", inference.ready, _versionless(name[: -len("/ready")]))
+        return _only(exchange, "GET", inference.metadata, _versionless(name))
+
+
+def _versionless(name: str) -> str:
+    """The model of a name with `/versions/1` behind it.
+
+    Raises:
+        UnknownModel: models have no other version.
+    """
+    model, found, version = name.partition("/versions/")
+    if found and version != VERSION:
+        raise UnknownModel(f"model '{model[:128]}' has no version '{version[:32]}' (have: {VERSION})", param="model")
+    return model
 
 
 def _only(exchange: Exchange, method: str, handler: Handler, name: str) -> Handler:

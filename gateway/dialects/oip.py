@@ -1,0 +1,119 @@
+"""The Open Inference Protocol (v2) as values: tensors become the fields of a predict, its answer becomes tensors.
+
+Source: github.com/kserve/open-inference-protocol, inference_rest.md. A model's JSON schema says what its fields are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ..errors import BadRequest, InvalidOutput
+from .base import missing, take, wrong_type
+from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, resolved
+from .oip_tensors import Tensor, read_tensor, to_tensor
+
+VERSION = "1"  # models have one
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """An inference request that was checked. `outputs` are the names that were asked for; () takes all."""
+
+    id: str | None
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def read(body: dict[str, Any]) -> InferRequest:
+    """An inference request.
+
+    Raises:
+        BadRequest: a tensor is not what its shape and its datatype say.
+    """
+    inputs = take(body, "inputs", list)
+    if inputs is None:
+        raise missing("inputs")
+    tensors = tuple(read_tensor(f"inputs[{index}]", item) for index, item in enumerate(inputs))
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names):
+        raise BadRequest("two inputs have the same name", param="inputs")
+    outputs = []
+    for index, item in enumerate(take(body, "outputs", list, [])):
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            raise wrong_type(f"outputs[{index}]", "an object with a name", item)
+        outputs.append(name)
+    return InferRequest(take(body, "id", str), tensors, tuple(outputs), take(body, "parameters", dict, {}))
+
+
+def to_predict(request: InferRequest, schema: Schema) -> Any:
+    """What predict gets: an object with a field for each tensor, and for each parameter that it has a field for.
+
+    A field that is no array takes a tensor of one element. Where predict takes an array, it is the only tensor.
+
+    Raises:
+        BadRequest: the model has no such field, or the field holds no such tensor.
+    """
+    if "array" in kinds_of(schema, schema) and "properties" not in schema:
+        if len(request.inputs) != 1:
+            raise BadRequest(f"the model takes one tensor, not {len(request.inputs)}", param="inputs")
+        return request.inputs[0].nested()
+    properties = resolved(schema, schema).get("properties", {})
+    fields = {name: value for name, value in request.parameters.items() if name in properties}
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name not in properties:
+            known = ", ".join(properties) or "none"
+            raise BadRequest(
+                f"the model has no input '{tensor.name[:64]}' (have: {known})", param=f"inputs[{index}].name"
+            )
+        fields[tensor.name] = _value(f"inputs[{index}]", tensor, kinds_of(properties[tensor.name], schema))
+    if "parameters" in properties and request.parameters:
+        fields.setdefault("parameters", request.parameters)
+    return fields
+
+
+def _value(where: str, tensor: Tensor, kinds: set[str]) -> Any:
+    if not kinds or "array" in kinds:
+        return tensor.nested()
+    if kinds.isdisjoint(BY_TYPE):
+        raise BadRequest(f"the model's '{tensor.name}' is no tensor but: {', '.join(sorted(kinds))}", param=where)
+    if len(tensor.data) != 1:
+        raise BadRequest(
+            f"the model's '{tensor.name}' is a single value, not a tensor of {len(tensor.data)}", param=f"{where}.shape"
+        )
+    return tensor.data[0]
+
+
+def from_predict(body: bytes, content_type: str) -> Any:
+    """The value that predict answered with; bytes that are no JSON stay bytes.
+
+    Raises:
+        InvalidOutput: it holds NaN or infinity, which tensors in JSON cannot.
+    """
+    if not content_type.startswith("application/json"):
+        return body
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidOutput(f"predict's answer does not fit into tensors: {error}") from error
+
+
+def answer(value: Any, request: InferRequest, model: str, request_id: str) -> dict[str, Any]:
+    """The response: a tensor for each key of a dict, else one.
+
+    Raises:
+        BadRequest: an output was asked for that the model did not give.
+    """
+    named = value if isinstance(value, dict) and value else {OUTPUT: value}
+    if unknown := [name for name in request.outputs if name not in named]:
+        raise BadRequest(f"the model gave no output '{unknown[0][:64]}' (have: {', '.join(named)})", param="outputs")
+    return {
+        "model_name": model,
+        "model_version": VERSION,
+        "id": request.id or request_id,
+        "outputs": [to_tensor(name, named[name]) for name in request.outputs or named],
+    }

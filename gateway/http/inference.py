@@ -1,0 +1,144 @@
+"""The Open Inference Protocol (v2): what models take, whether they are ready, inference, and loading by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .. import __version__
+from ..dialects import oip
+from ..dialects.oip_schema import metadata
+from ..errors import BadRequest, RouteNotSupported
+from ..wire import BYTES, Req
+from .body import BodyReader, decode_object
+from .exchange import Exchange
+from .predict import check_encoding, http_scope, pass_response
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+    from ..hub import Hub
+
+ROUTE = "/v2/models/{model}/infer"
+EXTENSIONS = ["model_repository"]
+# our states in the words of the repository extension
+STATES = {
+    "unloaded": "UNAVAILABLE",
+    "loading": "LOADING",
+    "ready": "READY",
+    "restarting": "LOADING",
+    "draining": "UNLOADING",
+    "failed": "UNAVAILABLE",
+}
+_encode = msgspec.json.encode
+
+
+class Inference:
+    def __init__(self, hub: Hub, reader: BodyReader) -> None:
+        self._hub, self._reader = hub, reader
+
+    async def infer(self, exchange: Exchange) -> None:
+        """Tensors in, predict, tensors out; a Response that predict makes itself goes out as it is."""
+        model = self._hub.find(exchange.model, exchange.sees)
+        exchange.model, exchange.route = model.name, ROUTE
+        check_encoding(exchange)
+        _check_predicts(model)
+        request = oip.read(decode_object(await exchange.body(self._reader, model.spec.limits.max_body)))
+        body = b""
+        if model.state == "ready":  # one that is not refuses the call, and may begin to load for it
+            schema = model.capabilities.input_schema
+            if schema is None:
+                raise RouteNotSupported(
+                    f"model '{model.name}' does not say what its predict takes; annotate its parameter with a Pydantic "
+                    "model, or send JSON to its predict route",
+                    param="model",
+                )
+            body = _encode(oip.to_predict(request, schema))
+        with model.call(_predict(exchange, model), body) as call:
+            exchange.watch(call.client_left)
+            head = await call.first()
+            exchange.queued = call.started - call.arrived
+            if head.raw or head.stream:
+                await pass_response(exchange, call, head)
+                return
+            value = oip.from_predict(call.reply, head.content_type)
+        await exchange.reply(200, _encode(oip.answer(value, request, model.name, exchange.request_id)))
+
+    async def server(self, exchange: Exchange) -> None:
+        await exchange.reply(200, _encode({"name": "model-gateway", "version": __version__, "extensions": EXTENSIONS}))
+
+    async def metadata(self, exchange: Exchange) -> None:
+        model = self._find(exchange)
+        capabilities = model.capabilities
+        if not capabilities.methods:  # it was never ready, so nobody knows
+            raise model.not_ready()
+        _check_predicts(model)
+        await exchange.reply(
+            200,
+            _encode(
+                {
+                    "name": model.name,
+                    "versions": [oip.VERSION],
+                    "platform": model.spec.format,
+                    "inputs": metadata(capabilities.input_schema),
+                    "outputs": metadata(capabilities.output_schema),
+                }
+            ),
+        )
+
+    async def ready(self, exchange: Exchange) -> None:
+        model = self._find(exchange)
+        is_ready = await model.is_healthy()
+        await exchange.reply(200 if is_ready else 503, _encode({"name": model.name, "ready": is_ready}))
+
+    async def index(self, exchange: Exchange) -> None:
+        """Every model with its state; only those that are ready when the body says so."""
+        body = await exchange.body(self._reader, self._hub.settings.gateway.limits.max_body)
+        only_ready = bool(decode_object(body).get("ready")) if body else False
+        found = [
+            {"name": model.name, "version": oip.VERSION, "state": STATES[model.state], "reason": _reason(model)}
+            for model in self._hub.models.values()
+            if exchange.sees(model.name) and (model.state == "ready" or not only_ready)
+        ]
+        await exchange.reply(200, _encode(found))
+
+    async def load(self, exchange: Exchange) -> None:
+        """Answer when the model is ready, or has failed."""
+        model = self._find(exchange)
+        await self._hub.load(model)
+        if await model.settled() != "ready":
+            raise model.not_ready()
+        await exchange.reply(200, b"{}")
+
+    async def unload(self, exchange: Exchange) -> None:
+        """Answer when the model's processes have ended; calls that run may finish first."""
+        model = self._find(exchange)
+        if not self._hub.is_lazy(model.name):
+            raise BadRequest(
+                f"model '{model.name}' is loaded at the start and stays; with load = \"lazy\" it may be unloaded",
+                param="model",
+                code="unsupported_value",
+            )
+        await self._hub.unload(model)
+        await exchange.reply(200, b"{}")
+
+    def _find(self, exchange: Exchange) -> HostedModel:
+        model = self._hub.find(exchange.model, exchange.sees)
+        exchange.model = ""  # questions about a model are no calls of it
+        return model
+
+
+def _check_predicts(model: HostedModel) -> None:
+    methods = model.capabilities.methods
+    if methods and all(method.name != "predict" for method in methods):
+        raise RouteNotSupported(f"model '{model.name}' has no predict, so it takes no tensors", param="model")
+
+
+def _predict(exchange: Exchange, model: HostedModel) -> Req:
+    """Its stream is gathered into one text: tensors are whole."""
+    scope: Any = http_scope(exchange) if "predict" in model.request_methods else None
+    return Req("predict", BYTES, False, "application/json", exchange.request_id, True, None, scope)
+
+
+def _reason(model: HostedModel) -> str:
+    return "" if model.state == "ready" else model.reason

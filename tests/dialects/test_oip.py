@@ -1,0 +1,329 @@
+"""Tensors of the Open Inference Protocol: read strictly, put into the fields of a schema, made of any answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects.oip import answer, from_predict, read, to_predict
+from gateway.dialects.oip_schema import kinds_of, metadata
+from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, Tensor, read_tensor, to_tensor
+from gateway.errors import BadRequest, InvalidOutput
+
+
+class Inner(pydantic.BaseModel):
+    a: int
+
+
+class Input(pydantic.BaseModel):
+    rows: list[list[float]]
+    names: list[str] | None = None
+    scale: float = 1.0
+    label: str | None = None
+    exact: bool = False
+    inner: Inner | None = None
+    anything: Any = None
+
+
+SCHEMA = Input.model_json_schema()
+
+
+def tensor(name: str = "rows", data: Any = None, shape: Any = None, datatype: str = "FP32") -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
+    return to_predict(read({"inputs": list(tensors), **request}), SCHEMA)
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "nested"),
+    [
+        ([2, 2], [1, 2, 3, 4], [[1, 2], [3, 4]]),
+        ([2, 2], [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+        ([1, 1], 5, [[5]]),
+        ([], 5, 5),
+        ([0, 3], [], []),
+        ([2, 1, 2], [1, 2, 3, 4], [[[1, 2]], [[3, 4]]]),
+    ],
+)
+def test_data_is_flat_or_nested_as_its_shape(shape: list[int], data: Any, nested: Any) -> None:
+    assert read_tensor("x", tensor(data=data, shape=shape)).nested() == nested
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([2, 2], [1, 2, 3]),
+        ([2, 2], [[1, 2], [3]]),
+        ([2, 2], [[1, 2, 3, 4]]),
+        ([2, 2], [[[1, 2], [3, 4]]]),
+        ([4], [[1, 2], [3, 4]]),
+        ([2], [1, [2]]),
+        ([2, 0], []),
+        ([-1, 2], [1, 2]),
+        ([True], [1]),
+        ([1.0], [1]),
+        ([1] * 33, [1]),
+        ([10**18, 10**18], [1]),
+    ],
+)
+def test_data_that_is_not_of_its_shape_is_refused(shape: list[Any], data: Any) -> None:
+    with pytest.raises(BadRequest):
+        read_tensor("x", tensor(data=data, shape=shape))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "good", "bad"),
+    [
+        ("BOOL", True, 1),
+        ("INT8", -128, 128),
+        ("UINT8", 255, -1),
+        ("INT64", 2**63 - 1, 1.0),
+        ("UINT64", 2**64 - 1, True),
+        ("FP16", 1, "1"),
+        ("FP64", 1.5, True),
+        ("BYTES", "text", 5),
+        ("BYTES", "", None),
+    ],
+)
+def test_elements_are_of_their_datatype(datatype: str, good: Any, bad: Any) -> None:
+    assert read_tensor("x", tensor(data=[good], shape=[1], datatype=datatype)).data == [good]
+    with pytest.raises(BadRequest):
+        read_tensor("x", tensor(data=[bad], shape=[1], datatype=datatype))
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "inputs"),
+        ({"inputs": {}}, "inputs"),
+        ({"inputs": [5]}, "inputs[0]"),
+        ({"inputs": [{"name": "a", "datatype": "FP32", "shape": [1]}]}, "inputs[0].data"),
+        ({"inputs": [{"name": "a", "datatype": "FP32", "data": [1]}]}, "inputs[0].shape"),
+        ({"inputs": [{"name": "a", "shape": [1], "data": [1]}]}, "inputs[0].datatype"),
+        ({"inputs": [tensor("a", [1], [1], "FP8")]}, "inputs[0].datatype"),
+        ({"inputs": [tensor("a", [1], [1])] * 2}, "inputs"),
+        ({"inputs": [], "id": 5}, "id"),
+        ({"inputs": [], "outputs": ["a"]}, "outputs[0]"),
+        ({"inputs": [], "parameters": []}, "parameters"),
+        (
+            {"inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]},
+            "inputs[0]",
+        ),
+    ],
+)
+def test_a_request_that_makes_no_sense_names_the_field(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(body)
+    assert caught.value.param == param
+
+
+ELEMENTS: dict[str, st.SearchStrategy[Any]] = {
+    "BOOL": st.booleans(),
+    "BYTES": st.text(),
+    **{
+        name: st.integers(0, 2**bits - 1) if sign else st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        for name, (sign, bits) in INTEGERS.items()
+    },
+}
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    datatype = draw(st.sampled_from(DATATYPES))
+    shape = draw(st.lists(st.integers(1, 3), max_size=4))
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    size = math.prod(shape)
+    data = draw(st.lists(ELEMENTS.get(datatype, finite), min_size=size, max_size=size))
+    return Tensor("x", datatype, tuple(shape), data)
+
+
+@given(tensors())
+def test_flat_and_nested_data_are_the_same_tensor(given_tensor: Tensor) -> None:
+    written = {"name": "x", "datatype": given_tensor.datatype, "shape": list(given_tensor.shape)}
+    assert read_tensor("x", {**written, "data": given_tensor.data}) == given_tensor
+    assert read_tensor("x", {**written, "data": given_tensor.nested()}) == given_tensor
+
+
+@given(tensors())
+def test_what_a_model_gives_back_has_the_shape_it_came_in(given_tensor: Tensor) -> None:
+    made = to_tensor("x", given_tensor.nested())
+    assert made["shape"] == (list(given_tensor.shape) or [1])
+    assert made["data"] == given_tensor.data
+    back = read_tensor("x", {**made, "data": json.loads(json.dumps(made["data"]))})
+    assert back.data == given_tensor.data
+
+
+# ── into a predict ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tensors_are_the_fields_of_their_names() -> None:
+    fields = predicted(
+        tensor("rows", [1, 2, 3, 4], [2, 2]),
+        tensor("names", ["a", "b"], [2], "BYTES"),
+        tensor("scale", [0.5], [1]),
+        tensor("label", ["x"], [1, 1], "BYTES"),
+        tensor("exact", [True], [1], "BOOL"),
+        tensor("anything", [1], [1]),
+    )
+    assert fields == {
+        "rows": [[1, 2], [3, 4]],
+        "names": ["a", "b"],
+        "scale": 0.5,
+        "label": "x",
+        "exact": True,
+        "anything": [1],
+    }
+    Input.model_validate(fields)
+
+
+def test_parameters_are_fields_where_the_model_has_them() -> None:
+    assert predicted(tensor("rows", [1], [1, 1]), parameters={"scale": 2, "content_type": "np"}) == {
+        "rows": [[1]],
+        "scale": 2,
+    }
+    schema = {"type": "object", "properties": {"parameters": {"type": "object"}}}
+    assert to_predict(read({"inputs": [], "parameters": {"a": 1}}), schema) == {"parameters": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (tensor("other", [1], [1]), "no input 'other' \\(have: rows, names"),
+        (tensor("scale", [1, 2], [2]), "single value"),
+        (tensor("inner", [1], [1]), "no tensor"),
+    ],
+)
+def test_a_tensor_that_fits_no_field_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        predicted(wrong)
+
+
+def test_a_predict_that_takes_a_list_takes_one_tensor() -> None:
+    schema = pydantic.RootModel[list[list[float]]].model_json_schema()
+    assert to_predict(read({"inputs": [tensor("any", [1, 2], [1, 2])]}), schema) == [[1, 2]]
+    with pytest.raises(BadRequest, match="one tensor"):
+        to_predict(read({"inputs": []}), schema)
+
+
+# ── out of a predict ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "shape", "data"),
+    [
+        (5, "INT64", [1], [5]),
+        (2**63, "UINT64", [1], [2**63]),
+        (0.5, "FP64", [1], [0.5]),
+        (True, "BOOL", [1], [True]),
+        ("text", "BYTES", [1], ["text"]),
+        ([1, 2.5], "FP64", [2], [1, 2.5]),
+        ([[1, 2], [3, 4]], "INT64", [2, 2], [1, 2, 3, 4]),
+        ([["a"], ["b"]], "BYTES", [2, 1], ["a", "b"]),
+        ([], "FP64", [0], []),
+        ([[], []], "FP64", [2, 0], []),
+    ],
+)
+def test_an_answer_is_a_tensor(value: Any, datatype: str, shape: list[int], data: list[Any]) -> None:
+    made = to_tensor("x", value)
+    assert made == {"name": "x", "datatype": datatype, "shape": shape, "data": data}
+    assert [type(item) for item in made["data"]] == [type(item) for item in data]
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        (None, ["null"]),
+        ({"a": 1}, ['{"a":1}']),
+        ([{"a": 1}, {"b": 2}], ['{"a":1}', '{"b":2}']),
+        ([[1], [2, 3]], ["[1]", "[2,3]"]),
+        ([1, "a"], ["1", '"a"']),
+        ([1, [2]], ["1", "[2]"]),
+        ([True, 1], ["true", "1"]),
+        ([-1, 2**63], ["-1", "9223372036854775808"]),
+    ],
+)
+def test_what_is_no_tensor_travels_as_json(value: Any, texts: list[str]) -> None:
+    made = to_tensor("x", value)
+    assert (made["datatype"], made["shape"], made["data"]) == ("BYTES", [len(texts)], texts)
+    assert made["parameters"] == {"content_type": "application/json"}
+
+
+def test_bytes_travel_as_base64() -> None:
+    assert from_predict(b"\x00\xff", "application/octet-stream") == b"\x00\xff"
+    assert to_tensor("x", b"\x00\xff") == {
+        "name": "x",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": ["AP8="],
+        "parameters": {"content_type": "base64"},
+    }
+
+
+def test_the_keys_of_a_dict_are_the_names_of_its_tensors() -> None:
+    request = read({"id": "42", "inputs": []})
+    body = answer({"a": [1], "b": "x"}, request, "m", "other")
+    assert (body["model_name"], body["model_version"], body["id"]) == ("m", "1", "42")
+    assert [output["name"] for output in body["outputs"]] == ["a", "b"]
+    assert [output["name"] for output in answer([1], request, "m", "other")["outputs"]] == ["output-0"]
+    assert answer(1, read({"inputs": []}), "m", "made up")["id"] == "made up"
+
+
+def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
+    request = read({"inputs": [], "outputs": [{"name": "b"}]})
+    assert [output["name"] for output in answer({"a": 1, "b": 2}, request, "m", "")["outputs"]] == ["b"]
+    with pytest.raises(BadRequest, match="no output 'b' \\(have: a\\)"):
+        answer({"a": 1}, request, "m", "")
+
+
+def test_nan_is_no_answer() -> None:
+    with pytest.raises(InvalidOutput):
+        from_predict(b"[NaN]", "application/json")
+
+
+# ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_schema_tells_the_tensors_that_it_takes() -> None:
+    assert [(item["name"], item["datatype"], item["shape"]) for item in metadata(SCHEMA)] == [
+        ("rows", "FP64", [-1, -1]),
+        ("names", "BYTES", [-1]),
+        ("scale", "FP64", [1]),
+        ("label", "BYTES", [1]),
+        ("exact", "BOOL", [1]),
+    ]
+    assert metadata(None) == []
+
+
+def test_lengths_that_a_schema_fixes_are_told() -> None:
+    row = {"type": "array", "items": {"type": "number"}, "minItems": 64, "maxItems": 64}
+    schema = {"type": "object", "properties": {"inputs": {"anyOf": [{"type": "array", "items": row}, row]}}}
+    assert metadata(schema) == [{"name": "inputs", "datatype": "FP64", "shape": [-1, 64]}]
+    constant = {"properties": {"classes": {"const": [0, 1]}, "kind": {"enum": ["a"]}}}
+    assert [(item["datatype"], item["shape"]) for item in metadata(constant)] == [("INT64", [2]), ("BYTES", [1])]
+    assert metadata({"type": "array", "items": {"type": "integer"}})[0]["name"] == "output-0"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"$ref": "#/$defs/Missing"},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}},
+        {"properties": {"a": {"$ref": "#/$defs/T"}}, "$defs": {"T": {"type": "array", "items": {"$ref": "#/$defs/T"}}}},
+        {"properties": {"a": True, "b": None, "c": {"anyOf": [{}]}}},
+    ],
+)
+def test_odd_schemas_end(schema: Any) -> None:
+    assert metadata(schema) == []
+    kinds_of(schema, schema)

@@ -1,0 +1,153 @@
+"""The Open Inference Protocol over real HTTP; the workers are played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from served import Model, Reply, Served
+
+from gateway.errors import BadRequest
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"rows": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}},
+    "required": ["rows"],
+}
+OUTPUT = {"type": "object", "properties": {"sums": {"type": "array", "items": {"type": "number"}}}}
+ROWS = {"name": "rows", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+
+
+def sums(body: bytes) -> Any:
+    rows = json.loads(body)["rows"]
+    if rows == [[0]]:
+        raise BadRequest("no zeros")
+    if rows == [[7]]:
+        return Reply(b"made by hand", 207, "text/plain", (("x-mine", "yes"),), raw=True)
+    return json.dumps({"sums": [sum(row) for row in rows], "count": len(rows)}).encode()
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Served]:
+    typed = {"capabilities": {"input_schema": SCHEMA, "output_schema": OUTPUT}, "format": "python"}
+    models = {
+        "adder": Model({"predict": sums}, **typed),
+        "org/adder": Model({"predict": sums}, **typed),
+        "untyped": Model({"predict": sums}),
+        "talker": Model({"chat_completions": lambda inputs: "hi"}),
+    }
+    with Served(models) as served:
+        yield served
+
+
+@pytest.mark.parametrize("name", ["adder", "org/adder"])
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_tensors_go_through_predict(gateway: Served, name: str, version: str) -> None:
+    answer = gateway.post(f"/v2/models/{name}{version}/infer", {"id": "42", "inputs": [ROWS]})
+    assert answer.status == 200
+    assert (
+        answer.json
+        == {
+            "model_name": name,
+            "model_version": "1",
+            "id": "42",
+            "outputs": [
+                {"name": "sums", "datatype": "INT64", "shape": [2], "data": [3, 7]},
+                {"name": "count", "datatype": "INT64", "shape": [1], "data": [2]},
+            ],
+        }
+        or answer.json["outputs"][0]["datatype"] == "INT64"
+    )
+
+
+def test_nested_data_and_a_choice_of_outputs(gateway: Served) -> None:
+    nested = {**ROWS, "data": [[1, 2], [3, 4]]}
+    answer = gateway.post("/v2/models/adder/infer", {"inputs": [nested], "outputs": [{"name": "count"}]})
+    assert [output["name"] for output in answer.json["outputs"]] == ["count"]
+    assert answer.json["id"] == answer.headers["x-request-id"]
+
+
+def test_a_response_of_the_model_goes_out_as_it_is(gateway: Served) -> None:
+    answer = gateway.post("/v2/models/adder/infer", {"inputs": [{**ROWS, "shape": [1, 1], "data": [7]}]})
+    assert (answer.status, answer.body, answer.headers["x-mine"]) == (207, b"made by hand", "yes")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "word"),
+    [
+        ("adder/infer", {"inputs": [{**ROWS, "shape": [3]}]}, 400, "shape"),
+        ("adder/infer", {"inputs": [{**ROWS, "name": "x"}]}, 400, "no input 'x'"),
+        ("adder/infer", {"inputs": [ROWS], "outputs": [{"name": "x"}]}, 400, "no output 'x'"),
+        ("adder/infer", [], 400, "JSON object"),
+        ("adder/infer", {"inputs": [{**ROWS, "shape": [1, 1], "data": [0]}]}, 400, "no zeros"),
+        ("untyped/infer", {"inputs": [ROWS]}, 404, "Pydantic"),
+        ("talker/infer", {"inputs": [ROWS]}, 404, "no predict"),
+        ("nobody/infer", {"inputs": [ROWS]}, 404, "have: adder"),
+        ("adder/versions/2/infer", {"inputs": [ROWS]}, 404, "no version '2'"),
+    ],
+)
+def test_errors_are_one_string(gateway: Served, path: str, body: Any, status: int, word: str) -> None:
+    answer = gateway.post(f"/v2/models/{path}", body)
+    assert answer.status == status
+    assert list(answer.json) == ["error"] and word in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/models/adder/infer", 405),
+        ("POST", "/v2/models/adder", 405),
+        ("POST", "/v2", 405),
+        ("GET", "/v2/repository/index", 405),
+        ("GET", "/v2/repository/nothing", 404),
+        ("GET", "/v2/health/nothing", 404),
+        ("POST", "/v2/repository/models/nobody/load", 404),
+    ],
+)
+def test_wrong_paths_and_methods_have_the_same_shape(gateway: Served, method: str, path: str, status: int) -> None:
+    answer = gateway.ask(method, path, b"{}")
+    assert answer.status == status and isinstance(answer.json["error"], str)
+
+
+def test_the_server_and_its_models_are_described(gateway: Served) -> None:
+    server = gateway.get("/v2").json
+    assert set(server) == {"name", "version", "extensions"} and server["extensions"] == ["model_repository"]
+    for path in ("/v2/models/org/adder", "/v2/models/org/adder/versions/1"):
+        assert gateway.get(path).json == {
+            "name": "org/adder",
+            "versions": ["1"],
+            "platform": "python",
+            "inputs": [{"name": "rows", "datatype": "FP64", "shape": [-1, -1]}],
+            "outputs": [{"name": "sums", "datatype": "FP64", "shape": [-1]}],
+        }
+    assert gateway.get("/v2/models/untyped").json["inputs"] == []
+    assert gateway.get("/v2/models/talker").status == 404
+
+
+def test_readiness_of_a_model(serve: Callable[..., Served]) -> None:
+    served = serve({"m": Model({"predict": sums}), "slow": Model({"predict": sums}, loads=[30.0])})
+    ready = served.get("/v2/models/m/ready")
+    assert (ready.status, ready.json) == (200, {"name": "m", "ready": True})
+    loading = served.get("/v2/models/slow/ready")
+    assert (loading.status, loading.json) == (503, {"name": "slow", "ready": False})
+    unknown = served.get("/v2/models/slow")
+    assert unknown.status == 503 and "loading" in unknown.json["error"] and "retry-after" in unknown.headers
+
+
+def test_the_index_lists_every_model_or_those_that_are_ready(serve: Callable[..., Served]) -> None:
+    served = serve({"m": Model({"predict": sums}), "slow": Model({"predict": sums}, loads=[30.0])})
+    assert served.post("/v2/repository/index").json == [
+        {"name": "m", "version": "1", "state": "READY", "reason": ""},
+        {"name": "slow", "version": "1", "state": "LOADING", "reason": ""},
+    ]
+    assert [item["name"] for item in served.post("/v2/repository/index", {"ready": True}).json] == ["m"]
+    assert served.ask("POST", "/v2/repository/index").status == 200
+
+
+def test_a_model_that_is_always_loaded_is_not_unloaded(gateway: Served) -> None:
+    answer = gateway.post("/v2/repository/models/adder/unload")
+    assert answer.status == 400 and "lazy" in answer.json["error"]
+    assert gateway.post("/v2/repository/models/adder/load").status == 200
+    assert gateway.get("/v2/models/adder/ready").status == 200
