@@ -1,7 +1,8 @@
 """Cancel: how soon a model's code notices that its client has hung up.
 
-The model writes down time.monotonic() in its `finally`, the client just before it closes; one machine, one clock. The
-tail is the scheduler's as much as ours, so it is compared with that of a bare uvicorn app which waits for the same.
+On every route that there is, streamed and whole. The model writes down time.monotonic() in its `finally`, the client
+just before it closes; one machine, one clock. The tail is the scheduler's as much as ours, so it is compared with that
+of a bare uvicorn app which waits for the same.
 """
 
 from __future__ import annotations
@@ -10,121 +11,175 @@ import http.client
 import json
 import socket
 import time
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.plugins import Plugins
 
 from .processes import Server, floor, gateway
 from .report import Row, at_most
 
+LIMIT = 5.0  # milliseconds
 BETWEEN_YIELDS = 0.001  # seconds that the sync generator computes between its yields; a part of what it takes
-MODELS = {
-    "task/model.py": """
-import asyncio, time
+BARE = "bare uvicorn"
+CHAT = "/v1/chat/completions"
+EDGE = "edge"  # of multipart bodies
+
+# `seen` has the moment at which the code of a call noticed, by the number that stands in its request as "call-12".
+COMMON = """
+import asyncio, re, time
+
+def note(seen, inputs):
+    seen[re.search(r"call-(\\d+)", repr(inputs))[1]] = time.monotonic()
+
+async def tokens(seen, inputs):
+    try:
+        while True:
+            yield "token "
+            await asyncio.sleep(0.01)
+    finally:
+        note(seen, inputs)
+
+async def wait(seen, inputs):
+    if isinstance(inputs, dict) and inputs.get("stream"):
+        return tokens(seen, inputs)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note(seen, inputs)
 
 class Model:
     def __init__(self):
         self.seen = {}
-
-    async def predict(self, body):
-        if body.get("report"):
-            return self.seen
-        try:
-            await asyncio.sleep(60)
-        finally:
-            self.seen[body["max_tokens"]] = time.monotonic()
-""",
-    "agen/model.py": """
-import asyncio, time
-
-class Model:
-    def __init__(self):
-        self.seen = {}
-
-    async def predict(self, body):
+"""
+PREDICT = """
+    async def predict(self, inputs):
+        return self.seen if inputs.get("report") else await wait(self.seen, inputs)
+"""
+GENERATOR = f"""
+    def predict(self, inputs):
         return self.seen
-
-    async def chat_completions(self, body):
-        try:
-            while True:
-                yield "token "
-                await asyncio.sleep(0.01)
-        finally:
-            self.seen[body["max_tokens"]] = time.monotonic()
-""",
-    "gen/model.py": f"""
-import time
-
-class Model:
-    def __init__(self):
-        self.seen = {{}}
-
-    def predict(self, body):
-        return self.seen
-
-    def chat_completions(self, body):
+    def chat_completions(self, inputs):
         try:
             while True:
                 yield "token "
                 time.sleep({BETWEEN_YIELDS})
         finally:
-            self.seen[body["max_tokens"]] = time.monotonic()
-""",
-}
-CHAT = "/v1/chat/completions"
-LIMIT = 5.0  # milliseconds
+            note(self.seen, inputs)
+"""
 
 
-BARE = "bare uvicorn"
-KINDS = {
-    BARE: ("", "/"),
-    "async predict": ("task", "/models/task/predict"),
-    "async generator": ("agen", CHAT),
-    f"sync generator, a yield every {BETWEEN_YIELDS * 1000:g} ms": ("gen", CHAT),
-}
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way to ask. `fields` are those of its body, without the number."""
+
+    name: str
+    model: str  # "" is the bare server
+    path: str
+    fields: dict[str, Any]
+    form: bool = False
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.fields.get("stream"))
+
+    def request(self, number: int) -> bytes:
+        fields = {**self.fields, "user": f"call-{number}"}
+        if "messages" in fields:  # all that a method gets which counts them
+            fields["messages"] = [{"role": "user", "content": f"call-{number}"}]
+        body = _form(fields) if self.form else json.dumps(fields).encode()
+        kind = f"multipart/form-data; boundary={EDGE}" if self.form else "application/json"
+        head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
+        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _form(fields: dict[str, Any]) -> bytes:
+    parts = [
+        f'--{EDGE}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{str(value).lower()}\r\n'
+        for name, value in fields.items()
+    ]
+    file = f'--{EDGE}\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--{EDGE}--\r\n'
+    return ("".join(parts) + file).encode()
 
 
 def run(quick: bool) -> list[Row]:
     times, rounds = (10, 1) if quick else (50, 5)
-    took: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    slots = "".join(f"[models.{model}]\nslots = 4\n" for model, _ in KINDS.values() if model)
-    with gateway(MODELS, slots) as ours, floor("hangup") as bare:
-        for first in range(1, times * rounds, times):
-            for kind, (model, path) in KINDS.items():
-                took[kind] += _delays(ours if model else bare, model, path, range(first, first + times))
+    plugins = Plugins.load()
+    methods = dict.fromkeys(endpoint.method for endpoint in plugins.endpoints())
+    waiting = [
+        f"    async def {name}(self, inputs):\n        return await wait(self.seen, inputs)\n" for name in methods
+    ]
+    models = {"waits/model.py": COMMON + PREDICT + "".join(waiting), "gen/model.py": COMMON + GENERATOR}
+    kinds = [*_first(), *_routes(plugins)]
+    took: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    with gateway(models, "[models.waits]\nslots = 8\n[models.gen]\nslots = 8\n") as ours, floor("hangup") as bare:
+        number = 1
+        for _ in range(rounds):
+            for kind in kinds:
+                took[kind.name] += _delays(ours if kind.model else bare, kind, range(number, number + times))
+                number += times
     bare_p99 = _p99(took.pop(BARE))
-    rows = []
-    for kind, delays in took.items():
-        rows.append(at_most(f"client gone → {kind} sees it ≤ {LIMIT:g} ms", delays, LIMIT, "ms"))
-        rows.append(Row("  p99", f"{_p99(delays):.3g} ms", _p99(delays) / bare_p99, f"{BARE}, {bare_p99:.3g} ms"))
+    rows = [at_most(f"client gone → {name} sees it ≤ {LIMIT:g} ms", each, LIMIT, "ms") for name, each in took.items()]
+    p99 = _p99([delay for delays in took.values() for delay in delays])
+    rows.append(Row("  p99 of all of these", f"{p99:.3g} ms", p99 / bare_p99, f"{BARE}, {bare_p99:.3g} ms"))
     return rows
+
+
+def _first() -> list[Kind]:
+    chat = {"model": "gen", "messages": []}
+    generator = f"sync generator, a yield every {BETWEEN_YIELDS * 1000:g} ms"
+    return [
+        Kind(BARE, "", "/", {}),
+        Kind("async predict", "waits", "/models/waits/predict", {}),
+        Kind(f"{generator}, streamed", "gen", CHAT, {**chat, "stream": True}),
+        Kind(f"{generator}, whole", "gen", CHAT, chat),
+    ]
+
+
+def _routes(plugins: Plugins) -> list[Kind]:
+    """Every route of a dialect, by the example of its own documentation; streamed too where it streams."""
+    dialects, kinds = plugins.dialects(), []
+    for endpoint in plugins.endpoints():
+        dialect = dialects[endpoint.dialect]
+        schema = dialect.request_schema
+        fields = {**schema.get("example", {}), "model": "waits"}
+        is_form = dialect.body == "form"
+        if "stream" in schema.get("properties", {}):
+            streamed = {**fields, "stream": True}
+            kinds.append(Kind(f"{endpoint.path} streamed", "waits", endpoint.path, streamed, is_form))
+        kinds.append(Kind(f"{endpoint.path} whole", "waits", endpoint.path, fields, is_form))
+    return kinds
 
 
 def _p99(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)]
 
 
-def _delays(server: Server, model: str, path: str, numbers: range) -> list[float]:
+def _delays(server: Server, kind: Kind, numbers: range) -> list[float]:
     """Milliseconds from hanging up to the code's `finally`, in calls made one after the other."""
     gone = {}
     for number in numbers:
-        body = {"model": model, "stream": True, "max_tokens": number, "messages": [{"role": "user", "content": "Go."}]}
-        request = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(request)}\r\n\r\n".encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-            client.sendall(head + request)
-            if path == CHAT:
-                client.recv(65536)  # it streams
+            client.sendall(kind.request(number))
+            if kind.streams and (answer := client.recv(65536)) and not answer.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"{kind.name}: {answer.decode(errors='replace')}")
             time.sleep(0.02)
             gone[number] = time.monotonic()
-    time.sleep(0.5)
-    notes = _report(server, f"/models/{model}/predict" if model else path)
+    notes: dict[str, float] = {}
+    for _ in range(50):  # half a second, or less when all have been noticed
+        time.sleep(0.01)
+        notes = _report(server, f"/models/{kind.model}/predict" if kind.model else kind.path)
+        if all(str(number) in notes for number in numbers):
+            break
     seen = {number: notes[str(number)] for number in numbers if str(number) in notes}
     # Of a call whose client was gone before its code began, on a machine that busy, no code ever ran.
     if len(seen) < 0.9 * len(numbers):
-        raise RuntimeError(f"{len(numbers)} clients left, the code of '{model}' saw {len(seen)}")
+        raise RuntimeError(f"{kind.name}: {len(numbers)} clients left, the code saw {len(seen)}")
     return [(there - gone[number]) * 1000 for number, there in seen.items()]
 
 
-def _report(ours: Server, path: str) -> dict[str, float]:
-    connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=10)
+def _report(server: Server, path: str) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.request("POST", path, json.dumps({"report": True}))
     found: dict[str, float] = json.loads(connection.getresponse().read())
     connection.close()

@@ -45,15 +45,15 @@ async def drip(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-_seen: dict[int, float] = {}
+_seen: dict[str, float] = {}
 
 
 async def hangup(scope: Any, receive: Any, send: Any) -> None:
     """Waits until its client has gone, and notes when it heard of it; a body without a number gets the notes."""
     body = json.loads(await _body(receive) or b"{}")
-    if number := body.get("max_tokens"):
+    if user := body.get("user"):
         await receive()
-        _seen[number] = time.monotonic()
+        _seen[user.removeprefix("call-")] = time.monotonic()
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(_seen).encode()})
