@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .settings import LIMIT_KINDS, GatewaySettings, ModelSettings, PlacementSettings, Settings
+from .settings import LIMIT_KINDS, GatewaySettings, ModelSettings, PlacementSettings, Settings, WorkerSettings
 from .spec import Limits, Problem
 from .toml_lines import key_lines, line_of
 from .values import Kind, path, paths
@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, Mapping[str, Kind]] = {
     "gateway": _kinds(GatewaySettings),
     "gateway.limits": LIMIT_KINDS,
     "gateway.placement": _kinds(PlacementSettings),
+    "gateway.worker": _kinds(WorkerSettings),
 }
 MODEL = {**_kinds(ModelSettings), "predict_concurrency": LIMIT_KINDS["slots"]}
 PREFIX = "GATEWAY_"
@@ -55,6 +56,7 @@ class Sources:
             **self._section("gateway"),
             limits=Limits(**self._section("gateway.limits")),
             placement=PlacementSettings(**self._section("gateway.placement")),
+            worker=WorkerSettings(**self._section("gateway.worker")),
         )
         models = {name: ModelSettings(**values) for name, values in self._models.items()}
         return Settings(

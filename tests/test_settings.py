@@ -362,14 +362,15 @@ def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
     known -= {("gateway", "api_key")}  # does not belong in the file
     known |= {("models", "NAME", name) for name in MODEL}
 
-    tables = {("gateway",), ("models",), ("gateway", "limits"), ("gateway", "placement"), ("models", "NAME")}
+    tables = {("gateway",), ("models",), ("models", "NAME")}
+    tables |= {tuple(section.split(".")) for section in SECTIONS}
     assert documented - tables - {("gateway", "aliases", "gpt-4o")} == known
 
 
 def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = uncommented()
     text = re.sub(r"^(predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|max_connections"
-                  r"|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or empty for "none"  # fmt: skip
+                  r"|memory_limit|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or none  # fmt: skip
     settings = load(tmp_path, text)
     shown = {**vars_of(settings.gateway), "models": (Path("models"),), "keys_file": Path("keys.toml")}
 
@@ -377,6 +378,7 @@ def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     overrides = settings.overrides("NAME")
     assert {name: overrides.pop(name) for name in LIMIT_KINDS} == overrides.pop("limits")
     assert overrides.pop("env") == "shared"
+    assert overrides.pop("sandbox") == "basic"
     assert overrides == {"replicas": 1, "truss_parity": "improved", "environment": {}, "mounts": {}, "options": {}}
 
 

@@ -101,6 +101,9 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         derive=() if parity == "strict" else values.get("derive", spec.derive),  # no route of Truss's is derived
         python=values.get("python", spec.python),
         enforce_stop=values.get("enforce_stop", spec.enforce_stop),
+        sandbox=values.get("sandbox", spec.sandbox),
+        memory_limit=values.get("memory_limit", spec.memory_limit),
+        allow_links=values.get("allow_links", spec.allow_links),
     )
 
 

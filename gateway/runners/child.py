@@ -91,10 +91,22 @@ class Child:
             "TMPDIR": self._tmp or "",
             **self._launch.spec.environment,
             **self._launch.environment,
+            **self._limits(),
             "PYTHONUNBUFFERED": "1",
             "GW_FD": str(fd),
             "GW_PARENT_PID": str(os.getpid()),
         }
+
+    def _limits(self) -> dict[str, str]:
+        """What the worker lays on itself before it knows its model, see `worker/sandbox.py`."""
+        spec = self._launch.spec
+        places = [self._tmp or ""]
+        if spec.data_dir is not None:
+            data, root = spec.data_dir.resolve(), spec.root.resolve()
+            if root in data.parents:  # the model's own config.yaml named it, which cannot open all files that way
+                places.append(str(data))
+        limits = {"GW_SANDBOX": spec.sandbox, "GW_WRITABLE": os.pathsep.join(places)}
+        return limits if spec.memory_limit is None else {**limits, "GW_MEMORY": str(spec.memory_limit)}
 
     async def wait(self) -> str:
         """How it ended."""

@@ -4,46 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-OOM_SCORE = "500"  # when memory runs out, a worker goes before the gateway
+from . import sandbox
+
 SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms a computing model keeps a cancel from being read for as long
 
 
 def tie_to_parent() -> socket.socket:
     """The channel's socket, after making sure that the gateway's death is ours."""
-    parent = int(os.environ.pop("GW_PARENT_PID"))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before prctl
+    sandbox.tie_to_parent(int(os.environ["GW_PARENT_PID"]))
     fd = int(os.environ.pop("GW_FD"))
     # Or the model's own subprocesses would keep the channel open, and its end never come.
     os.set_inheritable(fd, False)
     return socket.socket(fileno=fd)
 
 
-def limit_accidents() -> None:
-    """No core dumps of weights and prompts, no new privileges; no boundary against a model that means harm."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+def harden() -> str:
+    """Lay down what the settings say. Returns why the model must not be loaded: its sandbox cannot be had."""
+    memory = os.environ.pop("GW_MEMORY", None)
+    kind, writable = os.environ.pop("GW_SANDBOX", "basic"), os.environ.pop("GW_WRITABLE", "")
+    refusal = ""
+    sandbox.limit_accidents(int(memory) if memory else None)
+    if kind == "strict":
+        try:
+            sandbox.confine(Path(place) for place in writable.split(os.pathsep) if place)
+        except sandbox.Unconfined as error:
+            refusal = f'sandbox = "strict" cannot be had: {error}; "basic" is what this machine can do'
+    sandbox.hide()
+    sandbox.tie_to_parent(int(os.environ.pop("GW_PARENT_PID")))  # again: it does not outlive a change of credentials
+    return refusal
 
 
-async def run(sock: socket.socket) -> int:
+async def run(sock: socket.socket, refusal: str) -> int:
     from .server import Server
 
-    server = Server(asyncio.get_running_loop())
+    server = Server(asyncio.get_running_loop(), refusal)
     return await server.serve(sock)
 
 
@@ -57,11 +58,11 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def main() -> None:
     sock = tie_to_parent()
-    limit_accidents()
+    refusal = harden()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the gateway decides
     sys.setswitchinterval(SWITCH_INTERVAL)
     # Never closed, for that would wait for every thread of the model's; nor may they hold up the end.
-    code = asyncio.Runner(loop_factory=new_loop).run(run(sock))
+    code = asyncio.Runner(loop_factory=new_loop).run(run(sock, refusal))
     gc.disable()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a model may have closed it

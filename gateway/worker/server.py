@@ -35,10 +35,11 @@ AUX_THREADS = 40  # for hooks, setup_environment and unload; as many as Truss's 
 
 
 class Server:
-    """One worker. `serve` returns the exit status."""
+    """One worker. `serve` returns the exit status. With a `refusal` no model is loaded, and it is the reason."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, refusal: str = "") -> None:
         self._loop = loop
+        self._refusal = refusal
         self._channel = Channel(self._on_frame, self._on_lost, max_pending=UNBOUNDED)
         self._hello: asyncio.Future[wire.Hello] = loop.create_future()
         self._done: asyncio.Future[int] = loop.create_future()
@@ -78,6 +79,8 @@ class Server:
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
+            if self._refusal:
+                raise Unloadable(self._refusal)
             methods = frozenset(hello.endpoint_methods)
             loaded = load(spec, self._secrets, hello.deployment, methods, self._loop, self._tell_described)
             ready = wire.encode(plain.from_capabilities(adapter.capabilities(loaded.model, loaded.descriptor)))
