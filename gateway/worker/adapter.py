@@ -16,8 +16,10 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from ..spec import Capabilities, MethodInfo
+from .failures import say
 
 HOOKS = ("preprocess", "predict", "postprocess")
+TRUSS = frozenset({"chat_completions", "completions", "embeddings", "messages", "responses"})
 COUNTING = frozenset({"count_tokens", "tokenize", "detokenize"})  # methods of these names are looked at by `derived.py`
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
@@ -106,7 +108,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     websocket = getattr(model, "websocket", None)
     if websocket is not None:
         _check_websocket(websocket, any((preprocess, predict, postprocess)))
-    methods = {name: method for name in sorted(endpoint_methods - COUNTING) if (method := find(name)) is not None}
+    methods = dict(_serving(endpoint_methods - COUNTING, find))
     if predict is not None:
         methods["predict"] = predict
     if websocket is None and (predict is None if strict else not methods):
@@ -125,6 +127,24 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict)
     typed = {name: found.typed(method) for name, method in methods.items()}
     return replace(found, methods=typed, preprocess=found.typed(preprocess) if preprocess is not None else None)
+
+
+def _serving(names: frozenset[str], find: Callable[[str], Method | None]) -> Iterator[tuple[str, Method]]:
+    """Those of the methods that the class has.
+
+    One of a name that Truss does not serve, such as `score`, may be a helper that no route is meant for: when its
+    arguments say so the model's log does, and the model serves without it.
+    """
+    for name in sorted(names):
+        try:
+            method = find(name)
+        except ModelDefinitionError as error:
+            if name in TRUSS:
+                raise
+            say(f"{str(error).strip().rstrip('.')}. It is not served.")
+            continue
+        if method is not None:
+            yield name, method
 
 
 def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:

@@ -242,6 +242,20 @@ def test_digits_reads_digits(demo: Gateway) -> None:
     assert '"minItems": 64' in json.dumps(rows_of) and '"maxItems": 64' in json.dumps(rows_of)
 
 
+def test_digits_takes_tensors(demo: Gateway) -> None:
+    from sklearn.datasets import load_digits
+
+    rows = load_digits().data[:10]
+    tensor = {"name": "inputs", "datatype": "FP64", "shape": [10, 64], "data": rows.ravel().tolist()}
+    status, answer = ask(demo, "POST", "/v2/models/digits/infer", {"inputs": [tensor]})
+    found = {output["name"]: output for output in answer["outputs"]}
+    assert (status, found["predictions"]["data"], found["predictions"]["datatype"]) == (200, list(range(10)), "INT64")
+    assert (found["probabilities"]["shape"], found["probabilities"]["datatype"]) == ([10, 10], "FP64")
+    status, about = ask(demo, "GET", "/v2/models/digits")
+    assert status == 200 and about["platform"] == "sklearn"
+    assert about["inputs"][0] == {"name": "inputs", "datatype": "FP64", "shape": [-1, 64]}
+
+
 def test_text_stats_counts(demo: Gateway) -> None:
     body = {"text": " One fish. Two fish! ", "top": 1}
     assert ask(demo, "POST", "/v1/models/text-stats:predict", body) == (

@@ -175,6 +175,13 @@ def test_three_arguments_are_too_many() -> None:
     assert error_of(predict=wrong) == "`predict` method cannot have more than two arguments. Got: (a, b, c)"
 
 
+@pytest.mark.parametrize("source", ["lambda self, a, b, c: 0", "lambda self, x, y=None: 0", "lambda self, x, y: 0"])
+def test_a_helper_with_the_name_of_a_route_of_ours_is_no_route(source: str, capfd: pytest.CaptureFixture[str]) -> None:
+    model = type("Model", (), {"predict": plain, "score": eval(source), "classify": plain})()
+    assert set(describe(model, ENDPOINTS | {"score", "classify"}).methods) == {"predict", "classify"}
+    assert "`score` method" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["lambda self, *args, **kwargs: 0", "lambda self, x, y=None: 0"])
 def test_catch_all_and_optional_second_arguments_are_refused(source: str) -> None:
     assert "must have request as second argument" in error_of(predict=eval(source))
