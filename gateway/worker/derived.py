@@ -11,16 +11,18 @@ their own. The last one is `completions` with another input: it holds a slot as 
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from operator import index
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import BadRequest, HTTPError, InvalidOutput
 from ..spec import ModelSpec
 from . import truss
 from .adapter import Descriptor, Method, kind_of
+from .delivery import is_sync_stream
 from .tokens import Tokens, accepts, parameters_of
 
 # Fields of a chat request that say nothing to a method that continues a text.
@@ -179,7 +181,7 @@ def _chat(descriptor: Descriptor, tokens: Tokens | None, spec: ModelSpec) -> Ite
         fields: Any = _continuation(tokens, inputs)
         if completions.input_type is not None:
             fields = truss.validate(fields, completions.input_type)
-        return completions.function(*completions.arguments(fields, request))
+        return _as_chat(completions.function(*completions.arguments(fields, request)))
 
     yield Method("chat_completions", chat_completions, "sync", completions.takes, derived=True)
 
@@ -200,6 +202,47 @@ def _continuation(tokens: Tokens, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {"prompt": prompt, **{name: value for name, value in inputs.items() if name not in CHAT_ONLY}}
 
 
-def _refuse(what: str, param: str) -> None:
+def _as_chat(value: Any) -> Any:
+    """What completions gave, with `text` under chat's name for it."""
+    if is_sync_stream(value):
+        return _each(value)
+    if hasattr(value, "__aiter__"):
+        return _each_later(value)
+    return _when_done(value) if inspect.isawaitable(value) else _renamed(value)
+
+
+def _renamed(item: Any) -> Any:
+    if isinstance(item, dict) and "text" in item and not {"choices", "content"} & item.keys():
+        return {"content" if name == "text" else name: value for name, value in item.items()}
+    return item
+
+
+def _each(stream: Any) -> Iterator[Any]:
+    try:
+        while True:
+            try:
+                item = next(stream)
+            except StopIteration as end:
+                return _renamed(end.value)
+            yield _renamed(item)
+    finally:
+        if (close := getattr(stream, "close", None)) is not None:
+            close()
+
+
+async def _each_later(stream: Any) -> AsyncIterator[Any]:
+    try:
+        async for item in stream:
+            yield _renamed(item)
+    finally:
+        if (close := getattr(stream, "aclose", None)) is not None:
+            await close()
+
+
+async def _when_done(value: Any) -> Any:
+    return _as_chat(await value)
+
+
+def _refuse(what: str, param: str) -> NoReturn:
     text = f"this model's chat is made of its completions, which do not support {what}"
     raise HTTPError(400, text, code="unsupported_value", param=param)

@@ -134,6 +134,21 @@ def test_embeddings_count_their_inputs(gateway: Gateway) -> None:
     assert json.loads(body)["usage"] == {"prompt_tokens": 5, "total_tokens": 5} and "x-gateway-usage" not in headers
 
 
+def test_messages_have_the_tokenizers_counts_too(gateway: Gateway) -> None:
+    body = {"model": "words", "max_tokens": 9, "messages": script("one two ", "three")}
+    answer = json.loads(ask(gateway, "POST", "/v1/messages", body)[2])
+    assert (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]) == (6, 3)
+    counted = json.loads(ask(gateway, "POST", "/v1/messages/count_tokens", body)[2])
+    assert counted == {"input_tokens": 6}
+
+
+def test_of_several_prompts_each_is_counted(gateway: Gateway) -> None:
+    body = {"model": "completes", "prompt": ["a", "a b c", "a"]}
+    status, headers, answer = ask(gateway, "POST", "/v1/completions", body)
+    assert status == 200 and "x-gateway-usage" not in headers
+    assert json.loads(answer)["usage"] == {"prompt_tokens": 5, "completion_tokens": 11, "total_tokens": 16}
+
+
 def test_counting_waits_for_no_slot(gateway: Gateway, client: openai.OpenAI, tmp_path: Path) -> None:
     """The model has one, and a stream holds it."""
     go = tmp_path / "go"

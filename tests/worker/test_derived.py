@@ -292,6 +292,51 @@ def test_what_completions_yields_is_the_chats() -> None:
     assert list(ask(Model(), "chat_completions", CHAT)) == ["user:two words", "assistant:"]
 
 
+def test_the_word_of_completions_for_text_becomes_that_of_chat() -> None:
+    class Streams(Completes):
+        def completions(self, inputs: Any) -> Any:
+            yield {"text": "a", "finish_reason": None}
+            return {"usage": {}}
+
+    class Awaits(Completes):
+        async def completions(self, inputs: Any) -> Any:
+            return {"text": "a"}
+
+    class Later(Completes):
+        async def completions(self, inputs: Any) -> Any:
+            yield {"text": "a"}
+            yield {"choices": [{"text": "b"}]}
+
+    async def collected(stream: Any) -> list[Any]:
+        return [item async for item in stream]
+
+    stream = ask(Streams(), "chat_completions", CHAT)
+    assert next(stream) == {"content": "a", "finish_reason": None}
+    with pytest.raises(StopIteration) as end:
+        next(stream)
+    assert end.value.value == {"usage": {}}
+    assert ask(Awaits(), "chat_completions", CHAT) == {"content": "a"}
+    later = asyncio.run(collected(ask(Later(), "chat_completions", CHAT)))
+    assert later == [{"content": "a"}, {"choices": [{"text": "b"}]}]
+
+
+def test_a_stream_of_completions_is_closed_with_the_chats() -> None:
+    closed: list[str] = []
+
+    class Model(Completes):
+        def completions(self, inputs: Any) -> Any:
+            try:
+                yield "a"
+                yield "b"
+            finally:
+                closed.append("closed")
+
+    stream = ask(Model(), "chat_completions", CHAT)
+    assert next(stream) == "a"
+    stream.close()
+    assert closed == ["closed"]
+
+
 def test_typed_completions_get_their_type() -> None:
     class Body(BaseModel):
         prompt: str
