@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from operator import index
 from typing import Any, NoReturn
@@ -217,7 +217,7 @@ def _renamed(item: Any) -> Any:
     return item
 
 
-def _each(stream: Any) -> Iterator[Any]:
+def _each(stream: Any) -> Generator[Any, None, Any]:
     try:
         while True:
             try:
