@@ -274,6 +274,30 @@ def test_a_models_exception_has_a_generic_text_for_clients_unless_debugging() ->
     assert b"ValueError: x" in encoder(stream=True).fail(ModelError(f"{MODEL_RAISED} ValueError: x"))
 
 
+@given(answers(), st.data())
+def test_a_failure_anywhere_ends_without_a_reason_and_without_done(
+    case: tuple[dict[str, Any], list[Any]], data: st.DataObject
+) -> None:
+    items = [item for item in case[1] if not (isinstance(item, dict) and "finish_reason" in item)]
+    at, size = data.draw(st.integers(0, len(items))), data.draw(st.integers(1, 3))
+    items.insert(at, {"error": {"message": "broken", "code": "c"}})
+    under_way = encoder(stream=True, stream_options={"include_usage": True})
+    stream, error = under_way.start(), None
+    for start in range(0, len(items), size):
+        try:
+            stream += under_way.feed(items[start : start + size])
+            error = under_way.failure
+        except GatewayError as raised:
+            error = raised
+        if error is not None:
+            break
+    assert error is not None
+    stream += under_way.fail(error)
+    assert b"[DONE]" not in stream and b'"finish_reason":"' not in stream
+    with pytest.raises(openai.APIError, match="broken"):
+        accumulate(stream)
+
+
 # ── the whole answer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
