@@ -113,7 +113,9 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         dialect = dialects[endpoint.dialect]
         schema, kind = dialect.request_schema, FORM if dialect.body == "form" else "application/json"
         summary = endpoint.summary or f"Calls `{endpoint.method}`"
-        name = "".join(part.title().replace("_", "") for part in endpoint.path.strip("/").split("/") if part != "v1")
+        parts = endpoint.path.strip("/").split("/")
+        parts = parts[1:] if parts[0] == "v1" else ["plain", *parts]  # /v1/rerank and /rerank are two operations
+        name = "".join(part.title().replace("_", "") for part in parts)
         served = _operation(f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint))
         yield endpoint.path, {"post": served}
         path = f"/models/{{model}}{endpoint.path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,10 +37,15 @@ class Model:
         return f"{inputs['file']['filename']} {inputs['file']['content_type']} {inputs.get('temperature')}"
 
     def speech(self, inputs):
-        for word in inputs["input"].split():
-            if word == "?":
-                raise ValueError("secret details")
-            yield f"{word} ".encode()
+        words = inputs["input"].split()
+        try:
+            for word in words:
+                if word == "?":
+                    raise ValueError("secret details")
+                yield f"{word} ".encode()
+        finally:
+            if words[0].startswith("@"):
+                pathlib.Path(words[0][1:]).touch()
 '''
 PAINTER = """
 class Model:
@@ -65,6 +71,8 @@ class Model:
 """
 MODELS = {"scribe": SCRIBE, "painter": PAINTER, "vectors": VECTORS, "plain-vectors": VECTORS, "judge": JUDGE}
 SETTINGS = """
+[models.scribe]
+slots = 4
 [models.vectors]
 derive = ["rerank"]
 [models.painter]
@@ -181,6 +189,17 @@ def test_a_voice_that_fails_at_once_is_an_error_and_later_a_broken_connection(cl
         client.audio.speech.create(model="scribe", voice="alloy", input="?")
     with pytest.raises((openai.APIConnectionError, httpx2.RemoteProtocolError, httpx2.ReadError)):
         client.audio.speech.create(model="scribe", voice="alloy", input="good ?").read()
+
+
+def test_a_listener_who_leaves_ends_the_speech(client: openai.OpenAI, tmp_path: Any) -> None:
+    left = tmp_path / "left"
+    endless = " ".join([f"@{left}", *["word"] * 100_000])
+    with client.audio.speech.with_streaming_response.create(model="scribe", voice="alloy", input=endless) as stream:
+        next(stream.iter_bytes(16))
+    deadline = time.monotonic() + PATIENCE
+    while not left.exists():
+        assert time.monotonic() < deadline, "the model's finally never ran"
+        time.sleep(0.01)
 
 
 def test_speech_comes_as_events_when_it_is_asked_for(client: openai.OpenAI) -> None:

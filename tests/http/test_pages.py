@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from served import Model, Served
 
+from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.replica import LoadError
 
 Serve = Callable[..., Served]
@@ -58,8 +59,10 @@ def test_a_model_that_declares_a_schema_has_its_own_path_in_it(serve: Serve) -> 
 
 
 def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:
-    answer = serve(models()).get("/openapi.json")
+    served = serve(models(), plugins=[rerank, tokenize, audio_transcriptions])
+    answer = served.get("/openapi.json")
     document = answer.json
+    assert "multipart/form-data" in document["paths"]["/v1/audio/translations"]["post"]["requestBody"]["content"]
     for reference in re.findall(r'"\$ref":"#/([^"]+)"', answer.body.decode()):
         found = document
         for part in reference.split("/"):
