@@ -12,6 +12,7 @@
     │   ├── Misdirected                  421                          unknown_host
     │   ├── UnknownModel                 404                          model_not_found
     │   ├── RouteNotSupported            404                          route_not_supported
+    │   ├── UnknownResponse              404                          response_not_found
     │   ├── UnknownURL                   404                          unknown_url
     │   └── MethodNotAllowed             405                          method_not_allowed
     ├── Overloaded                       429    rate_limit_error      model_overloaded
@@ -128,6 +129,11 @@ class UnknownModel(BadRequest):
 class RouteNotSupported(BadRequest):
     status = 404
     code = "route_not_supported"
+
+
+class UnknownResponse(BadRequest):
+    status = 404
+    code = "response_not_found"
 
 
 class UnknownURL(BadRequest):

@@ -22,6 +22,7 @@ from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotS
 from .hosted import HostedModel
 from .placement import explain, plan_models
 from .replica import Launch
+from .responses_store import ResponsesStore
 from .runners.reaper import Reaper
 from .secret_sources import SecretSources
 from .spec import Endpoint, ModelSpec, Problem
@@ -59,6 +60,7 @@ class Hub:
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
+        self.responses = ResponsesStore(settings.gateway.responses)
         self.draining = False
         self._reaper = Reaper()
         self._secrets = SecretSources(settings)
@@ -162,7 +164,9 @@ class Hub:
 
         Raises:
             PlacementError: something does not fit, and the settings say to refuse then.
+            ConfigError: the file for responses cannot be used.
         """
+        self.responses.open()
         eager = [model for model in self.models.values() if not self.is_lazy(model.name)]
         refused = self._place(eager)
         if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
@@ -221,6 +225,7 @@ class Hub:
             if isinstance(result, Exception):
                 log.error("%s: the stop went wrong", model.name, exc_info=result)
         self._reaper.close()
+        self.responses.close()
 
     # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -42,6 +42,7 @@ BUILTINS = {
     "audio_transcriptions": "gateway.dialects.audio_transcriptions",
     "audio_speech": "gateway.dialects.audio_speech",
     "images": "gateway.dialects.images",
+    "openai_responses": "gateway.dialects.openai_responses",
     "process": "gateway.runners.process",
     # the formats stay last, so that every other plugin is asked first whether a directory is its own
     "truss": "gateway.formats.truss",

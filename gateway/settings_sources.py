@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .settings import LIMIT_KINDS, GatewaySettings, ModelSettings, PlacementSettings, Settings, WorkerSettings
+from .settings import (
+    LIMIT_KINDS,
+    GatewaySettings,
+    ModelSettings,
+    PlacementSettings,
+    ResponsesSettings,
+    Settings,
+    WorkerSettings,
+)
 from .spec import Limits, Problem
 from .toml_lines import key_lines, line_of
 from .values import Kind, path, paths
@@ -29,6 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, Kind]] = {
     "gateway.limits": LIMIT_KINDS,
     "gateway.placement": _kinds(PlacementSettings),
     "gateway.worker": _kinds(WorkerSettings),
+    "gateway.responses": _kinds(ResponsesSettings),
 }
 MODEL = {**_kinds(ModelSettings), "predict_concurrency": LIMIT_KINDS["slots"]}
 PREFIX = "GATEWAY_"
@@ -57,6 +66,7 @@ class Sources:
             limits=Limits(**self._section("gateway.limits")),
             placement=PlacementSettings(**self._section("gateway.placement")),
             worker=WorkerSettings(**self._section("gateway.worker")),
+            responses=ResponsesSettings(**self._section("gateway.responses")),
         )
         models = {name: ModelSettings(**values) for name, values in self._models.items()}
         return Settings(

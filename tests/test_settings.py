@@ -370,7 +370,7 @@ def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
 def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = uncommented()
     text = re.sub(r"^(predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|max_connections"
-                  r"|memory_limit|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or none  # fmt: skip
+                  r"|memory_limit|path|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or none  # fmt: skip
     settings = load(tmp_path, text)
     shown = {**vars_of(settings.gateway), "models": (Path("models"),), "keys_file": Path("keys.toml")}
 

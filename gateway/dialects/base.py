@@ -89,12 +89,24 @@ class Encoder:
     def counted(self, numbers: dict[str, int]) -> None:
         """The answers, under the same names."""
 
+    def record(self) -> dict[str, Any] | None:
+        """The answer to keep for later, asked when all values have come; None: this one is not to be kept.
+
+        Raises:
+            GatewayError: the model's output is not complete.
+        """
+        return None
+
+    def not_kept(self) -> None:
+        """It could not be kept, and should say so."""
+
 
 class Dialect:
     """One protocol. An instance serves all requests, so it holds nothing of one."""
 
     ping: ClassVar[bytes] = b": ping\n\n"  # what keeps a silent stream alive
     request_schema: ClassVar[dict[str, Any]] = {"type": "object"}  # of the body, for the API page
+    keeps: ClassVar[bool] = False  # clients may ask for answers again and go on from them: see http/stored.py
     terminator: ClassVar[bytes] = b""  # the data of the last event, if any; ensured for models that frame their own
     body: ClassVar[Literal["json", "form"]] = (
         "json"  # form: multipart, its files as {"filename", "content_type", "data"}

@@ -121,6 +121,8 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         path = f"/models/{{model}}{endpoint.path}"
         in_url = f"{summary} The model is in the URL."
         yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True)}
+    if any(dialects[endpoint.dialect].keeps for endpoint in hub.endpoints):
+        yield from _kept()
     yield "/v1/models", {"get": _operation("listModels", "Every hosted model with its status")}
     shown = _operation("showModel", "One model; 200 when it is ready and healthy", of=True, schema="Model")
     yield "/v1/models/{model}", {"get": shown}
@@ -147,6 +149,20 @@ def _v2_paths() -> Iterator[tuple[str, Json]]:
     yield "/v2/repository/index", {"post": _operation("v2Index", "Every model with its state")}
     for verb, summary in (("load", "Loads a model and waits for it"), ("unload", "Unloads a lazy model")):
         yield f"/v2/repository/models/{{model}}/{verb}", {"post": _operation(f"v2{verb.title()}", summary, of=True)}
+
+
+def _kept() -> Iterator[tuple[str, Json]]:
+    """The routes to responses that were kept."""
+    for start, of in (("", False), ("/models/{model}", True)):
+        end = "Of" * of
+        show = _operation(f"retrieveResponse{end}", "A response that was kept", of=of)
+        delete = _operation(f"deleteResponse{end}", "Forgets a response", of=of)
+        items = _operation(f"listInputItems{end}", "What a response was the answer to, page by page", of=of)
+        for operation in (show, delete, items):
+            operation["parameters"] = [*operation.get("parameters", []), RESPONSE]
+        items["parameters"] += PAGE
+        yield f"{start}/v1/responses/{{response}}", {"get": show, "delete": delete}
+        yield f"{start}/v1/responses/{{response}}/input_items", {"get": items}
 
 
 def _serving(hub: Hub, endpoint: Any) -> list[str]:

@@ -3,6 +3,7 @@
     /v1/chat/completions …            POST   the endpoints, `model` in the body
     /models/{id}/v1/…                 POST   the same with the model in the URL
     /v1/models/{id}:predict           POST   also :predict_binary and /models/{id}/predict
+    /v1/responses/{id}                GET    a response that was kept, or DELETE; its /input_items
     /v1/models                        GET    all of them
     /v1/models/{id}                   GET    the model object; /loaded and /schema below it
     /models/{id}/status               GET    the model object too
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from .serving import Serving
 
 Handler = Callable[[Exchange], Awaitable[None]]
-MODELS, V1_MODELS = "/models/", "/v1/models/"
+MODELS, V1_MODELS, RESPONSES = "/models/", "/v1/models/", "/v1/responses"
 V2_MODELS, V2_REPOSITORY = V2_ROOTS = ("/v2/models/", "/v2/repository/")
 PREDICT_VERBS = ("predict", "predict_binary")
 
@@ -62,6 +63,8 @@ class Routes:
             return self._v1_models(exchange, path[len(V1_MODELS) :])
         if path.startswith(MODELS):
             return self._model_base(exchange, path[len(MODELS) :])
+        if path.startswith(f"{RESPONSES}/") and RESPONSES in self._endpoints:
+            return self._kept(exchange, path)
         if path == "/v2" or path.startswith(V2_ROOTS):
             return self._v2(exchange, path)
         if path == "/v1/models":
@@ -108,6 +111,8 @@ class Routes:
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
             return self._endpoint(exchange, endpoint, name)
+        if path.startswith(f"{RESPONSES}/") and RESPONSES in self._endpoints:
+            return self._kept(exchange, path, name)
         if path in ("/v1/models", V1_MODELS):
             return _only(exchange, "GET", self._models.list_one, name)
         if path.startswith(V1_MODELS):
@@ -117,6 +122,16 @@ class Routes:
                 return handler
             raise UnknownModel(f"no model named '{exchange.model[:128]}' here (have: {name[:128]})", param="model")
         raise _unknown(exchange)
+
+    def _kept(self, exchange: Exchange, path: str, name: str = "") -> Handler:
+        handlers = self._serving.stored.handlers(path[len(RESPONSES) + 1 :])
+        if handlers is None:
+            raise _unknown(exchange)
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        if method not in handlers:
+            raise method_not_allowed(exchange.path, "GET, HEAD" + ", DELETE" * ("DELETE" in handlers))
+        exchange.model = name
+        return handlers[method]
 
     def _v2(self, exchange: Exchange, path: str) -> Handler:
         inference = self._inference

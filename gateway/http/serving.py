@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -30,6 +30,7 @@ from .forms import decode_form
 from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
+from .stored import Stored
 from .verbatim import Verbatim
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Serving:
 
     def __init__(self, hub: Hub, reader: BodyReader, metrics: Metrics) -> None:
         self._hub, self._reader, self._metrics = hub, reader, metrics
+        self.stored = Stored(hub)
         self._verbatim = Verbatim(hub)
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
@@ -71,7 +73,8 @@ class Serving:
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
         method = self._hub.method_for(model, endpoint) or endpoint.method
-        prepared = dialect.read(fields, method)
+        turn = self.stored.turn(exchange, fields) if dialect.keeps else None
+        prepared = dialect.read(fields if turn is None else await turn.begin(), method)
         exchange.model = model.name
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
@@ -84,14 +87,16 @@ class Serving:
             shown = asked or named or model.name
             context = Context(
                 shown,
-                f"{random.getrandbits(128):032x}",
+                secrets.token_hex(16),  # nobody may guess the id of an answer that is kept
                 int(time.time()),
                 len(calls),
                 model.capabilities,
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
-            settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
+            settle: Settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
+            if turn is not None:
+                settle = turn.keeping(settle, encoder, model.name)
             if prepared.stream and encoder.stream_type == SSE:
                 # SSE of another method, or with stop strings to look for, is read and not passed on
                 passes = len(calls) == 1 and method == endpoint.method and not context.stops

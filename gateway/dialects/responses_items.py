@@ -1,0 +1,190 @@
+"""The items of a conversation on /v1/responses: as chat messages, and as they are kept and listed."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from ..errors import BadRequest
+from .base import missing, wrong_type
+
+ROLES = ("user", "assistant", "system", "developer")
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+
+def new_id(kind: str) -> str:
+    """An id for an item of this type."""
+    return f"{_PREFIXES.get(kind, 'item')}_{secrets.token_hex(16)}"
+
+
+class Conversation(list[Any]):
+    """The items of earlier responses, and behind them the `input` of a request that goes on from them."""
+
+    def __init__(self, earlier: list[dict[str, Any]], given: str | list[Any] | None) -> None:
+        own = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
+        super().__init__([*earlier, *own])
+        self.earlier = len(earlier)
+
+
+# ── as chat messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def messages_of(value: str | list[Any]) -> list[dict[str, Any]]:
+    """`input` as chat messages.
+
+    Raises:
+        BadRequest: an item or a part that chat has no word for; its JSON path is in `param`.
+    """
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    messages: list[dict[str, Any]] = []
+    thoughts: list[str] = []  # of reasoning items: they belong to the assistant's next message
+    earlier = value.earlier if isinstance(value, Conversation) else 0  # the client counts its own items
+    for index, item in enumerate(value):
+        where = f"input[{index - earlier}]"
+        kind = _kind(item, where)
+        if kind == "message":
+            messages.append(_message(item, where))
+        elif kind == "function_call":
+            if not messages or messages[-1]["role"] != "assistant":
+                messages.append({"role": "assistant", "content": None})
+            messages[-1].setdefault("tool_calls", []).append(_call(item, where))
+        elif kind == "function_call_output":
+            content = _content(item.get("output"), f"{where}.output")
+            call = _string(item, "call_id", where)
+            messages.append({"role": "tool", "tool_call_id": call, "content": content})
+        elif kind == "reasoning":
+            thoughts.append(_thought(item))
+            continue
+        else:
+            raise _unsupported(f"{where}.type", f"an item of type {kind!r}")
+        if messages[-1]["role"] == "assistant" and any(thoughts):
+            before = messages[-1].get("reasoning_content")
+            messages[-1]["reasoning_content"] = "\n".join(filter(None, [before, *thoughts]))
+        thoughts.clear()
+    return messages
+
+
+def _kind(item: Any, where: str) -> str:
+    if not isinstance(item, dict):
+        raise wrong_type(where, "an object", item)
+    kind = item.get("type")
+    if kind is None and "role" in item:
+        return "message"
+    if kind is None and "id" in item:
+        return "item_reference"
+    if not isinstance(kind, str):
+        raise missing(f"{where}.type")
+    return kind
+
+
+def _message(item: dict[str, Any], where: str) -> dict[str, Any]:
+    role = _string(item, "role", where)
+    if role not in ROLES:
+        raise BadRequest(f"'{where}.role' must be one of {', '.join(ROLES)}", param=f"{where}.role")
+    return {"role": role, "content": _content(item.get("content"), f"{where}.content")}
+
+
+def _call(item: dict[str, Any], where: str) -> dict[str, Any]:
+    function = {"name": _string(item, "name", where), "arguments": _string(item, "arguments", where)}
+    return {"id": _string(item, "call_id", where), "type": "function", "function": function}
+
+
+def _thought(item: dict[str, Any]) -> str:
+    """The text of a reasoning item, else its summary; what is encrypted says nothing to us."""
+    parts = item.get("content") or item.get("summary") or []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _content(value: Any, where: str) -> Any:
+    """A string, or chat's parts where there are several, or others than text."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise missing(where)
+    if not isinstance(value, list):
+        raise wrong_type(where, "a string or an array of parts", value)
+    parts = [_part(part, f"{where}[{index}]") for index, part in enumerate(value)]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return parts[0]["text"]
+    return parts or ""
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    if not isinstance(part, dict):
+        raise wrong_type(where, "an object", part)
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text"):
+        return {"type": "text", "text": _string(part, "text", where)}
+    if kind == "refusal":
+        return {"type": "text", "text": _string(part, "refusal", where)}
+    if kind == "input_image":
+        if part.get("image_url") is None and part.get("file_id") is not None:
+            raise _unsupported(f"{where}.file_id", "an image that is a file of another service")
+        image = {"url": _string(part, "image_url", where)}
+        if part.get("detail") is not None:
+            image["detail"] = part["detail"]
+        return {"type": "image_url", "image_url": image}
+    if kind == "input_file":
+        if part.get("file_url") is not None:
+            raise _unsupported(f"{where}.file_url", "a file by its URL")
+        names = ("file_data", "file_id", "filename")
+        return {"type": "file", "file": {name: part[name] for name in names if part.get(name) is not None}}
+    if kind == "input_audio":
+        return {"type": "input_audio", "input_audio": part.get("input_audio")}
+    raise _unsupported(f"{where}.type", f"a part of type {kind!r}")
+
+
+def _string(fields: dict[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        raise missing(f"{where}.{name}")
+    if not isinstance(value, str):
+        raise wrong_type(f"{where}.{name}", "a string", value)
+    return value
+
+
+def _unsupported(param: str, what: str) -> BadRequest:
+    return BadRequest(f"{what} is not supported here", param=param, code="unsupported_value")
+
+
+# ── as they are kept ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def listed(value: str | list[Any] | None) -> list[dict[str, Any]]:
+    """`input` as the API lists it: items with type, id and status, whose content is parts.
+
+    A fresh id for an item that has none.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    return [_listed(item) for item in value if isinstance(item, dict)]
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any]:
+    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    shown = {**item, "type": kind, "id": item.get("id") or new_id(kind)}
+    if kind in ("message", "function_call", "function_call_output"):
+        shown["status"] = item.get("status") or "completed"
+    if kind == "reasoning":
+        shown["summary"] = item.get("summary") or []
+    if kind == "message":
+        content = item.get("content")
+        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        shown["content"] = [_listed_part(part, item.get("role") == "assistant") for part in parts]
+    return shown
+
+
+def _listed_part(part: Any, is_answer: bool) -> Any:
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    if kind == "input_image":
+        return {"detail": "auto", **part}
+    if kind not in ("text", "input_text", "output_text"):
+        return part
+    text = {**part, "type": "output_text" if is_answer else "input_text"}
+    return {"annotations": [], "logprobs": [], **text} if is_answer else text

@@ -1,0 +1,295 @@
+"""The output items of one answer on /v1/responses and the events that tell of them, strictly one item at a time.
+
+    message, reasoning   output_item.added, content_part.added, ….delta*, ….done, content_part.done, output_item.done
+    function_call        output_item.added, function_call_arguments.delta*, ….done, output_item.done
+
+A model may write several tool calls at once, piece by piece. What comes for another item is held back until the call
+that is under way is done: its arguments are a complete object, or the answer has ended. Text behind a call is a new
+message.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Literal
+
+import msgspec
+
+from ..errors import InvalidOutput
+from .events import ChoiceEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json, unwrap
+from .responses_items import new_id
+
+Kind = Literal["output_text", "refusal", "reasoning_text", "function_call_arguments"]
+_ITEMS = {"output_text": "message", "refusal": "message", "reasoning_text": "reasoning"}
+Piece = tuple[str, list[Any]]  # text and the logprobs of its tokens
+
+
+def part_of(kind: str, text: str, logprobs: list[Any]) -> dict[str, Any]:
+    if kind == "output_text":
+        return {"type": kind, "text": text, "annotations": [], "logprobs": logprobs}
+    return {"type": kind, "refusal" if kind == "refusal" else "text": text}
+
+
+class _Item:
+    """One item under way. `value` is the item but for what `pieces` hold."""
+
+    __slots__ = ("checked", "is_done", "is_open", "kind", "logprobs", "pieces", "unsent", "value")
+
+    def __init__(self, kind: Kind, value: dict[str, Any]) -> None:
+        self.kind, self.value = kind, value
+        self.pieces: list[str] = []
+        self.logprobs: list[Any] = []
+        self.unsent: list[Piece] = []
+        self.checked = 0  # how many pieces were there when the arguments were no complete object
+        self.is_open = self.is_done = False
+
+    def write(self, text: str, logprobs: list[Any]) -> None:
+        self.pieces.append(text)
+        self.logprobs += logprobs
+        self.unsent.append((text, logprobs))
+
+    @property
+    def may_end(self) -> bool:
+        """Nothing more can come for it now that another item has begun."""
+        if self.kind != "function_call_arguments":
+            return True
+        if self.checked == len(self.pieces):
+            return False
+        self.checked = len(self.pieces)
+        text = "".join(self.pieces).strip()
+        if not text.startswith("{") or not text.endswith("}"):
+            return False
+        try:
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+    def finished(self, status: str) -> dict[str, Any]:
+        """The item as it stays."""
+        text = "".join(self.pieces)
+        if self.kind == "function_call_arguments":
+            return {**self.value, "arguments": text, "status": status}
+        value = {**self.value, "content": [part_of(self.kind, text, self.logprobs)]}
+        return value if self.kind == "reasoning_text" else {**value, "status": status}
+
+
+class Output:
+    """`items` are those that are done. Without `stream` the events are not made."""
+
+    def __init__(self, stream: bool) -> None:
+        self.items: list[dict[str, Any]] = []
+        self._stream, self._sequence = stream, 2  # response.created and response.in_progress are 0 and 1
+        self._under_way: list[_Item] = []  # all but the first are held back
+        self._calls: dict[int, _Item] = {}
+        self._logprobs: list[Any] = []  # of text that is still to come
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.items and not self._under_way
+
+    def event(self, name: str, /, **fields: Any) -> bytes:
+        """One event with the next number."""
+        if not self._stream:
+            return b""
+        self._sequence += 1
+        return framed(name, self._sequence - 1, fields)
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, event: ChoiceEvent) -> bytes:
+        """The events that can be told by now.
+
+        Raises:
+            InvalidOutput: it adds to something that is complete.
+        """
+        if isinstance(event, Text):
+            logprobs, self._logprobs = self._logprobs, []
+            return self._write("output_text", event.text, logprobs)
+        if isinstance(event, Reasoning):
+            return self._write("reasoning_text", event.text, [])
+        if isinstance(event, Refusal):
+            return self._write("refusal", event.text, [])
+        if isinstance(event, ToolCall):
+            return self._call(event)
+        if isinstance(event, Logprobs):
+            self._logprobs += [_logprob(entry) for entry in event.content]
+        return b""
+
+    def end(self, status: str = "completed") -> bytes:
+        """The events that are left when nothing more comes; the last item gets the status."""
+        out = [self._advance()] if self._under_way else []
+        while self._under_way:
+            last = self._under_way[-1] is self._under_way[0]
+            if last and self._under_way[0].kind == "output_text":
+                self._under_way[0].logprobs += self._logprobs
+            out.append(self._close(status if last else "completed"))
+            if self._under_way:
+                out.append(self._advance())
+        return b"".join(out)
+
+    def add(self, item: dict[str, Any]) -> bytes:
+        """An item that is complete, from a response that the model made itself. Nothing is under way."""
+        kind, index = str(item.get("type")), len(self.items)
+        value = {**item, "id": item.get("id") or new_id(kind)}
+        if kind in ("message", "function_call"):
+            value["status"] = item.get("status") or "completed"
+        begun = {**value, "status": "in_progress"} if "status" in value else value
+        at = {"item_id": value["id"], "output_index": index}
+        if kind == "function_call":
+            text = value["arguments"] = str(item.get("arguments") or "{}")
+            value["call_id"] = item.get("call_id") or f"call_{secrets.token_hex(16)}"
+            added = {**begun, "call_id": value["call_id"], "arguments": ""}
+            out = [self.event("response.output_item.added", output_index=index, item=added)]
+            out += [
+                self._delta("function_call_arguments", at, text, []),
+                self._done("function_call_arguments", at, value),
+            ]
+        elif kind in ("message", "reasoning"):
+            if kind == "reasoning":
+                value["summary"] = item.get("summary") or []
+            value["content"] = parts = [_filled(unwrap(part)) for part in item.get("content") or []]
+            out = [self.event("response.output_item.added", output_index=index, item={**begun, "content": []})]
+            out += [self._part(part, {**at, "content_index": number}) for number, part in enumerate(parts)]
+        else:
+            out = [self.event("response.output_item.added", output_index=index, item=begun)]
+        out.append(self.event("response.output_item.done", output_index=index, item=value))
+        self.items.append(value)
+        return b"".join(out)
+
+    # ── items under way ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _write(self, kind: Kind, text: str, logprobs: list[Any]) -> bytes:
+        if not self._under_way or self._under_way[-1].kind != kind:
+            value: dict[str, Any] = {"type": _ITEMS[kind], "id": new_id(_ITEMS[kind])}
+            if kind == "reasoning_text":
+                value["summary"] = []
+            else:
+                value["role"] = "assistant"
+            self._under_way.append(_Item(kind, value))
+        self._under_way[-1].write(text, logprobs)
+        return self._advance()
+
+    def _call(self, event: ToolCall) -> bytes:
+        if event.name is not None:
+            value = {"type": "function_call", "id": new_id("function_call"), "name": event.name}
+            value["call_id"] = self._call_id(event.id)
+            self._calls[event.call] = item = _Item("function_call_arguments", value)
+            self._under_way.append(item)
+        item = self._calls[event.call]
+        if item.is_done:
+            if event.arguments.strip():
+                raise InvalidOutput("the model added to the arguments of a tool call that were a complete object")
+            return b""
+        if event.arguments:
+            item.write(event.arguments, [])
+        return self._advance()
+
+    def _call_id(self, given: str | None) -> str:
+        """Clients tell calls by it, so no two may share one."""
+        taken = {item.value["call_id"] for item in self._calls.values()}
+        return given if given and given not in taken else f"call_{secrets.token_hex(16)}"
+
+    def _advance(self) -> bytes:
+        """Tell of the first item what is known, and of the next ones when it can be closed."""
+        out: list[bytes] = []
+        while True:
+            item = self._under_way[0]
+            if not item.is_open:
+                item.is_open = True
+                out.append(self._begin(item))
+            at = self._at(item)
+            out += [self._delta(item.kind, at, text, logprobs) for text, logprobs in item.unsent if text]
+            item.unsent.clear()
+            if len(self._under_way) == 1 or not item.may_end:
+                return b"".join(out)
+            out.append(self._close("completed"))
+
+    def _at(self, item: _Item) -> dict[str, Any]:
+        at = {"item_id": item.value["id"], "output_index": len(self.items)}
+        return at if item.kind == "function_call_arguments" else {**at, "content_index": 0}
+
+    def _begin(self, item: _Item) -> bytes:
+        index, value = len(self.items), item.value
+        if item.kind == "function_call_arguments":
+            begun = {**value, "arguments": "", "status": "in_progress"}
+            return self.event("response.output_item.added", output_index=index, item=begun)
+        begun = {**value, "content": []}
+        if item.kind != "reasoning_text":
+            begun["status"] = "in_progress"
+        part = part_of(item.kind, "", [])
+        return self.event("response.output_item.added", output_index=index, item=begun) + self.event(
+            "response.content_part.added", **self._at(item), part=part
+        )
+
+    def _close(self, status: str) -> bytes:
+        item = self._under_way.pop(0)
+        item.is_done = True
+        value, at, index = item.finished(status), self._at(item), len(self.items)
+        if item.kind == "function_call_arguments":
+            out = self._done(item.kind, at, value)
+        else:
+            out = self._done(item.kind, at, value["content"][0])
+            out += self.event("response.content_part.done", **at, part=value["content"][0])
+        self.items.append(value)
+        return out + self.event("response.output_item.done", output_index=index, item=value)
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _part(self, part: Any, at: dict[str, Any]) -> bytes:
+        """A part that is complete."""
+        kind = part.get("type")
+        if kind not in _ITEMS:
+            begun = self.event("response.content_part.added", **at, part=part)
+            return begun + self.event("response.content_part.done", **at, part=part)
+        name = "refusal" if kind == "refusal" else "text"
+        out = self.event("response.content_part.added", **at, part={**part, name: ""})
+        if part[name]:
+            out += self._delta(kind, at, part[name], part.get("logprobs") or [])
+        return out + self._done(kind, at, part) + self.event("response.content_part.done", **at, part=part)
+
+    def _delta(self, kind: str, at: dict[str, Any], text: str, logprobs: list[Any]) -> bytes:
+        more = {"logprobs": logprobs} if kind == "output_text" else {}
+        return self.event(f"response.{kind}.delta", **at, delta=text, **more)
+
+    def _done(self, kind: str, at: dict[str, Any], value: dict[str, Any]) -> bytes:
+        names = {"output_text": ("text", "logprobs"), "refusal": ("refusal",), "reasoning_text": ("text",)}
+        fields = {name: value.get(name) for name in names.get(kind, ("arguments", "name"))}
+        return self.event(f"response.{kind}.done", **at, **fields)
+
+
+def framed(name: str, number: int, fields: dict[str, Any]) -> bytes:
+    """An event as it goes over the wire: its name stands in the data too."""
+    data = encode_json({"type": name, "sequence_number": number, **fields})
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def _filled(part: Any) -> dict[str, Any]:
+    """A part of a complete item with what clients need of it."""
+    if not isinstance(part, dict):
+        raise InvalidOutput(f"the model returned a {type(part).__name__} as a part of an item, not a dict")
+    kind = part.get("type")
+    if kind not in _ITEMS:
+        return part
+    name = "refusal" if kind == "refusal" else "text"
+    if not isinstance(part.get(name), str):
+        raise InvalidOutput(f"the model returned a part of type {kind} without its {name}")
+    given = {key: value for key, value in part.items() if value is not None}
+    return {**part_of(kind, part[name], []), **given}
+
+
+def _logprob(value: Any) -> dict[str, Any]:
+    """One token as clients of this route need it: its bytes and its alternatives are never left out."""
+    alternatives = unwrap(value).get("top_logprobs") if isinstance(unwrap(value), dict) else None
+    if not isinstance(alternatives, list | None):
+        raise InvalidOutput("the model returned logprobs whose top_logprobs are no list")
+    return {**_token(value), "top_logprobs": [_token(alternative) for alternative in alternatives or []]}
+
+
+def _token(value: Any) -> dict[str, Any]:
+    entry = unwrap(value)
+    token = entry.get("token") if isinstance(entry, dict) else None
+    if not isinstance(token, str) or not isinstance(entry.get("logprob"), int | float):
+        raise InvalidOutput("the model returned logprobs whose entries lack a token or its logprob")
+    size = entry.get("bytes")
+    return {"token": token, "logprob": entry["logprob"], "bytes": list(token.encode()) if size is None else size}

@@ -1,0 +1,209 @@
+"""Reading a request for /v1/responses, and saying the same in chat's words for a Model that knows chat only.
+
+    instructions                        a leading system message
+    input: str, message items           messages; one text part is a string, several parts stay parts
+    function_call, …_output, reasoning  tool_calls and reasoning_content of an assistant message, tool messages
+    tools, tool_choice                  nested under `function`; allowed_tools filters them
+    text.format, text.verbosity         response_format, verbosity
+    max_output_tokens                   max_completion_tokens and max_tokens
+    reasoning.effort                    reasoning_effort
+    include, top_logprobs               logprobs, top_logprobs
+
+Everything else reaches the Model as the client sent it; what has no counterpart is refused, never dropped silently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BadRequest
+from .base import missing, take, take_range, wrong_type
+from .chat_requests import MAX_TOP_LOGPROBS, check_response_format, check_sampling, check_tools
+from .responses_items import messages_of
+
+LOGPROBS = "message.output_text.logprobs"  # in `include`
+_FLAG, _TEXT, _NUMBER, _WHOLE = {"type": "boolean"}, {"type": "string"}, {"type": "number"}, {"type": "integer"}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["input"],
+    "properties": {
+        "model": {**_TEXT, "description": "May be left out where one model serves the route"},
+        "input": {"type": ["string", "array"], "items": {"type": "object"}},
+        "instructions": _TEXT,
+        "previous_response_id": _TEXT,
+        "store": {**_FLAG, "default": True},
+        "stream": {**_FLAG, "default": False},
+        "max_output_tokens": {**_WHOLE, "minimum": 1},
+        "temperature": _NUMBER,
+        "top_p": _NUMBER,
+        "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
+        "include": {"type": "array", "items": _TEXT},
+        "reasoning": {"type": "object", "properties": {"effort": _TEXT}},
+        "text": {"type": "object", "properties": {"format": {"type": "object"}, "verbosity": _TEXT}},
+        "tools": {"type": "array", "items": {"type": "object"}},
+        "tool_choice": {"type": ["string", "object"]},
+        "parallel_tool_calls": _FLAG,
+        "metadata": {"type": "object"},
+    },
+    "additionalProperties": True,
+    "example": {"input": "Say hello."},
+}
+
+# What chat has no field for, or has under another name. The rest of a request is chat's as it is.
+_OURS = frozenset(
+    "input instructions previous_response_id conversation background include max_output_tokens max_tool_calls "
+    "reasoning text tools tool_choice top_logprobs truncation store stream_options prompt n".split()
+)
+_CHOICES = ("none", "auto", "required")
+_TOOL = ("name", "description", "parameters", "strict")
+_SCHEMA = ("name", "description", "schema", "strict")
+
+
+def check(body: dict[str, Any]) -> None:
+    """What any Model's request must be, for the answer shows these fields again.
+
+    Raises:
+        BadRequest: with the JSON path of what is wrong in `param`.
+    """
+    if take(body, "background", bool, False):
+        raise unsupported("background", "'background': true")
+    for name in ("conversation", "prompt"):
+        if body.get(name) is not None:
+            raise unsupported(name, f"'{name}'")
+    if take(body, "n", int, 1) != 1:
+        raise unsupported("n", "more than one answer")
+    value = body.get("input")
+    if value is None:
+        raise missing("input")
+    if not isinstance(value, str | list):
+        raise wrong_type("input", "a string or an array of items", value)
+    if value == []:
+        raise BadRequest("'input' must hold at least one item", param="input")
+    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
+        take(body, name, float)
+    for name, kind in (("metadata", dict), ("parallel_tool_calls", bool), ("store", bool), ("stream_options", dict)):
+        take(body, name, kind)
+    for name in ("previous_response_id", "user", "safety_identifier", "prompt_cache_key", "truncation"):
+        take(body, name, str)
+    take_range(body, "max_output_tokens", 1, None)
+    take_range(body, "max_tool_calls", 0, None)
+    take_range(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    take(body, "include", list)
+    text, reasoning = take(body, "text", dict, {}), take(body, "reasoning", dict, {})
+    for where, fields, name in (("text", text, "verbosity"), ("reasoning", reasoning, "effort")):
+        if not isinstance(fields.get(name), str | None):
+            raise wrong_type(f"{where}.{name}", "a string", fields[name])
+    if not isinstance(text.get("format"), dict | None):
+        raise wrong_type("text.format", "an object", text["format"])
+    for index, tool in enumerate(take(body, "tools", list, [])):
+        if not isinstance(tool, dict):
+            raise wrong_type(f"tools[{index}]", "an object", tool)
+    choice = body.get("tool_choice")
+    if not isinstance(choice, str | dict | None):
+        raise wrong_type("tool_choice", "a string or an object", choice)
+
+
+def to_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """A checked request in chat's words.
+
+    Raises:
+        BadRequest: an item, a part, a tool or a choice that chat has no word for.
+    """
+    chat = {name: value for name, value in body.items() if name not in _OURS}
+    messages = messages_of(body["input"])
+    if instructions := take(body, "instructions", str):
+        messages.insert(0, {"role": "system", "content": instructions})
+    chat["messages"] = messages
+    if (limit := body.get("max_output_tokens")) is not None:
+        chat["max_completion_tokens"] = limit
+    if (effort := body.get("reasoning", {}).get("effort")) is not None:
+        chat["reasoning_effort"] = effort
+    top = body.get("top_logprobs")
+    if top or LOGPROBS in body.get("include", []):
+        chat["logprobs"] = True
+        if top is not None:
+            chat["top_logprobs"] = top
+    _text(body.get("text", {}), chat)
+    _tools(body, chat)
+    check_sampling(chat)
+    check_tools(chat)
+    return chat
+
+
+def unsupported(param: str, what: str) -> BadRequest:
+    return BadRequest(f"{what} is not supported here", param=param, code="unsupported_value")
+
+
+def _text(text: dict[str, Any], chat: dict[str, Any]) -> None:
+    if text.get("verbosity") is not None:
+        chat["verbosity"] = text["verbosity"]
+    wanted = text.get("format") or {"type": "text"}
+    kind = wanted.get("type")
+    if kind == "json_schema":
+        if not isinstance(wanted.get("schema"), dict):
+            raise missing("text.format.schema")
+        schema = {name: wanted[name] for name in _SCHEMA if wanted.get(name) is not None}
+        chat["response_format"] = {"type": kind, "json_schema": schema}
+    elif kind == "json_object":
+        chat["response_format"] = {"type": kind}
+    elif kind != "text":
+        raise unsupported("text.format.type", f"a text.format of type {kind!r}")
+    check_response_format(chat.get("response_format"))
+
+
+# ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tools(body: dict[str, Any], chat: dict[str, Any]) -> None:
+    tools = body.get("tools", [])
+    for index, tool in enumerate(tools):
+        if tool.get("type") != "function":
+            raise unsupported(f"tools[{index}].type", f"a tool of type {tool.get('type')!r}, other than a function,")
+        if not isinstance(tool.get("name"), str):
+            raise missing(f"tools[{index}].name")
+    names = [tool["name"] for tool in tools]
+    choice, allowed = _choice(body.get("tool_choice"), names)
+    nested = [
+        {"type": "function", "function": {name: tool[name] for name in _TOOL if tool.get(name) is not None}}
+        for tool in tools
+        if allowed is None or tool["name"] in allowed
+    ]
+    if nested:
+        chat["tools"] = nested
+        if choice is not None:
+            chat["tool_choice"] = choice
+
+
+def _choice(choice: Any, names: list[str]) -> tuple[Any, set[str] | None]:
+    """Chat's `tool_choice`, and the names of the tools that are allowed, None for all."""
+    if choice is None or choice in _CHOICES:
+        return choice, None
+    if isinstance(choice, str):
+        raise BadRequest(f"'tool_choice' must be one of {', '.join(_CHOICES)}, or an object", param="tool_choice")
+    kind = choice.get("type")
+    if kind == "function":
+        return {"type": "function", "function": {"name": _known(choice.get("name"), names, "tool_choice.name")}}, None
+    if kind != "allowed_tools":
+        raise unsupported("tool_choice.type", f"a tool_choice of type {kind!r}")
+    mode, tools = choice.get("mode") or "auto", choice.get("tools")
+    if mode not in _CHOICES:
+        raise BadRequest(f"'tool_choice.mode' must be one of {', '.join(_CHOICES)}", param="tool_choice.mode")
+    if not isinstance(tools, list):
+        raise wrong_type("tool_choice.tools", "an array", tools)
+    allowed = set()
+    for index, tool in enumerate(tools):
+        where = f"tool_choice.tools[{index}]"
+        if not isinstance(tool, dict):
+            raise wrong_type(where, "an object", tool)
+        if tool.get("type") != "function":
+            raise unsupported(f"{where}.type", f"a tool of type {tool.get('type')!r}")
+        allowed.add(_known(tool.get("name"), names, f"{where}.name"))
+    return mode, allowed
+
+
+def _known(name: Any, names: list[str], where: str) -> str:
+    if not isinstance(name, str):
+        raise missing(where)
+    if name not in names:
+        raise BadRequest(f"'{where}' is none of the tools: {', '.join(names) or 'there are none'}", param=where)
+    return name

@@ -1,0 +1,194 @@
+"""Responses that are kept: what a request goes on from, what is kept of its answer, and the routes to ask for it.
+
+    GET    /v1/responses/{id}                the object
+    DELETE /v1/responses/{id}                from now on there is none
+    GET    /v1/responses/{id}/input_items    what it was the answer to, earlier items included, page by page
+
+A response belongs to the key that asked for it, and exists for no other. One that failed, was broken off, or that the
+model framed itself is not kept. A store that fails is logged and costs no answer, which says "store": false then.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from ..dialects.base import Encoder, take
+from ..dialects.events import encode_json
+from ..dialects.responses_items import Conversation, listed
+from ..errors import BadRequest, UnknownResponse
+from ..responses_store import Kept
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from ..responses_store import ResponsesStore
+
+log = logging.getLogger("gateway.http")
+Settle = Callable[[], Awaitable[None]]
+LIMIT, MAX_LIMIT = 20, 100  # items of a page
+_TRUE = ("true", "1")
+
+
+class Turn:
+    """One request of a conversation: what came before it, and what is kept of it."""
+
+    def __init__(self, store: ResponsesStore, exchange: Exchange, fields: dict[str, Any]) -> None:
+        self._store, self._exchange = store, exchange
+        self._input = listed(fields.get("input")) if isinstance(fields.get("input"), str | list) else []
+        self._previous: str | None = take(fields, "previous_response_id", str)
+        self._fields = fields
+
+    async def begin(self) -> dict[str, Any]:
+        """The request, with what it goes on from in front of its input.
+
+        Raises:
+            UnknownResponse: there is no such response for this caller.
+        """
+        fields = self._fields if self._store.keeps else {**self._fields, "store": False}
+        if self._previous is None:
+            return fields
+        chain, gone = await self._store.chain(owner_of(self._exchange), self._previous)
+        if gone is not None or not all(self._exchange.sees(kept.model) for kept in chain):
+            raise UnknownResponse(
+                f"Previous response with id '{(gone or self._previous)[:128]}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            )
+        return {**fields, "input": Conversation(items_of(chain), fields.get("input"))}
+
+    def keeping(self, settle: Settle, encoder: Encoder, model: str) -> Settle:
+        """`settle`, and then the answer is kept: before its last bytes go out, for the client may go on at once."""
+
+        async def settle_and_keep() -> None:
+            await settle()
+            record = encoder.record()
+            if record is not None and not await self._keep(record, model):
+                encoder.not_kept()
+
+        return settle_and_keep
+
+    async def _keep(self, record: dict[str, Any], model: str) -> bool:
+        kept = Kept(record["id"], self._previous, model, encode_json(self._input), encode_json(record))
+        try:
+            return await self._store.keep(owner_of(self._exchange), kept)
+        except (sqlite3.Error, OSError):
+            log.exception("the response of request %s could not be kept", self._exchange.request_id)
+            return False
+
+
+class Stored:
+    """The routes to what was kept."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub, self._store = hub, hub.responses
+
+    def turn(self, exchange: Exchange, fields: dict[str, Any]) -> Turn:
+        return Turn(self._store, exchange, fields)
+
+    def handlers(self, rest: str) -> dict[str, Callable[[Exchange], Awaitable[None]]] | None:
+        """By method, what answers a path below /v1/responses/; None when nothing does."""
+        identity, _, part = rest.partition("/")
+        if not identity or identity in ("compact", "input_tokens"):  # operations of OpenAI's that are none of ours
+            return None
+        if part == "input_items":
+            return {"GET": partial(self._input_items, identity)}
+        return None if part else {"GET": partial(self._show, identity), "DELETE": partial(self._delete, identity)}
+
+    async def _show(self, identity: str, exchange: Exchange) -> None:
+        if _query(exchange).get("stream") in _TRUE:
+            raise BadRequest(
+                "a kept response cannot be streamed; ask for it without 'stream'",
+                param="stream",
+                code="unsupported_value",
+            )
+        kept = await self._find(identity, exchange)
+        await exchange.reply(200, kept.response)
+
+    async def _delete(self, identity: str, exchange: Exchange) -> None:
+        kept = await self._find(identity, exchange)
+        await self._store.delete(owner_of(exchange), kept.id)
+        await exchange.reply(200, encode_json({"id": kept.id, "object": "response", "deleted": True}))
+
+    async def _input_items(self, identity: str, exchange: Exchange) -> None:
+        """A response whose beginnings are gone still lists what is left."""
+        page = _page(_query(exchange))
+        kept = await self._find(identity, exchange)
+        earlier, _ = await self._store.chain(owner_of(exchange), kept.id)
+        await exchange.reply(200, encode_json(page([*items_of(earlier[:-1]), *kept.input_items])))
+
+    async def _find(self, identity: str, exchange: Exchange) -> Kept:
+        """The response, if it exists for the caller, and is of the model in the URL if there is one.
+
+        Raises:
+            UnknownModel, UnknownResponse: one of them does not.
+        """
+        named, exchange.model = exchange.model, ""  # questions about an answer are no calls of the model
+        model = self._hub.find(named, exchange.sees).name if named else None
+        kept = await self._store.get(owner_of(exchange), identity)
+        if kept is None or not exchange.sees(kept.model) or model not in (None, kept.model):
+            raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")
+        return kept
+
+
+def owner_of(exchange: Exchange) -> str:
+    """Who may see what this request has kept. A plugin's callers and keys are never taken for each other."""
+    if exchange.caller is None:
+        return ""
+    return f"key:{exchange.caller}" if exchange.key is not None else f"caller:{exchange.caller}"
+
+
+def items_of(chain: list[Kept]) -> list[dict[str, Any]]:
+    return [item for kept in chain for item in (*kept.input_items, *kept.output_items)]
+
+
+# ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _query(exchange: Exchange) -> dict[str, str]:
+    given = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
+    return {name: values[-1] for name, values in given.items()}
+
+
+def _page(query: dict[str, str]) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """What makes a page of all the items.
+
+    Raises:
+        BadRequest: limit or order make no sense.
+    """
+    text, order = query.get("limit", str(LIMIT)), query.get("order", "desc")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+        raise BadRequest(f"'limit' must be between 1 and {MAX_LIMIT}, not {text[:32]}", param="limit")
+    if order not in ("asc", "desc"):
+        raise BadRequest(f"'order' must be asc or desc, not {order[:32]}", param="order")
+
+    def page(items: list[dict[str, Any]]) -> dict[str, Any]:
+        items = items if order == "asc" else items[::-1]
+        after, before = query.get("after"), query.get("before")
+        if after is not None:
+            items = items[_index(items, after, "after") + 1 :]
+        if before is not None:
+            items = items[: _index(items, before, "before")]
+        limit = int(text)
+        backwards = before is not None and after is None
+        shown = items[-limit:] if backwards else items[:limit]
+        return {
+            "object": "list",
+            "data": shown,
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+            "has_more": len(items) > limit,
+        }
+
+    return page
+
+
+def _index(items: list[dict[str, Any]], identity: str, name: str) -> int:
+    found = next((index for index, item in enumerate(items) if item["id"] == identity), None)
+    if found is None:
+        raise BadRequest(f"'{name}' is no item of this list: '{identity[:128]}'", param=name)
+    return found

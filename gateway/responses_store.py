@@ -1,0 +1,211 @@
+"""Responses that clients may ask for again, and go on from: SQLite, in memory or in a file.
+
+Bounded by age and by size, the oldest go first. One thread of its own does all of it, so that no request waits for a
+disk; a gateway that cannot keep a response still answers. What one caller keeps does not exist for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .settings import ResponsesSettings
+
+T = TypeVar("T")
+OVERHEAD = 256  # bytes that a row is counted for beside what is in it
+BUSY = 5.0  # seconds that another gateway on the same file may write
+
+# The total is kept by triggers: a file may have several gateways, and summing it up each time would read all of it.
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA secure_delete = ON;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS responses (
+    number INTEGER PRIMARY KEY, owner TEXT NOT NULL, id TEXT NOT NULL, previous TEXT, model TEXT NOT NULL,
+    created REAL NOT NULL, size INTEGER NOT NULL, input BLOB NOT NULL, response BLOB NOT NULL,
+    UNIQUE (owner, id)
+);
+CREATE INDEX IF NOT EXISTS responses_created ON responses (created);
+CREATE TABLE IF NOT EXISTS total (size INTEGER NOT NULL);
+INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS kept AFTER INSERT ON responses
+    BEGIN UPDATE total SET size = size + new.size; END;
+CREATE TRIGGER IF NOT EXISTS gone AFTER DELETE ON responses
+    BEGIN UPDATE total SET size = size - old.size; END;
+COMMIT;
+"""
+_FIELDS = "id, previous, model, input, response"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One response. `input` is the JSON of its own input items, `response` that of the object."""
+
+    id: str
+    previous: str | None
+    model: str
+    input: bytes
+    response: bytes
+
+    @property
+    def input_items(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = msgspec.json.decode(self.input)
+        return items
+
+    @property
+    def output_items(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = msgspec.json.decode(self.response)["output"]
+        return items
+
+
+class ResponsesStore:
+    """`owner` is who may see a response. Every method may raise `sqlite3.Error`, or OSError for the file."""
+
+    def __init__(self, settings: ResponsesSettings, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._max_size, self._max_age = settings.path, settings.max_size, settings.max_age
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="responses")
+        self._closed = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._max_size > 0
+
+    def open(self) -> None:
+        """Have the file ready before the first request.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        if not self.keeps:
+            return
+        try:
+            self._thread.submit(self._db).result()
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"[gateway.responses] path = {str(self._path)!r} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the file; what comes now is not kept. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._thread.submit(self._close)
+            self._thread.shutdown()
+
+    async def keep(self, owner: str, kept: Kept) -> bool:
+        """Keep a response, in place of one with its id; False when it alone is too large."""
+        return await self._run(self._keep, owner, kept)
+
+    async def get(self, owner: str, identity: str) -> Kept | None:
+        return await self._run(self._get, owner, identity)
+
+    async def chain(self, owner: str, identity: str) -> tuple[list[Kept], str | None]:
+        """A response behind those that it goes on from, the first one first; and the id of one that is gone, if any."""
+        return await self._run(self._chain, owner, identity)
+
+    async def delete(self, owner: str, identity: str) -> None:
+        await self._run(self._delete, owner, identity)
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the store of responses is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args))
+
+    # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(self._file(), timeout=BUSY, isolation_level=None)
+            try:
+                connection.executescript(_SCHEMA)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _file(self) -> str:
+        if self._path is None:
+            return ":memory:"
+        path = Path(self._path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # for its owner only; SQLite's other files follow it
+        return str(path)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _keep(self, owner: str, kept: Kept) -> bool:
+        size = OVERHEAD + len(kept.input) + len(kept.response)
+        if size > self._max_size:
+            return False
+        db = self._db()
+        row = (owner, kept.id, kept.previous, kept.model, self._clock(), size, kept.input, kept.response)
+        with _transaction(db):
+            db.execute("DELETE FROM responses WHERE owner = ? AND id = ?", (owner, kept.id))
+            db.execute("DELETE FROM responses WHERE created < ?", (self._oldest(),))
+            db.execute(
+                "INSERT INTO responses (owner, id, previous, model, created, size, input, response)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            while db.execute("SELECT size FROM total").fetchone()[0] > self._max_size:
+                db.execute("DELETE FROM responses WHERE number = (SELECT min(number) FROM responses)")
+        return True
+
+    def _get(self, owner: str, identity: str) -> Kept | None:
+        if not self.keeps:
+            return None
+        found = self._db().execute(
+            f"SELECT {_FIELDS} FROM responses WHERE owner = ? AND id = ? AND created >= ?",
+            (owner, identity, self._oldest()),
+        )
+        row = found.fetchone()
+        return None if row is None else Kept(*row)
+
+    def _chain(self, owner: str, identity: str) -> tuple[list[Kept], str | None]:
+        found: dict[str, Kept] = {}
+        following: str | None = identity
+        while following is not None and following not in found:  # a model may give two responses the same id
+            kept = self._get(owner, following)
+            if kept is None:
+                break
+            found[following] = kept
+            following = kept.previous
+        return list(found.values())[::-1], None if following in found else following
+
+    def _delete(self, owner: str, identity: str) -> None:
+        self._db().execute("DELETE FROM responses WHERE owner = ? AND id = ?", (owner, identity))
+
+    def _oldest(self) -> float:
+        """When a response was made that is old enough to go."""
+        return self._clock() - self._max_age
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")

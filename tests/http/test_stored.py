@@ -1,0 +1,301 @@
+"""Responses that are kept: gone on from, asked for again, forgotten; and by whom."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import PATIENCE, Answer, Model, Served
+
+from gateway import keys
+from gateway.dialects import openai_responses
+from gateway.errors import ModelError
+from gateway.settings import ResponsesSettings
+
+Serve = Callable[..., Served]
+
+
+class Gateway:
+    """A gateway whose model writes down what it was given."""
+
+    def __init__(self, serve: Serve, say: Any = "fine", **settings: Any) -> None:
+        self.seen: list[Any] = []
+
+        def chat(inputs: dict[str, Any]) -> Any:
+            self.seen.append(inputs["messages"])
+            return say(inputs) if callable(say) else say
+
+        self.model = Model({"chat_completions": chat})
+        models = {"m": self.model, "other": Model({"chat_completions": lambda inputs: "other"})}
+        self.served = serve(models, plugins=[openai_responses], **settings)
+
+    def create(self, text: Any = "hi", path: str = "/v1/responses", **fields: Any) -> Any:
+        return self.ask("POST", path, {"model": "m", "input": text, **fields}).json
+
+    def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> Answer:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        return self.served.ask(method, path, body, **headers)
+
+    def get(self, path: str, key: str | None = None) -> Answer:
+        return self.ask("GET", f"/v1/responses/{path}", key=key)
+
+
+@pytest.fixture
+def gateway(serve: Serve) -> Gateway:
+    return Gateway(serve)
+
+
+def is_unknown(answer: Answer) -> bool:
+    return (answer.status, answer.error["code"]) == (404, "response_not_found")
+
+
+def last_event(stream: bytes) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(stream.strip().rpartition(b"data: ")[2])
+    return event
+
+
+# ── kept and gone on from ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> None:
+    made = gateway.create()
+    assert made["store"] is True
+    again = gateway.get(made["id"])
+    assert (again.status, again.json) == (200, made)
+    assert again.headers["content-type"] == "application/json"
+    gone = gateway.ask("DELETE", f"/v1/responses/{made['id']}")
+    assert gone.json == {"id": made["id"], "object": "response", "deleted": True}
+    assert is_unknown(gateway.get(made["id"]))
+    assert is_unknown(gateway.ask("DELETE", f"/v1/responses/{made['id']}"))
+    assert is_unknown(gateway.get(f"{made['id']}/input_items"))
+
+
+def test_a_streamed_response_is_kept_before_its_client_can_go_on(gateway: Gateway) -> None:
+    stream = gateway.ask("POST", "/v1/responses", {"model": "m", "input": "hi", "stream": True}).body
+    last = last_event(stream)
+    assert last["type"] == "response.completed" and last["response"]["store"] is True
+    assert gateway.get(last["response"]["id"]).json == last["response"]
+
+
+def test_a_conversation_goes_on_from_what_was_said_but_not_from_its_instructions(gateway: Gateway) -> None:
+    first = gateway.create("one", instructions="Be brief.")
+    second = gateway.create([{"role": "user", "content": "two"}], previous_response_id=first["id"])
+    third = gateway.create("three", previous_response_id=second["id"], instructions="Be long.", stream=False)
+    assert third["previous_response_id"] == second["id"]
+    assert gateway.seen[-1] == [
+        {"role": "system", "content": "Be long."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "fine"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "fine"},
+        {"role": "user", "content": "three"},
+    ]
+    assert gateway.seen[1][0] == {"role": "user", "content": "one"}
+
+
+def test_tool_calls_are_answered_by_their_outputs_alone(serve: Serve) -> None:
+    call = {"tool_calls": [{"id": "c1", "name": "weather", "arguments": {"city": "Oslo"}}], "reasoning_content": "hm"}
+    gateway = Gateway(serve, lambda inputs: call if inputs["messages"][-1]["role"] == "user" else "rain")
+    first = gateway.create("weather?", tools=[{"type": "function", "name": "weather"}])
+    output = {"type": "function_call_output", "call_id": "c1", "output": "wet"}
+    assert gateway.create([output], previous_response_id=first["id"])["output"][0]["content"][0]["text"] == "rain"
+    function = {"name": "weather", "arguments": '{"city":"Oslo"}'}
+    calls = [{"id": "c1", "type": "function", "function": function}]
+    assert gateway.seen[-1] == [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": None, "tool_calls": calls, "reasoning_content": "hm"},
+        {"role": "tool", "tool_call_id": "c1", "content": "wet"},
+    ]
+
+
+def test_a_conversation_cannot_go_on_from_what_nobody_kept(gateway: Gateway) -> None:
+    first = gateway.create("one")
+    second = gateway.create("two", previous_response_id=first["id"])
+    gateway.ask("DELETE", f"/v1/responses/{first['id']}")
+    for previous, gone in (("resp_unknown", "resp_unknown"), (second["id"], first["id"])):
+        answer = gateway.ask("POST", "/v1/responses", {"input": "x", "model": "m", "previous_response_id": previous})
+        assert answer.status == 404 and gone in answer.error["message"]
+        assert answer.error["type"] == "invalid_request_error"
+        assert (answer.error["code"], answer.error["param"]) == ("previous_response_not_found", "previous_response_id")
+
+
+def test_what_is_wrong_in_a_later_request_is_named_as_its_client_counts(gateway: Gateway) -> None:
+    first = gateway.create("one")
+    body = {"model": "m", "previous_response_id": first["id"], "input": [{"type": "item_reference", "id": "x"}]}
+    assert gateway.ask("POST", "/v1/responses", body).error["param"] == "input[0].type"
+    body = {"model": "m", "previous_response_id": 7, "input": "x"}
+    assert gateway.ask("POST", "/v1/responses", body).error["param"] == "previous_response_id"
+
+
+def test_what_a_client_wants_forgotten_is_never_kept(gateway: Gateway) -> None:
+    made = gateway.create(store=False)
+    assert made["store"] is False and is_unknown(gateway.get(made["id"]))
+
+
+def test_where_nothing_may_be_kept_every_answer_says_so(serve: Serve) -> None:
+    gateway = Gateway(serve, responses=ResponsesSettings(max_size=0))
+    made = gateway.create()
+    assert made["store"] is False and is_unknown(gateway.get(made["id"]))
+
+
+def test_an_answer_that_is_too_large_to_keep_says_so(serve: Serve) -> None:
+    gateway = Gateway(serve, "x" * 5000, responses=ResponsesSettings(max_size=5000))
+    body = {"model": "m", "input": "hi", "stream": True}
+    assert gateway.create()["store"] is False
+    assert last_event(gateway.ask("POST", "/v1/responses", body).body)["response"]["store"] is False
+
+
+def test_a_store_that_fails_costs_no_answer(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> bool:
+        raise sqlite3.OperationalError("disk full")
+
+    monkeypatch.setattr(gateway.served.hub.responses, "_keep", broken)
+    made = gateway.create()
+    assert made["output"][0]["content"][0]["text"] == "fine" and made["store"] is False
+    assert "could not be kept" in caplog.text and "disk full" in caplog.text
+
+
+def test_a_stream_that_failed_is_not_kept(serve: Serve) -> None:
+    async def breaks(_: Any) -> Any:
+        yield "some"
+        raise ModelError("out of luck")
+
+    gateway = Gateway(serve, breaks)
+    last = last_event(gateway.ask("POST", "/v1/responses", {"model": "m", "input": "hi", "stream": True}).body)
+    assert last["type"] == "response.failed" and last["response"]["store"] is False
+    assert is_unknown(gateway.get(last["response"]["id"]))
+
+
+def test_a_stream_that_its_client_left_is_not_kept(serve: Serve) -> None:
+    async def endless(_: Any) -> Any:
+        while True:
+            yield "and so on "
+
+    gateway = Gateway(serve, endless)
+    connection = gateway.served.connect()
+    connection.request("POST", "/v1/responses", json.dumps({"model": "m", "input": "hi", "stream": True}))
+    response = connection.getresponse()
+    response.readline()
+    created = json.loads(response.readline().removeprefix(b"data: "))["response"]
+    connection.close()
+    response.close()
+    assert gateway.model.stopped.acquire(timeout=PATIENCE)
+    assert is_unknown(gateway.get(created["id"]))
+
+
+# ── whose ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def locked(serve: Serve, tmp_path: Path) -> Iterator[tuple[Gateway, dict[str, str]]]:
+    """A gateway with keys; "narrow" sees the model `other` only."""
+    made = {name: keys.create(name) for name in ("one", "two")}
+    made["narrow"] = keys.create("narrow", models=("other",))
+    keys.write(tmp_path / "keys.toml", [key for key, _ in made.values()])
+    yield Gateway(serve, keys_file=tmp_path / "keys.toml"), {name: text for name, (_, text) in made.items()}
+
+
+def test_a_response_exists_for_the_key_that_asked_for_it_alone(locked: tuple[Gateway, dict[str, str]]) -> None:
+    gateway, text = locked
+    body = {"model": "m", "input": "hi"}
+    made = gateway.ask("POST", "/v1/responses", body, text["one"]).json
+    assert gateway.get(made["id"], text["one"]).status == 200
+    for path in (made["id"], f"{made['id']}/input_items"):
+        assert is_unknown(gateway.get(path, text["two"]))
+        assert gateway.get(path).status == 401
+    assert is_unknown(gateway.ask("DELETE", f"/v1/responses/{made['id']}", key=text["two"]))
+    gone_on = {**body, "previous_response_id": made["id"]}
+    assert gateway.ask("POST", "/v1/responses", gone_on, text["two"]).error["code"] == "previous_response_not_found"
+    assert gateway.ask("POST", "/v1/responses", gone_on, text["one"]).status == 200
+
+
+def test_a_key_that_lost_a_model_lost_its_responses(
+    locked: tuple[Gateway, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, text = locked
+    made = gateway.ask("POST", "/v1/responses", {"model": "m", "input": "hi"}, text["one"]).json
+    monkeypatch.setattr(keys.Key, "sees", lambda key, model: model == "other")
+    assert is_unknown(gateway.get(made["id"], text["one"]))
+    body = {"model": "other", "input": "hi", "previous_response_id": made["id"]}
+    assert gateway.ask("POST", "/v1/responses", body, text["one"]).error["code"] == "previous_response_not_found"
+
+
+def test_below_the_base_url_of_a_model_its_responses_are_the_only_ones(gateway: Gateway) -> None:
+    made = gateway.create(path="/models/m/v1/responses")
+    assert gateway.ask("GET", f"/models/m/v1/responses/{made['id']}").json == made
+    assert gateway.ask("GET", f"/models/m/v1/responses/{made['id']}/input_items").status == 200
+    assert is_unknown(gateway.ask("GET", f"/models/other/v1/responses/{made['id']}"))
+    assert gateway.ask("GET", f"/models/none/v1/responses/{made['id']}").error["code"] == "model_not_found"
+    assert gateway.ask("DELETE", f"/models/m/v1/responses/{made['id']}").json["deleted"] is True
+
+
+# ── the routes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_other_methods_are_refused_with_those_that_there_are(gateway: Gateway) -> None:
+    for start in ("", "/models/m"):
+        for path, allowed in (("resp_1", "GET, HEAD, DELETE"), ("resp_1/input_items", "GET, HEAD")):
+            answer = gateway.ask("PUT", f"{start}/v1/responses/{path}")
+            assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    for path in ("resp_1/cancel", "compact", "input_tokens", ""):
+        assert gateway.ask("POST", f"/v1/responses/{path}").error["code"] == "unknown_url"
+    made = gateway.create()
+    head = gateway.ask("HEAD", f"/v1/responses/{made['id']}")
+    assert (head.status, head.body) == (200, b"") and int(head.headers["content-length"]) > 100
+
+
+def test_a_kept_response_cannot_be_streamed(gateway: Gateway) -> None:
+    made = gateway.create()
+    answer = gateway.get(f"{made['id']}?stream=true")
+    assert (answer.status, answer.error["param"], answer.error["code"]) == (400, "stream", "unsupported_value")
+    assert gateway.get(f"{made['id']}?stream=false&include=message.output_text.logprobs").status == 200
+
+
+def test_input_items_come_page_by_page(gateway: Gateway) -> None:
+    made = gateway.create([{"role": "user", "content": str(number)} for number in range(7)])
+    path = f"{made['id']}/input_items"
+
+    def page(query: str) -> tuple[str, bool]:
+        value = gateway.get(f"{path}?{query}").json
+        assert value["object"] == "list"
+        assert (value["first_id"], value["last_id"]) == (value["data"][0]["id"], value["data"][-1]["id"])
+        return "".join(item["content"][0]["text"] for item in value["data"]), value["has_more"]
+
+    ids = [item["id"] for item in gateway.get(f"{path}?order=asc").json["data"]]
+    assert page("") == ("6543210", False)
+    assert page("limit=3&order=asc") == ("012", True)
+    assert page(f"limit=3&order=asc&after={ids[2]}") == ("345", True)
+    assert page(f"limit=3&order=asc&after={ids[5]}") == ("6", False)
+    assert page(f"limit=3&after={ids[4]}") == ("321", True)
+    assert page(f"limit=2&order=asc&before={ids[3]}") == ("12", True)
+    assert page(f"order=asc&after={ids[0]}&before={ids[3]}") == ("12", False)
+    rest = gateway.get(f"{path}?order=asc&after={ids[6]}").json
+    assert (rest["data"], rest["has_more"], rest["first_id"], rest["last_id"]) == ([], False, None, None)
+    for query, name in (("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("order=up", "order")):
+        assert gateway.get(f"{path}?{query}").error["param"] == name
+    assert gateway.get(f"{path}?after=msg_none").error["param"] == "after"
+
+
+def test_the_input_of_a_conversation_is_all_that_came_before(gateway: Gateway) -> None:
+    first = gateway.create("one")
+    second = gateway.create("two", previous_response_id=first["id"])
+    items = gateway.get(f"{second['id']}/input_items?order=asc").json["data"]
+    assert [(item["role"], item["content"][0]["text"]) for item in items] == [
+        ("user", "one"),
+        ("assistant", "fine"),
+        ("user", "two"),
+    ]
+    gateway.ask("DELETE", f"/v1/responses/{first['id']}")
+    assert len(gateway.get(f"{second['id']}/input_items").json["data"]) == 1
+
+
+def test_the_api_page_knows_the_routes(gateway: Gateway) -> None:
+    paths = gateway.ask("GET", "/openapi.json").json["paths"]
+    assert set(paths["/v1/responses/{response}"]) == {"get", "delete"}
+    assert "get" in paths["/models/{model}/v1/responses/{response}/input_items"]
