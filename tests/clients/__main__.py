@@ -23,7 +23,7 @@ BROKEN = 'class Model:\n    def load(self):\n        raise RuntimeError("no weig
 REAL = "tiny-chat,minilm"
 BOTH = ("openai_chat", "openai_errors", "openai_routes", "anthropic", "agents")
 ENVIRONMENTS = {
-    "openai2": BOTH,
+    "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": BOTH,
 }
 
@@ -56,7 +56,18 @@ def ask(name: str, url: str, arguments: list[str]) -> int:
     files = [str(HERE / f"test_{file}.py") for file in ENVIRONMENTS[name]]
     python = ROOT / f".venv-clients-{name}" / "bin" / "python"
     # -P and confcutdir: neither the gateway's sources nor what its own tests need are there
-    command = [str(python), "-P", "-m", "pytest", "-p", "no:cacheprovider", f"--confcutdir={HERE}", *files, *arguments]
+    command = [
+        str(python),
+        "-P",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--disable-warnings",
+        f"--confcutdir={HERE}",
+        *files,
+        *arguments,
+    ]
     print(f"{name}: {' '.join(command)}", flush=True)
     env = {**os.environ, "CLIENTS_URL": url, "CLIENTS_KEY": KEY}
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
