@@ -1,8 +1,8 @@
 """What is wrong with model directories, found without importing any of their code or starting anything.
 
 1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
-4. requirements that are not installed  5. weights that cannot be had  6. secrets without a value  7. devices that are
-wanted and not there
+4. requirements that are not installed  5. weights that cannot be had, files that are not there, links that lead out
+6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import contents
+from .allowances import allowances
+from .errors import ConfigError
 from .formats.config import ModelConfig, read_config
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
 from .planning import plan_inventory
@@ -120,6 +123,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     if reason := missing_weights(spec.root):
         will_come = reason.endswith("not on this machine yet")
         yield finding("note" if will_come else "error", "missing_weights", reason)
+    yield from (finding("error", code, what) for code, what in _contents(spec))
     # 6
     values = SecretSources(found.settings).for_model(spec)
     for name in spec.secrets:
@@ -129,6 +133,23 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     # 7
     if placement["state"] in ("impossible", "busy"):
         yield finding("error", "does_not_fit", placement["why"])
+    # 8
+    for allowance in allowances(found.settings, [spec]):
+        yield finding("note", "allowance", allowance.what)
+
+
+def _contents(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """The sums themselves are compared when the model loads: weights take a while to read."""
+    try:
+        if not spec.allow_links:
+            contents.check_links(spec.root)
+    except ConfigError as error:
+        yield "link_out", str(error)
+    try:
+        for name in contents.missing(spec.root):
+            yield "missing_file", f"{name} is listed in {contents.MANIFEST} and not there"
+    except ConfigError as error:
+        yield "invalid_sums", str(error)
 
 
 def _plan(found: Inventory) -> list[dict[str, Any]]:

@@ -64,7 +64,8 @@ def _serve(settings: Settings, only: list[str]) -> int:
 
 
 def _find_models(settings: Settings, only: list[str]) -> Inventory:
-    """What there is, its problems told. Without any model there is nothing to start."""
+    """What there is, its problems and dangers told. Without any model there is nothing to start."""
+    from ..allowances import allowances
     from ..inventory import take_inventory
 
     found = take_inventory(settings, only=only)
@@ -74,6 +75,11 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
         else:
             level = logging.ERROR if problem.level == "error" else logging.WARNING
             log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})
+    for allowance in allowances(settings, found.specs):
+        if settings.gateway.log_format == "text":
+            click.echo(f"Warning: {allowance.what}", err=True)
+        else:
+            log.warning("%s", allowance.what, extra={"code": "allowance", "model": allowance.model})
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"

@@ -26,6 +26,7 @@ CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
 MEMORY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
 ACCELERATOR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?::([1-9]\d*))?")
 RESERVED_VARIABLES = ("PORT", "HOSTNAME")
+INSIDE = ("data_dir", "bundled_packages_dir", "requirements_file", "model_module_dir")  # of the model directory
 
 _EXPECTED: Mapping[Kind, str] = {
     "text": "text",
@@ -185,6 +186,9 @@ class _Reader:
             self.error("model_cache and weights exclude each other", ("weights",))
         if data["build"]["no_cache"]:
             self.error("build.no_cache cannot be set in the file", ("build", "no_cache"))
+        for name in INSIDE:
+            if (place := data[name]) and (PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts):
+                self.error(f"{name} must lie inside the model directory", (name,), code="outside")
         self._check_runtime(data["runtime"])
         self._check_resources(data["resources"])
         self._check_weights(data["weights"])

@@ -1,7 +1,7 @@
 """From a spec to a loaded model, in Truss's order, on one thread that is not the loop's.
 
-1. logging, sys.path, data directory  2. weights at their mount locations  3. import  4. construct  5. inspect
-6. setup_environment  7. load, with its retries
+1. links and sums of the directory  2. logging, sys.path, data directory  3. weights at their mount locations  4. import
+5. construct  6. inspect  7. setup_environment  8. load, with its retries
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .. import contents
 from ..spec import ModelSpec
 from . import records
 from .adapter import Descriptor, describe
@@ -61,9 +62,10 @@ def load(
 
     Raises:
         Unloadable: the class cannot be found, built or served.
-        ConfigError: its weights cannot be had.
+        ConfigError: its files are not what they should be, or its weights cannot be had.
         Exception: whatever `load` raised at its last attempt.
     """
+    _check_contents(spec)
     records.set_up(bool((spec.config.get("runtime") or {}).get("enable_debug_logs")))
     _extend_path(spec)
     _make_data_dir(spec)
@@ -76,6 +78,14 @@ def load(
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
     return Loaded(spec, model, derive(model, descriptor, spec))
+
+
+def _check_contents(spec: ModelSpec) -> None:
+    """Before anything of the model is opened."""
+    if not spec.allow_links:
+        contents.check_links(spec.root)
+    if count := contents.verify(spec.root):
+        say(f"{count} file{'s' * (count != 1)} as {contents.MANIFEST} lists them")
 
 
 def _extend_path(spec: ModelSpec) -> None:

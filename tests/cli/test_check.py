@@ -182,3 +182,34 @@ def test_a_path_is_a_model_or_a_directory_of_models(run: Run, models: Models) ->
     assert findings(run, "models/one") == []
     assert [item["code"] for item in findings(run, "models")] == ["syntax_error"]
     assert [item["code"] for item in findings(run, "nowhere")] == ["missing_root"]
+
+
+def test_a_link_out_of_a_model_is_an_error_unless_it_is_allowed(run: Run, models: Models, tmp_path: Path) -> None:
+    models({"m/model.py": GOOD})
+    (tmp_path / "models/m/data").symlink_to("/etc")
+    found = only(run)
+    assert (found["level"], found["code"]) == ("error", "link_out")
+    assert "data: this link leads out of the model directory, to /etc" in found["what"]
+    (tmp_path / "gateway.toml").write_text("[models.m]\nallow_links = true\n")
+    found = only(run)
+    assert (found["level"], found["code"]) == ("note", "allowance")
+
+
+def test_what_a_list_of_sums_lacks_is_told_without_reading_the_files(run: Run, models: Models) -> None:
+    sums = f"{'0' * 64}  model.py\n{'0' * 64}  data/weights.bin\n"
+    models({"m/model.py": GOOD, "m/SHA256SUMS": sums})
+    found = only(run)
+    assert (found["code"], found["what"]) == ("missing_file", "data/weights.bin is listed in SHA256SUMS and not there")
+    models({"m/SHA256SUMS": "nonsense\n"})
+    assert only(run)["code"] == "invalid_sums"
+
+
+def test_everything_that_a_model_is_allowed_is_a_line(run: Run, models: Models, tmp_path: Path) -> None:
+    models({"m/model.py": GOOD, "other/model.py": GOOD})
+    keys = ("allow_pickle", "trust_remote_code", "allow_links")
+    (tmp_path / "gateway.toml").write_text("[models.m]\n" + "".join(f"{key} = true\n" for key in keys))
+    found = findings(run)
+    assert [(item["model"], item["level"], item["what"].split()[1]) for item in found] == [
+        ("m", "note", k) for k in keys
+    ]
+    assert run("check", "--strict").exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import textwrap
@@ -303,3 +304,34 @@ def test_secrets_are_looked_up_at_every_access() -> None:
     assert "token" not in secrets
     secrets.replace({"token": "new"})
     assert secrets["token"] == "new"
+
+
+# ── what lies there ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+RAN = "open('ran', 'w')\nclass Model:\n    def predict(self, x): return x\n"
+
+
+async def test_nothing_of_a_model_runs_when_a_file_is_not_the_one_that_was_listed(tmp_path: Path) -> None:
+    spec = truss(tmp_path, RAN)
+    digest = hashlib.sha256(RAN.encode()).hexdigest()
+    write(tmp_path, "data/weights.bin", "good")
+    write(
+        tmp_path, "SHA256SUMS", f"{digest}  model/model.py\n{hashlib.sha256(b'good').hexdigest()}  data/weights.bin\n"
+    )
+    write(tmp_path, "data/weights.bin", "evil")
+    with pytest.raises(ConfigError, match=r"data/weights\.bin: is not the file that SHA256SUMS lists"):
+        await load(spec)
+    assert not (tmp_path / "ran").exists()
+    write(tmp_path, "data/weights.bin", "good")
+    await load(spec)
+    assert (tmp_path / "ran").exists()
+
+
+async def test_nothing_of_a_model_runs_when_a_link_of_its_directory_leads_out(tmp_path: Path) -> None:
+    spec = truss(tmp_path, RAN)
+    (tmp_path / "vocabulary.txt").symlink_to("/etc/passwd")
+    with pytest.raises(ConfigError, match=r"vocabulary\.txt: this link leads out of the model directory"):
+        await load(spec)
+    assert not (tmp_path / "ran").exists()
+    await load(truss(tmp_path, RAN, allow_links=True))
+    assert (tmp_path / "ran").exists()

@@ -1,0 +1,101 @@
+"""What lies in a model directory: that its links stay inside, and that its files are those of its SHA256SUMS.
+
+A directory may come from somewhere else, and be data alone: a link in it must not hand out files of this machine. The
+list of sums is what `sha256sum` writes; a directory needs none, and files that it does not list are not looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from .errors import ConfigError
+
+MANIFEST = "SHA256SUMS"
+BLOCK = 1 << 20
+_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
+_ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+
+
+def links_out(root: Path) -> Iterator[Path]:
+    """The symbolic links below `root` that lead out of it, hidden directories aside, as discovery leaves them aside."""
+    home = root.resolve()
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in (*names, *files):
+            path = Path(directory, name)
+            if path.is_symlink() and not _inside(path, home):
+                yield path
+
+
+def check_links(root: Path) -> None:
+    """Refuse a directory with a link out of it. Raises `ConfigError` that names the first one."""
+    for path in links_out(root):
+        raise ConfigError(
+            f"{path}: this link leads out of the model directory, to {os.readlink(path)}; copy the file, or allow it"
+            f" in gateway.toml: [models.NAME] allow_links = true"
+        )
+
+
+def listed(root: Path) -> dict[str, str] | None:
+    """File → sum, as the directory's SHA256SUMS has it; None without one. Raises `ConfigError` with the line."""
+    manifest = root / MANIFEST
+    try:
+        text = manifest.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: cannot be read: {error}") from error
+    sums: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line.removesuffix("\r"))
+        if match is None:
+            raise ConfigError(f"{manifest}:{number}: is no line of sha256sum: a sum, two spaces, a file")
+        name = re.sub(r"\\[\\nr]", lambda found: _ESCAPES[found[0]], match[3]) if match[1] else match[3]
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ConfigError(f"{manifest}:{number}: {name} is not in the model directory")
+        sums[name] = match[2].lower()
+    return sums
+
+
+def missing(root: Path) -> list[str]:
+    """The files of its SHA256SUMS that are not there. Raises `ConfigError` as `listed` does."""
+    return [name for name in listed(root) or {} if not (root / name).is_file()]
+
+
+def verify(root: Path) -> int:
+    """Read every listed file and compare; return how many there were.
+
+    Raises:
+        ConfigError: a file is not there, or is not the one that was listed.
+    """
+    sums = listed(root) or {}
+    for name, expected in sums.items():
+        path = root / name
+        try:
+            found = _sum(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: is listed in {MANIFEST} and cannot be read: {error.strerror}") from error
+        if found != expected:
+            raise ConfigError(f"{path}: is not the file that {MANIFEST} lists: its sum is {found[:16]}…")
+    return len(sums)
+
+
+def _sum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _inside(path: Path, home: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(home)
+    except (OSError, RuntimeError):  # a link to itself
+        return False

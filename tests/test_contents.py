@@ -1,0 +1,115 @@
+"""Links and sums of model directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.contents import check_links, links_out, listed, missing, verify
+from gateway.errors import ConfigError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    root = tmp_path / "models/m"
+    (root / "data").mkdir(parents=True)
+    (root / "model.py").write_text("class Model: ...")
+    (root / "data/weights.bin").write_bytes(b"weights")
+    return root
+
+
+def sums(root: Path, *names: str) -> str:
+    """What the real program writes."""
+    return subprocess.run(["sha256sum", *names], cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../secret", "../../../models/other", "/proc/self/environ"])
+def test_a_link_out_of_the_directory_is_refused_by_name(model: Path, target: str) -> None:
+    (model / "data/tokenizer.json").symlink_to(target)
+    with pytest.raises(ConfigError, match=r"data/tokenizer.json: this link leads out .* allow_links = true"):
+        check_links(model)
+
+
+def test_links_that_stay_inside_are_fine(model: Path) -> None:
+    (model / "data/latest.bin").symlink_to("weights.bin")
+    (model / "packages").symlink_to("data")
+    (model / "absolute").symlink_to(model / "model.py")
+    check_links(model)
+
+
+def test_the_directory_itself_may_be_a_link(model: Path, tmp_path: Path) -> None:
+    (model / "data/latest.bin").symlink_to("weights.bin")
+    (tmp_path / "elsewhere").symlink_to(model)
+    check_links(tmp_path / "elsewhere")
+
+
+def test_a_link_out_through_another_link_and_one_to_itself_are_refused(model: Path, tmp_path: Path) -> None:
+    (model / "a").symlink_to("b")
+    (model / "b").symlink_to(tmp_path)
+    (model / "loop").symlink_to("loop")
+    assert sorted(path.name for path in links_out(model)) == ["a", "b", "loop"]
+
+
+def test_hidden_directories_are_nobodys_data(model: Path) -> None:
+    (model / ".venv").mkdir()
+    (model / ".venv/python").symlink_to("/usr/bin/env")
+    check_links(model)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_what_sha256sum_writes_is_read_and_kept(model: Path) -> None:
+    odd = "data/a b\\c\nd"
+    (model / odd).write_text("odd")
+    (model / "SHA256SUMS").write_text(sums(model, "model.py", "data/weights.bin", odd) + "\n")
+    assert set(listed(model) or {}) == {"model.py", "data/weights.bin", odd}
+    assert verify(model) == 3
+
+
+def test_a_directory_without_a_list_is_as_it_is(model: Path) -> None:
+    assert listed(model) is None
+    assert verify(model) == 0
+    assert missing(model) == []
+
+
+def test_a_changed_or_missing_file_is_named(model: Path) -> None:
+    (model / "SHA256SUMS").write_text(sums(model, "model.py", "data/weights.bin"))
+    (model / "data/weights.bin").write_bytes(b"weightS")
+    with pytest.raises(ConfigError, match=r"data/weights.bin: is not the file that SHA256SUMS lists"):
+        verify(model)
+    (model / "data/weights.bin").unlink()
+    assert missing(model) == ["data/weights.bin"]
+    with pytest.raises(ConfigError, match=r"data/weights.bin: is listed in SHA256SUMS and cannot be read: No such"):
+        verify(model)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("nonsense", r"SHA256SUMS:2: is no line of sha256sum"),
+        (f"{'0' * 63}  model.py", r"SHA256SUMS:2: is no line of sha256sum"),
+        (f"{'0' * 64}  ../other/model.py", r"SHA256SUMS:2: \.\./other/model.py is not in the model directory"),
+        (f"{'0' * 64}  /etc/passwd", r"SHA256SUMS:2: /etc/passwd is not in the model directory"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_named(model: Path, line: str, what: str) -> None:
+    (model / "SHA256SUMS").write_text(sums(model, "model.py") + line + "\n")
+    with pytest.raises(ConfigError, match=what):
+        verify(model)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_list_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    root = tmp_path_factory.mktemp("m")
+    (root / "SHA256SUMS").write_bytes(data)
+    try:
+        found = listed(root)
+    except ConfigError:
+        return
+    assert found is not None
+    assert not any(os.path.isabs(name) or ".." in name.split("/") for name in found)
