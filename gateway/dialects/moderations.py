@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import BadRequest, InvalidOutput
@@ -88,9 +88,6 @@ class ModerationsEncoder(ValueEncoder):
 
     method = "moderations"
 
-    def texts(self) -> Sequence[str]:
-        return [text for text in self.inputs["input"] if isinstance(text, str)]
-
     def answer(self, value: Any) -> dict[str, Any]:
         given: dict[str, Any] = {}
         if isinstance(value, dict) and "results" in value:
@@ -104,13 +101,6 @@ class ModerationsEncoder(ValueEncoder):
             raise InvalidOutput(f"moderations returned {len(items)} results for {judged} inputs")
         results = [self._result(item) for item in items]
         return {"id": f"modr-{self.context.hex_id}", **given, "model": self.context.model, "results": results}
-
-    def usage(self) -> None:
-        return None  # OpenAI counts none
-
-    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        body, _ = super().whole()
-        return body, []
 
     def _result(self, item: Any) -> dict[str, Any]:
         if isinstance(item, bool):

@@ -48,12 +48,12 @@ class ValueEncoder(Encoder):
             if self._value is not None:
                 raise InvalidOutput(f"{self.method} gave several values; collect them into one")
             self._value = value
+            self._prompt_tokens = _given(value) if self._prompt_tokens is None else self._prompt_tokens
         return b""
 
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         if self._value is None:
             raise InvalidOutput(f"{self.method} returned nothing")
-        self._prompt_tokens = _given(self._value)
         body = encode_json(self.answer(self._value))
         estimated = self._prompt_tokens is None and bool(self.texts())
         return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
@@ -71,6 +71,13 @@ class ValueEncoder(Encoder):
 
     def usage(self) -> tuple[int, int, str] | None:
         return (self.prompt_tokens, 0, "stop") if self.texts() else None
+
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        texts = self.texts() if self._prompt_tokens is None else ()
+        return {"prompt": {"prompt": list(texts)}} if texts else {}
+
+    def counted(self, numbers: dict[str, int]) -> None:
+        self._prompt_tokens = numbers["prompt"]
 
     def invalid(self, value: Any, expected: str) -> InvalidOutput:
         return InvalidOutput(f"{self.method} returned {what(value)}, not {expected}")

@@ -175,6 +175,9 @@ class DerivedRerankEncoder(RerankEncoder):
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         return self._vectors.feed(items, run)
 
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {} if self._vectors.prompt_tokens is not None else super().uncounted(inputs)
+
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         query, *documents = self._vectors.rows()
         scores = [cosine(query, document) for document in documents]

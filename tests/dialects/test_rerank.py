@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.dialects.rerank import RerankDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 
-from .values import answered
+from .values import CONTEXT, answered
 
 ASK = {"query": "capital of France", "documents": ["Berlin", {"text": "Paris"}, "Rome"]}
 SCORES = [0.25, 0.9, 0.5]
@@ -59,6 +60,26 @@ def test_the_models_own_count_is_the_usage() -> None:
     )
     assert (body["id"], body["usage"]["total_tokens"], body["meta"]["tokens"]) == ("mine", 9, {"input_tokens": 9})
     assert headers == {}
+
+
+@pytest.mark.parametrize(("method", "value"), [("rerank", SCORES), ("embeddings", [[1.0]] * 4)])
+def test_the_models_tokenizer_counts_where_its_method_does_not(method: str, value: Any) -> None:
+    dialect = RerankDialect()
+    encoder = dialect.encoder(dialect.read(ASK, method), CONTEXT)
+    encoder.feed([value])
+    assert encoder.uncounted([{}]) == {"prompt": {"prompt": ["capital of France", "Berlin", "Paris", "Rome"]}}
+    encoder.counted({"prompt": 11})
+    body, headers = encoder.whole()
+    assert json.loads(body)["usage"]["total_tokens"] == 11 and headers == [] and encoder.usage() == (11, 0, "stop")
+
+
+def test_nobody_counts_again_what_the_model_counted() -> None:
+    for method, value in (("rerank", {"scores": SCORES}), ("embeddings", {"embeddings": [[1.0]] * 4})):
+        dialect = RerankDialect()
+        encoder = dialect.encoder(dialect.read(ASK, method), CONTEXT)
+        encoder.feed([{**value, "usage": {"prompt_tokens": 9}}])
+        assert encoder.uncounted([{}]) == {}
+        assert json.loads(encoder.whole()[0])["usage"]["total_tokens"] == 9
 
 
 def test_documents_are_left_out_when_nobody_wants_them() -> None:

@@ -66,6 +66,8 @@ class Model:
         return [(index, len(text)) for index, text in enumerate(inputs["documents"])]
     def score(self, inputs):
         return [float(len(one) - len(other)) for one, other in zip(inputs["text_1"], inputs["text_2"])]
+    def count_tokens(self, text):
+        return 10
     def classify(self, inputs):
         return [{"long": len(text) / 10, "short": 1 - len(text) / 10} for text in inputs["input"]]
 """
@@ -249,6 +251,16 @@ def test_scores_and_classes_have_vllms_shape(gateway: Gateway) -> None:
     status, body = post(gateway, "/v1/classify", {"model": "judge", "input": "aaaaaaaa"})
     assert status == 200
     assert body["data"] == [{"index": 0, "label": "long", "probs": [0.8, pytest.approx(0.2)], "num_classes": 2}]
+
+
+def test_the_models_own_tokens_are_the_usage(gateway: Gateway) -> None:
+    for path, ask, tokens in (
+        ("/v1/rerank", {"query": "q", "documents": ["a", "b"]}, 30),
+        ("/v1/score", {"text_1": "a", "text_2": ["b", "c"]}, 40),
+        ("/v1/classify", {"input": "a"}, 10),
+    ):
+        status, body = post(gateway, path, {"model": "judge", **ask})
+        assert (status, body["usage"]["total_tokens"]) == (200, tokens), path
 
 
 def test_errors_have_openais_shape_on_every_path(gateway: Gateway) -> None:
