@@ -13,6 +13,7 @@ from litestar.params import FromPath
 from . import __version__
 from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownModel, UnknownURL
 from .http import errors, pages
+from .http.admin import Admin
 from .http.body import BodyReader
 from .http.front import Front
 from .http.guards import Guard, wants_html
@@ -36,7 +37,9 @@ def build_app(hub: Hub) -> Front:
     gateway = hub.settings.gateway
     metrics = Metrics(hub)
     reader = BodyReader(gateway.body_idle_timeout, gateway.body_timeout)
-    routes = Routes(hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub), Inference(hub, reader))
+    routes = Routes(
+        hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub), Inference(hub, reader), Admin(hub)
+    )
     handlers = [*_health(hub), *_pages(hub), _metrics(metrics)]
     config = AppConfig(
         route_handlers=handlers,

@@ -144,7 +144,7 @@ class HostedModel:
 
     def cancel(self, call: Call) -> None:
         """A call that still waits was given up."""
-        call.on_end({})
+        call.on_end()
         self.limiter.leave(call)
         self._after_a_call()
 
@@ -384,6 +384,23 @@ class HostedModel:
             self.join(keeper)
             keeper.start()
         log.info("model '%s' is reloaded", self.name)
+
+    async def retired(self) -> None:
+        """Wait until what a reload has replaced has ended."""
+        await self._retiring.ended()
+
+    async def replace(self, spec: ModelSpec, grace: float) -> None:
+        """Stop, then serve this spec: for what has no room beside the old, and for what was not ready.
+
+        Raises:
+            LoadError: it could not be loaded; the model is failed.
+        """
+        await self.stop(grace)
+        self.spec, self.limiter.max_queue = spec, spec.limits.max_queue
+        self.breaker = Breaker(spec.limits.max_crashes)
+        self.start()
+        if await self.settled() != "ready":
+            raise LoadError(self.reason)
 
     # ── what keepers say ─────────────────────────────────────────────────────────────────────────────────────────
 

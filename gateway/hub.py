@@ -168,7 +168,7 @@ class Hub:
         """
         self.responses.open()
         eager = [model for model in self.models.values() if not self.is_lazy(model.name)]
-        refused = self._place(eager)
+        refused = self.place([model.spec for model in eager])
         if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
             raise PlacementError("; ".join(text for _, text in refused.values()))
         for model in eager:
@@ -188,7 +188,7 @@ class Hub:
         if self.draining:
             raise Draining("the gateway is shutting down", retry_after=1)
         model = self.models[name]
-        refused = self._place([model])
+        refused = self.place([model.spec])
         if not refused:
             model.start()
             return
@@ -229,7 +229,7 @@ class Hub:
 
     # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _place(self, models: Sequence[HostedModel]) -> dict[str, tuple[str, str]]:
+    def place(self, specs: Sequence[ModelSpec]) -> dict[str, tuple[str, str]]:
         """Claim devices for every replica of these models, all or none of a model.
 
         Returns those that got none, with "impossible" or "busy", and a sentence.
@@ -237,7 +237,7 @@ class Hub:
         settings = self.settings.gateway.placement
         planned = plan_models(
             self.devices,
-            [model.spec for model in models],
+            specs,
             claims=self._claims,
             headroom=settings.headroom,
             unmatched=settings.unmatched_accelerator,
@@ -255,6 +255,19 @@ class Hub:
             else:
                 self.models[name].devices = places
         return refused
+
+    def held_by(self, name: str) -> list[Claim]:
+        """What the replicas of a model hold."""
+        return [claim for claim in self._claims if claim.owner.rpartition("/")[0] == name]
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """These and no others: during a reload, what is held twice looks the same."""
+        gone = {id(claim) for claim in claims}
+        self._claims = [claim for claim in self._claims if id(claim) not in gone]
+
+    def hold(self, claims: Sequence[Claim]) -> None:
+        """Claim again what was given back a moment ago."""
+        self._claims += claims
 
     # ── secrets and environment ──────────────────────────────────────────────────────────────────────────────────
 

@@ -38,10 +38,18 @@ COLLECT_AFTER = (20_000, 20, 100)
 Watch = Callable[["Hub", asyncio.Event], Coroutine[Any, Any, None]]
 
 
-def serve(found: Inventory, sockets: Sequence[socket.socket], watch: Watch) -> int:
+def serve(
+    found: Inventory,
+    sockets: Sequence[socket.socket],
+    watch: Watch,
+    *,
+    admin: socket.socket | None = None,
+    reload: bool = False,
+) -> int:
     """Serve the models on the sockets until a signal; return the exit status.
 
     `watch` runs beside it: it is given the hub and an event that is set when requests are accepted, and tells people.
+    `admin` is the socket of operators. With `reload`, models are reloaded when their files change.
 
     Raises:
         ConfigError: the models cannot be hosted as the settings say.
@@ -49,12 +57,20 @@ def serve(found: Inventory, sockets: Sequence[socket.socket], watch: Watch) -> i
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Life(found, list(sockets), watch).run())
+        return runner.run(_Life(found, list(sockets), watch, admin, reload).run())
 
 
 class _Life:
-    def __init__(self, found: Inventory, sockets: list[socket.socket], watch: Watch) -> None:
+    def __init__(
+        self,
+        found: Inventory,
+        sockets: list[socket.socket],
+        watch: Watch,
+        admin: socket.socket | None,
+        reload: bool,
+    ) -> None:
         self._found, self._sockets, self._watch = found, sockets, watch
+        self._admin, self._reload = admin, reload
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
         self._stop = asyncio.Event()
@@ -80,12 +96,14 @@ class _Life:
     async def _serve(self, app: Front, accepting: asyncio.Event, watching: asyncio.Task[None]) -> int:
         from .http.server import make_server
 
-        server = make_server(app, self._found.settings)
+        server = make_server(app, self._found.settings, self._admin)
         serving = asyncio.create_task(server.serve(self._sockets))
         await _first(serving, server.accepting.wait())
         _settle_memory()
         accepting.set()
+        reloading = asyncio.create_task(self._watch_files(), name="reload")
         await _first(serving, self._stop.wait())
+        reloading.cancel()
         if serving.done():  # not by a signal
             await self._end(watching)
             serving.result()
@@ -112,6 +130,13 @@ class _Life:
         server.force_exit = True  # whoever has not read its answer by now
         await serving
         log.info("stopped")
+
+    async def _watch_files(self) -> None:
+        if self._reload:
+            from .watching import watch
+
+            assert self._hub is not None
+            await watch(self._hub)
 
     async def _end(self, watching: asyncio.Task[None]) -> None:
         assert self._hub is not None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 from .errors import ConfigError
 
@@ -44,6 +47,52 @@ def _listen(host: str, port: int) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
+
+
+def admin_path(setting: Path | None, port: int) -> Path:
+    """Where the admin socket of the gateway on `port` is: in a directory that is the user's alone."""
+    if setting is not None:
+        return setting
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    place = Path(runtime) if runtime else Path(tempfile.gettempdir(), f"gateway-{os.getuid()}")
+    return place / f"gateway-{port}.sock"
+
+
+def bind_admin(path: Path) -> socket.socket:
+    """Return the listening admin socket; only its owner may connect.
+
+    Raises:
+        ConfigError: it cannot be there, or another gateway's is.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_uid not in (os.getuid(), 0):
+            raise ConfigError(f"admin socket {path}: its directory belongs to another user")
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"admin socket {path}: {error.strerror or error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """A gateway that was killed leaves its socket behind; one that runs answers."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise ConfigError(f"admin socket {path}: another gateway has it; set admin_socket")
 
 
 def _reason(error: OSError) -> str:

@@ -144,7 +144,7 @@ def test_variables_of_others_are_left_alone(tmp_path: Path, name: str) -> None:
         ("[gatway]\nport = 1", "gateway.toml:1: unknown key gatway (did you mean gateway?)"),
         ("[model.echo]\nslots = 1", "unknown key model (did you mean models?)"),
         ("[gateway]\nheadroom = 1", "unknown key gateway.headroom (did you mean gateway.placement.headroom?)"),
-        ("[gateway]\nzebra = 1", "unknown key gateway.zebra (have: aliases, allowed_hosts, "),
+        ("[gateway]\nzebra = 1", "unknown key gateway.zebra (have: admin_http, admin_socket, "),
         ("[gateway.limit]\nslots = 1", "unknown key gateway.limit (did you mean limits?)"),
         ("[gateway.limits]\nslot = 1", "unknown key gateway.limits.slot (did you mean slots?)"),
         ("[models.echo]\nslot = 1", "gateway.toml:2: unknown key models.echo.slot (did you mean slots?)"),
@@ -369,8 +369,10 @@ def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
 
 def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = uncommented()
-    text = re.sub(r"^(predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|max_connections"
-                  r"|memory_limit|path|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # examples, or none  # fmt: skip
+    examples = (
+        r"predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|max_connections"
+    )
+    text = re.sub(rf"^({examples}|memory_limit|path|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # or none
     settings = load(tmp_path, text)
     shown = {**vars_of(settings.gateway), "models": (Path("models"),), "keys_file": Path("keys.toml")}
 

@@ -15,7 +15,10 @@ import click
 from .. import __version__
 from ..errors import ConfigError
 
-COMMANDS = ("serve", "check", "models", "plan", "predict", "chat", "new", "keys", "plugins", "settings")
+COMMANDS = (
+    *("serve", "check", "models", "plan", "predict", "chat", "new", "keys"),
+    *("ps", "logs", "reload", "load", "unload", "plugins", "settings"),
+)
 ALIASES = {"init": "new"}
 
 

@@ -59,7 +59,7 @@ class Client:
             connection.request(method, f"{self._prefix}{path}", body, headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise click.ClickException(f"{response.status}: {_message(response.read())}")
+                raise click.ClickException(f"{response.status}: {message_of(response.read())}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise click.ClickException(self._why(error)) from error
@@ -74,7 +74,7 @@ class Client:
         return f"{self.url}: {error or type(error).__name__}"
 
 
-def _message(body: bytes) -> str:
+def message_of(body: bytes) -> str:
     """The text of an error body, in any dialect, as one line."""
     from ..logs import clean
 
@@ -87,4 +87,4 @@ def _message(body: bytes) -> str:
 
 def error_of(event: Any) -> str | None:
     """The message of an error event in a stream."""
-    return _message(json.dumps(event).encode()) if isinstance(event, dict) and event.get("error") else None
+    return message_of(json.dumps(event).encode()) if isinstance(event, dict) and event.get("error") else None

@@ -29,8 +29,9 @@ log = logging.getLogger("gateway.discovery")
 @click.option("--log-format", metavar="text|json", help="Form of the log on stderr.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
+@click.option("--reload", is_flag=True, help="Reload a model when its files change.")
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
-def command(config: Path | None, only: tuple[str, ...], **flags: Any) -> None:
+def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: Any) -> None:
     """Serve the models until a signal ends it.
 
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
@@ -41,14 +42,14 @@ def command(config: Path | None, only: tuple[str, ...], **flags: Any) -> None:
     settings = options.settings_of(config, **flags)
     check_bind(settings)
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
-    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name]))
+    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload))
 
 
-def _serve(settings: Settings, only: list[str]) -> int:
+def _serve(settings: Settings, only: list[str], reload: bool) -> int:
     from ..errors import ConfigError
     from ..serve import serve
     from ..settings import is_loopback
-    from ..sockets import bind, url_of
+    from ..sockets import admin_path, bind, bind_admin, url_of
     from .report import Report
 
     gateway = settings.gateway
@@ -59,8 +60,20 @@ def _serve(settings: Settings, only: list[str]) -> int:
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     found = _find_models(settings, only)
-    report = Report(found, url_of(gateway.host, sockets[0].getsockname()[1]))
-    return serve(found, sockets, report.watch)
+    port = sockets[0].getsockname()[1]
+    report = Report(found, url_of(gateway.host, port))
+    path = admin_path(gateway.admin_socket, port)
+    try:
+        admin = bind_admin(path)
+    except ConfigError as error:
+        if gateway.admin_socket is not None:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"Warning: {error}; gateway ps, logs and reload will not reach this gateway", err=True)
+        return serve(found, sockets, report.watch, reload=reload)
+    try:
+        return serve(found, sockets, report.watch, admin=admin, reload=reload)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _find_models(settings: Settings, only: list[str]) -> Inventory:

@@ -50,6 +50,7 @@ class Exchange:
         "ended",
         "error",
         "headers",
+        "is_admin",
         "key",
         "method",
         "model",
@@ -77,6 +78,7 @@ class Exchange:
         self.key: Key | None = None  # None where none is needed: such a caller may do anything
         self.permits: Permits | None = None  # what the key may do, which a call counts for
         self._counted = False
+        self.is_admin = False
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
         self.strict = False  # its model keeps to Truss's answers to the letter

@@ -37,7 +37,7 @@ class Guard:
         gateway, plugins = hub.settings.gateway, hub.plugins
         self._hub = hub
         self._plugins = plugins if plugins.has_authorize else None
-        self._keys = hub.keys
+        self._keys, self._admin_http = hub.keys, gateway.admin_http
         self._on_loopback = is_loopback(gateway.host)
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in gateway.allowed_origins}
@@ -55,6 +55,9 @@ class Guard:
             exchange.request_id = given.decode()
         else:
             exchange.request_id = f"{random.getrandbits(128):032x}"
+        if exchange.connection is not None and exchange.connection.is_local:
+            exchange.is_admin = True  # only our own user can open that socket
+            return
         pairs = exchange.scope["headers"]
         if len(headers) != len(pairs) and sum(name == b"host" for name, _ in pairs) > 1:
             raise BadRequest("the request has more than one Host header", headers=CLOSE)
@@ -115,6 +118,7 @@ class Guard:
         if not permits.key.may(scope):
             raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
         exchange.permits = permits if scope == "infer" else None
+        exchange.is_admin = self._admin_http and permits.key.may("admin")
 
 
 def scope_of(exchange: Exchange) -> Scope:

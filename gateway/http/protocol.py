@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -57,12 +58,15 @@ class GuardedProtocol(HttpToolsProtocol):
     _refusal: bytes | None = None  # goes out when the requests before it are answered
     _lingering = False
     _stopping = False
+    is_local = False  # it came over the admin socket
     _stall: asyncio.TimerHandle | None = None
     _status = 400
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if self.max_connections and len(self.connections) > self.max_connections:
+        sock = transport.get_extra_info("socket")
+        self.is_local = sock is not None and sock.family == socket.AF_UNIX
+        if self.max_connections and len(self.connections) > self.max_connections and not self.is_local:
             self._refuse_now(503)
             return
         self._arm()

@@ -30,6 +30,7 @@ from .guards import is_preflight, preflight
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from .admin import Admin
     from .inference import Inference
     from .models import Models
     from .predict import Predict
@@ -42,9 +43,11 @@ PREDICT_VERBS = ("predict", "predict_binary")
 
 
 class Routes:
-    def __init__(self, hub: Hub, predict: Predict, serving: Serving, models: Models, inference: Inference) -> None:
+    def __init__(
+        self, hub: Hub, predict: Predict, serving: Serving, models: Models, inference: Inference, admin: Admin
+    ) -> None:
         self._hub, self.predict, self._serving, self._models = hub, predict, serving, models
-        self._inference = inference
+        self._inference, self._admin = inference, admin
         self._endpoints: dict[str, Endpoint] = {endpoint.path: endpoint for endpoint in hub.endpoints}
 
     def find(self, exchange: Exchange) -> Handler | None:
@@ -67,6 +70,9 @@ class Routes:
             return self._kept(exchange, path)
         if path == "/v2" or path.startswith(V2_ROOTS):
             return self._v2(exchange, path)
+        if path.startswith("/admin/") and exchange.is_admin and (found := self._admin.find(path)) is not None:
+            method, handler, name = found
+            return _only(exchange, method, handler, name)
         if path == "/v1/models":
             return _only(exchange, "GET", self._models.list_all, "")
         if path == "/invocations":
@@ -102,6 +108,8 @@ class Routes:
                 return self._endpoint(exchange, endpoint, target[: -len(path)])
         if target.endswith("/hot-reload"):
             return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")])
+        if target.endswith("/logs") and exchange.is_admin:
+            return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")])
         if target.endswith("/status"):
             return _only(exchange, "GET", self._models.show, target[: -len("/status")])
         raise _unknown(exchange)

@@ -23,13 +23,17 @@ LAST_RESORT = 3600  # seconds; uvicorn's own limit would cut streams without end
 class GatewayServer(uvicorn.Server):
     """A server that leaves signals alone: whoever runs it decides when it ends, and with which status."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, admin: socket.socket | None = None) -> None:
         super().__init__(config)
+        self._admin = admin
         self.accepting = asyncio.Event()
         self.closing = asyncio.Event()  # the listener is closed, and idle connections with it
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._admin is not None:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_unix_server(self._protocol, sock=self._admin))
         self.accepting.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -61,7 +65,7 @@ class GatewayServer(uvicorn.Server):
         yield  # uvicorn's own raises the signal again after serve(): exit -15, and nothing after it runs
 
 
-def make_server(app: Any, settings: Settings) -> GatewayServer:
+def make_server(app: Any, settings: Settings, admin: socket.socket | None = None) -> GatewayServer:
     gateway = settings.gateway
     protocol = type(
         "Protocol",
@@ -86,7 +90,7 @@ def make_server(app: Any, settings: Settings) -> GatewayServer:
         timeout_keep_alive=int(gateway.keep_alive),
         timeout_graceful_shutdown=LAST_RESORT,
     )
-    return GatewayServer(config)
+    return GatewayServer(config, admin)
 
 
 def default_connections() -> int:

@@ -1,0 +1,22 @@
+"""gateway load"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+from . import options
+
+
+@click.command("load")
+@click.argument("name")
+@options.url
+@options.config
+def command(name: str, url: str | None, config: Path | None) -> None:
+    """Load a model that is not loaded, or could not be."""
+    from .operator import Operator
+
+    found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/load")
+    click.echo(f"{name} is ready, after {found['load_seconds']:.1f} s")

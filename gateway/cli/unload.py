@@ -1,0 +1,25 @@
+"""gateway unload"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+from . import options
+
+
+@click.command("unload")
+@click.argument("name")
+@options.url
+@options.config
+def command(name: str, url: str | None, config: Path | None) -> None:
+    """End a model's processes and give back its devices.
+
+    What it runs may finish within `drain_timeout`. A model with load = "lazy" is loaded again by its next request.
+    """
+    from .operator import Operator
+
+    found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/unload")
+    click.echo(f"{name} is {found['state']}")

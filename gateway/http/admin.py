@@ -1,0 +1,110 @@
+"""What an operator may ask and order, over the admin socket; over HTTP only where the settings and the key allow it.
+
+    GET   /admin/models               every model with its state, reason, replicas and calls
+    POST  /admin/models/{id}/reload   read its directory again and serve that, without a gap
+    POST  /admin/models/{id}/load     load a model that is not loaded, or could not be
+    POST  /admin/models/{id}/unload   end its processes and give back its devices
+    GET   /models/{id}/logs           the last lines of its output; ?lines=50
+
+Everybody else is told that there is no such URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ..errors import BadRequest, ConfigError, GatewayError
+from ..reloading import reload
+from ..replica import LoadError
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+    from ..hub import Hub
+
+Handler = Callable[[Exchange], Awaitable[None]]
+ROOT = "/admin/models"
+_encode = msgspec.json.encode
+
+
+class NotReloaded(GatewayError):
+    """The new one is no good; what was there serves on, or the model's state says what became of it."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "reload_failed"
+    should_retry = False
+
+
+class Admin:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._orders: dict[str, Handler] = {"reload": self._reload, "load": self._load, "unload": self._unload}
+
+    def find(self, path: str) -> tuple[str, Handler, str] | None:
+        """Method, handler and model of a path; None for one that is not ours."""
+        if path == ROOT:
+            return "GET", self._list, ""
+        name, slash, order = path.removeprefix(f"{ROOT}/").rpartition("/")
+        if path.startswith(f"{ROOT}/") and slash and order in self._orders:
+            return "POST", self._orders[order], name
+        return None
+
+    async def logs(self, exchange: Exchange) -> None:
+        model = self._model(exchange)
+        given = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1")).get("lines", ["200"])[0]
+        if not given.isdecimal():
+            raise BadRequest(f"'lines' must be a number, not '{given[:64]}'", param="lines")
+        lines = list(model.tail)[-int(given) :] if int(given) else []
+        await exchange.reply(200, _encode({"model": model.name, "lines": lines}))
+
+    async def _list(self, exchange: Exchange) -> None:
+        found = [self._describe(model) for model in self._hub.models.values()]
+        await exchange.reply(200, _encode({"models": found}))
+
+    async def _reload(self, exchange: Exchange) -> None:
+        model = self._model(exchange)
+        try:
+            await reload(self._hub, model)
+        except (ConfigError, LoadError) as error:
+            raise NotReloaded(f"model '{model.name}' was not reloaded: {error}") from error
+        await exchange.reply(200, _encode(self._describe(model)))
+
+    async def _load(self, exchange: Exchange) -> None:
+        model = self._model(exchange)
+        await self._hub.load(model)
+        await model.settled()
+        if model.state != "ready":
+            raise NotReloaded(f"model '{model.name}' was not loaded: {model.reason}")
+        await exchange.reply(200, _encode(self._describe(model)))
+
+    async def _unload(self, exchange: Exchange) -> None:
+        model = self._model(exchange)
+        await self._hub.unload(model)
+        await exchange.reply(200, _encode(self._describe(model)))
+
+    def _model(self, exchange: Exchange) -> HostedModel:
+        model = self._hub.find(exchange.model)
+        exchange.model = ""  # an order is no call of it
+        return model
+
+    def _describe(self, model: HostedModel) -> dict[str, Any]:
+        pids = model.pids()
+        return {
+            "id": model.name,
+            "state": model.state,
+            "reason": model.reason,
+            "restarts": model.restarts,
+            "load_seconds": model.load_seconds,
+            "slots": model.limiter.slots,
+            "running": model.limiter.running,
+            "queued": model.limiter.queued,
+            "devices": model.devices,
+            "replicas": [
+                {"index": index, "state": state, "pid": pids.get(index)} for index, state in model.phases().items()
+            ],
+        }

@@ -1,0 +1,95 @@
+"""A model whose directory or settings have changed: read again, and served as it is now.
+
+room for both           the new replicas are loaded beside the old, then calls go to them: nobody notices
+no room for both        the old ones finish and end, then the new ones are loaded: 503 with Retry-After meanwhile
+it was not ready        it is loaded anew
+it cannot be loaded     with room for both, what was there serves on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .claims import Claim
+from .discovery import discover
+from .errors import ConfigError
+from .replica import LoadError
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from .hosted import HostedModel
+    from .hub import Hub
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+async def reload(hub: Hub, model: HostedModel) -> None:
+    """Serve the model as its directory says now.
+
+    Raises:
+        ConfigError: the directory is no model any more; nothing has changed.
+        LoadError: it could not be loaded, with the reason.
+    """
+    spec = await asyncio.to_thread(read_again, hub, model)
+    if model.state == "unloaded":  # its next load is that of the new one
+        model.spec = spec
+        return
+    old = hub.held_by(model.name)
+    if model.state == "ready" and not hub.place([spec]):
+        await _beside(hub, model, spec, old)
+        return
+    hub.give_back(old)
+    refused = hub.place([spec])
+    if refused:
+        hub.hold(old)
+        raise LoadError(f"no device has room for it: {refused[model.name][1]}", fatal=True)
+    await model.replace(spec, hub.settings.gateway.drain_timeout)
+
+
+async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[Claim]) -> None:
+    """Both hold their devices until the old replicas have ended, or the new ones could not be loaded."""
+    fresh = [claim for claim in hub.held_by(model.name) if not any(claim is other for other in old)]
+    try:
+        await model.reload(spec)
+    except BaseException:
+        hub.give_back(fresh)
+        raise
+    if old:
+        spawn(_give_back_later(hub, model, old))
+
+
+async def _give_back_later(hub: Hub, model: HostedModel, old: Sequence[Claim]) -> None:
+    await model.retired()
+    hub.give_back(old)
+
+
+def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
+    """What discovery says of the model now. Reads small files; not for the loop.
+
+    Raises:
+        ConfigError: with a line for everything wrong.
+    """
+    found = discover(hub.settings.gateway.models, hub.plugins, hub.settings)
+    for spec in found.specs:
+        if spec.name == model.name:
+            _forget_compiled(spec)
+            return spec
+    problems = [str(problem) for problem in found.problems if problem.model == model.name]
+    raise ConfigError("\n".join(problems) or f"{model.spec.root} is no model any more")
+
+
+def _forget_compiled(spec: ModelSpec) -> None:
+    """Python knows compiled code by whole seconds and the size of its source: an edit may look like no edit."""
+    for place in (spec.root, *spec.import_dirs):
+        for compiled in place.rglob("__pycache__/*.pyc"):
+            with contextlib.suppress(OSError):
+                compiled.unlink()

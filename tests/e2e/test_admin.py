@@ -1,0 +1,176 @@
+"""What an operator does with a running gateway over its admin socket: look, read logs, reload, unload, load."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import keys
+from gateway.testing import Gateway
+
+Serve = Callable[..., Gateway]
+SAYS = """
+import os, time
+class Model:
+    def load(self):
+        print("{word} loads", flush=True)
+    def predict(self, x):
+        time.sleep(0.01)
+        return ["{word}", os.getpid()]
+    def chat_completions(self, inputs):
+        for _ in range(3):
+            yield "{word} "
+            time.sleep(0.01)
+"""
+
+
+def says(word: str) -> str:
+    return SAYS.replace("{word}", word)
+
+
+@pytest.fixture
+def operate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs a command of the gateway's own on one that runs."""
+
+    def run(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **ENV(tmp_path)}, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+def ENV(place: Path) -> dict[str, str]:
+    return {"XDG_RUNTIME_DIR": str(place)}
+
+
+def ask(gateway: Gateway, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{gateway.url}{path}", data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def word(gateway: Gateway) -> str:
+    status, answer = ask(gateway, "/models/m/predict", {})
+    assert status == 200, answer
+    return str(answer[0])
+
+
+def test_ps_and_logs_show_what_runs(serve: Serve, operate: Any, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}, "n": {"model.py": says("other")}}, env=ENV(tmp_path))
+    found = {model["id"]: model for model in json.loads(operate(gateway, "ps", "--json").stdout)}
+    assert (
+        found["m"]["state"] == "ready"
+        and found["m"]["replicas"][0]["pid"] == ask(gateway, "/models/m/predict", {})[1][1]
+    )
+    assert "ready" in operate(gateway, "ps").stdout
+    assert "first loads" in operate(gateway, "logs", "m").stdout
+    assert "other loads" not in operate(gateway, "logs", "m").stdout
+    wrong = operate(gateway, "logs", "nobody")
+    assert wrong.returncode == 1 and "no model named 'nobody'" in wrong.stderr
+
+
+def test_a_reload_serves_new_code_and_nobody_hears_of_it(serve: Serve, operate: Any, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    over, seen, bad = threading.Event(), set[str](), list[Any]()
+
+    def load() -> None:
+        while not over.is_set():
+            status, answer = ask(gateway, "/models/m/predict", {})
+            seen.add(answer[0]) if status == 200 else bad.append(answer)
+
+    clients = [threading.Thread(target=load) for _ in range(8)]
+    for client in clients:
+        client.start()
+    words = ["first"]
+    for turn in range(3):
+        words.append(f"turn-{turn}")
+        (tmp_path / "models/m/model.py").write_text(says(words[-1]))
+        result = operate(gateway, "reload", "m")
+        assert result.returncode == 0, result.stderr
+        assert "m is reloaded" in result.stdout
+        assert word(gateway) == words[-1]
+    over.set()
+    for client in clients:
+        client.join()
+    assert bad == [] and seen <= set(words)
+
+
+def test_new_code_that_cannot_be_loaded_changes_nothing_and_is_explained(
+    serve: Serve, operate: Any, tmp_path: Path
+) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    for text, told in (
+        ("class Model:\n  def load(self) raise\n", "syntax"),
+        ("import nowhere_to_be_found\n" + says("no"), "nowhere"),
+    ):
+        (tmp_path / "models/m/model.py").write_text(text)
+        result = operate(gateway, "reload", "m")
+        assert result.returncode == 1 and told in result.stderr.lower(), result.stderr
+        assert word(gateway) == "first"
+
+
+def test_changed_files_are_served_by_themselves_with_reload(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}, "n": {"model.py": says("n")}}, "--reload", env=ENV(tmp_path))
+    assert word(gateway) == "first"
+    _, before = ask(gateway, "/models/n/predict", {})
+    (tmp_path / "models/m/model.py").write_text(says("second"))
+    gateway.wait_for(r"model 'm' is reloaded")
+    assert word(gateway) == "second"
+    (tmp_path / "models/m/model.py").write_text("class Model\n")
+    gateway.wait_for(r"m: not reloaded: .*syntax", 30)
+    assert word(gateway) == "second"
+    assert ask(gateway, "/models/n/predict", {})[1] == before
+
+
+def test_a_model_is_unloaded_and_loaded_by_name(serve: Serve, operate: Any, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    assert "m is unloaded" in operate(gateway, "unload", "m").stdout
+    assert ask(gateway, "/models/m/predict", {})[0] == 503
+    assert json.loads(operate(gateway, "ps", "--json").stdout)[0]["replicas"] == []
+    assert "m is ready" in operate(gateway, "load", "m").stdout
+    assert word(gateway) == "first"
+
+
+def test_only_its_user_reaches_the_socket_and_it_goes_with_the_gateway(
+    serve: Serve, operate: Any, tmp_path: Path
+) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    (path,) = tmp_path.glob("gateway-*.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    gateway.stop()
+    assert not path.exists()
+    gone = operate(gateway, "ps")
+    assert gone.returncode == 1 and re.search(r"no gateway of yours listens at .*gateway-\d+\.sock", gone.stderr)
+
+
+@pytest.mark.parametrize("path", ["/admin/models", "/models/m/logs"])
+def test_http_has_no_admin_routes_unless_settings_and_key_say_so(serve: Serve, tmp_path: Path, path: str) -> None:
+    key, text = keys.create("ops", scopes=("infer", "admin"))
+    plain, other = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key, plain])
+    closed = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    assert ask(closed, path, Authorization=f"Bearer {text}")[0] == 404
+    closed.stop()
+    (tmp_path / "gateway.toml").write_text("[gateway]\nadmin_http = true\n")
+    opened = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    assert ask(opened, path, Authorization=f"Bearer {text}")[0] == 200
+    assert ask(opened, path, Authorization=f"Bearer {other}")[0] == 403
+    assert ask(opened, path)[0] == 401
