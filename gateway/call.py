@@ -70,7 +70,6 @@ class Call:
         "seat",
         "size",
         "started",
-        "timings",
     )
 
     def __init__(self, req: Req, body: bytes, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,7 +83,6 @@ class Call:
         self.error: BaseException | None = None
         self.ended = False  # the model's code has stopped
         self.got_slot = True  # False while it waits for one inside the worker
-        self.timings: dict[str, float] = {}
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.deadline = self.arrived + limits.queue_timeout
@@ -220,8 +218,6 @@ class Call:
         if self.head is not None:
             raise WireError("a second resp for one call")
         self.head, self.reply = head, body
-        if head.timings:
-            self.timings = head.timings
         if head.final:
             self.ended = True
         if not head.stream or head.final:
@@ -241,9 +237,7 @@ class Call:
         self.deadline = NEVER
         self._wake()
 
-    def on_end(self, timings: dict[str, float]) -> None:
-        if timings:
-            self.timings = timings
+    def on_end(self) -> None:
         if self.head is None and self.error is None:
             gone = self.cancelled_at != NEVER
             self.error = ClientLeft() if gone else InvalidOutput("the model ended the call without an answer")

@@ -12,7 +12,7 @@ middle of a split payload says that the rest of it will not come.
     req        gateway           Req head + body
     resp       worker            Resp head + body           `final`: the code has stopped, no end follows
     items      worker            msgpack array of items     everything ready in one turn of the loop
-    end        worker            End                        the model's code has stopped: the slot is free
+    end        worker            empty                      the model's code has stopped: the slot is free
     error      worker            Failure                    as end; with id 0: load failed, the worker cannot go on
     cancel     gateway           empty                      answered by end or error
     credit     gateway           Credit                     what the client has taken of a stream
@@ -130,11 +130,6 @@ class Resp(Head):
     content_type: str
     headers: list[tuple[str, str]] = []
     raw: bool = False  # a Response object of the user: passed untouched
-    timings: dict[str, float] = {}
-
-
-class End(Head):
-    timings: dict[str, float] = {}
 
 
 class Failure(Head):
@@ -149,7 +144,6 @@ class Failure(Head):
     detail: Any = None  # Truss-style routes show a dict detail as an object
     truss_code: int = 600  # X-BASETEN-ERROR-CODE
     fatal: bool = False  # with id 0: another try would end the same way
-    timings: dict[str, float] = {}
 
 
 class Credit(Head):
@@ -254,7 +248,7 @@ _decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
 _decode_structured = msgspec.msgpack.Decoder(tuple[dict[str, Any], str], ext_hook=_decode_extension).decode
 _decoders: dict[type[Any], Callable[[Any], Any]] = {
     cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
-    for cls in (WorkerHello, Hello, Req, Resp, End, Failure, Credit, Ping, LogRecord, Update, Shutdown)
+    for cls in (WorkerHello, Hello, Req, Resp, Failure, Credit, Ping, LogRecord, Update, Shutdown)
 }
 
 

@@ -142,7 +142,7 @@ class FakeReplica:
 
     def end(self, call: Call) -> None:
         if call in self.open_calls:
-            call.on_end({})
+            call.on_end()
             self._leave(call)
 
     def fail(self, call: Call, error: GatewayError) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import wire
-from gateway.wire import Array, Credit, End, Failure, Hello, Ping, Req, Resp, Structured, WireError
+from gateway.wire import Array, Credit, Failure, Hello, Ping, Req, Resp, Structured, WireError
 
 plain_values = st.recursive(
     st.none()
@@ -25,8 +25,7 @@ plain_values = st.recursive(
 )
 HEADS = [
     Req("predict", wire.BYTES, False, "application/json", "id"),
-    Resp(200, wire.DATA, True, False, "", [("a", "b")], timings={"run": 1.5}),
-    End({"run": 0.25}),
+    Resp(200, wire.DATA, True, False, "", [("a", "b")]),
     Failure(500, "model_error", "text", detail={"a": [1, None]}),
     Credit(3, 4096),
     Ping(7, 0.5),
@@ -48,8 +47,8 @@ def test_a_head_and_its_body_come_back_as_they_were(head: wire.Head, body: bytes
 
 
 def test_the_body_is_a_view_and_no_copy() -> None:
-    payload = wire.join(End(), b"x" * 1000)
-    _, body = wire.split(End, payload)
+    payload = wire.join(Credit(1, 1), b"x" * 1000)
+    _, body = wire.split(Credit, payload)
     assert isinstance(body, memoryview)
     assert body.obj is payload
 
@@ -143,7 +142,7 @@ def test_structured_nested_in_itself_without_end_is_a_wire_error() -> None:
 
 @pytest.mark.parametrize(
     ("head", "cls"),
-    [(["predict", 0], Req), ([1, 2], End), ([200, 1, "yes", False, ""], Resp), (["x", 1], Credit), ({}, Hello)],
+    [(["predict", 0], Req), ([200, 1, "yes", False, ""], Resp), (["x", 1], Credit), ({}, Hello)],
 )
 def test_a_head_of_the_wrong_shape_is_refused(head: object, cls: type[wire.Head]) -> None:
     packed = wire.encode(head)
@@ -153,9 +152,9 @@ def test_a_head_of_the_wrong_shape_is_refused(head: object, cls: type[wire.Head]
 
 def test_a_head_longer_than_its_payload_is_refused() -> None:
     with pytest.raises(WireError):
-        wire.split(End, wire.HEAD_SIZE.pack(1000) + b"\x90")
+        wire.split(Credit, wire.HEAD_SIZE.pack(1000) + b"\x90")
     with pytest.raises(WireError):
-        wire.split(End, b"\x01")
+        wire.split(Credit, b"\x01")
 
 
 @pytest.mark.parametrize("status", [0, -1, 99, 101, 199, 600, 70_000])

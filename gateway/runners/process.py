@@ -294,11 +294,10 @@ class ProcessReplica:
             if not head.final:
                 return
         elif kind == wire.END:
-            call.on_end(wire.decode_head(wire.End, payload).timings)
+            call.on_end()
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
             wire.check_answer(failure.status, failure.headers)
-            call.timings = failure.timings
             call.on_error(to_error(failure))
         elif kind == wire.SLOT:
             call.on_slot()

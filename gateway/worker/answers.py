@@ -79,7 +79,7 @@ class Answers:
         """Others get their frames in between, and a client that leaves need not be sent the rest."""
         try:
             if not await self._channel.send_large(wire.RESP, run.id, payload, lambda: not run.cancelled):
-                self.send(wire.END, run.id, wire.encode(wire.End()))
+                self.send(wire.END, run.id)
         except ConnectionError:
             pass
         self._on_last(run)
@@ -87,7 +87,7 @@ class Answers:
     def end(self, run: Run) -> None:
         """A stream is complete, or a call was cancelled and its code has stopped."""
         self._flush(run)
-        self._finish(run, wire.END, wire.encode(wire.End()))
+        self._finish(run, wire.END, b"")
 
     def fail(self, run: Run, error: BaseException) -> None:
         self._flush(run)
@@ -95,7 +95,7 @@ class Answers:
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
             log(error, run.head.request_id, self._root)
         if failure is None:
-            self._finish(run, wire.END, wire.encode(wire.End()))
+            self._finish(run, wire.END, b"")
         else:
             self._finish(run, wire.ERROR, encode_failure(failure))
         if is_sticky(error):

@@ -117,7 +117,7 @@ class Executor:
     def cancel(self, call: int) -> None:
         run = self._runs.get(call)
         if run is None:  # it has ended, or its body never came through
-            self._answers.send(wire.END, call, wire.encode(wire.End()))
+            self._answers.send(wire.END, call)
             return
         run.window.close()
         run.cancellation.set()
