@@ -233,3 +233,9 @@ def test_the_likelihood_of_a_given_text_is_read_from_its_echo(demo: Gateway) -> 
         assert "".join(tokens) == choice.text
         assert [choice.text[at : at + len(token)] for at, token in zip(offsets, tokens, strict=True)] == tokens
         assert scores[0] is None and all(score <= 0 for score in scores[1:])
+        rated = client.completions.create(
+            model="tiny-chat", prompt=[[5, 6, 7], [8, 9]], echo=True, logprobs=1, max_tokens=0
+        )
+        sizes = [len(choice.logprobs.token_logprobs or []) for choice in rated.choices if choice.logprobs]
+        assert sizes == [3, 2]
+        assert rated.usage is not None and rated.usage.prompt_tokens == 5
