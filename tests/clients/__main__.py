@@ -21,10 +21,10 @@ KEY = "sk-clients"
 SCRIPTED = ("script", "narrow", "hasty")  # one model under the settings of these names
 BROKEN = 'class Model:\n    def load(self):\n        raise RuntimeError("no weights")\n'
 REAL = "tiny-chat,minilm"
-BOTH = ("openai_chat", "openai_errors", "openai_routes", "anthropic", "agents")
+BOTH = ("openai_chat", "openai_errors", "openai_routes", "openai_responses", "anthropic", "agents")
 ENVIRONMENTS = {
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
-    "openai3": BOTH,
+    "openai3": (*BOTH, "llm", "openai_agents"),
 }
 
 
