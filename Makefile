@@ -17,6 +17,8 @@ help:
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
 	@echo "make bench      what we claim about speed, measured"
+	@echo "make test-chaos what it survives: kills, signals, reloads and overload under load, with a ledger"
+	@echo "make soak       a mixed load for MINUTES=5, and what grows meanwhile"
 	@echo "make install    .venv with everything that these need; the others do it themselves"
 
 install: $(INSTALLED)
@@ -59,3 +61,10 @@ fix: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+test-chaos: $(INSTALLED)
+	$(BIN)/python -m benchmarks chaos signals reloads overload --strict $(ARGS)
+
+MINUTES ?= 5
+soak: $(INSTALLED)
+	SOAK_MINUTES=$(MINUTES) $(BIN)/python -m benchmarks soak --strict $(ARGS)

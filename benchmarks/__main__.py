@@ -13,16 +13,20 @@ from dataclasses import asdict
 from .report import LeftOut, Row, table
 
 NAMES = ("predict", "chunks", "neighbour", "cancel", "liveness", "footprint", "llm", "embeddings")
+STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(NAMES)}; default: all")
+    known = (*NAMES, *STORMS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, which are the default, and "
+                        f"{', '.join(STORMS)}")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a promise is not kept")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON object a benchmark")
     args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in NAMES]:
-        parser.error(f"no benchmark named {unknown[0]!r} (have: {', '.join(NAMES)})")
+    if unknown := [name for name in args.names if name not in known]:
+        parser.error(f"no benchmark named {unknown[0]!r} (have: {', '.join(known)})")
     if not args.json:
         print(_machine())
     failed = False
@@ -36,6 +40,7 @@ def main() -> None:
             reason = f"left out: {missing}"
         except Exception as error:
             reason, failed = f"failed: {error}", True
+        failed = failed or (args.strict and any(row.kept is False for row in rows))
         if args.json:
             print(json.dumps({"benchmark": name, "rows": [asdict(row) for row in rows], "why_not": reason or None}))
         else:

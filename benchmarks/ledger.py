@@ -16,7 +16,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PATIENCE = 60.0  # seconds until a request counts as hung
@@ -49,6 +49,7 @@ class Outcome:
     detail: str = ""  # the status, or the code of the error
     seconds: float = 0.0
     retry_after: str | None = None
+    value: Any = None  # of a good answer
 
 
 @dataclass(slots=True)
@@ -84,13 +85,19 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def predict(self, model: str, token: str, **inputs: Any) -> Outcome:
-        body = {"token": token, **inputs}
-        return await self._ask(model, f"/models/{model}/predict", body, {"model": model, "token": token})
+        return await self.ask_predict(model, {"token": token, **inputs}, {"model": model, "token": token})
 
     async def chat(self, model: str, token: str) -> Outcome:
-        messages = [{"role": "user", "content": token}]
-        body = {"model": model, "stream": True, "messages": messages}
-        return await self._ask(model, "/v1/chat/completions", body, f"{model}:{token} " * PIECES)
+        return await self.ask_chat(model, token, f"{model}:{token} " * PIECES)
+
+    async def ask_predict(self, model: str, inputs: Any, expected: Any = None) -> Outcome:
+        """A whole answer; without `expected` any JSON is a good one."""
+        return await self._ask(model, f"/models/{model}/predict", inputs, expected)
+
+    async def ask_chat(self, model: str, text: str, expected: str | None = None) -> Outcome:
+        """A streamed one; without `expected` any text is good that ends as it should."""
+        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
+        return await self._ask(model, "/v1/chat/completions", body, expected)
 
     def close(self) -> None:
         if self._streams is not None:
@@ -107,7 +114,7 @@ class Client:
             outcome = Outcome("hung")
         if outcome.kind != "ok":
             self.close()
-        outcome = Outcome(outcome.kind, outcome.detail, time.monotonic() - began, outcome.retry_after)
+        outcome = replace(outcome, seconds=time.monotonic() - began)
         self._ledger.note(model, outcome)
         return outcome
 
@@ -163,14 +170,15 @@ def _whole(status: int, headers: dict[str, str], answer: bytes, expected: Any) -
     except ValueError:
         return Outcome("wrong", f"{status} {answer[:60]!r}")
     if status == 200:
-        return Outcome("ok") if value == expected else Outcome("wrong", f"{value!r:.60}")
+        good = expected is None or value == expected
+        return Outcome("ok", value=value) if good else Outcome("wrong", f"{value!r:.60}")
     error = value.get("error") if isinstance(value, dict) else None
     if not error:
         return Outcome("wrong", f"{status} without a reason")
     return Outcome("status", str(status), retry_after=headers.get("retry-after"))
 
 
-def _streamed(answer: bytes, complete: bool, expected: str) -> Outcome:
+def _streamed(answer: bytes, complete: bool, expected: str | None) -> Outcome:
     """A stream ends with [DONE] and all of its text, or with an error event; anything else is a lie."""
     text, error, done = "", "", False
     for block in answer.decode(errors="replace").split("\n\n"):
@@ -187,9 +195,10 @@ def _streamed(answer: bytes, complete: bool, expected: str) -> Outcome:
             error = event["error"]["code"]
         for choice in event.get("choices", ()):
             text += choice["delta"].get("content") or ""
-            done = done or False
-    if not expected.startswith(text):
+    if expected is not None and not expected.startswith(text):
         return Outcome("wrong", f"{text!r:.60}")
     if error and not done:
         return Outcome("event", error)
-    return Outcome("ok") if done and complete and text == expected else Outcome("torn", "a stream without its end")
+    if done and complete and text == (expected or text):
+        return Outcome("ok", value=text)
+    return Outcome("torn", "a stream without its end")

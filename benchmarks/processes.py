@@ -76,18 +76,31 @@ def gateway(
     """`gateway serve` over a directory of models, or over models given as {"name/file": text}, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         place = Path(name)
-        (place / "gateway.toml").write_text(settings)
         if not isinstance(models, Path):
             for file, text in models.items():
                 path = place / "models" / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
             models = place / "models"
-        port = free_port()
-        command = [sys.executable, "-m", "gateway", "serve", "--models", str(models), "--port", str(port)]
-        command += options
-        with server(command, port, "/readyz", cwd=place, env=env) as found:
+        with server_over(place, free_port(), settings, *options, models=models, env=env) as found:
             yield found
+
+
+@contextlib.contextmanager
+def server_over(
+    place: Path,
+    port: int,
+    settings: str = "",
+    *options: str,
+    models: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """`gateway serve` on a port, in a directory that may have its models in models/."""
+    (place / "gateway.toml").write_text(settings)
+    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
+    command += ["--models", str(models or place / "models"), *options]
+    with server(command, port, "/readyz", cwd=place, env=env) as found:
+        yield found
 
 
 @contextlib.contextmanager
