@@ -61,7 +61,7 @@ async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | No
     python = directory / "bin" / "python"
     if (directory / COMPLETE).is_file():
         return python
-    uv = _find_uv()
+    uv = find_uv()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
         if (directory / COMPLETE).is_file():  # somebody else was quicker
@@ -118,7 +118,8 @@ async def _run(command: list[str], spec: ModelSpec, on_log: Callable[[str], None
         raise ConfigError("its environment could not be built:\n" + "\n".join(tail))
 
 
-def _find_uv() -> str:
+def find_uv() -> str:
+    """The program that builds environments. Raises `ConfigError` with the pip line when there is none."""
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:

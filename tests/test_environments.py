@@ -54,7 +54,7 @@ def test_a_failed_build_says_the_last_lines_and_is_never_half_used(
     uv = tmp_path / "uv"
     uv.write_text('#!/bin/sh\n[ "$1" = venv ] && exit 0\necho first line\necho no solution found\nexit 2\n')
     uv.chmod(0o755)
-    monkeypatch.setattr(environments, "_find_uv", lambda: str(uv))
+    monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
     lines: list[str] = []
     model = spec(tmp_path, requirements=["nothing"])
     for _ in range(2):  # the second time it is tried again

@@ -21,7 +21,7 @@ LAYERS = [
     "dialects",
     "http",
     "app",
-    "inventory preview checking logs sockets serve",
+    "inventory preview checking doctor logs sockets serve",
     "cli testing __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -38,6 +38,15 @@ class Unconfined(Exception):
     """This machine cannot do what was asked for; the text says what is missing."""
 
 
+def main() -> None:
+    """Say what keeps this machine from confining a worker; nothing when it can. A process of its own tries it."""
+    limit_accidents()
+    try:
+        confine([])
+    except Unconfined as error:
+        print(error)
+
+
 def tie_to_parent(parent: int) -> None:
     """The death of the process that started us is ours, even if it died a moment ago."""
     if sys.platform == "linux":
@@ -153,3 +162,7 @@ def _done(result: int) -> int:
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,352 @@
+"""What to look at before a gateway is left alone: its security, and whether this machine has what its models need.
+
+`examine_security` is a function of the inventory, of the files that it names and of a `Machine`; `examine` adds the
+environment. A line is a danger when somebody who should not could get in or have code run, or a model cannot be served;
+a warning is for the operator to judge.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from . import keys
+from .allowances import MEANING, allowances
+from .contents import MANIFEST
+from .errors import ConfigError
+from .plugins import EXTRAS
+from .settings import GatewaySettings, is_loopback
+from .spec import Limits
+
+if TYPE_CHECKING:
+    from .inventory import Inventory
+    from .settings import Settings
+
+Level = Literal["pass", "warn", "danger"]
+
+SHORT_KEY = 20  # characters; one that people make up can be guessed
+RESERVE = 256  # open files that workers, logs and health checks need beside the connections
+PATIENT = 10  # times the default; a client may hold a connection for as long
+TIMES = ("keep_alive", "head_timeout", "body_idle_timeout", "body_timeout", "send_timeout")
+LARGE_BODY = 1024**3  # bytes; bodies are in memory
+LONG_QUEUE = 10_000  # calls; each keeps its body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was looked at. `fix` says what to do when it did not pass."""
+
+    name: str
+    level: Level
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the answers depend on beside settings and files."""
+
+    user: int
+    open_files: int  # that this process may have
+    core_size: int  # bytes of a core dump; 0 is none
+    no_strict: str  # why workers cannot be confined here; "" when they can
+
+    @classmethod
+    def here(cls) -> Machine:
+        return cls(
+            user=os.geteuid(),
+            open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            core_size=resource.getrlimit(resource.RLIMIT_CORE)[0],
+            no_strict=_why_no_strict(),
+        )
+
+
+def examine(found: Inventory, machine: Machine) -> list[Line]:
+    """The environment first, then security."""
+    return [*_environment(found), *examine_security(found, machine)]
+
+
+def examine_security(found: Inventory, machine: Machine) -> list[Line]:
+    return [*_network(found.settings), *_limits(found, machine), *_workers(found, machine), *_files(found)]
+
+
+# ── who gets in ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _network(settings: Settings) -> Iterator[Line]:
+    gateway = settings.gateway
+    local = is_loopback(gateway.host)
+    has_key = gateway.api_key is not None or gateway.keys_file.is_file()
+    if local:
+        yield _pass("bind", f"{gateway.host} is reached from this machine only")
+    elif has_key:
+        yield _pass("bind", f"{gateway.host} is reached by other machines, which need a key")
+    else:
+        fix = "run: gateway keys add NAME, or set GATEWAY_API_KEY"
+        yield _danger("bind", f"{gateway.host} is reached by other machines, and there is no key", fix)
+    yield _flag(
+        "insecure_no_auth",
+        gateway.insecure_no_auth,
+        "an address without keys is refused",
+        "everybody would be let in on an address without keys",
+        "take insecure_no_auth out",
+    )
+    yield _flag(
+        "admin_http",
+        gateway.admin_http,
+        "what loads, unloads and reloads models is behind a socket of its own",
+        "models are loaded, unloaded and reloaded over HTTP by whoever has a key with that scope",
+        "take admin_http out",
+    )
+    yield _keys_file(gateway.keys_file)
+    yield _api_key(gateway.api_key)
+    if local:
+        yield _pass("host names", f"only loopback{''.join(f' and {name}' for name in gateway.allowed_hosts)}")
+    elif gateway.allowed_hosts:
+        yield _pass("host names", f"only {', '.join(gateway.allowed_hosts)}")
+    else:
+        yield _warn("host names", "any Host is answered", "set allowed_hosts to the names that clients use")
+    if "*" not in gateway.allowed_origins:
+        yield _pass("origins", f"only its own{''.join(f', and {name}' for name in gateway.allowed_origins)}")
+    elif has_key:
+        yield _warn("origins", 'allowed_origins = "*": every page that has a key may call', "list the origins")
+    else:
+        what = 'allowed_origins = "*": every page that a browser on this machine opens may call every model'
+        yield _danger("origins", what, "list the origins")
+    if not gateway.debug:
+        yield _pass("debug", "clients do not see the exceptions of models")
+    elif local:
+        yield _warn("debug", "clients see the exceptions of models", "take debug out when all is well")
+    else:
+        yield _danger("debug", f"clients of {gateway.host} would see the exceptions of models", "take debug out")
+    if local:
+        yield _pass("tls", "plain HTTP stays on this machine")
+    else:
+        yield _warn("tls", "keys and prompts cross the network as plain HTTP", "put a proxy with TLS in front")
+    if local or has_key:
+        yield _pass("metrics", "they need a key with that scope" if has_key else "this machine reads them")
+    else:
+        yield _warn("metrics", "everybody reads /metrics", "run: gateway keys add NAME --scopes metrics")
+
+
+def _keys_file(file: Path) -> Line:
+    try:
+        found = keys.read(file)
+    except ConfigError as error:
+        return _danger("keys file", str(error), f"chmod 600 {file}, or write it anew with gateway keys")
+    if not file.is_file():
+        return _pass("keys file", f"there is no {file}")
+    return _pass("keys file", f"{file} has {len(found)} key{'s' * (len(found) != 1)}, and only its owner reads it")
+
+
+def _api_key(key: str | None) -> Line:
+    if key is not None and len(key) < SHORT_KEY:
+        return _warn("api key", f"GATEWAY_API_KEY has {len(key)} characters", "run: gateway keys add NAME")
+    return _pass("api key", "none in the environment" if key is None else "the one of the environment is long enough")
+
+
+# ── what one client can take ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _limits(found: Inventory, machine: Machine) -> Iterator[Line]:
+    gateway = found.settings.gateway
+    defaults = {item.name: item.default for item in fields(GatewaySettings)}
+    for name in TIMES:
+        value, usual = getattr(gateway, name), float(str(defaults[name]))
+        if value > PATIENT * usual:
+            yield _warn(name, f"{value:g} s: a slow client holds a connection for as long", f"the default is {usual:g}")
+        else:
+            yield _pass(name, f"{value:g} s")
+    room = machine.open_files - RESERVE
+    connections = gateway.max_connections
+    if connections is not None and connections > room:
+        what = f"{connections} of {machine.open_files} open files leave none for workers and logs"
+        yield _warn("max_connections", what, f"at most {max(1, room)}, or ulimit -n {connections + RESERVE}")
+    else:
+        yield _pass("max_connections", "a quarter of the open files" if connections is None else str(connections))
+    if machine.open_files < 4 * RESERVE:
+        yield _warn("open files", f"this process may open {machine.open_files} files", f"ulimit -n {4 * RESERVE}")
+    else:
+        yield _pass("open files", f"{machine.open_files}")
+    bounds = [("[gateway.limits]", gateway.limits), *((f'"{spec.name}"', spec.limits) for spec in found.specs)]
+    yield _bound("max_body", bounds, LARGE_BODY, "bodies are held in memory")
+    yield _bound("max_queue", bounds, LONG_QUEUE, "each waiting call keeps its body in memory")
+
+
+def _bound(name: str, bounds: list[tuple[str, Limits]], most: int, why: str) -> Line:
+    over = [f"{where} {getattr(limits, name)}" for where, limits in bounds if getattr(limits, name) > most]
+    if over:
+        return _warn(name, f"{', '.join(over)}: {why}", f"at most {most}")
+    return _pass(name, f"{getattr(bounds[0][1], name)}")
+
+
+# ── what models can do ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _workers(found: Inventory, machine: Machine) -> Iterator[Line]:
+    settings = found.settings
+    if machine.user == 0:
+        yield _warn("user", "the gateway and its models run as root", "run it as a user of its own")
+    else:
+        yield _pass("user", "not root")
+    confined = [spec.name for spec in found.specs if spec.sandbox == "strict"]
+    if confined and machine.no_strict:
+        what = f"{', '.join(confined)} will not load: {machine.no_strict}"
+        yield _danger("sandbox", what, 'another kernel, or sandbox = "basic"')
+    elif len(confined) == len(found.specs) and confined:
+        yield _pass("sandbox", "every model is confined to its files and without a network")
+    else:
+        free = "no" if not machine.no_strict else f"and could not: {machine.no_strict}"
+        what = "models are kept from accidents; " + (f"{len(confined)} confined" if confined else f"{free} confinement")
+        yield _pass("sandbox", what)
+    for key in MEANING:
+        allowed = [item.model for item in allowances(settings, found.specs) if item.key == key]
+        if allowed:
+            yield _warn(key, f"{', '.join(allowed)}: {MEANING[key]}", "only for files that you trust")
+        else:
+            yield _pass(key, "no model")
+    bare = [spec.name for spec in found.specs if not (spec.root / MANIFEST).is_file()]
+    if bare:
+        fix = f"sha256sum FILE… > {MANIFEST}, in the model directory"
+        yield _warn("sums", f"the files of {', '.join(bare)} are not checked before a load", fix)
+    else:
+        yield _pass("sums", "the files of every model are checked before a load")
+    if machine.core_size != 0:
+        what = "a crash of the gateway may write keys and prompts to disk; workers write none"
+        yield _warn("core dumps", what, "ulimit -c 0")
+    else:
+        yield _pass("core dumps", "none")
+
+
+# ── who can change what is run ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files(found: Inventory) -> Iterator[Line]:
+    settings, gateway = found.settings, found.settings.gateway
+    yield _unshared("settings file", [settings.file] if settings.file else [], "decides what is run")
+    writable = _writable(gateway.plugins)
+    if writable:
+        yield _danger("plugins", f"others may write to {', '.join(writable)}, which is run", _chmod(writable))
+    elif gateway.plugins:
+        listed = ", ".join(map(str, gateway.plugins))
+        yield _warn("plugins", f"{listed}: code that runs in the gateway itself", "only from who you trust")
+    else:
+        yield _pass("plugins", "none from files")
+    places = [*gateway.models, *(spec.root for spec in found.specs)]
+    yield _unshared("model directories", places, "holds code that is run")
+    yield _secrets_dir(gateway.secrets_dir)
+
+
+def _unshared(name: str, places: list[Path], why: str) -> Line:
+    writable = _writable(places)
+    if writable:
+        return _danger(name, f"others may write to {', '.join(writable)}, which {why}", _chmod(writable))
+    return _pass(name, "only their owner writes to them" if places else "there is none")
+
+
+def _secrets_dir(place: Path | None) -> Line:
+    if place is None:
+        return _pass("secrets_dir", "there is none")
+    if not place.is_dir():
+        return _warn("secrets_dir", f"{place} is no directory", "make it, with mode 700")
+    loose = [path for path in (place, *place.iterdir()) if _mode(path) & 0o077]
+    # A directory that others cannot enter keeps what is in it.
+    if _mode(place) & 0o077 and any(path != place for path in loose):
+        return _danger("secrets_dir", f"others may read {', '.join(map(str, loose))}", f"chmod -R go= {place}")
+    return _pass("secrets_dir", f"only its owner reads {place}")
+
+
+def _writable(places: tuple[Path, ...] | list[Path]) -> list[str]:
+    """Those that others may write to, without the ones where they may not change what is not theirs."""
+    return list(dict.fromkeys(str(path) for path in places if _mode(path) & 0o022 and not _mode(path) & stat.S_ISVTX))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _chmod(places: list[str]) -> str:
+    return f"chmod go-w {' '.join(places)}"
+
+
+# ── the environment ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _environment(found: Inventory) -> Iterator[Line]:
+    from .checking import check
+    from .environments import find_uv
+
+    yield _pass("python", f"{platform.python_version()} at {sys.executable}")
+    yield _pass("gateway", f"{version('model-gateway')} on {platform.system()} {platform.release()}")
+    for extra, (what, modules) in EXTRAS.items():
+        yield _extra(extra, what, modules)
+    try:
+        yield _pass("uv", f"builds environments of models: {find_uv()}")
+    except ConfigError as error:
+        wanted = [spec.name for spec in found.specs if found.settings.isolates(spec)]
+        line = _danger if wanted else _warn
+        yield line("uv", f"{', '.join(wanted) or 'no model'}: {error}", "pip install 'model-gateway[isolated]'")
+    devices = ", ".join(f"GPU {device.index} {device.model}" for device in found.devices)
+    yield _pass("devices", devices or "no GPU was found; models that want one do not load")
+    for problem in found.problems:
+        if problem.model is None:
+            yield Line(name=problem.where, level=_levels[problem.level], what=problem.what, fix=problem.fix)
+    findings = check(found)
+    for name in dict.fromkeys([*(spec.name for spec in found.specs), *(f.model for f in findings if f.model)]):
+        own = [finding for finding in findings if finding.model == name and finding.level != "note"]
+        worst = next((finding for finding in own if finding.level == "error"), own[0] if own else None)
+        if worst is None:
+            yield _pass(f"model {name}", "nothing is wrong with it")
+        else:
+            more = f", and {len(own) - 1} more: gateway check" if len(own) > 1 else ""
+            yield Line(name=f"model {name}", level=_levels[worst.level], what=worst.what + more, fix=worst.fix)
+
+
+_levels: dict[str, Level] = {"error": "danger", "warning": "warn"}
+
+
+def _extra(extra: str, what: str, modules: tuple[str, ...]) -> Line:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        how = f"pip install 'model-gateway[{extra}]'"
+        return _pass(f"extra {extra}", f"not installed ({', '.join(missing)} is missing), for {what}: {how}")
+    return _pass(f"extra {extra}", f"installed, for {what}")
+
+
+def _why_no_strict() -> str:
+    """A process tries it, for it cannot be undone."""
+    command = [sys.executable, "-P", "-m", "gateway.worker.sandbox"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip() if done.returncode == 0 else "the trial failed"
+
+
+# ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pass(name: str, what: str) -> Line:
+    return Line(name=name, level="pass", what=what)
+
+
+def _warn(name: str, what: str, fix: str) -> Line:
+    return Line(name=name, level="warn", what=what, fix=fix)
+
+
+def _danger(name: str, what: str, fix: str) -> Line:
+    return Line(name=name, level="danger", what=what, fix=fix)
+
+
+def _flag(name: str, is_set: bool, good: str, bad: str, fix: str) -> Line:
+    return _warn(name, bad, fix) if is_set else _pass(name, good)
