@@ -16,6 +16,7 @@ from ..keys import Key
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
+CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..call import ClientLeft
 from ..errors import GatewayError, MethodNotAllowed, Overloaded, Unavailable
 from . import errors
-from .exchange import Exchange, spawn
+from .exchange import CLIENT_LEFT, Exchange, spawn
 
 if TYPE_CHECKING:
     from .guards import Guard
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Handler = Callable[[Exchange], Awaitable[None]]
 PREDICT_ENDINGS = ("/predict", ":predict", ":predict_binary")
-CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 
 
 class Front:

@@ -27,7 +27,6 @@ from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
 from .exchange import Exchange, spawn
 from .forms import decode_form
-from .front import CLIENT_LEFT
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
 from .stored import Stored
