@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
-from ..errors import GatewayError, MethodNotAllowed, Overloaded, Unavailable
+from ..errors import GatewayError, Overloaded, Unavailable
 from . import errors
 from .exchange import CLIENT_LEFT, Exchange, spawn
 
@@ -153,7 +153,3 @@ def record_of(exchange: Exchange) -> dict[str, Any]:
         "request_id": exchange.request_id,
         "outcome": "client_left" if exchange.status == CLIENT_LEFT else exchange.error or "ok",
     }
-
-
-def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{path[:128]} allows {allowed}", headers={"allow": allowed})

@@ -21,11 +21,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..dialects.oip import VERSION
-from ..errors import UnknownModel, UnknownURL
+from ..errors import MethodNotAllowed, UnknownModel, UnknownURL
 from ..hub import SOLE
 from ..spec import Endpoint
 from .exchange import Exchange
-from .front import method_not_allowed
 from .guards import is_preflight, preflight
 
 if TYPE_CHECKING:
@@ -185,3 +184,7 @@ def _only(exchange: Exchange, method: str, handler: Handler, name: str) -> Handl
 
 def _unknown(exchange: Exchange) -> UnknownURL:
     return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}")
+
+
+def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:
+    return MethodNotAllowed(f"{path[:128]} allows {allowed}", headers={"allow": allowed})

@@ -25,7 +25,7 @@ from ..wire import DATA, Req, encode
 from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
-from .exchange import Exchange, spawn
+from .exchange import CLIENT_LEFT, Exchange, spawn
 from .forms import decode_form
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
