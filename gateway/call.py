@@ -43,7 +43,10 @@ class ClientLeft(Exception):
 
 
 class Call:
-    """`req` and `body` go to the worker as they are. Times are seconds of the loop's clock."""
+    """`req` and `body` go to the worker as they are. Times are seconds of the loop's clock.
+
+    `patience` is how long the client wants to wait for the whole of it, whatever the limits are.
+    """
 
     __slots__ = (
         "_future",
@@ -70,9 +73,12 @@ class Call:
         "seat",
         "size",
         "started",
+        "until",
     )
 
-    def __init__(self, req: Req, body: bytes, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, req: Req, body: bytes, limits: Limits, loop: asyncio.AbstractEventLoop, patience: float = NEVER
+    ) -> None:
         self.req, self.body, self.limits, self._loop = req, body, limits, loop
         self.id = 0
         self.seat: Any = None  # where it runs; set by the limiter
@@ -85,7 +91,8 @@ class Call:
         self.got_slot = True  # False while it waits for one inside the worker
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
-        self.deadline = self.arrived + limits.queue_timeout
+        self.until = self.arrived + patience  # when its client wants no more of it; it never lengthens a limit
+        self.deadline = min(self.arrived + limits.queue_timeout, self.until)
         self.cancelled_at = NEVER
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
@@ -130,7 +137,7 @@ class Call:
             if self.error is not None and not self.items:
                 raise self.error
             if head is not None and (not head.stream or self.items or self.ended):
-                self.deadline = NEVER
+                self.deadline = self.until
                 return head
             await self._wait()
 
@@ -145,9 +152,9 @@ class Call:
                 raise self.error
             if self.ended:
                 return None
-            self.deadline = self._loop.time() + self.limits.gap_timeout
+            self.deadline = min(self._loop.time() + self.limits.gap_timeout, self.until)
             await self._wait()
-        self.deadline = NEVER
+        self.deadline = self.until
         items, self.items = self.items, []
         size, self.size = self.size, 0
         self.owed += len(items)
@@ -203,7 +210,8 @@ class Call:
         self.owner, self.id = owner, call_id
         self.started = self._loop.time()
         limits = self.limits
-        self.deadline = self.started + (limits.first_item_timeout if self.req.stream else limits.request_timeout)
+        limit = limits.first_item_timeout if self.req.stream else limits.request_timeout
+        self.deadline = min(self.started + limit, self.until)
 
     def on_slot(self) -> None:
         """It waited inside the worker, and waits no more: what came before does not count as its own time."""
@@ -223,7 +231,7 @@ class Call:
         if not head.stream or head.final:
             self._wake()
         elif self.cancelled_at == NEVER:
-            self.deadline = self.started + self.limits.first_item_timeout
+            self.deadline = min(self.started + self.limits.first_item_timeout, self.until)
 
     def on_items(self, items: list[Any], size: int) -> None:
         if self.head is None:
@@ -234,7 +242,7 @@ class Call:
         self.size += size
         if len(self.items) > WINDOW_ITEMS:
             raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
-        self.deadline = NEVER
+        self.deadline = self.until
         self._wake()
 
     def on_end(self) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from .call import NEVER, Call
-from .errors import QueueTimeout, Timeout
+from .errors import GatewayError, QueueTimeout, Timeout
 from .limiter import Limiter
 from .replica import Replica
 
@@ -48,21 +48,37 @@ class Deadlines:
         for call in self._limiter.waiting():
             self.watch()
             if call.deadline < now:
-                waited, retry = now - call.arrived, self._limiter.retry_after()
-                text = f"waited {waited:.1f} s for a slot of model '{self._name}'"
-                call.abandon(QueueTimeout(text, retry_after=retry))
+                call.abandon(self.too_late(now - call.arrived))
         for replica in tuple(self._replicas()):
             for call in replica.calls():
                 self.watch()
                 if call.cancelled_at == NEVER:
                     if call.deadline < now:
-                        call.abandon(self._timeout(call))
+                        call.abandon(self._timeout(call, now))
                 elif call.overdue < now:
                     since = now - call.cancelled_at
                     self._kill(replica, f"a call that was cancelled {since:.0f} s ago, beyond its time limit, runs on")
                     break
 
-    def _timeout(self, call: Call) -> Timeout:
+    def end_if_late(self, call: Call) -> bool:
+        """Whether the time of a call that waits is over, though no sweep has seen it yet; it has been ended then."""
+        now = self._loop.time()
+        if now <= call.deadline or (now <= call.until and now > self._due + STOPPED):
+            return False
+        call.abandon(self.too_late(now - call.arrived))
+        return True
+
+    def too_late(self, waited: float) -> QueueTimeout:
+        """Why a call never began, `waited` seconds after it had come."""
+        text = f"waited {waited:.1f} s for a slot of model '{self._name}'"
+        return QueueTimeout(text, retry_after=self._limiter.retry_after())
+
+    def _timeout(self, call: Call, now: float) -> GatewayError:
+        if call.until < now:
+            if not call.got_slot:
+                return self.too_late(now - call.arrived)
+            given = call.until - call.arrived
+            return Timeout(f"model '{self._name}' was not done within the {given:g} s that the request gave it")
         if call.head is not None:
             return Timeout(f"model '{self._name}' sent nothing of its stream in time")
         limit = call.limits.first_item_timeout if call.req.stream else call.limits.request_timeout

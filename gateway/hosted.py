@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from .backoff import Breaker
-from .call import Call
+from .call import NEVER, Call
 from .deadlines import Deadlines
 from .errors import Crashed, Draining, GatewayError, Overloaded
 from .histogram import Histogram
@@ -69,7 +69,7 @@ class HostedModel:
         self.counts_tokens = False
         self._slotless: frozenset[str] = frozenset()  # methods that hold no slot
         self._aside = 0  # calls of these
-        self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name)
+        self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name, self._is_late)
         self.restart_reasons: dict[str, int] = {}  # crash, cancel
         self.loads = Histogram(LOADS)  # seconds of good ones
         self.load_results: dict[str, int] = {}  # ok, error
@@ -94,18 +94,23 @@ class HostedModel:
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def call(self, req: Req, body: bytes) -> Call:
+    def call(self, req: Req, body: bytes, patience: float = NEVER) -> Call:
         """Admit a call: it starts now or waits. Hold it in a `with` block; leaving that cancels it.
+
+        `patience` is the seconds that its client gives it.
 
         Raises:
             Loading, Unavailable, LoadFailed, Draining: by the model's state.
             Overloaded: slots and queue are full.
+            QueueTimeout: its client's time is over already.
         """
         if self.state != "ready":
             if self.state == "unloaded" and self._on_demand is not None:
                 self._on_demand()
             raise self.not_ready()
-        call = Call(req, body, self.spec.limits, self._loop)
+        if patience <= 0:
+            raise self._deadlines.too_late(0.0)
+        call = Call(req, body, self.spec.limits, self._loop, patience)
         call.owner = self
         if req.method in self._slotless:
             self._open_aside(call)
@@ -175,6 +180,9 @@ class HostedModel:
             self.limiter.give_back(seat, None)
         elif not self.limiter.refused(call, seat):
             call.on_error(self._lost())
+
+    def _is_late(self, call: Call) -> bool:
+        return self._deadlines.end_if_late(call)
 
     def _call_ended(self, call: Call) -> None:
         seat: Seat = call.seat

@@ -1,6 +1,7 @@
 """Admission to one model: slots on its replicas, and a bounded queue before them.
 
-Pure of processes and clocks: times come in, calls go out. The order of a decision:
+Pure of processes and clocks: times come in, calls go out; whether a call is too late to start, `is_late` says, and ends
+it. The order of a decision:
 1. a replica has room and nobody waits → go, to the freest  2. the queue has room → wait  3. → Overloaded
 
 A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
@@ -43,11 +44,17 @@ class Seat:
 class Limiter:
     """Lets calls of one model in. `start` is called for every call that gets its place on a replica."""
 
-    def __init__(self, max_queue: int, start: Callable[[Call, Seat], None], name: str = "") -> None:
+    def __init__(
+        self,
+        max_queue: int,
+        start: Callable[[Call, Seat], None],
+        name: str = "",
+        is_late: Callable[[Call], bool] = lambda call: False,
+    ) -> None:
         self.max_queue, self.name = max_queue, name
         self.seats: list[Seat] = []
         self.mean_service = 0.0  # seconds a call holds its slot, moving average
-        self._start = start
+        self._start, self._is_late = start, is_late
         self._waiting: deque[Call] = deque()
         self._left = 0  # calls in the deque that nobody waits for any more
 
@@ -156,5 +163,7 @@ class Limiter:
             seat = self._freest()
             if seat is None:
                 return
+            if self._is_late(self._waiting[0]):
+                continue
             seat.used += 1
             self._start(self._waiting.popleft(), seat)

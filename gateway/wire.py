@@ -116,7 +116,7 @@ class Req(Head):
     content_type: str
     request_id: str
     gather: bool = False  # Truss: `Accept: application/json` collects a generator into one JSON string
-    deadline: float | None = None  # seconds from now
+    deadline: float | None = None  # seconds from now in which the client wants it; no code begins after them
     scope: HTTPScope | None = None
 
 

@@ -7,11 +7,14 @@ messages where something stands in between, as in tests.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from ..access import Permits
+from ..call import NEVER
+from ..errors import BadRequest
 from ..keys import Key
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
@@ -26,6 +29,7 @@ _HEAD = (
 )
 # Milliseconds. No request waits for a load: it is told when to come back.
 _TIMING = b"server-timing: queue;dur=%.1f, load;dur=0, model;dur=%.1f, gateway;dur=%.1f\r\n"
+_SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -105,6 +109,19 @@ class Exchange:
         if self._counted and self.permits is not None:
             self._counted = False
             self.permits.give_back()
+
+    def patience(self) -> float:
+        """How many seconds are left of the client's `X-Request-Timeout`; without one it waits as long as it takes.
+
+        Raises:
+            BadRequest: it says something else than seconds.
+        """
+        given = self.headers.get(b"x-request-timeout")
+        if given is None:
+            return NEVER
+        if not _SECONDS(given) or not (seconds := float(given)):
+            raise BadRequest("X-Request-Timeout must be a positive number of seconds, such as 2.5")
+        return seconds - (time.monotonic() - self.started)
 
     def sees(self, model: str) -> bool:
         """Whether a model exists for the caller."""

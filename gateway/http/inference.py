@@ -54,7 +54,7 @@ class Inference:
                     param="model",
                 )
             body = _encode(oip.to_predict(request, schema))
-        with model.call(_predict(exchange, model), body) as call:
+        with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
             head = await call.first()
             exchange.queued = call.started - call.arrived

@@ -42,7 +42,7 @@ class Predict:
         model = self._model(exchange)
         assert exchange.cycle is not None
         body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
-        call = model.call(_request(exchange, model, "predict"), body)
+        call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
         exchange.watch(call.client_left)
         call.on_ready = partial(_answer, exchange, finish)
 
@@ -56,7 +56,7 @@ class Predict:
 
 async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body: bytes) -> None:
     """Have a method of the model answer, its body read and its result written in the worker."""
-    with model.call(_request(exchange, model, method), body) as call:
+    with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
         exchange.watch(call.client_left)
         head = await call.first()
         exchange.queued = call.started - call.arrived

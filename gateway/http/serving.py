@@ -252,8 +252,9 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
         bodies = [encode(inputs) for inputs in runs]
     except OverflowError as error:
         raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
+    patience = exchange.patience()
     for body in bodies:
-        yield model.call(req, body)
+        yield model.call(req, body, patience)
 
 
 async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str) -> None:

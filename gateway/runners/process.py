@@ -154,6 +154,8 @@ class ProcessReplica:
         if self._channel is None or self._broken:
             raise ConnectionError("the replica is gone")
         self._next_id = call_id = self._free_id()
+        if call.until != NEVER:
+            call.req.deadline = call.until - self._loop.time()
         payload = wire.join(call.req, call.body)
         if len(payload) <= wire.MAX_FRAME:
             self._channel.send(wire.REQ, call_id, payload)
@@ -261,10 +263,11 @@ class ProcessReplica:
             self._ready.set_result(plain.to_capabilities(wire.decode(payload)))
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
+            reason = self._child.log.redact(failure.reason or failure.message)
             if not self._ready.done():
-                self._ready.set_exception(LoadError(failure.reason or failure.message, fatal=failure.fatal))
+                self._ready.set_exception(LoadError(reason, fatal=failure.fatal))
             else:
-                self._break(failure.reason or failure.message)
+                self._break(reason)
         elif kind == wire.METRICS:
             if self._scrape is not None and not self._scrape.done():
                 self._scrape.set_result(bytes(payload))

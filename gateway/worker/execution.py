@@ -54,7 +54,6 @@ class Executor:
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails)
-        self._queue_timeout = hello.queue_timeout
         taken = self._tell_slot if self._descriptor.has_hooks else None
         self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)
         self._runs: dict[int, Run] = {}
@@ -75,6 +74,8 @@ class Executor:
             method = self._missing(head.method)
         rules = self._rules if head.mode == wire.BYTES else IMPROVED
         run = self._runs[call] = Run(call, head, body, method, rules)
+        if head.deadline is not None:
+            run.until = self._loop.time() + head.deadline
         if method.name == "is_healthy":
             self._spawn(run, self._check_health)
         elif method.name == "hot_reload":
@@ -138,7 +139,7 @@ class Executor:
         self._answers.send(wire.SLOT, run.id)
 
     def _waited_too_long(self, run: Run) -> None:
-        text = f"the call waited {self._queue_timeout:g} s for a slot"
+        text = "the time of the call was over before it got a slot"
         self._answers.refuse(run, wire.Failure(503, "queue_timeout", text))
         if run.task is not None:
             run.task.cancel()

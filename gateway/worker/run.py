@@ -11,6 +11,8 @@ from .parity import Rules, Stage
 from .request import Cancellation
 from .window import Window
 
+NEVER = float("inf")
+
 
 class Run:
     """Touched on the loop only, but for its window and its cancellation.
@@ -34,6 +36,7 @@ class Run:
         "stage",
         "task",
         "timer",
+        "until",
         "window",
     )
 
@@ -45,6 +48,7 @@ class Run:
         self.has_begun = False  # the task has had its first turn; before that, cancelling it would run none of it
         self.go: Callable[[], None] | None = None  # called with the slot, while it waits for one
         self.timer: asyncio.TimerHandle | None = None  # ends that wait
+        self.until = NEVER  # by the loop's clock; after that it must not begin
         self.holds_slot = self.ended = False
         self.stage: Stage = "call"  # set by whoever iterates its result, on the thread or in the task that does
         self.batch: list[bytes] = []  # items of this turn of the loop

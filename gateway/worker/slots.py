@@ -10,11 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from .run import Run
+from .run import NEVER, Run
 
 
 class Slots:
-    """`on_taken` hears of every slot given, `on_late` of a call that waited for longer than `timeout` seconds."""
+    """`on_taken` hears of every slot given, `on_late` of a call that gets none any more.
+
+    That is one which waited for longer than `timeout` seconds, or than its client wants to.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,7 @@ class Slots:
             self._give(run, go)
         else:
             run.go = go
-            run.timer = self._loop.call_later(self._timeout, self._on_late, run)
+            run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
             self._queue.append(run)
 
     async def wait(self, run: Run) -> None:
@@ -70,6 +73,9 @@ class Slots:
                 self._give(following, go)
 
     def _give(self, run: Run, go: Callable[[], None]) -> None:
+        if run.until != NEVER and run.until <= self._loop.time():
+            self._on_late(run)
+            return
         self._free -= 1
         run.holds_slot = True
         if self._on_taken is not None:

@@ -790,6 +790,35 @@ async def test_a_call_that_waits_too_long_for_its_slot_gets_an_error() -> None:
     assert worker.free_slots == 1
 
 
+async def test_what_its_client_does_not_wait_for_any_more_never_begins() -> None:
+    gate, ran = Gate(), []
+
+    class Model:
+        def preprocess(self, x: Any) -> Any:
+            return x
+
+        def predict(self, x: Any) -> Any:
+            ran.append(x)
+            if x == "first":
+                gate.wait()
+            return x
+
+    worker = Worker(Model)
+    first = worker.call("first")
+    await gate.reached()
+    late, patient = worker.call("late", deadline=0.01), worker.call("patient", deadline=30.0)
+    failure = await worker.wire.error(late)
+    assert (failure.status, failure.code) == (503, "queue_timeout")
+    gate.open()
+    await worker.wire.reply(first)
+    await worker.wire.reply(patient)
+    over = worker.call("over", deadline=0.0)  # the slot is free, the time is not there
+    assert (await worker.wire.error(over)).code == "queue_timeout"
+    await worker.idle()
+    assert ran == ["first", "patient"]
+    assert worker.free_slots == 1
+
+
 # ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

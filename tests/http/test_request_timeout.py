@@ -1,0 +1,79 @@
+"""X-Request-Timeout: how long a client waits, on predict and on every route of the dialects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from served import Model, Served
+
+Serve = Callable[..., Served]
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+ROUTES = [("/models/m/predict", {}), ("/v1/models/m:predict", {}), ("/v1/chat/completions", CHAT)]
+
+
+async def forever(inputs: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+async def once(inputs: Any) -> AsyncIterator[Any]:
+    yield "one"
+    await asyncio.Event().wait()
+
+
+def quick(inputs: Any) -> Any:
+    return b"{}" if isinstance(inputs, bytes) else "fine"
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+@pytest.mark.parametrize(
+    "given", ["", "0", "0.0", "-1", "+1", "1e3", "5S", "500m", "1,2", "1.", ".5", "nan", "inf", "1_0", "٣", "9" * 20]
+)
+def test_anything_but_seconds_is_400_and_names_the_header(serve: Serve, path: str, body: Any, given: str) -> None:
+    served = serve({"m": Model({"predict": quick, "chat_completions": quick})})
+    answer = served.post(path, body, X_Request_Timeout=given.encode("utf-8").decode("latin-1"))
+    assert answer.status == 400
+    assert b"X-Request-Timeout" in answer.body
+    assert served.models["m"].calls == []
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+@pytest.mark.parametrize("given", ["60", "60.5", "0060", "999999999"])
+def test_a_call_that_is_quick_enough_is_answered(serve: Serve, path: str, body: Any, given: str) -> None:
+    served = serve({"m": Model({"predict": quick, "chat_completions": quick})})
+    assert served.post(path, body, X_Request_Timeout=given).status == 200
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_a_whole_answer_that_takes_longer_is_504(serve: Serve, path: str, body: Any) -> None:
+    served = serve({"m": Model({"predict": forever, "chat_completions": forever})})
+    answer = served.post(path, body, X_Request_Timeout="0.05")
+    assert answer.status == 504
+    assert served.models["m"].stopped.acquire(timeout=30)
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_a_call_whose_time_is_over_in_the_queue_never_reaches_the_model(serve: Serve, path: str, body: Any) -> None:
+    served = serve({"m": Model({"predict": forever, "chat_completions": forever}, limits={"slots": 1})})
+    with served.busy("m"):
+        answer = served.post(path, body, X_Request_Timeout="0.05")
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert len(served.models["m"].calls) == 1
+
+
+def test_a_stream_that_takes_longer_ends_with_an_error_in_it(serve: Serve) -> None:
+    served = serve({"m": Model({"chat_completions": once})})
+    answer = served.post("/v1/chat/completions", {**CHAT, "stream": True}, X_Request_Timeout="0.2")
+    assert answer.status == 200
+    events = [line.removeprefix(b"data: ") for line in answer.body.splitlines() if line.startswith(b"data: ")]
+    assert json.loads(events[-1])["error"]["code"] == "timeout"
+    assert b"one" in answer.body and b"[DONE]" not in answer.body
+
+
+def test_several_choices_share_the_time(serve: Serve) -> None:
+    served = serve({"m": Model({"chat_completions": forever})})
+    assert served.post("/v1/chat/completions", {**CHAT, "n": 3}, X_Request_Timeout="0.05").status == 504
