@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from ..errors import GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
@@ -19,10 +17,7 @@ from .events import (
     ChoiceEvent,
     Finish,
     Logprobs,
-    Reasoning,
-    Refusal,
     Text,
-    ToolCall,
     Usage,
     checked,
     encode_json,
@@ -32,6 +27,7 @@ from .events import (
 from .responses_object import filled_usage, shown, usage_object
 from .responses_output import Output, framed
 from .responses_requests import SCHEMA, check, to_chat
+from .responses_values import Given, Made, ResponseValues, said
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason → why
 _REASONS = {why: reason for reason, why in INCOMPLETE.items()}
@@ -65,8 +61,8 @@ class ResponsesDialect(Dialect):
         model = take(inputs, "model", str)
         stream = take(inputs, "stream", bool, False)
         check(inputs)
-        options: dict[str, Any] = {"body": inputs}
-        if method == "responses":
+        options: dict[str, Any] = {"body": inputs, "own": method == "responses"}
+        if options["own"]:
             options["prompt_size"] = sum(len(text.encode()) for text in _texts(inputs))
             return Prepared(model, inputs, stream, options=options)
         chat = to_chat(inputs)
@@ -92,12 +88,6 @@ def _texts(inputs: dict[str, Any]) -> list[str]:
     return texts
 
 
-class Made(msgspec.Struct):
-    """A whole response object that the Model made itself."""
-
-    fields: dict[str, Any]
-
-
 class ResponsesEncoder(EventEncoder):
     def __init__(self, prepared: Prepared, context: Context) -> None:
         body = prepared.options["body"]
@@ -111,6 +101,9 @@ class ResponsesEncoder(EventEncoder):
         self._store = take(body, "store", bool, True)
         self._output = Output(prepared.stream)
         self._made: dict[str, Any] = {}  # what the Model's own response object says
+        self._is_whole = False  # it has said which items there are
+        if prepared.options["own"]:
+            self.runs[0].normalizer = ResponseValues()
         self._id = f"resp_{context.hex_id}"
         self._started = False
         self._completed_at = 0
@@ -119,45 +112,43 @@ class ResponsesEncoder(EventEncoder):
     # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def events(self, item: Any, run: Run) -> list[Any]:
-        value = unwrap(item)
-        if isinstance(value, dict) and value.get("object") == "response":
-            return [Made(value)]
         found = super().events(item, run)
-        if any(isinstance(event, Logprobs) for event in found):
-            # they stand in the same event as their text, so they come before it
-            found.sort(key=lambda event: not isinstance(event, Logprobs))
-        return found
+        return _beside(found) if any(isinstance(event, Logprobs) for event in found) else found
 
-    def take(self, event: AnyEvent | Made, run: Run) -> bytes:
-        return self._adopt(event.fields, run) if isinstance(event, Made) else super().take(event, run)
+    def take(self, event: AnyEvent | Made | Given, run: Run) -> bytes:
+        if isinstance(event, Made):
+            return self._adopt(event, run)
+        if isinstance(event, Given):
+            return self._output.end() + self._give(event.item)
+        return super().take(event, run)
 
     def _put(self, event: ChoiceEvent) -> bytes:
         """Whole answers have the items of streams, so these are made in both cases."""
         self.choices[0].apply(event)
         return self._output.take(event)
 
-    def _adopt(self, made: dict[str, Any], run: Run) -> bytes:
-        output = made.get("output")
-        if not isinstance(output, list | None) or self._made or not self._output.is_empty:
-            raise InvalidOutput("the model returned a whole response that is not one, or behind a part of another")
-        self._made = {name: unwrap(value) for name, value in checked(made, "its response").items() if value is not None}
-        if not self._started and isinstance(made.get("id"), str) and made["id"]:
-            self._id = made["id"]
-        if isinstance(usage := self._made.get("usage"), dict):
+    def _adopt(self, made: Made, run: Run) -> bytes:
+        """What the Model's own response object says wins over what we would say."""
+        if made.items is not None and not self._output.is_empty:
+            raise InvalidOutput("the model returned a whole response behind a part of one")
+        fields = {name: unwrap(value) for name, value in made.fields.items() if value is not None}
+        self._made |= checked(fields, "its response")
+        if not self._started and isinstance(given := fields.get("id"), str) and given:
+            self._id = given
+        if isinstance(usage := fields.get("usage"), dict):
             run.usage = usage_of(usage)
-        choice, out = self.choices[0], []
-        for number, given in enumerate(output or []):
-            item = unwrap(given)
-            if not isinstance(item, dict) or not isinstance(item.get("type"), str):
-                raise InvalidOutput("the model returned a response with an output item that is no dict with a type")
-            out.append(self._output.add(item))
-            for event in _said(self._output.items[-1], number):
-                choice.apply(event)
-        details = self._made.get("incomplete_details")
-        why = details.get("reason") if isinstance(details, dict) else None
-        if self._made.get("status") == "incomplete":
-            choice.apply(Finish(0, _REASONS.get(why or "", "length")))
-        return b"".join(out)
+        if fields.get("status") == "incomplete":
+            details = fields.get("incomplete_details")
+            why = details.get("reason") if isinstance(details, dict) else None
+            self.choices[0].apply(Finish(0, _REASONS.get(why or "", "length")))
+        self._is_whole = self._is_whole or made.items is not None
+        return b"".join([self._give(item) for item in made.items or []])
+
+    def _give(self, item: dict[str, Any]) -> bytes:
+        out = self._output.add(checked(item, "an output item"))
+        for event in said(self._output.items[-1], len(self.choices[0].calls)):
+            self.choices[0].apply(event)
+        return out
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,7 +186,7 @@ class ResponsesEncoder(EventEncoder):
         """What is left when all values have come; an answer has one item at least."""
         if self._last is None:
             out = self.end()
-            if self._output.is_empty and not self._made:
+            if self._output.is_empty and not self._is_whole:
                 out += self._output.take(Text(0, ""))
             self._last = out + self._output.end("incomplete" if self.reason() in INCOMPLETE else "completed")
             self._completed_at = int(time.time())
@@ -231,17 +222,16 @@ class ResponsesEncoder(EventEncoder):
         return value
 
 
-def _said(item: dict[str, Any], number: int) -> list[ChoiceEvent]:
-    """What a complete item says, as events: for counting only."""
-    if item["type"] == "function_call":
-        return [ToolCall(0, number, item["call_id"], str(item.get("name")), item["arguments"])]
-    parts = item.get("content") if item["type"] in ("message", "reasoning") else None
-    events: list[ChoiceEvent] = []
-    for part in parts or []:
-        if part.get("type") == "output_text":
-            events.append(Text(0, part["text"]))
-        elif part.get("type") == "reasoning_text":
-            events.append(Reasoning(0, part["text"]))
-        elif part.get("type") == "refusal":
-            events.append(Refusal(0, part["refusal"]))
-    return events
+def _beside(events: list[Any]) -> list[Any]:
+    """Log probabilities come behind their text, but stand in the same event here: put them before it."""
+    found: list[Any] = []
+    text: int | None = None  # where the last one is
+    for event in events:
+        if isinstance(event, Logprobs) and text is not None:
+            found.insert(text, event)
+            text += 1
+            continue
+        if isinstance(event, Text):
+            text = len(found)
+        found.append(event)
+    return found

@@ -122,7 +122,9 @@ def said(response: Any) -> list[Any]:
         if item["type"] == "function_call":
             found.append((item["call_id"], item["name"], item["arguments"], item["status"]))
         else:
-            found.append((item["type"], item.get("status"), *[tuple(sorted(_bare(part))) for part in item["content"]]))
+            found.append(
+                (item["type"], item.get("status"), *[tuple(sorted(_bare(part))) for part in item.get("content", ())])
+            )
     return found
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.openai_responses import ResponsesDialect
-from gateway.errors import InvalidOutput
+from gateway.errors import InvalidOutput, ModelError
 
 from .responses_sdk import ASK, HEX, KEYS, accumulated, client, encoder, events, parse, said, stream_of, whole_of
 
@@ -294,6 +294,64 @@ def test_its_own_method_gets_the_request_as_it_was_sent() -> None:
     )
 
 
+def test_a_model_may_pass_on_another_server_s_events_as_they_come() -> None:
+    search = {
+        "type": "web_search_call",
+        "id": "ws_1",
+        "status": "completed",
+        "action": {"type": "search", "query": "x"},
+    }
+    given: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "resp_mine", "object": "response", "status": "in_progress"}},
+        {"type": "response.in_progress", "response": {"id": "resp_mine"}},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_item.added", "output_index": 1, "item": search},
+        {"type": "response.web_search_call.completed", "output_index": 1},
+        {"type": "response.output_item.done", "output_index": 1, "item": search},
+        {"type": "response.output_text.delta", "output_index": 2, "delta": "found", "logprobs": []},
+        {
+            "type": "response.completed",
+            "response": {"id": "resp_mine", "temperature": 0.5, "usage": {"input_tokens": 1}},
+        },
+    ]
+    stream = stream_of(given[:1], given[1:4], given[4:], method="responses")
+    response = accumulated(stream)
+    assert (response.id, response.temperature, response.output_text) == ("resp_mine", 0.5, "found")
+    assert [item.type for item in response.output] == ["reasoning", "web_search_call", "message"]
+    assert said(response) == said(whole_of(given, method="responses"))
+    late = stream_of(["x"], given[-1:], method="responses")
+    assert {event["response"]["id"] for event in events(late) if "response" in event} == {f"resp_{HEX}"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "out of luck"}}},
+        {"type": "error", "message": "out of luck", "code": "server_error"},
+    ],
+)
+def test_another_server_s_failure_is_the_model_s(event: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="out of luck"):
+        encoder("responses").feed([event])
+    last = events(stream_of(["some"], [event], method="responses"))[-1]
+    assert last["response"]["error"] == {"code": "server_error", "message": "out of luck"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.output_text.delta"},
+        {"type": "response.completed"},
+        {"type": "response.output_item.added", "item": "x"},
+        {"type": "response.output_item.added", "item": {"type": "function_call"}},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": "{}"},
+    ],
+)
+def test_an_event_that_is_none_of_openai_s_is_no_answer(event: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOutput):
+        encoder("responses").feed([event])
+
+
 # ── any values ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -353,6 +411,21 @@ def test_a_stream_adds_up_to_the_whole_answer_however_it_is_cut(
     assert found[-1]["response"]["output"] == done
     assert found[0]["response"].keys() == found[-1]["response"].keys() == KEYS
     assert [event["type"] for event in found].count("response.output_item.added") == len(done)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=answers(), cuts=st.lists(st.integers(0, 500), max_size=4))
+def test_our_own_stream_passed_on_by_a_model_stays_what_it_was(values: list[Any], cuts: list[int]) -> None:
+    values = ["x", *values]
+    first = stream_of(values)
+    told = events(first)
+    if told[-1]["type"] == "response.failed":
+        return
+    second = stream_of(*split(told, cuts), method="responses")
+    assert said(accumulated(second)) == said(accumulated(first))
+    assert events(second)[-1]["response"]["usage"] == told[-1]["response"]["usage"]
+    assert said(whole_of([first.decode()], method="responses")) == said(accumulated(first))
+    assert said(whole_of([told[-1]["response"]], method="responses")) == said(accumulated(first))
 
 
 @settings(max_examples=100, deadline=None)

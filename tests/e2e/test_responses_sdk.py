@@ -53,7 +53,18 @@ class Model:
             yield {"tool_calls": [{"index": index, "function": {"arguments": f' "{city}"}}'}}]}
         yield {"usage": {"prompt_tokens": 10, "completion_tokens": 20}}
 '''
-MODELS = {"script": GENERATOR, "async": ASYNC, "own": OWN, "agent": AGENT, "org/narrow": ASYNC}
+PROXY = """
+import openai
+class Model:
+    def responses(self, inputs):
+        url = inputs["metadata"]["url"]
+        client = openai.OpenAI(base_url=url, api_key="x", max_retries=0)
+        body = {"model": "agent", "input": inputs["input"], "store": False}
+        if inputs["metadata"]["how"] == "whole":
+            return client.responses.create(**body)
+        return client.responses.create(**body, stream=True)
+"""
+MODELS = {"proxy": PROXY, "script": GENERATOR, "async": ASYNC, "own": OWN, "agent": AGENT, "org/narrow": ASYNC}
 SETTINGS = """
 [models.script]
 slots = 16
@@ -213,6 +224,22 @@ def test_a_whole_response_of_the_model_passes_with_the_rest_filled_in(client: op
     with client.responses.stream(model="own", input=script(made)) as stream:
         assert stream.get_final_response().output_text == "by hand"
     assert client.responses.retrieve("resp_by_hand").output_text == "by hand"
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+def test_what_another_server_answers_to_the_sdk_can_be_passed_on(
+    gateway: Gateway, client: openai.OpenAI, how: str
+) -> None:
+    metadata = {"url": f"{gateway.url}/v1", "how": how}
+    whole = client.responses.create(model="proxy", input="How is it there?", metadata=metadata)
+    with client.responses.stream(model="proxy", input="How is it there?", metadata=metadata) as stream:
+        streamed = stream.get_final_response()
+    for answer in (whole, streamed):
+        assert [item.type for item in answer.output] == ["reasoning", "message", "function_call", "function_call"]
+        assert answer.output[3].type == "function_call" and answer.output[3].arguments == '{"city": "Rome"}'
+        assert (answer.model, answer.output_text) == ("proxy", "Let me look. ")
+        assert answer.usage is not None and answer.usage.output_tokens == 20
+        assert client.responses.retrieve(answer.id).output_text == answer.output_text
 
 
 def test_events_that_the_model_frames_itself_pass_untouched(client: openai.OpenAI) -> None:
