@@ -1,26 +1,37 @@
 """What the gateway writes to stderr: lines for people, or one JSON object a line for machines.
 
-Clients and models have a say in what is logged, so control characters are escaped and long values are cut.
+Clients and models have a say in what is logged, so control characters are escaped, long values are cut, and secrets are
+taken out. Whoever reads the log may be slow or gone: lines wait in a bounded queue for a thread that writes them, and
+those that find no room are counted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import sys
+import threading
 import time
+from collections import deque
 from typing import Any, Literal
+
+from .redaction import KNOWN
 
 MAX_VALUE = 2048  # bytes of one value
 MAX_TRACEBACK = 16 * 1024  # bytes, of the end: that is where the cause is
+MAX_QUEUED = 4 * 1024 * 1024  # characters that wait to be written
+LAST_LINES = 0.5  # seconds that the end of the process waits for the rest of them
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def set_up(form: Literal["text", "json"] = "text", level: str = "info") -> None:
     """Send all logging to stderr in this form."""
-    handler = _Stderr()
+    _hold_descriptors()
+    handler = Stderr()
     handler.setFormatter(JSONLines() if form == "json" else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -29,15 +40,79 @@ def set_up(form: Literal["text", "json"] = "text", level: str = "info") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Stderr(logging.Handler):
-    """Writes to whatever sys.stderr is at the moment: a progress display puts itself in its place."""
+def _hold_descriptors() -> None:
+    """Or a socket would become descriptor 2 of a process that was started without it, and get what is written there."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+
+
+class Stderr(logging.Handler):
+    """Writes to whatever sys.stderr is at the moment: a progress display puts itself in its place. Never blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped = 0  # lines that nobody read in time, or that could not be written
+        self._told = 0  # of those
+        self._lines: deque[str] = deque()
+        self._size = 0
+        self._is_writing = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            line = self.format(record) + "\n"
         except Exception:
             self.handleError(record)
+            return
+        with self._changed:
+            if self._size + len(line) > MAX_QUEUED:
+                self.dropped += 1
+                return
+            self._lines.append(line)
+            self._size += len(line)
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until everything is written, for a moment at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lines and not self._is_writing, LAST_LINES)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: bool(self._lines))
+                lines, self._size, self._is_writing = list(self._lines), 0, True
+                self._lines.clear()
+                if lost := self.dropped - self._told:
+                    self._told = self.dropped
+                    lines.append(self._confession(lost))
+            try:
+                _write("".join(lines))
+            except Exception:  # nobody is there, or the disk is full
+                self.dropped += len(lines)
+
+    def _confession(self, lost: int) -> str:
+        what = f"{lost} lines of this log were lost"
+        return self.format(logging.LogRecord("gateway.logs", logging.WARNING, "", 0, what, None, None)) + "\n"
+
+
+def _write(text: str) -> None:
+    """To the descriptor itself: a thread that hangs in a buffered write could not be left behind at the end."""
+    stream = sys.__stderr__
+    if stream is None or sys.stderr is not stream:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        return
+    descriptor, data = stream.fileno(), text.encode("utf-8", "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
 
 
 class TextLines(logging.Formatter):
@@ -59,21 +134,21 @@ class JSONLines(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": cut(record.getMessage()),
+            "message": cut(KNOWN(record.getMessage())),
         }
         for name, value in vars(record).items():
             if name not in _USUAL:
-                event[name] = value if isinstance(value, (int, float, bool, type(None))) else cut(str(value))
+                event[name] = value if isinstance(value, (int, float, bool, type(None))) else cut(KNOWN(str(value)))
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
-            event["error"] = cut(f"{type(error).__name__}: {error}")
+            event["error"] = cut(KNOWN(f"{type(error).__name__}: {error}"))
             event["traceback"] = _traceback(record)
         return json.dumps(event)  # ASCII only, which escapes every control character
 
 
 def clean(text: str) -> str:
-    """Return `text` as one bounded line."""
-    return _CONTROL.sub(_escape, cut(text))
+    """Return `text` as one bounded line without secrets."""
+    return _CONTROL.sub(_escape, cut(KNOWN(text)))
 
 
 def cut(text: str) -> str:
@@ -93,5 +168,5 @@ def _escape(match: re.Match[str]) -> str:
 def _traceback(record: logging.LogRecord) -> str:
     if not record.exc_info or record.exc_info[1] is None:
         return ""
-    text = logging.Formatter().formatException(record.exc_info)
+    text = KNOWN(logging.Formatter().formatException(record.exc_info))
     return text if len(text) <= MAX_TRACEBACK else f"...\n{text[-MAX_TRACEBACK:].partition(chr(10))[2]}"

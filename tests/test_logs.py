@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from gateway import logs
 from gateway.logs import MAX_TRACEBACK, JSONLines, TextLines, clean, cut, set_up
+from gateway.redaction import Redactor
 
 
 def record(message: str, *arguments: object, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -106,7 +110,84 @@ def test_set_up_writes_to_whatever_stderr_is(capsys: pytest.CaptureFixture[str])
         set_up("json", "warning")
         logging.getLogger("gateway.test").info("not told")
         logging.getLogger("gateway.test").warning("told")
+        root.handlers[0].flush()
         assert json.loads(capsys.readouterr().err)["message"] == "told"
     finally:
         root.handlers[:] = before[0]
         root.setLevel(before[1])
+
+
+# ── whoever reads it ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+CHATTY = """
+import logging
+from gateway import logs
+logs.set_up("json")
+log = logging.getLogger("gateway.test")
+for number in range(20000):
+    log.info("%s", "x" * 1000)
+print("went on", flush=True)
+input()
+log.info("the last line")
+"""
+
+
+def python(code: str, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, **more)
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing_and_what_was_lost_is_counted() -> None:
+    with python(CHATTY, stderr=-1) as process:
+        assert process.stdout is not None and process.stdout.readline() == "went on\n"
+        _, told = process.communicate("\n", timeout=60)
+    events = [json.loads(line)["message"] for line in told.splitlines()]
+    (lost,) = [int(text.split()[0]) for text in events if text.endswith("lines of this log were lost")]
+    assert lost > 0
+    assert len([text for text in events if text == "x" * 1000]) + lost >= 20000
+    assert "the last line" in events[-2:]
+    assert process.returncode == 0
+
+
+def test_a_log_that_is_never_read_holds_up_the_end_for_a_moment_only() -> None:
+    with python(CHATTY.replace("input()", ""), stderr=-1) as process:
+        assert process.wait(timeout=60) == 0
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("how", ["2>&-", "2>/dev/full", "2> >(exec true)"])
+def test_a_log_that_cannot_be_written_is_no_trouble(how: str) -> None:
+    code = CHATTY.replace("input()", "").replace("20000", "200").replace("'", '"')
+    command = f"{sys.executable} -c '{code}' {how}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "went on\n"
+    assert done.returncode == 0
+
+
+def test_no_socket_becomes_the_log_of_a_process_without_one() -> None:
+    code = (
+        "import os, socket; from gateway import logs; logs.set_up();"
+        "print(min(socket.socket().fileno() for _ in range(3)), os.readlink('/proc/self/fd/2'))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{code}" 2>&-'], capture_output=True, text=True, timeout=60
+    )
+    first, second = done.stdout.split()
+    assert int(first) > 2
+    assert second == "/dev/null"
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "KNOWN", Redactor(["hunter2222", "short"], (8, 8)))
+
+
+@pytest.mark.usefixtures("known")
+def test_secrets_are_in_no_part_of_an_event() -> None:
+    found = failed("bad token hunter2222")
+    found.msg, found.args = "with %s", ("hunter2222",)
+    found.where = "x=hunter2222"
+    for line in (JSONLines().format(found), TextLines().format(found)):
+        assert "hunter" not in line
+        assert "***" in line
+    assert clean("a short text") == "a short text"

@@ -37,10 +37,12 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
     """
     from .. import logs
+    from ..redaction import KNOWN
     from ..settings import check_bind
 
     settings = options.settings_of(config, **flags)
     check_bind(settings)
+    KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
     sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload))
 

@@ -8,11 +8,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from ..redaction import KNOWN, Redactor
+
 log = logging.getLogger("gateway.models")
 
 MAX_LINE = 2048  # bytes
 TAIL = 200  # lines kept for the report of a failed load
-SHORTEST = 4, 8  # characters of a secret that is looked for: whole, or a line of a longer one
 MARK = "... (truncated)"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -23,7 +24,7 @@ class LineReader:
 
     def __init__(self, emit: Callable[[str], None], secrets: Iterable[str] = ()) -> None:
         self._emit = emit
-        self._hidden: list[str] = []
+        self.redact = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
         self.tail: deque[str] = deque(maxlen=TAIL)
@@ -31,11 +32,9 @@ class LineReader:
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Show these values as *** from now on, and those of before still."""
-        for value in secrets:
-            lines = [line.strip() for line in value.strip().splitlines()]  # a key is many lines, a file ends in a break
-            shortest = SHORTEST[len(lines) > 1]
-            self._hidden += [line for line in lines if len(line) >= shortest and line not in self._hidden]
-        self._hidden.sort(key=len, reverse=True)  # one may be part of another
+        values = list(secrets)
+        self.redact.hide(values)
+        KNOWN.hide(values)
 
     async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""
@@ -66,9 +65,7 @@ class LineReader:
     def line(self, raw: bytes) -> None:
         """One line, whoever it is from."""
         # Hidden first and cut then: half a secret would not be found.
-        text = _COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace"))
-        for secret in self._hidden:
-            text = text.replace(secret, "***")
+        text = self.redact(_COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace")))
         text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
         if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
             text = text[:MAX_LINE] + MARK
