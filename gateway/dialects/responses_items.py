@@ -165,7 +165,8 @@ def listed(value: str | list[Any] | None) -> list[dict[str, Any]]:
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:
-    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    given = item.get("type")
+    kind = given if isinstance(given, str) else "message" if "role" in item else "item_reference"
     shown = {**item, "type": kind, "id": item.get("id") or new_id(kind)}
     if kind in ("message", "function_call", "function_call_output"):
         shown["status"] = item.get("status") or "completed"
@@ -173,8 +174,9 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
         shown["summary"] = item.get("summary") or []
     if kind == "message":
         content = item.get("content")
-        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        shown["content"] = [_listed_part(part, item.get("role") == "assistant") for part in parts]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if isinstance(parts, list):
+            shown["content"] = [_listed_part(part, item.get("role") == "assistant") for part in parts]
     return shown
 
 

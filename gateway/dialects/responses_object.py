@@ -34,12 +34,16 @@ def shown(body: dict[str, Any]) -> dict[str, Any]:
     reasoning = body.get("reasoning", {})
     return {
         **{name: body.get(name, default) for name, default in _SHOWN.items()},
-        "tools": [{**dict.fromkeys(_TOOL), **tool} for tool in body.get("tools", [])],
+        "tools": [_tool(tool) for tool in body.get("tools", [])],
         "text": {**body.get("text", {}), "format": _format(body.get("text", {}).get("format"))},
         "reasoning": {"effort": None, "summary": None, **reasoning},
         "background": False,
         "service_tier": "default",
     }
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    return {**dict.fromkeys(_TOOL), **tool} if tool.get("type") == "function" else tool
 
 
 def _format(value: dict[str, Any] | None) -> dict[str, Any]:

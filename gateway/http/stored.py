@@ -39,7 +39,6 @@ class Turn:
 
     def __init__(self, store: ResponsesStore, exchange: Exchange, fields: dict[str, Any]) -> None:
         self._store, self._exchange = store, exchange
-        self._input = listed(fields.get("input")) if isinstance(fields.get("input"), str | list) else []
         self._previous: str | None = take(fields, "previous_response_id", str)
         self._fields = fields
 
@@ -73,7 +72,8 @@ class Turn:
         return settle_and_keep
 
     async def _keep(self, record: dict[str, Any], model: str) -> bool:
-        kept = Kept(record["id"], self._previous, model, encode_json(self._input), encode_json(record))
+        given = encode_json(listed(self._fields.get("input")))
+        kept = Kept(record["id"], self._previous, model, given, encode_json(record))
         try:
             return await self._store.keep(owner_of(self._exchange), kept)
         except (sqlite3.Error, OSError):
@@ -100,13 +100,13 @@ class Stored:
         return None if part else {"GET": partial(self._show, identity), "DELETE": partial(self._delete, identity)}
 
     async def _show(self, identity: str, exchange: Exchange) -> None:
+        kept = await self._find(identity, exchange)
         if _query(exchange).get("stream") in _TRUE:
             raise BadRequest(
                 "a kept response cannot be streamed; ask for it without 'stream'",
                 param="stream",
                 code="unsupported_value",
             )
-        kept = await self._find(identity, exchange)
         await exchange.reply(200, kept.response)
 
     async def _delete(self, identity: str, exchange: Exchange) -> None:
@@ -116,8 +116,8 @@ class Stored:
 
     async def _input_items(self, identity: str, exchange: Exchange) -> None:
         """A response whose beginnings are gone still lists what is left."""
-        page = _page(_query(exchange))
         kept = await self._find(identity, exchange)
+        page = _page(_query(exchange))
         earlier, _ = await self._store.chain(owner_of(exchange), kept.id)
         await exchange.reply(200, encode_json(page([*items_of(earlier[:-1]), *kept.input_items])))
 

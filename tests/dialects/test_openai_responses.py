@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.dialects.base import Context
 from gateway.dialects.openai_responses import ResponsesDialect
 from gateway.errors import InvalidOutput, ModelError
 
@@ -232,6 +233,18 @@ def test_log_probabilities_stand_beside_their_text() -> None:
         whole_of([{"content": "x", "logprobs": [{"no": "token"}]}])
 
 
+@pytest.mark.parametrize(
+    "pieces", [["one EN", "D two"], ["one ", "E", "N", "D"], ["one END", {"finish_reason": "stop"}]]
+)
+def test_a_stop_string_that_the_gateway_looks_for_ends_the_answer(pieces: list[Any]) -> None:
+    prepared = ResponsesDialect().read({**ASK, "stop": "END", "stream": True}, "chat_completions")
+    under_way = ResponsesDialect().encoder(prepared, Context("m", HEX, 1795290277, stops=("END",)))
+    out = [under_way.feed([piece]) for piece in pieces if not under_way.is_complete]
+    assert under_way.is_complete
+    response = accumulated(b"".join((under_way.start(), *out, under_way.finish())))
+    assert (response.output_text, response.status) == ("one ", "completed")
+
+
 # ── a method of the class's own ──────────────────────────────────────────────────────────────────────────────────────
 
 MADE = {
@@ -287,6 +300,7 @@ def test_its_own_method_gets_the_request_as_it_was_sent() -> None:
     body = {**ASK, "tools": [{"type": "web_search"}], "store": False, "user": None, "anything": {"else": 1}}
     prepared = ResponsesDialect().read(body, "responses")
     assert prepared.inputs == {name: value for name, value in body.items() if name != "user"}
+    assert whole_of(["x"], method="responses", **body)["tools"] == body["tools"]
     assert said(whole_of(["a", {"content": "b"}], method="responses")) == said(whole_of(["ab"]))
     assert (
         whole_of(["x"], method="responses", input=[{"role": "user", "content": "12345678"}])["usage"]["input_tokens"]

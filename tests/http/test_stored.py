@@ -295,6 +295,24 @@ def test_the_input_of_a_conversation_is_all_that_came_before(gateway: Gateway) -
     assert len(gateway.get(f"{second['id']}/input_items").json["data"]) == 1
 
 
+def test_questions_about_responses_are_no_calls_of_a_model(gateway: Gateway) -> None:
+    made = gateway.create()
+    for path in ("m", "nobody"):
+        for query in ("?stream=true", "/input_items?limit=0", ""):
+            gateway.ask("GET", f"/models/{path}/v1/responses/{made['id']}{query}")
+    counted = [line for line in gateway.ask("GET", "/metrics").body.decode().splitlines() if "requests_total{" in line]
+    assert len(counted) == 1 and 'route="/v1/responses"' in counted[0] and counted[0].endswith(" 1.0")
+
+
+def test_a_method_of_its_own_may_be_sent_any_items(serve: Serve) -> None:
+    served = serve({"m": Model({"responses": lambda inputs: "fine"})}, plugins=[openai_responses])
+    odd = [{"type": ["x"], "id": 5}, {"type": "message", "role": "user", "content": 7}, {"role": "user"}, "text"]
+    made = served.post("/v1/responses", {"input": odd}).json
+    assert made["store"] is True
+    listed = served.get(f"/v1/responses/{made['id']}/input_items?order=asc").json["data"]
+    assert [item["type"] for item in listed] == ["item_reference", "message", "message"]
+
+
 def test_the_api_page_knows_the_routes(gateway: Gateway) -> None:
     paths = gateway.ask("GET", "/openapi.json").json["paths"]
     assert set(paths["/v1/responses/{response}"]) == {"get", "delete"}
