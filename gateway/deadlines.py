@@ -14,6 +14,7 @@ from .limiter import Limiter
 from .replica import Replica
 
 SWEEP = 0.1  # seconds; how late a deadline may be noticed
+SILENT = 15.0  # seconds without a heartbeat: such a worker hears no cancel, and is given no grace
 STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itself stood still
 
 
@@ -31,6 +32,7 @@ class Deadlines:
         self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
         self.watching = False  # there is a timer
         self._due = 0.0
+        self._woke = 0.0  # when this process last went on after it had stood still
 
     def watch(self) -> None:
         """There is a call: look after it until none is left."""
@@ -43,6 +45,7 @@ class Deadlines:
         now = self._loop.time()
         self.watching = False
         if now > self._due + STOPPED:  # what the workers sent meanwhile is heard first
+            self._woke = now
             self.watch()
             return
         for call in self._limiter.waiting():
@@ -50,6 +53,7 @@ class Deadlines:
             if call.deadline < now:
                 call.abandon(self.too_late(now - call.arrived))
         for replica in tuple(self._replicas()):
+            silence = now - max(replica.last_ping, self._woke)
             for call in replica.calls():
                 self.watch()
                 if call.cancelled_at == NEVER:
@@ -58,6 +62,9 @@ class Deadlines:
                 elif call.overdue < now:
                     since = now - call.cancelled_at
                     self._kill(replica, f"a call that was cancelled {since:.0f} s ago, beyond its time limit, runs on")
+                    break
+                elif silence > SILENT and call.overdue - call.limits.cancel_grace < now:
+                    self._kill(replica, f"it was silent for {silence:.0f} s, and a call is beyond its time limit")
                     break
 
     def end_if_late(self, call: Call) -> bool:

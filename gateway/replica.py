@@ -56,6 +56,7 @@ class Replica(Protocol):
 
     capabilities: Capabilities
     lost: asyncio.Future[str]  # the reason
+    last_ping: float  # when its loop last showed that it turns, by ours; it does every second
 
     @property
     def pid(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from gateway.call import Call
+from gateway.call import NEVER, Call
 from gateway.errors import Crashed, GatewayError
 from gateway.replica import Launch, LoadError
 from gateway.spec import Capabilities, MethodInfo, ModelSpec
@@ -67,6 +67,7 @@ class FakeReplica:
         self.capabilities = Capabilities()
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.pid: int | None = None
+        self.last_ping = NEVER  # a test may let it fall silent
         self.open_calls: list[Call] = []
         self.cancelled: list[Call] = []
         self.granted: list[tuple[int, int]] = []

@@ -378,6 +378,48 @@ async def test_a_gateway_that_stood_still_hears_its_workers_before_it_judges_the
         assert found.fakes.opened == [left, waits]
 
 
+async def test_a_silent_worker_with_a_call_beyond_its_limit_is_killed_without_grace() -> None:
+    limits = Limits(request_timeout=600, cancel_grace=3600)
+    async with hosted(limits=limits) as found:
+        replica, began = found.fakes.last, now()
+        replica.is_obedient, replica.last_ping = False, now()
+        call = found.model.call(predict(), b"")
+        assert isinstance(await error_of(call), Timeout)
+        await asyncio.wait([replica.lost])
+        assert now() - began < 601
+        assert "silent for 600 s" in replica.killed[0]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_neither_silence_nor_a_limit_alone_kills(silent: bool) -> None:
+    limits = Limits(request_timeout=60, cancel_grace=3600)
+    async with hosted(limits=limits) as found:
+        replica, began = found.fakes.last, now()
+        replica.is_obedient = False
+        call = found.model.call(predict(), b"")
+        while now() < began + (59 if silent else 3600):
+            replica.last_ping = began if silent else now()
+            await asyncio.sleep(1)
+        assert replica.killed == []
+        assert (call.error is None) is silent
+
+
+async def test_a_gateway_that_stood_still_does_not_take_its_own_silence_for_the_workers() -> None:
+    async with hosted(limits=Limits(request_timeout=60, cancel_grace=30)) as found:
+        replica = found.fakes.last
+        replica.is_obedient, replica.last_ping = False, now()
+        call = found.model.call(predict(), b"")
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._now += 100
+        assert isinstance(await error_of(call), Timeout)
+        await asyncio.sleep(14)
+        assert replica.killed == []
+        await asyncio.wait([replica.lost])
+        assert "silent for 15 s" in replica.killed[0]
+
+
 async def test_no_timer_runs_while_there_is_no_call() -> None:
     async with hosted() as found:
         found.fakes.last.answer(found.model.call(predict(), b""))

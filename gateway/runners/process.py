@@ -260,6 +260,7 @@ class ProcessReplica:
         elif kind == wire.READY:
             if self._ready.done():
                 raise WireError("a second ready")
+            self.last_ping = self._loop.time()
             self._ready.set_result(plain.to_capabilities(wire.decode(payload)))
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
