@@ -225,7 +225,6 @@ class Hub:
             if isinstance(result, Exception):
                 log.error("%s: the stop went wrong", model.name, exc_info=result)
         self._reaper.close()
-        self.responses.close()
 
     # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -129,6 +129,7 @@ class _Life:
                 await asyncio.shield(serving)
         server.force_exit = True  # whoever has not read its answer by now
         await serving
+        self._hub.responses.close()  # by now the last answers are kept
         log.info("stopped")
 
     async def _watch_files(self) -> None:

@@ -10,7 +10,6 @@ from .events import Usage
 _SHOWN: dict[str, Any] = {
     "previous_response_id": None,
     "instructions": None,
-    "tool_choice": "auto",
     "truncation": "disabled",
     "parallel_tool_calls": True,
     "top_p": 1,
@@ -31,15 +30,21 @@ _SCHEMA = ("type", "name", "description", "schema", "strict")
 
 def shown(body: dict[str, Any]) -> dict[str, Any]:
     """The part of the object that repeats the request."""
-    reasoning = body.get("reasoning", {})
+    reasoning, text = body.get("reasoning", {}), body.get("text", {})
+    given = {name: value for name, value in text.items() if value is not None}
     return {
         **{name: body.get(name, default) for name, default in _SHOWN.items()},
         "tools": [_tool(tool) for tool in body.get("tools", [])],
-        "text": {**body.get("text", {}), "format": _format(body.get("text", {}).get("format"))},
+        "tool_choice": _choice(body.get("tool_choice", "auto")),
+        "text": {**given, "format": _format(text.get("format"))},
         "reasoning": {"effort": None, "summary": None, **reasoning},
         "background": False,
         "service_tier": "default",
     }
+
+
+def _choice(choice: Any) -> Any:
+    return {"mode": "auto", **choice} if isinstance(choice, dict) and choice.get("type") == "allowed_tools" else choice
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,11 @@ def test_what_the_request_says_is_shown_again() -> None:
     assert {name: value.get(name) for name in asked} == {**asked, "tools": None}
     assert value["reasoning"] == {"effort": "low", "summary": None}
     assert value["text"] == {"format": {"type": "text"}, "verbosity": "low"}
+    allowed = {"type": "allowed_tools", "tools": [{"type": "function", "name": "weather"}]}
+    schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
+    value = whole_of(["hi"], tools=[TOOL], tool_choice=allowed, text={"verbosity": None, "format": schema})
+    assert value["tool_choice"] == {**allowed, "mode": "auto"}
+    assert value["text"] == {"format": {**schema, "description": None, "strict": False}}
 
 
 def test_reasoning_a_call_and_text_behind_it_are_items_one_after_the_other() -> None:

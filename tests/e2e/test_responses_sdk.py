@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -358,6 +359,23 @@ def test_responses_outlive_the_gateway_in_a_file_and_are_seen_by_their_key_alone
             other.responses.retrieve(first.id)
         with connect(gateway, "wrong") as nobody, pytest.raises(openai.AuthenticationError):
             nobody.responses.retrieve(first.id)
+
+
+def test_an_answer_that_ends_while_the_gateway_stops_is_kept(tmp_path: Path) -> None:
+    write_models(tmp_path / "models", {"script": {"model.py": GENERATOR}})
+    (tmp_path / "gateway.toml").write_text('[gateway.responses]\npath = "responses.db"\n')
+    steps = script("one ", ["wait", str(tmp_path / "go")], "two")
+    with Gateway(tmp_path / "models", cwd=tmp_path) as gateway, connect(gateway) as client:
+        with client.responses.stream(model="script", input=steps) as stream:
+            next(event for event in stream if event.type == "response.output_text.delta")
+            gateway.process.send_signal(signal.SIGTERM)
+            gateway.wait_for("stopping")
+            (tmp_path / "go").touch()
+            answer = stream.get_final_response()
+        assert gateway.wait() == 0
+    assert answer.output_text == "one two" and answer.to_dict()["store"] is True
+    with Gateway(tmp_path / "models", cwd=tmp_path) as gateway, connect(gateway) as client:
+        assert client.responses.retrieve(answer.id).output_text == "one two"
 
 
 def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
