@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 collect_ignore = ["clients"]  # they run in environments of their own: `make test-clients`
 
-settings.register_profile("gateway", deadline=None, max_examples=60)
+settings.register_profile("gateway", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gateway")

@@ -37,7 +37,8 @@ class CountDialect(Dialect):
     request_schema = COUNT_SCHEMA
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
-        inputs = {name: value for name, value in body.items() if value is not None}
+        # a summary that is asked for does not change what there is to count
+        inputs = {name: value for name, value in body.items() if value is not None and name != "compaction"}
         chat = to_chat(inputs)
         prompt: dict[str, Any] = {name: chat[name] for name in ("messages", "tools") if name in chat}
         return Prepared(take(inputs, "model", str), prompt)

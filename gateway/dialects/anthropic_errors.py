@@ -19,12 +19,14 @@ TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+THREAD = "thread_unsupported_request"  # clients look for it in the details, and send the whole conversation then
 _WHOLE_NUMBER = re.compile(r"\d{1,18}")
 
 
 def described(error: GatewayError) -> dict[str, Any]:
     """What stands under `error`, in a body and in a stream's event."""
-    return {"type": error_type(error), "message": _message(error)}
+    details = {"details": {"error_code": THREAD}} if error.code == THREAD else {}
+    return {"type": error_type(error), "message": _message(error), **details}
 
 
 def error_type(error: GatewayError) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BadRequest
+from .anthropic_errors import THREAD
 from .anthropic_turns import Json, chat_messages, read_string, system_text, take_from, turns, unsupported
 from .base import missing, take, wrong_type
 from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tools
@@ -17,8 +18,9 @@ CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 TRANSLATED = frozenset("system messages stop_sequences tools tool_choice thinking output_config metadata".split())
 # Advice to Anthropic's servers, and chat's own fields that have no place in a message request.
 DROPPED = frozenset(
-    "cache_control container context_management diagnostics inference_geo mcp_servers service_tier speed "
-    "user_profile_id workspace_id n max_completion_tokens stream_options stop functions function_call".split()
+    "betas billing_policy cache_control container context_management diagnostics fallback_credit_token fallbacks "
+    "inference_geo mcp_servers service_tier speed user_profile_id workspace_id "
+    "n max_completion_tokens stream_options stop functions function_call".split()
 )
 
 _TEXT, _OBJECT = {"type": "string"}, {"type": "object"}
@@ -83,6 +85,11 @@ def to_chat(body: Json) -> Json:
         chat["stop"] = stops
     if take(body, "mcp_servers", list):
         raise unsupported("mcp_servers", "an MCP server that the gateway would have to call")
+    if "compaction" in body:
+        raise unsupported("compaction", "a summary in the place of an answer")
+    if "thread" in body:  # the SDK's tool runner begins with one, and goes on without it after this error
+        held = "a conversation that the server holds is not supported; send all of its messages"
+        raise BadRequest(f"'thread': {held}", param="thread", code=THREAD)
     if tools := take(body, "tools", list):
         chat["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
     if choice := take(body, "tool_choice", dict):

@@ -300,6 +300,8 @@ TURN = "messages[0].content[0]"
         ({"tools": [{"type": "web_search_20250305", "name": "s"}]}, "tools[0].type", "unsupported_value"),
         ({"tools": [{"name": "f", "input_schema": {}}] * 129}, "tools", "invalid_value"),
         ({"mcp_servers": [{"url": "https://x"}]}, "mcp_servers", "unsupported_value"),
+        ({"compaction": {"type": "enabled"}}, "compaction", "unsupported_value"),
+        ({"thread": {"type": "create"}}, "thread", "thread_unsupported_request"),
         ({"tool_choice": "auto"}, "tool_choice", "invalid_type"),
         ({"tool_choice": {"name": "f"}}, "tool_choice.type", "missing_required_parameter"),
         ({"tool_choice": {"type": "most"}}, "tool_choice.type", "invalid_value"),
@@ -375,6 +377,7 @@ def count(*answers: Any) -> Any:
 def test_counting_asks_for_the_prompt_in_chats_words() -> None:
     tool = {"name": "f", "input_schema": {}}
     body = {"model": "m", "system": "s", "messages": [user(text("a"))], "tools": [tool], "max_tokens": None}
+    body["compaction"] = {"type": "enabled"}  # counts nothing
     prepared = CountDialect().read(body, "count_tokens")
     assert prepared.model == "m" and not prepared.stream
     assert prepared.inputs == {
