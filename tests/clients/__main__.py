@@ -19,8 +19,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 KEY = "sk-clients"
 SCRIPTED = ("script", "narrow", "hasty")  # one model under the settings of these names
-BROKEN = 'class Model:\n    def load(self):\n        raise RuntimeError("no weights")\n'
-REAL = "tiny-chat,minilm"
+WRITTEN = {
+    **dict.fromkeys(SCRIPTED, (HERE / "script.py").read_text()),
+    "studio": (HERE / "studio.py").read_text(),
+    "broken": 'class Model:\n    def load(self):\n        raise RuntimeError("no weights")\n',
+}
+REAL = ("tiny-chat", "minilm")
 BOTH = ("openai_chat", "openai_errors", "openai_routes", "openai_responses", "anthropic", "agents")
 ENVIRONMENTS = {
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
@@ -33,14 +37,13 @@ def main(arguments: list[str]) -> int:
     with TemporaryDirectory() as directory:
         desk = Path(directory)
         shutil.copy(HERE / "gateway.toml", desk)
-        for name, text in {**dict.fromkeys(SCRIPTED, (HERE / "script.py").read_text()), "broken": BROKEN}.items():
+        for name, text in WRITTEN.items():
             (desk / "models" / name).mkdir(parents=True)
             (desk / "models" / name / "model.py").write_text(text)
-        only = ",".join((*SCRIPTED, "broken", REAL))
         with Gateway(
             desk / "models",
             ROOT / "models",
-            options=["--only", only],
+            options=["--only", ",".join((*WRITTEN, *REAL))],
             env={"GATEWAY_API_KEY": KEY},
             cwd=desk,
             until="settled",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import pydantic
 import pytest
 
 from .asking import (
@@ -32,6 +33,11 @@ from .asking import (
 TOOLS: list[Any] = [
     {"name": one["name"], "description": one["description"], "input_schema": one["parameters"]} for one in FUNCTIONS
 ]
+
+
+class Weather(pydantic.BaseModel):
+    city: str
+    degrees: int
 
 
 def whole(claude: anthropic.Anthropic, **fields: Any) -> Any:
@@ -124,6 +130,26 @@ def test_calls_in_parallel_are_blocks_in_order(claude: anthropic.Anthropic, ask:
     message = ask(claude, model="script", messages=script("let me see", {"tool_calls": calls}))
     assert [block.type for block in message.content] == ["text", *["tool_use"] * 3]
     assert [{"name": block.name, "arguments": block.input} for block in message.content[1:]] == calls
+
+
+def test_an_answer_of_a_given_form_is_parsed(claude: anthropic.Anthropic) -> None:
+    text = '{"city": "Oslo", "degrees": -3}'
+    asked: dict[str, Any] = {"model": "script", "max_tokens": 100, "output_format": Weather}
+    message = claude.messages.parse(**asked, messages=script(text[:9], text[9:]))
+    assert message.parsed_output == Weather(city="Oslo", degrees=-3)
+    with claude.messages.stream(**asked, messages=script(text[:9], text[9:])) as stream:
+        assert stream.get_final_message().parsed_output == Weather(city="Oslo", degrees=-3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_sdks_own_loop_calls_the_tool_and_tells_its_result(claude: anthropic.Anthropic, stream: bool) -> None:
+    def answer(city: str) -> str:
+        return REPORT
+
+    tools = [anthropic.beta_tool(answer, **tool) for tool in TOOLS]  # as tiny-chat knows them
+    asked: dict[str, Any] = {"model": TINY, "max_tokens": 200, "messages": user(WEATHER), "stream": stream}
+    last: Any = claude.beta.messages.tool_runner(tools=tools, **asked).until_done()
+    assert last.content[0].text == TOLD
 
 
 def test_the_model_sees_the_request_in_openais_words(claude: anthropic.Anthropic) -> None:

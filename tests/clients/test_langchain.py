@@ -79,6 +79,24 @@ def test_a_tool_can_be_named_or_forbidden(base: dict[str, Any]) -> None:
     assert chat.bind_tools([get_weather]).invoke(SUM).tool_calls == []
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_responses_call_tools_and_go_on_from_what_is_kept(base: dict[str, Any], streaming: bool) -> None:
+    model = ChatOpenAI(
+        model=TINY,
+        temperature=0,
+        streaming=streaming,
+        use_responses_api=True,
+        output_version="responses/v1",
+        use_previous_response_id=True,
+        **base,
+    )
+    chat = model.bind_tools([get_weather])
+    first = chat.invoke(WEATHER)
+    assert [(call["name"], call["args"]) for call in first.tool_calls] == [CALLED]
+    result = get_weather.invoke(first.tool_calls[0])
+    assert chat.invoke([HumanMessage(WEATHER), first, result]).text == TOLD
+
+
 @pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
 def test_an_answer_of_a_given_form_is_parsed(base: dict[str, Any], method: Any) -> None:
     arguments = {"city": "Oslo", "degrees": -3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,33 @@ def test_documents_are_ranked_for_each_provider(url: str, key: str, provider: st
     assert scores == sorted(scores, reverse=True)
     if provider != "cohere":  # the only one that does not ask for them
         assert answer.results[0]["document"]["text"] == DOCUMENTS[1]
+
+
+def test_sounds_pictures_and_judgements(url: str, key: str) -> None:
+    asked: dict[str, Any] = {"model": "openai/studio", "api_base": f"{url}/v1", "api_key": key}
+    heard = litellm.transcription(file=("greeting.wav", b"good morning"), **asked)
+    assert heard.text.strip() == "good morning"
+    assert litellm.speech(input="good morning", voice="alloy", **asked).content == b"goodmorning"
+    painted = litellm.image_generation(prompt="a dot", **asked)
+    assert base64.b64decode(painted.data[0].b64_json) == b"a dot"
+    judged = litellm.moderation(input="a fight", **{**asked, "model": "studio"})
+    assert judged.results[0].flagged
+
+
+def test_responses_are_passed_on(url: str, key: str) -> None:
+    asked: dict[str, Any] = {"model": f"openai/{TINY}", "api_base": f"{url}/v1", "api_key": key, "input": QUESTION}
+    assert litellm.responses(**asked).output[-1].content[0].text == ANSWER
+    pieces = [event.delta for event in litellm.responses(**asked, stream=True) if "output_text.delta" in event.type]
+    assert "".join(pieces) == ANSWER
+
+
+def test_messages_are_passed_on(url: str, key: str) -> None:
+    async def run() -> Any:
+        return await litellm.anthropic.messages.acreate(
+            model=f"anthropic/{TINY}", messages=user(QUESTION), max_tokens=100, api_base=url, api_key=key
+        )
+
+    assert asyncio.run(run())["content"][0]["text"] == ANSWER
 
 
 @pytest.mark.parametrize("stream", [False, True])

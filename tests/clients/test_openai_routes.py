@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import openai
@@ -64,6 +65,31 @@ def test_a_prompt_of_many_is_told_what_its_tokens_were_worth(client: openai.Open
         assert choice.text.startswith(prompt) and choice.logprobs is not None
         assert "".join(choice.logprobs.tokens or ()) == choice.text
         assert (choice.logprobs.token_logprobs or ())[0] is None
+
+
+def test_a_recording_is_heard_and_a_text_is_spoken(client: openai.OpenAI) -> None:
+    recording = ("greeting.wav", b"good morning")
+    hear = client.audio.transcriptions.create
+    assert hear(model="studio", file=recording).text.strip() == "good morning"
+    assert "00:00:01,000 --> 00:00:02,000" in hear(model="studio", file=recording, response_format="srt")
+    events = list(hear(model="studio", file=recording, stream=True))
+    assert [event.type for event in events] == [*["transcript.text.delta"] * 2, "transcript.text.done"]
+    verbose = hear(
+        model="studio", file=recording, response_format="verbose_json", timestamp_granularities=["segment", "word"]
+    )
+    assert [segment.start for segment in verbose.segments or ()] == [0, 1]
+    asked: dict[str, Any] = {"model": "studio", "voice": "alloy", "input": "good morning"}
+    assert client.audio.speech.create(**asked).content == b"goodmorning"
+    with client.audio.speech.with_streaming_response.create(**asked, response_format="pcm") as spoken:
+        assert b"".join(spoken.iter_bytes()) == b"goodmorning"
+
+
+def test_an_image_is_painted_and_texts_are_judged(client: openai.OpenAI) -> None:
+    painted = client.images.generate(model="studio", prompt="a dot", n=2, response_format="b64_json").data or ()
+    assert [base64.b64decode(image.b64_json or "") for image in painted] == [b"a dot"] * 2
+    judged = client.moderations.create(model="studio", input=["a fight", "a cat"]).results
+    assert [result.flagged for result in judged] == [True, False]
+    assert judged[0].categories.violence and judged[0].category_scores.violence == 0.9
 
 
 def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
