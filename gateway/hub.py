@@ -69,7 +69,7 @@ class Hub:
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
         self._watching: asyncio.Task[None] | None = None
         self.models: dict[str, HostedModel] = {spec.name: self._host(spec) for spec in specs}
-        self.aliases = self._aliases()
+        self.aliases = self.read_aliases()
 
     # ── which model ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -375,7 +375,7 @@ class Hub:
             unguard=self._reaper.remove,
         )
 
-    def _aliases(self) -> Mapping[str, str]:
+    def read_aliases(self) -> Mapping[str, str]:
         aliases: dict[str, str] = dict(self.settings.gateway.aliases)
         for name in self.models:
             for alias in self.settings.model(name).aliases:

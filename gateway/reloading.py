@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .claims import Claim
@@ -22,6 +24,9 @@ from .spec import ModelSpec
 if TYPE_CHECKING:
     from .hosted import HostedModel
     from .hub import Hub
+    from .settings import Settings
+
+log = logging.getLogger("gateway.models")
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -53,6 +58,24 @@ async def reload(hub: Hub, model: HostedModel) -> None:
         hub.hold(old)
         raise LoadError(f"no device has room for it: {refused[model.name][1]}", fatal=True)
     await model.replace(spec, hub.settings.gateway.drain_timeout)
+
+
+async def use_settings(hub: Hub, settings: Settings) -> None:
+    """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
+    before, hub.settings = hub.settings, replace(hub.settings, models=settings.models)
+    hub.aliases = hub.read_aliases()
+    ours = [item.name for item in fields(settings.gateway)]
+    changed = [name for name in ours if getattr(settings.gateway, name) != getattr(before.gateway, name)]
+    if changed:
+        log.warning("settings that need a restart: %s", ", ".join(f"gateway.{name}" for name in changed))
+    for name, model in hub.models.items():
+        if settings.model(name) == before.model(name):
+            continue
+        try:
+            await reload(hub, model)
+        except (ConfigError, LoadError) as error:
+            log.error("%s: not reloaded: %s", name, error)
+    log.info("the settings were read again")
 
 
 async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[Claim]) -> None:

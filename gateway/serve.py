@@ -20,14 +20,18 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .errors import ConfigError
+
 if TYPE_CHECKING:
     from .http.front import Front
     from .http.server import GatewayServer
     from .hub import Hub
     from .inventory import Inventory
+    from .settings import Settings
 
 log = logging.getLogger("gateway.serve")
 
+CERTIFICATE_POLL = 30.0  # seconds between two looks at the files of the certificate
 FAREWELL = 0.3  # seconds for the last answers after a second signal; all of it is promised within one
 LAST_WRITES = 5.0  # seconds that clients have to read their answers once every model has stopped
 
@@ -45,11 +49,13 @@ def serve(
     *,
     admin: socket.socket | None = None,
     reload: bool = False,
+    settings_again: Callable[[], Settings] | None = None,
 ) -> int:
     """Serve the models on the sockets until a signal; return the exit status.
 
     `watch` runs beside it: it is given the hub and an event that is set when requests are accepted, and tells people.
     `admin` is the socket of operators. With `reload`, models are reloaded when their files change.
+    `settings_again` reads the settings as at the start, for SIGHUP.
 
     Raises:
         ConfigError: the models cannot be hosted as the settings say.
@@ -57,7 +63,7 @@ def serve(
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Life(found, list(sockets), watch, admin, reload).run())
+        return runner.run(_Life(found, list(sockets), watch, admin, reload, settings_again).run())
 
 
 class _Life:
@@ -68,9 +74,12 @@ class _Life:
         watch: Watch,
         admin: socket.socket | None,
         reload: bool,
+        settings_again: Callable[[], Settings] | None,
     ) -> None:
         self._found, self._sockets, self._watch = found, sockets, watch
-        self._admin, self._reload = admin, reload
+        self._admin, self._reload, self._settings_again = admin, reload, settings_again
+        self._server: GatewayServer | None = None
+        self._hanging_up: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
         self._stop = asyncio.Event()
@@ -81,7 +90,7 @@ class _Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         self._hub = hub = _host(self._found)
-        loop.add_signal_handler(signal.SIGHUP, hub.keys.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         hub.start()
         accepting = asyncio.Event()
         watching = loop.create_task(self._watch(hub, accepting))
@@ -96,14 +105,15 @@ class _Life:
     async def _serve(self, app: Front, accepting: asyncio.Event, watching: asyncio.Task[None]) -> int:
         from .http.server import make_server
 
-        server = make_server(app, self._found.settings, self._admin)
+        self._server = server = make_server(app, self._found.settings, self._admin)
         serving = asyncio.create_task(server.serve(self._sockets))
         await _first(serving, server.accepting.wait())
         _settle_memory()
         accepting.set()
-        reloading = asyncio.create_task(self._watch_files(), name="reload")
+        others = [asyncio.create_task(self._watch_files()), asyncio.create_task(self._watch_certificate(server))]
         await _first(serving, self._stop.wait())
-        reloading.cancel()
+        for task in others:
+            task.cancel()
         if serving.done():  # not by a signal
             await self._end(watching)
             serving.result()
@@ -139,11 +149,37 @@ class _Life:
             assert self._hub is not None
             await watch(self._hub)
 
+    async def _watch_certificate(self, server: GatewayServer) -> None:
+        while server.certificate is not None:
+            await asyncio.sleep(CERTIFICATE_POLL)
+            server.certificate.reload_if_changed()
+
     async def _end(self, watching: asyncio.Task[None]) -> None:
         assert self._hub is not None
         watching.cancel()
         await asyncio.wait([watching])
         await self._hub.stop(self._settings.drain_timeout)
+
+    # ── SIGHUP ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_hang_up(self) -> None:
+        assert self._hub is not None
+        self._hub.keys.reload()
+        if self._server is not None and self._server.certificate is not None:
+            self._server.certificate.reload_if_changed()
+        if self._settings_again is not None and (self._hanging_up is None or self._hanging_up.done()):
+            self._hanging_up = asyncio.create_task(self._read_settings(self._settings_again))
+
+    async def _read_settings(self, again: Callable[[], Settings]) -> None:
+        from .reloading import use_settings
+
+        assert self._hub is not None
+        try:
+            settings = await asyncio.to_thread(again)
+        except ConfigError as error:
+            log.error("the settings stay as they were: %s", error)
+        else:
+            await use_settings(self._hub, settings)
 
     # ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
 

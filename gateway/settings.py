@@ -86,6 +86,8 @@ class GatewaySettings:
     allowed_origins: tuple[str, ...] = _key(values.texts, ())
     api_key: str | None = _key(values.text, None, shown=False)  # from the environment only
     keys_file: Path = _key(values.path, Path("keys.toml"))  # of `gateway keys`; once it is there, a key is needed
+    tls_cert: Path | None = _key(values.path, None)
+    tls_key: Path | None = _key(values.path, None)  # None: it is in the file of the certificate
     admin_socket: Path | None = _key(values.path, None)  # None: one of the user's own, named after the port
     admin_http: bool = _key(values.flag, False)
     insecure_no_auth: bool = _key(values.flag, False)

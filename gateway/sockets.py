@@ -103,7 +103,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, tls: bool = False) -> str:
     """Return the URL of a gateway bound to `host`, as this machine reaches it."""
+    scheme = "https" if tls else "http"
     host = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -134,7 +134,7 @@ class Gateway:
     def _wait_until(self, until: Until) -> None:
         if until == "spawned":
             return
-        self.url = self.wait_for(r"Serving on (http://\S+)").group(1)
+        self.url = self.wait_for(r"Serving on (https?://\S+)").group(1)
         if until == "accepting":
             return
         deadline = time.monotonic() + self._timeout

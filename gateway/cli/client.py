@@ -32,7 +32,8 @@ class Client:
         from ..sockets import url_of
 
         gateway = settings.gateway
-        return cls(url or os.environ.get("GATEWAY_URL") or url_of(gateway.host, gateway.port), gateway.api_key)
+        ours = url_of(gateway.host, gateway.port, gateway.tls_cert is not None)
+        return cls(url or os.environ.get("GATEWAY_URL") or ours, gateway.api_key)
 
     def get(self, path: str) -> Any:
         with self._request("GET", path, None) as response:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ log = logging.getLogger("gateway.discovery")
 @click.option("--log-format", metavar="text|json", help="Form of the log on stderr.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
+@click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate.")
+@click.option("--tls-key", metavar="FILE", help="Its key, unless that is in the same file.")
 @click.option("--reload", is_flag=True, help="Reload a model when its files change.")
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
 def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: Any) -> None:
@@ -44,10 +48,11 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     check_bind(settings)
     KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
-    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload))
+    again = partial(options.settings_of, config, **flags)
+    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload, again))
 
 
-def _serve(settings: Settings, only: list[str], reload: bool) -> int:
+def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[], Settings]) -> int:
     from ..errors import ConfigError
     from ..serve import serve
     from ..settings import is_loopback
@@ -63,7 +68,7 @@ def _serve(settings: Settings, only: list[str], reload: bool) -> int:
         raise click.ClickException(str(error)) from error
     found = _find_models(settings, only)
     port = sockets[0].getsockname()[1]
-    report = Report(found, url_of(gateway.host, port))
+    report = Report(found, url_of(gateway.host, port, gateway.tls_cert is not None))
     path = admin_path(gateway.admin_socket, port)
     try:
         admin = bind_admin(path)
@@ -71,9 +76,9 @@ def _serve(settings: Settings, only: list[str], reload: bool) -> int:
         if gateway.admin_socket is not None:
             raise click.ClickException(str(error)) from error
         click.echo(f"Warning: {error}; gateway ps, logs and reload will not reach this gateway", err=True)
-        return serve(found, sockets, report.watch, reload=reload)
+        return serve(found, sockets, report.watch, reload=reload, settings_again=again)
     try:
-        return serve(found, sockets, report.watch, admin=admin, reload=reload)
+        return serve(found, sockets, report.watch, admin=admin, reload=reload, settings_again=again)
     finally:
         path.unlink(missing_ok=True)
 

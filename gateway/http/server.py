@@ -12,6 +12,7 @@ import uvicorn
 
 from .pings import PingingProtocol
 from .protocol import GuardedProtocol
+from .tls import Certificate
 from .websocket import MAX_MESSAGE
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ LAST_RESORT = 3600  # seconds; uvicorn's own limit would cut streams without end
 class GatewayServer(uvicorn.Server):
     """A server that leaves signals alone: whoever runs it decides when it ends, and with which status."""
 
-    def __init__(self, config: uvicorn.Config, admin: socket.socket | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, admin: socket.socket | None = None, certificate: Certificate | None = None
+    ) -> None:
         super().__init__(config)
-        self._admin = admin
+        self._admin, self.certificate = admin, certificate
         self.accepting = asyncio.Event()
         self.closing = asyncio.Event()  # the listener is closed, and idle connections with it
 
@@ -53,7 +56,7 @@ class GatewayServer(uvicorn.Server):
                 return
             connection.setblocking(False)
             with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._protocol, connection)
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -66,7 +69,13 @@ class GatewayServer(uvicorn.Server):
 
 
 def make_server(app: Any, settings: Settings, admin: socket.socket | None = None) -> GatewayServer:
+    """The server of the app; `admin` is a second listener, for operators.
+
+    Raises:
+        ConfigError: the certificate cannot be used.
+    """
     gateway = settings.gateway
+    certificate = Certificate(gateway.tls_cert, gateway.tls_key) if gateway.tls_cert is not None else None
     protocol = type(
         "Protocol",
         (GuardedProtocol,),
@@ -87,10 +96,11 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
         timeout_keep_alive=int(gateway.keep_alive),
         timeout_graceful_shutdown=LAST_RESORT,
     )
-    return GatewayServer(config, admin)
+    return GatewayServer(config, admin, certificate)
 
 
 def default_connections() -> int:

@@ -1,0 +1,56 @@
+"""The certificate of the listener: TLS 1.2 and up, read again when its files change."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+from ..errors import ConfigError
+
+log = logging.getLogger("gateway.http")
+
+
+class Certificate:
+    """`context` is what the listener uses; a new certificate counts for new connections.
+
+    Raises:
+        ConfigError: the files cannot be used.
+    """
+
+    def __init__(self, cert: Path, key: Path | None) -> None:
+        self._cert, self._key = cert, key
+        self._seen = self._stamps()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            self._load()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"tls_cert {cert}: {error.strerror or error}") from error
+
+    def reload_if_changed(self) -> None:
+        """Files that make no sense, as in the middle of being replaced, change nothing."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._cert, self._key)
+            self._load()
+        except (OSError, ssl.SSLError) as error:
+            log.error("the certificate stays as it was: %s: %s", self._cert, error)
+            return
+        self._seen = stamps
+        log.info("the certificate was read again")
+
+    def _load(self) -> None:
+        self.context.load_cert_chain(self._cert, self._key)
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        found = []
+        for path in (self._cert, self._key):
+            try:
+                stat = path.stat() if path is not None else None
+            except OSError:
+                stat = None
+            found.append((stat.st_mtime_ns, stat.st_size) if stat is not None else (0, 0))
+        return found
