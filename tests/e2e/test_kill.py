@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import itertools
 import json
@@ -22,7 +21,8 @@ import pytest
 
 from gateway.testing import Gateway
 
-PATIENCE = 30.0  # seconds for what should come at once
+from .faulty import PATIENCE, wait_for, workers
+
 THREADS, REQUESTS, KILLS = 16, 600, 3
 BETWEEN = 0.2  # seconds of calm before the next kill
 HEAD = """
@@ -156,25 +156,6 @@ def statuses(gateway: Gateway) -> dict[str, str]:
         return {model["id"]: model["status"] for model in json.load(connection.getresponse())["data"]}
     finally:
         connection.close()
-
-
-def workers(gateway: Gateway, directory: Path) -> set[int]:
-    """The children of the gateway that work in this directory."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == gateway.process.pid and state != "Z" and (entry / "cwd").readlink() == directory:
-                    found.add(int(entry.name))
-    return found
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"it never came to this: {what}"
-        time.sleep(0.005)
 
 
 def load(gateway: Gateway, ledger: Ledger, ids: Iterator[int], stop: threading.Event) -> None:
