@@ -370,7 +370,7 @@ def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
 def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = uncommented()
     examples = (
-        r"predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|max_connections"
+        r"predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|tls_cert|tls_key"
     )
     text = re.sub(rf"^({examples}|memory_limit|path|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE)  # or none
     settings = load(tmp_path, text)
