@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import GatewayError, InvalidOutput
+from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from .answer import EventEncoder, Run
@@ -73,19 +73,24 @@ class ResponsesDialect(Dialect):
         return ResponsesEncoder(prepared, context)
 
 
-def _texts(inputs: dict[str, Any]) -> list[str]:
-    """The texts of a request, whatever its items are."""
-    todo: list[Any] = [inputs.get("instructions"), inputs["input"]]
-    texts: list[str] = []
-    while todo:
-        value = todo.pop()
-        if isinstance(value, str):
-            texts.append(value)
-        elif isinstance(value, list):
-            todo += value
-        elif isinstance(value, dict):
-            todo += (value.get(name) for name in ("content", "text", "output", "arguments"))
-    return texts
+def _as_chat(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A request in words that `count_tokens` knows."""
+    try:
+        return to_chat(inputs)
+    except BadRequest:
+        return {"prompt": "\n".join(_texts(inputs))}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of a request, or of a part of it, whatever its items are."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        for name in ("instructions", "input", "content", "text", "output", "arguments"):
+            yield from _texts(value.get(name))
 
 
 class ResponsesEncoder(EventEncoder):
@@ -102,7 +107,8 @@ class ResponsesEncoder(EventEncoder):
         self._output = Output(prepared.stream)
         self._made: dict[str, Any] = {}  # what the Model's own response object says
         self._is_whole = False  # it has said which items there are
-        if prepared.options["own"]:
+        self._own = prepared.options["own"]
+        if self._own:
             self.runs[0].normalizer = ResponseValues()
         self._id = f"resp_{context.hex_id}"
         self._started = False
@@ -167,6 +173,11 @@ class ResponsesEncoder(EventEncoder):
         self._store = False
         problem = {"code": "server_error", "message": public(error)}
         return self._output.event("response.failed", response={**self._object("failed"), "error": problem})
+
+    # ── counted ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return super().uncounted([_as_chat(each) for each in inputs] if self._own else inputs)
 
     # ── whole, and kept ──────────────────────────────────────────────────────────────────────────────────────────
 

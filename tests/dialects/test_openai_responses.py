@@ -238,6 +238,23 @@ def test_log_probabilities_stand_beside_their_text() -> None:
         whole_of([{"content": "x", "logprobs": [{"no": "token"}]}])
 
 
+def test_the_tokens_of_any_request_can_be_counted() -> None:
+    body: dict[str, Any] = {"input": [{"role": "user", "content": "a b"}], "instructions": "c"}
+    under_way = encoder("responses", **body)
+    under_way.feed(["d e f"])
+    messages = [{"role": "system", "content": "c"}, {"role": "user", "content": "a b"}]
+    asked = under_way.uncounted([body])
+    assert asked == {
+        "prompt 0": {"messages": messages, "tools": None},
+        "completion 0": {"text": ["d e f"]},
+    }
+    under_way.counted({"prompt 0": 3, "completion 0": 4})
+    assert json.loads(under_way.whole()[0])["usage"]["total_tokens"] == 7
+    odd = {"input": [{"role": "user", "content": "a"}, {"type": "mcp_call", "output": "b"}]}
+    assert encoder("responses", **odd).uncounted([odd])["prompt 0"]["prompt"].split() == ["a", "b"]
+    assert encoder().uncounted([{"messages": messages}])["prompt 0"]["messages"] == messages
+
+
 @pytest.mark.parametrize(
     "pieces", [["one EN", "D two"], ["one ", "E", "N", "D"], ["one END", {"finish_reason": "stop"}]]
 )
