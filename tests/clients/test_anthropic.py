@@ -152,6 +152,20 @@ def test_the_sdks_own_loop_calls_the_tool_and_tells_its_result(claude: anthropic
     assert last.content[0].text == TOLD
 
 
+def test_a_conversation_that_anthropic_would_hold_is_sent_whole(claude: anthropic.Anthropic) -> None:
+    asked: dict[str, Any] = {"model": "script", "max_tokens": 100}
+    thread = claude.beta.messages.thread(**asked, unsupported_request_behavior="continue_unthreaded")
+    thread.append({"role": "user", "content": "first"})
+    assert thread.send().content[0].text == "first"
+    thread.append({"role": "user", "content": steps(["show", "messages"])})
+    seen = json.loads(thread.send().content[0].text)["messages"]
+    assert [message["role"] for message in seen] == ["user", "assistant", "user"]
+    strict = claude.beta.messages.thread(**asked)
+    strict.append({"role": "user", "content": "first"})
+    with pytest.raises(anthropic.BadRequestError, match="thread"):
+        strict.send()
+
+
 def test_the_model_sees_the_request_in_openais_words(claude: anthropic.Anthropic) -> None:
     asked = [{"type": "text", "text": steps(["show", "messages", "stop", "max_tokens", "top_k"])}]
     message = claude.messages.create(

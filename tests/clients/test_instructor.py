@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import anthropic
 import instructor
 import openai
 import pydantic
@@ -88,3 +89,18 @@ def test_an_object_that_cannot_be_is_asked_for_again(client: openai.OpenAI) -> N
     asking = instructor.from_openai(client, mode=instructor.Mode.JSON)
     with pytest.raises(InstructorRetryException, match="no place is that hot"):
         asking.chat.completions.create(model="script", messages=user(steps(hot)), response_model=Weather, max_retries=2)
+
+
+@pytest.mark.parametrize("mode", [instructor.Mode.ANTHROPIC_TOOLS, instructor.Mode.ANTHROPIC_JSON])
+def test_an_answer_by_messages_is_an_object(claude: anthropic.Anthropic, mode: instructor.Mode) -> None:
+    answer = MODES[instructor.Mode.TOOLS if mode is instructor.Mode.ANTHROPIC_TOOLS else instructor.Mode.JSON]
+    found = instructor.from_anthropic(claude, mode=mode).messages.create(
+        model="script", max_tokens=100, messages=script(answer), response_model=Weather
+    )
+    assert found.model_dump() == OSLO.model_dump()
+
+
+def test_an_answer_by_responses_is_an_object(client: openai.OpenAI) -> None:
+    asking = instructor.from_openai(client, mode=instructor.Mode.RESPONSES_TOOLS)
+    found = asking.responses.create(model="script", input=steps(MODES[instructor.Mode.TOOLS]), response_model=Weather)
+    assert found.model_dump() == OSLO.model_dump()

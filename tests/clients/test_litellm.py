@@ -215,6 +215,18 @@ def test_what_may_pass_is_tried_again_until_it_does(url: str, key: str, tmp_path
     assert answer.choices[0].message.content == "at last" and len(calls.read_text().splitlines()) == 3
 
 
+def test_a_router_goes_elsewhere_when_a_model_is_down(url: str, key: str) -> None:
+    router = litellm.Router(
+        model_list=[
+            {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_base": f"{url}/v1", "api_key": key}}
+            for name in ("broken", TINY)
+        ],
+        fallbacks=[{"broken": [TINY]}],
+        num_retries=0,
+    )
+    assert router.completion(model="broken", messages=user(QUESTION)).choices[0].message.content == ANSWER
+
+
 def test_a_stream_that_nobody_reads_on_ends_the_models_code(url: str, key: str, tmp_path: Path) -> None:
     left = tmp_path / "left"
 

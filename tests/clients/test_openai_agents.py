@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,18 @@ def test_an_agent_streams(model: Make) -> None:
         return "".join(pieces), running.final_output
 
     assert asyncio.run(run()) == (ANSWER, ANSWER)
+
+
+def test_an_agent_goes_on_from_what_is_kept(url: str, key: str) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
+    agent = Agent(name="assistant", model=OpenAIResponsesModel(model="script", openai_client=client))
+
+    async def run() -> Any:
+        first = await Runner.run(agent, "first")
+        return await Runner.run(agent, steps(["show", "messages"]), previous_response_id=first.last_response_id)
+
+    seen = json.loads(asyncio.run(run()).final_output)["messages"]
+    assert [message["role"] for message in seen] == ["user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
