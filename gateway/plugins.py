@@ -56,6 +56,12 @@ EXTRAS = {
     "sklearn": ("scikit-learn", ("sklearn", "skops")),
 }
 
+# Paths that no plugin may answer: who asks them must not get a model's answer, nor a model's error.
+OWN = frozenset(
+    "/ /livez /readyz /health /ping /metrics /v2 /v1/models /invocations /hot-reload /docs /openapi.json".split()
+)
+OWN_BELOW = ("/admin/", "/models/", "/v1/models/", "/v2/models/", "/v2/health/", "/v2/repository/", "/docs/")
+
 log = logging.getLogger("gateway.plugins")
 
 
@@ -136,7 +142,7 @@ class Plugins:
             module = load()
         except ConfigError as error:
             self._problem(name, "load", str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.debug("plugin %s could not be loaded", name, exc_info=error)
             self._problem(name, "load", f"{type(error).__name__}: {error}")
         else:
@@ -258,6 +264,10 @@ class Plugins:
         for name, implementation in self._of("register_endpoints"):
 
             def register(endpoint: Endpoint, name: str = name) -> None:
+                if not is_free(endpoint.path):
+                    what = f"{endpoint.path} is not served: the path is the gateway's own, or none"
+                    self._problem(name, "register_endpoints", what)
+                    return
                 if endpoint.dialect in dialects:
                     found.setdefault(endpoint.path, (name, endpoint))
                     return
@@ -323,6 +333,11 @@ class Plugins:
 
 def _call(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     return implementation.function(*(arguments[name] for name in implementation.argnames))
+
+
+def is_free(path: str) -> bool:
+    """Whether a plugin may have it."""
+    return path.startswith("/") and path not in OWN and not path.startswith(OWN_BELOW)
 
 
 def _check_extra(path: Path, extra: str | None) -> None:

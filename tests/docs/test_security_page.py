@@ -1,0 +1,27 @@
+"""Every row of the page of threats names tests, and they exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from pages import ROOT
+
+PAGE = ROOT / "docs" / "security-tests.md"
+ROWS = re.findall(r"^\| (T\d+) [^|]*\|[^|]*\|([^|]*)\|$", PAGE.read_text(), re.MULTILINE)
+
+
+def test_every_threat_has_a_row() -> None:
+    assert [name for name, _ in ROWS] == [f"T{number}" for number in range(1, 35)]
+
+
+def test_every_test_that_is_named_exists() -> None:
+    tests: set[str] = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                tests.add(f"{file.name}::{node.name}")
+    for name, cell in ROWS:
+        named = re.findall(r"`([^`]+)`", cell)
+        assert named, name
+        assert set(named) <= tests, f"{name}: {set(named) - tests}"

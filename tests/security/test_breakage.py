@@ -1,0 +1,198 @@
+"""T24 to T34: workers that die, hang or fill the disk, and plugins and directories that are broken."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from served import Model, Served
+
+from gateway.cli import cli
+from gateway.plugins import Plugins
+from gateway.testing import Gateway
+
+Serve = Callable[..., Served]
+Start = Callable[..., Gateway]
+ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
+
+
+def post(gateway: Gateway, model: str, body: Any) -> tuple[int, Any]:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    connection.request("POST", f"/models/{model}/predict", json.dumps(body))
+    answer = connection.getresponse()
+    status, data = answer.status, answer.read()
+    connection.close()
+    return status, json.loads(data) if data else None
+
+
+# ── T25: the gateway itself stands still ─────────────────────────────────────────────────────────────────────────────
+
+PID = "import os\nclass Model:\n    def predict(self, inputs):\n        return os.getpid()\n"
+
+
+def test_a_gateway_that_was_stopped_kills_no_worker_when_it_goes_on(start: Start) -> None:
+    running = start({"m": PID})
+    before = post(running, "m", {})
+    running.process.send_signal(signal.SIGSTOP)
+    try:
+        os.waitid(os.P_PID, running.process.pid, os.WSTOPPED)
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(3)"], check=True)  # three heartbeats
+    finally:
+        running.process.send_signal(signal.SIGCONT)
+    assert post(running, "m", {}) == before
+    assert "killing worker" not in running.log
+
+
+# ── T31: nowhere to write ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_gateway_with_nowhere_to_write_serves(start: Start) -> None:
+    nowhere = "/dev/null/nowhere"
+    env = dict.fromkeys(("GATEWAY_CACHE_DIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "HOME"), nowhere)
+    running = start({"m": ECHO}, env=env)
+    assert post(running, "m", {"a": 1}) == (200, {"a": 1})
+    assert running.stop() == 0
+
+
+def test_a_worker_that_gets_no_temporary_directory_fails_alone_with_the_reason(start: Start, tmp_path: Path) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    running = start({"m": ECHO}, "[models.late]\nload = 'lazy'\n", env={"TMPDIR": str(place)}, options=["--only", "m"])
+    for left in place.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    assert post(running, "m", {"a": 1}) == (200, {"a": 1})
+
+
+# ── T32 ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GREEDY = "class Model:\n    def predict(self, size):\n        return len(bytearray(size))\n"
+
+
+def test_a_model_over_its_memory_limit_costs_the_gateway_nothing(start: Start) -> None:
+    running = start({"m": GREEDY, "other": ECHO}, '[models.m]\nmemory_limit = "512MiB"\n')
+    before = resident(running.process.pid)
+    assert post(running, "m", 1024**3)[0] == 500
+    assert post(running, "m", 1000) == (200, 1000)
+    assert post(running, "other", 1) == (200, 1)
+    assert resident(running.process.pid) - before < 32 * 1024**2
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+# ── T34: what is broken ──────────────────────────────────────────────────────────────────────────────────────────────
+
+BROKEN_PLUGINS = {
+    "import error": "import nothing_of_that_name",
+    "syntax error": "def (",
+    "exit": "raise SystemExit(1)",
+    "unknown parameter": "from gateway import hookimpl\n@hookimpl\ndef find_model(path, colour): ...",
+    "hook raises": "from gateway import hookimpl\n@hookimpl\ndef find_model(path, overrides): raise OSError('no')",
+    "no spec": "from gateway import hookimpl\n@hookimpl\ndef find_model(path, overrides): return 5",
+    "shadows health": (
+        "from gateway import Endpoint, hookimpl\n@hookimpl\ndef register_endpoints(register):\n"
+        "    for path in ('/livez', '/', '/metrics', '/v1/models', 'no slash', '/models/x/predict', '/admin/x'):\n"
+        "        register(Endpoint(path=path, method='predict', dialect='openai_chat'))"
+    ),
+    "endpoints raise": "from gateway import hookimpl\n@hookimpl\ndef register_endpoints(register): raise OSError('x')",
+}
+BROKEN_MODELS = {
+    "syntax": {"model.py": "class Model: def"},
+    "no-class": {"model.py": "class Other: ..."},
+    "bad-yaml": {"config.yaml": "a: [", "model/model.py": ECHO},
+    "bomb": {"config.yaml": "a: &a [1]\n" + "".join(f"k{n}: &b{n} [*a, *a]\n" for n in range(2000)), "model.py": ECHO},
+    "evil-yaml": {"config.yaml": "a: !!python/object/apply:os.system [true]", "model.py": ECHO},
+    "leaves": {"config.yaml": "data_dir: ../..", "model.py": ECHO},
+    "empty-truss": {"config.yaml": ""},
+    "import-error": {"model.py": "import nothing_of_that_name\n" + ECHO},
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/good").mkdir(parents=True)
+    (tmp_path / "models/good/model.py").write_text(ECHO)
+    return tmp_path
+
+
+def plug(here: Path, *names: str) -> None:
+    files = []
+    for name in names:
+        files.append(f"{name.replace(' ', '_')}.py")
+        (here / files[-1]).write_text(BROKEN_PLUGINS[name])
+    (here / "gateway.toml").write_text(f"[gateway]\nplugins = {json.dumps(files)}\n")
+
+
+def place(here: Path, *names: str) -> None:
+    for name in names:
+        for file, text in BROKEN_MODELS[name].items():
+            path = here / "models" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+@pytest.mark.parametrize("name", BROKEN_PLUGINS)
+def test_a_broken_plugin_is_told_and_harms_no_model(here: Path, name: str) -> None:
+    plug(here, name)
+    lines = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).output)
+    told = [line for line in lines if name.replace(" ", "_") in line["name"] + line["what"] and line["level"] != "pass"]
+    assert told, lines
+    assert [line["level"] for line in lines if line["name"] == "model good"] == ["pass"]
+
+
+@pytest.mark.parametrize("name", BROKEN_MODELS)
+def test_a_broken_directory_is_told_and_harms_no_other(here: Path, name: str) -> None:
+    place(here, name)
+    result = CliRunner().invoke(cli, ["doctor", "--json"])
+    levels = {line["name"]: line["level"] for line in json.loads(result.output)}
+    assert levels["model good"] == "pass"
+    if name != "import-error":  # which only a load can tell
+        assert levels[f"model {name}"] == "danger"
+        assert result.exit_code == 1
+
+
+def test_all_that_is_broken_together_leaves_the_good_model_served(here: Path) -> None:
+    plug(here, *BROKEN_PLUGINS)
+    place(here, *BROKEN_MODELS)
+    with Gateway("models", cwd=here, until="settled") as running:
+        assert post(running, "good", {"a": 1}) == (200, {"a": 1})
+        with urllib.request.urlopen(f"{running.url}/livez", timeout=20) as answer:
+            assert json.load(answer)["status"] == "ok"
+        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=20) as answer:
+            states = {model["id"]: model["status"] for model in json.load(answer)["data"]}
+        assert states["good"] == "ready"
+        assert states["import-error"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/health", "/ping", "/", "/metrics", "/v1/models", "/admin/x", "x"]
+)
+def test_no_plugin_takes_a_path_that_is_the_gateways(here: Path, path: str) -> None:
+    (here / "p.py").write_text(
+        "from gateway import Endpoint, hookimpl\n@hookimpl\ndef register_endpoints(register):\n"
+        f"    register(Endpoint(path={path!r}, method='predict', dialect='openai_chat'))\n"
+    )
+    plugins = Plugins.load([here / "p.py"])
+    assert path not in {endpoint.path for endpoint in plugins.endpoints()}
+    assert any(path in problem.what and "the gateway's own" in problem.what for problem in plugins.problems)
+
+
+def test_the_guard_stands_before_every_plugin(serve: Serve) -> None:
+    """What plugins add to the application is behind the outer guard; a walk over all routes is in test_guards.py."""
+    served = serve({"m": Model({"predict": lambda body: b"1"})}, api_key="sesame-0123456789")
+    for endpoint in served.hub.endpoints:
+        assert served.post(endpoint.path, {}).status == 401
