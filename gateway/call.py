@@ -92,7 +92,9 @@ class Call:
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.until = self.arrived + patience  # when its client wants no more of it; it never lengthens a limit
-        self.deadline = min(self.arrived + limits.queue_timeout, self.until)
+        self.deadline = self.arrived + limits.queue_timeout
+        if self.deadline > self.until:
+            self.deadline = self.until
         self.cancelled_at = NEVER
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
@@ -211,7 +213,9 @@ class Call:
         self.started = self._loop.time()
         limits = self.limits
         limit = limits.first_item_timeout if self.req.stream else limits.request_timeout
-        self.deadline = min(self.started + limit, self.until)
+        self.deadline = self.started + limit
+        if self.deadline > self.until:  # not min(), whose call costs as much as all of this
+            self.deadline = self.until
 
     def on_slot(self) -> None:
         """It waited inside the worker, and waits no more: what came before does not count as its own time."""

@@ -85,7 +85,8 @@ class Front:
             handler = self._routes.find(exchange)
             if handler is not self._routes.predict:
                 return False
-            exchange.count_in()
+            if exchange.permits is not None:
+                exchange.count_in()
             self._routes.predict.begin(exchange, self._finish)
         except Exception as error:
             self._finish(exchange, error)
@@ -111,7 +112,8 @@ class Front:
 
     def _end(self, exchange: Exchange) -> None:
         exchange.unwatch()
-        exchange.count_out()
+        if exchange.permits is not None:
+            exchange.count_out()
         if exchange.model and self._metrics.observe(exchange) and self._observer is not None:
             self._observer(record_of(exchange))
 
