@@ -214,6 +214,15 @@ async def test_an_endless_head_is_refused_when_it_is_too_long_not_when_it_ends()
 
 
 @played
+async def test_one_header_that_never_ends_is_refused_when_it_is_too_long() -> None:
+    connection = Connection()
+    await connection.receive(b"GET /x HTTP/1.1\r\nx: ")
+    for _ in range(MAX_HEAD // 1000 + 1):
+        await connection.receive(b"y" * 1000)
+    refused(connection, 431, "request_too_large")
+
+
+@played
 async def test_limits_are_of_each_request_not_of_the_connection() -> None:
     connection = Connection()
     for _ in range(3):

@@ -1,0 +1,190 @@
+"""Take each protection of docs/security-tests.md away, in a copy, and see its tests fail.
+
+    python -m tests.security.mutations [T5 T11 …]
+
+Prints a line a row and exits with 1 when a test passes without what it tests. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("gateway", "plugins", "models", "tests", "docs", "pyproject.toml", "gateway.toml", "README.md", "Makefile")
+
+
+class Mutation(NamedTuple):
+    """`old` in `file` becomes `new`; then `test` of tests/ fails."""
+
+    row: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation("T1", "http/protocol.py", "self._count > MAX_HEADERS or self._size > MAX_HEAD", "False",
+             "http/test_protocol.py::test_a_head_may_have_a_hundred_headers"),
+    Mutation("T1", "http/protocol.py", "len(self.url) > MAX_URL", "False",
+             "http/test_protocol.py::test_a_url_may_be_8_kib"),
+    Mutation("T1", "http/protocol.py", "self._bytes > MAX_HEAD", "False",
+             "http/test_protocol.py::test_one_header_that_never_ends_is_refused_when_it_is_too_long"),
+    Mutation("T2", "http/body.py", "length is not None and length.isdigit() and int(length) > limit", "False",
+             "http/test_body.py::test_a_declared_length_over_the_limit_is_refused_before_reading"),
+    Mutation("T2", "http/body.py", "if size > limit:", "if False:",
+             "http/test_body.py::test_however_a_body_is_cut_it_is_its_concatenation_or_too_large"),
+    Mutation("T3", "http/body.py", "len(parts) > MAX_EVENTS", "False",
+             "http/test_body.py::test_a_flood_of_tiny_chunks_is_refused_and_a_large_body_in_as_many_is_not"),
+    Mutation("T4", "http/predict.py", "if encoding is not None and", "if False and",
+             "http/test_errors.py::test_a_compressed_body_is_415_on_every_route"),
+    Mutation("T5", "http/guards.py", 'headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked"', "False",
+             "e2e/test_clumsy_clients.py::test_a_transfer_coding_that_nobody_decodes_is_refused"),
+    Mutation("T5", "http/body.py", "whole = bytes(cycle.body)", "whole = bytes(cycle.body) + b' '",
+             "security/test_http_input.py::test_of_an_ambiguous_request_the_model_sees_the_one_body_or_nothing"),
+    Mutation("T6", "http/protocol.py", "call_later(self.head_timeout,", "call_later(1e9,",
+             "http/test_protocol.py::test_trickling_a_head_gains_no_time"),
+    Mutation("T6", "http/body.py", "min(end, loop.time() + self._idle)", "None",
+             "http/test_body.py::test_no_progress_and_no_end_are_408"),
+    Mutation("T7", "http/protocol.py", "self.max_connections and len(self.connections) > self.max_connections", "False",
+             "http/test_protocol.py::test_connections_beyond_the_bound_are_turned_away"),
+    Mutation("T8", "http/body.py", "> MAX_DEPTH and _is_deep(body)", "> MAX_DEPTH and False",
+             "http/test_body.py::test_depth_64_is_read_and_65_is_not"),
+    Mutation("T8", "http/body.py", "except (msgspec.DecodeError, ValueError, RecursionError)", "except KeyError",
+             "security/test_json.py::test_no_body_makes_any_route_fail"),
+    Mutation("T9", "http/body.py", "if len(whole) > limit:", "if False:", "http/test_body.py::test_the_limit_is_exact"),
+    Mutation("T10", "dialects/chat_requests.py", "= 16, 16, 256, 1024, 128,", "= 99, 99, 999, 9999, 999,",
+             "security/test_json.py::test_a_parameter_has_its_bound"),
+    Mutation("T11", "contents.py", "if path.is_symlink() and not _inside(path, home)", "if False",
+             "test_contents.py::test_a_link_out_of_the_directory_is_refused_by_name"),
+    Mutation("T11", "discovery.py", "if not SEGMENT.fullmatch(segment):", "if False:",
+             "test_discovery.py::test_an_id_that_could_mislead_is_refused"),
+    Mutation("T11", "hub.py", "    def find(self, name", "    def find(self, name, _=open(__file__)",
+             "security/test_names_and_files.py::test_no_name_in_a_request_opens_a_file"),
+    Mutation("T12", "values.py", "import re\n", "import pickle\nimport re\n",
+             "security/test_names_and_files.py::test_nothing_in_the_gateway_turns_data_into_code"),
+    Mutation("T12", "channel.py", "if size > MAX_FRAME:", "if False:",
+             "test_channel.py::test_a_frame_over_the_limit_ends_the_channel_before_its_bytes_are_read"),
+    Mutation("T13", "contents.py", "if found != expected:", "if False:",
+             "worker/test_loader.py::test_nothing_of_a_model_runs_when_a_file_is_not_the_one_that_was_listed"),
+    Mutation("T13", "../plugins/gateway_sklearn.py", 'in PICKLES and not trust.get("allow_pickle")', "in ()",
+             "plugins/test_gateway_sklearn.py::test_a_pickle_is_refused_unopened"),
+    Mutation("T14", "formats/safe_yaml.py", "if self._repeated > MAX_EXPANSION:", "if False:",
+             "formats/test_safe_yaml.py::test_a_bomb_of_aliases_is_refused_at_once"),
+    Mutation("T14", "formats/safe_yaml.py", '"CSafeLoader"', '"CUnsafeLoader"',
+             "formats/test_safe_yaml.py::test_what_is_not_one_small_safe_document_is_an_error"),
+    Mutation("T15", "formats/schema.py", 'OPERATORS = ("allow_pickle", "trust_remote_code")', "OPERATORS = ()",
+             "security/test_names_and_files.py::test_a_model_directory_sets_nothing_that_is_the_operators"),
+    Mutation("T16", "settings.py", "if gateway.api_key is None and not gateway.keys_file.is_file()", "if False",
+             "test_settings.py::test_a_public_bind_without_a_key_is_refused_in_one_line"),
+    Mutation("T16", "http/guards.py", "if not permits.key.may(scope):", "if False:",
+             "security/test_doors.py::test_a_key_for_inference_opens_nothing_that_loads_or_changes_models"),
+    Mutation("T17", "http/guards.py", "if self._keys.is_required or self._plugins is not None:", "if False:",
+             "http/test_guards.py::test_a_walk_over_every_route_finds_no_open_door"),
+    Mutation("T18", "keys.py", "            found = key\n", "            return key\n",
+             "test_keys.py::test_every_entry_is_compared_whether_it_matches_or_not"),
+    Mutation("T19", "http/guards.py", "allowed = is_loopback(name) or name in self._hosts", "allowed = True",
+             "http/test_guards.py::test_on_loopback_only_loopback_names_and_configured_hosts_are_answered"),
+    Mutation("T20", "http/guards.py", 'elif text.partition("://")[2] != host.decode("latin-1").lower()', "elif False",
+             "http/test_guards.py::test_a_foreign_origin_is_refused_with_every_method"),
+    Mutation("T21", "http/body.py", "        value = _decode(body)\n",
+             "        value = _decode(body)\n        import re, socket\n"
+             "        for port in re.findall(rb'http://127.0.0.1:([0-9]+)', body):\n"
+             "            socket.create_connection(('127.0.0.1', int(port))).close()\n",
+             "security/test_doors.py::test_no_address_in_a_request_is_ever_asked"),
+    Mutation("T22", "http/guards.py", 'host = headers.get(b"host")',
+             'host = headers.get(b"x-forwarded-host") or headers.get(b"host")',
+             "security/test_doors.py::test_forwarded_headers_reset_no_limit_and_stand_for_no_host"),
+    Mutation("T23", "logs.py", "MAX_VALUE = 2048", "MAX_VALUE = 1 << 40",
+             "security/test_doors.py::test_any_value_of_an_event_is_one_line_and_bounded"),
+    Mutation("T23", "logs.py", "return _CONTROL.sub(_escape, cut(KNOWN(text)))", "return cut(KNOWN(text))",
+             "test_logs.py::test_nothing_that_is_logged_makes_a_second_line_or_colours_a_terminal"),
+    Mutation("T23", "runners/log.py", 'text = _CONTROL.sub(lambda match: f"\\\\x{ord(match[0]):02x}", text)', "pass",
+             "security/test_doors.py::test_a_model_forges_no_line_and_its_secret_is_in_no_body_and_no_log"),
+    Mutation("T23", "redaction.py", "text = text.replace(value, MARK)", "pass",
+             "security/test_doors.py::test_the_reason_of_a_failed_load_has_no_secret"),
+    Mutation("T24", "runners/process.py", "for call, ended in calls.values():", "for call, ended in ():",
+             "runners/test_process_end.py::test_a_killed_worker_ends_every_call_on_it_and_says_how_it_died"),
+    Mutation("T25", "hosted.py", "async with asyncio.timeout(limit):", "async with asyncio.timeout(None):",
+             "runners/test_process_load.py::test_a_load_over_its_limit_fails_its_model_with_the_reason"),
+    Mutation("T25", "deadlines.py", "elif silence > SILENT and", "elif False and",
+             "e2e/test_faults.py::test_a_stopped_worker_is_replaced_when_a_call_is_overdue"),
+    Mutation("T26", "runners/reaper.py", "os.killpg(group, signal.SIGKILL)", "pass",
+             "runners/test_reaper.py::test_when_the_pipe_closes_the_groups_that_are_left_are_ended"),
+    Mutation("T26", "worker/sandbox.py", "_libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
+             "runners/test_sandbox.py::test_every_worker_is_kept_from_accidents"),
+    Mutation("T27", "worker/failures.py", "    if is_out_of_memory(error):\n", "    if False:\n",
+             "worker/test_failures.py::test_a_lack_of_device_memory_is_503_and_the_worker_goes_on"),
+    Mutation("T28", "worker/window.py", "self._sent - self._granted < WINDOW_ITEMS", "True",
+             "runners/test_process.py::test_a_reader_that_does_not_take_stops_the_model_within_one_window"),
+    Mutation("T28", "http/protocol.py", "call_later(self.send_timeout,", "call_later(1e9,",
+             "e2e/test_clumsy_clients.py::test_a_reader_that_never_reads_is_cut_off_and_its_model_freed"),
+    Mutation("T29", "http/sse.py", "ping=PING_INTERVAL", "ping=10**6",
+             "http/test_sse.py::test_a_silent_stream_is_kept_alive_by_comments"),
+    Mutation("T30", "http/serving.py", "            yield _failure(exchange, encoder, error)\n", "            pass\n",
+             "http/test_sse.py::test_an_error_after_it_is_the_last_event_and_the_response_ends_well"),
+    Mutation("T31", "logs.py", "if self._size + len(line) > MAX_QUEUED:", "if False:",
+             "test_logs.py::test_a_log_that_nobody_reads_holds_up_nothing_and_what_was_lost_is_counted"),
+    Mutation("T31", "sockets.py", "except OSError as error:\n        raise ConfigError(f\"admin socket",
+             "except KeyError as error:\n        raise ConfigError(f\"admin socket",
+             "security/test_breakage.py::test_a_gateway_with_nowhere_to_write_serves"),
+    Mutation("T32", "worker/sandbox.py", "resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))", "pass",
+             "runners/test_sandbox.py::test_a_model_over_its_memory_limit_fails_that_call_and_its_worker_goes_on"),
+    Mutation("T33", "limiter.py", "        seat.used -= 1\n        if held", "        if held",
+             "runners/test_storm.py::test_every_call_of_a_storm_ends_once_and_nothing_is_left"),
+    Mutation("T34", "plugins.py", "if not is_free(endpoint.path):", "if False:",
+             "security/test_breakage.py::test_no_plugin_takes_a_path_that_is_the_gateways"),
+    Mutation("T34", "plugins.py", "except (Exception, SystemExit) as error:", "except Exception as error:",
+             "security/test_breakage.py::test_a_broken_plugin_is_told_and_harms_no_model"),
+]  # fmt: skip
+
+
+def main(rows: list[str]) -> int:
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as place:
+        copy = Path(place)
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, copy / name)
+        for mutation in MUTATIONS:
+            if rows and mutation.row not in rows:
+                continue
+            verdict = try_one(copy, mutation)
+            survivors += verdict != "caught"
+            print(f"{mutation.row:<4} {verdict:<9} {mutation.file}: {mutation.test}", flush=True)
+    print(f"{survivors} not caught")
+    return int(survivors > 0)
+
+
+def try_one(copy: Path, mutation: Mutation) -> str:
+    """`caught`, or what is wrong: the test passes without the protection, or fails with it, or there is none."""
+    file = copy / "gateway" / mutation.file
+    text = file.read_text()
+    if text.count(mutation.old) != 1:
+        return f"{text.count(mutation.old)} places"
+    file.write_text(text.replace(mutation.old, mutation.new))
+    try:
+        if passes(copy, mutation.test):
+            return "SURVIVED"
+    finally:
+        file.write_text(text)
+    return "caught" if passes(copy, mutation.test) else "broken"
+
+
+def passes(copy: Path, test: str) -> bool:
+    path = os.pathsep.join((str(copy), str(copy / "plugins")))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=60", "-p", "no:cacheprovider", f"tests/{test}"]
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=300).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
