@@ -7,7 +7,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import openai
@@ -44,7 +44,7 @@ class Model:
                     raise ValueError("secret details")
                 yield f"{word} ".encode()
         finally:
-            if words[0].startswith("@"):
+            if words and words[0].startswith("@"):
                 pathlib.Path(words[0][1:]).touch()
 '''
 PAINTER = """
@@ -191,6 +191,13 @@ def test_a_voice_that_fails_at_once_is_an_error_and_later_a_broken_connection(cl
         client.audio.speech.create(model="scribe", voice="alloy", input="?")
     with pytest.raises((openai.APIConnectionError, httpx2.RemoteProtocolError, httpx2.ReadError)):
         client.audio.speech.create(model="scribe", voice="alloy", input="good ?").read()
+
+
+@pytest.mark.parametrize("form", ["audio", "sse"])
+def test_a_voice_that_says_nothing_is_an_error(client: openai.OpenAI, form: Literal["audio", "sse"]) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.audio.speech.create(model="scribe", voice="alloy", input=" ", stream_format=form)
+    assert caught.value.code == "invalid_model_output"
 
 
 def test_a_listener_who_leaves_ends_the_speech(client: openai.OpenAI, tmp_path: Any) -> None:

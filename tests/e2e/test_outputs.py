@@ -73,6 +73,8 @@ CASES = {
     "bytes": lambda: "one".encode(),
     "half characters": lambda: iter([b"\\xc3", b"\\xa9"]),
     "nothing": lambda: None,
+    "no items": lambda: iter([]),
+    "no items, later": lambda: later(),
     "content": lambda: {"content": "one"},
     "parts": lambda: {"content": [{"type": "text", "text": "on"}, {"type": "text", "text": "e"}]},
     "choices": lambda: {**ENVELOPE, "choices": [{"message": {"role": "assistant", "content": "one"}}]},
@@ -109,7 +111,13 @@ SAME = (
     *("chunks of the SDK", "object of the SDK", "own SSE", "own SSE without an end", "return value", "iterator"),
     *("async generator", "growing", "growing later"),
 )
-TEXTS = {**dict.fromkeys(SAME, "one"), "half characters": "é", "nothing": "", "answer to a format": '{"name":"Oslo"}'}
+NOTHING = ("nothing", "no items", "no items, later")
+TEXTS = {
+    **dict.fromkeys(SAME, "one"),
+    **dict.fromkeys(NOTHING, ""),
+    "half characters": "é",
+    "answer to a format": '{"name":"Oslo"}',
+}
 
 
 @pytest.fixture(scope="module")
