@@ -21,6 +21,7 @@ from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 JSON = b"application/json"
 CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
+NO_BODY = frozenset({204, 304})  # what follows the head of such an answer would be taken for the next one
 
 
 _HEAD = (
@@ -161,7 +162,7 @@ class Exchange:
     ) -> bool:
         """Send a whole answer in one write; False when that must go through ASGI instead."""
         cycle = self.cycle
-        if cycle is None or self.method == "HEAD" or cycle.flow.write_paused:
+        if cycle is None or self.method == "HEAD" or status in NO_BODY or cycle.flow.write_paused:
             return False
         self.status = status
         request_id = self.request_id.encode()
@@ -191,6 +192,8 @@ class Exchange:
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
         self.status = status
+        if status in NO_BODY:
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.common]})
 
     @property
@@ -203,7 +206,8 @@ class Exchange:
         return headers
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
+        body = b"" if self.status in NO_BODY else chunk
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     def break_off(self) -> None:
         """Close the connection in the middle of a body: a stream that failed must not look finished."""

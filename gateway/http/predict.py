@@ -116,8 +116,7 @@ async def pass_response(exchange: Exchange, call: Call, head: Resp) -> None:
         await exchange.reply(head.status, call.reply, content_type, headers)
         return
     # A user's Response that does not say what it is; nor do we.
-    if head.status != 204:
-        headers.append((b"content-length", str(len(call.reply)).encode()))
+    headers.append((b"content-length", str(len(call.reply)).encode()))
     await exchange.start(head.status, headers)
     await exchange.write(call.reply, last=True)
 
@@ -125,7 +124,7 @@ async def pass_response(exchange: Exchange, call: Call, head: Resp) -> None:
 async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
     """Items as they come, one HTTP chunk for what is queued; a failure breaks the connection, never ends it well."""
     headers = _headers(head)
-    if not any(name == b"content-type" for name, _ in headers):
+    if not head.raw:
         headers.append((b"content-type", head.content_type.encode() or OCTETS))
     is_sse = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
     await exchange.start(head.status, headers)

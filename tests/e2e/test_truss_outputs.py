@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from typing import Any
@@ -104,9 +105,13 @@ RESPONSES = {
     "elsewhere": lambda: RedirectResponse("http://example.com/"),
     "bare": lambda: Response(b"\\x00\\x01"),
     "empty": lambda: Response(status_code=204),
+    "204": lambda: JSONResponse({"a": 1}, status_code=204),
+    "304": lambda: Response(b"body", status_code=304),
+    "204 stream": lambda: StreamingResponse(sync_three(), status_code=204),
     "cookies": lambda: cookies(),
     "stream": lambda: StreamingResponse(three(), media_type="text/event-stream", status_code=202),
     "sync stream": lambda: StreamingResponse(sync_three(), media_type="text/plain", headers={"X-Own": "yes"}),
+    "bare stream": lambda: StreamingResponse(sync_three()),
     "file": lambda: FileResponse("file.txt", media_type="text/x-mine", filename="own.txt"),
     "background": lambda: PlainTextResponse("text", background=BackgroundTask(tell)),
     "events": lambda: EventSourceResponse(events(), sep="\\n"),
@@ -397,6 +402,20 @@ def test_a_response_without_content_stays_without(truss: Trusses) -> None:
     assert (answer.status, answer.body) == (204, b"")
 
 
+@pytest.mark.parametrize("name", ["204", "304", "204 stream"])
+def test_a_response_whose_status_allows_no_body_leaves_the_connection_to_the_next_answer(
+    truss: Trusses, name: str
+) -> None:
+    with contextlib.closing(truss.connect()) as connection:
+        connection.request("POST", "/v1/models/responses:predict", json.dumps(name))
+        response = connection.getresponse()
+        assert (response.status, response.headers["content-length"]) == (int(name[:3]), None)
+        assert response.headers["transfer-encoding"] is None
+        assert response.read() == b""
+        connection.request("POST", "/v1/models/responses:predict", b'"plain"')
+        assert connection.getresponse().read() == b"text"
+
+
 def test_every_cookie_of_a_response_passes(truss: Trusses) -> None:
     cookies = truss.predict("responses", b'"cookies"').headers.get_all("set-cookie")
     assert cookies == ["a=1; Path=/; SameSite=lax", "b=2; Path=/; SameSite=lax"]
@@ -417,6 +436,12 @@ def test_a_streaming_response_over_a_sync_generator_keeps_its_headers(truss: Tru
         assert response.headers["content-type"] == "text/plain; charset=utf-8"
         assert response.headers["x-own"] == "yes"
         assert b"".join(chunks(response)) == b"ab"
+
+
+def test_a_streaming_response_without_a_media_type_gets_none(truss: Trusses) -> None:
+    with truss.streaming("responses", "bare stream") as response:
+        assert response.headers["content-type"] is None
+        assert chunks(response) == [b"a", b"b"]
 
 
 def test_an_event_source_response_is_its_events(truss: Trusses) -> None:
