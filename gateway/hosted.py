@@ -23,7 +23,7 @@ from .call import NEVER, Call
 from .deadlines import Deadlines
 from .errors import Crashed, Draining, GatewayError, Overloaded
 from .histogram import Histogram
-from .keeper import Keeper
+from .keeper import Keeper, to_the_end
 from .limiter import Limiter, Seat
 from .questions import HealthCheck, hot_reload
 from .refusals import refusal
@@ -311,10 +311,10 @@ class HostedModel:
 
         May be called again meanwhile, with less grace.
         """
+        deadline, reloading = self._loop.time() + grace, self._reloading
+        if reloading is not None and not self._stopping:
+            reloading.cancel()
         self._stopping = True
-        deadline = self._loop.time() + grace
-        if self._reloading is not None:
-            self._reloading.cancel()
         for keeper in self._keepers:
             if keeper.replica is None:  # it loads, or pauses before it does
                 keeper.cancel()
@@ -335,6 +335,8 @@ class HostedModel:
             keeper.cancel()
         await asyncio.gather(*(keeper.ended() for keeper in self._keepers))
         await self._retiring.ended()
+        if reloading is not None:
+            await asyncio.wait([reloading])
         self._keepers.clear()
         self.limiter.seats.clear()
         self._refused = None
@@ -352,17 +354,19 @@ class HostedModel:
         """
         if self._reloading is not None or self._stopping:
             raise LoadError("it is being reloaded or stopped already")
-        self._reloading = asyncio.create_task(self._reload(spec), name=f"{self.name}/reload")
+        reloading = self._reloading = asyncio.create_task(self._reload(spec), name=f"{self.name}/reload")
+        reloading.add_done_callback(self._reload_ended)
         try:
-            await asyncio.wait([self._reloading])
-            if self._reloading.cancelled():
-                raise LoadError("the model was stopped meanwhile")
-            self._reloading.result()
+            await asyncio.wait([reloading])
         except asyncio.CancelledError:
-            self._reloading.cancel()
+            reloading.cancel()
             raise
-        finally:
-            self._reloading = None
+        if reloading.cancelled():
+            raise LoadError("the model was stopped meanwhile")
+        reloading.result()
+
+    def _reload_ended(self, reloading: asyncio.Task[None]) -> None:
+        self._reloading = None
 
     async def _reload(self, spec: ModelSpec) -> None:
         fresh: list[Keeper] = []
@@ -371,8 +375,9 @@ class HostedModel:
                 fresh.append(Keeper(self, spec, index))
                 await fresh[-1].load()
         except BaseException as error:
-            ready = [keeper.replica for keeper in fresh if keeper.replica is not None]
-            await asyncio.shield(asyncio.gather(*(replica.kill("its reload was given up") for replica in ready)))
+            for keeper in fresh:
+                if keeper.replica is not None:
+                    await to_the_end(keeper.replica.kill("its reload was given up"))
             log.warning("%s: the reload failed, what was there serves on: %s", self.name, error)
             raise
         self._switch(spec, fresh)
@@ -382,6 +387,7 @@ class HostedModel:
         old, self._keepers = self._keepers, fresh
         for keeper in old:
             keeper.cancel()
+            self._retiring.await_too(keeper.ended())  # it may be ending what was lost, or a load
             if keeper.replica is not None:
                 self.limiter.remove(keeper.seat)
                 self._retiring.add(keeper.replica)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from .backoff import HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
 from .errors import ConfigError
@@ -67,6 +68,7 @@ class Keeper:
         self._seat: Seat | None = None
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._is_left = False
 
     @property
     def seat(self) -> Seat:
@@ -82,8 +84,12 @@ class Keeper:
         self._task = asyncio.create_task(self._keep(), name=f"{self._owner.name}/{self.index}")
 
     def cancel(self) -> None:
-        """Leave it; a load under way is ended, a replica that is ready stays as it is."""
-        if self._task is not None:
+        """Leave it; a load under way is ended, a replica that is ready stays as it is.
+
+        Only once: a second time would interrupt what it does so that nothing is left behind.
+        """
+        if self._task is not None and not self._is_left:
+            self._is_left = True
             self._task.cancel()
 
     async def ended(self) -> None:
@@ -100,16 +106,21 @@ class Keeper:
         limit = self.spec.limits.load_timeout
         try:
             async with asyncio.timeout(limit):
-                replica = self.loading = await self._owner.make(self.spec, self.index)
-                await replica.start()
+                self.loading = await self._owner.make(self.spec, self.index)
+                await self.loading.start()
         except ConfigError as error:
             raise LoadError(str(error), fatal=True) from error
         except TimeoutError:
             raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
+        except asyncio.CancelledError:
+            if self.loading is not None:  # its own end was interrupted, if it was under way already
+                await to_the_end(self.loading.kill("the load was given up"))
+            raise
+        else:
+            self.replica, self._seat = self.loading, None
         finally:
             self.loading = None
-        self.replica, self._seat = replica, None
-        self._owner.loaded(replica, self._loop.time() - began)
+        self._owner.loaded(self.replica, self._loop.time() - began)
 
     async def _keep(self) -> None:
         tries = crashes = 0
@@ -153,10 +164,20 @@ class Keeper:
             self.next_try = now + pause(crashes - 1 if crashes else 0)
             self._set("restarting", reason)
         self._owner.lost(self, replica)
-        await replica.kill(reason)
+        await to_the_end(replica.kill(reason))
         await asyncio.sleep(max(0.0, self.next_try - self._loop.time()))
         self.load_began = self._loop.time()
 
     def _set(self, phase: State, reason: str = "") -> None:
         self.phase = phase
         self._owner.changed(reason)
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await it, and go on to do so though the caller is cancelled meanwhile: then that is heard afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 from .call import Call
 from .replica import Replica
@@ -29,7 +30,11 @@ class Retiring:
     def add(self, replica: Replica) -> None:
         self._idle[replica] = asyncio.Event()
         self.look()
-        task = asyncio.create_task(self._end(replica), name=f"{self._name}/retired")
+        self.await_too(self._end(replica))
+
+    def await_too(self, end: Coroutine[Any, Any, None]) -> None:
+        """Something else that has to end, on its own, before nothing is left of what was replaced."""
+        task = asyncio.create_task(end, name=f"{self._name}/retired")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
