@@ -225,7 +225,10 @@ def test_the_measured_time_follows_the_calls_and_ignores_those_that_never_ran() 
 
 
 class Admission(RuleBasedStateMachine):
-    """Arrivals, ends, clients that leave, time-outs, crashes, new replicas, in any order, by a clock of its own."""
+    """Arrivals, ends, cancels, vanished clients, time-outs, crashes, restarts, new bounds and drains, in any order.
+
+    By a clock of its own. Time-outs are found by a sweep, which comes late, or not at all before a slot is free.
+    """
 
     @initialize(max_queue=st.integers(0, 4), slots=st.lists(st.integers(1, 3), min_size=1, max_size=3))
     def begin(self, max_queue: int, slots: list[int]) -> None:
@@ -236,12 +239,14 @@ class Admission(RuleBasedStateMachine):
         self.running: list[Waiter] = []
         self.waiting: list[Waiter] = []
         self.dead: list[Seat] = []
-        self.limit = Limiter(max_queue, self.start, "m")  # type: ignore[arg-type]
+        self.is_draining = False
+        self.limit = Limiter(max_queue, self.start, "m", self.is_late)  # type: ignore[arg-type]
         for count in slots:
             self.limit.add(Seat(object(), count))
 
     def start(self, call: Waiter, seat: Seat) -> None:
         assert call.error is None, "a call that has ended reached the model"
+        assert self.now <= call.deadline, "a call whose time was over reached the model"  # type: ignore[attr-defined]
         if call in self.waiting:
             live = [other for other in self.waiting if other.error is None]
             assert live[0] is call, f"{call} overtook {live[0]}"
@@ -252,16 +257,26 @@ class Admission(RuleBasedStateMachine):
     def finish(self, call: Waiter, how: str) -> None:
         self.ends[call.name].append(how)
 
-    @rule()
-    def arrive(self) -> None:
+    def is_late(self, call: Any) -> bool:
+        if self.now <= call.deadline:
+            return False
+        self.waiting.remove(call)
+        self.finish(call, "time-out")
+        leave(self.limit, call)
+        return True
+
+    @precondition(lambda self: not self.is_draining)
+    @rule(patience=st.floats(0, 20))
+    def arrive(self, patience: float) -> None:
         self.arrivals += 1
-        call = Waiter(self.arrivals)
+        call: Any = Waiter(self.arrivals)
+        call.deadline = self.now + patience
         self.ends[call.name] = []
         before = self.limit.queued
         try:
             self.limit.enter(call)  # type: ignore[arg-type]
         except Overloaded:
-            assert before == self.limit.max_queue
+            assert before >= self.limit.max_queue
             assert self.limit.running == self.limit.slots
             self.finish(call, "refused")
         else:
@@ -276,6 +291,39 @@ class Admission(RuleBasedStateMachine):
         self.finish(call, "answered")
         assert call.seat is not None
         self.limit.give_back(call.seat, self.now - call.since)  # type: ignore[attr-defined]
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Nobody wants it any more; its code runs on, and so its slot stays taken."""
+        call = data.draw(st.sampled_from(self.running))
+        call.error = RuntimeError("left")
+
+    @rule()
+    def sweep(self) -> None:
+        for call in tuple(self.limit.waiting()):
+            self.is_late(call)
+
+    @rule(max_queue=st.integers(0, 4))
+    def resize(self, max_queue: int) -> None:
+        """A reload with another bound: who waits goes on waiting."""
+        self.limit.max_queue = max_queue
+
+    @rule()
+    def drain(self) -> None:
+        """The time is up: those who wait are sent away, those who run are asked to stop, and nobody comes any more."""
+        self.is_draining = True
+        for call in tuple(self.limit.waiting()):
+            self.waiting.remove(call)  # type: ignore[arg-type]
+            self.finish(call, "drained")  # type: ignore[arg-type]
+            leave(self.limit, call)  # type: ignore[arg-type]
+        for call in self.running:  # type: ignore[assignment]
+            call.error = RuntimeError("drained")  # type: ignore[assignment]
+
+    @precondition(lambda self: self.is_draining and not self.running)
+    @rule()
+    def begin_again(self) -> None:
+        self.is_draining = False
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), how=st.sampled_from(["client left", "time-out", "drain"]))
@@ -313,7 +361,8 @@ class Admission(RuleBasedStateMachine):
             assert 0 <= seat.used <= seat.slots
             assert seat.used == sum(call.seat is seat for call in self.running)
         assert all(seat.used == 0 for seat in self.dead)
-        assert self.limit.queued == len(self.waiting) <= self.limit.max_queue
+        self.most = max(getattr(self, "most", 0), self.limit.max_queue)
+        assert self.limit.queued == len(self.waiting) <= self.most
         assert self.limit.running == len(self.running)
         if self.waiting:
             assert self.limit.running == self.limit.slots, "a call waits beside a free slot"
@@ -322,6 +371,7 @@ class Admission(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "limit"):
             return
+        self.now = 0.0  # nobody who still waits gives up any more
         if not self.limit.seats:
             self.limit.add(Seat(object(), 1))
         while self.running:
