@@ -62,11 +62,12 @@ class Models:
         found = model.capabilities if model.state == "ready" else model.described
         if found is None:
             raise model.not_ready()
-        if model.state != "ready" and found.input_schema is None and found.output_schema is None:
+        typed = (found.input_schema, found.output_schema, found.supports_streaming) != (None, None, None)
+        if model.state != "ready" and not typed:
             refused = model.not_ready()
             refused.truss_message = "Schema not available, please try again later."
             raise refused
-        if found.input_schema is None and found.output_schema is None:
+        if not typed:
             error = RouteNotSupported(f"model '{model.name}' has no schema")
             error.truss_message, error.truss_code = "No schema found", 600
             raise error

@@ -65,6 +65,8 @@ CASES: dict[str, tuple[str, Any, Any, Any]] = {
     "plain-output": ("def predict(self, x: In) -> dict: ...", IN, None, None),
     "input-only": ("def predict(self, x: In): ...", IN, None, None),
     "output-only": ("def predict(self, x) -> Out: ...", None, OUT, False),
+    "generator-only": ("def predict(self, x) -> Generator[str, None, None]: yield ''", None, None, True),
+    "bare-generator": ("def predict(self, x) -> Generator: yield ''", None, None, True),
     "with-request": ("def predict(self, x: In, request: Request) -> Out: ...", IN, OUT, False),
     "string": ("def predict(self, x: 'In') -> 'Out': ...", IN, OUT, False),
     "pipeline": (
