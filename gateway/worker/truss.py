@@ -202,6 +202,8 @@ def _untag(value: dict[Any, Any]) -> Any:
     for tag, decode in _TAGS.items():
         if tag in value and b"data" in value:
             return decode(value[b"data"])
+    if b"complex" in value and b"data" in value:  # msgpack-numpy's, as the arrays
+        return complex(value[b"data"])
     is_array = value.get(b"nd")
     if is_array is None or b"type" not in value or b"data" not in value:
         return value
@@ -240,6 +242,8 @@ def tag(value: Any) -> Any:
         }
     if numpy is not None and isinstance(value, numpy.generic):
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+    if isinstance(value, complex):
+        return {b"complex": True, b"data": repr(value)}
     if isinstance(value, datetime.datetime):
         return {b"__dt_datetime_iso__": True, b"data": to_json(value)}
     if isinstance(value, datetime.date):

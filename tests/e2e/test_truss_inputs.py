@@ -233,6 +233,7 @@ PACKED = [
         "ndarray array([[3],\n       [4]])",
     ),
     ({b"nd": False, b"type": "<f4", b"data": struct.pack("<f", 0.5)}, "float32 np.float32(0.5)"),
+    ({b"complex": True, b"data": "(1+2j)"}, "complex (1+2j)"),
     ([{"deep": {b"__decimal__": True, b"data": "2"}}], "list [{'deep': Decimal('2')}]"),
 ]
 
