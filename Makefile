@@ -7,13 +7,14 @@ INSTALLED := .venv/.installed
 CLIENTS := .venv-clients-openai2/.installed .venv-clients-openai3/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-slow test-clients check fix bench
+.PHONY: help install serve test test-slow test-clients fuzz check fix bench
 
 help:
 	@echo "make serve      the gateway over models/"
 	@echo "make test       all tests but the slow ones (ARGS='-k name')"
 	@echo "make test-slow  the slow ones"
 	@echo "make test-clients  the clients of the field, in environments of their own"
+	@echo "make fuzz       requests made from the API document, valid and broken"
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
 	@echo "make bench      what we claim about speed, measured"
@@ -48,6 +49,15 @@ test-slow: $(INSTALLED)
 
 test-clients: $(INSTALLED) $(CLIENTS)
 	$(BIN)/python -m tests.clients $(ARGS)
+
+# In an environment of its own, for schemathesis is a plugin of pytest too.
+.venv-fuzz/.installed: tests/fuzz/requirements.txt constraints.txt
+	test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install -c constraints.txt -r tests/fuzz/requirements.txt
+	touch $@
+
+fuzz: $(INSTALLED) .venv-fuzz/.installed
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -129,10 +129,14 @@ def _network(settings: Settings) -> Iterator[Line]:
         yield _warn("debug", "clients see the exceptions of models", "take debug out when all is well")
     else:
         yield _danger("debug", f"clients of {gateway.host} would see the exceptions of models", "take debug out")
-    if local:
+    if gateway.tls_cert is not None:
+        yield _pass("tls", f"with the certificate {gateway.tls_cert}")
+    elif local:
         yield _pass("tls", "plain HTTP stays on this machine")
     else:
-        yield _warn("tls", "keys and prompts cross the network as plain HTTP", "put a proxy with TLS in front")
+        yield _warn(
+            "tls", "keys and prompts cross the network as plain HTTP", "set tls_cert, or put a proxy with TLS in front"
+        )
     if local or has_key:
         yield _pass("metrics", "they need a key with that scope" if has_key else "this machine reads them")
     else:

@@ -128,6 +128,11 @@ FLIPS: dict[str, tuple[Change | None, dict[str, Any], dict[str, str]]] = {
         {"bind": "danger", "host names": "warn", "tls": "warn", "metrics": "warn"},
     ),
     "another address, with a key": (all_of(add_key, settings(PUBLIC)), {}, {"tls": "warn"}),
+    "another address, with a key and a certificate": (
+        all_of(add_key, settings(PUBLIC + 'tls_cert = "cert.pem"')),
+        {},
+        {},
+    ),
     "another address, with everything": (
         all_of(add_key, settings(PUBLIC + 'debug = true\nallowed_origins = ["*"]')),
         {},

@@ -12,6 +12,7 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 
 from ..dialects.oip_tensors import DATATYPES
 from .forms import FORM
+from .guards import OPEN
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -101,10 +102,13 @@ def document(base: Json, hub: Hub) -> Json:
     """The whole document. `base` is Litestar's and stays as it is."""
     components = {**base.get("components", {})}
     components["schemas"] = {**components.get("schemas", {}), **COMPONENTS}
-    if hub.settings.gateway.api_key is not None:
+    paths = {**dict(_paths(hub)), **base.get("paths", {})}
+    if hub.keys.is_required:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         base = {**base, "security": [{"key": []}]}
-    return {**base, "paths": {**dict(_paths(hub)), **base.get("paths", {})}, "components": components}
+        for path in OPEN & paths.keys():
+            paths[path] = {verb: {**operation, "security": []} for verb, operation in paths[path].items()}
+    return {**base, "paths": paths, "components": components}
 
 
 def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
@@ -116,11 +120,14 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         parts = endpoint.path.strip("/").split("/")
         parts = parts[1:] if parts[0] == "v1" else ["plain", *parts]  # /v1/rerank and /rerank are two operations
         name = "".join(part.title().replace("_", "") for part in parts)
-        served = _operation(f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint))
+        streams = "stream" in schema.get("properties", {})
+        served = _operation(
+            f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint), streams=streams
+        )
         yield endpoint.path, {"post": served}
         path = f"/models/{{model}}{endpoint.path}"
         in_url = f"{summary} The model is in the URL."
-        yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True)}
+        yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True, streams=streams)}
     if any(dialects[endpoint.dialect].keeps for endpoint in hub.endpoints):
         yield from _kept()
     yield "/v1/models", {"get": _operation("listModels", "Every hosted model with its status")}
@@ -204,6 +211,7 @@ def _operation(
     of: bool = False,
     schema: str | None = None,
     models: list[str] | None = None,
+    streams: bool = False,
 ) -> Json:
     content = {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else ANYTHING}
     operation: Json = {
@@ -211,6 +219,8 @@ def _operation(
         "summary": summary,
         "responses": {"200": {"description": "OK", "content": {"application/json": content}}, "default": ERROR},
     }
+    if streams:
+        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if models is not None:
         operation["description"] = f"Models: {', '.join(models) or 'none'}"
     if body is not None:

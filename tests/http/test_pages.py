@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from served import Model, Served
 
+from gateway import keys
 from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.replica import LoadError
 
@@ -75,6 +77,23 @@ def test_the_document_names_the_key_where_one_is_needed(serve: Serve) -> None:
     document = serve(models(), api_key="k").get("/openapi.json", X_API_Key="k").json
     assert document["security"] == [{"key": []}]
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert document["paths"]["/livez"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/v1/models"]["get"]
+
+
+def test_the_document_names_the_key_of_a_file_too_and_none_where_none_is_needed(serve: Serve, tmp_path: Path) -> None:
+    key, text = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key])
+    served = serve(models(), keys_file=tmp_path / "keys.toml")
+    assert served.get("/openapi.json", X_API_Key=text).json["security"] == [{"key": []}]
+    assert "security" not in serve(models()).get("/openapi.json").json
+
+
+def test_a_route_that_streams_says_so(serve: Serve) -> None:
+    paths = serve(models()).get("/openapi.json").json["paths"]
+    for path in ("/v1/chat/completions", "/models/{model}/v1/chat/completions"):
+        assert "text/event-stream" in paths[path]["post"]["responses"]["200"]["content"]
+    assert "text/event-stream" not in paths["/v1/embeddings"]["post"]["responses"]["200"]["content"]
 
 
 # ── the API page ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -198,7 +198,7 @@ def test_nothing_that_clients_send_makes_a_second_line_in_the_log(start: Start) 
 FORGER = """
 import sys
 print('{"level": "error", "logger": "gateway.access", "message": "forged"}')
-print("2026-01-01 00:00:00 ERROR gateway | forged\\r2026-01-01 forged too \\x1b[2K\\x1b[1A")
+print("2026-01-01 00:00:00 ERROR gateway | forged\\r2026-01-01 forged too \\x1b[2K\\x1b[1A\\x07")
 print("y" * 100_000)
 class Model:
     def __init__(self, secrets): self.secrets = secrets
