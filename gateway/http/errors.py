@@ -23,11 +23,14 @@ _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
 _OIP_ROOTS = ("/v2/models/", "/v2/repository/", "/v2/health/")
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
+_TRUSS_NAMES_OF_ONE = ("/ping", "/invocations")  # below /models/{id} only
 
 
 def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
     """Which shape clients of a path expect, also for paths that do not exist."""
     if path in _TRUSS_PATHS or (path.startswith(_TRUSS_ROOTS) and path.endswith(_TRUSS_ENDINGS)):
+        return "truss"
+    if path.startswith("/models/") and path.endswith(_TRUSS_NAMES_OF_ONE):
         return "truss"
     if path == "/v2" or path.startswith(_OIP_ROOTS):
         return "oip"

@@ -8,7 +8,8 @@
     /v1/models/{id}                   GET    the model object; /loaded and /schema below it
     /models/{id}/status               GET    the model object too
     /models/{id}/hot-reload           POST   new code for the running instance; /hot-reload for the only model
-    /invocations                      POST   predict of the sole or default model
+    /invocations                      POST   predict of the sole or default model; /models/{id}/invocations of one
+    /models/{id}/ping                 GET    whether it is loaded
     /v2/…                             the Open Inference Protocol, see `inference.py`
 
 Ids may hold "/", so a path is split at known endings by us; an exact match with a registered id wins over an ending.
@@ -100,8 +101,11 @@ class Routes:
         name, found, rest = target.partition("/v1/")
         if found:
             return self._v1_of(exchange, name, f"/v1/{rest}")
-        if target.endswith("/predict"):
-            return _only(exchange, "POST", self.predict, target[: -len("/predict")])
+        for ending in ("/predict", "/invocations"):
+            if target.endswith(ending):
+                return _only(exchange, "POST", self.predict, target[: -len(ending)])
+        if target.endswith("/ping"):
+            return _only(exchange, "GET", self._models.loaded, target[: -len("/ping")])
         for path, endpoint in self._endpoints.items():  # /rerank and others that are not below /v1/
             if target.endswith(path):
                 return self._endpoint(exchange, endpoint, target[: -len(path)])

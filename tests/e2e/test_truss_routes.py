@@ -73,6 +73,7 @@ def says(truss: Trusses) -> Iterator[Callable[[str], int]]:
         "/v1/models/other:predict_binary",
         "/v1/models/other%3Apredict",
         "/models/other/predict",
+        "/models/other/invocations",
         "/models/other/v1/models/model:predict",
         "/v1/models/nick:predict",
         "/v1/models/org/nested:predict",
@@ -82,6 +83,12 @@ def says(truss: Trusses) -> Iterator[Callable[[str], int]]:
 )
 def test_every_spelling_of_predict_reaches_the_model_that_the_url_names(truss: Trusses, path: str) -> None:
     assert truss.ask("POST", path, b'{"model": "main"}').short == (200, JSON, b'["other", {"model": "main"}]')
+
+
+@pytest.mark.parametrize("name", ["other", "org/nested"])
+def test_a_base_url_of_one_model_has_its_ping(truss: Trusses, name: str) -> None:
+    assert truss.get(f"/models/{name}/ping").short == (200, JSON, b"{}")
+    assert truss.get("/models/none/ping").error[:2] == (404, "600")
 
 
 @pytest.mark.parametrize("path", ["/v1/models/model:predict", "/v1/models/model:predict_binary", "/invocations"])
