@@ -135,7 +135,7 @@ class Serving:
     ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
-            first = await _first(batches)
+            first = await anext(batches, None) or (0, [])  # Python 3.11 fails on a default that is a tuple
             if passes and starts_raw(first[1]):
                 raw = RawStream(dialect.terminator)
                 events = _raw_events(exchange, encoder, raw, batches, raw.feed(first[1]))
@@ -147,18 +147,21 @@ class Serving:
             exchange.status = CLIENT_LEFT
 
     async def _stream_bytes(self, exchange: Exchange, encoder: Encoder, calls: list[Call]) -> None:
-        """A stream without framing, such as audio: one that fails is broken off."""
+        """A stream without framing, such as audio: an error after its first byte breaks it off."""
         async with aclosing(values(calls)) as batches:
-            run, items = await _first(batches)
-            first = encoder.start() + encoder.feed(items, run)
+            first, last = encoder.start(), b""
+            while not first and (batch := await anext(batches, None)) is not None:
+                first = encoder.feed(batch[1], batch[0])
+            if not first:
+                last = encoder.finish()
             await exchange.start(200, [(b"content-type", encoder.stream_type)])
             try:
                 if first:
                     await exchange.write(first)
-                async for run, items in batches:
-                    if chunk := encoder.feed(items, run):
-                        await exchange.write(chunk)
-                last = encoder.finish()
+                    async for run, items in batches:
+                        if chunk := encoder.feed(items, run):
+                            await exchange.write(chunk)
+                    last = encoder.finish()
             except GatewayError:
                 exchange.break_off()
                 raise
@@ -274,11 +277,6 @@ def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
 def _all_left(calls: list[Call]) -> None:
     for call in calls:
         call.client_left()
-
-
-async def _first(batches: Batches) -> Batch:
-    """What comes first; nothing from a model that says nothing."""
-    return await anext(batches, None) or (0, [])  # Python 3.11 fails on a default that is a tuple
 
 
 async def _raw_events(exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, chunk: bytes) -> Events:

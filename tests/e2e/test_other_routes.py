@@ -42,7 +42,7 @@ class Model:
             for word in words:
                 if word == "?":
                     raise ValueError("secret details")
-                yield f"{word} ".encode()
+                yield b"" if word == "-" else f"{word} ".encode()
         finally:
             if words and words[0].startswith("@"):
                 pathlib.Path(words[0][1:]).touch()
@@ -198,6 +198,15 @@ def test_a_voice_that_says_nothing_is_an_error(client: openai.OpenAI, form: Lite
     with pytest.raises(openai.InternalServerError) as caught:
         client.audio.speech.create(model="scribe", voice="alloy", input=" ", stream_format=form)
     assert caught.value.code == "invalid_model_output"
+
+
+def test_a_voice_may_clear_its_throat_but_has_to_say_something(client: openai.OpenAI) -> None:
+    assert client.audio.speech.create(model="scribe", voice="alloy", input="- - good").content == b"good "
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.audio.speech.create(model="scribe", voice="alloy", input="- -")
+    assert caught.value.code == "invalid_model_output"
+    with pytest.raises(openai.InternalServerError):
+        client.audio.speech.create(model="scribe", voice="alloy", input="- ?")
 
 
 def test_a_listener_who_leaves_ends_the_speech(client: openai.OpenAI, tmp_path: Any) -> None:
