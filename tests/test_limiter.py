@@ -239,7 +239,6 @@ class Admission(RuleBasedStateMachine):
         self.running: list[Waiter] = []
         self.waiting: list[Waiter] = []
         self.dead: list[Seat] = []
-        self.is_draining = False
         self.limit = Limiter(max_queue, self.start, "m", self.is_late)  # type: ignore[arg-type]
         for count in slots:
             self.limit.add(Seat(object(), count))
@@ -265,9 +264,12 @@ class Admission(RuleBasedStateMachine):
         leave(self.limit, call)
         return True
 
-    @precondition(lambda self: not self.is_draining)
-    @rule(patience=st.floats(0, 20))
-    def arrive(self, patience: float) -> None:
+    @rule(patience=st.lists(st.sampled_from([1.0, 5.0, 100.0]), min_size=1, max_size=6))
+    def arrive(self, patience: list[float]) -> None:
+        for seconds in patience:
+            self.one_arrives(seconds)
+
+    def one_arrives(self, patience: float) -> None:
         self.arrivals += 1
         call: Any = Waiter(self.arrivals)
         call.deadline = self.now + patience
@@ -311,19 +313,17 @@ class Admission(RuleBasedStateMachine):
 
     @rule()
     def drain(self) -> None:
-        """The time is up: those who wait are sent away, those who run are asked to stop, and nobody comes any more."""
-        self.is_draining = True
-        for call in tuple(self.limit.waiting()):
-            self.waiting.remove(call)  # type: ignore[arg-type]
-            self.finish(call, "drained")  # type: ignore[arg-type]
-            leave(self.limit, call)  # type: ignore[arg-type]
-        for call in self.running:  # type: ignore[assignment]
-            call.error = RuntimeError("drained")  # type: ignore[assignment]
-
-    @precondition(lambda self: self.is_draining and not self.running)
-    @rule()
-    def begin_again(self) -> None:
-        self.is_draining = False
+        """The time is up: those who wait are sent away before the first slot is free, those who run come to an end."""
+        for call in tuple(self.waiting):
+            self.waiting.remove(call)
+            self.finish(call, "drained")
+            leave(self.limit, call)
+        for call in tuple(self.running):
+            self.running.remove(call)
+            self.finish(call, "drained")
+            assert call.seat is not None
+            self.limit.give_back(call.seat, None)
+        assert self.limit.in_flight == 0
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), how=st.sampled_from(["client left", "time-out", "drain"]))
@@ -349,7 +349,7 @@ class Admission(RuleBasedStateMachine):
         if len(self.limit.seats) < 3:
             self.limit.add(Seat(object(), slots))
 
-    @rule(seconds=st.floats(0, 10))
+    @rule(seconds=st.sampled_from([0.5, 2.0, 10.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
