@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from ..call import Call
 from ..errors import GatewayError, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
-from .exchange import Exchange, spawn
+from .exchange import NO_BODY, Exchange, spawn
 from .headers import OURS, checked
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 Finish = Callable[[Exchange, BaseException | None], None]
+_DIGITS = re.compile(r"[0-9]{1,15}").fullmatch
 OCTETS = b"application/octet-stream"
 ROUTE = "/v1/models/{model}:predict"
 
@@ -127,14 +129,21 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
     if not head.raw:
         headers.append((b"content-type", head.content_type.encode() or OCTETS))
     is_sse = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    left = _length(head)
+    if left is not None:
+        headers.append((b"content-length", str(left).encode()))
     await exchange.start(head.status, headers)
     try:
         while (items := await call.take()) is not None:
             for item in items:
+                if left is not None and (left := left - len(item)) < 0:
+                    raise GatewayError("the Response is longer than its content-length")
                 if item:
                     await exchange.write(item)
+        if left and head.status not in NO_BODY:
+            raise GatewayError("the Response is shorter than its content-length")
     except GatewayError as error:
-        if is_sse and not exchange.strict:
+        if is_sse and left is None and not exchange.strict:
             from .errors import body_of
 
             await exchange.write(b"event: error\ndata: " + body_of(error, "truss", exchange.request_id) + b"\n\n")
@@ -152,6 +161,13 @@ def _headers(head: Resp) -> list[tuple[bytes, bytes]]:
     if head.status >= 300:
         pairs += [(b"x-baseten-error-source", b"04"), (b"x-baseten-error-code", b"700")]
     return pairs
+
+
+def _length(head: Resp) -> int | None:
+    """What the Response of a file, or one with a background task, says of itself: then its client is not kept waiting
+    for an end that comes after the task."""
+    given = [value for name, value in head.headers if name.lower() == "content-length"] if head.raw else []
+    return int(given[0]) if len(given) == 1 and _DIGITS(given[0]) else None
 
 
 def check_encoding(exchange: Exchange) -> None:

@@ -78,6 +78,7 @@ class Plain:
     pass
 """
 RESPONSES = """
+import time
 from pathlib import Path
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
@@ -86,6 +87,10 @@ from starlette.background import BackgroundTask
 
 def tell():
     Path("../../shared/background").write_text("done")
+
+def wait():
+    while not Path("../../shared/go on").exists():
+        time.sleep(0.01)
 
 async def three():
     for n in range(3):
@@ -115,6 +120,10 @@ RESPONSES = {
     "bare stream": lambda: StreamingResponse(sync_three()),
     "file": lambda: FileResponse("file.txt", media_type="text/x-mine", filename="own.txt"),
     "background": lambda: PlainTextResponse("text", background=BackgroundTask(tell)),
+    "waits": lambda: PlainTextResponse("text", background=BackgroundTask(wait)),
+    "sized": lambda: StreamingResponse(sync_three(), headers={"Content-Length": "2"}),
+    "longer": lambda: StreamingResponse(sync_three(), headers={"Content-Length": "1"}),
+    "shorter": lambda: StreamingResponse(sync_three(), headers={"Content-Length": "3"}),
     "events": lambda: EventSourceResponse(events(), sep="\\n"),
 }
 
@@ -456,11 +465,36 @@ def test_a_file_response_is_the_file(truss: Trusses) -> None:
     answer = truss.predict("responses", b'"file"')
     assert answer.short == (200, "text/x-mine; charset=utf-8", b"in a file")
     assert answer.headers["content-disposition"] == 'attachment; filename="own.txt"'
+    assert answer.headers["content-length"] == "9"
 
 
 def test_the_background_task_of_a_response_runs(truss: Trusses) -> None:
     assert truss.predict("responses", b'"background"').short == (200, "text/plain; charset=utf-8", b"text")
     assert truss.wait_for_file("background") == "done"
+
+
+def test_a_client_does_not_wait_for_the_background_task_of_a_response(truss: Trusses) -> None:
+    try:
+        answer = truss.predict("responses", b'"waits"')
+        assert (answer.body, answer.headers["content-length"]) == (b"text", "4")
+    finally:
+        truss.file("go on").touch()
+
+
+def test_a_stream_keeps_to_the_length_that_its_response_says(truss: Trusses) -> None:
+    with truss.streaming("responses", "sized") as response:
+        assert (response.headers["content-length"], response.read()) == ("2", b"ab")
+
+
+def test_a_stream_of_another_length_than_its_response_says_never_looks_whole(truss: Trusses) -> None:
+    with truss.streaming("responses", "shorter") as response, pytest.raises(http.client.IncompleteRead):
+        response.read()
+    with contextlib.closing(truss.connect()) as connection:
+        connection.request("POST", "/v1/models/responses:predict", b'"longer"')
+        assert connection.getresponse().read() == b"a"
+        with pytest.raises(ConnectionError):
+            connection.request("POST", "/v1/models/responses:predict", b'"plain"')
+            connection.getresponse()
 
 
 @pytest.mark.parametrize("what", ["stream", "response"])
