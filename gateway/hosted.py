@@ -29,6 +29,7 @@ from .questions import HealthCheck, hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
 from .retiring import Retiring
+from .shares import Shares
 from .spec import Capabilities, ModelSpec, State
 from .wire import Req
 
@@ -44,7 +45,8 @@ class HostedModel:
     """A model by its name. `state` and `reason` may be read by anybody.
 
     `on_demand` is called when a request meets the model unloaded, and may start it; None leaves it unloaded.
-    `prepare` is awaited before each load and may give the spec an interpreter of its own.
+    `prepare` is awaited before each load and may give the spec an interpreter of its own. `shares` is what all models
+    of a gateway have together.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class HostedModel:
         debug: bool = False,
         on_demand: Callable[[], None] | None = None,
         prepare: Callable[[ModelSpec], Awaitable[ModelSpec]] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.spec, self.name, self.required = spec, spec.name, required
         self.created = int(time.time())
@@ -69,7 +72,7 @@ class HostedModel:
         self.counts_tokens = False
         self._slotless: frozenset[str] = frozenset()  # methods that hold no slot
         self._aside = 0  # calls of these
-        self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name, self._is_late)
+        self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name, self._is_late, shares)
         self.restart_reasons: dict[str, int] = {}  # crash, cancel
         self.loads = Histogram(LOADS)  # seconds of good ones
         self.load_results: dict[str, int] = {}  # ok, error

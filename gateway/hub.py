@@ -25,6 +25,7 @@ from .replica import Launch
 from .responses_store import ResponsesStore
 from .runners.reaper import Reaper
 from .secret_sources import SecretSources
+from .shares import Shares
 from .spec import Endpoint, ModelSpec, Problem
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Hub:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
+        self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
         self.responses = ResponsesStore(settings.gateway.responses)
         self.draining = False
@@ -322,6 +324,7 @@ class Hub:
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
             prepare=self._isolate if self.settings.isolates(spec) else None,
+            shares=self._shares,
         )
 
     def is_lazy(self, name: str) -> bool:

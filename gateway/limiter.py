@@ -2,7 +2,8 @@
 
 Pure of processes and clocks: times come in, calls go out; whether a call is too late to start, `is_late` says, and ends
 it. The order of a decision:
-1. a replica has room and nobody waits → go, to the freest  2. the queue has room → wait  3. → Overloaded
+1. the gateway has room, or makes some → on  2. a replica has room and nobody waits → go, to the freest
+3. the queue has room, and the gateway for one more body → wait  4. → Overloaded
 
 A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
 who still wait. Models with preprocess or postprocess run these outside the slot, so their calls wait for it `inside`
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import Overloaded
+from .shares import Shares
 
 if TYPE_CHECKING:
     from .call import Call
@@ -50,12 +52,16 @@ class Limiter:
         start: Callable[[Call, Seat], None],
         name: str = "",
         is_late: Callable[[Call], bool] = lambda call: False,
+        shares: Shares | None = None,
     ) -> None:
         self.max_queue, self.name = max_queue, name
         self.seats: list[Seat] = []
         self.mean_service = 0.0  # seconds a call holds its slot, moving average
         self._start, self._is_late = start, is_late
         self._waiting: deque[Call] = deque()
+        self.queued_bytes = 0  # of the bodies of those who wait here
+        self._shares = shares or Shares()
+        self._shares.limiters.add(self)
         self._left = 0  # calls in the deque that nobody waits for any more
 
     @property
@@ -84,12 +90,16 @@ class Limiter:
         """Start the call or queue it.
 
         Raises:
-            Overloaded: slots and queue are full; nothing was started.
+            Overloaded: slots and queue are full, or the gateway is; nothing was started.
         """
+        shares = self._shares
+        if shares.calls >= shares.max_calls and self.room:
+            shares.make_room_for_call(self)
         if not self._waiting:
             seat = self._freest()
             if seat is not None:
                 seat.used += 1
+                shares.calls += 1
                 self._start(call, seat)
                 return
         if not self.room:
@@ -98,20 +108,37 @@ class Limiter:
                 f"the queue holds {self.max_queue}",
                 retry_after=self.retry_after(),
             )
+        if shares.bytes + len(call.body) > shares.max_bytes:
+            shares.make_room_for_body(self, len(call.body))
         self._waiting.append(call)
+        shares.calls += 1
+        self._count_body(len(call.body))
+
+    def _count_body(self, size: int) -> None:
+        self.queued_bytes += size
+        self._shares.bytes += size
+
+    @property
+    def newest(self) -> Call | None:
+        """The last of those who wait here."""
+        return next((call for call in reversed(self._waiting) if call.error is None), None)
 
     def refused(self, call: Call, seat: Seat) -> bool:
         """The seat's replica was gone before the call got there: another one takes it, or it is False."""
         self.remove(seat)
         seat.used -= 1
-        if self.seats:
-            self._waiting.appendleft(call)
-            self._hand_out()
+        if not self.seats:
+            self._shares.calls -= 1
+            return False
+        self._waiting.appendleft(call)
+        self._count_body(len(call.body))
+        self._hand_out()
         return bool(self.seats)
 
     def give_back(self, seat: Seat, held: float | None) -> None:
         """Take a slot back after `held` seconds, None if it was never used, and hand it to the next in line."""
         seat.used -= 1
+        self._shares.calls -= 1
         if held is not None:
             self.mean_service += (held - self.mean_service) * (SMOOTHING if self.mean_service else 1.0)
         if self._waiting:
@@ -129,6 +156,9 @@ class Limiter:
 
     def leave(self, call: Call) -> None:
         """A call that waits has been abandoned: it counts no more, and goes when the line is next tidied."""
+        self._count_body(-len(call.body))
+        call.body = b""
+        self._shares.calls -= 1
         self._left += 1
         if self._left > self.max_queue:  # a walk now and then, not one for every client that hangs up
             self._waiting = deque(self.waiting())
@@ -166,4 +196,6 @@ class Limiter:
             if self._is_late(self._waiting[0]):
                 continue
             seat.used += 1
-            self._start(self._waiting.popleft(), seat)
+            call = self._waiting.popleft()
+            self._count_body(-len(call.body))
+            self._start(call, seat)

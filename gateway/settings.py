@@ -106,6 +106,8 @@ class GatewaySettings:
     body_timeout: float = _key(values.seconds, 60.0)
     send_timeout: float = _key(values.seconds, 30.0)
     max_connections: int | None = _key(values.whole(1), None)  # None: min(1024, a quarter of the open files allowed)
+    max_inflight: int = _key(values.whole(1), 4096)  # calls of all models that wait or run
+    max_queued_bytes: int = _key(values.size, 256 * MIB)  # of the bodies of all that wait
     secrets_dir: Path | None = _key(values.path, None)
     cache_dir: Path | None = _key(values.path, None)
     environment_file: Path | None = _key(values.path, None)

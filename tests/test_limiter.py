@@ -21,6 +21,7 @@ class Waiter:
         self.name = name
         self.error: Exception | None = None
         self.seat: Seat | None = None
+        self.body = b""
 
     def __repr__(self) -> str:
         return f"call {self.name}"

@@ -1,0 +1,51 @@
+"""A gateway that holds as much as it may: 429 for the model that has most, and the others are served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from served import Model, Served
+
+Serve = Callable[..., Served]
+
+
+async def forever(body: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+def quick(body: Any) -> Any:
+    return b"{}"
+
+
+def test_the_flooded_model_is_refused_and_the_quiet_one_served(serve: Serve) -> None:
+    models = {"flooded": Model({"predict": forever}, limits={"slots": 1}), "quiet": Model({"predict": quick})}
+    served = serve(models, max_inflight=3)
+    with served.busy("flooded"):
+        waiting = served.connect()
+        waiting.request("POST", "/models/flooded/predict", b"{}")
+        newest = served.connect()
+        newest.request("POST", "/models/flooded/predict", b"{}")
+        served.wait_until(lambda: served.hub.models["flooded"].limiter.queued == 2)
+        refused = served.post("/models/flooded/predict")
+        assert refused.status == 429 and int(refused.headers["retry-after"]) >= 1
+        assert served.post("/models/quiet/predict").status == 200
+        response = newest.getresponse()  # it had to make room
+        assert response.status == 429 and int(response.headers["retry-after"]) >= 1
+        assert served.hub.models["flooded"].limiter.queued == 1
+        for connection in (waiting, newest):
+            connection.close()
+    served.wait_until(lambda: served.hub.models["flooded"].limiter.in_flight == 0)
+    assert served.post("/models/quiet/predict").status == 200
+
+
+def test_bodies_that_wait_are_bounded_in_bytes(serve: Serve) -> None:
+    served = serve({"m": Model({"predict": forever}, limits={"slots": 1})}, max_queued_bytes=1000)
+    with served.busy("m"):
+        waiting = served.connect()
+        waiting.request("POST", "/models/m/predict", b"x" * 900)
+        served.wait_until(lambda: served.hub.models["m"].limiter.queued == 1)
+        assert served.post("/models/m/predict", b"x" * 200).status == 429
+        waiting.close()
+        served.wait_until(lambda: served.hub.models["m"].limiter.queued_bytes == 0)
