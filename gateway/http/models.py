@@ -27,21 +27,21 @@ class Models:
 
     async def list_all(self, exchange: Exchange) -> None:
         seen = [model for model in self._hub.models.values() if exchange.sees(model.name)]
-        await exchange.reply(200, _encode(_listing([self.describe(model) for model in seen])))
+        await exchange.reply(200, _encode(_listing([self.describe(model, exchange) for model in seen])))
 
     async def list_one(self, exchange: Exchange) -> None:
-        await exchange.reply(200, _encode(_listing([self.describe(self._find(exchange))])))
+        await exchange.reply(200, _encode(_listing([self.describe(self._find(exchange), exchange)])))
 
     async def show(self, exchange: Exchange) -> None:
         """The model object: 200 when ready and healthy, or unloaded; else 503, which is what probes look at."""
         model = self._find(exchange)
         if model.state == "unloaded" or (model.state == "ready" and await model.is_healthy()):
-            await exchange.reply(200, _encode(self.describe(model)))
+            await exchange.reply(200, _encode(self.describe(model, exchange)))
             return
         error: GatewayError = model.not_ready()
         if model.state == "ready":
             error = Unavailable(f"model '{model.name}' says that it is unhealthy")
-        shape: errors.Shape = "anthropic" if b"anthropic-version" in exchange.headers else "openai"
+        shape: errors.Shape = "anthropic" if _for_anthropic(exchange) else "openai"
         body = errors.body_of(error, shape, exchange.request_id)
         await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))
 
@@ -83,7 +83,7 @@ class Models:
         exchange.model = ""  # questions about a model are no calls of it
         return model
 
-    def describe(self, model: HostedModel) -> dict[str, Any]:
+    def describe(self, model: HostedModel, exchange: Exchange) -> dict[str, Any]:
         created = datetime.datetime.fromtimestamp(model.created, datetime.UTC)
         capabilities = model.capabilities
         value: dict[str, Any] = {
@@ -108,9 +108,15 @@ class Models:
         }
         if capabilities.max_model_len is not None:
             value["max_model_len"] = capabilities.max_model_len
+        if _for_anthropic(exchange):  # whose `capabilities` say other things, and which are not known here
+            value |= {"capabilities": None, "max_input_tokens": capabilities.max_model_len}
         if model.reason and model.state != "ready":
             value["status_reason"] = model.reason
         return value
+
+
+def _for_anthropic(exchange: Exchange) -> bool:
+    return b"anthropic-version" in exchange.headers
 
 
 def _listing(items: list[dict[str, Any]]) -> dict[str, Any]:

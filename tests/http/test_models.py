@@ -46,12 +46,16 @@ def test_the_openai_sdk_lists_and_retrieves_models(gateway: Served) -> None:
 
 
 def test_the_anthropic_sdk_lists_and_retrieves_models(gateway: Served) -> None:
-    with anthropic.Anthropic(base_url=gateway.url, api_key="unused", max_retries=0) as client:
+    with anthropic.Anthropic(
+        base_url=gateway.url, api_key="unused", max_retries=0, _strict_response_validation=True
+    ) as client:
         page = client.models.list()
         assert [model.id for model in page.data] == ["chat", "org/embed-1.5"]
         assert (page.has_more, page.first_id, page.last_id) == (False, "chat", "org/embed-1.5")
+        assert [model.max_input_tokens for model in page.data] == [4096, None]
         for model in page.data:
             assert model.type == "model" and isinstance(model.created_at, datetime.datetime)
+            assert model.capabilities is None  # ours are of another kind
             assert client.models.retrieve("chat").display_name == "chat"
         assert page.data[1].display_name == "Embedder"
         with pytest.raises(anthropic.NotFoundError) as caught:
