@@ -227,7 +227,7 @@ class HTTPError(ModelError):
         headers: Mapping[str, str] | None = None,
         detail: Any = None,
     ) -> None:
-        default = "model_error" if status >= 500 else "invalid_value"
+        default = "model_error" if status >= 500 else "rate_limit_exceeded" if status == 429 else "invalid_value"
         super().__init__(message, param=param, code=code or default, headers=headers)
         self.status = status
         self.detail = message if detail is None else detail

@@ -222,7 +222,7 @@ def test_a_run_answers_the_choices_from_its_own_on() -> None:
     [
         ({"error": "no"}, 500, "server_error", "model_error", None),
         ({"error": {"message": "no"}, "status": 400}, 400, "invalid_request_error", "invalid_value", None),
-        ({"error": {"message": "no", "status_code": 429}}, 429, "rate_limit_error", "invalid_value", None),
+        ({"error": {"message": "no", "status_code": 429}}, 429, "rate_limit_error", "rate_limit_exceeded", None),
         ({"error": {"message": "no", "type": "mine", "code": "c", "param": "p"}}, 500, "mine", "c", "p"),
         ({"error": {"message": "no", "code": 5}, "status": 200}, 500, "server_error", "model_error", None),
         ({"error": {"message": "no"}, "status": 1000}, 500, "server_error", "model_error", None),
