@@ -132,12 +132,16 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
     left = _length(head)
     if left is not None:
         headers.append((b"content-length", str(left).encode()))
+    if left == 0 or head.status in NO_BODY:
+        exchange.unwatch()  # with the head the client has all of it; when it leaves, the background task goes on
     await exchange.start(head.status, headers)
     try:
         while (items := await call.take()) is not None:
             for item in items:
                 if left is not None and (left := left - len(item)) < 0:
                     raise GatewayError("the Response is longer than its content-length")
+                if left == 0:
+                    exchange.unwatch()
                 if item:
                     await exchange.write(item)
         if left and head.status not in NO_BODY:

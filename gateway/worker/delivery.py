@@ -127,7 +127,8 @@ class Delivery:
             responses.check(status, headers)
             head = wire.Resp(status, wire.BYTES, True, False, "", headers, raw=True)
             self._answers.send(wire.RESP, run.id, wire.join(head))
-            if run.rules.head_first:
+            is_empty = status in (204, 304) or ("content-length", "0") in headers
+            if run.rules.head_first or is_empty:  # no item will come, but perhaps a background task
                 run.window.count(len(NOTHING))
                 self._answers.item(run, NOTHING)
 

@@ -78,7 +78,7 @@ class Plain:
     pass
 """
 RESPONSES = """
-import time
+import asyncio, time
 from pathlib import Path
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
@@ -87,6 +87,11 @@ from starlette.background import BackgroundTask
 
 def tell():
     Path("../../shared/background").write_text("done")
+
+async def tell_later(name):
+    while not Path(f"../../shared/{name} left").exists():
+        await asyncio.sleep(0.01)
+    Path(f"../../shared/{name} told").write_text("done")
 
 def wait():
     while not Path("../../shared/go on").exists():
@@ -120,6 +125,9 @@ RESPONSES = {
     "bare stream": lambda: StreamingResponse(sync_three()),
     "file": lambda: FileResponse("file.txt", media_type="text/x-mine", filename="own.txt"),
     "background": lambda: PlainTextResponse("text", background=BackgroundTask(tell)),
+    "202": lambda: Response(status_code=202, background=BackgroundTask(tell_later, "202")),
+    "204 task": lambda: Response(status_code=204, background=BackgroundTask(tell_later, "204 task")),
+    "text task": lambda: PlainTextResponse("text", background=BackgroundTask(tell_later, "text task")),
     "waits": lambda: PlainTextResponse("text", background=BackgroundTask(wait)),
     "sized": lambda: StreamingResponse(sync_three(), headers={"Content-Length": "2"}),
     "longer": lambda: StreamingResponse(sync_three(), headers={"Content-Length": "1"}),
@@ -479,6 +487,14 @@ def test_a_client_does_not_wait_for_the_background_task_of_a_response(truss: Tru
         assert (answer.body, answer.headers["content-length"]) == (b"text", "4")
     finally:
         truss.file("go on").touch()
+
+
+@pytest.mark.parametrize("name", ["202", "204 task", "text task"])
+def test_a_background_task_goes_on_when_the_client_has_its_answer_and_leaves(truss: Trusses, name: str) -> None:
+    assert truss.predict("responses", json.dumps(name).encode()).status == {"202": 202, "204 task": 204}.get(name, 200)
+    assert truss.call("values", "int") == 12  # by now it is known that the client left
+    truss.file(f"{name} left").touch()
+    assert truss.wait_for_file(f"{name} told") == "done"
 
 
 def test_a_stream_keeps_to_the_length_that_its_response_says(truss: Trusses) -> None:
