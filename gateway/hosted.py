@@ -21,6 +21,7 @@ from typing import Any
 from .backoff import Breaker
 from .call import NEVER, Call
 from .deadlines import Deadlines
+from .early import Early
 from .errors import Crashed, Draining, GatewayError, Overloaded
 from .histogram import Histogram
 from .keeper import Keeper, to_the_end
@@ -90,6 +91,7 @@ class HostedModel:
         self._deadlines = Deadlines(self.name, self.limiter, self._all_replicas, self._kill, self._loop)
         self._stopping = False
         self._changed = asyncio.Event()
+        self._early = Early(spec.name)
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
         self._killed: dict[int, bool] = {}  # replicas that we ended for code that would not stop
@@ -122,6 +124,21 @@ class HostedModel:
         if not self._deadlines.watching:
             self._deadlines.watch()
         return call
+
+    async def wait_ready(self, waiter: asyncio.Future[None], patience: float) -> None:
+        """Wait for a model that loads or restarts, as long as its limits and the client allow; `call` says how it is.
+
+        Whoever waits no more ends `waiter` with an exception, which is raised here.
+
+        Raises:
+            Overloaded: as many wait as its queue holds.
+        """
+        limits = self.spec.limits
+        seconds = min(limits.wait_for_ready, patience)
+        if self.state == "unloaded" and self._on_demand is not None and seconds > 0:
+            self._on_demand()
+        if self.state in ("loading", "restarting") and seconds > 0:
+            await self._early.wait(waiter, seconds, limits.max_queue, self.not_ready().retry_after)
 
     def _open_aside(self, call: Call) -> None:
         """Send a call that needs no slot, so that it waits behind none that has one."""
@@ -478,6 +495,8 @@ class HostedModel:
         if previous == state:
             return
         self._changed.set()
+        if state not in ("loading", "restarting"):
+            self._early.wake()
         level = logging.ERROR if state == "failed" else logging.INFO
         log.log(level, "%s", self.explain())
         event = {"model": self.name, "state": state, "previous": previous, "reason": self.reason, "at": time.time()}

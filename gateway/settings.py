@@ -61,6 +61,7 @@ LIMIT_KINDS: Mapping[str, Kind] = {
     "slots": values.whole(1),
     "max_queue": values.whole(0),
     "queue_timeout": values.seconds,
+    "wait_for_ready": values.seconds,
     "request_timeout": values.seconds,
     "first_item_timeout": values.seconds,
     "gap_timeout": values.seconds,
@@ -127,6 +128,7 @@ class ModelSettings:
     slots: int | None = _key(LIMIT_KINDS["slots"], None)  # also spelled predict_concurrency
     max_queue: int | None = _key(LIMIT_KINDS["max_queue"], None)
     queue_timeout: float | None = _key(values.seconds, None)
+    wait_for_ready: float | None = _key(values.seconds, None)
     request_timeout: float | None = _key(values.seconds, None)
     first_item_timeout: float | None = _key(values.seconds, None)
     gap_timeout: float | None = _key(values.seconds, None)

@@ -28,8 +28,7 @@ _HEAD = (
     b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n"
     b"x-content-type-options: nosniff\r\n"
 )
-# Milliseconds. No request waits for a load: it is told when to come back.
-_TIMING = b"server-timing: queue;dur=%.1f, load;dur=0, model;dur=%.1f, gateway;dur=%.1f\r\n"
+_TIMING = b"server-timing: queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, gateway;dur=%.1f\r\n"  # milliseconds
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -58,6 +57,7 @@ class Exchange:
         "headers",
         "is_admin",
         "key",
+        "load",
         "method",
         "model",
         "path",
@@ -90,7 +90,7 @@ class Exchange:
         self.strict = False  # its model keeps to Truss's answers to the letter
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
-        self.queued = 0.0  # seconds
+        self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self._left: Callable[[], None] | None = None
         self.started = time.monotonic()
@@ -187,7 +187,13 @@ class Exchange:
         """Where the time of a whole answer went, as a line of its head."""
         now = time.monotonic()
         ran = max(0.0, (self.ended or now) - self.sent - self.queued)
-        return _TIMING % (self.queued * 1e3, ran * 1e3, max(0.0, now - self.started - self.queued - ran) * 1e3)
+        waited = self.queued + self.load
+        return _TIMING % (
+            self.queued * 1e3,
+            self.load * 1e3,
+            ran * 1e3,
+            max(0.0, now - self.started - waited - ran) * 1e3,
+        )
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
@@ -202,7 +208,7 @@ class Exchange:
         request_id = self.request_id.encode()
         headers = [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
         if self.sent and not self.error:  # of a stream, which is not over
-            headers.append((b"server-timing", b"queue;dur=%.1f, load;dur=0" % (self.queued * 1e3)))
+            headers.append((b"server-timing", b"queue;dur=%.1f, load;dur=%.1f" % (self.queued * 1e3, self.load * 1e3)))
         return headers
 
     async def write(self, chunk: bytes, last: bool = False) -> None:

@@ -14,6 +14,7 @@ from ..wire import BYTES, Req
 from .body import BodyReader, decode_object
 from .exchange import Exchange
 from .predict import check_encoding, http_scope, pass_response
+from .waiting import until_ready
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -45,6 +46,8 @@ class Inference:
         _check_predicts(model)
         request = oip.read(decode_object(await exchange.body(self._reader, model.spec.limits.max_body)))
         body = b""
+        if model.state != "ready":
+            await until_ready(exchange, model)
         if model.state == "ready":  # one that is not refuses the call, and may begin to load for it
             schema = model.capabilities.input_schema
             if schema is None:

@@ -13,6 +13,7 @@ from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import NO_BODY, Exchange, spawn
 from .headers import OURS, checked
+from .waiting import until_ready
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -44,6 +45,9 @@ class Predict:
         model = self._model(exchange)
         assert exchange.cycle is not None
         body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
+        if model.state != "ready" and model.spec.limits.wait_for_ready:
+            spawn(_begin_later(exchange, finish, model, body))
+            return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
         exchange.watch(call.client_left)
         call.on_ready = partial(_answer, exchange, finish)
@@ -58,6 +62,8 @@ class Predict:
 
 async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body: bytes) -> None:
     """Have a method of the model answer, its body read and its result written in the worker."""
+    if model.state != "ready":
+        await until_ready(exchange, model)
     with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
         exchange.watch(call.client_left)
         head = await call.first()
@@ -94,6 +100,15 @@ def _answer(exchange: Exchange, finish: Finish, call: Call) -> None:
             finish(exchange, None)
     except Exception as error:  # in the channel's reader it would break the replica
         finish(exchange, error)
+
+
+async def _begin_later(exchange: Exchange, finish: Finish, model: HostedModel, body: bytes) -> None:
+    error: BaseException | None = None
+    try:
+        await answer_bytes(exchange, model, "predict", body)
+    except Exception as raised:
+        error = raised
+    finish(exchange, error)
 
 
 async def _answer_later(exchange: Exchange, finish: Finish, call: Call, head: Resp) -> None:

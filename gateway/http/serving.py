@@ -31,6 +31,7 @@ from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
 from .stored import Stored
 from .verbatim import Verbatim
+from .waiting import until_ready
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -69,6 +70,10 @@ class Serving:
         fields = _parse(exchange, dialect, body)
         asked = take(fields, "model", str)
         model = self._hub.find_for(endpoint, named or asked, exchange.sees)
+        if model.state != "ready":
+            exchange.model = model.name
+            await until_ready(exchange, model)
+            self._hub.check_serves(model, endpoint)
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
         method = self._hub.method_for(model, endpoint) or endpoint.method

@@ -1,0 +1,37 @@
+"""A request whose model is not ready yet: it may wait, and leaves when its client does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ..call import ClientLeft
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from ..hosted import HostedModel
+
+
+async def until_ready(exchange: Exchange, model: HostedModel) -> None:
+    """Wait for the model, as long as its `wait_for_ready` and the client allow; the call that follows may be refused.
+
+    Raises:
+        ClientLeft: nobody waits any more.
+        Overloaded: too many do.
+    """
+    if not model.spec.limits.wait_for_ready:
+        return
+    began = time.monotonic()
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def left() -> None:
+        if not waiter.done():
+            waiter.set_exception(ClientLeft())
+
+    exchange.watch(left)
+    try:
+        await model.wait_ready(waiter, exchange.patience())
+    finally:
+        exchange.unwatch()
+    exchange.load = time.monotonic() - began
