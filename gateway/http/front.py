@@ -42,6 +42,7 @@ class Front:
     ) -> None:
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
         self._websockets, self._observer = websockets, observer
+        self.lag = metrics.lag
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":

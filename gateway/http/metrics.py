@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..histogram import Histogram
 from . import model_metrics
+from .exchange import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from ..errors import GatewayError
     from ..hub import Hub
     from .exchange import Exchange
 
+LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
+REASONS = {"timeout": "timeout", "shutting_down": "drain"}  # why code was stopped, by the error of its client
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (
@@ -33,11 +36,12 @@ TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50
 class Series:
     """What is counted for one model on one route."""
 
-    __slots__ = ("duration", "queue", "statuses")
+    __slots__ = ("broken", "duration", "queue", "run", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
-        self.duration, self.queue = Histogram(DURATIONS), Histogram(DURATIONS)
+        self.broken: dict[str, int] = {}  # streams whose status had said 200, by what ended them
+        self.duration, self.queue, self.run = Histogram(DURATIONS), Histogram(DURATIONS), Histogram(DURATIONS)
 
 
 class Tokens:
@@ -61,6 +65,8 @@ class Metrics:
         self._series: dict[tuple[str, str], Series] = {}
         self._tokens: dict[str, Tokens] = {}
         self._rejections: dict[tuple[str, str], int] = {}
+        self._cancelled: dict[tuple[str, str], int] = {}
+        self.lag = Histogram(LATE)  # of the gateway's own loop
         self._of_models: list[Any] = []  # what the models themselves registered, as of the last scrape
 
     def observe(self, exchange: Exchange) -> bool:
@@ -73,12 +79,25 @@ class Metrics:
             series = self._series[key] = Series()
         status = exchange.status
         series.statuses[status] = series.statuses.get(status, 0) + 1
-        series.duration.add(time.monotonic() - exchange.started)
+        now = time.monotonic()
+        series.duration.add(now - exchange.started)
         if exchange.queued:
             series.queue.add(exchange.queued)
         else:
             series.queue.counts[0] += 1
+        if exchange.sent:
+            series.run.add(max(0.0, (exchange.ended or now) - exchange.sent - exchange.queued))
+        if exchange.error or status == CLIENT_LEFT:
+            self._count_failure(exchange, series)
         return True
+
+    def _count_failure(self, exchange: Exchange, series: Series) -> None:
+        if exchange.status < 400:
+            series.broken[exchange.error] = series.broken.get(exchange.error, 0) + 1
+        reason = "client_left" if exchange.status == CLIENT_LEFT else REASONS.get(exchange.error)
+        if reason is not None and exchange.sent:
+            key = (exchange.model, reason)
+            self._cancelled[key] = self._cancelled.get(key, 0) + 1
 
     def rejected(self, model: str, error: GatewayError) -> None:
         """Count a call that was not admitted, by the code that its client got."""
@@ -128,7 +147,16 @@ class Metrics:
         queues = HistogramMetricFamily(
             "gateway_queue_duration_seconds", "Waiting for a slot.", labels=["model", "route"]
         )
+        runs = HistogramMetricFamily(
+            "gateway_model_duration_seconds", "From the slot to the end of the call.", labels=["model", "route"]
+        )
+        broken = CounterMetricFamily(
+            "gateway_streams_broken", "Answers of status 200 that broke off.", labels=["model", "route", "reason"]
+        )
         for (model, route), series in self._series.items():
+            runs.add_metric([model, route], series.run.buckets(), series.run.total)
+            for reason, count in series.broken.items():
+                broken.add_metric([model, route, reason], count)
             for status, count in series.statuses.items():
                 requests.add_metric([model, route, str(status)], count)
             durations.add_metric([model, route], series.duration.buckets(), series.duration.total)
@@ -136,7 +164,12 @@ class Metrics:
         rejections = CounterMetricFamily("gateway_rejections", "Calls not admitted.", labels=["model", "reason"])
         for (model, reason), count in self._rejections.items():
             rejections.add_metric([model, reason], count)
-        return info, requests, durations, queues, rejections
+        cancelled = CounterMetricFamily("gateway_cancellations", "Calls given up.", labels=["model", "reason"])
+        for (model, reason), count in self._cancelled.items():
+            cancelled.add_metric([model, reason], count)
+        lag = HistogramMetricFamily("gateway_event_loop_lag_seconds", "How late the gateway's own loop was.")
+        lag.add_metric([], self.lag.buckets(), self.lag.total)
+        return info, requests, durations, queues, runs, broken, rejections, cancelled, lag
 
     def _vllm(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily

@@ -168,6 +168,9 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
             await exchange.write(b"event: error\ndata: " + body_of(error, "truss", exchange.request_id) + b"\n\n")
         exchange.break_off()
         raise
+    except Exception:  # a worker may send anything, and no client may be left waiting for the rest
+        exchange.break_off()
+        raise
     await exchange.write(b"", last=True)
 
 

@@ -16,8 +16,10 @@ from .tls import Certificate
 from .websocket import MAX_MESSAGE
 
 if TYPE_CHECKING:
+    from ..histogram import Histogram
     from ..settings import Settings
 
+TICK = 0.1  # seconds, as in uvicorn's main loop
 LAST_RESORT = 3600  # seconds; uvicorn's own limit would cut streams without ending them, ours comes first
 
 
@@ -29,6 +31,8 @@ class GatewayServer(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._admin, self.certificate = admin, certificate
+        self._lag: Histogram = config.app.lag  # type: ignore[union-attr]
+        self._due = 0.0
         self.accepting = asyncio.Event()
         self.closing = asyncio.Event()  # the listener is closed, and idle connections with it
 
@@ -62,6 +66,13 @@ class GatewayServer(uvicorn.Server):
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if counter:
+            self._lag.add(max(0.0, now - self._due))
+        self._due = now + TICK
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -83,11 +83,6 @@ class Serving:
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
-            first = await heads(calls)
-            exchange.queued = max(call.started - call.arrived for call in calls if call.has_slot)
-            if len(calls) == 1 and first[0].raw:
-                await pass_response(exchange, calls[0], first[0])
-                return
             shown = asked or named or model.name
             context = Context(
                 shown,
@@ -98,6 +93,15 @@ class Serving:
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
+            try:
+                first = await heads(calls)
+            except Exception as error:
+                self._count_unfinished(exchange, encoder, error)
+                raise
+            exchange.queued = max(call.started - call.arrived for call in calls if call.has_slot)
+            if len(calls) == 1 and first[0].raw:
+                await pass_response(exchange, calls[0], first[0])
+                return
             settle: Settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
             if turn is not None:
                 settle = turn.keeping(settle, encoder, model.name)
@@ -118,11 +122,15 @@ class Serving:
         return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:
-        async with aclosing(values(calls)) as batches:
-            async for run, items in batches:
-                encoder.feed(items, run)
-                if encoder.is_complete:
-                    break
+        try:
+            async with aclosing(values(calls)) as batches:
+                async for run, items in batches:
+                    encoder.feed(items, run)
+                    if encoder.is_complete:
+                        break
+        except Exception as error:
+            self._count_unfinished(exchange, encoder, error)
+            raise
         exchange.ended = time.monotonic()
         await settle()
         body, headers = encoder.whole()
@@ -167,7 +175,7 @@ class Serving:
                         if chunk := encoder.feed(items, run):
                             await exchange.write(chunk)
                     last = encoder.finish()
-            except GatewayError:
+            except Exception:
                 exchange.break_off()
                 raise
             await exchange.write(last, last=True)
@@ -214,6 +222,13 @@ class Serving:
         """Count a stream whose client did not ask how many tokens it had, and does not wait for that."""
         await settle()
         self._count(exchange, encoder, None, first_at)
+
+    def _count_unfinished(self, exchange: Exchange, encoder: Encoder, error: Exception) -> None:
+        """A request that never had an answer, on a route that produces tokens."""
+        if encoder.usage() is not None:
+            finished = self._metrics.tokens(exchange.model).finished
+            reason = "abort" if isinstance(error, ClientLeft) else "error"
+            finished[reason] = finished.get(reason, 0) + 1
 
     def _count(self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None) -> None:
         """vLLM's family, for routes that produce tokens."""

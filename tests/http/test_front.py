@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -150,3 +151,17 @@ def test_while_draining_every_answer_says_that_the_connection_ends(serve: Serve)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
     ready = served.get("/readyz")
     assert (ready.status, ready.json["status"]) == (503, "draining")
+
+
+def test_a_worker_that_streams_what_is_no_bytes_leaves_nobody_waiting(serve: Serve) -> None:
+    async def lies(body: bytes) -> Any:
+        yield b"one"
+        yield ["two"]
+
+    served = serve({"m": Model({"predict": lies})})
+    connection = served.connect()
+    connection.request("POST", "/models/m/predict", b"{}")
+    with pytest.raises(http.client.IncompleteRead):
+        connection.getresponse().read()
+    connection.close()
+    served.wait_until(lambda: served.hub.models["m"].limiter.in_flight == 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -221,3 +223,79 @@ def test_buckets_are_cumulative_and_end_with_the_count(serve: Serve, name: str) 
     buckets = [sample.value for sample in family.samples if sample.name == f"{name}_bucket"]
     assert buckets == sorted(buckets) and buckets[-1] == 3
     assert [s.value for s in family.samples if s.name == f"{name}_count"] == [3]
+
+
+# ── what does not end well ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def breaks(inputs: Any) -> Any:
+    yield b"one" if isinstance(inputs, bytes) else "one"
+    raise ModelError("no")
+
+
+def test_streams_that_break_off_behind_their_200_are_counted(serve: Serve) -> None:
+    served = serve({"m": Model({"predict": breaks, "chat_completions": breaks})})
+    connection = served.connect()
+    connection.request("POST", "/models/m/predict", b"{}")
+    with pytest.raises(http.client.IncompleteRead):
+        connection.getresponse().read()
+    connection.close()
+    assert served.post("/v1/chat/completions", {**CHAT, "stream": True}).status == 200
+    served.wait_until(lambda: len(served.app._metrics._series) == 2)
+    samples = scrape(served)
+    for route in ("/v1/models/{model}:predict", "/v1/chat/completions"):
+        assert value(samples, "gateway_streams_broken_total", model="m", route=route, reason="model_error") == 1
+
+
+@pytest.mark.parametrize("path", ["/models/m/predict", "/v1/chat/completions"])
+def test_calls_that_are_given_up_are_counted_by_their_reason(serve: Serve, path: str) -> None:
+    served = serve({"m": Model({"predict": forever, "chat_completions": forever})})
+    assert served.post(path, CHAT, X_Request_Timeout="0.05").status == 504
+    with served.busy("m", path, CHAT):
+        pass
+    served.wait_until(lambda: len(served.app._metrics._cancelled) == 2)
+    samples = scrape(served)
+    for reason in ("timeout", "client_left"):
+        assert value(samples, "gateway_cancellations_total", model="m", reason=reason) == 1
+
+
+def test_the_time_in_the_model_is_told_from_the_time_in_the_queue(serve: Serve) -> None:
+    async def later(body: Any) -> Any:
+        await asyncio.sleep(0.2)
+        return body
+
+    served = serve({"m": Model({"predict": later}, limits={"slots": 1})})
+    first, second = (served.connect() for _ in range(2))
+    for connection in (first, second):
+        connection.request("POST", "/models/m/predict", b"{}")
+    for connection in (first, second):
+        assert connection.getresponse().status == 200
+        connection.close()
+    samples = scrape(served)
+    labels = {"model": "m", "route": "/v1/models/{model}:predict"}
+    assert value(samples, "gateway_model_duration_seconds_count", **labels) == 2
+    ran, queued = (value(samples, f"gateway_{what}_duration_seconds_sum", **labels) for what in ("model", "queue"))
+    assert ran is not None and ran >= 0.39
+    assert queued is not None and queued > 0.1
+
+
+def test_requests_without_an_answer_are_counted_as_finished_with_an_error_or_an_abort(serve: Serve) -> None:
+    served = serve({"m": Model({"chat_completions": chat}), "n": Model({"chat_completions": forever})})
+    for stream in (False, True):
+        assert served.post("/v1/chat/completions", {**CHAT, "user": "fail", "stream": stream}).status == 500
+    with served.busy("n", "/v1/chat/completions", {**CHAT, "model": "n"}):
+        pass
+    served.wait_until(lambda: "n" in served.app._metrics._tokens)
+    samples = scrape(served)
+    for name, reason, count in (("m", "error", 2), ("n", "abort", 1)):
+        labels = {"model_name": name, "engine": "0", "finished_reason": reason}
+        assert value(samples, "vllm:request_success_total", **labels) == count
+
+
+def test_the_lag_of_the_gateways_own_loop_is_measured(serve: Serve) -> None:
+    served = serve({"m": model()})
+    served.wait_until(lambda: sum(served.app.lag.counts) >= 1)
+    before = served.app.lag.total
+    served.do(lambda: time.sleep(0.5))
+    served.wait_until(lambda: served.app.lag.total > before + 0.3)
+    assert scrape(served)[("gateway_event_loop_lag_seconds_sum", frozenset())] > 0.3
