@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from .. import wire
 from . import truss
 from .adapter import Method
@@ -18,12 +20,19 @@ def read(run: Run, method: Method) -> tuple[Any, Any]:
         BadInput: the body does not fit the method.
     """
     head = run.head
-    request = None
-    if head.scope is not None:
-        request = build(head.scope, run.body, run.cancellation, head.request_id)
-    if not method.parses:
-        return None, request
     if head.mode == wire.BYTES:
-        return run.rules.read(run.body, head.content_type, method), request
+        inputs = run.rules.read(run.body, head.content_type, method) if method.parses else None
+        return inputs, _request(run, run.body)
+    if not method.parses and head.scope is None:
+        return None, None
     inputs = wire.decode(run.body)
-    return (truss.validate(inputs, method.input_type) if method.input_type is not None else inputs), request
+    request = None if head.scope is None else _request(run, msgspec.json.encode(inputs))
+    if method.input_type is not None:
+        inputs = truss.validate(inputs, method.input_type)
+    return (inputs if method.parses else None), request
+
+
+def _request(run: Run, body: bytes) -> Any:
+    if run.head.scope is None:
+        return None
+    return build(run.head.scope, body, run.cancellation, run.head.request_id)

@@ -106,6 +106,17 @@ class Model:
     async def chat_completions(self, body):
         return CASES[body["messages"][-1]["content"]]()
 '''
+ASKER = """
+from starlette.requests import Request
+
+class Model:
+    async def chat_completions(self, request: Request):
+        body = await request.json()
+        return f"{request.headers['x-mine']} {body['messages'][-1]['content']} {body['stop']}"
+
+    async def completions(self, body, request: Request):
+        return str(await request.json() == body)
+"""
 SAME = (
     *("str", "str pieces", "bytes", "content", "parts", "choices", "deltas", "pydantic", "dataclass", "typed dict"),
     *("chunks of the SDK", "object of the SDK", "own SSE", "own SSE without an end", "return value", "iterator"),
@@ -123,7 +134,7 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     root: Path = tmp_path_factory.mktemp("gateway")
-    write_models(root / "models", {"rows": {"model.py": MODEL}})
+    write_models(root / "models", {"rows": {"model.py": MODEL}, "asker": {"model.py": ASKER}})
     with (
         Gateway(root / "models", cwd=root) as running,
         openai.OpenAI(base_url=f"{running.url}/v1", api_key="unused", max_retries=0, timeout=30) as client,
@@ -172,3 +183,11 @@ def test_a_response_passes_as_it_is(client: openai.OpenAI) -> None:
         model="rows", messages=[{"role": "user", "content": "by hand"}]
     )
     assert (raw.http_response.status_code, raw.http_response.text) == (207, '{"mine":true}')
+
+
+def test_a_method_that_takes_the_request_reads_its_inputs_there(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "asker", "extra_headers": {"x-mine": "seen"}}
+    answer = client.chat.completions.create(messages=[{"role": "user", "content": "é"}], stop="x", **asked)
+    assert answer.choices[0].message.content == "seen é ['x']"
+    assert client.responses.create(input="é", extra_body={"stop": ["y"]}, **asked).output_text == "seen é ['y']"
+    assert [choice.text for choice in client.completions.create(prompt=["a", "b"], **asked).choices] == ["True", "True"]
