@@ -2,7 +2,8 @@
 
 `[models.NAME] env = "isolated"`. The key is a hash of the requirements, the Python and our channel library, so two
 models with the same requirements share one, and a changed file makes another. The worker's own code reaches it by path;
-of our dependencies it gets msgspec and nothing else. Building is asked for again after a failure, never half used.
+of our dependencies it gets msgspec and uvloop. A truss finds there what Truss's image offers without asking, too, in
+versions that its requirements allow. Building is asked for again after a failure, never half used.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .errors import ConfigError
 from .spec import ModelSpec
 
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
+TRUSS_IMAGE = ("fastapi", "httpx", "msgpack", "numpy", "prometheus_client", "pydantic>=2", "pyyaml", "starlette")
 COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
 TAIL = 12  # lines of a failed build that its model's reason shows
 
@@ -45,9 +47,13 @@ def requirements_of(spec: ModelSpec) -> list[str]:
     return [str(line) for line in config.get("requirements") or []]
 
 
+def _wanted(spec: ModelSpec) -> list[str]:
+    return [*CHANNEL, *(TRUSS_IMAGE if spec.format == "truss" else ()), *requirements_of(spec)]
+
+
 def key_of(spec: ModelSpec) -> str:
     """What the environment is known by."""
-    parts = [sys.executable, platform.python_version(), *CHANNEL, *requirements_of(spec)]
+    parts = [sys.executable, platform.python_version(), *_wanted(spec)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -69,7 +75,7 @@ async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | No
         shutil.rmtree(directory, ignore_errors=True)
         on_log(f"building an environment with {len(requirements_of(spec))} requirements")
         listed = directory.with_suffix(".txt")
-        listed.write_text("\n".join([*CHANNEL, *requirements_of(spec)]) + "\n")
+        listed.write_text("\n".join(_wanted(spec)) + "\n")
         await _run([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], spec, on_log)
         # Relative paths in a requirements file are relative to the model.
         await _run([uv, "pip", "install", "--python", str(python), "-r", str(listed)], spec, on_log)

@@ -219,8 +219,10 @@ def _advice(module: str, model: dict[str, Any]) -> str:
         return f"; it lies beside the model's file: import it as {package}.{module}"
     if model.get("extra"):
         return f"; run: pip install 'model-gateway[{model['extra']}]'"
-    if top in ("fastapi", "starlette", "numpy", "msgpack", "httpx"):
+    if top in ("fastapi", "starlette", "numpy", "msgpack", "httpx") and not model.get("python"):
         return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
+    if model.get("python"):  # an environment of its own
+        return f"; add {top} to the model's requirements"
     return f"; run: pip install {top}"
 
 

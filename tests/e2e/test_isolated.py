@@ -12,7 +12,7 @@ import pytest
 from gateway.testing import Gateway
 
 REPORT = """
-import msgspec
+import fastapi, httpx, msgpack, msgspec, numpy, yaml  # which Truss's image has, so that nobody declares them
 class Model:
     def predict(self, x):
         return {"msgspec": msgspec.__version__}
