@@ -13,7 +13,7 @@ from types import ModuleType
 
 from ..errors import HTTPError
 from .adapter import Descriptor, describe
-from .loader import Loaded, import_target
+from .loader import Loaded, NoSuchClass, import_target
 
 
 def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
@@ -39,6 +39,8 @@ def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
     except (Exception, SystemExit) as error:
         model.__class__ = old
         sys.modules.update(removed)
+        if isinstance(error.__cause__, NoSuchClass):  # in Python's words, without the path of the file
+            raise HTTPError(422, f"AttributeError: {error.__cause__}", code="reload_failed") from error
         raise HTTPError(422, f"{type(error).__name__}: {error}", code="reload_failed") from error
 
 

@@ -30,6 +30,10 @@ from .secrets import Secrets
 RETRY_PAUSE = 1.0  # seconds between two attempts of load(), as in Truss
 
 
+class NoSuchClass(AttributeError):
+    """The model's file has no class of that name."""
+
+
 class Unloadable(Exception):
     """A model that another try cannot help: the text says why."""
 
@@ -120,7 +124,8 @@ def import_target(spec: ModelSpec) -> type:
     if cls is None:
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         have = ", ".join(classes) or "none"
-        raise Unloadable(f"{module.__file__} has no class '{class_name}' (classes there: {have})")
+        cause = NoSuchClass(f"module '{module.__name__}' has no attribute '{class_name}'")
+        raise Unloadable(f"{module.__file__} has no class '{class_name}' (classes there: {have})") from cause
     return cls  # type: ignore[no-any-return]
 
 

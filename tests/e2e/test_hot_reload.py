@@ -54,7 +54,7 @@ def test_new_code_serves_the_old_instance_and_broken_code_changes_nothing(
     assert status == 422
     assert answer["error"].startswith("SyntaxError: ")
     code.write_text(FIRST.replace("class Model", "class Other"))
-    assert post(reload)[0] == 422
+    assert post(reload) == (422, {"error": "AttributeError: module 'model.model' has no attribute 'Model'"})
     code.write_text(FIRST.replace("self, x", "self, x, y, z"))
     assert "cannot have more than two arguments" in post(reload)[1]["error"]
     assert post(predict) == (200, ["howdy", "once", 4])
