@@ -42,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """One connection. `left` is what the running request wants called when the client is gone."""
 
     head_timeout = 10.0  # seconds
+    body_timeout = 60.0  # seconds in which the rest of a body must come whose request was answered already
     send_timeout = 30.0  # seconds in which a client must take some of what waits for it
     max_connections = 0  # 0 is no bound
 
@@ -60,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _stopping = False
     is_local = False  # it came over the admin socket
     _stall: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _status = 400
 
     def connection_made(self, transport: Any) -> None:
@@ -164,6 +166,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stopping:
             self.shutdown()
             return
+        if self.cycle is not None and self.cycle.more_body:
+            self._unread = self.loop.call_later(self.body_timeout, self.transport.close)
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -207,11 +211,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head, self._bytes = True, 0
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        for timer in (self._idle_timer, self._stall):
+        for timer in (self._idle_timer, self._stall, self._unread):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)

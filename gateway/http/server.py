@@ -92,6 +92,7 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
         (GuardedProtocol,),
         {
             "head_timeout": gateway.head_timeout,
+            "body_timeout": gateway.body_timeout,
             "send_timeout": gateway.send_timeout,
             "max_connections": gateway.max_connections or default_connections(),
             "begin": staticmethod(app.begin),

@@ -81,7 +81,7 @@ class Connection:
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
-        body, more = b"", True
+        body, more = b"", scope["path"] != "/early"
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -421,6 +421,33 @@ async def test_a_long_answer_outlives_every_deadline_of_the_head() -> None:
     assert connection.statuses == [200]
     await asyncio.sleep(2 * HEAD_TIMEOUT)
     assert connection.transport.closed, "the half head behind it has its deadline, once the answer is out"
+
+
+EARLY = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+
+
+@played
+async def test_the_rest_of_a_body_whose_request_was_answered_has_a_deadline() -> None:
+    connection = Connection(body_timeout=20.0)
+    await connection.receive(EARLY)
+    assert connection.statuses == [200]
+    for _ in range(19):
+        await asyncio.sleep(1)
+        await connection.receive(b"x")
+        assert not connection.transport.closed
+    await asyncio.sleep(1.1)
+    assert connection.transport.closed, "it trickled on"
+
+
+@played
+async def test_a_body_that_comes_in_time_behind_its_answer_leaves_the_connection_in_use() -> None:
+    connection = Connection(body_timeout=5.0)
+    await connection.receive(EARLY)
+    await asyncio.sleep(1)
+    await connection.receive(b"x" * 1000)
+    await asyncio.sleep(8)
+    await connection.receive(GET)
+    assert connection.statuses == [200, 200] and not connection.transport.closed
 
 
 @played
