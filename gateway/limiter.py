@@ -12,6 +12,7 @@ the worker, in its own FIFO; they count as queued until the worker says that the
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ class Limiter:
     def retry_after(self) -> int:
         """Seconds until the queue has moved on, by the measured service time, jittered so that clients spread."""
         wait = self.queued * self.mean_service / max(self.slots, 1) * random.uniform(0.8, 1.2)
-        return max(1, min(MAX_RETRY_AFTER, int(wait + 0.999)))
+        return max(1, min(MAX_RETRY_AFTER, math.ceil(wait)))
 
     def _freest(self) -> Seat | None:
         seats = self.seats

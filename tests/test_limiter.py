@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -211,6 +212,27 @@ def test_retry_after_grows_with_the_queue_and_the_measured_time_and_stays_bounde
         assert 16 <= limit.retry_after() <= 24  # ten wait for two seconds each, a fifth more or less
     limit.mean_service = 1000.0
     assert limit.retry_after() == MAX_RETRY_AFTER
+
+
+@pytest.mark.parametrize(
+    ("waiting", "mean", "slots"), [(0, 5.0, 1), (1, 0.0, 1), (7, 3.0, 2), (5, 0.1, 3), (10, 90.0, 1)]
+)
+@pytest.mark.parametrize("jitter", [0.8, 1.0, 1.2])
+def test_retry_after_is_the_queue_times_the_mean_by_the_slots(
+    waiting: int, mean: float, slots: int, jitter: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, _ = limiter(100, Seat("replica", slots))
+    enter(limit, *range(slots + waiting))
+    limit.mean_service = mean
+    bounds: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        bounds.extend((low, high))
+        return jitter
+
+    monkeypatch.setattr("random.uniform", uniform)
+    assert limit.retry_after() == max(1, min(60, math.ceil(waiting * mean / slots * jitter)))
+    assert bounds == [0.8, 1.2]
 
 
 def test_the_measured_time_follows_the_calls_and_ignores_those_that_never_ran() -> None:

@@ -382,6 +382,23 @@ def test_headers_of_a_models_exception_cannot_break_the_answer(serve: Serve, hea
         assert answer.json
 
 
+def classes(cls: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
+    return [cls, *(found for child in cls.__subclasses__() for found in classes(child))]
+
+
+@pytest.mark.parametrize("cls", [cls for cls in classes() if cls is not HTTPError], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("shape", ["openai", "anthropic", "truss", "oip"])
+def test_every_429_and_503_says_when_to_come_back_but_for_what_failed_for_good(
+    cls: type[GatewayError], shape: errors.Shape
+) -> None:
+    headers = dict(errors.headers_of(cls("text"), shape))
+    if cls.status in (429, 503) and cls is not tree.LoadFailed:
+        assert int(headers[b"retry-after"]) >= 1
+    else:
+        assert b"retry-after" not in headers
+    assert cls is not tree.LoadFailed or headers[b"x-should-retry"] == b"false"
+
+
 def test_retry_after_of_a_model_is_its_own() -> None:
     headers = errors.headers_of(HTTPError(503, "later", headers={"Retry-After": "7"}), "openai")
     assert (b"retry-after", b"7") in headers
