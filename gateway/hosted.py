@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from .admission import Admission
 from .backoff import Breaker
 from .call import NEVER, Call
-from .deadlines import Deadlines
 from .early import Early
-from .errors import Crashed, Draining, GatewayError, Overloaded
+from .errors import Draining, GatewayError
 from .histogram import Histogram
 from .keeper import Keeper, to_the_end
-from .limiter import Limiter, Seat
 from .questions import HealthCheck, hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
@@ -39,7 +37,6 @@ log = logging.getLogger("gateway.models")
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 TAIL = 200  # lines of the model's output that are kept
-ASIDE = 64  # calls without a slot, one after the other in the worker; one more is refused
 
 
 class HostedModel:
@@ -71,9 +68,10 @@ class HostedModel:
         self.described: Capabilities | None = None  # what the class says of itself, while it loads
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
         self.counts_tokens = False
-        self._slotless: frozenset[str] = frozenset()  # methods that hold no slot
-        self._aside = 0  # calls of these
-        self.limiter = Limiter(spec.limits.max_queue, self._start_call, spec.name, self._is_late, shares)
+        self._admission = Admission(
+            spec.name, spec.limits, shares, ready=lambda: self._ready, running=self._all_replicas, kill=self._kill
+        )
+        self.limiter = self._admission.limiter
         self.restart_reasons: dict[str, int] = {}  # crash, cancel
         self.loads = Histogram(LOADS)  # seconds of good ones
         self.load_results: dict[str, int] = {}  # ok, error
@@ -88,7 +86,6 @@ class HostedModel:
         self._refused: State | None = None  # why there are no keepers
         self._reloading: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self.name, self.limiter, self._all_replicas, self._kill, self._loop)
         self._stopping = False
         self._changed = asyncio.Event()
         self._early = Early(spec.name)
@@ -113,17 +110,7 @@ class HostedModel:
             if self.state == "unloaded" and self._on_demand is not None:
                 self._on_demand()
             raise self.not_ready()
-        if patience <= 0:
-            raise self._deadlines.too_late(0.0)
-        call = Call(req, body, self.spec.limits, self._loop, patience)
-        call.owner = self
-        if req.method in self._slotless:
-            self._open_aside(call)
-        else:
-            self.limiter.enter(call)
-        if not self._deadlines.watching:
-            self._deadlines.watch()
-        return call
+        return self._admission.admit(req, body, patience)
 
     async def wait_ready(self, waiter: asyncio.Future[None], patience: float) -> None:
         """Wait for a model that loads or restarts, as long as its limits and the client allow; `call` says how it is.
@@ -140,91 +127,22 @@ class HostedModel:
         if self.state in ("loading", "restarting") and seconds > 0:
             await self._early.wait(waiter, seconds, limits.max_queue, self.not_ready().retry_after)
 
-    def _open_aside(self, call: Call) -> None:
-        """Send a call that needs no slot, so that it waits behind none that has one."""
-        if self._aside >= ASIDE:
-            raise Overloaded(f"model '{self.name}' is overloaded: {ASIDE} calls count tokens", retry_after=1)
-        try:
-            random.choice(self._ready).open(call, self._aside_ended)
-        except ConnectionError:
-            raise self._lost() from None
-        self._aside += 1
-
-    def _aside_ended(self, call: Call) -> None:
-        self._aside -= 1
-        self._after_a_call()
-
     def check_room(self, calls: int) -> None:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
 
         Raises:
             Overloaded: fewer slots and places in the queue are free.
         """
-        room = self.limiter.room
-        if room < calls:
-            raise Overloaded(
-                f"model '{self.name}' is overloaded: {calls} calls at once, room for {room}",
-                retry_after=self.limiter.retry_after(),
-            )
-
-    def cancel(self, call: Call) -> None:
-        """A call that still waits was given up."""
-        call.on_end()
-        self.limiter.leave(call)
-        self._after_a_call()
-
-    def grant(self, call: Call) -> None:
-        """Nothing to grant while it waits."""
-
-    def message(self, call: Call, payload: bytes) -> None:
-        """A websocket is bridged when its call has begun, so there is none yet."""
-
-    def _start_call(self, call: Call, seat: Seat) -> None:
-        call.seat = seat
-        if seat.inside:
-            call.got_slot = False
-            seat.waiting += 1
-        try:
-            seat.owner.open(call, self._call_ended)
-        except Exception as error:
-            self._not_opened(call, seat, error)
-
-    def _not_opened(self, call: Call, seat: Seat, error: Exception) -> None:
-        """Whatever a replica does instead of taking a call, the call ends and its slot is free again."""
-        if not call.got_slot:
-            call.got_slot = True
-            seat.waiting -= 1
-        if not isinstance(error, ConnectionError):
-            log.error("%s: a call could not be sent", self.name, exc_info=error)
-            call.on_error(GatewayError("the call could not be sent to the model"))
-            self.limiter.give_back(seat, None)
-        elif not self.limiter.refused(call, seat):
-            call.on_error(self._lost())
-
-    def _is_late(self, call: Call) -> bool:
-        return self._deadlines.end_if_late(call)
-
-    def _call_ended(self, call: Call) -> None:
-        seat: Seat = call.seat
-        held: float | None = self._loop.time() - call.started
-        if not call.got_slot:
-            call.got_slot, held = True, None
-            seat.waiting -= 1
-        self.limiter.give_back(seat, held)
-        if self._stopping or self._retiring:
-            self._after_a_call()
+        self._admission.check_room(calls)
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self.limiter.in_flight or self._aside or any(True for _ in self._retiring.calls()))
+        return bool(self.limiter.in_flight or self._admission.aside or any(True for _ in self._retiring.calls()))
 
     def _after_a_call(self) -> None:
         self._retiring.look()
         if self._stopping and not self._is_busy:
             self._idle.set()
-
-    def _lost(self) -> Crashed:
-        return Crashed(f"the worker of model '{self.name}' was lost before this call began", should_retry=True)
 
     def not_ready(self) -> GatewayError:
         """Why it takes no calls in its present state, and when to come back."""
@@ -281,7 +199,7 @@ class HostedModel:
         """
         if self.state != "ready":
             raise self.not_ready()
-        self._deadlines.watch()
+        self._admission.deadlines.watch()
         if (found := await hot_reload(self._ready, self.spec.limits)) is not None:
             self._learn(found)
 
@@ -292,8 +210,9 @@ class HostedModel:
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.request_methods = frozenset(method.name for method in capabilities.methods if method.wants_request)
-        self._slotless = frozenset(method.name for method in capabilities.methods if not method.needs_slot)
-        self.counts_tokens = "count_tokens" in self._slotless
+        slotless = frozenset(method.name for method in capabilities.methods if not method.needs_slot)
+        self._admission.slotless = slotless
+        self.counts_tokens = "count_tokens" in slotless
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -302,6 +221,7 @@ class HostedModel:
         if self._keepers:
             return
         self._refused = None
+        self._admission.use(self.spec.limits)
         self._keepers = [Keeper(self, self.spec, index) for index in range(self.spec.replicas)]
         for keeper in self._keepers:
             keeper.load_began = self._loop.time()
@@ -335,6 +255,7 @@ class HostedModel:
         if reloading is not None and not self._stopping:
             reloading.cancel()
         self._stopping = True
+        self._admission.notify = self._after_a_call
         for keeper in self._keepers:
             if keeper.replica is None:  # it loads, or pauses before it does
                 keeper.cancel()
@@ -410,8 +331,10 @@ class HostedModel:
             self._retiring.await_too(keeper.ended())  # it may be ending what was lost, or a load
             if keeper.replica is not None:
                 self.limiter.remove(keeper.seat)
+                self._admission.notify = self._after_a_call
                 self._retiring.add(keeper.replica)
-        self.spec, self.limiter.max_queue = spec, spec.limits.max_queue
+        self.spec = spec
+        self._admission.use(spec.limits)
         self.breaker = Breaker(spec.limits.max_crashes)
         self._health = HealthCheck(spec.limits)
         for keeper in fresh:
@@ -430,7 +353,7 @@ class HostedModel:
             LoadError: it could not be loaded; the model is failed.
         """
         await self.stop(grace)
-        self.spec, self.limiter.max_queue = spec, spec.limits.max_queue
+        self.spec = spec
         self.breaker = Breaker(spec.limits.max_crashes)
         self.start()
         if await self.settled() != "ready":
@@ -474,7 +397,7 @@ class HostedModel:
         """Those who wait hear of it, unless another replica is there for them."""
         if not self.limiter.seats:
             for call in self.limiter.waiting():
-                call.abandon(self._lost())
+                call.abandon(self._admission.lost())
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -424,7 +424,7 @@ async def test_no_timer_runs_while_there_is_no_call() -> None:
     async with hosted() as found:
         found.fakes.last.answer(found.model.call(predict(), b""))
         await asyncio.sleep(1)
-        assert not found.model._deadlines.watching
+        assert not found.model._admission.deadlines.watching
 
 
 # ── lost replicas ────────────────────────────────────────────────────────────────────────────────────────────────────
