@@ -2,8 +2,8 @@
 
 Pure of processes and clocks: times come in, calls go out; whether a call is too late to start, `is_late` says, and ends
 it. The order of a decision:
-1. the gateway has room, or makes some → on  2. a replica has room and nobody waits → go, to the freest
-3. the queue has room, and the gateway for one more body → wait  4. → Overloaded
+1. a replica has room and nobody waits → it may go, to the freest  2. the queue has room → it may wait  3. → Overloaded
+4. the gateway has room for one more, or makes some → so be it  5. → Overloaded
 
 A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
 who still wait. Models with preprocess or postprocess run these outside the slot, so their calls wait for it `inside`
@@ -94,23 +94,21 @@ class Limiter:
             Overloaded: slots and queue are full, or the gateway is; nothing was started.
         """
         shares = self._shares
-        if shares.calls >= shares.max_calls and self.room:
-            shares.make_room_for_call(self)
-        if not self._waiting:
-            seat = self._freest()
-            if seat is not None:
-                seat.used += 1
-                shares.calls += 1
-                self._start(call, seat)
-                return
-        if not self.room:
+        seat = None if self._waiting else self._freest()
+        if seat is None and not self.room:
             raise Overloaded(
                 f"model '{self.name}' is overloaded: {self.running} calls run and {self.queued} wait, "
                 f"the queue holds {self.max_queue}",
                 retry_after=self.retry_after(),
             )
-        if shares.bytes + len(call.body) > shares.max_bytes:
-            shares.make_room_for_body(self, len(call.body))
+        size = len(call.body) if seat is None else 0
+        if shares.calls >= shares.max_calls or shares.bytes + size > shares.max_bytes:
+            shares.make_room(self, size)
+        if seat is not None:
+            seat.used += 1
+            shares.calls += 1
+            self._start(call, seat)
+            return
         self._waiting.append(call)
         shares.calls += 1
         self._count_body(len(call.body))
@@ -120,9 +118,13 @@ class Limiter:
         self._shares.bytes += size
 
     @property
-    def newest(self) -> Call | None:
-        """The last of those who wait here."""
-        return next((call for call in reversed(self._waiting) if call.error is None), None)
+    def line(self) -> int:
+        """How many wait here, and not inside a worker."""
+        return len(self._waiting) - self._left
+
+    def newest_first(self) -> Iterator[Call]:
+        """Those who wait here, from the end of the line on."""
+        return (call for call in reversed(self._waiting) if call.error is None)
 
     def refused(self, call: Call, seat: Seat) -> bool:
         """The seat's replica was gone before the call got there: another one takes it, or it is False."""

@@ -3,18 +3,19 @@
 Counters on the way of a call; only one too many looks at the models. The order of that decision:
 1. the model that has most of what is short, the newcomer counted in, pays  2. if that is the newcomer's own, the
 newcomer is refused  3. else the newest call that waits there is; models whose calls all run have nothing to give
-4. again, until there is room
+4. again, until there is room: only then anybody is refused
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from .errors import Overloaded
 
 if TYPE_CHECKING:
+    from .call import Call
     from .limiter import Limiter
 
 UNBOUNDED = 1 << 62
@@ -31,37 +32,35 @@ class Shares:
         self.bytes = 0  # of the bodies of those who wait
         self.limiters: WeakSet[Limiter] = WeakSet()
 
-    def make_room_for_call(self, of: Limiter) -> None:
-        """Refuse somebody, if one more call is too many.
+    def make_room(self, of: Limiter, size: int) -> None:
+        """Refuse somebody, for there is no room for one more call with so many bytes that have to wait.
 
         Raises:
-            Overloaded: it is the newcomer.
+            Overloaded: it is the newcomer, and nobody else has lost anything.
         """
-        self._make_room(
-            of,
-            lambda: self.calls < self.max_calls,
-            lambda limiter: limiter.in_flight + (limiter is of),
-            f"the gateway is overloaded: {self.max_calls} calls are in flight",
-        )
-
-    def make_room_for_body(self, of: Limiter, size: int) -> None:
-        """The same for a body of so many bytes that has to wait."""
-        self._make_room(
-            of,
-            lambda: self.bytes + size <= self.max_bytes,
-            lambda limiter: limiter.queued_bytes + (size if limiter is of else 0),
-            f"the gateway is overloaded: bodies of {self.max_bytes} bytes wait already",
-        )
-
-    def _make_room(
-        self, of: Limiter, is_there: Callable[[], bool], share_of: Callable[[Limiter], int], text: str
-    ) -> None:
-        while not is_there():
-            most, payer = share_of(of), of
-            for limiter in self.limiters:
-                if share_of(limiter) > most and limiter.newest is not None:
-                    most, payer = share_of(limiter), limiter
-            error = Overloaded(text, retry_after=payer.retry_after())
-            if payer is of or (newest := payer.newest) is None:
-                raise error
-            newest.abandon(error)
+        calls, waiting = self.calls + 1, self.bytes + size
+        payers: list[tuple[Limiter, Call]] = []
+        lines: dict[Limiter, Iterator[Call]] = {}
+        while calls > self.max_calls or waiting > self.max_bytes:
+            if calls > self.max_calls:
+                text = f"the gateway is overloaded: {self.max_calls} calls are in flight"
+                shares = {limiter: limiter.in_flight + (limiter is of) for limiter in self.limiters}
+            else:
+                text = f"the gateway is overloaded: bodies of {self.max_bytes} bytes wait already"
+                shares = {limiter: limiter.queued_bytes + size * (limiter is of) for limiter in self.limiters}
+            left = {limiter: limiter.line for limiter in self.limiters}
+            for limiter, call in payers:
+                shares[limiter] -= 1 if calls > self.max_calls else len(call.body)
+                left[limiter] -= 1
+            payer = of
+            for limiter, share in shares.items():
+                if share > shares[payer] and left[limiter]:
+                    payer = limiter
+            if payer is of:
+                raise Overloaded(text, retry_after=of.retry_after())
+            line = lines.setdefault(payer, payer.newest_first())
+            payers.append((payer, next(line)))
+            calls -= 1
+            waiting -= len(payers[-1][1].body)
+        for limiter, call in payers:
+            call.abandon(Overloaded(text, retry_after=limiter.retry_after()))

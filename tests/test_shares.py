@@ -110,6 +110,17 @@ def test_a_model_that_its_own_queue_refuses_costs_nobody_else_a_call() -> None:
     assert all(call.error is None for call in calls)
 
 
+def test_nobody_pays_for_a_newcomer_that_is_refused_all_the_same() -> None:
+    shares = Shares(max_calls=4, max_bytes=50)
+    large, other = model(shares), model(shares)
+    enter(large)
+    bodies = [enter(large, 25) for _ in range(2)]
+    enter(other)
+    with pytest.raises(Overloaded, match="50 bytes"):
+        enter(other, 26)
+    assert all(call.error is None for call in bodies)
+
+
 class Fairness(RuleBasedStateMachine):
     """Calls of three models come, run, leave and are lost in any order."""
 
@@ -128,17 +139,22 @@ class Fairness(RuleBasedStateMachine):
 
     def one_arrives(self, mine: Limiter, size: int) -> None:
         before = {id(limiter): (limiter.in_flight, limiter.queued_bytes) for limiter in self.models}
-        had_one_waiting = {id(limiter): limiter.newest is not None for limiter in self.models}
+        had_one_waiting = {id(limiter): limiter.line > 0 for limiter in self.models}
         call = Waiter(mine, size)
         calls, held = before[id(mine)]
+        is_short_of_bytes = self.shares.bytes + size > self.shares.max_bytes
         try:
             mine.enter(call)  # type: ignore[arg-type]
         except Overloaded as error:
             if "gateway" in str(error):
-                others = [limiter for limiter in self.models if limiter is not mine and had_one_waiting[id(limiter)]]
-                by_calls = all(before[id(limiter)][0] <= calls + 1 for limiter in others)
-                by_bytes = all(before[id(limiter)][1] <= held + size for limiter in others)
-                assert by_calls or by_bytes, "somebody else had more, and could have paid"
+                after = {id(limiter): (limiter.in_flight, limiter.queued_bytes) for limiter in self.models}
+                assert after == before, "somebody lost a call for nothing"
+                larger = [
+                    limiter
+                    for limiter in self.models
+                    if before[id(limiter)][0] > calls + 1 and had_one_waiting[id(limiter)]
+                ]
+                assert is_short_of_bytes or not larger, "one with more calls could have paid"
         else:
             self.calls.append(call)
         for limiter in self.models:
