@@ -29,6 +29,7 @@ _HEAD = (
     b"x-content-type-options: nosniff\r\n"
 )
 _TIMING = b"server-timing: queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, gateway;dur=%.1f\r\n"  # milliseconds
+_TIMING_AT_ONCE = b"server-timing: queue;dur=0.0, load;dur=0.0, model;dur=%.1f, gateway;dur=%.1f\r\n"
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -186,14 +187,17 @@ class Exchange:
     def _timing(self) -> bytes:
         """Where the time of a whole answer went, as a line of its head."""
         now = time.monotonic()
-        ran = max(0.0, (self.ended or now) - self.sent - self.queued)
+        self.ended = ended = self.ended or now
         waited = self.queued + self.load
-        return _TIMING % (
-            self.queued * 1e3,
-            self.load * 1e3,
-            ran * 1e3,
-            max(0.0, now - self.started - waited - ran) * 1e3,
-        )
+        ran = ended - self.sent - self.queued
+        if ran < 0.0:  # not max(), here and below: a call costs as much as all the rest
+            ran = 0.0
+        ours = now - self.started - waited - ran
+        if ours < 0.0:
+            ours = 0.0
+        if not waited:
+            return _TIMING_AT_ONCE % (ran * 1e3, ours * 1e3)
+        return _TIMING % (self.queued * 1e3, self.load * 1e3, ran * 1e3, ours * 1e3)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""

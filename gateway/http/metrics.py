@@ -86,7 +86,8 @@ class Metrics:
         else:
             series.queue.counts[0] += 1
         if exchange.sent:
-            series.run.add(max(0.0, (exchange.ended or now) - exchange.sent - exchange.queued))
+            ran = (exchange.ended or now) - exchange.sent - exchange.queued
+            series.run.add(ran if ran > 0.0 else 0.0)
         if exchange.error or status == CLIENT_LEFT:
             self._count_failure(exchange, series)
         return True
