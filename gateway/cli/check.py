@@ -43,7 +43,8 @@ def command(
     else:
         for finding in findings:
             click.echo(_line(finding))
-        click.echo(_sum(findings, len(found.specs)))
+        broken = {finding.model for finding in findings if finding.level == "error"}
+        click.echo(_sum(findings, sum(spec.name not in broken for spec in found.specs)))
     fatal = {"error", "warning"} if strict else {"error"}
     sys.exit(any(finding.level in fatal for finding in findings))
 

@@ -35,6 +35,11 @@ def test_a_good_model_has_no_findings(run: Run, models: Models) -> None:
     assert result.exit_code == 0
 
 
+def test_a_model_with_an_error_is_not_counted_among_those_that_can_be_served(run: Run, models: Models) -> None:
+    models({"good/model.py": GOOD, "bad/model.py": "class Model:\n    def predict(self, a, b, c): ...\n"})
+    assert run("check").stdout.splitlines()[-1] == "1 model can be served: 1 error, 0 warnings"
+
+
 def test_no_code_of_a_model_is_run(run: Run, models: Models) -> None:
     models({"echo/model.py": "raise SystemExit('imported')\n" + GOOD})
     assert findings(run) == []
