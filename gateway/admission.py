@@ -79,7 +79,7 @@ class Admission:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
 
         Raises:
-            Overloaded: fewer slots and places in the queue are free.
+            Overloaded: fewer slots and places in the queue are free now.
         """
         room = self.limiter.room
         if room < calls:

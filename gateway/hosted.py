@@ -21,7 +21,7 @@ from .admission import Admission
 from .backoff import Breaker
 from .call import NEVER, Call
 from .early import Early
-from .errors import Draining, GatewayError
+from .errors import BadRequest, Draining, GatewayError
 from .histogram import Histogram
 from .keeper import Keeper, to_the_end
 from .questions import HealthCheck, hot_reload
@@ -131,8 +131,14 @@ class HostedModel:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
 
         Raises:
-            Overloaded: fewer slots and places in the queue are free.
+            BadRequest: so many never fit, so that another try is for nothing.
+            Overloaded: fewer slots and places in the queue are free now.
         """
+        limits = self.spec.limits
+        most = limits.slots * self.spec.replicas + limits.max_queue
+        if calls > most:
+            what = f"this request is {calls} calls of model '{self.name}', which takes {most} at once"
+            raise BadRequest(f"{what}; ask for fewer choices or prompts", param="n")
         self._admission.check_room(calls)
 
     @property

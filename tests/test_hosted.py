@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gateway.backoff import TRIAL_EVERY
 from gateway.call import Call, ClientLeft, to_error
 from gateway.errors import (
+    BadRequest,
     Crashed,
     Draining,
     GatewayError,
@@ -271,7 +272,7 @@ async def test_a_full_queue_is_429_with_the_time_to_come_back() -> None:
 async def test_calls_that_belong_together_are_refused_together() -> None:
     async with hosted() as found:
         found.model.check_room(3)
-        with pytest.raises(Overloaded, match="4 calls at once, room for 3"):
+        with pytest.raises(BadRequest, match="4 calls of model 'm', which takes 3 at once"):
             found.model.check_room(4)
         found.model.call(predict(), b"")
         with pytest.raises(Overloaded, match="room for 2"):
