@@ -332,14 +332,17 @@ json_values = st.recursive(
     max_leaves=6,
 )
 kinds = st.sampled_from(["text", "image", "document", "tool_use", "tool_result", "thinking", "base64", "url", "tool"])
-objects = st.fixed_dictionaries(
-    {"type": kinds},
-    optional={
-        name: st.deferred(lambda: values)
-        for name in ("text", "source", "content", "input", "id", "name", "tool_use_id", "thinking", "data", "title")
-    },
-)
-values: st.SearchStrategy[Any] = json_values | objects | st.lists(objects, max_size=2)
+NAMES = ("text", "source", "content", "input", "id", "name", "tool_use_id", "thinking", "data", "title")
+
+
+def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Blocks of any kind, and lists of them, whose fields are drawn from `inner`."""
+    block = st.fixed_dictionaries({"type": kinds}, optional=dict.fromkeys(NAMES, inner))
+    return block | st.lists(block, max_size=2)
+
+
+# Two levels, as in a tool result; an open recursion draws bodies that are too large to be tried.
+values = json_values | objects(json_values | objects(json_values))
 turn_values = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": values})
 OPTIONAL = (
     "system tools tool_choice thinking output_config metadata stop_sequences mcp_servers model stream temperature"
