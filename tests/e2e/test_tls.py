@@ -84,6 +84,7 @@ def test_a_renewed_certificate_is_shown_after_a_signal_and_a_broken_one_is_not(
     assert authority.seen(gateway) == second
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
 def test_old_protocols_and_plain_http_are_refused(secure: tuple[Gateway, Authority]) -> None:
     gateway, authority = secure
     authority.trust.maximum_version = ssl.TLSVersion.TLSv1_1
