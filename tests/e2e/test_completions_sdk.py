@@ -135,7 +135,7 @@ def test_more_prompts_than_slots_wait_for_each_other(client: openai.OpenAI) -> N
 
 
 def test_prompts_are_admitted_all_or_none(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="4 calls of model .narrow., which takes 3 at once"):
+    with pytest.raises(openai.BadRequestError, match="4 calls of model 'narrow', which takes 3 at once"):
         client.completions.create(model="narrow", prompt=["a", "b", "c", "d"])
     assert len(client.completions.create(model="narrow", prompt=["a", "b", "c"]).choices) == 3
 

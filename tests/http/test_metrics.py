@@ -135,7 +135,7 @@ def test_calls_that_were_not_admitted_are_counted_by_reason_on_every_route(serve
     served.keep_busy("m")
     served.post("/models/m/predict")
     served.post("/v1/chat/completions", CHAT)
-    served.post("/v1/chat/completions", {**CHAT, "n": 3})
+    served.post("/v1/chat/completions", {**CHAT, "stream": True})
     served.post("/models/loading/predict")
     samples = scrape(served)
     assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded") == 3
