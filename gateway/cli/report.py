@@ -38,7 +38,8 @@ class Report:
         with _live(hub) if for_people and sys.stderr.isatty() else contextlib.nullcontext():
             await accepting.wait()
             # Not click.echo, which would write past the live table, into its rows.
-            print(f"Serving on {self._url}", flush=True)
+            # One write, line end included, or a line of the log could come in between on a shared pipe.
+            print(f"Serving on {self._url}\n", end="", flush=True)
             await self._settled(hub, for_people)
         if for_people:
             self._show(hub)
