@@ -15,6 +15,7 @@ from typing import Any
 
 import openai
 import pytest
+from closeness import assert_near
 
 from gateway.testing import Gateway
 
@@ -200,7 +201,7 @@ def test_minilm_tells_what_is_alike(client: openai.OpenAI) -> None:
     packed = client.embeddings.create(model="minilm", input=words)  # the SDK asks for base64
     floats = client.embeddings.create(model="minilm", input=words, encoding_format="float")
     for one, other in zip(packed.data, floats.data, strict=True):
-        assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
+        assert_near(one.embedding, other.embedding)
     cat, kitten, democracy = (item.embedding for item in packed.data)
     assert len(cat) == 384 and math.hypot(*cat) == pytest.approx(1, abs=1e-3)
     assert cosine(cat, kitten) > 0.6 > 0.4 > cosine(cat, democracy)
@@ -221,7 +222,7 @@ def test_minilm_answers_32_requests_of_8_threads(client: openai.OpenAI) -> None:
         found = list(pool.map(run, texts))
     for number, one in enumerate(found):  # each belongs to its own text, however it was batched
         assert max(range(32), key=lambda other: cosine(one, expected[other])) == number
-        assert one == pytest.approx(expected[number], abs=1e-4)
+        assert_near(one, expected[number])
 
 
 def test_digits_reads_digits(demo: Gateway) -> None:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import gateway_lm_attention as attention  # noqa: E402
+from closeness import assert_near  # noqa: E402
 from gateway_lm_attention import Batch, Cache, Group, UnsupportedModel, adopt, forward, group, lay_out  # noqa: E402
 
 Make = Callable[..., Any]
@@ -73,7 +74,7 @@ def test_packed_requests_get_the_logits_they_get_alone(
         together = forward(model, batch)
 
     for row, wanted in zip(together, alone, strict=True):
-        torch.testing.assert_close(row, wanted, rtol=1e-3, atol=1e-3)
+        assert_near(row, wanted)
 
 
 def read(model: Any, cache: Cache, prompts: list[tuple[int, Any]], pieces: int) -> None:
@@ -145,7 +146,7 @@ def test_laying_out_the_weights_keeps_the_logits_and_the_shared_embedding(make_m
     with torch.inference_mode():
         before = model(input_ids=ids).logits
         lay_out(model)
-        torch.testing.assert_close(model(input_ids=ids).logits, before)
+        assert_near(model(input_ids=ids).logits, before)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert not model.model.layers[0].mlp.up_proj.weight.is_contiguous()
     half = make_model(tmp_path, "llama", 300).to(torch.bfloat16)

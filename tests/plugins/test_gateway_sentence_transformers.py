@@ -11,6 +11,7 @@ from typing import Any
 import gateway_sentence_transformers as plugin
 import numpy as np
 import pytest
+from closeness import assert_near
 from gateway_sentence_transformers import (
     Batcher,
     SentenceTransformerModel,
@@ -337,7 +338,7 @@ def test_vectors_equal_those_of_the_library(minilm: SentenceTransformerModel) ->
     answer = embed(minilm, input=TEXTS)
     assert answer["embeddings"].dtype == np.float32
     assert answer["embeddings"].shape == (len(TEXTS), 384)
-    assert np.abs(answer["embeddings"] - library(minilm).encode(TEXTS)).max() < 1e-6
+    assert_near(answer["embeddings"], library(minilm).encode(TEXTS))
 
 
 def test_vectors_are_the_same_whoever_shares_the_pass(minilm: SentenceTransformerModel) -> None:
@@ -346,7 +347,7 @@ def test_vectors_are_the_same_whoever_shares_the_pass(minilm: SentenceTransforme
 
     alone = [embed(minilm, input=[text])["embeddings"] for text in TEXTS]
     shared = [answer["embeddings"] for answer in asyncio.run(together())]
-    assert np.abs(np.concatenate(alone) - np.concatenate(shared)).max() < 1e-6
+    assert_near(np.concatenate(shared), np.concatenate(alone))
 
 
 def test_tokens_are_counted_without_padding(minilm: SentenceTransformerModel) -> None:
@@ -359,7 +360,7 @@ def test_a_text_beyond_the_limit_is_cut_as_the_library_cuts_it(minilm: SentenceT
     long = "word " * 1000
     answer = embed(minilm, input=[long])
     assert answer["prompt_tokens"] == minilm.capabilities["max_model_len"] == 256
-    assert np.abs(answer["embeddings"] - library(minilm).encode([long])).max() < 1e-6
+    assert_near(answer["embeddings"], library(minilm).encode([long]))
 
 
 def test_token_ids_are_refused_with_the_way_out(minilm: SentenceTransformerModel) -> None:
@@ -428,7 +429,7 @@ def test_other_architectures_equal_the_library_too(
     try:
         texts = ["a", "a cat", "a cat and a cat", "the cat"]
         answer = embed(model, input=texts)
-        assert np.abs(answer["embeddings"] - library(model).encode(texts)).max() < 1e-6
+        assert_near(answer["embeddings"], library(model).encode(texts))
         assert answer["prompt_tokens"] == sum(embed(model, input=[text])["prompt_tokens"] for text in texts)
     finally:
         model.unload()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from closeness import assert_near
 from gateway_sklearn import SklearnModel, find_model
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
@@ -167,7 +168,7 @@ def test_rows_become_predictions_probabilities_and_classes(serve: Any) -> None:
     answer = serve(estimator).predict({"inputs": [IRIS, [6.0, 3.0, 5.0, 2.0]]})
     assert answer["predictions"] == [0, 2]
     assert answer["classes"] == [0, 1, 2]
-    assert np.allclose(answer["probabilities"], estimator.predict_proba([IRIS, [6.0, 3.0, 5.0, 2.0]]))
+    assert_near(answer["probabilities"], estimator.predict_proba([IRIS, [6.0, 3.0, 5.0, 2.0]]), 1e-9)
     assert all(type(value) is int for value in answer["predictions"])
 
 
@@ -307,4 +308,5 @@ def test_the_digits_demo_trains_again_as_it_is_committed(tmp_path: Path, serve: 
     train.main()
     assert "0.972" in capsys.readouterr().out
     old, new = serve.directory(MODELS / "digits"), serve.directory(tmp_path)
-    assert np.allclose(old.model.steps[-1][1].coef_, new.model.steps[-1][1].coef_, atol=1e-4)
+    # lbfgs stops after the same steps: 1e-9 more in each pixel gives 2e-9, one percent of another penalty 3e-3
+    assert_near(new.model.steps[-1][1].coef_, old.model.steps[-1][1].coef_)
