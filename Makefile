@@ -4,7 +4,9 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-CLIENTS := .venv-clients-openai2/.installed .venv-clients-openai3/.installed
+ENVS ?= $(patsubst tests/clients/%.txt,%,$(wildcard tests/clients/*.txt)) \
+	$(patsubst tests/clients/node/%/package.json,%,$(wildcard tests/clients/node/*/package.json))
+CLIENTS = $(foreach env,$(ENVS),.$(if $(wildcard tests/clients/$(env).txt),venv,node)-clients-$(env)/.installed)
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test test-slow test-clients fuzz check fix bench
@@ -13,7 +15,7 @@ help:
 	@echo "make serve      the gateway over models/"
 	@echo "make test       all tests but the slow ones (ARGS='-k name')"
 	@echo "make test-slow  the slow ones"
-	@echo "make test-clients  the clients of the field, in environments of their own"
+	@echo "make test-clients  the clients of the field, in environments of their own (ENVS=openai2 ARGS='-k litellm')"
 	@echo "make fuzz       requests made from the API document, valid and broken"
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
@@ -41,14 +43,21 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-# The clients want versions of openai that exclude each other.
+# Clients exclude each other's packages: tests/clients/NAME.txt pins those of one environment for Python,
+# tests/clients/node/NAME/package.json those of one for Node. ENVS='NAME …' makes and runs some of them.
 .venv-clients-%/.installed: tests/clients/%.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -r $<
 	touch $@
 
+.node-clients-%/.installed: tests/clients/node/%/package.json
+	mkdir -p $(@D)
+	cp $< $(@D)
+	cd $(@D) && npm install --no-package-lock --no-audit --no-fund
+	touch $@
+
 test-clients: $(INSTALLED) $(CLIENTS)
-	$(BIN)/python -m tests.clients $(ARGS)
+	$(BIN)/python -m tests.clients $(ENVS) -- $(ARGS)
 
 # In an environment of its own, for schemathesis is a plugin of pytest too.
 .venv-fuzz/.installed: tests/fuzz/requirements.txt constraints.txt

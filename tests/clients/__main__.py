@@ -1,7 +1,10 @@
 """The clients of the field against a running gateway: `make test-clients`.
 
-Clients want versions of the OpenAI SDK that exclude each other, so there are two environments, which know nothing of
-the gateway but its URL. Arguments are pytest's.
+    python -m tests.clients [ENVIRONMENT …] [-- ARGUMENTS OF PYTEST]
+
+Clients exclude each other's packages, so each group has an environment of its own, which knows nothing of the gateway
+but its URL. `NAME.txt` pins the packages of one for Python, `node/NAME/package.json` those of one for Node; what runs
+in Node, or is a command, is driven from the environment of the gateway's own tests.
 """
 
 from __future__ import annotations
@@ -24,15 +27,15 @@ WRITTEN = {
     "studio": (HERE / "studio.py").read_text(),
     "broken": 'class Model:\n    def load(self):\n        raise RuntimeError("no weights")\n',
 }
-REAL = ("tiny-chat", "minilm")
+REAL = ("tiny-chat", "shout", "minilm")
 BOTH = ("openai_chat", "openai_errors", "openai_routes", "openai_responses", "anthropic", "agents")
-ENVIRONMENTS = {
+ENVIRONMENTS = {  # name → test files
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": (*BOTH, "llm", "openai_agents"),
 }
 
 
-def main(arguments: list[str]) -> int:
+def main(names: list[str], arguments: list[str]) -> int:
     """Return 1 when a test failed in one of the environments; it is not in an environment that it deselects whole."""
     with TemporaryDirectory() as directory:
         desk = Path(directory)
@@ -49,7 +52,7 @@ def main(arguments: list[str]) -> int:
             until="settled",
             timeout=150,
         ) as gateway:
-            results = [ask(name, gateway.url, arguments) for name in ENVIRONMENTS]
+            results = [ask(name, gateway.url, arguments) for name in names]
     fine = (0, 5) if arguments else (0,)
     return int(any(result not in fine for result in results))
 
@@ -57,10 +60,11 @@ def main(arguments: list[str]) -> int:
 def ask(name: str, url: str, arguments: list[str]) -> int:
     """Run the tests of one environment and return pytest's exit status."""
     files = [str(HERE / f"test_{file}.py") for file in ENVIRONMENTS[name]]
-    python = ROOT / f".venv-clients-{name}" / "bin" / "python"
+    is_node = (HERE / "node" / name).is_dir()
+    place = ROOT / f".{'node' if is_node else 'venv'}-clients-{name}"
     # -P and confcutdir: neither the gateway's sources nor what its own tests need are there
     command = [
-        str(python),
+        sys.executable if is_node else str(place / "bin" / "python"),
         "-P",
         "-m",
         "pytest",
@@ -72,9 +76,18 @@ def ask(name: str, url: str, arguments: list[str]) -> int:
         *arguments,
     ]
     print(f"{name}: {' '.join(command)}", flush=True)
-    env = {**os.environ, "CLIENTS_URL": url, "CLIENTS_KEY": KEY}
+    env = {**os.environ, "CLIENTS_URL": url, "CLIENTS_KEY": KEY, "CLIENTS_PLACE": str(place)}
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 
+def chosen(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The names of environments, all of them when none is given, and what is for pytest."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    names = arguments[:end]
+    if unknown := [name for name in names if name not in ENVIRONMENTS]:
+        raise SystemExit(f"no environment named {', '.join(unknown)} (have: {', '.join(ENVIRONMENTS)})")
+    return names or [*ENVIRONMENTS], arguments[end + 1 :]
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main(*chosen(sys.argv[1:])))
