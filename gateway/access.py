@@ -90,6 +90,15 @@ class KeyRing:
         """Whether a request needs a key. A file of keys asks for one though all of them were revoked."""
         return bool(self._permits) or self._seen is not None
 
+    def __str__(self) -> str:
+        """Whether keys are needed and which there are, in a sentence."""
+        if not self.is_required:
+            return f"No request needs a key: there is no {self._file}"
+        filed = len(self._permits) - len(self._own)
+        which = [f"{filed} in {self._file}"] if self._seen is not None else []
+        which += [f"the one of {key.name}" for key in self._own]
+        return f"Every request needs a key: {' or '.join(which)}"
+
     def find(self, given: bytes, now: datetime.datetime) -> Permits | None:
         """Whose key it is, and what calls it has under way; None for a wrong one and for one that has expired."""
         key = keys.find((permits.key for permits in self._permits.values()), given)

@@ -25,7 +25,7 @@ from .allowances import MEANING, allowances
 from .contents import MANIFEST
 from .errors import ConfigError
 from .plugins import EXTRAS
-from .settings import GatewaySettings, is_loopback
+from .settings import GatewaySettings, check_keys_file, is_loopback
 from .spec import Limits
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _network(settings: Settings) -> Iterator[Line]:
         "models are loaded, unloaded and reloaded over HTTP by whoever has a key with that scope",
         "take admin_http out",
     )
-    yield _keys_file(gateway.keys_file)
+    yield _keys_file(settings)
     yield _api_key(gateway.api_key)
     if local:
         yield _pass("host names", f"only loopback{''.join(f' and {name}' for name in gateway.allowed_hosts)}")
@@ -143,7 +143,12 @@ def _network(settings: Settings) -> Iterator[Line]:
         yield _warn("metrics", "everybody reads /metrics", "run: gateway keys add NAME --scopes metrics")
 
 
-def _keys_file(file: Path) -> Line:
+def _keys_file(settings: Settings) -> Line:
+    file = settings.gateway.keys_file
+    try:
+        check_keys_file(settings)
+    except ConfigError as error:
+        return _danger("keys file", str(error), "")
     try:
         found = keys.read(file)
     except ConfigError as error:

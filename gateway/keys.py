@@ -88,6 +88,8 @@ def read(file: Path) -> tuple[Key, ...]:
         mode = file.stat().st_mode
         text = file.read_text()
     except FileNotFoundError:
+        if file.is_symlink():
+            raise ConfigError(f"{file}: leads to {file.readlink()}, which is not there") from None
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error

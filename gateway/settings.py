@@ -150,7 +150,7 @@ class ModelSettings:
     sandbox: Literal["basic", "strict"] | None = _key(values.choice("basic", "strict"), None)
     memory_limit: int | None = _key(values.size, None)
     aliases: tuple[str, ...] = _key(values.texts, ())
-    mounts: Mapping[str, str] | None = _key(values.table, None)
+    mounts: Mapping[str, Path] | None = _key(values.places, None)
     options: Mapping[str, Any] | None = _key(values.anything, None)  # of the plugin that serves it
 
 
@@ -198,6 +198,7 @@ def load_settings(
     """Return the settings. `flags` are by dotted key, {"gateway.port": 9000}; those that are None were not given.
 
     Raises `ConfigError` with a line for everything wrong. Without `file`, ./gateway.toml is read when it exists.
+    Relative paths start at the directory of the file, defaults too; those of variables and flags where we are.
     """
     from .settings_sources import Sources
 
@@ -216,6 +217,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def check_keys_file(settings: Settings) -> None:
+    """Refuse to do without a file of keys that somebody has named: without it everybody would be let in.
+
+    Raises `ConfigError`.
+    """
+    file, origin = settings.gateway.keys_file, settings.origin("gateway.keys_file")
+    if origin != "default" and not file.is_file():
+        config = f" --config {settings.file}" if settings.file is not None else ""
+        raise ConfigError(
+            f"{origin}: keys_file = {file} is not there, and nobody would need a key: run `gateway keys add"
+            f" NAME{config}`, or take keys_file out"
+        )
 
 
 def check_bind(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from .settings import (
 )
 from .spec import Limits, Problem
 from .toml_lines import key_lines, line_of
-from .values import Kind, path, paths
+from .values import PATHS, Kind, starting_at
 
 
 def _kinds(settings: type) -> dict[str, Kind]:
@@ -61,20 +61,28 @@ class Sources:
         """Return what was collected. Raises `ConfigError` with a line for each mistake."""
         if self._errors:
             raise ConfigError("\n".join(self._errors))
+        base = file.parent if file is not None else Path()
         gateway = GatewaySettings(
-            **self._section("gateway"),
-            limits=Limits(**self._section("gateway.limits")),
-            placement=PlacementSettings(**self._section("gateway.placement")),
-            worker=WorkerSettings(**self._section("gateway.worker")),
-            responses=ResponsesSettings(**self._section("gateway.responses")),
+            **self._section("gateway", GatewaySettings, base),
+            limits=Limits(**self._section("gateway.limits", Limits, base)),
+            placement=PlacementSettings(**self._section("gateway.placement", PlacementSettings, base)),
+            worker=WorkerSettings(**self._section("gateway.worker", WorkerSettings, base)),
+            responses=ResponsesSettings(**self._section("gateway.responses", ResponsesSettings, base)),
         )
         models = {name: ModelSettings(**values) for name, values in self._models.items()}
         return Settings(
             gateway=gateway, models=models, file=file, origins=self._origins, problems=tuple(self._warnings)
         )
 
-    def _section(self, section: str) -> dict[str, Any]:
-        return {name: self._values[key] for name in SECTIONS[section] if (key := f"{section}.{name}") in self._values}
+    def _section(self, section: str, settings: type, base: Path) -> dict[str, Any]:
+        """What is set of a section, and the paths that are not: their defaults start at `base` too."""
+        paths = {
+            item.name: starting_at(base, item.default)
+            for item in fields(settings)
+            if item.metadata.get("kind") in PATHS
+        }
+        given = {name: self._values[key] for name in SECTIONS[section] if (key := f"{section}.{name}") in self._values}
+        return paths | given
 
     # ── gateway.toml ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,11 +171,7 @@ class Sources:
         except ConfigError as error:  # of sizes and devices, which explain themselves
             self.error(origin, f"{key}: {error}")
             return None
-        if base is not None and kind is path:
-            return base / converted
-        if base is not None and kind is paths:
-            return tuple(base / item for item in converted)
-        return converted
+        return starting_at(base, converted) if base is not None and kind in PATHS else converted
 
     def error(self, where: str, what: str) -> None:
         self._errors.append(f"{where}: {what}")
@@ -230,7 +234,9 @@ class _FileReader:
             key = "slots" if name == "predict_concurrency" else name
             if key in values:
                 self._error(here, f"models.{model}: slots and predict_concurrency are one setting; write one")
-            converted = self._sources.convert(MODEL[name], f"models.{model}.{name}", item, self._where(here))
+            converted = self._sources.convert(
+                MODEL[name], f"models.{model}.{name}", item, self._where(here), base=self._file.parent
+            )
             if converted is not None:
                 values[key], origins[key] = converted, self._where(here)
         self._sources.put_model(model, values, origins, self._where(("models", model)))

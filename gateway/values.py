@@ -125,6 +125,23 @@ def paths(value: Any, from_text: bool) -> tuple[Path, ...]:
     return tuple(Path(part).expanduser() for part in texts(value, from_text))
 
 
+def places(value: Any, from_text: bool) -> dict[str, Path]:
+    """A table of paths."""
+    return {name: Path(part).expanduser() for name, part in table(value, from_text).items()}
+
+
+def starting_at(directory: Path, value: Any) -> Any:
+    """A value of one of `PATHS`, its relative paths taken from `directory`; None stays None."""
+    if isinstance(value, Mapping):
+        return {name: directory / part for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(directory / part for part in value)
+    return directory / value if value is not None else None
+
+
+PATHS: tuple[Kind, ...] = (path, paths, places)  # the kinds whose relative values start somewhere
+
+
 def table(value: Any, _: bool) -> dict[str, str]:
     """A table of texts."""
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):

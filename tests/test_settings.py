@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import values
 from gateway.errors import ConfigError
 from gateway.settings import (
     LIMIT_KINDS,
     GatewaySettings,
     ModelSettings,
+    PlacementSettings,
+    ResponsesSettings,
     Settings,
+    WorkerSettings,
     check_bind,
+    check_keys_file,
     is_loopback,
     load_settings,
 )
@@ -104,6 +109,98 @@ def test_paths_of_the_file_start_at_its_directory_and_others_where_you_are(tmp_p
     assert settings.gateway.plugins == (tmp_path / "my_plugin.py",)
     assert settings.gateway.secrets_dir == tmp_path / "secrets"
     assert settings.gateway.cache_dir == Path("cache")
+
+
+# Every setting that is a path, by what it says of itself: a new one is among them, or the first test names it.
+SECTION_TYPES = {
+    "gateway": GatewaySettings,
+    "gateway.placement": PlacementSettings,
+    "gateway.responses": ResponsesSettings,
+    "gateway.worker": WorkerSettings,
+}
+PATH_KEYS = [
+    (section, item)
+    for section, settings in SECTION_TYPES.items()
+    for item in fields(settings)
+    if item.metadata.get("kind") in values.PATHS
+]
+PATH_KEYS_OF_MODELS = [item for item in fields(ModelSettings) if item.metadata.get("kind") in values.PATHS]
+
+
+def written(kind: Any, place: str) -> str:
+    """A path as gateway.toml has it for this kind."""
+    return {values.path: f"'{place}'", values.paths: f"['{place}']", values.places: f"{{'/app/x' = '{place}'}}"}[kind]
+
+
+def read(kind: Any, place: Path) -> Any:
+    return {values.path: place, values.paths: (place,), values.places: {"/app/x": place}}[kind]
+
+
+def test_whatever_holds_a_path_is_a_setting_of_a_kind_of_path() -> None:
+    for settings in (*SECTION_TYPES.values(), ModelSettings):
+        for item in fields(settings):
+            assert ("Path" in str(item.type)) == (item.metadata.get("kind") in values.PATHS), item.name
+    assert {*SECTION_TYPES, "gateway.limits"} == set(SECTIONS)
+    assert {item.name for _, item in PATH_KEYS} >= {"models", "keys_file", "cache_dir", "path"}
+
+
+@pytest.mark.parametrize("named", ["as a path", "relative to where we are"])
+@pytest.mark.parametrize(("section", "item"), PATH_KEYS, ids=lambda value: getattr(value, "name", value))
+def test_a_path_starts_at_the_file_that_sets_or_could_set_it_or_else_where_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, item: Any, named: str
+) -> None:
+    kind, key = item.metadata["kind"], f"{section}.{item.name}"
+    home, here = tmp_path / "etc", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    directory = home if named == "as a path" else Path("../etc")
+    file = directory / "gateway.toml"
+
+    def of(text: str = "", *, flags: dict[str, Any] | None = None, **environ: str) -> Any:
+        file.write_text(text)
+        inner: Any = load_settings(file, flags=flags, environ=environ).gateway
+        for part in key.split(".")[1:]:
+            inner = getattr(inner, part)
+        return inner
+
+    table = f"[{section}]\n{item.name} = "
+    assert of(f"{table}{written(kind, 'some/where')}\n") == read(kind, directory / "some/where")
+    assert of(f"{table}{written(kind, '/abs')}\n") == read(kind, Path("/abs"))
+    assert of(f"{table}{written(kind, '~/x')}\n") == read(kind, Path.home() / "x")
+    assert of() == values.starting_at(directory, item.default)
+    variable = "GATEWAY_" + key.removeprefix("gateway.").replace(".", "__").upper()
+    assert of(f"{table}{written(kind, 'x')}\n", **{variable: "some/where"}) == read(kind, Path("some/where"))
+    assert of(flags={key: "some/where"}) == read(kind, Path("some/where"))
+
+
+@pytest.mark.parametrize("item", PATH_KEYS_OF_MODELS, ids=lambda item: item.name)
+def test_a_path_of_a_model_starts_at_the_file_too(tmp_path: Path, item: Any) -> None:
+    kind = item.metadata["kind"]
+    settings = load(tmp_path, f"[models.a]\n{item.name} = {written(kind, 'some/where')}\n")
+    assert getattr(settings.model("a"), item.name) == read(kind, tmp_path / "some/where")
+
+
+def test_without_a_file_the_defaults_start_where_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(environ={}).gateway == GatewaySettings()
+
+
+@pytest.mark.parametrize("how", ["file", "variable"])
+def test_a_file_of_keys_that_is_named_and_missing_is_refused(tmp_path: Path, how: str) -> None:
+    text = "[gateway]\nkeys_file = 'mine.toml'\n" if how == "file" else ""
+    settings = load(tmp_path, text, **({"GATEWAY_KEYS_FILE": str(tmp_path / "mine.toml")} if how == "variable" else {}))
+    with pytest.raises(
+        ConfigError, match=r"mine\.toml is not there, and nobody would need a key: run `gateway keys add"
+    ):
+        check_keys_file(settings)
+
+    (tmp_path / "mine.toml").touch()
+    check_keys_file(settings)
+
+
+def test_the_file_of_keys_that_nobody_has_named_may_be_missing(tmp_path: Path) -> None:
+    check_keys_file(load(tmp_path))
 
 
 def test_a_variable_that_is_no_setting_is_a_warning(tmp_path: Path) -> None:
@@ -235,7 +332,7 @@ def test_what_nothing_acts_on_yet_is_refused(tmp_path: Path, text: str, expected
 
 def test_the_default_of_what_nothing_acts_on_may_be_written(tmp_path: Path) -> None:
     text = "[gateway.placement]\non_full = 'error'\n"
-    assert load(tmp_path, text).gateway == GatewaySettings()
+    assert load(tmp_path, text).gateway == load(tmp_path).gateway
 
 
 def test_parity_is_set_for_all_models_and_for_one(tmp_path: Path) -> None:
@@ -352,7 +449,8 @@ def uncommented() -> str:
 
 def test_the_shipped_file_changes_nothing() -> None:
     settings = load_settings(SHIPPED, environ={})
-    assert settings.gateway == GatewaySettings()
+    here = {"models": (SHIPPED.parent / "models",), "keys_file": SHIPPED.parent / "keys.toml"}
+    assert settings.gateway == replace(GatewaySettings(), **here)
     assert settings.models == {}
 
 

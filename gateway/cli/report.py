@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
     from ..inventory import Inventory
 
+log = logging.getLogger("gateway.serve")
 UNLIMITED = 10_000  # slots; as many as nobody counts
 PATIENCE = 3.0  # seconds of loading after which people are told what answers already
 
@@ -40,6 +42,11 @@ class Report:
             # Not click.echo, which would write past the live table, into its rows.
             # One write, line end included, or a line of the log could come in between on a shared pipe.
             print(f"Serving on {self._url}\n", end="", flush=True)
+            keys = f"{hub.keys}{'; a plugin decides too' * hub.plugins.has_authorize}"
+            if for_people:
+                print(f"{keys}\n", end="", flush=True)
+            else:
+                log.info("%s", keys, extra={"code": "keys_required" if hub.keys.is_required else "no_keys"})
             await self._settled(hub, for_people)
         if for_people:
             self._show(hub)

@@ -42,9 +42,10 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     """
     from .. import logs
     from ..redaction import KNOWN
-    from ..settings import check_bind
+    from ..settings import check_bind, check_keys_file
 
     settings = options.settings_of(config, **flags)
+    check_keys_file(settings)
     check_bind(settings)
     KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)

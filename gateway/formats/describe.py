@@ -172,11 +172,11 @@ def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _mount(data: dict[str, Any], mounts: Mapping[str, str]) -> None:
+def _mount(data: dict[str, Any], mounts: Mapping[str, Path]) -> None:
     """Rewrite mount locations as [models.NAME.mounts] maps them; the model reads the effective place."""
     for entry in data["weights"]:
         if (place := entry.get("mount_location")) in mounts:
-            entry["mount_location"] = str(mounts[place])
+            entry["mount_location"] = str(mounts[place].absolute())  # a worker's working directory is another
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

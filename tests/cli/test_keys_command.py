@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from gateway import keys
+from gateway.errors import ConfigError
 
 Run = Callable[..., Result]
 
@@ -64,3 +65,41 @@ def test_the_file_is_where_the_settings_say(run: Run, tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text("[gateway]\nkeys_file = 'secret/keys.toml'\n")
     run("keys", "add", "alice")
     assert len(keys.read(tmp_path / "secret" / "keys.toml")) == 1
+
+
+def test_from_elsewhere_the_file_is_beside_the_settings_for_every_command(
+    run: Run, models: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models({"echo/model.py": "class Model:\n    def predict(self, inputs):\n        return inputs\n"})
+    config = tmp_path / "gateway.toml"
+    config.touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    assert run("keys", "add", "alice", "--config", str(config)).exit_code == 0
+    assert [key.name for key in keys.read(tmp_path / "keys.toml")] == ["alice"]
+    assert "alice" in run("keys", "list", "--config", "../gateway.toml").stdout
+    assert f"{tmp_path / 'keys.toml'} has 1 key" in run("doctor", "--security", "--config", str(config)).stdout
+    for command in ("check", "plan", "models"):
+        assert "echo" in run(command, "--config", "../gateway.toml", "--json").stdout or command == "check"
+    assert "1 model can be served" in run("check", "--config", str(config)).stdout
+    assert "Revoked" in run("keys", "revoke", "alice", "--config", str(config)).stdout
+    assert keys.read(tmp_path / "keys.toml") == ()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_named_file_that_is_missing_is_made_by_add_and_refuses_to_serve(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text("[gateway]\nkeys_file = 'mine.toml'\n")
+    refused = run("serve", "--port", "0")
+    assert refused.exit_code == 2
+    assert "gateway.toml:2: keys_file = mine.toml is not there, and nobody would need a key" in refused.stderr
+    assert "mine.toml is not there" in run("doctor", "--security").stdout
+    assert run("keys", "add", "alice").exit_code == 0
+    assert run("doctor", "--security").stdout.count("mine.toml has 1 key") == 1
+
+
+def test_a_link_that_leads_nowhere_is_no_file_without_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").symlink_to(tmp_path / "not-mounted-yet")
+    with pytest.raises(ConfigError, match="which is not there"):
+        keys.read(tmp_path / "keys.toml")

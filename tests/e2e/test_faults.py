@@ -72,8 +72,6 @@ PLAIN = (
     "looping",
 )
 SETTINGS = """
-[gateway]
-keys_file = "none.toml"
 [gateway.limits]
 slots = 3
 max_queue = 20

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from gateway import keys
 from gateway.testing import Gateway
 
 from .conftest import write_models
@@ -189,6 +190,24 @@ def test_what_is_ready_can_be_tried_while_others_load(serve: Serve, tmp_path: Pa
 def test_only_the_named_models_start(serve: Serve) -> None:
     gateway = serve({"one": {"model.py": ECHO}, "two": {"model.py": ECHO}}, "--only", "two")
     assert gateway.states() == {"two": "ready"}
+
+
+def test_the_start_says_whether_keys_are_needed_and_those_beside_the_settings_are(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "etc", tmp_path / "elsewhere"
+    write_models(home / "models", {"echo": {"model.py": ECHO}})
+    elsewhere.mkdir()
+    config = ("--config", str(home / "gateway.toml"))
+    (home / "gateway.toml").touch()
+    with Gateway(options=config, cwd=elsewhere) as gateway:
+        assert f"\nNo request needs a key: there is no {home / 'keys.toml'}\n" in gateway.log
+        assert post(gateway.url, "/v1/models/echo:predict", 1) == (200, 1)
+
+    key, _ = keys.create("alice")
+    keys.write(home / "keys.toml", [key])
+    with Gateway(options=config, cwd=elsewhere, env={"GATEWAY_API_KEY": "s3cret"}) as gateway:
+        sentence = f"Every request needs a key: 1 in {home / 'keys.toml'} or the one of GATEWAY_API_KEY"
+        assert f"\n{sentence}\n" in gateway.log
+        assert post(gateway.url, "/v1/models/echo:predict", 1)[0] == 401
 
 
 def test_json_logs_are_one_object_a_line(serve: Serve) -> None:

@@ -156,7 +156,7 @@ def test_mounts_change_where_the_model_looks(tmp_path: Path) -> None:
     found = spec(
         tmp_path,
         "weights: [{source: 'hf://a/b', mount_location: /app/weights}]",
-        {"mounts": {"/app/weights": "/data/weights"}},
+        {"mounts": {"/app/weights": Path("/data/weights")}},
     )
     assert found.config["weights"][0]["mount_location"] == "/data/weights"
 
