@@ -16,6 +16,10 @@ import tempfile
 from ..replica import Launch, LoadError
 from .log import LineReader
 
+CHILDREN_GRACE = (
+    0.5  # seconds from the worker's end to that of what it started; trackers of shared memory clean up then
+)
+LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that left the group may hold it open for ever
 # What a worker inherits. Anything else, secrets above all, must be declared by the model.
 INHERITED = frozenset(
@@ -135,8 +139,10 @@ class Child:
                         await process.wait()
                 except TimeoutError:
                     pass
-            _signal_group(process.pid, signal.SIGKILL)  # what it started may have outlived it
-            await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await _end_group(process.pid)  # what it started may have outlived it
             self._launch.unguard(process.pid)
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
@@ -157,8 +163,21 @@ def exit_reason(code: int) -> str:
     return f"the worker was ended by {name}{hint}"
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
+async def _end_group(pid: int) -> None:
+    """End what is left of a group whose leader is gone."""
+    deadline = asyncio.get_running_loop().time() + CHILDREN_GRACE
+    is_left = _signal_group(pid, signal.SIGTERM)
+    while is_left and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(LOOK_AGAIN)
+        is_left = _signal_group(pid, 0)
+    if is_left:
+        _signal_group(pid, signal.SIGKILL)
+
+
+def _signal_group(pid: int, number: int) -> bool:
+    """Whether there was anybody to send it to."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass
+        return False
+    return True

@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import sandbox
+from . import forks, sandbox
 
 SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms a computing model keeps a cancel from being read for as long
 
@@ -41,11 +41,12 @@ def harden() -> str:
     return refusal
 
 
-async def run(sock: socket.socket, refusal: str) -> int:
+async def run(sock: socket.socket, refusal: str, foreign: set[int]) -> int:
+    """Serve. The descriptors of `foreign` were there before ours."""
     from .server import Server
 
     server = Server(asyncio.get_running_loop(), refusal)
-    return await server.serve(sock)
+    return await server.serve(sock, foreign)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -58,11 +59,14 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def main() -> None:
     sock = tie_to_parent()
+    foreign = forks.open_descriptors() - {sock.fileno()}
     refusal = harden()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the gateway decides
+    # Ctrl-C goes to the whole terminal; the gateway decides. Handled and not ignored: the model's child processes would
+    # inherit that, and many a server is asked to end by this signal.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     sys.setswitchinterval(SWITCH_INTERVAL)
     # Never closed, for that would wait for every thread of the model's; nor may they hold up the end.
-    code = asyncio.Runner(loop_factory=new_loop).run(run(sock, refusal))
+    code = asyncio.Runner(loop_factory=new_loop).run(run(sock, refusal, foreign))
     gc.disable()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a model may have closed it

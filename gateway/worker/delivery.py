@@ -31,7 +31,7 @@ class Delivery:
 
     def pump(self, run: Run, stream: Any) -> None:
         """Run an iterator to its end, or to the cancellation, and close it on this very thread. Never raises."""
-        put, answers = self._outbox.put, self._answers
+        outbox, answers = self._outbox, self._answers  # its `put` is not kept: a forked process has another one
         records.request_id.set(run.head.request_id)
         error: BaseException | None = None
         payload: bytes | None = None
@@ -41,7 +41,7 @@ class Delivery:
                 payload = encode(run, _gather(run, stream))
             else:
                 _begin(run)
-                put(answers.stream_head, run)
+                outbox.put(answers.stream_head, run)
                 pack, window, item_ready = _packer(run), run.window, answers.item
                 source = _with_return_value(stream) if run.head.mode == wire.DATA else stream
                 for item in source:
@@ -49,7 +49,7 @@ class Delivery:
                     if not window.wait():
                         break
                     window.count(len(packed))
-                    put(item_ready, run, packed)
+                    outbox.put(item_ready, run, packed)
         except BaseException as raised:
             error = raised
         try:
@@ -59,11 +59,11 @@ class Delivery:
         except BaseException as raised:
             error = error or raised
         if error is not None:
-            put(answers.fail, run, error)
+            outbox.put(answers.fail, run, error)
         elif payload is not None:
-            put(answers.reply, run, payload)
+            outbox.put(answers.reply, run, payload)
         else:
-            put(answers.end, run)
+            outbox.put(answers.end, run)
 
     async def deliver(self, run: Run, value: Any) -> None:
         run.rules.check(value, run.head.content_type)

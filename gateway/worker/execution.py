@@ -157,11 +157,11 @@ class Executor:
 
     def _work(self, run: Run) -> None:
         """A sync method from its input to its last item. Never raises."""
-        put, answers = self._outbox.put, self._answers
+        outbox, answers = self._outbox, self._answers  # its `put` is not kept: a forked process has another one
         records.request_id.set(run.head.request_id)
         try:
             if run.cancelled:
-                put(answers.end, run)
+                outbox.put(answers.end, run)
                 return
             method = run.method
             value = method.function(*method.arguments(*inputs.read(run, method)))
@@ -169,11 +169,11 @@ class Executor:
             if is_sync_stream(value):
                 self._delivery.pump(run, value)
             elif needs_loop(value):
-                put(self._adopt, run, value)
+                outbox.put(self._adopt, run, value)
             else:
-                put(answers.reply, run, encode(run, value))
+                outbox.put(answers.reply, run, encode(run, value))
         except BaseException as error:
-            put(answers.fail, run, error)
+            outbox.put(answers.fail, run, error)
 
     # ── on the loop ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -135,7 +135,10 @@ def _import(spec: ModelSpec, module_name: str) -> ModuleType:
         return import_file(path, path.stem)
     path = spec.root.joinpath(*module_name.split(".")).with_suffix(".py")
     if path.is_file():
-        return import_file(path, module_name_of(path, spec.root))
+        name = module_name_of(path, spec.root)
+        if "." not in name and str(path.parent) not in sys.path:  # where a process of the model's looks for it by name
+            sys.path.append(str(path.parent))
+        return import_file(path, name)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

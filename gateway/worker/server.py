@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from . import adapter
 from .execution import Executor
 from .failures import log, say, text_of
+from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
 from .secrets import Secrets
 from .threads import Outbox, Pool
@@ -53,10 +54,12 @@ class Server:
         self._leaving: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def serve(self, sock: socket.socket) -> int:
+    async def serve(self, sock: socket.socket, foreign: set[int]) -> int:
         await self._loop.create_connection(lambda: self._channel, sock=sock)
         with contextlib.suppress(NotImplementedError):
             self._loop.add_signal_handler(signal.SIGTERM, self._stop_soon)
+        doors = ((self._outbox, "put"), (self._channel, "send"), (self._channel, "send_split"))
+        Forks(self._loop, open_descriptors() - foreign, doors)
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         mine = wire.WorkerHello(wire.VERSION, os.getpid(), platform.python_version(), devices)
         self._send(wire.HELLO, mine)
@@ -89,6 +92,8 @@ class Server:
             self._outbox.put(self._send, wire.ERROR, failure)
         else:
             self._outbox.put(self._on_loaded, hello, loaded, ready)
+        # A child that asked to die with its parent (PR_SET_PDEATHSIG) dies when the *thread* that started it ends.
+        threading.Event().wait()
 
     def _tell_described(self, model: Any, descriptor: adapter.Descriptor) -> None:
         """Say what the class can do; what it says only when it is loaded comes with `ready`."""
