@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 from ..replica import Launch, LoadError
 from .log import LineReader
@@ -23,7 +24,7 @@ LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that left the group may hold it open for ever
 # What a worker inherits. Anything else, secrets above all, must be declared by the model.
 INHERITED = frozenset(
-    "PATH HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH VIRTUAL_ENV XDG_CACHE_HOME GATEWAY_CACHE_DIR "
+    "HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH XDG_CACHE_HOME GATEWAY_CACHE_DIR "
     "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
     "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE HF_ENDPOINT TRANSFORMERS_OFFLINE TORCH_HOME NUM_LOAD_RETRIES_TRUSS".split()
 )
@@ -62,7 +63,7 @@ class Child:
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
             self._process = await asyncio.create_subprocess_exec(
-                *(spec.python or sys.executable, "-P", "-X", "faulthandler", "-m", "gateway.worker"),
+                *(self._python, "-P", "-X", "faulthandler", "-m", "gateway.worker"),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -84,6 +85,10 @@ class Child:
         self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
         return ours
 
+    @property
+    def _python(self) -> str:
+        return self._launch.spec.python or sys.executable
+
     def _environment(self, fd: int) -> dict[str, str]:
         inherited = {
             name: value
@@ -92,6 +97,7 @@ class Child:
         }
         return {
             **inherited,
+            **place_of(self._python, os.environ.get("PATH", os.defpath)),
             "TMPDIR": self._tmp or "",
             **self._launch.spec.environment,
             **self._launch.environment,
@@ -149,6 +155,19 @@ class Child:
             self._draining.cancel()
         if self._tmp is not None:
             await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
+
+
+def place_of(python: str, path: str) -> dict[str, str]:
+    """`PATH` with the programs of this interpreter's environment before all others, and `VIRTUAL_ENV` if it is one.
+
+    A link is not followed: that is how a virtual environment is told from the Python it was made of.
+    """
+    found = Path(shutil.which(python, path=path) or python).absolute()
+    programs = str(found.parent)
+    places = [programs, *(place for place in path.split(os.pathsep) if place != programs)]
+    environment = found.parent.parent
+    venv = {"VIRTUAL_ENV": str(environment)} if (environment / "pyvenv.cfg").is_file() else {}
+    return {"PATH": os.pathsep.join(places), **venv}
 
 
 def exit_reason(code: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from gateway.call import Call
 from gateway.errors import GatewayError, HTTPError, ModelError
+from gateway.runners.child import place_of
 from gateway.spec import Limits
 from gateway.wire import WINDOW_ITEMS, HTTPScope
 
@@ -24,13 +26,15 @@ from .started import KITCHEN, METHODS, Started, body_of, started, until
 pytestmark = pytest.mark.anyio
 
 FORBIDDEN = {"AWS_SECRET_ACCESS_KEY": "no", "GATEWAY_API_KEY": "no", "TRUSS_SECRET_token": "no", "PYTHONSTARTUP": "no"}
+OTHERS = f"/elsewhere/venv/bin{os.pathsep}{os.environ['PATH']}"
 ALLOWED = {"HF_HOME": "/hf", "LC_PAPER": "de_DE", "https_proxy": "http://proxy"}
 
 
 @pytest.fixture(scope="module")
 async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Started]:
     """One worker for everything that does not harm it."""
-    os.environ.update(FORBIDDEN | ALLOWED)
+    before = dict(os.environ)
+    os.environ.update(FORBIDDEN | ALLOWED | {"VIRTUAL_ENV": "/elsewhere/venv", "PATH": OTHERS})
     root = tmp_path_factory.mktemp("kitchen")
     spec = {"environment": {"COLOUR": "red", "CUDA_VISIBLE_DEVICES": "7"}, "secrets": ("token",)}
     options: dict[str, Any] = {"slots": 4, "spec": {**spec, "limits": Limits(slots=4)}}
@@ -40,8 +44,8 @@ async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
         async with started(root, KITCHEN, *METHODS, **options) as found:
             yield found
     finally:
-        for name in FORBIDDEN | ALLOWED:
-            del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 # ── whole answers ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,6 +140,27 @@ async def test_a_worker_sees_of_the_environment_what_it_may_and_what_its_model_d
     assert environ["CUDA_VISIBLE_DEVICES"] == "", "a model's own value must not beat the devices it was given"
     assert not [name for name in environ if name.startswith("GW_")]
     assert "hunter22" not in json.dumps(environ)
+
+
+async def test_programs_of_the_models_own_environment_come_before_all_others(kitchen: Started) -> None:
+    """As in a shell where that environment is active, whatever shell the gateway was started from."""
+    environ = (await kitchen.ask("look"))["environ"]
+    assert environ["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert environ["PATH"].endswith(OTHERS)
+    assert "/elsewhere/venv" not in environ["PATH"].split(os.pathsep)[0]
+    assert environ.get("VIRTUAL_ENV") == (sys.prefix if sys.prefix != sys.base_prefix else None)
+
+
+def test_the_place_of_an_interpreter_is_that_of_its_environment_and_not_where_its_link_leads(tmp_path: Path) -> None:
+    programs = tmp_path / "env" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    path = f"/usr/bin{os.pathsep}{programs}"
+    assert place_of(str(programs / "python"), path) == {"PATH": f"{programs}{os.pathsep}/usr/bin"}
+    (programs.parent / "pyvenv.cfg").touch()
+    found = {"PATH": f"{programs}{os.pathsep}/usr/bin", "VIRTUAL_ENV": str(programs.parent)}
+    assert place_of(str(programs / "python"), path) == found
+    assert place_of("python", str(programs)) == {**found, "PATH": str(programs)}, "a name is looked up"
 
 
 async def test_a_worker_lives_in_its_models_directory_and_in_a_group_of_its_own(kitchen: Started) -> None:
