@@ -13,6 +13,7 @@
     │   ├── UnknownModel                 404                          model_not_found
     │   ├── RouteNotSupported            404                          route_not_supported
     │   ├── UnknownResponse              404                          response_not_found
+    │   ├── UnknownItem                  400                          item_not_found
     │   ├── UnknownURL                   404                          unknown_url
     │   └── MethodNotAllowed             405                          method_not_allowed
     ├── Overloaded                       429    rate_limit_error      model_overloaded
@@ -134,6 +135,10 @@ class RouteNotSupported(BadRequest):
 class UnknownResponse(BadRequest):
     status = 404
     code = "response_not_found"
+
+
+class UnknownItem(BadRequest):
+    code = "item_not_found"
 
 
 class UnknownURL(BadRequest):

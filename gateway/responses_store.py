@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERHEAD = 256  # bytes that a row is counted for beside what is in it
+ITEM = 160  # bytes that the id of an item is counted for, with its index
 BUSY = 5.0  # seconds that another gateway on the same file may write
 
 # The total is kept by triggers: a file may have several gateways, and summing it up each time would read all of it.
@@ -47,20 +48,34 @@ CREATE TRIGGER IF NOT EXISTS kept AFTER INSERT ON responses
     BEGIN UPDATE total SET size = size + new.size; END;
 CREATE TRIGGER IF NOT EXISTS gone AFTER DELETE ON responses
     BEGIN UPDATE total SET size = size - old.size; END;
+CREATE TABLE IF NOT EXISTS items (
+    owner TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (owner, id, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_number ON items (number);
+CREATE TRIGGER IF NOT EXISTS items_gone AFTER DELETE ON responses
+    BEGIN DELETE FROM items WHERE number = old.number; END;
 COMMIT;
 """
 _FIELDS = "id, previous, model, input, response"
+_LAST = (  # where an item is: in the newest response that has it
+    "SELECT max(number) FROM items JOIN responses USING (number, owner)"
+    " WHERE owner = ? AND items.id = ? AND created >= ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One response. `input` is the JSON of its own input items, `response` that of the object."""
+    """One response. `input` is the JSON of its own input items, `response` that of the object.
+
+    `item_ids` are those that the items in both can be found by; of what was read back they are not known.
+    """
 
     id: str
     previous: str | None
     model: str
     input: bytes
     response: bytes
+    item_ids: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def input_items(self) -> list[dict[str, Any]]:
@@ -119,6 +134,10 @@ class ResponsesStore:
         """A response behind those that it goes on from, the first one first; and the id of one that is gone, if any."""
         return await self._run(self._chain, owner, identity)
 
+    async def items(self, owner: str, identities: list[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Items by their ids, each with the model of the response it is in. The first that is gone is the end of it."""
+        return await self._run(self._items, owner, identities)
+
     async def delete(self, owner: str, identity: str) -> None:
         await self._run(self._delete, owner, identity)
 
@@ -154,7 +173,7 @@ class ResponsesStore:
             self._connection = None
 
     def _keep(self, owner: str, kept: Kept) -> bool:
-        size = OVERHEAD + len(kept.input) + len(kept.response)
+        size = OVERHEAD + len(kept.input) + len(kept.response) + ITEM * len(kept.item_ids)
         if size > self._max_size:
             return False
         db = self._db()
@@ -162,11 +181,13 @@ class ResponsesStore:
         with _transaction(db):
             db.execute("DELETE FROM responses WHERE owner = ? AND id = ?", (owner, kept.id))
             db.execute("DELETE FROM responses WHERE created < ?", (self._oldest(),))
-            db.execute(
+            made = db.execute(
                 "INSERT INTO responses (owner, id, previous, model, created, size, input, response)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
+            names = [(owner, identity, made.lastrowid) for identity in kept.item_ids]
+            db.executemany("INSERT INTO items (owner, id, number) VALUES (?, ?, ?)", names)
             while db.execute("SELECT size FROM total").fetchone()[0] > self._max_size:
                 db.execute("DELETE FROM responses WHERE number = (SELECT min(number) FROM responses)")
         return True
@@ -191,6 +212,23 @@ class ResponsesStore:
             found[following] = kept
             following = kept.previous
         return list(found.values())[::-1], None if following in found else following
+
+    def _items(self, owner: str, identities: list[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        if not self.keeps:
+            return {}
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        read: dict[int, tuple[str, dict[Any, dict[str, Any]]]] = {}  # a conversation's items are in few responses
+        for identity in identities:
+            number = self._db().execute(_LAST, (owner, identity, self._oldest())).fetchone()[0]
+            if number is None:
+                break
+            if number not in read:
+                query = f"SELECT {_FIELDS} FROM responses WHERE number = ?"
+                kept = Kept(*self._db().execute(query, (number,)).fetchone())
+                read[number] = kept.model, {item.get("id"): item for item in (*kept.input_items, *kept.output_items)}
+            model, items = read[number]
+            found[identity] = model, items[identity]
+        return found
 
     def _delete(self, owner: str, identity: str) -> None:
         self._db().execute("DELETE FROM responses WHERE owner = ? AND id = ?", (owner, identity))

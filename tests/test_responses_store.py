@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.responses_store import OVERHEAD, Kept, ResponsesStore
+from gateway.responses_store import ITEM, OVERHEAD, Kept, ResponsesStore
 from gateway.settings import ResponsesSettings
 
 T = TypeVar("T")
@@ -181,3 +181,57 @@ def test_what_was_deleted_is_not_in_the_file_any_more(make: Callable[..., Respon
     run(store.delete("", "a"))
     store.close()
     assert all(b"a secret of mine" not in file.read_bytes() for file in tmp_path.iterdir())
+
+
+# ── items ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_items(identity: str, given: list[Any], said: list[Any]) -> Kept:
+    response = json.dumps({"id": identity, "output": said}).encode()
+    names = frozenset(item["id"] for item in (*given, *said))
+    return Kept(identity, None, "m", json.dumps(given).encode(), response, names)
+
+
+def test_an_item_is_found_in_the_newest_response_that_has_it(make: Callable[..., ResponsesStore], clock: Clock) -> None:
+    store = make(max_age=100)
+    old, new, other = ({"id": name, "text": text} for name, text in (("a", "old"), ("a", "new"), ("b", "b")))
+    run(store.keep("", with_items("one", [other], [old])))
+    clock.now += 50
+    run(store.keep("", with_items("two", [new], [])))
+    assert run(store.items("", ["b", "a"])) == {"a": ("m", new), "b": ("m", other)}
+    assert run(store.items("key:x", ["a"])) == {}
+    run(store.delete("", "two"))
+    assert run(store.items("", ["a", "c", "b"])) == {"a": ("m", old)}
+    clock.now += 51
+    assert run(store.items("", ["a"])) == {}
+
+
+def test_items_go_with_their_response_and_count_for_its_size(
+    make: Callable[..., ResponsesStore], tmp_path: Path
+) -> None:
+    path = tmp_path / "r.db"
+    first = with_items("one", [], [{"id": "a"}])
+    size = OVERHEAD + len(first.input) + len(first.response) + ITEM
+    store = make(path=path, max_size=size)
+    assert run(store.keep("", first)) and run(store.keep("", with_items("two", [], [{"id": "b"}])))
+    assert run(store.items("", ["a"])) == {} and list(run(store.items("", ["b"]))) == ["b"]
+    assert not run(store.keep("", with_items("three", [{"id": "c"}], [{"id": "d"}])))
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT id FROM items").fetchall() == [("b",)]
+
+
+def test_a_file_from_before_there_were_items_is_read_on(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    store = make(path=path)
+    run(store.keep("", kept("a")))
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TRIGGER items_gone; DROP TABLE items;")
+    again = make(path=path)
+    assert run(again.get("", "a")) == kept("a") and run(again.items("", ["x"])) == {}
+    assert run(again.keep("", with_items("b", [], [{"id": "x"}]))) and list(run(again.items("", ["x"]))) == ["x"]
+
+
+def test_where_nothing_is_kept_there_are_no_items(make: Callable[..., ResponsesStore]) -> None:
+    assert run(make(max_size=0).items("", ["a"])) == {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
-from ..errors import BadRequest
+from ..errors import BadRequest, UnknownItem
 from .base import missing, wrong_type
 
 ROLES = ("user", "assistant", "system", "developer")
@@ -24,6 +25,21 @@ class Conversation(list[Any]):
         own = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
         super().__init__([*earlier, *own])
         self.earlier = len(earlier)
+
+
+def reference_of(item: Any) -> str | None:
+    """The id of the item that this one stands for, if it is a reference."""
+    if not isinstance(item, dict):
+        return None
+    kind, identity = item.get("type"), item.get("id")
+    is_reference = kind == "item_reference" or (kind is None and "role" not in item)
+    return identity if is_reference and isinstance(identity, str) else None
+
+
+def ids_of(items: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """The ids that these items can be referred to by."""
+    whole = (item for item in items if item.get("type") != "item_reference")
+    return frozenset(item["id"] for item in whole if isinstance(item.get("id"), str))
 
 
 # ── as chat messages ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,6 +72,8 @@ def messages_of(value: str | list[Any]) -> list[dict[str, Any]]:
         elif kind == "reasoning":
             thoughts.append(_thought(item))
             continue
+        elif kind == "item_reference":
+            raise _unknown(_string(item, "id", where), f"{where}.id")
         else:
             raise _unsupported(f"{where}.type", f"an item of type {kind!r}")
         if messages[-1]["role"] == "assistant" and any(thoughts):
@@ -143,6 +161,14 @@ def _string(fields: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(f"{where}.{name}", "a string", value)
     return value
+
+
+def _unknown(identity: str, param: str) -> UnknownItem:
+    message = (
+        f"Item with id '{identity[:128]}' not found. Items can be referred to while a response that has them is kept, "
+        "with the key that asked for it; send the item itself, or nothing in its place."
+    )
+    return UnknownItem(message, param=param)
 
 
 def _unsupported(param: str, what: str) -> BadRequest:

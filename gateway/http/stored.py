@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from ..dialects.base import Encoder, take
 from ..dialects.events import encode_json
-from ..dialects.responses_items import Conversation, listed
+from ..dialects.responses_items import Conversation, ids_of, listed, reference_of
 from ..errors import BadRequest, UnknownResponse
 from ..responses_store import Kept
 from .exchange import Exchange
@@ -41,14 +41,19 @@ class Turn:
         self._store, self._exchange = store, exchange
         self._previous: str | None = take(fields, "previous_response_id", str)
         self._fields = fields
+        self._input: Any = fields.get("input")
 
     async def begin(self) -> dict[str, Any]:
-        """The request, with what it goes on from in front of its input.
+        """The request, with what it goes on from in front of its input, and items for references to them.
 
         Raises:
             UnknownResponse: there is no such response for this caller.
+            BadRequest: an item would be there twice.
         """
         fields = self._fields if self._store.keeps else {**self._fields, "store": False}
+        if isinstance(self._input, list) and (named := _references(self._input)):
+            self._input = await self._resolved(self._input, named)
+            fields = {**fields, "input": self._input}
         if self._previous is None:
             return fields
         chain, gone = await self._store.chain(owner_of(self._exchange), self._previous)
@@ -58,7 +63,22 @@ class Turn:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        return {**fields, "input": Conversation(items_of(chain), fields.get("input"))}
+        earlier = items_of(chain)
+        _check_once(_references(self._fields.get("input")), ids_of(earlier))
+        return {**fields, "input": Conversation(earlier, fields.get("input"))}
+
+    async def _resolved(self, given: list[Any], named: list[tuple[int, str]]) -> list[Any]:
+        """The input with kept items in the places of what refers to them. One that is unknown stays a reference.
+
+        A class that answers such requests itself may know it; for a chat model it is refused.
+        """
+        _check_once(named, ids_of(item for item in given if isinstance(item, dict) and reference_of(item) is None))
+        found = await self._store.items(owner_of(self._exchange), [identity for _, identity in named])
+        resolved = list(given)
+        for index, identity in named:
+            if identity in found and self._exchange.sees(found[identity][0]):
+                resolved[index] = found[identity][1]
+        return resolved
 
     def keeping(self, settle: Settle, encoder: Encoder, model: str) -> Settle:
         """`settle`, and then the answer is kept: before its last bytes go out, for the client may go on at once."""
@@ -72,8 +92,9 @@ class Turn:
         return settle_and_keep
 
     async def _keep(self, record: dict[str, Any], model: str) -> bool:
-        given = encode_json(listed(self._fields.get("input")))
-        kept = Kept(record["id"], self._previous, model, given, encode_json(record))
+        given = listed(self._input)
+        ids = ids_of([*given, *record["output"]])
+        kept = Kept(record["id"], self._previous, model, encode_json(given), encode_json(record), ids)
         try:
             return await self._store.keep(owner_of(self._exchange), kept)
         except (sqlite3.Error, OSError):
@@ -140,6 +161,22 @@ def owner_of(exchange: Exchange) -> str:
     if exchange.caller is None:
         return ""
     return f"key:{exchange.caller}" if exchange.key is not None else f"caller:{exchange.caller}"
+
+
+def _references(given: Any) -> list[tuple[int, str]]:
+    """The references in an input, each with its place."""
+    items = given if isinstance(given, list) else []
+    return [(index, identity) for index, item in enumerate(items) if (identity := reference_of(item)) is not None]
+
+
+def _check_once(named: list[tuple[int, str]], there: frozenset[str]) -> None:
+    """An item stands once in a conversation: said twice, a model would read it twice."""
+    seen = set(there)
+    for index, identity in named:
+        if identity in seen:
+            message = f"Duplicate item found with id '{identity[:128]}'; send or refer to it once."
+            raise BadRequest(message, param=f"input[{index}].id")
+        seen.add(identity)
 
 
 def items_of(chain: list[Kept]) -> list[dict[str, Any]]:

@@ -95,8 +95,10 @@ def test_thoughts_before_anybody_else_s_message_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("item", "param", "code"),
     [
-        ({"type": "item_reference", "id": "msg_1"}, "type", "unsupported_value"),
-        ({"id": "msg_1"}, "type", "unsupported_value"),
+        ({"type": "item_reference", "id": "msg_1"}, "id", "item_not_found"),
+        ({"id": "msg_1"}, "id", "item_not_found"),
+        ({"type": "item_reference"}, "id", "missing_required_parameter"),
+        ({"type": "item_reference", "id": 7}, "id", "invalid_type"),
         ({"type": "web_search_call", "id": "ws"}, "type", "unsupported_value"),
         ({"type": "custom_tool_call", "call_id": "c"}, "type", "unsupported_value"),
         ({}, "type", "missing_required_parameter"),

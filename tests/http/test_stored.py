@@ -125,7 +125,7 @@ def test_a_conversation_cannot_go_on_from_what_nobody_kept(gateway: Gateway) -> 
 
 def test_what_is_wrong_in_a_later_request_is_named_as_its_client_counts(gateway: Gateway) -> None:
     first = gateway.create("one")
-    body = {"model": "m", "previous_response_id": first["id"], "input": [{"type": "item_reference", "id": "x"}]}
+    body = {"model": "m", "previous_response_id": first["id"], "input": [{"type": "mcp_call", "id": "x"}]}
     assert gateway.ask("POST", "/v1/responses", body).error["param"] == "input[0].type"
     body = {"model": "m", "previous_response_id": 7, "input": "x"}
     assert gateway.ask("POST", "/v1/responses", body).error["param"] == "previous_response_id"
@@ -187,6 +187,98 @@ def test_a_stream_that_its_client_left_is_not_kept(serve: Serve) -> None:
     response.close()
     assert gateway.model.stopped.acquire(timeout=PATIENCE)
     assert is_unknown(gateway.get(created["id"]))
+
+
+# ── items by reference ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def refer(*identities: str) -> list[Any]:
+    return [{"type": "item_reference", "id": identity} for identity in identities]
+
+
+def asked(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_refers_to_items_is_answered_as_one_that_sends_them(serve: Serve, stream: bool) -> None:
+    call = {"tool_calls": [{"id": "c1", "name": "weather", "arguments": {"city": "Oslo"}}], "reasoning_content": "hm"}
+    gateway = Gateway(serve, lambda inputs: call if len(inputs["messages"]) < 2 else {"content": "wet"})
+    tools = [{"type": "function", "name": "weather"}]
+    given: list[Any] = [asked("weather?")]
+    whole: list[Any] = list(given)
+    for more in ({"type": "function_call_output", "call_id": "c1", "output": "rain"}, asked("thanks"), asked("bye")):
+        body = {"model": "m", "input": given, "tools": tools, "stream": stream}
+        answer = gateway.ask("POST", "/v1/responses", body)
+        output = (last_event(answer.body)["response"] if stream else answer.json)["output"]
+        given += [*refer(*(item["id"] for item in output)), more]
+        whole += [*output, more]
+    gateway.create(given, tools=tools)
+    gateway.create(whole, tools=tools)
+    assert len(gateway.seen[-1]) == 7 and gateway.seen[-2] == gateway.seen[-1]
+
+
+def test_a_reference_needs_no_type_and_outlives_the_response_that_said_the_item_first(gateway: Gateway) -> None:
+    first = gateway.create("one")
+    item = first["output"][0]
+    second = gateway.create([asked("one"), {"id": item["id"]}, asked("two")])
+    gateway.ask("DELETE", f"/v1/responses/{first['id']}")
+    gateway.create([asked("one"), *refer(item["id"]), asked("three")])
+    assert gateway.seen[-1][1] == {"role": "assistant", "content": "fine"}
+    listed = gateway.get(f"{second['id']}/input_items?order=asc").json["data"]
+    assert listed[1] == item
+    first_asked = gateway.get(f"{second['id']}/input_items").json["data"][-1]
+    gateway.create([*refer(first_asked["id"]), asked("four")])
+    assert gateway.seen[-1] == [asked("one"), asked("four")]
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_an_item_that_nobody_kept_is_refused_by_its_id(gateway: Gateway, store: bool) -> None:
+    item = gateway.create("one", store=store)["output"][0]
+    identity = "msg_unknown" if store else item["id"]
+    error = gateway.ask("POST", "/v1/responses", {"model": "m", "input": [asked("x"), *refer(identity)]}).error
+    assert (error["code"], error["param"]) == ("item_not_found", "input[1].id") and identity in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_an_item_of_another_key_or_a_lost_model_does_not_exist(
+    locked: tuple[Gateway, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, text = locked
+    made = gateway.ask("POST", "/v1/responses", {"model": "m", "input": "hi"}, text["one"]).json
+    body = {"input": [*refer(made["output"][0]["id"]), asked("x")]}
+    ask = {name: gateway.ask("POST", "/v1/responses", {"model": "m", **body}, text[name]) for name in ("one", "two")}
+    unknown = gateway.ask("POST", "/v1/responses", {"model": "m", "input": refer("msg_none")}, text["two"])
+    assert ask["one"].status == 200
+    assert (ask["two"].status, ask["two"].error["code"]) == (unknown.status, unknown.error["code"])
+    monkeypatch.setattr(keys.Key, "sees", lambda key, model: model == "other")
+    lost = gateway.ask("POST", "/v1/responses", {"model": "other", **body}, text["one"])
+    assert (lost.status, lost.error["code"]) == (400, "item_not_found")
+
+
+def test_an_item_cannot_be_there_twice(gateway: Gateway) -> None:
+    first = gateway.create("one")
+    item = first["output"][0]
+    twice: list[dict[str, Any]] = [
+        {"input": refer(item["id"], item["id"])},
+        {"input": [item, *refer(item["id"])]},
+        {"input": [asked("x"), *refer(item["id"])], "previous_response_id": first["id"]},
+    ]
+    for fields in twice:
+        error = gateway.ask("POST", "/v1/responses", {"model": "m", **fields}).error
+        assert error["code"] == "invalid_value" and item["id"] in error["message"]
+        assert error["param"] == f"input[{len(fields['input']) - 1}].id"
+
+
+def test_a_method_of_its_own_gets_known_items_and_the_references_that_nobody_knows(serve: Serve) -> None:
+    seen: list[Any] = []
+    model = Model({"responses": lambda inputs: seen.append(inputs["input"]) or "fine"})
+    served = serve({"m": model}, plugins=[openai_responses])
+    item = served.post("/v1/responses", {"input": "hi"}).json["output"][0]
+    served.post("/v1/responses", {"input": refer(item["id"], "msg_upstream")})
+    assert seen[-1] == [item, *refer("msg_upstream")]
+    again = served.post("/v1/responses", {"input": refer("msg_upstream")})
+    assert again.status == 200 and seen[-1] == refer("msg_upstream")
 
 
 # ── whose ────────────────────────────────────────────────────────────────────────────────────────────────────────────
