@@ -1,8 +1,11 @@
 """Serve a sentence-transformers directory: texts in, one vector each out.
 
 `find_model` recognises the directory, `SentenceTransformerModel` answers /v1/embeddings, `Batcher` merges the texts of
-all callers into passes through the network, `Encoder` is the library's tokenizer and network. Texts beyond the model's
-`max_seq_length` are cut at the end, as the library does; `usage` counts the tokens that were computed, without padding.
+all callers into passes through the network. What a request may ask for is `gateway_st_fields`, the tokenizer and the
+network are `gateway_st_encoder`. `usage` counts the tokens that were computed, without padding.
+
+    options:
+      truncate: true      # texts that are longer than the model reads are cut, where a request does not say; else 400
 """
 
 from __future__ import annotations
@@ -16,9 +19,13 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import BadRequest, ConfigError, HTTPError, ModelSpec, describe, hookimpl, peek_weights, weights_path
+
+if TYPE_CHECKING:
+    from gateway_st_encoder import Encoder, Shape
+    from gateway_st_fields import Ask
 
 FRAMEWORK = "sentence-transformers"
 
@@ -73,12 +80,17 @@ class SentenceTransformerModel:
         self.capabilities: dict[str, Any] = {}
 
     def load(self) -> None:
+        from gateway_st_encoder import Encoder
+        from gateway_st_fields import Known
         from sentence_transformers import SentenceTransformer
 
         path = weights_path(self.config, Path.cwd())
         trusted = bool(self.config.get("trust_remote_code", False))
+        cuts = (self.config.get("options") or {}).get("truncate", False)
+        if not isinstance(cuts, bool):
+            raise ConfigError(f"options.truncate must be true or false, not {cuts!r}")
         encoder = Encoder(SentenceTransformer(str(path), local_files_only=True, trust_remote_code=trusted))
-        self.dimensions = encoder.dimensions
+        self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)
         self.capabilities = {"max_model_len": encoder.max_tokens, "dimensions": encoder.dimensions}
         self.batcher = Batcher(encoder, encoder.shape)
 
@@ -89,115 +101,24 @@ class SentenceTransformerModel:
         self.batcher.close()
 
     async def embeddings(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        texts = self._texts(inputs)
-        vectors, tokens = await self.batcher.encode(texts)
+        from gateway_st_fields import read
+
+        texts, ask = _texts(inputs), read(inputs, self.known)
+        vectors, tokens = await self.batcher.encode(texts, ask)
         return {"embeddings": vectors, "prompt_tokens": tokens}
 
-    def _texts(self, inputs: Mapping[str, Any]) -> list[str]:
-        texts, dimensions = inputs.get("input"), inputs.get("dimensions")
-        if not isinstance(texts, list) or not texts:
-            raise BadRequest("input must be a text or a list of texts, and not empty", param="input")
-        if not all(isinstance(text, str) for text in texts):
-            raise BadRequest(
-                "input holds token ids, which mean nothing to this model's tokenizer: send texts (with LangChain, "
-                "OpenAIEmbeddings(check_embedding_ctx_length=False))",
-                param="input",
-            )
-        if dimensions is not None and dimensions != self.dimensions:
-            raise BadRequest(
-                f"this model gives {self.dimensions} dimensions and no other number: leave dimensions out",
-                param="dimensions",
-                code="unsupported_value",
-            )
-        return texts
 
-
-# ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How large a pass through the network pays, on this kind of device."""
-
-    budget: int  # tokens of one pass, padding included: beyond, a pass takes longer and computes no faster
-    overhead: int  # what any pass costs before its first token, counted in tokens
-    window: int  # texts looked at when a pass is put together
-
-
-# all-MiniLM-L6-v2 on one core: a pass of 32 tokens runs at 2,800 tokens/s, of 128 at 5,500, of 512 and 2,048 at 7,000;
-# small passes also let callers who were answered come back while the next pass runs.
-CPU = Shape(budget=512, overhead=64, window=64)
-# Not measured: launching the kernels of one pass takes milliseconds, in which a GPU computes thousands of tokens.
-GPU = Shape(budget=16_384, overhead=2_048, window=1_024)
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One tokenized text: its rows of the network's input matrices, or the text where there are no such matrices."""
-
-    count: int
-    rows: Mapping[str, Any] | str
-
-
-class Encoder:
-    """The library's tokenizer and network, without what `SentenceTransformer.encode` does around them.
-
-    Tokenizing apart from computing gives the true lengths, so that texts of a length share a pass: with lengths
-    between 7 and 42 tokens that computes 1.3 times as many texts as `encode` with 32 of them at a time.
-    """
-
-    def __init__(self, model: Any) -> None:
-        from torch import Tensor
-
-        self.model = model.eval()
-        self.prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
-        self.shape = CPU if model.device.type == "cpu" else GPU
-        probe = model.preprocess(["a", "a longer text"], prompt=self.prompt)
-        tensors = {name: value for name, value in probe.items() if isinstance(value, Tensor)}
-        shapes = {tuple(value.shape) for value in tensors.values()}
-        # Static embeddings and flattened input have no matrix of texts by tokens: those go through preprocess again.
-        self.has_rows = "attention_mask" in tensors and len(shapes) == 1
-        self.constants = {name: value for name, value in probe.items() if name not in tensors}
-        if self.has_rows:
-            self.side = model.tokenizer.padding_side
-            self.padding = dict.fromkeys(tensors, 0) | {"input_ids": model.tokenizer.pad_token_id or 0}
-        self.dimensions = self.encode(self.tokenize(["a", "a longer text"])).shape[1]
-        self.max_tokens = model.max_seq_length
-
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        if not self.has_rows:
-            alone = (self.model.preprocess([text], prompt=self.prompt)["input_ids"].numel() for text in texts)
-            return [Tokens(count, text) for count, text in zip(alone, texts, strict=True)]
-        features = self.model.preprocess(list(texts), prompt=self.prompt)
-        counts = features["attention_mask"].sum(1).tolist()
-        return [
-            Tokens(n, {name: self._cut(features[name][i], n) for name in self.padding}) for i, n in enumerate(counts)
-        ]
-
-    def _cut(self, row: Any, count: int) -> Any:
-        return row[:count] if self.side == "right" else row[len(row) - count :]
-
-    def encode(self, batch: Sequence[Tokens]) -> Any:
-        """One pass: a float32 array with a row for each text."""
-        import torch
-        from sentence_transformers.util import batch_to_device, truncate_embeddings
-
-        with torch.inference_mode():
-            vectors = self.model(batch_to_device(self._features(batch), self.model.device))["sentence_embedding"]
-            if self.model.truncate_dim is not None:
-                vectors = truncate_embeddings(vectors, self.model.truncate_dim)
-            return vectors.float().cpu().numpy()
-
-    def _features(self, batch: Sequence[Tokens]) -> dict[str, Any]:
-        from torch.nn.utils.rnn import pad_sequence
-
-        if not self.has_rows:
-            return self.model.preprocess([tokens.rows for tokens in batch], prompt=self.prompt)
-        features = dict(self.constants)
-        for name, value in self.padding.items():
-            rows = [tokens.rows[name] for tokens in batch]
-            features[name] = pad_sequence(rows, batch_first=True, padding_value=value, padding_side=self.side)
-        return features
+def _texts(inputs: Mapping[str, Any]) -> list[str]:
+    texts = inputs.get("input")
+    if not isinstance(texts, list) or not texts:
+        raise BadRequest("input must be a text or a list of texts, and not empty", param="input")
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRequest(
+            "input holds token ids, which mean nothing to this model's tokenizer: send texts (with LangChain, "
+            "OpenAIEmbeddings(check_embedding_ctx_length=False))",
+            param="input",
+        )
+    return texts
 
 
 # ── many callers, one network ────────────────────────────────────────────────────────────────────────────────────────
@@ -207,6 +128,7 @@ class Encoder:
 class Call:
     """The texts of one caller on their way to vectors."""
 
+    ask: Ask
     future: asyncio.Future[tuple[Any, int]]  # cancelled when the caller leaves
     vectors: list[Any]  # one a text; None until it is computed
     missing: int
@@ -225,7 +147,7 @@ class Text:
     call: Call
     index: int
     turn: int
-    tokens: Any = None  # a Tokens, from the time it comes into a window
+    tokens: Any = None  # `Tokens`, from the time it comes into a window
 
     @property
     def length(self) -> int:
@@ -252,6 +174,11 @@ def choose_pass(window: Sequence[Text], shape: Shape) -> list[Text]:
     return run
 
 
+def _of_one_kind(window: Sequence[Text]) -> list[Text]:
+    """The first text, and those that the network takes along with it."""
+    return [text for text in window if text.tokens.kind == window[0].tokens.kind]
+
+
 HOLD = 0.002  # seconds; about half of what a pass on a CPU costs before its first token
 
 
@@ -260,7 +187,7 @@ class Batcher:
 
     1. A text that arrives while the engine rests goes at once; others gather while it computes.
     2. Callers take turns text by text, so that a request of one text passes a request of a thousand.
-    3. A pass holds the text whose turn it is and those near it in length, see `choose_pass`.
+    3. A pass holds the text whose turn it is and those near it in length, see `choose_pass`, of its kind.
     4. A pass that fails is repeated text by text: only the caller whose text it was gets the error.
     5. A caller that left takes its texts along, but for those that are being computed.
     """
@@ -279,10 +206,10 @@ class Batcher:
         self.thread = threading.Thread(target=self._run, name="embeddings", daemon=True)
         self.thread.start()
 
-    async def encode(self, texts: list[str]) -> tuple[Any, int]:
+    async def encode(self, texts: list[str], ask: Ask) -> tuple[Any, int]:
         """The vectors of these texts as one float32 array, and the number of their tokens."""
         self.loop = asyncio.get_running_loop()  # the same for all callers: a worker has one
-        call = Call(self.loop.create_future(), [None] * len(texts), len(texts))
+        call = Call(ask, self.loop.create_future(), [None] * len(texts), len(texts))
         self.inbox.put((call, texts))
         if self.closed:  # asked after the put, so that the last look into the inbox cannot miss a call
             call.future.cancel()
@@ -338,9 +265,10 @@ class Batcher:
         size = self.shape.window
         window = [text for text in self.waiting[:size] if not text.call.is_over]
         if fresh := [text for text in window if text.tokens is None]:
-            self._attempt(self._tokenize, fresh)
+            for ask in {text.call.ask: None for text in fresh}:
+                self._attempt(self._tokenize, [text for text in fresh if text.call.ask == ask])
             window = [text for text in window if text.tokens is not None]
-        batch = choose_pass(window, self.shape) if window else []
+        batch = choose_pass(_of_one_kind(window), self.shape) if window else []
         chosen = set(batch)
         self.waiting[:size] = [text for text in window if text not in chosen]
         if batch:
@@ -348,8 +276,12 @@ class Batcher:
         return batch
 
     def _tokenize(self, texts: Sequence[Text]) -> None:
-        for text, tokens in zip(texts, self.engine.tokenize([text.text for text in texts]), strict=True):
-            text.tokens = tokens
+        found = self.engine.tokenize([text.text for text in texts], texts[0].call.ask)
+        for text, tokens in zip(texts, found, strict=True):
+            if tokens.limit is None:
+                text.tokens = tokens
+            else:
+                self._fail(text.call, _too_long(text.index, tokens.limit))
 
     def _encode(self, batch: Sequence[Text]) -> None:
         import numpy
@@ -410,3 +342,13 @@ def _settle(finished: Sequence[Call]) -> None:
 
 def _closing() -> HTTPError:
     return HTTPError(503, "the model is being unloaded", code="shutting_down")
+
+
+def _too_long(place: int, limit: int) -> BadRequest:
+    """The first words are OpenAI's: clients know by them that a text does not fit."""
+    return BadRequest(
+        f"This model's maximum context length is {limit} tokens. However, input[{place}] has more, counted with the "
+        "model's prompt. Send a shorter text, or truncate_prompt_tokens: -1 to have it cut.",
+        param="input",
+        code="context_length_exceeded",
+    )

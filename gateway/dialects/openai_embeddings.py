@@ -168,11 +168,12 @@ class EmbeddingsEncoder(Encoder):
             for index, row in enumerate(self.rows())
         )
         tokens, estimated = self._count()
-        body = b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
+        # OpenAI's own answers have no id; vLLM's do, and mistralai insists on one.
+        body = b'{"id":"embd-%b","object":"list","data":[%b],"model":%b,"usage":%b}' % (
+            self._context.hex_id.encode(),
             data,
             encode_json(self._context.model),
-            tokens,
-            tokens,
+            encode_json({"prompt_tokens": tokens, "total_tokens": tokens}),
         )
         return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
 

@@ -1,23 +1,27 @@
 """POST /v1/rerank, /v2/rerank, /rerank: documents by their relevance to a query.
 
 The answer is one object that the clients of Jina, Cohere and vLLM all read. A model that has embeddings may answer by
-their cosine, when its `derive` says so.
+their cosine, when its `derive` says so: `embeddings` is then called once for the query and once for the documents, for
+there are models that encode the two in different ways.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import mul
 from typing import Any
 
 from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
-from ..spec import Endpoint
+from ..spec import Capabilities, Endpoint
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .one_value import ValueEncoder, finite, floats, is_number, rows
 from .openai_embeddings import EmbeddingsEncoder
 
+# What a client may not say where rerank is made of embeddings, because it is said here.
+SAID = ("input", "input_type", "prompt", "prompt_name")
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["query", "documents"],
@@ -73,12 +77,33 @@ class RerankDialect(Dialect):
         options = {"query": query, "documents": documents, "top_n": top_n, "shown": shown, "base64": False}
         options["derived"] = method == "embeddings"
         if options["derived"]:
-            inputs = {"input": [query, *documents], **({} if model is None else {"model": model})}
+            inputs = _for_embeddings(inputs)
         return Prepared(model, inputs, options=options)
+
+    def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
+        return [part.inputs for part in _parts(prepared)] if prepared.options["derived"] else [prepared.inputs]
 
     def encoder(self, prepared: Prepared, context: Context) -> Encoder:
         derived = prepared.options["derived"]
         return DerivedRerankEncoder(prepared, context) if derived else RerankEncoder(prepared, context)
+
+
+def _for_embeddings(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What goes along to both calls: all that embeddings may honour, or refuse."""
+    for name in SAID:
+        if name in inputs:
+            what = f"'{name}' cannot be said here: the query is embedded as a query, the documents as documents"
+            raise BadRequest(what, param=name, code="unsupported_value")
+    return {name: value for name, value in inputs.items() if name not in ("query", "documents", "top_n")}
+
+
+def _parts(prepared: Prepared) -> list[Prepared]:
+    """The request as two for embeddings, of the query and of the documents."""
+    query, documents = prepared.options["query"], prepared.options["documents"]
+    return [
+        replace(prepared, inputs={**prepared.inputs, "input": [query], "input_type": "query"}),
+        replace(prepared, inputs={**prepared.inputs, "input": documents, "input_type": "document"}),
+    ]
 
 
 def read_documents(value: Any) -> list[str]:
@@ -166,23 +191,29 @@ class RerankEncoder(ValueEncoder):
 
 
 class DerivedRerankEncoder(RerankEncoder):
-    """The same from vectors: the first one is the query's."""
+    """The same from vectors: those of the first call are the query's."""
 
     def __init__(self, prepared: Prepared, context: Context) -> None:
         super().__init__(prepared, context)
-        self._vectors = EmbeddingsEncoder(prepared, context)
+        self._vectors = [EmbeddingsEncoder(part, context) for part in _parts(prepared)]
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
-        return self._vectors.feed(items, run)
+        return self._vectors[run].feed(items)
+
+    def _counted(self) -> int | None:
+        counts = [vectors.prompt_tokens for vectors in self._vectors]
+        return None if None in counts else sum(filter(None, counts))
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {} if self._vectors.prompt_tokens is not None else super().uncounted(inputs)
+        return {} if self._counted() is not None else super().uncounted(inputs)
 
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        query, *documents = self._vectors.rows()
+        [query], documents = (vectors.rows() for vectors in self._vectors)
+        if len(query) != len(documents[0]):
+            raise InvalidOutput("embeddings returned a vector of another length for the query than for the documents")
         scores = [cosine(query, document) for document in documents]
-        counts = {} if self._vectors.prompt_tokens is None else {"prompt_tokens": self._vectors.prompt_tokens}
-        super().feed([{"scores": scores, **counts}])
+        count = self._counted()
+        super().feed([{"scores": scores, **({} if count is None else {"prompt_tokens": count})}])
         return super().whole()
 
 

@@ -90,6 +90,12 @@ def test_every_documented_shape_is_the_same_answer(value: Any) -> None:
     assert numpy.array_equal(numpy.float32(vectors(value)), FLOAT32)
 
 
+def test_every_answer_has_an_id_of_its_own_kind() -> None:
+    body = json.loads(answered(FLOAT32)[0])
+    assert body["id"] == "embd-" + "0" * 32
+    assert {"object", "model", "usage", "data"} <= body.keys()  # with it, all that mistralai cannot do without
+
+
 def test_a_generator_of_vectors_is_an_answer() -> None:
     assert numpy.array_equal(numpy.float32(vectors(*FLOAT32)), FLOAT32)
     assert numpy.array_equal(numpy.float32(vectors(VECTORS[0], {"embedding": VECTORS[1]})), FLOAT32)

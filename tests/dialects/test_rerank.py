@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from gateway.dialects.rerank import RerankDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.spec import Capabilities
+from gateway.wire import decode
+from gateway.worker.results import pack
 
 from .values import CONTEXT, answered
 
@@ -62,11 +65,12 @@ def test_the_models_own_count_is_the_usage() -> None:
     assert headers == {}
 
 
-@pytest.mark.parametrize(("method", "value"), [("rerank", SCORES), ("embeddings", [[1.0]] * 4)])
-def test_the_models_tokenizer_counts_where_its_method_does_not(method: str, value: Any) -> None:
+@pytest.mark.parametrize(("method", "values"), [("rerank", [SCORES]), ("embeddings", [[[1.0]], [[1.0]] * 3])])
+def test_the_models_tokenizer_counts_where_its_method_does_not(method: str, values: list[Any]) -> None:
     dialect = RerankDialect()
     encoder = dialect.encoder(dialect.read(ASK, method), CONTEXT)
-    encoder.feed([value])
+    for run, value in enumerate(values):
+        encoder.feed([value], run)
     assert encoder.uncounted([{}]) == {"prompt": {"prompt": ["capital of France", "Berlin", "Paris", "Rome"]}}
     encoder.counted({"prompt": 11})
     body, headers = encoder.whole()
@@ -74,10 +78,15 @@ def test_the_models_tokenizer_counts_where_its_method_does_not(method: str, valu
 
 
 def test_nobody_counts_again_what_the_model_counted() -> None:
-    for method, value in (("rerank", {"scores": SCORES}), ("embeddings", {"embeddings": [[1.0]] * 4})):
+    query, documents = {"embeddings": [[1.0]], "prompt_tokens": 2}, {"embeddings": [[1.0]] * 3, "prompt_tokens": 7}
+    for method, values in (
+        ("rerank", [{"scores": SCORES, "usage": {"prompt_tokens": 9}}]),
+        ("embeddings", [query, documents]),
+    ):
         dialect = RerankDialect()
         encoder = dialect.encoder(dialect.read(ASK, method), CONTEXT)
-        encoder.feed([{**value, "usage": {"prompt_tokens": 9}}])
+        for run, value in enumerate(values):
+            encoder.feed([value], run)
         assert encoder.uncounted([{}]) == {}
         assert json.loads(encoder.whole()[0])["usage"]["total_tokens"] == 9
 
@@ -173,34 +182,62 @@ def test_a_request_that_makes_no_sense_names_the_field(fields: dict[str, Any], p
 # ── from embeddings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def derived(*values: Any, **fields: Any) -> Any:
-    return answered(RerankDialect(), {**ASK, **fields}, *values, method="embeddings")
+def derived(query: Any, documents: Any, **fields: Any) -> Any:
+    dialect = RerankDialect()
+    encoder = dialect.encoder(dialect.read({**ASK, **fields}, "embeddings"), CONTEXT)
+    for run, value in ((1, documents), (0, query)):  # they come in any order
+        encoder.feed([decode(pack(value))], run)
+    return json.loads(encoder.whole()[0])
 
 
-def test_embeddings_are_asked_for_the_query_and_the_documents_at_once() -> None:
-    prepared = RerankDialect().read({**ASK, "model": "m", "top_n": 2, "mine": 1}, "embeddings")
-    assert prepared.inputs == {"model": "m", "input": ["capital of France", "Berlin", "Paris", "Rome"]}
+def test_embeddings_are_asked_for_the_query_and_for_the_documents_each_as_what_they_are() -> None:
+    dialect = RerankDialect()
+    prepared = dialect.read({**ASK, "model": "m", "top_n": 2, "mine": 1}, "embeddings")
+    assert dialect.runs(prepared, Capabilities()) == [
+        {"model": "m", "mine": 1, "input": ["capital of France"], "input_type": "query"},
+        {"model": "m", "mine": 1, "input": ["Berlin", "Paris", "Rome"], "input_type": "document"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["input_type", "prompt", "prompt_name", "input"])
+def test_what_is_said_for_the_client_it_cannot_say_itself(name: str) -> None:
+    with pytest.raises(BadRequest, match="embedded as a query") as caught:
+        RerankDialect().read({**ASK, name: "query"}, "embeddings")
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_value")
+    assert RerankDialect().read({**ASK, name: "query"}, "rerank").inputs[name] == "query"
 
 
 def test_the_cosine_of_embeddings_is_the_score() -> None:
-    vectors = [[2.0, 0.0], [0.0, 1.0], [5.0, 0.0], [1.0, 1.0]]
-    for value in (vectors, numpy.array(vectors), {"embeddings": vectors, "usage": {"prompt_tokens": 7}}):
-        body, _ = derived(value)
+    query, documents = [[2.0, 0.0]], [[0.0, 1.0], [5.0, 0.0], [1.0, 1.0]]
+    for one, others in (
+        (query, documents),
+        (numpy.array(query), numpy.array(documents)),
+        ({"embeddings": query, "prompt_tokens": 3}, {"embeddings": documents, "usage": {"prompt_tokens": 4}}),
+    ):
+        body = derived(one, others)
         scores = [(item["index"], item["relevance_score"]) for item in body["results"]]
         assert scores == [(1, 1.0), (2, 0.7071068), (0, 0.0)]
     assert body["usage"]["total_tokens"] == 7
-    body, _ = derived(vectors, top_n=1)
+    body = derived(query, documents, top_n=1)
     assert [item["document"] for item in body["results"]] == [{"text": "Paris"}]
 
 
 def test_a_vector_without_direction_scores_zero() -> None:
-    body, _ = derived([[1.0], [0.0], [1.0], [-1.0]])
+    body = derived([[1.0]], [[0.0], [1.0], [-1.0]])
     assert [item["relevance_score"] for item in body["results"]] == [1.0, 0.0, -1.0]
 
 
-def test_too_few_vectors_are_invalid_output() -> None:
-    with pytest.raises(InvalidOutput, match="3 vectors for 4 inputs"):
-        derived([[1.0], [1.0], [1.0]])
+@pytest.mark.parametrize(
+    ("query", "documents", "message"),
+    [
+        ([[1.0]], [[1.0]] * 2, "2 vectors for 3 inputs"),
+        ([[1.0]] * 2, [[1.0]] * 3, "2 vectors for 1 inputs"),
+        ([[1.0, 2.0]], [[1.0]] * 3, "another length for the query"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_invalid_output(query: Any, documents: Any, message: str) -> None:
+    with pytest.raises(InvalidOutput, match=message):
+        derived(query, documents)
 
 
 @given(st.lists(st.floats(width=32, min_value=-(2.0**100), max_value=2.0**100), min_size=3, max_size=3))

@@ -12,15 +12,9 @@ import gateway_sentence_transformers as plugin
 import numpy as np
 import pytest
 from closeness import assert_near
-from gateway_sentence_transformers import (
-    Batcher,
-    SentenceTransformerModel,
-    Shape,
-    Text,
-    Tokens,
-    choose_pass,
-    find_model,
-)
+from gateway_sentence_transformers import Batcher, SentenceTransformerModel, Text, choose_pass, find_model
+from gateway_st_encoder import Shape, Tokens
+from gateway_st_fields import Ask, Task
 
 from gateway import BadRequest, ConfigError, HTTPError
 
@@ -104,10 +98,10 @@ class GatedEngine:
         self.started = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+    def tokenize(self, texts: Sequence[str], ask: Ask) -> list[Tokens]:
         if "unreadable" in texts:
             raise ValueError("cannot be tokenized")
-        return [Tokens(len(text), text) for text in texts]
+        return [Tokens(len(text), text, ask, ask.task) for text in texts]
 
     def encode(self, batch: Sequence[Tokens]) -> Any:
         self.passes.append([str(tokens.rows) for tokens in batch])
@@ -144,8 +138,8 @@ class Callers:
     def __init__(self, batcher: Batcher) -> None:
         self.batcher = batcher
 
-    async def __call__(self, *texts: str) -> asyncio.Task[Any]:
-        task = asyncio.create_task(self.batcher.encode(list(texts)))
+    async def __call__(self, *texts: str, task: Task = None) -> asyncio.Task[Any]:
+        task = asyncio.create_task(self.batcher.encode(list(texts), Ask(task=task)))
         await asyncio.sleep(0)
         return task
 
@@ -163,6 +157,19 @@ def test_callers_that_come_while_the_engine_computes_share_the_next_pass(engine:
         engine.open()
         await asyncio.gather(first, *others)
         assert [len(batch) for batch in engine.passes] == [1, 8]
+
+    run(scenario)
+
+
+def test_texts_of_two_kinds_share_no_pass_and_none_is_left_behind(engine: GatedEngine, batcher: Batcher) -> None:
+    async def scenario() -> None:
+        call = Callers(batcher)
+        first = await call("first")
+        await engine.computing()
+        others = [await call(f"{task} {n}", task=task) for n in range(2) for task in ("query", "document")]
+        engine.open()
+        await asyncio.gather(first, *others)
+        assert engine.passes == [["first"], ["query 0", "query 1"], ["document 0", "document 1"]]
 
     run(scenario)
 
@@ -237,7 +244,7 @@ def test_only_the_caller_of_a_poisonous_text_fails(engine: GatedEngine, batcher:
         engine.open()
         results = await asyncio.gather(first, *calls, return_exceptions=True)
         assert [type(result) for result in results] == [tuple, tuple, ValueError, tuple]
-        vectors, _ = await batcher.encode(["afterwards"])
+        vectors, _ = await batcher.encode(["afterwards"], Ask())
         assert vectors.shape == (1, 1)
 
     run(scenario)
@@ -281,7 +288,7 @@ def test_closing_fails_who_waits_and_stops_the_thread(engine: GatedEngine) -> No
 
 
 def window(*lengths: int) -> list[Text]:
-    return [Text("", None, index, 0, Tokens(length, "")) for index, length in enumerate(lengths)]  # type: ignore[arg-type]
+    return [Text("", None, index, 0, Tokens(length, "", Ask())) for index, length in enumerate(lengths)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -356,23 +363,9 @@ def test_tokens_are_counted_without_padding(minilm: SentenceTransformerModel) ->
     assert embed(minilm, input=TEXTS)["prompt_tokens"] == sum(alone)
 
 
-def test_a_text_beyond_the_limit_is_cut_as_the_library_cuts_it(minilm: SentenceTransformerModel) -> None:
-    long = "word " * 1000
-    answer = embed(minilm, input=[long])
-    assert answer["prompt_tokens"] == minilm.capabilities["max_model_len"] == 256
-    assert_near(answer["embeddings"], library(minilm).encode([long]))
-
-
 def test_token_ids_are_refused_with_the_way_out(minilm: SentenceTransformerModel) -> None:
     with pytest.raises(BadRequest, match="check_embedding_ctx_length=False"):
         embed(minilm, input=[[1, 2, 3]])
-
-
-def test_dimensions_are_the_models_or_refused(minilm: SentenceTransformerModel) -> None:
-    assert embed(minilm, input=["a"], dimensions=384)["embeddings"].shape == (1, 384)
-    with pytest.raises(BadRequest, match="gives 384 dimensions") as caught:
-        embed(minilm, input=["a"], dimensions=64)
-    assert (caught.value.code, caught.value.param) == ("unsupported_value", "dimensions")
 
 
 @pytest.mark.parametrize("wrong", [None, [], "a text"])

@@ -1,0 +1,217 @@
+"""What a request may ask of an embedding model: the one table of its fields, and an `Ask` read from a request.
+
+They are OpenAI's and the extensions of vLLM, SGLang, llama.cpp, TEI, Infinity, Cohere, Jina, Voyage, Mistral, Ollama. A
+field that would change the vectors is honoured, or refused unless its value asks for nothing; one that only advises the
+server passes, and so does one that is not in the table. docs/embeddings.md prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway import BadRequest
+
+Task = Literal["query", "document"] | None
+WHOLE = -1  # of `truncate_prompt_tokens`: as many tokens as the model reads
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`means` is what it does, for the documentation. With a value in `neutral`, or null, it asks for nothing."""
+
+    does: Literal["honoured", "refused", "passed"]
+    means: str = ""
+    neutral: tuple[Any, ...] = ()
+    instead: str = ""  # what to send in its place
+
+
+def _honoured(**fields: str) -> dict[str, Field]:
+    return {name: Field("honoured", means) for name, means in fields.items()}
+
+
+def _refused(*neutral: Any, names: str, instead: str = "") -> dict[str, Field]:
+    return dict.fromkeys(names.split(), Field("refused", neutral=neutral, instead=instead))
+
+
+def _passed(means: str, names: str) -> dict[str, Field]:
+    return dict.fromkeys(names.split(), Field("passed", means))
+
+
+# `model` and `encoding_format` are not here: they are honoured before a model is asked.
+TABLE: Mapping[str, Field] = {
+    **_honoured(
+        input="one text, or a list of them",
+        dimensions="the model's own number; others are refused",
+        output_dimension="the same, as Cohere, Mistral and Voyage call it",
+        input_type="`query`, `search_query`, `document`, `search_document`, `passage`, or the name of a prompt",
+        prompt_name="a prompt of the model by its name",
+        prompt="a text of your own in front of each input, in place of the model's prompt",
+        normalize="`true`: vectors of length 1; `false`: as they were before the model normalized them",
+        truncate_prompt_tokens="longer inputs are cut to so many tokens; `-1` is what the model reads",
+        truncate="`true`, `END`, `START`: longer inputs are cut to what the model reads; `false`, `NONE`: refused",
+        truncation="`true` or `false`, the same as Voyage calls it",
+        truncation_side="`right` or `left`: the side on which an input is cut",
+        truncation_direction="`Right` or `Left`, the same as TEI calls it",
+    ),
+    # other vectors
+    **_refused(True, names="use_activation", instead="normalize"),
+    **_refused(names="normalized normalize_embeddings embd_normalize", instead="normalize"),
+    **_refused(names="task", instead="input_type"),
+    **_refused("", names="instruction", instead="prompt"),
+    **_refused(False, names="late_chunking"),
+    **_refused("", names="lora_path"),
+    **_refused("float", ["float"], names="embedding_type embedding_types output_dtype"),
+    **_refused("float32", names="embed_dtype"),
+    **_refused("native", "little", names="endianness"),
+    # other inputs
+    **_refused(names="inputs texts messages", instead="input"),
+    **_refused([], names="images"),
+    **_refused("text", names="modality"),
+    **_refused({}, names="mm_processor_kwargs media_io_kwargs chat_template_kwargs"),
+    **_refused(names="chat_template"),
+    **_refused(False, names="add_generation_prompt continue_final_message"),
+    **_refused(True, names="add_special_tokens"),
+    **_refused("do_not_pad", names="padding"),
+    **_refused(names="max_tokens max_tokens_per_doc max_chunks_per_doc", instead="truncate_prompt_tokens"),
+    **_refused({}, names="options"),
+    # of rerank
+    **_refused(names="top_k", instead="top_n"),
+    **_refused([], ["text"], names="rank_fields"),
+    **_refused(0, names="overlap_tokens"),
+    **_refused(False, names="raw_scores"),
+    **_passed("names the request or who sent it", "user metadata request_id rid"),
+    **_passed("is how the server does its work", "priority cache_salt keep_alive"),
+}
+
+ROLES: Mapping[str, Task] = {
+    "query": "query",
+    "search_query": "query",
+    "document": "document",
+    "search_document": "document",
+    "passage": "document",
+}
+# Whose prompt a role has: the first that says something. sentence-transformers 6.2 promises the same of
+# `encode_document`, but adds a blank `document` prompt to every model, which then hides `passage` and `corpus`.
+PROMPTS_OF: Mapping[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+SIDES = {"left": "left", "right": "right", "start": "left", "end": "right"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How the texts of a request become vectors."""
+
+    prompt: str | None = None  # stands in front of each text
+    task: Task = None
+    keep: int | None = None  # tokens that a longer text is cut to, WHOLE for the model's limit; None: it is refused
+    side: str | None = None  # where it is cut; None: where the model's tokenizer cuts
+    normalize: bool | None = None  # None: as the model does
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a model knows that requests ask for by name."""
+
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+    dimensions: int
+    cuts: bool = False  # whether a request that says nothing has its texts cut
+
+
+def read(inputs: Mapping[str, Any], known: Known) -> Ask:
+    """What the request asks for.
+
+    Raises:
+        BadRequest: a field of the table cannot be honoured, or makes no sense.
+    """
+    for name in inputs.keys() & TABLE.keys():
+        field, value = TABLE[name], inputs[name]
+        if field.does == "refused" and value is not None and not _is_one_of(value, field.neutral):
+            hint = f": send {field.instead}" if field.instead else ""
+            raise refusal(f"this model does not support {name}{hint}", name)
+    for name in ("dimensions", "output_dimension"):
+        if inputs.get(name) not in (None, known.dimensions):
+            what = f"this model gives {known.dimensions} dimensions and no other number: leave {name} out"
+            raise refusal(what, name)
+    task, prompt = _prompt(inputs, known)
+    keep, side = _cut(inputs, known)
+    return Ask(prompt, task, keep, side, _flag(inputs, "normalize"))
+
+
+def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
+    return any(value == each and type(value) is type(each) for each in neutral)  # 0 is not false
+
+
+def refusal(what: str, param: str) -> BadRequest:
+    return BadRequest(what, param=param, code="unsupported_value")
+
+
+def _prompt(inputs: Mapping[str, Any], known: Known) -> tuple[Task, str | None]:
+    own, name, kind = (_text(inputs, field) for field in ("prompt", "prompt_name", "input_type"))
+    if own is not None and name is not None:
+        raise BadRequest("send prompt or prompt_name, not both", param="prompt")
+    if name is not None and name not in known.prompts:
+        raise BadRequest(f"this model has no prompt '{name}' (have: {_list(known.prompts)})", param="prompt_name")
+    if kind is not None and kind not in ROLES and kind not in known.prompts:
+        have = _list({**ROLES, **known.prompts})
+        raise BadRequest(f"this model knows no input_type '{kind}' (have: {have})", param="input_type")
+    task = ROLES.get(kind or "")
+    if own is not None:
+        return task, own
+    if name is not None:
+        return task, known.prompts[name]
+    if kind is None:
+        return None, known.default_prompt
+    candidates = (kind, *PROMPTS_OF.get(task, ()))
+    return task, next((known.prompts[each] for each in candidates if known.prompts.get(each)), "")
+
+
+def _cut(inputs: Mapping[str, Any], known: Known) -> tuple[int | None, str | None]:
+    """How many tokens stay of a text that is too long, and on which side it is cut."""
+    sides: dict[str, str] = {}
+    for field in ("truncation_side", "truncation_direction"):
+        if (value := _text(inputs, field)) is not None:
+            if value.lower() not in ("left", "right"):
+                raise BadRequest(f"{field} must be left or right", param=field)
+            sides[field] = value.lower()
+    wishes: dict[str, bool] = {}
+    if isinstance(value := inputs.get("truncate"), str):
+        if value.upper() not in ("NONE", "START", "END"):
+            raise BadRequest("truncate must be true, false, NONE, START or END", param="truncate")
+        wishes["truncate"] = value.upper() != "NONE"
+        if wishes["truncate"]:
+            sides["truncate"] = SIDES[value.lower()]
+    elif (flag := _flag(inputs, "truncate")) is not None:
+        wishes["truncate"] = flag
+    if (flag := _flag(inputs, "truncation")) is not None:
+        wishes["truncation"] = flag
+    count = inputs.get("truncate_prompt_tokens")
+    if count is not None:
+        if type(count) is not int or (count < 1 and count != WHOLE):
+            what = "truncate_prompt_tokens must be a whole number of at least 1, or -1 for all that the model reads"
+            raise BadRequest(what, param="truncate_prompt_tokens")
+        wishes["truncate_prompt_tokens"] = True
+    for said in (wishes, sides):
+        if len(set(said.values())) > 1:
+            raise BadRequest(f"{' and '.join(said)} contradict each other: send one of them", param=next(iter(said)))
+    cuts = next(iter(wishes.values()), known.cuts)
+    return (WHOLE if count is None else count) if cuts else None, next(iter(sides.values()), None)
+
+
+def _text(inputs: Mapping[str, Any], name: str) -> str | None:
+    value = inputs.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"{name} must be a text", param=name, code="invalid_type")
+    return value
+
+
+def _flag(inputs: Mapping[str, Any], name: str) -> bool | None:
+    value = inputs.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{name} must be true or false", param=name, code="invalid_type")
+    return value
+
+
+def _list(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"
