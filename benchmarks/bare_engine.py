@@ -90,7 +90,7 @@ def ours(directory: Path) -> tuple[Round, Callable[[], None]]:
     model = LanguageModel(config=spec.config, data_dir=directory / "data")
     with contextlib.redirect_stdout(sys.stderr):
         model.load()
-    prompts = [model.chat_prompt({"messages": [{"role": "user", "content": text}]}) for text in PROMPTS]
+    prompts = [model.prompt_ids({"messages": [{"role": "user", "content": text}]}) for text in PROMPTS]
     loop = asyncio.new_event_loop()
 
     async def one(prompt: list[int], started: float) -> float:

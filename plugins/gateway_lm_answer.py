@@ -17,12 +17,14 @@ TAGS = OPEN, CLOSE = "<think>", "</think>"
 class Thinking:
     """A thought between tags, at the beginning of the answer only; blanks around it belong to the tags.
 
-    A prompt that ends with the opening tag, as the templates of some models do, has opened it already.
+    A prompt that ends with the opening tag, as the templates of some models do, has opened it already; one that ends
+    within a thought goes on with it, blanks and all.
     """
 
-    def __init__(self, is_open: bool) -> None:
+    def __init__(self, is_open: bool, *, goes_on: bool = False) -> None:
         self.is_over = False
-        self.is_open = self._is_fresh = is_open  # fresh: blanks that come now are the tag's
+        self.is_open = is_open
+        self._is_fresh = is_open and not goes_on  # blanks that come now are the tag's
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str]:
@@ -77,6 +79,10 @@ class Answer:
     def stop(self) -> str | None:
         """The stop string that ended it."""
         return self._stops.found
+
+    def arm_stops(self) -> None:
+        """Stop strings end it from now on."""
+        self._stops.armed = True
 
     @property
     def may_think(self) -> bool:

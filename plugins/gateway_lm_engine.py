@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from bisect import insort
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -50,8 +51,10 @@ class Request:
         stop_ids: frozenset[int],
         settings: sampling.Sampling,
         record: Record | None = None,
+        priority: int = 0,
     ) -> None:
         self.record = record or Record()
+        self.priority = priority
         self.tokens = list(prompt)
         self.prompt_length = len(prompt)
         self.length = len(prompt) + max_tokens  # where it ends at the latest
@@ -77,7 +80,7 @@ class Request:
 
     def choose(self, logits: Tensor) -> int:
         prompt, answer = self.tokens[: self.prompt_length], self.tokens[self.prompt_length :]
-        return sampling.draw(logits, self.settings, self.generator, prompt, answer)
+        return sampling.draw(logits, self.settings, self.generator, prompt, answer, self.stop_ids)
 
     def score_prompt(self, logits: Tensor) -> None:
         """`logits` are those of the piece that was just read: [tokens, vocabulary]."""
@@ -94,6 +97,10 @@ class Request:
             self.inbox.append(token)
         self.ended, self.failure = ended, failure
         self.woken.set()
+
+
+def by_priority(request: Request) -> int:
+    return request.priority
 
 
 class Engine:
@@ -113,7 +120,7 @@ class Engine:
         self.cache = attention.Cache(slots, self.length)
         self.free: dict[int, list[int]] = {slot: [] for slot in range(slots)}  # and the tokens that lie in them
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []  # oldest first
+        self.running: list[Request] = []  # by priority, then oldest first
         self.failed_steps = 0
         self.failure: Exception | None = None  # why there will be no further step
         self.stopping = False
@@ -133,19 +140,20 @@ class Engine:
         stop_ids: frozenset[int],
         settings: sampling.Sampling,
         record: Record | None = None,
+        priority: int = 0,
     ) -> AsyncIterator[list[int]]:
         """Yield the answer's tokens, a list a step; the last may be one of `stop_ids`. Fills `record`.
 
-        Closing the iterator takes the request out before the next step.
+        Prompts of a lower `priority` are read first. Closing the iterator takes the request out before the next step.
         """
         if not prompt or max_tokens < 1 or len(prompt) + max_tokens > self.length:
             raise ValueError(f"{len(prompt)} + {max_tokens} tokens do not fit into {self.length}")
-        request = Request(prompt, max_tokens, stop_ids, settings, record)
+        request = Request(prompt, max_tokens, stop_ids, settings, record, priority)
         self.loop = asyncio.get_running_loop()
         with self.changed:
             if self.failure is not None:
                 raise EngineFailed("the engine has ended") from self.failure
-            self.waiting.append(request)
+            insort(self.waiting, request, key=by_priority)
             self.changed.notify()
         try:
             while request.inbox or not request.ended:
@@ -232,7 +240,7 @@ class Engine:
         return outputs
 
     def _plan(self) -> tuple[attention.Batch, list[tuple[Request, int]], list[tuple[Request, slice]]]:
-        """Give every answer its token, then the prompts as many as a step may have, oldest first.
+        """Give every answer its token, then the prompts as many as a step may have, in the order of `running`.
 
         Returns the batch, the requests whose next token it tells and in which row of the logits, and those that want
         all rows of their piece of the prompt.
@@ -285,7 +293,7 @@ class Engine:
         if request.settings.prompt_logprobs:
             request.cached = 0
         request.record.cached = request.cached
-        self.running.append(request)
+        insort(self.running, request, key=by_priority)
 
     def _release(self, request: Request) -> None:
         self.running.remove(request)

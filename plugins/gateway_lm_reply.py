@@ -15,10 +15,23 @@ RAW = ("data:", "event:")  # what a str begins with that the gateway takes for s
 
 
 class Reply:
-    """`reason` is None until the answer has an end that somebody chose."""
+    """`reason` is None until the answer has an end that somebody chose.
 
-    def __init__(self, text: TextStream, answer: Answer, stop_ids: frozenset[int], logprobs: Logprobs | None) -> None:
+    Stop strings end it after `least` tokens; `keeps_stop`: what ended it is a part of it.
+    """
+
+    def __init__(
+        self,
+        text: TextStream,
+        answer: Answer,
+        stop_ids: frozenset[int],
+        logprobs: Logprobs | None,
+        *,
+        least: int = 0,
+        keeps_stop: bool = False,
+    ) -> None:
         self._text, self._answer, self._stop_ids, self._logprobs = text, answer, stop_ids, logprobs
+        self._least, self._keeps_stop = least, keeps_stop
         self.count = 0  # tokens
         self.thoughts = 0  # and of these, before the answer itself
         self.reason: str | None = None
@@ -50,9 +63,11 @@ class Reply:
         if self.reason is not None:
             return []
         self.count += 1
+        if self.count > self._least:
+            self._answer.arm_stops()
         if token in self._stop_ids:
             self.reason = "stop"
-            return []
+            return self._answer.push(self._text.push(token)) if self._keeps_stop else []
         was_said = self._answer.is_said
         events = self._answer.push(self._text.push(token))
         if self._answer.is_thinking:

@@ -7,20 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway_lm_fields import unsupported
+
 from gateway import BadRequest
 
 MAX_TOP = 20  # alternatives beside each token, OpenAI's limit
 
-# Fields that would change the answer and that this engine does not honour, with the values that ask for nothing.
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "best_of": (1,),
-    "suffix": ("",),
-}
+# Whole numbers that it honours, and the least of them.
+LEAST: Mapping[str, int] = {"min_tokens": 0, "repeat_last_n": -1}
 
 # Numbers that sampling honours, and their range. What a request leaves out comes from generation_config.json.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -30,18 +24,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "repetition_penalty": (0.01, 10),
+    "typical_p": (0, 1),
 }
-
-
-def check_supported(inputs: Mapping[str, Any]) -> None:
-    for name, neutral in NEUTRAL.items():
-        value = inputs.get(name)
-        if value is not None and value not in neutral:
-            raise unsupported(f"this model does not support {name}", name)
-
-
-def unsupported(what: str, param: str) -> BadRequest:
-    return BadRequest(what, param=param, code="unsupported_value")
 
 
 # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,9 +145,56 @@ def read_sampling(inputs: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
         values["seed"] = seed
     if bias := inputs.get("logit_bias"):
         values["logit_bias"] = _bias(bias, vocabulary)
+    values |= {name: read_whole(inputs, name, least) for name, least in LEAST.items() if inputs.get(name) is not None}
+    if (allowed := inputs.get("allowed_token_ids")) is not None:
+        values["allowed"] = _tokens(allowed, "allowed_token_ids", vocabulary)
+        if not allowed:
+            raise BadRequest("allowed_token_ids must hold at least one token", param="allowed_token_ids")
     if (count := _logprobs(inputs)) is not None:
         values["logprobs"] = min(count, vocabulary)
     return values
+
+
+def read_stop_ids(inputs: Mapping[str, Any], own: frozenset[int]) -> frozenset[int]:
+    """The tokens that end the answer; `own` are the model's."""
+    own = frozenset() if read_flag(inputs, "ignore_eos") else own
+    return own | frozenset(_tokens(inputs.get("stop_token_ids") or [], "stop_token_ids"))
+
+
+def read_flag(inputs: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    value = inputs.get(name)
+    if not isinstance(value, bool | None):
+        raise BadRequest(f"{name} must be true or false", param=name, code="invalid_type")
+    return default if value is None else value
+
+
+def read_whole(inputs: Mapping[str, Any], name: str, least: int) -> int:
+    value = inputs[name]
+    if type(value) is not int or not least <= value < 2**63:
+        raise BadRequest(f"{name} must be a whole number of at least {least}", param=name)
+    return value
+
+
+def truncated(prompt: list[int], inputs: Mapping[str, Any], room: int) -> list[int]:
+    """The prompt, cut as the request asks; `room` is what fits into the context beside the answer."""
+    side = inputs.get("truncation_side")
+    if side not in (None, "left", "right"):
+        raise BadRequest("truncation_side must be left or right", param="truncation_side")
+    if inputs.get("truncate_prompt_tokens") is None:
+        return prompt
+    most = read_whole(inputs, "truncate_prompt_tokens", -1)
+    if most == 0:
+        raise BadRequest("truncate_prompt_tokens must be at least 1, or -1", param="truncate_prompt_tokens")
+    most = max(room, 1) if most == -1 else most
+    return prompt[:most] if side == "right" else prompt[-most:]
+
+
+def _tokens(value: Any, name: str, vocabulary: int = 2**63) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(token) is int for token in value):
+        raise BadRequest(f"{name} must be a list of token ids", param=name, code="invalid_type")
+    if not all(0 <= token < vocabulary for token in value):
+        raise BadRequest(f"{name}: the model knows tokens 0 to {vocabulary - 1} only", param=name)
+    return tuple(value)
 
 
 def _number(inputs: Mapping[str, Any], name: str) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+NEVER = float("-inf")
 RANKED = 1024  # tokens sorted for top_p; a nucleus that is larger costs a sort of the whole vocabulary
 
 
@@ -23,6 +24,11 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    repeat_last_n: int = -1  # tokens that repetition_penalty looks back on; -1 is all
+    typical_p: float = 1.0
+    allowed: tuple[int, ...] | None = None  # the only tokens there are
+    forbids: Callable[[Sequence[int], int], bool] | None = None  # whether a token may not follow an answer
+    min_tokens: int = 0  # before which there is no end
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     begins: tuple[tuple[int, ...], ...] = ()  # tokens that the answer begins with; one of these alternatives
@@ -36,7 +42,13 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0 and not self.changes_logits and not self.begins
+        """Whether the likeliest token is the next one, whatever came before."""
+        limits = self.begins, self.min_tokens
+        return self.temperature == 0 and not self.changes_logits and not any(limits) and self.is_free
+
+    @property
+    def is_free(self) -> bool:
+        return self.allowed is None and self.forbids is None
 
     def may_follow(self, answer: Sequence[int]) -> list[int]:
         """The only tokens that may come next; none is all of them."""
@@ -68,16 +80,45 @@ class Score:
 
 
 def draw(
-    logits: Tensor, sampling: Sampling, generator: torch.Generator, prompt: Sequence[int], answer: Sequence[int]
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    ends: Collection[int] = (),
 ) -> int:
-    """One token. The same seed gives the same tokens, whatever else is in the batch."""
+    """One token. The same seed gives the same tokens, whatever else is in the batch. `ends` end the answer.
+
+    Where nothing may follow, the answer ends.
+    """
     logits = logits.float().cpu()
     if sampling.changes_logits:
         logits = penalise(logits, sampling, prompt, answer)
     if sampling.begins and (allowed := sampling.may_follow(answer)):
-        only = torch.full_like(logits, float("-inf"))
-        only[allowed] = logits[allowed]
-        logits = only
+        return choose(only(logits, allowed), sampling, generator)
+    if sampling.allowed is not None:
+        logits = only(logits, sampling.allowed)
+    if len(answer) < sampling.min_tokens:
+        logits = logits.clone()
+        logits[[token for token in ends if token < len(logits)]] = NEVER
+    while True:
+        if bool(logits.max() == NEVER):
+            return min(ends, default=0)
+        token = choose(logits, sampling, generator)
+        if sampling.forbids is None or token in ends or not sampling.forbids(answer, token):
+            return token
+        logits = logits.clone()
+        logits[token] = NEVER
+
+
+def only(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The logits of these tokens; all others can never be drawn."""
+    kept = torch.full_like(logits, NEVER)
+    kept[list(tokens)] = logits[list(tokens)]
+    return kept
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     tokens, weights = candidates(logits / sampling.temperature, sampling)
@@ -88,11 +129,13 @@ def draw(
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
-    """The tokens that may be drawn (None is all of them) and their weights, after top_k, top_p and min_p."""
+    """The tokens that may be drawn (None is all of them) and their weights, after top_k, typical_p, top_p and min_p."""
     tokens = None
     if 0 < sampling.top_k < len(logits):
         logits, tokens = logits.topk(sampling.top_k)
     weights = logits.softmax(0)
+    if sampling.typical_p < 1:
+        weights = typical(weights, sampling.typical_p)
     if sampling.top_p < 1:
         ranked, ranks = weights.topk(min(RANKED, len(weights)))
         if ranked.sum() < sampling.top_p:
@@ -105,13 +148,30 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tenso
     return tokens, weights
 
 
+def typical(weights: Tensor, mass: float) -> Tensor:
+    """Locally typical sampling (arXiv 2202.00666): the tokens whose surprise is nearest to the expected one, up to
+    this share of the whole, and one at least.
+    """
+    surprise = -weights.log()
+    expected = (weights * surprise).nansum()
+    ranks = (surprise - expected).abs().argsort()
+    before = weights[ranks].cumsum(0) - weights[ranks]
+    inside = before < mass
+    inside[0] = True
+    kept = torch.zeros_like(weights)
+    kept[ranks[inside]] = weights[ranks[inside]]
+    return kept / kept.sum()
+
+
 def penalise(logits: Tensor, sampling: Sampling, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
     """Logits after bias and penalties: OpenAI's two look at the answer, repetition at the prompt too."""
     logits = logits.clone()
     for token, bias in sampling.logit_bias:
         logits[token] += bias
     if sampling.repetition_penalty != 1:
-        seen = torch.tensor(sorted({*prompt, *answer}))
+        read = [*prompt, *answer]
+        last = len(read) if sampling.repeat_last_n < 0 else sampling.repeat_last_n
+        seen = torch.tensor(sorted(set(read[max(0, len(read) - last) :])), dtype=torch.long)
         values, penalty = logits[seen], sampling.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if counts := Counter(answer):

@@ -49,19 +49,25 @@ class TextStream:
 
 
 class StopStrings:
-    """Text up to the first stop string. Holds back only what may still become one."""
+    """Text up to the first stop string, or with it. Holds back only what may still become one.
 
-    def __init__(self, stops: Iterable[str]) -> None:
+    While it is not `armed`, nothing stops; a stop string that is complete only later does, wherever it began.
+    """
+
+    def __init__(self, stops: Iterable[str], *, keeps: bool = False, armed: bool = True) -> None:
         self._stops = tuple(stops)
+        self._keeps = keeps
+        self.armed = armed
         self._held = ""
         self.found: str | None = None
 
     def push(self, piece: str) -> str:
-        text = self._held + piece
-        if found := [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]:
+        text, new = self._held + piece, len(self._held)
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop, max(0, new + 1 - len(stop)))) >= 0]
+        if found and self.armed:
             at, self.found = min(found)
             self._held = ""
-            return text[:at]
+            return text[: at + len(self.found) if self._keeps else at]
         keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -78,6 +84,20 @@ class StopStrings:
 def overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` are the beginning of `stop`, short of all of it."""
     return next((count for count in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:count])), 0)
+
+
+class BadWords:
+    """Whether a token would complete one of the words in the text of an answer that has none of them so far."""
+
+    def __init__(self, tokenizer: Any, words: Iterable[str]) -> None:
+        self._tokenizer = tokenizer
+        self._words = tuple(words)
+        self._before = max((len(word.encode()) for word in self._words), default=0)  # a token is a byte at least
+
+    def __call__(self, answer: Sequence[int], token: int) -> bool:
+        tokens = [*answer[max(0, len(answer) - self._before) :], token]
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return any(word in text for word in self._words)
 
 
 class TokenBytes:

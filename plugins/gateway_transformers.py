@@ -12,7 +12,6 @@ and answers, batch, sample and read GGUF files. Options, in config.yaml or [mode
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,13 +25,13 @@ import yaml
 from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
 
 if TYPE_CHECKING:
+    from gateway_lm_prompts import Prompt
     from gateway_lm_requests import Tools
     from gateway_lm_tools import Parser
 
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
-NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
-ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
+COMPLETION = 16  # tokens of a completion that says nothing of its length, OpenAI's default
 SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
 
 
@@ -145,7 +144,7 @@ class LanguageModel:
         if self.max_model_len < min(SHORTEST, self._context(model.config)):
             what = f"free memory holds {self.max_model_len} tokens in each of {slots} slots"
             raise ConfigError(f"{folder}: {what}; lower runtime.predict_concurrency or give the model more memory")
-        self.capabilities = {"max_model_len": self.max_model_len}
+        self.capabilities = {"max_model_len": self.max_model_len, "prefill": True}
         self.vocabulary = model.get_input_embeddings().num_embeddings
         self.defaults = sampling_defaults(model.generation_config)
         self.stop_ids = stop_ids(model.generation_config, self.tokenizer)
@@ -157,6 +156,7 @@ class LanguageModel:
     def _learn_format(self) -> None:
         """How the model writes thoughts and calls, from its chat template and its vocabulary."""
         from gateway_lm_answer import TAGS
+        from gateway_lm_prompts import Prompts
         from gateway_lm_tools import family
 
         template = self.tokenizer.chat_template or ""
@@ -168,6 +168,7 @@ class LanguageModel:
         self.special_tags = {
             token: tag for token, tag in tags.items() if self.tokenizer.added_tokens_decoder[token].special
         }
+        self.prompts = Prompts(self.tokenizer, self.family, self.thinks)
 
     def unload(self) -> None:
         if self.engine is not None:
@@ -178,36 +179,53 @@ class LanguageModel:
 
     async def chat_completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
         """Pieces of text, thoughts and calls as they come, then the finish reason and the usage."""
+        import gateway_lm_fields as fields
         import gateway_lm_requests as requests
 
-        requests.check_supported(inputs)
-        if inputs.get("echo"):
-            raise requests.unsupported("echo is for completions", "echo")
+        inputs = fields.check(inputs, "chat")
         tools = requests.read_tools(inputs, can_call=self.family is not None)
-        async with aclosing(self._answer(inputs, "messages", self.chat_prompt, tools)) as items:
+        async with aclosing(self._answer(inputs, "messages", self.prompts.chat, tools)) as items:
             async for item in items:
                 yield item
 
     async def completions(self, inputs: dict[str, Any]) -> AsyncIterator[str | dict[str, Any]]:
         """The same for a bare prompt, text or token ids. All of the answer is text, also what looks like a call."""
-        import gateway_lm_requests as requests
+        import gateway_lm_fields as fields
 
-        requests.check_supported(inputs)
-        async with aclosing(self._answer(inputs, "prompt", self.plain_prompt)) as items:
+        inputs = fields.check(inputs, "completions")
+        if not {"max_tokens", "max_completion_tokens"} & inputs.keys():
+            inputs["max_tokens"] = COMPLETION
+        async with aclosing(self._answer(inputs, "prompt", self.prompts.plain)) as items:
             async for item in items:
                 yield item
 
-    def count_tokens(self, value: Any, tools: list[dict[str, Any]] | None = None) -> int:
-        """Of a text, of token ids, or of messages: the prompt that they would make."""
+    def tokenize(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The ids of the prompt that chat or completions would make of the same fields."""
+        tokens = self.prompt_ids(inputs)
+        names = self.tokenizer.convert_ids_to_tokens(tokens) if inputs.get("return_token_strs") else None
+        return {"tokens": tokens, "token_strs": names}
+
+    def count_tokens(self, value: Any, tools: list[dict[str, Any]] | None = None, **more: Any) -> int:
+        """Of a text, of token ids, or of messages: the prompt that they would make, with `more` fields of a chat."""
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            return len(self.chat_prompt({"messages": value, "tools": tools}))
-        return len(self.plain_prompt({"prompt": value}))
+            return len(self.prompt_ids({"messages": value, "tools": tools, **more}))
+        return len(self.prompt_ids({"prompt": value}))
+
+    def prompt_ids(self, inputs: Mapping[str, Any]) -> list[int]:
+        """What chat makes of `messages`, or completions of `prompt`."""
+        import gateway_lm_fields as fields
+        import gateway_lm_requests as requests
+
+        is_chat = "messages" in inputs
+        inputs = fields.check(inputs, "chat" if is_chat else "completions", is_counted=True)
+        prompt = self.prompts.chat(inputs) if is_chat else self.prompts.plain(inputs)
+        return requests.truncated(prompt.ids, inputs, self.max_model_len)
 
     async def _answer(
         self,
         inputs: Mapping[str, Any],
         source: str,
-        read: Callable[[Mapping[str, Any]], list[int]],
+        read: Callable[[Mapping[str, Any]], Prompt],
         tools: Tools | None = None,
     ) -> AsyncIterator[str | dict[str, Any]]:
         """`read` makes a prompt of the field `source`."""
@@ -217,35 +235,44 @@ class LanguageModel:
         from gateway_lm_logprobs import Logprobs
         from gateway_lm_reply import Reply
         from gateway_lm_sampling import Sampling
-        from gateway_lm_text import StopStrings, TextStream
+        from gateway_lm_text import BadWords, StopStrings, TextStream
 
         sampling = Sampling(**{**self.defaults, **requests.read_sampling(inputs, self.vocabulary)})
-        stops = StopStrings(requests.read_texts(inputs, "stop"))
+        stop_ids = requests.read_stop_ids(inputs, self.stop_ids)
+        keeps_stop = requests.read_flag(inputs, "include_stop_str_in_output")
+        stops = StopStrings(requests.read_texts(inputs, "stop"), keeps=keeps_stop, armed=not sampling.min_tokens)
+        if words := requests.read_texts(inputs, "bad_words"):
+            sampling = replace(sampling, forbids=BadWords(self.tokenizer, words))
+        priority = requests.read_whole(inputs, "priority", -(2**63)) if "priority" in inputs else 0
         is_long = len(str(inputs.get(source))) + len(str(inputs.get("tools"))) > LONG_PROMPT
-        prompt = await asyncio.to_thread(read, inputs) if is_long else read(inputs)
-        limit = self._limit(prompt, inputs, source)
-        thinking = Thinking(self._is_thinking(prompt)) if source == "messages" and self.thinks else None
+        whole = await asyncio.to_thread(read, inputs) if is_long else read(inputs)
+        prompt, limit = self._fitted(whole.ids, inputs, source)
+        if sampling.min_tokens > limit:
+            raise BadRequest(f"min_tokens must be at most max_tokens, which is {limit}", param="min_tokens")
+        thinking = None if whole.thought is None else Thinking(whole.thought, goes_on=whole.goes_on)
         calls, tags = None, TAGS if thinking else ()
         if tools is not None and self.family is not None:
             calls, tags = self.family(tools.names, single=tools.single), (*tags, *self.family.tags)
             sampling = replace(sampling, begins=self._begins(tools, prompt))
         record = Record()
         logprobs = Logprobs(self.tokenizer, record) if sampling.logprobs is not None else None
-        echo = bool(inputs.get("echo"))
+        echo = requests.read_flag(inputs, "echo")
+        echoed = self._echoed(inputs, prompt, whole.ids) if echo else ""
         if echo and logprobs is not None:
             sampling = replace(sampling, prompt_logprobs=True)
         elif echo:
-            yield {"content": self._echoed(inputs)}
+            yield {"content": echoed}
         markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
         text = TextStream(self.tokenizer, prompt, markup)
-        reply = Reply(text, Answer(thinking, calls, stops), self.stop_ids, logprobs)
+        answer = Answer(thinking, calls, stops)
+        reply = Reply(text, answer, stop_ids, logprobs, least=sampling.min_tokens, keeps_stop=keeps_stop)
         # An answer of no tokens is asked for to see the prompt; its logprobs come with a first token.
         length = limit or (1 if sampling.prompt_logprobs else 0)
         if length:
-            async with aclosing(self.engine.generate(prompt, length, self.stop_ids, sampling, record)) as steps:
+            async with aclosing(self.engine.generate(prompt, length, stop_ids, sampling, record, priority)) as steps:
                 async for tokens in steps:
                     if sampling.prompt_logprobs and logprobs is not None and not reply.count:
-                        yield {"content": self._echoed(inputs), "logprobs": logprobs.of_prompt(prompt)}
+                        yield {"content": echoed, "logprobs": logprobs.of_prompt(prompt)}
                     for event in reply.read(tokens) if limit else ():
                         yield event
                     if reply.reason is not None:
@@ -254,84 +281,47 @@ class LanguageModel:
             yield event
         yield reply.ending(len(prompt), record.cached)
 
-    def chat_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
-        import gateway_lm_requests as requests
-        from jinja2 import TemplateError
-
-        if not self.tokenizer.chat_template:
-            what = "this model has no chat template, so it cannot chat; use /v1/completions"
-            raise requests.unsupported(what, "messages")
-        can_call = self.family is not None
-        given = enumerate(inputs.get("messages") or ())
-        messages = [requests.read_message(message, index, can_call=can_call) for index, message in given]
-        if not messages:
-            raise BadRequest("messages must hold at least one message", param="messages")
-        tools = requests.read_tools(inputs, can_call=can_call)
-        options = inputs.get("chat_template_kwargs") or {}
-        reserved = inspect.signature(self.tokenizer.apply_chat_template).parameters
-        if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
-            what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
-            raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
-        if isinstance(effort := inputs.get("reasoning_effort"), str) and self.thinks:
-            options = {"reasoning_effort": effort, "enable_thinking": effort not in NO_EFFORT, **options}
-        if tools is not None:
-            options = {**options, "tools": tools.offered}
-            if tools.forced and self.thinks:
-                options["enable_thinking"] = False  # the answer begins with the call
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-        except (TemplateError, TypeError, ValueError) as error:
-            what = f"the model's chat template does not take these messages: {error}"
-            raise BadRequest(what, param="messages") from error
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def plain_prompt(self, inputs: Mapping[str, Any]) -> list[int]:
-        prompt = inputs.get("prompt")
-        if isinstance(prompt, str):
-            return self.tokenizer(prompt)["input_ids"]
-        if isinstance(prompt, list) and all(type(token) is int for token in prompt):
-            return prompt
-        raise BadRequest("prompt must be a text or a list of token ids", param="prompt", code="invalid_type")
-
-    def _echoed(self, inputs: Mapping[str, Any]) -> str:
-        prompt = inputs["prompt"]
-        return prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
-
-    def _is_thinking(self, prompt: list[int]) -> bool:
-        """Whether the template has opened a thought already."""
-        from gateway_lm_answer import OPEN
-
-        return self.tokenizer.decode(prompt[-ENDING:]).rstrip().endswith(OPEN)
+    def _echoed(self, inputs: Mapping[str, Any], prompt: list[int], whole: list[int]) -> str:
+        """The prompt as it was read: of a text that was not cut, the text itself."""
+        text = inputs["prompt"]
+        return text if isinstance(text, str) and prompt == whole else self.tokenizer.decode(prompt)
 
     def _begins(self, tools: Tools, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
         """How the answer may begin, where a function has to be called."""
         from gateway_lm_answer import CLOSE
 
         assert self.family is not None
-        before = f"\n{CLOSE}\n\n" if tools.forced and self._is_thinking(prompt) else ""
+        before = f"\n{CLOSE}\n\n" if tools.forced and self.prompts.is_thinking(prompt) else ""
         texts = (before + self.family.forced(name) for name in tools.forced)
         return tuple(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
 
-    def _limit(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> int:
-        """How many tokens the answer may have. Raises `BadRequest` for what would be too much for the engine."""
-        if not prompt:
-            raise BadRequest("the prompt is empty", param=source)
-        if min(prompt) < 0 or max(prompt) >= self.vocabulary:  # would fail the whole batch
-            raise BadRequest(f"the model knows tokens 0 to {self.vocabulary - 1} only", param=source)
+    def _fitted(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> tuple[list[int], int]:
+        """The prompt, cut where the request asks for that, and how many tokens the answer may have.
+
+        Raises `BadRequest` for what would be too much for the engine: a prompt, or a prompt with its answer.
+        """
+        import gateway_lm_requests as requests
+
         wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
         least = 0 if source == "prompt" else 1
         if wanted is not None and (type(wanted) is not int or wanted < least):
             raise BadRequest(f"max_tokens must be a whole number of at least {least}", param="max_tokens")
-        used = len(prompt)
-        if used + (wanted or 1) > self.max_model_len:
-            raise BadRequest(
-                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
-                f"{used + (wanted or 0)} tokens ({used} in the {source}, {wanted or 0} in the completion). Please "
-                f"reduce the length of the {source} or completion.",
-                param=source,
-                code="context_length_exceeded",
-            )
-        return self.max_model_len - used if wanted is None else wanted
+        most, needs = self.max_model_len, 1 if wanted is None else wanted
+        prompt = requests.truncated(prompt, inputs, most - needs)
+        if not prompt:
+            raise BadRequest("the prompt is empty", param=source)
+        if min(prompt) < 0 or max(prompt) >= self.vocabulary:  # would fail the whole batch
+            raise BadRequest(f"the model knows tokens 0 to {self.vocabulary - 1} only", param=source)
+        used, code = len(prompt), "context_length_exceeded"
+        limit = f"This model's maximum context length is {most} tokens. However,"
+        if used + min(needs, 1) > most:
+            what = f"{limit} your {source} resulted in {used} tokens. Please reduce the length of the {source}."
+            raise BadRequest(what, param=source, code=code)
+        if used + needs > most:
+            asked = f"you requested {used + needs} tokens ({used} in the {source}, {needs} in the completion)."
+            what = f"{limit} {asked} Please reduce the length of the completion to {most - used} or less."
+            raise BadRequest(what, param="max_tokens", code=code)
+        return prompt, most - used if wanted is None else wanted
 
     def _dtype(self, device: str) -> Any:
         import torch

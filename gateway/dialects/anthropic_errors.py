@@ -47,12 +47,15 @@ def _message(error: GatewayError) -> str:
     if error.code != "context_length_exceeded" or message.startswith(start):
         return message
     # OpenAI's sentence: "This model's maximum context length is M tokens. However, you requested N tokens (P in the
-    # messages, C in the completion)."
+    # messages, C in the completion)", or only P where the prompt alone is too long.
     numbers = _WHOLE_NUMBER.findall(message)
     if len(numbers) < 2:
         return f"{start}: {message}"
     most, asked, *parts = map(int, numbers)
-    said = f"{start}: {asked} tokens > {most} maximum"
-    if len(parts) < 2 or parts[0] >= most:
-        return said
-    return f"{said}; input length and `max_tokens` exceed context limit: {parts[0]} + {parts[1]} > {most}"
+    if len(parts) < 2:
+        return f"{start}: {asked} tokens > {min(most, asked - 1)} maximum"
+    prompt, answer = parts[:2]
+    if prompt >= most:
+        return f"{start}: {prompt} tokens > {min(most, prompt - 1)} maximum"
+    exceeds = f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {most}"
+    return f"{exceeds}, decrease input length or `max_tokens` and try again"

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..dialects import anthropic_errors
+from ..dialects import anthropic_errors, responses_errors
 from ..dialects.base import public
 from ..errors import Draining, GatewayError, Overloaded, Unauthorized, Unavailable
 from .exchange import Exchange
 from .headers import OURS, checked
 
 log = logging.getLogger("gateway.http")
-Shape = Literal["openai", "anthropic", "truss", "oip"]
+Shape = Literal["openai", "responses", "anthropic", "truss", "oip"]
 _encode = msgspec.json.encode
 TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # what Truss's server has to say of an exit
 _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
@@ -38,6 +38,8 @@ def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
         path = "/v1/" + path.partition("/v1/")[2]
     if path.startswith("/v1/messages"):
         return "anthropic"
+    if path.startswith("/v1/responses"):
+        return "responses"
     if path.startswith("/v1/models") and b"anthropic-version" in headers:
         return "anthropic"
     return "openai"
@@ -89,6 +91,8 @@ def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
         return _encode(truss(error))
     if shape == "oip":
         return _encode({"error": public(error)})
+    if shape == "responses":
+        return _encode(responses_errors.described(error))
     return _encode(anthropic(error, request_id) if shape == "anthropic" else openai(error))
 
 

@@ -287,8 +287,25 @@ def test_the_id_of_a_chat_answer_is_none_of_a_message() -> None:
                 code="context_length_exceeded",
             ),
             "invalid_request_error",
-            "prompt is too long: 120 tokens > 100 maximum; "
-            "input length and `max_tokens` exceed context limit: 90 + 30 > 100",
+            "input length and `max_tokens` exceed context limit: 90 + 30 > 100, "
+            "decrease input length or `max_tokens` and try again",
+        ),
+        (
+            BadRequest(
+                "This model's maximum context length is 100 tokens. However, you requested 140 tokens (110 in the "
+                "messages, 30 in the completion).",
+                code="context_length_exceeded",
+            ),
+            "invalid_request_error",
+            "prompt is too long: 110 tokens > 100 maximum",
+        ),
+        (
+            BadRequest(
+                "This model's maximum context length is 100 tokens. However, your messages resulted in 100 tokens.",
+                code="context_length_exceeded",
+            ),
+            "invalid_request_error",
+            "prompt is too long: 100 tokens > 99 maximum",  # a token of the answer has to fit
         ),
         (
             BadRequest(

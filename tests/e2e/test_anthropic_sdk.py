@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -517,3 +518,7 @@ def test_tiny_chat_is_forced_to_call_and_stopped_and_counted(tiny: anthropic.Ant
 def test_a_prompt_that_is_too_long_says_so_in_words_that_agents_know(tiny: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
         talk(tiny, [{"role": "user", "content": "hello " * 5000}], stream=False)
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        talk(tiny, [{"role": "user", "content": "hello"}], stream=False, max_tokens=5000)
+    assert re.search(r"input length and `max_tokens` exceed context limit: \d+ \+ 5000 > 1024", caught.value.message)
+    assert "prompt is too long" not in caught.value.message

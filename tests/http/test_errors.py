@@ -292,6 +292,8 @@ def test_anthropics_shape_carries_the_id_of_the_request(serve: Serve) -> None:
         ("/models/x", "openai"),
         ("/models/x/v1/chat/completions", "openai"),
         ("/models/a/b/v1/embeddings", "openai"),
+        ("/v1/responses", "responses"),
+        ("/models/a/b/v1/responses/resp_1", "responses"),
         ("/v1/messages", "anthropic"),
         ("/v1/messages/count_tokens", "anthropic"),
         ("/models/a/b/v1/messages", "anthropic"),
@@ -307,6 +309,16 @@ def test_anthropics_shape_carries_the_id_of_the_request(serve: Serve) -> None:
 )
 def test_the_path_decides_the_shape(path: str, shape: str) -> None:
     assert errors.shape_of(path, {}) == shape
+
+
+def test_responses_call_what_does_not_fit_by_their_own_names() -> None:
+    said = "the maximum is 100 tokens. However, {}. Please reduce the length of the {}."
+    for field, named in (("messages", "input"), ("max_tokens", "max_output_tokens"), ("tools", "tools")):
+        text = said.format("your messages resulted in 110", "messages")
+        error = BadRequest(text, param=field, code="context_length_exceeded")
+        found = json.loads(errors.body_of(error, "responses", "id"))["error"]
+        assert (found["param"], found["code"]) == (named, "context_length_exceeded")
+        assert found["message"] == said.format("your input resulted in 110", "input")
 
 
 def test_anthropics_header_decides_on_the_path_that_both_sdks_share() -> None:

@@ -435,3 +435,25 @@ def test_stopping_fails_what_was_running(start: Callable[..., Engine]) -> None:
 
     asyncio.run(run())
     assert not engine.is_alive
+
+
+def test_the_lower_the_priority_the_earlier_a_prompt_is_read(start: Callable[..., Engine], gate: Gate) -> None:
+    engine = start(slots=2, step_tokens=8)
+    gate.patch()
+    order: list[int] = []
+
+    async def ask(priority: int) -> None:
+        async for _ in engine.generate([priority + 10] * 20, 1, NEVER, Sampling(), priority=priority):
+            order.append(priority)
+
+    async def run() -> None:
+        first = asyncio.create_task(ask(2))
+        await asyncio.to_thread(gate.held.wait, 10)
+        others = [asyncio.create_task(ask(priority)) for priority in (5, 5, -1, 4)]
+        await asyncio.sleep(0)  # they are in line
+        gate.free.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(run())
+    assert order[:2] == [-1, 2]  # it overtakes the one that was being read
+    assert order[2:] == [4, 5, 5]

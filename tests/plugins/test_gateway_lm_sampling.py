@@ -123,3 +123,55 @@ def test_a_score_is_of_the_logits_as_they_are() -> None:
     assert score.token == 0 and score.logprob == pytest.approx(-2.4076, abs=1e-3)
     assert [token for token, _ in score.top] == [1, 2]
     assert score.top[0][1] == pytest.approx(-0.4076, abs=1e-3)
+
+
+@pytest.mark.parametrize("mass", [0.05, 0.3, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(5))
+def test_typical_tokens_are_those_of_the_library(mass: float, seed: int) -> None:
+    library = pytest.importorskip("transformers")
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(seed)) * 2
+    kept = library.TypicalLogitsWarper(mass)(torch.tensor([[0]]), logits[None].clone())[0].softmax(0)
+    wanted = {token: share for token, share in enumerate(kept.tolist()) if share > 0}
+    assert odds(logits, typical_p=mass) == pytest.approx(wanted, abs=1e-6)
+
+
+def greedily(settings: Sampling, answer: Any = (), ends: Any = ()) -> int:
+    return draw(LOGITS, settings, torch.Generator(), [0], answer, ends)
+
+
+def test_only_allowed_tokens_are_drawn() -> None:
+    assert greedily(Sampling(allowed=(3, 2))) == 2
+    drawn = {
+        draw(LOGITS, Sampling(temperature=2.0, allowed=(3, 2)), torch.Generator().manual_seed(seed), [], [])
+        for seed in range(50)
+    }
+    assert drawn == {2, 3}
+
+
+def test_no_end_is_drawn_before_the_least_number_of_tokens() -> None:
+    settings = Sampling(min_tokens=2)
+    assert [greedily(settings, answer, ends={0, 1}) for answer in ([], [2], [2, 2])] == [2, 2, 0]
+    assert greedily(settings, [], ends={10**6}) == 0  # an end that the model cannot say
+
+
+def test_a_token_that_may_not_follow_is_passed_over() -> None:
+    settings = Sampling(forbids=lambda answer, token: token == len(answer))
+    assert [greedily(settings, answer) for answer in ([], [5], [5, 5])] == [1, 0, 0]
+
+
+def test_where_nothing_may_follow_the_answer_ends() -> None:
+    settings = Sampling(allowed=(2,), forbids=lambda answer, token: True)
+    assert greedily(settings, [], ends={3}) == 3
+
+
+def test_a_call_that_is_forced_is_begun_whatever_else_is_asked_for() -> None:
+    settings = Sampling(begins=((3, 1),), allowed=(0,), min_tokens=5, forbids=lambda answer, token: True)
+    assert [greedily(settings, answer, ends={1}) for answer in ([], [3])] == [3, 1]
+
+
+def test_the_penalty_of_repetition_looks_back_as_far_as_it_is_told() -> None:
+    def penalised(last: int) -> list[int]:
+        logits = penalise(LOGITS, Sampling(repetition_penalty=2.0, repeat_last_n=last), [0, 1], [2])
+        return [token for token in range(4) if logits[token] != LOGITS[token]]
+
+    assert [penalised(last) for last in (0, 1, 2, 3, 9, -1)] == [[], [2], [1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]]

@@ -7,7 +7,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 
-from gateway_lm_text import StopStrings, TextStream, TokenBytes, overlap  # noqa: E402
+from gateway_lm_text import BadWords, StopStrings, TextStream, TokenBytes, overlap  # noqa: E402
 
 TEXTS = [
     "plain words, and  two spaces",
@@ -125,6 +125,32 @@ def test_only_what_may_become_a_stop_string_is_held() -> None:
 
 def test_the_first_of_several_stop_strings_counts() -> None:
     assert stopped(["two", "one"], "x one two") == (["x "], "one")
+
+
+def test_a_stop_string_may_stay_in_the_text() -> None:
+    for cut in range(9):
+        filter = StopStrings(["stop"], keeps=True)
+        said = filter.push("a stop b"[:cut])
+        said += filter.push("a stop b"[cut:]) if filter.found is None else ""
+        assert (said, filter.found) == ("a stop", "stop")
+
+
+def test_what_stops_is_complete_only_after_it_was_armed() -> None:
+    filter = StopStrings(["ab", "bcd"], armed=False)
+    assert [filter.push("xab"), filter.push("ab")] == ["xa", "ba"]
+    assert filter.found is None and filter.holds_back
+    filter.armed = True
+    assert filter.push("c") + filter.push("d") == "" and filter.found == "bcd"
+
+
+def test_a_word_is_known_before_its_last_token(tokenizer: Any) -> None:
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    forbids = BadWords(tokenizer, ["\u00e9t\u00e9", "no"])
+    for text, is_bad in (("an \u00e9t\u00e9", True), ("an \u00e9t", False), ("is no", True), ("is on", False)):
+        *before, last = ids(text)
+        assert forbids(before, last) is is_bad
 
 
 def test_overlap_is_the_longest_beginning() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import gateway_transformers
 import pytest
-from gateway_lm_requests import NEUTRAL
 from gateway_transformers import find_model, sampling_defaults, stop_ids
 
 from gateway import BadRequest, ConfigError
@@ -194,7 +193,7 @@ def test_an_end_token_stops_the_answer(model: Any, monkeypatch: pytest.MonkeyPat
     seen: list[int] = []
 
     async def run() -> None:
-        prompt = model.chat_prompt({"messages": HELLO})
+        prompt = model.prompt_ids({"messages": HELLO})
         from gateway_lm_sampling import Sampling
 
         async for step in model.engine.generate(prompt, 10, frozenset(), Sampling()):
@@ -256,7 +255,7 @@ def test_leaving_takes_the_request_out(model: Any) -> None:
 
 def test_text_parts_developers_and_nulls_are_put_as_templates_know_them(model: Any) -> None:
     def prompt(*messages: dict[str, Any]) -> str:
-        return model.tokenizer.decode(model.chat_prompt({"messages": list(messages)}))
+        return model.tokenizer.decode(model.prompt_ids({"messages": list(messages)}))
 
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert prompt({"role": "user", "content": parts}) == "<|user|>ab<|end|><|assistant|>"
@@ -265,8 +264,8 @@ def test_text_parts_developers_and_nulls_are_put_as_templates_know_them(model: A
 
 
 def test_chat_template_kwargs_reach_the_template(model: Any) -> None:
-    plain = model.chat_prompt({"messages": HELLO})
-    assert len(model.chat_prompt({"messages": HELLO, "chat_template_kwargs": {"shout": True}})) == len(plain) + 1
+    plain = model.prompt_ids({"messages": HELLO})
+    assert len(model.prompt_ids({"messages": HELLO, "chat_template_kwargs": {"shout": True}})) == len(plain) + 1
 
 
 def test_a_long_prompt_is_tokenised_off_the_loop(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +298,7 @@ def test_what_would_change_the_answer_is_never_dropped(model: Any, field: str, v
 
 
 def test_neutral_and_advisory_fields_pass(model: Any) -> None:
-    neutral = {name: values[0] for name, values in NEUTRAL.items() if values}
+    neutral = {"response_format": {"type": "text"}, "modalities": ["text"], "best_of": 1, "suffix": ""}
     advisory = {"user": "me", "store": True, "service_tier": "auto", "verbosity": "low", "reasoning_effort": "low"}
     zeros = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "top_k": 0, "top_p": 1, "n": 1}
     off = {"logprobs": False, "echo": False, "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
@@ -348,11 +347,18 @@ def test_pictures_and_tool_calls_are_refused(model: Any) -> None:
     assert (error.code, error.param) == ("unsupported_value", "messages[0].tool_calls")
 
 
-def test_what_does_not_fit_the_context_says_how_long_it_is(model: Any) -> None:
-    for fields in ({"messages": [{"role": "user", "content": "x" * 300}]}, {"max_tokens": 250}):
-        error = refused(model, **fields)
-        assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "messages")
-        assert error.message.startswith("This model's maximum context length is 256 tokens.")
+def test_a_prompt_that_is_too_long_is_told_apart_from_an_answer_that_would_be(model: Any) -> None:
+    start = "This model's maximum context length is 256 tokens. However,"
+    for size in (253, 300):  # three tokens are the template's; no room is left for an answer
+        for limit in ({}, {"max_tokens": 1}, {"max_tokens": 999}):
+            error = refused(model, messages=[{"role": "user", "content": "x" * size}], **limit)
+            assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "messages")
+            what = f"{start} your messages resulted in {size + 3} tokens. Please reduce the length of the messages."
+            assert error.message == what
+    error = refused(model, max_tokens=250)
+    assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "max_tokens")
+    asked = "you requested 258 tokens (8 in the messages, 250 in the completion)."
+    assert error.message == f"{start} {asked} Please reduce the length of the completion to 248 or less."
     assert chat(model, max_tokens=248)[1]["usage"]["total_tokens"] == 256
     assert chat(model)[1]["usage"]["total_tokens"] <= 256  # no max_tokens: up to the bound
 
@@ -381,6 +387,16 @@ def test_a_checkpoint_without_a_template_completes_but_does_not_chat(
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (4, 5, 9)
 
 
+def test_a_completion_that_says_nothing_of_its_length_has_16_tokens(model: Any) -> None:
+    def length(**fields: Any) -> int:
+        fields = {"prompt": "once", "ignore_eos": True, **fields}
+        return asyncio.run(collect(model.completions(fields)))[1]["usage"]["completion_tokens"]
+
+    assert length() == 16
+    assert [length(max_tokens=20), length(max_completion_tokens=20), length(n_predict=20)] == [20, 20, 20]
+    assert length(n_predict=-1) == 252  # to the end of the context, as llama.cpp has it
+
+
 @pytest.mark.parametrize("prompt", ["", [], [1.5], [10**9], [-1], ["a"], None, {}])
 def test_a_prompt_is_text_or_token_ids(model: Any, prompt: Any) -> None:
     with pytest.raises(BadRequest) as caught:
@@ -398,13 +414,13 @@ def test_a_prompt_of_token_ids_is_the_same_as_its_text(model: Any) -> None:
 
 
 def test_a_loaded_model_says_what_it_can_hold(model: Any) -> None:
-    assert model.capabilities == {"max_model_len": 256}
+    assert model.capabilities == {"max_model_len": 256, "prefill": True}
     assert model.is_healthy()
 
 
 def test_options_bound_the_length(serve: Callable[..., Any], checkpoint: Path) -> None:
     model = serve(checkpoint, options={"max_model_len": 100, "dtype": "bfloat16"})
-    assert model.capabilities == {"max_model_len": 100}
+    assert model.max_model_len == 100
     assert str(model.engine.model.dtype) == "torch.bfloat16"
 
 

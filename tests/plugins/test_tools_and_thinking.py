@@ -256,7 +256,7 @@ def test_a_call_and_its_result_go_back_and_are_answered(model: Any) -> None:
     answer = chat(model, messages, tools=TOOLS)
     assert answer.text == "It is sunny in Canberra, 21 degrees. It is cloudy in Ankara, -3 degrees."
     assert answer.reason == "stop"
-    first = model.chat_prompt({"messages": TWO, "tools": TOOLS})
+    first = model.prompt_ids({"messages": TWO, "tools": TOOLS})
     assert answer.usage["prompt_tokens_details"]["cached_tokens"] > len(first)  # the same text, token for token
 
 
@@ -270,7 +270,7 @@ def test_a_conversation_of_old_function_calls_is_the_same(model: Any) -> None:
         {"role": "assistant", "content": None, "function_call": function},
         {"role": "function", "name": "get_weather", "content": "sunny"},
     ]
-    prompts = [model.chat_prompt({"messages": [*WEATHER, *turn], "tools": TOOLS}) for turn in (new, old)]
+    prompts = [model.prompt_ids({"messages": [*WEATHER, *turn], "tools": TOOLS}) for turn in (new, old)]
     assert prompts[0] == prompts[1]
 
 
@@ -281,13 +281,13 @@ def test_templates_get_arguments_as_an_object_and_thoughts_by_either_name(
     monkeypatch.setattr(model.tokenizer, "chat_template", template + "{% endfor %}")
     function = {"name": "f", "arguments": '{"city": "Riga"}'}
     message = {"role": "assistant", "reasoning": "Hm.", "tool_calls": [{"type": "function", "function": function}]}
-    assert model.tokenizer.decode(model.chat_prompt({"messages": [message]})) == "Hm.[('city', 'Riga')]"
+    assert model.tokenizer.decode(model.prompt_ids({"messages": [message]})) == "Hm.[('city', 'Riga')]"
 
 
 def test_arguments_that_are_no_json_go_back_as_they_are(model: Any) -> None:
     function = {"name": "get_weather", "arguments": "{oops"}
     message = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
-    assert '"arguments": {oops}' in model.tokenizer.decode(model.chat_prompt({"messages": [*WEATHER, message]}))
+    assert '"arguments": {oops}' in model.tokenizer.decode(model.prompt_ids({"messages": [*WEATHER, message]}))
 
 
 @pytest.mark.parametrize("calls", ["f", [{"type": "function"}], [7]])
@@ -382,7 +382,7 @@ def test_a_prompt_is_continued_as_text_or_as_token_ids(model: Any) -> None:
 
 
 def test_a_completion_is_text_whatever_it_looks_like(model: Any) -> None:
-    prompt = model.tokenizer.decode(model.chat_prompt({"messages": WEATHER, "tools": TOOLS}))
+    prompt = model.tokenizer.decode(model.prompt_ids({"messages": WEATHER, "tools": TOOLS}))
     answer = complete(model, prompt)
     assert answer.text.startswith("<tool_call>") and answer.calls == [] and answer.reason == "stop"
 

@@ -1,0 +1,234 @@
+"""The prompt of a request: messages through the model's chat template, or a text, as token ids.
+
+A last message of the assistant is continued when the request says so: the prompt then ends where its text ends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gateway_lm_requests as requests
+from gateway_lm_answer import CLOSE, OPEN
+from gateway_lm_fields import unsupported
+
+from gateway import BadRequest
+
+if TYPE_CHECKING:
+    from gateway_lm_tools import Parser
+
+NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
+SWITCHES = ("enable_thinking", "thinking")  # what templates call it
+ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`thought` is None where what follows is the answer and nothing else, else whether the prompt has opened one.
+
+    What follows `goes_on` where the text of the prompt breaks off.
+    """
+
+    ids: list[int]
+    thought: bool | None = None
+    goes_on: bool = False
+
+
+class Prompts:
+    """`family` is how the model writes calls, if it can; `thinks`, whether it writes thoughts."""
+
+    def __init__(self, tokenizer: Any, family: type[Parser] | None, thinks: bool) -> None:
+        self._tokenizer = tokenizer
+        self._can_call = family is not None
+        self._thinks = thinks
+        self._source = ""  # of the template whose names are known
+        self._names: frozenset[str] = frozenset()
+
+    def plain(self, inputs: Mapping[str, Any]) -> Prompt:
+        prompt = inputs.get("prompt")
+        if isinstance(prompt, str):
+            special = requests.read_flag(inputs, "add_special_tokens", True)
+            return Prompt(self._tokenizer(prompt, add_special_tokens=special)["input_ids"])
+        if isinstance(prompt, list) and all(type(token) is int for token in prompt):
+            return Prompt(prompt)
+        raise BadRequest("prompt must be a text or a list of token ids", param="prompt", code="invalid_type")
+
+    def chat(self, inputs: Mapping[str, Any]) -> Prompt:
+        """Of `messages`, `tools` and what else reaches the template.
+
+        Raises:
+            BadRequest: the template does not take them, or there is nothing to continue.
+        """
+        if not self._tokenizer.chat_template:
+            what = "this model has no chat template, so it cannot chat; use /v1/completions"
+            raise unsupported(what, "messages")
+        given = enumerate(inputs.get("messages") or ())
+        messages = [requests.read_message(message, index, can_call=self._can_call) for index, message in given]
+        if not messages:
+            raise BadRequest("messages must hold at least one message", param="messages")
+        options = self._options(inputs)
+        goes_on = requests.read_flag(inputs, "continue_final_message")
+        begins = requests.read_flag(inputs, "add_generation_prompt", not goes_on)
+        if goes_on and begins:
+            what = "continue_final_message and add_generation_prompt exclude each other; send one of them"
+            raise BadRequest(what, param="add_generation_prompt")
+        if goes_on:
+            text, thought, goes_on = self._continued(messages, options)
+        else:
+            text, thought = self._render(messages, options, add_generation_prompt=begins), False
+        special = requests.read_flag(inputs, "add_special_tokens")
+        ids = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        if not self._thinks:
+            return Prompt(ids, None, goes_on)
+        return Prompt(ids, thought or (None if goes_on else self.is_thinking(ids)), goes_on)
+
+    def is_thinking(self, ids: list[int]) -> bool:
+        """Whether the template has opened a thought already."""
+        return bool(self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN))
+
+    # ── a last message that goes on ──────────────────────────────────────────────────────────────────────────────────
+
+    def _continued(self, messages: list[Json], options: Json) -> tuple[str, bool, bool]:
+        """The prompt without what the template writes behind the last message, whether its end is within a thought,
+        and whether it has an end to go on from: a message in which nothing is said is a new answer.
+        """
+        *before, last = messages
+        if last.get("role") != "assistant":
+            what = "continue_final_message needs a last message of the assistant; the last one is of the"
+            raise BadRequest(f"{what} {last.get('role')}", param="continue_final_message")
+        if last.get("tool_calls"):
+            what = "the last message calls a tool, so it cannot be continued; its result is what comes next"
+            raise BadRequest(what, param="messages")
+        failure: Exception | None = None
+        for message in self._readings(last):
+            field = next((name for name in ("content", "reasoning_content") if _says(message.get(name))), None)
+            if field is None:
+                return self._render(before, options, add_generation_prompt=True) if before else "", False, False
+            try:
+                text = self._apply([*before, message], options, continue_final_message=field)
+            except ValueError as error:  # the template leaves a part of the message out, or changes it
+                failure = error
+            else:
+                return text, field == "reasoning_content" or _is_open(message["content"]), True
+        what = "the model's chat template changes the last message, so it cannot be continued"
+        raise unsupported(what, "continue_final_message") from failure
+
+    def _readings(self, last: Json) -> Iterator[Json]:
+        """The message, first with a thought that stands in its text between tags as the thought that it is."""
+        content = last["content"]
+        if self._thinks and content.lstrip().startswith(OPEN) and "reasoning_content" not in last:
+            thought, _, said = content.lstrip().removeprefix(OPEN).partition(CLOSE)
+            yield {**last, "reasoning_content": thought.lstrip("\n"), "content": said.lstrip("\n")}
+        yield last
+
+    # ── the template ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _render(self, messages: list[Json], options: Json, *, add_generation_prompt: bool) -> str:
+        try:
+            return self._apply(messages, options, add_generation_prompt=add_generation_prompt)
+        except ValueError as error:
+            raise _refused(error) from error
+
+    def _apply(self, messages: list[Json], options: Json, **how: Any) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **how, **options))
+        except (TemplateError, TypeError) as error:
+            raise _refused(error) from error
+
+    def _options(self, inputs: Mapping[str, Any]) -> Json:
+        """What the template gets beside the messages."""
+        options = inputs.get("chat_template_kwargs") or {}
+        reserved = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
+            what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
+            raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
+        options = {**self._thinking(inputs), **options}
+        if documents := inputs.get("documents"):
+            if "documents" not in self._known:
+                raise unsupported("this model's chat template takes no documents", "documents")
+            options["documents"] = documents
+        tools = requests.read_tools(inputs, can_call=self._can_call)
+        if tools is not None:
+            options["tools"] = tools.offered
+            if tools.forced and self._thinks:
+                options["enable_thinking"] = False  # the answer begins with the call
+        return options
+
+    def _thinking(self, inputs: Mapping[str, Any]) -> Json:
+        """Effort and switch, in the words of templates.
+
+        Raises:
+            BadRequest: the model thinks always, or never, and is asked for the other.
+        """
+        effort, wanted, asked = inputs.get("reasoning_effort"), None, ""
+        for name in ("reasoning", *SWITCHES, "think"):
+            if (value := inputs.get(name)) is None:
+                continue
+            if name == "reasoning":
+                told, more = _reasoning(value)
+                effort = more or effort
+            elif name == "think" and isinstance(value, str):
+                told, effort = True, value
+            else:
+                told = _switch(value, name)
+            if told is not None:
+                wanted, asked = told, name
+        takes_effort = self._thinks or "reasoning_effort" in self._known
+        options: Json = {}
+        if isinstance(effort, str) and takes_effort:
+            options = {"reasoning_effort": effort, "enable_thinking": effort not in NO_EFFORT}
+        if wanted is not None and not self._known & {*SWITCHES} and wanted != self._thinks:
+            raise unsupported(f"this model thinks {'always' if self._thinks else 'never'}: {asked} cannot", asked)
+        return options if wanted is None else {**options, **dict.fromkeys(SWITCHES, wanted)}
+
+    @property
+    def _known(self) -> frozenset[str]:
+        """The names in the code of the template; it is replaced by tests and by users who know what they do."""
+        template = self._tokenizer.chat_template or ""
+        source = template if isinstance(template, str) else "\n".join(template.values())
+        if source is not self._source:
+            code = " ".join(re.findall(r"\{[{%](.*?)[}%]\}", source, re.DOTALL))
+            self._names = frozenset(re.findall(r"\w+", re.sub(r"'[^']*'|\"[^\"]*\"", " ", code)))
+            self._source = source
+        return self._names
+
+
+def _says(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _is_open(text: str) -> bool:
+    return text.rfind(OPEN) > text.rfind(CLOSE)
+
+
+def _switch(value: Any, name: str) -> bool:
+    kind = value.get("type") if isinstance(value, dict) and name == "thinking" else value
+    if isinstance(kind, str) and kind in ("enabled", "adaptive", "disabled"):
+        return kind != "disabled"
+    if not isinstance(kind, bool):
+        raise BadRequest(f"{name} must be true or false", param=name, code="invalid_type")
+    return kind
+
+
+def _reasoning(value: Any) -> tuple[bool | None, str | None]:
+    known = ("effort", "enabled", "summary", "generate_summary")
+    if not isinstance(value, dict):
+        raise BadRequest("reasoning must be an object", param="reasoning", code="invalid_type")
+    if other := next((name for name in value if name not in known), None):
+        raise unsupported(f"this model does not support reasoning.{other}", f"reasoning.{other}")
+    effort = value.get("effort")
+    if not isinstance(effort, str | None):
+        raise BadRequest("reasoning.effort must be a text", param="reasoning.effort", code="invalid_type")
+    enabled = value.get("enabled")
+    return (None if enabled is None else _switch(enabled, "reasoning.enabled")), effort
+
+
+def _refused(error: Exception) -> BadRequest:
+    return BadRequest(f"the model's chat template does not take these messages: {error}", param="messages")

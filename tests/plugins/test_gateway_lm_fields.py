@@ -1,0 +1,407 @@
+"""Every field of the table is honoured, refused, or has nothing to say: none is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_lm_fields import TABLE, check
+from gateway_transformers import LanguageModel, find_model
+
+from gateway import BadRequest
+from gateway.dialects.anthropic_requests import to_chat as of_messages
+from gateway.dialects.chat_requests import read_chat
+from gateway.dialects.completion_requests import read_completion
+from gateway.dialects.responses_requests import to_chat as of_responses
+
+MODELS = Path(__file__).parent.parent.parent / "models"
+PAGE = MODELS.parent / "docs" / "fields.md"
+CAPITAL = [{"role": "user", "content": "What is the capital of Iceland?"}]
+BEGUN = [*CAPITAL, {"role": "assistant", "content": "Reykj"}]
+STRANGE = [{"role": "user", "content": "zq"}]  # the model does not know what to say
+DOCUMENT = {"title": "Iceland", "text": "Its capital is Reykjavik."}
+
+
+def each(names: str, value: Any) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), value)
+
+
+# One value of each field that asks for something.
+VALUES: dict[str, Any] = {
+    **each("top_k repeat_last_n min_tokens min_new_tokens priority n_predict num_predict", 3),
+    **each("max_new_tokens truncate_prompt_tokens sampling_seed", 3),
+    **each("min_p typical_p repetition_penalty repeat_penalty", 0.5),
+    **each("ignore_eos include_stop_str_in_output no_stop_trim echo continue_final_message", True),
+    **each("add_special_tokens add_special enable_thinking thinking think", True),
+    "stop_token_ids": [76],
+    "bad_words": ["Reyk"],
+    "allowed_token_ids": [76, 77],
+    "truncation_side": "right",
+    "add_generation_prompt": False,
+    "chat_template_kwargs": {"enable_thinking": True},
+    "documents": [DOCUMENT],
+    "reasoning": {"effort": "high"},
+    "reasoning_effort": "high",
+    "response_format": {"type": "json_object"},
+    "structured_outputs": {"choice": ["Paris", "Rome"]},
+    "guided_json": {"type": "object"},
+    "guided_choice": ["Paris", "Rome"],
+    "structural_tag": {"structures": []},
+    "json_schema": {},  # any JSON
+    "modalities": ["text", "audio"],
+    "audio": {"voice": "alloy"},
+    "prediction": {"type": "content", "content": "Paris"},
+    "web_search_options": {"search_context_size": "low"},
+    "samplers": [],
+    "options": {"num_predict": 3},
+    "lora": [{"id": 0, "scale": 0.5}],
+    "dry_sequence_breakers": ["."],
+    "reasoning_format": "none",
+    **each("parse_tool_calls separate_reasoning stream_reasoning include_reasoning", False),
+    **each("skip_special_tokens detokenize penalize_nl penalize_newline parse_special", False),
+    **each("guided_regex guided_grammar grammar regex ebnf format suffix stop_regex", "[0-9]+"),
+    **each("chat_template template system task input_prefix input_suffix", "{{ 1 }}"),
+    **each("adapter adapter_id lora_path cache_salt extra_key bootstrap_host", "other"),
+    **each("custom_logit_processor session_id request_id rid keep_alive ngram_corpus_id", "other"),
+    **each("guided_decoding_backend guided_whitespace_pattern chat_format backend_sampling", "other"),
+    **each("mm_processor_kwargs media_io_kwargs images_config kv_transfer_params", {"a": 1}),
+    **each("ec_transfer_params custom_params vllm_xargs repetition_detection custom_labels", {"a": 1}),
+    **each("sampling_params session_params", {"temperature": 1}),
+    **each("logits_processors logprob_token_ids response_fields images context input_extra", [1]),
+    **each("input_ids input_embeds prompt_embeds multimodal_data image_data", [1]),
+    **each("grammar_triggers preserved_tokens", [1]),
+    **each("mirostat dry_multiplier xtc_probability dynatemp_range n_indent min_keep best_of", 2),
+    **each("n_cmpl length_penalty top_n_sigma adaptive_target t_max_predict_ms n_probs", 2),
+    **each("thinking_token_budget thinking_budget_tokens reasoning_budget num_ctx", 2),
+    **each("bootstrap_port bootstrap_room prompt_logprobs num_batch num_gpu main_gpu num_thread", 2),
+    **each("routed_experts_prompt_start routed_experts_start_len max_dynamic_patch", 2),
+    **each("min_dynamic_patch id_slot n_cache_reuse n_keep n_discard num_keep stream_interval", 2),
+    **each("sse_ping_interval routed_dp_rank data_parallel_rank disagg_prefill_dp_rank", 2),
+    **each("mirostat_tau mirostat_eta dry_base dry_allowed_length dry_penalty_last_n", 2),
+    **each("xtc_threshold dynatemp_exponent adaptive_decay tfs_z", 0.5),
+    **dict.fromkeys(
+        "reasoning_in_content use_beam_search early_stopping watermarking raw truncate shift".split(), True
+    ),
+    **each("return_token_ids return_tokens return_tokens_as_token_ids return_prompt_token_ids", True),
+    **each("return_prompt_text return_hidden_states return_routed_experts return_meta_info", True),
+    **each("return_cached_tokens_details post_sampling_probs _debug_render_only with_pieces", True),
+    **each("use_audio_in_video low_vram use_mmap use_mlock numa grammar_lazy cache_prompt", True),
+    **each("timings_per_token return_progress return_token_offsets return_mm_kwargs", True),
+    "spaces_between_special_tokens": False,
+}
+
+# What else a request has in which an honoured field is seen to work; a seed where something is drawn.
+SEEN: dict[str, dict[str, Any]] = {
+    **each("top_k min_p typical_p", {"temperature": 2, "seed": 5, "messages": STRANGE}),
+    "sampling_seed": {"temperature": 2, "seed": None, "messages": STRANGE},
+    "repeat_last_n": {"repetition_penalty": 5},
+    "truncation_side": {"truncate_prompt_tokens": 12},
+    "continue_final_message": {"messages": BEGUN},
+    **each("include_stop_str_in_output no_stop_trim", {"stop": ["kja"]}),
+    **each("min_tokens min_new_tokens", {"stop": ["e"]}),
+}
+LIMITS = {"max_tokens", *(name for name, field in TABLE.items() if field.alias == "max_tokens")}
+INVISIBLE = {"priority", "add_special_tokens", "add_special"}  # tested below, where they can be seen
+NAMES = {kind: sorted(name for name, field in TABLE.items() if field.does == kind) for kind in ("refused", "passed")}
+HONOURED = sorted(name for name, field in TABLE.items() if field.does == "honoured")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Any]:
+    pytest.importorskip("transformers")
+    home = Path.cwd()
+    spec = find_model(MODELS / "tiny-chat", {})
+    assert spec is not None
+    os.chdir(spec.root)
+    found = LanguageModel(config=spec.config, data_dir=spec.root / "data")
+    found.load()
+    os.chdir(home)
+    yield found
+    found.unload()
+
+
+def chat(model: Any, **fields: Any) -> dict[str, Any]:
+    """Everything that an answer is, put together."""
+    limit = {} if LIMITS & fields.keys() else {"max_tokens": 40}
+    return asyncio.run(_collect(model.chat_completions({"messages": CAPITAL, **limit, **fields})))
+
+
+def complete(model: Any, **fields: Any) -> dict[str, Any]:
+    return asyncio.run(_collect(model.completions({"prompt": "Say: one two three", **fields})))
+
+
+async def _collect(items: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = {"content": "", "reasoning_content": ""}
+    async for item in items:
+        for name, value in ({"content": item} if isinstance(item, str) else item).items():
+            answer[name] = answer[name] + value if isinstance(answer.get(name), str) else value
+    answer["usage"] = {name: value for name, value in answer["usage"].items() if name.endswith("_tokens")}
+    return answer
+
+
+def refusal(run: Any, *args: Any, **fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        run(*args, **fields)
+    return caught.value
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_prints_the_table() -> None:
+    shown: dict[str, dict[str, str]] = {}
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            rows = shown.setdefault(line.removeprefix("## ").lower(), {})
+        elif line.startswith("| `"):
+            names, text = line.strip("| ").split(" | ", 1)
+            rows |= dict.fromkeys(re.findall(r"`(\w+)`", names), text)
+    refused_by = {None: "", "chat": "; refused by completions", "completions": "; refused by chat"}
+    for kind, found in shown.items():
+        for name, field in TABLE.items():
+            neutral = ", ".join(f"`{json.dumps(value)}`" for value in field.neutral) or "nothing"
+            said = neutral if kind == "refused" else field.means + refused_by[field.only]
+            assert (name in found) == (field.does == kind), f"{name} under {kind}"
+            assert field.does != kind or found[name] == said
+    assert shown.keys() == {"honoured", "refused", "passed"}
+
+
+def test_every_field_has_a_value_that_asks_for_something() -> None:
+    assert VALUES.keys() == TABLE.keys()
+    assert not [name for name, value in VALUES.items() if value in TABLE[name].neutral]
+
+
+@pytest.mark.parametrize("name", NAMES["refused"])
+def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(model: Any, name: str) -> None:
+    for run in (chat, complete):
+        error = refusal(run, model, **{name: VALUES[name]})
+        assert (error.status, error.code, error.param) == (400, "unsupported_value", name)
+        assert name in error.message
+
+
+@pytest.mark.parametrize("name", NAMES["refused"])
+def test_its_neutral_values_pass(name: str) -> None:
+    for value in (None, *TABLE[name].neutral):
+        assert check({"messages": [], name: value}, "chat") == {"messages": []}
+
+
+def test_fields_that_only_advise_change_nothing(model: Any) -> None:
+    plain = chat(model)
+    assert chat(model, **{name: VALUES[name] for name in NAMES["passed"]}) == plain
+
+
+def test_a_field_outside_the_table_passes(model: Any) -> None:
+    assert chat(model, something_else={"a": [1]}) == chat(model)
+
+
+@pytest.mark.parametrize("name", sorted(set(HONOURED) - INVISIBLE - {"echo", "documents"}))
+def test_a_field_that_is_honoured_changes_the_answer(model: Any, name: str) -> None:
+    more = SEEN.get(name, {})
+    assert chat(model, **more, **{name: VALUES[name]}) != chat(model, **more)
+
+
+@pytest.mark.parametrize("name", [name for name in HONOURED if TABLE[name].only == "chat"])
+def test_a_prompt_of_no_messages_refuses_what_is_for_a_template(model: Any, name: str) -> None:
+    error = refusal(complete, model, **{name: VALUES[name]})
+    assert (error.code, error.param) == ("unsupported_value", name)
+
+
+@pytest.mark.parametrize("name", [name for name in HONOURED if TABLE[name].only is None])
+def test_completions_read_the_same_fields_as_chat(model: Any, name: str) -> None:
+    error = refusal(complete, model, **{name: {"an": "object"}}) if name != "reasoning_effort" else None
+    assert error is None or error.param in (name, TABLE[name].alias)
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_no_dialect_loses_a_field_on_its_way_to_the_model(name: str) -> None:
+    value = VALUES[name]
+    ways = {
+        "chat": lambda: read_chat({"messages": CAPITAL, name: value}).inputs,
+        "completions": lambda: read_completion({"prompt": "a", name: value}, derived=False).inputs,
+        "responses": lambda: of_responses({"input": "a", name: value}),
+        "messages": lambda: of_messages({"max_tokens": 3, "messages": CAPITAL, name: value}),
+    }
+    own = {("responses", "reasoning"), ("messages", "system"), ("messages", "thinking")}  # words of the dialect
+    for dialect, read in ways.items():
+        if (dialect, name) not in own:
+            try:
+                assert read()[name] == value, dialect
+            except BadRequest as error:
+                assert error.param == name, dialect
+
+
+def test_an_alias_and_its_field_may_not_say_different_things(model: Any) -> None:
+    assert refusal(chat, model, n_predict=3, max_tokens=40).param == "n_predict"
+    assert chat(model, n_predict=40, max_tokens=40) == chat(model)
+    assert refusal(chat, model, repeat_penalty=1.1, repetition_penalty=1.2).param == "repeat_penalty"
+
+
+# ── what they do ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stop_token_ends_the_answer_and_is_no_part_of_it(model: Any) -> None:
+    [j] = model.tokenizer("j", add_special_tokens=False)["input_ids"]
+    answer = chat(model, stop_token_ids=[j])
+    assert (answer["content"], answer["finish_reason"]) == ("Reyk", "stop")
+    assert chat(model, stop_token_ids=[j], include_stop_str_in_output=True)["content"] == "Reykj"
+
+
+def test_the_models_own_end_is_passed_over_and_a_stop_token_is_not(model: Any) -> None:
+    answer = chat(model, ignore_eos=True)
+    assert answer["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == 40
+    assert answer["content"].startswith("Reykjavik") and len(answer["content"]) > len("Reykjavik")
+    [j] = model.tokenizer("j", add_special_tokens=False)["input_ids"]
+    assert chat(model, ignore_eos=True, stop_token_ids=[j])["content"] == "Reyk"
+
+
+def test_nothing_ends_the_answer_before_it_has_its_least_tokens(model: Any) -> None:
+    tokens = len(model.tokenizer("Reykjavik", add_special_tokens=False)["input_ids"])
+    assert chat(model, min_tokens=tokens)["content"] == "Reykjavik"
+    longer = chat(model, min_tokens=tokens + 3)
+    assert longer["content"].startswith("Reykjavik") and longer["usage"]["completion_tokens"] > tokens + 3
+    stopped = [chat(model, min_tokens=least, stop=["kja", "vik"])["content"] for least in range(7)]
+    assert stopped == ["Rey"] * 5 + ["Reykja"] * 2  # "kja" is complete with the fifth token
+    assert refusal(chat, model, min_tokens=41).param == "min_tokens"
+
+
+def test_a_stop_string_may_be_a_part_of_the_answer(model: Any) -> None:
+    answer = chat(model, stop=["kja"], include_stop_str_in_output=True)
+    assert (answer["content"], answer["stop_sequence"]) == ("Reykja", "kja")
+
+
+def test_bad_words_are_not_said_however_they_are_cut_into_tokens(model: Any) -> None:
+    for word in ("Reyk", "k", "javik", "Reykjavik"):
+        for how in ({}, {"temperature": 1.5, "seed": 3}):
+            answer = chat(model, bad_words=[word, "never"], **how)
+            assert word not in answer["content"]
+    assert chat(model, bad_words=["never"]) == chat(model)
+
+
+def test_only_allowed_tokens_are_generated(model: Any) -> None:
+    [j] = model.tokenizer("j", add_special_tokens=False)["input_ids"]
+    answer = chat(model, allowed_token_ids=[j], max_tokens=5)
+    assert (answer["content"], answer["finish_reason"]) == ("jjjjj", "length")
+    end = min(model.stop_ids)
+    assert chat(model, allowed_token_ids=[end])["content"] == ""
+    assert chat(model, allowed_token_ids=[j], bad_words=["j"])["finish_reason"] == "stop"  # nothing may follow
+
+
+def test_a_prompt_is_cut_to_its_last_tokens_or_its_first(model: Any) -> None:
+    whole = model.tokenize({"messages": CAPITAL})["tokens"]
+    for most, kept in ((5, whole[-5:]), (-1, whole), (1000, whole)):
+        assert model.tokenize({"messages": CAPITAL, "truncate_prompt_tokens": most})["tokens"] == kept
+        assert chat(model, truncate_prompt_tokens=most)["usage"]["prompt_tokens"] == len(kept)
+    right = {"truncate_prompt_tokens": 5, "truncation_side": "right"}
+    assert model.tokenize({"messages": CAPITAL, **right})["tokens"] == whole[:5]
+    long = [{"role": "user", "content": "one two three " * 400}]
+    usage = chat(model, messages=long, truncate_prompt_tokens=-1)["usage"]
+    assert usage["prompt_tokens"] == model.max_model_len - 40
+    echoed = complete(model, echo=True, truncate_prompt_tokens=1, max_tokens=0)
+    assert echoed["content"] == model.tokenizer.decode(model.prompt_ids({"prompt": "Say: one two three"})[-1:])
+
+
+def test_the_tokenizers_own_tokens_are_added_when_asked_for(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithBos:
+        """The tokenizer with a token of its own before everything."""
+
+        chat_template = model.tokenizer.chat_template
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(model.tokenizer, name)
+
+        def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, Any]:
+            ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return {"input_ids": [7, *ids] if add_special_tokens else ids}
+
+    monkeypatch.setattr(model.prompts, "_tokenizer", WithBos())
+    for name in ("add_special_tokens", "add_special"):
+        firsts = [model.tokenize({"prompt": "a", name: value})["tokens"][0] == 7 for value in (None, True, False)]
+        assert firsts == [True, True, False]
+        firsts = [model.tokenize({"messages": CAPITAL, name: value})["tokens"][0] == 7 for value in (None, True, False)]
+        assert firsts == [False, True, False]
+
+
+def test_documents_reach_a_template_that_takes_them(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = refusal(chat, model, documents=[DOCUMENT])
+    assert (error.code, error.param) == ("unsupported_value", "documents")
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{% for one in documents %}{{ one['text'] }}{% endfor %}")
+    prompt = model.prompt_ids({"messages": CAPITAL, "documents": [DOCUMENT]})
+    assert model.tokenizer.decode(prompt) == DOCUMENT["text"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"enable_thinking": True},
+        {"thinking": True},
+        {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        {"think": True},
+        {"think": "high"},
+        {"reasoning": {"effort": "low"}},
+        {"reasoning": {"enabled": True}},
+        {"reasoning_effort": "low"},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+    ],
+)
+def test_every_word_for_thinking_reaches_the_template(model: Any, fields: dict[str, Any]) -> None:
+    assert chat(model, **fields)["reasoning_content"] == "The user asks about Iceland."
+    assert not chat(model, **{name: False for name in fields if name in ("enable_thinking", "think", "thinking")})[
+        "reasoning_content"
+    ]
+
+
+def test_a_model_that_cannot_be_told_whether_to_think_refuses_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ messages[0].content }}")
+    assert refusal(chat, model, think=False).param == "think"  # it has the tokens of a thought
+    assert chat(model, enable_thinking=True)
+    monkeypatch.setattr(model.prompts, "_thinks", False)
+    assert refusal(chat, model, enable_thinking=True).param == "enable_thinking"
+    assert chat(model, thinking={"type": "disabled"})
+    assert chat(model, reasoning_effort="high")  # advice
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stop_token_ids", [1.5]),
+        ("stop_token_ids", [-1]),
+        ("allowed_token_ids", []),
+        ("allowed_token_ids", [10**6]),
+        ("bad_words", [1]),
+        ("min_tokens", -1),
+        ("min_tokens", True),
+        ("truncate_prompt_tokens", 0),
+        ("truncate_prompt_tokens", -2),
+        ("truncation_side", "top"),
+        ("priority", "high"),
+        ("repeat_last_n", -2),
+        ("typical_p", 2),
+        ("ignore_eos", "yes"),
+        ("continue_final_message", 1.5),
+        ("think", 5),
+        ("reasoning", "high"),
+        ("reasoning", {"max_tokens": 5}),
+        ("thinking", {"type": "sometimes"}),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(model: Any, name: str, value: Any) -> None:
+    error = refusal(chat, model, **{name: value})
+    assert error.status == 400 and (error.param or "").startswith(name)
+
+
+def test_what_only_an_answer_heeds_is_nothing_to_tokenize(model: Any) -> None:
+    plain = model.tokenize({"messages": CAPITAL})["tokens"]
+    told = {name: VALUES[name] for name, field in TABLE.items() if not field.of_prompt}
+    assert model.tokenize({"messages": CAPITAL, **told})["tokens"] == plain
+    for name in (name for name in NAMES["refused"] if TABLE[name].of_prompt):
+        assert refusal(model.tokenize, {"messages": CAPITAL, name: VALUES[name]}).param == name
+
+
+def test_the_values_are_json() -> None:
+    assert json.loads(json.dumps(VALUES)) == VALUES
