@@ -20,6 +20,7 @@ class Prepared:
     stream: bool = False
     n: int = 1
     options: dict[str, Any] = field(default_factory=dict)  # the dialect's own notes for its encoder
+    left_out: tuple[str, ...] = ()  # what of the request the method does not get; a header and the log say so
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from .events import (
 from .responses_object import filled_usage, shown, usage_object
 from .responses_output import Output, framed
 from .responses_requests import SCHEMA, check, to_chat
+from .responses_tools import NONE, read_tools
 from .responses_values import Given, Made, ResponseValues, said
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason → why
@@ -65,9 +66,12 @@ class ResponsesDialect(Dialect):
         if options["own"]:
             options["prompt_size"] = sum(len(text.encode()) for text in _texts(inputs))
             return Prepared(model, inputs, stream, options=options)
-        chat = to_chat(inputs)
+        tools = options["tools"] = read_tools(inputs)
+        chat = to_chat(inputs, tools)
+        if tools.left_out:
+            options["body"] = {**inputs, "tools": list(tools.shown)}
         options["prompt_size"] = prompt_size(chat)
-        return Prepared(model, chat, stream, options=options)
+        return Prepared(model, chat, stream, options=options, left_out=tools.left_out)
 
     def encoder(self, prepared: Prepared, context: Context) -> ResponsesEncoder:
         return ResponsesEncoder(prepared, context)
@@ -76,7 +80,7 @@ class ResponsesDialect(Dialect):
 def _as_chat(inputs: dict[str, Any]) -> dict[str, Any]:
     """A request in words that `count_tokens` knows."""
     try:
-        return to_chat(inputs)
+        return to_chat(inputs, read_tools(inputs))
     except BadRequest:
         return {"prompt": "\n".join(_texts(inputs))}
 
@@ -104,7 +108,7 @@ class ResponsesEncoder(EventEncoder):
         )
         self._shown = shown(body)
         self._store = take(body, "store", bool, True)
-        self._output = Output(prepared.stream)
+        self._output = Output(prepared.stream, prepared.options.get("tools", NONE))
         self._made: dict[str, Any] = {}  # what the Model's own response object says
         self._is_whole = False  # it has said which items there are
         self._own = prepared.options["own"]

@@ -8,9 +8,19 @@ from typing import Any
 
 from ..errors import BadRequest, UnknownItem
 from .base import missing, wrong_type
+from .responses_tools import NONE, Tools, arguments_of
 
 ROLES = ("user", "assistant", "system", "developer")
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_CALLS = ("function_call", "custom_tool_call")
 
 
 def new_id(kind: str) -> str:
@@ -45,8 +55,8 @@ def ids_of(items: Iterable[dict[str, Any]]) -> frozenset[str]:
 # ── as chat messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def messages_of(value: str | list[Any]) -> list[dict[str, Any]]:
-    """`input` as chat messages.
+def messages_of(value: str | list[Any], tools: Tools = NONE) -> list[dict[str, Any]]:
+    """`input` as chat messages, with the names that the model has for the tools.
 
     Raises:
         BadRequest: an item or a part that chat has no word for; its JSON path is in `param`.
@@ -61,11 +71,11 @@ def messages_of(value: str | list[Any]) -> list[dict[str, Any]]:
         kind = _kind(item, where)
         if kind == "message":
             messages.append(_message(item, where))
-        elif kind == "function_call":
+        elif kind in _CALLS:
             if not messages or messages[-1]["role"] != "assistant":
                 messages.append({"role": "assistant", "content": None})
-            messages[-1].setdefault("tool_calls", []).append(_call(item, where))
-        elif kind == "function_call_output":
+            messages[-1].setdefault("tool_calls", []).append(_call(item, where, tools))
+        elif kind in _OUTPUTS:
             content = _content(item.get("output"), f"{where}.output")
             call = _string(item, "call_id", where)
             messages.append({"role": "tool", "tool_call_id": call, "content": content})
@@ -103,8 +113,12 @@ def _message(item: dict[str, Any], where: str) -> dict[str, Any]:
     return {"role": role, "content": _content(item.get("content"), f"{where}.content")}
 
 
-def _call(item: dict[str, Any], where: str) -> dict[str, Any]:
-    function = {"name": _string(item, "name", where), "arguments": _string(item, "arguments", where)}
+def _call(item: dict[str, Any], where: str, tools: Tools) -> dict[str, Any]:
+    namespace = _string(item, "namespace", where) if item.get("namespace") is not None else None
+    name = tools.called(namespace, _string(item, "name", where))
+    is_custom = item["type"] == "custom_tool_call"
+    arguments = arguments_of(_string(item, "input", where)) if is_custom else _string(item, "arguments", where)
+    function = {"name": name, "arguments": arguments}
     return {"id": _string(item, "call_id", where), "type": "function", "function": function}
 
 
@@ -194,7 +208,7 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
     given = item.get("type")
     kind = given if isinstance(given, str) else "message" if "role" in item else "item_reference"
     shown = {**item, "type": kind, "id": item.get("id") or new_id(kind)}
-    if kind in ("message", "function_call", "function_call_output"):
+    if kind in ("message", *_CALLS, *_OUTPUTS):
         shown["status"] = item.get("status") or "completed"
     if kind == "reasoning":
         shown["summary"] = item.get("summary") or []

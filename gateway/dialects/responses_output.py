@@ -2,10 +2,11 @@
 
     message, reasoning   output_item.added, content_part.added, ….delta*, ….done, content_part.done, output_item.done
     function_call        output_item.added, function_call_arguments.delta*, ….done, output_item.done
+    custom_tool_call     output_item.added, custom_tool_call_input.delta, ….done, output_item.done
 
 A model may write several tool calls at once, piece by piece. What comes for another item is held back until the call
 that is under way is done: its arguments are a complete object, or the answer has ended. Text behind a call is a new
-message.
+message. The input of a custom tool is known when its call is done, for the model wrote it within JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ import msgspec
 from ..errors import InvalidOutput
 from .events import ChoiceEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json, unwrap
 from .responses_items import new_id
+from .responses_tools import NONE, Tools, input_of
 
-Kind = Literal["output_text", "refusal", "reasoning_text", "function_call_arguments"]
+Kind = Literal["output_text", "refusal", "reasoning_text", "function_call_arguments", "custom_tool_call_input"]
+_CALLS = ("function_call_arguments", "custom_tool_call_input")
 _ITEMS = {"output_text": "message", "refusal": "message", "reasoning_text": "reasoning"}
+_TOLD = {  # what the event that ends an item or a part says of it
+    "output_text": ("text", "logprobs"),
+    "refusal": ("refusal",),
+    "reasoning_text": ("text",),
+    "function_call_arguments": ("arguments", "name"),
+    "custom_tool_call_input": ("input",),
+}
 Piece = tuple[str, list[Any]]  # text and the logprobs of its tokens
 
 
@@ -51,7 +61,7 @@ class _Item:
     @property
     def may_end(self) -> bool:
         """Nothing more can come for it now that another item has begun."""
-        if self.kind != "function_call_arguments":
+        if self.kind not in _CALLS:
             return True
         if self.checked == len(self.pieces):
             return False
@@ -70,15 +80,18 @@ class _Item:
         text = "".join(self.pieces)
         if self.kind == "function_call_arguments":
             return {**self.value, "arguments": text, "status": status}
+        if self.kind == "custom_tool_call_input":
+            return {**self.value, "input": input_of(text), "status": status}
         value = {**self.value, "content": [part_of(self.kind, text, self.logprobs)]}
         return value if self.kind == "reasoning_text" else {**value, "status": status}
 
 
 class Output:
-    """`items` are those that are done. Without `stream` the events are not made."""
+    """`items` are those that are done. Without `stream` the events are not made. `tools` are those of the request."""
 
-    def __init__(self, stream: bool) -> None:
+    def __init__(self, stream: bool, tools: Tools = NONE) -> None:
         self.items: list[dict[str, Any]] = []
+        self._tools = tools.offered
         self._stream, self._sequence = stream, 2  # response.created and response.in_progress are 0 and 1
         self._under_way: list[_Item] = []  # all but the first are held back
         self._calls: dict[int, _Item] = {}
@@ -172,9 +185,14 @@ class Output:
 
     def _call(self, event: ToolCall) -> bytes:
         if event.name is not None:
-            value = {"type": "function_call", "id": new_id("function_call"), "name": event.name}
+            tool = self._tools.get(event.name)
+            kind = "custom_tool_call" if tool is not None and tool.is_custom else "function_call"
+            value = {"type": kind, "id": new_id(kind), "name": event.name if tool is None else tool.name}
+            if tool is not None and tool.namespace is not None:
+                value["namespace"] = tool.namespace
             value["call_id"] = self._call_id(event.id)
-            self._calls[event.call] = item = _Item("function_call_arguments", value)
+            item = _Item("custom_tool_call_input" if kind == "custom_tool_call" else "function_call_arguments", value)
+            self._calls[event.call] = item
             self._under_way.append(item)
         item = self._calls[event.call]
         if item.is_done:
@@ -199,7 +217,8 @@ class Output:
                 item.is_open = True
                 out.append(self._begin(item))
             at = self._at(item)
-            out += [self._delta(item.kind, at, text, logprobs) for text, logprobs in item.unsent if text]
+            if item.kind != "custom_tool_call_input":
+                out += [self._delta(item.kind, at, text, logprobs) for text, logprobs in item.unsent if text]
             item.unsent.clear()
             if len(self._under_way) == 1 or not item.may_end:
                 return b"".join(out)
@@ -207,12 +226,13 @@ class Output:
 
     def _at(self, item: _Item) -> dict[str, Any]:
         at = {"item_id": item.value["id"], "output_index": len(self.items)}
-        return at if item.kind == "function_call_arguments" else {**at, "content_index": 0}
+        return at if item.kind in _CALLS else {**at, "content_index": 0}
 
     def _begin(self, item: _Item) -> bytes:
         index, value = len(self.items), item.value
-        if item.kind == "function_call_arguments":
-            begun = {**value, "arguments": "", "status": "in_progress"}
+        if item.kind in _CALLS:
+            field = "arguments" if item.kind == "function_call_arguments" else "input"
+            begun = {**value, field: "", "status": "in_progress"}
             return self.event("response.output_item.added", output_index=index, item=begun)
         begun = {**value, "content": []}
         if item.kind != "reasoning_text":
@@ -226,7 +246,10 @@ class Output:
         item = self._under_way.pop(0)
         item.is_done = True
         value, at, index = item.finished(status), self._at(item), len(self.items)
-        if item.kind == "function_call_arguments":
+        if item.kind == "custom_tool_call_input":
+            told = self._delta(item.kind, at, value["input"], []) if value["input"] else b""
+            out = told + self._done(item.kind, at, value)
+        elif item.kind == "function_call_arguments":
             out = self._done(item.kind, at, value)
         else:
             out = self._done(item.kind, at, value["content"][0])
@@ -253,8 +276,7 @@ class Output:
         return self.event(f"response.{kind}.delta", **at, delta=text, **more)
 
     def _done(self, kind: str, at: dict[str, Any], value: dict[str, Any]) -> bytes:
-        names = {"output_text": ("text", "logprobs"), "refusal": ("refusal",), "reasoning_text": ("text",)}
-        fields = {name: value.get(name) for name in names.get(kind, ("arguments", "name"))}
+        fields = {name: value.get(name) for name in _TOLD[kind]}
         return self.event(f"response.{kind}.done", **at, **fields)
 
 

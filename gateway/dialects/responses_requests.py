@@ -3,7 +3,7 @@
     instructions                        a leading system message
     input: str, message items           messages; one text part is a string, several parts stay parts
     function_call, …_output, reasoning  tool_calls and reasoning_content of an assistant message, tool messages
-    tools, tool_choice                  nested under `function`; allowed_tools filters them
+    tools, tool_choice                  see responses_tools.py
     text.format, text.verbosity         response_format, verbosity
     max_output_tokens                   max_completion_tokens and max_tokens
     reasoning.effort                    reasoning_effort
@@ -20,6 +20,7 @@ from ..errors import BadRequest
 from .base import missing, take, take_range, wrong_type
 from .chat_requests import MAX_TOP_LOGPROBS, check_response_format, check_sampling, check_tools
 from .responses_items import messages_of
+from .responses_tools import Tools
 
 LOGPROBS = "message.output_text.logprobs"  # in `include`
 _FLAG, _TEXT, _NUMBER, _WHOLE = {"type": "boolean"}, {"type": "string"}, {"type": "number"}, {"type": "integer"}
@@ -54,8 +55,6 @@ _OURS = frozenset(
     "input instructions previous_response_id conversation background include max_output_tokens max_tool_calls "
     "reasoning text tools tool_choice top_logprobs truncation store stream_options prompt n".split()
 )
-_CHOICES = ("none", "auto", "required")
-_TOOL = ("name", "description", "parameters", "strict")
 _SCHEMA = ("name", "description", "schema", "strict")
 
 
@@ -103,14 +102,14 @@ def check(body: dict[str, Any]) -> None:
         raise wrong_type("tool_choice", "a string or an object", choice)
 
 
-def to_chat(body: dict[str, Any]) -> dict[str, Any]:
+def to_chat(body: dict[str, Any], tools: Tools) -> dict[str, Any]:
     """A checked request in chat's words.
 
     Raises:
-        BadRequest: an item, a part, a tool or a choice that chat has no word for.
+        BadRequest: an item or a part that chat has no word for.
     """
     chat = {name: value for name, value in body.items() if name not in _OURS}
-    messages = messages_of(body["input"])
+    messages = messages_of(body["input"], tools)
     if instructions := take(body, "instructions", str):
         messages.insert(0, {"role": "system", "content": instructions})
     chat["messages"] = messages
@@ -124,7 +123,10 @@ def to_chat(body: dict[str, Any]) -> dict[str, Any]:
         if top is not None:
             chat["top_logprobs"] = top
     _text(body.get("text", {}), chat)
-    _tools(body, chat)
+    if nested := tools.nested:
+        chat["tools"] = nested
+        if tools.choice is not None:
+            chat["tool_choice"] = tools.choice
     check_sampling(chat)
     check_tools(chat)
     return chat
@@ -149,61 +151,3 @@ def _text(text: dict[str, Any], chat: dict[str, Any]) -> None:
     elif kind != "text":
         raise unsupported("text.format.type", f"a text.format of type {kind!r}")
     check_response_format(chat.get("response_format"))
-
-
-# ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _tools(body: dict[str, Any], chat: dict[str, Any]) -> None:
-    tools = body.get("tools", [])
-    for index, tool in enumerate(tools):
-        if tool.get("type") != "function":
-            raise unsupported(f"tools[{index}].type", f"a tool of type {tool.get('type')!r}, other than a function,")
-        if not isinstance(tool.get("name"), str):
-            raise missing(f"tools[{index}].name")
-    names = [tool["name"] for tool in tools]
-    choice, allowed = _choice(body.get("tool_choice"), names)
-    nested = [
-        {"type": "function", "function": {name: tool[name] for name in _TOOL if tool.get(name) is not None}}
-        for tool in tools
-        if allowed is None or tool["name"] in allowed
-    ]
-    if nested:
-        chat["tools"] = nested
-        if choice is not None:
-            chat["tool_choice"] = choice
-
-
-def _choice(choice: Any, names: list[str]) -> tuple[Any, set[str] | None]:
-    """Chat's `tool_choice`, and the names of the tools that are allowed, None for all."""
-    if choice is None or choice in _CHOICES:
-        return choice, None
-    if isinstance(choice, str):
-        raise BadRequest(f"'tool_choice' must be one of {', '.join(_CHOICES)}, or an object", param="tool_choice")
-    kind = choice.get("type")
-    if kind == "function":
-        return {"type": "function", "function": {"name": _known(choice.get("name"), names, "tool_choice.name")}}, None
-    if kind != "allowed_tools":
-        raise unsupported("tool_choice.type", f"a tool_choice of type {kind!r}")
-    mode, tools = choice.get("mode") or "auto", choice.get("tools")
-    if mode not in _CHOICES:
-        raise BadRequest(f"'tool_choice.mode' must be one of {', '.join(_CHOICES)}", param="tool_choice.mode")
-    if not isinstance(tools, list):
-        raise wrong_type("tool_choice.tools", "an array", tools)
-    allowed = set()
-    for index, tool in enumerate(tools):
-        where = f"tool_choice.tools[{index}]"
-        if not isinstance(tool, dict):
-            raise wrong_type(where, "an object", tool)
-        if tool.get("type") != "function":
-            raise unsupported(f"{where}.type", f"a tool of type {tool.get('type')!r}")
-        allowed.add(_known(tool.get("name"), names, f"{where}.name"))
-    return mode, allowed
-
-
-def _known(name: Any, names: list[str], where: str) -> str:
-    if not isinstance(name, str):
-        raise missing(where)
-    if name not in names:
-        raise BadRequest(f"'{where}' is none of the tools: {', '.join(names) or 'there are none'}", param=where)
-    return name

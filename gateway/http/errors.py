@@ -69,8 +69,11 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
     if isinstance(error, Draining):
         headers.append((b"connection", b"close"))
-    if error.should_retry is not None:
-        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    should_retry = error.should_retry
+    if should_retry is None and error.status in (401, 403) and all(name != b"x-should-retry" for name, _ in headers):
+        should_retry = False  # agents try again for ever, and the key stays what it is
+    if should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if should_retry else b"false"))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     if shape == "truss":

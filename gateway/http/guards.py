@@ -25,8 +25,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _KNOWN_HOSTS = 1024  # Host values remembered as good
-_EXPOSED = b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, server-timing, " + b", ".join(
-    b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset") for of in (b"requests", b"tokens")
+_EXPOSED = (
+    b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, x-gateway-left-out, server-timing, "
+    + b", ".join(
+        b"x-ratelimit-%b-%b" % (what, of)
+        for what in (b"limit", b"remaining", b"reset")
+        for of in (b"requests", b"tokens")
+    )
 )
 _METHODS = b"GET, POST, DELETE, OPTIONS"
 _PREFLIGHT_FOR = b"600"  # seconds that a browser may remember it

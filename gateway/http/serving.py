@@ -80,6 +80,8 @@ class Serving:
         turn = self.stored.turn(exchange, fields) if dialect.keeps else None
         prepared = dialect.read(fields if turn is None else await turn.begin(), method)
         exchange.model = model.name
+        if prepared.left_out:
+            _say_left_out(exchange, prepared.left_out)
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
@@ -251,6 +253,12 @@ class Serving:
         tokens.sums[1] += completion
         finished = failed or ("stop" if reason in ("tool_calls", "function_call", "content_filter") else reason)
         tokens.finished[finished] = tokens.finished.get(finished, 0) + 1
+
+
+def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:
+    told = ", ".join(names)
+    exchange.also += ((b"x-gateway-left-out", told.encode()),)
+    log.info("request %s: model '%s' was not given %s", exchange.request_id, exchange.model, told)
 
 
 def _parse(exchange: Exchange, dialect: Dialect, body: bytes) -> dict[str, Any]:

@@ -411,6 +411,17 @@ def test_every_429_and_503_says_when_to_come_back_but_for_what_failed_for_good(
     assert cls is not tree.LoadFailed or headers[b"x-should-retry"] == b"false"
 
 
+@pytest.mark.parametrize("shape", ["openai", "anthropic", "truss", "oip"])
+def test_a_key_that_is_refused_is_not_tried_again(shape: errors.Shape) -> None:
+    """Claude Code tries a 401 again for minutes without that header."""
+    refused = [cls("text") for cls in classes() if cls.status in (401, 403) and cls is not HTTPError]
+    assert {type(error) for error in refused} >= {tree.Unauthorized, tree.Forbidden, tree.PermissionDenied}
+    for error in (*refused, HTTPError(401, "a model's own"), HTTPError(403, "a model's own")):
+        assert errors.headers_of(error, shape).count((b"x-should-retry", b"false")) == 1
+    later = errors.headers_of(HTTPError(403, "once more", headers={"X-Should-Retry": "true"}), shape)
+    assert [value for name, value in later if name == b"x-should-retry"] == [b"true"]
+
+
 def test_retry_after_of_a_model_is_its_own() -> None:
     headers = errors.headers_of(HTTPError(503, "later", headers={"Retry-After": "7"}), "openai")
     assert (b"retry-after", b"7") in headers

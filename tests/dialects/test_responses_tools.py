@@ -1,0 +1,207 @@
+"""Tools that are no plain functions on /v1/responses: grouped, freeform, and those that only OpenAI can run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects.openai_responses import ResponsesDialect
+from gateway.dialects.responses_tools import arguments_of, input_of, read_tools
+from gateway.errors import BadRequest
+
+from .responses_sdk import events, stream_of, whole_of
+
+TIME = {"type": "function", "name": "time", "parameters": {"type": "object"}, "strict": False}
+SPAWN = {"type": "function", "name": "spawn", "description": "Makes one.", "parameters": {"type": "object"}}
+AGENTS = {"type": "namespace", "name": "agents", "description": "Other agents.", "tools": [SPAWN, TIME]}
+SEARCH = {"type": "web_search", "external_web_access": False}
+PATCH = {"type": "custom", "name": "patch", "description": "Changes files."}
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+
+
+def offered(**fields: Any) -> list[str]:
+    """The names of the functions that the model hears of."""
+    found = ResponsesDialect().read({"input": "hi", **fields}, "chat_completions")
+    return [tool["function"]["name"] for tool in found.inputs.get("tools", [])]
+
+
+def left_out(**fields: Any) -> tuple[str, ...]:
+    return ResponsesDialect().read({"input": "hi", **fields}, "chat_completions").left_out
+
+
+def choice(**fields: Any) -> Any:
+    return ResponsesDialect().read({"input": "hi", **fields}, "chat_completions").inputs.get("tool_choice")
+
+
+def calls(tools: list[Any], *made: tuple[str, str], stream: bool = False) -> list[dict[str, Any]]:
+    """The output items of a model that makes these calls, streamed or whole."""
+    values = [{"tool_calls": [{"name": name, "arguments": arguments} for name, arguments in made]}]
+    answer = events(stream_of(values, tools=tools))[-1]["response"] if stream else whole_of(values, tools=tools)
+    found: list[dict[str, Any]] = answer["output"]
+    return found
+
+
+# ── what the model hears of ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_namespace_is_its_functions_under_its_name() -> None:
+    assert offered(tools=[TIME, AGENTS, SEARCH]) == ["time", "agents__spawn", "agents__time"]
+    inner = {**AGENTS, "name": "mcp__files__"}
+    found = read_tools({"tools": [inner]}).nested[0]["function"]
+    assert found == {"name": "mcp__files__spawn", "description": "Makes one.", "parameters": {"type": "object"}}
+
+
+def test_a_function_that_is_called_like_another_s_member_does_not_hide_it() -> None:
+    tools = [{"type": "function", "name": "agents__spawn"}, AGENTS]
+    names = offered(tools=tools)
+    assert len(set(names)) == len(names) == 3
+    items = calls(tools, (names[0], "{}"), (names[1], "{}"))
+    assert [(item.get("namespace"), item["name"]) for item in items] == [(None, names[0]), ("agents", "spawn")]
+
+
+def test_a_freeform_tool_is_a_function_of_one_text() -> None:
+    [tool] = read_tools({"tools": [{**PATCH, "format": {"type": "text"}}]}).nested
+    assert tool["function"]["parameters"]["required"] == ["input"] and left_out(tools=[PATCH]) == ()
+    assert tool["function"]["description"].startswith("Changes files.")
+    ruled = read_tools({"tools": [{**PATCH, "format": GRAMMAR}]})
+    assert GRAMMAR["definition"] in ruled.nested[0]["function"]["description"]
+    assert ruled.left_out == ("patch.format",)
+
+
+def test_what_only_openai_can_run_is_left_out_once_and_named() -> None:
+    tools = [SEARCH, TIME, {"type": "local_shell"}, SEARCH, {"type": "mcp", "server_label": "x"}]
+    assert offered(tools=tools) == ["time"]
+    assert left_out(tools=tools) == ("web_search", "local_shell", "mcp")
+    assert left_out(tools=[TIME], tool_choice="auto") == ()
+    assert left_out(tools=[{**AGENTS, "tools": [{"type": "computer_use_preview"}]}]) == ("agents.computer_use_preview",)
+    assert offered(tools=[SEARCH], tool_choice="auto") == [] and choice(tools=[SEARCH], tool_choice="auto") is None
+
+
+def test_a_client_s_word_cannot_break_a_header() -> None:
+    [name] = left_out(tools=[{"type": "x\r\nset-cookie: é" + "y" * 200}])
+    assert name.isascii() and name.isprintable() and " " not in name and len(name) <= 64
+
+
+def test_the_answer_shows_the_tools_that_it_was_made_with() -> None:
+    assert whole_of(["hi"], tools=[SEARCH, AGENTS, PATCH])["tools"] == [AGENTS, PATCH]
+
+
+# ── which of them it may or must call ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_choice_names_a_tool_as_its_client_does() -> None:
+    tools = [TIME, AGENTS, PATCH]
+    named = {"type": "function", "name": "spawn"}
+    for given_choice, name in (
+        (named, "agents__spawn"),
+        ({**named, "namespace": "agents"}, "agents__spawn"),
+        ({"type": "function", "name": "time"}, "time"),
+        ({"type": "function", "name": "time", "namespace": "agents"}, "agents__time"),
+        ({"type": "custom", "name": "patch"}, "patch"),
+    ):
+        assert choice(tools=tools, tool_choice=given_choice) == {"type": "function", "function": {"name": name}}
+    allowed = [{"type": "namespace", "name": "agents"}, {"type": "custom", "name": "patch"}, SEARCH]
+    wanted = {"type": "allowed_tools", "mode": "required", "tools": allowed}
+    assert offered(tools=tools, tool_choice=wanted) == ["agents__spawn", "agents__time", "patch"]
+    assert left_out(tools=tools, tool_choice=wanted) == ("web_search",)
+
+
+@pytest.mark.parametrize("mode", ["auto", "none", "required", None])
+def test_a_choice_that_others_can_meet_needs_no_hosted_tool(mode: str | None) -> None:
+    assert offered(tools=[TIME, SEARCH], tool_choice=mode) == ["time"]
+    assert choice(tools=[TIME, SEARCH], tool_choice=mode) == mode
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [SEARCH, TIME], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        ({"tools": [TIME], "tool_choice": {"type": "local_shell"}}, "tool_choice.type"),
+        ({"tools": [SEARCH], "tool_choice": "required"}, "tool_choice"),
+        (
+            {"tools": [SEARCH, TIME], "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [SEARCH]}},
+            "tool_choice.tools",
+        ),
+    ],
+)
+def test_a_hosted_tool_that_must_be_called_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        offered(**fields)
+    assert (error.value.status, error.value.param, error.value.code) == (400, param, "unsupported_value")
+
+
+def test_a_custom_tool_is_not_chosen_as_a_function() -> None:
+    with pytest.raises(BadRequest, match="none of the tools: patch"):
+        choice(tools=[PATCH], tool_choice={"type": "function", "name": "patch"})
+
+
+# ── what comes back ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_comes_back_in_the_client_s_names(stream: bool) -> None:
+    made = (("agents__spawn", '{"a": 1}'), ("time", "{}"), ("patch", arguments_of('say "hä"\n')))
+    spawn, time, patch = calls([TIME, AGENTS, PATCH], *made, stream=stream)
+    assert (spawn["type"], spawn["namespace"], spawn["name"]) == ("function_call", "agents", "spawn")
+    assert spawn["arguments"] == '{"a": 1}' and spawn["id"].startswith("fc_")
+    assert (time["type"], time["name"]) == ("function_call", "time") and "namespace" not in time
+    assert (patch["type"], patch["name"], patch["input"]) == ("custom_tool_call", "patch", 'say "hä"\n')
+    assert patch["id"].startswith("ctc_") and "arguments" not in patch
+
+
+def test_a_freeform_call_is_streamed_in_openai_s_events() -> None:
+    values = [{"tool_calls": [{"index": 0, "id": "c", "function": {"name": "patch", "arguments": '{"inp'}}]}]
+    values += [{"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in ('ut": "a', 'b"}')]
+    told = events(stream_of(values, tools=[PATCH]))[2:-1]
+    assert [event["type"].removeprefix("response.") for event in told] == [
+        *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done")
+    ]
+    added, delta, done, item = told
+    assert added["item"]["input"] == "" and added["item"]["status"] == "in_progress"
+    assert delta["delta"] == done["input"] == item["item"]["input"] == "ab"
+    assert {event["item_id"] for event in (delta, done)} == {item["item"]["id"]}
+
+
+def test_what_the_model_said_before_it_hears_again_in_its_own_names() -> None:
+    tools = [AGENTS, PATCH]
+    made = calls(tools, ("agents__spawn", "{}"), ("patch", arguments_of("x")))
+    outputs = [
+        {"type": "function_call_output", "call_id": made[0]["call_id"], "output": "one"},
+        {"type": "custom_tool_call_output", "call_id": made[1]["call_id"], "output": "two"},
+    ]
+    for later in (tools, []):  # also where they are not offered any more
+        asked = {"input": [{"role": "user", "content": "hi"}, *made, *outputs], "tools": later}
+        found = ResponsesDialect().read(asked, "chat_completions").inputs["messages"]
+        functions = [call["function"] for call in found[1]["tool_calls"]]
+        assert functions == [
+            {"name": "agents__spawn", "arguments": "{}"},
+            {"name": "patch", "arguments": '{"input":"x"}'},
+        ]
+        assert [(message["role"], message["content"]) for message in found[2:]] == [("tool", "one"), ("tool", "two")]
+
+
+@given(st.text())
+def test_any_text_goes_through_a_freeform_call_unchanged(text: str) -> None:
+    assert input_of(arguments_of(text)) == text
+
+
+@given(st.text(), st.integers(min_value=0))
+def test_of_a_freeform_call_that_broke_off_its_beginning_is_there(text: str, cut: int) -> None:
+    arguments = arguments_of(text)
+    found = input_of(arguments[: cut % len(arguments)])
+    assert text.startswith(found)
+    assert len(found) >= cut % len(arguments) - len('{"input":"') - 12 - arguments.count("\\") * 6
+
+
+@pytest.mark.parametrize("written", ["*** Begin Patch\n", '"a" and b', "12", '{"patch": "x"}', "[1]", "{x"])
+def test_what_is_no_such_object_is_the_input_as_it_was_written(written: str) -> None:
+    assert input_of(written) == written
+
+
+def test_a_method_of_its_own_gets_the_tools_as_they_were_sent() -> None:
+    asked = {"input": "hi", "tools": [SEARCH, AGENTS, PATCH], "tool_choice": {"type": "web_search"}}
+    found = ResponsesDialect().read(asked, "responses")
+    assert found.inputs == asked and found.left_out == ()
