@@ -1,4 +1,4 @@
-"""Fetch files into a cache: Hugging Face snapshots, addresses, buckets. What for is the business of `weights.py`.
+"""Fetch files into a cache: Hugging Face snapshots and addresses. What for is the business of `weights.py`.
 
 Libraries are imported in the function that needs them; an offline machine gets the name of what is missing.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +32,12 @@ def find_snapshot(entry: Mapping[str, Any], repository: str, revision: str | Non
 
 
 def fetch_snapshot(
-    entry: Mapping[str, Any], repository: str, revision: str | None, *, token: str | None = None
+    entry: Mapping[str, Any],
+    repository: str,
+    revision: str | None,
+    *,
+    token: str | None = None,
+    secret: str | None = None,
 ) -> Path:
     """Download a snapshot, with huggingface_hub's own progress bars, resume and cache."""
     try:
@@ -44,7 +48,6 @@ def fetch_snapshot(
     try:
         return Path(snapshot_download(repository, revision=revision, token=token, **_patterns(entry)))
     except Exception as error:  # a dozen kinds, by version, of httpx, requests and huggingface_hub
-        secret = entry.get("auth_secret_name")
         access = f"the secret {secret} holds a token with access" if secret else "auth_secret_name names a token"
         raise ConfigError(
             f"weights hf://{name} are not in the cache and could not be fetched ({type(error).__name__}: "
@@ -59,14 +62,14 @@ def _patterns(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def fetch_file(url: str, path: Path, *, sha256: str | None = None, token: str | None = None) -> None:
     """Download `url` to `path`, continuing what an earlier try left there. One process at a time does it."""
-    with _lock(path):
+    with lock(path):
         if path.exists():
             return
         part = path.with_name(f"{path.name}.part")
         try:
             _download(url, part, token)
         except OSError as error:
-            _fail(url, error)
+            fail(url, error)
         if sha256 and (found := _digest(part)) != sha256.lower():
             part.unlink()
             raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
@@ -111,7 +114,7 @@ def _download(url: str, part: Path, token: str | None) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Replicas of a model load at the same time and want the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as file:
@@ -119,32 +122,9 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _fail(url: str, error: Exception) -> NoReturn:
+def fail(url: str, error: Exception) -> NoReturn:
     what = f"weights {url} could not be fetched: {_first_line(error)}"
     raise ConfigError(f"{what}; when offline, download it elsewhere and use a file:// source") from error
-
-
-def fetch_bucket(url: str, path: Path) -> None:
-    """Copy an object or a prefix of S3 or Google Cloud Storage, by fsspec."""
-    scheme, _, place = url.rstrip("/").partition("://")
-    library = {"s3": "s3fs", "gs": "gcsfs"}[scheme]
-    try:
-        import fsspec
-
-        files = fsspec.filesystem(scheme)
-    except ImportError:
-        raise ConfigError(f"weights {url} need fsspec and {library}; run: pip install fsspec {library}") from None
-    part = path.with_name(f"{path.name}.part")
-    with _lock(path):
-        if path.exists():
-            return
-        if part.is_dir():
-            shutil.rmtree(part)  # into a directory that exists fsspec copies one level deeper
-        try:
-            files.get(place, str(part), recursive=True)
-        except Exception as error:  # every back end of fsspec has its own
-            _fail(url, error)
-        os.replace(part, path)
 
 
 def _digest(path: Path) -> str:

@@ -5,7 +5,7 @@
     file:///path, file://path     that path; relative ones start at the model directory
     hf://owner/name[@revision]    a snapshot in the Hugging Face cache
     https://host/path             a file in our cache, fetched with resume, checked against `sha256` when given
-    s3://…  gs://…                a copy in our cache, by fsspec
+    s3 gs r2 azure ://…           a copy in our cache, by fsspec: `buckets.py`
     (no weights at all)           the model directory itself
 
 Formats call `peek_weights`, which never downloads; a model's `load`, in its worker, calls `weights_path`.
@@ -22,10 +22,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from . import downloads
+from .buckets import BUCKETS, fetch_bucket
 from .cache import cache_dir
 from .errors import ConfigError
 
-SCHEMES = ("package", "file", "hf", "https", "s3", "gs")
+SCHEMES = ("package", "file", "hf", "https", *BUCKETS)
 
 
 def peek_weights(path: Path) -> Path | None:
@@ -116,18 +117,24 @@ def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
 
 def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) -> Path:
     scheme, rest = _split(entry["source"])
-    name = entry.get("auth_secret_name")
+    name = secret_of(entry)
     token = secrets.get(name) if name else None
     if scheme == "hf":  # the library knows whether a snapshot in its cache is whole; we do not
-        return downloads.fetch_snapshot(entry, *_repository(rest), token=token)
+        return downloads.fetch_snapshot(entry, *_repository(rest), token=token, secret=name)
     if found := _locate(entry, root):
         return found
     path = _cached(entry)
     if scheme == "https":
         downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token)
     else:
-        downloads.fetch_bucket(entry["source"], path)
+        fetch_bucket(entry, path, secret=name, credentials=token)
     return path
+
+
+def secret_of(entry: Mapping[str, Any]) -> str | None:
+    """The name of the secret that opens an entry's source, from either of its two places."""
+    auth = entry.get("auth") or {}
+    return entry.get("auth_secret_name") or auth.get("auth_secret_name") or None
 
 
 def _in_package(entry: Mapping[str, Any], rest: str) -> Path:
@@ -154,7 +161,9 @@ def _repository(rest: str) -> tuple[str, str | None]:
 def _cached(entry: Mapping[str, Any]) -> Path:
     """One place an address: the name stays readable, the digest keeps two addresses apart."""
     source = entry["source"]
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    patterns = [entry[name] for name in ("allow_patterns", "ignore_patterns") if entry.get(name)]
+    identity = f"{source} {patterns}" if patterns and _split(source)[0] in BUCKETS else source
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
     return cache_dir() / "weights" / digest / name
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.cache import cache_dir
-from gateway.downloads import fetch_bucket, fetch_file, fetch_snapshot, find_snapshot
+from gateway.downloads import fetch_file, fetch_snapshot, find_snapshot
 from gateway.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 40
@@ -192,7 +192,7 @@ def test_an_offline_load_names_the_repository_and_what_to_do(hub: Any) -> None:
     hub.error = ConnectionError("no route\nmore")
 
     with pytest.raises(ConfigError) as caught:
-        fetch_snapshot({"auth_secret_name": "hf_access_token"}, "owner/name", "rev")
+        fetch_snapshot({}, "owner/name", "rev", secret="hf_access_token")
 
     text = str(caught.value)
     assert (
@@ -221,31 +221,3 @@ def test_the_real_library_says_that_a_snapshot_is_not_in_an_empty_cache(
     assert find_snapshot({}, "not/a/name", None) is None
     with pytest.raises(ConfigError, match="weights hf://owner/name are not in the cache"):
         fetch_snapshot({}, "owner/name", None)
-
-
-# ── buckets ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(("url", "library"), [("s3://bucket/key", "s3fs"), ("gs://bucket/key", "gcsfs")])
-def test_a_bucket_without_its_library_gives_the_pip_line(
-    url: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ConfigError, match=f"pip install fsspec {library}"):
-        fetch_bucket(url, tmp_path / "key")
-
-
-def test_a_bucket_is_copied_by_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec = pytest.importorskip("fsspec")
-    memory = fsspec.filesystem("memory")
-    memory.pipe({"/bucket/dir/a": b"1", "/bucket/dir/deep/b": b"2"})
-    monkeypatch.setattr(fsspec, "filesystem", lambda scheme: memory)
-    (tmp_path / "dir.part").mkdir()
-
-    fetch_bucket("gs://bucket/dir/", tmp_path / "dir")
-    fetch_bucket("gs://bucket/dir/a", tmp_path / "a")
-
-    assert (tmp_path / "dir" / "deep" / "b").read_bytes() == b"2"
-    assert (tmp_path / "a").read_bytes() == b"1"
-    with pytest.raises(ConfigError, match="weights gs://bucket/gone could not be fetched"):
-        fetch_bucket("gs://bucket/gone", tmp_path / "gone")

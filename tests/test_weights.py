@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import ConfigError, describe, downloads, peek_weights, weights_path
+from gateway import ConfigError, describe, downloads, peek_weights, weights, weights_path
 from gateway.weights import missing_weights, mount_weights
 
 
@@ -108,18 +108,25 @@ def test_peeking_at_a_wrong_config_finds_nothing_wrong_with_its_weights(tmp_path
 # ── fetched ones ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_snapshot_is_fetched_and_can_be_peeked_at_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "auth", ["auth_secret_name: token", "auth: {auth_method: custom_secret, auth_secret_name: token}"]
+)
+def test_a_snapshot_is_fetched_and_can_be_peeked_at_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(downloads, "find_snapshot", lambda entry, *name: Path("/snapshot") if asked else None)
     monkeypatch.setattr(
-        downloads, "fetch_snapshot", lambda entry, *name, token: asked.append((name, token)) or Path("/snapshot")
+        downloads,
+        "fetch_snapshot",
+        lambda entry, *name, token, secret: asked.append((name, token, secret)) or Path("/snapshot"),
     )
-    found = config(tmp_path, "{source: 'hf://owner/name@rev', auth_secret_name: token}")
+    found = config(tmp_path, f"{{source: 'hf://owner/name@rev', {auth}}}")
 
     assert peek_weights(tmp_path) is None
     assert missing_weights(tmp_path) == "weights hf://owner/name@rev are not on this machine yet"
     assert weights_path(found, tmp_path, secrets={"token": "t"}) == Path("/snapshot")
-    assert asked == [(("owner/name", "rev"), "t")]
+    assert asked == [(("owner/name", "rev"), "t", "token")]
     assert peek_weights(tmp_path) == Path("/snapshot")
 
 
@@ -142,9 +149,10 @@ def test_an_address_is_fetched_to_the_cache_and_then_found_there(
 
 
 def test_two_addresses_with_one_name_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "fetch_bucket", lambda url, path: None)
-    found = config(tmp_path, "{source: 's3://a/model'}", "{source: 's3://b/model'}")
-    assert weights_path(found, tmp_path, 0) != weights_path(found, tmp_path, 1)
+    monkeypatch.setattr(weights, "fetch_bucket", lambda entry, path, **access: None)
+    entries = ("{source: 's3://a/m'}", "{source: 's3://b/m'}", "{source: 's3://a/m', allow_patterns: ['*.bin']}")
+    found = config(tmp_path, *entries)
+    assert len({weights_path(found, tmp_path, index) for index in range(3)}) == 3
 
 
 # ── mount locations ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +215,7 @@ def test_a_place_that_cannot_be_made_says_how_to_map_it(files: Path) -> None:
 
 def test_a_mapped_place_is_used_instead(files: Path) -> None:
     place = Path("/proc/nowhere/weights")
-    found = mounted(files, place, "one", mounts={str(place): str(files / "mine")})
+    found = mounted(files, place, "one", mounts={str(place): files / "mine"})
 
     assert weights_path(found, files) == files / "mine"
     assert (files / "mine" / "file").read_text() == "one"

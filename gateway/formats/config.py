@@ -6,7 +6,9 @@ level, because models read them.
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from typing import Any
 
 from ..spec import Problem
 from .safe_yaml import Document, YAMLError, parse
-from .schema import ACCELERATORS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, WEIGHTS, Key, Kind, Section
+from .schema import ACCELERATORS, AUTH_METHODS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, Each, Key, Kind, Section
 
 NO_YAML = (
     "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
@@ -102,43 +104,59 @@ class _Reader:
             raw = {}
         for old, new in RENAMED.items():
             if old in raw and new not in raw:
-                raw = {**raw, new: raw[old]}
+                raw = {new if name == old else name: value for name, value in raw.items()}
         data = self._fill(CONFIG, raw, ())
         self._derive(data)
         self._check(data)
         notes = [f"{'.'.join(key)} has no effect here" for key in _cloud_keys(CONFIG, raw, data)]
         return ModelConfig(
-            path=self.file, data=data, raw=raw, problems=tuple(self.problems), notes=tuple(_python_note(raw) + notes)
+            path=self.file,
+            data=_jsonable(data),
+            raw=raw,
+            problems=tuple(self.problems),
+            notes=tuple(_python_note(raw) + notes),
         )
 
     # ── values ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _fill(self, section: Section, raw: Mapping[Any, Any], at: tuple[str, ...]) -> dict[str, Any]:
+    def _fill(self, section: Section, raw: Mapping[Any, Any], at: tuple[Any, ...]) -> dict[str, Any]:
         """Return `raw` with every default of `section`, unknown keys behind the known ones."""
         data: dict[str, Any] = {}
         for name, key in section.keys.items():
+            here, value = (*at, name), raw.get(name)
             if isinstance(key, Section):
-                value = raw.get(name)
-                if value is not None and not isinstance(value, dict):
-                    self.error(f"{'.'.join((*at, name))} must be a mapping", (*at, name), code="invalid_type")
-                    value = None
-                data[name] = self._fill(key, value or {}, (*at, name))
-            elif raw.get(name) is not None:
-                data[name] = self._value(key, raw[name], (*at, name))
-            elif not key.absent or name in raw:
+                data[name] = self._mapping(key, value, here)
+            elif isinstance(key, Each):
+                data[name] = self._list(key, value, here)
+            elif value is not None:
+                data[name] = self._value(key, value, here)
+            elif not key.absent:
                 data[name] = _copy(key.default)
         for name, value in raw.items():
             if name not in section.keys:
                 data[name] = value
-                if not (name in RENAMED and not at):
-                    self._unknown(section, str(name), at)
+                self._unknown(section, str(name), at)
         return data
+
+    def _mapping(self, section: Section, value: Any, at: tuple[Any, ...]) -> dict[str, Any] | None:
+        if value is not None and not isinstance(value, dict):
+            self.error(f"{_path(at)} must be a mapping", at, code="invalid_type")
+            value = None
+        return None if value is None and section.optional else self._fill(section, value or {}, at)
+
+    def _list(self, each: Each, value: Any, at: tuple[Any, ...]) -> list[dict[str, Any]] | None:
+        if value is not None and not isinstance(value, list):
+            self.error(f"{_path(at)} must be a list, not {_shown(value)}", at, code="invalid_type")
+            value = None
+        if value is None:
+            return each.default
+        return [self._mapping(each.section, item, (*at, index)) or {} for index, item in enumerate(value)]
 
     def _value(self, key: Key, value: Any, at: tuple[str, ...]) -> Any:
         try:
             return _convert(key.kind, value)
         except ValueError:
-            wrong = f"{'.'.join(at)} must be {_EXPECTED[key.kind]}, not {_shown(value)}"
+            wrong = f"{_path(at)} must be {_EXPECTED[key.kind]}, not {_shown(value)}"
             self.error(wrong, at, code="invalid_type")
             return _copy(key.default)
 
@@ -148,7 +166,7 @@ class _Reader:
             fix = f"did you mean {close[0]}?"
         elif place := _elsewhere(name):
             fix = f"did you mean {place}?"
-        self.warn(f"unknown key {'.'.join(map(str, (*at, name)))}", (*at, name), fix=fix, code="unknown_key")
+        self.warn(f"unknown key {_path((*at, name))}", (*at, name), fix=fix, code="unknown_key")
 
     def _derive(self, data: dict[str, Any]) -> None:
         """Fill in what Truss computes: texts of environment variables, use_gpu, the websocket transport."""
@@ -161,7 +179,7 @@ class _Reader:
             str(name): _variable(value) for name, value in data["environment_variables"].items()
         }
         data["secrets"] = {str(name): None if value is None else str(value) for name, value in data["secrets"].items()}
-        resources, runtime = data["resources"], data["runtime"]
+        resources = data["resources"]
         if resources["use_gpu"] is True and not resources["accelerator"]:
             self.warn(
                 "use_gpu is derived from resources.accelerator and ignored",
@@ -169,14 +187,37 @@ class _Reader:
                 fix="name an accelerator",
                 code="use_gpu_alone",
             )
-        resources["accelerator"] = resources["accelerator"] or None
+        resources["accelerator"] = _accelerator(resources["accelerator"])
         resources["use_gpu"] = resources["accelerator"] is not None
-        if runtime["is_websocket_endpoint"] and ("runtime", "transport", "kind") not in self.lines:
-            runtime["transport"]["kind"] = "websocket"
+        for name in ("instance_type", "node_count"):
+            if not resources.get(name):
+                resources.pop(name, None)
+        if isinstance(fabric := resources.get("fabric"), dict):
+            resources["fabric"] = {key: value for key, value in fabric.items() if value is not None}
+        self._derive_transport(data["runtime"])
+        signed = [entry["auth"] for entry in data["weights"]]
+        signed.append((data["base_image"] or {}).get("docker_auth"))
+        for auth in filter(None, signed):
+            auth["auth_method"] = auth["auth_method"] and auth["auth_method"].upper()
+        for mount in data["bdn"]["mounts"]:
+            mount["path"] = mount["path"] and str(PurePosixPath(mount["path"]))
+
+    def _derive_transport(self, runtime: dict[str, Any]) -> None:
+        """Two ways of saying websocket are one, and of the keys those are left that the kind has."""
+        transport = runtime["transport"]
+        if runtime["is_websocket_endpoint"]:
+            transport["kind"] = "websocket"
+        if transport["kind"] == "websocket":
+            pings = ("ping_interval_seconds", "ping_timeout_seconds")
+            runtime["transport"] = {"kind": "websocket", **{name: transport.get(name) for name in pings}}
+        else:
+            runtime["transport"] = {"kind": transport["kind"]}
+        runtime["is_websocket_endpoint"] = transport["kind"] == "websocket"
 
     # ── rules that join keys ─────────────────────────────────────────────────────────────────────────────────
 
     def _check(self, data: Mapping[str, Any]) -> None:
+        self._check_transport(data["runtime"]["transport"]["kind"])  # first: nothing else matters then
         for name, what in OTHER_SERVERS.items():
             if data[name] is not None:
                 self.error(f"this model {what}, which cannot be hosted here", (name,), code="unsupported_server")
@@ -197,6 +238,15 @@ class _Reader:
                 what = f"environment variable {name} is overwritten on Truss's platform"
                 self.warn(what, ("environment_variables", name), code="reserved_variable")
 
+    def _check_transport(self, kind: str) -> None:
+        at = ("runtime", "transport", "kind")
+        if kind == "grpc":
+            fix = "serve it beside the gateway, or write a class with predict"
+            what = "this model speaks gRPC (transport.kind), which cannot be hosted here"
+            self.error(what, at, fix=fix, code="unsupported_server")
+        elif kind not in ("http", "websocket"):
+            self.error(f"runtime.transport.kind must be http or websocket, not {kind}", at)
+
     def _check_runtime(self, runtime: Mapping[str, Any]) -> None:
         if runtime.get("num_workers", 1) != 1:
             fix = "raise predict_concurrency, or replicas in gateway.toml"
@@ -204,13 +254,6 @@ class _Reader:
         for name in ("predict_concurrency", "streaming_read_timeout"):
             if runtime[name] < 1:
                 self.error(f"runtime.{name} must be at least 1", ("runtime", name))
-        kind = runtime["transport"]["kind"]
-        if kind == "grpc":
-            self.error("transport grpc cannot be hosted here", ("runtime", "transport", "kind"))
-        elif kind not in ("http", "websocket"):
-            self.error(
-                f"runtime.transport.kind must be http or websocket, not {kind}", ("runtime", "transport", "kind")
-            )
 
     def _check_resources(self, resources: Mapping[str, Any]) -> None:
         if not CPU.fullmatch(resources["cpu"]):
@@ -221,7 +264,7 @@ class _Reader:
             self.error("resources.node_count above 1 cannot be hosted here", ("resources", "node_count"))
         if (accelerator := resources["accelerator"]) is None:
             return
-        if not (match := ACCELERATOR.fullmatch(accelerator)):
+        if not isinstance(accelerator, str) or not (match := ACCELERATOR.fullmatch(accelerator)):
             self.error(f'resources.accelerator must be a name such as "L4" or "L4:4", not {accelerator}', _ACCELERATOR)
         elif match[1] not in ACCELERATORS:
             close = difflib.get_close_matches(match[1].upper(), ACCELERATORS, n=1)
@@ -232,20 +275,34 @@ class _Reader:
         places: set[str] = set()
         for index, entry in enumerate(weights):
             at = ("weights", index)
-            if not isinstance(entry, dict) or not isinstance(entry.get("source"), str):
+            if not entry.get("source"):
                 self.error(f"weights[{index}] needs a source", at, fix='such as "hf://owner/name@revision"')
                 continue
-            for name in entry:
-                if name not in WEIGHTS.keys:
-                    self._unknown(WEIGHTS, str(name), at)
-            if (place := entry.get("mount_location")) is None:
+            self._check_auth(entry, f"weights[{index}]", at)
+            if (place := entry["mount_location"]) is None:
                 continue
-            if not isinstance(place, str) or not PurePosixPath(place).is_absolute():
+            if not PurePosixPath(place).is_absolute():
                 self.error(f"weights[{index}].mount_location must be an absolute path", (*at, "mount_location"))
             elif place in places:
                 self.error(f"mount_location {place} is used twice", (*at, "mount_location"))
             else:
                 places.add(place)
+
+    def _check_auth(self, entry: Mapping[str, Any], name: str, at: tuple[Any, ...]) -> None:
+        """Truss's rules for the half that acts here: which secret, and that there is one place for its name."""
+        if (auth := entry["auth"]) is None:
+            return
+        here, method = (*at, "auth"), auth["auth_method"]
+        if method not in AUTH_METHODS:
+            wrong = f"{name}.auth.auth_method must be one of {', '.join(AUTH_METHODS)}, not {method}"
+            self.error(wrong, here)
+        elif method != "CUSTOM_SECRET":
+            what = f"{name}.auth.auth_method {method} is of Truss's platform; here this machine's own credentials count"
+            self.warn(what, here, code="platform_auth")
+        elif not auth["auth_secret_name"]:
+            self.error(f"{name}.auth.auth_secret_name must be given when auth_method is CUSTOM_SECRET", here)
+        if auth["auth_secret_name"] and entry["auth_secret_name"]:
+            self.error(f"{name}: auth_secret_name is written twice, in auth and beside it; leave one", here)
 
     # ── problems ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -268,6 +325,9 @@ class _Reader:
 _CPU, _MEMORY, _ACCELERATOR = ("resources", "cpu"), ("resources", "memory"), ("resources", "accelerator")
 
 
+_FLAGS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+
+
 def _convert(kind: Kind, value: Any) -> Any:
     """Return `value` as its kind, as lax as Truss is: "4" is a number, "true" a flag, 2 a text. Raises ValueError."""
     if kind == "any":
@@ -278,8 +338,8 @@ def _convert(kind: Kind, value: Any) -> Any:
         return value if kind == "list" else [_convert("text", item) for item in value]
     if kind == "text" and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    if kind == "flag" and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
+    if kind == "flag" and (flag := _FLAGS.get(str(value).lower())) is not None:
+        return flag
     if kind in ("whole", "number") and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         number = float(value)
         if kind == "number":
@@ -287,6 +347,43 @@ def _convert(kind: Kind, value: Any) -> Any:
         if number.is_integer():
             return int(number)
     raise ValueError(kind)
+
+
+def _accelerator(value: Any) -> Any:
+    """Truss's one way of writing it: "L4", or "L4:2"; what is wrong stays as it is."""
+    if isinstance(value, dict):
+        name, count = value.get("accelerator"), value.get("count", 1)
+        value = f"{name}:{count}" if name else None
+    return re.sub(r":0*1$", "", value.strip()) or None if isinstance(value, str) else value
+
+
+def _jsonable(value: Any) -> Any:
+    """Values of YAML as JSON has them, which is how Truss hands its config on: a date is a text, a set a list."""
+    if isinstance(value, dict):
+        return {_json_key(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_jsonable(item) for item in value), key=str)
+    if isinstance(value, datetime.date):  # and datetime, which is one
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _json_key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    return str(key).lower() if isinstance(key, bool) else str(_jsonable(key))
+
+
+def _path(at: tuple[Any, ...]) -> str:
+    """weights[0].auth"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
+    return text.removeprefix(".")
 
 
 def _variable(value: Any) -> str:
@@ -312,7 +409,7 @@ def _elsewhere(name: str) -> str | None:
 def _places(section: Section, prefix: str = "") -> Iterator[str]:
     for name, key in section.keys.items():
         yield prefix + name
-        if isinstance(key, Section):
+        if isinstance(key, Section) and not key.optional:
             yield from _places(key, f"{prefix}{name}.")
 
 
@@ -320,10 +417,10 @@ def _cloud_keys(
     section: Section, raw: Mapping[str, Any], data: Mapping[str, Any], at: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
     for name, key in section.keys.items():
-        if isinstance(key, Section):
-            if isinstance(inner := raw.get(name), dict):
+        if isinstance(key, Section) and not key.cloud:
+            if isinstance(inner := raw.get(name), dict) and data[name] is not None:
                 yield from _cloud_keys(key, inner, data[name], (*at, name))
-        elif key.cloud and name in raw and data[name] != key.default:
+        elif key.cloud and raw.get(name) and data.get(name) not in (None, getattr(key, "default", None)):
             yield (*at, name)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..spec import Limits, ModelSpec, Resources
+from ..weights import secret_of
 from .config import ACCELERATOR, CPU, ModelConfig, read_config
 
 UNLIMITED = 10_000  # slots of a websocket model that sets none: Truss does not count its connections
@@ -60,7 +61,7 @@ def describe(
         limits=_limits(config, overrides.get("limits") or {}, slots),
         resources=_resources(config),
         environment=data["environment_variables"],
-        secrets=tuple(data["secrets"]),
+        secrets=tuple(dict.fromkeys([*data["secrets"], *filter(None, map(secret_of, data["weights"]))])),
         import_dirs=_import_dirs(root, data),
         data_dir=root / data["data_dir"],
         extra=extra,
@@ -121,13 +122,11 @@ def _limits(config: ModelConfig, defaults: Mapping[str, Any], slots: int | None)
         limits = replace(limits, slots=runtime["predict_concurrency"])
     elif slots is not None:
         limits = replace(limits, slots=slots)
-    elif runtime["transport"]["kind"] == "websocket":
-        limits = replace(limits, slots=UNLIMITED)
     if written.get("streaming_read_timeout") is not None:
         gap = float(runtime["streaming_read_timeout"])
         limits = replace(limits, gap_timeout=gap, first_item_timeout=max(limits.first_item_timeout, gap))
     if (startup := runtime["health_checks"]["startup_threshold_seconds"]) is not None:
-        limits = replace(limits, load_timeout=startup)
+        limits = replace(limits, load_timeout=float(startup))
     return limits
 
 

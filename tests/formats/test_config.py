@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,6 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.formats.config import ModelConfig, read_config
+
+# What Truss 0.18.36 makes of config.yaml files: each with what differs from EMPTY in
+# yaml.safe_load(yaml.dump(TrussConfig.from_yaml(path).to_dict(verbose=True))), the `config` of its models.
+CASES = Path(__file__).with_name("truss_configs.json")
 
 # What Truss hands to a model whose config.yaml is empty.
 EMPTY = """
@@ -81,6 +87,29 @@ def test_what_is_not_said_is_trusss_default(tmp_path: Path, text: str) -> None:
     assert not config.problems
 
 
+@pytest.mark.parametrize("case", json.loads(CASES.read_text("utf-8")), ids=lambda case: case["yaml"][:60].strip())
+def test_a_model_gets_the_config_that_truss_would_give_it(tmp_path: Path, case: dict[str, Any]) -> None:
+    config = read(tmp_path, case["yaml"])
+    expected = over(yaml.safe_load(EMPTY), case["config"])
+
+    assert not config.errors
+    assert config.data == expected
+    assert types_of(config.data) == types_of(expected)  # 600 and 600.0 are equal, and no model treats them alike
+
+
+def over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return base | {
+        key: over(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in changes.items()
+    }
+
+
+def types_of(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: types_of(item) for key, item in value.items()}
+    return [types_of(item) for item in value] if isinstance(value, list) else type(value)
+
+
 def test_a_directory_without_config_yaml_has_all_defaults(tmp_path: Path) -> None:
     config = read_config(tmp_path)
 
@@ -113,7 +142,7 @@ def test_unknown_keys_are_kept_at_every_level(tmp_path: Path) -> None:
         ("predict_concurency: 2", "unknown key predict_concurency (did you mean runtime.predict_concurrency?)"),
         ("zebra: 1", "unknown key zebra (it is handed to the model)"),
         ("1: 2", "unknown key 1 (it is handed to the model)"),
-        ("weights: [{source: 'file://a', mount: /b}]", "unknown key weights.0.mount"),
+        ("weights: [{source: 'file://a', mount: /b}]", "unknown key weights[0].mount"),
         ("model_name: a\nmodel_name: b", "config.yaml:2: model_name is written twice; the last one counts"),
         ("environment_variables: {PORT: 1}", "PORT is overwritten"),
         ("resources: {use_gpu: true}", "use_gpu is derived"),
@@ -143,7 +172,7 @@ def test_oddities_are_warnings_with_their_line(tmp_path: Path, text: str, expect
         ("runtime: {predict_concurrency: true}", "must be a whole number"),
         ("runtime: {predict_concurrency: 0}", "must be at least 1"),
         ("runtime: {num_workers: 2}", "num_workers must be 1"),
-        ("runtime: {transport: {kind: grpc}}", "grpc cannot be hosted"),
+        ("runtime: {transport: {kind: grpc}}", "speaks gRPC (transport.kind), which cannot be hosted here"),
         ("runtime: {transport: {kind: carrier-pigeon}}", "must be http or websocket"),
         ("live_reload: maybe", "live_reload must be true or false, not 'maybe'"),
         ("model_name: [a]", "model_name must be text"),
@@ -167,6 +196,14 @@ def test_oddities_are_warnings_with_their_line(tmp_path: Path, text: str, expect
         ("weights: [3]", "weights[0] needs a source"),
         ("weights: [{source: 'hf://a/b', mount_location: a}]", "must be an absolute path"),
         ("weights: [{source: 'hf://a/b', mount_location: /a}, {source: 'hf://a/c', mount_location: /a}]", "used twice"),
+        ("weights: [{source: 'hf://a/b', auth: s}]", "weights[0].auth must be a mapping"),
+        ("weights: [{source: 'hf://a/b', auth: {auth_secret_name: s}}]", "auth_method must be one of CUSTOM_SECRET, "),
+        ("weights: [{source: 'hf://a/b', auth: {auth_method: KEY}}]", "auth_method must be one of CUSTOM_SECRET, "),
+        ("weights: [{source: 'hf://a/b', auth: {auth_method: CUSTOM_SECRET}}]", "auth_secret_name must be given"),
+        (
+            "weights: [{source: a, auth_secret_name: s, auth: {auth_method: CUSTOM_SECRET, auth_secret_name: s}}]",
+            "auth_secret_name is written twice",
+        ),
         ("docker_server: {start_command: vllm serve}", "starts its own server in a container (docker_server)"),
         ("trt_llm: {build: {}}", "cannot be hosted here"),
         ("bis_llm: {}", "cannot be hosted here"),
@@ -210,7 +247,7 @@ def test_platform_keys_appear_only_when_they_are_set(tmp_path: Path) -> None:
 
     assert config.data["resources"]["instance_type"] == "L4:8x32"
     assert "node_count" not in config.data["resources"]
-    assert config.data["runtime"]["transport"] == {"kind": "http", "ping_timeout_seconds": 5.0}
+    assert config.data["runtime"]["transport"] == {"kind": "http"}
 
 
 def test_is_websocket_endpoint_means_the_websocket_transport(tmp_path: Path) -> None:
@@ -221,7 +258,8 @@ def test_is_websocket_endpoint_means_the_websocket_transport(tmp_path: Path) -> 
 def test_hf_cache_is_the_old_name_of_model_cache(tmp_path: Path) -> None:
     config = read(tmp_path, "hf_cache: [{repo_id: a/b}]")
 
-    assert config.data["model_cache"] == [{"repo_id": "a/b"}]
+    assert [entry["repo_id"] for entry in config.data["model_cache"]] == ["a/b"]
+    assert "hf_cache" not in config.data
     assert not config.problems
 
 

@@ -93,7 +93,8 @@ def test_a_wrong_config_yaml_is_an_error_with_every_line(tmp_path: Path) -> None
         ("", {"limits": {"slots": 7}}, None, 7),
         ("", {"limits": {"slots": 7}}, 16, 16),
         ("runtime: {predict_concurrency: 2}", {"limits": {"slots": 7}}, None, 2),
-        ("runtime: {is_websocket_endpoint: true}", {}, None, UNLIMITED),
+        ("runtime: {is_websocket_endpoint: true}", {}, UNLIMITED, UNLIMITED),
+        ("runtime: {is_websocket_endpoint: true}", {}, None, 1),
         ("runtime: {is_websocket_endpoint: true, predict_concurrency: 2}", {}, None, 2),
     ],
 )

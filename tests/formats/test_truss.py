@@ -6,6 +6,7 @@ import pytest
 
 from gateway import ConfigError
 from gateway.formats.describe import UNLIMITED
+from gateway.formats.python import find_model as find_python_model
 from gateway.formats.truss import find_model
 
 MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
@@ -55,6 +56,18 @@ def test_config_yml_is_claimed_and_refused(tmp_path: Path) -> None:
         find_model(path, {})
 
 
+@pytest.mark.parametrize("place", ["model/model.py", "model.py"])
+@pytest.mark.parametrize("source", [None, "class Model(:", "class Other: ..."])
+def test_a_transport_that_cannot_be_served_is_said_before_anything_else(
+    tmp_path: Path, place: str, source: str | None
+) -> None:
+    config = "resources: {cpu: lots}\nruntime: {transport: {kind: grpc}}\n"
+    path = truss(tmp_path, config, {place: source} if source is not None else {})
+    with pytest.raises(ConfigError) as caught:
+        find_model(path, {}) or find_python_model(path, {})
+    assert str(caught.value).startswith(f"{path}/config.yaml:2: this model speaks gRPC")
+
+
 def test_a_docker_server_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find_model(truss(tmp_path, "docker_server:\n  start_command: vllm serve\n", {}), {})
@@ -76,6 +89,25 @@ def test_a_syntax_error_is_found_without_a_worker(tmp_path: Path) -> None:
 def test_a_missing_class_is_found_without_a_worker(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no class Model in model\.py \(have: Modl\)"):
         find_model(truss(tmp_path, files={"model/model.py": "class Modl: ..."}), {})
+
+
+@pytest.mark.parametrize(
+    ("source", "slots"),
+    [
+        (MODEL, 1),
+        ("class Model:\n  async def websocket(self, websocket): ...\n", UNLIMITED),
+        ("from base import Base\nclass Model(Base):\n  def load(self): ...\n", UNLIMITED),  # it may inherit one
+        ("from base import Base\nclass Model(Base):\n  def predict(self, x): ...\n", 1),
+        ("from other import Model\n", UNLIMITED),
+    ],
+)
+def test_a_websocket_transport_counts_no_connections_of_a_class_that_may_have_the_method(
+    tmp_path: Path, source: str, slots: int
+) -> None:
+    config = "runtime: {transport: {kind: websocket}}\n"
+    spec = find_model(truss(tmp_path, config, {"model/model.py": source}), {})
+    assert spec is not None
+    assert spec.limits.slots == slots
 
 
 def test_connections_of_a_websocket_model_are_not_counted_unless_it_says_so(tmp_path: Path) -> None:

@@ -299,6 +299,12 @@ def test_secrets_answer_for_declared_names_only() -> None:
         secrets["empty"]
 
 
+def test_secrets_know_what_config_yaml_declares_by_the_name_that_trusses_use() -> None:
+    secrets = Secrets(("token", "other"), {"token": "value"}, {"token": None, "other": "given"})
+    assert "token" in secrets._base_secrets.keys()  # noqa: SIM118  (as they write it)
+    assert secrets._base_secrets == {"token": None, "other": "given"}
+
+
 def test_secrets_are_looked_up_at_every_access() -> None:
     secrets = Secrets(("token",), {})
     assert "token" not in secrets

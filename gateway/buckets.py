@@ -1,0 +1,170 @@
+"""Copy weights out of buckets: S3 and what speaks like it, Google Cloud Storage, Azure, through fsspec.
+
+    s3://bucket/path
+    gs://bucket/path
+    r2://account.bucket/path              Cloudflare R2, which speaks S3 at an address of its account
+    azure://account/container/path
+
+Without a secret the libraries look for credentials where they always do, in the environment and the home of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from .downloads import fail, lock
+from .errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A kind of bucket: how fsspec knows it, and which keys of a secret become which of fsspec's arguments."""
+
+    protocol: str
+    package: str
+    address: str
+    secret: str  # as people write it
+    arguments: Mapping[str, tuple[str, ...]]  # none: the secret is handed over as a whole
+
+
+_S3 = {
+    "key": ("aws_access_key_id", "access_key_id"),
+    "secret": ("aws_secret_access_key", "secret_access_key"),
+    "token": ("aws_session_token", "session_token"),
+    "region": ("aws_region", "region", "aws_default_region"),
+    "endpoint_url": ("endpoint_url", "aws_endpoint_url"),
+}
+_S3_SECRET = '{"aws_access_key_id": "…", "aws_secret_access_key": "…"}'
+_AZURE = {name: (name,) for name in ("account_key", "sas_token", "connection_string")}
+
+BUCKETS: Mapping[str, Bucket] = {
+    "s3": Bucket(protocol="s3", package="s3fs", address="s3://bucket/path", secret=_S3_SECRET, arguments=_S3),
+    "gs": Bucket(
+        protocol="gs",
+        package="gcsfs",
+        address="gs://bucket/path",
+        secret='{"type": "service_account", …}',
+        arguments={},
+    ),
+    "r2": Bucket(protocol="s3", package="s3fs", address="r2://account.bucket/path", secret=_S3_SECRET, arguments=_S3),
+    "azure": Bucket(
+        protocol="abfs",
+        package="adlfs",
+        address="azure://account/container/path",
+        secret='{"account_key": "…"}',
+        arguments=_AZURE,
+    ),
+}
+
+
+def fetch_bucket(
+    entry: Mapping[str, Any], path: Path, *, secret: str | None = None, credentials: str | None = None
+) -> None:
+    """Copy the object or prefix that an entry of `weights` names to `path`. One process at a time does it.
+
+    `credentials` is the value of the secret of that name: JSON, as Truss has it.
+
+    Raises:
+        ConfigError: with what to install, or what is wrong.
+    """
+    url = entry["source"]
+    kind = BUCKETS[url.partition("://")[0]]
+    place, options = _address(url, kind)
+    if credentials is not None:
+        options |= _options(kind, secret or "", credentials)
+    with lock(path):
+        if path.exists():
+            return
+        files = _file_system(url, kind, options)
+        part = path.with_name(f"{path.name}.part")
+        if part.is_dir():
+            shutil.rmtree(part)  # into a directory that exists fsspec copies one level deeper
+        try:
+            _copy(files, place, part, entry)
+        except ConfigError:
+            raise
+        except Exception as error:  # every back end of fsspec has its own
+            fail(url, error)
+        os.replace(part, path)
+
+
+def _file_system(url: str, kind: Bucket, options: Mapping[str, Any]) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.filesystem(kind.protocol, **options)
+    except ImportError:
+        line = f"pip install fsspec {kind.package}"
+        raise ConfigError(f"weights {url} need fsspec and {kind.package}; run: {line}") from None
+    except Exception as error:  # credentials that the library refuses before it has asked anybody
+        fail(url, error)
+
+
+def _copy(files: Any, place: str, part: Path, entry: Mapping[str, Any]) -> None:
+    """All of it, or the files that the patterns choose; the rules are those of Hugging Face snapshots."""
+    allow, ignore = entry.get("allow_patterns"), entry.get("ignore_patterns")
+    if not (allow or ignore) or files.isfile(place):
+        files.get(place, str(part), recursive=True)
+        return
+    start = len(files._strip_protocol(place).rstrip("/")) + 1  # of the paths below it, as this file system writes them
+    found = {name: name[start:] for name in files.find(place)}
+    wanted = {
+        name: inside
+        for name, inside in found.items()
+        if (not allow or _matches(inside, allow)) and not _matches(inside, ignore or ())
+    }
+    if not wanted:
+        have = ", ".join(sorted(found.values())[:5]) or "nothing"
+        raise ConfigError(f"weights {entry['source']}: the patterns choose no file (there are: {have})")
+    for name, inside in wanted.items():
+        (part / inside).parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(part / inside))
+
+
+def _matches(path: str, patterns: Any) -> bool:
+    return any(fnmatchcase(path, f"{pattern}*" if pattern.endswith("/") else pattern) for pattern in patterns)
+
+
+def _address(url: str, kind: Bucket) -> tuple[str, dict[str, Any]]:
+    """Where fsspec finds it, and what the address itself says of the connection."""
+    scheme, _, rest = url.rstrip("/").partition("://")
+    if scheme == "r2":
+        account, dot, place = rest.partition(".")
+        if not dot or not account or not place or "/" in account:
+            raise ConfigError(f"weights {url}: expected {kind.address}")
+        return place, {"endpoint_url": f"https://{account}.r2.cloudflarestorage.com"}
+    if scheme == "azure":
+        account, slash, place = rest.partition("/")
+        if not slash or not account or not place:
+            raise ConfigError(f"weights {url}: expected {kind.address}")
+        return place, {"account_name": account}
+    return rest, {}
+
+
+def _options(kind: Bucket, secret: str, credentials: str) -> dict[str, Any]:
+    """The arguments of fsspec from the text of a secret. Never says what is in it."""
+    try:
+        given = json.loads(credentials)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigError(f"the secret {secret} for {kind.address} must be JSON, such as {kind.secret}")
+    if not kind.arguments:
+        return {"token": given}
+    options: dict[str, Any] = {}
+    for argument, names in kind.arguments.items():
+        if found := next((given[name] for name in names if given.get(name)), None):
+            options[argument] = found
+    if not options:
+        known = ", ".join(names[0] for names in kind.arguments.values())
+        raise ConfigError(f"the secret {secret} for {kind.address} has none of {known}; it looks like {kind.secret}")
+    if region := options.pop("region", None):
+        options["client_kwargs"] = {"region_name": region}
+    return options
