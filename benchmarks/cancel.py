@@ -139,7 +139,7 @@ def _first() -> list[Kind]:
 def _routes(plugins: Plugins) -> list[Kind]:
     """Every route of a dialect, by the example of its own documentation; streamed too where it streams."""
     dialects, kinds = plugins.dialects(), []
-    for endpoint in plugins.endpoints():
+    for endpoint in (endpoint for endpoint in plugins.endpoints() if endpoint.verb == "POST"):
         dialect = dialects[endpoint.dialect]
         schema = dialect.request_schema
         fields = {**schema.get("example", {}), "model": "waits"}

@@ -61,6 +61,7 @@ class Endpoint:
     dialect: str
     summary: str = ""
     derived_from: str | None = None
+    verb: Literal["POST", "GET"] = "POST"  # with GET, the method gets the query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,4 +137,5 @@ class Capabilities:
     supports_streaming: bool | None = None
     max_model_len: int | None = None  # tokens, prompt and answer together
     supports_n: bool = False
+    prefill: bool = False  # chat honours `continue_final_message`, which /v1/messages then asks for by itself
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -205,10 +205,21 @@ class LanguageModel:
         names = self.tokenizer.convert_ids_to_tokens(tokens) if inputs.get("return_token_strs") else None
         return {"tokens": tokens, "token_strs": names}
 
-    def count_tokens(self, value: Any, tools: list[dict[str, Any]] | None = None, **more: Any) -> int:
-        """Of a text, of token ids, or of messages: the prompt that they would make, with `more` fields of a chat."""
+    def count_tokens(
+        self,
+        value: Any,
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: Any = None,
+        continue_final_message: bool | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+    ) -> int:
+        """Of a text, of token ids, or of messages: the prompt that they would make."""
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            return len(self.prompt_ids({"messages": value, "tools": tools, **more}))
+            asked: dict[str, Any] = {"messages": value, "tools": tools, "tool_choice": tool_choice}
+            asked["continue_final_message"] = continue_final_message
+            asked |= {"chat_template_kwargs": chat_template_kwargs, "reasoning_effort": reasoning_effort}
+            return len(self.prompt_ids(asked))
         return len(self.prompt_ids({"prompt": value}))
 
     def prompt_ids(self, inputs: Mapping[str, Any]) -> list[int]:

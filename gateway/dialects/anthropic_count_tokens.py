@@ -7,11 +7,14 @@ from typing import Any
 
 from ..errors import InvalidOutput
 from ..hookspecs import hookimpl
-from ..spec import Endpoint
-from .anthropic_requests import COUNT_SCHEMA, to_chat
+from ..spec import Capabilities, Endpoint
+from .anthropic_requests import COUNT_SCHEMA, continued, to_chat
 from .base import Context, Dialect, Encoder, Prepared, take
 from .events import encode_json, unwrap
 from .outputs import error_of
+
+# What chat makes its prompt of; a class's own `count_tokens` gets those beside the messages that it has parameters for.
+PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort")
 
 
 @hookimpl
@@ -32,7 +35,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class CountDialect(Dialect):
-    """The class's `count_tokens` gets what chat would get of the prompt: `messages`, and `tools` when there are any."""
+    """The class's `count_tokens` gets what chat would get of the prompt."""
 
     request_schema = COUNT_SCHEMA
 
@@ -40,8 +43,11 @@ class CountDialect(Dialect):
         # a summary that is asked for does not change what there is to count
         inputs = {name: value for name, value in body.items() if value is not None and name != "compaction"}
         chat = to_chat(inputs)
-        prompt: dict[str, Any] = {name: chat[name] for name in ("messages", "tools") if name in chat}
+        prompt: dict[str, Any] = {name: chat[name] for name in PROMPT if name in chat}
         return Prepared(take(inputs, "model", str), prompt)
+
+    def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
+        return [continued(prepared.inputs, capabilities)]
 
     def encoder(self, prepared: Prepared, context: Context) -> CountEncoder:
         return CountEncoder()

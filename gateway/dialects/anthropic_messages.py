@@ -7,11 +7,11 @@ from typing import Any
 
 from ..errors import GatewayError
 from ..hookspecs import hookimpl
-from ..spec import Endpoint
+from ..spec import Capabilities, Endpoint
 from .answer import EventEncoder
 from .anthropic_blocks import Blocks, event
 from .anthropic_errors import described
-from .anthropic_requests import SCHEMA, size, to_chat
+from .anthropic_requests import SCHEMA, continued, size, to_chat
 from .anthropic_turns import turns
 from .anthropic_values import MessageValues
 from .base import Context, Dialect, Prepared, missing, take, take_range
@@ -54,6 +54,9 @@ class MessagesDialect(Dialect):
             return Prepared(model, to_chat(inputs), stream, options=options)
         turns(inputs)
         return Prepared(model, inputs, stream, options=options)
+
+    def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
+        return [prepared.inputs if prepared.options["own"] else continued(prepared.inputs, capabilities)]
 
     def encoder(self, prepared: Prepared, context: Context) -> MessageEncoder:
         return MessageEncoder(prepared, context)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BadRequest
+from ..spec import Capabilities
 from .anthropic_errors import THREAD
 from .anthropic_turns import Json, chat_messages, read_string, system_text, take_from, turns, unsupported
 from .base import missing, take, wrong_type
@@ -101,6 +102,23 @@ def to_chat(body: Json) -> Json:
     check_sampling(chat)
     check_tools(chat)
     return chat
+
+
+def continued(chat: Json, capabilities: Capabilities) -> Json:
+    """The request with Anthropic's rule in chat's word: an answer goes on where a last turn of the assistant ends.
+
+    Raises:
+        BadRequest: it ends with a blank, which Anthropic refuses, too.
+    """
+    last = chat["messages"][-1]
+    if not capabilities.prefill or last["role"] != "assistant":
+        return chat
+    content = last["content"]
+    text = content[-1].get("text", "") if isinstance(content, list) and content else content
+    if isinstance(text, str) and text != text.rstrip():
+        what = "messages: final assistant content cannot end with trailing whitespace"
+        raise BadRequest(what, param="messages")
+    return {**chat, "continue_final_message": True}
 
 
 def _stops(body: Json) -> list[str]:

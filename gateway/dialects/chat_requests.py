@@ -109,6 +109,15 @@ def check_messages(inputs: dict[str, Any]) -> None:
                 raise wrong_type(f"{where}.content[{position}]", "an object with a type", part)
 
 
+def check_continued(inputs: dict[str, Any]) -> bool:
+    """Whether the last message is to be gone on with, and no new one begun."""
+    goes_on = bool(take(inputs, "continue_final_message", bool, False))
+    if goes_on and take(inputs, "add_generation_prompt", bool, False):
+        what = "'continue_final_message' and 'add_generation_prompt' exclude each other; send one of them"
+        raise BadRequest(what, param="add_generation_prompt")
+    return goes_on
+
+
 def check_sampling(inputs: dict[str, Any], least_tokens: int = 1) -> None:
     """Numbers, bounds, and the two spellings of the token limit made one."""
     for name in NUMBERS:
@@ -190,6 +199,8 @@ def check_tools(inputs: dict[str, Any]) -> bool:
         if tool.get("type") == "function" and functions is None:
             _check_function(tool.get("function"), f"tools[{index}].function")
     choice = inputs.get("tool_choice")
+    if choice == "any":  # Mistral's word
+        choice = inputs["tool_choice"] = "required"
     if choice is not None and not isinstance(choice, str | dict):
         raise wrong_type("tool_choice", "a string or an object", choice)
     take(inputs, "parallel_tool_calls", bool)

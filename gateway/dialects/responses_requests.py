@@ -98,6 +98,8 @@ def check(body: dict[str, Any]) -> None:
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object", tool)
     choice = body.get("tool_choice")
+    if choice == "any":  # Mistral's word
+        choice = body["tool_choice"] = "required"
     if not isinstance(choice, str | dict | None):
         raise wrong_type("tool_choice", "a string or an object", choice)
 

@@ -1,4 +1,7 @@
-"""POST /v1/tokenize and /v1/detokenize: texts as token ids and back, in vLLM's shape and also on its paths."""
+"""Texts as token ids and back, and what the tokenizer is, in vLLM's shapes and on its paths.
+
+POST /v1/tokenize and /v1/detokenize, also without /v1, and GET /tokenizer_info.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ..errors import BadRequest
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
-from .chat_requests import check_messages
+from .chat_requests import check_continued, check_messages
 from .one_value import ValueEncoder, floats
 
 TOKENIZE: dict[str, Any] = {
@@ -20,6 +23,7 @@ TOKENIZE: dict[str, Any] = {
         "messages": {"type": "array", "items": {"type": "object"}},
         "add_special_tokens": {"type": "boolean", "description": "True for a prompt, false for messages"},
         "add_generation_prompt": {"type": "boolean", "default": True, "description": "For messages"},
+        "continue_final_message": {"type": "boolean", "default": False, "description": "In place of it"},
         "return_token_strs": {"type": "boolean", "default": False},
     },
     "additionalProperties": True,
@@ -42,12 +46,15 @@ def register_endpoints(register: Callable[[Endpoint], None]) -> None:
     for method, summary in (("tokenize", "Token ids of a text."), ("detokenize", "The text of token ids.")):
         for path in (f"/v1/{method}", f"/{method}"):
             register(Endpoint(path=path, method=method, dialect=method, summary=summary))
+    name = "tokenizer_info"
+    register(Endpoint(path=f"/{name}", method=name, dialect=name, summary="What the tokenizer is.", verb="GET"))
 
 
 @hookimpl
 def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("tokenize", TokenizeDialect())
     register("detokenize", DetokenizeDialect())
+    register("tokenizer_info", TokenizerInfoDialect())
 
 
 class TokenizeDialect(Dialect):
@@ -61,7 +68,8 @@ class TokenizeDialect(Dialect):
             raise BadRequest("send 'prompt' or 'messages', not both", param="messages")
         if is_chat:
             check_messages(inputs)
-            inputs["add_generation_prompt"] = take(inputs, "add_generation_prompt", bool, True)
+            goes_on = check_continued(inputs)
+            inputs["add_generation_prompt"] = take(inputs, "add_generation_prompt", bool, not goes_on)
         elif take(inputs, "prompt", str) is None:
             raise missing("prompt")
         # a chat template writes its special tokens itself
@@ -128,3 +136,22 @@ class DetokenizeEncoder(ValueEncoder):
         if not isinstance(text, str):
             raise self.invalid(value, "a text")
         return {"prompt": text}
+
+
+class TokenizerInfoDialect(Dialect):
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        return Prepared(take(body, "model", str), body)
+
+    def encoder(self, prepared: Prepared, context: Context) -> TokenizerInfoEncoder:
+        return TokenizerInfoEncoder(prepared, context)
+
+
+class TokenizerInfoEncoder(ValueEncoder):
+    """A dict with `tokenizer_class`, and what else tokenizer_config.json has."""
+
+    method = "tokenizer_info"
+
+    def answer(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or not isinstance(value.get("tokenizer_class"), str):
+            raise self.invalid(value, "an object with a tokenizer_class")
+        return value

@@ -81,6 +81,7 @@ PAGE: list[Json] = [
     {"name": "after", "in": "query", "description": "Id of an item", "schema": {"type": "string"}},
     {"name": "before", "in": "query", "description": "Id of an item", "schema": {"type": "string"}},
 ]
+NAMED = {"name": "model", "in": "query", "description": "Id or alias", "schema": {"type": "string"}}
 MODEL = {"name": "model", "in": "path", "required": True, "description": "Id or alias", "schema": {"type": "string"}}
 
 
@@ -120,13 +121,17 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         parts = endpoint.path.strip("/").split("/")
         parts = parts[1:] if parts[0] == "v1" else ["plain", *parts]  # /v1/rerank and /rerank are two operations
         name = "".join(part.title().replace("_", "") for part in parts)
+        path, in_url = f"/models/{{model}}{endpoint.path}", f"{summary} The model is in the URL."
+        if endpoint.verb == "GET":
+            asked = _operation(f"show{name}", summary, models=_serving(hub, endpoint))
+            yield endpoint.path, {"get": {**asked, "parameters": [NAMED]}}
+            yield path, {"get": _operation(f"show{name}Of", in_url, of=True)}
+            continue
         streams = "stream" in schema.get("properties", {})
         served = _operation(
             f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint), streams=streams
         )
         yield endpoint.path, {"post": served}
-        path = f"/models/{{model}}{endpoint.path}"
-        in_url = f"{summary} The model is in the URL."
         yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True, streams=streams)}
     if any(dialects[endpoint.dialect].keeps for endpoint in hub.endpoints):
         yield from _kept()

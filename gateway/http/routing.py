@@ -83,7 +83,7 @@ class Routes:
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
         exchange.route = endpoint.path
-        return _only(exchange, "POST", self._serving.handler(endpoint), name)
+        return _only(exchange, endpoint.verb, self._serving.handler(endpoint), name)
 
     def _v1_models(self, exchange: Exchange, target: str) -> Handler:
         name, colon, verb = target.rpartition(":")

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from ..call import Call, ClientLeft
 from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
@@ -62,12 +63,14 @@ class Serving:
     async def _serve(self, endpoint: Endpoint, dialect: Dialect, exchange: Exchange) -> None:
         named, exchange.model = exchange.model, ""
         check_encoding(exchange)
-        _check_content_type(exchange, dialect)
-        body = await exchange.body(self._reader, self._limit(exchange, named))
+        body = b""
+        if endpoint.verb == "POST":
+            _check_content_type(exchange, dialect)
+            body = await exchange.body(self._reader, self._limit(exchange, named))
         if (strict := self._verbatim.find(endpoint, exchange, named, body)) is not None:
             await self._verbatim.answer(endpoint, exchange, strict, body)
             return
-        fields = _parse(exchange, dialect, body)
+        fields = _parse(exchange, dialect, body) if endpoint.verb == "POST" else _query(exchange)
         asked = take(fields, "model", str)
         model = self._hub.find_for(endpoint, named or asked, exchange.sees)
         if model.state != "ready":
@@ -265,6 +268,10 @@ def _parse(exchange: Exchange, dialect: Dialect, body: bytes) -> dict[str, Any]:
     if dialect.body == "form":
         return decode_form(body, exchange.header(b"content-type"))
     return decode_object(body)
+
+
+def _query(exchange: Exchange) -> dict[str, Any]:
+    return dict(parse_qsl(exchange.scope["query_string"].decode("latin-1")))
 
 
 def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared, exchange: Exchange) -> Iterator[Call]:

@@ -20,7 +20,8 @@ from .failures import say
 
 HOOKS = ("preprocess", "predict", "postprocess")
 TRUSS = frozenset({"chat_completions", "completions", "embeddings", "messages", "responses"})
-COUNTING = frozenset({"count_tokens", "tokenize", "detokenize"})  # methods of these names are looked at by `derived.py`
+# Methods of these names are looked at by `derived.py`.
+COUNTING = frozenset({"count_tokens", "tokenize", "detokenize", "tokenizer_info"})
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
 Takes = Literal["nothing", "inputs", "request", "inputs_and_request"]
@@ -174,6 +175,7 @@ def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
         supports_streaming=streaming,
         max_model_len=int(longest) if longest is not None else None,
         supports_n=bool(extra.pop("supports_n", False)),
+        prefill=bool(extra.pop("prefill", False)),
         extra=extra,
     )
 

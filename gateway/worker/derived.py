@@ -3,9 +3,10 @@
     count_tokens       of its own `count_tokens`, which is asked for one text or one list of messages, or of `tokenizer`
     tokenize           of `tokenizer`
     detokenize         of `tokenizer`
+    tokenizer_info     of `tokenizer`
     chat_completions   of `completions` and the chat template of `tokenizer`
 
-The first three are short work for the processor, so they hold no slot; they run one after the other on a thread of
+The first four are short work for the processor, so they hold no slot; they run one after the other on a thread of
 their own. The last one is `completions` with another input: it holds a slot as any method that serves.
 """
 
@@ -26,7 +27,18 @@ from .delivery import is_sync_stream
 from .tokens import Tokens, accepts, parameters_of
 
 # Fields of a chat request that say nothing to a method that continues a text.
-CHAT_ONLY = frozenset({"messages", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
+CHAT_ONLY = frozenset(
+    "messages tools tool_choice parallel_tool_calls functions function_call "
+    "add_generation_prompt continue_final_message".split()
+)
+# Fields beside messages and tools of which a prompt is made; a class's own `count_tokens` may have parameters for them.
+OF_PROMPT = (
+    "tool_choice",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+    "reasoning_effort",
+)
 OWN_COUNTS = ("input_tokens", "prompt_tokens", "count")  # where the class's own `count_tokens` may put its number
 
 Question = tuple[Any, Any]  # a text, messages or token ids, and the tools beside them
@@ -45,7 +57,7 @@ def _counting(model: Any, tokens: Tokens | None) -> Iterator[Method]:
     count = _by_own(own) if callable(own) else _by_tokenizer(tokens) if tokens is not None else None
     if count is not None:
         yield _slotless("count_tokens", count, derived=not callable(own))
-    for name, make in (("tokenize", _tokenize), ("detokenize", _detokenize)):
+    for name, make in (("tokenize", _tokenize), ("detokenize", _detokenize), ("tokenizer_info", _tokenizer_info)):
         own = getattr(model, name, None)
         if callable(own) and len(parameters_of(own)) == 1:  # a helper of that name may take anything
             yield _slotless(name, own, derived=False)
@@ -63,11 +75,13 @@ def _slotless(name: str, function: Callable[[Any], Any], *, derived: bool) -> Me
 def _by_own(own: Callable[..., Any]) -> Callable[[Any], Any]:
     """`own(text)` or `own(messages)`, with `tools=` when it takes them; without, their JSON is one more text."""
     takes_tools = accepts(own, "tools")
+    takes = [name for name in OF_PROMPT if accepts(own, name, by_name=True)]
 
     def questions(inputs: Any) -> list[tuple[Any, dict[str, Any]]]:
         calls: list[tuple[Any, dict[str, Any]]] = []
         for value, tools in _questions(inputs):
-            calls.append((value, {"tools": tools} if tools and takes_tools else {}))
+            more = {name: inputs[name] for name in takes if inputs.get(name) is not None}
+            calls.append((value, {**more, "tools": tools} if tools and takes_tools else more))
             if tools and not takes_tools:
                 calls.append((json.dumps(tools), {}))
         return calls
@@ -96,17 +110,18 @@ def _number(value: Any) -> int:
 def _by_tokenizer(tokens: Tokens) -> Callable[[Any], dict[str, int]]:
     def count_tokens(inputs: Any) -> dict[str, int]:
         special = isinstance(inputs, dict) and "text" not in inputs
-        return {"input_tokens": sum(_count(tokens, value, tools, special) for value, tools in _questions(inputs))}
+        return {"input_tokens": sum(len(_ids(tokens, value, inputs, special)) for value, _ in _questions(inputs))}
 
     return count_tokens
 
 
-def _count(tokens: Tokens, value: Any, tools: Any, special: bool) -> int:
+def _ids(tokens: Tokens, value: Any, inputs: Mapping[str, Any], special: bool) -> list[int]:
+    """Of one text, of messages with what belongs to their prompt, or of ids."""
     if isinstance(value, str):
-        return len(tokens.ids(value, special=special))
-    if all(type(item) is int for item in value):
-        return len(value)
-    return len(tokens.chat_ids(value, tools))
+        return tokens.ids(value, special=special)
+    if _is_ids(value):
+        return list(value)
+    return tokens.chat_ids(value, inputs, special=inputs.get("add_special_tokens") is True)
 
 
 def _questions(inputs: Any) -> list[Question]:
@@ -135,16 +150,10 @@ def _is_ids(value: Any) -> bool:
 
 def _tokenize(tokens: Tokens) -> Callable[[Any], dict[str, Any]]:
     def tokenize(inputs: Any) -> dict[str, Any]:
-        [(value, tools), *others] = _questions(inputs)
+        [(value, _), *others] = _questions(inputs)
         if others:
             raise BadRequest("'prompt' must be one text", param="prompt", code="invalid_type")
-        if isinstance(value, str):
-            ids = tokens.ids(value, special=inputs.get("add_special_tokens", True) is not False)
-        elif "messages" in inputs:
-            answer, special = inputs.get("add_generation_prompt", True), inputs.get("add_special_tokens", False)
-            ids = tokens.chat_ids(value, tools, answer=answer is not False, special=special is True)
-        else:
-            ids = value
+        ids = _ids(tokens, value, inputs, inputs.get("add_special_tokens", True) is not False)
         names = tokens.names(ids) if inputs.get("return_token_strs") else None
         return {"tokens": ids, "count": len(ids), "token_strs": names}
 
@@ -164,6 +173,10 @@ def _detokenize(tokens: Tokens) -> Callable[[Any], dict[str, Any]]:
             raise BadRequest(f"'tokens' holds what the model has no token for: {error}", param="tokens") from error
 
     return detokenize
+
+
+def _tokenizer_info(tokens: Tokens) -> Callable[[Any], dict[str, Any]]:
+    return lambda inputs: tokens.info
 
 
 # ── chat of completions ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,8 +210,7 @@ def _continuation(tokens: Tokens, inputs: Mapping[str, Any]) -> dict[str, Any]:
         _refuse("a tool that must be called", "tool_choice")
     if inputs.get("logprobs"):
         _refuse("logprobs", "logprobs")
-    tools = inputs.get("tools") if choice != "none" else None
-    prompt = tokens.render(inputs["messages"], tools)
+    prompt = tokens.render(inputs["messages"], inputs)
     return {"prompt": prompt, **{name: value for name, value in inputs.items() if name not in CHAT_ONLY}}
 
 

@@ -15,6 +15,12 @@ from typing import Any
 
 from ..errors import HTTPError
 
+# Of tokenizer_config.json, beside its special tokens and its template.
+INFO = (
+    "tokenizer_class model_max_length add_bos_token add_eos_token add_prefix_space clean_up_tokenization_spaces "
+    "padding_side truncation_side"
+).split()
+
 
 class Tokens:
     """`tokenizer` is the model's own: only rendering uses it, for a template changes nothing.
@@ -79,19 +85,58 @@ class Tokens:
             return [str(name) for name in convert(list(ids))]
         return [self.text([token]) for token in ids]
 
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What tokenizer_config.json says of it that is of use to a client."""
+        tokenizer = self._tokenizer
+        given = getattr(tokenizer, "init_kwargs", None)
+        given = given if isinstance(given, Mapping) else {}
+        known = {name: given[name] for name in INFO if isinstance(given.get(name), str | bool | int | float)}
+        special = getattr(tokenizer, "special_tokens_map", None)
+        named = {name: str(token) for name, token in special.items()} if isinstance(special, Mapping) else {}
+        longest = known.get("model_max_length")
+        if isinstance(longest, int | float) and longest >= 2**63:  # transformers' word for no limit
+            del known["model_max_length"]
+        template = getattr(tokenizer, "chat_template", None)
+        template = template.get("default") if isinstance(template, Mapping) else template
+        added = getattr(tokenizer, "added_tokens_decoder", None)
+        return {
+            "tokenizer_class": type(tokenizer).__name__,
+            **known,
+            **dict.fromkeys(("bos_token", "eos_token", "pad_token")),
+            **named,
+            "chat_template": template if isinstance(template, str) else None,
+            "added_tokens_decoder": {
+                str(token): str(getattr(text, "content", text))
+                for token, text in (added.items() if isinstance(added, Mapping) else ())
+            },
+        }
+
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def render(self, messages: Any, tools: Any = None, *, answer: bool = True) -> str:
-        """The prompt that the template makes of messages; it ends where the answer begins.
+    def render(self, messages: Any, fields: Mapping[str, Any]) -> str:
+        """The prompt that the template makes of messages and the other `fields` of their request.
+
+        It ends where the answer begins, or where the last message ends that the answer is to continue.
 
         Raises:
-            HTTPError: 400, the template does not take these messages.
+            HTTPError: 400, the template does not take these messages, or there is nothing to continue.
         """
         template = self._tokenizer.apply_chat_template
+        goes_on = fields.get("continue_final_message") is True
+        if goes_on:
+            _check_continued(messages, template)
+            if not text_of(messages[-1]).strip():  # nothing was said: it is a new answer
+                messages, goes_on = messages[:-1], False
+        answer = not goes_on and fields.get("add_generation_prompt") is not False
         options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": answer}
-        if tools:
+        if (tools := fields.get("tools")) and fields.get("tool_choice") != "none":
             options["tools"] = tools
+        if isinstance(variables := fields.get("chat_template_kwargs"), dict):
+            options = {**variables, **options}
         options = {name: value for name, value in options.items() if accepts(template, name)}
+        if goes_on:
+            options["continue_final_message"] = True
         try:
             rendered = template([plain_message(message) for message in messages], **options)
         except Exception as error:  # of the template, which is a program in the checkpoint
@@ -102,11 +147,26 @@ class Tokens:
         found = rendered["input_ids"] if isinstance(rendered, Mapping) else rendered
         return str(self._tokenizer.decode([int(token) for token in found]))
 
-    def chat_ids(self, messages: Any, tools: Any = None, *, answer: bool = True, special: bool = False) -> list[int]:
+    def chat_ids(self, messages: Any, fields: Mapping[str, Any], *, special: bool = False) -> list[int]:
         """The tokens of the prompt; without a template those of the texts, a line each."""
         if self.has_template:
-            return self.ids(self.render(messages, tools, answer=answer), special=special)
+            return self.ids(self.render(messages, fields), special=special)
+        tools = fields.get("tools")
         return self.ids("\n".join([*map(text_of, messages), *([json.dumps(tools)] if tools else [])]))
+
+
+def _check_continued(messages: Any, template: Callable[..., Any]) -> None:
+    """Raises `HTTPError`, 400, where there is no answer to continue, or nobody who can."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        what = "continue_final_message needs a last message of the assistant"
+        raise HTTPError(400, what, param="continue_final_message")
+    if last.get("tool_calls"):
+        what = "the last message calls a tool, so it cannot be continued; its result is what comes next"
+        raise HTTPError(400, what, param="messages")
+    if not accepts(template, "continue_final_message"):
+        what = "this model's tokenizer cannot continue a message"
+        raise HTTPError(400, what, param="continue_final_message", code="unsupported_value")
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:

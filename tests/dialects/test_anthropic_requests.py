@@ -14,6 +14,7 @@ from gateway.dialects.anthropic_count_tokens import CountDialect
 from gateway.dialects.anthropic_messages import MessagesDialect
 from gateway.dialects.base import Context
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.spec import Capabilities
 
 from .anthropic_sdk import ASK
 
@@ -402,3 +403,45 @@ def test_a_count_that_is_none_is_the_models_mistake(answers: tuple[Any, ...]) ->
 def test_a_model_may_say_that_it_cannot_count_this() -> None:
     with pytest.raises(HTTPError, match="no"):
         count({"error": {"message": "no"}, "status": 400})
+
+
+# ── an answer that was begun ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(dialect: Any, messages: Any, method: str = "", **capabilities: Any) -> Any:
+    """What the model's method gets."""
+    asked = {"max_tokens": 5, "messages": messages}
+    [inputs] = dialect.runs(dialect.read(asked, method), Capabilities(**capabilities))
+    return inputs
+
+
+@pytest.mark.parametrize("dialect", [MessagesDialect(), CountDialect()], ids=["messages", "count_tokens"])
+def test_a_last_turn_of_the_assistant_is_continued_by_models_that_can(dialect: Any) -> None:
+    for content in ("One", [text("One")], [text("O"), text("ne")], "", [text("")]):
+        begun = [*ASK["messages"], {"role": "assistant", "content": content}]
+        assert run(dialect, begun, prefill=True)["continue_final_message"] is True
+        assert "continue_final_message" not in run(dialect, begun)  # a class gets what it always got
+        over = [*begun, {"role": "user", "content": "Go on."}]
+        assert "continue_final_message" not in run(dialect, over, prefill=True)
+
+
+@pytest.mark.parametrize("content", ["One ", "One\n", [text("One\t")], [text("One"), text(" ")]])
+def test_what_was_begun_must_not_end_with_a_blank(content: Any) -> None:
+    begun = [*ASK["messages"], {"role": "assistant", "content": content}]
+    for dialect in (MessagesDialect(), CountDialect()):
+        with pytest.raises(BadRequest, match="final assistant content cannot end with trailing whitespace"):
+            run(dialect, begun, prefill=True)
+        assert run(dialect, begun)["messages"][-1]["content"]
+
+
+def test_a_class_with_messages_of_its_own_gets_the_request_as_it_is() -> None:
+    begun = [*ASK["messages"], {"role": "assistant", "content": "One "}]
+    assert run(MessagesDialect(), begun, "messages", prefill=True) == {"max_tokens": 5, "messages": begun}
+
+
+def test_all_that_makes_the_prompt_is_counted() -> None:
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    asked = {**ASK, "tools": [tool], "tool_choice": {"type": "none"}, "thinking": {"type": "enabled"}}
+    inputs = CountDialect().read(asked, "count_tokens").inputs
+    assert (inputs["tool_choice"], inputs["reasoning_effort"]) == ("none", "medium")
+    assert inputs["chat_template_kwargs"] == {"enable_thinking": True} and len(inputs["tools"]) == 1

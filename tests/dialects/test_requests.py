@@ -174,6 +174,10 @@ def test_legacy_functions_become_tools() -> None:
     assert chat(CHAT).options["legacy"] is False
 
 
+def test_any_tool_is_a_tool_that_is_required() -> None:
+    assert chat({**CHAT, "tools": [TOOL], "tool_choice": "any"}).inputs["tool_choice"] == "required"
+
+
 # ── embeddings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

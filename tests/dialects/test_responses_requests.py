@@ -150,6 +150,10 @@ def test_tools_are_nested_and_a_choice_names_one() -> None:
     assert found["parallel_tool_calls"] is False
 
 
+def test_any_tool_is_a_tool_that_is_required() -> None:
+    assert chat(tools=[TIME], tool_choice="any")["tool_choice"] == "required"
+
+
 def test_allowed_tools_are_the_only_ones_that_the_model_hears_of() -> None:
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "time"}]}
     found = chat(tools=[WEATHER, TIME], tool_choice=choice)

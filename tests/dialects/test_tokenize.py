@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from gateway.dialects.base import Context
-from gateway.dialects.tokenize import DetokenizeDialect, TokenizeDialect
+from gateway.dialects.tokenize import DetokenizeDialect, TokenizeDialect, TokenizerInfoDialect
 from gateway.errors import BadRequest, InvalidOutput
 from gateway.spec import Capabilities
 
@@ -58,6 +58,11 @@ def test_defaults_are_those_of_vllm() -> None:
     }
 
 
+def test_a_last_message_is_continued_in_place_of_a_new_one() -> None:
+    inputs = TokenizeDialect().read({"messages": HELLO, "continue_final_message": True}, "tokenize").inputs
+    assert (inputs["continue_final_message"], inputs["add_generation_prompt"]) == (True, False)
+
+
 @pytest.mark.parametrize("value", [None, "Hello", 5, {}, {"ids": [1]}, [1.5], ["a"], {"tokens": None}])
 def test_what_are_no_token_ids_is_invalid_output(value: Any) -> None:
     with pytest.raises(InvalidOutput):
@@ -73,6 +78,11 @@ def test_what_are_no_token_ids_is_invalid_output(value: Any) -> None:
         ({"messages": [{"content": "a"}]}, "messages[0].role", "missing_required_parameter"),
         ({"prompt": "a", "messages": HELLO}, "messages", "invalid_value"),
         ({"prompt": "a", "add_special_tokens": "no"}, "add_special_tokens", "invalid_type"),
+        (
+            {"messages": HELLO, "continue_final_message": True, "add_generation_prompt": True},
+            "add_generation_prompt",
+            "invalid_value",
+        ),
     ],
 )
 def test_a_request_that_makes_no_sense_names_the_field(body: dict[str, Any], param: str, code: str) -> None:
@@ -101,3 +111,11 @@ def test_tokens_are_whole_numbers(tokens: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         DetokenizeDialect().read({"tokens": tokens}, "detokenize")
     assert str(caught.value.param).startswith("tokens")
+
+
+def test_what_a_tokenizer_is_has_a_class_at_least() -> None:
+    told = {"tokenizer_class": "Letters", "eos_token": "<end>", "bos_token": None}
+    assert answered(TokenizerInfoDialect(), {}, told)[0] == told
+    for value in (None, "Letters", {}, {"eos_token": "<end>"}):
+        with pytest.raises(InvalidOutput):
+            answered(TokenizerInfoDialect(), {}, value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,6 +52,12 @@ def streamed(client: openai.OpenAI, messages: list[Any], **fields: Any) -> Any:
     """The same by the SDK's accumulator."""
     with client.chat.completions.stream(model=MODEL, messages=messages, **fields) as stream:
         return stream.get_final_completion().choices[0]
+
+
+def post(gateway: Gateway, path: str, **fields: Any) -> Any:
+    request = urllib.request.Request(gateway.url + path, json.dumps(fields).encode())
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
 
 
 def calls_of(choice: Any) -> list[tuple[str, Any]]:
@@ -141,3 +149,59 @@ def test_calls_thoughts_and_plain_answers_do_not_mix(client: openai.OpenAI) -> N
     wanted = [[("get_weather", {"city": "Riga"})], ("19", "I add 9 and 10."), ("19", None)]
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(run, range(24))) == wanted * 8
+
+
+def test_an_answer_that_was_begun_is_continued_on_every_route(client: openai.OpenAI, gateway: Gateway) -> None:
+    asked = user("What is the capital of Iceland?")
+    for content in ("Reykj", [{"type": "text", "text": "Rey"}, {"type": "text", "text": "kj"}]):
+        begun = [*asked, {"role": "assistant", "content": content}]
+        more: Any = {"extra_body": {"continue_final_message": True}}
+        for ask in (whole, streamed):
+            assert ask(client, begun, **more).message.content == "avik"
+        told = post(gateway, "/tokenize", model=MODEL, messages=begun, continue_final_message=True)
+        assert post(gateway, "/detokenize", model=MODEL, tokens=told["tokens"])["prompt"].endswith("Reykj")
+        said = post(gateway, "/v1/messages", model=MODEL, messages=begun, max_tokens=20)
+        assert [block["text"] for block in said["content"]] == ["avik"]
+        counted = post(gateway, "/v1/messages/count_tokens", model=MODEL, messages=begun)
+        used = said["usage"]["input_tokens"] + said["usage"].get("cache_read_input_tokens", 0)
+        assert counted["input_tokens"] == told["count"] == used
+    item = {"role": "assistant", "content": "Reykj"}
+    answer = client.responses.create(model=MODEL, input=[*asked, item], extra_body={"continue_final_message": True})
+    assert answer.output_text == "avik"
+    with pytest.raises(openai.BadRequestError, match="needs a last message of the assistant"):
+        whole(client, asked, extra_body={"continue_final_message": True})
+
+
+def test_every_route_refuses_what_the_model_cannot_do(client: openai.OpenAI) -> None:
+    refused: Any = {"model": MODEL, "extra_body": {"guided_choice": ["Paris"]}}
+    for ask in (
+        lambda: client.chat.completions.create(messages=user("Hi"), **refused),
+        lambda: client.completions.create(prompt="Hi", **refused),
+        lambda: client.responses.create(input="Hi", **refused),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask()
+        assert (caught.value.code, caught.value.param) == ("unsupported_value", "guided_choice")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input="Hi", max_output_tokens=5000)
+    assert caught.value.param == "max_output_tokens"
+
+
+def test_thinking_counts_as_a_part_of_the_prompt(gateway: Gateway) -> None:
+    for thinking in ({"type": "enabled", "budget_tokens": 1024}, {"type": "disabled"}):
+        asked: Any = {"model": MODEL, "messages": user("Hello"), "thinking": thinking}
+        used = post(gateway, "/v1/messages", **asked, max_tokens=50)["usage"]
+        counted = post(gateway, "/v1/messages/count_tokens", **asked)["input_tokens"]
+        assert counted == used["input_tokens"] + used.get("cache_read_input_tokens", 0)
+
+
+def test_clients_that_render_chats_themselves_learn_how(gateway: Gateway) -> None:
+    for path in ("/tokenizer_info", f"/tokenizer_info?model={MODEL}", f"/models/{MODEL}/tokenizer_info"):
+        with urllib.request.urlopen(gateway.url + path, timeout=PATIENCE) as answer:
+            info = json.load(answer)
+        assert info["eos_token"] == "<|im_end|>" and "<|im_start|>" in info["chat_template"]
+        assert info["tokenizer_class"] and info["added_tokens_decoder"]["1"] == "<|im_start|>"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{gateway.url}/tokenizer_info?model=nobody", timeout=PATIENCE)
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        post(gateway, "/tokenizer_info")

@@ -25,7 +25,7 @@ ORIGIN = "https://app.example"
 MAX_BODY = 2000
 PLUGINS = Plugins.load()
 DIALECTS = PLUGINS.dialects()
-ENDPOINTS = {endpoint.path: endpoint for endpoint in PLUGINS.endpoints()}
+ENDPOINTS = {endpoint.path: endpoint for endpoint in PLUGINS.endpoints() if endpoint.verb == "POST"}
 METHODS = sorted({endpoint.method for endpoint in ENDPOINTS.values()})
 COUNTING = {"count_tokens", "tokenize", "detokenize"}  # these hold no slot
 PREDICT = "/models/{model}/predict"

@@ -15,10 +15,11 @@ from gateway_lm_fields import TABLE, check
 from gateway_transformers import LanguageModel, find_model
 
 from gateway import BadRequest
-from gateway.dialects.anthropic_requests import to_chat as of_messages
-from gateway.dialects.chat_requests import read_chat
-from gateway.dialects.completion_requests import read_completion
-from gateway.dialects.responses_requests import to_chat as of_responses
+from gateway.dialects.anthropic_messages import MessagesDialect
+from gateway.dialects.base import Dialect
+from gateway.dialects.openai_chat import ChatDialect
+from gateway.dialects.openai_completions import CompletionsDialect
+from gateway.dialects.openai_responses import ResponsesDialect
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 PAGE = MODELS.parent / "docs" / "fields.md"
@@ -221,17 +222,18 @@ def test_completions_read_the_same_fields_as_chat(model: Any, name: str) -> None
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_no_dialect_loses_a_field_on_its_way_to_the_model(name: str) -> None:
     value = VALUES[name]
-    ways = {
-        "chat": lambda: read_chat({"messages": CAPITAL, name: value}).inputs,
-        "completions": lambda: read_completion({"prompt": "a", name: value}, derived=False).inputs,
-        "responses": lambda: of_responses({"input": "a", name: value}),
-        "messages": lambda: of_messages({"max_tokens": 3, "messages": CAPITAL, name: value}),
+    chat = {"messages": CAPITAL}
+    asked: dict[Dialect, tuple[dict[str, Any], str]] = {
+        ChatDialect(): (chat, "chat_completions"),
+        CompletionsDialect(): ({"prompt": "a"}, "completions"),
+        ResponsesDialect(): ({"input": "a"}, "chat_completions"),
+        MessagesDialect(): ({"max_tokens": 3, **chat}, "chat_completions"),
     }
-    own = {("responses", "reasoning"), ("messages", "system"), ("messages", "thinking")}  # words of the dialect
-    for dialect, read in ways.items():
-        if (dialect, name) not in own:
+    own = {(ResponsesDialect, "reasoning"), (MessagesDialect, "system"), (MessagesDialect, "thinking")}
+    for dialect, (body, method) in asked.items():
+        if (type(dialect), name) not in own:  # they have words of their own for it
             try:
-                assert read()[name] == value, dialect
+                assert dialect.read({**body, name: value}, method).inputs[name] == value, dialect
             except BadRequest as error:
                 assert error.param == name, dialect
 

@@ -89,7 +89,7 @@ def test_a_class_without_a_tokenizer_gets_nothing() -> None:
 
 def test_a_tokenizer_counts_and_holds_no_slot() -> None:
     found = derived(with_tokenizer(Letters())).methods
-    assert sorted(found) == ["count_tokens", "detokenize", "predict", "tokenize"]
+    assert sorted(found) == ["count_tokens", "detokenize", "predict", "tokenize", "tokenizer_info"]
     assert [name for name, method in found.items() if method.needs_slot] == ["predict"]
     assert [name for name, method in found.items() if not method.derived] == ["predict"]
 
@@ -187,6 +187,30 @@ def test_a_tokenizer_that_cannot_be_copied_is_used_itself() -> None:
     assert ask(with_tokenizer(Single()), "count_tokens", {"text": "ab"}) == {"input_tokens": 2}
 
 
+def test_a_tokenizer_tells_what_it_is() -> None:
+    class Added:
+        content = "<end>"
+
+    class Told(Templated):
+        def __init__(self) -> None:
+            longest = {"model_max_length": 10**30, "add_bos_token": True}
+            self.init_kwargs = {**longest, "vocab_file": "vocab.txt", "pad_token": Added()}
+            self.special_tokens_map = {"eos_token": "<end>"}
+            self.added_tokens_decoder = {7: Added()}
+
+    assert ask(with_tokenizer(Told()), "tokenizer_info", {}) == {
+        "tokenizer_class": "Told",
+        "add_bos_token": True,
+        "bos_token": None,
+        "eos_token": "<end>",
+        "pad_token": None,
+        "chat_template": "a template",
+        "added_tokens_decoder": {"7": "<end>"},
+    }
+    bare = ask(with_tokenizer(Letters()), "tokenizer_info", {})
+    assert (bare["tokenizer_class"], bare["eos_token"], bare["chat_template"]) == ("Letters", None, None)
+
+
 def test_tokenizers_of_other_libraries() -> None:
     class Rust:  # `tokenizers`: an object with ids
         def encode(self, sequence: str, add_special_tokens: bool = True) -> Any:
@@ -236,6 +260,75 @@ def test_tokens_have_names_when_they_are_asked_for() -> None:
 def test_a_chat_is_tokenized_as_its_template_renders_it() -> None:
     found = ask(with_tokenizer(Templated()), "tokenize", {**CHAT, "add_generation_prompt": False})
     assert ask(with_tokenizer(Templated()), "detokenize", found) == {"prompt": "user:two words;"}
+
+
+class Continuing(Templated):
+    """It can leave the last message open, as Hugging Face's do."""
+
+    def apply_chat_template(self, messages: Any, continue_final_message: bool = False, **options: Any) -> str:
+        text = super().apply_chat_template(messages, **options)
+        return text.removesuffix(";") if continue_final_message else text
+
+
+BEGUN = {"messages": [*CHAT["messages"], {"role": "assistant", "content": [{"type": "text", "text": "One"}]}]}
+
+
+def test_a_last_message_of_the_assistant_is_continued() -> None:
+    class Completing:
+        tokenizer = Continuing()
+
+        def completions(self, inputs: dict[str, Any]) -> str:
+            return f"{sorted(inputs)} {inputs['prompt']}"
+
+    goes_on, wanted = {**BEGUN, "continue_final_message": True}, "user:two words;assistant:One"
+    assert ask(Completing(), "count_tokens", goes_on) == {"input_tokens": len(wanted)}
+    assert ask(Completing(), "tokenize", goes_on)["tokens"] == list(map(ord, wanted))
+    assert ask(Completing(), "chat_completions", goes_on) == f"['prompt'] {wanted}"
+    assert ask(Completing(), "chat_completions", BEGUN) == f"['prompt'] {wanted};assistant:"
+    empty = {"messages": [*CHAT["messages"], {"role": "assistant", "content": ""}], "continue_final_message": True}
+    assert ask(Completing(), "chat_completions", empty) == "['prompt'] user:two words;assistant:"
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        (CHAT["messages"], "continue_final_message"),
+        ([{"role": "assistant", "content": "a", "tool_calls": [{}]}], "messages"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(messages: Any, param: str) -> None:
+    asked = {"messages": messages, "continue_final_message": True}
+    for method in ("count_tokens", "tokenize"):
+        error = refused(with_tokenizer(Continuing()), method, asked)
+        assert (error.status, error.param) == (400, param)
+    error = refused(with_tokenizer(Templated()), "tokenize", {**BEGUN, "continue_final_message": True})
+    assert (error.status, error.code) == (400, "unsupported_value")
+
+
+def test_tools_that_may_not_be_called_are_not_in_the_prompt() -> None:
+    asked = {**CHAT, "tools": TOOLS, "tool_choice": "none"}
+    model = with_tokenizer(Templated())
+    assert ask(model, "tokenize", asked) == ask(model, "tokenize", CHAT)
+    assert ask(model, "count_tokens", asked) == ask(model, "count_tokens", CHAT)
+
+
+def test_variables_of_the_template_count() -> None:
+    class Shouting(Templated):
+        def apply_chat_template(self, messages: Any, shout: bool = False, **options: Any) -> str:
+            return super().apply_chat_template(messages, **options) + "!" * shout
+
+    model = with_tokenizer(Shouting())
+    plain, loud = (ask(model, "tokenize", {**CHAT, "chat_template_kwargs": {"shout": how}}) for how in (False, True))
+    assert loud["tokens"] == [*plain["tokens"], ord("!")]
+
+
+def test_an_own_count_gets_what_it_has_parameters_for() -> None:
+    class Counting(Plain):
+        def count_tokens(self, value: Any, tool_choice: Any = None, **more: Any) -> int:
+            return 1 if tool_choice == "none" and not more else 0
+
+    asked = {**CHAT, "tool_choice": "none", "continue_final_message": True}
+    assert ask(Counting(), "count_tokens", asked) == {"input_tokens": 1}
 
 
 @pytest.mark.parametrize("inputs", [{}, {"tokens": "1"}, {"tokens": [1.5]}, {"tokens": [-1]}, {"tokens": [1 << 80]}])
