@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .cache import cache_dir
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
+    from .fingerprints import fingerprint
     from .formats.describe import describe
     from .hookspecs import hookimpl
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
@@ -32,6 +33,7 @@ _WHERE = {
     "ConfigError": "errors",
     "cache_dir": "cache",
     "describe": "formats.describe",
+    "fingerprint": "fingerprints",
     "peek_weights": "weights",
     "weights_path": "weights",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "cache_dir",
     "describe",
+    "fingerprint",
     "hookimpl",
     "peek_weights",
     "weights_path",

@@ -1,8 +1,9 @@
 """A GGUF file, once, as an ordinary folder: config.json, model.safetensors and a tokenizer.
 
 transformers reads a GGUF in a minute or more (it parses the header three times in Python) and cannot save what it read.
-Here the header is parsed once, the tensors are dequantised and written, and the next start finds the folder.
-Architectures beyond the table below go the long way, once.
+Here the header is parsed once, the tensors are dequantised and written, and the next start finds the folder, which is
+known by what is in the file. The weights of architectures beyond the table below go the long way, once. The tokenizer
+is gateway_lm_gguf_tokenizer, whichever way the weights go.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, cache_dir
+import gateway_lm_gguf_tokenizer as tokenizers
+from gateway_lm_gguf_files import parts
 
-VERSION = 1  # of what is written; another one is another folder
+from gateway import ConfigError, cache_dir, fingerprint
+
+VERSION = 2  # of what is written; another one is another folder
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-CONTROL, USER_DEFINED = 3, 4  # kinds of tokens
-PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+LARGE = 2**30  # bytes, beyond which reading a file takes long enough to say so
+TEMPLATES = "additional_chat_templates"  # a folder's name, of transformers
 SHARD = 2 * 2**30  # bytes of a file that we write, and about what a conversion holds in memory
 
 # model_type and architecture of the files that only differ from Llama's by the names below.
@@ -67,10 +71,13 @@ class TensorInfo:
     shape: tuple[int, ...]
     type: int
     offset: int  # from the start of the file
+    part: int = 0  # which of the files it is in
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
+    """That of a file, or of all parts of one together: the first of them has the metadata."""
+
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
 
@@ -83,19 +90,19 @@ def folder(path: Path, dtype: str = "float32") -> Path:
     """Return the folder that `path` was converted to, converting it now when there is none.
 
     `dtype` is that of the weights in it. One process converts while others wait for it; a folder is complete or not
-    there at all.
+    there at all. Of a model in several parts, `path` may be any.
     """
-    if PART.search(path.name):
-        join = f"llama-gguf-split --merge {path.name} one.gguf"
-        raise ConfigError(f"{path.name} is one part of several; join them: {join}")
-    stat = path.stat()
-    key = hashlib.sha256(f"{VERSION} {dtype} {path.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    place = cache_dir() / "gguf" / f"{path.stem}-{key}"
+    files = parts(path)
+    if (size := sum(file.stat().st_size for file in files)) > LARGE:
+        say(f"reading {path.name}, {size / 1e9:,.1f} GB, to know it by its content; this happens once")
+    contents = " ".join(fingerprint(file) for file in files)
+    key = hashlib.sha256(f"{VERSION} {dtype} {contents}".encode()).hexdigest()[:16]
+    place = cache_dir() / "gguf" / f"{files[0].stem}-{key}"
     if not place.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
         with only_one(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
-                _convert(path, place, dtype)
+                _convert(files, place, dtype)
     return place
 
 
@@ -111,26 +118,48 @@ def only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def _convert(path: Path, place: Path, dtype: str) -> None:
-    started = time.monotonic()
+def _convert(files: list[Path], place: Path, dtype: str) -> None:
+    started, name = time.monotonic(), files[0].name
     for left in place.parent.glob(f"{place.name}.partial-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=place.parent))
     try:
-        try:
-            _convert_fast(path, partial, dtype)
-        except UnknownLayout as reason:
-            say(f"{path.name}: {reason}; transformers reads such a file in Python, which takes a minute or more, once")
-            _convert_slowly(path, partial, dtype)
-        for file in partial.iterdir():  # on the disk before the name is: a power cut must not leave a half folder
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+        with contextlib.ExitStack() as opened:
+            maps = [opened.enter_context(_mapped(file)) for file in files]
+            header = read_headers(maps, [file.name for file in files])
+            vocabulary = write_tokenizer(header, partial)
+            try:
+                config = _convert_fast(header, maps, name, partial, dtype)
+            except UnknownLayout as reason:
+                slow = "transformers reads such a file in Python, which takes a minute or more, once"
+                say(f"{name}: {reason}; {slow}")
+                for left in partial.glob("model-*.safetensors"):
+                    left.unlink()
+                config = _convert_slowly(files, partial, dtype)
+        write_config(config | {"dtype": dtype}, vocabulary, partial)
+        for file in (
+            file for file in partial.rglob("*") if file.is_file()
+        ):  # on the disk before the name is: a power cut must not leave a half folder
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         partial.rename(place)
     except OSError as error:
-        raise ConfigError(f"{path.name} cannot be converted in {place.parent}: {error.strerror or error}") from error
+        raise ConfigError(f"{name} cannot be converted in {place.parent}: {error.strerror or error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    say(f"{path.name} is converted, {time.monotonic() - started:.1f} s; kept in {place}")
+    say(f"{name} is converted, {time.monotonic() - started:.1f} s; kept in {place}")
+
+
+@contextlib.contextmanager
+def _mapped(file: Path) -> Iterator[mmap.mmap]:
+    try:
+        opened = file.open("rb")
+        with opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+    except ValueError as error:  # mmap's, of an empty file
+        raise ConfigError(f"{file.name} is empty") from error
 
 
 def say(text: str) -> None:
@@ -140,11 +169,32 @@ def say(text: str) -> None:
 # ── the fast way ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_header(data: mmap.mmap) -> Header:
-    """The metadata and the table of tensors. Raises `UnknownLayout` when this is no GGUF that we can read."""
+def read_headers(maps: Sequence[mmap.mmap], names: Sequence[str]) -> Header:
+    """The header of a model whose files these are. Raises `ConfigError` when they are none that we can read."""
+    headers = [read_header(data, name) for data, name in zip(maps, names, strict=True)]
+    metadata = headers[0].metadata
+    count, total = metadata.get("split.count", 1), metadata.get("split.tensors.count")
+    if count not in (0, len(maps)):
+        raise ConfigError(f"it is one of {count} parts, which are called NAME-00001-of-{count:05}.gguf and so on")
+    tensors = tuple(replace(info, part=part) for part, header in enumerate(headers) for info in header.tensors)
+    found = len({info.name for info in tensors})
+    if len(maps) > 1 and (found < len(tensors) or total not in (None, found)):
+        raise ConfigError(f"its {len(maps)} parts do not belong together ({found} tensors of {total}): get them again")
+    return Header(metadata, tensors)
+
+
+def read_header(data: mmap.mmap, name: str) -> Header:
+    """The metadata and the table of tensors of one file."""
+    try:
+        return _parse(data)
+    except (struct.error, KeyError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"the header of {name} breaks off or is damaged: get the file again") from error
+
+
+def _parse(data: mmap.mmap) -> Header:
     magic, version, tensor_count, key_count = struct.unpack_from("<4sIQQ", data)
     if magic != b"GGUF" or version not in (2, 3):
-        raise UnknownLayout(f"it starts with {magic!r}, version {version}")
+        raise ConfigError(f"it is no GGUF file of version 2 or 3: it starts with {magic!r}, version {version}")
     at = 24
 
     def take(form: str) -> tuple[Any, ...]:
@@ -183,18 +233,29 @@ def read_header(data: mmap.mmap) -> Header:
     return Header(metadata, tuple(infos))
 
 
-def _convert_fast(path: Path, place: Path, dtype: str) -> None:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = read_header(data)
-        config = {**model_config(header), "dtype": dtype}
-        names = [weight_name(info.name) for info in header.tensors]
-        say(f"converting {path.name}, {len(data) / 1e6:,.0f} MB, into safetensors; this happens once")
-        write_tokenizer(header, place)
-        weights = zip(names, (dequantise(data, info, config) for info in header.tensors), strict=True)
-        write_weights(say_progress(path.name, weights, len(names)), place, dtype)
-    (place / "config.json").write_text(json.dumps(config, indent=2))
-    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config[key] is not None}
-    (place / "generation_config.json").write_text(json.dumps(ids, indent=2))
+def _convert_fast(header: Header, maps: Sequence[mmap.mmap], name: str, place: Path, dtype: str) -> dict[str, Any]:
+    """Write the weights; return config.json."""
+    try:
+        config = model_config(header)
+    except KeyError as error:
+        raise ConfigError(f"its metadata does not say {error}: get the file again") from error
+    names = [weight_name(info.name) for info in header.tensors]
+    size = sum(len(data) for data in maps) / 1e6
+    say(f"converting {name}, {size:,.0f} MB, into safetensors; this happens once")
+    weights = zip(names, (dequantise(maps[info.part], info, config) for info in header.tensors), strict=True)
+    write_weights(say_progress(name, weights, len(names)), place, dtype)
+    return config
+
+
+def write_config(config: dict[str, Any], vocabulary: tokenizers.Vocabulary, place: Path) -> None:
+    """config.json and generation_config.json: an answer ends at every token that ends one."""
+    pad = vocabulary.ids.get("padding", config.get("pad_token_id"))
+    given = {"bos_token_id": vocabulary.ids.get("bos"), "eos_token_id": sorted(vocabulary.ends), "pad_token_id": pad}
+    ids = {name: value for name, value in given.items() if value not in (None, [])}
+    (place / "config.json").write_text(json.dumps(config | ids, indent=2))
+    kept = place / "generation_config.json"
+    sampling = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps(sampling | ids, indent=2))
 
 
 def write_weights(weights: Iterable[tuple[str, Any]], place: Path, dtype: str) -> None:
@@ -255,9 +316,6 @@ def model_config(header: Header) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": metadata.get(f"{name}.rope.freq_base", 10000.0)},
         "tie_word_embeddings": "output.weight" not in tensors,
         "vocab_size": next(info.shape[0] for info in header.tensors if info.name == "token_embd.weight"),
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
     }
 
 
@@ -295,72 +353,56 @@ def dequantise(data: mmap.mmap, info: TensorInfo, config: Mapping[str, Any]) -> 
     return torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
 
 
-def write_tokenizer(header: Header, place: Path) -> None:
-    """tokenizer.json and tokenizer_config.json, with the chat template inside."""
+def write_tokenizer(header: Header, place: Path) -> tokenizers.Vocabulary:
+    """tokenizer.json and tokenizer_config.json, and the chat templates as transformers keeps them."""
     metadata = header.metadata
-    try:
-        tokenizer = smollm(metadata) if metadata.get("tokenizer.ggml.pre") == "smollm" else by_transformers(header)
-    except (ImportError, KeyError, ValueError) as error:
-        raise UnknownLayout(f"its tokenizer cannot be rebuilt ({error})") from error
-    tokenizer.save(str(place / "tokenizer.json"))
-    tokens = metadata["tokenizer.ggml.tokens"]
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": metadata[f"{header.architecture}.context_length"],
-        "add_bos_token": metadata.get("tokenizer.ggml.add_bos_token", metadata["tokenizer.ggml.model"] == "llama"),
-    }
+    vocabulary = tokenizers.read_vocabulary(metadata)
+    tokenizers.rebuild(metadata, vocabulary).save(str(place / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if (context := metadata.get(f"{header.architecture}.context_length")) is not None:
+        config["model_max_length"] = context
     for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
-        if (token := metadata.get(f"tokenizer.ggml.{theirs}_token_id")) is not None:
-            config[f"{ours}_token"] = tokens[token]
-    if template := metadata.get("tokenizer.chat_template"):
-        config["chat_template"] = template
+        if (text := vocabulary.text(theirs)) is not None:
+            config[f"{ours}_token"] = text
     (place / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+    write_templates(metadata, place)
+    return vocabulary
 
 
-def smollm(metadata: Mapping[str, Any]) -> Any:
-    """Byte-level BPE that takes digits one by one, which transformers does not know of."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    tokens = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    kinds = list(zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True))
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in kinds if k == CONTROL])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in kinds if k == USER_DEFINED])
-    return tokenizer
-
-
-def by_transformers(header: Header) -> Any:
-    from transformers.integrations.gguf import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
-
-    names = {f"tokenizer.{key}": ours for key, ours in GGUF_TOKENIZER_MAPPING["tokenizer"].items()}
-    known = {names[key]: value for key, value in header.metadata.items() if key in names}
-    return convert_gguf_tokenizer(header.architecture, known)[0]
+def write_templates(metadata: Mapping[str, Any], place: Path) -> None:
+    key = "tokenizer.chat_template"
+    if template := metadata.get(key):
+        (place / "chat_template.jinja").write_text(template, "utf-8")
+    named = {name.removeprefix(f"{key}."): text for name, text in metadata.items() if name.startswith(f"{key}.")}
+    for name, text in named.items():
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ConfigError(f"it has a chat template called {name!r}, which is no name for a file")
+        file = place / "chat_template.jinja" if name == "default" else place / TEMPLATES / f"{name}.jinja"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, "utf-8")
 
 
 # ── the long way ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _convert_slowly(path: Path, place: Path, dtype: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _convert_slowly(files: list[Path], place: Path, dtype: str) -> dict[str, Any]:
+    """Write the weights and what is known of sampling; return config.json."""
+    from transformers import AutoModelForCausalLM
 
+    path = files[0]
+    if len(files) > 1:
+        join = f"llama-gguf-split --merge {path.name} one.gguf"
+        raise ConfigError(f"transformers reads no file in parts; join them: {join}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype="float32", local_files_only=True
         )
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ConfigError(f"{path.name}: transformers cannot read this GGUF file: {error}") from error
-    tokenizer.save_pretrained(place)
+    except (ValueError, KeyError, RuntimeError, NotImplementedError, ImportError) as error:
+        raise ConfigError(f"transformers cannot read this GGUF file: {error}") from error
     # Its save_pretrained refuses what came from a GGUF, though by now these are ordinary weights.
     tied = model.all_tied_weights_keys
     write_weights(((name, part) for name, part in model.state_dict().items() if name not in tied), place, dtype)
-    config = model.config.to_dict() | {"dtype": dtype}
-    del config["quantization_config"]
-    (place / "config.json").write_text(json.dumps(config, indent=2))
     model.generation_config.save_pretrained(place)
+    config: dict[str, Any] = model.config.to_dict()
+    del config["quantization_config"]
+    return config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,16 @@ class Prompt:
 
 
 class Prompts:
-    """`family` is how the model writes calls, if it can; `thinks`, whether it writes thoughts."""
+    """`family` is how the model writes calls, if it can; `thinks`, whether it writes thoughts.
 
-    def __init__(self, tokenizer: Any, family: type[Parser] | None, thinks: bool) -> None:
+    `begins` is the token that a chat begins with, when its template writes none.
+    """
+
+    def __init__(self, tokenizer: Any, family: type[Parser] | None, thinks: bool, begins: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._can_call = family is not None
         self._thinks = thinks
+        self._begins = list(begins)
         self._source = ""  # of the template whose names are known
         self._names: frozenset[str] = frozenset()
 
@@ -83,6 +87,7 @@ class Prompts:
             text, thought = self._render(messages, options, add_generation_prompt=begins), False
         special = requests.read_flag(inputs, "add_special_tokens")
         ids = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids = ids if ids[:1] == self._begins else self._begins + ids
         if not self._thinks:
             return Prompt(ids, None, goes_on)
         return Prompt(ids, thought or (None if goes_on else self.is_thinking(ids)), goes_on)

@@ -7,6 +7,7 @@ and answers, batch, sample and read GGUF files. Options, in config.yaml or [mode
       max_model_len: 4096     # tokens of prompt and answer; the model's context, or what fits into memory, if less
       dtype: bfloat16         # of the weights; float32 on a CPU, on a GPU the checkpoint's
       step_tokens: 128        # prompt tokens that one step reads while other answers are running
+      chat_template: rag      # which of several named templates is the default
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from gateway_lm_gguf_files import find as find_gguf
 
 from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
 
@@ -63,7 +65,7 @@ def is_language_model(path: Path) -> bool:
     if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
         return True  # also when it is not installed yet: the load says how to get it
     place = peek_weights(path)
-    return place is not None and (find_gguf(place) is not None or is_checkpoint(place))
+    return place is not None and (find_gguf(place, [path.absolute().name]) is not None or is_checkpoint(place))
 
 
 def is_checkpoint(place: Path) -> bool:
@@ -76,12 +78,6 @@ def is_checkpoint(place: Path) -> bool:
         return False
     architectures = config.get("architectures") if isinstance(config, dict) else None
     return any(str(name).endswith("ForCausalLM") for name in architectures or ())
-
-
-def find_gguf(place: Path) -> Path | None:
-    if place.is_dir():
-        return min(place.glob("*.gguf"), default=None)
-    return place if place.suffix == ".gguf" else None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -118,7 +114,8 @@ class LanguageModel:
         logging.disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = self._dtype(device)
-        gguf = find_gguf(weights)
+        gguf = find_gguf(weights, [Path.cwd().name])
+        self.is_gguf = gguf is not None
         folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
         # AutoTokenizer would go by the model's type, and overrule what the GGUF says
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
@@ -127,6 +124,7 @@ class LanguageModel:
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error
+        self.tokenizer.chat_template = templates(self.tokenizer.chat_template, self.options.get("chat_template"))
         model = model.to(device).eval()
         gateway_lm_attention.lay_out(model)
         slots = self.config["runtime"]["predict_concurrency"]
@@ -168,7 +166,9 @@ class LanguageModel:
         self.special_tags = {
             token: tag for token, tag in tags.items() if self.tokenizer.added_tokens_decoder[token].special
         }
-        self.prompts = Prompts(self.tokenizer, self.family, self.thinks)
+        # llama.cpp begins every prompt as the file says, also where its template does not
+        begins = begin_of(self.tokenizer) if self.is_gguf else []
+        self.prompts = Prompts(self.tokenizer, self.family, self.thinks, begins)
 
     def unload(self) -> None:
         if self.engine is not None:
@@ -351,6 +351,25 @@ class LanguageModel:
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError(f"options.{name} must be a whole number of at least 1, not {value!r}")
         return value
+
+
+def begin_of(tokenizer: Any) -> list[int]:
+    """The token that a prompt begins with, where the tokenizer puts one there."""
+    ids: list[int] = tokenizer("")["input_ids"][:1]
+    return ids if ids == [tokenizer.bos_token_id] else []
+
+
+def templates(given: str | dict[str, str] | None, chosen: str | None) -> str | dict[str, str] | None:
+    """The chat templates with the chosen one as the default; without one no request could be answered."""
+    known = given if isinstance(given, dict) else {"default": given} if given else {}
+    if chosen is None and ("default" in known or not known):
+        return given
+    names = ", ".join(known) or "none"
+    if chosen is None:
+        raise ConfigError(f"no chat template is called default (have: {names}); name one: options.chat_template: NAME")
+    if chosen not in known:
+        raise ConfigError(f"options.chat_template: no chat template is called {chosen!r} (have: {names})")
+    return {**known, "default": known[chosen]}
 
 
 def sampling_defaults(config: Any) -> dict[str, Any]:

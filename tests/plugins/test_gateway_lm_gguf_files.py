@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import gateway_lm_gguf_files as it
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import ConfigError
+
+
+def gguf(path: Path, **said: str | list[str]) -> Path:
+    """A header with these keys; `_` in a name is a dot."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def value(given: str | list[str]) -> bytes:
+        if isinstance(given, str):
+            return struct.pack("<I", 8) + text(given)
+        return struct.pack("<IIQ", 9, 8, len(given)) + b"".join(map(text, given))
+
+    keys = b"".join(text(name.replace("_", ".")) + value(given) for name, given in said.items())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(said)) + keys)
+    return path
+
+
+def model(path: Path) -> Path:
+    return gguf(path, general_architecture="llama", general_tags=["a", "b"], tokenizer_ggml_model="gpt2")
+
+
+def test_one_file_is_the_model_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("any.gguf", "lora-merged.gguf", "x-imatrix-Q4_K_M.gguf", "draft.gguf", "UPPER.GGUF"):
+        place = tmp_path / name
+        assert it.find(place.parent) is None
+        assert it.find(model(place).parent) == place
+        place.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mmproj-model-f16.gguf", {"general_architecture": "clip"}),
+        ("vision.gguf", {"general_architecture": "clip"}),
+        ("vision.gguf", {"general_architecture": "x", "general_tags": ["a"], "general_type": "mmproj"}),
+        ("imatrix.gguf", {"general_type": "imatrix"}),
+        ("my-lora.gguf", {"general_architecture": "llama", "general_type": "adapter"}),
+        ("style.gguf", {"general_architecture": "llama", "general_type": "adapter"}),
+        ("mmproj.gguf", {}),
+        ("model.imatrix.gguf", {}),
+    ],
+)
+def test_what_lies_beside_a_model_is_passed_over(name: str, said: dict[str, str], tmp_path: Path) -> None:
+    gguf(tmp_path / name, **said)
+    assert it.find(tmp_path) is None
+    assert it.find(model(tmp_path / "zz.gguf").parent) == tmp_path / "zz.gguf"
+
+
+@pytest.mark.parametrize("name", ["aa-draft.gguf", "mmproj-aa.gguf", "aa-lora-f16.gguf", "aa.imatrix.gguf"])
+def test_a_name_decides_between_whole_models(name: str, tmp_path: Path) -> None:
+    model(tmp_path / name)
+    model(tmp_path / "zz.gguf")
+    assert it.find(tmp_path) == tmp_path / "zz.gguf"
+
+
+def test_of_several_the_one_that_is_called_as_the_directory_is_meant(tmp_path: Path) -> None:
+    place = tmp_path / "smol"
+    for name in ("a.gguf", "Smol.gguf", "z.gguf"):
+        model(place / name)
+    assert it.find(place) == place / "Smol.gguf"
+    model(tmp_path / "snapshot" / "x.gguf")
+    model(tmp_path / "snapshot" / "y.gguf")
+    assert it.find(tmp_path / "snapshot", ["y"]) == tmp_path / "snapshot" / "y.gguf"
+
+
+def test_of_several_without_such_a_name_none_is_guessed(tmp_path: Path) -> None:
+    for name in ("a-Q4.gguf", "a-Q8.gguf"):
+        model(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"several GGUF files \(a-Q4.gguf, a-Q8.gguf\).*file://a-Q4.gguf"):
+        it.find(tmp_path)
+
+
+def test_parts_are_one_model_and_found_by_their_first(tmp_path: Path) -> None:
+    names = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for name in names:
+        model(tmp_path / name)
+    assert it.find(tmp_path) == tmp_path / names[0]
+    assert it.find(tmp_path / names[1]) == tmp_path / names[0]
+    assert it.parts(tmp_path / names[2]) == [tmp_path / name for name in names]
+    place = tmp_path / "big"
+    place.mkdir()
+    for name in names:
+        (tmp_path / name).rename(place / name)
+    model(place / "other.gguf")
+    assert it.find(place) == place / names[0]
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_missing_part_is_named(missing: int, tmp_path: Path) -> None:
+    for number in {1, 2, 3} - {missing}:
+        model(tmp_path / f"big-0000{number}-of-00003.gguf")
+    with pytest.raises(ConfigError, match=rf"big-0000{missing}-of-00003.gguf is missing; big has 3 parts"):
+        it.find(tmp_path)
+
+
+@given(st.binary(max_size=80), st.booleans())
+def test_any_file_is_looked_into(tmp_path_factory: pytest.TempPathFactory, data: bytes, is_gguf: bool) -> None:
+    path = tmp_path_factory.mktemp("files") / "x.gguf"
+    path.write_bytes((b"GGUF" if is_gguf else b"") + data)
+    assert it.first_keys(path).keys() >= set()
