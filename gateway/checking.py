@@ -3,6 +3,7 @@
 1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
 4. requirements that are not installed  5. weights that cannot be had, files that are not there, links that lead out
 6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
+9. what the plugin of its format finds in its files
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     # 8
     for allowance in allowances(found.settings, [spec]):
         yield finding("note", "allowance", allowance.what)
+    # 9
+    yield from (_finding(problem, spec.name) for problem in found.plugins.check_model(spec))
 
 
 def _contents(spec: ModelSpec) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ once a chunk. `gateway plugins` prints who provides what; docs/plugins.md shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .devices import Device
     from .replica import Runner
-    from .spec import Endpoint, ModelSpec
+    from .spec import Endpoint, ModelSpec, Problem
 
 hookspec = pluggy.HookspecMarker("gateway")
 hookimpl = pluggy.HookimplMarker("gateway")
@@ -29,6 +29,14 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 
     Read file names and small text files only; import no framework and no user code. `overrides` is the model's
     table in gateway.toml. Raise `ConfigError` when the directory is yours but broken: it is reported, not served.
+    """
+
+
+@hookspec
+def check_model(spec: ModelSpec) -> Iterable[Problem]:  # type: ignore[empty-body]
+    """Say what else keeps a model of yours from serving, for `gateway check`; asked for every model.
+
+    May import a framework and read large files; must not run code that the model directory brings.
     """
 
 

@@ -251,6 +251,10 @@ class Plugins:
             return spec
         return None
 
+    def check_model(self, spec: ModelSpec) -> list[Problem]:
+        """Return what plugins say of a model that was found."""
+        return [problem for _, found in self._results("check_model", spec=spec) for problem in found or ()]
+
     def endpoints(self) -> list[Endpoint]:
         """Return the routes that plugins offer; of two for one path the first counts.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from closeness import assert_near
 from gateway_sklearn import SklearnModel, find_model
 from sklearn.datasets import load_iris
@@ -20,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from gateway import BadRequest, ConfigError
+from gateway.cli import cli
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 IRIS = [5.1, 3.5, 1.4, 0.2]  # the first flower, a setosa
@@ -144,6 +147,23 @@ def test_types_that_skops_does_not_know_are_refused_by_name(serve: Any) -> None:
     assert setting is not None
     model = serve(forest, options={"trusted_types": yaml.safe_load(setting[1])})
     assert model.predict({"inputs": [IRIS]})["predictions"] == [0]
+
+
+def test_check_names_the_types_that_must_be_trusted(tmp_path: Path) -> None:
+    forest = RandomForestClassifier(n_estimators=2, random_state=0).fit(*load_iris(return_X_y=True))
+    save(tmp_path / "models" / "forest", forest)
+    save(tmp_path / "models" / "iris", iris())
+    (tmp_path / "models" / "broken").mkdir()
+    (tmp_path / "models" / "broken" / "model.skops").write_text("no zip file")
+    shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
+    found = {each["model"]: each for each in json.loads(shown.stdout)}
+    assert {(name, each["level"], each["code"]) for name, each in found.items()} == {
+        ("forest", "error", "untrusted_types"),
+        ("broken", "error", "untrusted_types"),
+    }
+    assert "sklearn.tree._tree.Tree" in found["forest"]["what"]
+    assert "[models.forest.options] trusted_types" in found["forest"]["what"]
+    assert "no skops file, or a broken one" in found["broken"]["what"]
 
 
 def test_a_model_directory_cannot_trust_its_own_types(tmp_path: Path, serve: Any) -> None:

@@ -1,0 +1,202 @@
+"""What a fitted scikit-learn estimator reads: texts, objects, or a table, and which of its columns hold categories.
+
+Estimators hand what they get to others: a search to its best one, a pipeline to its first step, a vote to all.
+`read_by` follows them to those that look at the data. Nothing is decided here about a request: the estimator has the
+last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from gateway import ConfigError
+
+# texts: a list of texts · objects: a list of dicts · items: a list of whatever the first step takes
+# line: a list of numbers · table: rows of values
+Kind = Literal["texts", "objects", "items", "line", "table"]
+ENOUGH = 32  # of the many estimators of an ensemble, which are alike
+# Attributes that hold the one estimator which gets what this one gets.
+INNER = ("best_estimator_", "estimator_", "regressor_", "classifier_")
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a model takes. `categories` maps the columns that keep their values as they are to what null means there."""
+
+    kind: Kind = "table"
+    width: int | None = None  # columns of its table, where it was fitted on one
+    names: tuple[str, ...] = ()  # of the columns, when they had some
+    categories: Mapping[int, float | None] = field(default_factory=dict)
+    are_numbers: bool = True  # as far as the model says
+    chooses: bool = False  # whether it picks columns, so that others may be missing or too many
+    needs: tuple[str, ...] = ()  # packages for tables with names
+    by_name: bool = False  # whether it can only be given a table with names
+
+
+NAN = float("nan")
+
+
+def read_by(model: Any) -> Reads:
+    """What the model reads.
+
+    Raises:
+        ConfigError: it reads what no request can hold, or must not.
+    """
+    readers = [*_readers(model, None)]
+    kinds = dict.fromkeys(reader.kind for reader in readers)
+    certain = [kind for kind in kinds if kind != "items"] or list(kinds) or ["table"]
+    names = tuple(str(name) for name in getattr(model, "feature_names_in_", ()))
+    width = getattr(model, "n_features_in_", None)
+    if width is None:  # a pipeline whose first step only passes on
+        width = next((reader.width for reader in readers if reader.width is not None), None)
+    kind = certain[0]
+    if kind == "items" and width is not None:
+        kind = "table"  # a function, that was fitted on one
+    categories: dict[int, float | None] = {}
+    for reader in readers:
+        for column, null in reader.categories.items():
+            categories[column] = None if null is None else categories.get(column, null)
+    by_name = bool(names) and any(reader.by_name for reader in readers)
+    needs = dict.fromkeys(package for reader in readers for package in reader.needs)
+    if by_name:
+        needs["pandas"] = None
+    return Reads(
+        kind,
+        width,
+        names,
+        categories,
+        not (names or categories) and all(reader.are_numbers for reader in readers),
+        any(reader.chooses for reader in readers),
+        tuple(needs),
+        by_name,
+    )
+
+
+def missing(reads: Reads) -> str | None:
+    """The first package that the model needs and that is not installed."""
+    return next((name for name in reads.needs if not has(name)), None)
+
+
+def has(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it is there and broken
+        return False
+
+
+# ── the way to those that read ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _readers(model: Any, columns: list[int] | None) -> Iterator[Reads]:
+    """What each estimator reads that gets the data as it came; `columns` are those of the table that it gets."""
+    output = getattr(model, "_sklearn_output_config", {}).get("transform")
+    if output in ("pandas", "polars"):
+        yield Reads("items", needs=(output,))
+    if hasattr(model, "steps"):
+        first, *_ = [step for _, step in model.steps if step not in (None, "passthrough")] or [None]
+        yield from _outputs(step for _, step in model.steps if step is not first)
+        if first is not None:
+            yield from _readers(first, columns)
+    elif hasattr(model, "transformer_list"):
+        for _, part in model.transformer_list:
+            if part not in ("drop", "passthrough"):
+                yield from _readers(part, columns)
+    elif hasattr(model, "transformers_"):
+        yield from _chosen(model, columns)
+    elif getattr(model, "_preprocessor", None) is not None:  # gradient boosting that knows categories
+        for reads in _chosen(model._preprocessor, columns):
+            yield replace(reads, chooses=False)
+    else:
+        inner = list(_inner(model))
+        for one in inner:
+            yield from _readers(one, columns)
+        if not inner:
+            yield _reads(model, columns)
+
+
+def _outputs(steps: Iterator[Any]) -> Iterator[Reads]:
+    """The packages that steps need which read what others made."""
+    for step in steps:
+        output = getattr(step, "_sklearn_output_config", {}).get("transform")
+        if output in ("pandas", "polars"):
+            yield Reads("items", needs=(output,))
+
+
+def _inner(model: Any) -> Iterator[Any]:
+    for name in INNER:
+        if (inner := getattr(model, name, None)) is not None:
+            yield inner
+            return
+    if calibrated := getattr(model, "calibrated_classifiers_", None):
+        yield calibrated[0].estimator
+    elif hasattr(model, "estimators_") and (hasattr(model, "estimators") or hasattr(model, "estimator")):
+        found = [each for each in model.estimators_ if hasattr(each, "get_params")]
+        yield from found[:ENOUGH]
+    elif type(model).__name__ == "FrozenEstimator":
+        yield model.estimator
+
+
+def _chosen(model: Any, columns: list[int] | None) -> Iterator[Reads]:
+    """A ColumnTransformer: each of its parts reads some columns of the table."""
+    places = getattr(model, "_transformer_to_input_indices", {})
+    by_name = any(_is_by_name(chosen) for _, _, chosen in model.transformers_)
+    yield Reads(chooses=True, by_name=by_name, are_numbers=False)
+    for name, part, _ in model.transformers_:
+        mine = list(places.get(name, ()))
+        if part in ("drop", "passthrough") or not mine:
+            continue
+        mine = [columns[place] for place in mine] if columns is not None else mine
+        for reads in _readers(part, mine):
+            if reads.kind in ("texts", "objects", "items") and not reads.chooses:  # a column of them
+                yield Reads(categories=dict.fromkeys(mine, NAN), needs=reads.needs)
+            else:
+                yield reads
+
+
+def _is_by_name(chosen: Any) -> bool:
+    return isinstance(chosen, str) or (isinstance(chosen, list) and any(isinstance(one, str) for one in chosen))
+
+
+# ── those that read ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _reads(model: Any, columns: list[int] | None) -> Reads:
+    from sklearn.utils import InputTags, get_tags
+
+    try:
+        tags = get_tags(model).input_tags
+    except AttributeError:  # an estimator of somebody else's, which only looks like one of scikit-learn's
+        tags = InputTags()
+    kind = type(model).__name__
+    if not tags.two_d_array and tags.string:
+        if getattr(model, "input", "content") != "content":
+            raise ConfigError(
+                f"the {kind} has input={model.input!r}: it would open the files that a request names; fit it on texts "
+                "(input='content')"
+            )
+        free = callable(getattr(model, "analyzer", None)) or getattr(model, "input_type", None) is not None
+        return Reads("items" if free else "texts")
+    if not tags.two_d_array and tags.dict:
+        return Reads("items" if getattr(model, "input_type", "dict") == "pair" else "objects")
+    if not tags.two_d_array and tags.one_d_array:
+        return Reads("line")
+    if kind == "FunctionTransformer" and not model.validate:
+        return Reads("items", by_name=model.func is not None, are_numbers=False, chooses=True)
+    width = getattr(model, "n_features_in_", None) if columns is None else None
+    are_numbers = not (tags.categorical or tags.string)
+    return Reads(width=width, categories=_categories(model, columns), are_numbers=are_numbers)
+
+
+def _categories(model: Any, columns: list[int] | None) -> dict[int, float | None]:
+    """Columns whose values are looked up, so that they must stay what they are: 5 is not "5", nor is null "nan"."""
+    found: dict[int, float | None] = {}
+    for place, known in enumerate(getattr(model, "categories_", None) or ()):
+        if getattr(getattr(known, "dtype", None), "kind", "f") in "OUSbiu":
+            found[place] = None if any(value is None for value in known) else NAN
+    if getattr(getattr(model, "_fit_dtype", None), "kind", "") in ("O", "U", "S"):  # an imputer of such values
+        null = None if getattr(model, "missing_values", NAN) is None else NAN
+        found = dict.fromkeys(range(getattr(model, "n_features_in_", 0)), null)
+    return {columns[place] if columns is not None else place: null for place, null in found.items()}
