@@ -8,15 +8,15 @@ from typing import Any
 from gateway_lm_answer import Answer
 from gateway_lm_engine import Record
 from gateway_lm_sampling import Score
-from gateway_lm_text import TokenBytes
 from gateway_lm_tools import Event
+from gateway_lm_vocabulary import vocabulary
 
 
 class Logprobs:
     """Those of an answer's content; they go out with the text that their tokens became."""
 
     def __init__(self, tokenizer: Any, record: Record) -> None:
-        self._bytes, self._record = TokenBytes(tokenizer), record
+        self._bytes, self._record = vocabulary(tokenizer).bytes, record
         self._kept: list[dict[str, Any]] = []
 
     def keep(self, at: int) -> None:

@@ -2,50 +2,111 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
+
+from gateway_lm_vocabulary import LOST, vocabulary
 
 BEFORE = 5  # tokens that a new one is decoded together with: what it reads as depends on them
 WINDOW = 16  # tokens after which the oldest are let go, so that decoding stays cheap
-HALF = "\ufffd"  # what the bytes of an incomplete character decode to
 
 
 class TextStream:
-    """Never half a character, and spaces as in the whole text.
+    """What the tokens add to the text of the prompt, as the tokenizer reads both together. Never half a character.
 
-    `markup` are special tokens that are text here; all others say nothing.
+    A character that the prompt began belongs to what is added. `markup` are special tokens that are text here; all
+    others say nothing.
+
+    Decoders read a token by those before it, so it is decoded within a window of them. Bytes of a ByteFallback wait
+    outside it until they make a character, for there half a character would spoil the whole ones beside it; those that
+    never make one are lost alone.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], markup: Mapping[int, str] | None = None) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._words = tokenizer, vocabulary(tokenizer)
         self._markup = markup or {}
-        self._tokens = list(prompt[-BEFORE:])
-        self._shown = self._decode()
+        self._open(prompt)
 
     def push(self, token: int) -> str:
         """What the token adds; nothing while a character is incomplete."""
         if token in self._markup:
-            piece = self.rest() + self._markup[token]
-            self._tokens.append(token)
-            self._shown = self._decode()
-            return piece
-        self._tokens.append(token)
-        text = self._decode()
-        if text.endswith(HALF):
+            return self.rest() + self._markup[token]
+        if self._words.skips(token):
             return ""
-        piece = text[len(self._shown) :]
-        if len(self._tokens) > WINDOW:
-            self._tokens = self._tokens[-BEFORE:]
-            text = self._decode()
-        self._shown = text
+        if self._words.is_bytes_alone:
+            return self._utf8.decode(self._words.bytes(token))
+        if not self._take(token) or not self._words.is_local:
+            return ""
+        piece = self._news(self._whole())
+        if len(self._window) > WINDOW:
+            self._open([*self._window, *self._half])
         return piece
 
     def rest(self) -> str:
-        """What was held back and is text after all; a character that never became whole is dropped."""
-        return self._decode().rstrip(HALF)[len(self._shown) :]
+        """What was held back: of a character that never became whole, what the tokenizer writes for its bytes."""
+        if self._words.is_bytes_alone:
+            return self._utf8.decode(b"", final=True)
+        self._lose(len(self._half))
+        return self._news(self._words.decode(self._window))
 
-    def _decode(self) -> str:
-        return self._tokenizer.decode(self._tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def begun(self, prompt: Sequence[int]) -> str:
+        """The prompt's own text, special tokens included, without the character that this begins with."""
+        text = str(self._tokenizer.decode(prompt[: len(prompt) - len(self._half)]))
+        return text.removesuffix(LOST) if self._utf8.getstate()[0] else text
+
+    def _open(self, tokens: Sequence[int]) -> None:
+        """Begin a window with the last of the tokens, as many as have a text: decoders treat its beginning apart."""
+        for count in (BEFORE, None) if self._words.is_local else (None,):
+            said = (token for token in reversed(tokens) if not self._words.skips(token))
+            self._window: list[int] = []
+            self._half: list[int] = []  # bytes of one character, in a ByteFallback
+            self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+            for token in reversed(list(islice(said, count))):
+                self._take(token)
+            text = self._whole()
+            if text:
+                break
+        self._shown = len(text)  # characters of the window's text
+
+    def _take(self, token: int) -> bool:
+        """Put the token into the window, or wait for the other bytes of its character; True if the window has grown."""
+        before = len(self._window)
+        if self._words.is_bytes:
+            self._utf8.decode(self._words.bytes(token))
+        if token not in self._words.falls_back:
+            self._lose(len(self._half))
+            self._window.append(token)
+            return True
+        self._half.append(token)
+        while self._half:
+            try:
+                bytes(self._words.falls_back[half] for half in self._half).decode()
+            except UnicodeDecodeError as error:
+                if error.reason == "unexpected end of data":
+                    break
+                self._lose(error.end)
+            else:
+                self._window += self._half
+                self._half = []
+        return len(self._window) > before
+
+    def _lose(self, count: int) -> None:
+        """The first of the bytes that wait make no character."""
+        self._window += self._words.lost * count or self._half[:count]
+        self._half = self._half[count:]
+
+    def _whole(self) -> str:
+        """The window's text up to its last whole character."""
+        text = self._words.decode(self._window)
+        half = self._utf8.getstate()[0] if self._words.is_known else text.endswith(LOST)
+        return text.removesuffix(LOST) if half else text
+
+    def _news(self, text: str) -> str:
+        piece = text[self._shown :]
+        self._shown = max(self._shown, len(text))
+        return piece
 
 
 class StopStrings:
@@ -96,32 +157,6 @@ class BadWords:
 
     def __call__(self, answer: Sequence[int], token: int) -> bool:
         tokens = [*answer[max(0, len(answer) - self._before) :], token]
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        stream = TextStream(self._tokenizer, ())  # the first of them may be half a character
+        text = "".join([*map(stream.push, tokens), stream.rest()])
         return any(word in text for word in self._words)
-
-
-class TokenBytes:
-    """The bytes that single tokens stand for: of half a character, half of its bytes."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        decoder = tokenizer.backend_tokenizer.decoder
-        self._tokenizer = tokenizer
-        self._added = tokenizer.added_tokens_decoder
-        self._bytes = byte_letters() if decoder is not None and b"ByteLevel" in decoder.__getstate__() else {}
-
-    def __call__(self, token: int) -> bytes:
-        if token in self._added:
-            return str(self._added[token].content).encode()
-        written = self._tokenizer.convert_ids_to_tokens(token) or ""  # a model may have more rows than tokens
-        if self._bytes.keys() >= set(written):
-            return bytes(self._bytes[letter] for letter in written)
-        if len(written) == 6 and written.startswith("<0x"):
-            return bytes([int(written[3:5], 16)])
-        return written.replace("\u2581", " ").encode()
-
-
-def byte_letters() -> dict[str, int]:
-    """The letters that byte-level vocabularies are written with: printable bytes as they are, others from 256 on."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = (byte for byte in range(256) if byte not in printable)
-    return {**{chr(byte): byte for byte in printable}, **{chr(256 + at): byte for at, byte in enumerate(others)}}

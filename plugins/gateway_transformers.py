@@ -268,13 +268,14 @@ class LanguageModel:
         record = Record()
         logprobs = Logprobs(self.tokenizer, record) if sampling.logprobs is not None else None
         echo = requests.read_flag(inputs, "echo")
-        echoed = self._echoed(inputs, prompt, whole.ids) if echo else ""
+        markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
+        text = TextStream(self.tokenizer, prompt, markup)
+        is_as_sent = isinstance(inputs.get("prompt"), str) and prompt == whole.ids
+        echoed = "" if not echo else inputs["prompt"] if is_as_sent else text.begun(prompt)
         if echo and logprobs is not None:
             sampling = replace(sampling, prompt_logprobs=True)
         elif echo:
             yield {"content": echoed}
-        markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
-        text = TextStream(self.tokenizer, prompt, markup)
         answer = Answer(thinking, calls, stops)
         reply = Reply(text, answer, stop_ids, logprobs, least=sampling.min_tokens, keeps_stop=keeps_stop)
         # An answer of no tokens is asked for to see the prompt; its logprobs come with a first token.
@@ -291,11 +292,6 @@ class LanguageModel:
         for event in reply.finish():
             yield event
         yield reply.ending(len(prompt), record.cached)
-
-    def _echoed(self, inputs: Mapping[str, Any], prompt: list[int], whole: list[int]) -> str:
-        """The prompt as it was read: of a text that was not cut, the text itself."""
-        text = inputs["prompt"]
-        return text if isinstance(text, str) and prompt == whole else self.tokenizer.decode(prompt)
 
     def _begins(self, tools: Tools, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
         """How the answer may begin, where a function has to be called."""
