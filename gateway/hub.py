@@ -135,7 +135,10 @@ class Hub:
         return endpoint.derived_from if derived else None
 
     def serves(self, model: HostedModel, endpoint: Endpoint) -> bool:
-        return self.method_for(model, endpoint) is not None
+        if self.method_for(model, endpoint) is not None:
+            return True
+        others = (other for other in self.endpoints if other.path == endpoint.beside)
+        return any(self.method_for(model, other) is not None for other in others)
 
     def check_serves(self, model: HostedModel, endpoint: Endpoint) -> None:
         if not self.serves(model, endpoint):

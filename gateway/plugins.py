@@ -43,6 +43,7 @@ BUILTINS = {
     "audio_speech": "gateway.dialects.audio_speech",
     "images": "gateway.dialects.images",
     "openai_responses": "gateway.dialects.openai_responses",
+    "openai_input_tokens": "gateway.dialects.openai_input_tokens",
     "process": "gateway.runners.process",
     # the formats stay last, so that every other plugin is asked first whether a directory is its own
     "truss": "gateway.formats.truss",

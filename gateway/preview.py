@@ -37,7 +37,9 @@ def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
     if found is None:
         return []
     predict = [f"/v1/models/{spec.name}:predict"] if found.has("predict") else []
-    return predict + [endpoint.path for endpoint in endpoints if _answers(found, spec, endpoint)]
+    known = tuple(endpoints)
+    answered = {endpoint.path for endpoint in known if _answers(found, spec, endpoint)}
+    return predict + [endpoint.path for endpoint in known if {endpoint.path, endpoint.beside} & answered]
 
 
 def _answers(found: ClassInfo, spec: ModelSpec, endpoint: Endpoint) -> bool:

@@ -53,7 +53,8 @@ class Endpoint:
     """One route and the Model method that answers it.
 
     `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`. A model without the
-    method may answer by `derived_from` instead, when its `derive` has the route's method.
+    method may answer by `derived_from` instead, when its `derive` has the route's method. For one that has neither but
+    serves the path `beside`, the dialect makes the answer by itself.
     """
 
     path: str  # "/v1/chat/completions"; served under /models/{id} too
@@ -61,6 +62,7 @@ class Endpoint:
     dialect: str
     summary: str = ""
     derived_from: str | None = None
+    beside: str | None = None
     verb: Literal["POST", "GET"] = "POST"  # with GET, the method gets the query
 
 

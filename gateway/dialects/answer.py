@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import GatewayError, InvalidOutput
-from .base import Context, Encoder, prompt_of
+from .base import ESTIMATED, Context, Encoder, prompt_of
 from .events import (
     AnyEvent,
     ChoiceEvent,
@@ -265,7 +265,7 @@ class EventEncoder(Encoder):
 
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
         """What a whole answer says about its counts beside them."""
-        return [(b"x-gateway-usage", b"estimated")] if self.counts()[1] else []
+        return [ESTIMATED] if self.counts()[1] else []
 
 
 def _completion(run: Run) -> int | None:

@@ -15,6 +15,7 @@ from .anthropic_requests import SCHEMA, continued, size, to_chat
 from .anthropic_turns import turns
 from .anthropic_values import MessageValues
 from .base import Context, Dialect, Prepared, missing, take, take_range
+from .chat_requests import prompt_size
 from .events import AnyEvent, encode_json
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -49,11 +50,12 @@ class MessagesDialect(Dialect):
         if take_range(inputs, "max_tokens", 1, None) is None:
             raise missing("max_tokens")
         stream = take(inputs, "stream", bool, False)
-        options = {"own": method == "messages", "prompt": size(inputs.get("system")) + size(inputs.get("messages"))}
-        if not options["own"]:
-            return Prepared(model, to_chat(inputs), stream, options=options)
+        if method != "messages":
+            chat = to_chat(inputs)
+            return Prepared(model, chat, stream, options={"own": False, "prompt": prompt_size(chat)})
         turns(inputs)
-        return Prepared(model, inputs, stream, options=options)
+        texts = size(inputs.get("system")) + size(inputs.get("messages"))
+        return Prepared(model, inputs, stream, options={"own": True, "prompt": texts})
 
     def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
         return [prepared.inputs if prepared.options["own"] else continued(prepared.inputs, capabilities)]

@@ -9,6 +9,8 @@ from ..errors import BadRequest, GatewayError
 from ..spec import Capabilities
 
 SSE, JSON = b"text/event-stream", b"application/json"
+Headers = list[tuple[bytes, bytes]]
+ESTIMATED = (b"x-gateway-usage", b"estimated")  # the header of an answer whose counts nobody counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Encoder:
         """What ends a failed one: it never looks finished. With nothing to say, the connection is broken off."""
         return b""
 
-    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    def whole(self) -> tuple[bytes, Headers]:
         """The body of an answer that was not streamed, and headers about it.
 
         Raises:
@@ -132,6 +134,10 @@ class Dialect:
         return [one_of_n(prepared.inputs, index) for index in range(prepared.n)]
 
     def encoder(self, prepared: Prepared, context: Context) -> Encoder:
+        raise NotImplementedError
+
+    def estimate(self, prepared: Prepared) -> tuple[bytes, Headers]:
+        """The whole answer for a model that has no method for it, of an endpoint that stands `beside` another."""
         raise NotImplementedError
 
 

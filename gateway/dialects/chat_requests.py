@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .base import Prepared, missing, take, take_range, wrong_type
+from .events import encode_json
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOOLS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 128, 20
@@ -236,10 +237,12 @@ def _tool_choice(call: Any) -> Any:
 
 
 def prompt_size(inputs: dict[str, Any]) -> int:
-    """UTF-8 bytes of the text in a request's messages."""
-    size = 0
+    """UTF-8 bytes of the text in a request's messages, and of tools and calls, which templates write as JSON."""
+    size = len(encode_json(inputs["tools"])) if inputs.get("tools") else 0
     for message in inputs.get("messages", []):
         content = message.get("content")
         parts = content if isinstance(content, list) else [{"text": content}]
         size += sum(len(part["text"].encode()) for part in parts if isinstance(part.get("text"), str))
+        if calls := message.get("tool_calls"):
+            size += len(encode_json(calls))
     return size

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..errors import InvalidOutput
 from ..wire import Array
-from .base import Context, Encoder, Prepared
+from .base import ESTIMATED, Context, Encoder, Prepared
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .openai_embeddings import shortest
 from .outputs import error_of
@@ -56,7 +56,7 @@ class ValueEncoder(Encoder):
             raise InvalidOutput(f"{self.method} returned nothing")
         body = encode_json(self.answer(self._value))
         estimated = self._prompt_tokens is None and bool(self.texts())
-        return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
+        return body, [ESTIMATED] if estimated else []
 
     @property
     def prompt_tokens(self) -> int:

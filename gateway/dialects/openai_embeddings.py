@@ -16,7 +16,7 @@ from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wire import Array
-from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
+from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .outputs import error_of
@@ -175,7 +175,7 @@ class EmbeddingsEncoder(Encoder):
             encode_json(self._context.model),
             encode_json({"prompt_tokens": tokens, "total_tokens": tokens}),
         )
-        return body, [(b"x-gateway-usage", b"estimated")] if estimated else []
+        return body, [ESTIMATED] if estimated else []
 
     def _check(self) -> None:
         expected = len(self._inputs["input"])

@@ -50,6 +50,10 @@ SCHEMA: dict[str, Any] = {
     "example": {"input": "Say hello."},
 }
 
+COUNT_SCHEMA: dict[str, Any] = {**SCHEMA, "required": [], "properties": {**SCHEMA["properties"]}}
+for _name in ("store", "stream", "max_output_tokens", "metadata"):
+    del COUNT_SCHEMA["properties"][_name]
+
 # What chat has no field for, or has under another name. The rest of a request is chat's as it is.
 _OURS = frozenset(
     "input instructions previous_response_id conversation background include max_output_tokens max_tool_calls "

@@ -160,6 +160,7 @@ def _choice(choice: Any, offered: dict[str, Tool], left_out: list[str]) -> tuple
         if kind == "allowed_tools":
             return _allowed(choice, offered, left_out)
         return {"type": "function", "function": {"name": _known(choice, "tool_choice", offered)}}, None
+    choice = "required" if choice == "any" else choice
     if choice not in (None, *CHOICES):
         raise BadRequest(f"'tool_choice' must be one of {', '.join(CHOICES)}, or an object", param="tool_choice")
     if choice == "required" and left_out and not offered:

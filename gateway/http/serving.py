@@ -79,12 +79,16 @@ class Serving:
             self._hub.check_serves(model, endpoint)
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
-        method = self._hub.method_for(model, endpoint) or endpoint.method
+        method = self._hub.method_for(model, endpoint)
         turn = self.stored.turn(exchange, fields) if dialect.keeps else None
-        prepared = dialect.read(fields if turn is None else await turn.begin(), method)
+        prepared = dialect.read(fields if turn is None else await turn.begin(), method or endpoint.method)
         exchange.model = model.name
         if prepared.left_out:
             _say_left_out(exchange, prepared.left_out)
+        if method is None:
+            told, headers = dialect.estimate(prepared)
+            await exchange.reply(200, told, headers=headers)
+            return
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))

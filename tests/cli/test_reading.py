@@ -28,7 +28,14 @@ def test_models_tells_what_directories_say(run: Run, models: Models) -> None:
         "slots": 1,
         "replicas": 1,
         "devices": "1 × H100",
-        "routes": ["/v1/models/gpu:predict", "/v1/chat/completions", "/v1/messages", "/v1/responses"],
+        "routes": [
+            "/v1/models/gpu:predict",
+            "/v1/chat/completions",
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+            "/v1/responses",
+            "/v1/responses/input_tokens",
+        ],
         "notes": [],
     }
     assert (second["name"], second["devices"]) == ("team/chat", "cpu")

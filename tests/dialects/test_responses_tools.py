@@ -113,6 +113,7 @@ def test_a_choice_names_a_tool_as_its_client_does() -> None:
 def test_a_choice_that_others_can_meet_needs_no_hosted_tool(mode: str | None) -> None:
     assert offered(tools=[TIME, SEARCH], tool_choice=mode) == ["time"]
     assert choice(tools=[TIME, SEARCH], tool_choice=mode) == mode
+    assert choice(tools=[TIME], tool_choice="any") == "required"
 
 
 @pytest.mark.parametrize(

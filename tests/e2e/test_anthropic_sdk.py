@@ -289,8 +289,10 @@ def test_tokens_are_counted_by_the_model(client: anthropic.Anthropic) -> None:
         model="own", system="abc", messages=[{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     )
     assert counted.input_tokens == 8
-    with pytest.raises(anthropic.NotFoundError, match="does not serve /v1/messages/count_tokens"):
-        client.messages.count_tokens(model="mirror", messages=[{"role": "user", "content": "hello"}])
+    raw = client.messages.with_raw_response.count_tokens(
+        model="mirror", messages=[{"role": "user", "content": "hello"}]
+    )
+    assert raw.parse().input_tokens == 2 and raw.headers["x-gateway-usage"] == "estimated"
     with pytest.raises(anthropic.BadRequestError, match="messages"):
         client.messages.count_tokens(model="own", messages=[])
 

@@ -1,0 +1,56 @@
+"""POST /v1/responses/input_tokens: how many tokens a request for a response is, as OpenAI's SDK asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..hookspecs import hookimpl
+from ..spec import Endpoint
+from .base import Context, Dialect, Headers, Prepared, missing, take
+from .counting import PROMPT, CountEncoder, estimated
+from .responses_requests import COUNT_SCHEMA, check, to_chat
+from .responses_tools import read_tools
+
+OBJECT = "response.input_tokens"
+
+
+@hookimpl
+def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+    register(
+        Endpoint(
+            path="/v1/responses/input_tokens",
+            method="count_tokens",
+            beside="/v1/responses",
+            dialect="openai_input_tokens",
+            summary="How many tokens a request for a response is.",
+        )
+    )
+
+
+@hookimpl
+def register_dialects(register: Callable[[str, Any], None]) -> None:
+    register("openai_input_tokens", InputTokensDialect())
+
+
+class InputTokensDialect(Dialect):
+    """The class's `count_tokens` gets what chat would get of the prompt."""
+
+    request_schema = COUNT_SCHEMA
+    keeps = True  # for a request may go on from what is kept; of this answer nothing is
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        inputs = {name: value for name, value in body.items() if value is not None}
+        if "input" not in inputs and not take(inputs, "instructions", str):
+            raise missing("input")
+        check({"input": "", **inputs})
+        tools = read_tools(inputs)
+        chat = to_chat({"input": [], **inputs}, tools)
+        prompt: dict[str, Any] = {name: chat[name] for name in PROMPT if name in chat}
+        return Prepared(take(inputs, "model", str), prompt, left_out=tools.left_out)
+
+    def encoder(self, prepared: Prepared, context: Context) -> CountEncoder:
+        return CountEncoder(object=OBJECT)
+
+    def estimate(self, prepared: Prepared) -> tuple[bytes, Headers]:
+        return estimated(prepared, object=OBJECT)
