@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .admission import Admission
@@ -85,6 +86,9 @@ class HostedModel:
         self._retiring = Retiring(self.name, LAST_GRACE)
         self._refused: State | None = None  # why there are no keepers
         self._reloading: asyncio.Task[None] | None = None
+        self._taken_ports: tuple[int, ...] = ()  # of what serves, while others are loaded beside it
+        self._replacing = False  # it is stopped only to be loaded again
+        self._stops = 0
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._changed = asyncio.Event()
@@ -124,7 +128,7 @@ class HostedModel:
         seconds = min(limits.wait_for_ready, patience)
         if self.state == "unloaded" and self._on_demand is not None and seconds > 0:
             self._on_demand()
-        if self.state in ("loading", "restarting") and seconds > 0:
+        if (self._replacing or self.state in ("loading", "restarting")) and seconds > 0:
             await self._early.wait(waiter, seconds, limits.max_queue, self.not_ready().retry_after)
 
     def check_room(self, calls: int) -> None:
@@ -153,10 +157,11 @@ class HostedModel:
     def not_ready(self) -> GatewayError:
         """Why it takes no calls in its present state, and when to come back."""
         now = self._loop.time()
+        began = min((keeper.load_began for keeper in self._keepers), default=now)
         return refusal(
             self.name,
-            self.state,
-            loading_for=now - min((keeper.load_began for keeper in self._keepers), default=now),
+            "loading" if self._replacing else self.state,
+            loading_for=0.0 if self._replacing else now - began,
             expected_load=self.load_seconds,
             next_try=max((keeper.next_try for keeper in self._keepers), default=0.0) - now,
             reason=self.reason if self._debug else "",
@@ -257,6 +262,7 @@ class HostedModel:
 
         May be called again meanwhile, with less grace.
         """
+        self._stops += 1
         deadline, reloading = self._loop.time() + grace, self._reloading
         if reloading is not None and not self._stopping:
             reloading.cancel()
@@ -275,7 +281,8 @@ class HostedModel:
                 pass
         running = (call for replica in self._all_replicas() for call in replica.calls())
         for call in (*self.limiter.waiting(), *running):
-            call.abandon(Draining(f"model '{self.name}' is shutting down", retry_after=1))
+            shutting = Draining(f"model '{self.name}' is shutting down", retry_after=1)
+            call.abandon(self.not_ready() if self._replacing else shutting)
         left = max(deadline - self._loop.time(), LAST_GRACE)
         await asyncio.gather(*(replica.stop(left) for replica in self._ready), return_exceptions=True)
         for keeper in self._keepers:
@@ -287,7 +294,8 @@ class HostedModel:
         self._keepers.clear()
         self.limiter.seats.clear()
         self._refused = None
-        self._derive("stopped")
+        if not self._replacing:  # those who wait for the new one need not hear of this
+            self._derive("stopped")
         self._stopping = False
         self._idle.clear()
 
@@ -317,6 +325,7 @@ class HostedModel:
 
     async def _reload(self, spec: ModelSpec) -> None:
         fresh: list[Keeper] = []
+        self._taken_ports = tuple(sorted({port for replica in self._ready for port in replica.capabilities.ports}))
         try:
             for index in range(spec.replicas):
                 fresh.append(Keeper(self, spec, index))
@@ -327,6 +336,8 @@ class HostedModel:
                     await to_the_end(keeper.replica.kill("its reload was given up"))
             log.warning("%s: the reload failed, what was there serves on: %s", self.name, error)
             raise
+        finally:
+            self._taken_ports = ()
         self._switch(spec, fresh)
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
@@ -352,13 +363,28 @@ class HostedModel:
         """Wait until what a reload has replaced has ended."""
         await self._retiring.ended()
 
+    def check_replaceable(self) -> None:
+        """Refuse what would meet another reload half-way. Raises `LoadError`."""
+        if self._replacing or self._reloading is not None:
+            raise LoadError("it is being reloaded already")
+
     async def replace(self, spec: ModelSpec, grace: float) -> None:
-        """Stop, then serve this spec: for what has no room beside the old, and for what was not ready.
+        """Stop, then serve this spec: for what cannot be loaded beside the old, and for what was not ready.
+
+        Requests that come meanwhile are treated as those that come while it loads.
 
         Raises:
             LoadError: it could not be loaded; the model is failed.
         """
-        await self.stop(grace)
+        self.check_replaceable()
+        before, self._replacing = self._stops, True
+        try:
+            await self.stop(grace)
+        finally:
+            self._replacing = False
+        if self._stops != before + 1:
+            self.changed()
+            raise LoadError("the model was stopped meanwhile")
         self.spec = spec
         self.breaker = Breaker(spec.limits.max_crashes)
         self.start()
@@ -369,7 +395,7 @@ class HostedModel:
 
     async def make(self, spec: ModelSpec, index: int) -> Replica:
         spec = spec if self._prepare is None else await self._prepare(spec)
-        return self._runner(self._make_launch(spec, index))
+        return self._runner(replace(self._make_launch(spec, index), taken_ports=self._taken_ports))
 
     def loaded(self, replica: Replica, seconds: float) -> None:
         self.described = None

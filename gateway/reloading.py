@@ -1,9 +1,10 @@
 """A model whose directory or settings have changed: read again, and served as it is now.
 
 room for both           the new replicas are loaded beside the old, then calls go to them: nobody notices
-no room for both        the old ones finish and end, then the new ones are loaded: 503 with Retry-After meanwhile
+no room for both, or    the old ones finish and end, then the new ones are loaded: requests wait, as `wait_for_ready`
+reload = "replace"      says, or get 503 with Retry-After
 it was not ready        it is loaded anew
-it cannot be loaded     with room for both, what was there serves on
+it cannot be loaded     beside the old, what was there serves on; else the model is failed until a reload that is good
 """
 
 from __future__ import annotations
@@ -48,16 +49,23 @@ async def reload(hub: Hub, model: HostedModel) -> None:
     if model.state == "unloaded":  # its next load is that of the new one
         model.spec = spec
         return
-    old = hub.held_by(model.name)
-    if model.state == "ready" and not hub.place([spec]):
+    old, was_ready = hub.held_by(model.name), model.state == "ready"
+    beside = hub.settings.model(model.name).reload == "beside"
+    if was_ready and beside and not hub.place([spec]):
         await _beside(hub, model, spec, old)
         return
+    model.check_replaceable()
     hub.give_back(old)
     refused = hub.place([spec])
     if refused:
         hub.hold(old)
         raise LoadError(f"no device has room for it: {refused[model.name][1]}", fatal=True)
-    await model.replace(spec, hub.settings.gateway.drain_timeout)
+    try:
+        await model.replace(spec, hub.settings.gateway.drain_timeout)
+    except LoadError as error:
+        if was_ready and model.state == "failed":
+            raise LoadError(f"{error}; the old one was stopped first and is gone", fatal=error.fatal) from error
+        raise
 
 
 async def use_settings(hub: Hub, settings: Settings) -> None:

@@ -45,6 +45,7 @@ class Launch:
     plugin_dirs: Sequence[Path] = ()
     endpoint_methods: Sequence[str] = ()  # the method names that some route maps to
     debug: bool = False
+    taken_ports: Sequence[int] = ()  # of the replica beside which this one is loaded
     on_described: Callable[[Capabilities], None] = lambda capabilities: None  # the class is there, its load to come
     on_log: Callable[[str], None] = print  # one line of the model's output
     guard: Callable[[int], None] = lambda pid: None  # ends this process group should the gateway be killed

@@ -137,6 +137,7 @@ class ModelSettings:
     max_crashes: int | None = _key(values.whole(1), None)
     max_body: int | None = _key(values.size, None)
     load: Literal["eager", "lazy"] = _key(values.choice("eager", "lazy"), "eager")
+    reload: Literal["beside", "replace"] = _key(values.choice("beside", "replace"), "beside")
     runner: str = _key(values.text, "process")
     required: bool = _key(values.flag, True)  # counts for the readiness of the gateway
     env: Literal["shared", "isolated"] | None = _key(values.choice("shared", "isolated"), None)

@@ -140,4 +140,5 @@ class Capabilities:
     max_model_len: int | None = None  # tokens, prompt and answer together
     supports_n: bool = False
     prefill: bool = False  # chat honours `continue_final_message`, which /v1/messages then asks for by itself
+    ports: tuple[int, ...] = ()  # that its own servers listen on once it is loaded
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -95,6 +95,7 @@ class Hello(Head):
     endpoint_methods: list[str] = []
     queue_timeout: float = 30.0
     debug: bool = False
+    taken_ports: list[int] = []  # that servers of the replica listen on beside which this one is loaded
 
 
 class HTTPScope(Head):

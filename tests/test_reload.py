@@ -11,8 +11,8 @@ from fakes import FakeReplica, LoadError, VirtualLoop, predict, turns
 from test_hosted import LIMITS, Hosted, error_of, hosted
 
 from gateway.call import Call
-from gateway.errors import Draining
-from gateway.spec import ModelSpec
+from gateway.errors import Draining, Loading
+from gateway.spec import Capabilities, ModelSpec
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +161,72 @@ async def test_the_time_limits_hold_for_what_a_replaced_replica_runs() -> None:
         await asyncio.sleep(LIMITS.request_timeout + LIMITS.cancel_grace + 1)
         assert old.killed
         assert (await error_of(call)).code == "timeout"  # type: ignore[attr-defined]
+
+
+# ── replace: stop, then load ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_replaced_model_finishes_and_ends_before_the_new_one_is_loaded() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        replacing = asyncio.create_task(found.model.replace(other(found), 30))
+        await turns()
+        assert found.model.state == "draining" and len(found.fakes.replicas) == 1
+        old.answer(call, b"first")
+        assert (await call.first()).status == 200
+        await replacing
+        assert len(old.stopped) == 1 and found.fakes.last is not old
+        assert found.model.state == "ready" and found.model.spec.display_name == "the second"
+        assert [state for _, state in found.events[-3:]] == ["draining", "loading", "ready"]
+
+
+async def test_requests_wait_for_what_replaces_a_model_as_for_one_that_loads() -> None:
+    async with hosted(limits=replace(LIMITS, wait_for_ready=100)) as found:
+        old, call = begun(found)
+        replacing = asyncio.create_task(found.model.replace(other(found), 30))
+        await turns()
+        with pytest.raises(Loading) as caught:
+            found.model.call(predict(), b"")
+        assert caught.value.retry_after is not None and "is loading" in str(caught.value)
+
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(found.model.wait_ready(waiter, 100))
+        await turns()
+        old.answer(call)
+        await replacing
+        await waiting
+        assert found.model.call(predict(), b"") in found.fakes.last.open_calls
+
+
+async def test_code_that_cannot_be_loaded_leaves_a_replaced_model_failed_until_the_next_reload() -> None:
+    async with hosted() as found:
+        found.fakes.loads = [LoadError("no good", fatal=True)]
+        with pytest.raises(LoadError, match="no good"):
+            await found.model.replace(other(found), 0)
+        assert (found.model.state, found.model.reason) == ("failed", "no good")
+        await found.model.replace(other(found), 0)
+        assert found.model.state == "ready"
+
+
+async def test_a_stop_in_the_middle_of_a_replacement_is_the_last_word() -> None:
+    async with hosted() as found:
+        _, call = begun(found)
+        replacing = asyncio.create_task(found.model.replace(other(found), 30))
+        await turns()
+        with pytest.raises(LoadError, match="being reloaded already"):
+            await found.model.replace(other(found), 30)
+        stopping = asyncio.create_task(found.model.stop(0))
+        await error_of(call)
+        await stopping
+        with pytest.raises(LoadError, match="stopped meanwhile"):
+            await replacing
+        assert found.model.state == "unloaded" and len(found.fakes.replicas) == 1
+
+
+async def test_a_replica_that_is_loaded_beside_others_hears_of_their_ports() -> None:
+    async with hosted(capabilities=Capabilities(ports=(18499,))) as found:
+        assert found.fakes.last.launch.taken_ports == ()
+        await found.model.reload(other(found))
+        assert found.fakes.last.launch.taken_ports == (18499,)
+        await found.model.replace(other(found), 0)
+        assert found.fakes.last.launch.taken_ports == ()

@@ -126,6 +126,7 @@ class ProcessReplica:
             endpoint_methods=list(launch.endpoint_methods),
             queue_timeout=launch.spec.limits.queue_timeout,
             debug=launch.debug,
+            taken_ports=list(launch.taken_ports),
         )
 
     async def stop(self, grace: float) -> None:

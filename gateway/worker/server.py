@@ -15,14 +15,15 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
-from . import adapter
+from . import adapter, ports
 from .execution import Executor
 from .failures import log, say, text_of
 from .forks import Forks, open_descriptors
@@ -79,6 +80,7 @@ class Server:
 
     def _load(self, hello: wire.Hello) -> None:
         """On the loader's thread: everything from import to load()."""
+        asked = ports.Asked(hello.taken_ports)
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
@@ -86,12 +88,17 @@ class Server:
                 raise Unloadable(self._refusal)
             methods = frozenset(hello.endpoint_methods)
             loaded = load(spec, self._secrets, hello.deployment, methods, self._loop, self._tell_described)
-            ready = wire.encode(plain.from_capabilities(adapter.capabilities(loaded.model, loaded.descriptor)))
+            own = ports.listening(os.getpid())
+            if (port := ports.foreign(spec, hello.taken_ports, asked.found, own)) is not None:
+                raise Unloadable(ports.advice(spec.name, port))
+            found = replace(adapter.capabilities(loaded.model, loaded.descriptor), ports=tuple(sorted(own)))
+            ready = wire.encode(plain.from_capabilities(found))
         except BaseException as error:
-            failure = self._load_failure(error, hello)
+            failure = self._load_failure(error, hello, asked.found)
             self._outbox.put(self._send, wire.ERROR, failure)
         else:
             self._outbox.put(self._on_loaded, hello, loaded, ready)
+        asked.end()
         # A child that asked to die with its parent (PR_SET_PDEATHSIG) dies when the *thread* that started it ends.
         threading.Event().wait()
 
@@ -101,7 +108,7 @@ class Server:
             found = wire.encode(plain.from_capabilities(adapter.capabilities(model, descriptor)))
             self._outbox.put(self._write, wire.DESCRIBED, found)
 
-    def _load_failure(self, error: BaseException, hello: wire.Hello) -> wire.Failure:
+    def _load_failure(self, error: BaseException, hello: wire.Hello, asked: Collection[int]) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
             with contextlib.suppress(Exception):
                 say("".join(traceback.format_exception(error)).rstrip())
@@ -110,6 +117,11 @@ class Server:
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         if isinstance(error, ModuleNotFoundError):
             text += _advice(error.name or "", hello.model)
+        elif not isinstance(error, Unloadable):
+            for port in hello.taken_ports:
+                if port in asked or str(port) in text or "ddress already in use" in text:
+                    text += f"; {ports.advice(hello.model['name'], port)}"
+                    break
         return wire.Failure(503, "model_failed", text, reason=text, fatal=isinstance(error, unfixable))
 
     def _on_loaded(self, hello: wire.Hello, loaded: Loaded, ready: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -125,6 +126,76 @@ def test_new_code_that_cannot_be_loaded_changes_nothing_and_is_explained(
         result = operate(gateway, "reload", "m")
         assert result.returncode == 1 and told in result.stderr.lower(), result.stderr
         assert word(gateway) == "first"
+
+
+CHILD = """
+import subprocess, sys, time, urllib.request
+SERVER = (
+    "import http.server\\n"
+    "class H(http.server.BaseHTTPRequestHandler):\\n"
+    "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'{word}')\\n"
+    "    def log_message(self, *a): pass\\n"
+    "http.server.ThreadingHTTPServer(('127.0.0.1', {port}), H).serve_forever()"
+)
+class Model:
+    def load(self):
+        self.child = subprocess.Popen([sys.executable, "-c", SERVER])
+        for _ in range(300):
+            try:
+                self.predict(0)
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError("my server does not answer")
+    def predict(self, x):
+        with urllib.request.urlopen("http://127.0.0.1:{port}/") as answer:
+            return [answer.read().decode()]
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_a_reload_asks_the_new_code_though_the_server_of_the_old_one_holds_its_port(
+    serve: Serve, operate: Any, tmp_path: Path
+) -> None:
+    ports = {"beside": free_port(), "m": free_port()}
+
+    def code(name: str, word: str) -> str:
+        return CHILD.replace("{word}", word).replace("{port}", str(ports[name]))
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / "models" / name / "model.py").write_text(text)
+
+    (tmp_path / "gateway.toml").write_text("[models.m]\nreload = 'replace'\nwait_for_ready = 30\n")
+    gateway = serve({name: {"model.py": code(name, "first")} for name in ports}, env=ENV(tmp_path))
+
+    write("beside", code("beside", "second"))
+    refused = operate(gateway, "reload", "beside")
+    assert refused.returncode == 1
+    assert f"port {ports['beside']} belongs to the replica that serves" in refused.stderr
+    assert 'set reload = "replace" in [models.beside]' in refused.stderr
+    assert ask(gateway, "/models/beside/predict", {}) == (200, ["first"])
+
+    assert word(gateway) == "first"
+    write("m", code("m", "second"))
+    asked: list[tuple[int, Any]] = []
+    reload = threading.Thread(target=lambda: asked.append((operate(gateway, "reload", "m").returncode, None)))
+    reload.start()
+    gateway.wait_for(r"model 'm' is draining")
+    asked.append(ask(gateway, "/models/m/predict", {}))  # which waits
+    reload.join()
+    assert asked in ([(200, ["second"]), (0, None)], [(0, None), (200, ["second"])])
+
+    write("m", "class Model:\n    def load(self): raise ValueError('no good')\n    def predict(self, x): return x\n")
+    failed = operate(gateway, "reload", "m")
+    assert failed.returncode == 1 and "no good; the old one was stopped first and is gone" in failed.stderr
+    assert gateway.states()["m"] == "failed"
+    write("m", code("m", "third"))
+    assert operate(gateway, "reload", "m").returncode == 0
+    assert word(gateway) == "third"
 
 
 def test_changed_files_are_served_by_themselves_with_reload(serve: Serve, tmp_path: Path) -> None:

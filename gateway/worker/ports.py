@@ -1,0 +1,130 @@
+"""The ports that a model's own servers listen on, and whether a load asked one that another process holds.
+
+A class may start a server in its `load` and wait until that answers. Beside a replica that serves, a server on a fixed
+port cannot start, and the one that answers is that of the old code. Linux only: elsewhere nothing is known.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..spec import ModelSpec
+
+LISTEN = "0A"  # the state, as /proc/net/tcp writes it
+READ_AT_MOST = 1024 * 1024  # bytes of a file of the model, which is source or settings
+KINDS = (".py", ".yaml", ".yml", ".json", ".toml", ".sh", ".env")
+
+
+def listening(process: int) -> frozenset[int]:
+    """The TCP ports that a process and those below it listen on, or share a group with."""
+    try:
+        sockets = {inode for pid in _family(process) for inode in _sockets(pid)}
+        return frozenset(port for port, inode in _listeners() if inode in sockets)
+    except OSError:  # no /proc
+        return frozenset()
+
+
+def _family(process: int) -> set[int]:
+    """Those with a group of their own are known by their parents, orphans by their group."""
+    parents: dict[int, int] = {}
+    found = {process}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry)] = int(fields[1])
+        if int(fields[2]) == process:
+            found.add(int(entry))
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    try:
+        entries = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{entry}")
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
+
+
+def _listeners() -> Iterator[tuple[int, str]]:
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/self/net", table).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == LISTEN:
+                yield int(fields[1].rpartition(":")[2], 16), fields[9]
+
+
+class Asked:
+    """Which of these ports Python code of this process connects to, on this machine, until `end`."""
+
+    def __init__(self, ports: Collection[int]) -> None:
+        self._ports = frozenset(ports)
+        self.found: set[int] = set()
+        if self._ports:
+            sys.addaudithook(self._hear)  # which stays for good, so it is not there for other loads
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and self._ports:
+            address = arguments[1]
+            if isinstance(address, tuple) and address[1] in self._ports and _is_local(str(address[0])):
+                self.found.add(address[1])
+
+    def end(self) -> None:
+        self._ports = frozenset()
+
+
+def _is_local(host: str) -> bool:
+    return host.startswith("127.") or host in ("localhost", "::1", "0.0.0.0", "::", "")
+
+
+def foreign(spec: ModelSpec, taken: Iterable[int], asked: Collection[int], own: Collection[int]) -> int | None:
+    """The port of another process that this load took for its own server; None when all is well."""
+    for port in sorted(set(taken) - set(own)):
+        if port in asked or _is_written(spec, port):
+            return port
+    return None
+
+
+def advice(name: str, port: int) -> str:
+    return (
+        f"port {port} belongs to the replica that serves, so a server of this load cannot listen there and its new code"
+        f' is not what answers; set reload = "replace" in [models.{_quoted(name)}] of gateway.toml'
+    )
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+
+
+def _is_written(spec: ModelSpec, port: int) -> bool:
+    """Whether the number stands in the model's files: clients that are not Python's own sockets cannot be heard."""
+    number = re.compile(rf"(?<![0-9.]){port}(?![0-9.])")
+    if any(number.search(value) for value in spec.environment.values()):
+        return True
+    for place in (spec.root, *spec.import_dirs):
+        for path in place.rglob("*"):
+            if path.suffix in KINDS and path.is_file() and not any(part.startswith(".") for part in path.parts[1:]):
+                with path.open("rb") as file:
+                    if number.search(file.read(READ_AT_MOST).decode("utf-8", "replace")):
+                        return True
+    return False
