@@ -11,7 +11,7 @@ from gateway_lm_logprobs import Logprobs
 from gateway_lm_text import TextStream
 from gateway_lm_tools import Event
 
-RAW = ("data:", "event:")  # what a str begins with that the gateway takes for server-sent events
+RAW = tuple("\ufeff\r\n:deir")  # a first str that begins so may be taken for server-sent events; content is not
 
 
 class Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from .anthropic_values import MessageValues
 from .base import Context, Dialect, Prepared, missing, take, take_range
 from .chat_requests import prompt_size
 from .events import AnyEvent, encode_json
+from .raw import Ending, fields_of
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 PING = event("ping")
@@ -40,7 +42,24 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("anthropic_messages", MessagesDialect())
 
 
+class MessageEnding(Ending):
+    """`message_stop`, or the stop reason before it."""
+
+    hint = re.compile(rb'message_stop|"stop_reason"\s*:\s*"|"error"')
+    closing = event("message_stop")
+    has_pings = True
+
+    def read(self, name: str, data: bytes) -> None:
+        value = fields_of(data)
+        kind, delta = value.get("type", name), value.get("delta")
+        if kind in ("message_stop", "error"):
+            self.close(failed=kind == "error")
+        elif isinstance(delta, dict) and delta.get("stop_reason"):
+            self.is_whole = True
+
+
 class MessagesDialect(Dialect):
+    protocol, ending = "messages", MessageEnding
     ping = PING
     request_schema = SCHEMA
 

@@ -3,7 +3,7 @@
 dict with `type: message`       a complete message, taken apart; what it lacks is filled in
 dict of Anthropic's stream      `message_start`, `content_block_delta` and the rest: the same, piece by piece
 Pydantic instance of these      as a dict
-raw SSE                         passed through where a stream was asked for, otherwise its data read as above
+raw SSE                         passed on where a stream was asked for, otherwise its data read as above
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ class MessageValues(Normalizer):
         if kind == "message_delta":
             return self._end_of({**_object(value, "delta"), "usage": value.get("usage")})
         return self._whole(_object(value, "message") if kind == "message_start" else value)
+
+    def _is_name(self, name: str) -> bool:
+        return name in KNOWN
+
+    def _closes(self, value: dict[str, Any]) -> bool:
+        return value.get("type") in ("message", "message_stop")
 
     def _whole(self, message: dict[str, Any]) -> Events:
         if isinstance(given := message.get("id"), str):

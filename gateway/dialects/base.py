@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ..errors import BadRequest, GatewayError
 from ..spec import Capabilities
+from .raw import Ending, Protocol
 
 SSE, JSON = b"text/event-stream", b"application/json"
 Headers = list[tuple[bytes, bytes]]
@@ -110,7 +111,8 @@ class Dialect:
     ping: ClassVar[bytes] = b": ping\n\n"  # what keeps a silent stream alive
     request_schema: ClassVar[dict[str, Any]] = {"type": "object"}  # of the body, for the API page
     keeps: ClassVar[bool] = False  # clients may ask for answers again and go on from them: see http/stored.py
-    terminator: ClassVar[bytes] = b""  # the data of the last event, if any; ensured for models that frame their own
+    protocol: ClassVar[Protocol] = ""  # in whose words its streams are; events of others are read, and not passed on
+    ending: ClassVar[type[Ending]] = Ending  # of streams that models frame themselves
     body: ClassVar[Literal["json", "form"]] = (
         "json"  # form: multipart, its files as {"filename", "content_type", "data"}
     )

@@ -11,7 +11,7 @@ from .answer import Choice
 from .base import Context, Dialect, Prepared
 from .chat_requests import SCHEMA, prompt_size, read_chat
 from .events import AnyEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json
-from .openai_chunks import DONE, ChunkEncoder
+from .openai_chunks import ChunkEncoder, ChunkEnding
 
 
 @hookimpl
@@ -32,7 +32,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class ChatDialect(Dialect):
-    terminator = DONE
+    protocol, ending = "chat", ChunkEnding
     request_schema = SCHEMA
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from ..errors import GatewayError
 from .answer import Choice, EventEncoder
 from .base import Context, Prepared, public
 from .events import Usage, encode_json
+from .raw import DONE, Ending, fields_of
 
-DONE = b"[DONE]"
+
+class ChunkEnding(Ending):
+    """[DONE], or a finish reason for each choice."""
+
+    hint = re.compile(rb'"finish_reason"\s*:\s*"|"error"')
+    closing = b"data: " + DONE + b"\n\n"
+
+    def __init__(self, choices: int = 1) -> None:
+        super().__init__(choices)
+        self._finished: set[Any] = set()
+
+    def read(self, name: str, data: bytes) -> None:
+        value = fields_of(data)
+        if data.strip() == DONE or name == "error" or value.get("error"):
+            self.close(failed=data.strip() != DONE)
+            return
+        choices = value.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                self._finished.add(str(choice.get("index")))
+        self.is_whole = len(self._finished) >= self._choices
 
 
 class ChunkEncoder(EventEncoder):

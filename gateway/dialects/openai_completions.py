@@ -16,7 +16,7 @@ from .answer import Choice, Run
 from .base import Context, Dialect, Prepared, one_of_n
 from .completion_requests import SCHEMA, read_completion, unsupported
 from .events import AnyEvent, Head, Logprobs, Refusal, Text, ToolCall, Usage, encode_json, unwrap
-from .openai_chunks import DONE, ChunkEncoder
+from .openai_chunks import ChunkEncoder, ChunkEnding
 
 
 @hookimpl
@@ -38,7 +38,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class CompletionsDialect(Dialect):
-    terminator = DONE
+    protocol, ending = "completions", ChunkEnding
     request_schema = SCHEMA
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from .events import (
     unwrap,
     usage_of,
 )
+from .raw import DONE, Ending, fields_of
 from .responses_object import filled_usage, shown, usage_object
 from .responses_output import Output, framed
 from .responses_requests import SCHEMA, check, to_chat
@@ -33,6 +35,8 @@ from .responses_values import Given, Made, ResponseValues, said
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason → why
 _REASONS = {why: reason for reason, why in INCOMPLETE.items()}
 ENDED = ("completed", "incomplete", "failed")
+FAILED = ("response.failed", "error")
+LAST = ("response.completed", "response.incomplete", *FAILED)
 
 
 @hookimpl
@@ -53,7 +57,19 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("openai_responses", ResponsesDialect())
 
 
+class ResponseEnding(Ending):
+    """The event that brings the whole response, or [DONE], which some servers send."""
+
+    hint = re.compile(rb"response\.(?:completed|incomplete|failed)|\"error\"")
+
+    def read(self, name: str, data: bytes) -> None:
+        kind = fields_of(data).get("type", name)
+        if data.strip() == DONE or kind in LAST:
+            self.close(failed=kind in FAILED)
+
+
 class ResponsesDialect(Dialect):
+    protocol, ending = "responses", ResponseEnding
     request_schema = SCHEMA
     keeps = True
 

@@ -1,6 +1,6 @@
 """What a value of a Model means, returned or yielded, as events. An unknown shape is InvalidOutput, never a guess.
 
-str                        text; "data: …" or "event: …" as the first item: the model frames its own SSE
+str                        text, or server-sent events that the model frames itself, if it begins as they do
 bytes                      the same, decoded as UTF-8 piece by piece
 None                       nothing
 dict with `choices`        OpenAI's object or chunk, taken apart; its id, created and extras are kept
@@ -20,6 +20,7 @@ import msgspec
 
 from ..errors import GatewayError, HTTPError, InvalidOutput
 from ..wire import Structured
+from .event_stream import EventStream, Sent, holds_block, starts_events
 from .events import (
     REASONS,
     AnyEvent,
@@ -34,7 +35,7 @@ from .events import (
     unwrap,
     usage_of,
 )
-from .raw import RAW_STARTS
+from .raw import DONE, cut
 from .tool_calls import ToolCalls
 
 SHORTHAND = frozenset(
@@ -51,12 +52,15 @@ class Normalizer:
 
     def __init__(self, choice: int = 0, width: int = 1) -> None:
         self._choice, self._width = choice, width
-        self._first = True  # no text has come yet
+        self._first = True  # what comes may be text or events
+        self._lead = ""  # what has come, while that is not known
         self._decoder: codecs.IncrementalDecoder | None = None
         self._calls: dict[int, ToolCalls] = {}  # by choice
         self._parts: dict[int, Normalizer] = {}  # of a run whose items are lists
-        self._line = ""  # of raw SSE: the last line, which is not complete
-        self.is_raw = False  # the model frames its own SSE
+        self._stream = EventStream()  # of SSE that the model frames itself
+        self._finished: set[int] = set()  # choices whose reason such events gave
+        self._is_closed = False  # their last one has come
+        self.is_raw = False  # it frames its own
 
     @property
     def is_plain(self) -> bool:
@@ -69,8 +73,8 @@ class Normalizer:
         Raises:
             InvalidOutput: the value is none of those above.
         """
-        if isinstance(value, str):
-            return self._text(self._flush() + value)
+        if isinstance(value, str):  # an empty one is nothing, and no end of a character that is under way
+            return self._text(self._flush() + value) if value else []
         if isinstance(value, bytes):
             if self._decoder is None:
                 self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -79,9 +83,9 @@ class Normalizer:
             return []
         if isinstance(value, Structured):
             known = not SHORTHAND.isdisjoint(value.fields) or "choices" in value.fields
-            return self._dict(value.fields) if known else self._text(value.json)
+            return [*self._settle(), *(self._dict(value.fields) if known else self._text(value.json))]
         if isinstance(value, dict):
-            return self._dict(value)
+            return [*self._settle(), *self._dict(value)]
         if isinstance(value, list) and self._width > 1:
             return self._list(value)
         raise InvalidOutput(f"the model returned {_what(value)}, which is no answer")
@@ -93,8 +97,11 @@ class Normalizer:
             InvalidOutput: something was begun and never completed.
         """
         events = self._text(self._flush())
+        if self._first and holds_block(_bytes(self._lead)):
+            raise cut()
+        events += self._settle()
         if self.is_raw:
-            events += self._raw("\n")
+            events += self._rest()
         for part in self._parts.values():
             events += part.end()
         for calls in self._calls.values():
@@ -105,9 +112,18 @@ class Normalizer:
         if not text:
             return []
         if self._first:
-            self._first = False
-            self.is_raw = text.startswith(RAW_STARTS)
+            self._lead += text
+            begins = starts_events(_bytes(self._lead))
+            if begins is None:
+                return []
+            self.is_raw, text, self._lead, self._first = begins, self._lead, "", False
         return self._raw(text) if self.is_raw else [Text(self._choice, text)]
+
+    def _settle(self) -> list[AnyEvent]:
+        """From here on text is text; so is what was held back."""
+        self._first = False
+        lead, self._lead = self._lead, ""
+        return [Text(self._choice, lead)] if lead else []
 
     def _flush(self) -> str:
         return self._decoder.decode(b"", True) if self._decoder is not None else ""
@@ -197,21 +213,71 @@ class Normalizer:
     # ── raw SSE ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _raw(self, text: str) -> list[AnyEvent]:
-        """The `data:` lines of SSE that the model framed itself, read as chunk dicts."""
-        *lines, self._line = (self._line + text).split("\n")
-        events: list[AnyEvent] = []
-        for line in lines:
-            data = line[5:].strip() if line.startswith("data:") else ""
-            if not data or data == "[DONE]":
-                continue
-            try:
-                value = msgspec.json.decode(data)
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise InvalidOutput(f"the model yielded SSE whose data is not JSON: {error}") from error
-            if not isinstance(value, dict):
-                raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}")
-            events += self._dict(value)
+        return [event for sent in self._stream.feed(_bytes(text)) for event in self._sent(sent)]
+
+    def _rest(self) -> list[AnyEvent]:
+        """The last event, if only its blank line is missing.
+
+        Raises:
+            InvalidOutput: the stream was cut: nothing in it said that the answer has ended.
+        """
+        last, events = self._stream.end(), list[AnyEvent]()
+        try:
+            events = self._sent(last) if last is not None else []
+        except InvalidOutput as error:
+            if not self._is_over:
+                raise cut() from error
+        if not self._is_over and not any(isinstance(event, Failed) for event in events):
+            raise cut()
         return events
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or len(self._finished) >= self._width
+
+    def _sent(self, sent: Sent) -> list[AnyEvent]:
+        """One event. Those of other names, which no client of ours listens to, are passed over."""
+        data, name = (sent.data or b"").strip(), sent.name
+        if not data or self._is_closed or name == "ping":
+            return []
+        if data == DONE:
+            self._is_closed = True
+            return []
+        ours = name in ("", "message", "error") or self._is_name(name)
+        try:
+            value = msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            if name == "error":
+                return [Failed(error_of({"error": data.decode("utf-8", "replace")}))]
+            if ours:
+                raise InvalidOutput(f"the model yielded SSE whose data is not JSON: {error}") from error
+            return []
+        if name == "error":
+            return [Failed(error_of(value if isinstance(value, dict) and value.get("error") else {"error": value}))]
+        if not isinstance(value, dict):
+            if ours:
+                raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}")
+            return []
+        if self._is_name(name):
+            value = {"type": name, **value}
+        if not value or value.get("type") == "ping" or not (ours or "choices" in value or value.get("error")):
+            return []
+        events = self._dict(value)
+        self._finished |= {event.choice for event in events if isinstance(event, Finish)}
+        self._is_closed = self._closes(value)
+        return events
+
+    def _is_name(self, name: str) -> bool:
+        """Whether events have this name in the protocol that the values may be of."""
+        return False
+
+    def _closes(self, value: dict[str, Any]) -> bool:
+        """Whether this is the last event of that protocol."""
+        return False
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _usage(value: dict[str, Any]) -> list[AnyEvent]:

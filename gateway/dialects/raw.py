@@ -1,60 +1,175 @@
-"""Server-sent events that a Model frames itself: they go out as they are, in whole events, with a terminator."""
+"""Server-sent events that a Model frames itself, or passes on from another server.
+
+Where they are in the words of the route they go out as they are, in whole events with LF, but for what breaks clients:
+`id` and `retry`, events without data, a byte order mark. `Opening` finds out whether they are; `Ending` is how a
+dialect tells a stream that was cut from one that has ended.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, ClassVar, Literal
 
-from ..errors import InvalidOutput
+import msgspec
 
-RAW_STARTS = ("data:", "event:")
-MAX_HELD = 1 << 20  # bytes of an event without an end; more of it goes out torn
+from ..errors import GatewayError, InvalidOutput
+from .event_stream import EventStream, Sent, one_line, starts_events
+
+Protocol = Literal["", "chat", "completions", "responses", "messages"]
+PING = b": ping\n\n"
+DONE = b"[DONE]"
+# Events that need no look but one for their end: clients may have them as they are.
+_PLAIN = re.compile(rb"(?:(?:event: ?+(?!ping\n)[^\r\n]++\n)?data: ?+\{[^\r\n]++\n\n)++")
 
 
-def starts_raw(items: list[Any]) -> bool:
-    """Whether the first text among these first items of a stream is SSE."""
-    first = next((item for item in items if item is not None and item not in ("", b"")), None)
-    if isinstance(first, bytes):
-        return first.startswith(tuple(start.encode() for start in RAW_STARTS))
-    return isinstance(first, str) and first.startswith(RAW_STARTS)
+class Ending:
+    """Where the stream of one answer ends. A dialect says in `read` which event that is.
+
+    Without a dialect's word any event is an answer.
+    """
+
+    hint: ClassVar[re.Pattern[bytes]] = re.compile(rb"")  # an event without it is not the last, and is not read
+    closing: ClassVar[bytes] = b""  # what is sent behind a whole answer that was not closed
+    has_pings: ClassVar[bool] = False  # clients of the dialect know an event of the name `ping`
+
+    is_whole = False  # nothing that a client needs is missing
+    is_closed = False  # nothing that comes now belongs to it
+    is_failed = False  # it says so itself
+
+    def __init__(self, choices: int = 1) -> None:
+        self._choices = choices
+
+    def read(self, name: str, data: bytes) -> None:
+        self.is_whole = True
+
+    def close(self, *, failed: bool = False) -> None:
+        self.is_whole = self.is_closed = True
+        self.is_failed = failed
 
 
 class RawStream:
-    """The bytes of one such stream. `terminator` is the data of the dialect's last event; b"" when it has none."""
+    """The bytes of one such stream."""
 
-    def __init__(self, terminator: bytes) -> None:
-        self._terminator = terminator
-        self._held = b""  # the beginning of an event
-        self._last = b""  # the last line that was not blank
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
+        self._stream = EventStream()
+        self.failure: GatewayError | None = None  # what came behind the events that were returned last
+
+    @property
+    def is_failed(self) -> bool:
+        """It says itself that it failed."""
+        return self._ending.is_failed
 
     def feed(self, items: list[Any]) -> bytes:
-        """The events that are complete by now; a write never tears one.
-
-        Raises:
-            InvalidOutput: an item is neither text nor bytes.
-        """
-        text = self._held + b"".join([_bytes(item) for item in items])
-        end = max(text.rfind(blank) + len(blank) if blank in text else 0 for blank in (b"\n\n", b"\r\n\r\n"))
-        if not end and len(text) > MAX_HELD:
-            end = len(text)
-        self._held = text[end:]
-        lines = [line for line in text[:end].splitlines() if line]
-        self._last = lines[-1] if lines else self._last
-        return text[:end]
+        """The events that are complete by now; a write never tears one."""
+        parts: list[bytes] = []
+        for item in items:
+            if isinstance(item, bytes):
+                parts.append(item)
+            elif isinstance(item, str):
+                parts.append(item.encode())
+            elif item is not None:
+                what = type(item).__name__
+                self.failure = InvalidOutput(f"the model yielded a {what} within SSE that it frames itself")
+                break
+        try:
+            return self._pass(b"".join(parts))
+        except InvalidOutput as error:
+            self.failure = error
+            return b""
 
     def finish(self) -> bytes:
-        """What is left, and the terminator unless the model sent it."""
-        rest = self.feed([b"\n\n"]) if self._held else b""
-        sent = self._last.startswith(b"data:") and self._last[5:].strip() == self._terminator
-        if not self._terminator or sent:
-            return rest
-        return rest + b"data: " + self._terminator + b"\n\n"
+        """What is left, and what the dialect closes a stream with. Sets `failure` when the stream was cut."""
+        last = self._stream.end()
+        out = self._event(last) if last is not None and last.data is not None and _is_complete(last.data) else b""
+        if not self._ending.is_whole:
+            self.failure = cut()
+        elif not self._ending.is_closed:
+            out += self._ending.closing
+        return out
+
+    def _pass(self, data: bytes) -> bytes:
+        out = b""
+        if not self._stream.is_between:
+            end = data.find(b"\n\n") + 2
+            begun, data = (data[:end], data[end:]) if end > 1 else (data, b"")
+            out = self._read(begun)
+        is_open = self._stream.is_between and not self._ending.is_closed
+        if is_open and (plain := _PLAIN.match(data)) is not None:
+            data = data[plain.end() :]
+            out += self._read(plain[0]) if self._ending.hint.search(plain[0]) else one_line(plain[0])
+        return out + self._read(data) if data else out
+
+    def _read(self, data: bytes) -> bytes:
+        return b"".join([self._event(sent) for sent in self._stream.feed(data)])
+
+    def _event(self, sent: Sent) -> bytes:
+        if self._ending.is_closed:
+            return b""
+        if sent.data is None or (sent.name == "ping" and not self._ending.has_pings):
+            return PING
+        if not sent.data.strip():
+            return b""
+        self._ending.read(sent.name, sent.data)
+        written = b"\n".join(sent.lines) + b"\n\n"
+        return one_line(written) if sent.data.lstrip().startswith(b"{") else written
 
 
-def _bytes(item: Any) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, str):
-        return item.encode()
-    if item is None:
-        return b""
-    raise InvalidOutput(f"the model yielded a {type(item).__name__} within SSE that it frames itself")
+class Opening:
+    """What the first items of a stream are."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._text = b""
+
+    def feed(self, items: list[Any]) -> Literal["pass", "read"] | None:
+        """`pass`: events in the words of the route; `read`: anything else; None: that shows when more has come."""
+        for item in items:
+            if isinstance(item, str | bytes):
+                self._text += item.encode() if isinstance(item, str) else item
+            elif item is not None:
+                return "read"
+        begins = starts_events(self._text)
+        if not begins:
+            return None if begins is None else "read"
+        if not self._protocol:
+            return "pass"
+        stream = EventStream()
+        sent = [*stream.feed(self._text), stream.end()]
+        for event in sent:
+            if event is not None and event.data is not None and event.name != "ping" and event.data.strip():
+                if not _is_complete(event.data):
+                    return None if event is sent[-1] else "read"
+                return "pass" if _protocol_of(event.name, event.data) in ("", self._protocol) else "read"
+        return None
+
+
+def _protocol_of(name: str, data: bytes) -> Protocol:
+    """In whose words an event is; "" is that of none."""
+    value = fields_of(data)
+    kind, choices = value.get("type", name), value.get("choices")
+    if isinstance(kind, str) and kind.startswith("response."):
+        return "responses"
+    if isinstance(kind, str) and kind.startswith(("message_", "content_block_")):
+        return "messages"
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
+        return ""
+    return "chat" if "delta" in first or "message" in first else "completions" if "text" in first else ""
+
+
+def fields_of(data: bytes) -> dict[str, Any]:
+    """An event's data as an object; empty when it is none."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def cut() -> InvalidOutput:
+    return InvalidOutput("the server-sent events of the model broke off: no finish reason came, and no last event")
+
+
+def _is_complete(data: bytes) -> bool:
+    return data.strip() == DONE or bool(fields_of(data))

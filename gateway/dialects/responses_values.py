@@ -3,7 +3,7 @@
 dict with `object: response`    a whole response; its items pass, what it lacks is filled in
 dict of OpenAI's stream         `response.created`, `response.output_text.delta` and the rest: the same, piece by piece
 Pydantic instance of these      as a dict
-raw SSE                         passed through where a stream was asked for, otherwise its data read as above
+raw SSE                         passed on where a stream was asked for, otherwise its data read as above
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ class ResponseValues(Normalizer):
             failed = _object(value) if kind == "response.failed" else {"error": value}
             return [Failed(error_of({"error": failed.get("error") or "the model reported an error"}))]
         return []  # what is done was told already
+
+    def _is_name(self, name: str) -> bool:
+        return name.startswith("response.")
+
+    def _closes(self, value: dict[str, Any]) -> bool:
+        return value.get("type") in _ENDED or value.get("object") == "response"
 
     def _piece(self, kind: Any, value: dict[str, Any]) -> Events:
         self._told = True

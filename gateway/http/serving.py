@@ -18,8 +18,9 @@ from urllib.parse import parse_qsl
 
 from ..call import Call, ClientLeft
 from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
-from ..dialects.raw import RawStream, starts_raw
-from ..errors import GatewayError, InvalidJSON, UnsupportedMedia
+from ..dialects.event_stream import one_line
+from ..dialects.raw import Opening, RawStream
+from ..errors import GatewayError, InvalidJSON, ModelError, UnsupportedMedia
 from ..questions import count_tokens
 from ..spec import Endpoint
 from ..wire import DATA, Req, encode
@@ -117,7 +118,8 @@ class Serving:
             if prepared.stream and encoder.stream_type == SSE:
                 # SSE of another method, or with stop strings to look for, is read and not passed on
                 passes = len(calls) == 1 and method == endpoint.method and not context.stops
-                await self._stream(exchange, dialect, encoder, calls, passes, settle)
+                raw = RawStream(dialect.ending(prepared.n)) if passes else None
+                await self._stream(exchange, dialect, encoder, calls, raw, settle)
             elif prepared.stream:
                 await self._stream_bytes(exchange, encoder, calls)
             else:
@@ -152,15 +154,19 @@ class Serving:
         dialect: Dialect,
         encoder: Encoder,
         calls: list[Call],
-        passes: bool,
+        raw: RawStream | None,
         settle: Settle,
     ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
             first = await anext(batches, None) or (0, [])  # Python 3.11 fails on a default that is a tuple
-            if passes and starts_raw(first[1]):
-                raw = RawStream(dialect.terminator)
-                events = _raw_events(exchange, encoder, raw, batches, raw.feed(first[1]))
+            opening = Opening(dialect.protocol)
+            shows = opening.feed(first[1]) if len(calls) == 1 else "read"
+            while shows is None and (batch := await anext(batches, None)) is not None:
+                first = (0, [*first[1], *batch[1]])
+                shows = opening.feed(batch[1])
+            if raw is not None and shows == "pass":
+                events = _raw_events(exchange, encoder, raw, batches, first[1])
             else:
                 events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]), settle)
             async with aclosing(events):
@@ -198,7 +204,7 @@ class Serving:
         between = self._metrics.tokens(exchange.model).between
         failed: str | None = "abort"
         try:
-            yield encoder.start() + chunk
+            yield one_line(encoder.start() + chunk)
             if encoder.failure is not None:
                 raise encoder.failure
             while not encoder.is_complete and (batch := await anext(batches, None)) is not None:
@@ -208,12 +214,12 @@ class Serving:
                     moment = now()
                     between.add((moment - last_at) / len(items))
                     last_at = moment
-                    yield chunk
+                    yield one_line(chunk)
                 if encoder.failure is not None:
                     raise encoder.failure
             if encoder.ends_with_usage:
                 await settle()
-            yield encoder.finish()
+            yield one_line(encoder.finish())
             failed = None
         except ClientLeft:
             pass
@@ -318,15 +324,26 @@ def _all_left(calls: list[Call]) -> None:
         call.client_left()
 
 
-async def _raw_events(exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, chunk: bytes) -> Events:
+async def _raw_events(
+    exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, items: list[Any]
+) -> Events:
     """The events of a model that frames its own."""
     try:
-        if chunk:
-            yield chunk
-        async for _, items in batches:
-            if chunk := raw.feed(items):
+        chunk = raw.feed(items)
+        while True:
+            if chunk:
                 yield chunk
-        yield raw.finish()
+            if raw.failure is not None:
+                raise raw.failure
+            if (batch := await anext(batches, None)) is None:
+                break
+            chunk = raw.feed(batch[1])
+        if chunk := raw.finish():
+            yield chunk
+        if raw.failure is not None:
+            raise raw.failure
+        if raw.is_failed:
+            exchange.error = ModelError.code
     except ClientLeft:
         pass
     except Exception as error:
@@ -341,7 +358,7 @@ def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
         log.error("request %s failed", exchange.request_id, exc_info=error)
         error = unexpected(error)
     exchange.error = error.code
-    return encoder.fail(error)
+    return one_line(encoder.fail(error))
 
 
 def _check_content_type(exchange: Exchange, dialect: Dialect) -> None:

@@ -14,7 +14,6 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.dialects.events import Failed, Finish, Head, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage, usage_of
 from gateway.dialects.outputs import Normalizer
-from gateway.dialects.raw import RawStream, starts_raw
 from gateway.errors import GatewayError, HTTPError, InvalidOutput
 from gateway.wire import decode
 from gateway.worker.results import pack
@@ -364,56 +363,3 @@ def test_any_values_at_all_are_events_or_a_defined_error(values: list[Any], widt
     except GatewayError:
         return
     assert all(0 <= getattr(event, "choice", 0) < width for event in found)
-
-
-# ── SSE that the model frames itself ─────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("items", "raw"),
-    [
-        (["data: x"], True),
-        ([b"event: x"], True),
-        (["", None, b"", "data:"], True),
-        (["a", "data: x"], False),
-        ([{"content": "data:"}], False),
-        ([], False),
-    ],
-)
-def test_the_first_text_decides_whether_a_stream_is_raw(items: list[Any], raw: bool) -> None:
-    assert starts_raw(items) is raw
-
-
-def passed(*batches: list[Any], terminator: bytes = b"[DONE]") -> list[bytes]:
-    raw = RawStream(terminator)
-    return [*(raw.feed(batch) for batch in batches), raw.finish()]
-
-
-def test_raw_events_go_out_whole_however_they_were_cut() -> None:
-    assert passed(["data: {", "1}\n"], [b"\ndata: 2"], ["\n\n"]) == [
-        b"",
-        b"data: {1}\n\n",
-        b"data: 2\n\n",
-        b"data: [DONE]\n\n",
-    ]
-
-
-@given(st.lists(st.sampled_from(["data: a\n\n", "event: b\ndata: {}\n\n", ": c\n\n", "data: d\r\n\r\n"])), st.data())
-def test_raw_bytes_are_passed_through_unchanged(parts: list[str], data: st.DataObject) -> None:
-    text = "".join(parts).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
-    pieces = [[text[start:end]] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    out = passed(*pieces, terminator=b"")
-    assert b"".join(out) == text
-    assert all(chunk == b"" or chunk.endswith((b"\n\n", b"\r\n\r\n")) for chunk in out)
-
-
-def test_the_terminator_is_sent_once() -> None:
-    assert b"".join(passed(["data: 1\n\ndata: [DONE]\n\n"])).count(b"[DONE]") == 1
-    assert b"".join(passed(["data: 1\n\n", "data: [DONE]"])).count(b"[DONE]") == 1
-    assert b"".join(passed(["data: a [DONE]\n\n"])) == b"data: a [DONE]\n\ndata: [DONE]\n\n"
-
-
-def test_an_item_that_is_no_text_within_raw_sse_is_invalid() -> None:
-    with pytest.raises(InvalidOutput):
-        passed(["data: 1\n\n", {"content": "a"}])

@@ -40,7 +40,7 @@ class Model:
     async def chat_completions(self, inputs):
         [message] = inputs["messages"]
         if inputs.get("raw"):
-            yield 'data: {"choices":[{"delta":{"content":"from SSE"}}]}\\n\\n'
+            yield 'data: {"choices":[{"delta":{"content":"from SSE"},"finish_reason":"stop"}]}\\n\\n'
             return
         yield message["role"] + ": "
         yield message["content"]
@@ -51,7 +51,7 @@ from starlette.responses import PlainTextResponse
 class Model:
     def completions(self, inputs):
         if inputs.get("stream"):
-            return iter(['data: {"mine": 1}\\n\\n'])
+            return iter(['data: {"mine": 1}\\n\\n', 'data: [DONE]'])
         return PlainTextResponse("made by hand", 207)
 """
 MODELS = {"own": OWN, "wide": WIDE, "derived": CHAT, "chat-only": CHAT, "by-hand": BY_HAND, "narrow": OWN}

@@ -172,7 +172,7 @@ def test_envelopes_of_the_model_keep_their_id(client: openai.OpenAI) -> None:
 def test_events_that_the_model_frames_itself_reach_the_sdk(client: openai.OpenAI) -> None:
     event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "own"}
     texts = [f"data: {json.dumps({**event, 'choices': [{'index': 0, 'delta': {'content': t}}]})}\n\n" for t in "ab"]
-    stream = client.chat.completions.create(model="generator", messages=script(*texts), stream=True)
+    stream = client.chat.completions.create(model="generator", messages=script(*texts, "data: [DONE]"), stream=True)
     chunks = list(stream)
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["a", "b"] and chunks[0].model == "own"
 

@@ -86,7 +86,7 @@ CASES = {
     "chunks of the SDK": lambda: iter([chunk("o"), chunk("ne")]),
     "object of the SDK": lambda: completion("one"),
     "own SSE": lambda: iter([RAW[:9], RAW[9:].encode(), "data: [DONE]\\n\\n"]),
-    "own SSE without an end": lambda: iter([RAW]),
+    "own SSE without [DONE]": lambda: iter([": ping\\r\\n\\r\\n", RAW.replace("null", '"stop"')]),
     "return value": with_return_value,
     "iterator": lambda: Items("on", "e"),
     "async generator": lambda: later("on", b"e"),
@@ -119,7 +119,7 @@ class Model:
 """
 SAME = (
     *("str", "str pieces", "bytes", "content", "parts", "choices", "deltas", "pydantic", "dataclass", "typed dict"),
-    *("chunks of the SDK", "object of the SDK", "own SSE", "own SSE without an end", "return value", "iterator"),
+    *("chunks of the SDK", "object of the SDK", "own SSE", "own SSE without [DONE]", "return value", "iterator"),
     *("async generator", "growing", "growing later"),
 )
 NOTHING = ("nothing", "no items", "no items, later")

@@ -244,10 +244,12 @@ def test_what_another_server_answers_to_the_sdk_can_be_passed_on(
 
 
 def test_events_that_the_model_frames_itself_pass_untouched(client: openai.OpenAI) -> None:
-    created = {"type": "response.created", "sequence_number": 0, "response": {"id": "resp_raw", "object": "response"}}
-    frame = f"event: response.created\ndata: {json.dumps(created)}\n\n"
-    (event,) = list(client.responses.create(model="own", input=script(frame), stream=True))
-    assert event.type == "response.created" and event.response.id == "resp_raw"
+    response = {"id": "resp_raw", "object": "response", "status": "completed", "output": []}
+    kinds = ("response.created", "response.completed")
+    events = [{"type": kind, "sequence_number": number, "response": response} for number, kind in enumerate(kinds)]
+    frames = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events]
+    found: Any = list(client.responses.create(model="own", input=script(*frames), stream=True))
+    assert [(event.type, event.response.id) for event in found] == [(kind, "resp_raw") for kind in kinds]
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve("resp_raw")
 

@@ -16,6 +16,7 @@ import pytest
 from served import PATIENCE, Model, Served
 from sse_starlette import sse as library
 
+from gateway.dialects import anthropic_messages, openai_completions, openai_responses
 from gateway.errors import HTTPError, ModelError
 from gateway.http import sse
 
@@ -195,36 +196,79 @@ def test_only_the_body_decides_whether_an_answer_streams(serve: Serve) -> None:
 # ── SSE of the model's own ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+CHUNK = 'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+END = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
 def test_events_that_the_model_frames_pass_untouched_and_whole(serve: Serve) -> None:
     gate = asyncio.Event()
-    first, second = 'data: {"a"', ': 1}\n\nevent: x\ndata: {"b": 2}\n\n'
-    served = serve({"m": streaming(first, gate, second.encode())})
+    second = 'event: x\ndata: {"b": 2}\n\n' + END
+    served = serve(
+        {"m": streaming(": processing\n", "\n", CHUNK[:9], CHUNK[9:] + second[:3], gate, second[3:].encode())}
+    )
     with wire(served) as connection:
         assert connection.headers["content-type"] == ["text/event-stream; charset=utf-8"]
         served.do(gate.set)
         writes = connection.rest()
     assert all(write.endswith(b"\n\n") for write in writes)
-    assert b"".join(writes) == (first + second).encode() + b"data: [DONE]\n\n"
+    assert b"".join(writes) == (": ping\n\n" + CHUNK + second + "data: [DONE]\n\n").encode()
 
 
 def test_a_failure_within_them_is_an_event_too(serve: Serve) -> None:
     gate = asyncio.Event()
-    served = serve({"m": streaming("data: 1\n\n", gate, "data: half", ModelError("no"))})
+    served = serve({"m": streaming(CHUNK, gate, "data: half", ModelError("no"))})
     with wire(served) as connection:
-        assert connection.chunk() == b"data: 1\n\n"
+        assert connection.chunk() == CHUNK.encode()
         served.do(gate.set)
         [error] = connection.rest()
         assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "model_error"
 
 
 def test_they_are_decoded_where_they_cannot_pass(serve: Serve) -> None:
-    event = 'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
-    served = serve({"m": streaming(event, "data: [DONE]\n\n")})
+    served = serve({"m": streaming(CHUNK, "data: [DONE]\n\n")})
     whole = served.post("/v1/chat/completions", {**CHAT, "stream": False})
     assert whole.json["choices"][0]["message"]["content"] == "a"
     with wire(served, n=2) as connection:
         text = b"".join(connection.rest())
     assert text.count(b"[DONE]") == 1 and text.count(b'"content":"a"') == 2
+
+
+BROKEN = {
+    "/v1/chat/completions": b'"invalid_model_output"',
+    "/v1/completions": b'"invalid_model_output"',
+    "/v1/responses": b'"response.failed"',
+    "/v1/messages": b"event: error",
+}
+ENDED = (b"[DONE]", b"message_stop", b"response.completed", b'"finish_reason":"', b'"stop_reason":"')
+
+
+@pytest.mark.parametrize("path", BROKEN)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_relay_that_was_cut_ends_as_a_broken_stream_on_every_route(serve: Serve, path: str, own: bool) -> None:
+    async def script(inputs: Any) -> Any:
+        yield ": processing\n\n"
+        yield CHUNK + CHUNK[:40]
+
+    names = ("completions", "responses", "messages") if own else ()
+    model = Model(dict.fromkeys(("chat_completions", *names), script), derive=("completions", "responses", "messages"))
+    served = serve({"m": model}, plugins=[openai_completions, openai_responses, anthropic_messages])
+    prompt = {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, CHAT | {"max_tokens": 9})
+    body = {"model": "m", "stream": True, **prompt}
+    streamed = served.post(path, body)
+    assert streamed.status == 200 and BROKEN[path] in streamed.body.split(b"\n\n")[-2], streamed.body
+    assert not any(end in streamed.body for end in ENDED)
+    whole = served.post(path, {**body, "stream": False})
+    assert whole.status == 500 and "broke off" in whole.body.decode()
+
+
+def test_no_client_takes_a_character_of_ours_for_the_end_of_a_line(serve: Serve) -> None:
+    text = "one\u2028two\u2029three\u0085four\x0b\x0c\x1c"
+    with wire(serve({"m": streaming(text, text)})) as connection:
+        stream = b"".join(connection.rest()).decode()
+    lines = [line for line in stream.splitlines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines[:-1]]
+    assert "".join(delta.get("content", "") for delta in deltas) == text * 2
 
 
 # ── clients that leave, or read slowly ───────────────────────────────────────────────────────────────────────────────

@@ -363,7 +363,7 @@ def test_each_request_of_a_mixed_batch_is_answered_by_its_own_fields(model: Any)
 
 
 def test_text_that_looks_like_server_sent_events_is_marked_as_text(model: Any) -> None:
-    for text in ("data: x", "event: y"):
+    for text in ("data: x", "event: y", "\n\n", ": x", "id: 1"):
         events = complete(model, text, echo=True, max_tokens=1).events
         assert events[0] == {"content": text}
 

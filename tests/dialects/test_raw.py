@@ -1,0 +1,293 @@
+"""What a Model passes on from another server: read or passed through, whole or cut, in every form it may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.dialects.anthropic_messages import MessageEnding
+from gateway.dialects.base import Dialect
+from gateway.dialects.event_stream import one_line
+from gateway.dialects.openai_chat import ChatDialect
+from gateway.dialects.openai_chunks import ChunkEnding
+from gateway.dialects.openai_completions import CompletionsDialect
+from gateway.dialects.openai_responses import ResponseEnding, ResponsesDialect
+from gateway.dialects.raw import Ending, Opening, RawStream
+from gateway.errors import HTTPError, InvalidOutput
+
+from . import anthropic_sdk, responses_sdk, sdk, test_openai_completions
+from .relayed import CHAT, COMPLETIONS, MESSAGES, RESPONSES, STREAMS, TEXT, framed, pieces, written
+from .test_anthropic_messages import MessagesDialect
+
+DIALECTS: dict[str, Dialect] = {
+    "chat": ChatDialect(),
+    "completions": CompletionsDialect(),
+    "responses": ResponsesDialect(),
+    "messages": MessagesDialect(),
+}
+METHODS = {"chat": "chat_completions"}
+
+
+def passed(batches: Iterable[list[Any]], ending: Ending) -> tuple[list[bytes], Any]:
+    """What goes out of a stream that is passed through, and how it failed."""
+    raw = RawStream(ending)
+    out = []
+    for batch in batches:
+        out.append(raw.feed(batch))
+        if raw.failure is not None:
+            return out, raw.failure
+    return [*out, raw.finish()], raw.failure
+
+
+def whole_text(route: str, batches: list[list[Any]], method: str) -> Any:
+    """Text and reason of the whole answer that a route makes of them."""
+    items = [item for batch in batches for item in batch]
+    if route == "chat":
+        choice = json.loads(sdk.encode_whole([(0, items)]))["choices"][0]
+        return choice["message"]["content"], choice["finish_reason"]
+    if route == "completions":
+        choice = json.loads(test_openai_completions.encode_whole([(0, items)], method=method))["choices"][0]
+        return choice["text"], choice["finish_reason"]
+    if route == "messages":
+        message = json.loads(anthropic_sdk.encode_whole(batches, method))
+        return "".join(block["text"] for block in message["content"]), message["stop_reason"]
+    under_way = responses_sdk.encoder(method)
+    for batch in batches:
+        under_way.feed(batch)
+    return _said(json.loads(under_way.whole()[0]))
+
+
+def streamed_text(route: str, batches: list[list[Any]], method: str) -> Any:
+    """The same of the events that a route makes of them."""
+    numbered = [(0, batch) for batch in batches]
+    if route == "responses":
+        return _said(_events(responses_sdk.stream_of(*batches, method=method))[-1]["response"])
+    if route == "messages":
+        events = _events(anthropic_sdk.encode_stream(batches, method))
+        deltas = [event["delta"] for event in events if "delta" in event]
+        return "".join(delta.get("text", "") for delta in deltas), deltas[-1]["stop_reason"]
+    if route == "chat":
+        choices = [event["choices"][0] for event in _events(sdk.encode_stream(numbered))]
+        return "".join(choice["delta"].get("content", "") for choice in choices), choices[-1]["finish_reason"]
+    stream = test_openai_completions.encode_stream(numbered, method=method)
+    choices = [event["choices"][0] for event in _events(stream)]
+    return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+
+
+def _events(stream: bytes) -> list[Any]:
+    return [event for name, event in reads(one_line(stream)) if name != "ping" and event != "[DONE]"]
+
+
+def _said(response: Any) -> Any:
+    return response["output"][0]["content"][0]["text"], response["status"]
+
+
+def reads(stream: bytes) -> list[tuple[str, Any]]:
+    """What goes out, event by event: LF only, no ids, never torn, no line that others would take for two."""
+    text = stream.decode()
+    assert "\r" not in text and "\ufeff" not in text and text.endswith("\n\n")
+    assert text.splitlines() == text.split("\n")[:-1]
+    found = []
+    for block in text[:-2].split("\n\n"):
+        lines = block.split("\n")
+        fields = [line.partition(":")[::2] for line in lines]
+        assert not {"id", "retry"} & {name for name, _ in fields}
+        data = "\n".join(value.removeprefix(" ") for name, value in fields if name == "data")
+        named = next((value.strip() for name, value in fields if name == "event"), "")
+        if data:
+            found.append((named, data if data == "[DONE]" else json.loads(data)))
+        else:
+            assert lines == [": ping"]
+    return found
+
+
+FORMS = [
+    ("chat", "chat_completions", "chat"),
+    ("completions", "completions", "completions"),
+    ("completions", "completions", "chat"),
+    ("completions", "chat_completions", "chat"),
+    ("responses", "responses", "responses"),
+    ("responses", "responses", "chat"),
+    ("responses", "chat_completions", "chat"),
+    ("messages", "messages", "messages"),
+    ("messages", "messages", "chat"),
+    ("messages", "chat_completions", "chat"),
+]
+ENDED = {"chat": "length", "completions": "length", "responses": "incomplete", "messages": "max_tokens"}
+
+
+@pytest.mark.parametrize(("route", "method", "form"), FORMS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_every_form_in_any_pieces_is_read_as_the_same_answer(
+    route: str, method: str, form: str, data: st.DataObject
+) -> None:
+    batches = data.draw(pieces(data.draw(written(STREAMS[form]))))
+    expected = (TEXT, "completed" if form == "responses" else ENDED[route])
+    assert whole_text(route, batches, method) == expected
+    assert streamed_text(route, batches, method) == expected
+
+
+@pytest.mark.parametrize("form", STREAMS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_every_form_in_any_pieces_passes_with_the_same_events(form: str, data: st.DataObject) -> None:
+    events, dialect = STREAMS[form], DIALECTS[form]
+    batches = data.draw(pieces(data.draw(written(events))))
+    opening = Opening(dialect.protocol)
+    assert next(shows for batch in batches if (shows := opening.feed(batch)) is not None) == "pass"
+    out, failure = passed(batches, dialect.ending())
+    assert failure is None
+    assert all(chunk == b"" or chunk.endswith(b"\n\n") for chunk in out)
+    sent = [(name, event) for name, event in reads(b"".join(out)) if name != "ping"]
+    assert sent == [(event.get("type", "") if isinstance(event, dict) else "", event) for event in events]
+
+
+# ── a stream that was cut ────────────────────────────────────────────────────────────────────────────────────────────
+
+OPEN = {"chat": CHAT[:2], "completions": COMPLETIONS[:1], "responses": RESPONSES[:-1], "messages": MESSAGES[:-2]}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("route", "method", "form"), FORMS)
+def test_a_stream_that_is_cut_anywhere_before_its_end_is_no_answer(
+    route: str, method: str, form: str, end: str
+) -> None:
+    stream = framed(OPEN[form], end).encode()
+    begun = stream.index(b"data:") + 5
+    for size in {begun, *range(begun, len(stream), 41), len(stream) - 1, len(stream)}:
+        with pytest.raises(InvalidOutput):
+            whole_text(route, [[stream[:size]]], method)
+        out, failure = passed([[stream[:size]]], DIALECTS[form].ending())
+        assert isinstance(failure, InvalidOutput)
+        assert all(event in OPEN[form] for _, event in (reads(b"".join(out)) if any(out) else ()))
+
+
+@pytest.mark.parametrize(("route", "method", "form"), FORMS)
+def test_the_reason_alone_is_an_end_and_what_closes_the_stream_is_added(route: str, method: str, form: str) -> None:
+    events = STREAMS[form] if form == "responses" else STREAMS[form][:-1]
+    for text in (framed(events), framed(events)[:-1], framed(events)[:-2], framed(events) + 'data: {"cut'):
+        assert whole_text(route, [[text]], method)[0] == TEXT
+        out, failure = passed([[text]], DIALECTS[form].ending())
+        assert failure is None
+        assert [event for _, event in reads(b"".join(out))] == STREAMS[form]
+
+
+def test_done_alone_is_an_end_and_is_sent_once_with_nothing_behind_it() -> None:
+    for done in ("data: [DONE]", "data:[DONE]\n", "data: [DONE]\r\n\r\n", "data: [DONE]\n\n" * 2 + framed(CHAT)):
+        out, failure = passed([[framed(CHAT[:1])], [done]], ChunkEnding())
+        assert failure is None
+        assert [event for _, event in reads(b"".join(out))] == [CHAT[0], "[DONE]"]
+        assert whole_text("chat", [[framed(CHAT[:1])], [done]], "")[0] == "one\u2028"
+
+
+def test_each_of_several_choices_has_to_end() -> None:
+    def ends(*indices: int) -> Any:
+        chunks = [{"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]} for index in indices]
+        return passed([[framed(chunks)]], ChunkEnding(2))[1]
+
+    assert ends(0, 1) is None and isinstance(ends(0, 0), InvalidOutput)
+
+
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [
+        (ChunkEnding, 'data: {"error": {"message": "busy"}}\n\n'),
+        (ChunkEnding, "event: error\ndata: busy\n\n"),
+        (ResponseEnding, 'event: error\ndata: {"type": "error", "message": "busy"}\n\n'),
+        (ResponseEnding, 'data: {"type": "response.failed", "response": {"error": {"message": "busy"}}}\n\n'),
+        (MessageEnding, 'event: error\ndata: {"type": "error", "error": {"message": "busy"}}\n\n'),
+    ],
+)
+def test_an_error_of_the_other_server_is_the_last_event(ending: Callable[[], Ending], text: str) -> None:
+    raw = RawStream(ending())
+    assert raw.feed([text, "data: [DONE]\n\n"]) + raw.finish() == text.encode()
+    assert raw.failure is None and raw.is_failed
+
+
+@pytest.mark.parametrize(
+    ("route", "text"),
+    [
+        ("chat", 'data: {"error": {"message": "busy"}}\n\n'),
+        ("chat", "event: error\ndata: busy\n\n"),
+        ("chat", 'event: error\ndata: {"message": "busy"}'),
+        ("responses", 'event: error\ndata: {"message": "busy"}\n\n'),
+        ("messages", 'event: error\ndata: {"error": {"message": "busy"}}\n\n'),
+    ],
+)
+def test_an_error_of_the_other_server_is_the_models_where_it_is_read(route: str, text: str) -> None:
+    with pytest.raises(HTTPError, match="busy"):
+        whole_text(route, [[text]], METHODS.get(route, route))
+
+
+@pytest.mark.parametrize("route", STREAMS)
+def test_comments_alone_are_a_stream_that_was_cut(route: str) -> None:
+    for text in (": OPENROUTER PROCESSING\n\n", "\ufeff\r\nid: 1\r\n\r\n:", "event: ping\n\n"):
+        with pytest.raises(InvalidOutput, match="broke off"):
+            whole_text(route, [[text]], METHODS.get(route, route))
+
+
+# ── what is text ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "text", ["\n\nHello", ":) hi", ":", "d", "data", "event: party\non: Friday", "id: 5\nname: x", "\n"]
+)
+def test_text_that_begins_as_events_might_is_whole_text(text: str) -> None:
+    for batches in ([[text]], [[character] for character in text], [[text.encode()]]):
+        assert whole_text("chat", batches, "")[0] == text
+        assert streamed_text("chat", batches, "")[0] == text
+
+
+def test_content_is_text_whatever_it_begins_with_and_so_is_what_follows() -> None:
+    assert whole_text("chat", [[{"content": "data: 1"}, "\ndata: 2"]], "")[0] == "data: 1\ndata: 2"
+    assert whole_text("chat", [["\n", {"content": "data: 1"}]], "")[0] == "\ndata: 1"
+
+
+def test_events_of_other_names_are_passed_over_where_they_are_read() -> None:
+    text = 'event: heartbeat\ndata: 12:30\n\nevent: timing\ndata: {"ms": 5}\n\n' + framed(STREAMS["chat"])
+    assert whole_text("chat", [[text]], "") == (TEXT, "length")
+    assert whole_text("messages", [[text]], "messages") == (TEXT, "max_tokens")
+
+
+# ── what the first items show ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("route", "items", "shows"),
+    [
+        ("chat", ["", None, b"", "data: {}"], None),
+        ("chat", ["", None, b"", 'data: {"mine": 1}\n\n'], "pass"),
+        ("chat", ["a", "data: x"], "read"),
+        ("chat", [{"content": "data:"}], "read"),
+        ("chat", [": ping\n\n", {"content": "a"}], "read"),
+        ("chat", [], None),
+        ("chat", ["data: no JSON\n\n"], "read"),
+        ("chat", [framed(MESSAGES)], "read"),
+        ("chat", [framed(COMPLETIONS)], "read"),
+        ("completions", [framed(CHAT)], "read"),
+        ("responses", [framed(CHAT)], "read"),
+        ("messages", [framed(CHAT)], "read"),
+        ("messages", [framed([{"type": "ping"}, *MESSAGES])], "pass"),
+        ("messages", ["event: message_start\ndata: {}\n\n"], "read"),
+    ],
+)
+def test_events_pass_where_they_are_in_the_words_of_the_route(route: str, items: list[Any], shows: str | None) -> None:
+    assert Opening(DIALECTS[route].protocol).feed(items) == shows
+
+
+def test_an_item_that_is_no_text_ends_the_stream_behind_what_came_before_it() -> None:
+    out, failure = passed([[framed(CHAT[:1]), {"content": "a"}, "never"]], ChunkEnding())
+    assert isinstance(failure, InvalidOutput) and [event for _, event in reads(b"".join(out))] == CHAT[:1]
+
+
+def test_pings_of_the_other_server_are_comments_for_clients_that_know_no_other() -> None:
+    ping = "event: ping\ndata: {}\n\n"
+    assert RawStream(ChunkEnding()).feed([ping]) == b": ping\n\n"
+    assert RawStream(MessageEnding()).feed([ping]) == ping.encode()
+    assert RawStream(ChunkEnding()).feed([": processing\n: on\n\n"]) == b": ping\n\n"
