@@ -55,10 +55,6 @@ class Thinking:
         held, self._held = self._held, ""
         return (held.rstrip(), "") if self.is_open else ("", held)
 
-    @property
-    def holds_back(self) -> bool:
-        return bool(self._held)
-
     def _trim(self, text: str) -> str:
         text = text.lstrip() if self._is_fresh else text
         self._is_fresh = self._is_fresh and not text
@@ -93,16 +89,6 @@ class Answer:
         return self._thinking is not None and self._thinking.is_open and not self._thinking.is_over
 
     @property
-    def is_said(self) -> bool:
-        """Whether what comes now is content."""
-        return not self.is_thinking and (self._calls is None or self._calls.call is None)
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether there is text that nobody has got yet."""
-        return any(part is not None and part.holds_back for part in (self._thinking, self._calls, self._stops))
-
-    @property
     def has_calls(self) -> bool:
         return self._calls is not None and self._calls.count > 0
 
@@ -123,7 +109,7 @@ class Answer:
         return self._events(thought, [*given, {}])
 
     def _events(self, thought: str, given: list[Event]) -> list[Event]:
-        events: list[Event] = [{"reasoning_content": thought}] if thought else []
+        events: list[Event] = [{"reasoning_content": str(thought)}] if thought else []
         for event in given:
             if isinstance(event, str):
                 text = self._stops.push(event)

@@ -1,44 +1,113 @@
-"""How likely each token was, in OpenAI's words."""
+"""How likely each token was, in OpenAI's words, and with which text it goes out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
-from gateway_lm_answer import Answer
 from gateway_lm_engine import Record
 from gateway_lm_sampling import Score
 from gateway_lm_tools import Event
 from gateway_lm_vocabulary import vocabulary
 
 
+class Piece(str):
+    """Text that knows where in the answer it stands. What is cut of it, or put to it, still does.
+
+    So whatever takes an answer apart, be it tags, blanks or stop strings, need not know of tokens.
+    """
+
+    at: int
+
+    def __new__(cls, text: str, at: int) -> Piece:
+        piece = super().__new__(cls, text)
+        piece.at = at
+        return piece
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Piece:
+        start = key.indices(len(self))[0] if isinstance(key, slice) else range(len(self))[key]
+        return Piece(super().__getitem__(key), self.at + start)
+
+    def __add__(self, other: str) -> Piece:
+        return Piece(str(self) + str(other), self.at if self or not isinstance(other, Piece) else other.at)
+
+    def __radd__(self, other: str) -> Piece:
+        return Piece(str(other) + str(self), self.at - len(other))
+
+    def lstrip(self, chars: str | None = None) -> Piece:
+        return self[len(self) - len(super().lstrip(chars)) :]
+
+    def rstrip(self, chars: str | None = None) -> Piece:
+        return self[: len(super().rstrip(chars))]
+
+    def partition(self, sep: str) -> tuple[Piece, Piece, Piece]:
+        before, tag, _ = super().partition(sep)
+        end = len(before) + len(tag)
+        return self[: len(before)], self[len(before) : end], self[end:]
+
+    def removeprefix(self, prefix: str) -> Piece:
+        return self[len(self) - len(super().removeprefix(prefix)) :]
+
+
 class Logprobs:
-    """Those of an answer's content; they go out with the text that their tokens became."""
+    """Those of the tokens of an answer's content, or with `every` of all its tokens. Each goes out once.
 
-    def __init__(self, tokenizer: Any, record: Record) -> None:
-        self._bytes, self._record = vocabulary(tokenizer).bytes, record
-        self._kept: list[dict[str, Any]] = []
+    A token is of the content if a part of its text is: not those of tags and stop strings. It goes out with the first
+    part of its text; what is none of the content, with `every`, behind it.
+    """
 
-    def keep(self, at: int) -> None:
-        """The answer's token number `at` is content."""
-        self._kept.append(self._entry(self._record.answer[at]))
+    def __init__(self, tokenizer: Any, record: Record, *, every: bool = False) -> None:
+        self._words, self._record, self._every = vocabulary(tokenizer), record, every
+        self._count = 0  # tokens
+        self._length = 0  # and characters of their text
+        self._waiting: deque[tuple[int, int, int]] = deque()  # of a token: its number, where it begins, where it ends
 
-    def beside(self, text: str, answer: Answer) -> Event:
-        """The text with the logprobs of all tokens that are in it; not yet while a part of them is held back."""
-        if answer.holds_back or not self._kept:
-            return text
-        kept, self._kept = self._kept, []
-        return {"content": text, "logprobs": {"content": kept}}
+    def place(self, token: int, text: str) -> Piece:
+        """The text that the answer's next token adds, with its place."""
+        piece = self.rest(text)
+        if text or self._every or not self._words.skips(token):
+            self._waiting.append((self._count, piece.at, self._length))
+        self._count += 1
+        return piece
+
+    def rest(self, text: str) -> Piece:
+        """More text, of tokens that have come already."""
+        piece = Piece(text, self._length)
+        self._length += len(text)
+        return piece
+
+    def beside(self, pieces: Sequence[str]) -> Event:
+        """The pieces of content with the logprobs of all tokens that are in them and have not gone out."""
+        text = "".join(map(str, pieces))
+        spans = [(piece.at, piece.at + len(piece)) for piece in pieces if isinstance(piece, Piece)]
+        numbers = []
+        while self._waiting and spans and self._waiting[0][1] < spans[-1][1]:
+            number, start, end = self._waiting.popleft()
+            end = max(end, start + 1)  # of a character, the token with its last byte has the text
+            if self._every or any(start < stop and begin < end for begin, stop in spans):
+                numbers.append(number)
+        return self._event(text, numbers) if numbers else text
+
+    def finish(self) -> Iterable[Event]:
+        """With `every`, those that no text went out with."""
+        numbers = [number for number, *_ in self._waiting] if self._every else []
+        self._waiting.clear()
+        return [self._event("", numbers)] if numbers else []
 
     def of_prompt(self, prompt: Sequence[int]) -> dict[str, Any]:
         """The first token has none: nothing comes before it."""
         first = {**self._token(prompt[0]), "logprob": None, "top_logprobs": []}
         return {"content": [first, *(self._entry(score) for score in self._record.prompt)]}
 
+    def _event(self, text: str, numbers: Iterable[int]) -> dict[str, Any]:
+        entries = [self._entry(self._record.answer[number]) for number in numbers]
+        return {"content": text, "logprobs": {"content": entries}}
+
     def _entry(self, score: Score) -> dict[str, Any]:
         top = [{**self._token(token), "logprob": logprob} for token, logprob in score.top]
         return {**self._token(score.token), "logprob": score.logprob, "top_logprobs": top}
 
     def _token(self, token: int) -> dict[str, Any]:
-        written = self._bytes(token)
+        written = self._words.bytes(token)
         return {"token": written.decode("utf-8", "replace"), "bytes": list(written)}

@@ -37,11 +37,14 @@ class Reply:
         self.reason: str | None = None
 
     def read(self, tokens: Iterable[int]) -> Iterator[Event]:
-        return self._shown(event for token in tokens for event in self._push(token))
+        return self._shown([event for token in tokens for event in self._push(token)])
 
     def finish(self) -> Iterator[Event]:
         """What was held back, when there are no more tokens."""
-        return self._shown([*self._answer.push(self._text.rest()), *self._answer.finish()])
+        rest = self._text.rest()
+        rest = rest if self._logprobs is None else self._logprobs.rest(rest)
+        yield from self._shown([*self._answer.push(rest), *self._answer.finish()])
+        yield from () if self._logprobs is None else self._logprobs.finish()
 
     def ending(self, prompt: int, cached: int) -> dict[str, Any]:
         """The last event. `prompt` and `cached` count tokens."""
@@ -67,23 +70,22 @@ class Reply:
             self._answer.arm_stops()
         if token in self._stop_ids:
             self.reason = "stop"
-            return self._answer.push(self._text.push(token)) if self._keeps_stop else []
-        was_said = self._answer.is_said
-        events = self._answer.push(self._text.push(token))
+        text = self._text.push(token) if self.reason is None or self._keeps_stop else ""
+        events = self._answer.push(text if self._logprobs is None else self._logprobs.place(token, text))
+        if self.reason is not None:
+            return events
         if self._answer.is_thinking:
             self.thoughts = self.count
-        if self._logprobs is not None and was_said and self._answer.is_said:
-            self._logprobs.keep(self.count - 1)
         if self._answer.is_over:
             self.reason = "stop"
         return events
 
     def _shown(self, events: Iterable[Event]) -> Iterator[Event]:
         """Texts that follow each other as one, with their logprobs."""
-        for is_text, some in groupby(list(events), lambda event: isinstance(event, str)):
+        for is_text, some in groupby(events, lambda event: isinstance(event, str)):
             if not is_text:
                 yield from some
                 continue
-            text = "".join(map(str, some))
-            event = text if self._logprobs is None else self._logprobs.beside(text, self._answer)
-            yield {"content": text} if event is text and text.startswith(RAW) else event
+            texts = [text for text in some if isinstance(text, str)]
+            event = "".join(texts) if self._logprobs is None else self._logprobs.beside(texts)
+            yield {"content": event} if isinstance(event, str) and event.startswith(RAW) else event

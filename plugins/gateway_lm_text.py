@@ -133,10 +133,6 @@ class StopStrings:
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
-    @property
-    def holds_back(self) -> bool:
-        return bool(self._held)
-
     def rest(self) -> str:
         held, self._held = self._held, ""
         return held

@@ -82,10 +82,6 @@ class Parser:
             self._content(held, events)
         return events
 
-    @property
-    def holds_back(self) -> bool:
-        return bool(self._held)
-
     def _text(self, text: str, events: list[Event]) -> str:
         """Content, up to a tag."""
         raise NotImplementedError
@@ -166,7 +162,7 @@ class Parser:
 
     def _arguments(self, text: str, events: list[Event]) -> None:
         if text:
-            events.append({"tool_calls": [{"index": self.count - 1, "function": {"arguments": text}}]})
+            events.append({"tool_calls": [{"index": self.count - 1, "function": {"arguments": str(text)}}]})
 
 
 class Hermes(Parser):
@@ -288,7 +284,7 @@ class Mistral(Parser):
     def _after(self, text: str, events: list[Event]) -> str:
         start = text.lstrip()
         if start[:1] == ",":
-            self._begin(",")
+            self._begin(start[0])
             return start[1:]
         if start:
             self._read = self._text

@@ -266,7 +266,9 @@ class LanguageModel:
             calls, tags = self.family(tools.names, single=tools.single), (*tags, *self.family.tags)
             sampling = replace(sampling, begins=self._begins(tools, prompt))
         record = Record()
-        logprobs = Logprobs(self.tokenizer, record) if sampling.logprobs is not None else None
+        # a chat tells them of its content, a completion of all that it was asked to make
+        scored = Logprobs(self.tokenizer, record, every=source == "prompt")
+        logprobs = scored if sampling.logprobs is not None else None
         echo = requests.read_flag(inputs, "echo")
         markup = {token: tag for token, tag in self.special_tags.items() if tag in tags}
         text = TextStream(self.tokenizer, prompt, markup)

@@ -46,7 +46,6 @@ def answer(*texts: str, opened: bool = False, stops: tuple[str, ...] = ()) -> di
         else:
             [call] = event["tool_calls"]
             found["called"] += call["function"].get("name", "") + call["function"]["arguments"]
-    assert parts.is_over or not parts.holds_back
     return {name: text for name, text in found.items() if text}
 
 

@@ -402,6 +402,20 @@ def test_the_prompt_has_logprobs_when_it_is_echoed(model: Any) -> None:
     )
 
 
+def test_a_completion_has_logprobs_of_every_token_that_is_counted(model: Any) -> None:
+    prompt = "The capital of France is"
+    for fields in ({}, {"stop": ["ris"]}, {"max_tokens": 1}, {"echo": True}, {"echo": True, "max_tokens": 1}):
+        answer = complete(model, prompt, logprobs=1, **fields)
+        counted = answer.usage["completion_tokens"] + ("echo" in fields and answer.usage["prompt_tokens"])
+        assert len(answer.logprobs) == counted
+    [*_, end] = complete(model, prompt, logprobs=1, echo=True).logprobs
+    assert end["token"] == "<|im_end|>" and end["logprob"] > -1
+    # what lm-eval asks: the likelihood of a text, with one token more, which is the end here
+    ended = complete(model, f"{prompt} Paris.", logprobs=1, echo=True, max_tokens=1)
+    assert (ended.text, ended.usage["completion_tokens"]) == (f"{prompt} Paris.", 1)
+    assert [entry["token"] for entry in ended.logprobs[-2:]] == [".", "<|im_end|>"]
+
+
 def test_an_answer_of_no_tokens_shows_the_prompt(model: Any) -> None:
     prompt = "The capital of France is"
     scored = complete(model, prompt, echo=True, logprobs=1, max_tokens=0)
