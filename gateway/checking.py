@@ -1,7 +1,8 @@
 """What is wrong with model directories, found without importing any of their code or starting anything.
 
 1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
-4. requirements that are not installed  5. weights that cannot be had, files that are not there, links that lead out
+4. requirements that are not installed, imports that nothing here provides
+5. weights that cannot be had, files that are not there, links that lead out
 6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
 9. what the plugin of its format finds in its files
 """
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import contents
 from .allowances import allowances
+from .distributions import canonical
 from .errors import ConfigError
-from .formats.config import ModelConfig, read_config
+from .formats.config import read_config
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
 from .planning import plan_inventory
 from .preview import source_of
+from .requirements import lacking
 from .secret_sources import SecretSources
 from .weights import missing_weights
 
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from .inventory import Inventory
     from .spec import ModelSpec, Problem
 
-_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([<>=!~][^;@]*)?")
-_EXACT = re.compile(r"===?\s*([^\s,*]+)\s*")
 _LIST = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
 
 
@@ -117,9 +118,8 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
         methods = {endpoint.method for endpoint in found.plugins.endpoints()} | set(ENDPOINTS)
         yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods))
     # 4
-    if not found.settings.isolates(spec):
-        for level, what, fix in _missing_packages(spec, config):
-            yield finding(level, "missing_package", what, fix)
+    for level, code, what, fix in lacking(spec, installed(spec.python), isolated=found.settings.isolates(spec)):
+        yield finding(level, code, what, fix)
     # 5
     if reason := missing_weights(spec.root):
         will_come = reason.endswith("not on this machine yet")
@@ -163,45 +163,16 @@ def _plan(found: Inventory) -> list[dict[str, Any]]:
 # ── packages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _missing_packages(spec: ModelSpec, config: ModelConfig) -> Iterator[tuple[Literal["error", "warning"], str, str]]:
-    have = installed(spec.python)
-    python = f"{spec.python} -m " if spec.python else ""
-    for line in _requirements(spec.root, config):
-        match = _REQUIREMENT.fullmatch(line)
-        if match is None:
-            continue  # an option, a URL, or for some platforms only: pip understands it, we need not
-        version = have.get(_canonical(match[1]))
-        fix = f"{python}pip install '{line}'"
-        if version is None:
-            yield "error", f"requirement {line} is not installed", fix
-        elif (exact := _EXACT.fullmatch(match[2] or "")) and version != exact[1]:
-            yield "warning", f"requirement {line}: version {version} is installed", fix
-
-
-def _requirements(root: Path, config: ModelConfig) -> list[str]:
-    lines = list(config.data["requirements"])
-    if config.data["requirements_file"]:
-        try:
-            lines += (root / config.data["requirements_file"]).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return lines
-    return [line for text in lines if (line := text.partition(" #")[0].strip()) and not line.startswith("#")]
-
-
 @functools.cache
 def installed(python: str | None) -> Mapping[str, str]:
     """The packages of an interpreter with their versions; none where it cannot be asked."""
     if python is None:
-        return {_canonical(item.name): item.version for item in distributions() if item.name}
+        return {canonical(item.name): item.version for item in distributions() if item.name}
     try:
         answer = subprocess.run([python, "-I", "-c", _LIST], capture_output=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {_canonical(name): version for name, version in json.loads(answer).items()}
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {canonical(name): version for name, version in json.loads(answer).items()}
 
 
 def shorten(path: str) -> str:

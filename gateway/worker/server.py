@@ -24,6 +24,7 @@ from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
 from . import adapter, ports
+from .advice import about_missing
 from .execution import Executor
 from .failures import log, say, text_of
 from .forks import Forks, open_descriptors
@@ -116,7 +117,7 @@ class Server:
         unfixable = (Unloadable, ConfigError, adapter.ModelDefinitionError, ImportError, SyntaxError)
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         if isinstance(error, ModuleNotFoundError):
-            text += _advice(error.name or "", hello.model)
+            text += about_missing(error, hello.model)
         elif not isinstance(error, Unloadable):
             for port in hello.taken_ports:
                 if port in asked or str(port) in text or "ddress already in use" in text:
@@ -227,20 +228,6 @@ class Server:
         unload = getattr(self._loaded.model, "unload", None) if self._loaded is not None else None
         if unload is not None:
             await self._try("unload", unload)
-
-
-def _advice(module: str, model: dict[str, Any]) -> str:
-    """What to do about a module that is not there."""
-    top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
-    if package and (Path(package, f"{top}.py").is_file() or Path(package, top).is_dir()):
-        return f"; it lies beside the model's file: import it as {package}.{module}"
-    if model.get("extra"):
-        return f"; run: pip install 'model-gateway[{model['extra']}]'"
-    if top in ("fastapi", "starlette", "numpy", "msgpack", "httpx") and not model.get("python"):
-        return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
-    if model.get("python"):  # an environment of its own
-        return f"; add {top} to the model's requirements"
-    return f"; run: pip install {top}"
 
 
 def _model_metrics() -> bytes:

@@ -105,7 +105,7 @@ def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:
     lines = ["click", "no-such-package>=2", "pluggy==0.0.1", "https://example.com/x.whl", "other; sys_platform == 'x'"]
     models({"m/config.yaml": f"requirements: {json.dumps(lines)}\n", "m/model/model.py": GOOD})
     missing, other = findings(run)
-    assert (missing["level"], missing["code"]) == ("error", "missing_package")
+    assert (missing["level"], missing["code"]) == ("warning", "missing_package")  # its code does without
     assert missing["fix"] == "pip install 'no-such-package>=2'"
     assert other["level"] == "warning"
     assert other["what"].startswith("requirement pluggy==0.0.1: version ")
@@ -114,7 +114,7 @@ def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:
 def test_requirements_may_be_in_a_file(run: Run, models: Models) -> None:
     text = "# what it needs\n-r other.txt\nno-such-package  # really\n\n"
     models({"m/config.yaml": "requirements_file: req.txt\n", "m/req.txt": text, "m/model/model.py": GOOD})
-    assert only(run)["what"] == "requirement no-such-package is not installed"
+    assert only(run)["what"].startswith("requirement no-such-package is not installed; nothing in the file")
 
 
 def test_an_isolated_environment_is_not_ours_to_check(run: Run, models: Models) -> None:

@@ -31,7 +31,7 @@ GOOD = "class Model:\n    def predict(self, x): return x\n"
 async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_path: Path) -> None:
     sources = {
         "syntax": ("class Model(:\n", "SyntaxError: "),
-        "import": ("import no_such_package_anywhere\n", "pip install no_such_package_anywhere"),
+        "import": ("import no_such_package_anywhere\n", "if it is code of yours, put no_such_package_anywhere.py"),
         "sibling": ("import helper\n", "import it as model.helper"),
         "numpy": ("import fastapi.nothing_of_that_name\n", "model-gateway[truss]"),
         "relative": ("from .helper import x\n", "absolute imports"),

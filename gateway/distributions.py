@@ -1,0 +1,162 @@
+"""Which distribution has a module: what a model's requirements and this environment say first, then a table.
+
+A name that is in none of them may as well be a file that was forgotten, so nobody is told to install it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+# Modules whose distribution has another name; of several the first is recommended.
+OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
+    "attr": ("attrs",),
+    "awq": ("autoawq",),
+    "azure.identity": ("azure-identity",),
+    "azure.storage.blob": ("azure-storage-blob",),
+    "bs4": ("beautifulsoup4",),
+    "Crypto": ("pycryptodome",),
+    "cv2": (
+        *("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+        "opencv-python-rolling",
+    ),
+    "Cython": ("cython",),
+    "dateutil": ("python-dateutil",),
+    "distutils": ("setuptools",),
+    "docx": ("python-docx",),
+    "dotenv": ("python-dotenv",),
+    "faiss": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12"),
+    "ffmpeg": ("ffmpeg-python",),
+    "fitz": ("pymupdf",),
+    "flash_attn": ("flash-attn",),
+    "git": ("gitpython",),
+    "google.auth": ("google-auth",),
+    "google.cloud.bigquery": ("google-cloud-bigquery",),
+    "google.cloud.storage": ("google-cloud-storage",),
+    "google.genai": ("google-genai",),
+    "google.generativeai": ("google-generativeai",),
+    "google.protobuf": ("protobuf",),
+    "grpc": ("grpcio",),
+    "haystack": ("haystack-ai",),
+    "huggingface_hub": ("huggingface-hub",),
+    "hydra": ("hydra-core",),
+    "igraph": ("python-igraph", "igraph"),
+    "imblearn": ("imbalanced-learn",),
+    "imwatermark": ("invisible-watermark",),
+    "jose": ("python-jose",),
+    "jwt": ("pyjwt",),
+    "llama_cpp": ("llama-cpp-python",),
+    "llama_index": ("llama-index",),
+    "magic": ("python-magic",),
+    "mpl_toolkits": ("matplotlib",),
+    "multipart": ("python-multipart", "multipart"),
+    "MySQLdb": ("mysqlclient",),
+    "nacl": ("pynacl",),
+    "nemo": ("nemo-toolkit",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "open_clip": ("open-clip-torch",),
+    "OpenSSL": ("pyopenssl",),
+    "opentelemetry": ("opentelemetry-api",),
+    "paddle": ("paddlepaddle",),
+    "PIL": ("pillow", "pillow-simd"),
+    "pkg_resources": ("setuptools",),
+    "pptx": ("python-pptx",),
+    "psycopg2": ("psycopg2-binary", "psycopg2"),
+    "pyannote.audio": ("pyannote-audio",),
+    "pynvml": ("nvidia-ml-py", "pynvml"),
+    "pythonjsonlogger": ("python-json-logger",),
+    "pytorch_lightning": ("pytorch-lightning",),
+    "pywt": ("pywavelets",),
+    "ruamel.yaml": ("ruamel-yaml",),
+    "sentence_transformers": ("sentence-transformers",),
+    "serial": ("pyserial",),
+    "skimage": ("scikit-image",),
+    "sklearn": ("scikit-learn",),
+    "slugify": ("python-slugify",),
+    "snappy": ("python-snappy",),
+    "socks": ("pysocks",),
+    "speech_recognition": ("speechrecognition",),
+    "tensorrt_llm": ("tensorrt-llm",),
+    "tiktoken_ext": ("tiktoken",),
+    "TTS": ("coqui-tts", "tts"),
+    "usb": ("pyusb",),
+    "websocket": ("websocket-client",),
+    "whisper": ("openai-whisper",),
+    "win32api": ("pywin32",),
+    "wx": ("wxpython",),
+    "yaml": ("pyyaml",),
+    "zmq": ("pyzmq",),
+}
+
+# Modules whose distribution has the same name, and which models import.
+SAME_NAME = frozenset(
+    """
+    accelerate aiofiles aiohttp albumentations altair anthropic anyio auto_gptq av basicsr bentoml bitsandbytes
+    boto3 botocore catboost certifi chromadb click cloudpickle compel controlnet_aux cryptography ctranslate2 cupy
+    dask datasets decord deepspeed diffusers easyocr einops ema_pytorch eva_decord exllamav2 fairseq fastapi
+    faster_whisper fasttext filelock flair flask fsspec ftfy gcsfs gensim gfpgan gguf gradio gym gymnasium h5py
+    hf_transfer hf_xet httpx imageio imageio_ffmpeg insightface jax jaxlib jinja2 joblib jsonschema k_diffusion
+    keras kokoro kornia langchain langchain_community langchain_core langchain_openai langdetect librosa lightgbm
+    lightning litellm loguru lpips lxml matplotlib mediapipe mlflow moviepy msgpack mxnet networkx nltk numba numpy
+    omegaconf onnx openai openpyxl optimum orjson outlines paddleocr pandas peft phonemizer pikepdf pillow_heif
+    plotly polars prometheus_client protobuf psutil pyarrow pycocotools pydantic pydantic_settings pydub pymongo
+    pymysql pypdf pypdfium2 pytesseract qdrant_client rapidfuzz realesrgan redis regex rembg requests
+    requests_toolbelt resampy rich s3fs sacremoses safetensors scipy seaborn segment_anything sentencepiece
+    sentry_sdk setuptools sglang shap silero_vad simplejson skops soundfile spacy sqlalchemy starlette statsmodels
+    supervision sympy tabulate tenacity tensorboard tensorflow tensorrt thinc tiktoken timm tokenizers toml torch
+    torchaudio torchmetrics torchsde torchvision tqdm transformers triton tritonclient trl truss typer ujson
+    ultralytics unidecode unstructured urllib3 uvicorn uvloop vllm wandb watchfiles weaviate webrtcvad websockets
+    whisperx xformers xgboost yt_dlp zstandard
+    """.split()
+)
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def candidates(module: str) -> tuple[str, ...]:
+    """The distributions that the tables know for a dotted name, most specific first; none for an unknown one."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        if found := OTHERWISE_NAMED.get(".".join(parts[:end])):
+            return found
+    return (parts[0].replace("_", "-"),) if parts[0] in SAME_NAME else ()
+
+
+def name_in(requirement: str) -> str:
+    """The distribution that a line of requirements names, canonical; empty for an option, an address or a path."""
+    if "://" in requirement.partition("@")[0] or requirement.lstrip().startswith(("-", ".", "/", "#")):
+        egg = re.search(r"#egg=([A-Za-z0-9._-]+)", requirement)
+        return canonical(egg[1]) if egg else ""
+    match = _REQUIREMENT.match(requirement)
+    return canonical(match[1]) if match else ""
+
+
+def required(module: str, requirements: Iterable[str]) -> str | None:
+    """The line among these that brings a module: by the tables, by its own name, or with "python" about it."""
+    top = canonical(module.partition(".")[0])
+    likely = (*map(canonical, candidates(module)), canonical(module), top)
+    likely += (f"python-{top}", f"{top}-python", f"py{top}", f"py-{top}", f"{top}-py")
+    named = {name_in(line): line.strip() for line in requirements}
+    return next((named[name] for name in likely if name and name in named), None)
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def installed(module: str) -> str | None:
+    """The distribution, with its version, that has the package of a dotted name here: it may lack the module."""
+    for name in packages_distributions().get(module.partition(".")[0], ()):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,81 @@
+"""What to do about a module that a model imports and that is not there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import distributions
+
+IN_TRUSS = ("fastapi", "starlette", "numpy", "msgpack", "httpx")  # which Truss's image has without asking
+_IMPORT = re.compile(r"\s*(?:from|import)\s+([\w.]+)(?:\s+import\s+\(?\s*(\w+))?")
+
+
+def about_missing(error: ModuleNotFoundError, model: Mapping[str, Any]) -> str:
+    """A clause to put behind the text of the error. `model` is its ModelSpec as plain data."""
+    module = _imported(error)
+    top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
+    beside = Path(model["root"], *package.split("."))
+    if package and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
+        return f"; it lies beside the model's file: import it as {package}.{module}"
+    if model.get("extra"):
+        return f"; run: pip install 'model-gateway[{model['extra']}]'"
+    if (place := next((place for place in _places(model) if (place / top).is_dir()), None)) is not None:
+        return f"; {place / top} has no such module"
+    own = model.get("python")  # an environment of its own
+    if line := distributions.required(module, _requirements(model)):
+        return f"; it should have come with {line}" if own else f"; run: pip install '{line}', as its requirements say"
+    known = distributions.candidates(module)
+    if top in IN_TRUSS and not own:
+        return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
+    if known and not any(map(distributions.is_installed, known)):
+        return f"; add {known[0]} to the model's requirements" if own else f"; run: pip install {known[0]}"
+    if found := distributions.installed(module):
+        return f"; {found} is installed and has no such module: another version may"
+    return f"; {_unknown(top, model)}"
+
+
+def _unknown(top: str, model: Mapping[str, Any]) -> str:
+    """It may be a file that was forgotten, or a package of which we have never heard."""
+    names = {path.stem for place in _places(model) if place.is_dir() for path in place.iterdir() if _is_code(path)}
+    if close := difflib.get_close_matches(top, names, n=1, cutoff=0.8):
+        return f"the model has {close[0]}, and no {top}"
+    packages = (model.get("config") or {}).get("bundled_packages_dir") or "packages"
+    return (
+        f"if it is code of yours, put {top}.py or a directory {top} into {packages}/ of the model; if it comes with a"
+        " package, add that to the requirements and install it"
+    )
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix == ".py" or (path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _imported(error: ModuleNotFoundError) -> str:
+    """The whole of the name in the statement that failed; the error has its first missing part only."""
+    name = error.name or ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        match = _IMPORT.match(frame.line or "")
+        if match and f"{match[1]}.".startswith(f"{name}."):
+            return f"{match[1]}.{match[2]}" if match[2] and match[1].count(".") < 2 else match[1]
+    return name
+
+
+def _places(model: Mapping[str, Any]) -> list[Path]:
+    return [Path(model["root"]), *map(Path, model.get("import_dirs") or ())]
+
+
+def _requirements(model: Mapping[str, Any]) -> list[str]:
+    config = model.get("config") or {}
+    lines = [str(line) for line in config.get("requirements") or []]
+    if name := config.get("requirements_file"):
+        path = Path(model["root"], str(name))
+        try:
+            lines += path.read_text("utf-8").splitlines() if path.suffix == ".txt" else []
+        except (OSError, UnicodeDecodeError):
+            pass
+    return lines

@@ -1,0 +1,160 @@
+"""What is said of requirements: read as pip reads them, and an error only where the model could not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.formats.describe import describe
+from gateway.requirements import Lack, lacking
+
+HAVE = {"torch": "2.13.0+cpu", "click": "8.2.0", "scikit-learn": "1.8.0", "pre": "2.0rc1", "odd": "unknown"}
+GOOD = "class Model:\n    def predict(self, x): return x\n"
+
+
+def lacks(
+    root: Path,
+    config: str,
+    source: str = GOOD,
+    have: Mapping[str, str] = HAVE,
+    files: Mapping[str, str] | None = None,
+    isolated: bool = False,
+) -> list[Lack]:
+    for name, text in {"config.yaml": config, "model/model.py": source, **(files or {})}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    spec = describe(root, target="model.model:Model", format="truss", overrides={})
+    return list(lacking(spec, have, isolated=isolated))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch",
+        "torch==2.13.0",
+        "torch==2.13.0+cpu",
+        "torch===2.13.0+cpu",
+        "torch>=2,<3",
+        "torch~=2.13",
+        "Scikit_Learn",
+        "scikit.learn>=1",
+        "pre>=1",
+        "odd==1",
+        "torch @ https://example.com/torch.whl",
+        "no-such; python_version < '3'",
+        "no-such ; sys_platform == 'win32'",
+        "no-such; extra == 'gpu'",
+        "https://example.com/x.whl",
+        "git+https://example.com/x.git",
+        "git+https://example.com/x.git#egg=torch",
+        "./wheels/x.whl",
+        "--extra-index-url https://example.com/simple",
+        "-e .",
+        "# nothing",
+        "torch  # with a reason",
+        "torch==2.13.0 --hash=sha256:aa",
+    ],
+)
+def test_what_is_here_or_not_ours_to_judge_is_no_finding(tmp_path: Path, line: str) -> None:
+    (tmp_path / "req.txt").write_text(f"{line}\n")
+    assert lacks(tmp_path, "requirements_file: req.txt\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "what"),
+    [
+        ("torch==2.12.0", "other_version", "requirement torch==2.12.0: version 2.13.0+cpu is installed"),
+        ("torch==2.13.0+cu128", "other_version", "version 2.13.0+cpu is installed"),
+        ("torch<2", "other_version", "version 2.13.0+cpu is installed"),
+        ("no-such>=2", "missing_package", "requirement no-such>=2 is not installed; nothing in the file"),
+        ("no-such[extra]", "missing_package", "is not installed"),
+        ("no-such @ https://example.com/x.whl", "missing_package", "is not installed"),
+        ("git+https://example.com/x.git#egg=no-such", "missing_package", "is not installed"),
+        ("torch=>2", "odd_requirement", "requirement torch=>2 cannot be read"),
+        ("click torch", "odd_requirement", "cannot be read"),
+    ],
+)
+def test_what_the_model_may_serve_without_is_a_warning(tmp_path: Path, line: str, code: str, what: str) -> None:
+    (found,) = lacks(tmp_path, f'requirements: ["{line}"]\n')
+    assert found[:2] == ("warning", code)
+    assert what in found[2]
+
+
+@pytest.mark.parametrize(
+    ("statement", "level"),
+    [
+        ("import nosuch", "error"),
+        ("import nosuch.deep as n", "error"),
+        ("from nosuch import thing", "error"),
+        ("try:\n    import nosuch\nexcept ImportError:\n    nosuch = None", "warning"),
+        ("if False:\n    import nosuch", "warning"),
+        ("import os, json", "warning"),
+        ("class Other:\n    def load(self):\n        import nosuch", "error"),
+        ("def later():\n    import nosuch", "error"),
+    ],
+)
+def test_a_missing_requirement_that_is_imported_is_an_error(tmp_path: Path, statement: str, level: str) -> None:
+    (found,) = lacks(tmp_path, "requirements: [nosuch]\n", f"{statement}\n{GOOD}")
+    assert found[:2] == (level, "missing_package")
+
+
+@pytest.mark.parametrize(
+    ("statement", "config", "fix"),
+    [
+        ("import no_cv", "", "put no_cv into packages/, or add the package that has it to requirements"),
+        ("import helpers.stuff", "", "put helpers into packages/"),
+        ("import wx", "", "pip install wxpython"),
+        ("from nosuch import x", "requirements: [python-nosuch]", "pip install 'python-nosuch'"),
+    ],
+)
+def test_a_module_that_nothing_provides_is_an_error_with_its_line(
+    tmp_path: Path, statement: str, config: str, fix: str
+) -> None:
+    (found,) = lacks(tmp_path, config, f"{statement}\n{GOOD}")
+    assert found[0] == "error" and found[3].startswith(fix)
+    assert config or found[2].startswith("model/model.py:1 imports ")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\nsys.path.append('/elsewhere')\nimport helpers\n",
+        "try:\n    import helpers\nexcept ImportError:\n    pass\n",
+        "def predict():\n    import helpers\n",
+        "from model.sibling import x\nimport bundled, beside\n",
+        "import json, click\nfrom gateway import weights_path\n",
+    ],
+)
+def test_an_import_that_may_be_found_or_need_not_be_is_no_finding(tmp_path: Path, source: str) -> None:
+    files = {"packages/bundled/__init__.py": "", "beside.py": ""}
+    assert lacks(tmp_path, "", source + GOOD, files=files) == []
+
+
+def test_a_file_of_requirements_that_is_missing_matters_where_it_is_installed_from(tmp_path: Path) -> None:
+    (shared,) = lacks(tmp_path, "requirements_file: gone.txt\n")
+    (alone,) = lacks(tmp_path, "requirements_file: gone.txt\n", isolated=True)
+    assert shared[:3] == ("warning", "missing_requirements", "gone.txt: requirements_file does not exist")
+    assert alone[0] == "error"
+    assert lacks(tmp_path, "requirements: [no-such]\n", isolated=True) == []
+
+
+def test_files_may_name_others_and_pyproject_has_dependencies(tmp_path: Path) -> None:
+    files = {
+        "req.txt": "-r more.txt\nclick\\\n>=9\n",
+        "more.txt": "no-such\n",
+        "pyproject.toml": "[project]\nname='x'\n",
+    }
+    found = lacks(tmp_path, "requirements_file: req.txt\n", files=files)
+    assert [item[1] for item in found] == ["missing_package", "other_version"]
+
+    files["pyproject.toml"] += "dependencies = ['no-such']\n"
+    (found_there,) = lacks(tmp_path, "requirements_file: pyproject.toml\n", files=files)
+    assert found_there[2].startswith("requirement no-such is not installed")
+
+
+def test_what_an_extra_lacks_is_named(tmp_path: Path) -> None:
+    (found,) = lacks(tmp_path, "requirements: ['uvicorn[standard]']\n", have={"uvicorn": "0.54", "httptools": "1"})
+    assert found[:2] == ("warning", "missing_package")
+    assert "its extra standard lacks " in found[2] and "uvloop" in found[2] and "httptools" not in found[2]

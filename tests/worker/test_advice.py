@@ -1,0 +1,110 @@
+"""What is said about a module that is not there: the right distribution, and never a name that was made up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import distributions, plain
+from gateway.formats.describe import describe
+from gateway.worker.advice import about_missing
+
+
+def said(root: Path, statement: str, config: str = "", python: str | None = None) -> str:
+    """What is said when the model's file has this statement, and nothing of the sort is installed."""
+    (root / "model").mkdir(exist_ok=True)
+    source = root / "model" / "model.py"
+    source.write_text(f"{statement}\n")
+    (root / "config.yaml").write_text(config)
+    spec = describe(root, target="model.model:Model", format="truss", overrides={})
+    model: dict[str, Any] = {**plain.from_spec(spec), "python": python}
+    try:
+        exec(compile(f"{statement}\n", str(source), "exec"), {})
+    except ModuleNotFoundError as error:
+        return about_missing(error, model)
+    raise AssertionError(f"{statement} worked")
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIL", "cv2", "skimage", "sklearn", "yaml", "google", "requests", "torch", "jwt"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that an import of it fails
+    monkeypatch.setattr(distributions, "is_installed", lambda name: False)
+    monkeypatch.setattr(distributions, "packages_distributions", dict)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("from PIL import Image", "; run: pip install pillow"),
+        ("import cv2", "; run: pip install opencv-python-headless"),
+        ("from skimage.transform import resize", "; run: pip install scikit-image"),
+        ("import sklearn.svm", "; run: pip install scikit-learn"),
+        ("import yaml as y", "; run: pip install pyyaml"),
+        ("from google.cloud import storage", "; run: pip install google-cloud-storage"),
+        ("import google.protobuf.message", "; run: pip install protobuf"),
+        ("import requests", "; run: pip install requests"),
+        ("import torch", "; run: pip install torch"),
+        ("import jwt", "; run: pip install pyjwt"),
+    ],
+)
+def test_the_distribution_is_named_and_not_the_module(tmp_path: Path, statement: str, expected: str) -> None:
+    assert said(tmp_path, statement) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "requirement"),
+    [
+        ("import cv2", "opencv-contrib-python==4.10.0.84"),
+        ("import skimage", "Scikit_Image>=0.2"),
+        ("import yaml", "PyYAML"),
+        ("import oddlib", "python-oddlib"),
+        ("import oddlib", "oddlib @ https://example.com/oddlib.zip"),
+        ("import oddlib", "git+https://example.com/x.git#egg=oddlib"),
+        ("import torch", "torch==2.1.0+cu118; sys_platform == 'linux'"),
+    ],
+)
+def test_what_the_requirements_say_comes_first(tmp_path: Path, statement: str, requirement: str) -> None:
+    config = f'requirements: ["wheel", "{requirement}"]\n'
+    assert said(tmp_path, statement, config) == f"; run: pip install '{requirement}', as its requirements say"
+    (tmp_path / "req.txt").write_text(f"# these\n{requirement}\n")
+    in_file = said(tmp_path, statement, "requirements_file: req.txt\n")
+    assert in_file == f"; run: pip install '{requirement}', as its requirements say"
+
+
+@pytest.mark.parametrize("statement", ["import helpers.stuff", "from utils import run", "import src.model", "import x"])
+def test_nobody_is_told_to_install_what_may_be_a_file_of_the_model(tmp_path: Path, statement: str) -> None:
+    told = said(tmp_path, statement, "requirements: [numpy]\n")
+    assert "pip install" not in told
+    assert "if it is code of yours, put " in told and "into packages/ of the model" in told
+
+
+def test_a_file_of_nearly_that_name_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "packages" / "helper").mkdir(parents=True)
+    assert said(tmp_path, "import helpers") == "; the model has helper, and no helpers"
+
+
+def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "helpers.py").touch()
+    assert said(tmp_path, "import helpers") == "; it lies beside the model's file: import it as model.helpers"
+    (tmp_path / "packages" / "tools").mkdir(parents=True)
+    assert said(tmp_path, "import tools.hammer") == f"; {tmp_path}/packages/tools has no such module"
+
+
+def test_in_an_environment_of_its_own_the_requirements_are_to_be_mended(tmp_path: Path) -> None:
+    assert said(tmp_path, "import cv2", python="/p") == "; add opencv-python-headless to the model's requirements"
+    config = "requirements: [opencv-python]\n"
+    assert said(tmp_path, "import cv2", config, python="/p") == "; it should have come with opencv-python"
+
+
+def test_a_module_that_the_installed_version_lacks_is_no_package_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributions, "packages_distributions", lambda: {"click": ["click"]})
+    monkeypatch.setattr(distributions, "is_installed", lambda name: True)
+    told = said(tmp_path, "from click.no_such_module import nothing")
+    assert told.startswith("; click ") and told.endswith("is installed and has no such module: another version may")
