@@ -94,6 +94,7 @@ class Hello(Head):
     plugin_dirs: list[str] = []
     endpoint_methods: list[str] = []
     queue_timeout: float = 30.0
+    cancel_grace: float = 5.0
     debug: bool = False
     taken_ports: list[int] = []  # that servers of the replica listen on beside which this one is loaded
 

@@ -125,6 +125,7 @@ class ProcessReplica:
             plugin_dirs=[str(path) for path in launch.plugin_dirs],
             endpoint_methods=list(launch.endpoint_methods),
             queue_timeout=launch.spec.limits.queue_timeout,
+            cancel_grace=launch.spec.limits.cancel_grace,
             debug=launch.debug,
             taken_ports=list(launch.taken_ports),
         )

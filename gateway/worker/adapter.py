@@ -44,6 +44,7 @@ class Method:
     parses: bool = True  # whether the body is read for it
     derived: bool = False  # the class has none of this name
     needs_slot: bool = True
+    looks: bool = False  # it asks its Request whether the client has gone, see `looking.py`
 
     @property
     def wants_inputs(self) -> bool:

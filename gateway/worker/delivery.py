@@ -47,6 +47,8 @@ class Delivery:
                 for item in source:
                     packed = pack(item)
                     if not window.wait():
+                        if run.may_go_on:  # it will see that nobody wants this
+                            continue
                         break
                     window.count(len(packed))
                     outbox.put(item_ready, run, packed)
@@ -91,7 +93,10 @@ class Delivery:
                 self._answers.stream_head(run)
             run.batch_since = now()
             async for item in stream:
-                if gather:
+                if window.closed:  # it was told, or caught the cancellation, and goes on
+                    if not run.may_go_on:
+                        break
+                elif gather:
                     gathered.append(_text(item))
                 else:
                     packed = pack(item)
@@ -99,8 +104,6 @@ class Delivery:
                         await window.wait_async()
                     window.count(len(packed))
                     item_ready(run, packed)
-                if window.closed:  # its code caught the cancellation and goes on
-                    break
                 if now() - run.batch_since > BURST:
                     await asyncio.sleep(0)  # it computes without a pause: let its items, and a cancel, through
                     run.batch_since = now()
@@ -195,7 +198,7 @@ def _gather(run: Run, stream: Iterator[Any]) -> str:
     parts = []
     for item in stream:
         parts.append(_text(item))
-        if run.cancelled:
+        if run.cancelled and not run.may_go_on:
             break
     return b"".join(parts).decode()
 

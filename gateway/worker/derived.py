@@ -196,7 +196,7 @@ def _chat(descriptor: Descriptor, tokens: Tokens | None, spec: ModelSpec) -> Ite
             fields = truss.validate(fields, completions.input_type)
         return _as_chat(completions.function(*completions.arguments(fields, request)))
 
-    yield Method("chat_completions", chat_completions, "sync", completions.takes, derived=True)
+    yield Method("chat_completions", chat_completions, "sync", completions.takes, derived=True, looks=completions.looks)
 
 
 def _continuation(tokens: Tokens, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     sync method, generator      one job on a slot's thread does it all: read, call, iterate, encode
     async, or with hooks        a task on the loop; what is sync in it goes to a thread
 
-A cancel stops a generator at its next item and a coroutine where it awaits; a sync method runs to its end.
+A cancel stops a generator at its next item and a coroutine where it awaits; a sync method runs to its end. Code that
+asks its Request whether the client has gone is told first, and stopped like this when it has not stopped by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from .. import plain, wire
 from ..channel import Channel
-from . import hot_reload, inputs, records, responses, websocket
+from . import hot_reload, inputs, looking, records, responses, websocket
 from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
@@ -28,6 +30,7 @@ from .run import Run
 from .slots import Slots
 from .threads import Outbox, Pool
 
+ITS_SHARE = 0.9  # of `cancel_grace`: cancelled then, it has the rest to end before its worker may be killed
 LARGE = 256 * 1024  # bytes of a body that take a thread rather than a millisecond of the loop
 
 
@@ -46,6 +49,7 @@ class Executor:
         self._loop, self._outbox, self._aux = loop, outbox, aux
         self._loaded, self._descriptor = loaded, loaded.descriptor
         self._rules = rules_of(loaded.spec.parity)
+        self._grace = hello.cancel_grace * ITS_SHARE
         self._endpoint_methods = frozenset(hello.endpoint_methods)
         self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
@@ -120,12 +124,32 @@ class Executor:
         if run is None:  # it has ended, or its body never came through
             self._answers.send(wire.END, call)
             return
+        if run.looks:
+            run.leave_by = monotonic() + self._grace
         run.window.close()
         run.cancellation.set()
         if run.task is not None and run.has_begun:
-            run.task.cancel()
+            self._stop_by(run)
         elif run.task is not None or run.go is not None:  # none of its code has run
             self._answers.end(run)
+
+    def _stop_by(self, run: Run) -> None:
+        """Cancel its task, or let it stop by itself until it has to leave."""
+        assert run.task is not None
+        if run.may_go_on:
+            run.timer = self._loop.call_later(run.leave_by - monotonic(), run.task.cancel)
+        else:
+            run.task.cancel()
+
+    def hurry(self, seconds: float) -> None:
+        """No code that has been told has longer than this: the process is about to end."""
+        limit = monotonic() + seconds
+        for run in self._runs.values():
+            if run.leave_by > limit:
+                run.leave_by = limit
+                if run.timer is not None and run.task is not None:
+                    run.timer.cancel()
+                    self._stop_by(run)
 
     async def drained(self) -> None:
         """Return when no call is left."""
@@ -164,6 +188,7 @@ class Executor:
                 outbox.put(answers.end, run)
                 return
             method = run.method
+            run.begin(method)
             value = method.function(*method.arguments(*inputs.read(run, method)))
             run.rules.check(value, run.head.content_type)
             if is_sync_stream(value):
@@ -206,18 +231,18 @@ class Executor:
             self._spawn(run, partial(self._delivery.deliver, value=value))
 
     async def _single(self, run: Run) -> None:
-        method = run.method
         await self._slots.wait(run)
-        await self._delivery.deliver(run, await self._invoke(method, *await self._read(run, method), self._pool))
+        value, request = await self._read(run, run.method)
+        await self._delivery.deliver(run, await self._step(run, run.method, value, request, self._pool))
 
     async def _pipeline(self, run: Run) -> None:
         """preprocess, predict, postprocess: only predict holds the slot."""
         before, after = self._descriptor.preprocess, self._descriptor.postprocess
         value, request = await self._read(run, self._descriptor.pipeline_input or run.method)
         if before is not None:
-            value = await self._invoke(before, value, request, self._aux)
+            value = await self._step(run, before, value, request, self._aux)
         await self._slots.wait(run)
-        value = await self._invoke(run.method, value, request, self._pool)
+        value = await self._step(run, run.method, value, request, self._pool)
         if after is not None:
             if is_sync_stream(value) or hasattr(value, "__aiter__") or responses.is_response(value):
                 raise ModelReturnedStream(
@@ -225,7 +250,7 @@ class Executor:
                 )
             self._slots.release(run)
             run.head.gather = False  # Truss collects what predict yields, never what postprocess does
-            value = await self._invoke(after, value, request, self._aux)
+            value = await self._step(run, after, value, request, self._aux)
         await self._delivery.deliver(run, value)
 
     def _socket(self, run: Run) -> websocket.Socket:
@@ -257,6 +282,7 @@ class Executor:
         """New code for the same instance; the gateway is told what the model can do from now on."""
         loaded = self._loaded
         found = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
+        found = looking.mark(found, loaded.spec)
         loaded.descriptor = self._descriptor = derive(loaded.model, found, loaded.spec)
         news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
         self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
@@ -266,6 +292,13 @@ class Executor:
         if len(run.body) <= LARGE:
             return inputs.read(run, method)
         return await self._aux.run(inputs.read, run, method)
+
+    async def _step(self, run: Run, method: Method, value: Any, request: Any, pool: Pool) -> Any:
+        """What a method returns; it is not begun when its client has left while the one before it ran."""
+        if run.cancelled:
+            raise asyncio.CancelledError
+        run.begin(method)
+        return await self._invoke(method, value, request, pool)
 
     async def _invoke(self, method: Method, value: Any, request: Any, pool: Pool) -> Any:
         """What a method returns, awaited if it can be; a generator is not run yet."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import contents
 from ..spec import ModelSpec
-from . import records
+from . import looking, records
 from .adapter import Descriptor, describe
 from .derived import derive
 from .failures import say, text_of
@@ -81,7 +81,7 @@ def load(
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop)
-    return Loaded(spec, model, derive(model, descriptor, spec))
+    return Loaded(spec, model, derive(model, looking.mark(descriptor, spec), spec))
 
 
 def _check_contents(spec: ModelSpec) -> None:

@@ -15,10 +15,11 @@ from ..wire import HTTPScope
 class Cancellation:
     """Whether the client has gone; asked from threads and coroutines alike."""
 
-    __slots__ = ("_event", "_waiters", "is_set")
+    __slots__ = ("_event", "_waiters", "is_set", "was_asked")
 
     def __init__(self) -> None:
         self.is_set = False
+        self.was_asked = False  # by the model's code, which may want to stop by itself
         self._event: threading.Event | None = None  # made when somebody asks for it: few models do
         self._waiters: list[asyncio.Future[None]] | None = None
 
@@ -37,8 +38,13 @@ class Cancellation:
         if self._event is not None:
             self._event.set()
         for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+            with contextlib.suppress(RuntimeError):  # a loop of the model's own on a thread, closed by now
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def ask(self) -> bool:
+        """Whether it is set, for code of the model's."""
+        self.was_asked = True
+        return self.is_set
 
     async def wait(self) -> None:
         if not self.is_set:
@@ -50,11 +56,17 @@ class Cancellation:
 _making_events = threading.Lock()
 
 
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id: str) -> Any:
     """A readable request whose `is_disconnected()` and `state.watch_disconnect()` follow the call's cancellation."""
 
     @contextlib.contextmanager
     def watch_disconnect() -> Iterator[threading.Event]:
+        cancellation.ask()
         yield cancellation.event
 
     asgi = {
@@ -83,6 +95,7 @@ def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id:
         if not sent:
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
+        cancellation.ask()
         await cancellation.wait()
         return {"type": "http.disconnect"}
 
@@ -91,7 +104,7 @@ def build(scope: HTTPScope, body: bytes, cancellation: Cancellation, request_id:
     request._body = body
 
     async def is_disconnected() -> bool:
-        return cancellation.is_set
+        return cancellation.ask()
 
     request.is_disconnected = is_disconnected  # type: ignore[method-assign]
     return request
@@ -134,4 +147,4 @@ class PlainRequest:
         return json.loads(self._body)
 
     async def is_disconnected(self) -> bool:
-        return self._cancellation.is_set
+        return self._cancellation.ask()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 
 from .. import wire
 from .adapter import Method
@@ -31,9 +32,11 @@ class Run:
         "head",
         "holds_slot",
         "id",
+        "leave_by",
         "method",
         "rules",
         "stage",
+        "step",
         "task",
         "timer",
         "until",
@@ -46,8 +49,10 @@ class Run:
         self.window = Window()
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False  # the task has had its first turn; before that, cancelling it would run none of it
+        self.step: Method | None = None  # the one whose code has begun last
+        self.leave_by = 0.0  # until then, by `monotonic`, code that was told of its client's leaving may go on
         self.go: Callable[[], None] | None = None  # called with the slot, while it waits for one
-        self.timer: asyncio.TimerHandle | None = None  # ends that wait
+        self.timer: asyncio.TimerHandle | None = None  # ends that wait, or code that may go on
         self.until = NEVER  # by the loop's clock; after that it must not begin
         self.holds_slot = self.ended = False
         self.stage: Stage = "call"  # set by whoever iterates its result, on the thread or in the task that does
@@ -57,3 +62,18 @@ class Run:
     @property
     def cancelled(self) -> bool:
         return self.window.closed
+
+    def begin(self, step: Method) -> None:
+        """Its code runs from now on; what an earlier step has asked does not count for it."""
+        self.cancellation.was_asked = False
+        self.step = step
+
+    @property
+    def looks(self) -> bool:
+        """The code that runs asks whether its client has gone, so it is told rather than stopped."""
+        return self.step is not None and self.go is None and (self.step.looks or self.cancellation.was_asked)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Cancelled, but with time left to stop by itself."""
+        return self.leave_by > monotonic()

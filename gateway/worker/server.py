@@ -216,6 +216,8 @@ class Server:
 
     async def _shutdown(self, grace: float) -> None:
         """Let calls finish, unload, exit; in order as far as the time goes, and never later."""
+        if self._executor is not None:
+            self._executor.hurry(grace / 2)
         if self._leaving is None:
             self._leaving = self._loop.create_task(self._leave())
         await asyncio.wait([self._leaving], timeout=grace)  # and no longer, though a thread of the model's may hang
