@@ -145,6 +145,8 @@ def holds_block(text: bytes) -> bool:
 
 def one_line(events: bytes) -> bytes:
     """Events whose data is JSON, with no character in it that any client takes for the end of a line."""
+    if events.isascii():
+        return events
     for character, escape in _OTHER_ENDS:
         if character in events:
             events = events.replace(character, escape)
