@@ -137,7 +137,7 @@ def _pyproject_dependencies(path: Path) -> list[Any]:
     import tomllib
 
     try:
-        return list(tomllib.loads(path.read_text())["project"].get("dependencies", []))
+        return list(tomllib.loads(path.read_text("utf-8-sig"))["project"].get("dependencies", []))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path}: no [project] dependencies: {error}") from error
 

@@ -86,7 +86,7 @@ def read(file: Path) -> tuple[Key, ...]:
     """
     try:
         mode = file.stat().st_mode
-        text = file.read_text()
+        text = file.read_text("utf-8-sig")
     except FileNotFoundError:
         if file.is_symlink():
             raise ConfigError(f"{file}: leads to {file.readlink()}, which is not there") from None

@@ -172,8 +172,8 @@ class Limiter:
         return (call for call in tuple(self._waiting) if call.error is None)
 
     def retry_after(self) -> int:
-        """Seconds until the queue has moved on, by the measured service time, jittered so that clients spread."""
-        wait = self.queued * self.mean_service / max(self.slots, 1) * random.uniform(0.8, 1.2)
+        """Seconds until all that run and wait are through, by the measured service time; jittered to spread clients."""
+        wait = self.in_flight * self.mean_service / max(self.slots, 1) * random.uniform(0.8, 1.2)
         return max(1, min(MAX_RETRY_AFTER, math.ceil(wait)))
 
     def _freest(self) -> Seat | None:

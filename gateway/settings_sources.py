@@ -88,7 +88,7 @@ class Sources:
 
     def read_file(self, file: Path) -> None:
         try:
-            text = file.read_text("utf-8")
+            text = file.read_text("utf-8-sig")
             data = tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error

@@ -90,6 +90,14 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, told: str
         keys.read(file)
 
 
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    key, _ = keys.create("alice")
+    file = tmp_path / "keys.toml"
+    keys.write(file, [key])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert list(keys.read(file)) == [key]
+
+
 def test_a_file_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
     assert keys.read(tmp_path / "keys.toml") == ()
 

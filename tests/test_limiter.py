@@ -209,16 +209,25 @@ def test_retry_after_grows_with_the_queue_and_the_measured_time_and_stays_bounde
     enter(limit, *range(11))
     for _ in range(50):
         limit.mean_service = 2.0
-        assert 16 <= limit.retry_after() <= 24  # ten wait for two seconds each, a fifth more or less
+        assert 17 <= limit.retry_after() <= 27  # one runs and ten wait for two seconds each, a fifth more or less
     limit.mean_service = 1000.0
     assert limit.retry_after() == MAX_RETRY_AFTER
+
+
+def test_without_a_queue_retry_after_counts_the_calls_that_run() -> None:
+    limit, _ = limiter(0, Seat("replica", 2))
+    enter(limit, 1, 2)
+    limit.mean_service = 20.0
+    with pytest.raises(Overloaded) as caught:
+        enter(limit, 3)
+    assert caught.value.retry_after is not None and 16 <= caught.value.retry_after <= 24
 
 
 @pytest.mark.parametrize(
     ("waiting", "mean", "slots"), [(0, 5.0, 1), (1, 0.0, 1), (7, 3.0, 2), (5, 0.1, 3), (10, 90.0, 1)]
 )
 @pytest.mark.parametrize("jitter", [0.8, 1.0, 1.2])
-def test_retry_after_is_the_queue_times_the_mean_by_the_slots(
+def test_retry_after_is_those_in_flight_times_the_mean_by_the_slots(
     waiting: int, mean: float, slots: int, jitter: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, _ = limiter(100, Seat("replica", slots))
@@ -231,7 +240,7 @@ def test_retry_after_is_the_queue_times_the_mean_by_the_slots(
         return jitter
 
     monkeypatch.setattr("random.uniform", uniform)
-    assert limit.retry_after() == max(1, min(60, math.ceil(waiting * mean / slots * jitter)))
+    assert limit.retry_after() == max(1, min(60, math.ceil((slots + waiting) * mean / slots * jitter)))
     assert bounds == [0.8, 1.2]
 
 

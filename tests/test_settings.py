@@ -63,6 +63,11 @@ def test_gateway_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypat
     assert settings.origin("gateway.port") == "gateway.toml:2"
 
 
+def test_a_byte_order_mark_is_ignored_and_lines_are_still_counted(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff[gateway]\nport = 1234\n").gateway.port == 1234
+    assert ":2" in errors(tmp_path, "\ufeff[gateway]\nporte = 1\n")
+
+
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_settings(tmp_path / "gone.toml", environ={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ def slow_body() -> SlowBody:
     return SlowBody("the body did not arrive in time", headers={"connection": "close"})
 
 
+BOM = codecs.BOM_UTF8
 _decode = msgspec.json.Decoder().decode
 
 
@@ -107,6 +109,8 @@ def decode_json(body: bytes) -> Any:
     """
     if not body:
         raise InvalidJSON("the body is empty; send a JSON object")
+    if body.startswith(BOM):  # RFC 8259 lets a reader ignore it; PowerShell and .NET write it
+        body = body[len(BOM) :]
     try:
         value = _decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

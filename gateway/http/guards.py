@@ -70,7 +70,7 @@ class Guard:
             raise BadRequest("the only transfer-encoding that is understood is chunked", headers=CLOSE)
         host = headers.get(b"host")
         if host not in self._good_hosts:
-            self._check_host(host)
+            self._check_host(host, exchange.scope.get("http_version", "1.1"))
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(exchange, origin, host or b"")
@@ -79,7 +79,9 @@ class Guard:
         if self._keys.is_required or self._plugins is not None:
             self._check_key(exchange)
 
-    def _check_host(self, host: bytes | None) -> None:
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        if host is None and version == "1.0":
+            return  # it may leave it out, as load balancers' checks do; no browser is so old
         if not host:
             raise BadRequest("the request has no Host header", headers=CLOSE)
         name = _without_port(host.decode("latin-1")).lower()

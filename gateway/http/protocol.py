@@ -1,8 +1,9 @@
 """uvicorn's HTTP/1.1 protocol with the guards it lacks, and the shortest way out for a whole answer.
 
 Adds to httptools_impl: limits on the head (431, 414), a deadline for it, refusals in our error shape, trailers that
-never become headers, a limit for readers that do not read, a word to the running request when its client leaves. Leans
-on uvicorn's internals, so its minor version is pinned and tests/http/test_protocol.py gates each bump.
+never become headers, a limit for readers that do not read, a word to the running request when its client leaves,
+answers without chunks for HTTP/1.0. Leans on uvicorn's internals, so its minor version is pinned and
+tests/http/test_protocol.py gates each bump.
 """
 
 from __future__ import annotations
@@ -206,6 +207,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._disarm()
         super().on_headers_complete()
+        if self.scope.get("http_version") == "1.0" and self.cycle is not None:
+            self.cycle.__class__ = _UnmeasuredCycle
         if 0 < len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # or the end of the connection would not be seen either
 
@@ -286,6 +289,21 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.write(_refusal(self._status))
             self.transport.close()
+
+
+class _UnmeasuredCycle(RequestResponseCycle):
+    """A request in HTTP/1.0, which knows no chunks: an answer without a length ends with its connection."""
+
+    _is_measured = True
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._is_measured = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not self._is_measured:
+                self.chunked_encoding = False
+        elif not self._is_measured:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 def _refusal(status: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..spec import Endpoint
-from .body import too_large
+from .body import BOM, too_large
 from .exchange import Exchange
 from .predict import OCTETS, answer_bytes
 
@@ -61,6 +61,6 @@ def _asked(exchange: Exchange, body: bytes) -> str | None:
     """What stands under `model`, if it can be read at all."""
     kind = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     try:
-        return (_from_msgpack if kind == OCTETS else _from_json)(body).model
+        return _from_msgpack(body).model if kind == OCTETS else _from_json(body.removeprefix(BOM)).model
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None

@@ -200,6 +200,13 @@ def test_depth_is_measured_as_a_walk_over_the_value_would(value: Any, wrap: int)
     assert (decoded(json.dumps(value).encode()) is InvalidJSON) is (depth(value) > MAX_DEPTH)
 
 
+def test_a_byte_order_mark_is_ignored_once() -> None:
+    assert decode_json(b'\xef\xbb\xbf{"a": "\xef\xbb\xbf"}') == {"a": "\ufeff"}
+    for body in (b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf{}", b"{}\xef\xbb\xbf"):
+        with pytest.raises(InvalidJSON):
+            decode_json(body)
+
+
 def test_of_duplicate_keys_the_last_wins() -> None:
     assert decoded(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
 

@@ -45,6 +45,16 @@ def plugin(name: str, **hooks: Callable[..., Any]) -> ModuleType:
 # ── Host ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_http_1_0_may_leave_the_host_out_and_no_other_may(serve: Serve) -> None:
+    served = serve({"m": model()})
+    for line in (b"OPTIONS /", b"HEAD /", b"GET /health"):  # the first is HAProxy's own check
+        head = served.send(line + b" HTTP/1.0\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 204 ")) and b"connection: close" in head
+        assert served.send(line + b" HTTP/1.0\r\nHost: other.example\r\n\r\n").startswith(b"HTTP/1.1 421 ")
+        assert served.send(line + b" HTTP/1.0\r\nHost:\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        assert served.send(line + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
 def raw(served: Served, *headers: str, path: str = "/livez") -> int:
     lines = "".join(f"{header}\r\n" for header in headers)
     reply = served.send(f"GET {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n".encode("latin-1"))

@@ -110,6 +110,28 @@ def test_headers_of_a_stream(serve: Serve) -> None:
         assert all(len(values) == 1 for values in headers.values())
 
 
+@pytest.mark.parametrize("connection", [b"", b"connection: keep-alive\r\n"])
+def test_a_client_of_http_1_0_gets_no_chunks_and_reads_to_the_end_of_the_connection(
+    serve: Serve, connection: bytes
+) -> None:
+    served = serve({"m": streaming("a", "b"), "lines": Model({"predict": lines})})
+    for path, body in (("/v1/chat/completions", CHAT), ("/models/lines/predict", {})):
+        data = json.dumps(body).encode()
+        head = b"POST %b HTTP/1.0\r\n%bcontent-length: %d\r\n\r\n" % (path.encode(), connection, len(data))
+        head, _, text = served.send(head + data).partition(b"\r\n\r\n")
+        assert b"connection: close" in head and b"transfer-encoding" not in head and b"content-length" not in head
+        if body:
+            events = [json.loads(event[6:]) for event in text.split(b"\n\n")[:-2]]
+            assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "ab"
+        else:
+            assert text == b"one\ntwo\n"
+
+
+async def lines(body: bytes) -> Any:
+    yield b"one\n"
+    yield b"two\n"
+
+
 def test_the_status_waits_for_the_first_item(serve: Serve) -> None:
     gate = asyncio.Event()
     served = serve({"m": streaming(gate, "a")})
