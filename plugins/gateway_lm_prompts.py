@@ -90,11 +90,8 @@ class Prompts:
         ids = ids if ids[:1] == self._begins else self._begins + ids
         if not self._thinks:
             return Prompt(ids, None, goes_on)
-        return Prompt(ids, thought or (None if goes_on else self.is_thinking(ids)), goes_on)
-
-    def is_thinking(self, ids: list[int]) -> bool:
-        """Whether the template has opened a thought already."""
-        return bool(self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN))
+        has_opened = self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN)
+        return Prompt(ids, thought or (None if goes_on else bool(has_opened)), goes_on)
 
     # ── a last message that goes on ──────────────────────────────────────────────────────────────────────────────────
 
@@ -124,12 +121,16 @@ class Prompts:
         raise unsupported(what, "continue_final_message") from failure
 
     def _readings(self, last: Json) -> Iterator[Json]:
-        """The message, first with a thought that stands in its text between tags as the thought that it is."""
-        content = last["content"]
-        if self._thinks and content.lstrip().startswith(OPEN) and "reasoning_content" not in last:
+        """The message as it may be read, the best first: a thought that stands in its text is one, and the other way
+        round for a template that knows no thoughts.
+        """
+        content, told = last["content"], last.get("reasoning_content")
+        if self._thinks and content.lstrip().startswith(OPEN) and not _says(told):
             thought, _, said = content.lstrip().removeprefix(OPEN).partition(CLOSE)
             yield {**last, "reasoning_content": thought.lstrip("\n"), "content": said.lstrip("\n")}
         yield last
+        if self._thinks and _says(told) and not _says(content):
+            yield {**last, "reasoning_content": None, "content": f"{OPEN}\n{told}"}
 
     # ── the template ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -173,6 +174,8 @@ class Prompts:
             BadRequest: the model thinks always, or never, and is asked for the other.
         """
         effort, wanted, asked = inputs.get("reasoning_effort"), None, ""
+        if not isinstance(effort, str | None):
+            raise BadRequest("reasoning_effort must be a text", param="reasoning_effort", code="invalid_type")
         for name in ("reasoning", *SWITCHES, "think"):
             if (value := inputs.get(name)) is None:
                 continue

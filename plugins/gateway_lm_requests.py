@@ -142,7 +142,7 @@ def read_sampling(inputs: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
     if (seed := inputs.get("seed")) is not None:
         if type(seed) is not int:
             raise BadRequest("seed must be a whole number", param="seed", code="invalid_type")
-        values["seed"] = seed
+        values["seed"] = None if seed == -1 else seed  # vLLM's and llama.cpp's word for none
     if bias := inputs.get("logit_bias"):
         values["logit_bias"] = _bias(bias, vocabulary)
     values |= {name: read_whole(inputs, name, least) for name, least in LEAST.items() if inputs.get(name) is not None}

@@ -148,7 +148,7 @@ class BadWords:
 
     def __init__(self, tokenizer: Any, words: Iterable[str]) -> None:
         self._tokenizer = tokenizer
-        self._words = tuple(words)
+        self._words = tuple(word.lstrip() or word for word in words)  # also where it begins a line
         self._before = max((len(word.encode()) for word in self._words), default=0)  # a token is a byte at least
 
     def __call__(self, answer: Sequence[int], token: int) -> bool:

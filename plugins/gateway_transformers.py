@@ -264,7 +264,7 @@ class LanguageModel:
         calls, tags = None, TAGS if thinking else ()
         if tools is not None and self.family is not None:
             calls, tags = self.family(tools.names, single=tools.single), (*tags, *self.family.tags)
-            sampling = replace(sampling, begins=self._begins(tools, prompt))
+            sampling = replace(sampling, begins=self._begins(tools, is_thinking=whole.thought is True))
         record = Record()
         # a chat tells them of its content, a completion of all that it was asked to make
         scored = Logprobs(self.tokenizer, record, every=source == "prompt")
@@ -295,12 +295,12 @@ class LanguageModel:
             yield event
         yield reply.ending(len(prompt), record.cached)
 
-    def _begins(self, tools: Tools, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
-        """How the answer may begin, where a function has to be called."""
+    def _begins(self, tools: Tools, *, is_thinking: bool) -> tuple[tuple[int, ...], ...]:
+        """How the answer may begin, where a function has to be called; a thought that is open ends first."""
         from gateway_lm_answer import CLOSE
 
         assert self.family is not None
-        before = f"\n{CLOSE}\n\n" if tools.forced and self.prompts.is_thinking(prompt) else ""
+        before = f"\n{CLOSE}\n\n" if is_thinking else ""
         texts = (before + self.family.forced(name) for name in tools.forced)
         return tuple(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
 

@@ -146,7 +146,7 @@ class Dialect:
 def one_of_n(inputs: dict[str, Any], index: int) -> dict[str, Any]:
     """What one of n runs gets: n is 1 for it, and a seed of its own."""
     run = {**inputs, "n": 1}
-    if isinstance(inputs.get("seed"), int):
+    if isinstance(inputs.get("seed"), int) and inputs["seed"] != -1:  # many servers' word for none
         run["seed"] = inputs["seed"] + index
     return run
 

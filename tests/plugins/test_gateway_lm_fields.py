@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 from gateway_lm_fields import TABLE, check
+from gateway_lm_text import StopStrings
 from gateway_transformers import LanguageModel, find_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway import BadRequest
 from gateway.dialects.anthropic_messages import MessagesDialect
@@ -20,6 +24,7 @@ from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_completions import CompletionsDialect
 from gateway.dialects.openai_responses import ResponsesDialect
+from gateway.spec import Capabilities
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 PAGE = MODELS.parent / "docs" / "fields.md"
@@ -285,6 +290,56 @@ def test_bad_words_are_not_said_however_they_are_cut_into_tokens(model: Any) -> 
     assert chat(model, bad_words=["never"]) == chat(model)
 
 
+def test_a_bad_word_with_a_blank_before_it_is_bad_without_it_too(model: Any) -> None:
+    assert "Reyk" not in chat(model, bad_words=[" Reyk"])["content"]
+
+
+@given(
+    text=st.text("ab", max_size=12),
+    stops=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3),
+    cuts=st.sets(st.integers(1, 11)),
+    keeps=st.booleans(),
+    least=st.integers(0, 4),
+)
+def test_what_stops_is_the_first_that_is_complete_after_the_least(
+    text: str, stops: list[str], cuts: set[int], keeps: bool, least: int
+) -> None:
+    """`least` is how many pieces come before it is armed."""
+    marks = sorted({0, *(cut for cut in cuts if cut < len(text)), len(text)})
+    pieces = list(itertools.pairwise(marks))
+    wanted, found = text, None
+    for start, end in pieces[least:]:
+        ends = [(at, stop) for stop in stops for at in range(end) if start < at + len(stop) <= end]
+        complete = [(at, stop) for at, stop in ends if text.startswith(stop, at)]
+        if complete:
+            at, found = min(complete)
+            wanted = text[: at + len(found) if keeps else at]
+            break
+    filter = StopStrings(stops, keeps=keeps, armed=False)
+    said = ""
+    for count, (start, end) in enumerate(pieces):
+        filter.armed = count >= least
+        said += filter.push(text[start:end])
+        if filter.found is not None:
+            break
+    said += "" if filter.found is not None else filter.rest()
+    assert (said, filter.found) == (wanted, found)
+
+
+def test_a_seed_of_minus_one_is_none(model: Any) -> None:
+    how: dict[str, Any] = {"temperature": 2, "seed": -1, "messages": STRANGE}
+    assert len({chat(model, **how)["content"] for _ in range(8)}) > 1
+    [first, second] = ChatDialect().runs(ChatDialect().read({**how, "n": 2}, "chat_completions"), Capabilities())
+    assert first["seed"] == second["seed"] == -1
+
+
+def test_a_call_that_is_forced_ends_a_thought_that_was_begun(model: Any) -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+    begun = [*CAPITAL, {"role": "assistant", "content": "<think>\nI look"}]
+    answer = chat(model, messages=begun, continue_final_message=True, tools=[tool], tool_choice="required")
+    assert answer["tool_calls"] and answer["reasoning_content"] == ""
+
+
 def test_only_allowed_tokens_are_generated(model: Any) -> None:
     [j] = model.tokenizer("j", add_special_tokens=False)["input_ids"]
     answer = chat(model, allowed_token_ids=[j], max_tokens=5)
@@ -388,6 +443,7 @@ def test_a_model_that_cannot_be_told_whether_to_think_refuses_it(model: Any, mon
         ("continue_final_message", 1.5),
         ("think", 5),
         ("reasoning", "high"),
+        ("reasoning_effort", 0.5),
         ("reasoning", {"max_tokens": 5}),
         ("thinking", {"type": "sometimes"}),
     ],

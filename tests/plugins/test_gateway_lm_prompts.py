@@ -139,7 +139,8 @@ def test_a_thought_that_was_begun_goes_on_as_one() -> None:
             True,
             True,
         )
-    assert prompt(OPENS, "<think>\nAn isl", True)[1:] == (True, True)
+    for last in (told, "<think>\nAn isl"):  # a template that knows no thoughts leaves one in the text
+        assert prompt(OPENS, last, True) == ("<|user|>Where?<|end|><|assistant|><think>\nAn isl", True, True)
 
 
 def test_tags_mean_nothing_to_a_model_that_does_not_think() -> None:
