@@ -5,6 +5,7 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped.
 3. The first directory that a format claims is a leaf, even a broken one.  4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
+6. A directory that holds a model which nobody serves is told of, with what would serve it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .formats.describe import complete
+from .formats.unserved import find_unserved
 from .spec import ModelSpec, Problem
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
+UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_ID = 128
 RESERVED = frozenset("v1 v2 predict loaded schema status logs hot-reload".split())  # parts of routes
@@ -45,7 +48,9 @@ def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Settings |
         search.root(Path(root).expanduser())
     if settings:
         search.unused_tables(settings)
-    return Discovery(tuple(search.specs.values()), tuple(search.problems))
+    # of one name with a model that is served elsewhere, a directory is not missed
+    problems = (each for each in search.problems if each.code != UNSERVED or each.model not in search.specs)
+    return Discovery(tuple(search.specs.values()), tuple(problems))
 
 
 def id_problem(name: str) -> str | None:
@@ -75,8 +80,7 @@ class _Search:
             self._problem(root, f"this model root {what}", fix="name another with --models", code="missing_root")
             return
         before = len(self.specs) + len(self.problems)
-        if not self._claimed(root, root.resolve().name):
-            self._children(root, "", 1, (root.resolve(),))
+        self._look(root, root.resolve().name, "", 0, (root.resolve(),))
         if len(self.specs) + len(self.problems) == before:
             fix = f"gateway new {root / 'my-model'}"
             self._problem(root, "no models here", fix=f"make one: {fix}", code="empty_root", level="warning")
@@ -93,11 +97,25 @@ class _Search:
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         for child in self._directories(directory):
             name = prefix + child.name
-            if self._claimed(child, name) or depth == MAX_DEPTH:
-                continue
             real = child.resolve()
-            if real not in above:  # a link to a directory above it would go round for ever
-                self._children(child, f"{name}/", depth + 1, (*above, real))
+            # a link to a directory above it would go round for ever
+            self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH, (*above, real))
+
+    def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
+        """One directory, and those in it when it is nobody's."""
+        if self._claimed(path, name):
+            return
+        unserved = find_unserved(path)
+        is_sure = unserved is not None and unserved.is_sure
+        served, told = len(self.specs), len(self.problems)
+        if depth < MAX_DEPTH and not (is_sure and depth):  # parts of a model are no models; a root may hold anything
+            self._children(path, prefix, depth + 1, above)
+        if is_sure:
+            self.problems[told:] = [each for each in self.problems[told:] if each.code != UNSERVED]
+        elif len(self.specs) + len(self.problems) > served + told:
+            return  # what lies beside the directories of models is no model
+        if unserved is not None:
+            self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=name)
 
     def _directories(self, directory: Path) -> Iterator[Path]:
         try:

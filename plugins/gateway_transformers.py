@@ -121,9 +121,14 @@ class LanguageModel:
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            model, told = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error
+        if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
+            what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
+            raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")
         self.tokenizer.chat_template = templates(self.tokenizer.chat_template, self.options.get("chat_template"))
         model = model.to(device).eval()
         gateway_lm_attention.lay_out(model)

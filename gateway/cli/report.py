@@ -66,9 +66,13 @@ class Report:
     def _show(self, hub: Hub) -> None:
         rows = [_row(model, hub) for model in hub.models.values()]
         broken = {problem.model: problem for problem in self._found.problems if problem.model is not None}
-        rows += [(name, "broken", "", "", problem.what) for name, problem in broken.items() if name not in hub.models]
+        others = ((name, problem) for name, problem in broken.items() if name not in hub.models)
+        rows += [(name, STATES[problem.level], "", "", problem.what) for name, problem in others]
         show(table(("model", "state", "device", "slots", "routes"), rows))
         print(snippets(hub, self._url) or _why_not(hub), flush=True)
+
+
+STATES = {"error": "broken", "warning": "not served"}
 
 
 def _why_not(hub: Hub) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..spec import ModelSpec
-from ..weights import missing_weights
+from ..weights import missing_weights, peek_weights
 from .config import ModelConfig, read_config
 from .describe import UNLIMITED, describe
 from .source import ClassInfo, SourceError, read_class
+from .unserved import find_unserved
 
 
 @hookimpl
@@ -36,9 +37,14 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         raise ConfigError(f"{path}: no plugin serves the framework {framework!r}; `gateway plugins` lists those there")
     if not source.is_file():
         what = f"{path}: No module class file found: {source.relative_to(path)}"
-        reason = missing_weights(path)  # which may be why no framework's plugin knew the directory
+        reason = missing_weights(path) or _unserved(path)  # which may be why no framework's plugin knew the directory
         raise ConfigError(f"{what}; {reason}" if reason else what)
     return describe_class(path, source, config.data["model_class_name"], overrides, format="truss")
+
+
+def _unserved(path: Path) -> str | None:
+    found = find_unserved(peek_weights(path) or path)
+    return f"its weights are {found.what} ({found.fix})" if found else None
 
 
 def describe_class(

@@ -535,3 +535,19 @@ def test_smollm2_knows_the_capital_of_france(serve: Callable[..., Any]) -> None:
     for text, ending in asyncio.run(run()):
         assert (text, ending["finish_reason"]) == ("The capital of France is Paris.", "stop")
         assert (ending["usage"]["prompt_tokens"], ending["usage"]["completion_tokens"]) == (37, 8)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_not_filled_with_random_numbers(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    place = tmp_path / "it"
+    shutil.copytree(checkpoint, place)
+    weights = load_file(place / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ConfigError, match=r"lacks 1 of the tensors of a LlamaForCausalLM, model\.layers\.1\.mlp\.up_proj"
+    ):
+        serve(place)
