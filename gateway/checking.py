@@ -4,7 +4,7 @@
 4. requirements that are not installed, imports that nothing here provides
 5. weights that cannot be had, files that are not there, links that lead out
 6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
-9. what the plugin of its format finds in its files
+9. what the plugin of its format finds in its files  10. ports that its own servers would listen on
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from . import contents
 from .allowances import allowances
 from .distributions import canonical
 from .errors import ConfigError
-from .formats.config import read_config
+from .formats.config import ModelConfig, read_config
+from .formats.server_ports import server_ports
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
 from .planning import plan_inventory
 from .preview import source_of
@@ -33,6 +34,7 @@ from .weights import missing_weights
 
 if TYPE_CHECKING:
     from .inventory import Inventory
+    from .settings import Settings
     from .spec import ModelSpec, Problem
 
 _LIST = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
@@ -139,6 +141,27 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
         yield finding("note", "allowance", allowance.what)
     # 9
     yield from (_finding(problem, spec.name) for problem in found.plugins.check_model(spec))
+    # 10
+    for severity, code, what, fix in _ports(spec, config, found.settings):
+        yield finding(severity, code, what, fix)
+
+
+def _ports(
+    spec: ModelSpec, config: ModelConfig, settings: Settings
+) -> Iterator[tuple[Literal["warning", "note"], str, str, str]]:
+    """A class may start a server: not on the gateway's port, and on a fixed one only once at a time."""
+    table = f'[models."{spec.name}"]'
+    for item in server_ports(spec, config.data):
+        does = "a server of its own would listen on" if item.listens else "it starts a process, and asks"
+        if item.port == settings.gateway.port:
+            what = f"{item.where}: {does} port {item.port}, which is the gateway's own"
+            yield "warning", "own_port", what, "choose another port for it, or one for the gateway with --port"
+        elif spec.replicas > 1:
+            what = f"{item.where}: {does} port {item.port}, and there would be {spec.replicas} of it"
+            yield "warning", "fixed_port", what, f"set replicas = 1 in {table}, or let it take a free port"
+        elif settings.model(spec.name).reload == "beside":
+            what = f"{item.where}: {does} port {item.port}, so it cannot be loaded beside itself"
+            yield "note", "fixed_port", what, f'set reload = "replace" in {table}'
 
 
 def _contents(spec: ModelSpec) -> Iterator[tuple[str, str]]:

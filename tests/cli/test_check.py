@@ -143,6 +143,26 @@ def test_another_interpreter_is_asked_for_its_packages() -> None:
     assert installed("/nowhere/python") == {}
 
 
+def test_a_server_on_the_gateways_own_port_is_a_warning(run: Run, models: Models) -> None:
+    source = "import subprocess\nsubprocess.Popen(['vllm', 'serve', 'x', '--port', '8000'])\n"
+    models({"m/model.py": source + GOOD})
+    found = only(run)
+    assert (found["level"], found["code"]) == ("warning", "own_port")
+    assert found["what"] == "model.py:2: a server of its own would listen on port 8000, which is the gateway's own"
+    Path("gateway.toml").write_text("[gateway]\nport = 9000\n")
+    assert only(run)["code"] == "fixed_port"
+
+
+def test_a_server_on_a_fixed_port_gets_the_reload_that_it_needs(run: Run, models: Models) -> None:
+    models({"m/model.py": "import subprocess\nsubprocess.Popen(['x', '--port', '8765'])\n" + GOOD})
+    found = only(run)
+    assert (found["level"], found["fix"]) == ("note", 'set reload = "replace" in [models."m"]')
+    Path("gateway.toml").write_text("[models.m]\nreload = 'replace'\n")
+    assert findings(run) == []
+    Path("gateway.toml").write_text("[models.m]\nreplicas = 2\n")
+    assert (only(run)["level"], only(run)["code"]) == ("warning", "fixed_port")
+
+
 def test_weights_in_a_package_have_the_pip_line(run: Run, models: Models) -> None:
     source = "package://no_such_package/model.bin"
     models({"m/config.yaml": f"weights: [{{source: '{source}'}}]\n", "m/model/model.py": GOOD})

@@ -1,0 +1,237 @@
+"""The ports that servers of a model's own would listen on, as far as its files write them down.
+
+Read from the syntax tree of its sources, the code in their texts included, from its shell scripts and its config.yaml.
+Nothing is said of a model that starts neither a process nor a server.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..spec import ModelSpec
+
+STARTS = re.compile(
+    r"\b(subprocess|Popen|multiprocessing|create_subprocess_\w+|os\.(system|spawn\w*|exec\w*|popen)|uvicorn|hypercorn"
+    r"|HTTPServer|TCPServer|serve_forever|start_server|make_server|grpc\.(aio\.)?server|app\.run|pexpect|sh\.Command)\b"
+)
+# What listens on 8000 when nobody names a port, by words of its command line.
+ON_8000 = (
+    ("vllm", "serve"),
+    ("vllm.entrypoints.openai.api_server",),
+    ("http.server",),
+    ("uvicorn",),
+    ("hypercorn",),
+    ("gunicorn",),
+    ("fastapi", "run"),
+    ("tritonserver",),
+)
+BINDERS = frozenset(("bind", "create_server", "make_server", "start_server", "add_insecure_port", "run_simple"))
+OPTIONS = re.compile(r"--?(?:[a-z]+[-_])*port|-p")
+BINDS = re.compile(r"--?(?:bind|b|address|addr|listen)")
+URL = re.compile(r"https?://(?:localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::1?\]):(\d{2,5})\b")
+WRITTEN = re.compile(r"(?:--?(?:[a-z]+[-_])*port[= ]+|\bPORT=)[\"']?(\d{2,5})\b")
+PORT_NAME = re.compile(r"(?i)(.*[_.-])?port")
+MAX_SOURCE = 1024 * 1024
+MAX_FILES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPort:
+    port: int
+    where: str  # file:line, relative to the model
+    listens: bool = True  # False: an address of this machine is asked there, and that may be a server of its own
+
+
+def server_ports(spec: ModelSpec, config: Mapping[str, Any]) -> list[ServerPort]:
+    """The first place of each port, in the order of the files. `config` is what config.yaml says."""
+    sources = dict(_sources(spec))
+    if not any(STARTS.search(text) for text in sources.values()):
+        return []
+    variables = {**(config.get("environment_variables") or {}), **spec.environment}
+    found = [*_of_config(config)]
+    for path, text in sources.items():
+        where = str(path.relative_to(spec.root)) if path.is_relative_to(spec.root) else str(path)
+        found += _of_script(text, where) if path.suffix == ".sh" else _of_source(text, where, variables)
+    first: dict[int, ServerPort] = {}
+    for item in sorted(found, key=lambda item: not item.listens):
+        first.setdefault(item.port, item)
+    return list(first.values())
+
+
+def _sources(spec: ModelSpec) -> Iterator[tuple[Path, str]]:
+    files = (path for place in (spec.root, *spec.import_dirs) if place.is_dir() for path in sorted(place.rglob("*")))
+    count = 0
+    for path in files:
+        if path.suffix not in (".py", ".sh") or not path.is_file() or path.stat().st_size > MAX_SOURCE:
+            continue
+        count += 1
+        if count > MAX_FILES:
+            return
+        yield path, path.read_text("utf-8", "replace")
+
+
+def _of_config(config: Mapping[str, Any], at: str = "config.yaml") -> Iterator[ServerPort]:
+    """Variables and keys named PORT, and command lines, wherever they stand."""
+    for key, value in config.items():
+        here = f"{at}: {key}" if at == "config.yaml" else f"{at}.{key}"
+        if isinstance(value, Mapping):
+            yield from _of_config({str(name): item for name, item in value.items()}, here)
+            continue
+        if PORT_NAME.fullmatch(str(key)) and (port := _number(value)):
+            yield ServerPort(port, here)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield from (ServerPort(int(match[1]), here) for match in WRITTEN.finditer(text))
+
+
+def _of_script(text: str, where: str) -> Iterator[ServerPort]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        yield from (ServerPort(port, f"{where}:{number}") for port in _of_words(words))
+        yield from (ServerPort(int(match[1]), f"{where}:{number}") for match in WRITTEN.finditer(line))
+
+
+def _of_source(text: str, where: str, variables: Mapping[str, str], line: int = 0) -> Iterator[ServerPort]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    reader = _Reader(tree, variables)
+    for node in ast.walk(tree):
+        at = line or getattr(node, "lineno", 0)
+        yield from (ServerPort(port, f"{where}:{at}") for port in reader.ports(node))
+        yield from (ServerPort(port, f"{where}:{at}", listens=False) for port in reader.asked(node))
+        inner = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if "import" in inner and STARTS.search(inner):  # code for `python -c`, or for a file that is written
+            yield from _of_source(inner, where, variables, at)
+
+
+class _Reader:
+    """What the names of a module are, where they are given one value that is written down."""
+
+    def __init__(self, tree: ast.Module, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._values: dict[str, Any] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign):
+                for target in node.targets:
+                    self._name(target, node.value)
+            elif isinstance(node, ast.AnnAssign) and node.value is not None:
+                self._name(node.target, node.value)
+
+    def _name(self, target: ast.expr, value: ast.expr) -> None:
+        name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
+        if name and (found := self.value(value)) is not None:
+            self._values.setdefault(name, found)
+
+    def value(self, node: ast.expr) -> Any:
+        """A number or a text, None when it is not written down."""
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, (int, str)) and not isinstance(node.value, bool) else None
+        if isinstance(node, ast.Name):
+            return self._values.get(node.id)
+        if isinstance(node, ast.Attribute):
+            return self._values.get(node.attr)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            left, right = self.value(node.left), self.value(node.right)
+            return left + right if left is not None and type(left) is type(right) else None
+        if isinstance(node, ast.JoinedStr):
+            parts = [self.value(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
+            return None if None in parts else "".join(map(str, parts))
+        if isinstance(node, ast.BoolOp):
+            return next((found for part in node.values if (found := self.value(part)) is not None), None)
+        if isinstance(node, ast.Call):
+            return self._called(node)
+        if isinstance(node, ast.Subscript) and _is_environ(node.value) and isinstance(node.slice, ast.Constant):
+            return self._variables.get(str(node.slice.value))
+        return None
+
+    def _called(self, node: ast.Call) -> Any:
+        """str(PORT), int("8000"), os.environ.get("PORT", 8000), config.get("port", 8000)"""
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in ("str", "int") and len(node.args) == 1:
+            return self.value(node.args[0])
+        if name in ("get", "getenv") and node.args and isinstance(node.args[0], ast.Constant):
+            given = self._variables.get(str(node.args[0].value))
+            return given if given is not None else self.value(node.args[1]) if len(node.args) > 1 else None
+        return None
+
+    def ports(self, node: ast.AST) -> Iterator[int]:
+        if isinstance(node, ast.Call):
+            yield from self._of_call(node)
+        elif isinstance(node, ast.keyword) and node.arg and PORT_NAME.fullmatch(node.arg):
+            yield from _numbers([self.value(node.value)])
+        elif isinstance(node, (ast.List, ast.Tuple)):
+            yield from _of_words([self.value(item) for item in node.elts])
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and PORT_NAME.fullmatch(str(key.value)):
+                    yield from _numbers([self.value(value)])
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            yield from self._of_assignment(node)
+        elif isinstance(node, (ast.Constant, ast.JoinedStr)):
+            text = self.value(node)
+            if isinstance(text, str) and "\n" not in text:
+                yield from _of_words(text.split())
+
+    def asked(self, node: ast.AST) -> Iterator[int]:
+        if isinstance(node, (ast.Constant, ast.JoinedStr)) and isinstance(text := self.value(node), str):
+            yield from (int(match[1]) for match in URL.finditer(text) if "\n" not in text)
+
+    def _of_call(self, node: ast.Call) -> Iterator[int]:
+        """Server(("127.0.0.1", 8000)), sock.bind(("", 8000)), start_server(handler, "127.0.0.1", 8000)"""
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name.endswith("Server") or name in BINDERS:
+            given = [part for item in node.args for part in (item.elts if isinstance(item, ast.Tuple) else [item])]
+            values = [self.value(item) for item in given]
+            yield from _numbers(values)
+            yield from _numbers([str(value).rpartition(":")[2] for value in values if isinstance(value, str)])
+
+    def _of_assignment(self, node: ast.Assign | ast.AnnAssign) -> Iterator[int]:
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            name = getattr(target, "id", getattr(target, "attr", ""))
+            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                name = str(target.slice.value)
+            if node.value is not None and PORT_NAME.fullmatch(name):
+                yield from _numbers([self.value(node.value)])
+
+
+def _is_environ(node: ast.expr) -> bool:
+    return getattr(node, "attr", getattr(node, "id", "")) == "environ"
+
+
+def _of_words(words: Iterable[Any]) -> Iterator[int]:
+    """The port of a command line; 8000 for one that would take it unasked."""
+    said = [str(word) for word in words if word is not None]
+    before, named = "", False
+    for word in said:
+        option, equals, value = word.partition("=")
+        if OPTIONS.fullmatch(before) or (equals and OPTIONS.fullmatch(option)):
+            named = True
+            yield from _numbers([value if equals and OPTIONS.fullmatch(option) else word])
+        elif BINDS.fullmatch(before) or (equals and BINDS.fullmatch(option)):
+            named = True
+            yield from _numbers([(value or word).rpartition(":")[2]])
+        before = word
+    tail = {word.rpartition("/")[2] for word in said}
+    named = named or any(OPTIONS.fullmatch(word) for word in said)  # by something that is not written down
+    if not named and len(said) > 1 and any(tail >= set(known) for known in ON_8000):
+        yield 8000
+
+
+def _numbers(values: Iterable[Any]) -> Iterator[int]:
+    yield from (port for value in values if (port := _number(value)))
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 1 < value <= 65535 else None
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{2,5}", value.strip()) else None

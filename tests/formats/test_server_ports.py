@@ -1,0 +1,97 @@
+"""Ports of a model's own servers, as its files write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.formats.config import read_config
+from gateway.formats.describe import describe
+from gateway.formats.server_ports import server_ports
+
+START = "import subprocess, sys, os\n"
+
+
+def ports(root: Path, source: str, config: str = "", files: dict[str, str] | None = None) -> dict[int, str]:
+    for name, text in {"model/model.py": source, "config.yaml": config, **(files or {})}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    spec = describe(root, target="model.model:Model", format="truss", overrides={})
+    return {item.port: item.where for item in server_ports(spec, read_config(root).data)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "subprocess.Popen(['llama-server', '--port', '8765'])",
+        "subprocess.Popen(['llama-server', '--port=8765'])",
+        "subprocess.Popen(['x', '--http-port', str(8765)])",
+        "subprocess.Popen(['x', '-p', f'{8765}'])",
+        "subprocess.Popen('x serve --port 8765', shell=True)",
+        "os.system('x --port=8765 &')",
+        "PORT = 8765\nsubprocess.Popen(['x', '--port', str(PORT)])",
+        "BASE = 8000\nsubprocess.Popen(['x', '--port', str(BASE + 765)])",
+        "class Model:\n  port: int = 8765\n  def load(self): subprocess.Popen(['x', '--port', str(self.port)])",
+        "subprocess.Popen(['gunicorn', '--bind', '0.0.0.0:8765', 'app'])",
+        "subprocess.Popen(['x'], env={**os.environ, 'PORT': '8765'})",
+        "os.environ['SERVER_PORT'] = '8765'",
+        "import uvicorn\nuvicorn.run(app, port=8765)",
+        "import http.server\nhttp.server.ThreadingHTTPServer(('127.0.0.1', 8765), None)",
+        "port = int(os.environ.get('MY_PORT', '8765'))",
+        "subprocess.Popen([sys.executable, '-c', 'import socket, subprocess\\nsocket.create_server((\"\", 8765))'])",
+        "import httpx\nhttpx.get('http://127.0.0.1:8765/health')",
+        "import httpx\nP = 8765\nhttpx.get(f'http://localhost:{P}/health')",
+    ],
+)
+def test_a_port_that_is_written_down_is_found_with_its_line(tmp_path: Path, code: str) -> None:
+    found = ports(tmp_path, START + code)
+    assert list(found) == [8765]
+    assert found[8765].startswith("model/model.py:")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "['vllm', 'serve', 'a/b']",
+        "[sys.executable, '-m', 'vllm.entrypoints.openai.api_server', '--model', 'x']",
+        "'python -m http.server'",
+        "['/usr/bin/uvicorn', 'app:app']",
+    ],
+)
+def test_servers_that_take_8000_unasked_are_known(tmp_path: Path, command: str) -> None:
+    assert list(ports(tmp_path, f"{START}subprocess.Popen({command})")) == [8000]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "subprocess.Popen(['vllm', 'serve', 'a/b', '--port', port_from_elsewhere()])",
+        "subprocess.run(['ffmpeg', '-i', 'x', '-ar', '16000'])",
+        "subprocess.run(['ls'])\nsize = (8765, 1080)\nx = {'width': 8765}",
+        "name = 'vllm'",
+        "import httpx\nhttpx.get('https://example.com:8765/')",
+        "port = 0",
+    ],
+)
+def test_other_numbers_are_no_ports(tmp_path: Path, code: str) -> None:
+    assert ports(tmp_path, START + code) == {}
+
+
+def test_a_model_that_starts_nothing_has_none(tmp_path: Path) -> None:
+    assert ports(tmp_path, "PORT = 8765\nURL = 'http://127.0.0.1:8765'\n") == {}
+
+
+def test_config_yaml_scripts_and_packages_are_read_too(tmp_path: Path) -> None:
+    config = (
+        "environment_variables: {VLLM_PORT: 8101}\n"
+        "model_metadata: {start_command: 'vllm serve x --port 8102', engine: {port: 8103}}\n"
+    )
+    files = {"start.sh": "#!/bin/sh\nexec x --port 8104\n", "packages/side/run.py": "PORT = 8105\n"}
+    assert ports(tmp_path, START, config, files) == {
+        8101: "config.yaml: environment_variables.VLLM_PORT",
+        8102: "config.yaml: model_metadata.start_command",
+        8103: "config.yaml: model_metadata.engine.port",
+        8104: "start.sh:2",
+        8105: "packages/side/run.py:1",
+    }
