@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import InvalidOutput
 from .answer import Choice
+from .begun_json import begun_object
 from .events import Event, Reasoning, Refusal, Text, ToolCall, encode_json
 
 DELTAS = {
@@ -165,7 +166,9 @@ class Blocks(Choice):
     def _whole(self, block: Block) -> dict[str, Any]:
         value = {**block.start}
         if block.kind == "tool_use":
-            found, text = self._input(block), self.calls[block.call]["function"]["arguments"]
+            text = self.calls[block.call]["function"]["arguments"]
+            if (found := self._input(block)) is None:
+                found = begun_object(text)
             if found is not None:
                 value["input"] = found
             elif text.strip():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anthropic
+import jiter
 import pytest
 from anthropic.types import Message
 from hypothesis import given
@@ -179,12 +180,23 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
     assert shape(both(call(0, "", "now")))[0][2:] == ("now", {})
 
 
-@pytest.mark.parametrize("arguments", ["not json", "[1]", "null", '{"a": "cut of', "[" * 10_000])
+@pytest.mark.parametrize("arguments", ["not json", "[1]", "null", '{"a" 5', "[" * 10_000])
 def test_arguments_that_are_no_object_are_handed_over_as_they_are(arguments: str) -> None:
     message = parse(encode_whole([[call(0, arguments, "f")]]))
     assert shape(message) == [("tool_use", "c0", "f", {"_raw": arguments})]
     deltas = events(encode_stream([[call(0, arguments, "f")]]))
     assert [event["delta"]["partial_json"] for event in deltas if event["type"] == "content_block_delta"] == [arguments]
+
+
+ARGUMENTS = r"""{"city": "Riga", "days": [1, 20, {"half": true}], "note": "a\"b"}"""
+
+
+@pytest.mark.parametrize("length", range(1, len(ARGUMENTS) + 1))
+def test_a_call_that_was_cut_has_the_same_input_streamed_and_whole(length: int) -> None:
+    items = [call(0, ARGUMENTS[:length], "f"), {"finish_reason": "length"}]
+    message = both(*items)
+    assert message.stop_reason == "max_tokens"
+    assert shape(message) == [("tool_use", "c0", "f", jiter.from_json(ARGUMENTS[:length].encode(), partial_mode=True))]
 
 
 def test_more_arguments_for_a_call_that_was_complete_are_the_models_mistake() -> None:
