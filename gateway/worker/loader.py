@@ -1,7 +1,8 @@
 """From a spec to a loaded model, in Truss's order, on one thread that is not the loop's.
 
-1. links and sums of the directory  2. logging, sys.path, data directory  3. weights at their mount locations  4. import
-5. construct  6. inspect  7. setup_environment  8. load, with its retries
+1. links and sums of the directory  2. logging, sys.path, our names, data directory
+3. weights at their mount locations  4. import  5. construct  6. inspect  7. setup_environment
+8. load, with its retries
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .adapter import Descriptor, describe
 from .derived import derive
 from .failures import say, text_of
 from .secrets import Secrets
+from .stepping_aside import step_aside
 
 RETRY_PAUSE = 1.0  # seconds between two attempts of load(), as in Truss
 
@@ -72,6 +74,7 @@ def load(
     _check_contents(spec)
     records.set_up(bool((spec.config.get("runtime") or {}).get("enable_debug_logs")))
     _extend_path(spec)
+    step_aside(spec)
     _make_data_dir(spec)
     _mount_weights(spec, secrets)
     cls = import_target(spec)

@@ -214,6 +214,27 @@ class Model:
     def predict(self, _):
         return AT_IMPORT
 """
+SHADOWS = """
+import fastapi
+import gateway, gateway.errors, gateway_sklearn
+from gateway.errors import WHO
+
+class Model:
+    def load(self):
+        import gateway as again
+        self.names = [gateway.WHO, WHO, gateway_sklearn.WHO, again is gateway]
+
+    def predict(self, inputs, request: fastapi.Request):
+        if inputs == "stream":
+            return self._stream()
+        if inputs == "raise":
+            raise fastapi.HTTPException(418, "short and stout")
+        return [*self.names, request.headers["x-who"], inputs]
+
+    def _stream(self):
+        yield "a"
+        yield "b"
+"""
 VARIABLES = "environment_variables: {FLAG: true, NOTHING: null, NUMBER: 3, TEXT: x}\n"
 
 
@@ -247,6 +268,14 @@ GOOD: dict[str, dict[str, str]] = {
     "async-life": {"config.yaml": "", "model/model.py": ASYNC_LIFE},
     "retry": {"config.yaml": "", "model/model.py": RETRY},
     "assigned": {"config.yaml": "", "model/model.py": ASSIGNED},
+    "shadows": {
+        "config.yaml": "weights: [{source: file://data/words.txt}]\n",
+        "model/model.py": SHADOWS,
+        "data/words.txt": "words",
+        "packages/gateway/__init__.py": "WHO = 'mine'\n",
+        "packages/gateway/errors.py": "WHO = 'my errors'\n",
+        "packages/gateway_sklearn.py": "WHO = 'my sklearn'\n",
+    },
     "variables": {"config.yaml": VARIABLES, "model/model.py": ENVIRONMENT_VARIABLES},
 }
 
@@ -393,6 +422,17 @@ def test_trusses_with_the_same_module_names_and_different_helpers_serve_side_by_
         "pickled": True,
         "hints": True,
     }
+
+
+def test_a_bundled_package_with_our_name_is_the_models_own(truss: Trusses) -> None:
+    found = truss.call("shadows", 1, x_who="me")
+    assert found == ["mine", "my errors", "my sklearn", True, "me", 1]
+    assert truss.predict("shadows", b'"stream"', x_who="me").body == b"ab"
+    assert truss.predict("shadows", b'"raise"', x_who="me").error[::2] == (418, "short and stout")
+    import msgpack
+
+    packed = truss.predict("shadows", msgpack.packb(2), "application/octet-stream", x_who="me")
+    assert msgpack.unpackb(packed.body)[-1] == 2
 
 
 def test_file_class_and_directory_may_have_other_names(truss: Trusses) -> None:

@@ -1,0 +1,62 @@
+"""A module that a model bundles is the model's, though ours has the same name.
+
+`packages/gateway.py` and the like: our package goes on under another name in this process, and the names of our
+distribution are looked for in the model first. For models with code of their own; a plugin's class needs our names.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..spec import ModelSpec
+
+OURS = "gateway"
+ALIAS = "_model_gateway"  # which nobody imports
+
+
+def step_aside(spec: ModelSpec) -> None:
+    """Before anything of the model is imported."""
+    if not spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py").is_file():
+        return
+    bundled: dict[str, Path] = {}
+    for place in (spec.root, *spec.import_dirs):
+        for path in sorted(place.glob(f"{OURS}*")) if place.is_dir() else ():
+            name = path.stem if path.suffix == ".py" else path.name
+            if (name == OURS or name.startswith(f"{OURS}_")) and (path.suffix == ".py" or any(path.glob("*.py"))):
+                bundled.setdefault(name, place)
+    if not bundled:
+        return
+    if OURS in bundled:
+        _rename()
+    sys.meta_path.insert(0, _Finder(bundled))
+
+
+def _rename() -> None:
+    """Relative imports go by `__package__`, so that even what is imported later finds the rest of it."""
+    for name, module in list(sys.modules.items()):
+        if name != OURS and not name.startswith(f"{OURS}."):
+            continue
+        alias = ALIAS + name.removeprefix(OURS)
+        sys.modules[alias] = sys.modules.pop(name)
+        module.__name__ = alias
+        if module.__package__:
+            module.__package__ = ALIAS + module.__package__.removeprefix(OURS)
+        if module.__spec__ is not None:
+            module.__spec__.name = alias
+
+
+class _Finder:
+    """Finds the top-level modules that a model bundles where they are, before the path is asked."""
+
+    def __init__(self, places: Mapping[str, Path]) -> None:
+        self._places = places
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        place = self._places.get(name)
+        return importlib.machinery.PathFinder.find_spec(name, [str(place)], target) if place is not None else None
