@@ -5,12 +5,41 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import ConfigError
+
 
 def cache_dir() -> Path:
-    """GATEWAY_CACHE_DIR, or a directory of ours in the user's cache; not made yet."""
+    """GATEWAY_CACHE_DIR, or a directory of ours in the user's cache; not made yet.
+
+    In one that other users of the machine may write to, each has a directory of its own: what is kept here is code and
+    weights, and nobody's may stand for somebody else's. One that can only be read was filled for us.
+
+    Raises:
+        ConfigError: our directory in it belongs to another user.
+    """
+    given = _given()
+    if not _is_shared(given):
+        return given
+    own = given / f"user-{os.getuid()}"
+    if own.exists() and own.stat().st_uid != os.getuid():
+        raise ConfigError(f"{own} belongs to another user; remove it, or set another cache_dir")
+    return own
+
+
+def _given() -> Path:
     if ours := os.environ.get("GATEWAY_CACHE_DIR"):
         return Path(ours).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-gateway"
+
+
+def _is_shared(place: Path) -> bool:
+    try:
+        about = place.stat()
+    except OSError:
+        return False
+    by_group = about.st_mode & 0o020 and about.st_gid != os.getgid()
+    by_others = about.st_mode & 0o002 or by_group or about.st_uid != os.getuid()
+    return bool(by_others) and os.access(place, os.W_OK)
 
 
 def use(directory: Path | None) -> None:

@@ -13,15 +13,17 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .cache import cache_dir
 from .errors import ConfigError
+from .fingerprints import fingerprint
 from .spec import ModelSpec
 
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
@@ -52,9 +54,29 @@ def _wanted(spec: ModelSpec) -> list[str]:
 
 
 def key_of(spec: ModelSpec) -> str:
-    """What the environment is known by."""
-    parts = [sys.executable, platform.python_version(), *_wanted(spec)]
+    """What the environment is known by: two that are built of other files, or from elsewhere, are not the same."""
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("UV_")]
+    wanted = _wanted(spec)
+    parts = [sys.executable, platform.python_version(), *settings, *wanted, *_contents(wanted, spec.root)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _contents(lines: Sequence[str], root: Path, above: frozenset[Path] = frozenset()) -> Iterator[str]:
+    """The sums of the files that requirements name by a path, which say nothing of what is in them."""
+    for line in lines:
+        text = line.partition(" #")[0].strip()
+        option = re.match(r"(-r|--requirement|-c|--constraint|-e|--editable|-f|--find-links)[ =]?\s*", text)
+        named = text[option.end() :] if option else text.partition("@")[2] or text
+        named = named.partition(";")[0].partition("#")[0].strip().removeprefix("file://")
+        path = root / re.sub(r"\[[^\]]*\]$", "", named)
+        if not named or not (option or "/" in named or named.startswith(".")) or not path.exists():
+            continue
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            below = file.relative_to(path).parts
+            if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in below):
+                yield f"{file.relative_to(path)} {fingerprint(file)}"
+        if option and path.is_file() and path not in above:
+            yield from _contents(path.read_text(errors="replace").splitlines(), path.parent, above | {path})
 
 
 async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | None = None) -> Path:
@@ -86,9 +108,10 @@ async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | No
 
 def import_path(root: Path | None = None) -> Path:
     """A directory that holds our package and nothing else of the environment that we are installed in."""
-    directory = (root or cache_dir()) / "worker"
-    directory.mkdir(parents=True, exist_ok=True)
     package = Path(__file__).resolve().parent
+    # a directory for each of us: two gateways of other versions may share a cache
+    directory = (root or cache_dir()) / "worker" / hashlib.sha256(str(package).encode()).hexdigest()[:16]
+    directory.mkdir(parents=True, exist_ok=True)
     link = directory / "gateway"
     if not link.is_symlink() or link.resolve() != package:
         fresh = directory / f".gateway-{os.getpid()}"

@@ -159,10 +159,15 @@ def _repository(rest: str) -> tuple[str, str | None]:
 
 
 def _cached(entry: Mapping[str, Any]) -> Path:
-    """One place an address: the name stays readable, the digest keeps two addresses apart."""
+    """One place an address: the name stays readable, the digest keeps two addresses apart.
+
+    Two sums of one address are two files, and what was fetched with one secret is not given to a model with another.
+    """
     source = entry["source"]
     patterns = [entry[name] for name in ("allow_patterns", "ignore_patterns") if entry.get(name)]
     identity = f"{source} {patterns}" if patterns and _split(source)[0] in BUCKETS else source
+    if more := [value for value in (str(entry.get("sha256") or "").lower(), secret_of(entry)) if value]:
+        identity += f" {more}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
     return cache_dir() / "weights" / digest / name

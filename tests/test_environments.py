@@ -31,6 +31,52 @@ def test_a_changed_requirements_file_makes_another_environment(tmp_path: Path) -
     assert environments.key_of(model) != before
 
 
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("./wheels/x-1-py3-none-any.whl", "wheels/x-1-py3-none-any.whl"),
+        ("x @ file://{root}/wheels/x.whl", "wheels/x.whl"),
+        ("x @ ./src ; python_version > '3'", "src/x/__init__.py"),
+        ("./src[extra]", "src/x/__init__.py"),
+        ("-e src", "src/x/__init__.py"),
+        ("-r more.txt", "more.txt"),
+        ("--constraint=more.txt", "more.txt"),
+        ("-r more.txt", "wheels/deep.whl"),
+    ],
+)
+def test_other_files_behind_the_same_requirements_make_another_environment(
+    line: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "cache"))
+    root = tmp_path / "model"
+    for name in (file, "more.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("./wheels/deep.whl\n-r more.txt\n")
+    model = spec(root, requirements=[line.format(root=root)])
+    before = environments.key_of(model)
+    assert environments.key_of(model) == before
+    (root / file).write_text("./wheels/deep.whl\n-r more.txx\n")
+    assert environments.key_of(model) != before
+
+
+def test_another_index_makes_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = spec(tmp_path, requirements=["six"])
+    before = environments.key_of(model)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://example.com/simple")
+    assert environments.key_of(model) != before
+
+
+def test_two_gateways_of_one_cache_give_their_workers_each_its_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = environments.import_path(tmp_path)
+    (tmp_path / "other" / "gateway").mkdir(parents=True)
+    monkeypatch.setattr(environments, "__file__", str(tmp_path / "other" / "gateway" / "environments.py"))
+    theirs = environments.import_path(tmp_path)
+    assert (theirs / "gateway").resolve() == tmp_path / "other" / "gateway"
+    assert (ours / "gateway").resolve() != (theirs / "gateway").resolve()
+
+
 def test_dependencies_of_a_pyproject_are_requirements(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\ndependencies = ["six", "attrs"]\n')
     assert environments.requirements_of(spec(tmp_path, requirements_file="pyproject.toml")) == ["six", "attrs"]

@@ -148,6 +148,17 @@ def test_an_address_is_fetched_to_the_cache_and_then_found_there(
     assert peek_weights(tmp_path) == path
 
 
+def test_two_sums_and_two_secrets_of_one_address_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway import weights
+
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path))
+    entry = {"source": "https://example.com/model.bin"}
+    more: list[dict[str, Any]] = [{}, {"sha256": "a" * 64}, {"sha256": "b" * 64}, {"auth_secret_name": "key"}]
+    places = [weights._cached({**entry, **each}) for each in more]
+    assert len(set(places)) == 4
+    assert weights._cached({**entry, "sha256": "A" * 64}) == places[1]
+
+
 def test_two_addresses_with_one_name_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "fetch_bucket", lambda entry, path, **access: None)
     entries = ("{source: 's3://a/m'}", "{source: 's3://b/m'}", "{source: 's3://a/m', allow_patterns: ['*.bin']}")
