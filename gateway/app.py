@@ -52,7 +52,7 @@ def build_app(hub: Hub) -> Front:
     hub.plugins.configure_app(config)
     guard = Guard(hub)
     observer = hub.plugins.call_finished if hub.plugins.has_call_finished else None
-    return Front(Litestar.from_config(config), guard, routes, metrics, WebSockets(hub, guard), observer)
+    return Front(hub, Litestar.from_config(config), guard, routes, metrics, WebSockets(hub, guard), observer)
 
 
 def _health(hub: Hub) -> list[Any]:

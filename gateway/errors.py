@@ -10,6 +10,7 @@
     │   ├── Forbidden                    403                          forbidden_origin
     │   ├── PermissionDenied             403                          permission_denied
     │   ├── Misdirected                  421                          unknown_host
+    │   │   └── OwnGateway               421                          own_gateway
     │   ├── UnknownModel                 404                          model_not_found
     │   ├── RouteNotSupported            404                          route_not_supported
     │   ├── UnknownResponse              404                          response_not_found
@@ -25,6 +26,7 @@
     │   ├── LoadFailed                   503                          model_failed
     │   └── OutOfMemory                  503                          insufficient_memory
     ├── Crashed                          502    server_error          model_crashed
+    ├── WaitsForItself                   508    server_error          waits_for_itself
     ├── Timeout                          504    server_error          timeout
     └── ModelError                       500    server_error          model_error
         ├── InvalidOutput                500                          invalid_model_output
@@ -121,6 +123,12 @@ class Misdirected(BadRequest):
     code = "unknown_host"
 
 
+class OwnGateway(Misdirected):
+    """A model that loads takes the gateway for a server of its own."""
+
+    code = "own_gateway"
+
+
 class UnknownModel(BadRequest):
     status = 404
     code = "model_not_found"
@@ -194,6 +202,14 @@ class Crashed(GatewayError):
     status = 502
     code = "model_crashed"
     by_model = True
+
+
+class WaitsForItself(GatewayError):
+    """A model calls itself, and holds the slot that it waits for."""
+
+    status = 508
+    code = "waits_for_itself"
+    should_retry = False
 
 
 class Timeout(GatewayError):

@@ -83,6 +83,7 @@ class HostedModel:
         self._on_demand, self._prepare = on_demand, prepare
         self.breaker = Breaker(spec.limits.max_crashes)
         self._keepers: list[Keeper] = []
+        self._fresh: list[Keeper] = []  # of a reload, while they load
         self._retiring = Retiring(self.name, LAST_GRACE)
         self._refused: State | None = None  # why there are no keepers
         self._reloading: asyncio.Task[None] | None = None
@@ -180,6 +181,17 @@ class HostedModel:
 
     def ready_replicas(self) -> list[tuple[int, Replica]]:
         return [(keeper.index, keeper.replica) for keeper in self._keepers if keeper.replica is not None]
+
+    def loading_replicas(self) -> list[Replica]:
+        return [keeper.loading for keeper in (*self._keepers, *self._fresh) if keeper.loading is not None]
+
+    def asked_us(self, replica: Replica, what: str) -> bool:
+        """Its load asks the gateway as if that were its own server, which a failed load says; False: known already."""
+        keeper = next((one for one in (*self._keepers, *self._fresh) if one.loading is replica), None)
+        if keeper is None or keeper.hint:
+            return False
+        keeper.hint = f"; {what}"
+        return True
 
     @property
     def _ready(self) -> list[Replica]:
@@ -324,7 +336,7 @@ class HostedModel:
         self._reloading = None
 
     async def _reload(self, spec: ModelSpec) -> None:
-        fresh: list[Keeper] = []
+        fresh = self._fresh = list[Keeper]()
         self._taken_ports = tuple(sorted({port for replica in self._ready for port in replica.capabilities.ports}))
         try:
             for index in range(spec.replicas):
@@ -337,7 +349,7 @@ class HostedModel:
             log.warning("%s: the reload failed, what was there serves on: %s", self.name, error)
             raise
         finally:
-            self._taken_ports = ()
+            self._taken_ports, self._fresh = (), []
         self._switch(spec, fresh)
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:

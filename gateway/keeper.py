@@ -64,6 +64,7 @@ class Keeper:
         self.replica: Replica | None = None
         self.loading: Replica | None = None
         self.load_began = self.next_try = 0.0
+        self.hint = ""  # what was seen of the load under way that may be why it fails
         self._owner = owner
         self._seat: Seat | None = None
         self._loop = asyncio.get_running_loop()
@@ -103,6 +104,7 @@ class Keeper:
             LoadError: with the reason, for the operator.
         """
         began = self.load_began = self._loop.time()
+        self.hint = ""
         limit = self.spec.limits.load_timeout
         try:
             async with asyncio.timeout(limit):
@@ -111,7 +113,11 @@ class Keeper:
         except ConfigError as error:
             raise LoadError(str(error), fatal=True) from error
         except TimeoutError:
-            raise LoadError(f"the load took longer than {limit:g} s and was ended", fatal=True) from None
+            raise LoadError(f"the load took longer than {limit:g} s and was ended{self.hint}", fatal=True) from None
+        except LoadError as error:
+            if not self.hint:
+                raise
+            raise LoadError(f"{error}{self.hint}", fatal=error.fatal) from error
         except asyncio.CancelledError:
             if self.loading is not None:  # its own end was interrupted, if it was under way already
                 await to_the_end(self.loading.kill("the load was given up"))

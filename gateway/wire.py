@@ -26,6 +26,7 @@ middle of a split payload says that the rest of it will not come.
     scrape     gateway           empty                      answered by metrics
     metrics    worker            Prometheus text            the model's own registry
     shutdown   gateway           Shutdown                   finish, unload, exit 0
+    whose      both              Whose                      whether a connection is the worker's; answered by the same
 
 Heads are msgspec arrays: no field names on the wire, and a decoder that checks types. Bodies follow their head
 untouched. The gateway treats the worker as the less trusted side: whatever does not decode breaks that replica only.
@@ -49,11 +50,11 @@ MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may have under way before the client takes it
 
 HELLO, READY, REQ, RESP, ITEMS, END, ERROR, CANCEL, CREDIT = range(1, 10)
-SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED = range(10, 20)
+SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED, WHOSE = range(10, 21)
 NAMES = (
     "",
     *("hello", "ready", "req", "resp", "items", "end", "error", "cancel", "credit"),
-    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown", "described"),
+    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown", "described", "whose"),
 )
 
 # What a sender may break off a split payload with.
@@ -97,6 +98,14 @@ class Hello(Head):
     cancel_grace: float = 5.0
     debug: bool = False
     taken_ports: list[int] = []  # that servers of the replica listen on beside which this one is loaded
+
+
+class Whose(Head):
+    """A connection from this machine to the gateway."""
+
+    client_port: int
+    server_port: int
+    is_mine: bool = False
 
 
 class HTTPScope(Head):
@@ -250,7 +259,7 @@ _decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
 _decode_structured = msgspec.msgpack.Decoder(tuple[dict[str, Any], str], ext_hook=_decode_extension).decode
 _decoders: dict[type[Any], Callable[[Any], Any]] = {
     cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
-    for cls in (WorkerHello, Hello, Req, Resp, Failure, Credit, Ping, LogRecord, Update, Shutdown)
+    for cls in (WorkerHello, Hello, Req, Resp, Failure, Credit, Ping, LogRecord, Update, Shutdown, Whose)
 }
 
 

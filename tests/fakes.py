@@ -123,6 +123,9 @@ class FakeReplica:
     async def scrape(self) -> bytes:
         return b""
 
+    async def owns(self, client_port: int, server_port: int) -> bool:
+        return False
+
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         self.updates.append((secrets, deployment))
 

@@ -190,4 +190,4 @@ def test_kinds_have_names() -> None:
     assert wire.name_of(wire.SHUTDOWN) == "shutdown"
     assert wire.name_of(0) == "unknown (0)"
     assert wire.name_of(63) == "unknown (63)"
-    assert len(wire.NAMES) == wire.DESCRIBED + 1
+    assert len(wire.NAMES) == wire.WHOSE + 1

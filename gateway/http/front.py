@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
 from ..errors import GatewayError, Overloaded, Unavailable
-from . import errors
+from . import errors, kin
 from .exchange import CLIENT_LEFT, Exchange, spawn
 
 if TYPE_CHECKING:
+    from ..hub import Hub
     from .guards import Guard
     from .metrics import Metrics
     from .routing import Routes
@@ -33,6 +34,7 @@ class Front:
 
     def __init__(
         self,
+        hub: Hub,
         inner: Any,
         guard: Guard,
         routes: Routes,
@@ -40,6 +42,7 @@ class Front:
         websockets: WebSockets,
         observer: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
+        self._hub = hub
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
         self._websockets, self._observer = websockets, observer
         self.lag = metrics.lag
@@ -57,6 +60,8 @@ class Front:
             handler = self._routes.find(exchange)
             if exchange.method == "POST":
                 exchange.count_in()
+            else:
+                await kin.check_question(exchange, self._hub)
             if handler is not None:
                 await handler(exchange)
             else:

@@ -13,6 +13,7 @@ from ..errors import BadRequest, RouteNotSupported
 from ..wire import BYTES, Req
 from .body import BodyReader, decode_object
 from .exchange import Exchange
+from .kin import look_at
 from .predict import check_encoding, http_scope, pass_response
 from .waiting import until_ready
 
@@ -59,6 +60,8 @@ class Inference:
             body = _encode(oip.to_predict(request, schema))
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
+            if not call.started:
+                look_at(exchange, model, call)
             head = await call.first()
             exchange.queued = call.started - call.arrived
             if head.raw or head.stream:

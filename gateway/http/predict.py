@@ -13,6 +13,7 @@ from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import NO_BODY, Exchange, spawn
 from .headers import OURS, checked
+from .kin import look_at
 from .waiting import until_ready
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Predict:
             return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
         exchange.watch(call.client_left)
+        if not call.started:
+            look_at(exchange, model, call)
         call.on_ready = partial(_answer, exchange, finish)
 
     def _model(self, exchange: Exchange) -> HostedModel:
@@ -66,6 +69,8 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
         await until_ready(exchange, model)
     with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
         exchange.watch(call.client_left)
+        if not call.started:
+            look_at(exchange, model, call)
         head = await call.first()
         exchange.queued = call.started - call.arrived
         await pass_response(exchange, call, head)

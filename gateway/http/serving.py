@@ -29,6 +29,7 @@ from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
 from .exchange import CLIENT_LEFT, Exchange, spawn
 from .forms import decode_form
+from .kin import look_at
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, heads, values
 from .stored import Stored
@@ -93,6 +94,8 @@ class Serving:
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
+            if not calls[0].started:
+                look_at(exchange, model, calls[0])
             shown = asked or named or model.name
             context = Context(
                 shown,

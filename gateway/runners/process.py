@@ -30,6 +30,7 @@ LAST_FRAMES = 0.2  # seconds for what a process wrote before its end; its channe
 CLOSED_GRACE = 1.0  # seconds that a worker has to be gone after it closed its channel; its exit status says why
 ITS_SHARE = 0.9  # of the grace of a stop: the worker leaves by itself before it is made to
 SCRAPE_TIMEOUT = 5.0  # seconds
+WHOSE_TIMEOUT = 2.0  # seconds; a worker that cannot say so is taken for a stranger
 OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
@@ -54,6 +55,7 @@ class ProcessReplica:
         self._hello: asyncio.Future[wire.WorkerHello] = self._loop.create_future()
         self._ready: asyncio.Future[Capabilities] = self._loop.create_future()
         self._scrape: asyncio.Future[bytes] | None = None
+        self._whose: dict[tuple[int, int], asyncio.Future[bool]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = False
         self._has_met = False  # hellos were exchanged
@@ -221,6 +223,23 @@ class ProcessReplica:
         done, _ = await asyncio.wait([self._scrape], timeout=SCRAPE_TIMEOUT)  # a computing model may keep its loop busy
         return self._scrape.result() if done else b""
 
+    async def owns(self, client_port: int, server_port: int) -> bool:
+        ports = client_port, server_port
+        if self._broken or not self._has_met:
+            return False
+        answer = self._whose.get(ports)
+        if answer is None:
+            answer = self._whose[ports] = self._loop.create_future()
+            try:
+                self._send(wire.WHOSE, 0, wire.encode(wire.Whose(*ports)))
+            except ConnectionError:
+                answer.set_result(False)
+        try:
+            await asyncio.wait([answer], timeout=WHOSE_TIMEOUT)
+        finally:
+            self._whose.pop(ports, None)
+        return answer.done() and answer.result()
+
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         if secrets is not None:
             self._child.log.hide(secrets.values())
@@ -274,6 +293,11 @@ class ProcessReplica:
         elif kind == wire.METRICS:
             if self._scrape is not None and not self._scrape.done():
                 self._scrape.set_result(bytes(payload))
+        elif kind == wire.WHOSE:
+            said = wire.decode_head(wire.Whose, payload)
+            asked = self._whose.get((said.client_port, said.server_port))
+            if asked is not None and not asked.done():
+                asked.set_result(said.is_mine)
         elif kind == wire.LOG:
             self._child.log.line(wire.decode_head(wire.LogRecord, payload).message.encode())
         else:

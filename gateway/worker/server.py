@@ -27,6 +27,7 @@ from . import adapter, ports
 from .advice import about_missing
 from .execution import Executor
 from .failures import log, say, text_of
+from .family import owns
 from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
 from .secrets import Secrets
@@ -158,6 +159,8 @@ class Server:
             self._update(wire.decode_head(wire.Update, payload))
         elif kind == wire.SCRAPE:
             self._write(wire.METRICS, _model_metrics())
+        elif kind == wire.WHOSE:
+            self._spawn(self._tell_whose(wire.decode_head(wire.Whose, payload)))
         elif kind == wire.SHUTDOWN:
             self._spawn(self._shutdown(wire.decode_head(wire.Shutdown, payload).grace))
         elif kind != wire.PING:
@@ -199,6 +202,10 @@ class Server:
             raise
         except BaseException as error:
             log(error, name, str(Path.cwd()))
+
+    async def _tell_whose(self, asked: wire.Whose) -> None:
+        asked.is_mine = await self._aux.run(owns, asked.client_port, asked.server_port)
+        self._send(wire.WHOSE, asked)
 
     async def _ping(self) -> None:
         """A heartbeat from the loop, with how late the loop was: a blocked one looks stale, and says so after."""

@@ -1,0 +1,105 @@
+"""Models whose code calls the gateway that serves them: what would wait for itself is refused, all else is served."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.testing import Gateway
+
+ASK = """
+import json, os, pathlib, subprocess, sys, time, urllib.error, urllib.request
+
+def ask(path, body=None):
+    url = pathlib.Path("../../url").read_text() + path
+    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer: return [answer.status, json.load(answer)]
+    except urllib.error.HTTPError as error: return [error.code, json.load(error)["error"]]
+
+def wait_for_url():
+    while not pathlib.Path("../../url").exists(): time.sleep(0.01)
+"""
+# A server of its own that could not have its port: its health check must not be answered in its place.
+CHILD_SERVER = f"""{ASK}
+PROGRAM = "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)"
+class Model:
+    def load(self):
+        wait_for_url()
+        asked = {{path: ask(path) for path in ("/health", "/", "/v1/models", "/ping", "/version", "/readyz")}}
+        by_program = subprocess.run([sys.executable, "-c", PROGRAM, pathlib.Path("../../url").read_text() + "/health"],
+                                    capture_output=True, text=True, start_new_session=True)
+        other = ask("/models/other/predict", 1), ask("/v1/models/other")
+        pathlib.Path("../../seen").write_text(json.dumps([asked, by_program.stderr, other]))
+        raise ImportError("the server is not up")  # which another try does not help
+    def predict(self, x): return x
+"""
+SELF = f"""{ASK}
+class Model:
+    def predict(self, x): return ask("/models/self/predict", 0) if x else "inner"
+    def chat_completions(self, body):
+        return str(ask("/v1/chat/completions", {{"model": "self", "messages": body["messages"]}}))
+"""
+ROOMY = f"""{ASK}
+class Model:
+    def predict(self, x): return ask("/models/roomy/predict", 0) if x else "inner"
+"""
+OTHER = f"""{ASK}
+class Model:
+    def predict(self, x): return ask("/models/roomy/predict", 0) if x == "ask" else x
+"""
+
+
+def get(url: str, body: Any = None) -> tuple[int, Any]:
+    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp_path: Path) -> None:
+    models = {
+        "server": {"model/model.py": CHILD_SERVER, "config.yaml": ""},
+        "self": {"model/model.py": SELF, "config.yaml": ""},
+        "roomy": {"model/model.py": ROOMY, "config.yaml": "runtime:\n  predict_concurrency: 2\n"},
+        "other": {"model/model.py": OTHER, "config.yaml": ""},
+    }
+    gateway = serve(models, until="accepting", env={"NUM_LOAD_RETRIES_TRUSS": "0"})
+    gateway.wait_for("model 'other' is ready")
+    (tmp_path / "url.new").write_text(gateway.url)
+    (tmp_path / "url.new").rename(tmp_path / "url")
+    gateway.wait_for("server asked /health while it loaded")
+    assert get(f"{gateway.url}/health")[0] == 200, "others are answered meanwhile"
+    gateway.wait_for("model 'server' is failed")
+
+    assert (tmp_path / "seen").exists(), gateway.log
+    asked, by_program, other = json.loads((tmp_path / "seen").read_text())
+    port = gateway.url.rpartition(":")[2]
+    for path, (status, error) in asked.items():
+        assert status == 421, path
+        assert f"port {port} is that of the gateway itself" in str(error)
+    assert "421" in by_program
+    assert other[0] == [200, 1]
+    assert other[1][0] == 200
+    shown = {model["id"]: model for model in get(f"{gateway.url}/v1/models")[1]["data"]}
+    assert "the server is not up" in shown["server"]["status_reason"]
+    assert (
+        f"it asked /health while it loaded, but port {port} is that of the gateway"
+        in (shown["server"]["status_reason"])
+    )
+
+    status, (inner, error) = get(f"{gateway.url}/models/self/predict", 1)
+    assert (status, inner) == (200, 508)
+    assert "would wait for itself" in error
+    status, answer = get(
+        f"{gateway.url}/v1/chat/completions", {"model": "self", "messages": [{"role": "user", "content": "x"}]}
+    )
+    assert "waits_for_itself" in answer["choices"][0]["message"]["content"]
+    assert get(f"{gateway.url}/models/roomy/predict", 1) == (200, [200, "inner"])
+    assert get(f"{gateway.url}/models/other/predict", "ask") == (200, [200, "inner"])
