@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from gateway_lm_gguf_files import find as find_gguf
 
 from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
 
@@ -64,8 +63,10 @@ def is_language_model(path: Path) -> bool:
     entry = weights[0] if isinstance(weights, list) and weights else None
     if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
         return True  # also when it is not installed yet: the load says how to get it
+    from gateway_lm_gguf_files import find
+
     place = peek_weights(path)
-    return place is not None and (find_gguf(place, [path.absolute().name]) is not None or is_checkpoint(place))
+    return place is not None and (find(place, [path.absolute().name]) is not None or is_checkpoint(place))
 
 
 def is_checkpoint(place: Path) -> bool:
@@ -106,6 +107,7 @@ class LanguageModel:
         import gateway_lm_attention
         import gateway_lm_engine
         import gateway_lm_gguf
+        import gateway_lm_gguf_files
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
         from transformers.utils import logging
@@ -114,7 +116,7 @@ class LanguageModel:
         logging.disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = self._dtype(device)
-        gguf = find_gguf(weights, [Path.cwd().name])
+        gguf = gateway_lm_gguf_files.find(weights, [Path.cwd().name])
         self.is_gguf = gguf is not None
         folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
         # AutoTokenizer would go by the model's type, and overrule what the GGUF says
