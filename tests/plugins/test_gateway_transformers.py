@@ -148,8 +148,9 @@ def chat(model: Any, messages: Any = HELLO, **fields: Any) -> tuple[str, dict[st
 
 async def collect(items: Any) -> tuple[str, dict[str, Any]]:
     *pieces, ending = [item async for item in items]
-    assert all(isinstance(piece, str) and piece for piece in pieces)
-    return "".join(pieces), ending
+    texts = [piece["content"] if isinstance(piece, dict) else piece for piece in pieces]  # what looks like an event
+    assert all(isinstance(text, str) and text for text in texts)
+    return "".join(texts), ending
 
 
 def refused(model: Any, **fields: Any) -> BadRequest:
