@@ -32,6 +32,7 @@ BOTH = ("openai_chat", "openai_errors", "openai_routes", "openai_responses", "an
 ENVIRONMENTS = {  # name → test files
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": (*BOTH, "llm", "openai_agents"),
+    "lm_eval": ("lm_eval",),
 }
 
 
