@@ -296,7 +296,10 @@ def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(s
         "trt": ("trt_llm: {build: {}}", "runs on Baseten's TensorRT-LLM engine"),
         "bis": ("bis_llm: {}", "runs on Baseten's inference stack"),
         "checkpoints": ("training_checkpoints: {}", "wants the checkpoints of Baseten's training"),
-        "grpc": ("runtime: {transport: {kind: grpc}}", "transport grpc cannot be hosted here"),
+        "grpc": (
+            "runtime: {transport: {kind: grpc}}",
+            "this model speaks gRPC (transport.kind), which cannot be hosted here",
+        ),
         "workers": ("runtime: {num_workers: 2}", "num_workers must be 1"),
         "twice": ("requirements: [a]\nrequirements_file: b", "requirements and requirements_file exclude each other"),
         "caches": ("model_cache: [{repo_id: a}]\nweights: [{source: 'hf://a/b'}]", "model_cache and weights exclude"),
