@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -67,12 +67,6 @@ def is_language_model(path: Path) -> bool:
 
     place = peek_weights(path)
     return place is not None and (find(place, [path.absolute().name]) is not None or is_checkpoint(place))
-
-
-def find_gguf(place: Path, names: Collection[str]) -> Path | None:
-    from gateway_lm_gguf_files import find
-
-    return find(place, names)
 
 
 def is_checkpoint(place: Path) -> bool:
