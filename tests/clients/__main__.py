@@ -33,6 +33,10 @@ ENVIRONMENTS = {  # name → test files
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": (*BOTH, "llm", "openai_agents"),
     "lm_eval": ("lm_eval",),
+    "ai5": ("vercel",),
+    "ai6": ("vercel",),
+    "codex": ("codex",),
+    "claude": ("claude_code",),
 }
 
 

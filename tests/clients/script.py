@@ -8,7 +8,8 @@
 ["finally", path]                      makes a file when the code is left, however that happens
 ["show", field, …]                     says what these fields of the request are, as JSON
 
-Other words are said back. After a tool has answered it says what the tool said.
+Other words are said back. After a tool has answered it says what the tool said. Agents put words of their own around
+those of their user, as parts of the same message or as messages of the system; the steps are found among them.
 """
 
 import asyncio
@@ -21,15 +22,16 @@ from gateway import HTTPError
 
 class Model:
     async def chat_completions(self, body):
-        last = body["messages"][-1]
-        said = text_of(last.get("content"))
-        if last["role"] == "tool":
-            yield f"The tool said: {said}"
-        elif said.startswith("["):
-            async for value in play(json.JSONDecoder().raw_decode(said)[0], body):  # some clients add words behind it
+        turn = last_turn(body["messages"])
+        steps = [text for message in turn for text in texts_of(message) if text.startswith("[")]
+        told = [text_of(message) for message in turn if message["role"] == "tool"]
+        if steps:
+            async for value in play(json.JSONDecoder().raw_decode(steps[-1])[0], body):  # some add words behind it
                 yield value
+        elif told:
+            yield f"The tool said: {told[-1]}"
         else:
-            yield said
+            yield text_of(turn[-1])
 
     def embeddings(self, body):
         return [vector(text) for text in body["input"]]
@@ -75,6 +77,23 @@ def act(kind, *rest, body):
     if kind == "touch":
         pathlib.Path(rest[0]).touch()
     return json.dumps({field: body.get(field) for field in rest}) if kind == "show" else None
+
+
+def last_turn(messages):
+    """What has come since the model last spoke, without what the system said; else the last message."""
+    turn = []
+    for message in reversed(messages):
+        if message["role"] == "assistant":
+            break
+        if message["role"] not in ("system", "developer"):
+            turn.insert(0, message)
+    return turn or messages[-1:]
+
+
+def texts_of(message):
+    """The texts of a user's message, part by part."""
+    content = message.get("content") if message["role"] == "user" else None
+    return [text_of([part]) for part in content] if isinstance(content, list) else [text_of(content)]
 
 
 def text_of(content):
