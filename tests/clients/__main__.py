@@ -33,6 +33,7 @@ ENVIRONMENTS = {  # name → test files
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": (*BOTH, "llm", "openai_agents"),
     "lm_eval": ("lm_eval",),
+    "frameworks": ("mistral", "pydantic_ai", "llamaindex", "open_webui"),
     "ai5": ("vercel",),
     "ai6": ("vercel",),
     "codex": ("codex",),
