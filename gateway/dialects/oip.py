@@ -5,6 +5,7 @@ Source: github.com/kserve/open-inference-protocol, inference_rest.md. A model's 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +14,27 @@ import msgspec
 from ..errors import BadRequest, InvalidOutput
 from .base import missing, take, wrong_type
 from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, resolved
-from .oip_tensors import Tensor, read_tensor, to_tensor
+from .oip_tensors import FLOATS, Binary, Tensor, are_finite, as_binary, read_tensor, to_tensor, wants_binary
 
 VERSION = "1"  # models have one
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """An inference request that was checked. `outputs` are the names that were asked for; () takes all."""
+    """An inference request that was checked. `outputs` are the names that were asked for, () takes all; of those in
+    `binary` the answer has bytes, and of all where nothing was asked for by name and `all_binary`.
+    """
 
     id: str | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
+    binary: frozenset[str] = frozenset()
+    all_binary: bool = False
 
 
-def read(body: dict[str, Any]) -> InferRequest:
-    """An inference request.
+def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
+    """An inference request, with the bytes that came behind its JSON.
 
     Raises:
         BadRequest: a tensor is not what its shape and its datatype say.
@@ -37,17 +42,26 @@ def read(body: dict[str, Any]) -> InferRequest:
     inputs = take(body, "inputs", list)
     if inputs is None:
         raise missing("inputs")
-    tensors = tuple(read_tensor(f"inputs[{index}]", item) for index, item in enumerate(inputs))
+    binary = Binary(data)
+    tensors = tuple(read_tensor(f"inputs[{index}]", item, binary) for index, item in enumerate(inputs))
+    binary.check_empty()
     names = [tensor.name for tensor in tensors]
     if len(set(names)) != len(names):
         raise BadRequest("two inputs have the same name", param="inputs")
-    outputs = []
+    parameters = {**take(body, "parameters", dict, {})}
+    all_binary = take(parameters, "binary_data_output", bool, False)
+    parameters.pop("binary_data_output", None)
+    outputs, as_bytes = [], []
     for index, item in enumerate(take(body, "outputs", list, [])):
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
             raise wrong_type(f"outputs[{index}]", "an object with a name", item)
         outputs.append(name)
-    return InferRequest(take(body, "id", str), tensors, tuple(outputs), take(body, "parameters", dict, {}))
+        if wants_binary(f"outputs[{index}]", take(item, "parameters", dict, {}), all_binary):
+            as_bytes.append(name)
+    return InferRequest(
+        take(body, "id", str), tensors, tuple(outputs), parameters, frozenset(as_bytes), all_binary and not outputs
+    )
 
 
 def to_predict(request: InferRequest, schema: Schema) -> Any:
@@ -91,29 +105,78 @@ def _value(where: str, tensor: Tensor, kinds: set[str]) -> Any:
 def from_predict(body: bytes, content_type: str) -> Any:
     """The value that predict answered with; bytes that are no JSON stay bytes.
 
+    NaN and infinity are read too: binary tensors hold them.
+
     Raises:
-        InvalidOutput: it holds NaN or infinity, which tensors in JSON cannot.
+        InvalidOutput: it is no JSON.
     """
     if not content_type.startswith("application/json"):
         return body
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise InvalidOutput(f"predict's answer does not fit into tensors: {error}") from error
 
 
-def answer(value: Any, request: InferRequest, model: str, request_id: str) -> dict[str, Any]:
-    """The response: a tensor for each key of a dict, else one.
+def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tuple[dict[str, Any], bytes]:
+    """The response and the bytes behind it: a tensor for each key of a dict, else one.
 
     Raises:
         BadRequest: an output was asked for that the model did not give.
+        InvalidOutput: it holds NaN or infinity, which tensors in JSON cannot.
     """
     named = value if isinstance(value, dict) and value else {OUTPUT: value}
     if unknown := [name for name in request.outputs if name not in named]:
         raise BadRequest(f"the model gave no output '{unknown[0][:64]}' (have: {', '.join(named)})", param="outputs")
+    outputs, parts = [], []
+    for name in request.outputs or named:
+        if request.all_binary or name in request.binary:
+            tensor, raw = as_binary(name, named[name])
+            parts.append(raw)
+        else:
+            tensor = to_tensor(name, named[name])
+            if tensor["datatype"] in FLOATS and not are_finite(tensor["data"]):
+                raise InvalidOutput(f"predict's '{name}' holds NaN or infinity, which only binary tensors can")
+        outputs.append(tensor)
+    head = {"model_name": model, "model_version": VERSION, "id": request.id or request_id, "outputs": outputs}
+    return head, b"".join(parts)
+
+
+def encode_inputs(request: InferRequest, schema: Schema) -> bytes:
+    """What predict gets, as JSON; NaN and infinity in it as Python's own reader takes them.
+
+    Raises:
+        BadRequest: as `to_predict`.
+    """
+    fields = to_predict(request, schema)
+    if all(tensor.datatype not in FLOATS or are_finite(tensor.data) for tensor in request.inputs):
+        return msgspec.json.encode(fields)
+    return json.dumps(fields).encode()
+
+
+def config(name: str, platform: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tensors of a model in the words of Triton's model configuration."""
+
+    def worded(tensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kinds = {"BYTES": "STRING"}
+        return [
+            {
+                "name": item["name"],
+                "data_type": f"TYPE_{kinds.get(item['datatype'], item['datatype'])}",
+                "dims": item["shape"],
+            }
+            for item in tensors
+        ]
+
     return {
-        "model_name": model,
-        "model_version": VERSION,
-        "id": request.id or request_id,
-        "outputs": [to_tensor(name, named[name]) for name in request.outputs or named],
+        "name": name,
+        "platform": platform,
+        "backend": platform,
+        "max_batch_size": 0,
+        "input": worded(inputs),
+        "output": worded(outputs),
     }

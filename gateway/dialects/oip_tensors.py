@@ -7,12 +7,13 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from ..errors import BadRequest
-from .base import missing, take, wrong_type
+from .base import missing, take, take_range, wrong_type
+from .events import checked, encode_json
+from .oip_binary import pack, unpack
 
 MAX_RANK = 32
+MAX_EMPTY = 1 << 16  # rows that hold nothing: they cost memory, and no byte of the request
 INTEGERS = {f"{sign}INT{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 DATATYPES = ("BOOL", *INTEGERS, *FLOATS, "BYTES")
@@ -30,31 +31,71 @@ class Tensor:
 
     def nested(self) -> Any:
         """Lists within lists, as deep as the shape."""
+        if 0 in self.shape:
+            return _empty(self.shape)
         rows = self.data
         for size in reversed(self.shape[1:]):
             rows = [rows[start : start + size] for start in range(0, len(rows), size)]
         return rows if self.shape else rows[0]
 
 
-def read_tensor(where: str, value: Any) -> Tensor:
-    """A tensor of a request, which is at the JSON path `where`.
+def _empty(shape: tuple[int, ...]) -> list[Any]:
+    return [_empty(shape[1:]) for _ in range(shape[0])]
+
+
+class Binary:
+    """The bytes behind the JSON of a request, which its tensors take one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, where: str, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            BadRequest: there are not so many.
+        """
+        self._at += size
+        if self._at > len(self._data):
+            raise BadRequest(
+                f"'{where}' says that it has {size} bytes of binary data, {len(self._data) - self._at + size} are left",
+                param=where,
+            )
+        return self._data[self._at - size : self._at]
+
+    def check_empty(self) -> None:
+        """Raises `BadRequest` when some are left that belong to no tensor."""
+        if left := len(self._data) - self._at:
+            raise BadRequest(f"{left} bytes behind the JSON belong to no tensor", param="inputs")
+
+
+def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
+    """A tensor of a request, which is at the JSON path `where`; its data may be next in `binary`.
 
     Raises:
         BadRequest: it is not what its shape and its datatype say.
     """
     if not isinstance(value, dict):
         raise wrong_type(where, "an object", value)
-    for name in ("name", "datatype", "shape", "data"):
+    parameters = take(value, "parameters", dict, {})
+    _refuse(where, parameters, "shared_memory_region")
+    size = take_range(parameters, "binary_data_size", 0, None)
+    for name in ("name", "datatype", "shape", *(("data",) if size is None else ())):
         if value.get(name) is None:
-            if name == "data" and "binary_data_size" in take(value, "parameters", dict, {}):
-                raise BadRequest("binary tensors are not supported; send `data`", param=where, code="unsupported_value")
             raise missing(f"{where}.{name}")
     name, datatype = take(value, "name", str), take(value, "datatype", str)
     if datatype not in DATATYPES:
         raise BadRequest(f"'{where}.datatype' must be one of {', '.join(DATATYPES)}", param=f"{where}.datatype")
     shape = take(value, "shape", list)
-    if len(shape) > MAX_RANK or not all(type(size) is int and size >= 0 for size in shape) or 0 in shape[1:]:
-        raise BadRequest(f"'{where}.shape' must be an array of positive integers", param=f"{where}.shape")
+    if len(shape) > MAX_RANK or not all(type(length) is int and length >= 0 for length in shape):
+        raise BadRequest(f"'{where}.shape' must be an array of integers that are not negative", param=f"{where}.shape")
+    if 0 in shape and math.prod(shape[: shape.index(0)]) > MAX_EMPTY:
+        raise BadRequest(f"'{where}.shape' is of more than {MAX_EMPTY} empty rows", param=f"{where}.shape")
+    if size is not None:
+        if value.get("data") is not None:
+            raise BadRequest(f"'{where}' has both `data` and `binary_data_size`", param=where)
+        raw = (binary or Binary(b"")).take(where, size)
+        return Tensor(name, datatype, tuple(shape), unpack(where, datatype, math.prod(shape), raw))
     data = _flat(f"{where}.data", value["data"], tuple(shape))
     _check_elements(f"{where}.data", datatype, data)
     return Tensor(name, datatype, tuple(shape), data)
@@ -94,6 +135,33 @@ def _check_elements(where: str, datatype: str, data: list[Any]) -> None:
         raise BadRequest(f"'{where}' holds what is no {datatype}", param=where, code="invalid_type")
 
 
+def _refuse(where: str, parameters: dict[str, Any], name: str) -> None:
+    if parameters.get(name) not in (None, 0):
+        raise BadRequest(f"'{where}.parameters.{name}' is not supported", param=where, code="unsupported_value")
+
+
+def wants_binary(where: str, parameters: dict[str, Any], default: bool) -> bool:
+    """Whether an output is asked for as bytes.
+
+    Raises:
+        BadRequest: it is asked for in another form still.
+    """
+    for name in ("classification", "shared_memory_region"):
+        _refuse(where, parameters, name)
+    return bool(take(parameters, "binary_data", bool, default))
+
+
+def as_binary(name: str, value: Any) -> tuple[dict[str, Any], bytes]:
+    """A value as a tensor without its data, and the data; `bytes` need no base64 here."""
+    if isinstance(value, bytes):
+        tensor, data = described(name, "BYTES", [1]), [value]
+    else:
+        tensor = to_tensor(name, value)
+        data = tensor.pop("data")
+    raw = pack(tensor["datatype"], data)
+    return {**tensor, "parameters": {**tensor.get("parameters", {}), "binary_data_size": len(raw)}}, raw
+
+
 def to_tensor(name: str, value: Any) -> dict[str, Any]:
     """A value as a tensor, flat and row-major. What is none (null, an object, rows of unequal length) is BYTES with its
     JSON text, one for each item of a list; bytes are base64.
@@ -105,8 +173,12 @@ def to_tensor(name: str, value: Any) -> dict[str, Any]:
     if found is not None and (datatype := datatype_of(found[1])) is not None:
         return {**described(name, datatype, found[0]), "data": found[1]}
     items = value if isinstance(value, list) else [value]
-    texts = [msgspec.json.encode(item).decode() for item in items]
+    texts = [encode_json(checked(item, name)).decode() for item in items]
     return {**described(name, "BYTES", [len(texts)]), "data": texts, "parameters": AS_JSON}
+
+
+def are_finite(data: list[Any]) -> bool:
+    return math.isfinite(sum(data)) or all(map(math.isfinite, data))  # the sum is faster, and may overflow
 
 
 def measured(value: Any) -> tuple[list[int], list[Any]] | None:

@@ -21,7 +21,7 @@ _encode = msgspec.json.encode
 TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # what Truss's server has to say of an exit
 _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
-_OIP_ROOTS = ("/v2/models/", "/v2/repository/", "/v2/health/")
+_COHERE = "/v2/rerank"  # the one path below /v2 that is not of the Open Inference Protocol
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
 _TRUSS_NAMES_OF_ONE = ("/ping", "/invocations")  # below /models/{id} only
 
@@ -32,7 +32,7 @@ def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
         return "truss"
     if path.startswith("/models/") and path.endswith(_TRUSS_NAMES_OF_ONE):
         return "truss"
-    if path == "/v2" or path.startswith(_OIP_ROOTS):
+    if path == "/v2" or (path.startswith("/v2/") and path != _COHERE):
         return "oip"
     if path.startswith("/models/"):
         path = "/v1/" + path.partition("/v1/")[2]

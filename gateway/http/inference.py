@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .. import __version__
-from ..dialects import oip
+from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import metadata
 from ..errors import BadRequest, RouteNotSupported
 from ..wire import BYTES, Req
 from .body import BodyReader, decode_object
+from .compressed import plain_body
 from .exchange import Exchange
 from .kin import look_at
-from .predict import check_encoding, http_scope, pass_response
+from .predict import OCTETS, http_scope, pass_response
 from .waiting import until_ready
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 ROUTE = "/v2/models/{model}/infer"
-EXTENSIONS = ["model_repository"]
+EXTENSIONS = ["model_repository", "model_configuration", "statistics", "binary_tensor_data"]
 # our states in the words of the repository extension
 STATES = {
     "unloaded": "UNAVAILABLE",
@@ -38,14 +40,19 @@ _encode = msgspec.json.encode
 class Inference:
     def __init__(self, hub: Hub, reader: BodyReader) -> None:
         self._hub, self._reader = hub, reader
+        self._counts: dict[str, Counts] = {}
 
     async def infer(self, exchange: Exchange) -> None:
         """Tensors in, predict, tensors out; a Response that predict makes itself goes out as it is."""
         model = self._hub.find(exchange.model, exchange.sees)
         exchange.model, exchange.route = model.name, ROUTE
-        check_encoding(exchange)
         _check_predicts(model)
-        request = oip.read(decode_object(await exchange.body(self._reader, model.spec.limits.max_body)))
+        limit = model.spec.limits.max_body
+        sent = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
+        head_json, data = oip_binary.split(sent, exchange.headers.get(b"inference-header-content-length"))
+        request = oip.read(decode_object(head_json), data)
+        count = self._counts.setdefault(model.name, Counts())
+        count.fail += 1  # until it has succeeded
         body = b""
         if model.state != "ready":
             await until_ready(exchange, model)
@@ -57,7 +64,7 @@ class Inference:
                     "model, or send JSON to its predict route",
                     param="model",
                 )
-            body = _encode(oip.to_predict(request, schema))
+            body = oip.encode_inputs(request, schema)
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
             if not call.started:
@@ -66,9 +73,17 @@ class Inference:
             exchange.queued = call.started - call.arrived
             if head.raw or head.stream:
                 await pass_response(exchange, call, head)
+                count.add(exchange)
                 return
             value = oip.from_predict(call.reply, head.content_type)
-        await exchange.reply(200, _encode(oip.answer(value, request, model.name, exchange.request_id)))
+        answer, raw = oip.answer(value, request, model.name, exchange.request_id)
+        count.add(exchange)
+        written = _encode(answer)
+        if not raw and not request.all_binary:
+            await exchange.reply(200, written)
+            return
+        length = (b"inference-header-content-length", str(len(written)).encode())
+        await exchange.reply(200, written + raw, OCTETS, [length])
 
     async def server(self, exchange: Exchange) -> None:
         await exchange.reply(200, _encode({"name": "model-gateway", "version": __version__, "extensions": EXTENSIONS}))
@@ -91,6 +106,19 @@ class Inference:
                 }
             ),
         )
+
+    async def config(self, exchange: Exchange) -> None:
+        model = self._find(exchange)
+        _check_predicts(model)
+        capabilities = model.capabilities
+        tensors = metadata(capabilities.input_schema), metadata(capabilities.output_schema)
+        await exchange.reply(200, _encode(oip.config(model.name, model.spec.format, *tensors)))
+
+    async def stats(self, exchange: Exchange) -> None:
+        """Of one model, or of all that the caller sees."""
+        names = [self._find(exchange).name] if exchange.model else [*filter(exchange.sees, self._hub.models)]
+        found = [self._counts.get(name, Counts()).shown(name) for name in names]
+        await exchange.reply(200, _encode({"model_stats": found}))
 
     async def ready(self, exchange: Exchange) -> None:
         model = self._find(exchange)
@@ -132,6 +160,46 @@ class Inference:
         model = self._hub.find(exchange.model, exchange.sees)
         exchange.model = ""  # questions about a model are no calls of it
         return model
+
+
+class Counts:
+    """What this route has done for one model since the gateway began, for `stats`. Times are seconds."""
+
+    def __init__(self) -> None:
+        self.success = self.fail = 0
+        self.last = self.total = self.queued = self.ran = 0.0
+
+    def add(self, exchange: Exchange) -> None:
+        now = time.monotonic()
+        self.fail -= 1
+        self.success += 1
+        self.last = time.time()
+        self.total += now - exchange.started
+        self.queued += exchange.queued
+        self.ran += max(0.0, now - exchange.sent - exchange.queued)
+
+    def shown(self, name: str) -> dict[str, Any]:
+        def times(count: int, seconds: float) -> dict[str, int]:
+            return {"count": count, "ns": int(seconds * 1e9)}
+
+        return {
+            "name": name,
+            "version": oip.VERSION,
+            "last_inference": int(self.last * 1e3),
+            "inference_count": self.success,
+            "execution_count": self.success,
+            "inference_stats": {
+                "success": times(self.success, self.total),
+                "fail": times(self.fail, 0),
+                "queue": times(self.success, self.queued),
+                "compute_input": times(self.success, 0),
+                "compute_infer": times(self.success, self.ran),
+                "compute_output": times(self.success, 0),
+                "cache_hit": times(0, 0),
+                "cache_miss": times(0, 0),
+            },
+            "batch_stats": [],
+        }
 
 
 def _check_predicts(model: HostedModel) -> None:

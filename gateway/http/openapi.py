@@ -156,6 +156,9 @@ def _v2_paths() -> Iterator[tuple[str, Json]]:
     shown = _operation("v2Model", "The tensors that a model takes and gives", of=True)
     yield "/v2/models/{model}", {"get": shown}
     yield "/v2/models/{model}/ready", {"get": _operation("v2ModelReady", "200 when the model is ready", of=True)}
+    yield "/v2/models/{model}/config", {"get": _operation("v2ModelConfig", "The same in Triton's words", of=True)}
+    yield "/v2/models/{model}/stats", {"get": _operation("v2ModelStats", "What inference has taken so far", of=True)}
+    yield "/v2/models/stats", {"get": _operation("v2Stats", "The same of every model")}
     infer = _operation("v2Infer", "Runs `predict` of a model on tensors", body=TENSORS, of=True)
     yield "/v2/models/{model}/infer", {"post": infer}
     yield "/v2/repository/index", {"post": _operation("v2Index", "Every model with its state")}

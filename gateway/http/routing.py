@@ -162,8 +162,15 @@ class Routes:
             return _only(exchange, "GET", inference.metadata, name)
         if name.endswith("/infer"):
             return _only(exchange, "POST", inference.infer, _versionless(name[: -len("/infer")]))
-        if name.endswith("/ready"):
-            return _only(exchange, "GET", inference.ready, _versionless(name[: -len("/ready")]))
+        if name == "stats":
+            return _only(exchange, "GET", inference.stats, "")
+        for ending, handler in (
+            ("/ready", inference.ready),
+            ("/config", inference.config),
+            ("/stats", inference.stats),
+        ):
+            if name.endswith(ending):
+                return _only(exchange, "GET", handler, _versionless(name[: -len(ending)]))
         return _only(exchange, "GET", inference.metadata, _versionless(name))
 
 

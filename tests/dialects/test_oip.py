@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from typing import Any
 
+import numpy
 import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.oip import answer, from_predict, read, to_predict
+from gateway.dialects.oip import answer, encode_inputs, from_predict, read, to_predict
+from gateway.dialects.oip_binary import pack, unpack
 from gateway.dialects.oip_schema import kinds_of, metadata
 from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, Tensor, read_tensor, to_tensor
 from gateway.errors import BadRequest, InvalidOutput
@@ -53,6 +56,9 @@ def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
         ([1, 1], 5, [[5]]),
         ([], 5, 5),
         ([0, 3], [], []),
+        ([2, 0], [], [[], []]),
+        ([2, 0], [[], []], [[], []]),
+        ([1, 0, 3], [], [[]]),
         ([2, 1, 2], [1, 2, 3, 4], [[[1, 2]], [[3, 4]]]),
     ],
 )
@@ -69,7 +75,7 @@ def test_data_is_flat_or_nested_as_its_shape(shape: list[int], data: Any, nested
         ([2, 2], [[[1, 2], [3, 4]]]),
         ([4], [[1, 2], [3, 4]]),
         ([2], [1, [2]]),
-        ([2, 0], []),
+        ([10**9, 0], []),
         ([-1, 2], [1, 2]),
         ([True], [1]),
         ([1.0], [1]),
@@ -272,23 +278,116 @@ def test_bytes_travel_as_base64() -> None:
 
 def test_the_keys_of_a_dict_are_the_names_of_its_tensors() -> None:
     request = read({"id": "42", "inputs": []})
-    body = answer({"a": [1], "b": "x"}, request, "m", "other")
+    body, _ = answer({"a": [1], "b": "x"}, request, "m", "other")
     assert (body["model_name"], body["model_version"], body["id"]) == ("m", "1", "42")
     assert [output["name"] for output in body["outputs"]] == ["a", "b"]
-    assert [output["name"] for output in answer([1], request, "m", "other")["outputs"]] == ["output-0"]
-    assert answer(1, read({"inputs": []}), "m", "made up")["id"] == "made up"
+    assert [output["name"] for output in answer([1], request, "m", "other")[0]["outputs"]] == ["output-0"]
+    assert answer(1, read({"inputs": []}), "m", "made up")[0]["id"] == "made up"
 
 
 def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
     request = read({"inputs": [], "outputs": [{"name": "b"}]})
-    assert [output["name"] for output in answer({"a": 1, "b": 2}, request, "m", "")["outputs"]] == ["b"]
+    assert [output["name"] for output in answer({"a": 1, "b": 2}, request, "m", "")[0]["outputs"]] == ["b"]
     with pytest.raises(BadRequest, match="no output 'b' \\(have: a\\)"):
         answer({"a": 1}, request, "m", "")
 
 
-def test_nan_is_no_answer() -> None:
+def test_nan_is_an_answer_in_binary_only() -> None:
+    for value in ([math.nan], [1.0, math.inf], {"x": [[math.nan], [1.0]]}, {"x": {"a": math.nan}}):
+        found = from_predict(json.dumps(value).encode(), "application/json")
+        with pytest.raises(InvalidOutput):
+            answer(found, read({"inputs": []}), "m", "")
+    found = from_predict(b"[NaN, 1e308, 1e308]", "application/json")
+    _, raw = answer(found, read({"inputs": [], "parameters": {"binary_data_output": True}}), "m", "")
+    assert numpy.isnan(numpy.frombuffer(raw, "<f8")).tolist() == [True, False, False]
+    assert answer([1e308, 1e308], read({"inputs": []}), "m", "")[0]["outputs"][0]["data"] == [1e308, 1e308]
     with pytest.raises(InvalidOutput):
-        from_predict(b"[NaN]", "application/json")
+        from_predict(b"{", "application/json")
+
+
+# ── binary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NUMPY = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
+    name: f"<{'u' if sign else 'i'}{bits // 8}" for name, (sign, bits) in INTEGERS.items()
+}
+
+
+@given(st.data(), st.sampled_from(sorted(NUMPY)))
+def test_raw_bytes_are_the_elements_that_numpy_wrote(data: st.DataObject, datatype: str) -> None:
+    shape = data.draw(st.lists(st.integers(0, 3), max_size=3))
+    size = math.prod(shape) * numpy.dtype(NUMPY[datatype]).itemsize
+    raw = data.draw(st.binary(min_size=size, max_size=size))
+    array = numpy.frombuffer(raw, NUMPY[datatype]).reshape(shape)
+    if datatype == "BOOL":
+        array = numpy.frombuffer(raw, "u1").reshape(shape) != 0
+    written = {"name": "x", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    [found] = read({"inputs": [written]}, raw).inputs
+    assert numpy.array_equal(numpy.array(found.nested(), array.dtype).reshape(shape), array, equal_nan=True)
+    if datatype != "BOOL":
+        again = numpy.frombuffer(pack(datatype, found.data), NUMPY[datatype]).reshape(shape)
+        assert numpy.array_equal(again, array, equal_nan=True)
+
+
+@given(st.lists(st.floats(width=32)))
+def test_bf16_is_the_upper_half_of_a_float(values: list[float]) -> None:
+    halves = (numpy.array(values, "<f4").view("<u4") >> 16).astype("<u2")
+    expected = (halves.astype("<u4") << 16).view("<f4")
+    found = unpack("x", "BF16", len(values), halves.tobytes())
+    assert numpy.array_equal(numpy.array(found, "<f4"), expected, equal_nan=True)
+
+
+@given(st.lists(st.text()))
+def test_texts_have_their_lengths_before_them(texts: list[str]) -> None:
+    assert unpack("x", "BYTES", len(texts), pack("BYTES", texts)) == texts
+
+
+def binary(size: Any, datatype: str = "FP32", shape: Any = (2,), **more: Any) -> dict[str, Any]:
+    parameters = {"binary_data_size": size}
+    return {"name": "x", "datatype": datatype, "shape": list(shape), "parameters": parameters, **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "data"),
+    [
+        ({"inputs": [binary(8)]}, b""),
+        ({"inputs": [binary(8)]}, bytes(9)),
+        ({"inputs": [binary(7)]}, bytes(7)),
+        ({"inputs": [binary(-1)]}, b""),
+        ({"inputs": [binary(8, data=[1, 2])]}, bytes(8)),
+        ({"inputs": [binary(8, "BYTES", [1])]}, b"\x05\0\0\0abcd"),
+        ({"inputs": [binary(5, "BYTES", [1])]}, b"\x01\0\0\0\xff"),
+        ({"inputs": [binary(4, "BYTES", [2])]}, bytes(4)),
+        ({"inputs": [binary(3, "BYTES", [1])]}, bytes(3)),
+        ({"inputs": []}, b"x"),
+        ({"inputs": [{**tensor(shape=[1]), "parameters": {"shared_memory_region": "r"}}]}, b""),
+        ({"inputs": [], "outputs": [{"name": "a", "parameters": {"classification": 3}}]}, b""),
+        ({"inputs": [], "outputs": [{"name": "a", "parameters": {"binary_data": 1}}]}, b""),
+        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, b""),
+    ],
+)
+def test_binary_data_that_makes_no_sense_is_refused(body: dict[str, Any], data: bytes) -> None:
+    with pytest.raises(BadRequest):
+        read(body, data)
+
+
+def test_outputs_are_bytes_where_they_are_asked_for() -> None:
+    value = {"a": [1, 2], "b": ["x"], "c": b"\xff"}
+    everything = read({"inputs": [], "parameters": {"binary_data_output": True}})
+    head, raw = answer(value, everything, "m", "")
+    assert raw == struct.pack("<qq", 1, 2) + b"\x01\0\0\0x" + b"\x01\0\0\0\xff"
+    assert [output["parameters"] for output in head["outputs"]] == [{"binary_data_size": size} for size in (16, 5, 5)]
+    assert not any("data" in output for output in head["outputs"]) and everything.parameters == {}
+    names = [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]
+    head, raw = answer(
+        value, read({"inputs": [], "parameters": {"binary_data_output": True}, "outputs": names}), "m", ""
+    )
+    assert head["outputs"][0]["data"] == [1, 2] and raw == b"\x01\0\0\0x"
+
+
+def test_nan_reaches_predict() -> None:
+    raw = struct.pack("<ff", math.nan, 1)
+    request = read({"inputs": [binary(8, shape=[1, 2], name="rows")]}, raw)
+    assert encode_inputs(request, SCHEMA) == b'{"rows": [[NaN, 1.0]]}'
 
 
 # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────────────

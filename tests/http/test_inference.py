@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -103,6 +106,11 @@ def test_errors_are_one_string(gateway: Served, path: str, body: Any, status: in
         ("GET", "/v2/repository/index", 405),
         ("GET", "/v2/repository/nothing", 404),
         ("GET", "/v2/health/nothing", 404),
+        ("GET", "/v2/", 404),
+        ("GET", "/v2/nothing", 404),
+        ("POST", "/v2/logging", 404),
+        ("GET", "/v2/models/nobody/config", 404),
+        ("POST", "/v2/models/stats", 405),
         ("POST", "/v2/repository/models/nobody/load", 404),
     ],
 )
@@ -113,7 +121,7 @@ def test_wrong_paths_and_methods_have_the_same_shape(gateway: Served, method: st
 
 def test_the_server_and_its_models_are_described(gateway: Served) -> None:
     server = gateway.get("/v2").json
-    assert set(server) == {"name", "version", "extensions"} and server["extensions"] == ["model_repository"]
+    assert set(server) == {"name", "version", "extensions"} and "binary_tensor_data" in server["extensions"]
     for path in ("/v2/models/org/adder", "/v2/models/org/adder/versions/1"):
         assert gateway.get(path).json == {
             "name": "org/adder",
@@ -124,6 +132,77 @@ def test_the_server_and_its_models_are_described(gateway: Served) -> None:
         }
     assert gateway.get("/v2/models/untyped").json["inputs"] == []
     assert gateway.get("/v2/models/talker").status == 404
+
+
+def framed(inputs: list[Any], *parts: bytes, **fields: Any) -> tuple[bytes, dict[str, str]]:
+    head = json.dumps({"inputs": inputs, **fields}).encode()
+    return b"".join((head, *parts)), {"Inference-Header-Content-Length": str(len(head))}
+
+
+BINARY = {"name": "rows", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}
+RAW = struct.pack("<4f", 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate", "GZIP", "bare deflate", "members"])
+def test_binary_tensors_go_in_and_out_compressed_or_plain(gateway: Served, encoding: str) -> None:
+    body, headers = framed([BINARY], RAW, parameters={"binary_data_output": True})
+    packed = {
+        "": lambda: body,
+        "gzip": lambda: gzip.compress(body),
+        "GZIP": lambda: gzip.compress(body),
+        "deflate": lambda: zlib.compress(body),
+        "bare deflate": lambda: zlib.compress(body)[2:-4],
+        "members": lambda: gzip.compress(body[:50]) + gzip.compress(body[50:]),
+    }[encoding]()
+    name = {"bare deflate": "deflate", "members": "gzip"}.get(encoding, encoding)
+    answer = gateway.post("/v2/models/adder/infer", packed, **headers, **({"Content-Encoding": name} if name else {}))
+    size = int(answer.headers["inference-header-content-length"])
+    outputs = json.loads(answer.body[:size])["outputs"]
+    assert [output["parameters"]["binary_data_size"] for output in outputs] == [16, 8]
+    first = struct.unpack("<qq" if outputs[0]["datatype"] == "INT64" else "<dd", answer.body[size : size + 16])
+    assert first == (3, 7) and struct.unpack("<q", answer.body[size + 16 :]) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "word"),
+    [
+        (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header"),
+        (b"{}", {"Inference-Header-Content-Length": "-1"}, 400, "Inference-Header"),
+        (b'{"inputs": []}x', {"Inference-Header-Content-Length": "14"}, 400, "1 bytes behind"),
+        (b"{}", {"Content-Encoding": "gzip"}, 400, "gzip"),
+        (gzip.compress(b"{}")[:-1], {"Content-Encoding": "gzip"}, 400, "gzip"),
+        (zlib.compress(b"{}") + b"x", {"Content-Encoding": "deflate"}, 400, "deflate"),
+        (b"{}", {"Content-Encoding": "br"}, 415, "'br'"),
+        (gzip.compress(bytes(200 << 20)), {"Content-Encoding": "gzip"}, 413, "larger"),
+    ],
+)
+def test_bodies_that_are_not_what_their_head_says_are_refused(
+    gateway: Served, body: bytes, headers: dict[str, str], status: int, word: str
+) -> None:
+    answer = gateway.post("/v2/models/adder/infer", body, **headers)
+    assert answer.status == status and word in answer.json["error"]
+
+
+def test_the_config_and_the_statistics_of_models(serve: Callable[..., Served]) -> None:
+    typed = {"capabilities": {"input_schema": SCHEMA, "output_schema": OUTPUT}, "format": "python"}
+    served = serve({"adder": Model({"predict": sums}, **typed), "other": Model({"predict": sums}, **typed)})
+    for path in ("/v2/models/adder/config", "/v2/models/adder/versions/1/config"):
+        assert served.get(path).json == {
+            "name": "adder",
+            "platform": "python",
+            "backend": "python",
+            "max_batch_size": 0,
+            "input": [{"name": "rows", "data_type": "TYPE_FP64", "dims": [-1, -1]}],
+            "output": [{"name": "sums", "data_type": "TYPE_FP64", "dims": [-1]}],
+        }
+    served.post("/v2/models/adder/infer", {"inputs": [ROWS]})
+    served.post("/v2/models/adder/infer", {"inputs": [{**ROWS, "shape": [1, 1], "data": [0]}]})
+    [of_one] = served.get("/v2/models/adder/stats").json["model_stats"]
+    counts = {name: times["count"] for name, times in of_one["inference_stats"].items()}
+    assert (of_one["inference_count"], counts["success"], counts["fail"]) == (1, 1, 1)
+    assert of_one["inference_stats"]["success"]["ns"] > 0 and of_one["last_inference"] > 0
+    found = served.get("/v2/models/stats").json["model_stats"]
+    assert [(item["name"], item["inference_count"]) for item in found] == [("adder", 1), ("other", 0)]
 
 
 def test_readiness_of_a_model(serve: Callable[..., Served]) -> None:

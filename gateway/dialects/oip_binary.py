@@ -1,0 +1,92 @@
+"""The binary extension of the Open Inference Protocol: elements as raw little-endian bytes behind the JSON.
+
+Source: github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md. Row-major; BOOL is a byte,
+BF16 the upper half of a float32, and each element of BYTES has its length before it, in 4 bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from ..errors import BadRequest
+
+_CODES = {
+    "BOOL": "?",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP16": "e",
+    "BF16": "H",
+    "FP32": "f",
+    "FP64": "d",
+}
+_LENGTH = struct.Struct("<I")
+
+
+def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes]:
+    """The JSON of a request, and what is behind it; `length` is its `Inference-Header-Content-Length`.
+
+    Raises:
+        BadRequest: it is no length within the body.
+    """
+    if length is None:
+        return body, b""
+    if not length.isdigit() or len(length) > 15 or int(length) > len(body):
+        shown = length.decode("latin-1")[:32]
+        raise BadRequest(f"Inference-Header-Content-Length is '{shown}', and the body has {len(body)} bytes")
+    return body[: int(length)], body[int(length) :]
+
+
+def unpack(where: str, datatype: str, count: int, raw: bytes) -> list[Any]:
+    """The elements of a tensor.
+
+    Raises:
+        BadRequest: they are not as many, or text that is no UTF-8.
+    """
+    if datatype == "BYTES":
+        return _unpack_texts(where, count, raw)
+    code = _CODES[datatype]
+    if len(raw) != count * struct.calcsize(f"<{code}"):
+        raise BadRequest(
+            f"'{where}' has {len(raw)} bytes of data, and {count} elements of {datatype} have "
+            f"{count * struct.calcsize(f'<{code}')}",
+            param=where,
+        )
+    if datatype == "BF16":
+        wide = b"".join([b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)])
+        return list(struct.unpack(f"<{count}f", wide))
+    return list(struct.unpack(f"<{count}{code}", raw))
+
+
+def _unpack_texts(where: str, count: int, raw: bytes) -> list[str]:
+    found: list[str] = []
+    at = 0
+    while at < len(raw):
+        size = _LENGTH.unpack_from(raw, at)[0] if at + 4 <= len(raw) else len(raw)
+        at += 4
+        if at + size > len(raw):
+            raise BadRequest(f"'{where}' ends within element {len(found)}", param=where)
+        try:
+            found.append(raw[at : at + size].decode())
+        except UnicodeDecodeError as error:
+            raise BadRequest(
+                f"element {len(found)} of '{where}' is no UTF-8; predict gets JSON: send bytes as base64", param=where
+            ) from error
+        at += size
+    if len(found) != count:
+        raise BadRequest(f"'{where}' holds {len(found)} elements, its shape is of {count}", param=where)
+    return found
+
+
+def pack(datatype: str, data: list[Any]) -> bytes:
+    """The elements of an output."""
+    if datatype == "BYTES":
+        texts = [item if isinstance(item, bytes) else item.encode() for item in data]
+        return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
+    return struct.pack(f"<{len(data)}{_CODES[datatype]}", *data)
