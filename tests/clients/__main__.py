@@ -25,6 +25,7 @@ SCRIPTED = ("script", "narrow", "hasty")  # one model under the settings of thes
 WRITTEN = {
     **dict.fromkeys(SCRIPTED, (HERE / "script.py").read_text()),
     "studio": (HERE / "studio.py").read_text(),
+    "echo": (HERE / "echo.py").read_text(),
     "broken": 'class Model:\n    def load(self):\n        raise RuntimeError("no weights")\n',
 }
 REAL = ("tiny-chat", "shout", "minilm")
@@ -38,6 +39,7 @@ ENVIRONMENTS = {  # name → test files
     "ai6": ("vercel",),
     "codex": ("codex",),
     "claude": ("claude_code",),
+    "oip": ("oip",),
 }
 
 
