@@ -40,6 +40,7 @@ ENVIRONMENTS = {  # name → test files
     "codex": ("codex",),
     "claude": ("claude_code",),
     "oip": ("oip",),
+    "sdks": ("node_streams",),
 }
 
 

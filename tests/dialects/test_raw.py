@@ -291,3 +291,37 @@ def test_pings_of_the_other_server_are_comments_for_clients_that_know_no_other()
     assert RawStream(ChunkEnding()).feed([ping]) == b": ping\n\n"
     assert RawStream(MessageEnding()).feed([ping]) == ping.encode()
     assert RawStream(ChunkEnding()).feed([": processing\n: on\n\n"]) == b": ping\n\n"
+
+
+# ── with pings ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_pings(stream: bytes, ping: bytes) -> bytes:
+    """A stream as it is when its model is silent before every event."""
+    return b"".join([ping + event + b"\n\n" for event in stream.split(b"\n\n")[:-1]])
+
+
+@pytest.mark.parametrize("is_passed", [True, False])
+@pytest.mark.parametrize("route", STREAMS)
+def test_the_sdks_read_every_stream_of_ours_with_pings_between_its_events(route: str, is_passed: bool) -> None:
+    with_ids = "".join(f"id: {number}\nretry: 9\n{framed([event])}" for number, event in enumerate(STREAMS[route]))
+    if is_passed:
+        out, _ = passed([[with_ids]], DIALECTS[route].ending())
+        stream = b"".join(out)
+    elif route == "chat":
+        stream = sdk.encode_stream([(0, [with_ids])])
+    elif route == "completions":
+        stream = test_openai_completions.encode_stream([(0, [with_ids])])
+    elif route == "messages":
+        stream = anthropic_sdk.encode_stream([[with_ids]], "messages")
+    else:
+        stream = responses_sdk.stream_of([with_ids], method="responses")
+    pinged = with_pings(stream, DIALECTS[route].ping)
+    if route == "chat":
+        assert sdk.accumulate(pinged).choices[0].message.content == TEXT
+    elif route == "completions":
+        assert test_openai_completions.accumulate(pinged)[0]["text"] == TEXT
+    elif route == "messages":
+        assert [block.text for block in anthropic_sdk.accumulate(pinged).content if block.type == "text"] == [TEXT]
+    else:
+        assert responses_sdk.accumulated(pinged).output_text == TEXT
