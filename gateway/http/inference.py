@@ -67,7 +67,7 @@ class Inference:
             body = oip.encode_inputs(request, schema)
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
-            if not call.started:
+            if not call.has_slot:
                 look_at(exchange, model, call)
             head = await call.first()
             exchange.queued = call.started - call.arrived

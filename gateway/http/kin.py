@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import OwnGateway, WaitsForItself
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 SUSPICIOUS = 1.0  # seconds that a call has waited before anybody asks whose it is
 SOLE = "model"  # the name that every Truss client sends
+
+Line = deque[tuple["Call", tuple[int, int]]]
+
+_lines: dict[HostedModel, Line] = {}  # the calls from this machine that wait, of models with one slot
 
 log = logging.getLogger("gateway.http")
 
@@ -57,17 +62,43 @@ async def check_question(exchange: Exchange, hub: Hub) -> None:
 
 def look_at(exchange: Exchange, model: HostedModel, call: Call) -> None:
     """See to it that a call which has to wait does not wait for itself."""
-    if model.limiter.slots == 1 and (between := ports(exchange)) is not None:
-        spawn(_look_at(between, model, call))
+    if model.limiter.slots != 1 or (between := ports(exchange)) is None:
+        return
+    line = _lines.get(model)
+    if line is None:
+        line = _lines[model] = deque()
+        spawn(_watch(model, line))
+    _tidy(line)
+    line.append((call, between))
 
 
-async def _look_at(between: tuple[int, int], model: HostedModel, call: Call) -> None:
-    await asyncio.sleep(SUSPICIOUS)
+def _tidy(line: Line) -> bool:
+    """Forget those at the head of the line that wait no more; False when nobody is left."""
+    while line and (line[0][0].has_slot or line[0][0].ended or line[0][0].error is not None):
+        line.popleft()
+    return bool(line)
+
+
+async def _watch(model: HostedModel, line: Line) -> None:
+    """One task for all calls of a model that wait: most of them do for milliseconds, and there may be many."""
+    now = asyncio.get_running_loop().time
+    try:
+        while _tidy(line):
+            if (rest := line[0][0].arrived + SUSPICIOUS - now()) > 0:
+                await asyncio.sleep(rest)
+            else:
+                call, between = line.popleft()
+                spawn(_ask(between, model, call))
+    finally:
+        del _lines[model]
+
+
+async def _ask(between: tuple[int, int], model: HostedModel, call: Call) -> None:
     for _, replica in model.ready_replicas():
-        running = [other for other in replica.calls() if other.started and other.started <= call.arrived]
-        if call.started or call.ended or not running or not await replica.owns(*between):
+        running = [other for other in replica.calls() if other.has_slot and other.started <= call.arrived]
+        if call.has_slot or call.ended or not running or not await replica.owns(*between):
             continue
-        if not call.started and not running[0].ended:
+        if not call.has_slot and not running[0].ended:
             call.abandon(
                 WaitsForItself(
                     f"model '{model.name}' calls itself, and its only slot is held by the call that does so: it would "

@@ -51,7 +51,7 @@ class Predict:
             return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
         exchange.watch(call.client_left)
-        if not call.started:
+        if not call.has_slot:
             look_at(exchange, model, call)
         call.on_ready = partial(_answer, exchange, finish)
 
@@ -69,7 +69,7 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
         await until_ready(exchange, model)
     with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
         exchange.watch(call.client_left)
-        if not call.started:
+        if not call.has_slot:
             look_at(exchange, model, call)
         head = await call.first()
         exchange.queued = call.started - call.arrived

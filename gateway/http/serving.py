@@ -94,7 +94,7 @@ class Serving:
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
             exchange.watch(partial(_all_left, calls))
-            if not calls[0].started:
+            if not calls[0].has_slot:
                 look_at(exchange, model, calls[0])
             shown = asked or named or model.name
             context = Context(

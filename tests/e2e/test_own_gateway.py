@@ -44,6 +44,12 @@ class Model:
     def chat_completions(self, body):
         return str(ask("/v1/chat/completions", {{"model": "self", "messages": body["messages"]}}))
 """
+# Its calls wait for the slot inside the worker.
+HOOKED = f"""{ASK}
+class Model:
+    def preprocess(self, x): return x
+    def predict(self, x): return ask("/models/hooked/predict", 0) if x else "inner"
+"""
 ROOMY = f"""{ASK}
 class Model:
     def predict(self, x): return ask("/models/roomy/predict", 0) if x else "inner"
@@ -67,6 +73,7 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
     models = {
         "server": {"model/model.py": CHILD_SERVER, "config.yaml": ""},
         "self": {"model/model.py": SELF, "config.yaml": ""},
+        "hooked": {"model/model.py": HOOKED, "config.yaml": ""},
         "roomy": {"model/model.py": ROOMY, "config.yaml": "runtime:\n  predict_concurrency: 2\n"},
         "other": {"model/model.py": OTHER, "config.yaml": ""},
     }
@@ -94,9 +101,10 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
         in (shown["server"]["status_reason"])
     )
 
-    status, (inner, error) = get(f"{gateway.url}/models/self/predict", 1)
-    assert (status, inner) == (200, 508)
-    assert "would wait for itself" in error
+    for name in ("self", "hooked"):
+        status, (inner, error) = get(f"{gateway.url}/models/{name}/predict", 1)
+        assert (status, inner) == (200, 508), name
+        assert "would wait for itself" in error
     status, answer = get(
         f"{gateway.url}/v1/chat/completions", {"model": "self", "messages": [{"role": "user", "content": "x"}]}
     )

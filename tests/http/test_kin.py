@@ -1,0 +1,90 @@
+"""Calls that wait are asked whether they wait for themselves, without a cost for those that wait for a moment only."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.errors import WaitsForItself
+from gateway.http import kin
+
+LOCAL = SimpleNamespace(scope={"client": ("127.0.0.1", 5000), "server": ("127.0.0.1", 8000)})
+
+
+class Waiting:
+    """A call, as far as anybody looks at it here."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.get_running_loop().time()
+        self.started, self.has_slot, self.ended = 0.0, False, False
+        self.error: BaseException | None = None
+        self.abandoned = asyncio.Event()
+
+    def start(self) -> Waiting:
+        self.started, self.has_slot = self.arrived, True
+        return self
+
+    def abandon(self, error: BaseException) -> None:
+        self.error = error
+        self.abandoned.set()
+
+
+class Model:
+    """A model with one slot, held by a call; all connections are its own."""
+
+    name = "m"
+    limiter = SimpleNamespace(slots=1)
+
+    def __init__(self) -> None:
+        self.held_by, self.asked = Waiting().start(), 0
+
+    def ready_replicas(self) -> list[tuple[int, Any]]:
+        return [(0, self)]
+
+    def calls(self) -> list[Waiting]:
+        return [self.held_by]
+
+    async def owns(self, client: int, server: int) -> bool:
+        self.asked += 1
+        return True
+
+
+def look_at(model: Model, call: Waiting) -> None:
+    kin.look_at(LOCAL, model, call)  # type: ignore[arg-type]
+
+
+def test_a_thousand_calls_that_wait_for_a_moment_cost_one_task_and_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kin, "SUSPICIOUS", 0.05)
+
+    async def scenario() -> None:
+        model, before = Model(), asyncio.all_tasks()
+        for _ in range(1000):
+            call = Waiting()
+            look_at(model, call)
+            call.start()
+        (task,) = asyncio.all_tasks() - before
+        assert len(kin._lines[model]) == 1, "those that have started are not held on to"  # type: ignore[index]
+        await asyncio.wait_for(task, 30)
+        assert model not in kin._lines and not model.asked
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_goes_on_waiting_for_its_own_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kin, "SUSPICIOUS", 0.01)
+
+    async def scenario() -> None:
+        model, calls = Model(), [Waiting() for _ in range(3)]
+        for call in calls:
+            look_at(model, call)
+        for call in calls:
+            await asyncio.wait_for(call.abandoned.wait(), 30)
+            assert isinstance(call.error, WaitsForItself)
+        assert model.asked == 3
+
+    asyncio.run(scenario())
