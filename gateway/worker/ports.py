@@ -6,14 +6,14 @@ port cannot start, and the one that answers is that of the old code. Linux only:
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
+from .family import family, inodes_of, tcp_sockets
 
 LISTEN = "0A"  # the state, as /proc/net/tcp writes it
 READ_AT_MOST = 1024 * 1024  # bytes of a file of the model, which is source or settings
@@ -22,56 +22,8 @@ KINDS = (".py", ".yaml", ".yml", ".json", ".toml", ".sh", ".env")
 
 def listening(process: int) -> frozenset[int]:
     """The TCP ports that a process and those below it listen on, or share a group with."""
-    try:
-        sockets = {inode for pid in _family(process) for inode in _sockets(pid)}
-        return frozenset(port for port, inode in _listeners() if inode in sockets)
-    except OSError:  # no /proc
-        return frozenset()
-
-
-def _family(process: int) -> set[int]:
-    """Those with a group of their own are known by their parents, orphans by their group."""
-    parents: dict[int, int] = {}
-    found = {process}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry)] = int(fields[1])
-        if int(fields[2]) == process:
-            found.add(int(entry))
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def _sockets(pid: int) -> Iterator[str]:
-    try:
-        entries = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return
-    for entry in entries:
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{entry}")
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            yield target[8:-1]
-
-
-def _listeners() -> Iterator[tuple[int, str]]:
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/self/net", table).read_text().splitlines()[1:]
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == LISTEN:
-                yield int(fields[1].rpartition(":")[2], 16), fields[9]
+    inodes = {inode for pid in family(process) for inode in inodes_of(pid)}
+    return frozenset(each.port for each in tcp_sockets() if each.state == LISTEN and each.inode in inodes)
 
 
 class Asked:
@@ -123,8 +75,15 @@ def _is_written(spec: ModelSpec, port: int) -> bool:
         return True
     for place in (spec.root, *spec.import_dirs):
         for path in place.rglob("*"):
-            if path.suffix in KINDS and path.is_file() and not any(part.startswith(".") for part in path.parts[1:]):
-                with path.open("rb") as file:
-                    if number.search(file.read(READ_AT_MOST).decode("utf-8", "replace")):
-                        return True
+            is_hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+            if path.suffix in KINDS and path.is_file() and not is_hidden and number.search(_beginning(path)):
+                return True
     return False
+
+
+def _beginning(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(READ_AT_MOST).decode("utf-8", "replace")
+    except OSError:  # the model's code cannot read it either
+        return ""

@@ -82,6 +82,15 @@ def test_a_port_is_foreign_when_the_load_asks_it_and_does_not_hold_it(
     assert foreign(spec(tmp_path), [18499], asked, own) == expected
 
 
+def test_a_port_is_found_in_a_model_below_a_hidden_directory_and_not_in_its_own_hidden_ones(tmp_path: Path) -> None:
+    root = tmp_path / ".models" / "m"
+    (root / ".git").mkdir(parents=True)
+    (root / ".git" / "old.py").write_text("PORT = 18498")
+    (root / "model.py").write_text("PORT = 18499")
+    (root / "gone.py").symlink_to("nowhere.py")
+    assert foreign(spec(root), [18498, 18499], [], []) == 18499
+
+
 def test_a_port_may_be_written_in_the_environment(tmp_path: Path) -> None:
     assert foreign(spec(tmp_path, MY_PORT="18499"), [18499], [], []) == 18499
     assert foreign(spec(tmp_path, MY_PORT="18499"), [], [], []) is None
