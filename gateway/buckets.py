@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .downloads import fail, lock
@@ -109,23 +109,32 @@ def _file_system(url: str, kind: Bucket, options: Mapping[str, Any]) -> Any:
 
 def _copy(files: Any, place: str, part: Path, entry: Mapping[str, Any]) -> None:
     """All of it, or the files that the patterns choose; the rules are those of Hugging Face snapshots."""
-    allow, ignore = entry.get("allow_patterns"), entry.get("ignore_patterns")
-    if not (allow or ignore) or files.isfile(place):
-        files.get(place, str(part), recursive=True)
+    if files.isfile(place):
+        files.get_file(place, str(part))
         return
     start = len(files._strip_protocol(place).rstrip("/")) + 1  # of the paths below it, as this file system writes them
-    found = {name: name[start:] for name in files.find(place)}
+    found = {name: name[start:] for name in files.find(place) if name[start:]}
+    if not found:
+        raise FileNotFoundError(f"there is nothing at {place}")
+    if odd := next((inside for inside in found.values() if not _stays_inside(inside)), None):
+        raise ConfigError(f"weights {entry['source']}: the bucket has a name that leads out of its place: {odd!r}")
+    allow, ignore = entry.get("allow_patterns"), entry.get("ignore_patterns")
     wanted = {
-        name: inside
+        name: part / inside
         for name, inside in found.items()
         if (not allow or _matches(inside, allow)) and not _matches(inside, ignore or ())
     }
     if not wanted:
-        have = ", ".join(sorted(found.values())[:5]) or "nothing"
+        have = ", ".join(sorted(found.values())[:5])
         raise ConfigError(f"weights {entry['source']}: the patterns choose no file (there are: {have})")
-    for name, inside in wanted.items():
-        (part / inside).parent.mkdir(parents=True, exist_ok=True)
-        files.get_file(name, str(part / inside))
+    for target in wanted.values():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    files.get(list(wanted), [str(target) for target in wanted.values()])  # several at once, where the library can
+
+
+def _stays_inside(path: str) -> bool:
+    """Buckets take any text for a name; a file system takes `..` for a way out."""
+    return ".." not in PurePosixPath(path).parts and not path.startswith("/")
 
 
 def _matches(path: str, patterns: Any) -> bool:

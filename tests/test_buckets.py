@@ -92,6 +92,18 @@ def test_patterns_choose_among_the_files_of_a_bucket_as_among_those_of_a_snapsho
         fetch_bucket({"source": "s3://bucket/dir", "allow_patterns": ["*.pt"]}, tmp_path / "none")
 
 
+@pytest.mark.parametrize("patterns", [{}, {"allow_patterns": ["*"]}])
+def test_a_name_in_a_bucket_that_leads_out_of_its_place_writes_nothing(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patterns: dict[str, Any]
+) -> None:
+    names = ["/bucket/dir/a.json", "/bucket/dir/../../escaped"]  # S3 and the others take such keys
+    monkeypatch.setattr(library.memory, "find", lambda place, **options: names)
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(ConfigError, match=r"leads out of its place: '\.\./\.\./escaped'"):
+        fetch_bucket({"source": "s3://bucket/dir", **patterns}, tmp_path / "cache" / "dir")
+    assert not (tmp_path / "escaped").exists() and not (tmp_path / "cache" / "dir").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "secret", "protocol", "options"),
     [
