@@ -85,7 +85,8 @@ async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | No
     Raises:
         ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines.
     """
-    directory = (root or cache_dir()) / "envs" / key_of(spec)
+    key = await asyncio.to_thread(key_of, spec)  # it may read wheels, and others' calls go on meanwhile
+    directory = (root or cache_dir()) / "envs" / key
     python = directory / "bin" / "python"
     if (directory / COMPLETE).is_file():
         return python
