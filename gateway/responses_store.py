@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERHEAD = 256  # bytes that a row is counted for beside what is in it
-ITEM = 160  # bytes that the id of an item is counted for, with its index
+ITEM = 160  # bytes that an item is counted for beside its id, which is in a table and its index
 BUSY = 5.0  # seconds that another gateway on the same file may write
 
 # The total is kept by triggers: a file may have several gateways, and summing it up each time would read all of it.
@@ -173,7 +173,8 @@ class ResponsesStore:
             self._connection = None
 
     def _keep(self, owner: str, kept: Kept) -> bool:
-        size = OVERHEAD + len(kept.input) + len(kept.response) + ITEM * len(kept.item_ids)
+        size = OVERHEAD + len(kept.input) + len(kept.response)
+        size += sum(ITEM + 2 * len(identity.encode()) for identity in kept.item_ids)
         if size > self._max_size:
             return False
         db = self._db()
@@ -224,7 +225,10 @@ class ResponsesStore:
                 break
             if number not in read:
                 query = f"SELECT {_FIELDS} FROM responses WHERE number = ?"
-                kept = Kept(*self._db().execute(query, (number,)).fetchone())
+                row = self._db().execute(query, (number,)).fetchone()
+                if row is None:  # another gateway on this file has just deleted it
+                    break
+                kept = Kept(*row)
                 read[number] = kept.model, {item.get("id"): item for item in (*kept.input_items, *kept.output_items)}
             model, items = read[number]
             found[identity] = model, items[identity]

@@ -211,7 +211,7 @@ def test_items_go_with_their_response_and_count_for_its_size(
 ) -> None:
     path = tmp_path / "r.db"
     first = with_items("one", [], [{"id": "a"}])
-    size = OVERHEAD + len(first.input) + len(first.response) + ITEM
+    size = OVERHEAD + len(first.input) + len(first.response) + ITEM + 2
     store = make(path=path, max_size=size)
     assert run(store.keep("", first)) and run(store.keep("", with_items("two", [], [{"id": "b"}])))
     assert run(store.items("", ["a"])) == {} and list(run(store.items("", ["b"]))) == ["b"]
@@ -219,6 +219,23 @@ def test_items_go_with_their_response_and_count_for_its_size(
     store.close()
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT id FROM items").fetchall() == [("b",)]
+
+
+def test_an_item_counts_with_its_id_in_the_index_too(make: Callable[..., ResponsesStore]) -> None:
+    one = with_items("one", [], [{"id": "a" * 10_000}])
+    size = OVERHEAD + len(one.input) + len(one.response)
+    assert not run(make(max_size=size + 2 * 10_000).keep("", one))
+    assert run(make(max_size=size + 2 * 10_000 + ITEM).keep("", one))
+
+
+def test_an_item_that_another_gateway_deletes_meanwhile_is_gone(
+    make: Callable[..., ResponsesStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(path=tmp_path / "r.db")
+    run(store.keep("", with_items("one", [], [{"id": "a"}])))
+    # found, and not there any more when it is read
+    monkeypatch.setattr("gateway.responses_store._LAST", "SELECT 99 WHERE ? = '' AND ? = 'a' AND ? IS NOT NULL")
+    assert run(store.items("", ["a"])) == {}
 
 
 def test_a_file_from_before_there_were_items_is_read_on(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
