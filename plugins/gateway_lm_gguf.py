@@ -137,9 +137,8 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
                     left.unlink()
                 config = _convert_slowly(files, partial, dtype)
         write_config(config | {"dtype": dtype}, vocabulary, partial)
-        for file in (
-            file for file in partial.rglob("*") if file.is_file()
-        ):  # on the disk before the name is: a power cut must not leave a half folder
+        # On the disk before the name is: a power cut must not leave a half folder.
+        for file in filter(Path.is_file, partial.rglob("*")):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         partial.rename(place)
@@ -187,7 +186,7 @@ def read_header(data: mmap.mmap, name: str) -> Header:
     """The metadata and the table of tensors of one file."""
     try:
         return _parse(data)
-    except (struct.error, KeyError, OverflowError, MemoryError) as error:
+    except (struct.error, KeyError, OverflowError, MemoryError, RecursionError) as error:
         raise ConfigError(f"the header of {name} breaks off or is damaged: get the file again") from error
 
 

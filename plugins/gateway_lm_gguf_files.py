@@ -110,8 +110,8 @@ def first_keys(file: Path) -> Mapping[str, str]:
                 found[key], at = _text(data, at + 4)
             else:
                 at = _skip(data, at + 4, kind)
-    except (OSError, struct.error, KeyError):
-        pass  # the end of what was read
+    except (OSError, struct.error, KeyError, OverflowError, RecursionError):
+        pass  # the end of what was read, or a damaged header, which is told when the model loads
     return found
 
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from ..replica import Launch, LoadError
 from .log import LineReader
 
-CHILDREN_GRACE = (
-    0.5  # seconds from the worker's end to that of what it started; trackers of shared memory clean up then
-)
+CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that left the group may hold it open for ever
 # What a worker inherits. Anything else, secrets above all, must be declared by the model.

@@ -111,3 +111,15 @@ def test_any_file_is_looked_into(tmp_path_factory: pytest.TempPathFactory, data:
     path = tmp_path_factory.mktemp("files") / "x.gguf"
     path.write_bytes((b"GGUF" if is_gguf else b"") + data)
     assert it.first_keys(path).keys() >= set()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [struct.pack("<IIQ", 9, 10, 2**62), struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000],
+    ids=["an array of more than any file holds", "arrays in arrays in arrays"],
+)
+def test_a_damaged_header_does_not_stop_the_search_for_models(value: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    said = struct.pack("<Q", 1) + b"a" + struct.pack("<IQ", 8, 1) + b"b"
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 3) + said + (struct.pack("<Q", 1) + b"c" + value) * 2)
+    assert it.first_keys(path) == {"a": "b"}
