@@ -60,7 +60,9 @@ def _patterns(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry[name] for name in ("allow_patterns", "ignore_patterns") if entry.get(name)}
 
 
-def fetch_file(url: str, path: Path, *, sha256: str | None = None, token: str | None = None) -> None:
+def fetch_file(
+    url: str, path: Path, *, sha256: str | None = None, token: str | None = None, secret: str | None = None
+) -> None:
     """Download `url` to `path`, continuing what an earlier try left there. One process at a time does it."""
     with lock(path):
         if path.exists():
@@ -69,7 +71,7 @@ def fetch_file(url: str, path: Path, *, sha256: str | None = None, token: str | 
         try:
             _download(url, part, token)
         except OSError as error:
-            fail(url, error)
+            fail(url, error, _closed(error, secret, token))
         if sha256 and (found := _digest(part)) != sha256.lower():
             part.unlink()
             raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
@@ -122,9 +124,19 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def fail(url: str, error: Exception) -> NoReturn:
+def fail(url: str, error: Exception, advice: str = "") -> NoReturn:
     what = f"weights {url} could not be fetched: {_first_line(error)}"
-    raise ConfigError(f"{what}; when offline, download it elsewhere and use a file:// source") from error
+    advice = advice or "when offline, download it elsewhere and use a file:// source"
+    raise ConfigError(f"{what}; {advice}") from error
+
+
+def _closed(error: OSError, secret: str | None, token: str | None) -> str:
+    """What opens a source that says it is closed; nothing for other errors."""
+    if getattr(error, "code", None) not in (401, 403):
+        return ""
+    if secret is None:
+        return "auth_secret_name names the secret with a token that opens it"
+    return f"the secret {secret} does not open it" if token else f"the secret {secret}, which opens it, has no value"
 
 
 def _digest(path: Path) -> str:

@@ -125,7 +125,7 @@ def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) ->
         return found
     path = _cached(entry)
     if scheme == "https":
-        downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token)
+        downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token, secret=name)
     else:
         fetch_bucket(entry, path, secret=name, credentials=token)
     return path

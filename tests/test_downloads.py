@@ -29,6 +29,9 @@ class Files(BaseHTTPRequestHandler):
         if self.path == "/gone":
             self.send_error(404)
             return
+        if self.path == "/closed":
+            self.send_error(401)
+            return
         if self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_port}/file")
@@ -145,6 +148,23 @@ def test_what_cannot_be_fetched_names_the_address_and_the_way_out(
 
     assert str(caught.value).startswith(f"weights {url} could not be fetched: ")
     assert "file:// source" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({}, "auth_secret_name names the secret with a token that opens it"),
+        ({"secret": "hub"}, "the secret hub, which opens it, has no value"),
+        ({"secret": "hub", "token": "wrong"}, "the secret hub does not open it"),
+    ],
+)
+def test_a_source_that_is_closed_says_what_opens_it(
+    server: Any, tmp_path: Path, given: dict[str, str], advice: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fetch_file(f"{server.url}/closed", tmp_path / "file", **given)
+
+    assert str(caught.value).endswith(f"401: Unauthorized; {advice}")
 
 
 def test_the_cache_is_where_the_operator_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

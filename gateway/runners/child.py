@@ -1,6 +1,7 @@
 """The operating system's side of a worker: its environment, its log, its signals, its end.
 
-Knows nothing of frames. What is ended here is the whole process group, so nothing that a model started is left over.
+Knows nothing of frames. What is ended here is the whole process group, and what left it: a server of a model that went
+on would hold its port and its GPU, and answer for code that is gone.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from ..replica import Launch, LoadError
 from .log import LineReader
+from .reaper import MARK, carries, marked
 
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
-LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that left the group may hold it open for ever
+LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that hid from us may hold it open for ever
 # What a worker inherits. Anything else, secrets above all, must be declared by the model.
 INHERITED = frozenset(
     "HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH XDG_CACHE_HOME GATEWAY_CACHE_DIR "
@@ -84,6 +86,11 @@ class Child:
         return ours
 
     @property
+    def _mark(self) -> str:
+        """What the worker's processes inherit and no others have: the name of its temporary directory."""
+        return os.path.basename(self._tmp or "")
+
+    @property
     def _python(self) -> str:
         return self._launch.spec.python or sys.executable
 
@@ -101,6 +108,7 @@ class Child:
             **self._launch.environment,
             **self._limits(),
             "PYTHONUNBUFFERED": "1",
+            MARK: self._mark,
             "GW_FD": str(fd),
             "GW_PARENT_PID": str(os.getpid()),
         }
@@ -123,7 +131,7 @@ class Child:
         return exit_reason(await self._process.wait())
 
     async def end(self, grace: float) -> None:
-        """Ask it to go, and after `grace` seconds make it. Nothing of its group is left when this returns.
+        """Ask it to go, and after `grace` seconds make it. Nothing that it started is left when this returns.
 
         Begun once, it goes on though a caller gives up; another call may only shorten the grace to nothing.
         """
@@ -146,7 +154,7 @@ class Child:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await _end_group(process.pid)  # what it started may have outlived it
+            await _end_rest(process.pid, self._mark)  # what it started may have outlived it
             self._launch.unguard(process.pid)
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
@@ -180,15 +188,28 @@ def exit_reason(code: int) -> str:
     return f"the worker was ended by {name}{hint}"
 
 
-async def _end_group(pid: int) -> None:
-    """End what is left of a group whose leader is gone."""
+async def _end_rest(pid: int, mark: str) -> None:
+    """End what is left of a worker that is gone: of the group that it led, and those that left it."""
     deadline = asyncio.get_running_loop().time() + CHILDREN_GRACE
+    strays = await asyncio.to_thread(marked, mark, but=pid)
     is_left = _signal_group(pid, signal.SIGTERM)
-    while is_left and asyncio.get_running_loop().time() < deadline:
+    for stray in strays:
+        _signal(stray, signal.SIGTERM)
+    while (is_left or strays) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(LOOK_AGAIN)
         is_left = _signal_group(pid, 0)
+        strays = [stray for stray in strays if carries(stray, mark)]
     if is_left:
         _signal_group(pid, signal.SIGKILL)
+    for stray in strays and await asyncio.to_thread(marked, mark, but=pid):
+        _signal(stray, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def _signal_group(pid: int, number: int) -> bool:

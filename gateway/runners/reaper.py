@@ -1,7 +1,8 @@
-"""Ends every worker's process group when the gateway dies, however it dies.
+"""Ends every worker's process group, and what left it, when the gateway dies, however it dies.
 
 Run as a script by `Reaper` below: it reads "+pid" and "-pid" lines from its standard input until that closes, which the
-kernel does for us even after a SIGKILL. Processes that left their group are the model's own business.
+kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it inherited from
+its worker; on Linux only, and not when it was started with an environment of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import signal
 import subprocess
 import sys
+
+MARK = "GW_WORKER"
 
 
 class Reaper:
@@ -53,24 +56,56 @@ class Reaper:
             pass  # someone killed the reaper; workers still have PDEATHSIG and the end of their channel
 
 
+def marked(mark: str, *, but: int = 0) -> list[int]:
+    """The processes that carry the mark, but for those of this group, which are reached together."""
+    try:
+        found = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    except OSError:  # no /proc
+        return []
+    return [pid for pid in found if carries(pid, mark) and _group(pid) != but]
+
+
+def carries(pid: int, mark: str) -> bool:
+    """Whether a process lives and carries the mark; one that has ended has no environment."""
+    return bool(mark) and _mark_of(pid) == mark
+
+
+def _mark_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return ""
+    prefix = f"{MARK}=".encode()
+    return next((os.fsdecode(one[len(prefix) :]) for one in variables if one.startswith(prefix)), "")
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: set[int] = set()
+    groups: dict[int, str] = {}
     for line in sys.stdin:
         try:
             pid = int(line[1:])
         except ValueError:  # half a line, cut by the end
             continue
         if line[0] == "+":
-            groups.add(pid)
+            groups[pid] = _mark_of(pid)  # now, for the worker may be gone before the gateway is
         else:
-            groups.discard(pid)
-    for group in groups:
-        try:
+            groups.pop(pid, None)
+    for group, mark in groups.items():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

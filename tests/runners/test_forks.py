@@ -305,6 +305,37 @@ async def test_children_die_with_the_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill", "crash"])
+async def test_what_left_the_workers_group_goes_with_it(tmp_path: Path, end: str) -> None:
+    source = """
+        import os, signal, subprocess, sys
+        SLEEP = "import signal, time; signal.signal(signal.SIGTERM, %s); print('up', flush=True); time.sleep(600)"
+        class Model:
+            def load(self):
+                self.children = [self.start(how) for how in ("signal.SIG_DFL", "signal.SIG_IGN")]
+                self.forked = os.fork()
+                if self.forked == 0:
+                    os.setsid()
+                    signal.pause()
+                    os._exit(0)
+            def start(self, how):
+                command = [sys.executable, "-S", "-c", SLEEP % how]
+                child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+                child.stdout.readline()
+                return child
+            def predict(self, x): return [child.pid for child in self.children] + [self.forked]
+        """
+    async with started(tmp_path, source) as found:
+        pids = await found.ask("predict")
+        if end == "stop":
+            await found.replica.stop(10)
+        elif found.replica.pid is not None and end == "crash":
+            os.kill(found.replica.pid, signal.SIGSEGV)
+            await found.replica.lost
+        await found.replica.kill("it has ended")
+        await asyncio.gather(*(gone(pid) for pid in pids))
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "crash"])
 async def test_shared_memory_of_a_model_goes_with_it(tmp_path: Path, end: str) -> None:
     source = """
         import os

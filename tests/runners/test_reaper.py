@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,30 @@ async def test_when_the_pipe_closes_the_groups_that_are_left_are_ended(
     await gone(one.pid)
     assert two.poll() is None
     assert other.poll() is None
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """It carries a mark, and tells the pid of a process that it started in a session of its own."""
+    stray = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    source = f"""if True:
+        import subprocess, sys, time
+        subprocess.Popen([sys.executable, "-S", "-c", {stray!r}], start_new_session=True)
+        time.sleep(600)
+    """
+    command, marked = [sys.executable, "-S", "-c", source], {**os.environ, reaper_module.MARK: f"of-{os.getpid()}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=marked) as process:
+        yield process
+        process.kill()
+
+
+async def test_what_left_a_workers_group_is_ended_with_it(worker: subprocess.Popen[bytes]) -> None:
+    assert worker.stdout is not None
+    stray = int(worker.stdout.readline())
+    reaper = Reaper()
+    reaper.add(worker.pid)
+    reaper.close()
+    await gone(stray)
 
 
 async def test_a_killed_reaper_is_no_trouble_for_the_gateway() -> None:
