@@ -133,8 +133,8 @@ def test_a_snapshot_is_fetched_and_can_be_peeked_at_then(
 def test_an_address_is_fetched_to_the_cache_and_then_found_there(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(url: str, path: Path, *, sha256: str | None, token: str | None) -> None:
-        assert (url, sha256, token) == ("https://host/dir/a%20file.bin?x=1", "ab", None)
+    def fetch(url: str, path: Path, *, sha256: str | None, token: str | None, secret: str | None) -> None:
+        assert (url, sha256, token, secret) == ("https://host/dir/a%20file.bin?x=1", "ab", None, None)
         path.parent.mkdir(parents=True)
         path.touch()
 
