@@ -8,6 +8,7 @@ they are opened: only the operator can allow one.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     try:
         file = _check(_model_file(place), spec.root, spec.config)
         if file.suffix == ".skops":
-            _check_types(file, spec.root, spec.config)
+            _check_types(file, spec.name, spec.config)
     except ConfigError as error:
         yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
 
@@ -100,7 +101,7 @@ def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
     if file.suffix in PICKLES and not trust.get("allow_pickle"):
         raise ConfigError(
             f"{root}: {file.name} is a pickle, which runs code when it is opened; save the model with {SAVE} instead, "
-            f"or trust the file: [models.{root.name}] allow_pickle = true in gateway.toml"
+            f"or trust the file: [models.{_key(root.name)}] allow_pickle = true in gateway.toml"
         )
     return file
 
@@ -119,7 +120,7 @@ class SklearnModel:
 
         root = Path.cwd()
         file = _check(_model_file(weights_path(self.config, root)), root, self.config)
-        model = _open_pickle(file) if file.suffix in PICKLES else _open_skops(file, root, self.config)
+        model = _open_pickle(file) if file.suffix in PICKLES else _open_skops(file, root.name, self.config)
         if not hasattr(model, "predict"):
             raise ConfigError(f"{file.name} holds a {type(model).__name__}, which has no predict")
         _check_fitted(model, file)
@@ -219,27 +220,32 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _open_skops(file: Path, root: Path, trust: Mapping[str, Any]) -> Any:
+def _open_skops(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
     import skops.io
 
-    return skops.io.load(file, trusted=_check_types(file, root, trust))
+    return skops.io.load(file, trusted=_check_types(file, name, trust))
 
 
-def _check_types(file: Path, root: Path, trust: Mapping[str, Any]) -> list[str]:
-    """The types that the operator trusts, when that is enough to open the file."""
+def _check_types(file: Path, name: str, trust: Mapping[str, Any]) -> list[str]:
+    """The types that the operator trusts, when that is enough to open the file; `name` is the model's."""
     import skops.io
 
     trusted = list(trust.get("trusted_types") or ())
     try:
-        unknown = [name for name in skops.io.get_untrusted_types(file=file) if name not in trusted]
+        unknown = [each for each in skops.io.get_untrusted_types(file=file) if each not in trusted]
     except (BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{file} is no skops file, or a broken one ({error}); save the model with {SAVE}") from error
     if unknown:
         raise ConfigError(
             f"{file.name} holds types that skops does not know to be harmless: {', '.join(unknown)}; if you trust "
-            f"them: [models.{root.name}.options] trusted_types = {[*trusted, *unknown]} in gateway.toml"
+            f"them: [models.{_key(name)}.options] trusted_types = {[*trusted, *unknown]} in gateway.toml"
         )
     return trusted
+
+
+def _key(name: str) -> str:
+    """The name as TOML takes it in the head of a table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def _open_pickle(file: Path) -> Any:

@@ -34,6 +34,7 @@ class Reads:
     chooses: bool = False  # whether it picks columns, so that others may be missing or too many
     needs: tuple[str, ...] = ()  # packages for tables with names
     by_name: bool = False  # whether it can only be given a table with names
+    texts: frozenset[int] = frozenset()  # columns in which every value is a text
 
 
 NAN = float("nan")
@@ -72,6 +73,7 @@ def read_by(model: Any) -> Reads:
         any(reader.chooses for reader in readers),
         tuple(needs),
         by_name,
+        frozenset().union(*(reader.texts for reader in readers)),
     )
 
 
@@ -151,7 +153,8 @@ def _chosen(model: Any, columns: list[int] | None) -> Iterator[Reads]:
         mine = [columns[place] for place in mine] if columns is not None else mine
         for reads in _readers(part, mine):
             if reads.kind in ("texts", "objects", "items") and not reads.chooses:  # a column of them
-                yield Reads(categories=dict.fromkeys(mine, NAN), needs=reads.needs)
+                texts = frozenset(mine if reads.kind == "texts" else ())
+                yield Reads(categories=dict.fromkeys(mine, NAN), needs=reads.needs, texts=texts)
             else:
                 yield reads
 
@@ -180,9 +183,11 @@ def _reads(model: Any, columns: list[int] | None) -> Reads:
         free = callable(getattr(model, "analyzer", None)) or getattr(model, "input_type", None) is not None
         return Reads("items" if free else "texts")
     if not tags.two_d_array and tags.dict:
-        return Reads("items" if getattr(model, "input_type", "dict") == "pair" else "objects")
+        return Reads("objects")
     if not tags.two_d_array and tags.one_d_array:
         return Reads("line")
+    if kind in ("DummyClassifier", "DummyRegressor", "_ConstantPredictor", "FeatureHasher"):
+        return Reads("items")  # the first three look at nothing, so that a list of anything is as many answers
     if kind == "FunctionTransformer" and not model.validate:
         return Reads("items", by_name=model.func is not None, are_numbers=False, chooses=True)
     width = getattr(model, "n_features_in_", None) if columns is None else None

@@ -13,6 +13,7 @@ from gateway_sklearn_columns import NAN, Reads, has
 
 from gateway import BadRequest
 
+WORDS = ("inputs", "instances")
 LONGEST = 300  # characters of an estimator's own words
 
 
@@ -26,7 +27,10 @@ class Rows:
         Raises:
             BadRequest: there are none, or they are no rows.
         """
-        rows = inputs.get("inputs", inputs.get("instances")) if isinstance(inputs, Mapping) else None
+        sent = {name: inputs.get(name) for name in WORDS} if isinstance(inputs, Mapping) else {}
+        rows, *others = [rows for rows in sent.values() if rows is not None] or [None]
+        if others:
+            raise BadRequest("inputs and instances are two words for the same: send one of them", param="instances")
         if rows is None:
             raise BadRequest(
                 f"nothing to predict: send {self.example}", param="inputs", code="missing_required_parameter"
@@ -156,7 +160,16 @@ class Rows:
                     return f"{where} is null or NaN, and this model needs every value: send a number"
                 if self.reads.are_numbers and not isinstance(value, (int, float, type(None))):
                     return f"{where} is {kind_of(value)}: send a number"
+                if isinstance(value, (list, tuple, Mapping)):
+                    return f"{where} is {kind_of(value)}: send one value there, and a row for each prediction"
+                if self._known(column, names) in self.reads.texts and not isinstance(value, str):
+                    return f"{where} is {kind_of(value)}: send a text"
         return None
+
+    def _known(self, column: int, names: tuple[str, ...]) -> int:
+        """Where the model has the column that is at this place in the request."""
+        known = self.reads.names
+        return known.index(names[column]) if column < len(names) and names[column] in known else column
 
     def _wrong_width(self, place: int, found: int, first: int) -> BadRequest:
         if self.reads.width is None:
@@ -191,7 +204,7 @@ class Rows:
         several = {"anyOf": [rows, *(kind for kind in kinds if self.reads.kind != "line")]}
         return {
             "type": "object",
-            "properties": dict.fromkeys(("inputs", "instances"), several),
+            "properties": dict.fromkeys(WORDS, several),
             "anyOf": [{"required": ["inputs"]}, {"required": ["instances"]}],
             "examples": [{"inputs": [example]}],
         }

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,16 @@ def test_check_names_the_types_that_must_be_trusted(tmp_path: Path) -> None:
     assert "no skops file, or a broken one" in found["broken"]["what"]
 
 
+@pytest.mark.parametrize("name", ["team/forest", "forest-1.2", "team/forest-1.2"])
+def test_the_line_that_check_prints_is_one_that_settings_take(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "models" / name, RandomForestClassifier(n_estimators=2).fit(*load_iris(return_X_y=True)))
+    shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
+    [what] = [problem["what"] for problem in json.loads(shown.stdout)]
+    table, setting = re.search(r"(\[.*?\]) (trusted_types = \[.*?\])", what).groups()  # type: ignore[union-attr]
+    options = tomllib.loads(f"{table}\n{setting}")["models"][name]["options"]
+    assert options == {"trusted_types": ["sklearn.tree._tree.Tree"]}
+
+
 def test_a_model_directory_cannot_trust_its_own_types(tmp_path: Path, serve: Any) -> None:
     forest = RandomForestClassifier(n_estimators=2).fit(*load_iris(return_X_y=True))
     types = "[sklearn.tree._tree.Tree]"
@@ -262,6 +273,7 @@ def test_wrong_names_are_told(by_name: SklearnModel, row: Any, message: str) -> 
         ({"inputs": []}, "inputs is empty"),
         ({"inputs": "text"}, "inputs is a text: send"),
         ({"inputs": [IRIS, [1, 2, 3]]}, r"inputs\[1\] has 3 values, this model takes 4"),
+        ({"inputs": [IRIS], "instances": [IRIS]}, "inputs and instances are two words for the same"),
         ({"inputs": [IRIS, 7]}, r"inputs\[1\] is a number, not a row"),
         ({"inputs": [{"a": 1}]}, r"inputs\[0\] has names, and this model knows its columns by place"),
         ({"inputs": [IRIS, [1, "x", 3, 4]]}, r"inputs\[1\]\[1\] is a text: send a number"),
@@ -273,7 +285,7 @@ def test_wrong_names_are_told(by_name: SklearnModel, row: Any, message: str) -> 
 def test_wrong_inputs_are_told_where_and_what_to_do(serve: Any, body: Any, message: str) -> None:
     with pytest.raises(BadRequest, match=message) as caught:
         serve(iris()).predict(body)
-    assert caught.value.param == "inputs"
+    assert caught.value.param in ("inputs", "instances")
 
 
 def test_missing_values_reach_a_model_that_takes_them(serve: Any) -> None:

@@ -197,3 +197,14 @@ def test_objects_are_told_from_what_is_none(serve: Any) -> None:
         model.predict({"inputs": [{"a": 1}, "text"]})
     with pytest.raises(BadRequest, match="Unsupported value"):
         model.predict({"inputs": [{"a": {"b": 1}}]})
+
+
+def test_a_value_that_is_no_text_is_told_by_its_place(serve: Any) -> None:
+    frame = pd.DataFrame({"width": [1.0, 2.0], "text": ["good", "bad"]})
+    columns = ColumnTransformer([("words", TfidfVectorizer(), "text")], remainder="passthrough")
+    model = serve(make_pipeline(columns, LogisticRegression()).fit(frame, [0, 1]))
+    for value, kind in ((None, "null"), (5, "a number"), (True, "true or false")):
+        with pytest.raises(BadRequest, match=rf"inputs\[1\]\['text'\] is {kind}: send a text"):
+            model.predict({"inputs": [{"text": "good", "width": 1}, {"text": value, "width": 1}]})
+    with pytest.raises(BadRequest, match=r"inputs\[0\]\['width'\] is a list: send one value there"):
+        model.predict({"inputs": {"text": ["good", "bad"], "width": [1, 2]}})

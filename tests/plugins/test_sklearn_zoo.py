@@ -15,7 +15,7 @@ import pytest
 from gateway_sklearn import SklearnModel, find_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zoo import GAPS, MIXED, NUMBERS, OBJECTS, TEXTS, WORDS, ZOO
+from zoo import GAPS, MIXED, NUMBERS, OBJECTS, TEXTS, WEIGHTS, WORDS, ZOO
 
 from gateway import BadRequest
 
@@ -50,7 +50,7 @@ def load(folder: Path, estimator: Any) -> SklearnModel:
 
 def forms(kind: str, rows: list[Any]) -> Iterator[Callable[[], Any]]:
     """What a user would hand to the estimator for these rows."""
-    if kind in ("texts", "objects"):
+    if kind in ("texts", "objects", "weights"):
         yield lambda: rows
     elif kind == "line":
         yield lambda: np.array(rows, dtype=float)
@@ -108,6 +108,7 @@ def check(served: tuple[str, Any, SklearnModel], rows: list[Any]) -> Any:
 GOOD: dict[str, list[Any]] = {
     "texts": TEXTS,
     "objects": OBJECTS,
+    "weights": WEIGHTS,
     "numbers": NUMBERS,
     "words": [*WORDS, *MIXED, *GAPS],
     "line": [0.0, 3.5, 12],
@@ -122,7 +123,8 @@ def test_a_model_of_every_kind_answers_as_when_it_is_called(serve: Serve, name: 
     assert any(answer is not None for answer in answers), "it takes no input at all"
     if kind != "words":
         assert check(served, GOOD[kind]) is not None
-    row = GOOD_WORDS[name] if kind == "words" else model.input_schema["examples"][0]["inputs"][0]  # type: ignore[index]
+    example = model.input_schema["examples"][0]["inputs"][0]  # type: ignore[index]
+    row = {"words": GOOD_WORDS[name], "weights": WEIGHTS[0]}.get(kind, example)
     answer = model.predict({"inputs": [row]})
     assert len(answer["predictions"]) == 1
     if hasattr(estimator, "predict_proba"):
@@ -154,6 +156,7 @@ ROWS: dict[str, Any] = {
     "objects": st.dictionaries(st.sampled_from(["color", "size", "other"]), junk, max_size=3) | junk,
     "numbers": st.lists(numbers | st.none(), min_size=2, max_size=2) | st.lists(cells, min_size=1, max_size=3) | junk,
     "words": st.lists(cells, min_size=2, max_size=2) | st.tuples(words, words).map(list) | junk,
+    "weights": st.lists(st.tuples(words, numbers).map(list) | junk, max_size=3) | junk,
     "line": numbers | junk,
 }
 

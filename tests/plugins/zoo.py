@@ -55,6 +55,7 @@ NUMBERS = [[float(i % 5), float(i % 3)] for i in range(12)]
 PAIRS = [[i % 2, i % 3 % 2] for i in range(12)]
 OBJECTS = [{"color": ["red", "blue"][i % 2], "size": i} for i in range(12)]
 MIXED = [[["red", "blue", "green"][i % 3], float(i)] for i in range(12)]
+WEIGHTS = [[[word, len(word)] for word in text.split()] for text in TEXTS]
 WORDS = [["red", ["small", "large"][i % 2]] for i in range(12)]
 GAPS: list[list[Any]] = [[float(i) if i % 3 else None, ["red", None][i % 2]] for i in range(12)]
 
@@ -117,6 +118,9 @@ texts: dict[str, Callable[[], Any]] = {
     "text, threshold": lambda: FixedThresholdClassifier(text_model(), threshold=0.4, pos_label="yes"),
     "text, hashed": lambda: make_pipeline(HashingVectorizer(n_features=16), SGDClassifier(random_state=0)),
     "text through a function": lambda: make_pipeline(FunctionTransformer(lower), TfidfVectorizer(), MultinomialNB()),
+    "text, by one code that all classes share": lambda: OutputCodeClassifier(text_model(), random_state=0),
+    "text, unread": lambda: DummyClassifier(),
+    "text, unread, voting": lambda: VotingClassifier([("a", DummyClassifier()), ("b", text_model())]),
     "text, search inside": lambda: make_pipeline(
         TfidfVectorizer(), GridSearchCV(LogisticRegression(), {"C": [1, 2]}, cv=2)
     ),
@@ -214,6 +218,10 @@ def _fitted(rows: Any, target: Any, models: dict[str, Callable[[], Any]], kind: 
 ZOO: Zoo = {
     **_fitted(TEXTS, LABELS, texts, "texts"),
     "text, several": lambda: ("texts", MultiOutputClassifier(text_model()).fit(TEXTS, PAIRS)),
+    "text, with a label that all have": lambda: (
+        "texts",
+        OneVsRestClassifier(text_model()).fit(TEXTS, [[1, one] for one in ONES]),
+    ),
     "text, target changed": lambda: (
         "texts",
         TransformedTargetRegressor(make_pipeline(TfidfVectorizer(), Ridge()), func=np.log1p, inverse_func=np.expm1).fit(
@@ -242,4 +250,8 @@ ZOO: Zoo = {
         ),
     ),
     **_fitted(OBJECTS, LABELS, objects, "objects"),
+    "weighted words, hashed": lambda: (
+        "weights",
+        make_pipeline(FeatureHasher(8, input_type="pair"), LogisticRegression()).fit(WEIGHTS, LABELS),
+    ),
 }
