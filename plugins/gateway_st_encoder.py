@@ -58,6 +58,12 @@ class Way:
     dimensions: int
 
 
+def _size(features: Mapping[str, Any], text: str) -> int:
+    """The tokens of a text; its words where a model counts them in place of tokenizing, as a bag of words does."""
+    ids = features.get("input_ids")
+    return len(text.split()) if ids is None else int(ids.numel())
+
+
 class Encoder:
     """Tokenizing apart from computing gives the true lengths, so that texts of a length share a pass: with lengths
     between 7 and 42 tokens that computes 1.3 times as many texts as the library's `encode` with 32 of them at a time.
@@ -66,7 +72,8 @@ class Encoder:
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
         self.prompts: Mapping[str, str] = dict(model.prompts)
-        self.default_prompt = self.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+        default = model.default_prompt_name  # "" is a name too
+        self.default_prompt = None if default is None else self.prompts.get(default)
         self.routes = any(type(module).__name__ == "Router" for module in model.modules())
         self.shape = CPU if model.device.type == "cpu" else GPU
         tokenizers = (getattr(module, "tokenizer", None) for module in model.modules())
@@ -130,7 +137,7 @@ class Encoder:
             with self._cutting(ask.side):
                 found = self._rows(self._preprocess(texts, ask.prompt, ask.task, width), way, ask)
         else:
-            alone = (self._preprocess([text], ask.prompt, ask.task, width)["input_ids"].numel() for text in texts)
+            alone = (_size(self._preprocess([text], ask.prompt, ask.task, width), text) for text in texts)
             kind = (ask.task, ask.prompt, ask.keep)
             found = [Tokens(count, text, ask, kind) for count, text in zip(alone, texts, strict=True)]
         return [_checked(tokens, way, ask, width) for tokens in found]

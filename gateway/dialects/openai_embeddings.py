@@ -99,8 +99,9 @@ def read_input(value: Any) -> list[str] | list[list[int]]:
         raise BadRequest(f"'input' may hold at most {MAX_INPUTS} texts", param="input")
     if isinstance(value[0], list):
         return [read_tokens(item, f"input[{index}]") for index, item in enumerate(value)]
-    if not all(isinstance(item, str) for item in value):
-        raise wrong_type("input", "a string or an array of strings", value)
+    for index, item in enumerate(value):
+        if not isinstance(item, str):
+            raise wrong_type(f"input[{index}]", "a string", item)
     return value
 
 

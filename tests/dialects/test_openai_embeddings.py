@@ -90,6 +90,21 @@ def test_every_documented_shape_is_the_same_answer(value: Any) -> None:
     assert numpy.array_equal(numpy.float32(vectors(value)), FLOAT32)
 
 
+@pytest.mark.parametrize(
+    ("texts", "what"),
+    [
+        (["a", None], "not null"),
+        (["a", ["b"]], "not an array"),
+        (["a", 1], "not"),
+        (["a", {"text": "b"}], "not an object"),
+    ],
+)
+def test_an_input_that_is_no_text_is_told_by_its_place(texts: list[Any], what: str) -> None:
+    with pytest.raises(BadRequest, match=rf"'input\[1\]' must be a string, {what}") as caught:
+        EmbeddingsDialect().read({"model": "m", "input": texts}, "embeddings")
+    assert caught.value.param == "input[1]"
+
+
 def test_every_answer_has_an_id_of_its_own_kind() -> None:
     body = json.loads(answered(FLOAT32)[0])
     assert body["id"] == "embd-" + "0" * 32

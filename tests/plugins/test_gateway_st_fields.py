@@ -71,6 +71,15 @@ def routed(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def bag(folder: Path) -> Path:
+    """Words that are counted: there is no tokenizer, and no network."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import BoW
+
+    SentenceTransformer(modules=[BoW(vocab=["cat", "market"])], device="cpu").save_pretrained(str(folder))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
     """Loads each kind once."""
@@ -82,6 +91,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
         "default": lambda path: variant(path, prompts=PROMPTS, default_prompt_name="clustering"),
         "excluded": lambda path: variant(path, prompts=PROMPTS, include_prompt=False),
         "passage": lambda path: variant(path, prompts={"query": "query: ", "passage": "passage: "}),
+        "nameless": lambda path: variant(path, prompts={**PROMPTS, "": "read this: "}, default_prompt_name=""),
+        "bag": bag,
         "routed": routed,
         "strictly routed": lambda path: routed(path, default_route=None, allow_empty_key=False),
     }
@@ -124,7 +135,7 @@ def same(one: Any, other: Any) -> bool:
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["plain", "prompts", "default", "excluded", "routed"])
+@pytest.mark.parametrize("kind", ["plain", "prompts", "default", "nameless", "bag", "excluded", "routed"])
 def test_queries_and_documents_are_encoded_as_the_library_encodes_them(models: Load, kind: str) -> None:
     model = models(kind)
     theirs = library(model)
