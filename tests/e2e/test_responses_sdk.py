@@ -397,7 +397,12 @@ def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     [
         ({"model": "nobody"}, openai.NotFoundError, "model_not_found", "model"),
         ({"input": []}, openai.BadRequestError, "invalid_value", "input"),
-        ({"tools": [{"type": "web_search"}]}, openai.BadRequestError, "unsupported_value", "tools[0].type"),
+        (
+            {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+            openai.BadRequestError,
+            "unsupported_value",
+            "tool_choice.type",
+        ),
         ({"background": True}, openai.BadRequestError, "unsupported_value", "background"),
         ({"conversation": "conv_1"}, openai.BadRequestError, "unsupported_value", "conversation"),
         ({"input": script(["raise", "HTTPError", 429, "slow down"])}, openai.RateLimitError, "scripted", "p"),
