@@ -95,6 +95,11 @@ def fetch_bucket(
         os.replace(part, path)
 
 
+def check_address(url: str) -> None:
+    """Raise `ConfigError` when the address of a bucket lacks a part."""
+    _address(url, BUCKETS[url.partition("://")[0]])
+
+
 def _file_system(url: str, kind: Bucket, options: Mapping[str, Any]) -> Any:
     try:
         import fsspec

@@ -9,6 +9,7 @@ versions that its requirements allow. Building is asked for again after a failur
 from __future__ import annotations
 
 import asyncio
+import codecs
 import fcntl
 import hashlib
 import os
@@ -27,7 +28,14 @@ from .fingerprints import fingerprint
 from .spec import ModelSpec
 
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
-TRUSS_IMAGE = ("fastapi", "httpx", "msgpack", "numpy", "prometheus_client", "pydantic>=2", "pyyaml", "starlette")
+TRUSS_IMAGE = ("fastapi", "httpx", "msgpack", "numpy", "pip", "prometheus_client", "pydantic>=2", "pyyaml", "starlette")
+ENCODINGS = (  # those with longer marks first, for one begins as another does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
 COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
 TAIL = 12  # lines of a failed build that its model's reason shows
 
@@ -45,8 +53,24 @@ def requirements_of(spec: ModelSpec) -> list[str]:
             raise ConfigError(f"{path}: requirements_file does not exist")
         if path.name in ("pyproject.toml", "uv.lock"):
             return [str(line) for line in _pyproject_dependencies(path.with_name("pyproject.toml"))]
-        return path.read_text().splitlines()
+        return lines_of(path)
     return [str(line) for line in config.get("requirements") or []]
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file of requirements, in the encoding that it begins with, as pip reads it.
+
+    Raises:
+        ConfigError: it is in another one, or cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        encoding = next((name for mark, name in ENCODINGS if raw.startswith(mark)), "utf-8")
+        return raw.decode(encoding).splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: it is not UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _wanted(spec: ModelSpec) -> list[str]:

@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from .distributions import candidates, canonical, name_in, required
-from .environments import requirements_of
+from .environments import lines_of, requirements_of
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _lines(given: Iterable[str], root: Path, depth: int = 0) -> Iterator[str]:
         if line.startswith(("-r ", "--requirement")) and depth < 3:
             other = root / line.replace("=", " ").split(None, 1)[1].strip()
             if other.is_file():
-                yield from _lines(other.read_text("utf-8", "replace").splitlines(), other.parent, depth + 1)
+                yield from _lines(lines_of(other), other.parent, depth + 1)
         elif line and not line.startswith(("#", "-")):
             yield line.partition(" --hash")[0].strip()
 
@@ -183,7 +183,8 @@ def _statements(body: list[ast.stmt], runs_always: bool) -> Iterator[tuple[ast.s
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from _statements(node.body, node.name in ("__init__", "load"))
         elif isinstance(node, ast.With):
-            yield from _statements(node.body, runs_always)
+            may_fail = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
+            yield from _statements(node.body, runs_always and not may_fail)
 
 
 def _modules(node: ast.stmt) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -80,6 +81,13 @@ def bind_admin(path: Path) -> socket.socket:
         raise ConfigError(f"admin socket {path}: {error.strerror or error}") from error
     sock.setblocking(False)
     return sock
+
+
+def remove_admin(path: Path, ours: socket.socket) -> None:
+    """Take our socket away, unless a gateway that was started on our port meanwhile has put its own there."""
+    ours.close()
+    with contextlib.suppress(OSError, ConfigError):
+        _remove_stale(path)
 
 
 def _remove_stale(path: Path) -> None:

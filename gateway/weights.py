@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from . import downloads
-from .buckets import BUCKETS, fetch_bucket
+from .buckets import BUCKETS, check_address, fetch_bucket
 from .cache import cache_dir
 from .errors import ConfigError
 
@@ -41,14 +41,15 @@ def peek_weights(path: Path) -> Path | None:
 
 
 def missing_weights(path: Path) -> str | None:
-    """Return why `peek_weights` finds nothing, None when it does."""
-    entries = _weights(path)
-    try:
-        if not entries or _locate(entries[0], path):
-            return None
-    except ConfigError as error:
-        return str(error)
-    return f"weights {entries[0]['source']} are not on this machine yet"
+    """Return why weights cannot be had, or else which have to be fetched; None when all are here."""
+    absent = []
+    for entry in _weights(path):
+        try:
+            if not _locate(entry, path):
+                absent.append(entry["source"])
+        except ConfigError as error:
+            return str(error)
+    return f"weights {', '.join(absent)} are not on this machine yet" if absent else None
 
 
 def weights_path(
@@ -111,6 +112,8 @@ def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
         return path
     if scheme == "hf":
         return downloads.find_snapshot(entry, *_repository(rest))
+    if scheme in BUCKETS:
+        check_address(entry["source"])
     path = _cached(entry)
     return path if path.exists() else None
 

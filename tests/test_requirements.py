@@ -122,6 +122,7 @@ def test_a_module_that_nothing_provides_is_an_error_with_its_line(
     [
         "import sys\nsys.path.append('/elsewhere')\nimport helpers\n",
         "try:\n    import helpers\nexcept ImportError:\n    pass\n",
+        "import contextlib\nwith contextlib.suppress(ImportError):\n    import helpers\n",
         "def predict():\n    import helpers\n",
         "from model.sibling import x\nimport bundled, beside\n",
         "import json, click\nfrom gateway import weights_path\n",
@@ -138,6 +139,19 @@ def test_a_file_of_requirements_that_is_missing_matters_where_it_is_installed_fr
     assert shared[:3] == ("warning", "missing_requirements", "gone.txt: requirements_file does not exist")
     assert alone[0] == "error"
     assert lacks(tmp_path, "requirements: [no-such]\n", isolated=True) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_of_requirements_is_read_in_the_encoding_that_it_begins_with(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "req.txt").write_bytes("torch\r\nno-such\r\n".encode(encoding))
+    (found,) = lacks(tmp_path, "requirements_file: req.txt\n")
+    assert found[2].startswith("requirement no-such is not installed")
+
+
+def test_a_file_of_requirements_that_is_not_text_is_told_and_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "req.txt").write_bytes("# gr\xfc\xdfe\nno-such\n".encode("latin-1"))
+    (found,) = lacks(tmp_path, "requirements_file: req.txt\n")
+    assert found[:3] == ("warning", "missing_requirements", "req.txt: it is not UTF-8")
 
 
 def test_files_may_name_others_and_pyproject_has_dependencies(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.sockets import bind, url_of
+from gateway.sockets import bind, bind_admin, remove_admin, url_of
 
 
 def test_loopback_is_bound_in_both_families_on_one_port() -> None:
@@ -49,3 +50,15 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 )
 def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None:
     assert url_of(host, 80) == url
+
+
+def test_a_gateway_that_ends_leaves_the_admin_socket_of_the_one_that_came_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    first = bind_admin(path)
+    first.close()  # as soon as it drains
+    with bind_admin(path) as second:
+        remove_admin(path, first)
+        assert path.is_socket()
+        remove_admin(path, second)
+        assert not path.exists()
+        remove_admin(path, second)

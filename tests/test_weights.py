@@ -76,6 +76,8 @@ def test_a_file_of_a_package_is_found_without_importing_it(tmp_path: Path, packa
         ("{source: file://gone}", "gone does not exist"),
         ("{source: ftp://host/a}", "'ftp://host/a' is none of package://, file://, hf://, https://, s3://, gs://"),
         ("{source: models/a}", "is none of package://"),
+        ("{source: r2://bucket/a}", "expected r2://account.bucket/path"),
+        ("{source: azure://account}", "expected azure://account/container/path"),
     ],
 )
 def test_what_cannot_be_had_says_what_to_do(tmp_path: Path, package: Path, entry: str, expected: str) -> None:
@@ -103,6 +105,14 @@ def test_an_entry_that_is_not_there_says_how_many_are(tmp_path: Path) -> None:
 def test_peeking_at_a_wrong_config_finds_nothing_wrong_with_its_weights(tmp_path: Path) -> None:
     model(tmp_path, "3")
     assert peek_weights(tmp_path) == tmp_path
+
+
+def test_every_entry_is_looked_at(tmp_path: Path) -> None:
+    model(tmp_path, "{source: file://.}", "{source: 'https://127.0.0.1:1/a'}", "{source: 's3://b/c'}")
+    assert missing_weights(tmp_path) == "weights https://127.0.0.1:1/a, s3://b/c are not on this machine yet"
+
+    model(tmp_path, "{source: file://.}", "{source: 'https://127.0.0.1:1/a'}", "{source: 'ftp://host/a'}")
+    assert "'ftp://host/a' is none of" in str(missing_weights(tmp_path))
 
 
 # ── fetched ones ─────────────────────────────────────────────────────────────────────────────────────────────────

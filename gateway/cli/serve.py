@@ -57,7 +57,7 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
     from ..errors import ConfigError
     from ..serve import serve
     from ..settings import is_loopback
-    from ..sockets import admin_path, bind, bind_admin, url_of
+    from ..sockets import admin_path, bind, bind_admin, remove_admin, url_of
     from .report import Report
 
     gateway = settings.gateway
@@ -81,7 +81,7 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
     try:
         return serve(found, sockets, report.watch, admin=admin, reload=reload, settings_again=again)
     finally:
-        path.unlink(missing_ok=True)
+        remove_admin(path, admin)
 
 
 def _find_models(settings: Settings, only: list[str]) -> Inventory:

@@ -427,4 +427,6 @@ def _cloud_keys(
 def _python_note(raw: Mapping[str, Any]) -> list[str]:
     ours = f"py{sys.version_info.major}{sys.version_info.minor}"
     wanted = raw.get("python_version")
+    if str(wanted).replace(".", "").removeprefix("py") == ours.removeprefix("py"):
+        return []
     return [f"python_version is {wanted}; this gateway runs {ours}"] if wanted not in (None, ours) else []

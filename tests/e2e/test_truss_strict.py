@@ -5,6 +5,7 @@ The answers that are expected here are those of Truss 0.18.36's own server.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from typing import Any
@@ -163,6 +164,28 @@ class Model:
     def chat_completions(self, x):
         return [x]
 """
+LEAVING = """
+import asyncio, pathlib
+from starlette.requests import Request
+
+class Model:
+    async def predict(self, name, request: Request):
+        yield "x"
+        told = "was ended"
+        try:
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            told = "stopped by itself"
+        finally:
+            place = pathlib.Path("../../shared") / name
+            place.with_suffix(".part").write_text(told)
+            place.with_suffix(".part").rename(place)
+
+    async def chat_completions(self, body, request: Request):
+        async for item in self.predict(body["name"], request):
+            yield item
+"""
 POST_STREAM = """
 class Model:
     def predict(self, x):
@@ -189,6 +212,7 @@ TRUSSES = {
         "main": MAIN,
         "typed": TYPED,
         "request-only": REQUEST_ONLY,
+        "leaving": LEAVING,
         "post-stream": POST_STREAM,
         "untyped": UNTYPED,
         "strings": STRINGS,
@@ -476,6 +500,19 @@ def test_a_v1_route_of_a_model_that_is_not_ready_is_trusss_503(truss: Trusses) -
 
 def test_nothing_is_derived_for_a_strict_model(truss: Trusses) -> None:
     assert listed(truss, "main")["derived"] == []
+
+
+# ── clients that leave ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", ["/v1/models/leaving:predict", "/models/leaving/v1/chat/completions"])
+def test_a_strict_model_that_asks_whether_its_client_left_is_told(truss: Trusses, path: str) -> None:
+    name = path.rpartition("/")[2].rpartition(":")[2]
+    with contextlib.closing(truss.connect()) as connection:
+        connection.request("POST", path, json.dumps(name if "predict" in path else {"name": name, "stream": True}))
+        response = connection.getresponse()
+        assert (response.status, response.read(1)) == (200, b"x")
+    assert truss.wait_for_file(name) == "stopped by itself"
 
 
 # ── beside it ────────────────────────────────────────────────────────────────────────────────────────────────────────
