@@ -176,6 +176,11 @@ class Hermes(Parser):
     def forced(name: str) -> str:
         return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments":'
 
+    def finish(self) -> list[Event]:
+        if self._is_open and self._is_fresh and self.CLOSE.startswith(self._held.strip()):
+            self._held = ""  # the end of a call that was whole
+        return super().finish()
+
     def _text(self, text: str, events: list[Event]) -> str:
         tag, rest = self._up_to(text, self.tags if self._is_open else (self.OPEN,), events)
         if tag is not None:

@@ -17,12 +17,18 @@ from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tool
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 TRANSLATED = frozenset("system messages stop_sequences tools tool_choice thinking output_config metadata".split())
-# Advice to Anthropic's servers, and chat's own fields that have no place in a message request.
+# Advice to Anthropic's servers, and chat's own fields that have no place in a message request; see `_refuse_chats`.
 DROPPED = frozenset(
     "betas billing_policy cache_control container context_management diagnostics fallback_credit_token fallbacks "
     "inference_geo mcp_servers service_tier speed user_profile_id workspace_id "
     "n max_completion_tokens stream_options stop functions function_call".split()
 )
+CHATS = {
+    "stop": "stop_sequences",
+    "max_completion_tokens": "max_tokens",
+    "functions": "tools",
+    "function_call": "tool_choice",
+}
 
 _TEXT, _OBJECT = {"type": "string"}, {"type": "object"}
 _BLOCKS = {"type": ["string", "array"], "items": {"type": "object", "required": ["type"]}}
@@ -98,6 +104,7 @@ def to_chat(body: Json) -> Json:
         if take(choice, "disable_parallel_tool_use", bool):
             chat["parallel_tool_calls"] = False
     _hints(body, chat)
+    _refuse_chats(body)
     take(body, "top_k", int)
     check_sampling(chat)
     check_tools(chat)
@@ -119,6 +126,16 @@ def continued(chat: Json, capabilities: Capabilities) -> Json:
         what = "messages: final assistant content cannot end with trailing whitespace"
         raise BadRequest(what, param="messages")
     return {**chat, "continue_final_message": True}
+
+
+def _refuse_chats(body: Json) -> None:
+    """Chat's words that would change the answer, and that a message request has others for."""
+    if take(body, "n", int, 1) != 1:
+        raise unsupported("n", "more than one answer")
+    for name, ours in CHATS.items():
+        if body.get(name) and body[name] != body.get(ours):
+            what = f"'{name}' is chat's word; send '{ours}'"
+            raise BadRequest(what, param=name, code="unsupported_value")
 
 
 def _stops(body: Json) -> list[str]:

@@ -174,15 +174,17 @@ class LegacyLogprobs:
     def read(self, entries: list[Any]) -> dict[str, list[Any] | None]:
         """Raises `InvalidOutput` for what is no token with its logprob."""
         tokens, logprobs, tops, offsets = [], [], [], []
+        has_tops = False  # also where they are of a first token alone, which has none
         for entry in map(unwrap, entries):
             token, logprob, top = _scored(entry)
+            has_tops = has_tops or entry.get("top_logprobs") is not None
             tokens.append(token)
             logprobs.append(logprob)
             tops.append(top)
             given, written = entry.get("text_offset"), entry.get("bytes")
             offsets.append(given if type(given) is int else self._offset)
             self._offset += len(self._decoder.decode(bytes(written)) if _are_bytes(written) else token)
-        top_logprobs = tops if any(top is not None for top in tops) else None
+        top_logprobs = tops if has_tops else None
         return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top_logprobs, "text_offset": offsets}
 
 

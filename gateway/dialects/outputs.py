@@ -331,6 +331,8 @@ def _tokens(value: dict[str, Any]) -> list[dict[str, Any]]:
     entries = []
     for token, logprob, top, offset in zip(*columns, strict=True):
         entry = {"token": token, "logprob": logprob, "bytes": None}
+        if top is None and logprob is None and value.get("top_logprobs"):
+            entry["top_logprobs"] = []
         if isinstance(top, dict):
             entry["top_logprobs"] = [{"token": key, "logprob": item, "bytes": None} for key, item in top.items()]
         if type(offset) is int:

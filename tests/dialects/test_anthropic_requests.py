@@ -180,7 +180,10 @@ def test_advice_to_anthropics_servers_goes_no_further_and_unknown_fields_do() ->
         cache_control={"type": "ephemeral"},
         seed=7,
         lucky_number=13,
-        n=3,
+        n=1,
+        stream_options={"include_usage": True},
+        stop=[],
+        max_completion_tokens=100,
     )
     assert found == {
         "model": "m",
@@ -318,6 +321,13 @@ TURN = "messages[0].content[0]"
             "missing_required_parameter",
         ),
         ({"metadata": {"user_id": 5}}, "metadata.user_id", "invalid_type"),
+        ({"n": 2}, "n", "unsupported_value"),
+        ({"n": "2"}, "n", "invalid_type"),
+        ({"stop": ["END"]}, "stop", "unsupported_value"),
+        ({"stop": "END"}, "stop", "unsupported_value"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
+        ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
+        ({"max_completion_tokens": 5}, "max_completion_tokens", "unsupported_value"),
     ],
 )
 def test_a_mistake_names_its_place(fields: dict[str, Any], param: str, code: str) -> None:

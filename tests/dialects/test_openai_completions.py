@@ -385,6 +385,15 @@ def test_logprobs_in_the_form_of_completions_pass_through(value: Any) -> None:
     assert (first["choices"][0]["text"], first["choices"][0]["logprobs"]) == ("ab", LEGACY)
 
 
+def test_a_first_token_without_a_logprob_alone_has_its_place_among_the_alternatives() -> None:
+    alone = {"tokens": ["a"], "token_logprobs": [None], "top_logprobs": [None], "text_offset": [0]}
+    of_chat = {"content": [{"token": "a", "bytes": [97], "logprob": None, "top_logprobs": []}]}
+    for value in (alone, of_chat):
+        assert json.loads(encode_whole([(0, [{"text": "a", "logprobs": value}])]))["choices"][0]["logprobs"] == alone
+        first, *_ = events(encode_stream([(0, [{"text": "a", "logprobs": value}, "b"])]))
+        assert first["choices"][0]["logprobs"] == alone
+
+
 def test_without_alternatives_and_offsets_they_are_null_and_counted() -> None:
     value = {"text": "ab", "logprobs": {"tokens": ["a", "b"], "token_logprobs": [-1, -2]}}
     found = json.loads(encode_whole([(0, [value])]))["choices"][0]["logprobs"]

@@ -178,6 +178,14 @@ def test_a_call_that_breaks_off_is_as_far_as_it_came() -> None:
     assert parse(Mistral, "yes [TOOL_CALLS]get_w")[0] == "yes [TOOL_CALLS]get_w"
 
 
+@pytest.mark.parametrize("end", ["</tool_call>"[:length] for length in range(1, 12)])
+def test_a_closing_tag_that_breaks_off_behind_a_whole_call_is_no_content(end: str) -> None:
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n'
+    assert parse(Hermes, call + end)[:2] == parse(Hermes, *(call + end))[:2] == ("", [("f", "{}")])
+    assert parse(Hermes, f"{call}so {end}")[:2] == (f"so {end}", [("f", "{}")])
+    assert parse(Hermes, f"{call}</tool_call>\n{end}")[:2] == (end, [("f", "{}")])
+
+
 def test_the_closing_tag_may_be_missing() -> None:
     one = '<tool_call>{"name": "f", "arguments": {}}'
     assert parse(Hermes, one + one)[:2] == ("", [("f", "{}")] * 2)
