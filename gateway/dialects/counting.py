@@ -11,7 +11,11 @@ from .events import encode_json, estimate_tokens, unwrap
 from .outputs import error_of
 
 # What chat makes its prompt of; a class's own `count_tokens` gets those beside the messages that it has parameters for.
-PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort")
+PROMPT = (
+    "messages tools tool_choice add_generation_prompt continue_final_message chat_template_kwargs reasoning_effort "
+    "documents reasoning enable_thinking thinking think add_special_tokens add_special "
+    "truncate_prompt_tokens truncation_side"
+).split()
 
 
 class CountEncoder(Encoder):

@@ -73,7 +73,8 @@ class TokenizeDialect(Dialect):
         elif take(inputs, "prompt", str) is None:
             raise missing("prompt")
         # a chat template writes its special tokens itself
-        inputs["add_special_tokens"] = take(inputs, "add_special_tokens", bool, not is_chat)
+        special = take(inputs, "add_special", bool, not is_chat)  # llama.cpp's word
+        inputs["add_special_tokens"] = take(inputs, "add_special_tokens", bool, special)
         inputs["return_token_strs"] = take(inputs, "return_token_strs", bool, False)
         inputs.pop("stream", None)
         return Prepared(model, inputs)

@@ -33,12 +33,10 @@ CHAT_ONLY = frozenset(
 )
 # Fields beside messages and tools of which a prompt is made; a class's own `count_tokens` may have parameters for them.
 OF_PROMPT = (
-    "tool_choice",
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template_kwargs",
-    "reasoning_effort",
-)
+    "tool_choice add_generation_prompt continue_final_message chat_template_kwargs reasoning_effort "
+    "documents reasoning enable_thinking thinking think add_special_tokens add_special "
+    "truncate_prompt_tokens truncation_side"
+).split()
 OWN_COUNTS = ("input_tokens", "prompt_tokens", "count")  # where the class's own `count_tokens` may put its number
 
 Question = tuple[Any, Any]  # a text, messages or token ids, and the tools beside them

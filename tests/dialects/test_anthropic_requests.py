@@ -455,3 +455,14 @@ def test_all_that_makes_the_prompt_is_counted() -> None:
     inputs = CountDialect().read(asked, "count_tokens").inputs
     assert (inputs["tool_choice"], inputs["reasoning_effort"]) == ("none", "medium")
     assert inputs["chat_template_kwargs"] == {"enable_thinking": True} and len(inputs["tools"]) == 1
+    more = {
+        "enable_thinking": False,
+        "think": "low",
+        "reasoning": {"enabled": False},
+        "documents": [{"text": "x"}],
+        "add_generation_prompt": False,
+        "add_special_tokens": True,
+        "truncate_prompt_tokens": 3,
+        "truncation_side": "right",
+    }
+    assert CountDialect().read({**ASK, **more}, "count_tokens").inputs == {"messages": ASK["messages"], **more}

@@ -58,6 +58,12 @@ def test_defaults_are_those_of_vllm() -> None:
     }
 
 
+def test_special_tokens_have_llama_cpps_name_too() -> None:
+    for sent in ({"prompt": "a", "add_special": False}, {"messages": HELLO, "add_special": True}):
+        inputs = TokenizeDialect().read(sent, "tokenize").inputs
+        assert inputs["add_special_tokens"] is sent["add_special"]
+
+
 def test_a_last_message_is_continued_in_place_of_a_new_one() -> None:
     inputs = TokenizeDialect().read({"messages": HELLO, "continue_final_message": True}, "tokenize").inputs
     assert (inputs["continue_final_message"], inputs["add_generation_prompt"]) == (True, False)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from hypothesis import strategies as st
 from gateway import BadRequest
 from gateway.dialects.anthropic_messages import MessagesDialect
 from gateway.dialects.base import Dialect
+from gateway.dialects.counting import PROMPT
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_completions import CompletionsDialect
 from gateway.dialects.openai_responses import ResponsesDialect
 from gateway.spec import Capabilities
+from gateway.worker.derived import OF_PROMPT
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 PAGE = MODELS.parent / "docs" / "fields.md"
@@ -463,3 +466,18 @@ def test_what_only_an_answer_heeds_is_nothing_to_tokenize(model: Any) -> None:
 
 def test_the_values_are_json() -> None:
     assert json.loads(json.dumps(VALUES)) == VALUES
+
+
+# ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_field_that_makes_a_prompt_counts_where_tokens_are_counted() -> None:
+    made = {name for name, field in TABLE.items() if field.of_prompt and field.does == "honoured"} - {"echo"}
+    made |= {name for name, field in TABLE.items() if field.alias in made}
+    assert {*PROMPT} - {"messages", "tools"} == {*OF_PROMPT} == {*made, "tool_choice"}
+    assert {*OF_PROMPT} <= signature(LanguageModel.count_tokens).parameters.keys()
+
+
+def test_another_name_for_a_field_of_the_prompt_counts_too() -> None:
+    asked = {"prompt": "x", "add_special": False, "n_predict": 5}
+    assert check(asked, "completions", is_counted=True) == {"prompt": "x", "add_special_tokens": False}

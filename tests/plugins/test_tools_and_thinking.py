@@ -439,7 +439,19 @@ def test_a_suffix_is_refused(model: Any) -> None:
 
 
 def test_tokens_are_counted_as_they_are_billed(model: Any) -> None:
-    for fields in ({}, {"tools": TOOLS}):
+    fields: dict[str, Any]
+    for fields in (
+        {},
+        {"tools": TOOLS},
+        {"enable_thinking": True},
+        {"enable_thinking": False},
+        {"think": True},
+        {"thinking": {"type": "disabled"}},
+        {"reasoning": {"enabled": True}},
+        {"add_generation_prompt": False},
+        {"truncate_prompt_tokens": 3},
+        {"truncate_prompt_tokens": 3, "truncation_side": "right"},
+    ):
         assert model.count_tokens(WEATHER, **fields) == chat(model, WEATHER, **fields).usage["prompt_tokens"]
     ids = model.tokenizer("The capital of France is")["input_ids"]
     assert model.count_tokens("The capital of France is") == model.count_tokens(ids) == len(ids)
