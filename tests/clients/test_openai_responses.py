@@ -236,12 +236,13 @@ def test_a_conversation_of_an_agent_goes_on_from_turn_to_turn(client: openai.Ope
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_mistake_has_its_class_and_code(client: openai.OpenAI, stream: bool) -> None:
+    hosted: dict[str, Any] = {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}
     wrong: list[tuple[dict[str, Any], type[openai.APIStatusError], str]] = [
         ({"model": "nobody", "input": "x"}, openai.NotFoundError, "model_not_found"),
         ({"model": "minilm", "input": "x"}, openai.NotFoundError, "route_not_supported"),
         ({"model": TINY}, openai.BadRequestError, "missing_required_parameter"),
         ({"model": TINY, "input": "x", "background": True}, openai.BadRequestError, "unsupported_value"),
-        ({"model": TINY, "input": "x", "tools": [{"type": "web_search"}]}, openai.BadRequestError, "unsupported_value"),
+        ({"model": TINY, "input": "x", **hosted}, openai.BadRequestError, "unsupported_value"),
         ({"model": TINY, "input": "long " * 3000}, openai.BadRequestError, "context_length_exceeded"),
         ({"model": "script", "input": steps(["boom"])}, openai.InternalServerError, "model_error"),
         ({"model": "broken", "input": "x"}, openai.InternalServerError, "model_failed"),
