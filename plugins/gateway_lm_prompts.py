@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gateway_lm_requests as requests
+import gateway_lm_system as system
 from gateway_lm_answer import CLOSE, OPEN
 from gateway_lm_fields import unsupported
 
@@ -141,12 +142,28 @@ class Prompts:
             raise _refused(error) from error
 
     def _apply(self, messages: list[Json], options: Json, **how: Any) -> str:
+        """The text of the first reading that the template takes and in which all stands that the system says.
+
+        A template that writes it in another form has it in none: then it is the first that the template takes.
+        """
         from jinja2 import TemplateError
 
-        try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **how, **options))
-        except (TemplateError, TypeError) as error:
-            raise _refused(error) from error
+        told = system.texts(messages)
+        taken: str | None = None
+        failure: Exception | None = None  # of the messages as they were sent
+        for reading in system.readings(messages):
+            try:
+                text = str(self._tokenizer.apply_chat_template(reading, tokenize=False, **how, **options))
+            except (TemplateError, TypeError) as error:
+                failure = failure or error
+                continue
+            if all(part in text for part in told):
+                return text
+            taken = text if taken is None else taken
+        if taken is None:
+            assert failure is not None
+            raise _refused(failure) from failure
+        return taken
 
     def _options(self, inputs: Mapping[str, Any]) -> Json:
         """What the template gets beside the messages."""
