@@ -3,7 +3,8 @@
 Reads names and small files. Imports no code of a model and starts nothing; one bad directory never stops the others.
 
 1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped.
-3. The first directory that a format claims is a leaf, even a broken one.  4. Others are searched, four levels deep.
+3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
+   served where the files make no model.  4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
 6. A directory that holds a model which nobody serves is told of, with what would serve it.
 """
@@ -103,7 +104,9 @@ class _Search:
 
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """One directory, and those in it when it is nobody's."""
+        before = len(self.specs)
         if self._claimed(path, name):
+            self._below(path, prefix, depth, above, is_served=len(self.specs) > before)
             return
         unserved = find_unserved(path)
         is_sure = unserved is not None and unserved.is_sure
@@ -117,13 +120,36 @@ class _Search:
         if unserved is not None:
             self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=name)
 
+    def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, is_served: bool) -> None:
+        """The models in a directory that became one by its files alone, a GGUF dropped beside them for example."""
+        if depth >= MAX_DEPTH or any((path / file).exists() for file in ("config.yaml", "model.py")):
+            return
+        inner = _Search(self._plugins, self._settings)
+        inner._children(path, prefix, depth + 1, above)
+        if not inner.specs:
+            return
+        if not is_served:  # a fault of the files stops no other model
+            self._children(path, prefix, depth + 1, above)
+            return
+        listed = ", ".join(list(inner.specs)[:3]) + (" …" if len(inner.specs) > 3 else "")
+        what = f"its files make it one model, so that those in its directories are passed over: {listed}"
+        fix = "move the files into a directory of their own"
+        self._problem(path, what, fix=fix, code="passed_over", level="warning")
+
     def _directories(self, directory: Path) -> Iterator[Path]:
         try:
             children = sorted(directory.iterdir())
         except OSError as error:
             self._problem(directory, f"cannot be read: {error.strerror}", code="unreadable_directory")
             return
-        yield from (child for child in children if not child.name.startswith((".", "__")) and child.is_dir())
+        for child in children:
+            if child.name.startswith((".", "__")):
+                continue
+            if child.is_symlink() and not child.exists():
+                what = f"a link to {child.readlink()}, where nothing is"
+                self._problem(child, what, fix="mend or remove it", code="dangling_link", level="warning")
+            elif child.is_dir():
+                yield child
 
     def _claimed(self, path: Path, name: str) -> bool:
         """Ask the formats for one directory; whether one of them took it, well or broken."""

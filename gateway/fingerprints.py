@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -23,10 +24,9 @@ def fingerprint(path: Path) -> str:
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
         memory = cache_dir() / "sums" / _key(before)
-        try:
-            return memory.read_text("ascii")
-        except OSError:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if known := _remembered(memory):
+            return known
+        found = hashlib.file_digest(file, "sha256").hexdigest()
         after = os.fstat(file.fileno())
     if _key(after) == _key(before) and time.time() - after.st_ctime > SETTLED:
         _remember(memory, found)
@@ -36,6 +36,15 @@ def fingerprint(path: Path) -> str:
 def _key(stat: os.stat_result) -> str:
     what = f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     return hashlib.sha256(what.encode()).hexdigest()[:32]
+
+
+def _remembered(memory: Path) -> str | None:
+    """A power cut or a full disk leaves an empty file, in whose name two contents would be one."""
+    try:
+        found = memory.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found if re.fullmatch("[0-9a-f]{64}", found) else None
 
 
 def _remember(memory: Path, found: str) -> None:

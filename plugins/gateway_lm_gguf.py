@@ -99,11 +99,19 @@ def folder(path: Path, dtype: str = "float32") -> Path:
     key = hashlib.sha256(f"{VERSION} {dtype} {contents}".encode()).hexdigest()[:16]
     place = cache_dir() / "gguf" / f"{files[0].stem}-{key}"
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with only_one(place.with_name(f"{place.name}.lock")):
-            if not place.is_dir():
-                _convert(files, place, dtype)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with only_one(place.with_name(f"{place.name}.lock")):
+                if not place.is_dir():
+                    _convert(files, place, dtype)
+        except OSError as error:
+            raise _unwritten(files[0].name, place.parent, error.strerror or str(error)) from error
     return place
+
+
+def _unwritten(name: str, place: Path, why: str) -> ConfigError:
+    fix = "make room for it, or name another place: cache_dir in gateway.toml, or GATEWAY_CACHE_DIR"
+    return ConfigError(f"{name} cannot be converted in {place}: {why}; {fix}")
 
 
 @contextlib.contextmanager
@@ -119,6 +127,8 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 def _convert(files: list[Path], place: Path, dtype: str) -> None:
+    from safetensors import SafetensorError
+
     started, name = time.monotonic(), files[0].name
     for left in place.parent.glob(f"{place.name}.partial-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
@@ -142,8 +152,8 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         partial.rename(place)
-    except OSError as error:
-        raise ConfigError(f"{name} cannot be converted in {place.parent}: {error.strerror or error}") from error
+    except SafetensorError as error:  # a full disk, above all
+        raise _unwritten(name, place.parent, str(error)) from error
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 from gateway import ConfigError
 
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+LFS = b"version https://git-lfs."
 PEEK = 1 << 16  # bytes of a header in which its first keys lie
 
 # What a file beside a model is: by a word of its name, or by what its header says.
@@ -54,11 +55,22 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
                 f"config.yaml, weights: - source: file://{found[0].name}, or call it {place.name}.gguf"
             )
         found = called
-    return parts(found[0])[0] if found else None
+    if found and (pointer := next((part for part in parts(found[0]) if is_pointer(part)), None)):
+        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+    return found[0] if found else None
 
 
 def _files(place: Path) -> list[Path]:
     return sorted(file for file in place.iterdir() if file.suffix.lower() == ".gguf" and file.is_file())
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether Git LFS has left a few lines in the place of the file, as a clone without it does."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(LFS)) == LFS
+    except OSError:
+        return False
 
 
 def model_name(file: Path) -> str:

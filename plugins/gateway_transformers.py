@@ -78,7 +78,26 @@ def is_checkpoint(place: Path) -> bool:
     except (OSError, ValueError):
         return False
     architectures = config.get("architectures") if isinstance(config, dict) else None
-    return any(str(name).endswith("ForCausalLM") for name in architectures or ())
+    if not any(str(name).endswith("ForCausalLM") for name in architectures or ()):
+        return False
+    say_incomplete(place)
+    return True
+
+
+def say_incomplete(place: Path) -> None:
+    """Raise `ConfigError` where files of weights are missing, or are what Git LFS leaves in their place."""
+    from gateway_lm_gguf_files import is_pointer
+
+    try:
+        parts = json.loads((place / "model.safetensors.index.json").read_text())["weight_map"].values()
+        wanted = {str(name) for name in parts}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        wanted = set()  # one file, or an index that the load will tell of
+    if missing := sorted(name for name in wanted if not (place / name).is_file()):
+        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
+    if pointer := next((file for file in sorted(place.glob("*.safetensors")) if is_pointer(file)), None):
+        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -109,6 +128,7 @@ class LanguageModel:
         import gateway_lm_gguf
         import gateway_lm_gguf_files
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
         from transformers.utils import logging
 
@@ -126,8 +146,10 @@ class LanguageModel:
             model, told = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error
+        except SafetensorError as error:
+            raise ConfigError(f"{folder}: a *.safetensors is damaged ({error}): get the file again") from error
         if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
             what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
             raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")

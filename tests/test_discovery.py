@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import ModelSpec, hookimpl
+from gateway import ConfigError, ModelSpec, hookimpl
 from gateway.discovery import MAX_DEPTH, RESERVED, Discovery, discover, id_problem
 from gateway.plugins import BUILTINS, EXTRAS, Plugins
 from gateway.settings import Settings, load_settings
@@ -83,6 +84,62 @@ def test_a_model_is_a_leaf_even_a_broken_one(tmp_path: Path) -> None:
     assert found.problems[0].model == "broken"
 
 
+@hookimpl
+def find_model(path: Path) -> ModelSpec | None:
+    """A format that claims by files alone: .dot files, one of them."""
+    dots = sorted(path.glob("*.dot"))
+    if len(dots) > 1:
+        raise ConfigError(f"{path}: several files")
+    return ModelSpec(name=path.name, root=path, target="dots:Model", format="dots") if dots else None
+
+
+def with_dots(root: Path) -> Discovery:
+    plugins = Plugins()
+    for name in ("truss", "python"):
+        plugins.register(importlib.import_module(BUILTINS[name]), name, source="built-in")
+    plugins.register(SimpleNamespace(find_model=find_model), "dots", source="test")
+    return discover([root], plugins)
+
+
+def test_a_file_dropped_beside_models_hides_none_of_them_silently(tmp_path: Path) -> None:
+    model(tmp_path / "shop" / "shout")
+    model(tmp_path / "shop" / "team" / "echo")
+    (tmp_path / "shop" / "loose.dot").touch()
+
+    found = with_dots(tmp_path / "shop")
+
+    assert names(found) == ["shop"]
+    assert re.search(r"shop: .*passed over: shout, team/echo \(move the files", told(found))
+
+
+def test_files_that_make_no_model_hide_none(tmp_path: Path) -> None:
+    model(tmp_path / "shop" / "shout")
+    (tmp_path / "shop" / "one.dot").touch()
+    (tmp_path / "shop" / "two.dot").touch()
+
+    found = with_dots(tmp_path / "shop")
+
+    assert names(found) == ["shout"]
+    assert "shop: several files" in told(found)
+
+
+def test_what_lies_below_a_model_with_a_config_is_its_own(tmp_path: Path) -> None:
+    truss(tmp_path / "echo")
+    model(tmp_path / "echo" / "data" / "shout")
+
+    assert (names(find(tmp_path)), told(find(tmp_path))) == (["echo"], "")
+
+
+def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+    model(tmp_path / "shout")
+    (tmp_path / "gone").symlink_to(tmp_path / "elsewhere")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["shout"]
+    assert re.search(r"gone: a link to .*elsewhere, where nothing is", told(found))
+
+
 def test_hidden_directories_are_skipped(tmp_path: Path) -> None:
     model(tmp_path / ".hidden")
     model(tmp_path / "__pycache__")
@@ -102,7 +159,8 @@ def test_one_bad_directory_never_stops_the_others(tmp_path: Path) -> None:
     found = find(tmp_path)
 
     assert names(found) == ["good"]
-    assert {problem.model for problem in found.problems} == {"syntax", "class", "bytes", "yaml"}
+    assert {problem.model for problem in found.problems} == {"syntax", "class", "bytes", "yaml", None}
+    assert "dangling: a link to" in told(found)
 
 
 def test_a_root_may_be_a_model_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     ".mlmodel": ("a Core ML model", f"convert it, or {CLASS}"),
     ".mlpackage": ("a Core ML model", f"convert it, or {CLASS}"),
     ".nemo": ("a NeMo model", f"{CLASS} with nemo_toolkit"),
+    ".pte": ("a program of ExecuTorch", f"{CLASS} with executorch and has a method predict"),
     ".mar": ("an archive of TorchServe", f"unpack it (it is a zip file), and {CLASS}"),
     ".llamafile": ("a llamafile", "take the GGUF file out of it (it is a zip file)"),
     ".ggml": ("a GGML file, older than GGUF", "get the model as a GGUF file"),
@@ -220,11 +221,21 @@ FILES: Mapping[str, tuple[str, str]] = {
 }
 
 
+UNFINISHED = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".aria2")
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+
+
 def _files(path: Path, names: frozenset[str]) -> Unserved | None:
+    if found := sorted(
+        name for name in names if name.endswith(UNFINISHED) and Path(name[: name.rindex(".")]).suffix in FILES
+    ):
+        return Unserved(f"a download that is not finished ({found[0]})", "get the file again", is_sure=False)
     for suffix, (what, fix) in FILES.items():
         if found := sorted(name for name in names if Path(name).suffix.lower() == suffix):
             listed = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
             return Unserved(f"{what} ({listed})", fix, is_sure=False)
+    if found := sorted(name for name in names if name.startswith("model") and name.endswith(ARCHIVES)):
+        return Unserved(f"an archive ({found[0]})", "unpack it here", is_sure=False)
     return None
 
 

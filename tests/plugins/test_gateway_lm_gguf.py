@@ -19,6 +19,7 @@ gguf = pytest.importorskip("gguf")
 
 import gateway_lm_gguf  # noqa: E402
 from closeness import assert_near  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
 
 from gateway import ConfigError  # noqa: E402
 
@@ -289,17 +290,32 @@ def test_a_killed_conversion_leaves_nothing_that_is_used(write: Callable[..., An
     assert sorted(place.name for place in cache.iterdir()) == [folder.name, f"{folder.name}.lock"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")],
+    ids=["of ours", "of safetensors"],
+)
 def test_a_failed_conversion_leaves_nothing_behind(
-    write: Callable[..., Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, write: Callable[..., Any], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     path, _ = write()
     monkeypatch.setattr(gateway_lm_gguf, "write_weights", full)
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(ConfigError, match=r"No space left.*cache_dir"):
         gateway_lm_gguf.folder(path)
     assert [place.suffix for place in cache.iterdir()] == [".lock"]
+
+
+def test_a_cache_that_cannot_be_made_is_told_with_its_setting(
+    write: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"cannot be converted in .*: Not a directory.*cache_dir"):
+        gateway_lm_gguf.folder(path)
 
 
 def test_an_unknown_architecture_goes_the_long_way_and_says_why(

@@ -123,3 +123,10 @@ def test_a_damaged_header_does_not_stop_the_search_for_models(value: bytes, tmp_
     said = struct.pack("<Q", 1) + b"a" + struct.pack("<IQ", 8, 1) + b"b"
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 3) + said + (struct.pack("<Q", 1) + b"c" + value) * 2)
     assert it.first_keys(path) == {"a": "b"}
+
+
+def test_what_git_lfs_leaves_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+    with pytest.raises(ConfigError, match=r"model\.gguf is a pointer of Git LFS.*git lfs pull"):
+        it.find(tmp_path)

@@ -419,6 +419,23 @@ def test_a_loaded_model_says_what_it_can_hold(model: Any) -> None:
     assert model.is_healthy()
 
 
+def test_files_of_the_weights_that_are_not_there_are_named_before_a_load(tmp_path: Path) -> None:
+    place = write(tmp_path, "model-00001-of-00003.safetensors", architecture="LlamaForCausalLM")
+    parts = {f"layer{number}": f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)}
+    (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+
+    with pytest.raises(ConfigError, match=r"model-00002-of-00003.*, model-00003-of-00003.* is missing.*3 files"):
+        find_model(place, {})
+
+
+def test_a_pointer_of_git_lfs_is_no_checkpoint(tmp_path: Path) -> None:
+    place = write(tmp_path, "model.safetensors", architecture="LlamaForCausalLM")
+    (place / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+    with pytest.raises(ConfigError, match="git lfs pull"):
+        find_model(place, {})
+
+
 def test_options_bound_the_length(serve: Callable[..., Any], checkpoint: Path) -> None:
     model = serve(checkpoint, options={"max_model_len": 100, "dtype": "bfloat16"})
     assert model.max_model_len == 100
