@@ -9,7 +9,8 @@ from ..errors import BadRequest, UnsupportedMedia
 from .body import too_large
 from .exchange import Exchange
 
-AT_ONCE = 256 << 10  # bytes that are unpacked in the loop; more of them go to a thread
+AT_ONCE = 4 << 10  # bytes that are unpacked in the loop, which may become a thousand times as many; more go to a thread
+PIECE = 4 << 10  # bytes at a time: what is behind the end of a member is copied, and a body may have very many members
 
 
 async def plain_body(exchange: Exchange, body: bytes, limit: int) -> bytes:
@@ -35,20 +36,23 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     is_bare = encoding == "deflate" and not (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
     wbits = -zlib.MAX_WBITS if is_bare else zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS | 16
     parts: list[bytes] = []
-    size, rest = 0, body
-    while rest or not parts:  # gzip may have several members
+    size = at = 0
+    while True:
         stream = zlib.decompressobj(wbits)
-        try:
-            part = stream.decompress(rest, limit + 1 - size)
-        except zlib.error as error:
-            raise BadRequest(f"the body is not {encoding}: {error}") from error
-        size += len(part)
-        if size > limit:
-            raise too_large(limit)
-        if not stream.eof:
-            raise BadRequest(f"the body is not whole: its {encoding} has no end")
-        parts.append(part)
-        rest = stream.unused_data
-        if rest and encoding == "deflate":
+        while not stream.eof:
+            piece = body[at : at + PIECE]
+            if not piece:
+                raise BadRequest(f"the body is not whole: its {encoding} has no end")
+            try:
+                part = stream.decompress(piece, limit + 1 - size)
+            except zlib.error as error:
+                raise BadRequest(f"the body is not {encoding}: {error}") from error
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            parts.append(part)
+            at += len(piece) - len(stream.unused_data)
+        if at == len(body):
+            return b"".join(parts)
+        if encoding == "deflate":  # gzip may have several members
             raise BadRequest("the body goes on behind the end of its deflate")
-    return b"".join(parts)

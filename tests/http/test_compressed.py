@@ -1,0 +1,46 @@
+"""Compressed bodies are unpacked whole, to no more than the limit, and in no more time than their size takes."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import time
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest, TooLarge
+from gateway.http.compressed import PIECE, unpacked
+
+NOISE = random.Random(0).randbytes(4 * PIECE)  # which stays larger than a piece
+TEXTS = st.binary(max_size=100) | st.integers(0, 3 * PIECE).map(bytes) | st.just(NOISE)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_the_members_of_gzip_are_one_body(parts: list[bytes]) -> None:
+    whole = b"".join(parts)
+    body = b"".join(map(gzip.compress, parts))
+    assert unpacked(body, "gzip", len(whole)) == whole
+    with pytest.raises(BadRequest, match="has no end"):
+        unpacked(body[:-1], "gzip", len(whole))
+    if whole:
+        with pytest.raises(TooLarge):
+            unpacked(body, "gzip", len(whole) - 1)
+
+
+@given(TEXTS)
+def test_deflate_has_zlibs_head_or_none(text: bytes) -> None:
+    whole = zlib.compress(text)
+    for body in (whole, whole[2:-4]):
+        assert unpacked(body, "deflate", len(text)) == text
+    with pytest.raises(BadRequest, match="goes on behind the end"):
+        unpacked(whole + b"x", "deflate", len(text))
+
+
+def test_a_body_of_very_many_members_takes_the_time_of_its_size() -> None:
+    body = gzip.compress(b"") * 100_000  # 2 MB; were what is left copied for each of them, these would be 100 GB
+    began = time.process_time()
+    assert unpacked(body, "gzip", 100) == b""
+    assert time.process_time() - began < 10
