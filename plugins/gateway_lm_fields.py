@@ -192,7 +192,7 @@ def check(inputs: Mapping[str, Any], source: Source, *, is_counted: bool = False
         elif field.does == "refused":
             raise unsupported(f"this model does not support {name}", name)
         elif field.only not in (None, source):
-            raise unsupported(f"{name} is for {field.only}", name)
+            raise unsupported(f"{name} is supported on {field.only} only", name)
     return read
 
 

@@ -16,23 +16,20 @@ import mmap
 import os
 import re
 import shutil
-import struct
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gateway_lm_gguf_tokenizer as tokenizers
 from gateway_lm_gguf_files import parts
+from gateway_lm_gguf_header import Header, TensorInfo, read_headers
 
 from gateway import ConfigError, cache_dir, fingerprint
 
 VERSION = 2  # of what is written; another one is another folder
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
 LARGE = 2**30  # bytes, beyond which reading a file takes long enough to say so
 TEMPLATES = "additional_chat_templates"  # a folder's name, of transformers
 SHARD = 2 * 2**30  # bytes of a file that we write, and about what a conversion holds in memory
@@ -65,27 +62,6 @@ class UnknownLayout(Exception):
     """A file that the fast way does not cover; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    name: str
-    shape: tuple[int, ...]
-    type: int
-    offset: int  # from the start of the file
-    part: int = 0  # which of the files it is in
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """That of a file, or of all parts of one together: the first of them has the metadata."""
-
-    metadata: Mapping[str, Any]
-    tensors: tuple[TensorInfo, ...]
-
-    @property
-    def architecture(self) -> str:
-        return self.metadata.get("general.architecture", "unknown")
-
-
 def folder(path: Path, dtype: str = "float32") -> Path:
     """Return the folder that `path` was converted to, converting it now when there is none.
 
@@ -94,7 +70,7 @@ def folder(path: Path, dtype: str = "float32") -> Path:
     """
     files = parts(path)
     if (size := sum(file.stat().st_size for file in files)) > LARGE:
-        say(f"reading {path.name}, {size / 1e9:,.1f} GB, to know it by its content; this happens once")
+        say(f"reading {path.name}, {size / 1e9:,.1f} GB, to identify it by its content; this happens once")
     contents = " ".join(fingerprint(file) for file in files)
     key = hashlib.sha256(f"{VERSION} {dtype} {contents}".encode()).hexdigest()[:16]
     place = cache_dir() / "gguf" / f"{files[0].stem}-{key}"
@@ -176,70 +152,6 @@ def say(text: str) -> None:
 
 
 # ── the fast way ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def read_headers(maps: Sequence[mmap.mmap], names: Sequence[str]) -> Header:
-    """The header of a model whose files these are. Raises `ConfigError` when they are none that we can read."""
-    headers = [read_header(data, name) for data, name in zip(maps, names, strict=True)]
-    metadata = headers[0].metadata
-    count, total = metadata.get("split.count", 1), metadata.get("split.tensors.count")
-    if count not in (0, len(maps)):
-        raise ConfigError(f"it is one of {count} parts, which are called NAME-00001-of-{count:05}.gguf and so on")
-    tensors = tuple(replace(info, part=part) for part, header in enumerate(headers) for info in header.tensors)
-    found = len({info.name for info in tensors})
-    if len(maps) > 1 and (found < len(tensors) or total not in (None, found)):
-        raise ConfigError(f"its {len(maps)} parts do not belong together ({found} tensors of {total}): get them again")
-    return Header(metadata, tensors)
-
-
-def read_header(data: mmap.mmap, name: str) -> Header:
-    """The metadata and the table of tensors of one file."""
-    try:
-        return _parse(data)
-    except (struct.error, KeyError, OverflowError, MemoryError, RecursionError) as error:
-        raise ConfigError(f"the header of {name} breaks off or is damaged: get the file again") from error
-
-
-def _parse(data: mmap.mmap) -> Header:
-    magic, version, tensor_count, key_count = struct.unpack_from("<4sIQQ", data)
-    if magic != b"GGUF" or version not in (2, 3):
-        raise ConfigError(f"it is no GGUF file of version 2 or 3: it starts with {magic!r}, version {version}")
-    at = 24
-
-    def take(form: str) -> tuple[Any, ...]:
-        nonlocal at
-        values = struct.unpack_from(f"<{form}", data, at)
-        at += struct.calcsize(f"<{form}")
-        return values
-
-    def text() -> str:
-        nonlocal at
-        (size,) = take("Q")
-        at += size
-        return data[at - size : at].decode("utf-8", "replace")
-
-    def value(kind: int) -> Any:
-        if kind == STRING:
-            return text()
-        if kind != ARRAY:
-            return take(SCALARS[kind])[0]
-        kind, count = take("IQ")
-        return list(take(f"{count}{SCALARS[kind]}")) if kind in SCALARS else [value(kind) for _ in range(count)]
-
-    metadata = {}
-    for _ in range(key_count):
-        key = text()
-        metadata[key] = value(take("I")[0])
-    tensors = []
-    for _ in range(tensor_count):
-        name = text()
-        (dimensions,) = take("I")
-        shape = take(f"{dimensions}Q")[::-1]  # the file counts the fastest first
-        tensors.append((name, shape, *take("IQ")))
-    alignment = metadata.get("general.alignment", 32)
-    start = (at + alignment - 1) // alignment * alignment
-    infos = (TensorInfo(name, shape, kind, start + offset) for name, shape, kind, offset in tensors)
-    return Header(metadata, tuple(infos))
 
 
 def _convert_fast(header: Header, maps: Sequence[mmap.mmap], name: str, place: Path, dtype: str) -> dict[str, Any]:

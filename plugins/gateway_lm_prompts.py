@@ -210,7 +210,8 @@ class Prompts:
         if isinstance(effort, str) and takes_effort:
             options = {"reasoning_effort": effort, "enable_thinking": effort not in NO_EFFORT}
         if wanted is not None and not self._known & {*SWITCHES} and wanted != self._thinks:
-            raise unsupported(f"this model thinks {'always' if self._thinks else 'never'}: {asked} cannot", asked)
+            how = "always" if self._thinks else "never"
+            raise unsupported(f"this model {how} thinks, and {asked} cannot change that", asked)
         return options if wanted is None else {**options, **dict.fromkeys(SWITCHES, wanted)}
 
     @property
