@@ -157,7 +157,7 @@ def _ports(
             what = f"{item.where}: {does} port {item.port}, which is the gateway's own"
             yield "warning", "own_port", what, "choose another port for it, or one for the gateway with --port"
         elif spec.replicas > 1:
-            what = f"{item.where}: {does} port {item.port}, and there would be {spec.replicas} of it"
+            what = f"{item.where}: {does} port {item.port}, which its {spec.replicas} replicas cannot share"
             yield "warning", "fixed_port", what, f"set replicas = 1 in {table}, or let it take a free port"
         elif settings.model(spec.name).reload == "beside":
             what = f"{item.where}: {does} port {item.port}, so it cannot be loaded beside itself"

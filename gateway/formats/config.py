@@ -6,9 +6,7 @@ level, because models read them.
 
 from __future__ import annotations
 
-import datetime
 import difflib
-import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..spec import Problem
+from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
 from .safe_yaml import Document, YAMLError, parse
-from .schema import ACCELERATORS, AUTH_METHODS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, Each, Key, Kind, Section
+from .schema import ACCELERATORS, AUTH_METHODS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, Each, Key, Section
 
 NO_YAML = (
     "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
@@ -29,16 +28,6 @@ MEMORY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
 ACCELERATOR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?::([1-9]\d*))?")
 RESERVED_VARIABLES = ("PORT", "HOSTNAME")
 INSIDE = ("data_dir", "bundled_packages_dir", "requirements_file", "model_module_dir")  # of the model directory
-
-_EXPECTED: Mapping[Kind, str] = {
-    "text": "text",
-    "whole": "a whole number",
-    "number": "a number",
-    "flag": "true or false",
-    "list": "a list",
-    "texts": "a list of texts",
-    "map": "a mapping",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +100,7 @@ class _Reader:
         notes = [f"{'.'.join(key)} has no effect here" for key in _cloud_keys(CONFIG, raw, data)]
         return ModelConfig(
             path=self.file,
-            data=_jsonable(data),
+            data=jsonable(data),
             raw=raw,
             problems=tuple(self.problems),
             notes=tuple(_python_note(raw) + notes),
@@ -131,7 +120,7 @@ class _Reader:
             elif value is not None:
                 data[name] = self._value(key, value, here)
             elif not key.absent:
-                data[name] = _copy(key.default)
+                data[name] = copied(key.default)
         for name, value in raw.items():
             if name not in section.keys:
                 data[name] = value
@@ -154,11 +143,11 @@ class _Reader:
 
     def _value(self, key: Key, value: Any, at: tuple[str, ...]) -> Any:
         try:
-            return _convert(key.kind, value)
+            return convert(key.kind, value)
         except ValueError:
-            wrong = f"{_path(at)} must be {_EXPECTED[key.kind]}, not {_shown(value)}"
+            wrong = f"{_path(at)} must be {EXPECTED[key.kind]}, not {_shown(value)}"
             self.error(wrong, at, code="invalid_type")
-            return _copy(key.default)
+            return copied(key.default)
 
     def _unknown(self, section: Section, name: str, at: tuple[Any, ...]) -> None:
         fix = "it is handed to the model"
@@ -176,7 +165,7 @@ class _Reader:
                 fix = f"set {name} in [models.NAME] of gateway.toml"
                 self.warn(f"options.{name} is the operator's to decide", ("options", name), fix=fix)
         data["environment_variables"] = {
-            str(name): _variable(value) for name, value in data["environment_variables"].items()
+            str(name): variable(value) for name, value in data["environment_variables"].items()
         }
         data["secrets"] = {str(name): None if value is None else str(value) for name, value in data["secrets"].items()}
         resources = data["resources"]
@@ -187,7 +176,7 @@ class _Reader:
                 fix="name an accelerator",
                 code="use_gpu_alone",
             )
-        resources["accelerator"] = _accelerator(resources["accelerator"])
+        resources["accelerator"] = accelerator_of(resources["accelerator"])
         resources["use_gpu"] = resources["accelerator"] is not None
         for name in ("instance_type", "node_count"):
             if not resources.get(name):
@@ -325,73 +314,10 @@ class _Reader:
 _CPU, _MEMORY, _ACCELERATOR = ("resources", "cpu"), ("resources", "memory"), ("resources", "accelerator")
 
 
-_FLAGS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
-
-
-def _convert(kind: Kind, value: Any) -> Any:
-    """Return `value` as its kind, as lax as Truss is: "4" is a number, "true" a flag, 2 a text. Raises ValueError."""
-    if kind == "any":
-        return value
-    if kind == "map" and isinstance(value, dict):
-        return value
-    if kind in ("list", "texts") and isinstance(value, list):
-        return value if kind == "list" else [_convert("text", item) for item in value]
-    if kind == "text" and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    if kind == "flag" and (flag := _FLAGS.get(str(value).lower())) is not None:
-        return flag
-    if kind in ("whole", "number") and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        number = float(value)
-        if kind == "number":
-            return number
-        if number.is_integer():
-            return int(number)
-    raise ValueError(kind)
-
-
-def _accelerator(value: Any) -> Any:
-    """Truss's one way of writing it: "L4", or "L4:2"; what is wrong stays as it is."""
-    if isinstance(value, dict):
-        name, count = value.get("accelerator"), value.get("count", 1)
-        value = f"{name}:{count}" if name else None
-    return re.sub(r":0*1$", "", value.strip()) or None if isinstance(value, str) else value
-
-
-def _jsonable(value: Any) -> Any:
-    """Values of YAML as JSON has them, which is how Truss hands its config on: a date is a text, a set a list."""
-    if isinstance(value, dict):
-        return {_json_key(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_jsonable(item) for item in value), key=str)
-    if isinstance(value, datetime.date):  # and datetime, which is one
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _json_key(key: Any) -> str:
-    if isinstance(key, str):
-        return key
-    return str(key).lower() if isinstance(key, bool) else str(_jsonable(key))
-
-
 def _path(at: tuple[Any, ...]) -> str:
     """weights[0].auth"""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
     return text.removeprefix(".")
-
-
-def _variable(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _copy(default: Any) -> Any:
-    return type(default)(default) if isinstance(default, (list, dict)) else default
 
 
 def _shown(value: Any) -> str:

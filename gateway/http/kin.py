@@ -57,7 +57,7 @@ async def check_question(exchange: Exchange, hub: Hub) -> None:
             what = f"port {between[1]} is that of the gateway itself, not of a server that model '{model.name}' started"
             if model.asked_us(replica, f"it asked {exchange.path[:128]} while it loaded, but {what}"):
                 log.warning("%s asked %s while it loaded; %s", model.name, exchange.path[:128], what)
-            raise OwnGateway(f"{what}; give that server a port of its own")
+            raise OwnGateway(f"{what}; give that server another port")
 
 
 def look_at(exchange: Exchange, model: HostedModel, call: Call) -> None:
