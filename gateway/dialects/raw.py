@@ -16,6 +16,7 @@ from ..errors import GatewayError, InvalidOutput
 from .event_stream import EventStream, Sent, one_line, starts_events
 
 Protocol = Literal["", "chat", "completions", "responses", "messages"]
+Shown = Literal["pass", "read"]
 PING = b": ping\n\n"
 DONE = b"[DONE]"
 # Events that need no look but one for their end: clients may have them as they are.
@@ -116,32 +117,48 @@ class RawStream:
 
 
 class Opening:
-    """What the first items of a stream are."""
+    """What the first items of a stream are: `pass`, events in the words of the route; `read`, anything else.
+
+    None while that shows only when more has come. Every byte is looked at once, for a first event may be large.
+    """
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._text = b""
+        self._lead = b""
+        self._events: EventStream | None = None  # from when it is known to be events
 
-    def feed(self, items: list[Any]) -> Literal["pass", "read"] | None:
-        """`pass`: events in the words of the route; `read`: anything else; None: that shows when more has come."""
+    def feed(self, items: list[Any]) -> Shown | None:
         for item in items:
             if isinstance(item, str | bytes):
-                self._text += item.encode() if isinstance(item, str) else item
+                if (shown := self._take(item.encode() if isinstance(item, str) else item)) is not None:
+                    return shown
             elif item is not None:
                 return "read"
-        begins = starts_events(self._text)
-        if not begins:
-            return None if begins is None else "read"
-        if not self._protocol:
-            return "pass"
-        stream = EventStream()
-        sent = [*stream.feed(self._text), stream.end()]
-        for event in sent:
-            if event is not None and event.data is not None and event.name != "ping" and event.data.strip():
-                if not _is_complete(event.data):
-                    return None if event is sent[-1] else "read"
-                return "pass" if _protocol_of(event.name, event.data) in ("", self._protocol) else "read"
         return None
+
+    def _take(self, data: bytes) -> Shown | None:
+        if self._events is None:
+            self._lead += data
+            begins = starts_events(self._lead)
+            if not begins:
+                return None if begins is None else "read"
+            if not self._protocol:
+                return "pass"
+            self._events, data = EventStream(), self._lead
+        return next(filter(None, map(self._shown, self._events.feed(data))), None)
+
+    def end(self) -> Shown:
+        """Nothing more will come."""
+        last = self._events.end() if self._events is not None else None
+        return (self._shown(last) if last is not None else None) or "read"
+
+    def _shown(self, event: Sent) -> Shown | None:
+        """None for what says nothing, such as a ping."""
+        if event.data is None or event.name == "ping" or not event.data.strip():
+            return None
+        if not _is_complete(event.data):
+            return "read"
+        return "pass" if _protocol_of(event.name, event.data) in ("", self._protocol) else "read"
 
 
 def _protocol_of(name: str, data: bytes) -> Protocol:

@@ -168,7 +168,7 @@ class Serving:
             while shows is None and (batch := await anext(batches, None)) is not None:
                 first = (0, [*first[1], *batch[1]])
                 shows = opening.feed(batch[1])
-            if raw is not None and shows == "pass":
+            if raw is not None and (shows or opening.end()) == "pass":
                 events = _raw_events(exchange, encoder, raw, batches, first[1])
             else:
                 events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]), settle)

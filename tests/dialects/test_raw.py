@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.anthropic_messages import MessageEnding
 from gateway.dialects.base import Dialect
-from gateway.dialects.event_stream import one_line
+from gateway.dialects.event_stream import EventStream, Sent, one_line
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_chunks import ChunkEnding
 from gateway.dialects.openai_completions import CompletionsDialect
@@ -279,6 +279,30 @@ def test_events_of_other_names_are_passed_over_where_they_are_read() -> None:
 )
 def test_events_pass_where_they_are_in_the_words_of_the_route(route: str, items: list[Any], shows: str | None) -> None:
     assert Opening(DIALECTS[route].protocol).feed(items) == shows
+
+
+@pytest.mark.parametrize(("end", "shows"), [("", "pass"), ("\n", "pass"), ("}", "read")])
+def test_an_event_whose_blank_line_never_came_is_told_at_the_end(end: str, shows: str) -> None:
+    opening = Opening("chat")
+    assert opening.feed(['data: {"choices": [{"delta": {}}]}' + end]) is None
+    assert opening.end() == shows
+
+
+def test_every_byte_of_a_large_first_event_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    real = EventStream.feed
+
+    def feed(stream: EventStream, data: bytes) -> list[Sent]:
+        nonlocal looked_at
+        looked_at += len(data)
+        return real(stream, data)
+
+    monkeypatch.setattr(EventStream, "feed", feed)
+    event = framed([{"choices": [{"delta": {"content": "x" * 100_000}}]}])
+    opening = Opening("chat")
+    shown = [opening.feed([event[at : at + 100]]) for at in range(0, len(event), 100)]
+    assert shown[-1] == "pass" and set(shown[:-1]) == {None}
+    assert looked_at == len(event)
 
 
 def test_an_item_that_is_no_text_ends_the_stream_behind_what_came_before_it() -> None:
