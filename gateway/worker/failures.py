@@ -147,7 +147,13 @@ def say(text: str) -> None:
 
 
 def log(error: BaseException, request_id: str, root: str) -> None:
-    """Print the traceback to the model's log, from the last frame of the model's own files on."""
+    """Print the traceback to the model's log, from the last frame of the model's own files on.
+
+    A request that the model refuses with one of our errors is no fault of its code: that is one line.
+    """
+    if isinstance(error, GatewayError) and error.status < 500:
+        say(f"[{request_id}] refused with {error.status} {error.code}: {error.message}")
+        return
     kind = "Model raised HTTPException" if _has_status(error) else GENERIC
     try:
         trimmed = _from_model_file(error.__traceback__, root)

@@ -9,7 +9,7 @@ from fastapi import HTTPException as FastAPIError
 from starlette.exceptions import HTTPException as StarletteError
 
 from gateway import wire
-from gateway.errors import HTTPError, Overloaded
+from gateway.errors import BadRequest, HTTPError, Overloaded
 from gateway.worker.failures import (
     GENERIC,
     BadInput,
@@ -143,6 +143,14 @@ def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> No
     assert lines[0] == f"[r1] {GENERIC}"
     assert "model.py" in lines[2]
     assert lines[-1] == "ValueError: boom"
+
+
+def test_a_request_that_a_model_refuses_is_one_line_of_its_log_and_no_traceback(capsys: Any) -> None:
+    try:
+        raise BadRequest("top_k must be a whole number", param="top_k")
+    except BadRequest as error:
+        log(error, "r1", "/nowhere")
+    assert capsys.readouterr().err == "[r1] refused with 400 invalid_value: top_k must be a whole number\n"
 
 
 def test_a_model_that_closed_its_output_still_gets_its_errors_reported(monkeypatch: pytest.MonkeyPatch) -> None:
