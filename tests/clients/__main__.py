@@ -33,6 +33,7 @@ BOTH = ("openai_chat", "openai_errors", "openai_routes", "openai_responses", "an
 ENVIRONMENTS = {  # name → test files
     "openai2": (*BOTH, "litellm", "langchain", "instructor"),
     "openai3": (*BOTH, "llm", "openai_agents"),
+    "litellm_proxy": ("litellm_proxy",),
     "lm_eval": ("lm_eval",),
     "frameworks": ("mistral", "pydantic_ai", "llamaindex", "open_webui"),
     "ai5": ("vercel",),
