@@ -17,6 +17,7 @@ MAX_EMPTY = 1 << 16  # rows that hold nothing: they cost memory, and no byte of 
 INTEGERS = {f"{sign}INT{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 DATATYPES = ("BOOL", *INTEGERS, *FLOATS, "BYTES")
+TOO_LARGE = 2**1024 - 2**970  # no whole number from here on is a float
 AS_JSON = {"content_type": "application/json"}
 
 
@@ -126,7 +127,7 @@ def _check_elements(where: str, datatype: str, data: list[Any]) -> None:
     elif datatype == "BYTES":
         good = kinds <= {str}
     elif datatype in FLOATS:
-        good = kinds <= {int, float}
+        good = kinds <= {int, float} and _fit_floats(kinds, data)
     else:
         sign, bits = INTEGERS[datatype]
         least, most = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -205,7 +206,11 @@ def datatype_of(data: list[Any]) -> str | None:
         if least >= -(2**63) and most < 2**63:
             return "INT64"
         return "UINT64" if least >= 0 and most < 2**64 else None
-    return "FP64" if kinds <= {int, float} else None
+    return "FP64" if kinds <= {int, float} and _fit_floats(kinds, data) else None
+
+
+def _fit_floats(kinds: set[type], data: list[Any]) -> bool:
+    return int not in kinds or all(-TOO_LARGE < item < TOO_LARGE for item in data if type(item) is int)
 
 
 def described(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:

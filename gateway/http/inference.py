@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -13,7 +15,7 @@ from ..dialects.oip_schema import metadata
 from ..errors import BadRequest, RouteNotSupported
 from ..wire import BYTES, Req
 from .body import BodyReader, decode_object
-from .compressed import plain_body
+from .compressed import AT_ONCE, plain_body
 from .exchange import Exchange
 from .kin import look_at
 from .predict import OCTETS, http_scope, pass_response
@@ -37,6 +39,9 @@ STATES = {
 _encode = msgspec.json.encode
 
 
+T = TypeVar("T")
+
+
 class Inference:
     def __init__(self, hub: Hub, reader: BodyReader) -> None:
         self._hub, self._reader = hub, reader
@@ -50,7 +55,7 @@ class Inference:
         limit = model.spec.limits.max_body
         sent = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
         head_json, data = oip_binary.split(sent, exchange.headers.get(b"inference-header-content-length"))
-        request = oip.read(decode_object(head_json), data)
+        request = await _aside(len(sent), lambda: oip.read(decode_object(head_json), data))
         count = self._counts.setdefault(model.name, Counts())
         count.fail += 1  # until it has succeeded
         body = b""
@@ -64,7 +69,7 @@ class Inference:
                     "model, or send JSON to its predict route",
                     param="model",
                 )
-            body = oip.encode_inputs(request, schema)
+            body = await _aside(len(sent), lambda: oip.encode_inputs(request, schema))
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
             if not call.has_slot:
@@ -75,10 +80,15 @@ class Inference:
                 await pass_response(exchange, call, head)
                 count.add(exchange)
                 return
-            value = oip.from_predict(call.reply, head.content_type)
-        answer, raw = oip.answer(value, request, model.name, exchange.request_id)
+            reply = call.reply
+
+        def answer() -> tuple[bytes, bytes]:
+            value = oip.from_predict(reply, head.content_type)
+            shown, raw = oip.answer(value, request, model.name, exchange.request_id)
+            return _encode(shown), raw
+
+        written, raw = await _aside(len(reply), answer)
         count.add(exchange)
-        written = _encode(answer)
         if not raw and not request.all_binary:
             await exchange.reply(200, written)
             return
@@ -127,7 +137,8 @@ class Inference:
 
     async def index(self, exchange: Exchange) -> None:
         """Every model with its state; only those that are ready when the body says so."""
-        body = await exchange.body(self._reader, self._hub.settings.gateway.limits.max_body)
+        limit = self._hub.settings.gateway.limits.max_body
+        body = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
         only_ready = bool(decode_object(body).get("ready")) if body else False
         found = [
             {"name": model.name, "version": oip.VERSION, "state": STATES[model.state], "reason": _reason(model)}
@@ -200,6 +211,11 @@ class Counts:
             },
             "batch_stats": [],
         }
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """What takes long for many bytes must not hold up the requests of others: it goes to a thread."""
+    return work() if size <= AT_ONCE else await asyncio.to_thread(work)
 
 
 def _check_predicts(model: HostedModel) -> None:

@@ -98,6 +98,7 @@ def test_data_that_is_not_of_its_shape_is_refused(shape: list[Any], data: Any) -
         ("UINT64", 2**64 - 1, True),
         ("FP16", 1, "1"),
         ("FP64", 1.5, True),
+        ("FP32", 10**308, 10**400),
         ("BYTES", "text", 5),
         ("BYTES", "", None),
     ],
@@ -257,6 +258,7 @@ def test_an_answer_is_a_tensor(value: Any, datatype: str, shape: list[int], data
         ([1, [2]], ["1", "[2]"]),
         ([True, 1], ["true", "1"]),
         ([-1, 2**63], ["-1", "9223372036854775808"]),
+        ([0.5, 10**400], ["0.5", f"1{'0' * 400}"]),
     ],
 )
 def test_what_is_no_tensor_travels_as_json(value: Any, texts: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from served import Model, Reply, Served
 
+from gateway.dialects import oip
 from gateway.errors import BadRequest
+from gateway.http.compressed import AT_ONCE
 
 SCHEMA = {
     "type": "object",
@@ -181,6 +184,32 @@ def test_bodies_that_are_not_what_their_head_says_are_refused(
 ) -> None:
     answer = gateway.post("/v2/models/adder/infer", body, **headers)
     assert answer.status == status and word in answer.json["error"]
+
+
+def test_large_tensors_are_read_and_written_off_the_loop(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes of gzip are megabytes of numbers, and would hold up the requests of others."""
+    seen: set[str] = set()
+    for name in ("read", "encode_inputs", "answer"):
+        work = getattr(oip, name)
+        monkeypatch.setattr(
+            oip, name, lambda *given, work=work: (seen.add(threading.current_thread().name), work(*given))[1]
+        )
+    threads = []
+    for count in (2, AT_ONCE):
+        tensor = {
+            "name": "rows",
+            "datatype": "FP32",
+            "shape": [count, 1],
+            "parameters": {"binary_data_size": 4 * count},
+        }
+        body, headers = framed([tensor], bytes(4 * count))
+        answer = gateway.post(
+            "/v2/models/adder/infer", gzip.compress(body, 1), **headers, **{"Content-Encoding": "gzip"}
+        )
+        assert answer.status == 200 and answer.json["outputs"][0]["shape"] == [count]
+        threads.append({*seen})
+        seen.clear()
+    assert len(threads[0]) == 1 and threads[1] and threads[0].isdisjoint(threads[1])
 
 
 def test_the_config_and_the_statistics_of_models(serve: Callable[..., Served]) -> None:
