@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import InvalidOutput
 
+DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT = 64 << 20  # bytes; a picture in base64 fits
 MAX_LEAD = 16 << 10  # bytes that may come before the first data until all of it is taken for text
@@ -135,6 +136,17 @@ def starts_events(text: bytes) -> bool | None:
         return False
     may_be = rest.startswith((b":", *_BEGINNINGS)) or any(beginning.startswith(rest) for beginning in _BEGINNINGS)
     return None if may_be or (not at and BOM.startswith(rest)) else False
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether nothing of this data was cut off: in every protocol here it is an object in JSON, or `[DONE]`."""
+    if data.strip() == DONE:
+        return True
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value)
 
 
 def holds_block(text: bytes) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from ..errors import GatewayError
 from .answer import Choice, EventEncoder
 from .base import Context, Prepared, public
+from .event_stream import DONE
 from .events import Usage, encode_json
-from .raw import DONE, Ending, fields_of
+from .raw import Ending, fields_of
 
 
 class ChunkEnding(Ending):

@@ -13,6 +13,7 @@ from ..spec import Endpoint
 from .answer import EventEncoder, Run
 from .base import Context, Dialect, Prepared, public, take
 from .chat_requests import prompt_size
+from .event_stream import DONE
 from .events import (
     AnyEvent,
     ChoiceEvent,
@@ -25,7 +26,7 @@ from .events import (
     unwrap,
     usage_of,
 )
-from .raw import DONE, Ending, fields_of
+from .raw import Ending, fields_of
 from .responses_object import filled_usage, shown, usage_object
 from .responses_output import Output, framed
 from .responses_requests import SCHEMA, check, to_chat

@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import GatewayError, HTTPError, InvalidOutput
 from ..wire import Structured
-from .event_stream import EventStream, Sent, holds_block, starts_events
+from .event_stream import DONE, EventStream, Sent, holds_block, starts_events
 from .events import (
     REASONS,
     AnyEvent,
@@ -35,7 +35,8 @@ from .events import (
     unwrap,
     usage_of,
 )
-from .raw import DONE, cut
+from .line_items import LineItems
+from .raw import cut
 from .tool_calls import ToolCalls
 
 SHORTHAND = frozenset(
@@ -43,6 +44,7 @@ SHORTHAND = frozenset(
     "stop_sequence".split()
 )
 ENVELOPE = frozenset("id object created model system_fingerprint choices usage error".split())
+_AS_TEXT = 'yield {"content": text} for a text that begins with "data:"'
 _LOGPROBS = ("content", "refusal")
 CHOICE = ("message", "delta", "text", "finish_reason", "logprobs")
 
@@ -53,6 +55,7 @@ class Normalizer:
     def __init__(self, choice: int = 0, width: int = 1) -> None:
         self._choice, self._width = choice, width
         self._first = True  # what comes may be text or events
+        self._lines = LineItems()
         self._lead = ""  # what has come, while that is not known
         self._decoder: codecs.IncrementalDecoder | None = None
         self._calls: dict[int, ToolCalls] = {}  # by choice
@@ -73,8 +76,8 @@ class Normalizer:
         Raises:
             InvalidOutput: the value is none of those above.
         """
-        if isinstance(value, str):  # an empty one is nothing, and no end of a character that is under way
-            return self._text(self._flush() + value) if value else []
+        if isinstance(value, str):  # an empty one is nothing but a line, and no end of a character that is under way
+            return self._text(self._flush() + value if value else "")
         if isinstance(value, bytes):
             if self._decoder is None:
                 self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -96,7 +99,8 @@ class Normalizer:
         Raises:
             InvalidOutput: something was begun and never completed.
         """
-        events = self._text(self._flush())
+        held = self._lines.end().decode("utf-8", "surrogatepass")
+        events = self._text(held + self._flush())
         if self._first and holds_block(_bytes(self._lead)):
             raise cut()
         events += self._settle()
@@ -109,6 +113,8 @@ class Normalizer:
         return events
 
     def _text(self, text: str) -> list[AnyEvent]:
+        if not self._lines.are_pieces:
+            text = self._lines.feed(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
         if not text:
             return []
         if self._first:
@@ -122,7 +128,7 @@ class Normalizer:
     def _settle(self) -> list[AnyEvent]:
         """From here on text is text; so is what was held back."""
         self._first = False
-        lead, self._lead = self._lead, ""
+        lead, self._lead = self._lead + self._lines.end().decode("utf-8", "surrogatepass"), ""
         return [Text(self._choice, lead)] if lead else []
 
     def _flush(self) -> str:
@@ -250,13 +256,13 @@ class Normalizer:
             if name == "error":
                 return [Failed(error_of({"error": data.decode("utf-8", "replace")}))]
             if ours:
-                raise InvalidOutput(f"the model yielded SSE whose data is not JSON: {error}") from error
+                raise InvalidOutput(f"the model yielded SSE whose data is not JSON ({error}); {_AS_TEXT}") from error
             return []
         if name == "error":
             return [Failed(error_of(value if isinstance(value, dict) and value.get("error") else {"error": value}))]
         if not isinstance(value, dict):
             if ours:
-                raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}")
+                raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}; {_AS_TEXT}")
             return []
         if self._is_name(name):
             value = {"type": name, **value}

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from ..errors import GatewayError, InvalidOutput
-from .event_stream import EventStream, Sent, one_line, starts_events
+from .event_stream import EventStream, Sent, is_complete, one_line, starts_events
+from .line_items import LineItems
 
 Protocol = Literal["", "chat", "completions", "responses", "messages"]
 Shown = Literal["pass", "read"]
 PING = b": ping\n\n"
-DONE = b"[DONE]"
+NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 # Events that need no look but one for their end: clients may have them as they are.
 _PLAIN = re.compile(rb"(?:(?:event: ?+(?!ping\n).++\n)?data: ?+\{.++\n\n)++")  # with no CR in them
 
@@ -54,6 +55,7 @@ class RawStream:
     def __init__(self, ending: Ending) -> None:
         self._ending = ending
         self._stream = EventStream()
+        self._lines = LineItems()
         self.failure: GatewayError | None = None  # what came behind the events that were returned last
 
     @property
@@ -65,10 +67,9 @@ class RawStream:
         """The events that are complete by now; a write never tears one."""
         parts: list[bytes] = []
         for item in items:
-            if isinstance(item, bytes):
-                parts.append(item)
-            elif isinstance(item, str):
-                parts.append(item.encode())
+            if isinstance(item, bytes | str):
+                part = item if isinstance(item, bytes) else item.encode()
+                parts.append(part if self._lines.are_pieces else self._lines.feed(part))
             elif item is not None:
                 what = type(item).__name__
                 self.failure = InvalidOutput(f"the model yielded a {what} within SSE that it frames itself")
@@ -81,8 +82,9 @@ class RawStream:
 
     def finish(self) -> bytes:
         """What is left, and what the dialect closes a stream with. Sets `failure` when the stream was cut."""
+        out = self._pass(self._lines.end())
         last = self._stream.end()
-        out = self._event(last) if last is not None and last.data is not None and _is_complete(last.data) else b""
+        out += self._event(last) if last is not None and last.data is not None and is_complete(last.data) else b""
         if not self._ending.is_whole:
             self.failure = cut()
         elif not self._ending.is_closed:
@@ -107,8 +109,10 @@ class RawStream:
     def _event(self, sent: Sent) -> bytes:
         if self._ending.is_closed:
             return b""
-        if sent.data is None or (sent.name == "ping" and not self._ending.has_pings):
+        if sent.data is None:
             return PING
+        if sent.name == "ping":  # some servers send it with {}, which clients that check types do not take
+            return NAMED_PING if self._ending.has_pings else PING
         if not sent.data.strip():
             return b""
         self._ending.read(sent.name, sent.data)
@@ -125,12 +129,14 @@ class Opening:
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._lead = b""
+        self._lines = LineItems()
         self._events: EventStream | None = None  # from when it is known to be events
 
     def feed(self, items: list[Any]) -> Shown | None:
         for item in items:
             if isinstance(item, str | bytes):
-                if (shown := self._take(item.encode() if isinstance(item, str) else item)) is not None:
+                data = self._lines.feed(item.encode() if isinstance(item, str) else item)
+                if (shown := self._take(data)) is not None:
                     return shown
             elif item is not None:
                 return "read"
@@ -149,6 +155,8 @@ class Opening:
 
     def end(self) -> Shown:
         """Nothing more will come."""
+        if (shown := self._take(self._lines.end())) is not None:
+            return shown
         last = self._events.end() if self._events is not None else None
         return (self._shown(last) if last is not None else None) or "read"
 
@@ -156,9 +164,19 @@ class Opening:
         """None for what says nothing, such as a ping."""
         if event.data is None or event.name == "ping" or not event.data.strip():
             return None
-        if not _is_complete(event.data):
+        if not is_complete(event.data):
             return "read"
-        return "pass" if _protocol_of(event.name, event.data) in ("", self._protocol) else "read"
+        protocol = _protocol_of(event.name, event.data)
+        fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)
+        return "pass" if fits or not protocol else "read"
+
+
+def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:
+    """Whether clients find the kind of an event where they look: OpenAI's in its data, Anthropic's in its name too."""
+    if protocol not in ("responses", "messages"):
+        return True
+    kind = fields_of(data).get("type")
+    return kind == name if protocol == "messages" else kind is not None
 
 
 def _protocol_of(name: str, data: bytes) -> Protocol:
@@ -186,7 +204,3 @@ def fields_of(data: bytes) -> dict[str, Any]:
 
 def cut() -> InvalidOutput:
     return InvalidOutput("the server-sent events of the model broke off: no finish reason came, and no last event")
-
-
-def _is_complete(data: bytes) -> bool:
-    return data.strip() == DONE or bool(fields_of(data))

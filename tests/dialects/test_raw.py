@@ -148,6 +148,38 @@ def test_every_form_in_any_pieces_passes_with_the_same_events(form: str, data: s
     assert sent == [(event.get("type", "") if isinstance(event, dict) else "", event) for event in events]
 
 
+def lines_of(events: list[Any], *, blanks: bool, indent: int | None = None) -> list[str]:
+    """A stream as `iter_lines` gives it: without the ends of its lines, perhaps without the empty ones."""
+    lines = [": processing", ""]
+    for event in events:
+        if isinstance(event, dict) and "type" in event:
+            lines.append(f"event: {event['type']}")
+        text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False, indent=indent)
+        lines += [*(f"data: {line}" for line in text.split("\n")), ""]
+    return lines if blanks else [line for line in lines if line]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("blanks", [True, False])
+@pytest.mark.parametrize(("route", "method", "form"), FORMS)
+def test_lines_without_their_ends_are_the_same_stream(
+    route: str, method: str, form: str, blanks: bool, indent: int | None
+) -> None:
+    lines = lines_of(STREAMS[form], blanks=blanks, indent=indent)
+    expected = (TEXT, "completed" if form == "responses" else ENDED[route])
+    for items in (lines, lines[2 if blanks else 1 :], [line.encode() for line in lines]):
+        for batches in ([items], [[item] for item in items]):
+            assert whole_text(route, batches, method) == expected
+            assert streamed_text(route, batches, method) == expected
+    if route == form:
+        batches = [[line] for line in lines]
+        opening = Opening(DIALECTS[form].protocol)
+        assert next(shows for batch in batches if (shows := opening.feed(batch)) is not None) == "pass"
+        out, failure = passed(batches, DIALECTS[form].ending())
+        assert failure is None
+        assert [event for name, event in reads(b"".join(out)) if name != "ping"] == STREAMS[form]
+
+
 # ── a stream that was cut ────────────────────────────────────────────────────────────────────────────────────────────
 
 OPEN = {"chat": CHAT[:2], "completions": COMPLETIONS[:1], "responses": RESPONSES[:-1], "messages": MESSAGES[:-2]}
@@ -255,6 +287,26 @@ def test_events_of_other_names_are_passed_over_where_they_are_read() -> None:
     assert whole_text("messages", [[text]], "messages") == (TEXT, "max_tokens")
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        [":", "", ":", "D"],
+        [": a", ": b", "", ": c"],
+        ["event:", "id:", "retry: x", "never"],
+        ["event: party", "", " on Friday"],
+    ],
+)
+def test_pieces_of_a_text_that_look_like_lines_are_whole_text(items: list[str]) -> None:
+    assert whole_text("chat", [items], "")[0] == "".join(items)
+    assert streamed_text("chat", [[item] for item in items], "")[0] == "".join(items)
+
+
+def test_a_text_that_begins_as_data_does_is_told_what_to_do() -> None:
+    for text in ("data: 5 apples\n\n", "data: [1]\n\n"):
+        with pytest.raises(InvalidOutput, match="for a text that begins with"):
+            whole_text("chat", [[text]], "")
+
+
 # ── what the first items show ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -275,6 +327,11 @@ def test_events_of_other_names_are_passed_over_where_they_are_read() -> None:
         ("messages", [framed(CHAT)], "read"),
         ("messages", [framed([{"type": "ping"}, *MESSAGES])], "pass"),
         ("messages", ["event: message_start\ndata: {}\n\n"], "read"),
+        ("messages", [f"data: {json.dumps(MESSAGES[0])}\n\n"], "read"),  # Anthropic's SDK passes over what has no name
+        ("messages", [f"data: {json.dumps(MESSAGES[0])}\nevent: message_start\n\n"], "pass"),
+        ("messages", [f"event: message\ndata: {json.dumps(MESSAGES[0])}\n\n"], "read"),
+        ("responses", ['event: response.created\ndata: {"sequence_number": 0}\n\n'], "read"),
+        ("responses", ['data: {"type": "response.created"}\n\n'], "pass"),
     ],
 )
 def test_events_pass_where_they_are_in_the_words_of_the_route(route: str, items: list[Any], shows: str | None) -> None:
@@ -313,7 +370,7 @@ def test_an_item_that_is_no_text_ends_the_stream_behind_what_came_before_it() ->
 def test_pings_of_the_other_server_are_comments_for_clients_that_know_no_other() -> None:
     ping = "event: ping\ndata: {}\n\n"
     assert RawStream(ChunkEnding()).feed([ping]) == b": ping\n\n"
-    assert RawStream(MessageEnding()).feed([ping]) == ping.encode()
+    assert RawStream(MessageEnding()).feed([ping]) == b'event: ping\ndata: {"type": "ping"}\n\n'
     assert RawStream(ChunkEnding()).feed([": processing\n: on\n\n"]) == b": ping\n\n"
 
 
