@@ -48,7 +48,7 @@ class Launch:
     taken_ports: Sequence[int] = ()  # of the replica beside which this one is loaded
     on_described: Callable[[Capabilities], None] = lambda capabilities: None  # the class is there, its load to come
     on_log: Callable[[str], None] = print  # one line of the model's output
-    guard: Callable[[int], None] = lambda pid: None  # ends this process group should the gateway be killed
+    guard: Callable[[int, str], None] = lambda pid, mark: None  # ends this process group should the gateway be killed
     unguard: Callable[[int], None] = lambda pid: None
 
 

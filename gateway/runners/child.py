@@ -80,7 +80,7 @@ class Child:
             raise
         finally:
             theirs.close()
-        self._launch.guard(self._process.pid)
+        self._launch.guard(self._process.pid, self._mark)
         assert self._process.stdout is not None
         self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
         return ours

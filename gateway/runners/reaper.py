@@ -1,8 +1,8 @@
 """Ends every worker's process group, and what left it, when the gateway dies, however it dies.
 
-Run as a script by `Reaper` below: it reads "+pid" and "-pid" lines from its standard input until that closes, which the
-kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it inherited from
-its worker; on Linux only, and not when it was started with an environment of its own.
+Run as a script by `Reaper` below: it reads "+pid mark" and "-pid" lines from its standard input until that closes, which
+the kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it inherited
+from its worker, which holds the mark; on Linux only, and not when it was started with an environment of its own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Reaper:
             env={},
         )
 
-    def add(self, pid: int) -> None:
-        self._tell(f"+{pid}\n")
+    def add(self, pid: int, mark: str) -> None:
+        """`mark` is the worker's `MARK`. It is sent, for a worker may hide its environment from other processes."""
+        self._tell(f"+{pid} {mark}\n")
 
     def remove(self, pid: int) -> None:
         self._tell(f"-{pid}\n")
@@ -92,17 +93,18 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     groups: dict[int, str] = {}
     for line in sys.stdin:
+        group, _, mark = line[1:].strip().partition(" ")
         try:
-            pid = int(line[1:])
+            pid = int(group)
         except ValueError:  # half a line, cut by the end
             continue
         if line[0] == "+":
-            groups[pid] = _mark_of(pid)  # now, for the worker may be gone before the gateway is
+            groups[pid] = mark
         else:
             groups.pop(pid, None)
-    for group, mark in groups.items():
+    for leader, mark in groups.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+            os.killpg(leader, signal.SIGKILL)
         for pid in marked(mark):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

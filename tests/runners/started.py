@@ -130,7 +130,7 @@ class Started:
             index=0,
             endpoint_methods=endpoints,
             on_log=self.log,
-            guard=self.guarded.append,
+            guard=lambda pid, mark: self.guarded.append(pid),
             unguard=self.guarded.remove,
             **launch,
         )

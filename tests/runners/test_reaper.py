@@ -39,10 +39,10 @@ async def test_when_the_pipe_closes_the_groups_that_are_left_are_ended(
 ) -> None:
     reaper = Reaper()
     one, two, other = sleepers
-    reaper.add(one.pid)
-    reaper.add(two.pid)
+    reaper.add(one.pid, "one")
+    reaper.add(two.pid, "two")
     reaper.remove(two.pid)
-    reaper.add(2**22 + 1)  # no such process
+    reaper.add(2**22 + 1, "none")  # no such process
     reaper.close()
     await gone(one.pid)
     assert two.poll() is None
@@ -68,7 +68,7 @@ async def test_what_left_a_workers_group_is_ended_with_it(worker: subprocess.Pop
     assert worker.stdout is not None
     stray = int(worker.stdout.readline())
     reaper = Reaper()
-    reaper.add(worker.pid)
+    reaper.add(worker.pid, f"of-{os.getpid()}")
     reaper.close()
     await gone(stray)
 
@@ -78,7 +78,7 @@ async def test_a_killed_reaper_is_no_trouble_for_the_gateway() -> None:
     reaper._process.kill()
     await gone(reaper._process.pid)
     for _ in range(3):
-        reaper.add(2**22 + 1)
+        reaper.add(2**22 + 1, "none")
     reaper.close()
     reaper.close()
 
