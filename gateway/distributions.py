@@ -135,12 +135,18 @@ def name_in(requirement: str) -> str:
     return canonical(match[1]) if match else ""
 
 
+def _repository(requirement: str) -> str:
+    """The name of the repository that an address leads to: likely that of what is in it, which nobody can know."""
+    match = re.search(r"://.*/([A-Za-z0-9._-]+?)(?:\.git)?/?(?:[@#].*)?$", requirement.partition(" #")[0].strip())
+    return canonical(match[1]) if match and requirement.lstrip().startswith("git+") else ""
+
+
 def required(module: str, requirements: Iterable[str]) -> str | None:
     """The line among these that brings a module: by the tables, by its own name, or with "python" about it."""
     top = canonical(module.partition(".")[0])
     likely = (*map(canonical, candidates(module)), canonical(module), top)
     likely += (f"python-{top}", f"{top}-python", f"py{top}", f"py-{top}", f"{top}-py")
-    named = {name_in(line): line.strip() for line in requirements}
+    named = {name_in(line) or _repository(line): line.strip() for line in requirements}
     return next((named[name] for name in likely if name and name in named), None)
 
 

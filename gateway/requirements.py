@@ -7,6 +7,7 @@ its code cannot do without: when a statement imports something of it, and nothin
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .spec import ModelSpec
 
 Lack = tuple[Literal["error", "warning"], str, str, str]  # level, code, what, fix
+_FILE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*(.+)")
 MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
 
 
@@ -34,12 +36,16 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
 
     In an environment of its own a model gets what it requires, so only its file of requirements has to be there.
     """
+    absent: list[str] = []
     try:
-        lines = list(_lines(requirements_of(spec), spec.root))
+        lines = list(_lines(requirements_of(spec), spec.root, absent))
     except ConfigError as error:
         what = str(error).removeprefix(f"{spec.root}/")
         yield "error" if isolated else "warning", "missing_requirements", what, "write it, or correct config.yaml"
         return
+    for line in absent:
+        fix = "write the file, or take the line out"
+        yield "error" if isolated else "warning", "missing_requirements", f"{line}: there is no such file", fix
     if isolated:
         return
     imports = [found for found in _imports(spec) if not found.is_here]
@@ -58,15 +64,19 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
             yield _absent(found, lines, spec)
 
 
-def _lines(given: Iterable[str], root: Path, depth: int = 0) -> Iterator[str]:
-    """Requirements and nothing else, those of files that are named by `-r` too."""
+def _lines(given: Iterable[str], root: Path, absent: list[str], depth: int = 0) -> Iterator[str]:
+    """Requirements and nothing else, those of files that are named by `-r` too. `absent` gets lines that name none."""
     text = "\n".join(given).replace("\\\n", " ")
     for raw in text.splitlines():
         line = raw.partition(" #")[0].strip()
-        if line.startswith(("-r ", "--requirement")) and depth < 3:
-            other = root / line.replace("=", " ").split(None, 1)[1].strip()
-            if other.is_file():
-                yield from _lines(lines_of(other), other.parent, depth + 1)
+        if (option := _FILE.match(line)) and depth < 3:
+            other = root / option[2].strip().strip("'\"")
+            if "://" in line:
+                continue  # pip fetches it
+            if not other.is_file():
+                absent.append(line)
+            elif option[1] in ("-r", "--requirement"):
+                yield from _lines(lines_of(other), other.parent, absent, depth + 1)
         elif line and not line.startswith(("#", "-")):
             yield line.partition(" --hash")[0].strip()
 

@@ -228,8 +228,9 @@ def check_keys_file(settings: Settings) -> None:
     file, origin = settings.gateway.keys_file, settings.origin("gateway.keys_file")
     if origin != "default" and not file.is_file():
         config = f" --config {settings.file}" if settings.file is not None else ""
+        fault = "is a directory" if file.is_dir() else "is not there"
         raise ConfigError(
-            f"{origin}: keys_file = {file} is not there, and nobody would need a key: run `gateway keys add"
+            f"{origin}: keys_file = {file} {fault}, and nobody would need a key: run `gateway keys add"
             f" NAME{config}`, or take keys_file out"
         )
 

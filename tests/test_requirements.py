@@ -141,6 +141,24 @@ def test_a_file_of_requirements_that_is_missing_matters_where_it_is_installed_fr
     assert lacks(tmp_path, "requirements: [no-such]\n", isolated=True) == []
 
 
+@pytest.mark.parametrize(
+    "line", ["-r gone.txt", "-rgone.txt", "--requirement=gone.txt", "-c gone.txt", "--constraint gone.txt"]
+)
+def test_a_file_that_another_file_names_has_to_be_there(tmp_path: Path, line: str) -> None:
+    files = {"req.txt": f"{line}\nno-such\n-r https://example.com/more.txt\n"}
+    named, missing = lacks(tmp_path, "requirements_file: req.txt\n", files=files)
+    assert named[:3] == ("warning", "missing_requirements", f"{line}: there is no such file")
+    assert missing[1] == "missing_package"
+    (alone,) = lacks(tmp_path, "requirements_file: req.txt\n", files=files, isolated=True)
+    assert alone[:2] == ("error", "missing_requirements")
+
+
+def test_a_repository_brings_the_module_of_its_name(tmp_path: Path) -> None:
+    line = "git+https://github.com/team/no_such_zz.git@main"
+    (found,) = lacks(tmp_path, f"requirements: ['{line}']\n", "import no_such_zz\n" + GOOD)
+    assert found[1:] == (found[1], found[2], f"pip install '{line}'")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_a_file_of_requirements_is_read_in_the_encoding_that_it_begins_with(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "req.txt").write_bytes("torch\r\nno-such\r\n".encode(encoding))

@@ -200,6 +200,11 @@ def test_a_file_of_keys_that_is_named_and_missing_is_refused(tmp_path: Path, how
     ):
         check_keys_file(settings)
 
+    (tmp_path / "mine.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"mine\.toml is a directory, and nobody would need a key"):
+        check_keys_file(settings)
+
+    (tmp_path / "mine.toml").rmdir()
     (tmp_path / "mine.toml").touch()
     check_keys_file(settings)
 

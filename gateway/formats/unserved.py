@@ -1,6 +1,7 @@
 """Directories that hold a model which nobody serves: what it is, and what would serve it.
 
-Asked when every plugin has said no. Looks at names, at small JSON files and at nothing of a model itself.
+Asked when every plugin has said no. Looks at names, at small JSON files, at the text of Python files for the mark of a
+Truss Chain, and at nothing of a model itself.
 """
 
 from __future__ import annotations
@@ -239,6 +240,20 @@ def _files(path: Path, names: frozenset[str]) -> Unserved | None:
     return None
 
 
+def _chain(path: Path, names: frozenset[str]) -> Unserved | None:
+    for name in sorted(name for name in names if name.endswith(".py")):
+        try:
+            with (path / name).open("rb") as file:
+                text = file.read(LARGEST)
+        except OSError:
+            continue
+        if b"truss_chains" in text and b"mark_entrypoint" in text:
+            what = f"a Truss Chain ({name}), whose parts are deployed each by itself"
+            fix = "write a model.py, or a Truss, for each part that computes; a part may call another by its URL"
+            return Unserved(what, fix, is_sure=False)
+    return None
+
+
 LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _adapter,
     _diffusers,
@@ -247,6 +262,7 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _spacy,
     _sentence_transformers,
     _checkpoint,
+    _chain,
     _files,
 )
 

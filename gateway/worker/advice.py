@@ -20,7 +20,7 @@ def about_missing(error: ModuleNotFoundError, model: Mapping[str, Any]) -> str:
     module = _imported(error)
     top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
     beside = Path(model["root"], *package.split("."))
-    if package and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
+    if package and top != package.partition(".")[0] and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
         return f"; it lies beside the model's file: import it as {package}.{module}"
     if model.get("extra"):
         return f"; run: pip install 'model-gateway[{model['extra']}]'"

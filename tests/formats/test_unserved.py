@@ -97,6 +97,15 @@ def test_a_model_that_nobody_serves_is_called_by_its_name(
     assert (problem.model, problem.level) == ("it", "warning")
 
 
+@pytest.mark.parametrize("name", ["chain.py", "hello.py"])
+def test_a_chain_of_truss_is_told_and_a_program_is_not(name: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / name).write_text("import os\n")
+    assert find_unserved(tmp_path / "it") is None
+    (tmp_path / "it" / name).write_text("import truss_chains as chains\n\n@chains.mark_entrypoint\nclass A: pass\n")
+    assert told(tmp_path / "it").startswith(f"a Truss Chain ({name})")
+
+
 @pytest.mark.parametrize("names", [(), ("README.md",), ("data.csv", "notes.txt"), ("config.toml",), ("main.py",)])
 def test_a_directory_without_a_model_is_none(names: tuple[str, ...], tmp_path: Path) -> None:
     assert find_unserved(make(tmp_path / "it", *names)) is None

@@ -95,6 +95,10 @@ def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:
     assert said(tmp_path, "import tools.hammer") == f"; {tmp_path}/packages/tools has no such module"
 
 
+def test_a_module_of_the_models_package_that_is_missing_is_not_beside_itself(tmp_path: Path) -> None:
+    assert said(tmp_path, "from model.helpers import f") == f"; {tmp_path}/model has no such module"
+
+
 def test_in_an_environment_of_its_own_the_requirements_are_to_be_mended(tmp_path: Path) -> None:
     assert said(tmp_path, "import cv2", python="/p") == "; add opencv-python-headless to the model's requirements"
     config = "requirements: [opencv-python]\n"
