@@ -1,8 +1,9 @@
 """Ends every worker's process group, and what left it, when the gateway dies, however it dies.
 
-Run as a script by `Reaper` below: it reads "+pid mark" and "-pid" lines from its standard input until that closes, which
-the kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it inherited
-from its worker, which holds the mark; on Linux only, and not when it was started with an environment of its own.
+Run as a script by `Reaper` below: it reads "+pid mark" and "-pid" lines from its standard input until that closes,
+which the kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it
+inherited from its worker, which holds the mark; on Linux only, and not when it was started with an environment of its
+own.
 """
 
 from __future__ import annotations
