@@ -53,7 +53,10 @@ class Thinking:
     def finish(self) -> tuple[str, str]:
         """What was held back, when the answer has ended."""
         held, self._held = self._held, ""
-        return (held.rstrip(), "") if self.is_open else ("", held)
+        if not self.is_open:
+            return "", held
+        tag = overlap(held, CLOSE)  # max_tokens ended it within the tag; "<" alone may be the thought's
+        return (held[: len(held) - tag] if tag > 1 else held).rstrip(), ""
 
     def _trim(self, text: str) -> str:
         text = text.lstrip() if self._is_fresh else text

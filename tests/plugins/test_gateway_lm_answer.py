@@ -56,7 +56,9 @@ def answer(*texts: str, opened: bool = False, stops: tuple[str, ...] = ()) -> di
         ("\n<think>a\nb </think>c\n", {"thought": "a\nb", "said": "c\n"}),
         ("<think>\n\n</think>\n\n4", {"said": "4"}),  # a thought of nothing
         ("<think>\nI was cut of", {"thought": "I was cut of"}),
-        ("<think>a</thi", {"thought": "a</thi"}),
+        ("<think>\na\n</thi", {"thought": "a"}),  # cut within the tag, as tokens cut it
+        ("<think>a</", {"thought": "a"}),
+        ("<think>a <", {"thought": "a <"}),  # as likely less-than
         ("<thi", {"said": "<thi"}),
         ("  <thinner", {"said": "  <thinner"}),
         ("a <think>b</think>", {"said": "a <think>b</think>"}),  # only at the beginning
