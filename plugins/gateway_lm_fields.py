@@ -96,6 +96,7 @@ _HONOURED = {
         min_new_tokens="min_tokens",
         no_stop_trim="include_stop_str_in_output",
         sampling_seed="seed",
+        random_seed="seed",
         add_special="add_special_tokens",
     ),
 }

@@ -44,7 +44,7 @@ def each(names: str, value: Any) -> dict[str, Any]:
 # One value of each field that asks for something.
 VALUES: dict[str, Any] = {
     **each("top_k repeat_last_n min_tokens min_new_tokens priority n_predict num_predict", 3),
-    **each("max_new_tokens truncate_prompt_tokens sampling_seed", 3),
+    **each("max_new_tokens truncate_prompt_tokens sampling_seed random_seed", 3),
     **each("min_p typical_p repetition_penalty repeat_penalty", 0.5),
     **each("ignore_eos include_stop_str_in_output no_stop_trim echo continue_final_message", True),
     **each("add_special_tokens add_special enable_thinking thinking think", True),
@@ -109,6 +109,7 @@ VALUES: dict[str, Any] = {
 SEEN: dict[str, dict[str, Any]] = {
     **each("top_k min_p typical_p", {"temperature": 2, "seed": 5, "messages": STRANGE}),
     "sampling_seed": {"temperature": 2, "seed": None, "messages": STRANGE},
+    "random_seed": {"temperature": 2, "seed": None, "messages": STRANGE},
     "repeat_last_n": {"repetition_penalty": 5},
     "truncation_side": {"truncate_prompt_tokens": 12},
     "continue_final_message": {"messages": BEGUN},
