@@ -289,8 +289,14 @@ def _wordpiece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Any
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     added = (CONTROL, UNKNOWN, USER_DEFINED)
+    names = ("unknown", "seperator", "cls", "padding", "mask")  # as the file says, which need not tell kinds
+    named = {metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names} | {vocabulary.ids.get("unknown")}
     vocab = {
-        text if kind in added else text[1:] if text.startswith("▁") and text != "▁" else f"##{text}": index
+        text
+        if kind in added or index in named
+        else text[1:]
+        if text.startswith("▁") and text != "▁"
+        else f"##{text}": index
         for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=False))
     }
     lowercase = _flag(metadata, "normalizer.lowercase", True)

@@ -43,6 +43,18 @@ def test_the_ids_are_those_of_llama_cpp(name: str) -> None:
         assert tokenizer.encode(text).ids == [int(token) for token in expected.split()], text
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("words")])
+def test_a_wordpiece_vocabulary_without_kinds_gives_the_same_ids(name: str) -> None:
+    said = {key: value for key, value in FILES[name].items() if key != "tokenizer.ggml.token_type"}
+    tokenizer, with_kinds = rebuilt(said), rebuilt(FILES[name])
+    unknown = said["tokenizer.ggml.unknown_token_id"]
+    for text in (*cases.ALL_TEXTS, "\U0001fae0 \u1000"):
+        if "[" in text:
+            continue  # the texts of special tokens, which nothing marks as such
+        assert tokenizer.encode(text).ids == with_kinds.encode(text).ids, text
+    assert unknown in tokenizer.encode("\U0001fae0").ids
+
+
 @pytest.mark.parametrize("name", ENDINGS)
 def test_an_answer_ends_where_llama_cpp_ends_it(name: str) -> None:
     assert sorted(it.read_vocabulary(ENDINGS[name]).ends) == ANSWERS["ends"][name]
