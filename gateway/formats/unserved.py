@@ -128,6 +128,8 @@ def _checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     name = named[0]
     if any(one.endswith("ForCausalLM") for one in named):
         return _language_model(name, names, weights)
+    if name.endswith("LMHeadModel") and weights != "safetensors":
+        return _language_model(name, names, weights)
     what, method = _described(name, config)
     return Unserved(f"{name}, {what}", f"{CLASS} with transformers and has a method {method}")
 
@@ -163,6 +165,8 @@ def _described(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
         if config.get("is_encoder_decoder") is True and not parts:
             return "a model with an encoder and a decoder", "predict"
         return "a model of more than texts; the plugin transformers serves texts alone", "chat_completions"
+    if name.endswith("LMHeadModel"):
+        return "a language model by an older name, served with framework: transformers in config.yaml", "completions"
     if name.endswith("Model"):
         return (
             "an encoder without a head; saved by sentence-transformers (with modules.json) it would give embeddings",
@@ -190,11 +194,15 @@ FILES: Mapping[str, tuple[str, str]] = {
     ".pt": (f"PyTorch weights or a pickled model, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
     ".pth": (f"PyTorch weights or a pickled model, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
     ".ckpt": (f"a checkpoint of a training, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
+    ".torchscript": ("a program of TorchScript", f"{CLASS} with torch.jit.load"),
     ".pt2": ("a program exported by torch.export", f"{CLASS} with torch.export.load"),
     ".keras": ("a Keras model", f"{CLASS} with keras.models.load_model and has a method predict"),
     ".h5": ("a Keras model or its weights", f"{CLASS} with keras.models.load_model and has a method predict"),
     ".hdf5": ("a Keras model or its weights", f"{CLASS} with keras.models.load_model and has a method predict"),
     ".tflite": ("a TensorFlow Lite model", f"{CLASS} with ai-edge-litert and has a method predict"),
+    ".litertlm": ("a LiteRT language model", "get the model as *.safetensors or as a GGUF file"),
+    ".task": ("a MediaPipe model", f"{CLASS} with mediapipe and has a method predict"),
+    ".pmml": ("a PMML model", f"{CLASS} with pypmml and has a method predict"),
     ".pb": ("a frozen TensorFlow graph", f"{CLASS} with tensorflow and has a method predict"),
     ".pkl": (f"a pickle, {PICKLED}", "save a scikit-learn model as model.skops (skops.io.dump), or " + CLASS),
     ".pickle": (f"a pickle, {PICKLED}", "save a scikit-learn model as model.skops (skops.io.dump), or " + CLASS),
