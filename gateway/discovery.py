@@ -122,7 +122,7 @@ class _Search:
 
     def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, is_served: bool) -> None:
         """The models in a directory that became one by its files alone, a GGUF dropped beside them for example."""
-        if depth >= MAX_DEPTH or any((path / file).exists() for file in ("config.yaml", "model.py")):
+        if depth >= MAX_DEPTH or any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py")):
             return
         inner = _Search(self._plugins, self._settings)
         inner._children(path, prefix, depth + 1, above)

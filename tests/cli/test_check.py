@@ -113,7 +113,8 @@ def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:
 
 def test_requirements_may_be_in_a_file(run: Run, models: Models) -> None:
     text = "# what it needs\n-r other.txt\nno-such-package  # really\n\n"
-    models({"m/config.yaml": "requirements_file: req.txt\n", "m/req.txt": text, "m/model/model.py": GOOD})
+    files = {"m/req.txt": text, "m/other.txt": "click\n", "m/model/model.py": GOOD}
+    models({"m/config.yaml": "requirements_file: req.txt\n", **files})
     assert only(run)["what"].startswith("requirement no-such-package is not installed; nothing in the file")
 
 

@@ -114,7 +114,7 @@ def test_a_wrong_method_is_405_and_says_which_is_right(truss: Trusses, method: s
     assert (answer.status, answer.headers["allow"]) == (405, allow)
 
 
-@pytest.mark.parametrize("path", ["/v2/nothing", "/models/other/nothing", "/predict", "/async_predict"])
+@pytest.mark.parametrize("path", ["/nothing", "/models/other/nothing", "/predict", "/async_predict"])
 def test_a_path_that_truss_has_not_either_is_404(truss: Trusses, path: str) -> None:
     answer = truss.ask("POST", path, b"1")
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, "unknown_url")
