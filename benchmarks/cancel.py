@@ -87,6 +87,8 @@ class Kind:
         fields = {**self.fields, "user": f"call-{number}"}
         if "messages" in fields:  # all that a method gets which counts them
             fields["messages"] = [{"role": "user", "content": f"call-{number}"}]
+        elif self.path.endswith("/input_tokens"):
+            fields["input"] = f"call-{number}"
         body = _form(fields) if self.form else json.dumps(fields).encode()
         kind = f"multipart/form-data; boundary={EDGE}" if self.form else "application/json"
         head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
