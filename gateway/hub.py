@@ -137,6 +137,8 @@ class Hub:
     def serves(self, model: HostedModel, endpoint: Endpoint) -> bool:
         if self.method_for(model, endpoint) is not None:
             return True
+        if model.spec.parity == "strict":
+            return False
         others = (other for other in self.endpoints if other.path == endpoint.beside)
         return any(self.method_for(model, other) is not None for other in others)
 
