@@ -35,6 +35,8 @@ def error_type(error: GatewayError) -> str:
         return "timeout_error"
     if (isinstance(error, Unavailable) or error.status == 503) and error.should_retry is not False:
         return "overloaded_error"
+    if error.status == 500 and error.type in TYPES.values():  # a relayed error in Anthropic's own words
+        return error.type
     if error.status in TYPES:
         return TYPES[error.status]
     return "invalid_request_error" if error.status < 500 else "api_error"

@@ -52,8 +52,8 @@ class MessageEnding(Ending):
     def read(self, name: str, data: bytes) -> None:
         value = fields_of(data)
         kind, delta = value.get("type", name), value.get("delta")
-        if kind in ("message_stop", "error"):
-            self.close(failed=kind == "error")
+        if kind == "message_stop":
+            self.close()
         elif isinstance(delta, dict) and delta.get("stop_reason"):
             self.is_whole = True
 

@@ -12,7 +12,7 @@ from ..spec import Endpoint
 from .base import SSE, Context, Dialect, Encoder, Prepared, missing, public, take
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .one_value import what
-from .outputs import error_of
+from .reported import error_of
 
 TYPES = {
     "mp3": b"audio/mpeg",

@@ -12,7 +12,7 @@ from ..spec import Endpoint
 from .base import Context, Dialect, Encoder, Prepared, missing, public, take, wrong_type
 from .events import checked, encode_json, unwrap
 from .one_value import is_number, what
-from .outputs import error_of
+from .reported import error_of
 from .subtitles import srt, vtt
 
 TEXT = b"text/plain; charset=utf-8"

@@ -8,7 +8,7 @@ from ..errors import InvalidOutput
 from .base import ESTIMATED, Encoder, Headers, Prepared
 from .chat_requests import prompt_size
 from .events import encode_json, estimate_tokens, unwrap
-from .outputs import error_of
+from .reported import error_of
 
 # What chat makes its prompt of; a class's own `count_tokens` gets those beside the messages that it has parameters for.
 PROMPT = (

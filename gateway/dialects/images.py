@@ -13,7 +13,7 @@ from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range
 from .chat_requests import MAX_N
 from .events import checked, encode_json, unwrap
 from .one_value import what
-from .outputs import error_of
+from .reported import error_of
 
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 ENVELOPE = ("created", "background", "output_format", "quality", "size", "usage")

@@ -11,7 +11,7 @@ from ..wire import Array
 from .base import ESTIMATED, Context, Encoder, Prepared
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .openai_embeddings import shortest
-from .outputs import error_of
+from .reported import error_of
 
 
 class ValueEncoder(Encoder):

@@ -24,11 +24,10 @@ class ChunkEnding(Ending):
         self._finished: set[Any] = set()
 
     def read(self, name: str, data: bytes) -> None:
-        value = fields_of(data)
-        if data.strip() == DONE or name == "error" or value.get("error"):
-            self.close(failed=data.strip() != DONE)
+        if data.strip() == DONE:
+            self.close()
             return
-        choices = value.get("choices")
+        choices = fields_of(data).get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("finish_reason"):
                 self._finished.add(str(choice.get("index")))

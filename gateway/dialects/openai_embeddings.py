@@ -19,7 +19,7 @@ from ..wire import Array
 from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
-from .outputs import error_of
+from .reported import error_of
 
 MAX_INPUTS = 2048
 SCHEMA: dict[str, Any] = {

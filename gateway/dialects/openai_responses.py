@@ -36,8 +36,8 @@ from .responses_values import Given, Made, ResponseValues, said
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason → why
 _REASONS = {why: reason for reason, why in INCOMPLETE.items()}
 ENDED = ("completed", "incomplete", "failed")
-FAILED = ("response.failed", "error")
-LAST = ("response.completed", "response.incomplete", *FAILED)
+FAILED = "response.failed"
+LAST = ("response.completed", "response.incomplete", FAILED)
 
 
 @hookimpl
@@ -66,7 +66,7 @@ class ResponseEnding(Ending):
     def read(self, name: str, data: bytes) -> None:
         kind = fields_of(data).get("type", name)
         if data.strip() == DONE or kind in LAST:
-            self.close(failed=kind in FAILED)
+            self.close(failed=kind == FAILED)
 
 
 class ResponsesDialect(Dialect):

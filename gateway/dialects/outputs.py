@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import GatewayError, HTTPError, InvalidOutput
+from ..errors import InvalidOutput
 from ..wire import Structured
 from .event_stream import DONE, EventStream, Sent, holds_block, starts_events
 from .events import (
@@ -37,6 +37,7 @@ from .events import (
 )
 from .line_items import LineItems
 from .raw import cut
+from .reported import error_in, error_of
 from .tool_calls import ToolCalls
 
 SHORTHAND = frozenset(
@@ -249,24 +250,22 @@ class Normalizer:
         if data == DONE:
             self._is_closed = True
             return []
-        ours = name in ("", "message", "error") or self._is_name(name)
+        if (error := error_in(name, data)) is not None:
+            return [Failed(error)]
+        ours = name in ("", "message") or self._is_name(name)
         try:
             value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
-            if name == "error":
-                return [Failed(error_of({"error": data.decode("utf-8", "replace")}))]
+        except (msgspec.DecodeError, RecursionError) as broken:
             if ours:
-                raise InvalidOutput(f"the model yielded SSE whose data is not JSON ({error}); {_AS_TEXT}") from error
+                raise InvalidOutput(f"the model yielded SSE whose data is not JSON ({broken}); {_AS_TEXT}") from broken
             return []
-        if name == "error":
-            return [Failed(error_of(value if isinstance(value, dict) and value.get("error") else {"error": value}))]
         if not isinstance(value, dict):
             if ours:
                 raise InvalidOutput(f"the model yielded SSE whose data is {_what(value)}; {_AS_TEXT}")
             return []
         if self._is_name(name):
             value = {"type": name, **value}
-        if not value or value.get("type") == "ping" or not (ours or "choices" in value or value.get("error")):
+        if not value or value.get("type") == "ping" or not (ours or "choices" in value):
             return []
         events = self._dict(value)
         self._finished |= {event.choice for event in events if isinstance(event, Finish)}
@@ -345,18 +344,6 @@ def _tokens(value: dict[str, Any]) -> list[dict[str, Any]]:
             entry["text_offset"] = offset
         entries.append(entry)
     return entries
-
-
-def error_of(value: dict[str, Any]) -> GatewayError:
-    """A dict with `error`: the model says itself that the call failed."""
-    error = unwrap(value["error"])
-    body = error if isinstance(error, dict) else {"message": str(error)}
-    given = (source.get(key) for source in (value, body) for key in ("status", "status_code"))
-    status = next((status for status in given if type(status) is int and 400 <= status <= 599), 500)
-    message = _string(body.get("message")) or "the model reported an error"
-    found = HTTPError(status, message, code=_string(body.get("code")), param=_string(body.get("param")))
-    found.type = _string(body.get("type")) or found.type
-    return found
 
 
 def _string(value: Any) -> str | None:

@@ -1,8 +1,8 @@
 """Server-sent events that a Model frames itself, or passes on from another server.
 
 Where they are in the words of the route they go out as they are, in whole events with LF, but for what breaks clients:
-`id` and `retry`, events without data, a byte order mark. `Opening` finds out whether they are; `Ending` is how a
-dialect tells a stream that was cut from one that has ended.
+`id` and `retry`, events without data, a byte order mark. An error among them is for the dialect to say. `Opening` finds
+out whether they are; `Ending` is how a dialect tells a stream that was cut from one that has ended.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import msgspec
 from ..errors import GatewayError, InvalidOutput
 from .event_stream import EventStream, Sent, is_complete, one_line, starts_events
 from .line_items import LineItems
+from .reported import error_in
 
 Protocol = Literal["", "chat", "completions", "responses", "messages"]
 Shown = Literal["pass", "read"]
 PING = b": ping\n\n"
 NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 # Events that need no look but one for their end: clients may have them as they are.
-_PLAIN = re.compile(rb"(?:(?:event: ?+(?!ping\n).++\n)?data: ?+\{.++\n\n)++")  # with no CR in them
+_PLAIN = re.compile(rb"(?:(?:event: ?+(?!(?:ping|error)\n).++\n)?data: ?+\{.++\n\n)++")  # with no CR in them
 
 
 class Ending:
@@ -84,7 +85,8 @@ class RawStream:
         """What is left, and what the dialect closes a stream with. Sets `failure` when the stream was cut."""
         out = self._pass(self._lines.end())
         last = self._stream.end()
-        out += self._event(last) if last is not None and last.data is not None and is_complete(last.data) else b""
+        if last is not None and last.data is not None and (last.name == "error" or is_complete(last.data)):
+            out += self._event(last)
         if not self._ending.is_whole:
             self.failure = cut()
         elif not self._ending.is_closed:
@@ -114,6 +116,10 @@ class RawStream:
         if sent.name == "ping":  # some servers send it with {}, which clients that check types do not take
             return NAMED_PING if self._ending.has_pings else PING
         if not sent.data.strip():
+            return b""
+        if (error := error_in(sent.name, sent.data)) is not None:
+            self.failure = error
+            self._ending.close(failed=True)
             return b""
         self._ending.read(sent.name, sent.data)
         written = b"\n".join(sent.lines) + b"\n\n"
@@ -164,7 +170,7 @@ class Opening:
         """None for what says nothing, such as a ping."""
         if event.data is None or event.name == "ping" or not event.data.strip():
             return None
-        if not is_complete(event.data):
+        if error_in(event.name, event.data) is not None or not is_complete(event.data):
             return "read"
         protocol = _protocol_of(event.name, event.data)
         fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)

@@ -15,7 +15,8 @@ import msgspec
 from ..errors import InvalidOutput
 from ..wire import Structured
 from .events import ChoiceEvent, Failed, Logprobs, Reasoning, Refusal, Text, ToolCall, unwrap
-from .outputs import Normalizer, error_of
+from .outputs import Normalizer
+from .reported import error_of
 
 Events = list[Any]  # of the vocabulary, and the two below
 _PIECES = {

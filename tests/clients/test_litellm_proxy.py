@@ -6,9 +6,7 @@ import json
 import os
 import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,25 +37,25 @@ def proxy(url: str, key: str, place: Path, tmp_path_factory: pytest.TempPathFact
     command = [str(place / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     # without the second it looks for prices on the network
     env = {"PATH": os.environ["PATH"], "HOME": str(desk), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    log = desk / "log"
-    with log.open("wb") as out, subprocess.Popen(command, cwd=desk, env=env, stdout=out, stderr=out) as process:
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, cwd=desk, env=env, **out) as process:  # type: ignore[call-overload]
         try:
-            wait_for(f"http://127.0.0.1:{port}", process, log)
+            log = until_it_listens(process)
+            threading.Thread(target=log.extend, args=(process.stdout,), daemon=True).start()
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 
 
-def wait_for(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START
-    while True:
-        try:
-            urllib.request.urlopen(f"{base}/health/liveliness", timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
-            time.sleep(0.1)
-        else:
-            return
+def until_it_listens(process: subprocess.Popen[str]) -> list[str]:
+    """What it wrote until then; the time limit of the first test bounds it."""
+    log: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        log.append(line)
+        if "Uvicorn running on" in line:
+            return log
+    pytest.fail(f"the proxy has ended: {''.join(log)[-4000:]}")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.anthropic_messages import MessagesDialect
 from gateway.dialects.base import GENERIC, MODEL_RAISED, Context
+from gateway.dialects.reported import error_of
 from gateway.errors import BadRequest, GatewayError, HTTPError, InvalidOutput, Loading, ModelError
 from gateway.wire import Structured
 
@@ -292,6 +293,8 @@ def test_the_id_of_a_chat_answer_is_none_of_a_message() -> None:
         (ModelError(MODEL_RAISED), "api_error", GENERIC),
         (HTTPError(429, "slow down"), "rate_limit_error", "slow down"),
         (Loading("loading"), "overloaded_error", "loading"),
+        (error_of({"error": {"type": "overloaded_error", "message": "busy"}}), "overloaded_error", "busy"),
+        (error_of({"error": {"type": "server_error", "message": "busy"}}), "api_error", "busy"),
         (
             BadRequest(
                 "This model's maximum context length is 100 tokens. However, you requested 120 tokens (90 in the "

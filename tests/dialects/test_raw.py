@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -226,35 +226,67 @@ def test_each_of_several_choices_has_to_end() -> None:
     assert ends(0, 1) is None and isinstance(ends(0, 0), InvalidOutput)
 
 
-@pytest.mark.parametrize(
-    ("ending", "text"),
-    [
-        (ChunkEnding, 'data: {"error": {"message": "busy"}}\n\n'),
-        (ChunkEnding, "event: error\ndata: busy\n\n"),
-        (ResponseEnding, 'event: error\ndata: {"type": "error", "message": "busy"}\n\n'),
-        (ResponseEnding, 'data: {"type": "response.failed", "response": {"error": {"message": "busy"}}}\n\n'),
-        (MessageEnding, 'event: error\ndata: {"type": "error", "error": {"message": "busy"}}\n\n'),
-    ],
-)
-def test_an_error_of_the_other_server_is_the_last_event(ending: Callable[[], Ending], text: str) -> None:
-    raw = RawStream(ending())
-    assert raw.feed([text, "data: [DONE]\n\n"]) + raw.finish() == text.encode()
+ERRORS = [
+    'data: {"error": {"message": "busy"}}\n\n',
+    'data: {"error": "busy"}\n\n',
+    "event: error\ndata: busy\n\n",
+    'event: error\ndata: {"message": "busy"}',
+    'event:error\ndata:{"message": "busy"}\n\n',
+    'data: {"message": "busy"}\r\nevent: error\r\n\r\n',
+    'event: error\ndata: {"type": "error", "message": "busy", "sequence_number": 3}\n\n',
+    'data: {"type": "error", "message": "busy"}\n\n',
+    'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}\n\n',
+    'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}], "error": {"message": "busy"}}\n\n',
+]
+
+
+@pytest.mark.parametrize("text", ERRORS)
+@pytest.mark.parametrize("form", STREAMS)
+def test_an_error_of_the_other_server_ends_what_is_passed_on_and_is_ours_to_say(form: str, text: str) -> None:
+    before, behind = STREAMS[form][:1], framed(STREAMS[form])
+    stream = framed(before) + text + (behind if text.endswith("\n") else "")
+    for batches in ([[stream]], [[framed(before)], [text], [behind if text.endswith("\n") else ""]], [[*stream]]):
+        out, failure = passed(batches, DIALECTS[form].ending())
+        assert isinstance(failure, HTTPError) and failure.message == "busy"
+        assert [event for _, event in reads(b"".join(out))] == before
+
+
+def test_a_response_that_failed_passes_for_it_is_in_the_words_of_the_route() -> None:
+    text = framed([{"type": "response.failed", "response": {"error": {"message": "busy"}}}])
+    raw = RawStream(ResponseEnding())
+    assert raw.feed([text, framed(RESPONSES)]) + raw.finish() == text.encode()
     assert raw.failure is None and raw.is_failed
 
 
+@pytest.mark.parametrize("text", ERRORS)
+@pytest.mark.parametrize(("route", "method", "form"), FORMS)
+def test_an_error_of_the_other_server_is_the_models_where_it_is_read(
+    route: str, method: str, form: str, text: str
+) -> None:
+    for items in ([text], [framed(STREAMS[form][:1]), text]):
+        with pytest.raises(HTTPError, match="busy"):
+            whole_text(route, [items], method)
+
+
+@pytest.mark.parametrize("form", STREAMS)
+@pytest.mark.parametrize("text", ERRORS)
+def test_an_error_that_comes_first_is_read_so_that_it_has_a_status(form: str, text: str) -> None:
+    opening = Opening(DIALECTS[form].protocol)
+    assert (opening.feed([text]) or opening.end()) == "read"
+
+
 @pytest.mark.parametrize(
-    ("route", "text"),
+    ("error", "status", "code"),
     [
-        ("chat", 'data: {"error": {"message": "busy"}}\n\n'),
-        ("chat", "event: error\ndata: busy\n\n"),
-        ("chat", 'event: error\ndata: {"message": "busy"}'),
-        ("responses", 'event: error\ndata: {"message": "busy"}\n\n'),
-        ("messages", 'event: error\ndata: {"error": {"message": "busy"}}\n\n'),
+        ({"code": 429, "message": "busy"}, 429, "rate_limit_exceeded"),
+        ({"code": "slow_down", "message": "busy"}, 500, "slow_down"),
+        ({"code": 7, "message": "busy"}, 500, "model_error"),
     ],
 )
-def test_an_error_of_the_other_server_is_the_models_where_it_is_read(route: str, text: str) -> None:
-    with pytest.raises(HTTPError, match="busy"):
-        whole_text(route, [[text]], METHODS.get(route, route))
+def test_a_number_that_is_a_status_is_that_of_the_error(error: Any, status: int, code: str) -> None:
+    with pytest.raises(HTTPError) as caught:
+        whole_text("chat", [[f"data: {json.dumps({'error': error})}\n\n"]], "")
+    assert (caught.value.status, caught.value.code) == (status, code)
 
 
 @pytest.mark.parametrize("route", STREAMS)

@@ -129,24 +129,21 @@ def test_new_code_that_cannot_be_loaded_changes_nothing_and_is_explained(
 
 
 CHILD = """
-import subprocess, sys, time, urllib.request
+import subprocess, sys, urllib.request
 SERVER = (
     "import http.server\\n"
     "class H(http.server.BaseHTTPRequestHandler):\\n"
     "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'{word}')\\n"
     "    def log_message(self, *a): pass\\n"
-    "http.server.ThreadingHTTPServer(('127.0.0.1', {port}), H).serve_forever()"
+    "server = http.server.ThreadingHTTPServer(('127.0.0.1', {port}), H)\\n"
+    "print('listens', flush=True)\\n"
+    "server.serve_forever()"
 )
 class Model:
     def load(self):
-        self.child = subprocess.Popen([sys.executable, "-c", SERVER])
-        for _ in range(300):
-            try:
-                self.predict(0)
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise RuntimeError("my server does not answer")
+        self.child = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+        self.child.stdout.readline()  # it listens, or has ended
+        self.predict(0)
     def predict(self, x):
         with urllib.request.urlopen("http://127.0.0.1:{port}/") as answer:
             return [answer.read().decode()]

@@ -283,6 +283,31 @@ def test_a_relay_that_was_cut_ends_as_a_broken_stream_on_every_route(serve: Serv
     assert whole.status == 500 and "broke off" in whole.body.decode()
 
 
+@pytest.mark.parametrize("path", BROKEN)
+@pytest.mark.parametrize("own", [True, False])
+def test_an_error_that_is_relayed_is_said_once_in_the_words_of_the_route(serve: Serve, path: str, own: bool) -> None:
+    busy = '{"error": {"message": "busy", "type": "overloaded_error", "code": 529}}'
+    first = 'event: message_start\ndata: {"type": "message_start", "message": {"id": "msg_1"}}\n\n'
+    items = {"/v1/messages": first, "/v1/responses": 'data: {"type": "response.created", "response": {}}\n\n'}
+
+    async def script(inputs: Any) -> Any:
+        yield items[path] if own and path in items else CHUNK
+        yield f"event: error\ndata: {busy}\n\n{CHUNK}{END}data: [DONE]\n\n"
+
+    names = ("completions", "responses", "messages") if own else ()
+    model = Model(dict.fromkeys(("chat_completions", *names), script), derive=("completions", "responses", "messages"))
+    served = serve({"m": model}, plugins=[openai_completions, openai_responses, anthropic_messages])
+    prompt = {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, CHAT | {"max_tokens": 9})
+    streamed = served.post(path, {"model": "m", "stream": True, **prompt})
+    assert streamed.status == 200 and not any(end in streamed.body for end in ENDED)
+    events = streamed.body.split(b"\n\n")[:-1]
+    assert [b"busy" in event for event in events] == [False] * (len(events) - 1) + [True]
+    shape = {"/v1/responses": b'"response.failed"', "/v1/messages": b'"overloaded_error"'}
+    assert shape.get(path, b'{"error":{"message":"busy","type":"overloaded_error"') in events[-1]
+    whole = served.post(path, {"model": "m", **prompt, "stream": False})
+    assert whole.status == 529 and whole.json["error"]["message"] == "busy"
+
+
 def test_no_client_takes_a_character_of_ours_for_the_end_of_a_line(serve: Serve) -> None:
     text = "one\u2028two\u2029three\u0085four\x0b\x0c\x1c"
     with wire(serve({"m": streaming(text, text)})) as connection:
