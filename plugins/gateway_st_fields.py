@@ -1,8 +1,9 @@
 """What a request may ask of an embedding model: the one table of its fields, and an `Ask` read from a request.
 
-They are OpenAI's and the extensions of vLLM, SGLang, llama.cpp, TEI, Infinity, Cohere, Jina, Voyage, Mistral, Ollama. A
-field that would change the vectors is honoured, or refused unless its value asks for nothing; one that only advises the
-server passes, and so does one that is not in the table. docs/embeddings.md prints it.
+They are OpenAI's and the words of vLLM, SGLang, llama.cpp, TEI, Infinity, Cohere, Jina, Voyage, Mixedbread, Nomic,
+Google, Mistral, Ollama, DashScope and sentence-transformers itself. A field that would change the vectors is honoured,
+or refused unless its value asks for nothing; one that only advises the server passes, and so does one that is not in
+the table. docs/embeddings.md prints it.
 """
 
 from __future__ import annotations
@@ -56,31 +57,44 @@ TABLE: Mapping[str, Field] = {
         truncation_direction="`Right` or `Left`, the same as TEI calls it",
     ),
     # other vectors
-    **_refused(True, names="use_activation", instead="normalize"),
+    **_refused(True, names="use_activation activation", instead="normalize"),
     **_refused(names="normalized normalize_embeddings embd_normalize", instead="normalize"),
-    **_refused(names="task", instead="input_type"),
-    **_refused("", names="instruction", instead="prompt"),
-    **_refused(False, names="late_chunking"),
-    **_refused("", names="lora_path"),
-    **_refused("float", ["float"], names="embedding_type embedding_types output_dtype"),
-    **_refused("float32", names="embed_dtype"),
+    **_refused(
+        names="dimension dimensionality output_dimensionality outputDimensionality truncate_dim", instead="dimensions"
+    ),
+    **_refused(names="task task_type taskType text_type", instead="input_type"),
+    **_refused("", names="instruction instruct prompt_template", instead="prompt"),
+    **_refused("", names="title lora_path"),
+    **_refused(False, names="late_chunking return_multivector return_sparse"),
+    **_refused("float", ["float"], names="embedding_type embedding_types embeddingTypes output_dtype"),
+    **_refused("float32", names="embed_dtype precision"),
+    **_refused("sentence_embedding", names="output_value"),
+    **_refused("dense", names="output_type"),
+    **_refused(names="pooling"),
     **_refused("native", "little", names="endianness"),
     # other inputs
-    **_refused(names="inputs texts messages", instead="input"),
-    **_refused([], names="images"),
+    **_refused(
+        names="inputs inputText text texts sentences content contents query queries documents passages messages",
+        instead="input",
+    ),
+    **_refused([], names="image images image_data"),
     **_refused("text", names="modality"),
     **_refused({}, names="mm_processor_kwargs media_io_kwargs chat_template_kwargs"),
     **_refused(names="chat_template"),
     **_refused(False, names="add_generation_prompt continue_final_message"),
     **_refused(True, names="add_special_tokens"),
     **_refused("do_not_pad", names="padding"),
-    **_refused(names="max_tokens max_tokens_per_doc max_chunks_per_doc", instead="truncate_prompt_tokens"),
-    **_refused({}, names="options"),
-    # of rerank
-    **_refused(names="top_k", instead="top_n"),
-    **_refused([], ["text"], names="rank_fields"),
+    **_refused(
+        names="max_tokens max_length max_tokens_per_text max_tokens_per_doc max_chunks_per_doc",
+        instead="truncate_prompt_tokens",
+    ),
     **_refused(0, names="overlap_tokens"),
-    **_refused(False, names="raw_scores"),
+    **_refused(names="auto_truncate long_text_mode", instead="truncate"),
+    **_refused({}, names="options parameters pooling_params extra_body"),
+    # of rerank, which keeps them to itself
+    **_refused(names="top_n top_k"),
+    **_refused([], ["text"], names="rank_fields"),
+    **_refused(False, names="raw_scores rewrite_query return_documents return_text return_input return_embeddings"),
     **_passed("names the request or who sent it", "user metadata request_id rid"),
     **_passed("is how the server does its work", "priority cache_salt keep_alive"),
 }

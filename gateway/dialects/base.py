@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -78,6 +79,9 @@ class Encoder:
             GatewayError: the model's output is not complete.
         """
         raise NotImplementedError
+
+    def retell(self, error: GatewayError, run: int) -> None:
+        """Puts what one run of the method said about its inputs into the words of the route, where they are others."""
 
     def usage(self) -> tuple[int, int, str] | None:
         """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
@@ -219,5 +223,7 @@ def wrong_type(name: str, expected: str, value: Any) -> BadRequest:
     return BadRequest(f"'{name}' must be {expected}, not {got}", param=name, code="invalid_type")
 
 
-def missing(name: str) -> BadRequest:
-    return BadRequest(f"missing required parameter: '{name}'", param=name, code="missing_required_parameter")
+def missing(name: str, got: Iterable[str] = ()) -> BadRequest:
+    """`got` is what was sent instead, perhaps in the words of another service."""
+    told = f" (got: {', '.join(sorted(got))})" if got else ""
+    return BadRequest(f"missing required parameter: '{name}'{told}", param=name, code="missing_required_parameter")

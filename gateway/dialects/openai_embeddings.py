@@ -60,7 +60,9 @@ class EmbeddingsDialect(Dialect):
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
         model = take(inputs, "model", str)
-        inputs["input"] = read_input(inputs.get("input"))
+        if "input" not in inputs:
+            raise missing("input", inputs.keys() - {"model"})
+        inputs["input"] = read_input(inputs["input"])
         encoding = inputs.pop("encoding_format", "float")
         if encoding not in ("float", "base64"):
             raise BadRequest("'encoding_format' must be 'float' or 'base64'", param="encoding_format")
@@ -85,8 +87,6 @@ class EmbeddingsDialect(Dialect):
 
 def read_input(value: Any) -> list[str] | list[list[int]]:
     """What to embed, always as a list: texts, or lists of token ids."""
-    if value is None:
-        raise missing("input")
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):

@@ -8,20 +8,36 @@ there are models that encode the two in different ways.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import mul
 from typing import Any
 
-from ..errors import BadRequest, InvalidOutput
+from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .one_value import ValueEncoder, finite, floats, is_number, rows
 from .openai_embeddings import EmbeddingsEncoder
 
-# What a client may not say where rerank is made of embeddings, because it is said here.
-SAID = ("input", "input_type", "prompt", "prompt_name")
+# Where rerank is made of embeddings no method reads what belongs to rerank, so it is looked through here.
+# Words of other services for fields of this route:
+RENAMED = {
+    **dict.fromkeys(
+        "input inputs inputText text texts sentences content contents queries passages messages".split(), "documents"
+    ),
+    "top_k": "top_n",
+    **dict.fromkeys(("return_text", "return_input"), "return_documents"),
+}
+# What a client may not say, because it is said here; the last ones ask for nothing when they are "".
+SAID = ("input_type", "prompt", "prompt_name", "task", "task_type", "taskType", "text_type")
+SAID_UNLESS_EMPTY = ("instruction", "instruct", "prompt_template")
+# What no cosine answers, and the values that do not ask for it.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "rank_fields": ([], ["text"]),
+    **dict.fromkeys(("raw_scores", "rewrite_query", "return_embeddings"), (False,)),
+}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["query", "documents"],
@@ -67,9 +83,10 @@ class RerankDialect(Dialect):
         inputs = {name: value for name, value in body.items() if value is not None}
         model = take(inputs, "model", str)
         query = take(inputs, "query", str)
-        if query is None:
-            raise missing("query")
-        documents = inputs["documents"] = read_documents(inputs.get("documents"))
+        for name in ("query", "documents"):
+            if name not in inputs:
+                raise missing(name, inputs.keys() - {"model"})
+        documents = inputs["documents"] = read_documents(inputs["documents"])
         top_n = take_range(inputs, "top_n", 1, None)
         shown = take(inputs, "return_documents", bool, True)
         inputs.pop("return_documents", None)
@@ -90,11 +107,18 @@ class RerankDialect(Dialect):
 
 def _for_embeddings(inputs: dict[str, Any]) -> dict[str, Any]:
     """What goes along to both calls: all that embeddings may honour, or refuse."""
-    for name in SAID:
-        if name in inputs:
+    for name, value in inputs.items():
+        if name in RENAMED:
+            what = f"'{name}' is called '{RENAMED[name]}' here"
+        elif name in SAID or (name in SAID_UNLESS_EMPTY and value != ""):
             what = f"'{name}' cannot be said here: the query is embedded as a query, the documents as documents"
-            raise BadRequest(what, param=name, code="unsupported_value")
-    return {name: value for name, value in inputs.items() if name not in ("query", "documents", "top_n")}
+        elif name in REFUSED and not any(value == each and type(value) is type(each) for each in REFUSED[name]):
+            what = f"'{name}' is not supported where rerank is made of embeddings"
+        else:
+            continue
+        raise BadRequest(what, param=name, code="unsupported_value")
+    kept = {"query", "documents", "top_n", *REFUSED}
+    return {name: value for name, value in inputs.items() if name not in kept}
 
 
 def _parts(prepared: Prepared) -> list[Prepared]:
@@ -108,8 +132,6 @@ def _parts(prepared: Prepared) -> list[Prepared]:
 
 def read_documents(value: Any) -> list[str]:
     """The texts of the documents."""
-    if value is None:
-        raise missing("documents")
     if not isinstance(value, list):
         raise wrong_type("documents", "an array", value)
     if not value:
@@ -199,6 +221,16 @@ class DerivedRerankEncoder(RerankEncoder):
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
         return self._vectors[run].feed(items)
+
+    def retell(self, error: GatewayError, run: int) -> None:
+        ours = "documents" if run else "query"
+
+        def named(found: re.Match[str]) -> str:
+            return f"documents[{found[1]}]" if run else "query"
+
+        error.message = re.sub(r"\binput\[(\d+)\]", named, error.message).replace("'input'", f"'{ours}'")
+        if error.param is not None:
+            error.param = ours if error.param == "input" else re.sub(r"^input\[(\d+)\]", named, error.param)
 
     def _counted(self) -> int | None:
         counts = [vectors.prompt_tokens for vectors in self._vectors]

@@ -106,6 +106,7 @@ class Serving:
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
+            held.enter_context(_retelling(encoder, calls))
             try:
                 first = await heads(calls)
             except Exception as error:
@@ -320,6 +321,17 @@ async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepar
 def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
     """The stop strings of a request, in OpenAI's word or Anthropic's."""
     return tuple(inputs.get("stop") or inputs.get("stop_sequences") or ())
+
+
+@contextlib.contextmanager
+def _retelling(encoder: Encoder, calls: list[Call]) -> Iterator[None]:
+    try:
+        yield
+    except GatewayError as error:
+        for run, call in enumerate(calls):
+            if call.error is error:
+                encoder.retell(error, run)
+        raise
 
 
 def _all_left(calls: list[Call]) -> None:

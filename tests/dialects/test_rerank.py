@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.rerank import RerankDialect
+from gateway.dialects.rerank import REFUSED, RENAMED, SAID, SAID_UNLESS_EMPTY, SCHEMA, RerankDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 from gateway.spec import Capabilities
 from gateway.wire import decode
@@ -199,12 +199,60 @@ def test_embeddings_are_asked_for_the_query_and_for_the_documents_each_as_what_t
     ]
 
 
-@pytest.mark.parametrize("name", ["input_type", "prompt", "prompt_name", "input"])
+@pytest.mark.parametrize("name", [*SAID, *SAID_UNLESS_EMPTY])
 def test_what_is_said_for_the_client_it_cannot_say_itself(name: str) -> None:
     with pytest.raises(BadRequest, match="embedded as a query") as caught:
         RerankDialect().read({**ASK, name: "query"}, "embeddings")
     assert (caught.value.param, caught.value.code) == (name, "unsupported_value")
     assert RerankDialect().read({**ASK, name: "query"}, "rerank").inputs[name] == "query"
+
+
+@pytest.mark.parametrize(("name", "ours"), RENAMED.items())
+def test_a_word_of_another_service_is_refused_with_ours(name: str, ours: str) -> None:
+    with pytest.raises(BadRequest, match=f"'{name}' is called '{ours}' here") as caught:
+        RerankDialect().read({**ASK, name: 1}, "embeddings")
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_value")
+    assert ours in SCHEMA["properties"]
+    assert RerankDialect().read({**ASK, name: 1}, "rerank").inputs[name] == 1
+
+
+@pytest.mark.parametrize(("name", "neutral"), REFUSED.items())
+def test_what_no_cosine_answers_is_refused_unless_it_asks_for_nothing(name: str, neutral: Any) -> None:
+    with pytest.raises(BadRequest, match=f"'{name}' is not supported") as caught:
+        RerankDialect().read({**ASK, name: True}, "embeddings")
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_value")
+    for value in (*neutral, None):
+        assert name not in RerankDialect().read({**ASK, name: value}, "embeddings").inputs
+
+
+@pytest.mark.parametrize("method", ["rerank", "embeddings"])
+def test_without_documents_it_says_what_came_instead(method: str) -> None:
+    with pytest.raises(BadRequest, match=r"missing required parameter: 'documents' \(got: query, texts\)"):
+        RerankDialect().read({"model": "m", "query": "q", "texts": ["a"]}, method)
+
+
+@pytest.mark.parametrize(
+    ("run", "said", "param", "told", "named"),
+    [
+        (0, "input[0] is too long", "input", "query is too long", "query"),
+        (1, "input[12] is too long", "input", "documents[12] is too long", "documents"),
+        (1, "'input' must hold texts", "input[3]", "'documents' must hold texts", "documents[3]"),
+        (
+            1,
+            "dimensions must be 3, put input aside",
+            "dimensions",
+            "dimensions must be 3, put input aside",
+            "dimensions",
+        ),
+        (0, "no", None, "no", None),
+    ],
+)
+def test_an_error_of_embeddings_is_told_in_the_words_of_rerank(
+    run: int, said: str, param: str | None, told: str, named: str | None
+) -> None:
+    dialect, error = RerankDialect(), BadRequest(said, param=param)
+    dialect.encoder(dialect.read(ASK, "embeddings"), CONTEXT).retell(error, run)
+    assert (error.message, error.param) == (told, named)
 
 
 def test_the_cosine_of_embeddings_is_the_score() -> None:

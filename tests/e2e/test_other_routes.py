@@ -55,9 +55,14 @@ class Model:
         return [{"violence": len(text) / 10} for text in inputs["input"]]
 """
 VECTORS = '''
+from gateway import HTTPError
+
 class Model:
     """A text is as many as it has of each vowel."""
     def embeddings(self, inputs):
+        for place, text in enumerate(inputs["input"]):
+            if not text:
+                raise HTTPError(400, f"input[{place}] is empty", param=f"input[{place}]")
         return [[text.count(vowel) + 0.001 for vowel in "aeiou"] for text in inputs["input"]]
 '''
 JUDGE = """
@@ -259,6 +264,13 @@ def test_embeddings_rerank_where_the_operator_says_so(gateway: Gateway) -> None:
     assert status == 200 and [item["index"] for item in body["results"]] == [1, 2, 0]
     status, body = post(gateway, "/v1/rerank", {**ask, "model": "plain-vectors"})
     assert (status, body["error"]["code"]) == (404, "route_not_supported")
+
+
+def test_an_error_of_embeddings_names_the_text_by_the_words_of_rerank(gateway: Gateway) -> None:
+    for query, documents, where in (("", ["a"], "query"), ("q", ["a", ""], "documents[1]")):
+        status, body = post(gateway, "/v1/rerank", {"model": "vectors", "query": query, "documents": documents})
+        assert status == 400
+        assert (body["error"]["message"], body["error"]["param"]) == (f"{where} is empty", where)
 
 
 def test_scores_and_classes_have_vllms_shape(gateway: Gateway) -> None:

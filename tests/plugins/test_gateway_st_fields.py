@@ -21,6 +21,7 @@ from gateway_st_fields import ROLES, TABLE, Field
 
 from gateway import BadRequest, Capabilities, ConfigError
 from gateway.dialects.base import Context
+from gateway.dialects.rerank import SCHEMA as RERANK
 from gateway.dialects.rerank import RerankDialect
 from gateway.wire import decode
 from gateway.worker.results import pack
@@ -392,7 +393,52 @@ def test_advice_and_fields_that_nobody_knows_change_nothing(models: Load) -> Non
 
 def test_what_is_to_be_sent_instead_is_a_field_that_is_honoured() -> None:
     honoured = {name for name, field in TABLE.items() if field.does == "honoured"}
-    assert {field.instead for field in TABLE.values()} <= honoured | {"", "top_n"}
+    assert {field.instead for field in TABLE.values()} <= honoured | {""}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in TABLE.items() if field.does == "refused" and name not in RERANK["properties"]]
+)
+def test_a_rerank_that_is_made_of_embeddings_drops_no_field_and_advises_none_that_it_refuses(
+    models: Load, name: str
+) -> None:
+    ask = {"query": "q", "documents": ["a"]}
+    with pytest.raises(BadRequest) as caught:
+        prepared = RerankDialect().read({**ask, name: "something"}, "embeddings")
+        for run in RerankDialect().runs(prepared, Capabilities()):
+            asyncio.run(models("plain").embeddings(run))
+    assert caught.value.param == name and name in caught.value.message
+    if advised := re.search(r": send (\w+)$", caught.value.message):
+        RerankDialect().read({**ask, advised[1]: "something"}, "embeddings")
+
+
+# The words of requests of these services, as their references have them.
+WORDS = {
+    "OpenAI": "model input encoding_format dimensions user",
+    "vLLM": "truncate_prompt_tokens add_special_tokens priority request_id normalize embed_dtype endianness messages "
+    "use_activation mm_processor_kwargs chat_template chat_template_kwargs add_generation_prompt cache_salt "
+    "continue_final_message media_io_kwargs activation",
+    "TEI": "inputs truncate truncation_direction prompt_name normalize dimensions query texts raw_scores return_text",
+    "Infinity": "input modality dimensions encoding_format raw_scores return_documents top_n",
+    "Cohere": "texts images inputs input_type embedding_types truncate max_tokens output_dimension priority documents "
+    "top_n max_tokens_per_doc return_documents rank_fields max_chunks_per_doc",
+    "Jina": "embedding_type task dimensions normalized late_chunking truncate return_multivector return_embeddings",
+    "Voyage": "input_type truncation output_dimension output_dtype top_k return_documents",
+    "Mixedbread": "prompt normalized dimensions rank_fields top_k return_input rewrite_query instruction",
+    "Nomic": "texts task_type dimensionality long_text_mode max_tokens_per_text",
+    "Google": "content contents taskType task_type title outputDimensionality output_dimensionality",
+    "Mistral": "output_dimension output_dtype metadata",
+    "Ollama": "truncate options keep_alive dimensions prompt",
+    "llama.cpp": "content embd_normalize image_data",
+    "DashScope": "text_type dimension output_type instruct parameters",
+    "sentence-transformers": "sentences prompt prompt_name output_value precision normalize_embeddings task "
+    "truncate_dim",
+}
+
+
+@pytest.mark.parametrize("service", WORDS)
+def test_no_word_of_another_service_is_dropped(service: str) -> None:
+    assert set(WORDS[service].split()) <= {*TABLE, "model", "encoding_format"}
 
 
 def test_dimensions_are_the_models_or_refused(models: Load) -> None:
