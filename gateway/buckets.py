@@ -11,7 +11,6 @@ Without a secret the libraries look for credentials where they always do, in the
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .downloads import fail, lock
+from .downloads import fail, keep, lock
 from .errors import ConfigError
 
 
@@ -92,7 +91,7 @@ def fetch_bucket(
             raise
         except Exception as error:  # every back end of fsspec has its own
             fail(url, error)
-        os.replace(part, path)
+        keep(part, path)
 
 
 def check_address(url: str) -> None:

@@ -75,7 +75,16 @@ def fetch_file(
         if sha256 and (found := _digest(part)) != sha256.lower():
             part.unlink()
             raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
-        os.replace(part, path)
+        keep(part, path)
+
+
+def keep(part: Path, path: Path) -> None:
+    """Give what was fetched, a file or a directory, its name. It is on the disk before: a power cut must not leave an
+    empty file whose name says that it is whole."""
+    for file in filter(Path.is_file, part.rglob("*") if part.is_dir() else (part,)):
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    os.replace(part, path)
 
 
 def _download(url: str, part: Path, token: str | None) -> None:

@@ -41,14 +41,16 @@ def peek_weights(path: Path) -> Path | None:
 
 
 def missing_weights(path: Path) -> str | None:
-    """Return why weights cannot be had, or else which have to be fetched; None when all are here."""
-    absent = []
+    """Return why weights cannot be had, all of them, or else which have to be fetched; None when all are here."""
+    absent, wrong = [], []
     for entry in _weights(path):
         try:
             if not _locate(entry, path):
                 absent.append(entry["source"])
         except ConfigError as error:
-            return str(error)
+            wrong.append(str(error))
+    if wrong:
+        return "; ".join(wrong)
     return f"weights {', '.join(absent)} are not on this machine yet" if absent else None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.cache import cache_dir
-from gateway.downloads import fetch_file, fetch_snapshot, find_snapshot
+from gateway.downloads import fetch_file, fetch_snapshot, find_snapshot, keep
 from gateway.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 40
@@ -87,6 +88,24 @@ def test_a_broken_download_is_continued(server: Any, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.seen[1]["range"] == "bytes=1000-"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.lock"]
+
+
+@pytest.mark.parametrize("name", ["file", "deep/file"])
+def test_what_was_fetched_is_on_the_disk_before_it_has_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, done = tmp_path / "part", tmp_path / "done"
+    fetched = part if name == "file" else part / name
+    fetched.parent.mkdir(exist_ok=True, parents=True)
+    fetched.write_bytes(CONTENT)
+    on_disk = []
+    monkeypatch.setattr(os, "fsync", lambda number: on_disk.append((os.fstat(number).st_ino, done.exists())))
+    expected = [(fetched.stat().st_ino, False)]
+
+    keep(part, done)
+
+    assert on_disk == expected
+    assert done.exists()
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Any, tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_every_entry_is_looked_at(tmp_path: Path) -> None:
     assert "'ftp://host/a' is none of" in str(missing_weights(tmp_path))
 
 
+def test_all_sources_that_cannot_be_had_are_named(tmp_path: Path) -> None:
+    model(tmp_path, "{source: file://gone-1}", "{source: file://.}", "{source: file://gone-2}")
+
+    reason = str(missing_weights(tmp_path))
+
+    assert "file://gone-1" in reason
+    assert "file://gone-2" in reason
+
+
 # ── fetched ones ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
