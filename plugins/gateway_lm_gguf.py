@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import gateway_lm_gguf_tokenizer as tokenizers
+from gateway_lm_gguf_faults import mapped, read
 from gateway_lm_gguf_files import parts
-from gateway_lm_gguf_header import Header, TensorInfo, read_headers
+from gateway_lm_gguf_header import Header, TensorInfo
 
 from gateway import ConfigError, cache_dir, fingerprint
 
@@ -111,8 +112,8 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=place.parent))
     try:
         with contextlib.ExitStack() as opened:
-            maps = [opened.enter_context(_mapped(file)) for file in files]
-            header = read_headers(maps, [file.name for file in files])
+            maps = [opened.enter_context(mapped(file)) for file in files]
+            header = read(maps, files)
             vocabulary = write_tokenizer(header, partial)
             try:
                 config = _convert_fast(header, maps, name, partial, dtype)
@@ -135,16 +136,6 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     say(f"{name} is converted, {time.monotonic() - started:.1f} s; kept in {place}")
-
-
-@contextlib.contextmanager
-def _mapped(file: Path) -> Iterator[mmap.mmap]:
-    try:
-        opened = file.open("rb")
-        with opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
-    except ValueError as error:  # mmap's, of an empty file
-        raise ConfigError(f"{file.name} is empty") from error
 
 
 def say(text: str) -> None:

@@ -1,6 +1,7 @@
 """Which GGUF file of a directory is the model, and all of its parts.
 
-Projectors, drafts, importance matrices and adapters lie beside models and are none. Reads names and the first keys of
+Projectors, drafts, importance matrices and adapters lie beside models and are none; encoders and models of images are
+no language models. Reads names and the first keys of
 a header; imports nothing.
 """
 
@@ -21,8 +22,21 @@ PEEK = 1 << 16  # bytes of a header in which its first keys lie
 NAMED = {
     "mmproj": "a projector of images or sound",
     "imatrix": "an importance matrix",
-    "draft": "a draft model",
     "lora": "a LoRA adapter",
+    **dict.fromkeys("draft drafter mtp nextn eagle eagle2 eagle3 medusa".split(), "a draft model"),
+}
+# What a file of these architectures is instead of a language model.
+OTHERS = {
+    **dict.fromkeys(
+        "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
+        " llama-embed t5encoder".split(),
+        "an encoder, which gives vectors and writes no text",
+    ),
+    **dict.fromkeys(["t5", "umt5"], "a model with an encoder and a decoder"),
+    **dict.fromkeys(
+        "flux sd1 sd3 sdxl aura lumina2 hidream qwen_image ltxv hyvid wan cosmos".split(), "a model of images"
+    ),
+    **dict.fromkeys(["whisper", "wavtokenizer-dec"], "a model of sound"),
 }
 SAID = {
     ("general.type", "mmproj"): NAMED["mmproj"],
@@ -57,6 +71,8 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
         found = called
     if found and (pointer := next((part for part in parts(found[0]) if is_pointer(part)), None)):
         raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+    if found and (unfinished := next((part for part in parts(found[0]) if has_gaps(part)), None)):
+        raise ConfigError(f"{place}: {unfinished.name} is not finished: aria2 keeps what it lacks beside it")
     return found[0] if found else None
 
 
@@ -71,6 +87,11 @@ def is_pointer(file: Path) -> bool:
             return opened.read(len(LFS)) == LFS
     except OSError:
         return False
+
+
+def has_gaps(file: Path) -> bool:
+    """Whether aria2 is still writing the file, which has its size from the beginning."""
+    return file.with_name(f"{file.name}.aria2").exists()
 
 
 def model_name(file: Path) -> str:
@@ -98,6 +119,7 @@ def beside(file: Path) -> str | None:
     """What the file is when it is no model of its own, None when it is one. What it says of itself comes first."""
     said = first_keys(file)
     what = next((what for (key, value), what in SAID.items() if said.get(key) == value), None)
+    what = what or OTHERS.get(said.get("general.architecture", ""))
     return what or (None if "tokenizer.ggml.model" in said else named(file))
 
 

@@ -13,6 +13,7 @@ from gateway_lm_gguf_files import ARRAY, STRING
 from gateway import ConfigError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, as they are read in the other order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,14 @@ def read_header(data: mmap.mmap, name: str) -> Header:
     """The metadata and the table of tensors of one file."""
     try:
         return _parse(data)
-    except (struct.error, KeyError, OverflowError, MemoryError, RecursionError) as error:
+    except (struct.error, KeyError, OverflowError, MemoryError, RecursionError, ZeroDivisionError, TypeError) as error:
         raise ConfigError(f"the header of {name} breaks off or is damaged: get the file again") from error
 
 
 def _parse(data: mmap.mmap) -> Header:
     magic, version, tensor_count, key_count = struct.unpack_from("<4sIQQ", data)
+    if magic == b"GGUF" and version in BIG_ENDIAN:
+        raise ConfigError("it is a big-endian file, for other processors: get the little-endian one")
     if magic != b"GGUF" or version not in (2, 3):
         raise ConfigError(f"it is no GGUF file of version 2 or 3: it starts with {magic!r}, version {version}")
     at = 24

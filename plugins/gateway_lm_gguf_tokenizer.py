@@ -190,7 +190,7 @@ def _template(vocabulary: Vocabulary, adds_bos: bool, adds_eos: bool) -> Any:
     # numbered, not named: the names of tokens may hold what the template's own language means otherwise
     pieces = ["B"] * (begin is not None) + ["$A"] + ["E"] * (end is not None)
     names = ["B"] * (begin is not None) + ["E"] * (end is not None)
-    ids = [vocabulary.ids["bos"]] * (begin is not None) + [vocabulary.ids[ends]] * (end is not None)
+    ids = [vocabulary.ids[name] for name, text in (("bos", begin), (ends, end)) if text is not None]
     special = [
         {"id": name, "ids": [token], "tokens": [text]} for name, token, text in zip(names, ids, used, strict=True)
     ]

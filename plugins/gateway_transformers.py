@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gateway import BadRequest, ConfigError, ModelSpec, describe, hookimpl, peek_weights, weights_path
+from gateway import BadRequest, ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights, weights_path
 
 if TYPE_CHECKING:
     from gateway_lm_prompts import Prompt
     from gateway_lm_requests import Tools
     from gateway_lm_tools import Parser
 
+INDEX = "model.safetensors.index.json"
+PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
+TARGET = "gateway_transformers:LanguageModel"
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
 COMPLETION = 16  # tokens of a completion that says nothing of its length, OpenAI's default
@@ -41,14 +45,39 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     """A directory with a causal-LM checkpoint or a GGUF file, its own or the one its config.yaml names."""
     if not is_language_model(path):
         return None
-    return describe(
-        path,
-        target="gateway_transformers:LanguageModel",
-        format="transformers",
-        overrides=overrides,
-        slots=SLOTS,
-        extra="transformers",
-    )
+    spec = describe(path, target=TARGET, format="transformers", overrides=overrides, slots=SLOTS, extra="transformers")
+    return replace(spec, notes=(*spec.notes, *_passed_over(path)))
+
+
+@hookimpl
+def check_model(spec: ModelSpec) -> Iterator[Problem]:
+    """What a GGUF file's load would say, from its header."""
+    import gateway_lm_gguf_files
+
+    if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
+        return
+    import gateway_lm_gguf
+    from gateway_lm_gguf_faults import say_faults
+
+    try:
+        if file := gateway_lm_gguf_files.find(place, [spec.root.name]):
+            for warning in say_faults(file, gateway_lm_gguf.ARCHITECTURES):
+                yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
+    except (ConfigError, OSError) as error:
+        yield Problem(where=str(spec.root), what=str(error), code="invalid_gguf", model=spec.name)
+
+
+def _passed_over(path: Path) -> list[str]:
+    """A directory may hold a model twice."""
+    from gateway_lm_gguf_files import find
+
+    place = peek_weights(path)
+    if place is None or not place.is_dir() or not any(place.glob("*.safetensors")):
+        return []
+    if (file := find(place, [path.absolute().name])) is None or not (place / "config.json").is_file():
+        return []
+    what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
+    return [f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"]
 
 
 def is_language_model(path: Path) -> bool:
@@ -89,15 +118,24 @@ def say_incomplete(place: Path) -> None:
     from gateway_lm_gguf_files import is_pointer
 
     try:
-        parts = json.loads((place / "model.safetensors.index.json").read_text())["weight_map"].values()
+        parts = json.loads((place / INDEX).read_text())["weight_map"].values()
         wanted = {str(name) for name in parts}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        wanted = set()  # one file, or an index that the load will tell of
+        wanted = _siblings(place)  # one file, or an index that the load will tell of
     if missing := sorted(name for name in wanted if not (place / name).is_file()):
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
     if pointer := next((file for file in sorted(place.glob("*.safetensors")) if is_pointer(file)), None):
         raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+
+
+def _siblings(place: Path) -> set[str]:
+    """The files that belong to one called model-00001-of-00002.safetensors, and the index that says what is in them."""
+    parts = [match for file in place.glob("*.safetensors") if (match := PART.fullmatch(file.name))]
+    if not parts or (place / "model.safetensors").is_file():
+        return set()
+    stem, count = parts[0][1], parts[0][2]
+    return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -183,12 +221,15 @@ class LanguageModel:
     def _learn_format(self) -> None:
         """How the model writes thoughts and calls, from its chat template and its vocabulary."""
         from gateway_lm_answer import TAGS
+        from gateway_lm_gguf_faults import cut_markers
         from gateway_lm_prompts import Prompts
         from gateway_lm_tools import family
 
         template = self.tokenizer.chat_template or ""
         template = template if isinstance(template, str) else "\n".join(template.values())
         known = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items()}
+        if self.is_gguf and (warning := cut_markers(template, self.tokenizer.get_vocab(), known)):
+            print(f"warning: {warning}")
         self.family = family(template)
         self.thinks = TAGS[1] in template or known.keys() >= set(TAGS)
         tags = {known[tag]: tag for tag in (*TAGS, *(self.family.tags if self.family else ())) if tag in known}

@@ -50,6 +50,9 @@ def test_one_file_is_the_model_whatever_it_is_called(tmp_path: Path) -> None:
         ("my-lora.gguf", {"general_architecture": "llama", "general_type": "adapter"}),
         ("style.gguf", {"general_architecture": "llama", "general_type": "adapter"}),
         ("mmproj.gguf", {}),
+        ("mtp-Qwen3.gguf", {"general_architecture": "qwen3"}),
+        *((f"x-{name}-f16.gguf", {}) for name in ("draft", "drafter", "mtp", "nextn", "eagle", "eagle3", "medusa")),
+        *(("part.gguf", {"general_architecture": name}) for name in it.OTHERS),
         ("model.imatrix.gguf", {}),
     ],
 )
@@ -59,7 +62,9 @@ def test_what_lies_beside_a_model_is_passed_over(name: str, said: dict[str, str]
     assert it.find(model(tmp_path / "zz.gguf").parent) == tmp_path / "zz.gguf"
 
 
-@pytest.mark.parametrize("name", ["aa-draft.gguf", "mmproj-aa.gguf", "aa-lora-f16.gguf", "aa.imatrix.gguf"])
+@pytest.mark.parametrize(
+    "name", ["aa-draft.gguf", "mtp-aa.gguf", "aa-eagle3.gguf", "mmproj-aa.gguf", "aa-lora-f16.gguf", "aa.imatrix.gguf"]
+)
 def test_a_name_decides_between_whole_models(name: str, tmp_path: Path) -> None:
     model(tmp_path / name)
     model(tmp_path / "zz.gguf")
@@ -129,4 +134,12 @@ def test_what_git_lfs_leaves_in_the_place_of_a_file_is_told(tmp_path: Path) -> N
     (tmp_path / "model.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
 
     with pytest.raises(ConfigError, match=r"model\.gguf is a pointer of Git LFS.*git lfs pull"):
+        it.find(tmp_path)
+
+
+def test_a_download_that_aria2_has_not_finished_is_told(tmp_path: Path) -> None:
+    model(tmp_path / "model.gguf")
+    (tmp_path / "model.gguf.aria2").touch()
+
+    with pytest.raises(ConfigError, match=r"model\.gguf is not finished"):
         it.find(tmp_path)

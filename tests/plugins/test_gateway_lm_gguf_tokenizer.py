@@ -98,6 +98,14 @@ def test_a_vocabulary_that_cannot_be_rebuilt_says_why(change: dict[str, Any], wh
         rebuilt(said)
 
 
+@pytest.mark.parametrize("pre", ["glm4", "chatglm-bpe"])
+def test_a_vocabulary_without_a_beginning_begins_with_nothing(pre: str) -> None:
+    said = with_bytes(pre=pre)
+    said.pop("tokenizer.ggml.bos_token_id", None)
+    ids = rebuilt(said | {"tokenizer.ggml.add_bos_token": False})
+    assert ids.encode("ab").ids == ids.encode("ab", add_special_tokens=False).ids
+
+
 def test_what_was_read_is_written_again() -> None:
     for name in ("pre llama-bpe", "pre qwen2", "gemma4", "pieces", "pieces no space"):
         tokenizer = rebuilt(FILES[name])

@@ -421,6 +421,10 @@ def test_a_loaded_model_says_what_it_can_hold(model: Any) -> None:
 
 def test_files_of_the_weights_that_are_not_there_are_named_before_a_load(tmp_path: Path) -> None:
     place = write(tmp_path, "model-00001-of-00003.safetensors", architecture="LlamaForCausalLM")
+    with pytest.raises(
+        ConfigError, match=r"model-00002-of-00003.*, model-00003-of-00003.*, model.safetensors.index.json"
+    ):
+        find_model(place, {})
     parts = {f"layer{number}": f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)}
     (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
 

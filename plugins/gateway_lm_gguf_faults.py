@@ -1,0 +1,103 @@
+"""What keeps a GGUF file from being served, found in its header: `gateway check` says it before the load does.
+
+Reads the header and the sizes of the files; converts nothing, and opens no weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import mmap
+import re
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+
+import gateway_lm_gguf_tokenizer as tokenizers
+from gateway_lm_gguf_files import OTHERS, parts
+from gateway_lm_gguf_header import Header, read_headers
+
+from gateway import ConfigError
+
+MARKER = re.compile(r"<[^<>\s]{1,40}>")  # how tokens of a template look: <|im_start|>, <start_of_turn>
+LONG_WAY = "transformers.integrations.ggml"  # the module with the list of what transformers reads
+
+
+def say_faults(path: Path, layouts: Container[str]) -> list[str]:
+    """Raise `ConfigError` with what the load of the file would say; return what to know though it loads.
+
+    `layouts` are the architectures that we read ourselves; the others are transformers'.
+    """
+    files = parts(path)
+    try:
+        with contextlib.ExitStack() as opened:
+            header = read([opened.enter_context(mapped(file)) for file in files], files)
+        name = header.architecture
+        if name not in layouts and (known := _known_to_transformers()) and not _is_known(name, known):
+            raise ConfigError(f"transformers cannot read this GGUF file: its architecture {name!r} is not supported")
+        vocabulary = tokenizers.read_vocabulary(header.metadata)
+        tokenizers.rebuild(header.metadata, vocabulary)
+    except ImportError:
+        return []  # the extra is missing, which is told by itself
+    except ConfigError as error:
+        raise ConfigError(f"{files[0].name}: {error}") from error
+    kinds = (tokenizers.CONTROL, tokenizers.UNKNOWN, tokenizers.USER_DEFINED)
+    added = {text for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=False) if kind in kinds}
+    template = header.metadata.get("tokenizer.chat_template", "")
+    return [warning] if (warning := cut_markers(template, frozenset(vocabulary.tokens), added)) else []
+
+
+def cut_markers(template: str, tokens: Container[str], added: Container[str]) -> str | None:
+    """What to do when the template writes tokens that the file takes for words: they are cut, by llama.cpp as well."""
+    found = sorted({text for text in MARKER.findall(template) if text in tokens and text not in added})
+    if not found:
+        return None
+    what = f"{', '.join(found)} of the chat template is cut into pieces, and answers suffer, as with llama.cpp"
+    return f"{what}: the file does not mark it as a control token (tokenizer.ggml.token_type); convert the model again"
+
+
+@contextlib.contextmanager
+def mapped(file: Path) -> Iterator[mmap.mmap]:
+    try:
+        opened = file.open("rb")
+        with opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+    except ValueError as error:  # mmap's, of an empty file
+        raise ConfigError(f"{file.name} is empty") from error
+
+
+def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
+    """The header, of files that are whole and hold a language model."""
+    header = read_headers(maps, [file.name for file in files])
+    if what := OTHERS.get(header.architecture):
+        raise ConfigError(f"it is {what} (its architecture is {header.architecture}), and nobody here serves that")
+    say_short(header, [len(data) for data in maps], [file.name for file in files])
+    return header
+
+
+def say_short(header: Header, sizes: Sequence[int], names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a file ends before its tensors do."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    for info in header.tensors:
+        try:
+            block, size = GGML_QUANT_SIZES[GGMLQuantizationType(info.type)]
+        except (ValueError, KeyError):
+            continue  # a kind of numbers that the reading of it will tell of
+        end = info.offset + math.prod(info.shape) // block * size
+        if end > sizes[info.part]:
+            what = f"{names[info.part]} breaks off: it has {sizes[info.part]:,} bytes, and {info.name} ends at {end:,}"
+            raise ConfigError(f"{what}: get the file again")
+
+
+def _known_to_transformers() -> Container[str]:
+    """The architectures that it reads, or none where it is not installed or keeps them elsewhere."""
+    with contextlib.suppress(ImportError, AttributeError):
+        known: Container[str] = importlib.import_module(LONG_WAY).GGUF_CONFIG_MAPPING
+        return known
+    return ()
+
+
+def _is_known(name: str, known: Container[str]) -> bool:
+    """It writes some names in its own way: qwen2moe is its qwen2_moe, minimax-m2 its minimax_m2."""
+    return any(text in known for text in (name, name.replace("moe", "_moe"), name.replace("-", "_")))
