@@ -13,7 +13,7 @@ from .base import Prepared, missing, take, take_range, wrong_type
 from .events import encode_json
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOOLS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 128, 20
+MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 20
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 _NUMBER, _WHOLE, _FLAG, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "boolean"}, {"type": "string"}
@@ -45,7 +45,7 @@ SCHEMA: dict[str, Any] = {
         "logprobs": _FLAG,
         "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
         "logit_bias": {"type": "object", "additionalProperties": _NUMBER, "maxProperties": MAX_BIAS},
-        "tools": {"type": "array", "items": {"type": "object"}, "maxItems": MAX_TOOLS},
+        "tools": {"type": "array", "items": {"type": "object"}},
         "tool_choice": {"type": ["string", "object"]},
         "parallel_tool_calls": _FLAG,
         "response_format": {"type": "object", "properties": {"type": _TEXT}},
@@ -186,14 +186,12 @@ def check_tools(inputs: dict[str, Any]) -> bool:
         del inputs["functions"]
         if "tools" in inputs:
             raise BadRequest("'functions' is the old name of 'tools'; send one of them", param="functions")
-        _check_count(functions, "functions")
         for index, function in enumerate(functions):
             _check_function(function, f"functions[{index}]")
         inputs["tools"] = [{"type": "function", "function": function} for function in functions]
     if call is not None:
         inputs["tool_choice"] = _tool_choice(call)
     tools = take(inputs, "tools", list, [])
-    _check_count(tools, "tools")
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object", tool)
@@ -206,11 +204,6 @@ def check_tools(inputs: dict[str, Any]) -> bool:
         raise wrong_type("tool_choice", "a string or an object", choice)
     take(inputs, "parallel_tool_calls", bool)
     return functions is not None
-
-
-def _check_count(tools: list[Any], name: str) -> None:
-    if len(tools) > MAX_TOOLS:
-        raise BadRequest(f"'{name}' may have at most {MAX_TOOLS} entries", param=name)
 
 
 def _check_function(function: Any, where: str) -> None:

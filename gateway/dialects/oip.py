@@ -6,6 +6,7 @@ Source: github.com/kserve/open-inference-protocol, inference_rest.md. A model's 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,12 @@ import msgspec
 
 from ..errors import BadRequest, InvalidOutput
 from .base import missing, take, wrong_type
-from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, resolved
-from .oip_tensors import FLOATS, Binary, Tensor, are_finite, as_binary, read_tensor, to_tensor, wants_binary
+from .oip_binary import pack, size_of, unpack
+from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, metadata, resolved
+from .oip_tensors import FLOATS, Binary, Tensor, are_finite, as_binary, in_json, read_tensor, to_tensor, wants_binary
 
 VERSION = "1"  # models have one
+_NOT_RAW = "bytes without JSON do not say what they are; send JSON before them, with `binary_data_size`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,30 @@ def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
     return InferRequest(
         take(body, "id", str), tensors, tuple(outputs), parameters, frozenset(as_bytes), all_binary and not outputs
     )
+
+
+def read_raw(data: bytes, schema: Schema) -> InferRequest:
+    """Triton's raw binary request: no JSON, but the bytes of the only tensor that the model takes, or one text.
+
+    Raises:
+        BadRequest: the model takes several, or these bytes do not tell the shape.
+    """
+    whole = resolved(schema, schema)
+    tensors = metadata(schema)
+    tensors = [tensor for tensor in tensors if tensor["name"] in whole.get("required", ())] or tensors
+    if len(tensors) != 1:
+        names = ", ".join(tensor["name"] for tensor in tensors)
+        raise BadRequest(f"the model takes {names or 'no tensor'}: {_NOT_RAW}", param="inputs")
+    name, datatype, shape = (tensors[0][key] for key in ("name", "datatype", "shape"))
+    if datatype == "BYTES":
+        shape, data = [1] * len(shape), pack("BYTES", [data])
+    elif shape.count(-1) > 1:
+        raise BadRequest(f"the model's '{name}' has more than one length that it leaves open: {_NOT_RAW}", param=name)
+    else:
+        row = size_of(datatype) * math.prod(size for size in shape if size != -1)
+        shape = [len(data) // (row or 1) if size == -1 else size for size in shape]
+    found = Tensor(name, datatype, tuple(shape), unpack(name, datatype, math.prod(shape), data))
+    return InferRequest(None, (found,), all_binary=True)
 
 
 def to_predict(request: InferRequest, schema: Schema) -> Any:
@@ -127,7 +154,7 @@ def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tu
 
     Raises:
         BadRequest: an output was asked for that the model did not give.
-        InvalidOutput: it holds NaN or infinity, which tensors in JSON cannot.
+        InvalidOutput: it holds infinity, which tensors in JSON cannot.
     """
     named = value if isinstance(value, dict) and value else {OUTPUT: value}
     if unknown := [name for name in request.outputs if name not in named]:
@@ -139,8 +166,8 @@ def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tu
             parts.append(raw)
         else:
             tensor = to_tensor(name, named[name])
-            if tensor["datatype"] in FLOATS and not are_finite(tensor["data"]):
-                raise InvalidOutput(f"predict's '{name}' holds NaN or infinity, which only binary tensors can")
+            if tensor["datatype"] in FLOATS:
+                tensor["data"] = in_json(name, tensor["data"])
         outputs.append(tensor)
     head = {"model_name": model, "model_version": VERSION, "id": request.id or request_id, "outputs": outputs}
     return head, b"".join(parts)

@@ -43,6 +43,11 @@ def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes]:
     return body[: int(length)], body[int(length) :]
 
 
+def size_of(datatype: str) -> int:
+    """Bytes of one element; not of BYTES."""
+    return struct.calcsize(f"<{_CODES[datatype]}")
+
+
 def unpack(where: str, datatype: str, count: int, raw: bytes) -> list[Any]:
     """The elements of a tensor.
 
@@ -52,10 +57,10 @@ def unpack(where: str, datatype: str, count: int, raw: bytes) -> list[Any]:
     if datatype == "BYTES":
         return _unpack_texts(where, count, raw)
     code = _CODES[datatype]
-    if len(raw) != count * struct.calcsize(f"<{code}"):
+    if len(raw) != count * size_of(datatype):
         raise BadRequest(
             f"'{where}' has {len(raw)} bytes of data, and {count} elements of {datatype} have "
-            f"{count * struct.calcsize(f'<{code}')}",
+            f"{count * size_of(datatype)}",
             param=where,
         )
     if datatype == "BF16":

@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadRequest
+from ..errors import BadRequest, InvalidOutput
 from .base import missing, take, take_range, wrong_type
 from .events import checked, encode_json
 from .oip_binary import pack, unpack
@@ -98,6 +98,8 @@ def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
         raw = (binary or Binary(b"")).take(where, size)
         return Tensor(name, datatype, tuple(shape), unpack(where, datatype, math.prod(shape), raw))
     data = _flat(f"{where}.data", value["data"], tuple(shape))
+    if datatype in FLOATS and None in data:  # as MLServer and KServe write it
+        data = [math.nan if item is None else item for item in data]
     _check_elements(f"{where}.data", datatype, data)
     return Tensor(name, datatype, tuple(shape), data)
 
@@ -176,6 +178,19 @@ def to_tensor(name: str, value: Any) -> dict[str, Any]:
     items = value if isinstance(value, list) else [value]
     texts = [encode_json(checked(item, name)).decode() for item in items]
     return {**described(name, "BYTES", [len(texts)]), "data": texts, "parameters": AS_JSON}
+
+
+def in_json(name: str, data: list[Any]) -> list[Any]:
+    """Floats as JSON has them: NaN is null, as MLServer and KServe write it.
+
+    Raises:
+        InvalidOutput: infinity is among them.
+    """
+    if are_finite(data):
+        return data
+    if any(map(math.isinf, data)):
+        raise InvalidOutput(f"predict's '{name}' holds infinity, which only binary tensors can: ask for `binary_data`")
+    return [None if math.isnan(item) else item for item in data]
 
 
 def are_finite(data: list[Any]) -> bool:

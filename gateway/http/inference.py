@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,7 @@ import msgspec
 from .. import __version__
 from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import metadata
-from ..errors import BadRequest, RouteNotSupported
+from ..errors import BadRequest, InvalidJSON, RouteNotSupported
 from ..wire import BYTES, Req
 from .body import BodyReader, decode_object
 from .compressed import AT_ONCE, plain_body
@@ -55,7 +56,10 @@ class Inference:
         limit = model.spec.limits.max_body
         sent = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
         head_json, data = oip_binary.split(sent, exchange.headers.get(b"inference-header-content-length"))
-        request = await _aside(len(sent), lambda: oip.read(decode_object(head_json), data))
+        is_raw = bool(data) and not head_json
+        request = oip.InferRequest(None, ())
+        if not is_raw:
+            request = await _aside(len(sent), lambda: oip.read(_object(head_json), data))
         count = self._counts.setdefault(model.name, Counts())
         count.fail += 1  # until it has succeeded
         body = b""
@@ -69,6 +73,8 @@ class Inference:
                     "model, or send JSON to its predict route",
                     param="model",
                 )
+            if is_raw:
+                request = await _aside(len(sent), lambda: oip.read_raw(data, schema))
             body = await _aside(len(sent), lambda: oip.encode_inputs(request, schema))
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
             exchange.watch(call.client_left)
@@ -216,6 +222,22 @@ class Counts:
 async def _aside(size: int, work: Callable[[], T]) -> T:
     """What takes long for many bytes must not hold up the requests of others: it goes to a thread."""
     return work() if size <= AT_ONCE else await asyncio.to_thread(work)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON of a request, with Python's words for NaN and infinity, which Triton and its client write."""
+    try:
+        return decode_object(body)
+    except InvalidJSON:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise
+        return value
 
 
 def _check_predicts(model: HostedModel) -> None:

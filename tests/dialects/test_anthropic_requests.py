@@ -302,7 +302,6 @@ TURN = "messages[0].content[0]"
         ({"tools": [{"input_schema": {}}]}, "tools[0].name", "missing_required_parameter"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema", "missing_required_parameter"),
         ({"tools": [{"type": "web_search_20250305", "name": "s"}]}, "tools[0].type", "unsupported_value"),
-        ({"tools": [{"name": "f", "input_schema": {}}] * 129}, "tools", "invalid_value"),
         ({"mcp_servers": [{"url": "https://x"}]}, "mcp_servers", "unsupported_value"),
         ({"compaction": {"type": "enabled"}}, "compaction", "unsupported_value"),
         ({"thread": {"type": "create"}}, "thread", "thread_unsupported_request"),

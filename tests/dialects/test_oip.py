@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import Any
+from typing import Annotated, Any
 
 import numpy
 import pydantic
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.oip import answer, encode_inputs, from_predict, read, to_predict
+from gateway.dialects.oip import answer, encode_inputs, from_predict, read, read_raw, to_predict
 from gateway.dialects.oip_binary import pack, unpack
 from gateway.dialects.oip_schema import kinds_of, metadata
 from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, Tensor, read_tensor, to_tensor
@@ -294,8 +294,19 @@ def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
         answer({"a": 1}, request, "m", "")
 
 
-def test_nan_is_an_answer_in_binary_only() -> None:
-    for value in ([math.nan], [1.0, math.inf], {"x": [[math.nan], [1.0]]}, {"x": {"a": math.nan}}):
+def test_nan_is_null_in_tensors_of_json_both_ways() -> None:
+    given = read({"inputs": [tensor(shape=[2, 2], data=[[1, None], [math.nan, 4]])]})
+    assert encode_inputs(given, SCHEMA) == b'{"rows": [[1, NaN], [NaN, 4]]}'
+    found = from_predict(b'{"x": [[1.5, NaN], [NaN, 2]]}', "application/json")
+    [output] = answer(found, read({"inputs": []}), "m", "")[0]["outputs"]
+    assert output == {"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1.5, None, None, 2]}
+    for datatype in ("INT32", "BOOL", "BYTES"):
+        with pytest.raises(BadRequest):
+            read({"inputs": [tensor(shape=[1], data=[None], datatype=datatype)]})
+
+
+def test_infinity_is_an_answer_in_binary_only() -> None:
+    for value in ([1.0, math.inf], {"x": [[-math.inf], [math.nan]]}, {"x": {"a": math.nan}}):
         found = from_predict(json.dumps(value).encode(), "application/json")
         with pytest.raises(InvalidOutput):
             answer(found, read({"inputs": []}), "m", "")
@@ -390,6 +401,51 @@ def test_nan_reaches_predict() -> None:
     raw = struct.pack("<ff", math.nan, 1)
     request = read({"inputs": [binary(8, shape=[1, 2], name="rows")]}, raw)
     assert encode_inputs(request, SCHEMA) == b'{"rows": [[NaN, 1.0]]}'
+
+
+def scheme(kind: Any, **more: Any) -> dict[str, Any]:
+    return pydantic.create_model("Scheme", x=(kind, ...), **more).model_json_schema()
+
+
+Pixels = Annotated[list[float], pydantic.Field(min_length=3, max_length=3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "expected"),
+    [
+        (list[float], struct.pack("<3d", 1, math.inf, 2.5), [1.0, math.inf, 2.5]),
+        (list[int], struct.pack("<2q", -1, 2), [-1, 2]),
+        (list[bool], b"\0\1", [False, True]),
+        (list[Pixels], struct.pack("<6d", *range(6)), [[0, 1, 2], [3, 4, 5]]),
+        (list[Pixels], b"", []),
+        (Pixels, struct.pack("<3d", *range(3)), [0, 1, 2]),
+        (float, struct.pack("<d", 0.5), 0.5),
+        (str, "Gr\u00fc\u00dfe".encode(), "Gr\u00fc\u00dfe"),
+        (list[str], b"one\n", ["one\n"]),
+    ],
+)
+def test_bytes_without_json_are_the_one_tensor_that_the_model_takes(kind: Any, raw: bytes, expected: Any) -> None:
+    schema = scheme(kind, scale=(float, 1.0))
+    request = read_raw(raw, schema)
+    assert to_predict(request, schema) == {"x": expected} and request.all_binary
+    array = pydantic.TypeAdapter(list[float]).json_schema()
+    assert to_predict(read_raw(struct.pack("<d", 2), array), array) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("schema", "raw", "told"),
+    [
+        (scheme(list[float], y=(list[float], ...)), bytes(8), "x, y"),
+        (scheme(dict[str, int]), bytes(8), "takes no tensor"),
+        (scheme(list[list[float]]), bytes(8), "more than one length"),
+        (scheme(list[float]), bytes(9), "9 bytes"),
+        (scheme(Pixels), bytes(8), "8 bytes"),
+        (scheme(str), b"\xff", "UTF-8"),
+    ],
+)
+def test_bytes_without_json_that_could_be_anything_are_refused(schema: Any, raw: bytes, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        read_raw(raw, schema)
 
 
 # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -35,6 +35,13 @@ def sums(body: bytes) -> Any:
     return json.dumps({"sums": [sum(row) for row in rows], "count": len(rows)}).encode()
 
 
+LINE = {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"}}}, "required": ["x"]}
+
+
+def line(body: bytes) -> bytes:
+    return json.dumps([sum(json.loads(body)["x"])]).encode()
+
+
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
     typed = {"capabilities": {"input_schema": SCHEMA, "output_schema": OUTPUT}, "format": "python"}
@@ -42,6 +49,7 @@ def gateway() -> Iterator[Served]:
         "adder": Model({"predict": sums}, **typed),
         "org/adder": Model({"predict": sums}, **typed),
         "untyped": Model({"predict": sums}),
+        "line": Model({"predict": line}, capabilities={"input_schema": LINE}, format="python"),
         "talker": Model({"chat_completions": lambda inputs: "hi"}),
     }
     with Served(models) as served:
@@ -164,6 +172,25 @@ def test_binary_tensors_go_in_and_out_compressed_or_plain(gateway: Served, encod
     assert [output["parameters"]["binary_data_size"] for output in outputs] == [16, 8]
     first = struct.unpack("<qq" if outputs[0]["datatype"] == "INT64" else "<dd", answer.body[size : size + 16])
     assert first == (3, 7) and struct.unpack("<q", answer.body[size + 16 :]) == (2,)
+
+
+def test_bytes_without_json_are_answered_in_binary(gateway: Served) -> None:
+    raw = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+    answer = gateway.post("/v2/models/line/infer", struct.pack("<3d", 1, 2, 0.5), **raw)
+    size = int(answer.headers["inference-header-content-length"])
+    [output] = json.loads(answer.body[:size])["outputs"]
+    assert output["shape"] == [1] and struct.unpack("<d", answer.body[size:]) == (3.5,)
+    refused = gateway.post("/v2/models/adder/infer", struct.pack("<3d", 1, 2, 0.5), **raw)
+    assert refused.status == 400 and "binary_data_size" in refused.json["error"]
+
+
+def test_nan_in_json_goes_in_as_null_or_as_tritons_client_writes_it_and_comes_out_as_null(gateway: Served) -> None:
+    for word in ("null", "NaN"):
+        row = f'{{"name": "x", "datatype": "FP32", "shape": [2], "data": [1, {word}]}}'
+        answer = gateway.post("/v2/models/line/infer", f'{{"inputs": [{row}]}}'.encode())
+        assert answer.status == 200 and answer.json["outputs"][0]["data"] == [None]
+    broken = gateway.post("/v2/models/line/infer", b'{"inputs": NaN')
+    assert broken.status == 400 and "JSON" in broken.json["error"]
 
 
 @pytest.mark.parametrize(
