@@ -1,55 +1,40 @@
-"""Fields that a request to a language model may have beside OpenAI's: those of vLLM, SGLang, llama.cpp and Ollama.
+"""Fields that a request to a language model may have beside those of its route.
 
-The one table of them. A field that would change the answer is honoured or refused, unless its value asks for nothing;
-one that only advises the server passes. A field that is not in the table passes, too. docs/fields.md prints it.
+They are those of vLLM, SGLang, llama.cpp, Ollama, TGI, text-generation-webui, TabbyAPI, LMDeploy, TensorRT-LLM,
+Mistral, OpenRouter, KoboldCpp, Aphrodite and MLX, and the words of our own other routes. The one table of them. A field
+that would change the answer is honoured or refused, unless its value asks for nothing; one that only advises the server
+passes. A field that is not in the table passes, too, unless it is one of them in another spelling. docs/fields.md
+prints the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
+
+from gateway_fields import EMPTY, Field, folded, honoured, misspelt, passed, refused, unsupported
 
 from gateway import BadRequest
 
 Source = Literal["chat", "completions"]  # messages that a template makes a prompt of, or the prompt itself
-EMPTY: tuple[Any, ...] = ("", [], {})
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """`means` is what it does, for the documentation. With a value in `neutral`, or null, it asks for nothing."""
-
-    does: Literal["honoured", "refused", "passed"]
-    means: str = ""
-    neutral: tuple[Any, ...] = EMPTY
-    alias: str | None = None  # our name for it
-    only: Source | None = None  # refused by the other
-    of_prompt: bool = False  # it changes the prompt, so it counts where tokens are only counted
-
-
-def _honoured(**fields: str) -> dict[str, Field]:
-    return {name: Field("honoured", means) for name, means in fields.items()}
 
 
 def _aliases(**fields: str) -> dict[str, Field]:
     return {name: Field("honoured", f"the same as `{ours}`", alias=ours) for name, ours in fields.items()}
 
 
-def _of_prompt(only: Source | None, neutral: tuple[Any, ...], **fields: str) -> dict[str, Field]:
-    return {name: Field("honoured", means, neutral, only=only, of_prompt=True) for name, means in fields.items()}
+def _of_prompt(fields: Mapping[str, Field], only: Source | None = None) -> dict[str, Field]:
+    return {name: replace(field, only=only or field.only, of_prompt=True) for name, field in fields.items()}
 
 
-def _refused(*neutral: Any, names: str) -> dict[str, Field]:
-    return dict.fromkeys(names.split(), Field("refused", neutral=neutral))
-
-
-def _passed(means: str, names: str) -> dict[str, Field]:
-    return dict.fromkeys(names.split(), Field("passed", means))
+def _elsewhere(only: Source, *neutral: Any, names: str, instead: str = "") -> dict[str, Field]:
+    rows = refused(*neutral, names=names, instead=instead)
+    return {name: replace(field, only=only) for name, field in rows.items()}
 
 
 _HONOURED = {
-    **_honoured(
+    **honoured(
         top_k="only the likeliest so many tokens may be drawn; 0 and -1 are all",
         min_p="only tokens that are at least so likely, measured by the likeliest",
         typical_p="only the tokens that carry about as much news as the model expects; 1 is all of them",
@@ -64,29 +49,32 @@ _HONOURED = {
         priority="the lower, the earlier a prompt is read while several wait",
     ),
     **_of_prompt(
-        None,
-        (),
-        truncate_prompt_tokens="only so many tokens of the prompt are read, its last ones; -1 is as many as fit",
-        truncation_side="`right` keeps the first tokens of the prompt instead",
-        add_special_tokens="whether the tokenizer adds its own: by default to a prompt, not to messages",
-        reasoning_effort="reaches a template that thinks or names it; `none` and `minimal` are no thought",
+        honoured(
+            truncate_prompt_tokens="only so many tokens of the prompt are read, its last ones; -1 is as many as fit",
+            truncation_side="`right` keeps the first tokens of the prompt instead",
+            add_special_tokens="whether the tokenizer adds its own: by default to a prompt, not to messages",
+            reasoning_effort="reaches a template that thinks or names it; `none` and `minimal` are no thought",
+        )
     ),
-    **_of_prompt("completions", (False,), echo="the answer begins with the prompt"),
-    **_of_prompt("chat", (True,), add_generation_prompt="false: the prompt does not begin an answer"),
-    **_of_prompt("chat", (False,), continue_final_message="the answer continues the last message, the assistant's"),
+    **_of_prompt(honoured((False,), echo="the answer begins with the prompt"), "completions"),
+    **_of_prompt(honoured((True,), add_generation_prompt="false: the prompt does not begin an answer"), "chat"),
     **_of_prompt(
+        {
+            **honoured(
+                EMPTY,
+                chat_template_kwargs="variables for the template",
+                documents="for a template that takes documents, else refused",
+                reasoning="an object with `effort`, as `reasoning_effort`, or `enabled`, as `enable_thinking`",
+            ),
+            **honoured(
+                (False,),
+                continue_final_message="the answer continues the last message, the assistant's",
+                enable_thinking="whether it thinks, if a template can be told; else false passes where none thinks",
+                thinking="the same, also as an object whose `type` is `enabled` or `disabled`",
+                think="the same, or a word for `reasoning_effort`",
+            ),
+        },
         "chat",
-        EMPTY,
-        chat_template_kwargs="variables for the template",
-        documents="for a template that takes documents, else refused",
-        reasoning="an object with `effort`, as `reasoning_effort`, or `enabled`, as `enable_thinking`",
-    ),
-    **_of_prompt(
-        "chat",
-        (False,),
-        enable_thinking="whether it thinks, for a template that can be told; else only false passes where none thinks",
-        thinking="the same, also as an object whose `type` is `enabled` or `disabled`",
-        think="the same, or a word for `reasoning_effort`",
     ),
     **_aliases(
         repeat_penalty="repetition_penalty",
@@ -97,80 +85,169 @@ _HONOURED = {
         no_stop_trim="include_stop_str_in_output",
         sampling_seed="seed",
         random_seed="seed",
+        sampler_seed="seed",
         add_special="add_special_tokens",
+        max_output_tokens="max_tokens",
+        max_tokens_to_sample="max_tokens",
+        request_output_len="max_tokens",
+        stop_sequences="stop",
+        stop_sequence="stop",
+        stop_words="stop",
+        stop_str="stop",
+        stopping_strings="stop",
+        banned_strings="bad_words",
+        rep_pen="repetition_penalty",
+        typical="typical_p",
+        temp="temperature",
     ),
 }
 _HONOURED["add_special"] = replace(_HONOURED["add_special"], of_prompt=True)
 
+_SYSTEM = "a message of the system (instructions on /v1/responses, system on /v1/messages)"
+
+# What one of our routes reads, and none or not all of the others.
+ELSEWHERE = {
+    **_of_prompt(_elsewhere("chat", names="messages", instead="prompt")),
+    **_of_prompt(_elsewhere("completions", names="prompt", instead="messages")),
+    **_of_prompt(_elsewhere("chat", [], names="tools functions", instead="them to /v1/chat/completions")),
+    **_elsewhere("chat", "auto", "none", names="tool_choice function_call", instead="it to /v1/chat/completions"),
+    **_elsewhere("chat", 0, names="top_logprobs", instead="logprobs, a number"),
+    **_of_prompt(refused("", [], names="input", instead="messages, or prompt to /v1/completions")),
+    **_of_prompt(refused("", [], names="instructions system", instead=_SYSTEM)),
+    **_of_prompt(refused(names="previous_response_id conversation", instead="all messages, or this to /v1/responses")),
+    **refused({}, {"format": {"type": "text"}}, names="text", instead="response_format, or prompt"),
+    **refused({}, names="output_config", instead="reasoning_effort and response_format"),
+    **refused([], names="include", instead="logprobs"),
+    **refused(False, names="background"),
+    **refused([], names="mcp_servers"),
+    **refused(names="thread compaction"),
+}
+
 _REFUSED = {
     # the form of the answer
-    **_refused({"type": "text"}, names="response_format"),
-    **_refused(
-        "", [], {}, names="structured_outputs guided_json guided_regex guided_choice guided_grammar structural_tag"
-    ),
-    **_refused("", names="grammar regex ebnf format suffix"),
-    **_refused("", [], names="stop_regex"),
-    **_refused(names="json_schema prediction audio web_search_options"),
-    **_refused(["text"], names="modalities"),
-    **_refused(True, names="parse_tool_calls separate_reasoning stream_reasoning include_reasoning"),
-    **_refused(True, names="skip_special_tokens detokenize penalize_nl penalize_newline"),
-    **_refused("auto", "deepseek", names="reasoning_format"),
-    **_refused(False, names="reasoning_in_content"),
+    **refused({"type": "text"}, names="response_format"),
+    **refused(*EMPTY, names="structured_outputs guided_json guided_regex guided_choice guided_grammar structural_tag"),
+    **refused(*EMPTY, names="guided_decoding guided_params guideline"),
+    **refused(False, names="guided_json_object"),
+    **refused("", names="grammar regex ebnf format suffix grammar_string regex_pattern"),
+    **refused("", [], names="stop_regex"),
+    **refused(names="json_schema audio web_search_options"),
+    **refused({"type": "content", "content": ""}, names="prediction"),
+    **refused(["text"], names="modalities"),
+    **refused("message", names="result_format"),
+    **refused(True, names="parse_tool_calls separate_reasoning stream_reasoning include_reasoning"),
+    **refused(True, names="skip_special_tokens detokenize penalize_nl penalize_newline trim_stop"),
+    **refused("auto", "deepseek", names="reasoning_format"),
+    **refused(False, names="reasoning_in_content render_special"),
+    **refused(False, names="return_full_text return_prompt", instead="echo to /v1/completions"),
     # how tokens are chosen
-    **_refused(False, names="use_beam_search early_stopping watermarking"),
-    **_refused(1, names="length_penalty best_of n_cmpl tfs_z"),
-    **_refused(0, names="mirostat dry_multiplier xtc_probability dynatemp_range n_indent"),
-    **_refused(0, 1, names="min_keep"),
-    **_refused(0, -1, names="top_n_sigma adaptive_target t_max_predict_ms"),
-    **_refused(-1, names="thinking_token_budget thinking_budget_tokens reasoning_budget"),
-    **_refused(names="samplers"),
-    **_refused(*EMPTY, names="logits_processors custom_logit_processor custom_params vllm_xargs repetition_detection"),
-    **_refused(*EMPTY, names="options sampling_params session_params"),
+    **refused(names="do_sample", instead="temperature; with 0 nothing is drawn"),
+    **refused(False, names="use_beam_search early_stopping watermarking watermark"),
+    **refused(1, names="length_penalty best_of n_cmpl num_beams num_beam_groups beam_width"),
+    **refused(1, names="num_return_sequences", instead="n"),
+    **refused(0, names="diversity_penalty beam_search_diversity_rate"),
+    **refused(0, names="mirostat mirostat_mode dry_multiplier xtc_probability dynatemp_range n_indent"),
+    **refused(False, names="dynamic_temperature temperature_last token_healing"),
+    **refused(0, names="dynatemp_min dynatemp_max smoothing_factor top_a eta_cutoff epsilon_cutoff penalty_alpha skew"),
+    **refused(1, names="tfs tfs_z min_temp max_temp guidance_scale cfg_scale top_p_decay"),
+    **refused("", names="negative_prompt"),
+    **refused(0, names="no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_ngram_size"),
+    **refused(1, names="encoder_repetition_penalty hallucination_penalty"),
+    **refused(0, names="repetition_decay rep_pen_slope top_p_min prompt_ignore_length"),
+    **refused(0, -1, names="repetition_penalty_range penalty_range rep_pen_range", instead="repeat_last_n"),
+    **refused(names="repetition_context_size", instead="repeat_last_n"),
+    **refused(names="presence_context_size frequency_context_size"),
+    **refused(0, 1, names="min_keep"),
+    **refused(0, -1, names="top_n_sigma nsigma adaptive_target t_max_predict_ms"),
+    **refused(-1, names="thinking_token_budget thinking_budget_tokens reasoning_budget thinking_budget"),
+    **refused(names="samplers"),
+    **refused(*EMPTY, names="sampler_order sampler_priority"),
+    **refused(*EMPTY, names="logits_processors custom_logit_processor custom_params vllm_xargs repetition_detection"),
+    **refused(*EMPTY, names="options sampling_params session_params parameters generation_config preset"),
+    # what it may say, and when it ends
+    **refused(names="max_length", instead="max_tokens"),
+    **refused(0, names="min_length", instead="min_tokens"),
+    **refused(0, names="max_tokens_second"),
+    **refused(False, names="auto_max_new_tokens use_default_badwordsids"),
+    **refused(False, names="ban_eos_token bypass_eos bypass_eos_token", instead="ignore_eos"),
+    **refused(*EMPTY, names="banned_tokens custom_token_bans suppress_tokens embedding_bias", instead="logit_bias"),
+    **refused(*EMPTY, names="token_ban_ranges begin_suppress_tokens sequence_bias force_words_ids"),
+    **refused(*EMPTY, names="bad_words_ids", instead="bad_words"),
+    **refused(*EMPTY, names="custom_stopping_strings", instead="stop"),
+    **refused(names="end_id", instead="stop_token_ids"),
     # what is told beside the answer
-    **_refused(0, False, names="n_probs"),
-    **_refused([], names="logprob_token_ids response_fields"),
-    **_refused(names="prompt_logprobs"),
-    **_refused(False, names="return_token_ids return_tokens return_tokens_as_token_ids return_prompt_token_ids"),
-    **_refused(False, names="return_prompt_text return_hidden_states return_routed_experts return_meta_info"),
-    **_refused(False, names="return_cached_tokens_details post_sampling_probs _debug_render_only"),
-    # other weights, other caches, other servers
-    **_refused(*EMPTY, names="lora lora_path adapter adapter_id cache_salt extra_key"),
-    **_refused(*EMPTY, names="kv_transfer_params ec_transfer_params bootstrap_host bootstrap_port bootstrap_room"),
-    **{
-        name: replace(field, of_prompt=True)
-        for name, field in {
-            **_refused("", names="chat_template template system task input_prefix input_suffix"),
-            **_refused(*EMPTY, names="mm_processor_kwargs media_io_kwargs images_config multimodal_data image_data"),
-            **_refused([], names="images context input_extra input_ids input_embeds prompt_embeds"),
-            **_refused(False, names="raw truncate shift use_audio_in_video with_pieces"),
-            **_refused(True, names="parse_special"),
-            **_refused(names="num_ctx"),
-        }.items()
-    },
+    **refused(0, False, names="n_probs"),
+    **refused(0, names="top_n_tokens", instead="top_logprobs"),
+    **refused([], names="logprob_token_ids response_fields"),
+    **refused(names="prompt_logprobs"),
+    **refused(False, names="return_token_ids return_tokens return_tokens_as_token_ids return_prompt_token_ids"),
+    **refused(False, names="return_prompt_text return_hidden_states return_routed_experts return_meta_info"),
+    **refused(False, names="return_cached_tokens_details post_sampling_probs _debug_render_only"),
+    **refused(False, names="details decoder_input_details return_log_probs"),
+    **refused(False, names="return_context_logits return_generation_logits"),
+    # other weights, other caches, what other servers do
+    **refused(*EMPTY, names="lora lora_path adapter adapter_id adapter_name adapters cache_salt extra_key"),
+    **refused(*EMPTY, names="kv_transfer_params ec_transfer_params bootstrap_host bootstrap_port bootstrap_room"),
+    **refused(*EMPTY, names="disaggregated_params plugins guardrails search_options search_settings"),
+    **refused({"mode": "off"}, names="search_parameters"),
+    **refused(False, names="interactive_mode enable_search enable_code_interpreter deferred"),
+    **_of_prompt(
+        {
+            **refused("", names="chat_template template task input_prefix input_suffix"),
+            **refused("", names="instruction_template instruction_template_str prompt_template tool_prompt memory"),
+            **refused("", names="system_prompt system_instruction", instead=_SYSTEM),
+            **refused(*EMPTY, names="mm_processor_kwargs media_io_kwargs images_config multimodal_data image_data"),
+            **refused([], names="images context input_extra input_ids input_embeds prompt_embeds transforms"),
+            **refused(*EMPTY, names="inputs text_input contents", instead="messages, or prompt to /v1/completions"),
+            **refused(False, names="raw truncate shift use_audio_in_video with_pieces safe_prompt"),
+            **refused(True, names="parse_special do_preprocess"),
+            **refused(True, names="add_bos_token", instead="add_special_tokens"),
+            **refused(False, names="continue_", instead="continue_final_message"),
+            **refused("", names="response_prefix", instead="continue_final_message"),
+            **refused({}, names="template_vars", instead="chat_template_kwargs"),
+            **refused(0, names="truncation_length max_context_length", instead="truncate_prompt_tokens"),
+            **refused(names="num_ctx prompt_mode role_mapping"),
+        }
+    ),
 }
 
 _PASSED = {
-    **_passed("tunes `mirostat`", "mirostat_tau mirostat_eta"),
-    **_passed("tunes `dry_multiplier`", "dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers"),
-    **_passed("tunes `xtc_probability`", "xtc_threshold"),
-    **_passed("tunes `dynatemp_range`", "dynatemp_exponent"),
-    **_passed("tunes `adaptive_target`", "adaptive_decay"),
-    **_passed("tunes `grammar`", "grammar_lazy grammar_triggers preserved_tokens"),
-    **_passed("tunes `guided_json` and the like", "guided_decoding_backend guided_whitespace_pattern"),
-    **_passed("tunes `skip_special_tokens`", "spaces_between_special_tokens"),
-    **_passed("tunes `return_routed_experts`", "routed_experts_prompt_start routed_experts_start_len"),
-    **_passed("tunes `images_config`", "max_dynamic_patch min_dynamic_patch"),
-    **_passed("is of vLLM's render routes", "return_token_offsets return_mm_kwargs"),
-    **_passed("names the request", "request_id rid session_id custom_labels"),
-    **_passed("is how the server reuses its cache", "cache_prompt id_slot n_cache_reuse n_keep n_discard num_keep"),
-    **_passed("is how the stream is paced or told of", "stream_interval sse_ping_interval"),
-    **_passed("is how the stream is paced or told of", "timings_per_token return_progress"),
-    **_passed("is how the server runs the model", "keep_alive backend_sampling chat_format ngram_corpus_id num_batch"),
-    **_passed("is how the server runs the model", "num_gpu main_gpu low_vram use_mmap use_mlock num_thread numa"),
-    **_passed("chooses among servers", "routed_dp_rank data_parallel_rank disagg_prefill_dp_rank"),
+    **passed("tunes `mirostat`", "mirostat_tau mirostat_eta"),
+    **passed("tunes `dry_multiplier`", "dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers"),
+    **passed("tunes `dry_multiplier`", "dry_range"),
+    **passed("tunes `xtc_probability`", "xtc_threshold xtc_special_tokens"),
+    **passed("tunes `dynatemp_range`", "dynatemp_exponent dynatemp_low dynatemp_high temp_exponent"),
+    **passed("tunes `smoothing_factor`", "smoothing_curve"),
+    **passed("tunes `repetition_ngram_size`", "repetition_ngram_threshold"),
+    **passed("tunes `adaptive_target`", "adaptive_decay"),
+    **passed("tunes `grammar`", "grammar_lazy grammar_triggers preserved_tokens grammar_retain_state"),
+    **passed("tunes `guided_json` and the like", "guided_decoding_backend guided_whitespace_pattern"),
+    **passed("tunes `skip_special_tokens`", "spaces_between_special_tokens"),
+    **passed("tunes `return_routed_experts`", "routed_experts_prompt_start routed_experts_start_len"),
+    **passed("tunes `images_config`", "max_dynamic_patch min_dynamic_patch"),
+    **passed("is of vLLM's render routes", "return_token_offsets return_mm_kwargs"),
+    **passed("names the request", "request_id rid session_id custom_labels genkey trace"),
+    **passed("is how the server reuses its cache", "cache_prompt id_slot n_cache_reuse n_keep n_discard num_keep"),
+    **passed("is how the stream is paced or told of", "stream_interval sse_ping_interval"),
+    **passed("is how the stream is paced or told of", "timings_per_token return_progress incremental_output"),
+    **passed("is how the server runs the model", "keep_alive backend_sampling chat_format ngram_corpus_id num_batch"),
+    **passed("is how the server runs the model", "num_gpu main_gpu low_vram use_mmap use_mlock num_thread numa"),
+    **passed("guesses tokens ahead, and changes none", "draft_model num_draft_tokens speculative_ngram"),
+    **passed("guesses tokens ahead, and changes none", "prompt_lookup_num_tokens lookahead_config"),
+    **passed("fills a batch", "pad_id pad_token_id"),
+    **passed("chooses among servers", "routed_dp_rank data_parallel_rank disagg_prefill_dp_rank"),
+    **passed("chooses among providers, of which here is one", "models route provider max_price fallbacks"),
+    **passed("counts hosted tools, of which none runs here", "max_tool_calls"),
 }
 
-TABLE: Mapping[str, Field] = {**_HONOURED, **_REFUSED, **_PASSED}
+TABLE: Mapping[str, Field] = {**_HONOURED, **ELSEWHERE, **_REFUSED, **_PASSED}
+
+# What a name may be meant for that is one of them but for case, `-` or `_`; advice may be lost.
+_OPENAI = (
+    "temperature top_p max_tokens max_completion_tokens stop seed n frequency_penalty presence_penalty logit_bias "
+    "logprobs parallel_tool_calls stream_options"
+).split()
+MEANT = folded([*_OPENAI, *(name for name, field in TABLE.items() if field.does != "passed")])
 
 
 def check(inputs: Mapping[str, Any], source: Source, *, is_counted: bool = False) -> dict[str, Any]:
@@ -180,31 +257,34 @@ def check(inputs: Mapping[str, Any], source: Source, *, is_counted: bool = False
         BadRequest: unsupported_value for a field that cannot be honoured, invalid_value for one that says two things.
     """
     read = {name: value for name, value in inputs.items() if value is not None}
-    for name in read.keys() & TABLE.keys():
-        field, value = TABLE[name], read[name]
-        if is_counted and not field.of_prompt:
+    for name in list(read):
+        field, value = TABLE.get(name), read[name]
+        if field is None:
+            if error := misspelt(name, MEANT):
+                raise error
+        elif is_counted and not field.of_prompt:
             del read[name]
         elif field.alias is not None:
             del read[name]
             _rename(read, name, field.alias, value)
-        elif value in field.neutral:
+        elif field.only == source:
+            continue
+        elif field.is_neutral(value):
             if field.does != "honoured":
                 del read[name]
         elif field.does == "refused":
-            raise unsupported(f"this model does not support {name}", name)
-        elif field.only not in (None, source):
+            raise field.refusal(name)
+        elif field.only is not None:
             raise unsupported(f"{name} is supported on {field.only} only", name)
     return read
 
 
 def _rename(read: dict[str, Any], name: str, ours: str, value: Any) -> None:
     """A negative limit is none, as llama.cpp and Ollama have it: then there is the field with nothing in it."""
-    if ours == "max_tokens" and name != "max_new_tokens" and type(value) is int and value < 0:
+    if name in ("n_predict", "num_predict") and type(value) is int and value < 0:
         value = None
+    if ours == "stop" and isinstance(value, str):
+        value = [value]
     if read.get(ours, value) != value:
         raise BadRequest(f"{name} and {ours} say different things; send one of them", param=name)
     read[ours] = value
-
-
-def unsupported(what: str, param: str) -> BadRequest:
-    return BadRequest(what, param=param, code="unsupported_value")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import gateway_lm_requests as requests
 import gateway_lm_system as system
+from gateway_fields import unsupported
 from gateway_lm_answer import CLOSE, OPEN
-from gateway_lm_fields import unsupported
 
 from gateway import BadRequest
 
@@ -72,12 +72,12 @@ class Prompts:
         if not self._tokenizer.chat_template:
             what = "this model has no chat template, so it cannot chat; use /v1/completions"
             raise unsupported(what, "messages")
-        given = enumerate(inputs.get("messages") or ())
-        messages = [requests.read_message(message, index, can_call=self._can_call) for index, message in given]
+        given = inputs.get("messages") or []
+        messages = [requests.read_message(one, index, can_call=self._can_call) for index, one in enumerate(given)]
         if not messages:
             raise BadRequest("messages must hold at least one message", param="messages")
         options = self._options(inputs)
-        goes_on = requests.read_flag(inputs, "continue_final_message")
+        goes_on = requests.read_begun(given) or requests.read_flag(inputs, "continue_final_message")
         begins = requests.read_flag(inputs, "add_generation_prompt", not goes_on)
         if goes_on and begins:
             what = "continue_final_message and add_generation_prompt exclude each other; send one of them"
@@ -98,7 +98,7 @@ class Prompts:
 
     def _continued(self, messages: list[Json], options: Json) -> tuple[str, bool, bool]:
         """The prompt without what the template writes behind the last message, whether its end is within a thought,
-        and whether it has an end to go on from: a message in which nothing is said is a new answer.
+        and whether it has an end to go on from: a message in which nothing is said is a new answer, behind its blanks.
         """
         *before, last = messages
         if last.get("role") != "assistant":
@@ -111,7 +111,8 @@ class Prompts:
         for message in self._readings(last):
             field = next((name for name in ("content", "reasoning_content") if _says(message.get(name))), None)
             if field is None:
-                return self._render(before, options, add_generation_prompt=True) if before else "", False, False
+                text = self._render(before, options, add_generation_prompt=True) if before else ""
+                return text + last["content"], False, False
             try:
                 text = self._apply([*before, message], options, continue_final_message=field)
             except ValueError as error:  # the template leaves a part of the message out, or changes it

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway_lm_fields import unsupported
+from gateway_fields import unsupported
 
 from gateway import BadRequest
 
 MAX_TOP = 20  # alternatives beside each token, OpenAI's limit
+
+# What marks a message as the beginning of the answer: for Mistral and DeepSeek, for Qwen and Moonshot.
+BEGUN = ("prefix", "partial")
 
 # Whole numbers that it honours, and the least of them.
 LEAST: Mapping[str, int] = {"min_tokens": 0, "repeat_last_n": -1}
@@ -87,6 +90,8 @@ def read_message(message: Mapping[str, Any], index: int, *, can_call: bool) -> d
         read["role"] = "system" if role == "developer" else "tool"
     if isinstance(thought := message.get("reasoning"), str):
         read.setdefault("reasoning_content", thought)
+    for name in BEGUN:
+        read.pop(name, None)
     legacy = read.pop("function_call", None)
     calls = message.get("tool_calls") or ([{"type": "function", "function": legacy}] if legacy else [])
     read.pop("tool_calls", None)
@@ -97,6 +102,20 @@ def read_message(message: Mapping[str, Any], index: int, *, can_call: bool) -> d
             raise BadRequest(f"{where}.tool_calls must be a list", param=f"{where}.tool_calls", code="invalid_type")
         read["tool_calls"] = [_call(call, f"{where}.tool_calls[{at}]") for at, call in enumerate(calls)]
     return read
+
+
+def read_begun(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last message says itself that it is the beginning of the answer."""
+    is_begun = False
+    for index, message in enumerate(messages):
+        for name in BEGUN:
+            if not read_flag(message, name):
+                continue
+            if index < len(messages) - 1 or message.get("role") != "assistant":
+                where = f"messages[{index}].{name}"
+                raise BadRequest(f"{where}: only a last message of the assistant can be continued", param=where)
+            is_begun = True
+    return is_begun
 
 
 def _content(content: Any, where: str) -> str:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway_st_fields import WHOLE, Ask, Task, refusal
+from gateway_fields import unsupported
+from gateway_st_fields import WHOLE, Ask, Task
 
 from gateway import BadRequest
 
@@ -146,10 +147,10 @@ class Encoder:
         way = self.ways.get(ask.task)
         if way is None:
             have = ", ".join(task for task in self.ways if task)
-            raise refusal(f"this model needs input_type to be one of: {have}", "input_type")
+            raise unsupported(f"this model needs input_type to be one of: {have}", "input_type")
         if ask.keep is not None and ask.keep != WHOLE:
             if way.limit is None:
-                raise refusal("this model's tokenizer cannot cut a text", "truncate_prompt_tokens")
+                raise unsupported("this model's tokenizer cannot cut a text", "truncate_prompt_tokens")
             if ask.keep > way.limit:
                 what = f"truncate_prompt_tokens is {ask.keep}, and this model reads {way.limit} tokens at most"
                 raise BadRequest(what, param="truncate_prompt_tokens")
@@ -170,7 +171,7 @@ class Encoder:
         from torch import Tensor, cat
 
         if not way.has_rows:
-            raise refusal("this model cuts a text at its end only", "truncation_side")
+            raise unsupported("this model cuts a text at its end only", "truncation_side")
         if not ask.prompt:
             with self._cutting("left"):
                 return self._rows(self._preprocess([text], None, ask.task, width), way, ask)[0]

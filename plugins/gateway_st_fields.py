@@ -12,37 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway_fields import Field, honoured, passed, refused, unsupported
+
 from gateway import BadRequest
 
 Task = Literal["query", "document"] | None
 WHOLE = -1  # of `truncate_prompt_tokens`: as many tokens as the model reads
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """`means` is what it does, for the documentation. With a value in `neutral`, or null, it asks for nothing."""
-
-    does: Literal["honoured", "refused", "passed"]
-    means: str = ""
-    neutral: tuple[Any, ...] = ()
-    instead: str = ""  # what to send in its place
-
-
-def _honoured(**fields: str) -> dict[str, Field]:
-    return {name: Field("honoured", means) for name, means in fields.items()}
-
-
-def _refused(*neutral: Any, names: str, instead: str = "") -> dict[str, Field]:
-    return dict.fromkeys(names.split(), Field("refused", neutral=neutral, instead=instead))
-
-
-def _passed(means: str, names: str) -> dict[str, Field]:
-    return dict.fromkeys(names.split(), Field("passed", means))
-
-
 # `model` and `encoding_format` are not here: they are honoured before a model is asked.
 TABLE: Mapping[str, Field] = {
-    **_honoured(
+    **honoured(
         input="one text, or a list of them",
         dimensions="the model's own number; others are refused",
         output_dimension="the same, as Cohere, Mistral and Voyage call it",
@@ -57,46 +37,46 @@ TABLE: Mapping[str, Field] = {
         truncation_direction="`Right` or `Left`, the same as TEI calls it",
     ),
     # other vectors
-    **_refused(True, names="use_activation activation", instead="normalize"),
-    **_refused(names="normalized normalize_embeddings embd_normalize", instead="normalize"),
-    **_refused(
+    **refused(True, names="use_activation activation", instead="normalize"),
+    **refused(names="normalized normalize_embeddings embd_normalize", instead="normalize"),
+    **refused(
         names="dimension dimensionality output_dimensionality outputDimensionality truncate_dim", instead="dimensions"
     ),
-    **_refused(names="task task_type taskType text_type", instead="input_type"),
-    **_refused("", names="instruction instruct prompt_template", instead="prompt"),
-    **_refused("", names="title lora_path"),
-    **_refused(False, names="late_chunking return_multivector return_sparse"),
-    **_refused("float", ["float"], names="embedding_type embedding_types embeddingTypes output_dtype"),
-    **_refused("float32", names="embed_dtype precision"),
-    **_refused("sentence_embedding", names="output_value"),
-    **_refused("dense", names="output_type"),
-    **_refused(names="pooling"),
-    **_refused("native", "little", names="endianness"),
+    **refused(names="task task_type taskType text_type", instead="input_type"),
+    **refused("", names="instruction instruct prompt_template", instead="prompt"),
+    **refused("", names="title lora_path"),
+    **refused(False, names="late_chunking return_multivector return_sparse"),
+    **refused("float", ["float"], names="embedding_type embedding_types embeddingTypes output_dtype"),
+    **refused("float32", names="embed_dtype precision"),
+    **refused("sentence_embedding", names="output_value"),
+    **refused("dense", names="output_type"),
+    **refused(names="pooling"),
+    **refused("native", "little", names="endianness"),
     # other inputs
-    **_refused(
+    **refused(
         names="inputs inputText text texts sentences content contents query queries documents passages messages",
         instead="input",
     ),
-    **_refused([], names="image images image_data"),
-    **_refused("text", names="modality"),
-    **_refused({}, names="mm_processor_kwargs media_io_kwargs chat_template_kwargs"),
-    **_refused(names="chat_template"),
-    **_refused(False, names="add_generation_prompt continue_final_message"),
-    **_refused(True, names="add_special_tokens"),
-    **_refused("do_not_pad", names="padding"),
-    **_refused(
+    **refused([], names="image images image_data"),
+    **refused("text", names="modality"),
+    **refused({}, names="mm_processor_kwargs media_io_kwargs chat_template_kwargs"),
+    **refused(names="chat_template"),
+    **refused(False, names="add_generation_prompt continue_final_message"),
+    **refused(True, names="add_special_tokens"),
+    **refused("do_not_pad", names="padding"),
+    **refused(
         names="max_tokens max_length max_tokens_per_text max_tokens_per_doc max_chunks_per_doc",
         instead="truncate_prompt_tokens",
     ),
-    **_refused(0, names="overlap_tokens"),
-    **_refused(names="auto_truncate long_text_mode", instead="truncate"),
-    **_refused({}, names="options parameters pooling_params extra_body"),
+    **refused(0, names="overlap_tokens"),
+    **refused(names="auto_truncate long_text_mode", instead="truncate"),
+    **refused({}, names="options parameters pooling_params extra_body"),
     # of rerank, which keeps them to itself
-    **_refused(names="top_n top_k"),
-    **_refused([], ["text"], names="rank_fields"),
-    **_refused(False, names="raw_scores rewrite_query return_documents return_text return_input return_embeddings"),
-    **_passed("names the request or who sent it", "user metadata request_id rid"),
-    **_passed("is how the server does its work", "priority cache_salt keep_alive"),
+    **refused(names="top_n top_k"),
+    **refused([], ["text"], names="rank_fields"),
+    **refused(False, names="raw_scores rewrite_query return_documents return_text return_input return_embeddings"),
+    **passed("names the request or who sent it", "user metadata request_id rid"),
+    **passed("is how the server does its work", "priority cache_salt keep_alive"),
 }
 
 ROLES: Mapping[str, Task] = {
@@ -141,24 +121,15 @@ def read(inputs: Mapping[str, Any], known: Known) -> Ask:
     """
     for name in inputs.keys() & TABLE.keys():
         field, value = TABLE[name], inputs[name]
-        if field.does == "refused" and value is not None and not _is_one_of(value, field.neutral):
-            hint = f": send {field.instead}" if field.instead else ""
-            raise refusal(f"this model does not support {name}{hint}", name)
+        if field.does == "refused" and value is not None and not field.is_neutral(value):
+            raise field.refusal(name)
     for name in ("dimensions", "output_dimension"):
         if inputs.get(name) not in (None, known.dimensions):
             what = f"this model gives {known.dimensions} dimensions and no other number: leave {name} out"
-            raise refusal(what, name)
+            raise unsupported(what, name)
     task, prompt = _prompt(inputs, known)
     keep, side = _cut(inputs, known)
     return Ask(prompt, task, keep, side, _flag(inputs, "normalize"))
-
-
-def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
-    return any(value == each and type(value) is type(each) for each in neutral)  # 0 is not false
-
-
-def refusal(what: str, param: str) -> BadRequest:
-    return BadRequest(what, param=param, code="unsupported_value")
 
 
 def _prompt(inputs: Mapping[str, Any], known: Known) -> tuple[Task, str | None]:

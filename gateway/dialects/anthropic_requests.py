@@ -12,7 +12,7 @@ from ..errors import BadRequest
 from ..spec import Capabilities
 from .anthropic_errors import THREAD
 from .anthropic_turns import Json, chat_messages, read_string, system_text, take_from, turns, unsupported
-from .base import missing, take, wrong_type
+from .base import missing, put, take, wrong_type
 from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tools
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -132,6 +132,9 @@ def _refuse_chats(body: Json) -> None:
     """Chat's words that would change the answer, and that a message request has others for."""
     if take(body, "n", int, 1) != 1:
         raise unsupported("n", "more than one answer")
+    for name in ("logprobs", "top_logprobs"):
+        if body.get(name):
+            raise unsupported(name, "how likely each token is, for which a message has no place,")
     for name, ours in CHATS.items():
         if body.get(name) and body[name] != body.get(ours):
             what = f"'{name}' is chat's word; send '{ours}'"
@@ -181,7 +184,7 @@ def _hints(body: Json, chat: Json) -> None:
     """Thinking, as effort and as the switch that chat templates know; the form of the answer; the user."""
     output = take(body, "output_config", dict, {})
     if effort := take_from(output, "effort", str, "output_config", ""):
-        chat["reasoning_effort"] = effort
+        put(chat, "reasoning_effort", effort, "output_config.effort")
     if thinking := take(body, "thinking", dict):
         kind = read_string(thinking, "type", "thinking")
         if kind == "enabled":
@@ -192,7 +195,7 @@ def _hints(body: Json, chat: Json) -> None:
     if form.get("type") == "json_schema":
         schema = take_from(form, "schema", dict, "output_config.format")
         named = {"name": "output", "schema": schema, "strict": True}
-        chat["response_format"] = {"type": "json_schema", "json_schema": named}
+        put(chat, "response_format", {"type": "json_schema", "json_schema": named}, "output_config.format")
     if user := take_from(take(body, "metadata", dict, {}), "user_id", str, "metadata", ""):
         chat["user"] = user
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .base import missing, take, wrong_type
+from .chat_requests import BEGUN
 from .events import encode_json
 
 Json = dict[str, Any]
@@ -41,6 +42,9 @@ def turns(body: Json) -> list[tuple[str, str | Blocks, str]]:
             raise BadRequest(f"'{where}.role' must be 'user' or 'assistant'", param=f"{where}.role")
         if content is None:
             raise missing(f"{where}.content")
+        if name := next((name for name in BEGUN if message.get(name)), None):
+            what = f"'{where}.{name}' is not supported: a last turn of the assistant is continued without it"
+            raise BadRequest(what, param=f"{where}.{name}", code="unsupported_value")
         found.append((role, content if isinstance(content, str) else _blocks(content, f"{where}.content"), where))
     return found
 

@@ -218,6 +218,17 @@ def take_range(body: dict[str, Any], name: str, least: int, most: int | None, de
     return value
 
 
+def put(chat: dict[str, Any], name: str, value: Any, word: str) -> None:
+    """`value` as chat's field `name`, of a request that has another word for it and may have sent both.
+
+    Raises:
+        BadRequest: they say different things.
+    """
+    if chat.get(name, value) != value:
+        raise BadRequest(f"'{name}' and '{word}' say different things; send '{word}'", param=name)
+    chat[name] = value
+
+
 def wrong_type(name: str, expected: str, value: Any) -> BadRequest:
     got = _NAMES.get(type(value), "null")
     return BadRequest(f"'{name}' must be {expected}, not {got}", param=name, code="invalid_type")

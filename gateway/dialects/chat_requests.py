@@ -12,6 +12,7 @@ from ..errors import BadRequest
 from .base import Prepared, missing, take, take_range, wrong_type
 from .events import encode_json
 
+BEGUN = ("prefix", "partial")  # what Mistral and DeepSeek, Qwen and Moonshot call a message that is to be continued
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 20
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
@@ -111,8 +112,9 @@ def check_messages(inputs: dict[str, Any]) -> None:
 
 
 def check_continued(inputs: dict[str, Any]) -> bool:
-    """Whether the last message is to be gone on with, and no new one begun."""
-    goes_on = bool(take(inputs, "continue_final_message", bool, False))
+    """Whether the last message is to be gone on with, and no new one begun: the request says so, or the message."""
+    last = inputs["messages"][-1]
+    goes_on = bool(take(inputs, "continue_final_message", bool, False)) or any(last.get(name) is True for name in BEGUN)
     if goes_on and take(inputs, "add_generation_prompt", bool, False):
         what = "'continue_final_message' and 'add_generation_prompt' exclude each other; send one of them"
         raise BadRequest(what, param="add_generation_prompt")

@@ -31,6 +31,9 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("openai_chat", ChatDialect())
 
 
+NO_LOGPROBS: dict[str, Any] = {"content": [], "refusal": None}  # of an answer in which nothing is said
+
+
 class ChatDialect(Dialect):
     protocol, ending = "chat", ChunkEnding
     request_schema = SCHEMA
@@ -50,13 +53,15 @@ class ChatEncoder(ChunkEncoder):
     def __init__(self, prepared: Prepared, context: Context) -> None:
         super().__init__(prepared, context, choices=prepared.n, prompt_size=prompt_size(prepared.inputs))
         self._legacy = prepared.options["legacy"]
+        self._scored = prepared.inputs.get("logprobs") is True
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> bytes:
         """One role chunk for each choice, in order: clients index a list by it."""
         delta = b'{"role":"assistant","content":""}'
-        return b"".join(self._chunk(index, delta) for index in range(len(self.choices)))
+        logprobs = encode_json(NO_LOGPROBS) if self._scored else b"null"
+        return b"".join(self._chunk(index, delta, logprobs=logprobs) for index in range(len(self.choices)))
 
     def last(self, index: int) -> bytes:
         return self._chunk(index, b"{}", encode_json(self._reason(index)))
@@ -113,11 +118,15 @@ class ChatEncoder(ChunkEncoder):
             message["function_call"] = choice.calls[0]["function"]
         elif choice.calls:
             message["tool_calls"] = choice.calls
-        found = choice.logprobs or choice.refusal_logprobs
+        found: dict[str, Any] | None = None
+        if choice.logprobs or choice.refusal_logprobs:
+            found = _logprobs(choice.logprobs, choice.refusal_logprobs)
+        elif self._scored and not content:
+            found = NO_LOGPROBS
         return {
             "index": index,
             "message": message,
-            "logprobs": _logprobs(choice.logprobs, choice.refusal_logprobs) if found else None,
+            "logprobs": found,
             "finish_reason": self._reason(index),
         }
 

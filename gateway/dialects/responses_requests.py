@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BadRequest
-from .base import missing, take, take_range, wrong_type
+from .base import missing, put, take, take_range, wrong_type
 from .chat_requests import MAX_TOP_LOGPROBS, check_response_format, check_sampling, check_tools
 from .responses_items import messages_of
 from .responses_tools import Tools
@@ -114,25 +114,28 @@ def to_chat(body: dict[str, Any], tools: Tools) -> dict[str, Any]:
     Raises:
         BadRequest: an item or a part that chat has no word for.
     """
+    if "messages" in body:
+        raise BadRequest("'messages' is chat's word; send 'input'", param="messages", code="unsupported_value")
     chat = {name: value for name, value in body.items() if name not in _OURS}
     messages = messages_of(body["input"], tools)
     if instructions := take(body, "instructions", str):
         messages.insert(0, {"role": "system", "content": instructions})
     chat["messages"] = messages
     if (limit := body.get("max_output_tokens")) is not None:
-        chat["max_completion_tokens"] = limit
+        put(chat, "max_tokens", limit, "max_output_tokens")
+        put(chat, "max_completion_tokens", limit, "max_output_tokens")
     if (effort := body.get("reasoning", {}).get("effort")) is not None:
-        chat["reasoning_effort"] = effort
+        put(chat, "reasoning_effort", effort, "reasoning.effort")
     top = body.get("top_logprobs")
     if top or LOGPROBS in body.get("include", []):
-        chat["logprobs"] = True
+        put(chat, "logprobs", True, "top_logprobs")
         if top is not None:
             chat["top_logprobs"] = top
     _text(body.get("text", {}), chat)
     if nested := tools.nested:
         chat["tools"] = nested
-        if tools.choice is not None:
-            chat["tool_choice"] = tools.choice
+    if tools.choice is not None and (nested or tools.choice not in ("auto", "none")):
+        chat["tool_choice"] = tools.choice
     check_sampling(chat)
     check_tools(chat)
     return chat
@@ -151,9 +154,9 @@ def _text(text: dict[str, Any], chat: dict[str, Any]) -> None:
         if not isinstance(wanted.get("schema"), dict):
             raise missing("text.format.schema")
         schema = {name: wanted[name] for name in _SCHEMA if wanted.get(name) is not None}
-        chat["response_format"] = {"type": kind, "json_schema": schema}
+        put(chat, "response_format", {"type": kind, "json_schema": schema}, "text.format")
     elif kind == "json_object":
-        chat["response_format"] = {"type": kind}
+        put(chat, "response_format", {"type": kind}, "text.format")
     elif kind != "text":
         raise unsupported("text.format.type", f"a text.format of type {kind!r}")
     check_response_format(chat.get("response_format"))

@@ -21,6 +21,8 @@ INFO = (
     "padding_side truncation_side"
 ).split()
 
+BEGUN = ("prefix", "partial")  # what Mistral and DeepSeek, Qwen and Moonshot call a message that is to be continued
+
 
 class Tokens:
     """`tokenizer` is the model's own: only rendering uses it, for a template changes nothing.
@@ -123,11 +125,11 @@ class Tokens:
             HTTPError: 400, the template does not take these messages, or there is nothing to continue.
         """
         template = self._tokenizer.apply_chat_template
-        goes_on = fields.get("continue_final_message") is True
+        goes_on, blanks = fields.get("continue_final_message") is True or _is_begun(messages), ""
         if goes_on:
             _check_continued(messages, template)
-            if not text_of(messages[-1]).strip():  # nothing was said: it is a new answer
-                messages, goes_on = messages[:-1], False
+            if not (said := text_of(messages[-1])).strip():  # nothing was said: it is a new answer
+                messages, goes_on, blanks = messages[:-1], False, said
         answer = not goes_on and fields.get("add_generation_prompt") is not False
         options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": answer}
         if (tools := fields.get("tools")) and fields.get("tool_choice") != "none":
@@ -143,9 +145,9 @@ class Tokens:
             text = f"the model's chat template does not take these messages: {error}"
             raise HTTPError(400, text, param="messages") from error
         if isinstance(rendered, str):
-            return rendered
+            return rendered + blanks
         found = rendered["input_ids"] if isinstance(rendered, Mapping) else rendered
-        return str(self._tokenizer.decode([int(token) for token in found]))
+        return str(self._tokenizer.decode([int(token) for token in found])) + blanks
 
     def chat_ids(self, messages: Any, fields: Mapping[str, Any], *, special: bool = False) -> list[int]:
         """The tokens of the prompt; without a template those of the texts, a line each."""
@@ -153,6 +155,12 @@ class Tokens:
             return self.ids(self.render(messages, fields), special=special)
         tools = fields.get("tools")
         return self.ids("\n".join([*map(text_of, messages), *([json.dumps(tools)] if tools else [])]))
+
+
+def _is_begun(messages: Any) -> bool:
+    """Whether the last message says itself that it is to be continued."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and any(last.get(name) is True for name in BEGUN)
 
 
 def _check_continued(messages: Any, template: Callable[..., Any]) -> None:

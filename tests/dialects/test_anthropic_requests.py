@@ -325,6 +325,13 @@ TURN = "messages[0].content[0]"
         ({"stop": ["END"]}, "stop", "unsupported_value"),
         ({"stop": "END"}, "stop", "unsupported_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
+        ({"logprobs": True}, "logprobs", "unsupported_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "unsupported_value"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "partial": True}]},
+            "messages[1].partial",
+            "unsupported_value",
+        ),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
         ({"max_completion_tokens": 5}, "max_completion_tokens", "unsupported_value"),
     ],

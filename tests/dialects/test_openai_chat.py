@@ -465,6 +465,14 @@ def test_logprobs_of_a_message_or_a_choice_reach_the_client(value: Any) -> None:
         assert logprobs is not None and [token.token for token in logprobs.content or []] == ["a", "a"]
 
 
+def test_an_answer_in_which_nothing_is_said_has_a_list_of_no_logprobs() -> None:
+    for completion in (answer("", logprobs=True), streamed("", logprobs=True)):
+        logprobs = completion.choices[0].logprobs
+        assert logprobs is not None and (logprobs.content, logprobs.refusal) == ([], None)
+    assert answer("", logprobs=False).choices[0].logprobs is None
+    assert answer("said", logprobs=True).choices[0].logprobs is None  # of a class that knows none
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_both_names_of_reasoning_are_read_and_one_is_written(name: str) -> None:
     items = [{name: "think "}, {"choices": [{"delta": {name: "hard"}}]}, "so"]

@@ -194,6 +194,8 @@ def test_the_rest_has_chat_s_names_and_what_is_unknown_reaches_the_model() -> No
     assert chat(include=["message.output_text.logprobs"])["logprobs"] is True
     assert chat(text={"format": {"type": "json_object"}})["response_format"] == {"type": "json_object"}
     assert chat(text={"format": {"type": "text"}}, tool_choice="none") == {"messages": [USER]}
+    assert chat(tool_choice="required") == {"messages": [USER], "tool_choice": "required"}  # for the model to refuse
+    assert chat(tool_choice="auto") == {"messages": [USER]}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +209,9 @@ def test_the_rest_has_chat_s_names_and_what_is_unknown_reaches_the_model() -> No
         ({"input": []}, "input", "invalid_value"),
         ({"input": 5}, "input", "invalid_type"),
         ({"input": ["x"]}, "input[0]", "invalid_type"),
+        ({"input": [{"role": "assistant", "content": "a", "prefix": True}]}, "input[0].prefix", "unsupported_value"),
+        ({"messages": []}, "messages", "unsupported_value"),
+        ({"max_output_tokens": 5, "max_tokens": 6}, "max_tokens", "invalid_value"),
         ({"stream": "yes"}, "stream", "invalid_type"),
         ({"store": "yes"}, "store", "invalid_type"),
         ({"instructions": ["x"]}, "instructions", "invalid_type"),

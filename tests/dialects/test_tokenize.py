@@ -67,6 +67,9 @@ def test_special_tokens_have_llama_cpps_name_too() -> None:
 def test_a_last_message_is_continued_in_place_of_a_new_one() -> None:
     inputs = TokenizeDialect().read({"messages": HELLO, "continue_final_message": True}, "tokenize").inputs
     assert (inputs["continue_final_message"], inputs["add_generation_prompt"]) == (True, False)
+    for mark in ("prefix", "partial"):
+        inputs = TokenizeDialect().read({"messages": [{**HELLO[-1], mark: True}]}, "tokenize").inputs
+        assert inputs["add_generation_prompt"] is False
 
 
 @pytest.mark.parametrize("value", [None, "Hello", 5, {}, {"ids": [1]}, [1.5], ["a"], {"tokens": None}])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lm_fields import TABLE, check
+from gateway_lm_fields import ELSEWHERE, TABLE, Source, check
 from gateway_lm_text import StopStrings
 from gateway_transformers import LanguageModel, find_model
 from hypothesis import given
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gateway import BadRequest
 from gateway.dialects.anthropic_messages import MessagesDialect
-from gateway.dialects.base import Dialect
+from gateway.dialects.base import Context, Dialect
 from gateway.dialects.counting import PROMPT
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_completions import CompletionsDialect
@@ -45,7 +45,11 @@ def each(names: str, value: Any) -> dict[str, Any]:
 VALUES: dict[str, Any] = {
     **each("top_k repeat_last_n min_tokens min_new_tokens priority n_predict num_predict", 3),
     **each("max_new_tokens truncate_prompt_tokens sampling_seed random_seed", 3),
-    **each("min_p typical_p repetition_penalty repeat_penalty", 0.5),
+    **each("max_output_tokens max_tokens_to_sample request_output_len sampler_seed", 3),
+    **each("min_p typical_p typical repetition_penalty repeat_penalty rep_pen", 0.5),
+    **each("stop_sequences stop_sequence stop_words stop_str stopping_strings", ["kja"]),
+    "banned_strings": ["Reyk"],
+    "temp": 2,
     **each("ignore_eos include_stop_str_in_output no_stop_trim echo continue_final_message", True),
     **each("add_special_tokens add_special enable_thinking thinking think", True),
     "stop_token_ids": [76],
@@ -103,13 +107,57 @@ VALUES: dict[str, Any] = {
     **each("use_audio_in_video low_vram use_mmap use_mlock numa grammar_lazy cache_prompt", True),
     **each("timings_per_token return_progress return_token_offsets return_mm_kwargs", True),
     "spaces_between_special_tokens": False,
+    # of other routes
+    "messages": [{"role": "user", "content": "Say: x"}],
+    "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}],
+    "functions": [{"name": "get_weather", "parameters": {"type": "object"}}],
+    "tool_choice": "required",
+    "function_call": {"name": "get_weather"},
+    "include": ["message.output_text.logprobs"],
+    "mcp_servers": [{"type": "url", "url": "https://example.org", "name": "x"}],
+    "previous_response_id": "resp_1",
+    **each("prompt input instructions", "Say: x"),
+    **each("conversation thread compaction", {"id": "x"}),
+    **each("text output_config", {"format": {"type": "json_object"}}),
+    **each("top_logprobs max_tool_calls", 2),
+    "background": True,
+    # of other servers
+    **each("trim_stop do_preprocess add_bos_token do_sample", False),
+    **each("guided_decoding guided_params parameters generation_config disaggregated_params", {"a": 1}),
+    **each("search_options search_settings search_parameters template_vars sequence_bias", {"a": 1}),
+    **each("provider trace lookahead_config role_mapping max_price", {"a": 1}),
+    **each("guideline grammar_string regex_pattern result_format negative_prompt preset memory", "other"),
+    **each("instruction_template instruction_template_str prompt_template tool_prompt", "other"),
+    **each("system_prompt system_instruction inputs text_input response_prefix prompt_mode", "other"),
+    **each("adapter_name adapters genkey route draft_model", "other"),
+    **each("plugins guardrails transforms contents sampler_order sampler_priority banned_tokens", [1]),
+    **each("custom_token_bans suppress_tokens embedding_bias token_ban_ranges", [1]),
+    **each("begin_suppress_tokens force_words_ids bad_words_ids custom_stopping_strings models fallbacks", [1]),
+    **each("render_special return_full_text return_prompt watermark dynamic_temperature", True),
+    **each("temperature_last token_healing auto_max_new_tokens use_default_badwordsids", True),
+    **each("ban_eos_token bypass_eos bypass_eos_token details decoder_input_details", True),
+    **each("return_log_probs return_context_logits return_generation_logits interactive_mode", True),
+    **each("enable_search enable_code_interpreter deferred safe_prompt continue_", True),
+    **each("guided_json_object grammar_retain_state incremental_output xtc_special_tokens", True),
+    **each("num_beams num_beam_groups beam_width num_return_sequences diversity_penalty", 2),
+    **each("beam_search_diversity_rate mirostat_mode dynatemp_min dynatemp_max smoothing_factor", 2),
+    **each("top_a eta_cutoff epsilon_cutoff penalty_alpha skew min_temp max_temp", 0.5),
+    **each("guidance_scale cfg_scale top_p_decay tfs repetition_decay rep_pen_slope top_p_min", 0.5),
+    **each("no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_ngram_size", 2),
+    **each("encoder_repetition_penalty hallucination_penalty prompt_ignore_length", 2),
+    **each("repetition_penalty_range penalty_range rep_pen_range repetition_context_size", 2),
+    **each("presence_context_size frequency_context_size nsigma thinking_budget max_length", 2),
+    **each("min_length max_tokens_second end_id top_n_tokens truncation_length", 2),
+    **each("max_context_length dry_range dynatemp_low dynatemp_high temp_exponent", 2),
+    **each("smoothing_curve repetition_ngram_threshold num_draft_tokens speculative_ngram", 2),
+    **each("prompt_lookup_num_tokens pad_id pad_token_id", 2),
 }
 
 # What else a request has in which an honoured field is seen to work; a seed where something is drawn.
 SEEN: dict[str, dict[str, Any]] = {
-    **each("top_k min_p typical_p", {"temperature": 2, "seed": 5, "messages": STRANGE}),
-    "sampling_seed": {"temperature": 2, "seed": None, "messages": STRANGE},
-    "random_seed": {"temperature": 2, "seed": None, "messages": STRANGE},
+    **each("top_k min_p typical_p typical", {"temperature": 2, "seed": 5, "messages": STRANGE}),
+    **each("sampling_seed random_seed sampler_seed", {"temperature": 2, "seed": None, "messages": STRANGE}),
+    "temp": {"seed": 5, "messages": STRANGE},
     "repeat_last_n": {"repetition_penalty": 5},
     "truncation_side": {"truncate_prompt_tokens": 12},
     "continue_final_message": {"messages": BEGUN},
@@ -170,26 +218,30 @@ def test_the_page_prints_the_table() -> None:
         if line.startswith("## "):
             rows = shown.setdefault(line.removeprefix("## ").lower(), {})
         elif line.startswith("| `"):
-            names, text = line.strip("| ").split(" | ", 1)
+            names, text = line.removeprefix("| ").removesuffix(" |").split(" | ", 1)
             rows |= dict.fromkeys(re.findall(r"`(\w+)`", names), text)
     refused_by = {None: "", "chat": "; refused by completions", "completions": "; refused by chat"}
-    for kind, found in shown.items():
-        for name, field in TABLE.items():
-            neutral = ", ".join(f"`{json.dumps(value)}`" for value in field.neutral) or "nothing"
-            said = neutral if kind == "refused" else field.means + refused_by[field.only]
-            assert (name in found) == (field.does == kind), f"{name} under {kind}"
-            assert field.does != kind or found[name] == said
-    assert shown.keys() == {"honoured", "refused", "passed"}
+    assert {name for rows in shown.values() for name in rows} == TABLE.keys()
+    for name, field in TABLE.items():
+        neutral = ", ".join(f"`{json.dumps(value)}`" for value in field.neutral) or "nothing"
+        if name in ELSEWHERE:
+            assert shown["words of other routes"][name] == f"{field.only or 'neither'} | {field.instead} | {neutral}"
+        elif field.does == "refused":
+            assert shown["refused"][name] == f"{neutral} | {field.instead}"
+        else:
+            assert shown[field.does][name] == field.means + refused_by[field.only]
 
 
 def test_every_field_has_a_value_that_asks_for_something() -> None:
     assert VALUES.keys() == TABLE.keys()
-    assert not [name for name, value in VALUES.items() if value in TABLE[name].neutral]
+    assert not [name for name, value in VALUES.items() if TABLE[name].is_neutral(value)]
 
 
 @pytest.mark.parametrize("name", NAMES["refused"])
 def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(model: Any, name: str) -> None:
-    for run in (chat, complete):
+    for source, run in (("chat", chat), ("completions", complete)):
+        if source == TABLE[name].only:
+            continue
         error = refusal(run, model, **{name: VALUES[name]})
         assert (error.status, error.code, error.param) == (400, "unsupported_value", name)
         assert name in error.message
@@ -198,7 +250,9 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(model: Any, name
 @pytest.mark.parametrize("name", NAMES["refused"])
 def test_its_neutral_values_pass(name: str) -> None:
     for value in (None, *TABLE[name].neutral):
-        assert check({"messages": [], name: value}, "chat") == {"messages": []}
+        asked: dict[Source, dict[str, Any]] = {"chat": {"messages": []}, "completions": {"prompt": ""}}
+        for source, fields in asked.items():
+            assert source == TABLE[name].only or check({**fields, name: value}, source) == fields
 
 
 def test_fields_that_only_advise_change_nothing(model: Any) -> None:
@@ -208,6 +262,29 @@ def test_fields_that_only_advise_change_nothing(model: Any) -> None:
 
 def test_a_field_outside_the_table_passes(model: Any) -> None:
     assert chat(model, something_else={"a": [1]}) == chat(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("maxTokens", "max_tokens"),
+        ("topP", "top_p"),
+        ("top-p", "top_p"),
+        ("TOP_K", "top_k"),
+        ("stopSequences", "stop_sequences"),
+        ("noRepeatNgramSize", "no_repeat_ngram_size"),
+        ("enableThinking", "enable_thinking"),
+        ("max_tokens_", "max_tokens"),
+        ("logProbs", "logprobs"),
+    ],
+)
+def test_a_field_in_another_spelling_is_refused_with_ours(model: Any, name: str, meant: str) -> None:
+    for run in (chat, complete):
+        error = refusal(run, model, **{name: 1})
+        assert (error.code, error.param) == ("unsupported_value", name)
+        assert f"did you mean {meant}?" in error.message
+        assert run(model, **{name: None})
+    assert chat(model, cachePrompt=True) == chat(model)  # advice may be lost
 
 
 @pytest.mark.parametrize("name", sorted(set(HONOURED) - INVISIBLE - {"echo", "documents"}))
@@ -228,23 +305,134 @@ def test_completions_read_the_same_fields_as_chat(model: Any, name: str) -> None
     assert error is None or error.param in (name, TABLE[name].alias)
 
 
+# ── words of other routes ────────────────────────────────────────────────────────────────────────────────────────────
+
+ROUTES: dict[str, tuple[Dialect, dict[str, Any]]] = {
+    "chat": (ChatDialect(), {"messages": CAPITAL, "max_tokens": 20}),
+    "completions": (CompletionsDialect(), {"prompt": "Say: one two three"}),
+    "responses": (ResponsesDialect(), {"input": CAPITAL[0]["content"], "max_output_tokens": 20}),
+    "messages": (MessagesDialect(), {"messages": CAPITAL, "max_tokens": 20}),
+}
+METHODS = {"completions": "completions"}  # of the others it is chat_completions
+# One value of each word of a route that asks for something; what is in `VALUES` is there.
+WORDS: dict[str, Any] = {
+    "stop": ["e"],
+    "stop_sequences": ["e"],
+    **each("max_tokens max_completion_tokens max_output_tokens", 2),
+    "n": 2,
+    "suffix": "x",
+    "best_of": 2,
+    "logprobs": True,
+    "logit_bias": {"76": 100},
+    "response_format": {"type": "json_object"},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "reasoning": {"effort": "high"},
+    "output_config": {"effort": "high"},
+    **each("temperature top_p frequency_penalty presence_penalty", 0.5),
+    "seed": 6,
+}
+SHARED = {"temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty"}  # same name, same meaning
+ADVICE = {"model", "stream", "stream_options", "store", "metadata", "parallel_tool_calls"}
+
+
+def answered(model: Any, route: str, **fields: Any) -> Any:
+    """What a client of the route sees of the answer."""
+    dialect, body = ROUTES[route]
+    method = METHODS.get(route, "chat_completions")
+    prepared = dialect.read({**body, **fields}, method)
+    [inputs] = dialect.runs(prepared, Capabilities(supports_n=True, prefill=True))
+    inputs = {**inputs, **(prepared.options["prompts"][0] if route == "completions" else {})}
+    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 0))
+
+    async def collect() -> None:
+        async for item in getattr(model, method)(inputs):
+            encoder.feed([item])
+
+    asyncio.run(collect())
+    whole = json.loads(encoder.whole()[0])
+    shown = json.dumps(whole.get("choices") or whole.get("output") or whole["content"])
+    return re.sub(r'"(msg|rs|fc)_\w+"', "", shown)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_word_of_another_route_is_without_effect(model: Any, route: str) -> None:
+    words = {word: other for other, (dialect, _) in ROUTES.items() for word in dialect.request_schema["properties"]}
+    dialect, body = ROUTES[route]
+    plain = answered(model, route)
+    for word in sorted(words.keys() - dialect.request_schema["properties"].keys() - ADVICE):
+        value = WORDS[word] if word in WORDS else VALUES[word]
+        if word in SHARED:
+            assert dialect.read({**body, word: value}, METHODS.get(route, "chat_completions")).inputs[word] == value
+            continue
+        try:
+            answer = answered(model, route, **{word: value})
+        except BadRequest as error:
+            assert word in error.message and error.status == 400, (route, word)
+        else:
+            assert answer != plain, f"{word} of {words[word]} is dropped by {route}"
+
+
+@pytest.mark.parametrize(
+    ("route", "word", "ours"),
+    [
+        ("responses", "messages", "'input'"),
+        ("chat", "input", "messages"),
+        ("chat", "prompt", "messages"),
+        ("chat", "instructions", "a message of the system"),
+        ("chat", "text", "response_format"),
+        ("completions", "messages", "prompt"),
+        ("completions", "top_logprobs", "logprobs"),
+        ("messages", "max_completion_tokens", "'max_tokens'"),
+        ("messages", "input", "messages"),
+        ("messages", "instructions", "a message of the system (instructions on /v1/responses, system on"),
+        ("messages", "stop", "'stop_sequences'"),
+    ],
+)
+def test_the_refusal_of_a_word_says_which_one_the_route_has(model: Any, route: str, word: str, ours: str) -> None:
+    error = refusal(answered, model, route, **{word: WORDS.get(word, VALUES.get(word))})
+    assert error.code == "unsupported_value" and f"send {ours}" in error.message
+
+
+@pytest.mark.parametrize("route", ["chat", "completions"])
+def test_stops_and_limits_are_honoured_under_every_name(model: Any, route: str) -> None:
+    for name in (name for name, field in TABLE.items() if field.alias in ("stop", "max_tokens")):
+        value = "e" if TABLE[name].alias == "stop" else 2
+        asked = {"stop": ["e"]} if TABLE[name].alias == "stop" else {"max_tokens": 2}
+        limit = {"max_tokens": None} if TABLE[name].alias == "max_tokens" else {}
+        assert answered(model, route, **limit, **{name: value}) == answered(model, route, **asked) != ""
+
+
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [
+        ("responses", {"max_tokens": 2}),
+        ("responses", {"max_completion_tokens": 2}),
+        ("responses", {"reasoning": {"effort": "low"}, "reasoning_effort": "high"}),
+        ("messages", {"max_output_tokens": 2}),
+        ("messages", {"max_tokens_to_sample": 2}),
+        ("messages", {"output_config": {"effort": "low"}, "reasoning_effort": "high"}),
+        ("chat", {"max_output_tokens": 2}),
+    ],
+)
+def test_two_words_for_one_thing_may_not_say_different_things(model: Any, route: str, fields: dict[str, Any]) -> None:
+    assert "different things" in refusal(answered, model, route, **fields).message
+
+
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_no_dialect_loses_a_field_on_its_way_to_the_model(name: str) -> None:
-    value = VALUES[name]
-    chat = {"messages": CAPITAL}
-    asked: dict[Dialect, tuple[dict[str, Any], str]] = {
-        ChatDialect(): (chat, "chat_completions"),
-        CompletionsDialect(): ({"prompt": "a"}, "completions"),
-        ResponsesDialect(): ({"input": "a"}, "chat_completions"),
-        MessagesDialect(): ({"max_tokens": 3, **chat}, "chat_completions"),
-    }
-    own = {(ResponsesDialect, "reasoning"), (MessagesDialect, "system"), (MessagesDialect, "thinking")}
-    for dialect, (body, method) in asked.items():
-        if (type(dialect), name) not in own:  # they have words of their own for it
-            try:
-                assert dialect.read({**body, name: value}, method).inputs[name] == value, dialect
-            except BadRequest as error:
-                assert error.param == name, dialect
+    for route, (dialect, body) in ROUTES.items():
+        if name in ELSEWHERE or name in dialect.request_schema["properties"] or TABLE[name].alias == "max_tokens":
+            continue  # tested above
+        if (route, name) in {("messages", "fallbacks"), ("responses", "max_tool_calls")}:
+            continue  # advice to hosted models
+        try:
+            read = dialect.read({**body, name: VALUES[name]}, METHODS.get(route, "chat_completions"))
+            assert read.inputs.get(name) == VALUES[name], dialect
+        except BadRequest as error:
+            assert error.param == name, dialect
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_alias_and_its_field_may_not_say_different_things(model: Any) -> None:
@@ -461,7 +649,7 @@ def test_what_only_an_answer_heeds_is_nothing_to_tokenize(model: Any) -> None:
     plain = model.tokenize({"messages": CAPITAL})["tokens"]
     told = {name: VALUES[name] for name, field in TABLE.items() if not field.of_prompt}
     assert model.tokenize({"messages": CAPITAL, **told})["tokens"] == plain
-    for name in (name for name in NAMES["refused"] if TABLE[name].of_prompt):
+    for name in (name for name in NAMES["refused"] if TABLE[name].of_prompt and TABLE[name].only != "chat"):
         assert refusal(model.tokenize, {"messages": CAPITAL, name: VALUES[name]}).param == name
 
 

@@ -111,7 +111,39 @@ def test_a_blank_at_the_end_stays_where_the_template_leaves_it() -> None:
     assert prompt(TRIMS, "In ")[0].endswith("<|assistant|>\n\nIn")
 
 
-@pytest.mark.parametrize("nothing", ["", "  ", None, []])
+@pytest.mark.parametrize("blanks", ["\n", "  ", "\n\n"])
+def test_blanks_alone_are_the_beginning_of_the_answer(blanks: str) -> None:
+    library = Characters(CHATML).apply_chat_template(
+        [*ASKED, {"role": "assistant", "content": blanks}], tokenize=False, continue_final_message=True
+    )
+    assert prompt(CHATML, blanks) == (library, None, False)
+    for template, thinks in ((TRIMS, False), (ALTERNATES, False), (THINKS, True), (OPENS, True)):
+        new = Characters(template).apply_chat_template(ASKED, tokenize=False, add_generation_prompt=True)
+        assert prompt(template, blanks, thinks)[0] == new + blanks
+
+
+@pytest.mark.parametrize("mark", ["prefix", "partial"])
+def test_a_message_may_say_itself_that_the_answer_continues_it(mark: str) -> None:
+    tokenizer = Characters(CHATML)
+    begun = {"role": "assistant", "content": "In Rey", mark: True}
+    prompts = Prompts(tokenizer, Hermes, False)
+    asked = {"messages": [*ASKED, begun]}
+    assert tokenizer.decode(prompts.chat(asked).ids) == prompt(CHATML, "In Rey")[0]
+    silent = {**asked, "messages": [*ASKED, {**begun, mark: False}]}
+    assert tokenizer.decode(prompts.chat(silent).ids).endswith("In Rey<|end|><|assistant|>")
+    for messages, where in (
+        ([{**ASKED[0], mark: True}], 0),
+        ([*ASKED, {**ASKED[0], mark: True}], 1),
+        ([*ASKED, begun, *ASKED], 1),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            prompts.chat({"messages": messages})
+        assert caught.value.param == f"messages[{where}].{mark}"
+    with pytest.raises(BadRequest, match="exclude each other"):
+        prompts.chat({**asked, "add_generation_prompt": True})
+
+
+@pytest.mark.parametrize("nothing", ["", None, []])
 def test_where_nothing_was_said_a_new_answer_begins(nothing: Any) -> None:
     for template in (CHATML, TRIMS, ALTERNATES):
         tokenizer = Characters(template)

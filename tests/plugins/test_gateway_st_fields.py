@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gateway_fields import Field
 from gateway_sentence_transformers import SentenceTransformerModel, find_model
-from gateway_st_fields import ROLES, TABLE, Field
+from gateway_st_fields import ROLES, TABLE
 
 from gateway import BadRequest, Capabilities, ConfigError
 from gateway.dialects.base import Context

@@ -285,8 +285,19 @@ def test_a_last_message_of_the_assistant_is_continued() -> None:
     assert ask(Completing(), "tokenize", goes_on)["tokens"] == list(map(ord, wanted))
     assert ask(Completing(), "chat_completions", goes_on) == f"['prompt'] {wanted}"
     assert ask(Completing(), "chat_completions", BEGUN) == f"['prompt'] {wanted};assistant:"
-    empty = {"messages": [*CHAT["messages"], {"role": "assistant", "content": ""}], "continue_final_message": True}
-    assert ask(Completing(), "chat_completions", empty) == "['prompt'] user:two words;assistant:"
+    for blanks in ("", "\n"):
+        begun = [*CHAT["messages"], {"role": "assistant", "content": blanks}]
+        empty = {"messages": begun, "continue_final_message": True}
+        assert ask(Completing(), "chat_completions", empty) == f"['prompt'] user:two words;assistant:{blanks}"
+
+
+@pytest.mark.parametrize("mark", ["prefix", "partial"])
+def test_a_message_that_says_that_it_goes_on_is_continued(mark: str) -> None:
+    [*before, last] = BEGUN["messages"]
+    marked = {"messages": [*before, {**last, mark: True}]}
+    for method in ("tokenize", "count_tokens"):
+        wanted = ask(with_tokenizer(Continuing()), method, {**BEGUN, "continue_final_message": True})
+        assert ask(with_tokenizer(Continuing()), method, marked) == wanted
 
 
 @pytest.mark.parametrize(
