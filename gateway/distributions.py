@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
 # Modules whose distribution has another name; of several the first is recommended.
 OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
@@ -148,6 +148,15 @@ def required(module: str, requirements: Iterable[str]) -> str | None:
     likely += (f"python-{top}", f"{top}-python", f"py{top}", f"py-{top}", f"{top}-py")
     named = {name_in(line) or _repository(line): line.strip() for line in requirements}
     return next((named[name] for name in likely if name and name in named), None)
+
+
+def of_extra(extra: str) -> list[str]:
+    """The requirements of an extra of ours; none where it is not known what we were installed with."""
+    try:
+        lines = requires("model-gateway") or []
+    except PackageNotFoundError:
+        return []
+    return [line for line in lines if line.replace("'", '"').endswith(f'extra == "{extra}"')]
 
 
 def is_installed(distribution: str) -> bool:

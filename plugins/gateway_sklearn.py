@@ -22,6 +22,7 @@ TARGET = "gateway_sklearn:SklearnModel"
 PICKLES = (".joblib", ".pkl", ".pickle")
 # What an estimator raises when something else is wrong than the values it was given.
 NOT_THE_INPUTS = (MemoryError, ImportError, OSError)
+NOT_THE_FILE = (MemoryError, ImportError, OSError, ConfigError)
 SAVE = 'skops.io.dump(model, "model.skops")'
 
 
@@ -120,7 +121,7 @@ class SklearnModel:
 
         root = Path.cwd()
         file = _check(_model_file(weights_path(self.config, root)), root, self.config)
-        model = _open_pickle(file) if file.suffix in PICKLES else _open_skops(file, root.name, self.config)
+        model = _open(file, root.name, self.config)
         if not hasattr(model, "predict"):
             raise ConfigError(f"{file.name} holds a {type(model).__name__}, which has no predict")
         _check_fitted(model, file)
@@ -209,6 +210,8 @@ def _parts(value: Any) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     """Lists of Python's own values, out of arrays, sparse matrices, tables, and lists of these."""
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and "[ns]" in str(value.dtype):
+        value = value.astype(str(value.dtype).replace("ns", "us"))  # nanoseconds would become bare numbers
     if hasattr(value, "toarray"):
         value = value.toarray()
     elif hasattr(value, "to_numpy"):
@@ -220,10 +223,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _open_skops(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
+def _open(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
+    """The estimator in the file.
+
+    Raises:
+        ConfigError: it is broken, or needs code that is not where it was when the file was saved.
+    """
+    import joblib
     import skops.io
 
-    return skops.io.load(file, trusted=_check_types(file, name, trust))
+    is_pickle = file.suffix in PICKLES
+    trusted = [] if is_pickle else _check_types(file, name, trust)
+    try:
+        return joblib.load(file) if is_pickle else skops.io.load(file, trusted=trusted)
+    except NOT_THE_FILE:
+        raise
+    except Exception as error:
+        if "__main__" in str(error):
+            raise ConfigError(
+                f"{file.name} needs code of the script or notebook that saved it ({error}): put that into a module "
+                f"beside {file.name}, import it from there, and save the model again"
+            ) from error
+        what = f"{file.name} cannot be read ({type(error).__name__}: {error})"
+        raise ConfigError(f"{what}: it is broken, or was saved with other versions of what it is made of") from error
 
 
 def _check_types(file: Path, name: str, trust: Mapping[str, Any]) -> list[str]:
@@ -246,9 +268,3 @@ def _check_types(file: Path, name: str, trust: Mapping[str, Any]) -> list[str]:
 def _key(name: str) -> str:
     """The name as TOML takes it in the head of a table."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
-
-
-def _open_pickle(file: Path) -> Any:
-    import joblib
-
-    return joblib.load(file)

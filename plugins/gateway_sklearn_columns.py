@@ -35,6 +35,9 @@ class Reads:
     needs: tuple[str, ...] = ()  # packages for tables with names
     by_name: bool = False  # whether it can only be given a table with names
     texts: frozenset[int] = frozenset()  # columns in which every value is a text
+    dates: Mapping[int, str] = field(
+        default_factory=dict
+    )  # columns of dates, which JSON has as texts, and their dtypes
 
 
 NAN = float("nan")
@@ -74,6 +77,7 @@ def read_by(model: Any) -> Reads:
         tuple(needs),
         by_name,
         frozenset().union(*(reader.texts for reader in readers)),
+        {column: dtype for reader in readers for column, dtype in reader.dates.items()},
     )
 
 
@@ -192,7 +196,12 @@ def _reads(model: Any, columns: list[int] | None) -> Reads:
         return Reads("items", by_name=model.func is not None, are_numbers=False, chooses=True)
     width = getattr(model, "n_features_in_", None) if columns is None else None
     are_numbers = not (tags.categorical or tags.string)
-    return Reads(width=width, categories=_categories(model, columns), are_numbers=are_numbers)
+    dates = {
+        columns[place] if columns is not None else place: str(known.dtype)
+        for place, known in enumerate(getattr(model, "categories_", None) or ())
+        if getattr(getattr(known, "dtype", None), "kind", "") == "M"
+    }
+    return Reads(width=width, categories=_categories(model, columns), are_numbers=are_numbers, dates=dates)
 
 
 def _categories(model: Any, columns: list[int] | None) -> dict[int, float | None]:

@@ -14,6 +14,7 @@ from gateway_sklearn_columns import NAN, Reads, has
 from gateway import BadRequest
 
 WORDS = ("inputs", "instances")
+TOLD = (ValueError, TypeError, AttributeError)  # errors whose words say something to a client
 LONGEST = 300  # characters of an estimator's own words
 
 
@@ -103,7 +104,8 @@ class Rows:
         width = len(rows[0]) if rows else self.reads.width or 0
         if names and width == len(names) and has("pandas"):
             return self._frame(rows, names)
-        if not any(column in self.reads.categories for column in range(width)) and all(map(_are_numbers, rows)):
+        as_they_are = self.reads.categories.keys() | self.reads.dates.keys()
+        if not any(column in as_they_are for column in range(width)) and all(map(_are_numbers, rows)):
             try:  # null becomes NaN, which some models take
                 return numpy.array(rows, dtype=float).reshape(len(rows), width)
             except OverflowError:  # a whole number that no float reaches
@@ -114,6 +116,10 @@ class Rows:
         return array
 
     def _value(self, column: int | None, value: Any) -> Any:
+        if column in self.reads.dates and isinstance(value, (str, type(None))):
+            import numpy
+
+            return numpy.datetime64(value or "NaT").astype(self.reads.dates[column])
         return self.reads.categories.get(-1 if column is None else column, NAN) if value is None else value
 
     def _frame(self, rows: Sequence[Any], names: tuple[str, ...]) -> Any:
@@ -125,7 +131,8 @@ class Rows:
             column = places.get(name)
             values = [self._value(column, row[place]) for row in rows]
             is_free = column not in self.reads.categories and _are_numbers(values)
-            columns[name] = pandas.Series(values, dtype=None if is_free else object)
+            dtype = None if column is None else self.reads.dates.get(column)
+            columns[name] = pandas.Series(values, dtype=dtype or (None if is_free else object))
         return pandas.DataFrame(columns, columns=list(names))
 
     # ── what was wrong ──
@@ -147,7 +154,7 @@ class Rows:
                 return f"inputs[0] lacks {', '.join(gone)} ({self._takes})"
             if found := self._odd_value(rows, names, error):
                 return found
-        words = str(error).splitlines()[0][:LONGEST] if type(error) in (ValueError, TypeError) and str(error) else ""
+        words = str(error).splitlines()[0][:LONGEST] if type(error) in TOLD and str(error) else ""
         return f"the model refused these inputs: {words or type(error).__name__}"
 
     def _odd_value(self, rows: Sequence[Any], names: tuple[str, ...], error: Exception) -> str | None:

@@ -22,8 +22,8 @@ def about_missing(error: ModuleNotFoundError, model: Mapping[str, Any]) -> str:
     beside = Path(model["root"], *package.split("."))
     if package and top != package.partition(".")[0] and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
         return f"; it lies beside the model's file: import it as {package}.{module}"
-    if model.get("extra"):
-        return f"; run: pip install 'model-gateway[{model['extra']}]'"
+    if (extra := model.get("extra")) and distributions.required(module, distributions.of_extra(extra)):
+        return f"; run: pip install 'model-gateway[{extra}]'"
     if (place := next((place for place in _places(model) if (place / top).is_dir()), None)) is not None:
         return f"; {place / top} has no such module"
     own = model.get("python")  # an environment of its own

@@ -19,6 +19,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -138,6 +139,19 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_pickle_that_the_operator_allows_is_served(tmp_path: Path, serve: Any) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(iris()))
     assert serve.directory(tmp_path, allow_pickle=True).predict({"inputs": [IRIS]})["predictions"] == [0]
+
+
+def test_a_file_that_needs_its_notebook_says_so_and_a_broken_one_that_it_is(tmp_path: Path, serve: Any) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"c__main__\nclean\n.")  # a function of the script that saved it
+    with pytest.raises(ConfigError, match=r"needs code of the script or notebook .*clean.*: put that into a module"):
+        serve.directory(tmp_path, allow_pickle=True)
+    for content in (b"not a pickle", b"", pickle.dumps(iris())[:99], b"csklearn.base\nGoneSince\n."):
+        (tmp_path / "model.pkl").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"model\.pkl cannot be read .* broken, or was saved with other versions"):
+            serve.directory(tmp_path, allow_pickle=True)
+    (tmp_path / "model.pkl").write_bytes(b"cnot_installed\nModel\n.")
+    with pytest.raises(ModuleNotFoundError):  # whoever loads models knows what to do about it
+        serve.directory(tmp_path, allow_pickle=True)
 
 
 def test_types_that_skops_does_not_know_are_refused_by_name(serve: Any) -> None:
@@ -342,3 +356,23 @@ def test_the_digits_demo_trains_again_as_it_is_committed(tmp_path: Path, serve: 
     old, new = serve.directory(MODELS / "digits"), serve.directory(tmp_path)
     # lbfgs stops after the same steps: 1e-9 more in each pixel gives 2e-9, one percent of another penalty 3e-3
     assert_near(new.model.steps[-1][1].coef_, old.model.steps[-1][1].coef_)
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "D"])
+def test_dates_as_classes_stay_dates(serve: Any, tmp_path: Path, unit: str) -> None:
+    days = np.array(["2020-01-01", "2021-06-02"] * 3, dtype=f"datetime64[{unit}]")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(KNeighborsClassifier(1).fit([[0.0], [1.0]] * 3, days)))
+    answer = serve.directory(tmp_path, allow_pickle=True).predict({"inputs": [[1.0]]})
+    assert [str(each)[:10] for each in answer["predictions"]] == ["2021-06-02"]
+    assert [str(each)[:10] for each in answer["classes"]] == ["2020-01-01", "2021-06-02"]
+
+
+def test_a_column_of_dates_is_read_as_dates(serve: Any, tmp_path: Path) -> None:
+    """Texts would be unknown categories, which an encoder may pass over without a word."""
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    model.fit(np.array([["2020-01-01"], ["2021-06-02"]] * 3, dtype="datetime64[D]"), ["old", "new"] * 3)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    served = serve.directory(tmp_path, allow_pickle=True)
+    assert served.predict({"inputs": [["2020-01-01"], ["2021-06-02"]]})["predictions"] == ["old", "new"]
+    with pytest.raises(BadRequest, match="datetime"):
+        served.predict({"inputs": [["someday"]]})

@@ -208,3 +208,16 @@ def test_a_value_that_is_no_text_is_told_by_its_place(serve: Any) -> None:
             model.predict({"inputs": [{"text": "good", "width": 1}, {"text": value, "width": 1}]})
     with pytest.raises(BadRequest, match=r"inputs\[0\]\['width'\] is a list: send one value there"):
         model.predict({"inputs": {"text": ["good", "bad"], "width": [1, 2]}})
+
+
+def test_a_column_of_dates_among_others_is_read_as_dates(serve: Any) -> None:
+    frame = FRAME[["color", "size"]].assign(day=pd.to_datetime(["2020-01-01", "2021-06-02"] * 6))
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    day = ColumnTransformer([("day", encoder, ["day"]), ("size", SimpleImputer(), ["size"])])
+    model = make_pipeline(day, DecisionTreeClassifier(random_state=0)).fit(frame, ["old", "new"] * 6)
+    served = serve(model)
+    rows = [{"color": "red", "size": 1, "day": "2021-06-02"}, {"color": None, "size": 2.0, "day": "2020-01-01"}]
+    assert served.predict({"inputs": rows})["predictions"] == ["new", "old"]
+    assert served.predict({"inputs": [list(row.values()) for row in rows]})["predictions"] == ["new", "old"]
+    missing = served.predict({"inputs": [{"color": "red", "size": 1, "day": None}]})["predictions"]
+    assert missing == model.predict(frame.head(1).assign(day=pd.NaT)).tolist()

@@ -112,3 +112,21 @@ def test_a_module_that_the_installed_version_lacks_is_no_package_to_install(
     monkeypatch.setattr(distributions, "is_installed", lambda name: True)
     told = said(tmp_path, "from click.no_such_module import nothing")
     assert told.startswith("; click ") and told.endswith("is installed and has no such module: another version may")
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("import sklearn.svm", "; run: pip install 'model-gateway[sklearn]'"),
+        ("import requests", "; run: pip install requests"),
+        ("import helpers", "; if it is code of yours, put helpers.py"),
+    ],
+)
+def test_an_extra_of_ours_is_told_for_what_it_brings_and_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, expected: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "helpers", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        exec(statement, {})
+    model = {"root": str(tmp_path), "target": "gateway_sklearn:SklearnModel", "extra": "sklearn"}
+    assert about_missing(caught.value, model).startswith(expected)
