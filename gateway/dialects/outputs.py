@@ -47,6 +47,7 @@ SHORTHAND = frozenset(
 ENVELOPE = frozenset("id object created model system_fingerprint choices usage error".split())
 _AS_TEXT = 'yield {"content": text} for a text that begins with "data:"'
 _LOGPROBS = ("content", "refusal")
+_OTHER_REASONS = {"eos": "stop", "eos_token": "stop", "model_length": "length", "max_tokens": "length"}  # of servers
 CHOICE = ("message", "delta", "text", "finish_reason", "logprobs")
 
 
@@ -210,9 +211,10 @@ class Normalizer:
         if found := value.get("logprobs"):
             events += _logprobs(choice, unwrap(found))
         reason, sequence = value.get("finish_reason"), _string(value.get("stop_sequence"))
-        if reason is None and sequence is None:
+        if reason in (None, "") and sequence is None:
             return events
-        reason = "stop" if reason is None else reason
+        reason = "stop" if reason in (None, "") else reason
+        reason = _OTHER_REASONS.get(reason, reason) if isinstance(reason, str) else reason
         if not isinstance(reason, str) or reason not in REASONS:
             raise InvalidOutput(f"finish_reason {reason!r} is none of {', '.join(sorted(REASONS))}")
         return [*events, Finish(choice, "tool_calls" if reason == "function_call" else reason, sequence)]

@@ -173,13 +173,17 @@ class Opening:
         if error_in(event.name, event.data) is not None or not is_complete(event.data):
             return "read"
         protocol = _protocol_of(event.name, event.data)
+        if not protocol and fields_of(event.data).get("choices") == []:  # Azure's first one says this and no more
+            return None
         fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)
         return "pass" if fits or not protocol else "read"
 
 
 def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:
-    """Whether clients find the kind of an event where they look: OpenAI's in its data, Anthropic's in its name too."""
-    if protocol not in ("responses", "messages"):
+    """Whether clients find in an event what they look for: its kind in its data, Anthropic's in its name too."""
+    if protocol == "chat":
+        return "delta" in fields_of(data)["choices"][0]  # a whole answer as an event is no chunk
+    if protocol == "completions":
         return True
     kind = fields_of(data).get("type")
     return kind == name if protocol == "messages" else kind is not None

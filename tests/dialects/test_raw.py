@@ -218,6 +218,20 @@ def test_done_alone_is_an_end_and_is_sent_once_with_nothing_behind_it() -> None:
         assert whole_text("chat", [[framed(CHAT[:1])], [done]], "")[0] == "one\u2028"
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("", "stop"), ("eos", "stop"), ("eos_token", "stop"), ("model_length", "length"), ("max_tokens", "length")],
+)
+def test_the_reasons_of_other_servers_are_known_and_an_empty_one_is_none(said: str, reason: str) -> None:
+    chunks = [
+        {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": ""}]},
+        {"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": said}]},
+    ]
+    assert whole_text("chat", [[framed([*chunks, "[DONE]"])]], "") == ("ab", reason)
+    with pytest.raises(InvalidOutput, match="'abort' is none of"):
+        whole_text("chat", [[framed([{"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}])]], "")
+
+
 def test_each_of_several_choices_has_to_end() -> None:
     def ends(*indices: int) -> Any:
         chunks = [{"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]} for index in indices]
@@ -342,6 +356,11 @@ def test_a_text_that_begins_as_data_does_is_told_what_to_do() -> None:
 # ── what the first items show ────────────────────────────────────────────────────────────────────────────────────────
 
 
+NO_CHOICE = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{}]}
+AZURE = {"chat": "pass", "completions": "read", "responses": "read", "messages": "read"}
+WHOLE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}]}
+
+
 @pytest.mark.parametrize(
     ("route", "items", "shows"),
     [
@@ -364,6 +383,9 @@ def test_a_text_that_begins_as_data_does_is_told_what_to_do() -> None:
         ("messages", [f"event: message\ndata: {json.dumps(MESSAGES[0])}\n\n"], "read"),
         ("responses", ['event: response.created\ndata: {"sequence_number": 0}\n\n'], "read"),
         ("responses", ['data: {"type": "response.created"}\n\n'], "pass"),
+        ("chat", [framed([NO_CHOICE])], None),
+        *((route, [framed([NO_CHOICE, *CHAT])], shows) for route, shows in AZURE.items()),
+        ("chat", [framed([WHOLE])], "read"),  # of a server that does not stream
     ],
 )
 def test_events_pass_where_they_are_in_the_words_of_the_route(route: str, items: list[Any], shows: str | None) -> None:
