@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import InvalidOutput
 from ..wire import Structured
 from .anthropic_blocks import Given, Signature
+from .begun_json import begun_object
 from .events import Event, Finish, Reasoning, Text, checked, encode_json, unwrap, usage_of
 from .outputs import Normalizer
 from .tool_calls import ToolCalls
@@ -25,8 +26,9 @@ REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-SILENT = frozenset({"content_block_stop", "message_stop", "ping"})
-KNOWN = SILENT | {"message", "message_start", "content_block_start", "content_block_delta", "message_delta"}
+SILENT = frozenset({"message_stop", "ping"})
+KNOWN = SILENT | {"message", "message_start", "message_delta"}
+KNOWN |= {"content_block_start", "content_block_delta", "content_block_stop"}
 ENVELOPE = frozenset("id type role model content stop_reason stop_sequence usage".split())
 Events = list[Any]  # of the vocabulary, and those of anthropic_blocks
 
@@ -38,6 +40,8 @@ class MessageValues(Normalizer):
         self.extra: dict[str, Any] = {}  # of the message, what the envelope does not have
         self.usage: dict[str, Any] = {}  # counts in Anthropic's names, beside input and output
         self.stop_reason: str | None = None  # in Anthropic's words
+        self._held: dict[str, Any] | None = None  # a block of another kind, or with citations, until all of it is there
+        self._held_input = ""
 
     def feed(self, value: Any) -> Events:
         if isinstance(value, Structured) and value.fields.get("type") in KNOWN:
@@ -52,11 +56,16 @@ class MessageValues(Normalizer):
             return []
         if kind == "content_block_delta":
             return self._delta(value.get("index"), _object(value, "delta"))
+        if kind == "content_block_stop":
+            return self._release()
         if kind == "content_block_start":
-            return self._block(_object(value, "content_block"), value.get("index"))
+            return [*self._release(), *self._block(_object(value, "content_block"), value.get("index"))]
         if kind == "message_delta":
-            return self._end_of({**_object(value, "delta"), "usage": value.get("usage")})
+            return [*self._release(), *self._end_of({**_object(value, "delta"), "usage": value.get("usage")})]
         return self._whole(_object(value, "message") if kind == "message_start" else value)
+
+    def end(self) -> Events:
+        return [*self._release(), *super().end()]
 
     def _is_name(self, name: str) -> bool:
         return name in KNOWN
@@ -85,11 +94,29 @@ class MessageValues(Normalizer):
         kind = block.get("type")
         if kind == "tool_use":
             return self._tool_use(block, index)
-        if kind == "text":
+        if kind == "text" and "citations" not in block:
             return [Text(0, text)] if (text := _string(block, "text")) else []
         if kind == "thinking":
             return [Reasoning(0, text)] if (text := _string(block, "thinking")) else []
-        return [_given(block)]
+        self._held, self._held_input = {**block}, ""
+        return []
+
+    def _add(self, held: dict[str, Any], delta: dict[str, Any]) -> None:
+        kind = delta.get("type")
+        if kind == "input_json_delta":
+            self._held_input += _string(delta, "partial_json")
+        elif kind == "text_delta":
+            held["text"] = _string(held, "text") + _string(delta, "text")
+        elif kind == "citations_delta":
+            held["citations"] = [*(held.get("citations") or []), unwrap(delta.get("citation"))]
+
+    def _release(self) -> Events:
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        if self._held_input:
+            held["input"] = begun_object(self._held_input) or {}
+        return [_given(held)]
 
     def _tool_use(self, block: dict[str, Any], index: Any) -> Events:
         given = block.get("input")
@@ -100,6 +127,9 @@ class MessageValues(Normalizer):
         return [] if found is None else [found]
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> Events:
+        if self._held is not None:
+            self._add(self._held, delta)
+            return []
         kind = delta.get("type")
         if kind == "input_json_delta":
             found = self._known().read({"index": index, "arguments": _string(delta, "partial_json")})
@@ -110,7 +140,7 @@ class MessageValues(Normalizer):
             "signature_delta": (Signature, "signature"),
         }
         if not isinstance(kind, str) or kind not in makers:
-            return []  # citations, and what later versions have
+            return []  # what later versions have
         make, name = makers[kind]
         return [make(0, text)] if (text := _string(delta, name)) else []
 

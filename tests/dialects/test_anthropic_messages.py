@@ -424,6 +424,34 @@ def test_events_of_anthropics_stream_are_the_message_that_they_make() -> None:
     assert plain(parse(encode_whole([[raw[:100], raw[100:]]], "messages"))) == expected
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_pieces_of_blocks_of_other_kinds_and_citations_are_put_together(stops: bool) -> None:
+    search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    cited = {
+        "type": "char_location",
+        "cited_text": "q",
+        "document_index": 0,
+        "start_char_index": 0,
+        "end_char_index": 1,
+    }
+    events = [
+        {"type": "content_block_start", "index": 0, "content_block": search},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"query'}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '": "x"}'}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "", "citations": []}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "so "}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "citations_delta", "citation": cited}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "it is"}},
+        {"type": "content_block_stop", "index": 1},
+    ]
+    events = [STREAM[0], *(event for event in events if stops or event["type"] != "content_block_stop"), *STREAM[-2:]]
+    expected = [{**search, "input": {"query": "x"}}, {"type": "text", "text": "so it is", "citations": [cited]}]
+    assert plain(both(*events, method="messages"))["content"] == expected
+    raw = "".join(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n" for value in events)
+    assert plain(parse(encode_whole([[raw]], "messages")))["content"] == expected
+
+
 def test_an_error_among_those_events_is_an_error() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     with pytest.raises(HTTPError, match="busy"):
