@@ -110,7 +110,9 @@ ELSEWHERE = {
     **_of_prompt(_elsewhere("chat", names="messages", instead="prompt")),
     **_of_prompt(_elsewhere("completions", names="prompt", instead="messages")),
     **_of_prompt(_elsewhere("chat", [], names="tools functions", instead="them to /v1/chat/completions")),
-    **_elsewhere("chat", "auto", "none", names="tool_choice function_call", instead="it to /v1/chat/completions"),
+    **_of_prompt(
+        _elsewhere("chat", "auto", "none", names="tool_choice function_call", instead="it to /v1/chat/completions")
+    ),
     **_elsewhere("chat", 0, names="top_logprobs", instead="logprobs, a number"),
     **_of_prompt(refused("", [], names="input", instead="messages, or prompt to /v1/completions")),
     **_of_prompt(refused("", [], names="instructions system", instead=_SYSTEM)),

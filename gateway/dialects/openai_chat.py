@@ -121,7 +121,7 @@ class ChatEncoder(ChunkEncoder):
         found: dict[str, Any] | None = None
         if choice.logprobs or choice.refusal_logprobs:
             found = _logprobs(choice.logprobs, choice.refusal_logprobs)
-        elif self._scored and not content:
+        elif self._scored and not content and not silent:
             found = NO_LOGPROBS
         return {
             "index": index,

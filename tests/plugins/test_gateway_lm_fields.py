@@ -219,7 +219,9 @@ def test_the_page_prints_the_table() -> None:
             rows = shown.setdefault(line.removeprefix("## ").lower(), {})
         elif line.startswith("| `"):
             names, text = line.removeprefix("| ").removesuffix(" |").split(" | ", 1)
-            rows |= dict.fromkeys(re.findall(r"`(\w+)`", names), text)
+            found = re.findall(r"`(\w+)`", names)
+            assert not {name for each in shown.values() for name in each} & {*found}, "it is there twice"
+            rows |= dict.fromkeys(found, text)
     refused_by = {None: "", "chat": "; refused by completions", "completions": "; refused by chat"}
     assert {name for rows in shown.values() for name in rows} == TABLE.keys()
     for name, field in TABLE.items():
@@ -651,6 +653,22 @@ def test_what_only_an_answer_heeds_is_nothing_to_tokenize(model: Any) -> None:
     assert model.tokenize({"messages": CAPITAL, **told})["tokens"] == plain
     for name in (name for name in NAMES["refused"] if TABLE[name].of_prompt and TABLE[name].only != "chat"):
         assert refusal(model.tokenize, {"messages": CAPITAL, name: VALUES[name]}).param == name
+
+
+def test_every_word_of_a_chat_that_makes_its_prompt_makes_that_of_tokenize(model: Any) -> None:
+    tools = {"tools": VALUES["tools"]}
+    marked = {"messages": [*CAPITAL, {**BEGUN[-1], "prefix": True}]}
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for more in (tools, *({**tools, "tool_choice": choice} for choice in ("none", "auto", "required", named)), marked):
+        counted = len(model.tokenize({"messages": CAPITAL, **more})["tokens"])
+        assert chat(model, **more)["usage"]["prompt_tokens"] == counted
+        asked = {"value": CAPITAL, **more}
+        if messages := asked.pop("messages", None):
+            asked["value"] = messages
+        assert model.count_tokens(**asked) == counted
+    assert model.tokenize({"messages": CAPITAL, **tools, "tool_choice": "none"}) == model.tokenize(
+        {"messages": CAPITAL}
+    )
 
 
 def test_the_values_are_json() -> None:
