@@ -74,8 +74,10 @@ def read_raw(data: bytes, schema: Schema) -> InferRequest:
         BadRequest: the model takes several, or these bytes do not tell the shape.
     """
     whole = resolved(schema, schema)
+    ways = [whole, *whole.get("anyOf", ())]  # a field may have two names, one of which is needed
+    needed = next((way["required"] for way in ways if way.get("required")), ())
     tensors = metadata(schema)
-    tensors = [tensor for tensor in tensors if tensor["name"] in whole.get("required", ())] or tensors
+    tensors = [tensor for tensor in tensors if tensor["name"] in needed] or tensors
     if len(tensors) != 1:
         names = ", ".join(tensor["name"] for tensor in tensors)
         raise BadRequest(f"the model takes {names or 'no tensor'}: {_NOT_RAW}", param="inputs")

@@ -189,9 +189,10 @@ class Normalizer:
             raise InvalidOutput(f"the model answered choice {choice} where {self._width} were asked")
         events: list[AnyEvent] = []
         name = "reasoning_content" if message.get("reasoning_content") else "reasoning"
-        if reasoning := _piece(message, name):
+        thoughts, said = _thoughts(message.get("content"))
+        if reasoning := _piece(message, name) + thoughts:
             events.append(Reasoning(choice, reasoning))
-        if content := _content(message.get("content")):
+        if content := _content(said):
             events.append(Text(choice, content))
         if refusal := _piece(message, "refusal"):
             events.append(Refusal(choice, refusal))
@@ -302,6 +303,15 @@ def _piece(message: dict[str, Any], name: str) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     raise InvalidOutput(f"{name} is {_what(value)}, not a string")
+
+
+def _thoughts(content: Any) -> tuple[str, Any]:
+    """Mistral's thoughts, which are parts of the content, and the rest of it."""
+    if not isinstance(content, list):
+        return "", content
+    parts = [unwrap(part) for part in content]
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") == "thinking"]
+    return "".join([_content(part.get("thinking")) for part in thoughts]), [p for p in parts if p not in thoughts]
 
 
 def _content(value: Any) -> str:

@@ -428,6 +428,9 @@ def test_bytes_without_json_are_the_one_tensor_that_the_model_takes(kind: Any, r
     schema = scheme(kind, scale=(float, 1.0))
     request = read_raw(raw, schema)
     assert to_predict(request, schema) == {"x": expected} and request.all_binary
+    field = schema["properties"]["x"]
+    two_names = {"properties": {"x": field, "y": field}, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
+    assert to_predict(read_raw(raw, two_names), two_names) == {"x": expected}
     array = pydantic.TypeAdapter(list[float]).json_schema()
     assert to_predict(read_raw(struct.pack("<d", 2), array), array) == [2.0]
 

@@ -232,6 +232,15 @@ def test_the_reasons_of_other_servers_are_known_and_an_empty_one_is_none(said: s
         whole_text("chat", [[framed([{"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}])]], "")
 
 
+def test_thoughts_that_are_parts_of_the_content_are_reasoning() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    parts: list[Any] = [thought, {"type": "text", "text": "yes"}]
+    chunk = {"choices": [{"index": 0, "delta": {"content": parts}, "finish_reason": "stop"}]}
+    message = json.loads(anthropic_sdk.encode_whole([[framed([chunk])]], "messages"))
+    blocks = [(block["type"], block.get("thinking", block.get("text"))) for block in message["content"]]
+    assert blocks == [("thinking", "hm"), ("text", "yes")]
+
+
 def test_each_of_several_choices_has_to_end() -> None:
     def ends(*indices: int) -> Any:
         chunks = [{"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]} for index in indices]
