@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "attr": ("attrs",),
     "awq": ("autoawq",),
-    "azure.identity": ("azure-identity",),
-    "azure.storage.blob": ("azure-storage-blob",),
     "bs4": ("beautifulsoup4",),
     "Crypto": ("pycryptodome",),
     "cv2": (
@@ -31,12 +29,17 @@ OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "fitz": ("pymupdf",),
     "flash_attn": ("flash-attn",),
     "git": ("gitpython",),
-    "google.auth": ("google-auth",),
-    "google.cloud.bigquery": ("google-cloud-bigquery",),
-    "google.cloud.storage": ("google-cloud-storage",),
-    "google.genai": ("google-genai",),
-    "google.generativeai": ("google-generativeai",),
+    "google.api": ("googleapis-common-protos",),
+    "google.cloud.exceptions": ("google-cloud-core",),
+    "google.cloud.secretmanager": ("google-cloud-secret-manager",),
+    "google.cloud.sql": ("cloud-sql-python-connector",),
+    "google.colab": (),  # nowhere but there
+    "google.longrunning": ("googleapis-common-protos",),
+    "google.oauth2": ("google-auth",),
     "google.protobuf": ("protobuf",),
+    "google.rpc": ("googleapis-common-protos",),
+    "google.type": ("googleapis-common-protos",),
+    "googleapiclient": ("google-api-python-client",),
     "grpc": ("grpcio",),
     "haystack": ("haystack-ai",),
     "huggingface_hub": ("huggingface-hub",),
@@ -58,12 +61,14 @@ OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "open_clip": ("open-clip-torch",),
     "OpenSSL": ("pyopenssl",),
     "opentelemetry": ("opentelemetry-api",),
+    "opentelemetry.sdk": ("opentelemetry-sdk",),
+    "opentelemetry.semconv": ("opentelemetry-semantic-conventions",),
+    "opentelemetry.proto": ("opentelemetry-proto",),
     "paddle": ("paddlepaddle",),
     "PIL": ("pillow", "pillow-simd"),
     "pkg_resources": ("setuptools",),
     "pptx": ("python-pptx",),
     "psycopg2": ("psycopg2-binary", "psycopg2"),
-    "pyannote.audio": ("pyannote-audio",),
     "pynvml": ("nvidia-ml-py", "pynvml"),
     "pythonjsonlogger": ("python-json-logger",),
     "pytorch_lightning": ("pytorch-lightning",),
@@ -75,12 +80,15 @@ OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "sklearn": ("scikit-learn",),
     "slugify": ("python-slugify",),
     "snappy": ("python-snappy",),
+    "snowflake.connector": ("snowflake-connector-python",),
+    "snowflake.snowpark": ("snowflake-snowpark-python",),
     "socks": ("pysocks",),
     "speech_recognition": ("speechrecognition",),
     "tensorrt_llm": ("tensorrt-llm",),
     "tiktoken_ext": ("tiktoken",),
     "TTS": ("coqui-tts", "tts"),
     "usb": ("pyusb",),
+    "vertexai": ("google-cloud-aiplatform",),
     "websocket": ("websocket-client",),
     "whisper": ("openai-whisper",),
     "win32api": ("pywin32",),
@@ -88,6 +96,39 @@ OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "yaml": ("pyyaml",),
     "zmq": ("pyzmq",),
 }
+
+# Namespaces that many distributions share, with the name of the one that has the part below.
+NAMESPACES: dict[str, str] = {
+    "azure": "azure-{}",
+    "azure.ai": "azure-ai-{}",
+    "azure.cognitiveservices": "azure-cognitiveservices-{}",
+    "azure.cognitiveservices.vision": "azure-cognitiveservices-vision-{}",
+    "azure.communication": "azure-communication-{}",
+    "azure.data": "azure-data-{}",
+    "azure.keyvault": "azure-keyvault-{}",
+    "azure.mgmt": "azure-mgmt-{}",
+    "azure.monitor": "azure-monitor-{}",
+    "azure.search": "azure-search-{}",
+    "azure.storage": "azure-storage-{}",
+    "backports": "backports-{}",
+    "databricks": "databricks-{}",
+    "google": "google-{}",
+    "google.ai": "google-ai-{}",
+    "google.cloud": "google-cloud-{}",
+    "jaraco": "jaraco-{}",
+    "llama_index": "llama-index-{}",
+    "llama_index.embeddings": "llama-index-embeddings-{}",
+    "llama_index.llms": "llama-index-llms-{}",
+    "llama_index.readers": "llama-index-readers-{}",
+    "llama_index.vector_stores": "llama-index-vector-stores-{}",
+    "opentelemetry.exporter": "opentelemetry-exporter-{}",
+    "opentelemetry.exporter.otlp.proto": "opentelemetry-exporter-otlp-proto-{}",
+    "opentelemetry.instrumentation": "opentelemetry-instrumentation-{}",
+    "opentelemetry.propagators": "opentelemetry-propagator-{}",
+    "pyannote": "pyannote-{}",
+    "zope": "zope-{}",
+}
+_VERSION = re.compile(r"_v\d+(p\d+)?((alpha|beta)\d*)?$")  # google.cloud.vision_v1 comes with google.cloud.vision
 
 # Modules whose distribution has the same name, and which models import.
 SAME_NAME = frozenset(
@@ -118,12 +159,25 @@ def canonical(name: str) -> str:
 
 
 def candidates(module: str) -> tuple[str, ...]:
-    """The distributions that the tables know for a dotted name, most specific first; none for an unknown one."""
+    """The distributions that the tables know for a dotted name, most specific first; none for an unknown one.
+
+    What stands for a namespace alone, such as google.cloud, may be any of many.
+    """
     parts = module.split(".")
     for end in range(len(parts), 0, -1):
-        if found := OTHERWISE_NAMED.get(".".join(parts[:end])):
-            return found
+        name, above = ".".join(parts[:end]), ".".join(parts[: end - 1])
+        if name in OTHERWISE_NAMED:
+            return OTHERWISE_NAMED[name]
+        if name in NAMESPACES:
+            return ()
+        if (template := NAMESPACES.get(above)) and parts[end - 1].islower():
+            return (template.format(_VERSION.sub("", parts[end - 1]).replace("_", "-")),)
     return (parts[0].replace("_", "-"),) if parts[0] in SAME_NAME else ()
+
+
+def is_namespace(module: str) -> bool:
+    """Whether the tables know several distributions below a dotted name, so that what is imported from it matters."""
+    return module in NAMESPACES or any(name.startswith(f"{module}.") for name in OTHERWISE_NAMED)
 
 
 def name_in(requirement: str) -> str:

@@ -6,13 +6,9 @@ its code cannot do without: when a statement imports something of it, and nothin
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, metadata, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,20 +18,24 @@ from packaging.version import InvalidVersion, Version
 from .distributions import candidates, canonical, name_in, required
 from .environments import lines_of, requirements_of
 from .errors import ConfigError
+from .imports import Import, imports_of
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
 
 Lack = tuple[Literal["error", "warning"], str, str, str]  # level, code, what, fix
 _FILE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*(.+)")
-MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
 
 
 def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iterator[Lack]:
     """What is amiss with the requirements. `have` are the versions here, by canonical names.
 
-    In an environment of its own a model gets what it requires, so only its file of requirements has to be there.
+    In an environment of its own a model gets what it requires, so only what its own files should have is looked for.
     """
+    imports = imports_of(spec)
+    for found in imports:
+        if found.is_relative or found.ours:
+            yield _ours(found)
     absent: list[str] = []
     try:
         lines = list(_lines(requirements_of(spec), spec.root, absent))
@@ -48,7 +48,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
         yield "error" if isolated else "warning", "missing_requirements", f"{line}: there is no such file", fix
     if isolated:
         return
-    imports = [found for found in _imports(spec) if not found.is_here]
+    imports = [found for found in imports if not (found.is_relative or found.ours)]
     explained: set[str] = set()
     for line in lines:
         parsed = _parse(line)
@@ -137,78 +137,25 @@ def _of_extra(name: str, extra: str, have: Mapping[str, str]) -> list[str]:
 # ── imports ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class _Import:
-    """A statement of the class's file. `runs_always`: without it there is no model, for the load runs it."""
+def _ours(found: Import) -> Lack:
+    """A module of the model's own that cannot be had. What runs with a call only fails that call."""
+    level: Literal["error", "warning"] = "error" if found.runs_always else "warning"
+    if not found.is_relative:
+        what = f"{found.where} imports {found.module}, and there is no such file"
+        return level, "missing_module", what, "write the file, or correct the name"
+    what = f"{found.where} has a relative import, and the model's file is in no package"
+    fix = f"write: {found.instead}" + ("" if found.is_here else f"; and {found.module} is not there")
+    return level, "relative_import", what, fix
 
-    module: str
-    where: str
-    runs_always: bool
-    is_here: bool
 
-
-def _absent(found: _Import, lines: list[str], spec: ModelSpec) -> Lack:
+def _absent(found: Import, lines: list[str], spec: ModelSpec) -> Lack:
     top, known = found.module.partition(".")[0], candidates(found.module)
     packages = spec.config.get("bundled_packages_dir") or "packages"
     fix = f"put {top} into {packages}/, or add the package that has it to requirements"
-    if line := required(found.module, lines):
+    if found.instead:
+        fix = f"it lies beside the file: write {found.instead}"
+    elif line := required(found.module, lines):
         fix = f"pip install '{line}'"
     elif known:
         fix = f"pip install {known[0]}"
     return "error", "missing_module", f"{found.where} imports {found.module}, which is not here", fix
-
-
-def _imports(spec: ModelSpec) -> list[_Import]:
-    """What the file of the class imports; nothing when it looks for modules where we would not."""
-    source = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
-    if spec.python is not None or not source.is_file() or source.stat().st_size > MAX_SOURCE:
-        return []
-    text = source.read_text("utf-8", "replace")
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []  # which is told elsewhere
-    if "sys.path" in text or "sys.meta_path" in text:
-        return []
-    own = {path.stem for place in (spec.root, *spec.import_dirs) if place.is_dir() for path in place.iterdir()}
-    provided = packages_distributions()
-    return [
-        _Import(
-            module=module,
-            where=f"{source.relative_to(spec.root)}:{node.lineno}",
-            runs_always=runs_always,
-            is_here=(top := module.partition(".")[0]) in own or _is_found(top, provided),
-        )
-        for node, runs_always in _statements(tree.body, True)
-        for module in _modules(node)
-    ]
-
-
-def _statements(body: list[ast.stmt], runs_always: bool) -> Iterator[tuple[ast.stmt, bool]]:
-    """Those that depend on nothing: what stands under `if` or `try` is the author's second thought."""
-    for node in body:
-        yield node, runs_always
-        if isinstance(node, ast.ClassDef):
-            yield from _statements(node.body, runs_always)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from _statements(node.body, node.name in ("__init__", "load"))
-        elif isinstance(node, ast.With):
-            may_fail = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
-            yield from _statements(node.body, runs_always and not may_fail)
-
-
-def _modules(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        return [node.module]
-    return []
-
-
-def _is_found(top: str, provided: Collection[str]) -> bool:
-    if top in sys.stdlib_module_names or top in provided or top == "gateway":
-        return True
-    try:
-        return find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False

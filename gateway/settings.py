@@ -45,7 +45,7 @@ class PlacementSettings:
 class ResponsesSettings:
     """[gateway.responses]: what is kept of /v1/responses, so that clients may go on from it."""
 
-    path: Path | None = _key(values.path, None)  # a file; None keeps them in memory
+    path: Path | None = _key(values.file, None)  # a file; None keeps them in memory
     max_size: int = _key(values.size, 64 * MIB)  # bytes of all of them; 0 keeps none
     max_age: float = _key(values.seconds, 720 * 3600.0)
 
@@ -86,10 +86,10 @@ class GatewaySettings:
     allowed_hosts: tuple[str, ...] = _key(values.texts, ())
     allowed_origins: tuple[str, ...] = _key(values.texts, ())
     api_key: str | None = _key(values.text, None, shown=False)  # from the environment only
-    keys_file: Path = _key(values.path, Path("keys.toml"))  # of `gateway keys`; once it is there, a key is needed
-    tls_cert: Path | None = _key(values.path, None)
-    tls_key: Path | None = _key(values.path, None)  # None: it is in the file of the certificate
-    admin_socket: Path | None = _key(values.path, None)  # None: one of the user's own, named after the port
+    keys_file: Path = _key(values.file, Path("keys.toml"))  # of `gateway keys`; once it is there, a key is needed
+    tls_cert: Path | None = _key(values.file, None)
+    tls_key: Path | None = _key(values.file, None)  # None: it is in the file of the certificate
+    admin_socket: Path | None = _key(values.file, None)  # None: one of the user's own, named after the port
     admin_http: bool = _key(values.flag, False)
     insecure_no_auth: bool = _key(values.flag, False)
     debug: bool = _key(values.flag, False)
@@ -109,9 +109,9 @@ class GatewaySettings:
     max_connections: int | None = _key(values.whole(1), None)  # None: min(1024, a quarter of the open files allowed)
     max_inflight: int = _key(values.whole(1), 4096)  # calls of all models that wait or run
     max_queued_bytes: int = _key(values.size, 256 * MIB)  # of the bodies of all that wait
-    secrets_dir: Path | None = _key(values.path, None)
-    cache_dir: Path | None = _key(values.path, None)
-    environment_file: Path | None = _key(values.path, None)
+    secrets_dir: Path | None = _key(values.directory, None)
+    cache_dir: Path | None = _key(values.directory, None)
+    environment_file: Path | None = _key(values.file, None)
     limits: Limits = field(default_factory=Limits)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -205,11 +205,11 @@ def load_settings(
 
     sources = Sources()
     default = Path("gateway.toml")
-    if file is not None or default.is_file():
+    if file is not None or default.exists():
         sources.read_file(file or default)
     sources.read_environment(environ)
     sources.read_flags(flags or {})
-    return sources.settings(file or (default if default.is_file() else None))
+    return sources.settings(file or (default if default.exists() else None))
 
 
 def is_loopback(host: str) -> bool:
@@ -228,9 +228,8 @@ def check_keys_file(settings: Settings) -> None:
     file, origin = settings.gateway.keys_file, settings.origin("gateway.keys_file")
     if origin != "default" and not file.is_file():
         config = f" --config {settings.file}" if settings.file is not None else ""
-        fault = "is a directory" if file.is_dir() else "is not there"
         raise ConfigError(
-            f"{origin}: keys_file = {file} {fault}, and nobody would need a key: run `gateway keys add"
+            f"{origin}: keys_file = {file} is not there, and nobody would need a key: run `gateway keys add"
             f" NAME{config}`, or take keys_file out"
         )
 

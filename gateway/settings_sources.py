@@ -25,7 +25,7 @@ from .settings import (
 )
 from .spec import Limits, Problem
 from .toml_lines import key_lines, line_of
-from .values import PATHS, Kind, starting_at
+from .values import PATHS, Kind, misfit, starting_at
 
 
 def _kinds(settings: type) -> dict[str, Kind]:
@@ -59,8 +59,6 @@ class Sources:
 
     def settings(self, file: Path | None) -> Settings:
         """Return what was collected. Raises `ConfigError` with a line for each mistake."""
-        if self._errors:
-            raise ConfigError("\n".join(self._errors))
         base = file.parent if file is not None else Path()
         gateway = GatewaySettings(
             **self._section("gateway", GatewaySettings, base),
@@ -69,6 +67,8 @@ class Sources:
             worker=WorkerSettings(**self._section("gateway.worker", WorkerSettings, base)),
             responses=ResponsesSettings(**self._section("gateway.responses", ResponsesSettings, base)),
         )
+        if self._errors:
+            raise ConfigError("\n".join(self._errors))
         models = {name: ModelSettings(**values) for name, values in self._models.items()}
         return Settings(
             gateway=gateway, models=models, file=file, origins=self._origins, problems=tuple(self._warnings)
@@ -76,12 +76,13 @@ class Sources:
 
     def _section(self, section: str, settings: type, base: Path) -> dict[str, Any]:
         """What is set of a section, and the paths that are not: their defaults start at `base` too."""
-        paths = {
-            item.name: starting_at(base, item.default)
-            for item in fields(settings)
-            if item.metadata.get("kind") in PATHS
-        }
+        kinds = {item.name: item.metadata["kind"] for item in fields(settings) if item.metadata.get("kind") in PATHS}
+        paths = {item.name: starting_at(base, item.default) for item in fields(settings) if item.name in kinds}
         given = {name: self._values[key] for name in SECTIONS[section] if (key := f"{section}.{name}") in self._values}
+        for name, kind in kinds.items():
+            if what := misfit(kind, (paths | given)[name]):
+                key = f"{section}.{name}"
+                self.error(self._origins.get(key, "default"), f"{key} = {what}")
         return paths | given
 
     # ── gateway.toml ─────────────────────────────────────────────────────────────────────────────────────────

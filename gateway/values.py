@@ -6,6 +6,7 @@ a number. gateway.toml has types of its own, and a text there is a text. It rais
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -115,7 +116,17 @@ def texts(value: Any, from_text: bool) -> tuple[str, ...]:
     return tuple(str(part) for part in value if str(part))
 
 
-def path(value: Any, _: bool) -> Path:
+def file(value: Any, _: bool) -> Path:
+    """The path of a file, which need not be there yet."""
+    return _path(value)
+
+
+def directory(value: Any, _: bool) -> Path:
+    """The path of a directory, which need not be there yet."""
+    return _path(value)
+
+
+def _path(value: Any) -> Path:
     if not isinstance(value, (str, Path)) or not str(value):
         raise ValueError("a path")
     return Path(value).expanduser()
@@ -139,7 +150,18 @@ def starting_at(directory: Path, value: Any) -> Any:
     return directory / value if value is not None else None
 
 
-PATHS: tuple[Kind, ...] = (path, paths, places)  # the kinds whose relative values start somewhere
+PATHS: tuple[Kind, ...] = (file, directory, paths, places)  # the kinds whose relative values start somewhere
+
+
+def misfit(kind: Kind, value: Path | None) -> str | None:
+    """What lies in the place of a path instead of what its kind says."""
+    if value is None:
+        return None
+    if kind is file and os.path.isdir(value):
+        return f"{value} is a directory, and has to be a file"
+    if kind is directory and os.path.exists(value) and not os.path.isdir(value):
+        return f"{value} is a file, and has to be a directory"
+    return None
 
 
 def table(value: Any, _: bool) -> dict[str, str]:

@@ -107,6 +107,28 @@ def test_a_missing_requirement_that_is_imported_is_an_error(tmp_path: Path, stat
         ("import helpers.stuff", "", "put helpers into packages/"),
         ("import wx", "", "pip install wxpython"),
         ("from nosuch import x", "requirements: [python-nosuch]", "pip install 'python-nosuch'"),
+        ("from google.cloud import storage", "", "pip install google-cloud-storage"),
+        ("from google.cloud import vision_v1 as v", "", "pip install google-cloud-vision"),
+        ("import google.cloud.bigquery_storage", "", "pip install google-cloud-bigquery-storage"),
+        (
+            "from google.cloud import storage",
+            "requirements: ['google-cloud-storage==3.1']",
+            "pip install 'google-cloud",
+        ),
+        ("from google import genai", "", "pip install google-genai"),
+        ("from google.oauth2 import service_account", "", "pip install google-auth"),
+        ("from azure.storage.blob import BlobClient", "", "pip install azure-storage-blob"),
+        ("from azure.ai import ml", "", "pip install azure-ai-ml"),
+        ("from ruamel.yaml import YAML", "", "pip install ruamel-yaml"),
+        ("from ruamel import yaml", "", "pip install ruamel-yaml"),
+        ("from opentelemetry.sdk.trace import TracerProvider", "", "pip install opentelemetry-sdk"),
+        (
+            "from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter",
+            *("", "pip install opentelemetry-exporter-otlp-proto-grpc"),
+        ),
+        ("import llama_index.llms.openai_like", "", "pip install llama-index-llms-openai-like"),
+        ("import google.cloud", "", "put google into packages/, or add the package that has it"),
+        ("from google.colab import files", "", "put google into packages/, or add the package that has it"),
     ],
 )
 def test_a_module_that_nothing_provides_is_an_error_with_its_line(
@@ -118,18 +140,100 @@ def test_a_module_that_nothing_provides_is_an_error_with_its_line(
 
 
 @pytest.mark.parametrize(
+    ("statement", "what", "fix"),
+    [
+        ("from .inference import f", "has a relative import", "write: from model.inference import f; and model.inf"),
+        ("from .there import f, g as h", "has a relative import", "write: from model.there import f, g as h"),
+        ("from . import there", "has a relative import", "write: from model import there"),
+        ("from . import inference", "has a relative import", "write: from model import inference; and model.inference"),
+        ("from ..packages.x import f", "has a relative import", "write: from packages.x import f; and packages.x "),
+        (
+            "class X:\n    def load(self):\n        from .there import f",
+            "has a relative",
+            "write: from model.there import f",
+        ),
+        ("from model.x import y", "imports model.x, and there is no such file", "write the file"),
+        ("import model.deep.er", "imports model.deep.er, and there is no such file", "write the file"),
+        ("from model import there, gone", "imports model.gone, and there is no such file", "write the file"),
+        ("from bundled.x import y", "imports bundled.x, and there is no such file", "write the file"),
+        ("from bare import here, x", "imports bare.x, and there is no such file", "write the file"),
+    ],
+)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_module_of_the_model_itself_has_to_be_there(
+    tmp_path: Path, statement: str, what: str, fix: str, isolated: bool
+) -> None:
+    files = {"model/there.py": "", "packages/bundled/__init__.py": "", "packages/bare/here.py": ""}
+    if isolated and "bare" in statement:
+        files["packages/bare/__init__.py"] = "here = 1\n"
+        assert lacks(tmp_path, "", f"{statement}\n{GOOD}", files=files, isolated=True) == []
+        return
+    (found,) = lacks(tmp_path, "", f"{statement}\n{GOOD}", files=files, isolated=isolated)
+    assert found[0] == "error" and what in found[2] and found[3].startswith(fix)
+
+
+def test_a_relative_import_that_runs_with_a_call_only_is_a_warning(tmp_path: Path) -> None:
+    (found,) = lacks(tmp_path, "", "class Model:\n    def predict(self, x):\n        from .a import b\n")
+    assert found[:2] == ("warning", "relative_import")
+
+
+@pytest.mark.parametrize(
+    ("statement", "instead"),
+    [
+        ("import helpers", "from model import helpers"),
+        ("from helpers import f", "from model.helpers import f"),
+        ("from tools.saw import cut", "from model.tools.saw import cut"),
+    ],
+)
+def test_what_lies_beside_the_file_is_imported_from_its_package(tmp_path: Path, statement: str, instead: str) -> None:
+    files = {"model/helpers.py": "", "model/tools/saw.py": ""}
+    (found,) = lacks(tmp_path, "", f"{statement}\n{GOOD}", files=files)
+    assert found[3] == f"it lies beside the file: write {instead}"
+
+
+@pytest.mark.parametrize(
+    ("installed", "statement", "is_here"),
+    [
+        ("google/protobuf/__init__.py", "from google.cloud import storage", False),
+        ("google/cloud/vision/__init__.py", "from google.cloud import storage, vision", False),
+        ("google/cloud/storage/__init__.py", "from google.cloud import storage", True),
+        ("google/cloud/storage/__init__.py", "from google.cloud.storage.made_up import x", True),
+        ("google/cloud/storage.py", "import google.cloud.storage", True),
+        ("google/__init__.py", "from google.cloud import storage", True),
+    ],
+)
+def test_of_a_shared_namespace_it_matters_what_is_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, statement: str, is_here: bool
+) -> None:
+    (tmp_path / "site" / installed).parent.mkdir(parents=True)
+    (tmp_path / "site" / installed).touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    found = lacks(tmp_path / "m", "", f"{statement}\n{GOOD}")
+    assert [item[3] for item in found] == ([] if is_here else ["pip install google-cloud-storage"])
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "import sys\nsys.path.append('/elsewhere')\nimport helpers\n",
         "try:\n    import helpers\nexcept ImportError:\n    pass\n",
         "import contextlib\nwith contextlib.suppress(ImportError):\n    import helpers\n",
         "def predict():\n    import helpers\n",
-        "from model.sibling import x\nimport bundled, beside\n",
+        "from model.sibling import x\nimport bundled, beside\nfrom model import sibling, kept\n",
+        "from bundled import anything\nfrom bare.here import x\nfrom lazy.made_up import x\n",
+        "try:\n    from .sibling import x\nexcept ImportError:\n    from model.sibling import x\n",
         "import json, click\nfrom gateway import weights_path\n",
     ],
 )
 def test_an_import_that_may_be_found_or_need_not_be_is_no_finding(tmp_path: Path, source: str) -> None:
-    files = {"packages/bundled/__init__.py": "", "beside.py": ""}
+    files = {
+        "packages/bundled/__init__.py": "",
+        "beside.py": "",
+        "model/sibling.py": "",
+        "model/kept/x.txt": "",
+        "packages/bare/here.py": "",
+        "packages/lazy/__init__.py": "def __getattr__(name): ...",
+    }
     assert lacks(tmp_path, "", source + GOOD, files=files) == []
 
 

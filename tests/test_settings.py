@@ -134,11 +134,15 @@ PATH_KEYS_OF_MODELS = [item for item in fields(ModelSettings) if item.metadata.g
 
 def written(kind: Any, place: str) -> str:
     """A path as gateway.toml has it for this kind."""
-    return {values.path: f"'{place}'", values.paths: f"['{place}']", values.places: f"{{'/app/x' = '{place}'}}"}[kind]
+    return {
+        **dict.fromkeys((values.file, values.directory), f"'{place}'"),
+        values.paths: f"['{place}']",
+        values.places: f"{{'/app/x' = '{place}'}}",
+    }[kind]
 
 
 def read(kind: Any, place: Path) -> Any:
-    return {values.path: place, values.paths: (place,), values.places: {"/app/x": place}}[kind]
+    return {values.file: place, values.directory: place, values.paths: (place,), values.places: {"/app/x": place}}[kind]
 
 
 def test_whatever_holds_a_path_is_a_setting_of_a_kind_of_path() -> None:
@@ -200,13 +204,41 @@ def test_a_file_of_keys_that_is_named_and_missing_is_refused(tmp_path: Path, how
     ):
         check_keys_file(settings)
 
-    (tmp_path / "mine.toml").mkdir()
-    with pytest.raises(ConfigError, match=r"mine\.toml is a directory, and nobody would need a key"):
-        check_keys_file(settings)
-
-    (tmp_path / "mine.toml").rmdir()
     (tmp_path / "mine.toml").touch()
     check_keys_file(settings)
+
+
+@pytest.mark.parametrize("how", ["file", "variable", "default"])
+@pytest.mark.parametrize(("section", "item"), PATH_KEYS, ids=lambda value: getattr(value, "name", value))
+def test_a_directory_in_the_place_of_a_file_is_refused_and_the_other_way_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, item: Any, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kind, key = item.metadata["kind"], f"{section}.{item.name}"
+    place = tmp_path / (str(item.default) if how == "default" else "odd")
+    if kind not in (values.file, values.directory) or (how == "default" and item.default is None):
+        return  # what is wrong with one of several is told where it is read
+    needed, other = ("file", "directory") if kind is values.file else ("directory", "file")
+    (Path.touch if kind is values.directory else Path.mkdir)(place)
+    text = f"[{section}]\n{item.name} = 'odd'\n" if how == "file" else ""
+    variable = "GATEWAY_" + key.removeprefix("gateway.").replace(".", "__").upper()
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, **({variable: str(place)} if how == "variable" else {}))
+    origin = {"file": f"{tmp_path}/gateway.toml:2", "variable": f"environment {variable}", "default": "default"}[how]
+    assert str(caught.value) == f"{origin}: {key} = {place} is a {other}, and has to be a {needed}"
+
+    place.unlink() if kind is values.directory else place.rmdir()
+    (Path.touch if kind is values.file else Path.mkdir)(place)
+    load(tmp_path, text, **({variable: str(place)} if how == "variable" else {}))
+
+
+def test_a_directory_that_has_the_name_of_the_settings_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.toml").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_settings(environ={})
 
 
 def test_the_file_of_keys_that_nobody_has_named_may_be_missing(tmp_path: Path) -> None:

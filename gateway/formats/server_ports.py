@@ -20,17 +20,22 @@ STARTS = re.compile(
     r"\b(subprocess|Popen|multiprocessing|create_subprocess_\w+|os\.(system|spawn\w*|exec\w*|popen)|uvicorn|hypercorn"
     r"|HTTPServer|TCPServer|serve_forever|start_server|make_server|grpc\.(aio\.)?server|app\.run|pexpect|sh\.Command)\b"
 )
-# What listens on 8000 when nobody names a port, by words of its command line.
-ON_8000 = (
-    ("vllm", "serve"),
-    ("vllm.entrypoints.openai.api_server",),
-    ("http.server",),
-    ("uvicorn",),
-    ("hypercorn",),
-    ("gunicorn",),
-    ("fastapi", "run"),
-    ("tritonserver",),
+APP = r"[\w.]+:[\w.]+(\(.*)?"  # module:application
+# What listens on 8000 when nobody names a port: words that follow each other in its command line, and what else there
+# has to be, so that the names of programs alone are no command.
+ON_8000: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("vllm", "serve"), ""),
+    (("-m", "vllm.entrypoints.openai.api_server"), ""),
+    (("-m", "http.server"), ""),
+    (("uvicorn",), APP),
+    (("hypercorn",), APP),
+    (("gunicorn",), APP),
+    (("fastapi", "run"), ""),
+    (("fastapi", "dev"), ""),
+    (("tritonserver",), r"--.+"),
 )
+SAYS = frozenset(("print", "debug", "info", "warning", "error", "exception", "critical", "log", "which"))
+LOCAL = re.compile(r"localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[?::1?\]?|")
 BINDERS = frozenset(("bind", "create_server", "make_server", "start_server", "add_insecure_port", "run_simple"))
 OPTIONS = re.compile(r"--?(?:[a-z]+[-_])*port|-p")
 BINDS = re.compile(r"--?(?:bind|b|address|addr|listen)")
@@ -104,14 +109,35 @@ def _of_source(text: str, where: str, variables: Mapping[str, str], line: int = 
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    reader = _Reader(tree, variables)
+    reader, said = _Reader(tree, variables), _said(tree)
     for node in ast.walk(tree):
+        if node in said:
+            continue
         at = line or getattr(node, "lineno", 0)
         yield from (ServerPort(port, f"{where}:{at}") for port in reader.ports(node))
         yield from (ServerPort(port, f"{where}:{at}", listens=False) for port in reader.asked(node))
         inner = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
         if "import" in inner and STARTS.search(inner):  # code for `python -c`, or for a file that is written
             yield from _of_source(inner, where, variables, at)
+
+
+def _said(tree: ast.Module) -> set[ast.AST]:
+    """What is only said or compared: messages, documentation, the right side of `in`, the items of a loop."""
+    parts: list[ast.AST | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            parts.append(node)
+        elif isinstance(node, ast.Raise):
+            parts.append(node.exc)
+        elif isinstance(node, ast.Assert):
+            parts.append(node.msg)
+        elif isinstance(node, ast.Compare):
+            parts += [item for item in (node.left, *node.comparators) if not isinstance(item, ast.Call)]
+        elif isinstance(node, (ast.For, ast.comprehension)) and not isinstance(node.iter, ast.Call):
+            parts.append(node.iter)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYS:
+            parts += node.args
+    return {inner for part in parts if part is not None for inner in ast.walk(part)}
 
 
 class _Reader:
@@ -167,8 +193,6 @@ class _Reader:
     def ports(self, node: ast.AST) -> Iterator[int]:
         if isinstance(node, ast.Call):
             yield from self._of_call(node)
-        elif isinstance(node, ast.keyword) and node.arg and PORT_NAME.fullmatch(node.arg):
-            yield from _numbers([self.value(node.value)])
         elif isinstance(node, (ast.List, ast.Tuple)):
             yield from _of_words([self.value(item) for item in node.elts])
         elif isinstance(node, ast.Dict):
@@ -194,6 +218,11 @@ class _Reader:
             values = [self.value(item) for item in given]
             yield from _numbers(values)
             yield from _numbers([str(value).rpartition(":")[2] for value in values if isinstance(value, str)])
+        host = next((self.value(item.value) for item in node.keywords if item.arg == "host"), None)
+        if isinstance(host, str) and not LOCAL.fullmatch(host):
+            return  # a server elsewhere
+        ports = (item.value for item in node.keywords if item.arg and PORT_NAME.fullmatch(item.arg))
+        yield from _numbers(map(self.value, ports))
 
     def _of_assignment(self, node: ast.Assign | ast.AnnAssign) -> Iterator[int]:
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -221,10 +250,16 @@ def _of_words(words: Iterable[Any]) -> Iterator[int]:
             named = True
             yield from _numbers([(value or word).rpartition(":")[2]])
         before = word
-    tail = {word.rpartition("/")[2] for word in said}
+    tail = [word.rpartition("/")[2] if word.startswith(("/", "./", "../")) else word for word in said]
     named = named or any(OPTIONS.fullmatch(word) for word in said)  # by something that is not written down
-    if not named and len(said) > 1 and any(tail >= set(known) for known in ON_8000):
+    if not named and any(_begins(tail, *known) for known in ON_8000):
         yield 8000
+
+
+def _begins(said: list[str], words: tuple[str, ...], argument: str) -> bool:
+    """Whether these words follow each other in a command line, and one like `argument` comes after them."""
+    ends = [at + len(words) for at in range(len(said)) if tuple(said[at : at + len(words)]) == words]
+    return any(not argument or any(re.fullmatch(argument, word) for word in said[end:]) for end in ends)
 
 
 def _numbers(values: Iterable[Any]) -> Iterator[int]:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import linecache
 import re
+import textwrap
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import distributions
 
 IN_TRUSS = ("fastapi", "starlette", "numpy", "msgpack", "httpx")  # which Truss's image has without asking
-_IMPORT = re.compile(r"\s*(?:from|import)\s+([\w.]+)(?:\s+import\s+\(?\s*(\w+))?")
+# What is said when a package without code lacks a module: that is no ModuleNotFoundError.
+_NAME = re.compile(r"cannot import name '(\w+)' from '[\w.]+' \(unknown location\)")
 
 
-def about_missing(error: ModuleNotFoundError, model: Mapping[str, Any]) -> str:
+def is_missing(error: BaseException) -> bool:
+    """Whether a module is not there, as opposed to one that cannot be imported."""
+    return isinstance(error, ModuleNotFoundError) or (isinstance(error, ImportError) and bool(_NAME.search(str(error))))
+
+
+def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     """A clause to put behind the text of the error. `model` is its ModelSpec as plain data."""
-    module = _imported(error)
+    statement, module = _imported(error)
     top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
     beside = Path(model["root"], *package.split("."))
     if package and top != package.partition(".")[0] and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
-        return f"; it lies beside the model's file: import it as {package}.{module}"
+        return f"; it lies beside the model's file: import it as {package}.{statement}"
     if (extra := model.get("extra")) and distributions.required(module, distributions.of_extra(extra)):
         return f"; run: pip install 'model-gateway[{extra}]'"
     if (place := next((place for place in _places(model) if (place / top).is_dir()), None)) is not None:
@@ -55,14 +64,35 @@ def _is_code(path: Path) -> bool:
     return path.suffix == ".py" or (path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _imported(error: ModuleNotFoundError) -> str:
-    """The whole of the name in the statement that failed; the error has its first missing part only."""
+def _imported(error: ImportError) -> tuple[str, str]:
+    """The module of the statement that failed, and the same with what is taken from it, for that may be a module too.
+
+    The error has its first missing part only.
+    """
     name = error.name or ""
+    taken = _NAME.search(str(error))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        match = _IMPORT.match(frame.line or "")
-        if match and f"{match[1]}.".startswith(f"{name}."):
-            return f"{match[1]}.{match[2]}" if match[2] and match[1].count(".") < 2 else match[1]
-    return name
+        for module, names in _statements(frame):
+            if not f"{module}.".startswith(f"{name}.") or (taken and taken[1] not in names):
+                continue
+            first = taken[1] if taken else names[0] if names else ""
+            return module, f"{module}.{first}" if first else module
+    return name, f"{name}.{taken[1]}" if taken else name
+
+
+def _statements(frame: traceback.FrameSummary) -> Iterator[tuple[str, list[str]]]:
+    """The import at which a frame stands, over all its lines."""
+    first = frame.lineno or 0
+    lines = [linecache.getline(frame.filename, number) for number in range(first, (frame.end_lineno or first) + 1)]
+    try:
+        body = ast.parse(textwrap.dedent("".join(lines)) or frame.line or "").body
+    except (SyntaxError, ValueError):
+        return
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, [alias.name for alias in node.names]
 
 
 def _places(model: Mapping[str, Any]) -> list[Path]:

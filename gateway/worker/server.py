@@ -24,7 +24,7 @@ from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
 from . import adapter, ports
-from .advice import about_missing
+from .advice import about_missing, is_missing
 from .execution import Executor
 from .failures import log, say, text_of
 from .family import owns
@@ -117,7 +117,7 @@ class Server:
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = (Unloadable, ConfigError, adapter.ModelDefinitionError, ImportError, SyntaxError)
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
-        if isinstance(error, ModuleNotFoundError):
+        if isinstance(error, ImportError) and is_missing(error):
             text += about_missing(error, hello.model)
         elif not isinstance(error, Unloadable):
             for port in hello.taken_ports:

@@ -40,6 +40,8 @@ def ports(root: Path, source: str, config: str = "", files: dict[str, str] | Non
         "import http.server\nhttp.server.ThreadingHTTPServer(('127.0.0.1', 8765), None)",
         "port = int(os.environ.get('MY_PORT', '8765'))",
         "subprocess.Popen([sys.executable, '-c', 'import socket, subprocess\\nsocket.create_server((\"\", 8765))'])",
+        "assert subprocess.call(['x', '--port', '8765']) == 0",
+        "for line in subprocess.Popen(['x', '--port', '8765']).stdout: print(line)",
         "import httpx\nhttpx.get('http://127.0.0.1:8765/health')",
         "import httpx\nP = 8765\nhttpx.get(f'http://localhost:{P}/health')",
     ],
@@ -57,6 +59,10 @@ def test_a_port_that_is_written_down_is_found_with_its_line(tmp_path: Path, code
         "[sys.executable, '-m', 'vllm.entrypoints.openai.api_server', '--model', 'x']",
         "'python -m http.server'",
         "['/usr/bin/uvicorn', 'app:app']",
+        "[sys.executable, '-m', 'uvicorn', '--factory', 'app:make']",
+        "'cd /srv && exec uvicorn main:app --workers 2'",
+        "['fastapi', 'run', 'main.py']",
+        "['tritonserver', '--model-repository=/models']",
     ],
 )
 def test_servers_that_take_8000_unasked_are_known(tmp_path: Path, command: str) -> None:
@@ -72,6 +78,18 @@ def test_servers_that_take_8000_unasked_are_known(tmp_path: Path, command: str) 
         "name = 'vllm'",
         "import httpx\nhttpx.get('https://example.com:8765/')",
         "port = 0",
+        "if sys.argv[0] in ('uvicorn', 'nginx'): pass",
+        "if sys.argv[1:] in (['vllm', 'serve'], ['uvicorn', 'app:app']): pass",
+        "SERVERS = ('uvicorn', 'gunicorn', 'hypercorn', 'nginx')",
+        "SERVERS = ['uvicorn', 'nginx: worker']",
+        "for name in ['tritonserver', 'vllm']: subprocess.run(['pgrep', name])",
+        "found = [p for p in os.listdir('/proc') if p in ('uvicorn', 'vllm')]",
+        "raise RuntimeError('start it with vllm serve MODEL --port 8765')",
+        "print('vllm serve is up on --port 8765')",
+        "assert sys.argv, 'run uvicorn main:app'",
+        "def f():\n    'python -m http.server listens on 8000'",
+        "import shutil\nshutil.which('vllm serve')",
+        "import redis\nredis.Redis(host='cache.example.com', port=6379)",
     ],
 )
 def test_other_numbers_are_no_ports(tmp_path: Path, code: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway import distributions, plain
 from gateway.formats.describe import describe
-from gateway.worker.advice import about_missing
+from gateway.worker.advice import about_missing, is_missing
 
 
 def said(root: Path, statement: str, config: str = "", python: str | None = None) -> str:
@@ -23,14 +23,15 @@ def said(root: Path, statement: str, config: str = "", python: str | None = None
     model: dict[str, Any] = {**plain.from_spec(spec), "python": python}
     try:
         exec(compile(f"{statement}\n", str(source), "exec"), {})
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        assert is_missing(error)
         return about_missing(error, model)
     raise AssertionError(f"{statement} worked")
 
 
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PIL", "cv2", "skimage", "sklearn", "yaml", "google", "requests", "torch", "jwt"):
+    for name in ("PIL", "cv2", "skimage", "sklearn", "yaml", "google", "azure", "ruamel", "requests", "torch", "jwt"):
         monkeypatch.setitem(sys.modules, name, None)  # so that an import of it fails
     monkeypatch.setattr(distributions, "is_installed", lambda name: False)
     monkeypatch.setattr(distributions, "packages_distributions", dict)
@@ -45,6 +46,11 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("import sklearn.svm", "; run: pip install scikit-learn"),
         ("import yaml as y", "; run: pip install pyyaml"),
         ("from google.cloud import storage", "; run: pip install google-cloud-storage"),
+        ("from google.cloud import (\n    vision_v1,\n    storage,\n)", "; run: pip install google-cloud-vision"),
+        ("from google.oauth2 import service_account", "; run: pip install google-auth"),
+        ("from azure.storage.blob import BlobServiceClient as B", "; run: pip install azure-storage-blob"),
+        ("from azure import identity", "; run: pip install azure-identity"),
+        ("from ruamel.yaml import YAML", "; run: pip install ruamel-yaml"),
         ("import google.protobuf.message", "; run: pip install protobuf"),
         ("import requests", "; run: pip install requests"),
         ("import torch", "; run: pip install torch"),
@@ -91,12 +97,24 @@ def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "helpers.py").touch()
     assert said(tmp_path, "import helpers") == "; it lies beside the model's file: import it as model.helpers"
+    assert said(tmp_path, "from helpers import f") == "; it lies beside the model's file: import it as model.helpers"
     (tmp_path / "packages" / "tools").mkdir(parents=True)
     assert said(tmp_path, "import tools.hammer") == f"; {tmp_path}/packages/tools has no such module"
 
 
 def test_a_module_of_the_models_package_that_is_missing_is_not_beside_itself(tmp_path: Path) -> None:
     assert said(tmp_path, "from model.helpers import f") == f"; {tmp_path}/model has no such module"
+
+
+def test_what_a_shared_namespace_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site" / "google" / "cloud" / "vision").mkdir(parents=True)
+    for name in ("google", "google.cloud"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    told = said(tmp_path, "from google.cloud import vision, storage")
+    assert told == "; run: pip install google-cloud-storage"
+    for name in ("google", "google.cloud", "google.cloud.vision"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def test_in_an_environment_of_its_own_the_requirements_are_to_be_mended(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""What the file of a model's class imports, and whether that is there. Reads and looks; imports nothing.
+
+What to do about a module that is missing is left to others.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.machinery import all_suffixes
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .distributions import is_namespace
+
+if TYPE_CHECKING:
+    from .spec import ModelSpec
+
+MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A module that a statement of the class's file needs. `runs_always`: without it there is no model."""
+
+    module: str  # with what is imported from a namespace, for that is a module too
+    where: str = ""
+    runs_always: bool = True
+    is_here: bool = False
+    ours: bool = False  # it would be in a package of the model
+    is_relative: bool = False
+    instead: str = ""  # the statement that finds it
+
+
+def imports_of(spec: ModelSpec) -> list[Import]:
+    """What is missing or cannot be imported so; nothing when the file looks for modules where we would not."""
+    source = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
+    if not source.is_file() or source.stat().st_size > MAX_SOURCE:
+        return []
+    text = source.read_text("utf-8", "replace")
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []  # which is told elsewhere
+    if "sys.path" in text or "sys.meta_path" in text:
+        return []
+    places, provided = [spec.root, *spec.import_dirs], _provided() if spec.python is None else None
+    found = []
+    for node, runs_always in _statements(tree.body, True):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            items = [_relative(node, source, spec.root)]
+        else:
+            looked = (_look(module, names, source, places, provided) for module, names in _modules(node))
+            items = [item for item in looked if item is not None]
+        at = f"{source.relative_to(spec.root)}:{node.lineno}"
+        found += [replace(item, where=at, runs_always=runs_always) for item in items]
+    return found
+
+
+def _look(
+    module: str, names: list[str], source: Path, places: list[Path], provided: Collection[str] | None
+) -> Import | None:
+    """What is not there of a module; None when nothing is known to be missing.
+
+    Without `provided` another interpreter runs the model, and what is installed there is not known.
+    """
+    parts = module.split(".")
+    top, beside = parts[0], source.parent.name
+    if is_there(places, [top]):
+        missing = _missing(places, parts, names, _makes_names)
+        is_sure = top == beside or any((place / top / "__init__.py").is_file() for place in places)
+        if missing is None or not (is_sure or (provided is not None and not _is_found(top, provided))):
+            return None
+        return Import(".".join(missing), ours=True)
+    if provided is None:
+        return None
+    if _is_found(top, provided):
+        shared = _of_namespace(top)
+        if not shared or not _missing(shared, parts[1:], names, lambda file: file.is_file()):
+            return None
+    whole = f"{module}.{names[0]}" if names and is_namespace(module) else module
+    if source.parent in places or _missing([source.parent], parts, names, _makes_names):
+        return Import(whole)
+    wanted = f"from {beside}.{module} import {', '.join(names)}" if names else f"from {beside} import {top}"
+    return Import(whole, instead=wanted)
+
+
+def _relative(node: ast.ImportFrom, source: Path, root: Path) -> Import:
+    """The file of the class is loaded as a module without a package, so that no relative import works in it."""
+    above = source.parents[node.level - 1]
+    package = above.relative_to(root).parts if above.is_relative_to(root) else ()
+    parts = node.module.split(".") if node.module else []
+    names = [alias.name for alias in node.names if alias.name != "*"]
+    missing = _missing([above.parent], [above.name, *parts], names, _makes_names)
+    module = ".".join((*package, *parts))
+    what = ", ".join(ast.unparse(alias) for alias in node.names)
+    return Import(
+        ".".join((*package, *missing[1:])) if missing else module,
+        is_here=missing is None,
+        instead=f"from {module} import {what}" if module else f"import {what}",
+        is_relative=True,
+    )
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def is_there(places: Sequence[Path], parts: Sequence[str]) -> bool:
+    """Whether a dotted name leads to a file or a directory below one of these."""
+    return _missing(places, parts, (), _makes_names) is None
+
+
+def _missing(
+    places: Sequence[Path], parts: Sequence[str], names: Sequence[str], may_have_more: Callable[[Path], bool]
+) -> list[str] | None:
+    """The dotted name that no file has. What is imported from a directory without code has to be a module too.
+
+    `may_have_more` is asked of the `__init__.py` of a package: whether it may have modules that are no files of it.
+    """
+    for part in parts:
+        here = [place / part for place in places]
+        if any(path.with_name(f"{part}{suffix}").is_file() for path in here for suffix in all_suffixes()):
+            return None
+        places = [path for path in here if path.is_dir()]
+        if not places:
+            return list(parts)
+        if any(may_have_more(path / "__init__.py") for path in places):
+            return None
+    if any((path / f"__init__{suffix}").is_file() for path in places for suffix in all_suffixes()):
+        return None  # its code has names of its own
+    return next(([*parts, name] for name in names if _missing(places, [name], (), may_have_more)), None)
+
+
+def _makes_names(file: Path) -> bool:
+    try:
+        text = file.read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return any(word in text for word in ("__path__", "__getattr__", "sys.modules", "import *"))
+
+
+def _of_namespace(top: str) -> list[Path]:
+    """The directories of an installed package that has no code, and is shared by several distributions."""
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return []
+    return [Path(place) for place in spec.submodule_search_locations or ()] if spec and spec.origin is None else []
+
+
+# ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _statements(body: list[ast.stmt], runs_always: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Those that depend on nothing: what stands under `if` or `try` is the author's second thought."""
+    for node in body:
+        yield node, runs_always
+        if isinstance(node, ast.ClassDef):
+            yield from _statements(node.body, runs_always)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _statements(node.body, node.name in ("__init__", "load"))
+        elif isinstance(node, ast.With):
+            may_fail = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
+            yield from _statements(node.body, runs_always and not may_fail)
+
+
+def _modules(node: ast.stmt) -> list[tuple[str, list[str]]]:
+    """The modules of a statement, with the names that are taken from them."""
+    if isinstance(node, ast.Import):
+        return [(alias.name, []) for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [(node.module, [alias.name for alias in node.names if alias.name != "*"])]
+    return []
+
+
+@functools.cache
+def _provided() -> Collection[str]:
+    return packages_distributions()
+
+
+def _is_found(top: str, provided: Collection[str]) -> bool:
+    if top in sys.stdlib_module_names or top in provided or top == "gateway":
+        return True
+    try:
+        return find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
