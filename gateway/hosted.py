@@ -24,13 +24,14 @@ from .call import NEVER, Call
 from .early import Early
 from .errors import BadRequest, Draining, GatewayError
 from .histogram import Histogram
-from .keeper import Keeper, to_the_end
+from .keeper import Keeper
 from .questions import HealthCheck, hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
 from .retiring import Retiring
 from .shares import Shares
 from .spec import Capabilities, ModelSpec, State
+from .successors import Successors
 from .wire import Req
 
 log = logging.getLogger("gateway.models")
@@ -83,11 +84,9 @@ class HostedModel:
         self._on_demand, self._prepare = on_demand, prepare
         self.breaker = Breaker(spec.limits.max_crashes)
         self._keepers: list[Keeper] = []
-        self._fresh: list[Keeper] = []  # of a reload, while they load
         self._retiring = Retiring(self.name, LAST_GRACE)
         self._refused: State | None = None  # why there are no keepers
-        self._reloading: asyncio.Task[None] | None = None
-        self._taken_ports: tuple[int, ...] = ()  # of what serves, while others are loaded beside it
+        self._successors = Successors()
         self._replacing = False  # it is stopped only to be loaded again
         self._stops = 0
         self._loop = asyncio.get_running_loop()
@@ -183,11 +182,11 @@ class HostedModel:
         return [(keeper.index, keeper.replica) for keeper in self._keepers if keeper.replica is not None]
 
     def loading_replicas(self) -> list[Replica]:
-        return [keeper.loading for keeper in (*self._keepers, *self._fresh) if keeper.loading is not None]
+        return [keeper.loading for keeper in (*self._keepers, *self._successors.keepers) if keeper.loading is not None]
 
     def asked_us(self, replica: Replica, what: str) -> bool:
         """Its load asks the gateway as if that were its own server, which a failed load says; False: known already."""
-        keeper = next((one for one in (*self._keepers, *self._fresh) if one.loading is replica), None)
+        keeper = next((one for one in (*self._keepers, *self._successors.keepers) if one.loading is replica), None)
         if keeper is None or keeper.hint:
             return False
         keeper.hint = f"; {what}"
@@ -275,9 +274,9 @@ class HostedModel:
         May be called again meanwhile, with less grace.
         """
         self._stops += 1
-        deadline, reloading = self._loop.time() + grace, self._reloading
-        if reloading is not None and not self._stopping:
-            reloading.cancel()
+        deadline = self._loop.time() + grace
+        if not self._stopping:
+            self._successors.cancel()
         self._stopping = True
         self._admission.notify = self._after_a_call
         for keeper in self._keepers:
@@ -301,8 +300,7 @@ class HostedModel:
             keeper.cancel()
         await asyncio.gather(*(keeper.ended() for keeper in self._keepers))
         await self._retiring.ended()
-        if reloading is not None:
-            await asyncio.wait([reloading])
+        await self._successors.ended()
         self._keepers.clear()
         self.limiter.seats.clear()
         self._refused = None
@@ -319,38 +317,9 @@ class HostedModel:
         Raises:
             LoadError: they could not be loaded; nothing has changed.
         """
-        if self._reloading is not None or self._stopping:
+        if self._successors or self._stopping:
             raise LoadError("it is being reloaded or stopped already")
-        reloading = self._reloading = asyncio.create_task(self._reload(spec), name=f"{self.name}/reload")
-        reloading.add_done_callback(self._reload_ended)
-        try:
-            await asyncio.wait([reloading])
-        except asyncio.CancelledError:
-            reloading.cancel()
-            raise
-        if reloading.cancelled():
-            raise LoadError("the model was stopped meanwhile")
-        reloading.result()
-
-    def _reload_ended(self, reloading: asyncio.Task[None]) -> None:
-        self._reloading = None
-
-    async def _reload(self, spec: ModelSpec) -> None:
-        fresh = self._fresh = list[Keeper]()
-        self._taken_ports = tuple(sorted({port for replica in self._ready for port in replica.capabilities.ports}))
-        try:
-            for index in range(spec.replicas):
-                fresh.append(Keeper(self, spec, index))
-                await fresh[-1].load()
-        except BaseException as error:
-            for keeper in fresh:
-                if keeper.replica is not None:
-                    await to_the_end(keeper.replica.kill("its reload was given up"))
-            log.warning("%s: the reload failed, what was there serves on: %s", self.name, error)
-            raise
-        finally:
-            self._taken_ports, self._fresh = (), []
-        self._switch(spec, fresh)
+        await self._successors.load(self, spec, self._ready, lambda fresh: self._switch(spec, fresh))
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
         """Old out, new in: nothing else runs in between."""
@@ -377,7 +346,7 @@ class HostedModel:
 
     def check_replaceable(self) -> None:
         """Refuse what would meet another reload half-way. Raises `LoadError`."""
-        if self._replacing or self._reloading is not None:
+        if self._replacing or self._successors:
             raise LoadError("it is being reloaded already")
 
     async def replace(self, spec: ModelSpec, grace: float) -> None:
@@ -407,7 +376,7 @@ class HostedModel:
 
     async def make(self, spec: ModelSpec, index: int) -> Replica:
         spec = spec if self._prepare is None else await self._prepare(spec)
-        return self._runner(replace(self._make_launch(spec, index), taken_ports=self._taken_ports))
+        return self._runner(replace(self._make_launch(spec, index), taken_ports=self._successors.taken_ports))
 
     def loaded(self, replica: Replica, seconds: float) -> None:
         self.described = None

@@ -34,6 +34,7 @@ ON_8000: tuple[tuple[tuple[str, ...], str], ...] = (
     (("fastapi", "dev"), ""),
     (("tritonserver",), r"--.+"),
 )
+LITERALS = (ast.List, ast.Tuple, ast.Set, ast.Constant, ast.JoinedStr)
 SAYS = frozenset(("print", "debug", "info", "warning", "error", "exception", "critical", "log", "which"))
 LOCAL = re.compile(r"localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[?::1?\]?|")
 BINDERS = frozenset(("bind", "create_server", "make_server", "start_server", "add_insecure_port", "run_simple"))
@@ -132,8 +133,8 @@ def _said(tree: ast.Module) -> set[ast.AST]:
         elif isinstance(node, ast.Assert):
             parts.append(node.msg)
         elif isinstance(node, ast.Compare):
-            parts += [item for item in (node.left, *node.comparators) if not isinstance(item, ast.Call)]
-        elif isinstance(node, (ast.For, ast.comprehension)) and not isinstance(node.iter, ast.Call):
+            parts += [item for item in (node.left, *node.comparators) if isinstance(item, LITERALS)]
+        elif isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.iter, LITERALS):
             parts.append(node.iter)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYS:
             parts += node.args
