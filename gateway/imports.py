@@ -50,6 +50,8 @@ def imports_of(spec: ModelSpec) -> list[Import]:
     if "sys.path" in text or "sys.meta_path" in text:
         return []
     places, provided = [spec.root, *spec.import_dirs], _provided() if spec.python is None else None
+    if source.parent.name != source.stem:  # then its directory is searched too: see `module_name_of` of the worker
+        places.append(source.parent)
     found = []
     for node, runs_always in _statements(tree.body, True):
         if isinstance(node, ast.ImportFrom) and node.level:

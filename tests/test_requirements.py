@@ -191,6 +191,18 @@ def test_what_lies_beside_the_file_is_imported_from_its_package(tmp_path: Path, 
     assert found[3] == f"it lies beside the file: write {instead}"
 
 
+@pytest.mark.parametrize("statement", ["import helpers", "from helpers import f", "from src.helpers import f"])
+def test_a_file_that_is_not_called_as_its_directory_may_import_what_lies_beside_it(
+    tmp_path: Path, statement: str
+) -> None:
+    files = {"src/my_model.py": f"{statement}\n{GOOD}", "src/helpers.py": "", "config.yaml": ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    spec = describe(tmp_path, target="src.my_model:Model", format="truss", overrides={})
+    assert list(lacking(spec, HAVE, isolated=False)) == []
+
+
 @pytest.mark.parametrize(
     ("installed", "statement", "is_here"),
     [

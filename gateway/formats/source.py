@@ -20,6 +20,7 @@ from ..spec import Problem
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
 PIPELINE = ("preprocess", "predict", "postprocess")
 ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
+OFFERED = ("config", "data_dir", "secrets", "environment", "lazy_data_resolver")  # to a constructor
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -134,6 +135,9 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
     def problem(line: int, what: str, code: str) -> Problem:
         return Problem(where=f"{path}:{line}", what=what, code=code)
 
+    if "__init__" in found.methods and (needed := _not_offered(found.methods["__init__"])):
+        what = f"`__init__` needs {', '.join(needed)}, which nobody gives; there are {', '.join(OFFERED)}"
+        yield problem(found.methods["__init__"].lineno, what, "bad_signature")
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue
@@ -179,6 +183,18 @@ def _parameters(method: _Function) -> list[ast.arg] | None:
         positional = positional[1:]
     rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
     return [*positional, *arguments.kwonlyargs, *rest]
+
+
+def _not_offered(method: _Function) -> list[str]:
+    """The arguments that a constructor cannot do without and does not get."""
+    arguments = method.args
+    if method.decorator_list:
+        return []
+    positional = [*arguments.posonlyargs, *arguments.args]
+    needed = positional[1 : len(positional) - len(arguments.defaults)]
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    needed += [argument for argument, default in pairs if default is None]
+    return [argument.arg for argument in needed if argument.arg not in OFFERED or argument in arguments.posonlyargs]
 
 
 def _signature_problem(name: str, method: _Function, parameters: list[ast.arg]) -> str | None:

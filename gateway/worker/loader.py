@@ -173,9 +173,11 @@ def import_file(path: Path, name: str) -> ModuleType:
     except BaseException as error:
         sys.modules.pop(name, None)
         if isinstance(error, ImportError) and "attempted relative import" in str(error):
+            package = name.rpartition(".")[0]
+            instead = f"from {package}.utils import x" if package else "from utils import x"
             raise ImportError(
                 f"During import of `{path}`: relative imports (starting with '.') are not supported in the model's "
-                f"file. Please replace them with absolute imports, such as `from {path.parent.name}.utils import x`."
+                f"file. Please replace them with absolute imports, such as `{instead}`."
             ) from error
         raise
     module.__package__ = None

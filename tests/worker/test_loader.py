@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
 from gateway.worker import loader
 from gateway.worker.adapter import ModelDefinitionError
-from gateway.worker.loader import Loaded, Unloadable, module_name_of
+from gateway.worker.loader import Loaded, Unloadable, import_file, module_name_of
 from gateway.worker.secrets import SecretNotFound, Secrets
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,12 @@ async def test_relative_imports_are_refused_with_what_to_write_instead(tmp_path:
     with pytest.raises(ImportError, match="absolute imports, such as `from model"):
         await load(spec)
     assert "model.model" not in sys.modules
+
+
+def test_what_to_write_instead_of_a_relative_import_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("from .helper import WORD\n")
+    with pytest.raises(ImportError, match="absolute imports, such as `from utils import x`"):
+        import_file(tmp_path / "model.py", "model")
 
 
 async def test_a_missing_data_directory_is_made_for_a_truss_and_for_no_other(tmp_path: Path) -> None:
