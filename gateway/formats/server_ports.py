@@ -21,19 +21,28 @@ STARTS = re.compile(
     r"|HTTPServer|TCPServer|serve_forever|start_server|make_server|grpc\.(aio\.)?server|app\.run|pexpect|sh\.Command)\b"
 )
 APP = r"[\w.]+:[\w.]+(\(.*)?"  # module:application
-# What listens on 8000 when nobody names a port: words that follow each other in its command line, and what else there
-# has to be, so that the names of programs alone are no command.
-ON_8000: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("vllm", "serve"), ""),
-    (("-m", "vllm.entrypoints.openai.api_server"), ""),
-    (("-m", "http.server"), ""),
-    (("uvicorn",), APP),
-    (("hypercorn",), APP),
-    (("gunicorn",), APP),
-    (("fastapi", "run"), ""),
-    (("fastapi", "dev"), ""),
-    (("tritonserver",), r"--.+"),
+# What listens on a port when nobody names one: words that follow each other in its command line, what else there has to
+# be, so that the names of programs alone are no command, and the port.
+UNASKED: tuple[tuple[tuple[str, ...], str, int], ...] = (
+    (("vllm", "serve"), "", 8000),
+    (("-m", "vllm.entrypoints.openai.api_server"), "", 8000),
+    (("-m", "sglang.launch_server"), "", 30000),
+    (("-m", "http.server"), "", 8000),
+    (("uvicorn",), APP, 8000),
+    (("hypercorn",), APP, 8000),
+    (("gunicorn",), APP, 8000),
+    (("fastapi", "run"), "", 8000),
+    (("fastapi", "dev"), "", 8000),
+    (("tritonserver",), r"--.+", 8000),
+    (("trtllm-serve",), r".+", 8000),
+    (("llama-server",), r"-.+", 8080),
+    (("text-generation-launcher",), r"--.+", 3000),
+    (("ollama", "serve"), "", 11434),
 )
+# A port that is named anywhere in a file is meant for its command, however the two are put together.
+NAMES_PORT = re.compile(r"--?(?:[a-z]+[-_])*port\b|\b[a-z_]*port\s*=|[\"']port[\"']|OLLAMA_HOST")
+# -p means other things to these.
+NO_SERVERS = frozenset("cp docker ffmpeg git mkdir mysql pip ps psql redis-cli rsync scp ssh tar touch unzip".split())
 LITERALS = (ast.List, ast.Tuple, ast.Set, ast.Constant, ast.JoinedStr)
 SAYS = frozenset(("print", "debug", "info", "warning", "error", "exception", "critical", "log", "which"))
 LOCAL = re.compile(r"localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[?::1?\]?|")
@@ -42,7 +51,10 @@ OPTIONS = re.compile(r"--?(?:[a-z]+[-_])*port|-p")
 BINDS = re.compile(r"--?(?:bind|b|address|addr|listen)")
 URL = re.compile(r"https?://(?:localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::1?\]):(\d{2,5})\b")
 WRITTEN = re.compile(r"(?:--?(?:[a-z]+[-_])*port[= ]+|\bPORT=)[\"']?(\d{2,5})\b")
-PORT_NAME = re.compile(r"(?i)(.*[_.-])?port")
+# Not that of a server elsewhere.
+PORT_NAME = re.compile(
+    r"(?i)(?!.*(?:db|database|redis|postgres|pg|mysql|mongo|kafka|amqp|smtp|remote)[_.-])(.*[_.-])?port"
+)
 MAX_SOURCE = 1024 * 1024
 MAX_FILES = 200
 
@@ -97,9 +109,12 @@ def _of_config(config: Mapping[str, Any], at: str = "config.yaml") -> Iterator[S
 
 
 def _of_script(text: str, where: str) -> Iterator[ServerPort]:
+    is_named = NAMES_PORT.search(text) is not None
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         yield from (ServerPort(port, f"{where}:{number}") for port in _of_words(words))
+        unasked = None if is_named else _unasked(words)
+        yield from [ServerPort(unasked, f"{where}:{number}")] if unasked else []
         yield from (ServerPort(int(match[1]), f"{where}:{number}") for match in WRITTEN.finditer(line))
 
 
@@ -110,12 +125,14 @@ def _of_source(text: str, where: str, variables: Mapping[str, str], line: int = 
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    reader, said = _Reader(tree, variables), _said(tree)
+    reader, said, is_named = _Reader(tree, variables), _said(tree), NAMES_PORT.search(text) is not None
     for node in ast.walk(tree):
         if node in said:
             continue
         at = line or getattr(node, "lineno", 0)
         yield from (ServerPort(port, f"{where}:{at}") for port in reader.ports(node))
+        unasked = None if is_named else reader.unasked(node)
+        yield from [ServerPort(unasked, f"{where}:{at}")] if unasked else []
         yield from (ServerPort(port, f"{where}:{at}", listens=False) for port in reader.asked(node))
         inner = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
         if "import" in inner and STARTS.search(inner):  # code for `python -c`, or for a file that is written
@@ -207,6 +224,16 @@ class _Reader:
             if isinstance(text, str) and "\n" not in text:
                 yield from _of_words(text.split())
 
+    def unasked(self, node: ast.AST) -> int | None:
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return _unasked([self.value(item) for item in node.elts])
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+            text = self.value(node)
+            return _unasked(text.split()) if isinstance(text, str) and "\n" not in text else None
+        if isinstance(node, ast.Attribute) and node.attr in ("run", "Config"):
+            return 8000 if getattr(node.value, "id", "") == "uvicorn" else None
+        return None
+
     def asked(self, node: ast.AST) -> Iterator[int]:
         if isinstance(node, (ast.Constant, ast.JoinedStr)) and isinstance(text := self.value(node), str):
             yield from (int(match[1]) for match in URL.finditer(text) if "\n" not in text)
@@ -239,22 +266,27 @@ def _is_environ(node: ast.expr) -> bool:
 
 
 def _of_words(words: Iterable[Any]) -> Iterator[int]:
-    """The port of a command line; 8000 for one that would take it unasked."""
-    said = [str(word) for word in words if word is not None]
-    before, named = "", False
-    for word in said:
+    """The port of a command line."""
+    before, is_server = "", True
+    for word in (str(word) for word in words if word is not None):
         option, equals, value = word.partition("=")
-        if OPTIONS.fullmatch(before) or (equals and OPTIONS.fullmatch(option)):
-            named = True
+        is_server = is_server and word.rpartition("/")[2] not in NO_SERVERS
+        if (OPTIONS.fullmatch(before) and (is_server or before != "-p")) or (equals and OPTIONS.fullmatch(option)):
             yield from _numbers([value if equals and OPTIONS.fullmatch(option) else word])
         elif BINDS.fullmatch(before) or (equals and BINDS.fullmatch(option)):
-            named = True
-            yield from _numbers([(value or word).rpartition(":")[2]])
+            yield from _numbers([(value or word).rpartition(":")[2]] if ":" in word else [])
         before = word
+
+
+def _unasked(words: Iterable[Any]) -> int | None:
+    """The port that a command line would take unasked."""
+    said = [str(word) for word in words if word is not None]
+    if any(
+        OPTIONS.fullmatch(part) or BINDS.fullmatch(part) for word in said for part in (word, word.partition("=")[0])
+    ):
+        return None
     tail = [word.rpartition("/")[2] if word.startswith(("/", "./", "../")) else word for word in said]
-    named = named or any(OPTIONS.fullmatch(word) for word in said)  # by something that is not written down
-    if not named and any(_begins(tail, *known) for known in ON_8000):
-        yield 8000
+    return next((port for words, argument, port in UNASKED if _begins(tail, words, argument)), None)
 
 
 def _begins(said: list[str], words: tuple[str, ...], argument: str) -> bool:

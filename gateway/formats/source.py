@@ -136,8 +136,8 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
         return Problem(where=f"{path}:{line}", what=what, code=code)
 
     if "__init__" in found.methods and (needed := _not_offered(found.methods["__init__"])):
-        what = f"`__init__` needs {', '.join(needed)}, which nobody gives; there are {', '.join(OFFERED)}"
-        yield problem(found.methods["__init__"].lineno, what, "bad_signature")
+        told = f"`__init__` needs {', '.join(needed)}, which nobody gives; there are {', '.join(OFFERED)}"
+        yield problem(found.methods["__init__"].lineno, told, "bad_signature")
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue

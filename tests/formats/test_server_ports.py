@@ -36,6 +36,8 @@ def ports(root: Path, source: str, config: str = "", files: dict[str, str] | Non
         "subprocess.Popen(['gunicorn', '--bind', '0.0.0.0:8765', 'app'])",
         "subprocess.Popen(['x'], env={**os.environ, 'PORT': '8765'})",
         "os.environ['SERVER_PORT'] = '8765'",
+        "subprocess.Popen(['vllm', 'serve'] + ['a/b', '--port', '8765'])",
+        "cmd = ['vllm', 'serve', 'a/b']\ncmd.append('--port=8765')",
         "import uvicorn\nuvicorn.run(app, port=8765)",
         "import http.server\nhttp.server.ThreadingHTTPServer(('127.0.0.1', 8765), None)",
         "port = int(os.environ.get('MY_PORT', '8765'))",
@@ -78,6 +80,14 @@ def test_servers_that_take_8000_unasked_are_known(tmp_path: Path, command: str) 
         "name = 'vllm'",
         "import httpx\nhttpx.get('https://example.com:8765/')",
         "port = 0",
+        "subprocess.run(['mkdir', '-p', '2024'])",
+        "os.system('mkdir -p 2024 && ls')",
+        "subprocess.run(['ssh', '-p', '2222', 'host'])",
+        "subprocess.run(['ffmpeg', '-b', '4000'])",
+        "DATABASE_PORT = 5432\nconfig = {'redis.port': 6379}",
+        "cmd = ['vllm', 'serve', 'a/b']\ncmd += ['--port', free_port()]",
+        "cmd = ['vllm', 'serve', 'a/b']\ncmd.extend(['--port', free_port()])",
+        "import uvicorn\nuvicorn.run(app, port=free_port())",
         "if sys.argv[0] in ('uvicorn', 'nginx'): pass",
         "if sys.argv[1:] in (['vllm', 'serve'], ['uvicorn', 'app:app']): pass",
         "SERVERS = ('uvicorn', 'gunicorn', 'hypercorn', 'nginx')",
@@ -94,6 +104,22 @@ def test_servers_that_take_8000_unasked_are_known(tmp_path: Path, command: str) 
 )
 def test_other_numbers_are_no_ports(tmp_path: Path, code: str) -> None:
     assert ports(tmp_path, START + code) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "port"),
+    [
+        ("subprocess.Popen([sys.executable, '-m', 'sglang.launch_server', '--model-path', 'x'])", 30000),
+        ("subprocess.Popen(['llama-server', '-m', 'x.gguf'])", 8080),
+        ("subprocess.Popen(['ollama', 'serve'])", 11434),
+        ("subprocess.Popen(['text-generation-launcher', '--model-id', 'x'])", 3000),
+        ("subprocess.Popen(['trtllm-serve', 'x'])", 8000),
+        ("import uvicorn\nuvicorn.run(app)", 8000),
+        ("import threading, uvicorn\nthreading.Thread(target=uvicorn.run, args=(app,)).start()", 8000),
+    ],
+)
+def test_each_server_has_a_port_of_its_own_that_it_takes_unasked(tmp_path: Path, code: str, port: int) -> None:
+    assert list(ports(tmp_path, START + code)) == [port]
 
 
 def test_a_model_that_starts_nothing_has_none(tmp_path: Path) -> None:
