@@ -21,4 +21,6 @@ def described(error: GatewayError) -> dict[str, Any]:
     if error.code == "context_length_exceeded":  # OpenAI's sentence speaks of messages, or of the messages
         message = message.replace("the messages", "the input").replace("your messages", "your input")
     param = PARAMS.get(error.param or "", error.param)
+    if param is not None and param.startswith("messages["):  # their places are not those of the items
+        param = "input"
     return {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}

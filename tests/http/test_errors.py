@@ -313,7 +313,8 @@ def test_the_path_decides_the_shape(path: str, shape: str) -> None:
 
 def test_responses_call_what_does_not_fit_by_their_own_names() -> None:
     said = "the maximum is 100 tokens. However, {}. Please reduce the length of the {}."
-    for field, named in (("messages", "input"), ("max_tokens", "max_output_tokens"), ("tools", "tools")):
+    names = {"messages": "input", "messages[2].content": "input", "max_tokens": "max_output_tokens", "tools": "tools"}
+    for field, named in names.items():
         text = said.format("your messages resulted in 110", "messages")
         error = BadRequest(text, param=field, code="context_length_exceeded")
         found = json.loads(errors.body_of(error, "responses", "id"))["error"]
