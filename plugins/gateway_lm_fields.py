@@ -166,6 +166,7 @@ _REFUSED = {
     **refused(*EMPTY, names="sampler_order sampler_priority"),
     **refused(*EMPTY, names="logits_processors custom_logit_processor custom_params vllm_xargs repetition_detection"),
     **refused(*EMPTY, names="options sampling_params session_params parameters generation_config preset"),
+    **refused({}, names="extra_body", instead="what is in it beside the other fields"),
     # what it may say, and when it ends
     **refused(names="max_length", instead="max_tokens"),
     **refused(0, names="min_length", instead="min_tokens"),

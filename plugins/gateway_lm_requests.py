@@ -229,7 +229,8 @@ def _bias(bias: Any, vocabulary: int) -> tuple[tuple[int, float], ...]:
     except (AttributeError, TypeError, ValueError):
         pairs = ((-1, 0.0),)
     if not all(0 <= token < vocabulary and -100 <= value <= 100 for token, value in pairs):
-        raise BadRequest("logit_bias must map token ids to numbers from -100 to 100", param="logit_bias")
+        what = f"logit_bias must map token ids, which are 0 to {vocabulary - 1}, to numbers from -100 to 100"
+        raise BadRequest(what, param="logit_bias")
     return pairs
 
 

@@ -12,7 +12,7 @@ from ..errors import BadRequest
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
-from .chat_requests import check_continued, check_messages
+from .chat_requests import check_continued, check_messages, check_tools
 from .one_value import ValueEncoder, floats
 
 TOKENIZE: dict[str, Any] = {
@@ -68,6 +68,7 @@ class TokenizeDialect(Dialect):
             raise BadRequest("send 'prompt' or 'messages', not both", param="messages")
         if is_chat:
             check_messages(inputs)
+            check_tools(inputs)  # the legacy words of chat, too: they are in its prompt
             goes_on = check_continued(inputs)
             inputs["add_generation_prompt"] = take(inputs, "add_generation_prompt", bool, not goes_on)
         elif take(inputs, "prompt", str) is None:

@@ -64,6 +64,17 @@ def test_special_tokens_have_llama_cpps_name_too() -> None:
         assert inputs["add_special_tokens"] is sent["add_special"]
 
 
+def test_the_legacy_words_for_tools_are_tools_as_in_chat() -> None:
+    asked = {"messages": HELLO, "functions": [{"name": "f"}], "function_call": {"name": "f"}}
+    inputs = TokenizeDialect().read(asked, "tokenize").inputs
+    assert inputs["tools"] == [{"type": "function", "function": {"name": "f"}}] and "functions" not in inputs
+    assert inputs["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert (
+        TokenizeDialect().read({"messages": HELLO, "tool_choice": "any"}, "tokenize").inputs["tool_choice"]
+        == "required"
+    )
+
+
 def test_a_last_message_is_continued_in_place_of_a_new_one() -> None:
     inputs = TokenizeDialect().read({"messages": HELLO, "continue_final_message": True}, "tokenize").inputs
     assert (inputs["continue_final_message"], inputs["add_generation_prompt"]) == (True, False)

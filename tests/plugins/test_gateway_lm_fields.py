@@ -123,7 +123,7 @@ VALUES: dict[str, Any] = {
     "background": True,
     # of other servers
     **each("trim_stop do_preprocess add_bos_token do_sample", False),
-    **each("guided_decoding guided_params parameters generation_config disaggregated_params", {"a": 1}),
+    **each("guided_decoding guided_params parameters extra_body generation_config disaggregated_params", {"a": 1}),
     **each("search_options search_settings search_parameters template_vars sequence_bias", {"a": 1}),
     **each("provider trace lookahead_config role_mapping max_price", {"a": 1}),
     **each("guideline grammar_string regex_pattern result_format negative_prompt preset memory", "other"),
