@@ -135,16 +135,18 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
     def problem(line: int, what: str, code: str) -> Problem:
         return Problem(where=f"{path}:{line}", what=what, code=code)
 
-    if "__init__" in found.methods and (needed := _not_offered(found.methods["__init__"])):
-        told = f"`__init__` needs {', '.join(needed)}, which nobody gives; there are {', '.join(OFFERED)}"
-        yield problem(found.methods["__init__"].lineno, told, "bad_signature")
+    for name, offered in (("__init__", OFFERED), ("load", ()), ("unload", ())):
+        if (called := found.methods.get(name)) and (needed := _not_offered(called, offered)):
+            given = f"; there are {', '.join(offered)}" if offered else ""
+            told = f"`{name}` needs {', '.join(needed)}, which nobody gives{given}"
+            yield problem(called.lineno, told, "bad_signature")
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue
         if name in PIPELINE or name in methods:
             if what := _signature_problem(name, method, parameters):
                 yield problem(method.lineno, what, "bad_signature")
-        elif name in ("load", "is_healthy", "unload") and parameters:
+        elif name == "is_healthy" and parameters:
             yield problem(method.lineno, f"`{name}` must have only one argument: `self`.", "bad_signature")
         elif name == "websocket":
             if len(parameters) != 1:
@@ -185,8 +187,8 @@ def _parameters(method: _Function) -> list[ast.arg] | None:
     return [*positional, *arguments.kwonlyargs, *rest]
 
 
-def _not_offered(method: _Function) -> list[str]:
-    """The arguments that a constructor cannot do without and does not get."""
+def _not_offered(method: _Function, offered: Collection[str]) -> list[str]:
+    """The arguments that a method cannot do without and does not get."""
     arguments = method.args
     if method.decorator_list:
         return []
@@ -194,7 +196,7 @@ def _not_offered(method: _Function) -> list[str]:
     needed = positional[1 : len(positional) - len(arguments.defaults)]
     pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     needed += [argument for argument, default in pairs if default is None]
-    return [argument.arg for argument in needed if argument.arg not in OFFERED or argument in arguments.posonlyargs]
+    return [argument.arg for argument in needed if argument.arg not in offered or argument in arguments.posonlyargs]
 
 
 def _signature_problem(name: str, method: _Function, parameters: list[ast.arg]) -> str | None:

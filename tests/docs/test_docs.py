@@ -190,6 +190,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in pages.anchors(target), f"{page.name} links to {link}"
 
 
+def test_the_page_on_architecture_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    modules = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "plugins").glob("*.py")]
+    names = {path.name for path in modules if path.name not in ("__init__.py", "__main__.py")}
+    assert [name for name in sorted(names) if not re.search(rf"[`/]{re.escape(name)}\b", page)] == []
+
+
 @every_page
 def test_every_block_is_of_a_known_kind(page: Path) -> None:
     assert [str(block) for block in blocks(page) if not block.is_known] == []

@@ -24,6 +24,7 @@ def problems(path: Path, source: str, name: str = "Model") -> list[tuple[str, st
         "class Model:\n  def predict(self, request: Request): return x",
         "class Model:\n  def predict(self): return 1",
         "class Model:\n  def __init__(self, config, x=1, *, secrets, **rest): ...\n  def predict(self, x): ...",
+        "class Model:\n  def load(self, path=None, *rest, **more): ...\n  def predict(self, x): ...",
         "class Model:\n  def __init__(self, *rest, data_dir, y=2): ...\n  def predict(self, x): ...",
         "class Model:\n  def chat_completions(self, body): yield 'x'",
         "class Model:\n  async def websocket(self, websocket): ...",
@@ -64,6 +65,12 @@ def test_what_may_work_is_no_problem(tmp_path: Path, source: str) -> None:
             "`__init__` needs cfg, which",
         ),
         ("def __init__(self, *, name, y=1): ...\n  def predict(self, x): ...", "bad_signature", "needs name, which"),
+        (
+            "def load(self, path): ...\n  def predict(self, x): ...",
+            "bad_signature",
+            "`load` needs path, which nobody gives",
+        ),
+        ("def unload(self, *, x): ...\n  def predict(self, x): ...", "bad_signature", "`unload` needs x, which nobody"),
         ("def predict(self, *args, **kwargs): ...", "bad_signature", "must have request as second argument"),
         (
             "def chat_completions(self, request: Request, x): ...",
