@@ -147,6 +147,8 @@ class Encoder:
         way = self.ways.get(ask.task)
         if way is None:
             have = ", ".join(task for task in self.ways if task)
+            if ask.task is not None:
+                raise unsupported(f"this model has no modules for input_type {ask.task} (have: {have})", "input_type")
             raise unsupported(f"this model needs input_type to be one of: {have}", "input_type")
         if ask.keep is not None and ask.keep != WHOLE:
             if way.limit is None:

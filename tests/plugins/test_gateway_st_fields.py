@@ -73,6 +73,19 @@ def routed(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def one_way(folder: Path) -> Path:
+    """A model of documents alone."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    static = StaticEmbedding(Tokenizer.from_file(str(weights() / "tokenizer.json")), embedding_dim=8)
+    router = Router({"document": [static]}, default_route=None, allow_empty_key=False)
+    SentenceTransformer(modules=[router], device="cpu").save_pretrained(str(folder))
+    return folder
+
+
 def bag(folder: Path) -> Path:
     """Words that are counted: there is no tokenizer, and no network."""
     from sentence_transformers import SentenceTransformer
@@ -95,6 +108,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
         "passage": lambda path: variant(path, prompts={"query": "query: ", "passage": "passage: "}),
         "nameless": lambda path: variant(path, prompts={**PROMPTS, "": "read this: "}, default_prompt_name=""),
         "bag": bag,
+        "one way": one_way,
         "routed": routed,
         "strictly routed": lambda path: routed(path, default_route=None, allow_empty_key=False),
     }
@@ -201,6 +215,16 @@ def test_a_model_that_must_know_which_it_is_asks_for_it(models: Load) -> None:
     assert same(embed(model, input_type="query"), library(model).encode_query(TEXTS))
     assert same(embed(model, input_type="document"), library(model).encode_document(TEXTS))
     with pytest.raises(BadRequest, match="needs input_type to be one of: query, document"):
+        embed(model)
+
+
+def test_a_model_of_documents_alone_says_that_it_reads_no_query(models: Load) -> None:
+    model = models("one way")
+    assert same(embed(model, input_type="document"), library(model).encode_document(TEXTS))
+    with pytest.raises(BadRequest, match=r"no modules for input_type query \(have: document\)") as caught:
+        embed(model, input_type="query")
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "input_type")
+    with pytest.raises(BadRequest, match="needs input_type to be one of: document"):
         embed(model)
 
 
