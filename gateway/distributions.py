@@ -49,6 +49,7 @@ OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "imwatermark": ("invisible-watermark",),
     "jose": ("python-jose",),
     "jwt": ("pyjwt",),
+    "kafka": ("kafka-python",),
     "llama_cpp": ("llama-cpp-python",),
     "llama_index": ("llama-index",),
     "magic": ("python-magic",),
@@ -133,22 +134,23 @@ _VERSION = re.compile(r"_v\d+(p\d+)?((alpha|beta)\d*)?$")  # google.cloud.vision
 # Modules whose distribution has the same name, and which models import.
 SAME_NAME = frozenset(
     """
-    accelerate aiofiles aiohttp albumentations altair anthropic anyio auto_gptq av basicsr bentoml bitsandbytes
-    boto3 botocore catboost certifi chromadb click cloudpickle compel controlnet_aux cryptography ctranslate2 cupy
-    dask datasets decord deepspeed diffusers easyocr einops ema_pytorch eva_decord exllamav2 fairseq fastapi
-    faster_whisper fasttext filelock flair flask fsspec ftfy gcsfs gensim gfpgan gguf gradio gym gymnasium h5py
-    hf_transfer hf_xet httpx imageio imageio_ffmpeg insightface jax jaxlib jinja2 joblib jsonschema k_diffusion
-    keras kokoro kornia langchain langchain_community langchain_core langchain_openai langdetect librosa lightgbm
-    lightning litellm loguru lpips lxml matplotlib mediapipe mlflow moviepy msgpack mxnet networkx nltk numba numpy
-    omegaconf onnx openai openpyxl optimum orjson outlines paddleocr pandas peft phonemizer pikepdf pillow_heif
-    plotly polars prometheus_client protobuf psutil pyarrow pycocotools pydantic pydantic_settings pydub pymongo
-    pymysql pypdf pypdfium2 pytesseract qdrant_client rapidfuzz realesrgan redis regex rembg requests
-    requests_toolbelt resampy rich s3fs sacremoses safetensors scipy seaborn segment_anything sentencepiece
-    sentry_sdk setuptools sglang shap silero_vad simplejson skops soundfile spacy sqlalchemy starlette statsmodels
-    supervision sympy tabulate tenacity tensorboard tensorflow tensorrt thinc tiktoken timm tokenizers toml torch
-    torchaudio torchmetrics torchsde torchvision tqdm transformers triton tritonclient trl truss typer ujson
-    ultralytics unidecode unstructured urllib3 uvicorn uvloop vllm wandb watchfiles weaviate webrtcvad websockets
-    whisperx xformers xgboost yt_dlp zstandard
+    accelerate aiofiles aiohttp albumentations altair anthropic anyio asyncpg attrs auto_gptq av basicsr bentoml
+    bitsandbytes boto3 botocore catboost celery certifi chromadb click cloudpickle cohere compel controlnet_aux
+    cryptography ctranslate2 cupy dask datasets decord deepspeed diffusers easyocr einops ema_pytorch eva_decord
+    exllamav2 fairseq fastapi fastembed faster_whisper fasttext filelock flair flask fsspec ftfy gcsfs gensim
+    gfpgan gguf gradio groq gym gymnasium h5py hf_transfer hf_xet httpcore httpx imageio imageio_ffmpeg
+    insightface jax jaxlib jinja2 joblib jsonschema k_diffusion keras kokoro kornia langchain langchain_community
+    langchain_core langchain_openai langdetect librosa lightgbm lightning litellm loguru lpips lxml matplotlib
+    mediapipe mistral_common mistralai mlflow modal moviepy msgpack mxnet networkx nltk numba numpy omegaconf
+    onnx openai openpyxl optimum orjson outlines paddleocr pandas peft phonemizer pikepdf pillow_heif plotly
+    polars prometheus_client protobuf psutil psycopg pyarrow pycocotools pydantic pydantic_settings pydub pymongo
+    pymysql pypdf pypdfium2 pytesseract pytz qdrant_client qwen_vl_utils rapidfuzz ray realesrgan redis regex
+    rembg requests requests_toolbelt resampy rich s3fs sacremoses safetensors scipy seaborn segment_anything
+    sentencepiece sentry_sdk setuptools sglang shap silero_vad simplejson six skops soundfile spacy sqlalchemy
+    starlette statsmodels supervision sympy tabulate tenacity tensorboard tensorflow tensorrt thinc tiktoken timm
+    together tokenizers toml torch torchaudio torchmetrics torchsde torchvision tqdm transformers triton
+    tritonclient trl truss typer ujson ultralytics unidecode unstructured urllib3 uvicorn uvloop vllm wandb
+    watchfiles weaviate webrtcvad websockets whisperx xformers xgboost xgrammar yt_dlp zstandard
     """.split()
 )
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")

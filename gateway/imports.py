@@ -186,7 +186,7 @@ def _provided() -> Collection[str]:
 
 
 def _is_found(top: str, provided: Collection[str]) -> bool:
-    if top in sys.stdlib_module_names or top in provided or top == "gateway":
+    if top in sys.stdlib_module_names or top in provided or top in ("gateway", "__main__"):
         return True
     try:
         return find_spec(top) is not None

@@ -127,6 +127,7 @@ def test_a_missing_requirement_that_is_imported_is_an_error(tmp_path: Path, stat
             *("", "pip install opentelemetry-exporter-otlp-proto-grpc"),
         ),
         ("import llama_index.llms.openai_like", "", "pip install llama-index-llms-openai-like"),
+        ("from six.moves import urllib", "requirements: [six]", "pip install 'six'"),
         ("import google.cloud", "", "put google into packages/, or add the package that has it"),
         ("from google.colab import files", "", "put google into packages/, or add the package that has it"),
     ],
@@ -234,7 +235,7 @@ def test_of_a_shared_namespace_it_matters_what_is_below(
         "from model.sibling import x\nimport bundled, beside\nfrom model import sibling, kept\n",
         "from bundled import anything\nfrom bare.here import x\nfrom lazy.made_up import x\n",
         "try:\n    from .sibling import x\nexcept ImportError:\n    from model.sibling import x\n",
-        "import json, click\nfrom gateway import weights_path\n",
+        "import json, click, __main__\nfrom gateway import weights_path\n",
     ],
 )
 def test_an_import_that_may_be_found_or_need_not_be_is_no_finding(tmp_path: Path, source: str) -> None:
