@@ -127,6 +127,10 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
         will_come = reason.endswith("not on this machine yet")
         yield finding("note" if will_come else "error", "missing_weights", reason)
     yield from (finding("error", code, what) for code, what in _contents(spec))
+    has_code = spec.format in ("python", "truss")  # which alone knows what it opens
+    for name in contents.pointers(spec.root):
+        what = f"{name} is a pointer of Git LFS and not the file"
+        yield finding("warning" if has_code else "error", "lfs_pointer", what, "git lfs pull")
     # 6
     values = SecretSources(found.settings).for_model(spec)
     for name in spec.secrets:

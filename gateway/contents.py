@@ -34,10 +34,33 @@ def links_out(root: Path) -> Iterator[Path]:
 def check_links(root: Path) -> None:
     """Refuse a directory with a link out of it. Raises `ConfigError` that names the first one."""
     for path in links_out(root):
+        cache = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", f"{path}")
+        better = f", or use Hugging Face's cache by weights: - source: hf://{cache[1]}/{cache[2]}" if cache else ""
         raise ConfigError(
             f"{path}: this link leads out of the model directory, to {os.readlink(path)}; copy the file, or allow it"
-            f" in gateway.toml: [models.NAME] allow_links = true"
+            f" in gateway.toml: [models.NAME] allow_links = true{better}"
         )
+
+
+LFS = b"version https://git-lfs."
+LONGEST_POINTER = 1024  # bytes, as Git LFS defines it
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether Git LFS has left a few lines in the place of the file, as a clone without it does."""
+    try:
+        if not file.is_file() or file.stat().st_size >= LONGEST_POINTER:
+            return False
+        with file.open("rb") as opened:
+            return opened.read(len(LFS)) == LFS
+    except OSError:
+        return False
+
+
+def pointers(root: Path) -> list[str]:
+    """The files of the directory, and of those in it, that are pointers of Git LFS."""
+    files = (file for pattern in ("*", "[!.]*/*") for file in sorted(root.glob(pattern)))
+    return [str(file.relative_to(root)) for file in files if is_pointer(file)]
 
 
 def listed(root: Path) -> dict[str, str] | None:

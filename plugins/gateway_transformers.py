@@ -67,17 +67,18 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem(where=str(spec.root), what=str(error), code="invalid_gguf", model=spec.name)
 
 
-def _passed_over(path: Path) -> list[str]:
-    """A directory may hold a model twice."""
+def _passed_over(path: Path) -> Iterator[str]:
+    """A directory may hold a model twice, and files of other servers."""
     from gateway_lm_gguf_files import find
 
     place = peek_weights(path)
-    if place is None or not place.is_dir() or not any(place.glob("*.safetensors")):
-        return []
-    if (file := find(place, [path.absolute().name])) is None or not (place / "config.json").is_file():
-        return []
-    what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
-    return [f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"]
+    if place is None or not place.is_dir() or (file := find(place, [path.absolute().name])) is None:
+        return
+    if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
+        what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
+        yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
+    if (place / "Modelfile").is_file():
+        yield f"the Modelfile of Ollama beside {file.name} is not read: put its SYSTEM and PARAMETER into requests"
 
 
 def is_language_model(path: Path) -> bool:

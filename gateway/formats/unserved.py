@@ -1,19 +1,24 @@
 """Directories that hold a model which nobody serves: what it is, and what would serve it.
 
-Asked when every plugin has said no. Looks at names, at small JSON files, at the text of Python files for the mark of a
-Truss Chain, and at nothing of a model itself.
+Asked when every plugin has said no. Looks at names, at small JSON files and at the beginning of others: the kinds that
+one file tells are in `unserved_kinds`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..contents import is_pointer
+from .unserved_kinds import CLASS, DIRECTORIES, FILES, Kind
+
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
-CLASS = "write a model.py whose class loads it"
+BEGINNING = 1 << 18  # bytes of a file that are searched for what tells its kind
 SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.safetensors"
 
 
@@ -32,7 +37,13 @@ def find_unserved(path: Path) -> Unserved | None:
         names = frozenset(child.name for child in path.iterdir())
     except OSError:
         return None
-    return next((found for look in LOOKS if (found := look(path, names)) is not None), None)
+    found = next((found for look in LOOKS if (found := look(path, names)) is not None), None)
+    if (pointer := next((name for name in sorted(names) if is_pointer(path / name)), None)) is None:
+        return found
+    what = f"{pointer} is a pointer of Git LFS and not the file"
+    if found is None:
+        return Unserved(what, "git lfs pull", is_sure=False)
+    return replace(found, what=f"{found.what}; {what}", fix=f"git lfs pull, and then: {found.fix}")
 
 
 # ── directories that say what they are ───────────────────────────────────────────────────────────────────────────────
@@ -55,32 +66,49 @@ def _diffusers(path: Path, names: frozenset[str]) -> Unserved | None:
     return Unserved(f"a diffusers {kind}", f"{CLASS} with diffusers and has a method images, see docs/images.md")
 
 
-def _tensorflow(path: Path, names: frozenset[str]) -> Unserved | None:
-    if not names & {"saved_model.pb", "saved_model.pbtxt"}:
+def _directories(path: Path, names: frozenset[str]) -> Unserved | None:
+    return _first(DIRECTORIES, path, names, is_sure=True)
+
+
+def _ollama(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A Modelfile names the model that it changes; a store of Ollama keeps models under their sums."""
+    if {"blobs", "manifests"} <= names:
+        fix = "copy the blob that `ollama show --modelfile NAME` names into a directory of its own, as model.gguf"
+        return Unserved("a store of Ollama", fix)
+    file = next((name for name in sorted(names) if name.lower() == "modelfile"), None)
+    if file is None:
         return None
-    return Unserved("a TensorFlow SavedModel", f"{CLASS} with tensorflow and has a method predict")
+    match = re.search(rb"(?im)^\s*FROM\s+(\S+)", _begin(path / file))
+    base = match[1].decode("utf-8", "replace") if match else "nothing"
+    if base.startswith((".", "/", "~")) or base.lower().endswith(".gguf"):
+        fix = f"put the GGUF file {base} here"
+    elif base.startswith(("hf.co/", "huggingface.co/")):
+        fix = f"write a config.yaml with weights: - source: hf://{base.partition('/')[2].partition(':')[0]}"
+    else:
+        fix = f"`ollama show --modelfile {base}` names the blob that is its GGUF file: copy it here, as model.gguf"
+    return Unserved(f"a Modelfile of Ollama, FROM {base}, without a GGUF file", fix, is_sure=False)
 
 
-def _marked(path: Path, names: frozenset[str]) -> Unserved | None:
-    """Kinds of directories that one file tells."""
-    for name, (what, library) in MARKS.items():
-        if name in names:
-            return Unserved(what, f"{CLASS} with {library} and has a method predict")
-    return None
-
-
-MARKS = {
-    "MLmodel": ("an MLflow model", "mlflow.pyfunc"),
-    "config.pbtxt": ("a model of Triton's repository", "the library of its framework"),
-    "openvino_model.xml": ("an OpenVINO model", "openvino"),
-    "inference.pdmodel": ("a Paddle model", "paddle"),
-}
-
-
-def _spacy(path: Path, names: frozenset[str]) -> Unserved | None:
-    if not {"meta.json", "config.cfg"} <= names:
+def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
+    """What huggingface_hub keeps; told where no snapshot in it is a model."""
+    match = re.fullmatch(r"models--(.+?)--(.+)", path.name)
+    if match is None or not names & {"snapshots", "blobs", "refs"}:
         return None
-    return Unserved("a spaCy pipeline", f"{CLASS} with spacy and has a method predict")
+    name = f"{match[1]}/{match[2]}"
+    fix = f"write a config.yaml elsewhere, with framework: transformers and weights: - source: hf://{name}"
+    return Unserved(f"the Hugging Face cache of {name}, without a whole snapshot", fix, is_sure=False)
+
+
+def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A clone or a download that brought no files."""
+    others = [
+        name for name in names if not name.startswith(".") and not re.match(r"(?i)(readme|license|notice)\b", name)
+    ]
+    if others or not names - {".gitkeep", ".DS_Store"}:
+        return None
+    what = "a clone without the files of a model" if ".git" in names else "no model, but what lies beside one"
+    listed = ", ".join(sorted(names)[:3])
+    return Unserved(f"{what} ({listed})", "get its files: git checkout, git lfs pull, or hf download", is_sure=False)
 
 
 # ── checkpoints of transformers and sentence-transformers ────────────────────────────────────────────────────────────
@@ -127,9 +155,9 @@ def _checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     named = [str(name) for name in architectures] if isinstance(architectures, list) else [str(architectures)]
     name = named[0]
     if any(one.endswith("ForCausalLM") for one in named):
-        return _language_model(name, names, weights)
+        return _language_model(path, name, names, weights)
     if name.endswith("LMHeadModel") and weights != "safetensors":
-        return _language_model(name, names, weights)
+        return _language_model(path, name, names, weights)
     what, method = _described(name, config)
     return Unserved(f"{name}, {what}", f"{CLASS} with transformers and has a method {method}")
 
@@ -143,10 +171,13 @@ def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Uns
     return Unserved(what + (f" (its model_type is {kind})" if kind else ""), f"if it is {chat}; otherwise {CLASS}")
 
 
-def _language_model(name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
+def _language_model(path: Path, name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
     if weights is None:
-        what = f"{name}, without its weights: there is no *.safetensors"
-        return Unserved(what, "get the files that are missing")
+        fetched = [file.name for file in path.glob(".cache/huggingface/download/*.incomplete")]
+        half = _unfinished([*names, *fetched])
+        why = f"{half} is not finished" if half else "there is no *.safetensors"
+        # a training keeps its checkpoints below
+        return Unserved(f"{name}, without its weights: {why}", "get the files that are missing", is_sure=False)
     if weights == "pytorch":
         what = f"{name}, whose weights are a pickle, which runs code when it is opened"
         return Unserved(f"{what}; only *.safetensors are served", SAFE)
@@ -188,90 +219,68 @@ def _weights(names: frozenset[str]) -> str | None:
 
 # ── single files ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-PICKLED = "which runs code when it is opened"
-FILES: Mapping[str, tuple[str, str]] = {
-    ".onnx": ("an ONNX model", f"{CLASS} with onnxruntime and has a method predict"),
-    ".pt": (f"PyTorch weights or a pickled model, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
-    ".pth": (f"PyTorch weights or a pickled model, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
-    ".ckpt": (f"a checkpoint of a training, {PICKLED}", f"{CLASS} with torch.load(…, weights_only=True)"),
-    ".torchscript": ("a program of TorchScript", f"{CLASS} with torch.jit.load"),
-    ".pt2": ("a program exported by torch.export", f"{CLASS} with torch.export.load"),
-    ".keras": ("a Keras model", f"{CLASS} with keras.models.load_model and has a method predict"),
-    ".h5": ("a Keras model or its weights", f"{CLASS} with keras.models.load_model and has a method predict"),
-    ".hdf5": ("a Keras model or its weights", f"{CLASS} with keras.models.load_model and has a method predict"),
-    ".tflite": ("a TensorFlow Lite model", f"{CLASS} with ai-edge-litert and has a method predict"),
-    ".litertlm": ("a LiteRT language model", "get the model as *.safetensors or as a GGUF file"),
-    ".task": ("a MediaPipe model", f"{CLASS} with mediapipe and has a method predict"),
-    ".pmml": ("a PMML model", f"{CLASS} with pypmml and has a method predict"),
-    ".pb": ("a frozen TensorFlow graph", f"{CLASS} with tensorflow and has a method predict"),
-    ".pkl": (f"a pickle, {PICKLED}", "save a scikit-learn model as model.skops (skops.io.dump), or " + CLASS),
-    ".pickle": (f"a pickle, {PICKLED}", "save a scikit-learn model as model.skops (skops.io.dump), or " + CLASS),
-    ".joblib": (f"a pickle, {PICKLED}", "save a scikit-learn model as model.skops (skops.io.dump), or " + CLASS),
-    ".dill": (f"a pickle, {PICKLED}", CLASS),
-    ".cloudpickle": (f"a pickle, {PICKLED}", CLASS),
-    ".safetensors": ("weights without a config.json that says of what", "get the other files of the checkpoint"),
-    ".ubj": ("an XGBoost model", f"{CLASS} with xgboost and has a method predict"),
-    ".xgb": ("an XGBoost model", f"{CLASS} with xgboost and has a method predict"),
-    ".lgb": ("a LightGBM model", f"{CLASS} with lightgbm and has a method predict"),
-    ".cbm": ("a CatBoost model", f"{CLASS} with catboost and has a method predict"),
-    ".ftz": ("a fastText model", f"{CLASS} with fasttext and has a method predict"),
-    ".engine": ("a TensorRT engine", f"{CLASS} with tensorrt and has a method predict"),
-    ".plan": ("a TensorRT engine", f"{CLASS} with tensorrt and has a method predict"),
-    ".mlmodel": ("a Core ML model", f"convert it, or {CLASS}"),
-    ".mlpackage": ("a Core ML model", f"convert it, or {CLASS}"),
-    ".nemo": ("a NeMo model", f"{CLASS} with nemo_toolkit"),
-    ".pte": ("a program of ExecuTorch", f"{CLASS} with executorch and has a method predict"),
-    ".mar": ("an archive of TorchServe", f"unpack it (it is a zip file), and {CLASS}"),
-    ".llamafile": ("a llamafile", "take the GGUF file out of it (it is a zip file)"),
-    ".ggml": ("a GGML file, older than GGUF", "get the model as a GGUF file"),
-    ".npz": ("arrays of NumPy", f"{CLASS} with numpy.load"),
-    ".gguf": ("no model but what belongs to one: a projector, an adapter, a matrix", "add the model's own GGUF file"),
-    ".bin": ("weights of a kind that only a config would tell", f"get the other files of the checkpoint, or {CLASS}"),
-}
-
-
-UNFINISHED = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".aria2")
+UNFINISHED = (".incomplete", ".crdownload", ".aria2", "-partial")
+MAYBE_UNFINISHED = (".part", ".partial", ".download")  # of files that would be models
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 
 def _files(path: Path, names: frozenset[str]) -> Unserved | None:
-    if found := sorted(
-        name for name in names if name.endswith(UNFINISHED) and Path(name[: name.rindex(".")]).suffix in FILES
-    ):
-        return Unserved(f"a download that is not finished ({found[0]})", "get the file again", is_sure=False)
-    for suffix, (what, fix) in FILES.items():
-        if found := sorted(name for name in names if Path(name).suffix.lower() == suffix):
+    if found := _unfinished(names):
+        return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
+    if kind := _first(FILES, path, names, is_sure=False):
+        return kind
+    if listed := sorted(name for name in names if name.startswith("model") and name.endswith(ARCHIVES)):
+        return Unserved(f"an archive ({listed[0]})", "unpack it here", is_sure=False)
+    return None
+
+
+def _unfinished(names: Iterable[str]) -> str | None:
+    for name in sorted(names):
+        inner = name.rpartition(".")[0].lower()
+        if name.endswith(UNFINISHED) or (
+            name.endswith(MAYBE_UNFINISHED) and any(_is_called(inner, kind) for kind in FILES if not kind.holds)
+        ):
+            return name
+    return None
+
+
+def _first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure: bool) -> Unserved | None:
+    lowered = {name: name.lower() for name in sorted(names)}
+    begins: dict[str, bytes] = {}
+    for kind in kinds:
+        found = [name for name, low in lowered.items() if _is_called(low, kind)]
+        if kind.holds:
+            for name in found:
+                begins.setdefault(name, _begin(path / name))
+            found = [name for name in found if re.search(kind.holds, begins[name])]
+        if found:
             listed = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
-            return Unserved(f"{what} ({listed})", fix, is_sure=False)
-    if found := sorted(name for name in names if name.startswith("model") and name.endswith(ARCHIVES)):
-        return Unserved(f"an archive ({found[0]})", "unpack it here", is_sure=False)
+            return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure)
     return None
 
 
-def _chain(path: Path, names: frozenset[str]) -> Unserved | None:
-    for name in sorted(name for name in names if name.endswith(".py")):
-        try:
-            with (path / name).open("rb") as file:
-                text = file.read(LARGEST)
-        except OSError:
-            continue
-        if b"truss_chains" in text and b"mark_entrypoint" in text:
-            what = f"a Truss Chain ({name}), whose parts are deployed each by itself"
-            fix = "write a model.py, or a Truss, for each part that computes; a part may call another by its URL"
-            return Unserved(what, fix, is_sure=False)
-    return None
+def _is_called(name: str, kind: Kind) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in kind.names.split())
+
+
+def _begin(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(BEGINNING)
+    except OSError:
+        return b""
 
 
 LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _adapter,
     _diffusers,
-    _tensorflow,
-    _marked,
-    _spacy,
+    _directories,
     _sentence_transformers,
     _checkpoint,
-    _chain,
+    _ollama,
+    _hub_cache,
     _files,
+    _bare,
 )
 
 

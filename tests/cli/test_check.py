@@ -40,6 +40,22 @@ def test_a_model_with_an_error_is_not_counted_among_those_that_can_be_served(run
     assert run("check").stdout.splitlines()[-1] == "1 model can be served: 1 error, 0 warnings"
 
 
+def test_a_pointer_of_git_lfs_is_an_error_where_a_plugin_opens_it(run: Run, models: Models) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    models(
+        {
+            "own/model.py": GOOD,
+            "own/data/w.bin": pointer,
+            "minilm/modules.json": "[]",
+            "minilm/model.safetensors": pointer,
+        }
+    )
+    found = {each["model"]: each for each in findings(run) if each["code"] == "lfs_pointer"}
+    assert (found["own"]["level"], found["minilm"]["level"]) == ("warning", "error")
+    assert found["own"]["what"].startswith("data/w.bin is a pointer")
+    assert found["minilm"]["fix"] == "git lfs pull"
+
+
 def test_no_code_of_a_model_is_run(run: Run, models: Models) -> None:
     models({"echo/model.py": "raise SystemExit('imported')\n" + GOOD})
     assert findings(run) == []

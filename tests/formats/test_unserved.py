@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.discovery import discover
-from gateway.formats.unserved import FILES, find_unserved
+from gateway.formats.unserved import find_unserved
+from gateway.formats.unserved_kinds import DIRECTORIES, FILES, Kind
 from gateway.plugins import Plugins
 
 
@@ -80,14 +82,29 @@ WHOLE = ("model.safetensors", "tokenizer.json")
         (("MLmodel", "python_model.pkl"), {}, "MLflow"),
         (("config.pbtxt", "1/model.onnx"), {}, "Triton"),
         (("openvino_model.xml", "openvino_model.bin"), {}, "OpenVINO"),
-        (("config.cfg",), {"meta": {}}, "spaCy"),
+        (("config.cfg",), {"meta": {"lang": "en", "spacy_version": ">=3.8"}}, "spaCy"),
         ((), {"modules": [], "config_sentence_transformers": {"model_type": "CrossEncoder"}}, "CrossEncoder.*rerank"),
         ((), {"modules": [], "config_sentence_transformers": {"model_type": "SparseEncoder"}}, "SparseEncoder"),
         (("mmproj-x.gguf",), {}, "a projector"),
+        (("tokenizer.json",), {"config": architecture("LlamaForCausalLM"), "x": {}}, "without its weights"),
+        (
+            ("tokenizer.json", ".cache/huggingface/download/model.safetensors.ab.incomplete"),
+            {"config": architecture("LlamaForCausalLM")},
+            "model.safetensors.ab.incomplete is not finished",
+        ),
+        (("blobs/sha256-ab", "manifests/x"), {}, "a store of Ollama.*ollama show --modelfile"),
+        (("0a1b.incomplete",), {}, "not finished"),
+        (("sha256-0a-partial",), {}, "not finished"),
+        (("m.gguf.part1of2",), {}, "cut by hand.*cat"),
+        (("README.md",), {}, r"no model, but .* \(README.md\)"),
+        (
+            (".git/HEAD", ".gitattributes", "LICENSE"),
+            {},
+            r"a clone without the files .* \(.git, .gitattributes, LICENSE\)",
+        ),
         (("m.gguf.part",), {}, r"not finished \(m.gguf.part\)"),
         (("model.safetensors.crdownload",), {}, "not finished"),
         (("model.tar.gz",), {}, r"archive \(model.tar.gz\) \(unpack"),
-        *(((f"some{suffix}",), {}, rf"\(some\{suffix}\)") for suffix in FILES if suffix != ".gguf"),
         (("SOME.ONNX",), {}, "ONNX"),
         (tuple(f"{name}.pt" for name in "abcd"), {}, r"a.pt, b.pt, c.pt …"),
     ],
@@ -95,12 +112,98 @@ WHOLE = ("model.safetensors", "tokenizer.json")
 def test_a_model_that_nobody_serves_is_called_by_its_name(
     names: tuple[str, ...], objects: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
-    import re
-
     make(tmp_path / "it", *names, **objects)
     assert re.search(says, told(tmp_path / "it")), told(tmp_path / "it")
     (problem,) = [each for each in discover([tmp_path], Plugins.load()).problems if each.code == "unserved"]
     assert (problem.model, problem.level) == ("it", "warning")
+
+
+# How the files begin whose name alone would not tell the kind, as their libraries write them.
+BEGINNINGS = (
+    b"tree\nversion=v4\nnum_class=1\n",
+    b'{"name":"tree","version":"v4","num_class":1,"tree_info":[]}',
+    b'{"learner":{"attributes":{},"gradient_booster":{}},"version":[3,1,0]}',
+    b'{"version":[1,7,6],"learner":{"gradient_booster":{}}}',
+    b"binf\0\0\0?",
+    b'{"features_info":{"float_features":[]},"oblivious_trees":[]}',
+    b'{"format":"layers-model","modelTopology":{}}',
+    b"\xba\x16\x4f\x2f\x0c\0\0\0",
+    b"lmgg\x5a\x79\0\0",
+    b"PK\x03\x04\0\0",
+    b"\x06\0\0\0\x0c\0WhisperSpec\0",
+    b'<?xml version="1.0"?>\n<net name="m" version="11">',
+    b'{"lang":"en","name":"core","spacy_version":">=3.8"}',
+    b'{"_class_name":"UNet2DConditionModel","_diffusers_version":"0.30"}',
+    b'{"architecture":"resnet50","num_features":2048}',
+    b'{"module":"keras_hub","registered_name":"keras_hub>Bert"}',
+    b"import truss_chains as chains\n\n@chains.mark_entrypoint\nclass A: ...\n",
+    b"import bentoml\n",
+    b"from cog import BasePredictor\n",
+    b"import litserve as ls\n",
+    b"from ray import serve\n\n@serve.deployment\nclass A: ...\n",
+    b"class EndpointHandler:\n    ...\n",
+    b"def model_fn(model_dir):\n    ...\n",
+    b"apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\n",
+)
+
+
+@pytest.mark.parametrize("kind", [*DIRECTORIES, *FILES], ids=lambda kind: kind.names)
+def test_every_kind_of_the_table_is_told_by_each_of_its_names(kind: Kind, tmp_path: Path) -> None:
+    begin = next(text for text in BEGINNINGS if re.search(kind.holds, text)) if kind.holds else b""
+    for number, pattern in enumerate(kind.names.split()):
+        name = pattern.replace("*", "some").replace("?", "1").replace("mlmodel", "MLmodel")
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / name).write_bytes(begin)
+        assert told(place).startswith(f"{kind.what} ({name})")
+        if kind.holds:
+            (place / name).write_bytes(b"something else")
+            found = find_unserved(place)
+            assert found is None or not found.what.startswith(kind.what) or kind.what in WITHOUT_CONTENT
+
+
+WITHOUT_CONTENT = {kind.what for kind in FILES if not kind.holds}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("FROM llama3.2:1b\nSYSTEM hi\n", r"FROM llama3.2:1b, .*ollama show --modelfile llama3.2:1b"),
+        ("# mine\nfrom ./x.gguf\n", r"put the GGUF file ./x.gguf here"),
+        ("FROM hf.co/org/name:Q4_K_M\n", r"source: hf://org/name\)"),
+        ("", "FROM nothing"),
+    ],
+)
+def test_a_modelfile_says_what_it_is_made_from(text: str, says: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / "Modelfile").write_text(text)
+    assert re.search(says, told(tmp_path / "it")), told(tmp_path / "it")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.txt", "pytorch_model.bin", "weights.data"])
+def test_a_pointer_of_git_lfs_is_told_whatever_it_stands_for(name: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / name).write_text(POINTER)
+    assert re.search(rf"{name} is a pointer of Git LFS.*git lfs pull", told(tmp_path / "it"))
+
+
+def test_a_cache_of_hugging_face_is_told_when_it_holds_no_model(tmp_path: Path) -> None:
+    place = make(tmp_path / "models--org--some--name", "refs/main", "blobs/0a")
+    assert re.search(r"cache of org/some--name, without .*hf://org/some--name", told(place))
+    (problem,) = discover([tmp_path], Plugins.load()).problems
+    assert problem.model == "models--org--some--name"
+
+
+def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:
+    make(tmp_path / "run", "tokenizer.json", config=architecture("LlamaForCausalLM"))
+    for name in ("checkpoint-1", "checkpoint-2"):
+        make(tmp_path / "run" / name, *WHOLE, config=architecture("LlamaForCausalLM"))
+    found = discover([tmp_path], Plugins.load())
+    assert [spec.name for spec in found.specs] == ["run/checkpoint-1", "run/checkpoint-2"]
+    assert found.problems == ()
 
 
 @pytest.mark.parametrize("name", ["chain.py", "hello.py"])
@@ -109,10 +212,12 @@ def test_a_chain_of_truss_is_told_and_a_program_is_not(name: str, tmp_path: Path
     (tmp_path / "it" / name).write_text("import os\n")
     assert find_unserved(tmp_path / "it") is None
     (tmp_path / "it" / name).write_text("import truss_chains as chains\n\n@chains.mark_entrypoint\nclass A: pass\n")
-    assert told(tmp_path / "it").startswith(f"a Truss Chain ({name})")
+    assert told(tmp_path / "it").startswith("a Truss Chain")
 
 
-@pytest.mark.parametrize("names", [(), ("README.md",), ("data.csv", "notes.txt"), ("config.toml",), ("main.py",)])
+@pytest.mark.parametrize(
+    "names", [(), (".gitkeep",), ("README.md", "data.csv"), ("data.csv", "notes.txt"), ("config.toml",), ("main.py",)]
+)
 def test_a_directory_without_a_model_is_none(names: tuple[str, ...], tmp_path: Path) -> None:
     assert find_unserved(make(tmp_path / "it", *names)) is None
     assert find_unserved(make(tmp_path / "other", *names, config={"editor": 1})) is None

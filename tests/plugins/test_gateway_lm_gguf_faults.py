@@ -156,3 +156,10 @@ def test_a_gguf_beside_a_checkpoint_says_which_is_served(tmp_path: Path) -> None
 
     (place / "config.yaml").write_text("framework: transformers\nweights:\n- source: file://model.gguf\n")
     assert [spec.notes for spec in inventory(place.parent).specs] == [()]
+
+
+def test_a_modelfile_beside_a_gguf_is_said_to_be_unread(tmp_path: Path) -> None:
+    write(tmp_path / "models" / "m" / "model.gguf")
+    (tmp_path / "models" / "m" / "Modelfile").write_text("FROM ./model.gguf\nSYSTEM hi\n")
+    (spec,) = inventory(tmp_path / "models").specs
+    assert "Modelfile" in spec.notes[0]

@@ -1,0 +1,147 @@
+"""The kinds of models that are known by a file, and that nobody serves: the tables of `unserved`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CLASS = "write a model.py whose class loads it"
+PICKLED = "which runs code when it is opened"
+SKOPS = f"save a scikit-learn model as model.skops (skops.io.dump), or {CLASS}"
+TORCH = f"{CLASS} with torch.load(…, weights_only=True)"
+BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
+
+
+def predicts(library: str) -> str:
+    return f"{CLASS} with {library} and has a method predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row. A file tells it that is called like one of `names`, in small letters, and holds what `holds` finds."""
+
+    names: str
+    what: str
+    fix: str
+    holds: bytes = b""  # a regular expression for the beginning of the file: many names mean several things
+
+
+# Such a directory is one model: what lies below it is part of that.
+DIRECTORIES = (
+    Kind("mlmodel", "an MLflow model", predicts("mlflow.pyfunc")),
+    Kind("config.pbtxt", "a model of Triton's repository", predicts("the library of its framework")),
+    Kind("saved_model.pb saved_model.pbtxt", "a TensorFlow SavedModel", predicts("tensorflow")),
+    Kind("openvino_model.xml", "an OpenVINO model", predicts("openvino")),
+    Kind("*.xml", "an OpenVINO model", predicts("openvino"), rb"<net\s[^>]*version="),
+    Kind("*.pdmodel", "a Paddle model", predicts("paddle")),
+    Kind("meta.json", "a spaCy pipeline", predicts("spacy"), rb'"spacy_(version|git_version)"'),
+    Kind("bentofile.yaml bento.yaml", "a Bento", f"start it with bentoml, {BROKEN_UP}"),
+    Kind("cog.yaml", "a model for Cog", f"start it with cog, {BROKEN_UP}"),
+    Kind("model-settings.json", "a model of MLServer", predicts("the library of its implementation")),
+    Kind("mlc-chat-config.json", "a language model of MLC", "get the model as *.safetensors or as a GGUF file"),
+    Kind("genai_config.json", "a language model of ONNX Runtime GenAI", f"get it as *.safetensors, or {CLASS}"),
+    Kind("open_clip_config.json", "a model of OpenCLIP", predicts("open_clip")),
+    Kind("model.bin", "a model of CTranslate2", predicts("ctranslate2 (faster_whisper for speech)"), rb"\w+Spec\0"),
+    Kind(
+        "config.json", "a part of a diffusers pipeline", "get the whole pipeline", rb'"_(diffusers_version|class_name)"'
+    ),
+    Kind("config.json", "a model of timm", predicts("timm"), rb'"pretrained_cfg"|"num_features"\s*:'),
+    Kind("config.json", "a Keras model", predicts("keras.saving"), rb'"registered_name"|"keras_version"'),
+    Kind("*.mlmodelc *.mlpackage", "a Core ML model", f"convert it, or {CLASS}"),
+)
+
+# These files may lie about, above directories with models in them. Of several rows the first is told.
+FILES = (
+    Kind(
+        "*.py",
+        "a Truss Chain, whose parts are deployed each by itself",
+        "write a model.py, or a Truss, for each part that computes; a part may call another by its URL",
+        rb"(?s)truss_chains.*mark_entrypoint",
+    ),
+    Kind("*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^\s*(import|from) bentoml\b"),
+    Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^\s*(import|from) cog\b"),
+    Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^\s*(import|from) litserve\b"),
+    Kind("*.py", "a deployment of Ray Serve", f"start it with serve run, {BROKEN_UP}", rb"@serve\.deployment"),
+    Kind("handler.py", "a handler of Hugging Face's endpoints", f"take it over: {CLASS}", rb"class EndpointHandler"),
+    Kind("inference.py", "a script of SageMaker", f"take it over: {CLASS}", rb"(?m)^def model_fn\("),
+    Kind(
+        "*.yaml *.yml",
+        "a manifest for KServe, which says where a model is",
+        "get the model that it names (storageUri)",
+        rb"serving\.kserve\.io",
+    ),
+    Kind("*.onnx", "an ONNX model", predicts("onnxruntime")),
+    Kind("model.txt *.lgb *.lgbm", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version="),
+    Kind("*.lgb *.lgbm", "a LightGBM model", predicts("lightgbm")),
+    Kind("*.txt", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version=v\d"),
+    Kind("*.json", "a LightGBM model", predicts("lightgbm"), rb'\A\{\s*"name"\s*:\s*"tree"'),
+    Kind("*.json", "an XGBoost model", predicts("xgboost"), rb'\A\{\s*"(learner|Config)"|\A\{"version":\[\d'),
+    Kind("*.json", "an XGBoost model", predicts("xgboost"), rb'(?s)\A\{.*"gradient_booster"'),
+    Kind("*.bin *.model *.bst", "an XGBoost model", predicts("xgboost"), rb'\A(binf|\{L|\{\s*"learner")'),
+    Kind("*.ubj *.xgb *.bst", "an XGBoost model", predicts("xgboost")),
+    Kind("*.cbm", "a CatBoost model", predicts("catboost")),
+    Kind("*.json", "a CatBoost model", predicts("catboost"), rb'"(oblivious_trees|float_features)"'),
+    Kind("*.json", "a model of TensorFlow.js", f"convert it, or {CLASS}", rb'"modelTopology"'),
+    Kind("*.bin *.ftz", "a fastText model", predicts("fasttext"), rb"\A\xba\x16\x4f\x2f"),
+    Kind("*.ftz", "a fastText model", predicts("fasttext")),
+    Kind(
+        "ggml-*.bin",
+        "a model of speech for whisper.cpp",
+        f"{CLASS} with pywhispercpp and has a method transcriptions, see docs/audio.md",
+    ),
+    Kind("*.ggml", "a GGML file, older than GGUF", "get the model as a GGUF file"),
+    Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\A(lmgg|fmgg|tjgg|algg)"),
+    Kind(
+        "consolidated.safetensors consolidated*.pth consolidated-*.safetensors",
+        "weights in the layout of their makers",
+        "get the checkpoint as transformers has it: config.json and model*.safetensors",
+    ),
+    Kind("*.ts *.jit", "a program of TorchScript", f"{CLASS} with torch.jit.load", rb"\APK\x03\x04"),
+    Kind("*.torchscript", "a program of TorchScript", f"{CLASS} with torch.jit.load"),
+    Kind("*.pt *.pth", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
+    Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
+    Kind("*.distcp", "a checkpoint of a training in parts", "join it: torch.distributed.checkpoint.format_utils"),
+    Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),
+    Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),
+    Kind("*.h5 *.hdf5", "a Keras model or its weights", predicts("keras.models.load_model")),
+    Kind("*.tflite", "a TensorFlow Lite model", predicts("ai-edge-litert")),
+    Kind("*.litertlm", "a LiteRT language model", "get the model as *.safetensors or as a GGUF file"),
+    Kind("*.task", "a MediaPipe model", predicts("mediapipe")),
+    Kind("*.pmml", "a PMML model", predicts("pypmml")),
+    Kind("*.pb", "a frozen TensorFlow graph", predicts("tensorflow")),
+    Kind("*.pkl *.pickle *.joblib", f"a pickle, {PICKLED}", SKOPS),
+    Kind("*.dill *.cloudpickle", f"a pickle, {PICKLED}", CLASS),
+    Kind(
+        "pytorch_lora_weights.safetensors *lora*.safetensors",
+        "a LoRA adapter, not a whole model",
+        f"merge it into its base, or {CLASS} with the base",
+    ),
+    Kind("*.safetensors", "weights without a config.json that says of what", "get the other files of the checkpoint"),
+    Kind("*.engine *.plan", "a TensorRT engine", predicts("tensorrt")),
+    Kind("*.mlmodel", "a Core ML model", f"convert it, or {CLASS}"),
+    Kind("*.nemo", "a NeMo model", f"{CLASS} with nemo_toolkit"),
+    Kind("*.pte", "a program of ExecuTorch", predicts("executorch")),
+    Kind("*.mar", "an archive of TorchServe", f"unpack it (it is a zip file), and {CLASS}"),
+    Kind("*.llamafile", "a llamafile", "take the GGUF file out of it (it is a zip file)"),
+    Kind("*.kv", "word vectors of gensim", predicts("gensim")),
+    Kind("*.caffemodel", "a Caffe model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.weights", "weights of Darknet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.rds", "an object of R", "convert it, or write a model.py whose class starts R"),
+    Kind("*.npz", "arrays of NumPy", f"{CLASS} with numpy.load"),
+    Kind(
+        "*.gguf.part?* *.gguf-split-* *.gguf-part-*",
+        "a GGUF file that was cut by hand",
+        "join the pieces, in their order: cat NAME.gguf.part* > NAME.gguf",
+    ),
+    Kind(
+        "*.gguf",
+        "no language model that is served but what belongs to one (a projector, an adapter, a draft, a matrix), "
+        "an encoder, or a model of images or sound",
+        "add the model's own GGUF file; get an encoder as a folder of sentence-transformers",
+    ),
+    Kind("*.bin", "weights of a kind that only a config would tell", f"get the other files of it, or {CLASS}"),
+    Kind(
+        "tokenizer.json tokenizer.model tokenizer_config.json spiece.model",
+        "a tokenizer without a model",
+        "get the other files of the checkpoint",
+    ),
+)
