@@ -27,10 +27,11 @@ import gateway_lm_gguf_tokenizer as tokenizers
 from gateway_lm_gguf_faults import mapped, read
 from gateway_lm_gguf_files import parts
 from gateway_lm_gguf_header import Header, TensorInfo
+from gateway_lm_gguf_rope import FREQUENCIES, rope_parameters, say_lost
 
 from gateway import ConfigError, cache_dir, fingerprint
 
-VERSION = 2  # of what is written; another one is another folder
+VERSION = 3  # of what is written; another one is another folder
 LARGE = 2**30  # bytes, beyond which reading a file takes long enough to say so
 TEMPLATES = "additional_chat_templates"  # a folder's name, of transformers
 SHARD = 2 * 2**30  # bytes of a file that we write, and about what a conversion holds in memory
@@ -118,6 +119,7 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
             try:
                 config = _convert_fast(header, maps, name, partial, dtype)
             except UnknownLayout as reason:
+                say_lost(header)
                 slow = "transformers reads such a file in Python, which takes a minute or more, once"
                 say(f"{name}: {reason}; {slow}")
                 for left in partial.glob("model-*.safetensors"):
@@ -148,13 +150,14 @@ def say(text: str) -> None:
 def _convert_fast(header: Header, maps: Sequence[mmap.mmap], name: str, place: Path, dtype: str) -> dict[str, Any]:
     """Write the weights; return config.json."""
     try:
-        config = model_config(header)
+        config = model_config(header, factors_of(header, maps))
     except KeyError as error:
         raise ConfigError(f"its metadata does not say {error}: get the file again") from error
-    names = [weight_name(info.name) for info in header.tensors]
+    tensors = [info for info in header.tensors if info.name != FREQUENCIES]
+    names = [weight_name(info.name) for info in tensors]
     size = sum(len(data) for data in maps) / 1e6
     say(f"converting {name}, {size:,.0f} MB, into safetensors; this happens once")
-    weights = zip(names, (dequantise(maps[info.part], info, config) for info in header.tensors), strict=True)
+    weights = zip(names, (dequantise(maps[info.part], info, config) for info in tensors), strict=True)
     write_weights(say_progress(name, weights, len(names)), place, dtype)
     return config
 
@@ -201,17 +204,24 @@ def say_progress(name: str, items: Iterable[Any], total: int) -> Iterator[Any]:
             say(f"converting {name}: {100 * count // total} %")
 
 
-def model_config(header: Header) -> dict[str, Any]:
+def factors_of(header: Header, maps: Sequence[mmap.mmap]) -> list[float] | None:
+    """The factors of the rotary embedding's frequencies, where the file has a tensor of them."""
+    info = next((info for info in header.tensors if info.name == FREQUENCIES), None)
+    return None if info is None else dequantise(maps[info.part], info, {"model_type": ""}).tolist()
+
+
+def model_config(header: Header, factors: Sequence[float] | None = None) -> dict[str, Any]:
     """config.json. Raises `UnknownLayout` for what this table does not say."""
     name, metadata = header.architecture, header.metadata
     if name not in ARCHITECTURES:
         raise UnknownLayout(f"its architecture {name!r} is none of {', '.join(ARCHITECTURES)}")
     tensors = {info.name for info in header.tensors}
-    if odd := [key for key in metadata if ".rope.scaling." in key or ".expert_" in key]:
+    if odd := [key for key in metadata if ".expert_" in key]:
         raise UnknownLayout(f"it sets {odd[0]}")
     model_type, architecture = ARCHITECTURES[name]
     heads = metadata[f"{name}.attention.head_count"]
     width = metadata[f"{name}.embedding_length"]
+    head = metadata.get(f"{name}.attention.key_length", width // heads)
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -221,11 +231,11 @@ def model_config(header: Header) -> dict[str, Any]:
         "num_hidden_layers": metadata[f"{name}.block_count"],
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.get(f"{name}.attention.head_count_kv", heads),
-        "head_dim": metadata.get(f"{name}.attention.key_length", width // heads),
+        "head_dim": head,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "max_position_embeddings": metadata[f"{name}.context_length"],
         "rms_norm_eps": metadata[f"{name}.attention.layer_norm_rms_epsilon"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": metadata.get(f"{name}.rope.freq_base", 10000.0)},
+        "rope_parameters": rope_parameters(header, head, factors),
         "tie_word_embeddings": "output.weight" not in tensors,
         "vocab_size": next(info.shape[0] for info in header.tensors if info.name == "token_embd.weight"),
     }
@@ -235,7 +245,7 @@ def weight_name(name: str) -> str:
     """blk.3.attn_q.weight → model.layers.3.self_attn.q_proj.weight"""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
     if match is None or match[2] not in NAMES:
-        raise UnknownLayout(f"it has a tensor {name}")  # rope_freqs among them: rotary factors of Llama 3.1
+        raise UnknownLayout(f"it has a tensor {name}")
     layer = f"model.layers.{match[1]}." if match[1] else ""
     return f"{layer}{NAMES[match[2]]}.{match[3]}"
 

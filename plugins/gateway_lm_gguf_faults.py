@@ -16,6 +16,7 @@ from pathlib import Path
 import gateway_lm_gguf_tokenizer as tokenizers
 from gateway_lm_gguf_files import OTHERS, parts
 from gateway_lm_gguf_header import Header, read_headers
+from gateway_lm_gguf_rope import say_lost
 
 from gateway import ConfigError
 
@@ -35,6 +36,8 @@ def say_faults(path: Path, layouts: Container[str]) -> list[str]:
         name = header.architecture
         if name not in layouts and (known := _known_to_transformers()) and not _is_known(name, known):
             raise ConfigError(f"transformers cannot read this GGUF file: its architecture {name!r} is not supported")
+        if name not in layouts:
+            say_lost(header)
         vocabulary = tokenizers.read_vocabulary(header.metadata)
         tokenizers.rebuild(header.metadata, vocabulary)
     except ImportError:

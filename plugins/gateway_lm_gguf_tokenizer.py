@@ -120,7 +120,8 @@ def _ends(
         found = ids[name] if name in ids else min((known[text] for text in texts if text in known), default=None)
         if found is not None:
             called.add(found)
-            kinds[found] = CONTROL
+            if name not in ids:
+                kinds[found] = CONTROL
     for text in ENDS | FILLING:
         if text in known:
             kinds[known[text]] = CONTROL

@@ -43,6 +43,8 @@ def write(tmp_path: Path, make_model: Callable[..., Any]) -> Callable[..., tuple
         pre: str = "smollm",
         said: Mapping[str, Any] | None = None,
         name: str | None = None,
+        keys: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Callable[[Any], Any]] | None = None,
         **settings: Any,
     ) -> tuple[Path, Any]:
         from tokenizers import pre_tokenizers
@@ -74,6 +76,11 @@ def write(tmp_path: Path, make_model: Callable[..., Any]) -> Callable[..., tuple
         for key, value in (said or {}).items():
             add = {bool: out.add_bool, int: out.add_uint32, str: out.add_string}[type(value)]
             add(f"tokenizer.{key}", value)
+        for key, value in (keys or {}).items():
+            add = {float: out.add_float32, int: out.add_uint32, str: out.add_string}[type(value)]
+            add(f"{kind}.{key}", value)
+        for extra, of in (tensors or {}).items():
+            out.add_tensor(extra, of(model).float().numpy())
         for name, tensor in model.state_dict().items():
             if name == "lm_head.weight" and config.tie_word_embeddings:
                 continue
@@ -331,6 +338,88 @@ def test_an_unknown_architecture_goes_the_long_way_and_says_why(
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     assert_near(logits(load(folder)), logits(model))
     assert read_tokenizer(folder).tokenize("ab") == ["ab"]
+
+
+def turning(model: Any) -> Any:
+    """What its rotary embedding divides the frequencies by, as transformers computes it."""
+    config = model.config
+    plain = config.rope_parameters["rope_theta"] ** (torch.arange(0, config.head_dim, 2) / -config.head_dim)
+    return (plain / model.model.rotary_emb.inv_freq).float()
+
+
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_the_frequencies_of_llama_3_are_scaled_as_the_file_says(factor: float, write: Callable[..., Any]) -> None:
+    path, model = write(rope_parameters=LLAMA_3 | {"factor": factor}, tensors={"rope_freqs.weight": turning})
+    assert turning(model).max() == pytest.approx(factor)
+
+    found = load(gateway_lm_gguf.folder(path))
+
+    assert_near(turning(found), turning(model), 1e-6)
+    assert_near(logits(found), logits(model), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_a_scaled_rotary_embedding_is_that_of_the_model(
+    architecture: str, kind: str, write: Callable[..., Any]
+) -> None:
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    rope |= {"original_max_position_embeddings": 64} if kind == "yarn" else {}
+    keys = {"rope.scaling.type": kind, "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+    settings = {"head_dim": 32} if architecture == "qwen3" else {}
+    path, model = write(architecture, rope_parameters=rope, keys=keys, **settings)
+    found = load(gateway_lm_gguf.folder(path))
+    assert_near(logits(found), logits(model), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"rope.scaling.type": "longrope", "rope.scaling.factor": 2.0}, "'longrope'"),
+        ({"rope.scaling.yarn_log_multiplier": 0.1}, "yarn_log_multiplier"),
+        ({"rope.dimension_count": 8}, "turns 8 of the 16"),
+    ],
+)
+def test_a_rotary_embedding_that_is_not_known_is_refused(
+    keys: dict[str, Any], why: str, write: Callable[..., Any]
+) -> None:
+    path, _ = write(keys=keys)
+    with pytest.raises(ConfigError, match=why):
+        gateway_lm_gguf.folder(path)
+
+
+def test_frequencies_by_another_rule_than_llama_3s_are_refused(write: Callable[..., Any]) -> None:
+    path, _ = write(tensors={"rope_freqs.weight": lambda model: torch.linspace(1, 7, 8)})
+    with pytest.raises(ConfigError, match=r"rope_freqs\.weight are not those"):
+        gateway_lm_gguf.folder(path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tensors": {"rope_freqs.weight": lambda model: torch.ones(8)}},
+        {"tensors": {"rope_factors_long.weight": lambda model: torch.ones(8)}},
+        {"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}},
+    ],
+    ids=["frequencies", "factors", "scaling"],
+)
+def test_what_transformers_would_leave_out_is_refused(
+    said: dict[str, Any], write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write("qwen2", **said)
+    monkeypatch.delitem(gateway_lm_gguf.ARCHITECTURES, "qwen2")
+    with pytest.raises(ConfigError, match="without the scaling of its rotary embedding"):
+        gateway_lm_gguf.folder(path)
 
 
 def test_a_file_that_is_no_gguf_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""How a GGUF file turns positions into angles: the scaling of its rotary embedding, as transformers' configs say it.
+
+transformers reads such files without their scaling, and without a word. What cannot be said here is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway_lm_gguf_header import Header
+
+from gateway import ConfigError
+
+FREQUENCIES = "rope_freqs.weight"  # a factor for each frequency: Llama 3.1 and its kin
+LOST = frozenset(("rope_freqs", "rope_factors_long", "rope_factors_short"))  # tensors that transformers leaves out
+LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+NEUTRAL = ("type", "factor", "original_context_length", "finetuned")  # keys that are understood
+
+
+def rope_parameters(header: Header, width: int, factors: Sequence[float] | None) -> dict[str, Any]:
+    """The rotary embedding of heads of `width`; `factors` are those of the file's tensor, when it has one."""
+    name, metadata = header.architecture, header.metadata
+    theta = metadata.get(f"{name}.rope.freq_base", 10000.0)
+    if (turned := metadata.get(f"{name}.rope.dimension_count", width)) != width:
+        raise ConfigError(f"it turns {turned} of the {width} numbers of a head, which is not known here")
+    scaling = _scaling(header)
+    kind, factor = scaling.get("type", "none"), scaling.get("factor", 1.0)
+    if odd := sorted(set(scaling) - set(NEUTRAL)):
+        raise ConfigError(f"it sets {name}.rope.scaling.{odd[0]}, which is not known here")
+    if factors is not None:
+        if kind != "none" and factor != 1.0:
+            raise ConfigError(f"it scales its rotary embedding twice, by {FREQUENCIES} and {name}.rope.scaling.type")
+        return _llama_3(theta, width, factors)
+    if kind == "none" or factor in (0.0, 1.0):
+        return {"rope_type": "default", "rope_theta": theta}
+    if kind not in ("linear", "yarn"):
+        raise ConfigError(f"it scales its rotary embedding by {kind!r} ({name}.rope.scaling.type), not known here")
+    more = {}
+    if kind == "yarn":
+        length = scaling.get("original_context_length") or metadata[f"{name}.context_length"]
+        more = {"original_max_position_embeddings": length}
+    return {"rope_type": kind, "rope_theta": theta, "factor": factor, **more}
+
+
+def _llama_3(theta: float, width: int, factors: Sequence[float]) -> dict[str, Any]:
+    """The rule by which these factors were computed: a config has room for the rule only."""
+    if all(factor == 1.0 for factor in factors):
+        return {"rope_type": "default", "rope_theta": theta}
+    scaled = {"rope_type": "llama3", "rope_theta": theta, "factor": float(round(max(factors), 4)), **LLAMA_3}
+    expected = [_llama_3_factor(2 * math.pi * theta ** (2 * at / width), scaled) for at in range(width // 2)]
+    if len(factors) != len(expected) or any(
+        not math.isclose(found, wanted, rel_tol=1e-3) for found, wanted in zip(factors, expected, strict=True)
+    ):
+        raise ConfigError(f"its {FREQUENCIES} are not those of Llama 3.1's rule, and no config can say them")
+    return scaled
+
+
+def _llama_3_factor(wavelength: float, rule: Mapping[str, Any]) -> float:
+    """How much slower a wave turns: the long ones wholly, the short ones not at all, the others in between."""
+    length, low, high = (
+        float(rule[name]) for name in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    factor = float(rule["factor"])
+    if wavelength < length / high:
+        return 1.0
+    if wavelength > length / low:
+        return factor
+    smooth = (length / wavelength - low) / (high - low)
+    return 1.0 / ((1.0 - smooth) / factor + smooth)
+
+
+def _scaling(header: Header) -> dict[str, Any]:
+    start = f"{header.architecture}.rope.scaling."
+    return {key.removeprefix(start): value for key, value in header.metadata.items() if key.startswith(start)}
+
+
+def say_lost(header: Header) -> None:
+    """Raise `ConfigError` for what transformers leaves out when it reads the file: other answers, without a word."""
+    lost = next((info.name for info in header.tensors if not LOST.isdisjoint(info.name.split("."))), None)
+    scaling = _scaling(header)
+    if header.architecture != "gpt-oss" and scaling.get("type", "none") != "none" and scaling.get("factor") != 1.0:
+        lost = f"{header.architecture}.rope.scaling.type = {scaling['type']}"
+    if lost:
+        what = f"transformers reads it without the scaling of its rotary embedding ({lost}), and answers would be wrong"
+        raise ConfigError(f"{what}: get the model as *.safetensors")
