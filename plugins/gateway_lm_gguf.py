@@ -27,7 +27,7 @@ import gateway_lm_gguf_tokenizer as tokenizers
 from gateway_lm_gguf_faults import mapped, read
 from gateway_lm_gguf_files import parts
 from gateway_lm_gguf_header import Header, TensorInfo
-from gateway_lm_gguf_rope import FREQUENCIES, rope_parameters, say_lost
+from gateway_lm_gguf_rope import FREQUENCIES, rope_parameters, say_changed, say_lost
 
 from gateway import ConfigError, cache_dir, fingerprint
 
@@ -125,6 +125,7 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
                 for left in partial.glob("model-*.safetensors"):
                     left.unlink()
                 config = _convert_slowly(files, partial, dtype)
+                say_changed(header, config)
         write_config(config | {"dtype": dtype}, vocabulary, partial)
         # On the disk before the name is: a power cut must not leave a half folder.
         for file in filter(Path.is_file, partial.rglob("*")):

@@ -85,3 +85,28 @@ def say_lost(header: Header) -> None:
     if lost:
         what = f"transformers reads it without the scaling of its rotary embedding ({lost}), and answers would be wrong"
         raise ConfigError(f"{what}: get the model as *.safetensors")
+
+
+def say_changed(header: Header, config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where the config that transformers made of the file says other than the file.
+
+    It leaves keys out for some architectures, and its defaults take their places: StarCoder 2's base of the rotary
+    embedding, for example.
+    """
+    name, metadata = header.architecture, header.metadata
+    rope = config.get("rope_parameters") or {}
+    heads = config.get("num_attention_heads") or 1
+    width = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
+    found = {
+        "expert_used_count": config.get("num_experts_per_tok"),
+        "attn_logit_softcapping": config.get("attn_logit_softcapping"),
+        "final_logit_softcapping": config.get("final_logit_softcapping"),
+    }
+    if "rope_theta" in rope:  # of one kind in all layers
+        found["rope.freq_base"] = rope["rope_theta"]
+        found["rope.dimension_count"] = int(width * rope.get("partial_rotary_factor", 1.0))
+    for key, value in found.items():
+        said = metadata.get(f"{name}.{key}")
+        if said is not None and value is not None and not math.isclose(said, value, rel_tol=1e-3):
+            what = f"transformers reads it with {value:g} where the file says {name}.{key} = {said:g}"
+            raise ConfigError(f"{what}, and answers would be wrong: get the model as *.safetensors")

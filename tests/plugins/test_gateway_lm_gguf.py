@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
 import gateway_lm_gguf  # noqa: E402
+import gateway_lm_gguf_rope  # noqa: E402
 from closeness import assert_near  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 
@@ -420,6 +421,23 @@ def test_what_transformers_would_leave_out_is_refused(
     monkeypatch.delitem(gateway_lm_gguf.ARCHITECTURES, "qwen2")
     with pytest.raises(ConfigError, match="without the scaling of its rotary embedding"):
         gateway_lm_gguf.folder(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rope.freq_base", 999999.4375), ("rope.dimension_count", 4), ("final_logit_softcapping", 30.0)]
+)
+def test_a_config_that_says_other_than_the_file_is_refused(key: str, value: float) -> None:
+    config = {"num_attention_heads": 4, "hidden_size": 32, "final_logit_softcapping": 50.0}
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+    same = {"rope.freq_base": 10000.0, "rope.dimension_count": 8, "final_logit_softcapping": 50.0}
+
+    def header(said: Mapping[str, Any]) -> Any:
+        keys = {f"starcoder2.{name}": number for name, number in said.items()}
+        return gateway_lm_gguf_rope.Header({"general.architecture": "starcoder2"} | keys, ())
+
+    gateway_lm_gguf_rope.say_changed(header(same), config)
+    with pytest.raises(ConfigError, match=rf"where the file says starcoder2\.{key}"):
+        gateway_lm_gguf_rope.say_changed(header(same | {key: value}), config)
 
 
 def test_a_file_that_is_no_gguf_says_so(tmp_path: Path) -> None:
