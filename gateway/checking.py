@@ -178,6 +178,8 @@ def _contents(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     try:
         for name in contents.missing(spec.root):
             yield "missing_file", f"{name} is listed in {contents.MANIFEST} and not there"
+        for name in contents.unlisted(spec.root, but=spec.data_dir if spec.own_code else None):
+            yield "unlisted_file", f"{name} is not listed in {contents.MANIFEST}"
     except ConfigError as error:
         yield "invalid_sums", str(error)
 

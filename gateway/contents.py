@@ -1,7 +1,7 @@
 """What lies in a model directory: that its links stay inside, and that its files are those of its SHA256SUMS.
 
 A directory may come from somewhere else, and be data alone: a link in it must not hand out files of this machine. The
-list of sums is what `sha256sum` writes; a directory needs none, and files that it does not list are not looked at.
+list of sums is what `sha256sum` writes; a directory needs none, and where there is one it lists every file.
 """
 
 from __future__ import annotations
@@ -91,13 +91,34 @@ def missing(root: Path) -> list[str]:
     return [name for name in listed(root) or {} if not (root / name).is_file()]
 
 
-def verify(root: Path) -> int:
-    """Read every listed file and compare; return how many there were.
+def unlisted(root: Path, *, but: Path | None = None) -> list[str]:
+    """The files that its SHA256SUMS does not list, none without one. Raises `ConfigError` as `listed` does.
+
+    Aside are hidden files, compiled code, which nobody reads where sums count, and the directory `but`, into which the
+    model writes, unless the list has files of it.
+    """
+    sums = listed(root)
+    if sums is None:
+        return []
+    known = {PurePosixPath(name).as_posix() for name in sums} | {MANIFEST}
+    free = but.relative_to(root).as_posix() if but is not None and but.is_relative_to(root) else None
+    if free is not None and any(PurePosixPath(name).is_relative_to(free) for name in known):
+        free = None
+    return [name for name in _files(root, free) if name not in known]
+
+
+def verify(root: Path, *, but: Path | None = None) -> int:
+    """Read every listed file and compare; return how many there were. `but` as in `unlisted`.
 
     Raises:
-        ConfigError: a file is not there, or is not the one that was listed.
+        ConfigError: a file is not there, is not the one that was listed, or is there and not listed.
     """
     sums = listed(root) or {}
+    if others := unlisted(root, but=but):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ConfigError(
+            f"{root / others[0]}{more}: not listed in {MANIFEST}; where there is one, it lists every file"
+        )
     for name, expected in sums.items():
         path = root / name
         try:
@@ -115,6 +136,21 @@ def _sum(path: Path) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _files(root: Path, aside: str | None, below: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
+    """The names of the files below `root`, behind links as well: what has two names has to be listed by both."""
+    here = (root / below).resolve()
+    if here in above:  # a link to a directory that it is in
+        return
+    for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.name.startswith(".") or entry.name == "__pycache__" or name == aside:
+            continue
+        if entry.is_dir():
+            yield from _files(root, aside, name, above | {here})
+        else:
+            yield name
 
 
 def _inside(path: Path, home: Path) -> bool:

@@ -40,7 +40,7 @@ class Import:
 def imports_of(spec: ModelSpec) -> list[Import]:
     """What is missing or cannot be imported so; nothing when the file looks for modules where we would not."""
     source = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
-    if not source.is_file() or source.stat().st_size > MAX_SOURCE:
+    if not spec.own_code or not source.is_file() or source.stat().st_size > MAX_SOURCE:
         return []
     text = source.read_text("utf-8", "replace")
     try:

@@ -70,8 +70,8 @@ class Endpoint:
 class ModelSpec:
     """A model as discovery found it: enough to start a worker, nothing imported.
 
-    `target` is an import string: "model.model:Model" relative to `root`, "gateway_sklearn:SklearnModel" of an
-    installed plugin, or "/path/to/my_plugin.py:MyModel" of a plugin given by its file.
+    `target` is an import string: "gateway_sklearn:SklearnModel" of an installed plugin, "/path/to/my_plugin.py:MyModel"
+    of a plugin given by its file, or, with `own_code`, "model.model:Model" relative to `root`.
     """
 
     name: str
@@ -85,7 +85,8 @@ class ModelSpec:
     replicas: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)  # exported before the model is imported
     secrets: tuple[str, ...] = ()  # the names it may look up
-    import_dirs: tuple[Path, ...] = ()  # appended to sys.path, after root
+    own_code: bool = False  # the class is in `root`, which is first on sys.path; else the directory is only data
+    import_dirs: tuple[Path, ...] = ()  # with `own_code`, appended to sys.path
     data_dir: Path | None = None
     python: str | None = None  # interpreter that runs it; None is the gateway's own
     extra: str | None = None  # pip extra that brings its framework, for the error when it is missing

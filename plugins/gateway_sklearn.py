@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,8 @@ class SklearnModel:
 
         root = Path.cwd()
         file = _check(_model_file(weights_path(self.config, root)), root, self.config)
+        if file.suffix in PICKLES and str(root) not in sys.path:
+            sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, root.name, self.config)
         if not hasattr(model, "predict"):
             raise ConfigError(f"{file.name} holds a {type(model).__name__}, which has no predict")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contents import check_links, links_out, listed, missing, verify
+from gateway.contents import check_links, links_out, listed, missing, unlisted, verify
 from gateway.errors import ConfigError
 
 
@@ -71,8 +71,30 @@ def test_what_sha256sum_writes_is_read_and_kept(model: Path) -> None:
     assert verify(model) == 3
 
 
+def test_where_there_is_a_list_it_lists_every_file_but_hidden_and_compiled_ones(model: Path) -> None:
+    (model / "SHA256SUMS").write_text(sums(model, "model.py"))
+    for name in ("extra.py", "data/more/row", ".git/config", ".hidden", "__pycache__/model.pyc"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("")
+    (model / "again").symlink_to("data")
+    (model / "data/more/up").symlink_to("..")
+    below = ["more/row", "weights.bin"]
+    assert unlisted(model) == [*(f"again/{name}" for name in below), *(f"data/{name}" for name in below), "extra.py"]
+    with pytest.raises(ConfigError, match=r"again/more/row and 4 more: not listed in SHA256SUMS"):
+        verify(model)
+
+
+def test_what_a_model_writes_into_its_data_is_not_on_its_list_unless_files_there_are(model: Path) -> None:
+    (model / "SHA256SUMS").write_text(sums(model, "model.py"))
+    assert unlisted(model, but=model / "data") == []
+    (model / "SHA256SUMS").write_text(sums(model, "model.py", "data/weights.bin"))
+    (model / "data/other.bin").write_text("")
+    assert unlisted(model, but=model / "data") == ["data/other.bin"]
+
+
 def test_a_directory_without_a_list_is_as_it_is(model: Path) -> None:
     assert listed(model) is None
+    assert unlisted(model) == []
     assert verify(model) == 0
     assert missing(model) == []
 

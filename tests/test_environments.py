@@ -14,7 +14,7 @@ from gateway.spec import ModelSpec
 
 
 def spec(root: Path, **config: Any) -> ModelSpec:
-    return ModelSpec(name="m", target="model.model:Model", root=root, config=config)
+    return ModelSpec(name="m", target="model.model:Model", root=root, own_code=True, config=config)
 
 
 def test_the_same_requirements_share_an_environment_and_others_do_not(tmp_path: Path) -> None:

@@ -31,12 +31,15 @@ def describe(
     target: str,
     format: str,
     overrides: Mapping[str, Any],
+    own_code: bool = False,
     slots: int | None = None,
     extra: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> ModelSpec:
     """Return the spec of the model in `path`, whose class is `target`.
 
+    `own_code` says that the class is a file of the directory itself. Without it the directory is only data: nothing in
+    it is ever imported, whatever it is called.
     `overrides` is what the hook got: the model's table in gateway.toml. `slots` is how many calls the class runs at
     once when nobody sets `predict_concurrency`; `extra` the pip extra it needs; `options` reach the class as
     `config["options"]`, with those of config.yaml and gateway.toml over them.
@@ -61,6 +64,7 @@ def describe(
         limits=_limits(config, overrides.get("limits") or {}, slots),
         resources=_resources(config),
         environment=data["environment_variables"],
+        own_code=own_code,
         secrets=tuple(dict.fromkeys([*data["secrets"], *filter(None, map(secret_of, data["weights"]))])),
         import_dirs=_import_dirs(root, data),
         data_dir=root / data["data_dir"],
@@ -77,7 +81,14 @@ def complete(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     """
     if spec.config:
         return apply_overrides(spec, overrides)
-    base = describe(spec.root, target=spec.target, format=spec.format, overrides=overrides, extra=spec.extra)
+    base = describe(
+        spec.root,
+        target=spec.target,
+        format=spec.format,
+        overrides=overrides,
+        own_code=spec.own_code,
+        extra=spec.extra,
+    )
     bare = ModelSpec(name="", target=spec.target, root=spec.root)
     names = [field.name for field in fields(spec)]
     given = {name: value for name in names if (value := getattr(spec, name)) != getattr(bare, name)}

@@ -60,7 +60,9 @@ def describe_class(
         raise ConfigError(str(error)) from error
     module = ".".join(source.relative_to(path).with_suffix("").parts)
     slots = UNLIMITED if _is_websocket(found, config) else None
-    return describe(path, target=f"{module}:{class_name}", format=format, overrides=overrides, slots=slots)
+    return describe(
+        path, target=f"{module}:{class_name}", format=format, overrides=overrides, own_code=True, slots=slots
+    )
 
 
 def _is_websocket(found: ClassInfo | None, config: ModelConfig) -> bool:

@@ -100,6 +100,11 @@ class Child:
             for name, value in os.environ.items()
             if name in INHERITED or name.startswith(INHERITED_PREFIXES)
         }
+        if "PYTHONPATH" in inherited:  # relative to where the gateway was started, not to a model's directory
+            places = filter(None, inherited["PYTHONPATH"].split(os.pathsep))
+            inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))
+        if not self._launch.spec.own_code:  # whatever else its libraries start with -c or -m
+            inherited["PYTHONSAFEPATH"] = "1"
         return {
             **inherited,
             **place_of(self._python, os.environ.get("PATH", os.defpath)),

@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,11 +92,21 @@ def _check_contents(spec: ModelSpec) -> None:
     """Before anything of the model is opened."""
     if not spec.allow_links:
         contents.check_links(spec.root)
-    if count := contents.verify(spec.root):
+    if count := contents.verify(spec.root, but=_own_data(spec)):
         say(f"{count} file{'s' * (count != 1)} as {contents.MANIFEST} lists them")
+        # Compiled code is believed by the time and size of its source, which are easily had; sums are not.
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="pycache-")
+
+
+def _own_data(spec: ModelSpec) -> Path | None:
+    """Where a class writes what no list can know. A directory without code of its own writes nothing."""
+    return spec.data_dir if spec.own_code else None
 
 
 def _extend_path(spec: ModelSpec) -> None:
+    """A directory that is only data is not looked at for modules: a skops.py in it would be run as the library."""
+    if not spec.own_code:
+        return
     root = str(spec.root)
     if root not in sys.path:
         sys.path.insert(0, root)
@@ -137,7 +148,7 @@ def _import(spec: ModelSpec, module_name: str) -> ModuleType:
         path = Path(module_name)
         return import_file(path, path.stem)
     path = spec.root.joinpath(*module_name.split(".")).with_suffix(".py")
-    if path.is_file():
+    if spec.own_code and path.is_file():
         name = module_name_of(path, spec.root)
         if "." not in name and str(path.parent) not in sys.path:  # where a process of the model's looks for it by name
             sys.path.append(str(path.parent))
@@ -147,8 +158,12 @@ def _import(spec: ModelSpec, module_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # of something that the module imports
-        text = f"RuntimeError: No module class file found: {path} does not exist"
-        raise Unloadable(f"{text}, and no module '{module_name}' is installed") from error
+        if spec.own_code:
+            text = f"RuntimeError: No module class file found: {path} does not exist, and no module '{module_name}'"
+            raise Unloadable(f"{text} is installed") from error
+        text = f"no module '{module_name}' is installed, and the model directory is only data to the plugin of the"
+        own = "; where the class is in it, the plugin says so: ModelSpec(own_code=True)" if path.is_file() else ""
+        raise Unloadable(f"{text} format {spec.format}{own}") from error
 
 
 def module_name_of(path: Path, root: Path) -> str:

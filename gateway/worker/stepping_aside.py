@@ -20,7 +20,7 @@ ALIAS = "_model_gateway"  # which nobody imports
 
 def step_aside(spec: ModelSpec) -> None:
     """Before anything of the model is imported."""
-    if not spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py").is_file():
+    if not spec.own_code:
         return
     bundled: dict[str, Path] = {}
     for place in (spec.root, *spec.import_dirs):

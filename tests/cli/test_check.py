@@ -242,6 +242,9 @@ def test_what_a_list_of_sums_lacks_is_told_without_reading_the_files(run: Run, m
     models({"m/model.py": GOOD, "m/SHA256SUMS": sums})
     found = only(run)
     assert (found["code"], found["what"]) == ("missing_file", "data/weights.bin is listed in SHA256SUMS and not there")
+    models({"m/SHA256SUMS": f"{'0' * 64}  model.py\n", "m/data/rows.txt": "", "m/helper.py": ""})
+    found = only(run)
+    assert (found["code"], found["what"]) == ("unlisted_file", "helper.py is not listed in SHA256SUMS")
     models({"m/SHA256SUMS": "nonsense\n"})
     assert only(run)["code"] == "invalid_sums"
 

@@ -121,6 +121,7 @@ class Started:
 
     def __init__(self, root: Path, endpoints: tuple[str, ...] = (), **launch: Any) -> None:
         spec = {"name": "m", "target": "model.model:Model", "root": root, "format": "truss", "data_dir": root / "data"}
+        spec["own_code"] = True
         spec.update(launch.pop("spec", {}))
         spec.setdefault("limits", Limits(slots=launch.pop("slots", 1)))
         self.log = Log()

@@ -210,7 +210,7 @@ async def test_the_end_of_the_gateway_is_the_end_of_its_workers_and_of_their_chi
 
         async def main():
             reaper = Reaper()
-            spec = ModelSpec(name="m", target="model.model:Model", root=Path(sys.argv[1]))
+            spec = ModelSpec(name="m", target="model.model:Model", root=Path(sys.argv[1]), own_code=True)
             lines = lambda line: print(line, flush=True)
             launch = Launch(spec=spec, index=0, on_log=lines, guard=reaper.add, unguard=reaper.remove)
             replica = ProcessReplica(launch)
@@ -247,7 +247,9 @@ async def test_a_worker_without_a_gateway_does_not_start(tmp_path: Path) -> None
 
 async def test_a_crashed_model_is_ready_again_and_serves(tmp_path: Path) -> None:
     write(tmp_path, {"model/model.py": KITCHEN})
-    spec = ModelSpec(name="m", target="model.model:Model", root=tmp_path, limits=Limits(slots=2), secrets=())
+    spec = ModelSpec(
+        name="m", target="model.model:Model", root=tmp_path, own_code=True, limits=Limits(slots=2), secrets=()
+    )
     states: list[str] = []
     changed = asyncio.Event()
 

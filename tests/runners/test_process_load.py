@@ -117,7 +117,9 @@ async def test_a_load_that_is_given_up_leaves_no_process(tmp_path: Path) -> None
 
 async def test_a_load_over_its_limit_fails_its_model_with_the_reason(tmp_path: Path) -> None:
     write(tmp_path, {"model/model.py": HANGING_LOAD})
-    spec = ModelSpec(name="m", target="model.model:Model", root=tmp_path, limits=Limits(load_timeout=0.5))
+    spec = ModelSpec(
+        name="m", target="model.model:Model", root=tmp_path, own_code=True, limits=Limits(load_timeout=0.5)
+    )
     model = HostedModel(
         spec, ProcessReplica, lambda spec, index: Launch(spec=spec, index=index, on_log=lambda line: None)
     )

@@ -58,7 +58,7 @@ async def test_every_call_of_a_storm_ends_once_and_nothing_is_left(
     chance = random.Random(17)
     write(tmp_path, {"model/model.py": MODEL.replace("{hooks}", hooks.strip())})
     limits = Limits(slots=4, max_queue=8, queue_timeout=20)
-    spec = ModelSpec(name="m", target="model.model:Model", root=tmp_path, limits=limits)
+    spec = ModelSpec(name="m", target="model.model:Model", root=tmp_path, own_code=True, limits=limits)
 
     def launch(spec: ModelSpec, index: int) -> Launch:
         return Launch(spec=spec, index=index, endpoint_methods=METHODS[1:], on_log=lambda line: None)

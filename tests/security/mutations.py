@@ -76,6 +76,16 @@ MUTATIONS = [
              "worker/test_loader.py::test_nothing_of_a_model_runs_when_a_file_is_not_the_one_that_was_listed"),
     Mutation("T13", "../plugins/gateway_sklearn.py", 'in PICKLES and not trust.get("allow_pickle")', "in ()",
              "plugins/test_gateway_sklearn.py::test_a_pickle_is_refused_unopened"),
+    Mutation("T13", "contents.py", "if others := unlisted(root, but=but):", "if others := []:",
+             "worker/test_loader.py::test_nothing_of_a_model_runs_when_a_file_is_there_that_the_list_does_not_have"),
+    Mutation("T13", "worker/loader.py", "    if not spec.own_code:\n        return", "    if False:\n        return",
+             "security/test_data_directories.py::"
+             "test_no_file_beside_the_weights_is_imported_whatever_its_name"),
+    Mutation("T13", "worker/loader.py", "if spec.own_code and path.is_file():", "if path.is_file():",
+             "worker/test_loader.py::test_a_directory_that_is_only_data_is_never_looked_at_for_modules"),
+    Mutation("T13", "runners/child.py", '"PYTHONPATH" in inherited', "False",
+             "security/test_data_directories.py::"
+             "test_no_file_beside_the_weights_is_imported_whatever_its_name"),
     Mutation("T14", "formats/safe_yaml.py", "if self._repeated > MAX_EXPANSION:", "if False:",
              "formats/test_safe_yaml.py::test_a_bomb_of_aliases_is_refused_at_once"),
     Mutation("T14", "formats/safe_yaml.py", '"CSafeLoader"', '"CUnsafeLoader"',

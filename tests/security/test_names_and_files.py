@@ -146,7 +146,7 @@ FUZZER = """
 @pytest.mark.anyio
 async def test_a_worker_that_writes_anything_is_ended_and_nothing_is_unpickled(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(textwrap.dedent(FUZZER))
-    spec = ModelSpec(name="m", target="model:Model", root=tmp_path)
+    spec = ModelSpec(name="m", target="model:Model", root=tmp_path, own_code=True)
     before, UNPICKLED[:] = resident(), []
     for _ in range(8):
         replica = ProcessReplica(Launch(spec=spec, index=0, on_log=lambda line: None))
@@ -177,7 +177,9 @@ def resident() -> int:
 async def test_a_changed_file_fails_the_load_before_any_of_it_is_opened(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{ECHO}")
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  model.py\n")
-    replica = ProcessReplica(Launch(spec=ModelSpec(name="m", target="model:Model", root=tmp_path), index=0))
+    replica = ProcessReplica(
+        Launch(spec=ModelSpec(name="m", target="model:Model", root=tmp_path, own_code=True), index=0)
+    )
     with pytest.raises(LoadError, match=r"model\.py: is not the file that SHA256SUMS lists") as caught:
         await replica.start()
     assert caught.value.fatal

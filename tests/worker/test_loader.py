@@ -45,7 +45,7 @@ def write(root: Path, name: str, source: str) -> None:
 def truss(root: Path, source: str, **fields: Any) -> ModelSpec:
     write(root, "model/model.py", source)
     defaults: dict[str, Any] = {"name": "m", "target": "model.model:Model", "root": root, "format": "truss"}
-    return ModelSpec(**{**defaults, "data_dir": root / "data", **fields})
+    return ModelSpec(**{**defaults, "own_code": True, "data_dir": root / "data", **fields})
 
 
 async def load(spec: ModelSpec, secrets: Secrets | None = None, deployment: dict[str, Any] | None = None) -> Loaded:
@@ -128,6 +128,23 @@ async def test_the_target_may_be_an_installed_module_or_a_plugins_file(tmp_path:
     assert (await load(spec)).model.predict(0) == "plugin"
     with pytest.raises(ModelDefinitionError):
         await load(ModelSpec(name="m", target="collections:Counter", root=tmp_path))
+
+
+async def test_a_directory_that_is_only_data_is_never_looked_at_for_modules(tmp_path: Path) -> None:
+    """The class is the plugin's: what lies beside the weights is not imported under any name."""
+    write(tmp_path / "plugins", "served_plugin.py", "class Served:\n    def predict(self, x): return __file__\n")
+    sys.path.append(str(tmp_path / "plugins"))
+    root = tmp_path / "m"
+    for name in ("served_plugin.py", "json.py", "model/model.py", "packages/helper.py", "alone.py"):
+        write(root, name, f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Served: ...\n")
+    found = {"name": "m", "root": root, "format": "dots", "import_dirs": (root / "packages",)}
+    before = list(sys.path)
+    loaded = await load(ModelSpec(target="served_plugin:Served", **found))
+    assert loaded.model.predict(0) == str(tmp_path / "plugins/served_plugin.py")
+    assert sys.path == before
+    with pytest.raises(Unloadable, match=r"no module 'alone'.*only data to the plugin.*ModelSpec\(own_code=True\)"):
+        await load(ModelSpec(target="alone:Served", **found))
+    assert not (tmp_path / "ran").exists()
 
 
 # ── the constructor ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +280,7 @@ async def test_weights_are_at_their_mount_location_before_the_constructor_looks(
 
 async def test_a_missing_file_says_what_truss_says(tmp_path: Path) -> None:
     with pytest.raises(Unloadable, match="No module class file found"):
-        await load(ModelSpec(name="m", target="model.model:Model", root=tmp_path))
+        await load(ModelSpec(name="m", target="model.model:Model", root=tmp_path, own_code=True))
     with pytest.raises(Unloadable, match="No module class file found"):
         await load(ModelSpec(name="m", target=f"{tmp_path / 'gone.py'}:Model", root=tmp_path))
 
@@ -337,6 +354,26 @@ async def test_nothing_of_a_model_runs_when_a_file_is_not_the_one_that_was_liste
     write(tmp_path, "data/weights.bin", "good")
     await load(spec)
     assert (tmp_path / "ran").exists()
+
+
+async def test_nothing_of_a_model_runs_when_a_file_is_there_that_the_list_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")
+    spec = truss(tmp_path, RAN)
+    write(tmp_path, "SHA256SUMS", f"{hashlib.sha256(RAN.encode()).hexdigest()}  ./model/model.py\n")
+    write(tmp_path, "model/json.py", "")
+    with pytest.raises(ConfigError, match=r"model/json\.py: not listed in SHA256SUMS"):
+        await load(spec)
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "model/json.py").unlink()
+    # Compiled code is of the listed sources and of nothing else, and what the model wrote itself is its own.
+    write(tmp_path, "data/rows.txt", "written by an earlier call")
+    await load(spec)
+    (tmp_path / "ran").rename(tmp_path / "data/ran")
+    assert not (tmp_path / "model/__pycache__").exists()
+    assert sys.pycache_prefix == os.environ["PYTHONPYCACHEPREFIX"] != ""
 
 
 async def test_nothing_of_a_model_runs_when_a_link_of_its_directory_leads_out(tmp_path: Path) -> None:

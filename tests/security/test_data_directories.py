@@ -1,0 +1,44 @@
+"""T13: a directory that is only data runs nothing, whatever lies in it beside the weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gateway.discovery import discover
+from gateway.plugins import Plugins
+from gateway.replica import Launch
+from gateway.runners.process import ProcessReplica
+
+DIGITS = Path(__file__).resolve().parents[2] / "models/digits"
+# Modules that a worker of this model imports: of Python, of the gateway, of its plugin, of the plugin's libraries; and
+# those that Python looks for at its start.
+PLANTED = (
+    "json.py gateway/__init__.py gateway_sklearn.py gateway_sklearn_rows.py skops.py sklearn/__init__.py numpy.py "
+    "sitecustomize.py usercustomize.py packages/skops.py packages/gateway_sklearn.py data/skops.py"
+).split()
+pytestmark = pytest.mark.anyio
+
+
+async def test_no_file_beside_the_weights_is_imported_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "models/digits"
+    root.mkdir(parents=True)
+    shutil.copy(DIGITS / "model.skops", root)
+    for name in PLANTED:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r} + ' ')\n")
+    monkeypatch.setenv("PYTHONPATH", f":.:{tmp_path}")  # as shells leave it: relative to where they are, not to a model
+    (spec,) = discover([tmp_path / "models"], Plugins.load()).specs
+    lines: list[str] = []
+    replica = ProcessReplica(Launch(spec=spec, index=0, on_log=lines.append))
+    try:
+        await replica.start()
+    finally:
+        await replica.kill("the test is over")
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert not any("ModuleNotFoundError" in line for line in lines)
