@@ -30,7 +30,7 @@ from .planning import plan_inventory
 from .preview import source_of
 from .requirements import lacking
 from .secret_sources import SecretSources
-from .weights import missing_weights
+from .weights import missing_weights, unmounted
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -126,6 +126,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     if reason := missing_weights(spec.root):
         will_come = reason.endswith("not on this machine yet")
         yield finding("note" if will_come else "error", "missing_weights", reason)
+    yield from (finding("error", "mount_location", reason) for reason in unmounted(spec))
     yield from (finding("error", code, what) for code, what in _contents(spec))
     has_code = spec.format in ("python", "truss")  # which alone knows what it opens
     for name in contents.pointers(spec.root):

@@ -111,6 +111,7 @@ class GatewaySettings:
     max_queued_bytes: int = _key(values.size, 256 * MIB)  # of the bodies of all that wait
     secrets_dir: Path | None = _key(values.directory, None)
     cache_dir: Path | None = _key(values.directory, None)
+    mount_roots: tuple[Path, ...] = _key(values.paths, ())  # below which models may have a `mount_location`
     environment_file: Path | None = _key(values.file, None)
     limits: Limits = field(default_factory=Limits)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
@@ -189,6 +190,8 @@ class Settings:
         found.setdefault("truss_parity", self.gateway.truss_parity)
         if self.gateway.worker.sandbox != "basic":
             found.setdefault("sandbox", self.gateway.worker.sandbox)
+        if self.gateway.mount_roots:
+            found["mount_roots"] = self.gateway.mount_roots
         found["limits"] = {name: getattr(self.gateway.limits, name) for name in LIMIT_KINDS}
         return found
 

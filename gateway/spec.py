@@ -88,6 +88,7 @@ class ModelSpec:
     own_code: bool = False  # the class is in `root`, which is first on sys.path; else the directory is only data
     import_dirs: tuple[Path, ...] = ()  # with `own_code`, appended to sys.path
     data_dir: Path | None = None
+    mount_roots: tuple[Path, ...] = ()  # below which, or at which, its `mount_location`s may be made
     python: str | None = None  # interpreter that runs it; None is the gateway's own
     extra: str | None = None  # pip extra that brings its framework, for the error when it is missing
     parity: Literal["improved", "strict"] = "improved"

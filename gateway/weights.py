@@ -16,15 +16,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from . import downloads
+from . import downloads, mounts
 from .buckets import BUCKETS, check_address, fetch_bucket
 from .cache import cache_dir
 from .errors import ConfigError
+from .spec import ModelSpec
 
 SCHEMES = ("package", "file", "hf", "https", *BUCKETS)
 
@@ -59,25 +60,44 @@ def weights_path(
 ) -> Path:
     """Return where entry `index` of the config's `weights` lies, after fetching it if need be.
 
-    An absolute `mount_location` becomes a link to it, and is what is returned. Raises `ConfigError` with what to do
-    when the weights cannot be had.
+    What is at its `mount_location` already is taken from there. Raises `ConfigError` with what to do when the weights
+    cannot be had.
     """
     entries = config.get("weights") or []
     if not entries:
         return root
     entry = _entry(entries, index)
-    place = Path(entry["mount_location"]) if entry.get("mount_location") else None
-    if place and place.exists() and not place.is_symlink():
-        return place  # somebody put the files there
-    found = _obtain(entry, root, secrets or {})
-    return _mount(found, place) if place else found
+    if entry.get("mount_location") and (place := Path(entry["mount_location"])).exists():
+        return place
+    return _obtain(entry, root, secrets or {})
 
 
-def mount_weights(config: Mapping[str, Any], root: Path, *, secrets: Mapping[str, str] | None = None) -> None:
-    """Have every entry with a mount location there, as a Model that opens fixed paths expects. Before its load."""
-    for index, entry in enumerate(config.get("weights") or []):
-        if entry.get("mount_location"):
-            weights_path(config, root, index, secrets=secrets)
+def mount_weights(
+    config: Mapping[str, Any],
+    root: Path,
+    mount_roots: Collection[Path],
+    *,
+    secrets: Mapping[str, str] | None = None,
+) -> None:
+    """Have every entry with a mount location there, as a Model that opens fixed paths expects. Before its load.
+
+    Links are made below `mount_roots` only. Raises `ConfigError` as `weights_path` does, and for other places.
+    """
+    for entry in config.get("weights") or []:
+        if not entry.get("mount_location") or mounts.is_there(place := Path(entry["mount_location"])):
+            continue
+        if reason := mounts.refusal(place, mount_roots):
+            raise ConfigError(reason)
+        mounts.mount(_obtain(entry, root, secrets or {}), place, mount_roots)
+
+
+def unmounted(spec: ModelSpec) -> list[str]:
+    """Why the class of a model will not find its weights at their mount locations; empty when it will."""
+    if not spec.own_code:
+        return []
+    places = [Path(place) for entry in spec.config.get("weights") or [] if (place := entry.get("mount_location"))]
+    missing = (mounts.refusal(place, spec.mount_roots) for place in places if not mounts.is_there(place))
+    return [reason for reason in missing if reason]
 
 
 def _weights(path: Path) -> list[Mapping[str, Any]]:
@@ -176,33 +196,3 @@ def _cached(entry: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
     return cache_dir() / "weights" / digest / name
-
-
-def _mount(found: Path, place: Path) -> Path:
-    """Link `place` to the files, through a name in our cache by which we know our own links again."""
-    ours = cache_dir() / "mounts"
-    try:
-        if place.is_symlink():
-            if not Path(os.readlink(place)).is_relative_to(ours):
-                if place.exists():
-                    return place  # somebody else's link, and it works
-            elif place.resolve() == found.resolve():
-                return place
-        middle = ours / hashlib.sha256(str(found).encode()).hexdigest()[:16]
-        _link(middle, found)
-        _link(place, middle)
-    except OSError as error:
-        raise ConfigError(
-            f"mount_location {place} cannot be created ({error.strerror}); map it to a place of yours in gateway.toml:"
-            f' [models.NAME.mounts] "{place}" = "/a/directory/of/yours"'
-        ) from error
-    return place
-
-
-def _link(place: Path, target: Path) -> None:
-    """Make `place` a link to `target` in one step: replicas load at the same time."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, place)

@@ -207,52 +207,95 @@ def test_a_mount_location_becomes_a_link(files: Path) -> None:
     found = mounted(files, place, "one")
 
     for _ in range(2):
+        mount_weights(found, files, [files / "app"])
         assert weights_path(found, files) == place
         assert (place / "file").read_text() == "one"
 
 
 def test_a_link_of_ours_follows_a_changed_source(files: Path) -> None:
     place = files / "app" / "weights"
-    weights_path(mounted(files, place, "one"), files)
-    weights_path(mounted(files, place, "two"), files)
-    assert (place / "file").read_text() == "two"
+    for source in ("one", "two"):
+        mount_weights(mounted(files, place, source), files, [files])
+        assert (place / "file").read_text() == source
 
 
-def test_what_somebody_else_put_there_is_used_as_it_is(files: Path) -> None:
+def test_what_somebody_else_put_there_is_used_as_it_is_wherever_that_is(files: Path) -> None:
     directory, link = files / "real", files / "link"
     directory.mkdir()
     link.symlink_to(files / "two")
 
-    assert weights_path(mounted(files, directory, "one"), files) == directory
+    for place in (directory, link):
+        mount_weights(mounted(files, place, "one"), files, [])
+        assert weights_path(mounted(files, place, "one"), files) == place
     assert list(directory.iterdir()) == []
-    assert weights_path(mounted(files, link, "one"), files) == link
     assert (link / "file").read_text() == "two"
 
 
 def test_a_dangling_link_is_replaced(files: Path) -> None:
     place = files / "link"
     place.symlink_to(files / "gone")
-    assert (weights_path(mounted(files, place, "one"), files) / "file").read_text() == "one"
+    mount_weights(mounted(files, place, "one"), files, [files])
+    assert (place / "file").read_text() == "one"
 
 
 def test_a_place_that_cannot_be_made_says_how_to_map_it(files: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        weights_path(mounted(files, Path("/proc/nowhere/weights"), "one"), files)
+        mount_weights(mounted(files, Path("/proc/nowhere/weights"), "one"), files, [Path("/proc")])
 
     assert "mount_location /proc/nowhere/weights cannot be created" in str(caught.value)
     assert '[models.NAME.mounts] "/proc/nowhere/weights" = ' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        *((place, "is made only where") for place in ("elsewhere/w", "app/w", "app/real/../w", "app/really/w")),
+        *((place, "leads out of its mount root") for place in ("app/out/w", "app/out/deep/w")),
+    ],
+)
+def test_no_link_is_made_but_below_a_root_of_the_operators(files: Path, place: str, reason: str) -> None:
+    """By a name or by a link: nothing that a model directory says puts a link, or a directory, anywhere else."""
+    (files / "app/real").mkdir(parents=True)
+    (files / "elsewhere").mkdir()
+    (files / "app/out").symlink_to(files / "elsewhere")
+    before = sorted(str(path) for path in files.rglob("*"))
+    found = mounted(files, files / place, "one")
+    (files / "model/config.yaml").unlink()
+    with pytest.raises(ConfigError, match=rf"mount_location .*/w: {reason}"):
+        mount_weights(found, files, [files / "app/real", *([files / "app"] if "out" in place else [])])
+    (files / "model").rmdir()
+    assert sorted(str(path) for path in files.rglob("*")) == before
+
+
+def test_an_entry_cannot_lead_the_next_one_out_of_its_root(files: Path) -> None:
+    (files / "home").mkdir()
+    entries = [
+        f"{{source: 'file://{files}/home', mount_location: {files}/app/a}}",
+        f"{{source: 'file://{files}/one', mount_location: {files}/app/a/planted}}",
+    ]
+    (files / "model").mkdir()
+    with pytest.raises(ConfigError, match=r"leads out of its mount root, to .*/home, through a link"):
+        mount_weights(config(files / "model", *entries), files, [files / "app"])
+    assert list((files / "home").iterdir()) == []
 
 
 def test_a_mapped_place_is_used_instead(files: Path) -> None:
     place = Path("/proc/nowhere/weights")
     found = mounted(files, place, "one", mounts={str(place): files / "mine"})
 
+    mount_weights(found, files, [files / "mine"])
     assert weights_path(found, files) == files / "mine"
     assert (files / "mine" / "file").read_text() == "one"
+
+
+def test_a_directory_that_is_only_data_is_mounted_nowhere(files: Path) -> None:
+    found = mounted(files, files / "app/weights", "one")
+    assert weights_path(found, files) == files / "one"
+    assert not (files / "app").exists()
 
 
 def test_every_entry_with_a_place_is_mounted_before_a_load(files: Path) -> None:
     entries = [f"{{source: 'file://{files}/{name}', mount_location: {files}/app/{name}}}" for name in ("one", "two")]
     (files / "model").mkdir()
-    mount_weights(config(files / "model", *entries, "{source: 'file:///nowhere'}"), files)
+    mount_weights(config(files / "model", *entries, "{source: 'file:///nowhere'}"), files, [files])
     assert (files / "app" / "two" / "file").read_text() == "two"

@@ -116,6 +116,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         sandbox=values.get("sandbox", spec.sandbox),
         memory_limit=values.get("memory_limit", spec.memory_limit),
         allow_links=values.get("allow_links", spec.allow_links),
+        mount_roots=_mount_roots(values) if spec.own_code else (),
     )
 
 
@@ -187,6 +188,12 @@ def _mount(data: dict[str, Any], mounts: Mapping[str, Path]) -> None:
     for entry in data["weights"]:
         if (place := entry.get("mount_location")) in mounts:
             entry["mount_location"] = str(mounts[place].absolute())  # a worker's working directory is another
+
+
+def _mount_roots(values: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Where the operator lets a class find its weights: the places that are mapped, and what is below the roots."""
+    places = (*values.get("mount_roots", ()), *(values.get("mounts") or {}).values())
+    return tuple(place.absolute() for place in places)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

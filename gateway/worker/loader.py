@@ -124,10 +124,10 @@ def _make_data_dir(spec: ModelSpec) -> None:
 
 def _mount_weights(spec: ModelSpec, secrets: Secrets) -> None:
     """The class may open its mount locations as early as in its constructor."""
-    if spec.config.get("weights"):
+    if spec.own_code and spec.config.get("weights"):
         from ..weights import mount_weights
 
-        mount_weights(spec.config, spec.root, secrets=secrets)
+        mount_weights(spec.config, spec.root, spec.mount_roots, secrets=secrets)
 
 
 def import_target(spec: ModelSpec) -> type:

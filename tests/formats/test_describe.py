@@ -162,6 +162,14 @@ def test_mounts_change_where_the_model_looks(tmp_path: Path) -> None:
     assert found.config["weights"][0]["mount_location"] == "/data/weights"
 
 
+def test_only_a_class_has_places_of_the_operators_for_its_weights(tmp_path: Path) -> None:
+    overrides = {"mounts": {"/app/weights": Path("/data/weights")}, "mount_roots": (Path("/srv"),)}
+    text = "weights: [{source: 'hf://a/b', mount_location: /app/weights}]"
+    assert spec(tmp_path, text, overrides).mount_roots == ()
+    found = describe(tmp_path, target="model:Model", format="python", overrides=overrides, own_code=True)
+    assert found.mount_roots == (Path("/srv"), Path("/data/weights"))
+
+
 def test_a_directory_can_set_nothing_that_is_the_operators(tmp_path: Path) -> None:
     mine = "replicas: 9\nslots: 9\nmax_queue: 9\ngpus: [0]\nrunner: other\nallow_pickle: true\nhost: 0.0.0.0\n"
     found = spec(tmp_path, f"{mine}options: {{allow_pickle: true, trust_remote_code: true, mine: 1}}\n")

@@ -266,11 +266,13 @@ async def test_weights_are_at_their_mount_location_before_the_constructor_looks(
                 def predict(self, x): ...
             """
         weights = [{"source": f"file://{tmp_path / 'weights'}", "mount_location": str(place)}]
-        loaded = await load(truss(tmp_path / "m", source, config={"weights": weights}))
+        with pytest.raises(ConfigError, match=r"is made only where gateway\.toml says so"):
+            await load(truss(tmp_path / "m", source, config={"weights": weights}))
+        loaded = await load(truss(tmp_path / "m", source, config={"weights": weights}, mount_roots=(tmp_path,)))
         assert loaded.model.text == "42"
         weights = [{"source": "file:///not/here", "mount_location": str(tmp_path / "other")}]
         with pytest.raises(ConfigError, match="/not/here does not exist"):
-            await load(truss(tmp_path / "m", source, config={"weights": weights}))
+            await load(truss(tmp_path / "m", source, config={"weights": weights}, mount_roots=(tmp_path,)))
     finally:
         del os.environ["GATEWAY_CACHE_DIR"]
 
