@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import ConfigError
+from .fingerprints import fingerprint
 
 CHUNK = 1024 * 1024
 TIMEOUT = 30.0  # seconds without a byte, not for the whole of a file
@@ -63,9 +64,14 @@ def _patterns(entry: Mapping[str, Any]) -> dict[str, Any]:
 def fetch_file(
     url: str, path: Path, *, sha256: str | None = None, token: str | None = None, secret: str | None = None
 ) -> None:
-    """Download `url` to `path`, continuing what an earlier try left there. One process at a time does it."""
+    """Download `url` to `path`, continuing what an earlier try left there. One process at a time does it.
+
+    A file that is there is what is asked for when it has the sum `sha256`, at every use; another one is fetched again.
+    """
+    if _is_it(path, sha256):
+        return
     with lock(path):
-        if path.exists():
+        if _is_it(path, sha256):
             return
         part = path.with_name(f"{path.name}.part")
         try:
@@ -87,9 +93,21 @@ def keep(part: Path, path: Path) -> None:
     os.replace(part, path)
 
 
+def _is_it(path: Path, sha256: str | None) -> bool:
+    return path.exists() and (sha256 is None or fingerprint(path) == sha256.lower())
+
+
 def _download(url: str, part: Path, token: str | None) -> None:
     import urllib.error  # a third of a megabyte of modules that most models never need
     import urllib.request
+
+    class _Redirects(urllib.request.HTTPRedirectHandler):
+        """What was asked over TLS is not answered without: anybody on the way could be the one who answers."""
+
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            if req.type == "https" and not newurl.startswith("https:"):
+                raise OSError(f"it redirects to {newurl.partition(':')[0]}, without TLS")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     request = urllib.request.Request(url, headers={"User-Agent": "model-gateway", "Accept-Encoding": "identity"})
     if token:
@@ -101,7 +119,7 @@ def _download(url: str, part: Path, token: str | None) -> None:
         request.add_header("Range", f"bytes={done}-")
         request.add_header("If-Range", tag.read_text())
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
             resumed = answer.status == 206
             etag = answer.headers.get("ETag", "")
             if not resumed:

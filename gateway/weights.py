@@ -146,13 +146,13 @@ def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) ->
     token = secrets.get(name) if name else None
     if scheme == "hf":  # the library knows whether a snapshot in its cache is whole; we do not
         return downloads.fetch_snapshot(entry, *_repository(rest), token=token, secret=name)
-    if found := _locate(entry, root):
-        return found
     path = _cached(entry)
     if scheme == "https":
         downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token, secret=name)
-    else:
-        fetch_bucket(entry, path, secret=name, credentials=token)
+        return path
+    if found := _locate(entry, root):
+        return found
+    fetch_bucket(entry, path, secret=name, credentials=token)
     return path
 
 
@@ -194,5 +194,7 @@ def _cached(entry: Mapping[str, Any]) -> Path:
     if more := [value for value in (str(entry.get("sha256") or "").lower(), secret_of(entry)) if value]:
         identity += f" {more}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    name = PurePosixPath(unquote(urlsplit(source).path)).name or "weights"
-    return cache_dir() / "weights" / digest / name
+    name = PurePosixPath(unquote(urlsplit(source).path)).name
+    # Neither a way out, nor hidden, nor what no file can be called.
+    is_good = name.isprintable() and not name.startswith(".") and 0 < len(name.encode(errors="replace")) <= 200
+    return cache_dir() / "weights" / digest / (name if is_good else "weights")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 
 from gateway.cache import cache_dir
 from gateway.downloads import fetch_file, fetch_snapshot, find_snapshot, keep
@@ -148,6 +150,43 @@ def test_sha256_is_checked_before_the_file_counts(server: Any, tmp_path: Path) -
 
     fetch_file(f"{server.url}/file", tmp_path / "file", sha256=hashlib.sha256(CONTENT).hexdigest().upper())
     assert (tmp_path / "file").exists()
+
+
+def test_a_file_in_the_cache_is_compared_with_its_sum_at_every_use(server: Any, tmp_path: Path) -> None:
+    path, right = tmp_path / "file", hashlib.sha256(CONTENT).hexdigest()
+    fetch_file(f"{server.url}/file", path, sha256=right)
+    fetch_file(f"{server.url}/file", path, sha256=right)
+    assert len(server.seen) == 1
+    path.write_bytes(CONTENT[:-1] + b"!")  # as long as it was
+    fetch_file(f"{server.url}/file", path, sha256=right)
+    assert len(server.seen) == 2
+    assert path.read_bytes() == CONTENT
+
+
+def test_what_is_asked_over_tls_is_not_fetched_without(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
+        secure: Any = http
+        secure.seen, secure.script, secure.etag = [], [], ETAG
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            url = f"https://localhost:{http.server_port}"
+            fetch_file(f"{url}/file", tmp_path / "file")
+            with pytest.raises(ConfigError, match="redirects to http, without TLS"):
+                fetch_file(f"{url}/moved", tmp_path / "moved")
+        finally:
+            http.shutdown()
+            thread.join()
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert not (tmp_path / "moved").exists()
 
 
 def test_a_token_goes_to_the_address_but_not_where_it_redirects(server: Any, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "gateway"
 # Lowest first; a module imports from its own layer and from those before it. One that is not named is in the middle.
 LAYERS = [
     "errors spec",
-    "contents redaction wire channel plain distributions values toml_lines devices accelerators claims cpu downloads",
+    "contents redaction wire channel plain distributions values toml_lines devices accelerators claims cpu "
+    "cache fingerprints downloads",
     "MIDDLE",  # settings, plugins, discovery, formats, runners, replica, limiter, placement, …
     "hosted",
     "hub",

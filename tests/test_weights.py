@@ -178,6 +178,15 @@ def test_two_sums_and_two_secrets_of_one_address_do_not_meet(tmp_path: Path, mon
     assert weights._cached({**entry, "sha256": "A" * 64}) == places[1]
 
 
+@pytest.mark.parametrize("path", ["a/..", "a/%2e%2e", "..", ".", "a/.hidden", "a%00b", "a%0Ab", "a/", "é" * 101, "%ff"])
+def test_no_address_leads_out_of_its_place_in_the_cache(path: str, tmp_path: Path, cache: Path) -> None:
+    place = weights._cached({"source": f"https://example.com/{path}"})
+    assert place.parent.parent == cache / "weights"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("it can be written")
+    assert place.resolve().parent == place.parent.resolve()
+
+
 def test_two_addresses_with_one_name_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "fetch_bucket", lambda entry, path, **access: None)
     entries = ("{source: 's3://a/m'}", "{source: 's3://b/m'}", "{source: 's3://a/m', allow_patterns: ['*.bin']}")

@@ -90,6 +90,12 @@ MUTATIONS = [
     Mutation("T13", "runners/child.py", '"PYTHONPATH" in inherited', "False",
              "security/test_data_directories.py::"
              "test_no_file_beside_the_weights_is_imported_whatever_its_name"),
+    Mutation("T13", "downloads.py", "sha256 is None or fingerprint(path) == sha256.lower()", "True",
+             "test_downloads.py::test_a_file_in_the_cache_is_compared_with_its_sum_at_every_use"),
+    Mutation("T13", "downloads.py", 'if req.type == "https" and', "if False and",
+             "test_downloads.py::test_what_is_asked_over_tls_is_not_fetched_without"),
+    Mutation("T13", "weights.py", "name if is_good else", "name if name else",
+             "test_weights.py::test_no_address_leads_out_of_its_place_in_the_cache"),
     Mutation("T14", "formats/safe_yaml.py", "if self._repeated > MAX_EXPANSION:", "if False:",
              "formats/test_safe_yaml.py::test_a_bomb_of_aliases_is_refused_at_once"),
     Mutation("T14", "formats/safe_yaml.py", '"CSafeLoader"', '"CUnsafeLoader"',
