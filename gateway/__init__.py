@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .cache import cache_dir
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
     from .fingerprints import fingerprint
+    from .formats.config import has_code, peek_config
     from .formats.describe import describe
     from .hookspecs import hookimpl
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
@@ -34,6 +35,8 @@ _WHERE = {
     "cache_dir": "cache",
     "describe": "formats.describe",
     "fingerprint": "fingerprints",
+    "has_code": "formats.config",
+    "peek_config": "formats.config",
     "peek_weights": "weights",
     "weights_path": "weights",
 }
@@ -53,7 +56,9 @@ __all__ = [
     "cache_dir",
     "describe",
     "fingerprint",
+    "has_code",
     "hookimpl",
+    "peek_config",
     "peek_weights",
     "weights_path",
 ]

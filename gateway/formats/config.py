@@ -6,22 +6,26 @@ level, because models read them.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..spec import Problem
 from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
-from .safe_yaml import Document, YAMLError, parse
+from .safe_yaml import MAX_BYTES, Document, YAMLError, parse
 from .schema import ACCELERATORS, AUTH_METHODS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, Each, Key, Section
 
 NO_YAML = (
     "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
 )
+SETTLED = 2.0  # seconds: two writes within the clock's tick of each other would leave all times as they are
 ONE_WORKER = "num_workers must be 1: a model is one process per replica"
 CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
 MEMORY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
@@ -58,7 +62,7 @@ def read_config(path: Path) -> ModelConfig:
     reader = _Reader(file)
     if file.is_file():
         try:
-            document = parse(_read(file))
+            document = _document(file)
         except YAMLError as error:
             reader.error(error.what, line=error.line, code="invalid_yaml")
             document = Document({}, {})
@@ -70,11 +74,46 @@ def read_config(path: Path) -> ModelConfig:
     return reader.read(document)
 
 
-def _read(file: Path) -> bytes:
+def peek_config(path: Path) -> dict[str, Any]:
+    """Return what the config.yaml of the model directory `path` says, and no defaults.
+
+    For a format's `find_model`, which asks whether a directory is its own. It is {} where there is no such file, or one
+    that cannot be read within bounds: `describe` raises what is wrong with it.
+    """
     try:
-        return file.read_bytes()
+        data = _document(path / "config.yaml").data
+    except YAMLError:
+        return {}
+    return copy.deepcopy(data) if isinstance(data, dict) else {}
+
+
+def has_code(path: Path) -> bool:
+    """Return whether the model directory `path` has a class of its own: the file that its config.yaml names, or
+    model/model.py, or model.py."""
+    config = peek_config(path)
+    names = (config.get("model_module_dir", "model"), config.get("model_class_filename", "model.py"))
+    return path.joinpath(*map(str, names)).is_file() or (path / "model.py").is_file()
+
+
+def _document(file: Path) -> Document:
+    """The file, parsed once until it changes. Raises `YAMLError`."""
+    try:
+        stat = file.stat()
+        if time.time() - stat.st_ctime < SETTLED:
+            return _parse(file)
+        return _parsed(file, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     except OSError as error:
         raise YAMLError(f"cannot be read: {error.strerror}") from None
+
+
+def _parse(file: Path) -> Document:
+    with file.open("rb") as opened:
+        return parse(opened.read(MAX_BYTES + 1))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(file: Path, *version: int) -> Document:
+    return _parse(file)
 
 
 class _Reader:
@@ -87,7 +126,7 @@ class _Reader:
         self.lines = document.lines
         for name, line in document.duplicates:
             self.warn(f"{name} is written twice; the last one counts", line=line, code="duplicate_key")
-        raw: Any = {} if document.data is None else document.data
+        raw: Any = {} if document.data is None else copy.deepcopy(document.data)
         if not isinstance(raw, dict):
             self.error("expected a mapping of keys", line=1, code="invalid_type")
             raw = {}

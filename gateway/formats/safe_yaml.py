@@ -58,7 +58,7 @@ def parse(content: bytes) -> Document:
     Raises `YAMLError`, and nothing else, for anything that is not one small, safe, well-formed document.
     """
     if len(content) > MAX_BYTES:
-        raise YAMLError(f"{len(content)} bytes; at most {MAX_BYTES} are read")
+        raise YAMLError(f"longer than the {MAX_BYTES} bytes that are read")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.formats.config import ModelConfig, read_config
+from gateway.formats.config import ModelConfig, has_code, peek_config, read_config
 
 # What Truss 0.18.36 makes of config.yaml files: each with what differs from EMPTY in
 # yaml.safe_load(yaml.dump(TrussConfig.from_yaml(path).to_dict(verbose=True))), the `config` of its models.
@@ -306,3 +307,55 @@ def test_any_yaml_gives_a_whole_config_or_problems(tmp_path_factory: pytest.Temp
     assert set(yaml.safe_load(EMPTY)) <= set(config.data)
     assert isinstance(config.data["runtime"]["predict_concurrency"], int)
     assert all(isinstance(value, str) for value in config.data["environment_variables"].values())
+
+
+# ── what a format asks before it claims a directory ──────────────────────────────────────────────────────────────────
+
+
+def test_peeking_gives_what_the_file_says_and_a_copy_of_it(tmp_path: Path) -> None:
+    assert peek_config(tmp_path) == {}
+    (tmp_path / "config.yaml").write_text("framework: mine\nweights: [{source: 'file://w'}]\n")
+    os.utime(tmp_path / "config.yaml", (1, 1))
+    first = peek_config(tmp_path)
+    assert first == {"framework": "mine", "weights": [{"source": "file://w"}]}
+    first["weights"].clear()
+    assert peek_config(tmp_path)["weights"] == [{"source": "file://w"}]
+    (tmp_path / "config.yaml").write_text("framework: none\nweights: [{source: 'file://w'}]\n")  # as long as it was
+    assert peek_config(tmp_path)["framework"] == "none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a, list]",
+        "key: [unclosed",
+        "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
+        "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\n",
+        "a: !!python/object:os.system x",
+        "x" * 1_000_001,
+    ],
+    ids=["list", "broken", "expands", "tag", "long"],
+)
+def test_what_cannot_be_read_within_bounds_is_peeked_at_as_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    assert peek_config(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"model.py": ""}, True),
+        ({"model/model.py": ""}, True),
+        ({"model/__init__.py": ""}, False),
+        ({"config.yaml": "model_module_dir: src\nmodel_class_filename: serve.py", "src/serve.py": ""}, True),
+        ({"config.yaml": "model_module_dir: src\nmodel_class_filename: [1]"}, False),
+        ({"model.safetensors": ""}, False),
+    ],
+)
+def test_a_directory_has_code_where_the_class_of_its_config_is(
+    tmp_path: Path, files: dict[str, str], expected: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert has_code(tmp_path) is expected
