@@ -21,7 +21,18 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from gateway import BadRequest, ConfigError, HTTPError, ModelSpec, describe, hookimpl, peek_weights, weights_path
+from gateway import (
+    BadRequest,
+    ConfigError,
+    HTTPError,
+    ModelSpec,
+    describe,
+    has_code,
+    hookimpl,
+    peek_config,
+    peek_weights,
+    weights_path,
+)
 
 if TYPE_CHECKING:
     from gateway_st_encoder import Encoder, Shape
@@ -47,12 +58,11 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 
 
 def _is_ours(path: Path) -> bool:
-    config = _config(path)
+    config = peek_config(path)
     if "framework" in config:  # beats detection
         return bool(config["framework"] == FRAMEWORK)
-    code = path / config.get("model_module_dir", "model") / config.get("model_class_filename", "model.py")
     weights = peek_weights(path)
-    if weights is None or code.exists() or (path / "model.py").exists():
+    if weights is None or has_code(path):
         return False
     about = weights / "config_sentence_transformers.json"
     if not about.is_file():
@@ -62,16 +72,6 @@ def _is_ours(path: Path) -> bool:
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{about} is not a JSON object ({error}); get the model's files again") from error
     return bool(kind == "SentenceTransformer")  # the library's cross and sparse encoders give no such vectors
-
-
-def _config(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):  # `describe` reports a broken file, with its line
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 class SentenceTransformerModel:

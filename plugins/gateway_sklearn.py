@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from gateway import BadRequest, ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights, weights_path
+from gateway import (
+    BadRequest,
+    ConfigError,
+    ModelSpec,
+    Problem,
+    describe,
+    has_code,
+    hookimpl,
+    peek_config,
+    peek_weights,
+    weights_path,
+)
 
 log = logging.getLogger(__name__)
 TARGET = "gateway_sklearn:SklearnModel"
@@ -65,24 +76,13 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _is_ours(path: Path) -> bool:
-    config = _config(path)
+    config = peek_config(path)
     if "framework" in config:  # beats detection
         return bool(config["framework"] == "sklearn")
-    code = path / str(config.get("model_module_dir", "model")) / str(config.get("model_class_filename", "model.py"))
-    if code.exists() or (path / "model.py").exists():
+    if has_code(path):
         return False
     place = peek_weights(path)
     return place is not None and _model_file(place) is not None
-
-
-def _config(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):  # `describe` reports a broken file, with its line
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _model_file(place: Path) -> Path | None:

@@ -22,9 +22,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from gateway import BadRequest, ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights, weights_path
+from gateway import (
+    BadRequest,
+    ConfigError,
+    ModelSpec,
+    Problem,
+    describe,
+    has_code,
+    hookimpl,
+    peek_config,
+    peek_weights,
+    weights_path,
+)
 
 if TYPE_CHECKING:
     from gateway_lm_prompts import Prompt
@@ -83,11 +92,10 @@ def _passed_over(path: Path) -> Iterator[str]:
 
 def is_language_model(path: Path) -> bool:
     """1. config.yaml names the framework  2. it has code of its own  3. its weights are a GGUF  4. or a checkpoint"""
-    config = _read_yaml(path / "config.yaml")
+    config = peek_config(path)
     if framework := config.get("framework"):
         return framework == "transformers"
-    code = Path(str(config.get("model_module_dir", "model")), str(config.get("model_class_filename", "model.py")))
-    if (path / code).is_file() or (path / "model.py").is_file():
+    if has_code(path):
         return False
     weights = config.get("weights")
     entry = weights[0] if isinstance(weights, list) and weights else None
@@ -137,15 +145,6 @@ def _siblings(place: Path) -> set[str]:
         return set()
     stem, count = parts[0][1], parts[0][2]
     return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    """The file as it is written; {} where there is none or it is broken, which `describe` reports."""
-    try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 class LanguageModel:
