@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import math
 import mmap
 import re
@@ -21,6 +22,7 @@ from gateway_lm_gguf_rope import say_lost
 from gateway import ConfigError
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # how tokens of a template look: <|im_start|>, <start_of_turn>
+MAX_DIMENSIONS = 4  # of ggml
 LONG_WAY = "transformers.integrations.ggml"  # the module with the list of what transformers reads
 
 
@@ -74,15 +76,23 @@ def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
     header = read_headers(maps, [file.name for file in files])
     if what := OTHERS.get(header.architecture):
         raise ConfigError(f"it is {what} (its architecture is {header.architecture}), and nobody here serves that")
-    say_short(header, [len(data) for data in maps], [file.name for file in files])
+    check_tensors(header, [len(data) for data in maps], [file.name for file in files])
     return header
 
 
-def say_short(header: Header, sizes: Sequence[int], names: Sequence[str]) -> None:
-    """Raise `ConfigError` where a file ends before its tensors do."""
+def check_tensors(header: Header, sizes: Sequence[int], names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a file ends before its tensors do, or its table of tensors cannot be meant.
+
+    No byte of a file is in two tensors. So what a conversion writes is bounded by the size of the file: the kind with
+    the fewest bits, of 1.56 a number, grows by twenty.
+    """
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+    spans = []
     for info in header.tensors:
+        if len(info.shape) > MAX_DIMENSIONS or 0 in info.shape:
+            shape = " x ".join(map(str, info.shape[:9]))
+            raise ConfigError(f"{names[info.part]} is damaged: {info.name} has the shape {shape}; get the file again")
         try:
             block, size = GGML_QUANT_SIZES[GGMLQuantizationType(info.type)]
         except (ValueError, KeyError):
@@ -91,6 +101,11 @@ def say_short(header: Header, sizes: Sequence[int], names: Sequence[str]) -> Non
         if end > sizes[info.part]:
             what = f"{names[info.part]} breaks off: it has {sizes[info.part]:,} bytes, and {info.name} ends at {end:,}"
             raise ConfigError(f"{what}: get the file again")
+        spans.append((info.part, info.offset, end, info.name))
+    spans.sort()
+    for (part, _, end, name), (other_part, start, _, other) in itertools.pairwise(spans):
+        if part == other_part and start < end:
+            raise ConfigError(f"{names[part]} is damaged: {name} and {other} share bytes; get the file again")
 
 
 def _known_to_transformers() -> Container[str]:

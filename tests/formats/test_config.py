@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,18 @@ def test_peeking_gives_what_the_file_says_and_a_copy_of_it(tmp_path: Path) -> No
 def test_what_cannot_be_read_within_bounds_is_peeked_at_as_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     assert peek_config(tmp_path) == {}
+
+
+def test_no_more_of_a_file_is_read_than_counts(tmp_path: Path) -> None:
+    with (tmp_path / "config.yaml").open("wb") as file:
+        file.truncate(1 << 28)  # which takes no room on the disk
+    tracemalloc.start()
+    try:
+        assert peek_config(tmp_path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()
+    assert [problem.what for problem in read_config(tmp_path).errors] == ["longer than the 1000000 bytes that are read"]
 
 
 @pytest.mark.parametrize(

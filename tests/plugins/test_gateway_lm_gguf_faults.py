@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("tokenizers")
 gguf = pytest.importorskip("gguf")
@@ -14,6 +16,7 @@ gguf = pytest.importorskip("gguf")
 import gateway_lm_gguf  # noqa: E402
 import gateway_lm_gguf_faults as it  # noqa: E402
 from gateway_lm_gguf_files import OTHERS  # noqa: E402
+from gateway_lm_gguf_header import Header, TensorInfo  # noqa: E402
 
 from gateway import ConfigError  # noqa: E402
 from gateway.checking import check  # noqa: E402
@@ -26,7 +29,7 @@ TEMPLATE = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_e
 
 
 def write(path: Path, architecture: str = "llama", said: Mapping[str, Any] | None = None, **options: Any) -> Path:
-    """A small file with one tensor; `said` is added, or taken away where it is None."""
+    """A small file with two tensors; `said` is added, or taken away where it is None."""
     path.parent.mkdir(parents=True, exist_ok=True)
     keys: dict[str, Any] = {
         "model": "gpt2",
@@ -45,6 +48,7 @@ def write(path: Path, architecture: str = "llama", said: Mapping[str, Any] | Non
     import numpy
 
     out.add_tensor("token_embd.weight", numpy.zeros((len(TOKENS), 32), "float32"))
+    out.add_tensor("output.weight", numpy.zeros((len(TOKENS), 32), "float32"))
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -75,11 +79,23 @@ def turn(path: Path) -> None:
     path.write_bytes(data[:4] + struct.pack(">I", 3) + data[8:])
 
 
+def patch(path: Path, at: int, value: int) -> None:
+    """Write a number behind the second tensor's name, where its dimensions, their number, its kind and offset are."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"output.weight") + len(b"output.weight") + at
+    struct.pack_into("<Q", data, place, value)
+    path.write_bytes(data)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: cut(path, 0), "is empty"),
     "cut in its head": (lambda path: cut(path, 100), "breaks off or is damaged"),
-    "cut in its weights": (lambda path: cut(path, path.stat().st_size - 40), "breaks off: it has .* token_embd"),
+    "cut in its weights": (lambda path: cut(path, path.stat().st_size - 40), "breaks off: it has .* output"),
     "damaged": (damage, "breaks off or is damaged"),
+    "two tensors in one place": (lambda path: patch(path, 24, 0), "output.weight and token_embd.weight share bytes"),
+    "two tensors that overlap": (lambda path: patch(path, 24, 608), "token_embd.weight and output.weight share bytes"),
+    "a tensor of nothing": (lambda path: patch(path, 12, 0), "output.weight has the shape 0 x 32"),
+    "a tensor beyond all files": (lambda path: patch(path, 12, 2**40), "breaks off: it has .* output"),
     "no GGUF": (lambda path: path.write_bytes(b"PK" * 99), "no GGUF file"),
     "big-endian": (turn, "big-endian"),
     "unknown architecture": (lambda path: write(path, "rwkv7"), "'rwkv7' is not supported"),
@@ -102,6 +118,22 @@ def test_check_says_what_the_load_of_a_gguf_would_say(name: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=why) as said:
         it.say_faults(path, gateway_lm_gguf.ARCHITECTURES)
     assert what == str(said.value)
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12), st.integers(1, 4)), max_size=8)
+
+
+@given(SPANS)
+def test_tensors_that_share_a_byte_are_refused_and_no_others(spans: list[tuple[int, int, int]]) -> None:
+    """Each is (part, start, numbers) of 4 bytes; whoever asks byte by byte sees the same."""
+    infos = [TensorInfo(f"t{i}", (size,), 0, 4 * start, part) for i, (part, start, size) in enumerate(spans)]
+    taken = [(part, start + i) for part, start, size in spans for i in range(size)]
+    sizes, names = [4 * 16, 4 * 16], ["a.gguf", "b.gguf"]
+    if len(set(taken)) == len(taken):
+        it.check_tensors(Header({}, tuple(infos)), sizes, names)
+        return
+    with pytest.raises(ConfigError, match=r"(a|b)\.gguf is damaged: t\d and t\d share bytes"):
+        it.check_tensors(Header({}, tuple(infos)), sizes, names)
 
 
 @pytest.mark.parametrize("architecture", OTHERS)

@@ -573,3 +573,21 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_filled_with_random_numbers(
         ConfigError, match=r"lacks 1 of the tensors of a LlamaForCausalLM, model\.layers\.1\.mlp\.up_proj"
     ):
         serve(place)
+
+
+def test_a_checkpoint_whose_tensors_share_bytes_is_refused(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    """The library refuses it; a table that gives the bytes of one tensor to two makes of a small file a large model."""
+    place = tmp_path / "it"
+    shutil.copytree(checkpoint, place)
+    file = place / "model.safetensors"
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + size])
+    one, other = (f"model.layers.{layer}.mlp.up_proj.weight" for layer in (0, 1))
+    table[other]["data_offsets"] = table[one]["data_offsets"]
+    head = json.dumps(table).encode().ljust(size)
+    file.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size :])
+    with pytest.raises(ConfigError, match=r"a \*\.safetensors is damaged \(.*\): get the file again"):
+        serve(place)
