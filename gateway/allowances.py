@@ -1,4 +1,4 @@
-"""What gateway.toml allows one model that others may not: code in its weights, links out of its directory.
+"""What gateway.toml allows one model that others may not: code in its weights, links out of it, its callers' keys.
 
 `gateway check`, `gateway serve` and `gateway doctor` each print a line for every one of them.
 """
@@ -17,6 +17,7 @@ MEANING = {
     "allow_pickle": "its pickle files are code, which runs when they are opened",
     "trust_remote_code": "code that comes with its weights is run",
     "allow_links": "links in its directory may lead to any file that you can read",
+    "forward_credentials": "it is handed the keys, tokens and cookies of its callers, which open the gateway",
 }
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 MARK = "***"
+_KEY = re.compile(r"gw_[0-9a-z]{1,16}_[A-Za-z0-9_-]{43}")  # a key of the gateway, of this one or another
 SHORTEST = 4, 8  # characters of a secret that is looked for: whole, or a line of a longer one
 
 
 class Redactor:
-    """Takes the values that it was told out of texts. `shortest` as above: shorter ones would hide everything."""
+    """Takes the values that it was told, and whatever looks like a key of a gateway, out of texts.
+
+    `shortest` as above: shorter ones would hide everything.
+    """
 
     def __init__(self, values: Iterable[str] = (), shortest: tuple[int, int] = SHORTEST) -> None:
         self._shortest = shortest
@@ -25,6 +30,8 @@ class Redactor:
         self._hidden.sort(key=len, reverse=True)  # one may be part of another
 
     def __call__(self, text: str) -> str:
+        if "gw_" in text:
+            text = _KEY.sub(MARK, text)
         for value in self._hidden:
             text = text.replace(value, MARK)
         return text

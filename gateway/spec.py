@@ -97,6 +97,7 @@ class ModelSpec:
     sandbox: Literal["basic", "strict"] = "basic"  # what its workers give up, see `gateway/worker/sandbox.py`
     memory_limit: int | None = None  # bytes that each worker may allocate
     allow_links: bool = False  # symbolic links in its directory may lead out of it
+    forward_credentials: bool = False  # its Requests have the key, token or cookie that let them into the gateway
     notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
 
 

@@ -52,6 +52,7 @@ class Exchange:
         "also",
         "caller",
         "connection",
+        "credential",
         "cycle",
         "ended",
         "error",
@@ -82,6 +83,7 @@ class Exchange:
         self.request_id = ""
         self.also: tuple[tuple[bytes, bytes], ...] = ()  # headers of any answer to this request
         self.caller: str | None = None
+        self.credential: bytes | None = None  # what let it in, which models do not see; b"" where a plugin did
         self.key: Key | None = None  # None where none is needed: such a caller may do anything
         self.permits: Permits | None = None  # what the key may do, which a call counts for
         self._counted = False

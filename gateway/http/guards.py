@@ -110,7 +110,10 @@ class Guard:
             return
         if self._plugins is not None:
             exchange.caller = self._plugins.authorize(exchange.scope)
-            if exchange.caller is not None or not self._keys.is_required:
+            if exchange.caller is not None:
+                exchange.credential = b""
+                return
+            if not self._keys.is_required:
                 return
         given = bearer(exchange.headers)
         if given is None:
@@ -120,7 +123,7 @@ class Guard:
         permits = self._keys.find(given, datetime.datetime.now(datetime.UTC))
         if permits is None:
             raise Unauthorized("Incorrect API key provided.")
-        exchange.key, exchange.caller = permits.key, permits.key.id
+        exchange.key, exchange.caller, exchange.credential = permits.key, permits.key.id, given
         scope = scope_of(exchange)
         if not permits.key.may(scope):
             raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Finish = Callable[[Exchange, BaseException | None], None]
 _DIGITS = re.compile(r"[0-9]{1,15}").fullmatch
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization"})
 OCTETS = b"application/octet-stream"
 ROUTE = "/v1/models/{model}:predict"
 
@@ -86,7 +87,7 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
         exchange.request_id,
         headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
         None,
-        http_scope(exchange) if method in model.request_methods else None,
+        http_scope(exchange, model) if method in model.request_methods else None,
     )
 
 
@@ -204,14 +205,20 @@ def check_encoding(exchange: Exchange) -> None:
         raise UnsupportedMedia(f"content-encoding '{encoding.decode('latin-1')[:64]}' is not supported; send it plain")
 
 
-def http_scope(exchange: Exchange) -> HTTPScope:
-    """What a method that takes the Request gets to see."""
+def http_scope(exchange: Exchange, model: HostedModel) -> HTTPScope:
+    """What a method that takes the Request gets to see: the head, without what let it into the gateway."""
     scope = exchange.scope
+    headers = scope["headers"]
+    if (credential := exchange.credential) is not None and not model.spec.forward_credentials:
+        if credential:
+            headers = [pair for pair in headers if credential not in pair[1]]
+        else:  # a plugin does not say where it looked
+            headers = [pair for pair in headers if pair[0] not in CREDENTIALS]
     return HTTPScope(
         exchange.method,
         exchange.path,
         scope.get("query_string", b""),
-        scope["headers"],
+        headers,
         scope.get("client"),
         scope.get("server"),
         scope.get("scheme", "http"),

@@ -298,7 +298,7 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
     runs = dialect.runs(prepared, model.capabilities)
     if len(runs) > 1:
         model.check_room(len(runs))
-    scope = http_scope(exchange) if method in model.request_methods else None
+    scope = http_scope(exchange, model) if method in model.request_methods else None
     req = Req(method, DATA, prepared.stream, "application/json", exchange.request_id, False, None, scope)
     try:
         bodies = [encode(inputs) for inputs in runs]

@@ -51,7 +51,9 @@ class WebSockets:
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
                 return
-            req = wire.Req("websocket", wire.DATA, True, "", exchange.request_id, False, None, http_scope(exchange))
+            req = wire.Req(
+                "websocket", wire.DATA, True, "", exchange.request_id, False, None, http_scope(exchange, model)
+            )
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
                 await call.first()

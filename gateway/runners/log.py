@@ -24,7 +24,7 @@ class LineReader:
 
     def __init__(self, emit: Callable[[str], None], secrets: Iterable[str] = ()) -> None:
         self._emit = emit
-        self.redact = Redactor()
+        self._own = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
         self.tail: deque[str] = deque(maxlen=TAIL)
@@ -33,8 +33,12 @@ class LineReader:
     def hide(self, secrets: Iterable[str]) -> None:
         """Show these values as *** from now on, and those of before still."""
         values = list(secrets)
-        self.redact.hide(values)
+        self._own.hide(values)
         KNOWN.hide(values)
+
+    def redact(self, text: str) -> str:
+        """The text without the model's secrets, and without what the gateway's own log hides."""
+        return KNOWN(self._own(text))
 
     async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""

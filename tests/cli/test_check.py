@@ -251,7 +251,7 @@ def test_what_a_list_of_sums_lacks_is_told_without_reading_the_files(run: Run, m
 
 def test_everything_that_a_model_is_allowed_is_a_line(run: Run, models: Models, tmp_path: Path) -> None:
     models({"m/model.py": GOOD, "other/model.py": GOOD})
-    keys = ("allow_pickle", "trust_remote_code", "allow_links")
+    keys = ("allow_pickle", "trust_remote_code", "allow_links", "forward_credentials")
     (tmp_path / "gateway.toml").write_text("[models.m]\n" + "".join(f"{key} = true\n" for key in keys))
     found = findings(run)
     assert [(item["model"], item["level"], item["what"].split()[1]) for item in found] == [

@@ -8,12 +8,14 @@ import logging
 import re
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from served import Model, Served
+from websockets.sync.client import connect
 
 from gateway import keys
 from gateway.logs import JSONLines
@@ -57,6 +59,86 @@ def test_without_any_key_the_public_listener_has_no_admin_routes(serve: Serve) -
 
 
 # ── T18: keys are nowhere ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SEEING = """
+import json
+
+class Model:
+    def predict(self, inputs, request):
+        print("saw", dict(request.headers))
+        return dict(request.headers)
+    def chat_completions(self, inputs, request):
+        return json.dumps(dict(request.headers))
+"""
+SEEING_SOCKET = """
+class Model:
+    async def websocket(self, websocket):
+        await websocket.send_json(dict(websocket.headers))
+"""
+BY_COOKIE = """
+from gateway import hookimpl
+
+@hookimpl
+def authorize(scope):
+    return "alice" if (b"cookie", b"session=alices") in scope["headers"] else None
+"""
+
+
+def seen_by_models(running: Gateway, names: tuple[str, ...], headers: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What the methods of each model see of a request with these headers."""
+    found = {}
+    for name in names:
+        if name == "socket":
+            url = running.url.replace("http", "ws", 1) + "/models/socket/v1/websocket"
+            with connect(url, additional_headers=headers) as websocket:
+                found[name] = json.loads(websocket.recv(timeout=20))
+            continue
+        chat = {"model": name, "messages": [{"role": "user", "content": "x"}]}
+        for path, body in ((f"/v1/models/{name}:predict", {}), ("/v1/chat/completions", chat)):
+            request = urllib.request.Request(running.url + path, json.dumps(body).encode(), headers)
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                value = json.load(answer)
+            found[f"{name}{path}"] = (
+                value if "predict" in path else json.loads(value["choices"][0]["message"]["content"])
+            )
+    return found
+
+
+def test_a_key_opens_the_gateway_and_is_not_handed_to_the_model(start: Start, tmp_path: Path) -> None:
+    """Nor to its log; what else a client sends for the model's own use arrives, and one setting hands over all."""
+    key, text = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key])
+    models = {"m": SEEING, "socket": SEEING_SOCKET, "trusted": SEEING}
+    running = start(models, "[models.trusted]\nforward_credentials = true\n")
+    for given in ({"Authorization": f"Bearer {text}"}, {"x-api-key": text, "Authorization": "Basic other"}):
+        for where, seen in seen_by_models(
+            running, ("m", "socket"), {**given, "Cookie": f"k={text}", "x-mine": "1"}
+        ).items():
+            assert text not in json.dumps(seen), where
+            assert seen["x-mine"] == "1"
+            assert seen.get("authorization") == ("Basic other" if "x-api-key" in given else None)
+        for where, seen in seen_by_models(running, ("trusted",), given).items():
+            assert text in json.dumps(seen), where
+    assert text not in running.log
+    assert "gw_***" not in running.log
+    assert "'authorization': 'Bearer ***'" in running.log  # of the model that was handed it, and printed it
+
+
+def test_what_a_plugin_let_in_by_is_not_handed_to_the_model(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "door.py").write_text(BY_COOKIE)
+    keys.write(tmp_path / "keys.toml", [])
+    running = start({"m": SEEING, "socket": SEEING_SOCKET}, "[gateway]\nplugins = ['door.py']\n")
+    given = {"Cookie": "session=alices", "Authorization": "Bearer another", "x-api-key": "third", "x-mine": "1"}
+    for where, seen in seen_by_models(running, ("m", "socket"), given).items():
+        assert not {"cookie", "authorization", "x-api-key"} & set(seen), where
+        assert seen["x-mine"] == "1"
+
+
+def test_where_no_key_is_needed_a_model_sees_what_was_sent_to_it(start: Start) -> None:
+    given = {"Authorization": "Bearer mine", "x-api-key": "too", "Cookie": "a=b"}
+    for seen in seen_by_models(start({"m": SEEING, "socket": SEEING_SOCKET}), ("m", "socket"), given).values():
+        assert (seen["authorization"], seen["x-api-key"], seen["cookie"]) == ("Bearer mine", "too", "a=b")
 
 
 def test_a_key_is_in_no_answer_and_no_line(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
