@@ -164,7 +164,12 @@ class ResponsesStore:
             return ":memory:"
         path = Path(self._path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # for its owner only; SQLite's other files follow it
+        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # for its owner only; SQLite's other files follow it
+        try:
+            if os.fstat(opened).st_mode & 0o077:
+                raise PermissionError(f"others than its owner may read it; run: chmod 600 {path}")
+        finally:
+            os.close(opened)
         return str(path)
 
     def _close(self) -> None:

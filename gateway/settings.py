@@ -149,6 +149,7 @@ class ModelSettings:
     allow_pickle: bool = _key(values.flag, False)
     trust_remote_code: bool = _key(values.flag, False)
     allow_links: bool = _key(values.flag, False)
+    secrets: tuple[str, ...] | None = _key(values.texts, None)  # the most that it may declare
     forward_credentials: bool = _key(values.flag, False)
     sandbox: Literal["basic", "strict"] | None = _key(values.choice("basic", "strict"), None)
     memory_limit: int | None = _key(values.size, None)

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import socket
+import stat
+import struct
 import tempfile
 from pathlib import Path
 
@@ -63,12 +65,12 @@ def bind_admin(path: Path) -> socket.socket:
     """Return the listening admin socket; only its owner may connect.
 
     Raises:
-        ConfigError: it cannot be there, or another gateway's is.
+        ConfigError: it cannot be there, another gateway's is, or others could put theirs in its place.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.parent.stat().st_uid not in (os.getuid(), 0):
-            raise ConfigError(f"admin socket {path}: its directory belongs to another user")
+        if reason := _not_ours_alone(path.parent):
+            raise ConfigError(f"admin socket {path}: {reason}; make it yours alone (chmod 700) or set admin_socket")
         _remove_stale(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
@@ -81,6 +83,42 @@ def bind_admin(path: Path) -> socket.socket:
         raise ConfigError(f"admin socket {path}: {error.strerror or error}") from error
     sock.setblocking(False)
     return sock
+
+
+def _not_ours_alone(place: Path) -> str | None:
+    """Why others could replace what is in a directory; None when they cannot. A link to it belongs to somebody too."""
+    for found in (place.lstat(), place.stat()):
+        if found.st_uid not in (os.getuid(), 0):
+            return f"its directory {place} belongs to another user"
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        return f"others may write to its directory {place}"
+    return None
+
+
+def connect_admin(path: Path) -> socket.socket:
+    """Return a connection to the admin socket of a gateway of this user, or of root's.
+
+    Raises:
+        OSError: nobody listens there.
+        ConfigError: somebody else does.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(path))
+        if (owner := _peer(sock)) not in (None, os.getuid(), 0):
+            raise ConfigError(f"{path}: the process that listens there is of user {owner}, and not of yours")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _peer(sock: socket.socket) -> int | None:
+    """The user of the other end, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(user)
 
 
 def remove_admin(path: Path, ours: socket.socket) -> None:

@@ -161,6 +161,17 @@ def test_a_file_outlives_the_gateway_and_is_its_owners_alone(
     assert ids(other, "a") == ["a"]
 
 
+def test_a_file_that_others_may_read_is_refused(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
+    """Once what it holds was theirs to read; whoever made it so is told, and not the callers of this gateway."""
+    path = tmp_path / "responses.db"
+    path.touch()
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match=rf"others than its owner may read it; run: chmod 600 {path}"):
+        make(path=path).open()
+    path.chmod(0o600)
+    make(path=path).open()
+
+
 def test_two_gateways_may_share_a_file(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
     one, two = (make(path=tmp_path / "file", max_size=2 * SIZE) for _ in range(2))
     for store, name in ((one, "a"), (two, "b"), (one, "c"), (two, "d")):

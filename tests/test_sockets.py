@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from gateway import sockets
 from gateway.errors import ConfigError
-from gateway.sockets import bind, bind_admin, remove_admin, url_of
+from gateway.sockets import bind, bind_admin, connect_admin, remove_admin, url_of
 
 
 def test_loopback_is_bound_in_both_families_on_one_port() -> None:
@@ -62,3 +64,45 @@ def test_a_gateway_that_ends_leaves_the_admin_socket_of_the_one_that_came_after_
         remove_admin(path, second)
         assert not path.exists()
         remove_admin(path, second)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_good"), [(0o700, True), (0o755, True), (0o1777, True), (0o777, False), (0o770, False)]
+)
+def test_the_admin_socket_is_where_nobody_else_can_put_theirs(tmp_path: Path, mode: int, is_good: bool) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    place.chmod(mode)
+    if is_good:
+        bind_admin(place / "admin.sock").close()
+        return
+    with pytest.raises(
+        ConfigError, match=r"others may write to its directory .*/run; make it yours alone \(chmod 700\)"
+    ):
+        bind_admin(place / "admin.sock")
+    assert list(place.iterdir()) == []
+
+
+def test_a_directory_for_the_admin_socket_that_is_another_users_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "ours").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (tmp_path / "theirs").symlink_to(tmp_path / "ours")
+    if os.getuid() == 0:
+        for name in ("run", "theirs"):
+            os.chown(tmp_path / name, 12345, 12345, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    for name in ("run", "link", "theirs"):
+        with pytest.raises(ConfigError, match="belongs to another user"):
+            bind_admin(tmp_path / name / "admin.sock")
+
+
+def test_a_client_asks_no_socket_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind_admin(tmp_path / "admin.sock"):
+        connect_admin(tmp_path / "admin.sock").close()
+        monkeypatch.setattr(sockets, "_peer", lambda sock: 12345)
+        with pytest.raises(ConfigError, match="is of user 12345, and not of yours"):
+            connect_admin(tmp_path / "admin.sock")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
+from ..errors import ConfigError
+from ..sockets import connect_admin
 from .client import message_of
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
+        self.sock = connect_admin(self._path)
 
 
 class Operator:
@@ -51,6 +51,8 @@ class Operator:
             raise click.ClickException(
                 f"no gateway of yours listens at {self._path}; is it on another --url?"
             ) from None
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
         except (OSError, http.client.HTTPException) as error:
             raise click.ClickException(f"{self._path}: {error or type(error).__name__}") from error
         finally:

@@ -18,7 +18,7 @@ from . import options
 def command(config: Path | None, as_json: bool) -> None:
     """Print every setting and its origin.
 
-    The API key itself is not shown.
+    The API key itself is not shown, nor the values of models' environment variables.
     """
     from .tables import show, show_json, table
 
@@ -47,7 +47,7 @@ def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
 def _tables(models: Any) -> list[tuple[str, Any]]:
     """What the tables of models set; their defaults would say nothing."""
     return [
-        (f"models.{name}.{item.name}", value)
+        (f"models.{name}.{item.name}", dict.fromkeys(value, "(set)") if item.name == "environment" else value)
         for name, table in models.items()
         for item in fields(table)
         if (value := getattr(table, item.name)) != item.default

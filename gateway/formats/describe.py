@@ -10,7 +10,7 @@ Which value counts, first to last: [models.NAME] of gateway.toml · config.yaml 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         values.setdefault("slots", values["predict_concurrency"])
     limits = replace(spec.limits, **{name: value for name, value in values.items() if name in LIMITS})
     parity = values.get("truss_parity", spec.parity)
+    allowed: Collection[str] | None = values.get("secrets")
     return replace(
         spec,
         config=_effective(spec.config, limits.slots),
@@ -111,6 +112,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         environment={**spec.environment, **values.get("environment", {})},
         parity=parity,
         derive=() if parity == "strict" else values.get("derive", spec.derive),  # no route of Truss's is derived
+        secrets=spec.secrets if allowed is None else tuple(name for name in spec.secrets if name in allowed),
         python=values.get("python", spec.python),
         enforce_stop=values.get("enforce_stop", spec.enforce_stop),
         sandbox=values.get("sandbox", spec.sandbox),

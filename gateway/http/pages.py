@@ -24,8 +24,8 @@ ASSETS = {
     "favicon-32x32.png": "image/png",
     "start.js": "text/javascript; charset=utf-8",
 }
-API_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
-START_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+API_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+START_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 START_JS = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
 API_PAGE = b"""<!doctype html>

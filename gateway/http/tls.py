@@ -21,12 +21,11 @@ class Certificate:
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert, self._key = cert, key
         self._seen = self._stamps()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            self._load()
+            self.context = self._current = self._read()
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"tls_cert {cert}: {error.strerror or error}") from error
+        self.context.sni_callback = self._choose
 
     def reload_if_changed(self) -> None:
         """Files that make no sense, as in the middle of being replaced, change nothing."""
@@ -34,16 +33,23 @@ class Certificate:
         if stamps == self._seen:
             return
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._cert, self._key)
-            self._load()
+            self._current = self._read()
         except (OSError, ssl.SSLError) as error:
             log.error("the certificate stays as it was: %s: %s", self._cert, error)
             return
         self._seen = stamps
         log.info("the certificate was read again")
 
-    def _load(self) -> None:
-        self.context.load_cert_chain(self._cert, self._key)
+    def _read(self) -> ssl.SSLContext:
+        """A context with the pair. It is made anew each time: one that fails half way has half of each pair."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._cert, self._key)
+        return context
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Called at the start of every handshake, with a name or without one."""
+        connection.context = self._current
 
     def _stamps(self) -> list[tuple[int, int]]:
         found = []

@@ -110,7 +110,9 @@ def test_plugins_tells_who_provides_what(run: Run) -> None:
 
 
 def test_settings_tells_where_each_value_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("gateway.toml").write_text("[gateway]\nport = 9000\n\n[models.chat]\nslots = 4\n")
+    Path("gateway.toml").write_text(
+        "[gateway]\nport = 9000\n\n[models.chat]\nslots = 4\nenvironment = {TOKEN = 'hidden-too'}\n"
+    )
     monkeypatch.setenv("GATEWAY_HOST", "::1")
     monkeypatch.setenv("GATEWAY_API_KEY", "very-secret")
     result = run("settings", "--json")
@@ -120,4 +122,6 @@ def test_settings_tells_where_each_value_came_from(run: Run, monkeypatch: pytest
     assert found["gateway.drain_timeout"] == (30.0, "default")
     assert found["models.chat.slots"] == (4, "gateway.toml:5")
     assert found["gateway.api_key"] == ("(set)", "environment GATEWAY_API_KEY")
-    assert "very-secret" not in result.stdout + run("settings").stdout
+    assert found["models.chat.environment"] == ({"TOKEN": "(set)"}, "gateway.toml:6")
+    for text in ("very-secret", "hidden-too"):
+        assert text not in result.stdout + run("settings").stdout

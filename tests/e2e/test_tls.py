@@ -78,6 +78,12 @@ def test_a_renewed_certificate_is_shown_after_a_signal_and_a_broken_one_is_not(
     gateway.wait_for("the certificate was read again")
     second = authority.seen(gateway)
     assert second != first
+    old = authority.key.read_bytes()
+    authority.renew()
+    authority.key.write_bytes(old)  # in the middle of a renewal: a certificate and the key of another
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_for("the certificate stays as it was")
+    assert authority.seen(gateway) == second
     authority.cert.write_text("no certificate")
     gateway.process.send_signal(signal.SIGHUP)
     gateway.wait_for("the certificate stays as it was")

@@ -206,3 +206,10 @@ def test_what_a_plugin_decided_itself_stays(tmp_path: Path) -> None:
     bare = ModelSpec(name="x", target="mine:Class", root=tmp_path, limits=Limits(slots=9))
     assert complete(bare, {}).limits.slots == 9
     assert complete(replace(bare, config={"mine": 1}), {}).config == {"mine": 1}
+
+
+def test_the_operator_may_list_which_of_its_secrets_a_model_has(tmp_path: Path) -> None:
+    text = "secrets: {token: null, other: null}\nweights: [{source: 'hf://a/b', auth_secret_name: hub}]"
+    assert spec(tmp_path, text).secrets == ("token", "other", "hub")
+    assert spec(tmp_path, text, {"secrets": ("hub", "token", "never_declared")}).secrets == ("token", "hub")
+    assert spec(tmp_path, text, {"secrets": ()}).secrets == ()

@@ -104,6 +104,7 @@ def test_the_api_page_loads_only_what_the_gateway_serves(serve: Serve) -> None:
     page = served.get("/docs")
     assert page.status == 200 and page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     wanted = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
     assert len(wanted) == 4 and not any("//" in link for link in wanted)
     for link in wanted:
@@ -134,7 +135,10 @@ def test_the_root_is_true_for_programs_and_a_page_for_browsers(serve: Serve) -> 
         assert (answer.json, answer.headers["content-type"]) == (True, "application/json")
     page = served.get("/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
     assert page.headers["content-type"].startswith("text/html")
-    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert (
+        page.headers["content-security-policy"]
+        == "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    )
     assert page.headers["vary"] == "accept"
 
 
