@@ -18,7 +18,7 @@ from . import options
 def command(config: Path | None, as_json: bool) -> None:
     """Print every setting and its origin.
 
-    The API key itself is not shown, nor the values of models' environment variables.
+    The API key is not shown, nor what `environment` of a model holds.
     """
     from .tables import show, show_json, table
 
