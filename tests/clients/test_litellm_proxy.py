@@ -41,10 +41,12 @@ def proxy(url: str, key: str, place: Path, tmp_path_factory: pytest.TempPathFact
     with subprocess.Popen(command, cwd=desk, env=env, **out) as process:  # type: ignore[call-overload]
         try:
             log = until_it_listens(process)
-            threading.Thread(target=log.extend, args=(process.stdout,), daemon=True).start()
+            rest = threading.Thread(target=log.extend, args=(process.stdout,), daemon=True)
+            rest.start()
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+        rest.join()  # before the pipe is closed under it
 
 
 def until_it_listens(process: subprocess.Popen[str]) -> list[str]:
