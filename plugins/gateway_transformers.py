@@ -13,9 +13,7 @@ and answers, batch, sample and read GGUF files. Options, in config.yaml or [mode
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -28,9 +26,7 @@ from gateway import (
     ModelSpec,
     Problem,
     describe,
-    has_code,
     hookimpl,
-    peek_config,
     peek_weights,
     weights_path,
 )
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
     from gateway_lm_requests import Tools
     from gateway_lm_tools import Parser
 
-INDEX = "model.safetensors.index.json"
-PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 TARGET = "gateway_transformers:LanguageModel"
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
@@ -52,10 +46,12 @@ SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth se
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     """A directory with a causal-LM checkpoint or a GGUF file, its own or the one its config.yaml names."""
+    from gateway_lm_directories import is_language_model, passed_over
+
     if not is_language_model(path):
         return None
     spec = describe(path, target=TARGET, format="transformers", overrides=overrides, slots=SLOTS, extra="transformers")
-    return replace(spec, notes=(*spec.notes, *_passed_over(path)))
+    return replace(spec, notes=(*spec.notes, *passed_over(path)))
 
 
 @hookimpl
@@ -74,77 +70,6 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
                 yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
     except (ConfigError, OSError) as error:
         yield Problem(where=str(spec.root), what=str(error), code="invalid_gguf", model=spec.name)
-
-
-def _passed_over(path: Path) -> Iterator[str]:
-    """A directory may hold a model twice, and files of other servers."""
-    from gateway_lm_gguf_files import find
-
-    place = peek_weights(path)
-    if place is None or not place.is_dir() or (file := find(place, [path.absolute().name])) is None:
-        return
-    if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
-        what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
-        yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
-    if (place / "Modelfile").is_file():
-        yield f"the Modelfile of Ollama beside {file.name} is not read: put its SYSTEM and PARAMETER into requests"
-
-
-def is_language_model(path: Path) -> bool:
-    """1. config.yaml names the framework  2. it has code of its own  3. its weights are a GGUF  4. or a checkpoint"""
-    config = peek_config(path)
-    if framework := config.get("framework"):
-        return framework == "transformers"
-    if has_code(path):
-        return False
-    weights = config.get("weights")
-    entry = weights[0] if isinstance(weights, list) and weights else None
-    if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
-        return True  # also when it is not installed yet: the load says how to get it
-    from gateway_lm_gguf_files import find
-
-    place = peek_weights(path)
-    return place is not None and (find(place, [path.absolute().name]) is not None or is_checkpoint(place))
-
-
-def is_checkpoint(place: Path) -> bool:
-    """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
-    if (place / "modules.json").is_file() or not any(place.glob("*.safetensors")):
-        return False
-    try:
-        config = json.loads((place / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    architectures = config.get("architectures") if isinstance(config, dict) else None
-    if not any(str(name).endswith("ForCausalLM") for name in architectures or ()):
-        return False
-    say_incomplete(place)
-    return True
-
-
-def say_incomplete(place: Path) -> None:
-    """Raise `ConfigError` where files of weights are missing, or are what Git LFS leaves in their place."""
-    from gateway_lm_gguf_files import is_pointer
-
-    try:
-        parts = json.loads((place / INDEX).read_text())["weight_map"].values()
-        wanted = {str(name) for name in parts}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        wanted = _siblings(place)  # one file, or an index that the load will tell of
-    if missing := sorted(name for name in wanted if not (place / name).is_file()):
-        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
-    if pointer := next((file for file in sorted(place.glob("*.safetensors")) if is_pointer(file)), None):
-        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
-
-
-def _siblings(place: Path) -> set[str]:
-    """The files that belong to one called model-00001-of-00002.safetensors, and the index that says what is in them."""
-    parts = [match for file in place.glob("*.safetensors") if (match := PART.fullmatch(file.name))]
-    if not parts or (place / "model.safetensors").is_file():
-        return set()
-    stem, count = parts[0][1], parts[0][2]
-    return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
 
 
 class LanguageModel:

@@ -1,0 +1,86 @@
+"""Which directories hold a language model: a checkpoint of transformers, or a GGUF file. Opens no weights.
+
+A checkpoint that is there in part raises what is missing; what lies beside a model and is not served is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway_lm_gguf_files import find, is_pointer
+
+from gateway import ConfigError, has_code, peek_config, peek_weights
+
+INDEX = "model.safetensors.index.json"
+PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
+
+
+def is_language_model(path: Path) -> bool:
+    """1. config.yaml names the framework  2. it has code of its own  3. its weights are a GGUF  4. or a checkpoint"""
+    config = peek_config(path)
+    if framework := config.get("framework"):
+        return framework == "transformers"
+    if has_code(path):
+        return False
+    weights = config.get("weights")
+    entry = weights[0] if isinstance(weights, list) and weights else None
+    if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
+        return True  # also when it is not installed yet: the load says how to get it
+
+    place = peek_weights(path)
+    return place is not None and (find(place, [path.absolute().name]) is not None or is_checkpoint(place))
+
+
+def is_checkpoint(place: Path) -> bool:
+    """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
+    if (place / "modules.json").is_file() or not any(place.glob("*.safetensors")):
+        return False
+    try:
+        config = json.loads((place / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    if not any(str(name).endswith("ForCausalLM") for name in architectures or ()):
+        return False
+    say_incomplete(place)
+    return True
+
+
+def say_incomplete(place: Path) -> None:
+    """Raise `ConfigError` where files of weights are missing, or are what Git LFS leaves in their place."""
+
+    try:
+        parts = json.loads((place / INDEX).read_text())["weight_map"].values()
+        wanted = {str(name) for name in parts}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        wanted = _siblings(place)  # one file, or an index that the load will tell of
+    if missing := sorted(name for name in wanted if not (place / name).is_file()):
+        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
+    if pointer := next((file for file in sorted(place.glob("*.safetensors")) if is_pointer(file)), None):
+        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+
+
+def _siblings(place: Path) -> set[str]:
+    """The files that belong to one called model-00001-of-00002.safetensors, and the index that says what is in them."""
+    parts = [match for file in place.glob("*.safetensors") if (match := PART.fullmatch(file.name))]
+    if not parts or (place / "model.safetensors").is_file():
+        return set()
+    stem, count = parts[0][1], parts[0][2]
+    return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
+
+
+def passed_over(path: Path) -> Iterator[str]:
+    """A directory may hold a model twice, and files of other servers."""
+
+    place = peek_weights(path)
+    if place is None or not place.is_dir() or (file := find(place, [path.absolute().name])) is None:
+        return
+    if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
+        what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
+        yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
+    if (place / "Modelfile").is_file():
+        yield f"the Modelfile of Ollama beside {file.name} is not read: put its SYSTEM and PARAMETER into requests"
