@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cache import cache_dir
+    from .callers import Caller
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
     from .fingerprints import fingerprint
     from .formats.config import has_code, peek_config
@@ -33,6 +34,7 @@ _WHERE = {
     "HTTPError": "errors",
     "ConfigError": "errors",
     "cache_dir": "cache",
+    "Caller": "callers",
     "describe": "formats.describe",
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
@@ -43,6 +45,7 @@ _WHERE = {
 
 __all__ = [
     "BadRequest",
+    "Caller",
     "Capabilities",
     "ConfigError",
     "Endpoint",

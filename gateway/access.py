@@ -1,6 +1,7 @@
-"""The keys in force, and what each may do at once and in a minute, which is tested before a model's queue.
+"""The keys in force, and what each caller may do at once and in a minute, which is tested before a model's queue.
 
 A token bucket of `rpm` calls refills all the time, so a key that was silent may start with a burst of a minute's worth.
+What a caller has under way ends with its key.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import keys
+from .callers import SCOPES, Caller
 from .errors import RateLimited
-from .keys import SCOPES, Key
+from .keys import Key
 
 log = logging.getLogger("gateway.access")
+FEW_GUESTS = 1024  # permits of a plugin's callers that are kept without a look at who needs them
 
 
 class Permits:
-    """The calls of one key. Times are monotonic seconds, and come in."""
+    """The calls of one caller. Times are monotonic seconds, and come in."""
 
-    __slots__ = ("_filled", "_tokens", "key", "running")
+    __slots__ = ("_filled", "_tokens", "caller", "running")
 
-    def __init__(self, key: Key) -> None:
-        self.key = key
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
         self.running = 0
-        self._tokens, self._filled = float(key.rpm or 0), 0.0
+        self._tokens, self._filled = float(caller.rpm or 0), 0.0
 
     def take(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         """Count a call in; return what its answer says of the limits. `give_back` when it has ended.
@@ -34,7 +37,7 @@ class Permits:
         Raises:
             RateLimited: it is one too many.
         """
-        key = self.key
+        key = self.caller
         if key.max_inflight is not None and self.running >= key.max_inflight:
             raise RateLimited(f"this key may have {key.max_inflight} calls at once, and has", retry_after=1)
         headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -53,11 +56,16 @@ class Permits:
     def give_back(self) -> None:
         self.running -= 1
 
-    def renew(self, key: Key) -> None:
-        """Go on with the limits of the key as its file has them now."""
-        if key.rpm is not None and self.key.rpm is None:
-            self._tokens = float(key.rpm)
-        self.key = key
+    def renew(self, caller: Caller) -> None:
+        """Go on with the limits as they are now."""
+        if caller.rpm is not None and self.caller.rpm is None:
+            self._tokens = float(caller.rpm)
+        self.caller = caller
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it is as if nobody had ever called."""
+        rpm = self.caller.rpm
+        return not self.running and (rpm is None or self._tokens + (now - self._filled) * rpm / 60 >= rpm)
 
     def _headers(self, rpm: int) -> tuple[tuple[bytes, bytes], ...]:
         """OpenAI's names; `reset` is when the bucket is full again."""
@@ -67,6 +75,29 @@ class Permits:
             (b"x-ratelimit-remaining-requests", str(int(self._tokens)).encode()),
             (b"x-ratelimit-reset-requests", f"{reset:.3f}s".encode()),
         )
+
+
+class Guests:
+    """The permits of those whom plugins let in, by name, for as long as they differ from those of a newcomer."""
+
+    def __init__(self) -> None:
+        self._permits: dict[str, Permits] = {}
+        self._many = FEW_GUESTS
+
+    def permits(self, caller: Caller, now: float) -> Permits:
+        """The permits of the caller's name, with the limits that it has now."""
+        found = self._permits.get(caller.name)
+        if found is None:
+            if len(self._permits) >= self._many:
+                self._forget(now)
+            found = self._permits[caller.name] = Permits(caller)
+        elif found.caller != caller:
+            found.renew(caller)
+        return found
+
+    def _forget(self, now: float) -> None:
+        self._permits = {name: one for name, one in self._permits.items() if not one.is_fresh(now)}
+        self._many = max(FEW_GUESTS, 2 * len(self._permits))
 
 
 class KeyRing:
@@ -82,6 +113,7 @@ class KeyRing:
         if api_key is not None:
             digest = keys.digest_of(api_key.encode())
             self._own = (Key(id="env", name="GATEWAY_API_KEY", digest=digest, scopes=SCOPES),)
+        self._keys: tuple[Key, ...] = ()
         self._permits: dict[str, Permits] = {}
         self._use(keys.read(file))
 
@@ -101,7 +133,7 @@ class KeyRing:
 
     def find(self, given: bytes, now: datetime.datetime) -> Permits | None:
         """Whose key it is, and what calls it has under way; None for a wrong one and for one that has expired."""
-        key = keys.find((permits.key for permits in self._permits.values()), given)
+        key = keys.find(self._keys, given)
         return None if key is None or key.has_expired(now) else self._permits[key.id]
 
     def reload(self) -> None:
@@ -121,10 +153,11 @@ class KeyRing:
 
     def _use(self, found: Iterable[Key]) -> None:
         """Calls under way keep counting for a key that stays."""
-        permits = {key.id: Permits(key) for key in (*self._own, *found)}
+        self._keys = (*self._own, *found)
+        permits = {key.id: Permits(key) for key in self._keys}
         for identity, known in self._permits.items():
             if identity in permits:
-                known.renew(permits[identity].key)
+                known.renew(permits[identity].caller)
                 permits[identity] = known
         self._permits = permits
 

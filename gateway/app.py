@@ -11,10 +11,11 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.params import FromPath
 
 from . import __version__
-from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownModel, UnknownURL
+from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownURL
 from .http import errors, pages
 from .http.admin import Admin
 from .http.body import BodyReader
+from .http.exchange import sees_of
 from .http.front import Front
 from .http.guards import Guard, wants_html
 from .http.health import Health
@@ -73,26 +74,20 @@ def _health(hub: Hub) -> list[Any]:
         return {"live": True}
 
     @get("/readyz", operation_id="readyz", sync_to_thread=False)
-    def readyz() -> Response[dict[str, Any]]:
+    def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         """Every required model is ready."""
-        status, body = health.ready()
+        status, body = health.ready(sees_of(request.scope))
         return Response(body, status_code=status)
 
     @get("/v2/health/ready", operation_id="v2Ready", sync_to_thread=False)
-    def v2_ready() -> Response[dict[str, Any]]:
-        status, _ = health.ready()
+    def v2_ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+        status, _ = health.ready(sees_of(request.scope))
         return Response({"ready": status == 200}, status_code=status)
 
     @get("/ping", operation_id="ping", sync_to_thread=False)
-    def ping() -> Response[dict[str, Any]]:
+    def ping(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         """SageMaker's probe: whether the sole or default model is loaded, else readiness."""
-        try:
-            model = hub.find("model")
-        except UnknownModel:
-            return Response({}, status_code=200 if hub.is_ready else 503)
-        if model.state != "ready":
-            raise model.not_ready()
-        return Response({})
+        return Response({}, status_code=health.ping(sees_of(request.scope)))
 
     @get("/version", operation_id="version", sync_to_thread=False)
     def version() -> dict[str, str]:
@@ -109,7 +104,7 @@ def _pages(hub: Hub) -> list[Any]:
         """True, Truss's liveness; a page for a browser."""
         if not wants_html(dict(request.scope["headers"])):
             return Response(True, headers={"vary": "accept"})
-        page = pages.start_page(hub, str(request.base_url).rstrip("/"), at_home)
+        page = pages.start_page(hub, sees_of(request.scope), str(request.base_url).rstrip("/"), at_home)
         headers = {"vary": "accept", "content-security-policy": pages.START_POLICY}
         return Response(page, media_type=MediaType.HTML, headers=headers)
 
@@ -130,7 +125,7 @@ def _metrics(metrics: Metrics) -> Any:
     @get("/metrics", operation_id="metrics", media_type=MediaType.TEXT)
     async def scrape(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where it is asked for."""
-        body, content_type = await metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = await metrics.exposition(request.headers.get("accept", ""), sees_of(request.scope))
         if content_type.startswith("text/"):
             content_type = content_type.removesuffix("; charset=utf-8")  # Litestar adds it to texts
         return Response(body, media_type=content_type)

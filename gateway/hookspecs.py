@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from .callers import Caller
     from .devices import Device
     from .replica import Runner
     from .spec import Endpoint, ModelSpec, Problem
@@ -61,8 +62,11 @@ def find_devices() -> Sequence[Device]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def authorize(scope: Mapping[str, Any]) -> str | None:
+def authorize(scope: Mapping[str, Any]) -> Caller | str | None:
     """Say who is calling (an ASGI scope, before the body is read), or None to leave it to the built-in keys.
+
+    A `gateway.Caller` says what that one may do. A plain name may use every model, and do nothing else: it has the
+    scope `infer` only.
 
     Raise `gateway.errors.Unauthorized` to refuse. Runs inside the outer guard, on every route.
     """

@@ -255,6 +255,11 @@ class HostedModel:
         self._refused = "failed"
         self.changed(reason)
 
+    @property
+    def has_no_place(self) -> bool:
+        """Whether its reason is that of `fail`, which may speak of others."""
+        return self._refused is not None
+
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         """Hand on what changed in the sources of its secrets, or in its environment."""
         loading = [keeper.loading for keeper in self._keepers if keeper.loading is not None]

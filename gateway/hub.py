@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import environments
-from .access import KeyRing
+from .access import Guests, KeyRing
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
 from .hosted import HostedModel
-from .placement import explain, plan_models
+from .placement import NO_ROOM, explain, plan_models
 from .replica import Launch
 from .responses_store import ResponsesStore
 from .runners.reaper import Reaper
@@ -40,11 +40,6 @@ POLL = 30.0  # seconds between two looks at secrets and the environment file, as
 BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
 
 
-def everybody(model: str) -> bool:
-    """Sees all models."""
-    return True
-
-
 class Hub:
     """name → HostedModel."""
 
@@ -62,6 +57,7 @@ class Hub:
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
         self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
+        self.guests = Guests()
         self.responses = ResponsesStore(settings.gateway.responses)
         self.draining = False
         self._reaper = Reaper()
@@ -75,7 +71,17 @@ class Hub:
 
     # ── which model ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def find(self, name: str, sees: Sees = everybody) -> HostedModel:
+    def seen(self, sees: Sees) -> list[HostedModel]:
+        """The models that exist for a caller. Whatever tells of several models, a list or a number, asks here."""
+        return [model for model in self.models.values() if sees(model.name)]
+
+    def reason(self, model: HostedModel, sees: Sees) -> str:
+        """Why the model is as it is. Who holds the devices that it lacks is told to those only who see every model."""
+        if model.has_no_place and len(self.seen(sees)) < len(self.models):
+            return NO_ROOM
+        return model.reason
+
+    def find(self, name: str, sees: Sees) -> HostedModel:
         """The model of that name, or alias, among those that the caller sees.
 
         Raises:
@@ -84,7 +90,7 @@ class Hub:
         model = self.models.get(name) or self.models.get(self.aliases.get(name, ""))
         if model is not None and sees(model.name):
             return model
-        seen = [model for model in self.models.values() if sees(model.name)]
+        seen = self.seen(sees)
         if name == SOLE and (sole := self.sole(seen)) is not None:
             return sole
         have = ", ".join(sorted(model.name for model in seen)) or "none"
@@ -93,7 +99,7 @@ class Hub:
             raise UnknownModel(f"there are several models and no default_model; {say}", param="model")
         raise UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
 
-    def find_for(self, endpoint: Endpoint, name: str | None, sees: Sees = everybody) -> HostedModel:
+    def find_for(self, endpoint: Endpoint, name: str | None, sees: Sees) -> HostedModel:
         """The model that a request to a shared route means. Without a name: the only one that serves the route.
 
         Raises:
@@ -104,7 +110,7 @@ class Hub:
             model = self.find(name, sees)
             self.check_serves(model, endpoint)
             return model
-        serving = [model for model in self.models.values() if sees(model.name) and self.serves(model, endpoint)]
+        serving = [model for model in self.seen(sees) if self.serves(model, endpoint)]
         sole = self.sole(serving)
         if sole is not None:
             return sole

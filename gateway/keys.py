@@ -15,43 +15,30 @@ import secrets
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .callers import SCOPES, Caller
 from .errors import ConfigError
 
-Scope = Literal["infer", "metrics", "admin"]
-SCOPES: tuple[Scope, ...] = ("infer", "metrics", "admin")
 _FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created")
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ID = re.compile(r"[0-9a-z]{1,16}").fullmatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """Who may do what. `models` are patterns of ids, as in "chat-*"; `rpm` calls a minute; None is no limit."""
+@dataclass(frozen=True, slots=True)
+class Key(Caller):
+    """Whoever has the key. Two keys of one name are two callers."""
 
+    _: KW_ONLY
     id: str
-    name: str
     digest: str  # hexadecimal SHA-256 of the key
-    scopes: tuple[str, ...] = ("infer",)
-    models: tuple[str, ...] = ("*",)
-    rpm: int | None = None
-    max_inflight: int | None = None
-    expires: datetime.datetime | None = None
     created: datetime.datetime | None = None
 
-    def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
-
-    def sees(self, model: str) -> bool:
-        """Whether a model exists for it."""
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
-
-    def has_expired(self, now: datetime.datetime) -> bool:
-        return self.expires is not None and now >= self.expires
+    @property
+    def owner(self) -> str:
+        return f"key:{self.id}"
 
 
 def digest_of(given: bytes) -> str:

@@ -19,6 +19,7 @@ from .spec import ModelSpec
 
 __all__ = [
     "HEADROOM",
+    "NO_ROOM",
     "Claim",
     "NoFit",
     "Placement",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Unmatched = Literal["error", "any", "cpu"]
+NO_ROOM = "no device has room for it"  # for those who must not know who holds the devices
 
 EMPTY = 0.90  # of its memory is free on a device that nobody uses; driver and display keep the rest
 

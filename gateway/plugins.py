@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pluggy
 
 from . import __version__, hookspecs
+from .callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
 from .spec import Endpoint, ModelSpec, Problem
@@ -295,11 +296,11 @@ class Plugins:
     def find_devices(self) -> list[Device]:
         return [device for _, devices in self._results("find_devices") for device in devices or ()]
 
-    def authorize(self, scope: Mapping[str, Any]) -> str | None:
+    def authorize(self, scope: Mapping[str, Any]) -> Caller | None:
         """Return who is calling, None when no plugin knows. A plugin that breaks lets nobody in."""
         for name, implementation in self._of("authorize"):
             try:
-                caller: str | None = _call(implementation, {"scope": scope})
+                caller = _caller(_call(implementation, {"scope": scope}))
             except GatewayError:
                 raise
             except Exception as error:
@@ -338,6 +339,18 @@ class Plugins:
 
 def _call(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     return implementation.function(*(arguments[name] for name in implementation.argnames))
+
+
+def _caller(said: Any) -> Caller | None:
+    """Whom a plugin's `authorize` means.
+
+    Raises:
+        ValueError: nobody that could be told from others.
+    """
+    caller = Caller(said) if isinstance(said, str) else said
+    if caller is None or (isinstance(caller, Caller) and isinstance(caller.name, str) and caller.name):
+        return caller
+    raise ValueError(f"returned {said!r}: expected a gateway.Caller with a name, a name, or None")
 
 
 def is_free(path: str) -> bool:

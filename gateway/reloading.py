@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .claims import Claim
 from .discovery import discover
 from .errors import ConfigError
+from .placement import NO_ROOM
 from .replica import LoadError
 from .spec import ModelSpec
 
@@ -36,6 +37,10 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+
+
+class NoRoom(LoadError):
+    """The new one fits nowhere; who holds the devices is in its text."""
 
 
 async def reload(hub: Hub, model: HostedModel) -> None:
@@ -59,7 +64,7 @@ async def reload(hub: Hub, model: HostedModel) -> None:
     refused = hub.place([spec])
     if refused:
         hub.hold(old)
-        raise LoadError(f"no device has room for it: {refused[model.name][1]}", fatal=True)
+        raise NoRoom(f"{NO_ROOM}: {refused[model.name][1]}", fatal=True)
     try:
         await model.replace(spec, hub.settings.gateway.drain_timeout)
     except LoadError as error:

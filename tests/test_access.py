@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import keys
-from gateway.access import KeyRing, Permits
+from gateway.access import FEW_GUESTS, Guests, KeyRing, Permits
+from gateway.callers import SCOPES, Caller
 from gateway.errors import ConfigError, RateLimited
 
 NOW = datetime.datetime(2027, 1, 31, tzinfo=datetime.UTC)
@@ -86,7 +87,7 @@ def test_the_key_of_the_environment_may_do_everything(tmp_path: Path) -> None:
     ring = KeyRing("sesame", tmp_path / "keys.toml")
     found = ring.find(b"sesame", NOW)
     assert ring.is_required and found is not None
-    assert all(found.key.may(scope) for scope in keys.SCOPES) and found.key.sees("any/model")
+    assert all(found.caller.may(scope) for scope in SCOPES) and found.caller.sees("any/model")
     assert ring.find(b"sesam", NOW) is None
 
 
@@ -143,3 +144,34 @@ def test_a_broken_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text("[keys.")
     with pytest.raises(ConfigError):
         KeyRing(None, tmp_path / "keys.toml")
+
+
+# ── callers of plugins ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_callers_of_plugins_are_forgotten_when_that_makes_no_difference() -> None:
+    guests = Guests()
+    busy = guests.permits(Caller("busy", rpm=1, max_inflight=1), 0.0)
+    busy.take(0.0)
+    spent = guests.permits(Caller("spent", rpm=1), 0.0)
+    spent.take(0.0)
+    spent.give_back()
+    for number in range(5 * FEW_GUESTS):
+        guests.permits(Caller(f"guest {number}", rpm=60), 30.0)
+    assert len(guests._permits) <= FEW_GUESTS
+    assert guests.permits(Caller("busy", rpm=1, max_inflight=1), 30.0) is busy
+    assert guests.permits(Caller("spent", rpm=1), 30.0) is spent
+    for number in range(5 * FEW_GUESTS):
+        guests.permits(Caller(f"other {number}"), 90.0)
+    assert "spent" not in guests._permits and "busy" in guests._permits
+
+
+def test_a_caller_of_a_plugin_has_the_limits_that_were_named_last() -> None:
+    guests = Guests()
+    mine = guests.permits(Caller("ada"), 0.0)
+    assert mine.take(0.0) == ()
+    assert guests.permits(Caller("ada", rpm=2), 0.0) is mine
+    mine.take(0.0)
+    mine.take(0.0)
+    with pytest.raises(RateLimited):
+        mine.take(0.0)

@@ -16,6 +16,7 @@ from fakes import Fakes, LoadError, VirtualLoop, predict, turns
 
 import gateway.hub as hub_module
 from gateway import secret_sources
+from gateway.callers import everybody
 from gateway.devices import GIB, Device
 from gateway.errors import (
     BadRequest,
@@ -142,60 +143,60 @@ async def test_a_model_is_found_by_its_name_and_by_its_aliases() -> None:
     models = {"team/llama": ModelSettings(aliases=("mine",))}
     async with hub_of(spec("team/llama"), spec("other"), models=models, aliases={"gpt-4o": "team/llama"}) as hub:
         for name in ("team/llama", "mine", "gpt-4o"):
-            assert hub.find(name).name == "team/llama"
+            assert hub.find(name, everybody).name == "team/llama"
 
 
 async def test_an_unknown_name_is_told_what_there_is_and_is_not_echoed_without_end() -> None:
     async with hub_of(spec("llama"), spec("embedder")) as hub:
         with pytest.raises(UnknownModel, match=r"no model named 'lama' \(have: embedder, llama\)"):
-            hub.find("lama")
+            hub.find("lama", everybody)
         with pytest.raises(UnknownModel) as caught:
-            hub.find("x" * 10_000)
+            hub.find("x" * 10_000, everybody)
         assert len(caught.value.message) < 300
     async with hub_of() as hub:
         with pytest.raises(UnknownModel, match="have: none"):
-            hub.find("x")
+            hub.find("x", everybody)
 
 
 async def test_the_name_that_truss_clients_send_is_the_sole_or_default_model() -> None:
     async with hub_of(spec("only")) as hub:
-        assert hub.find("model").name == "only"
+        assert hub.find("model", everybody).name == "only"
     async with hub_of(spec("a"), spec("b"), default_model="b") as hub:
-        assert hub.find("model").name == "b"
+        assert hub.find("model", everybody).name == "b"
     async with hub_of(spec("a"), spec("model")) as hub:
-        assert hub.find("model").name == "model"
+        assert hub.find("model", everybody).name == "model"
     async with hub_of(spec("a"), spec("b")) as hub:
         with pytest.raises(UnknownModel):
-            hub.find("model")
+            hub.find("model", everybody)
 
 
 async def test_a_request_without_a_name_means_the_only_model_that_serves_the_route() -> None:
     runners = Runners(a=Fakes(capabilities=serves("chat_completions")), b=Fakes(capabilities=serves("embeddings")))
     async with hub_of(spec("a"), spec("b"), runners=runners) as hub:
-        assert hub.find_for(CHAT, None).name == "a"
-        assert hub.find_for(EMBED, None).name == "b"
+        assert hub.find_for(CHAT, None, everybody).name == "a"
+        assert hub.find_for(EMBED, None, everybody).name == "b"
 
 
 async def test_a_request_without_a_name_is_told_the_candidates() -> None:
     both = Runners(a=Fakes(capabilities=serves("chat_completions")), b=Fakes(capabilities=serves("chat_completions")))
     async with hub_of(spec("a"), spec("b"), runners=both) as hub:
         with pytest.raises(BadRequest, match=r"\(models that serve /v1/chat/completions: a, b\)") as caught:
-            hub.find_for(CHAT, None)
+            hub.find_for(CHAT, None, everybody)
         assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "model")
         with pytest.raises(BadRequest, match="models that serve /v1/embeddings: none"):
-            hub.find_for(EMBED, None)
+            hub.find_for(EMBED, None, everybody)
 
 
 async def test_a_model_without_the_route_says_what_it_serves() -> None:
     runners = Runners(a=Fakes(capabilities=serves("predict", "embeddings")))
     async with hub_of(spec("a"), runners=runners) as hub:
         with pytest.raises(RouteNotSupported, match="it serves: /v1/models/a:predict, /v1/embeddings"):
-            hub.find_for(CHAT, "a")
+            hub.find_for(CHAT, "a", everybody)
 
 
 async def test_a_model_that_never_was_ready_is_believed_to_have_the_method() -> None:
     async with hub_of(spec("a"), runners=Runners(a=Fakes(1000.0))) as hub:
-        assert hub.find_for(CHAT, None).name == "a"
+        assert hub.find_for(CHAT, None, everybody).name == "a"
 
 
 # ── placement ────────────────────────────────────────────────────────────────────────────────────────────────────────

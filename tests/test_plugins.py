@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import ConfigError, Endpoint, ModelSpec, hookimpl, plugins
+from gateway.callers import Caller
 from gateway.errors import GatewayError, Unauthorized
 from gateway.plugins import BUILTINS, EXTRAS, Plugins
 
@@ -327,7 +328,7 @@ def test_the_first_plugin_that_knows_the_caller_decides() -> None:
         module("c", authorize=explode),
     )
     assert loaded.has_authorize
-    assert loaded.authorize({}) == "alice"
+    assert loaded.authorize({}) == Caller("alice", scopes=("infer",), models=("*",))
 
 
 def test_nobody_knows_the_caller() -> None:

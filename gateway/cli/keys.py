@@ -36,10 +36,11 @@ def add(
 ) -> None:
     """Make a key and print it, once. Only its hash is kept."""
     from .. import keys
+    from ..callers import SCOPES
 
     wanted = _list(scopes)
-    if wrong := [scope for scope in wanted if scope not in keys.SCOPES]:
-        raise click.BadParameter(f"unknown: {', '.join(wrong)} (have: {', '.join(keys.SCOPES)})", param_hint="--scopes")
+    if wrong := [scope for scope in wanted if scope not in SCOPES]:
+        raise click.BadParameter(f"unknown: {', '.join(wrong)} (have: {', '.join(SCOPES)})", param_hint="--scopes")
     file = _file(config)
     limits: dict[str, Any] = {"rpm": rpm, "max_inflight": max_inflight, "expires": _time(expires)}
     key, text = keys.create(name, scopes=wanted, models=_list(models or "*"), **limits)

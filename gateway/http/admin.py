@@ -6,7 +6,7 @@
     POST  /admin/models/{id}/unload   end its processes and give back its devices
     GET   /models/{id}/logs           the last lines of its output; ?lines=50
 
-Everybody else is told that there is no such URL.
+Everybody else is told that there is no such URL. A key with patterns operates the models that it sees, and no others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from urllib.parse import parse_qs
 import msgspec
 
 from ..errors import BadRequest, ConfigError, GatewayError
-from ..reloading import reload
+from ..placement import NO_ROOM
+from ..reloading import NoRoom, reload
 from ..replica import LoadError
 from .exchange import Exchange
 
@@ -63,7 +64,7 @@ class Admin:
         await exchange.reply(200, _encode({"model": model.name, "lines": lines}))
 
     async def _list(self, exchange: Exchange) -> None:
-        found = [self._describe(model) for model in self._hub.models.values()]
+        found = [self._describe(model, exchange) for model in self._hub.seen(exchange.sees)]
         await exchange.reply(200, _encode({"models": found}))
 
     async def _reload(self, exchange: Exchange) -> None:
@@ -71,33 +72,35 @@ class Admin:
         try:
             await reload(self._hub, model)
         except (ConfigError, LoadError) as error:
-            raise NotReloaded(f"model '{model.name}' was not reloaded: {error}") from error
-        await exchange.reply(200, _encode(self._describe(model)))
+            sees_all = len(self._hub.seen(exchange.sees)) == len(self._hub.models)
+            reason = NO_ROOM if isinstance(error, NoRoom) and not sees_all else error
+            raise NotReloaded(f"model '{model.name}' was not reloaded: {reason}") from error
+        await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     async def _load(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         await self._hub.load(model)
         await model.settled()
         if model.state != "ready":
-            raise NotReloaded(f"model '{model.name}' was not loaded: {model.reason}")
-        await exchange.reply(200, _encode(self._describe(model)))
+            raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees)}")
+        await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     async def _unload(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         await self._hub.unload(model)
-        await exchange.reply(200, _encode(self._describe(model)))
+        await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     def _model(self, exchange: Exchange) -> HostedModel:
-        model = self._hub.find(exchange.model)
+        model = self._hub.find(exchange.model, exchange.sees)
         exchange.model = ""  # an order is no call of it
         return model
 
-    def _describe(self, model: HostedModel) -> dict[str, Any]:
+    def _describe(self, model: HostedModel, exchange: Exchange) -> dict[str, Any]:
         pids = model.pids()
         return {
             "id": model.name,
             "state": model.state,
-            "reason": model.reason,
+            "reason": self._hub.reason(model, exchange.sees),
             "restarts": model.restarts,
             "load_seconds": model.load_seconds,
             "slots": model.limiter.slots,

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from ..access import Permits
 from ..call import NEVER
+from ..callers import Caller
 from ..errors import BadRequest
-from ..keys import Key
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
+SEES = "gateway.sees"  # in the scope of Litestar's requests: whether a model exists for the caller
 CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
 NO_BODY = frozenset({204, 304})  # what follows the head of such an answer would be taken for the next one
@@ -41,6 +42,12 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(_tasks.discard)
 
 
+def sees_of(scope: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Whether a model exists for the caller of a request that Litestar has."""
+    sees: Callable[[str], bool] = scope[SEES]
+    return sees
+
+
 class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
 
@@ -58,7 +65,6 @@ class Exchange:
         "error",
         "headers",
         "is_admin",
-        "key",
         "load",
         "method",
         "model",
@@ -82,10 +88,9 @@ class Exchange:
         self.connection: GuardedProtocol | None = scope.get("gateway.connection")
         self.request_id = ""
         self.also: tuple[tuple[bytes, bytes], ...] = ()  # headers of any answer to this request
-        self.caller: str | None = None
+        self.caller: Caller | None = None  # None where nobody has to say who it is: then everybody may do anything
         self.credential: bytes | None = None  # what let it in, which models do not see; b"" where a plugin did
-        self.key: Key | None = None  # None where none is needed: such a caller may do anything
-        self.permits: Permits | None = None  # what the key may do, which a call counts for
+        self.permits: Permits | None = None  # the caller's limits, which a call counts for
         self._counted = False
         self.is_admin = False
         self.model = ""  # whose metrics this counts for
@@ -129,7 +134,7 @@ class Exchange:
 
     def sees(self, model: str) -> bool:
         """Whether a model exists for the caller."""
-        return self.key is None or self.key.sees(model)
+        return self.caller is None or self.caller.sees(model)
 
     def header(self, name: bytes, default: str = "") -> str:
         value = self.headers.get(name)

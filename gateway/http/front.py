@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..call import ClientLeft
 from ..errors import GatewayError, Overloaded, Unavailable
 from . import errors, kin
-from .exchange import CLIENT_LEFT, Exchange, spawn
+from .exchange import CLIENT_LEFT, SEES, Exchange, spawn
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -146,7 +146,7 @@ class Front:
             await send(message)
 
         method = "GET" if exchange.method == "HEAD" else exchange.method
-        scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id}
+        scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
         await self._inner(scope, receive, with_common_headers)
 
 

@@ -12,11 +12,12 @@ import random
 import re
 from typing import TYPE_CHECKING
 
+from ..callers import NOBODY, Caller, Scope
 from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
-from ..keys import Scope
 from ..settings import is_loopback
 
 if TYPE_CHECKING:
+    from ..access import Permits
     from ..hub import Hub
     from .exchange import Exchange
 
@@ -24,6 +25,7 @@ OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
+_SLASHES = re.compile("/+")
 _KNOWN_HOSTS = 1024  # Host values remembered as good
 _EXPOSED = (
     b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, x-gateway-left-out, server-timing, "
@@ -42,7 +44,7 @@ class Guard:
         gateway, plugins = hub.settings.gateway, hub.plugins
         self._hub = hub
         self._plugins = plugins if plugins.has_authorize else None
-        self._keys, self._admin_http = hub.keys, gateway.admin_http
+        self._keys, self._guests, self._admin_http = hub.keys, hub.guests, gateway.admin_http
         self._on_loopback = is_loopback(gateway.host)
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in gateway.allowed_origins}
@@ -106,35 +108,47 @@ class Guard:
             raise Forbidden(f"origin '{text[:128]}' may not use this gateway; add it to allowed_origins")
 
     def _check_key(self, exchange: Exchange) -> None:
-        if is_open(exchange) or is_preflight(exchange):
+        if is_preflight(exchange):
+            return
+        given, now = bearer(exchange.headers), datetime.datetime.now(datetime.UTC)
+        if is_open(exchange):
+            known = None if given is None else self._keys.find(given, now)
+            exchange.caller = NOBODY if known is None else known.caller
             return
         if self._plugins is not None:
-            exchange.caller = self._plugins.authorize(exchange.scope)
-            if exchange.caller is not None:
+            guest = self._plugins.authorize(exchange.scope)
+            if guest is not None:
+                if guest.has_expired(now):
+                    raise Unauthorized("Incorrect API key provided: it has expired.")
                 exchange.credential = b""
+                self._admit(exchange, guest, self._guests.permits(guest, exchange.started))
                 return
             if not self._keys.is_required:
                 return
-        given = bearer(exchange.headers)
         if given is None:
             raise Unauthorized(
                 "Incorrect API key provided: none. Send it as 'Authorization: Bearer KEY' or as 'x-api-key'."
             )
-        permits = self._keys.find(given, datetime.datetime.now(datetime.UTC))
+        permits = self._keys.find(given, now)
         if permits is None:
             raise Unauthorized("Incorrect API key provided.")
-        exchange.key, exchange.caller, exchange.credential = permits.key, permits.key.id, given
+        exchange.credential = given
+        self._admit(exchange, permits.caller, permits)
+
+    def _admit(self, exchange: Exchange, caller: Caller, permits: Permits) -> None:
+        """Let in whoever it is as far as that one may go; the holder of a key and a plugin's caller alike."""
         scope = scope_of(exchange)
-        if not permits.key.may(scope):
+        if not caller.may(scope):
             raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
-        exchange.permits = permits if scope == "infer" else None
-        exchange.is_admin = self._admin_http and permits.key.may("admin")
+        exchange.caller = caller
+        exchange.permits = permits if scope != "admin" else None
+        exchange.is_admin = self._admin_http and caller.may("admin")
 
 
 def scope_of(exchange: Exchange) -> Scope:
     """What a key must be allowed to do for this path."""
     path = exchange.path
-    if path.rstrip("/") == "/metrics":
+    if "/metrics" in path and _SLASHES.sub("/", f"{path}/") == "/metrics/":  # Litestar takes many slashes for one
         return "metrics"
     return "admin" if path.endswith(ADMIN_ENDINGS) or path.startswith(ADMIN) else "infer"
 

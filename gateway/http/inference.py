@@ -132,7 +132,7 @@ class Inference:
 
     async def stats(self, exchange: Exchange) -> None:
         """Of one model, or of all that the caller sees."""
-        names = [self._find(exchange).name] if exchange.model else [*filter(exchange.sees, self._hub.models)]
+        names = [model.name for model in ([self._find(exchange)] if exchange.model else self._hub.seen(exchange.sees))]
         found = [self._counts.get(name, Counts()).shown(name) for name in names]
         await exchange.reply(200, _encode({"model_stats": found}))
 
@@ -147,9 +147,14 @@ class Inference:
         body = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
         only_ready = bool(decode_object(body).get("ready")) if body else False
         found = [
-            {"name": model.name, "version": oip.VERSION, "state": STATES[model.state], "reason": _reason(model)}
-            for model in self._hub.models.values()
-            if exchange.sees(model.name) and (model.state == "ready" or not only_ready)
+            {
+                "name": model.name,
+                "version": oip.VERSION,
+                "state": STATES[model.state],
+                "reason": self._reason(model, exchange),
+            }
+            for model in self._hub.seen(exchange.sees)
+            if model.state == "ready" or not only_ready
         ]
         await exchange.reply(200, _encode(found))
 
@@ -172,6 +177,9 @@ class Inference:
             )
         await self._hub.unload(model)
         await exchange.reply(200, b"{}")
+
+    def _reason(self, model: HostedModel, exchange: Exchange) -> str:
+        return "" if model.state == "ready" else self._hub.reason(model, exchange.sees)
 
     def _find(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
@@ -250,7 +258,3 @@ def _predict(exchange: Exchange, model: HostedModel) -> Req:
     """Its stream is gathered into one text: tensors are whole."""
     scope: Any = http_scope(exchange, model) if "predict" in model.request_methods else None
     return Req("predict", BYTES, False, "application/json", exchange.request_id, True, None, scope)
-
-
-def _reason(model: HostedModel) -> str:
-    return "" if model.state == "ready" else model.reason

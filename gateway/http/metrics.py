@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -18,7 +18,7 @@ from .exchange import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from ..errors import GatewayError
-    from ..hub import Hub
+    from ..hub import Hub, Sees
     from .exchange import Exchange
 
 LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
@@ -67,7 +67,6 @@ class Metrics:
         self._rejections: dict[tuple[str, str], int] = {}
         self._cancelled: dict[tuple[str, str], int] = {}
         self.lag = Histogram(LATE)  # of the gateway's own loop
-        self._of_models: list[Any] = []  # what the models themselves registered, as of the last scrape
 
     def observe(self, exchange: Exchange) -> bool:
         """Count a finished request of a model. Names that no model has never make a series: False."""
@@ -114,29 +113,25 @@ class Metrics:
 
     # ── exposition ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The text of a scrape and its content type, by content negotiation."""
-        self._of_models = await model_metrics.scrape(self._hub)
+    async def exposition(self, accept: str, sees: Sees) -> tuple[bytes, str]:
+        """The text of a scrape and its content type, by content negotiation: of the models that its caller sees."""
+        of_models = await model_metrics.scrape(self._hub, sees)
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry()
-        registry.register(self)
+        registry.register(_Scrape(lambda: self._collect(sees, of_models)))
         encoder, content_type = choose_encoder(accept)
         return encoder(registry), content_type
 
-    def describe(self) -> list[Any]:
-        """Keep the registry from collecting at registration."""
-        return []
+    def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
+        yield from self._own(sees)
+        yield from model_metrics.families(self._hub, sees)
+        yield from of_models
+        if tokens := {model: counted for model, counted in self._tokens.items() if sees(model)}:
+            yield from self._vllm(tokens)
 
-    def collect(self) -> Iterator[Any]:
-        yield from self._own()
-        yield from model_metrics.families(self._hub)
-        yield from self._of_models
-        if self._tokens:
-            yield from self._vllm()
-
-    def _own(self) -> Iterable[Any]:
+    def _own(self, sees: Sees) -> Iterable[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         info = GaugeMetricFamily("gateway_build_info", "Always 1.", labels=["version", "python"])
@@ -155,6 +150,8 @@ class Metrics:
             "gateway_streams_broken", "Answers of status 200 that broke off.", labels=["model", "route", "reason"]
         )
         for (model, route), series in self._series.items():
+            if not sees(model):
+                continue
             runs.add_metric([model, route], series.run.buckets(), series.run.total)
             for reason, count in series.broken.items():
                 broken.add_metric([model, route, reason], count)
@@ -164,15 +161,17 @@ class Metrics:
             queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
         rejections = CounterMetricFamily("gateway_rejections", "Calls not admitted.", labels=["model", "reason"])
         for (model, reason), count in self._rejections.items():
-            rejections.add_metric([model, reason], count)
+            if sees(model):
+                rejections.add_metric([model, reason], count)
         cancelled = CounterMetricFamily("gateway_cancellations", "Calls given up.", labels=["model", "reason"])
         for (model, reason), count in self._cancelled.items():
-            cancelled.add_metric([model, reason], count)
+            if sees(model):
+                cancelled.add_metric([model, reason], count)
         lag = HistogramMetricFamily("gateway_event_loop_lag_seconds", "How late the gateway's own loop was.")
         lag.add_metric([], self.lag.buckets(), self.lag.total)
         return info, requests, durations, queues, runs, broken, rejections, cancelled, lag
 
-    def _vllm(self) -> Iterator[Any]:
+    def _vllm(self, counted: Mapping[str, Tokens]) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         labels = ["model_name", "engine"]
@@ -182,7 +181,7 @@ class Metrics:
         }
         for name, (text, attribute) in gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=labels)
-            for model in self._tokens:
+            for model in counted:
                 gauge.add_metric([model, "0"], getattr(self._hub.models[model].limiter, attribute))
             yield gauge
         histograms = {
@@ -197,17 +196,28 @@ class Metrics:
         }
         for name, attribute in histograms.items():
             family = HistogramMetricFamily(name, name.removeprefix("vllm:").replace("_", " "), labels=labels)
-            for model, tokens in self._tokens.items():
+            for model, tokens in counted.items():
                 histogram: Histogram = getattr(tokens, attribute)
                 family.add_metric([model, "0"], histogram.buckets(), histogram.total)
             yield family
         for index, kind in enumerate(("prompt", "generation")):
             counter = CounterMetricFamily(f"vllm:{kind}_tokens", f"{kind} tokens", labels=labels)
-            for model, tokens in self._tokens.items():
+            for model, tokens in counted.items():
                 counter.add_metric([model, "0"], tokens.sums[index])
             yield counter
         success = CounterMetricFamily("vllm:request_success", "Finished requests.", labels=[*labels, "finished_reason"])
-        for model, tokens in self._tokens.items():
+        for model, tokens in counted.items():
             for reason, count in tokens.finished.items():
                 success.add_metric([model, "0", reason], count)
         yield success
+
+
+class _Scrape:
+    """What one scrape collects, as the library wants to have it."""
+
+    def __init__(self, collect: Callable[[], Iterable[Any]]) -> None:
+        self.collect = collect
+
+    def describe(self) -> list[Any]:
+        """Keep the registry from collecting at registration."""
+        return []

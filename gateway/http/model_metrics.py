@@ -13,14 +13,14 @@ from ..spec import State
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
-    from ..hub import Hub
+    from ..hub import Hub, Sees
 
 log = logging.getLogger("gateway.http")
 SCRAPE_TIMEOUT = 2.0  # seconds for all models together; a busy one is left out of that scrape
 NOT_THEIRS = ("python_", "process_", "gateway_", "vllm:")  # collectors of the process, and names that are ours
 
 
-def families(hub: Hub) -> Iterator[Any]:
+def families(hub: Hub, sees: Sees) -> Iterator[Any]:
     """Our own family of metrics about models."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -31,7 +31,7 @@ def families(hub: Hub) -> Iterator[Any]:
     seconds = HistogramMetricFamily("gateway_load_duration_seconds", "Of good loads.", labels=["model"])
     loads = CounterMetricFamily("gateway_model_loads", "Loads tried.", labels=["model", "result"])
     memory = GaugeMetricFamily("gateway_model_memory_bytes", "Resident memory.", labels=["model", "replica", "kind"])
-    for model in hub.models.values():
+    for model in hub.seen(sees):
         running.add_metric([model.name], model.limiter.running)
         queued.add_metric([model.name], model.limiter.queued)
         for reason, count in model.restart_reasons.items():
@@ -47,9 +47,9 @@ def families(hub: Hub) -> Iterator[Any]:
     yield from (running, queued, states, restarts, seconds, loads, memory)
 
 
-async def scrape(hub: Hub) -> list[Any]:
+async def scrape(hub: Hub, sees: Sees) -> list[Any]:
     """What the models registered with prometheus_client in their workers, with the label `model`."""
-    replicas = [(model, index, replica) for model in hub.models.values() for index, replica in model.ready_replicas()]
+    replicas = [(model, index, replica) for model in hub.seen(sees) for index, replica in model.ready_replicas()]
     if not replicas:
         return []
     tasks = [asyncio.ensure_future(replica.scrape()) for _, _, replica in replicas]

@@ -26,7 +26,7 @@ class Models:
         self._hub = hub
 
     async def list_all(self, exchange: Exchange) -> None:
-        seen = [model for model in self._hub.models.values() if exchange.sees(model.name)]
+        seen = self._hub.seen(exchange.sees)
         await exchange.reply(200, _encode(_listing([self.describe(model, exchange) for model in seen])))
 
     async def list_one(self, exchange: Exchange) -> None:
@@ -111,7 +111,7 @@ class Models:
         if _for_anthropic(exchange):  # whose `capabilities` say other things, and which are not known here
             value |= {"capabilities": None, "max_input_tokens": capabilities.max_model_len}
         if model.reason and model.state != "ready":
-            value["status_reason"] = model.reason
+            value["status_reason"] = self._hub.reason(model, exchange.sees)
         return value
 
 

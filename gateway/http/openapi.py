@@ -11,12 +11,13 @@ from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
 from ..dialects.oip_tensors import DATATYPES
+from .exchange import sees_of
 from .forms import FORM
 from .guards import OPEN
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
-    from ..hub import Hub
+    from ..hub import Hub, Sees
 
 Json = dict[str, Any]
 ANYTHING: Json = {}
@@ -96,14 +97,14 @@ class Document(OpenAPIRenderPlugin):
         return True  # so that Litestar adds no copy of its own
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
-        return msgspec.json.encode(document(openapi_schema, self._hub))
+        return msgspec.json.encode(document(openapi_schema, self._hub, sees_of(request.scope)))
 
 
-def document(base: Json, hub: Hub) -> Json:
-    """The whole document. `base` is Litestar's and stays as it is."""
+def document(base: Json, hub: Hub, sees: Sees) -> Json:
+    """The whole document for one caller. `base` is Litestar's and stays as it is."""
     components = {**base.get("components", {})}
     components["schemas"] = {**components.get("schemas", {}), **COMPONENTS}
-    paths = {**dict(_paths(hub)), **base.get("paths", {})}
+    paths = {**dict(_paths(hub, hub.seen(sees))), **base.get("paths", {})}
     if hub.keys.is_required:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         base = {**base, "security": [{"key": []}]}
@@ -112,7 +113,7 @@ def document(base: Json, hub: Hub) -> Json:
     return {**base, "paths": paths, "components": components}
 
 
-def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
+def _paths(hub: Hub, seen: list[HostedModel]) -> Iterator[tuple[str, Json]]:
     dialects = hub.plugins.dialects()
     for endpoint in hub.endpoints:
         dialect = dialects[endpoint.dialect]
@@ -123,13 +124,13 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         name = "".join(part.title().replace("_", "") for part in parts)
         path, in_url = f"/models/{{model}}{endpoint.path}", f"{summary} The model is in the URL."
         if endpoint.verb == "GET":
-            asked = _operation(f"show{name}", summary, models=_serving(hub, endpoint))
+            asked = _operation(f"show{name}", summary, models=_serving(hub, seen, endpoint))
             yield endpoint.path, {"get": {**asked, "parameters": [NAMED]}}
             yield path, {"get": _operation(f"show{name}Of", in_url, of=True)}
             continue
         streams = "stream" in schema.get("properties", {})
         served = _operation(
-            f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, endpoint), streams=streams
+            f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, seen, endpoint), streams=streams
         )
         yield endpoint.path, {"post": served}
         yield path, {"post": _operation(f"create{name}Of", in_url, body=schema, kind=kind, of=True, streams=streams)}
@@ -145,7 +146,7 @@ def _paths(hub: Hub) -> Iterator[tuple[str, Json]]:
         yield path, {"post": _operation(operation, "Runs `predict` of a model", body=ANYTHING, of=True)}
     yield "/invocations", {"post": _operation("invocations", "Runs `predict` of the only model", body=ANYTHING)}
     yield from _v2_paths()
-    for model in hub.models.values():
+    for model in seen:
         if (schema := model.capabilities.input_schema) is not None:
             yield f"/models/{model.name}/predict", {"post": _typed(model, schema)}
 
@@ -180,8 +181,8 @@ def _kept() -> Iterator[tuple[str, Json]]:
         yield f"{start}/v1/responses/{{response}}/input_items", {"get": items}
 
 
-def _serving(hub: Hub, endpoint: Any) -> list[str]:
-    return [model.name for model in hub.models.values() if hub.serves(model, endpoint)]
+def _serving(hub: Hub, seen: list[HostedModel], endpoint: Any) -> list[str]:
+    return [model.name for model in seen if hub.serves(model, endpoint)]
 
 
 def _typed(model: HostedModel, schema: Mapping[str, Any]) -> Json:

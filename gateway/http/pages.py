@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from ..errors import UnknownURL
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
-    from ..hub import Hub
+    from ..hub import Hub, Sees
 
 BUNDLE = "swagger_ui"  # of the distribution swagger-ui-py
 ASSETS = {
@@ -69,14 +70,15 @@ def asset(name: str) -> bytes:
     return Path(spec.submodule_search_locations[0], "static", name).read_bytes()
 
 
-def start_page(hub: Hub, url: str, with_api_page: bool) -> bytes:
-    """What a browser gets at the root: the models, and how to call them."""
-    rows = "".join(_row(hub, model) for model in hub.models.values())
+def start_page(hub: Hub, sees: Sees, url: str, with_api_page: bool) -> bytes:
+    """What a browser gets at the root: the models that its caller sees, and how to call them."""
+    models = hub.seen(sees)
+    rows = "".join(_row(hub, model, sees) for model in models)
     links = ["/v1/models", "/openapi.json", "/metrics", "/readyz"]
     if with_api_page:
         links.insert(0, "/docs")
     listed = " · ".join(f'<a href="{link}">{link}</a>' for link in links)
-    examples = "".join(f"<pre>{html.escape(example)}</pre>" for example in _examples(hub, url))
+    examples = "".join(f"<pre>{html.escape(example)}</pre>" for example in _examples(models, url))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Model gateway</title>'
         f"<style>{STYLE}</style></head><body><h1>Model gateway</h1><p>{listed}</p>"
@@ -84,18 +86,18 @@ def start_page(hub: Hub, url: str, with_api_page: bool) -> bytes:
     ).encode()
 
 
-def _row(hub: Hub, model: HostedModel) -> str:
+def _row(hub: Hub, model: HostedModel, sees: Sees) -> str:
     routes = "<br>".join(f"<code>{html.escape(route)}</code>" for route in hub.routes(model))
     state = f'<span class="{model.state}">{model.state}</span>'
     if model.state != "ready" and model.reason:
-        state += f"<br>{html.escape(model.reason)}"
+        state += f"<br>{html.escape(hub.reason(model, sees))}"
     return f"<tr><td>{html.escape(model.name)}</td><td>{state}</td><td>{routes}</td></tr>"
 
 
-def _examples(hub: Hub, url: str) -> list[str]:
+def _examples(models: Iterable[HostedModel], url: str) -> list[str]:
     """A command for the first model of each kind."""
     found: dict[str, str] = {}
-    for model in hub.models.values():
+    for model in models:
         methods = {method.name for method in model.capabilities.methods}
         if "chat_completions" in methods and "chat" not in found:
             body = f'{{"model": "{model.name}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'

@@ -158,7 +158,7 @@ class Routes:
         if not path.startswith(V2_MODELS):
             raise _unknown(exchange)
         name = path[len(V2_MODELS) :]
-        if name in self._hub.models:
+        if name in self._hub.models and exchange.sees(name):
             return _only(exchange, "GET", inference.metadata, name)
         if name.endswith("/infer"):
             return _only(exchange, "POST", inference.infer, _versionless(name[: -len("/infer")]))

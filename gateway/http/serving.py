@@ -133,7 +133,7 @@ class Serving:
         """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
         if named:
             return self._hub.find(named, exchange.sees).spec.limits.max_body
-        limits = [model.spec.limits for model in self._hub.models.values()]
+        limits = [model.spec.limits for model in self._hub.seen(exchange.sees)]
         return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:

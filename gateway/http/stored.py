@@ -157,10 +157,8 @@ class Stored:
 
 
 def owner_of(exchange: Exchange) -> str:
-    """Who may see what this request has kept. A plugin's callers and keys are never taken for each other."""
-    if exchange.caller is None:
-        return ""
-    return f"key:{exchange.caller}" if exchange.key is not None else f"caller:{exchange.caller}"
+    """Who may see what this request has kept."""
+    return "" if exchange.caller is None else exchange.caller.owner
 
 
 def _references(given: Any) -> list[tuple[int, str]]:

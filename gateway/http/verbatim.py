@@ -39,7 +39,7 @@ class Verbatim:
         if name := named or _asked(exchange, body):
             model: HostedModel | None = self._hub.find(name, exchange.sees)
         else:
-            models = [model for model in self._hub.models.values() if exchange.sees(model.name)]
+            models = self._hub.seen(exchange.sees)
             model = self._hub.sole([one for one in models if self._hub.serves(one, endpoint)] or models)
         return model if model is not None and model.spec.parity == "strict" else None
 

@@ -75,7 +75,7 @@ class WebSockets:
             if path.startswith(BASE) and path.endswith(SHARED):
                 return self._hub.find(path[len(BASE) : -len(SHARED)], sees)
             raise RouteNotSupported(f"no websocket at {path[:200]}; use /models/NAME{SHARED}")
-        models = [model for model in self._hub.models.values() if sees(model.name)]
+        models = self._hub.seen(sees)
         found = self._hub.sole([model for model in models if _has_method(model)]) or self._hub.sole(models)
         if found is None:
             have = ", ".join(f"{BASE}{model.name}{SHARED}" for model in models)

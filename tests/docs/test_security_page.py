@@ -11,8 +11,11 @@ PAGE = ROOT / "docs" / "security-tests.md"
 ROWS = re.findall(r"^\| (T\d+) [^|]*\|[^|]*\|([^|]*)\|$", PAGE.read_text(), re.MULTILINE)
 
 
-def test_every_threat_has_a_row() -> None:
-    assert [name for name, _ in ROWS] == [f"T{number}" for number in range(1, 35)]
+def test_every_threat_has_a_row_and_each_row_a_mutation() -> None:
+    names = [name for name, _ in ROWS]
+    assert len(names) == len(set(names)) and {f"T{number}" for number in range(1, 35)} <= set(names)
+    mutations = (ROOT / "tests" / "security" / "mutations.py").read_text()
+    assert set(names) == set(re.findall(r'Mutation\("(T\d+)"', mutations))
 
 
 def test_every_test_that_is_named_exists() -> None:

@@ -11,6 +11,7 @@ import pytest
 from served import Answer, Model, Served
 
 from gateway import keys
+from gateway.callers import SCOPES
 
 Serve = Callable[..., Served]
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -68,11 +69,11 @@ def test_a_key_lists_and_defaults_to_what_it_sees(doors: Callable[..., Doors]) -
     ("path", "scope"), [("/metrics", "metrics"), ("/v1/models", "infer"), ("/models/none/hot-reload", "admin")]
 )
 def test_a_scope_opens_its_paths_only(doors: Callable[..., Doors], path: str, scope: str) -> None:
-    all_of_it = doors(**{name: {"scopes": (name,)} for name in keys.SCOPES})
+    all_of_it = doors(**{name: {"scopes": (name,)} for name in SCOPES})
     ask = all_of_it.post if path.endswith("reload") else all_of_it.get
-    answers = {name: ask(name, path) for name in keys.SCOPES}
+    answers = {name: ask(name, path) for name in SCOPES}
     assert {name for name, answer in answers.items() if answer.status != 403} == {scope}
-    for name in set(keys.SCOPES) - {scope}:
+    for name in set(SCOPES) - {scope}:
         error = answers[name].json["error"]
         assert f"'{scope}'" in (error if isinstance(error, str) else error["message"])
 

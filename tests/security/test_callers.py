@@ -1,0 +1,337 @@
+"""T35 to T38: what one caller gets to know of the others' models, and does to other callers."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import importlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from litestar import Request, get
+from served import Answer, Model, Served
+
+from gateway import Caller, hookimpl, keys
+from gateway.callers import SCOPES
+from gateway.plugins import BUILTINS
+from gateway.replica import LoadError
+
+Serve = Callable[..., Served]
+ROOT = Path(__file__).resolve().parents[2]
+DIALECTS = [
+    importlib.import_module(module)
+    for name, module in BUILTINS.items()
+    if module.startswith("gateway.dialects.") and name not in ("openai_chat", "openai_embeddings")  # are served anyway
+]
+MINE, HIDDEN, TYPED, ABSENT = "mine", "zz-other", "org/zz-typed", "zz-never"
+NOT_MINE = (HIDDEN, TYPED, "zz-broken", ABSENT)
+MARKS = ("zz-", "zz_", "Zz", "7654321", "org/", "Org")  # of names, schemas and numbers of the models that are not mine
+SCHEMA = {"type": "object", "title": "ZzInput", "properties": {"zz_field": {"type": "integer"}}}
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def plugin(name: str, **hooks: Callable[..., Any]) -> ModuleType:
+    module = ModuleType(name)
+    for hook, function in hooks.items():
+        setattr(module, hook, hookimpl(function))
+    return module
+
+
+def fine(**spec: Any) -> Model:
+    methods = ("chat_completions", "embeddings", "predict", "responses")
+    return Model({name: lambda inputs: b"true" if isinstance(inputs, bytes) else "fine" for name in methods}, **spec)
+
+
+def models() -> dict[str, Model]:
+    big = {"max_body": 7654321 * 16}
+    told = {"input_schema": SCHEMA, "output_schema": SCHEMA, "max_model_len": 7654321}
+    fails = LoadError("zz-broken: no room beside zz-other", fatal=True)
+    return {
+        MINE: fine(limits={"max_body": 1 << 20}),
+        HIDDEN: fine(limits=big, display_name="Zz", capabilities=told),
+        TYPED: Model({"predict": lambda body: b"true"}, capabilities=told),
+        "zz-broken": Model({"predict": lambda body: b"true"}, loads=[fails], limits=big),
+    }
+
+
+class Scoped:
+    """A gateway with a key that sees one model and has every scope, and one that sees all."""
+
+    def __init__(self, serve: Serve, place: Path, **options: Any) -> None:
+        self.key, self.text = keys.create("scoped", models=(MINE,), scopes=SCOPES)
+        every, self.every = keys.create("every", scopes=SCOPES)
+        keys.write(place / "keys.toml", [self.key, every])
+        options = {"keys_file": place / "keys.toml", "admin_http": True, "plugins": DIALECTS, **options}
+        self.served = serve(models(), **options)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.served.ask(method, path, body, x_api_key=self.text, x_request_id="r", **headers)
+
+
+@pytest.fixture
+def scoped(serve: Serve, tmp_path: Path) -> Scoped:
+    found = Scoped(serve, tmp_path)
+    served, known = found.served, {"x_api_key": found.every}
+    for name in (MINE, HIDDEN):  # so that there are numbers to be seen
+        assert served.post(f"/models/{name}/predict", {}, **known).status == 200
+        assert served.post("/v1/chat/completions", {"model": name, **CHAT}, **known).status == 200
+        assert served.post("/v1/chat/completions", {"model": name, "stream": True, **CHAT}, **known).status == 200
+    served.hub.models[HIDDEN].tail.append("zz-line of another's log")
+    return found
+
+
+def told(answer: Answer) -> str:
+    """All that a client sees of an answer, but for what differs from one request to the next."""
+    own = ("x-request-id", "request-id", "date", "server-timing", "content-length")
+    head = "".join(f"{name}: {value}\n" for name, value in sorted(answer.pairs) if name.lower() not in own)
+    return f"{answer.status}\n{head}{answer.body.decode('utf-8', 'replace')}"
+
+
+# Routes that the API document leaves out.
+UNLISTED = (
+    "GET /admin/models",
+    "POST /admin/models/{model}/load",
+    "POST /admin/models/{model}/unload",
+    "POST /admin/models/{model}/reload",
+    "GET /models/{model}/logs",
+    "POST /models/{model}/hot-reload",
+    "POST /hot-reload",
+    "GET /models/{model}/ping",
+    "POST /models/{model}/invocations",
+    "POST /v1/models/{model}:predict_binary",
+    "GET /models/{model}/v1/models",
+    "GET /models/{model}/v1/models/{model}",
+    "GET /v2/models/{model}/versions/1",
+    "GET /docs",
+    "GET /docs/start.js",
+)
+
+
+def routes(scoped: Scoped) -> Iterator[tuple[str, str]]:
+    """Every route of the API document as an operator sees it, and those that are not in it."""
+    document = scoped.served.get("/openapi.json", x_api_key=scoped.every).json
+    for path, verbs in document["paths"].items():
+        yield from ((verb.upper(), path) for verb in verbs)
+    for route in UNLISTED:
+        method, path = route.split()
+        yield method, path
+
+
+def requests(method: str, path: str) -> Iterator[tuple[str, Any, dict[str, str]]]:
+    """Ways to ask a route: by every name, with and without a body, as programs, browsers and Anthropic's SDK do."""
+    names = (*NOT_MINE, MINE) if "{model}" in path else ("",)
+    bodies: tuple[Any, ...] = (None,)
+    heads: tuple[dict[str, str], ...] = ({}, {"Accept": "text/html"}, {"anthropic-version": "2023-06-01"})
+    if method == "POST":
+        heads = ({},)
+        bodies = (b"", b"[", {}, {"ready": False}, {**CHAT, "input": "x"}, {"model": HIDDEN, **CHAT, "input": "x"})
+    for name, body, head in itertools.product(names, bodies, heads):
+        yield path.replace("{model}", name).replace("{response}", "resp_0"), body, head
+
+
+def test_no_route_tells_a_scoped_key_anything_of_other_models(scoped: Scoped) -> None:
+    asked = 0
+    for method, path in routes(scoped):
+        if path.endswith(("/unload", "/hot-reload", "/load", "/reload")) and "{model}" not in path:
+            continue  # of the only model that the key sees; it may
+        answers: dict[str, list[str]] = {}
+        for where, body, head in requests(method, path):
+            if f"/{MINE}/" in where and where.endswith(("/unload", "/hot-reload", "/load", "/reload")):
+                continue
+            said = told(scoped.ask(method, where, body, **head))
+            by_name = next((name for name in NOT_MINE if name in where), "")
+            for name in NOT_MINE:  # what it was asked for it may repeat
+                for echo in (f"named '{name}'", f"/{name}", f'"model":"{name}"', f'"model_name":"{name}"'):
+                    said = said.replace(echo, echo.replace(name, "X"))
+            assert not [mark for mark in MARKS if mark in said], f"{method} {where} {body!r}: {said}"
+            answers.setdefault(by_name, []).append(said)
+            asked += 1
+        for name in NOT_MINE if "{model}" in path else ():  # is no different from a model that is not there
+            assert answers.get(name) == answers.get(ABSENT), f"{method} {path}"
+    assert asked > 500
+    assert scoped.served.hub.models[HIDDEN].state == scoped.served.hub.models[TYPED].state == "ready"
+    assert scoped.ask("GET", "/admin/models").json["models"][0]["id"] == MINE
+
+
+def test_the_walk_sees_what_an_operator_is_told(scoped: Scoped) -> None:
+    """Or it would find nothing whatever the gateway said."""
+    known = {"x_api_key": scoped.every}
+    for path in ("/openapi.json", "/metrics", "/admin/models", "/readyz", "/v1/models", "/v2/models/stats"):
+        assert "zz-" in told(scoped.served.get(path, **known)), path
+    assert "zz-" in told(scoped.served.get("/", Accept="text/html", **known))
+    assert "zz_field" in told(scoped.served.get("/openapi.json", **known))
+    assert "7654321" in told(scoped.served.get("/v1/models", **known))
+
+
+def test_a_limit_in_an_error_is_that_of_a_model_of_ones_own(scoped: Scoped) -> None:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: {scoped.text}\r\n"
+    said = scoped.served.send(f"{head}content-length: 999999999\r\n\r\n".encode())
+    assert said.startswith(b"HTTP/1.1 413 ") and str(1 << 20).encode() in said
+    assert b"122469136" not in said
+
+
+def test_without_a_key_health_names_no_model(scoped: Scoped) -> None:
+    for path in ("/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"):
+        for head in ({}, {"x_api_key": "gw_wrong"}):
+            said = told(scoped.served.get(path, **head))
+            assert not [mark for mark in (*MARKS, MINE) if mark in said], f"{path}: {said}"
+    assert scoped.ask("GET", "/readyz").json["models"] == {MINE: "ready"}
+
+
+def test_a_probe_of_a_sole_model_that_is_not_ready_does_not_say_its_name(serve: Serve) -> None:
+    failing = Model({"predict": lambda body: b"true"}, loads=[LoadError("no", fatal=True)])
+    for options, names in (({"api_key": "k"}, False), ({}, True)):
+        served = serve({"zz-only": failing}, **options)
+        served.wait_until(lambda served=served: served.hub.models["zz-only"].state == "failed")  # type: ignore[misc]
+        answer = served.get("/ping")
+        assert answer.status == 503 and (b"zz-only" in answer.body) is names
+        failing.loads.append(LoadError("no", fatal=True))
+
+
+def test_an_operator_with_patterns_operates_the_models_that_it_sees(scoped: Scoped) -> None:
+    assert scoped.ask("POST", f"/admin/models/{MINE}/unload").json["state"] == "unloaded"
+    assert scoped.ask("POST", f"/admin/models/{MINE}/load").json["state"] == "ready"
+    assert scoped.ask("GET", f"/models/{MINE}/logs").json["model"] == MINE
+    for order in ("unload", "load", "reload"):
+        assert scoped.ask("POST", f"/admin/models/{HIDDEN}/{order}").status == 404
+    assert scoped.ask("GET", f"/models/{HIDDEN}/logs").status == 404
+    assert scoped.served.hub.models[HIDDEN].state == "ready"
+
+
+def test_who_holds_the_devices_is_told_to_those_who_see_every_model(scoped: Scoped) -> None:
+    hub = scoped.served.hub
+    text = "mine/0 does not fit now: GPU-0: held by zz-other/0 (76GiB)"
+
+    async def lose_its_place() -> None:
+        await hub.unload(hub.models[MINE])
+        hub.models[MINE].fail(text)
+
+    scoped.served.do(lose_its_place())
+    paths = ("/admin/models", f"/v1/models/{MINE}", "/v1/models", "/v2/models/stats")
+    said = "".join(told(scoped.ask("GET", path)) for path in paths)
+    said += told(scoped.ask("POST", "/v2/repository/index")) + told(scoped.ask("GET", "/", Accept="text/html"))
+    assert "zz-" not in said and "76GiB" not in said and "no device has room for it" in said
+    assert text in told(scoped.served.get("/admin/models", x_api_key=scoped.every))
+
+
+def test_a_route_of_a_plugin_can_ask_which_models_its_caller_sees(serve: Serve, tmp_path: Path) -> None:
+    @get("/plugged", sync_to_thread=False)
+    def plugged(request: Request[Any, Any, Any]) -> list[str]:
+        return [name for name in (MINE, HIDDEN) if request.scope["gateway.sees"](name)]
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(plugged))
+    scoped = Scoped(serve, tmp_path, plugins=[*DIALECTS, extra])
+    assert scoped.ask("GET", "/plugged").json == [MINE]
+    assert scoped.served.get("/plugged", x_api_key=scoped.every).json == [MINE, HIDDEN]
+
+
+def test_routes_come_to_models_through_the_filter_alone() -> None:
+    """Those below count or look a name up, and tell nobody."""
+    may = {"http/kin.py", "http/metrics.py", "http/routing.py", "http/verbatim.py", "http/admin.py"}
+    found = set()
+    for file in (*(ROOT / "gateway/http").glob("*.py"), ROOT / "gateway/app.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "models" and "hub" in ast.unparse(node.value):
+                found.add(file.relative_to(ROOT / "gateway").as_posix())
+    assert found <= may
+
+
+# ── callers of a plugin ──────────────────────────────────────────────────────────────────────────────────────────────
+
+SCOPED_PATHS = {
+    "infer": [("GET", "/v1/models"), ("POST", f"/models/{MINE}/predict"), ("GET", "/openapi.json")],
+    "metrics": [("GET", "/metrics"), ("GET", "/metrics/")],
+    "admin": [
+        ("GET", "/admin/models"),
+        ("POST", f"/admin/models/{MINE}/unload"),
+        ("POST", f"/models/{MINE}/hot-reload"),
+        ("POST", "/hot-reload"),
+        ("GET", f"/models/{MINE}/logs"),
+        ("POST", f"/v2/repository/models/{MINE}/load"),
+        ("POST", f"/v2/repository/models/{MINE}/unload"),
+    ],
+}
+
+
+def people(**said: Any) -> ModuleType:
+    """A plugin that knows callers by the header x-who."""
+
+    def authorize(scope: Mapping[str, Any]) -> Any:
+        who = dict(scope["headers"]).get(b"x-who", b"").decode()
+        return said[who]() if callable(said.get(who)) else said.get(who)
+
+    return plugin("people", authorize=authorize)
+
+
+def test_a_plain_name_means_inference_and_a_caller_the_scopes_that_it_has(serve: Serve) -> None:
+    said = {"ada": "ada", **{scope: Caller(scope, scopes=(scope,)) for scope in SCOPES}}
+    served = serve({MINE: fine()}, plugins=[people(**said)], api_key="k", admin_http=True)
+    for who, may in (("ada", "infer"), *((scope, scope) for scope in SCOPES)):
+        for scope, paths in SCOPED_PATHS.items():
+            for method, path in paths:
+                status = served.ask(method, path, None if method == "GET" else b"{}", x_who=who).status
+                assert (status != 403) is (scope == may), f"{who} {method} {path} is {status}"
+    assert served.get("/v1/models", x_who="nobody").status == 401
+
+
+def test_no_spelling_of_a_path_needs_a_lesser_scope(serve: Serve) -> None:
+    served = serve({MINE: fine()}, plugins=[people(ada="ada")], api_key="k", admin_http=True)
+    for scope in ("metrics", "admin"):
+        for method, path in SCOPED_PATHS[scope]:
+            for spelled in ("/" + path, path + "/", path.upper(), "/." + path, path.replace("/", "//"), "/x/.." + path):
+                answer = served.ask(method, spelled, None if method == "GET" else b"{}", x_who="ada")
+                assert answer.status in (400, 403, 404, 405), f"{method} {spelled} is {answer.status}"
+
+
+def test_a_plugins_caller_sees_its_models_and_no_others(serve: Serve, tmp_path: Path) -> None:
+    said = people(ada=Caller("ada", scopes=SCOPES, models=[MINE]), eve=Caller("eve", models=()))  # type: ignore[arg-type]
+    scoped = Scoped(serve, tmp_path, plugins=[*DIALECTS, said])
+    for path in ("/v1/models", "/openapi.json", "/metrics", "/admin/models", "/v2/models/stats"):
+        answer = told(scoped.served.get(path, x_who="ada"))
+        assert MINE in answer and "zz-" not in answer, path
+    assert scoped.served.post(f"/models/{HIDDEN}/predict", {}, x_who="ada").status == 404
+    assert scoped.served.get("/v1/models", x_who="eve").json["data"] == []
+
+
+def test_a_plugins_caller_has_its_limits_by_name(serve: Serve) -> None:
+    said = people(ada=lambda: Caller("ada", rpm=2), again=lambda: Caller("ada", rpm=2), bob="bob")
+    served = serve({MINE: fine()}, plugins=[said])
+    first = served.post(f"/models/{MINE}/predict", {}, x_who="ada")
+    assert first.status == 200 and first.headers["x-ratelimit-remaining-requests"] == "1"
+    assert served.post(f"/models/{MINE}/predict", {}, x_who="again").status == 200
+    assert served.post("/v1/chat/completions", CHAT, x_who="ada").status == 429
+    assert served.post(f"/models/{MINE}/predict", {}, x_who="bob").status == 200
+
+
+def test_a_plugins_caller_that_has_expired_is_refused(serve: Serve) -> None:
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    served = serve({MINE: fine()}, plugins=[people(ada=Caller("ada", expires=past))])
+    assert served.post(f"/models/{MINE}/predict", {}, x_who="ada").status == 401
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda: Caller("ada", models="chat-*"),  # type: ignore[arg-type]  # whose letters would be patterns, "*" too
+        lambda: Caller("ada", scopes="admin"),  # type: ignore[arg-type]
+        lambda: Caller("ada", scopes=("everything",)),
+        lambda: Caller("ada", rpm=0),
+        lambda: Caller("ada", rpm=True),
+        lambda: Caller("ada", max_inflight=-1),
+        lambda: Caller("ada", models=(1,)),  # type: ignore[arg-type]
+        lambda: Caller("ada", expires=datetime.datetime(2999, 1, 1)),
+        lambda: Caller(""),
+        lambda: "",
+        lambda: True,
+        lambda: 7,
+        lambda: {"name": "ada", "scopes": ["admin"]},
+    ],
+)
+def test_what_makes_no_sense_as_a_caller_lets_nobody_in(serve: Serve, said: Callable[[], Any]) -> None:
+    served = serve({MINE: fine()}, plugins=[people(ada=said)], api_key="k")
+    assert served.post(f"/models/{MINE}/predict", {}, x_who="ada").status == 500
+    assert served.hub.plugins.problems
