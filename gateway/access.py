@@ -6,30 +6,58 @@ What a caller has under way ends with its key.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from . import keys
 from .callers import SCOPES, Caller
-from .errors import RateLimited
+from .errors import GatewayError, PermissionDenied, RateLimited, Unauthorized
 from .keys import Key
 
 log = logging.getLogger("gateway.access")
+NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+LOOK = 60.0  # seconds at most between two looks at who has expired
 FEW_GUESTS = 1024  # permits of a plugin's callers that are kept without a look at who needs them
+
+
+class Lease(Protocol):
+    """Something under way for a caller, by the model that runs it, if one does yet."""
+
+    caller: Caller | None
+    model: str
+
+    def end(self, error: GatewayError) -> None: ...
 
 
 class Permits:
     """The calls of one caller. Times are monotonic seconds, and come in."""
 
-    __slots__ = ("_filled", "_tokens", "caller", "running")
+    __slots__ = ("_alarm", "_due", "_filled", "_leases", "_tokens", "caller", "running")
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self.running = 0
         self._tokens, self._filled = float(caller.rpm or 0), 0.0
+        self._leases: set[Lease] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._due = NEVER
+
+    def begin(self, lease: Lease, now: float) -> tuple[tuple[bytes, bytes], ...]:
+        """Count a call in, as `take` does; it ends when its caller may not call any more, or with `finish`."""
+        headers = self.take(now)
+        self._leases.add(lease)
+        if lease.caller is not None and lease.caller.expires is not None and lease.caller.expires < self._due:
+            self._watch(lease.caller.expires)
+        return headers
+
+    def finish(self, lease: Lease) -> None:
+        self._leases.discard(lease)
+        self.give_back()
 
     def take(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         """Count a call in; return what its answer says of the limits. `give_back` when it has ended.
@@ -40,18 +68,27 @@ class Permits:
         key = self.caller
         if key.max_inflight is not None and self.running >= key.max_inflight:
             raise RateLimited(f"this key may have {key.max_inflight} calls at once, and has", retry_after=1)
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        if key.rpm is not None:
-            self._tokens = min(float(key.rpm), self._tokens + (now - self._filled) * key.rpm / 60)
-            self._filled = now
-            if self._tokens < 1:
-                wait = (1 - self._tokens) * 60 / key.rpm
-                shown = {name.decode(): value.decode() for name, value in self._headers(key.rpm)}
-                raise RateLimited(f"this key may make {key.rpm} calls a minute", retry_after=wait, headers=shown)
-            self._tokens -= 1
-            headers = self._headers(key.rpm)
+        headers = () if key.rpm is None else self.draw(now)
         self.running += 1
         return headers
+
+    def draw(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
+        """Count one for the rate alone, such as a message of a websocket; what is left, as headers.
+
+        Raises:
+            RateLimited: it is one too many.
+        """
+        rpm = self.caller.rpm
+        if rpm is None:
+            return ()
+        self._tokens = min(float(rpm), self._tokens + (now - self._filled) * rpm / 60)
+        self._filled = now
+        if self._tokens < 1:
+            wait = (1 - self._tokens) * 60 / rpm
+            shown = {name.decode(): value.decode() for name, value in self._headers(rpm)}
+            raise RateLimited(f"this key may make {rpm} calls a minute", retry_after=wait, headers=shown)
+        self._tokens -= 1
+        return self._headers(rpm)
 
     def give_back(self) -> None:
         self.running -= 1
@@ -61,6 +98,41 @@ class Permits:
         if caller.rpm is not None and self.caller.rpm is None:
             self._tokens = float(caller.rpm)
         self.caller = caller
+
+    def rekey(self, key: Key) -> None:
+        """Go on with what the key may do now, which what is under way may be no part of any more."""
+        self.renew(key)
+        for lease in tuple(self._leases):
+            lease.caller = key
+            if lease.model and not (key.may("infer") and key.sees(lease.model)):
+                lease.end(PermissionDenied(f"this key may not use model '{lease.model}' any more"))
+        self._expire()
+
+    def revoke(self) -> None:
+        """End what is under way: there is no such key any more."""
+        for lease in tuple(self._leases):
+            lease.end(Unauthorized("Incorrect API key provided: it was revoked while this ran."))
+
+    def _watch(self, expires: datetime.datetime) -> None:
+        """Look again when somebody expires, and now and then before: the clock on the wall may be set."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        left = (expires - datetime.datetime.now(datetime.UTC)).total_seconds()
+        self._due = expires
+        self._alarm = asyncio.get_running_loop().call_later(min(max(0.0, left), LOOK), self._expire)
+
+    def _expire(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        now, self._due = datetime.datetime.now(datetime.UTC), NEVER
+        for lease in tuple(self._leases):
+            if lease.caller is None or lease.caller.expires is None:
+                continue
+            if lease.caller.has_expired(now):
+                lease.end(Unauthorized("Incorrect API key provided: it expired while this ran."))
+            elif lease.caller.expires < self._due:
+                self._watch(lease.caller.expires)
 
     def is_fresh(self, now: float) -> bool:
         """Whether it is as if nobody had ever called."""
@@ -157,9 +229,12 @@ class KeyRing:
         permits = {key.id: Permits(key) for key in self._keys}
         for identity, known in self._permits.items():
             if identity in permits:
-                known.renew(permits[identity].caller)
                 permits[identity] = known
+            else:
+                known.revoke()
         self._permits = permits
+        for key in self._keys:
+            permits[key.id].rekey(key)
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -70,8 +70,9 @@ class HostedModel:
         self.described: Capabilities | None = None  # what the class says of itself, while it loads
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
         self.counts_tokens = False
+        self.shares = shares or Shares()
         self._admission = Admission(
-            spec.name, spec.limits, shares, ready=lambda: self._ready, running=self._all_replicas, kill=self._kill
+            spec.name, spec.limits, self.shares, ready=lambda: self._ready, running=self._all_replicas, kill=self._kill
         )
         self.limiter = self._admission.limiter
         self.restart_reasons: dict[str, int] = {}  # crash, cancel

@@ -1,7 +1,8 @@
 """Responses that clients may ask for again, and go on from: SQLite, in memory or in a file.
 
-Bounded by age and by size, the oldest go first. One thread of its own does all of it, so that no request waits for a
-disk; a gateway that cannot keep a response still answers. What one caller keeps does not exist for another.
+Bounded by age and by size. When there is too much, whoever keeps most pays: the oldest of that caller go first, so that
+nobody is evicted by somebody who has more. One thread of its own does all of it, so that no request waits for a disk; a
+gateway that cannot keep a response still answers. What one caller keeps does not exist for another.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OVERHEAD = 256  # bytes that a row is counted for beside what is in it
 ITEM = 160  # bytes that an item is counted for beside its id, which is in a table and its index
 BUSY = 5.0  # seconds that another gateway on the same file may write
 
-# The total is kept by triggers: a file may have several gateways, and summing it up each time would read all of it.
+# The totals are kept by triggers: a file may have several gateways, and summing it up each time would read all of it.
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
@@ -48,6 +49,17 @@ CREATE TRIGGER IF NOT EXISTS kept AFTER INSERT ON responses
     BEGIN UPDATE total SET size = size + new.size; END;
 CREATE TRIGGER IF NOT EXISTS gone AFTER DELETE ON responses
     BEGIN UPDATE total SET size = size - old.size; END;
+CREATE INDEX IF NOT EXISTS responses_owner ON responses (owner);
+CREATE TABLE IF NOT EXISTS owners (owner TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owners_size ON owners (size);
+INSERT INTO owners SELECT owner, sum(size) FROM responses WHERE NOT EXISTS (SELECT 1 FROM owners) GROUP BY owner;
+CREATE TRIGGER IF NOT EXISTS owner_kept AFTER INSERT ON responses BEGIN
+    INSERT INTO owners VALUES (new.owner, new.size) ON CONFLICT (owner) DO UPDATE SET size = size + new.size;
+END;
+CREATE TRIGGER IF NOT EXISTS owner_gone AFTER DELETE ON responses BEGIN
+    UPDATE owners SET size = size - old.size WHERE owner = old.owner;
+    DELETE FROM owners WHERE owner = old.owner AND size <= 0;
+END;
 CREATE TABLE IF NOT EXISTS items (
     owner TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (owner, id, number)
 ) WITHOUT ROWID;
@@ -56,6 +68,10 @@ CREATE TRIGGER IF NOT EXISTS items_gone AFTER DELETE ON responses
     BEGIN DELETE FROM items WHERE number = old.number; END;
 COMMIT;
 """
+# The oldest of whoever keeps most.
+_NEXT_TO_GO = (
+    "SELECT min(number) FROM responses WHERE owner = (SELECT owner FROM owners ORDER BY size DESC, owner LIMIT 1)"
+)
 _FIELDS = "id, previous, model, input, response"
 _LAST = (  # where an item is: in the newest response that has it
     "SELECT max(number) FROM items JOIN responses USING (number, owner)"
@@ -86,6 +102,10 @@ class Kept:
     def output_items(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = msgspec.json.decode(self.response)["output"]
         return items
+
+
+class _Full(Exception):
+    """Room could only be had by dropping what was just kept."""
 
 
 class ResponsesStore:
@@ -124,7 +144,9 @@ class ResponsesStore:
             self._thread.shutdown()
 
     async def keep(self, owner: str, kept: Kept) -> bool:
-        """Keep a response, in place of one with its id; False when it alone is too large."""
+        """Keep a response, in place of one with its id. False, and nothing has changed, when there is no room for it:
+        it alone is too large, or nobody keeps more than its owner would then.
+        """
         return await self._run(self._keep, owner, kept)
 
     async def get(self, owner: str, identity: str) -> Kept | None:
@@ -184,19 +206,28 @@ class ResponsesStore:
             return False
         db = self._db()
         row = (owner, kept.id, kept.previous, kept.model, self._clock(), size, kept.input, kept.response)
-        with _transaction(db):
-            db.execute("DELETE FROM responses WHERE owner = ? AND id = ?", (owner, kept.id))
-            db.execute("DELETE FROM responses WHERE created < ?", (self._oldest(),))
-            made = db.execute(
-                "INSERT INTO responses (owner, id, previous, model, created, size, input, response)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
-            names = [(owner, identity, made.lastrowid) for identity in kept.item_ids]
-            db.executemany("INSERT INTO items (owner, id, number) VALUES (?, ?, ?)", names)
-            while db.execute("SELECT size FROM total").fetchone()[0] > self._max_size:
-                db.execute("DELETE FROM responses WHERE number = (SELECT min(number) FROM responses)")
+        try:
+            with _transaction(db):
+                self._insert(db, row, kept)
+        except _Full:
+            return False
         return True
+
+    def _insert(self, db: sqlite3.Connection, row: tuple[Any, ...], kept: Kept) -> None:
+        db.execute("DELETE FROM responses WHERE owner = ? AND id = ?", row[:2])
+        db.execute("DELETE FROM responses WHERE created < ?", (self._oldest(),))
+        made = db.execute(
+            "INSERT INTO responses (owner, id, previous, model, created, size, input, response)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        names = [(row[0], identity, made.lastrowid) for identity in kept.item_ids]
+        db.executemany("INSERT INTO items (owner, id, number) VALUES (?, ?, ?)", names)
+        while db.execute("SELECT size FROM total").fetchone()[0] > self._max_size:
+            number = db.execute(_NEXT_TO_GO).fetchone()[0]
+            if number == made.lastrowid:
+                raise _Full
+            db.execute("DELETE FROM responses WHERE number = ?", (number,))
 
     def _get(self, owner: str, identity: str) -> Kept | None:
         if not self.keeps:

@@ -69,6 +69,7 @@ LIMIT_KINDS: Mapping[str, Kind] = {
     "cancel_grace": values.seconds,
     "max_crashes": values.whole(1),
     "max_body": values.size,
+    "max_message": values.size,
 }
 
 
@@ -137,6 +138,7 @@ class ModelSettings:
     cancel_grace: float | None = _key(values.seconds, None)
     max_crashes: int | None = _key(values.whole(1), None)
     max_body: int | None = _key(values.size, None)
+    max_message: int | None = _key(values.size, None)
     load: Literal["eager", "lazy"] = _key(values.choice("eager", "lazy"), "eager")
     reload: Literal["beside", "replace"] = _key(values.choice("beside", "replace"), "beside")
     runner: str = _key(values.text, "process")

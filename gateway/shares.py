@@ -1,4 +1,5 @@
-"""What all models together may hold: calls in flight, and the bytes of bodies that wait. Fair when it is short.
+"""What all models together may hold: calls in flight, and the bytes of bodies and messages that wait. Fair when it is
+short.
 
 Counters on the way of a call; only one too many looks at the models. The order of that decision:
 1. the model that has most of what is short, the newcomer counted in, pays  2. if that is the newcomer's own, the
@@ -8,6 +9,8 @@ newcomer is refused  3. else the newest call that waits there is; models whose c
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -24,13 +27,54 @@ UNBOUNDED = 1 << 62
 class Shares:
     """The calls of all models of one gateway; each limiter counts its own in and out."""
 
-    __slots__ = ("bytes", "calls", "limiters", "max_bytes", "max_calls")
+    __slots__ = ("_line", "bytes", "calls", "limiters", "max_bytes", "max_calls", "messages")
 
     def __init__(self, max_calls: int = UNBOUNDED, max_bytes: int = UNBOUNDED) -> None:
         self.max_calls, self.max_bytes = max_calls, max_bytes
         self.calls = 0  # that wait or run
         self.bytes = 0  # of the bodies of those who wait
+        self.messages = 0  # bytes of the messages of websockets that no model has taken yet; they are in `bytes` too
         self.limiters: WeakSet[Limiter] = WeakSet()
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def hold(self, size: int) -> None:
+        """Count a message of a websocket in, when there is room for it: first come, first served.
+
+        Messages have half of what bodies may have, so that they shut out no requests. Their clients are not read
+        meanwhile, which tells them to send no more.
+        """
+        if not self._line and self._fits(size):
+            self._add(size)
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size, waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.let_go(size)
+            else:
+                self._serve()
+            raise
+
+    def let_go(self, size: int) -> None:
+        """Messages of so many bytes were taken, or nobody will."""
+        self._add(-size)
+        self._serve()
+
+    def _fits(self, size: int) -> bool:
+        return not self.messages or self.messages + size <= self.max_bytes // 2
+
+    def _add(self, size: int) -> None:
+        self.messages += size
+        self.bytes += size
+
+    def _serve(self) -> None:
+        while self._line and (self._line[0][1].done() or self._fits(self._line[0][0])):
+            size, waiter = self._line.popleft()
+            if not waiter.done():
+                self._add(size)
+                waiter.set_result(None)
 
     def make_room(self, of: Limiter, size: int) -> None:
         """Refuse somebody, for there is no room for one more call with so many bytes that have to wait.

@@ -34,6 +34,7 @@ class Limits:
     load_timeout: float = 1800.0
     cancel_grace: float = 5.0  # how long cancelled code may run on before its worker is killed
     max_body: int = 32 * MIB
+    max_message: int = MIB  # of a websocket, from the client
     max_crashes: int = 5  # within two minutes; from then on one restart a minute
 
 

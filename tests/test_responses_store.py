@@ -115,6 +115,55 @@ def test_the_oldest_go_first_when_there_is_too_much(make: Callable[..., Response
     assert ids(store, *"bdeg") == ["b", "e", "g"]
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_whoever_keeps_most_pays_and_nobody_else(
+    make: Callable[..., ResponsesStore], tmp_path: Path, in_file: bool
+) -> None:
+    store = make(max_size=10 * SIZE, path=tmp_path / "file" if in_file else None)
+
+    def theirs(owner: str, names: str) -> list[str]:
+        return [name for name in names if run(store.get(owner, name)) is not None]
+
+    for name in "abcd":
+        run(store.keep("modest", kept(name)))
+    for name in "abcdefghijkl":
+        assert run(store.keep("flood", kept(name)))
+    assert theirs("modest", "abcd") == list("abcd") and theirs("flood", "abcdefghijkl") == list("ghijkl")
+    run(store.keep("late", kept("a")))  # there is room for those who come later
+    run(store.keep("modest", kept("e")))
+    assert theirs("late", "a") == ["a"] and theirs("modest", "abcde") == list("abcde")
+    assert theirs("flood", "ghijkl") == list("ijkl")
+
+
+def test_one_that_only_others_could_make_room_for_is_not_kept_and_costs_nothing(
+    make: Callable[..., ResponsesStore],
+) -> None:
+    store = make(max_size=10 * SIZE)
+    for owner in ("one", "two", "three"):
+        for name in "ab":
+            run(store.keep(owner, kept(name)))
+    run(store.keep("flood", kept("a")))
+    assert run(store.keep("flood", kept("b", text="x" * 7 * SIZE))) is False
+    assert run(store.get("flood", "a")) is not None and run(store.get("flood", "b")) is None
+    assert all(run(store.get(owner, name)) is not None for owner in ("one", "two", "three") for name in "ab")
+
+
+def test_a_file_from_before_knows_what_each_owner_keeps(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
+    store = make(path=tmp_path / "file", max_size=4 * SIZE)
+    for name in "abc":
+        run(store.keep("flood", kept(name)))
+    run(store.keep("modest", kept("a")))
+    store.close()
+    with sqlite3.connect(tmp_path / "file") as file:
+        file.executescript("DROP TRIGGER owner_kept; DROP TRIGGER owner_gone; DROP TABLE owners; VACUUM")
+    again = make(path=tmp_path / "file", max_size=4 * SIZE)
+    run(again.keep("modest", kept("b")))
+    run(again.delete("flood", "c"))
+    with sqlite3.connect(tmp_path / "file") as file:
+        found = dict(file.execute("SELECT owner, size FROM owners").fetchall())
+    assert found == {"flood": SIZE, "modest": 2 * SIZE}
+
+
 def test_what_is_too_old_is_gone_though_nothing_new_came(make: Callable[..., ResponsesStore], clock: Clock) -> None:
     store = make(max_age=60.0)
     run(store.keep("", kept("a")))

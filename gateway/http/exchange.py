@@ -10,12 +10,12 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..access import Permits
 from ..call import NEVER
 from ..callers import Caller
-from ..errors import BadRequest
+from ..errors import BadRequest, GatewayError
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
@@ -48,14 +48,24 @@ def sees_of(scope: Mapping[str, Any]) -> Callable[[str], bool]:
     return sees
 
 
+class Watched(Protocol):
+    """A call, or what stands for several."""
+
+    def client_left(self) -> None: ...
+
+    def abandon(self, error: BaseException) -> None: ...
+
+
 class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
 
     __slots__ = (
         "_counted",
         "_left",
+        "_over",
         "_receive",
         "_send",
+        "_watched",
         "also",
         "caller",
         "connection",
@@ -101,23 +111,25 @@ class Exchange:
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self._left: Callable[[], None] | None = None
+        self._watched: Watched | None = None  # what runs for it
+        self._over: GatewayError | None = None  # why it may not go on
         self.started = time.monotonic()
         self.cycle = cycle_of(send)
 
     def count_in(self) -> None:
-        """Count a call for the limits of its key, until `count_out`.
+        """Count a call for the limits of its caller, and end it with the caller's key, until `count_out`.
 
         Raises:
             RateLimited: it is one too many.
         """
         if self.permits is not None:
-            self.also += self.permits.take(self.started)
+            self.also += self.permits.begin(self, self.started)
             self._counted = True
 
     def count_out(self) -> None:
         if self._counted and self.permits is not None:
             self._counted = False
-            self.permits.give_back()
+            self.permits.finish(self)
 
     def patience(self) -> float:
         """How many seconds are left of the client's `X-Request-Timeout`; without one it waits as long as it takes.
@@ -142,18 +154,36 @@ class Exchange:
 
     async def body(self, reader: Any, limit: int) -> bytes:
         body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self.cycle)
+        if self._over is not None:  # it took its time to come
+            raise self._over
         return body
 
-    def watch(self, left: Callable[[], None]) -> None:
-        """Have `left` called when the client closes its connection, until `unwatch`. The call has been made."""
+    def watch(self, call: Watched) -> None:
+        """Have the call hear when the client closes its connection, or may not call any more, until `unwatch`."""
         self.sent = time.monotonic()
+        self._watched = call
         if self.connection is not None:
-            self.connection.left = self._left = left
+            self.connection.left = self._left = call.client_left
+        if self._over is not None:
+            call.abandon(self._over)
 
     def unwatch(self) -> None:
         """End the watch, but not that of a next request, which may have begun when this one has just been answered."""
+        self._watched = None
         if self.connection is not None and self.connection.left is self._left:
             self.connection.left = None
+
+    def end(self, error: GatewayError) -> None:
+        """Stop what is under way, with this as its error. An answer that is no model's call is broken off."""
+        self._over = error
+        if self._watched is not None:
+            self._watched.abandon(error)
+        elif self.status:
+            self.break_off()
+
+    @property
+    def is_over(self) -> bool:
+        return self._over is not None
 
     async def reply(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()

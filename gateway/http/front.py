@@ -16,6 +16,7 @@ from ..call import ClientLeft
 from ..errors import GatewayError, Overloaded, Unavailable
 from . import errors, kin
 from .exchange import CLIENT_LEFT, SEES, Exchange, spawn
+from .guards import costs
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -58,9 +59,9 @@ class Front:
         try:
             self._guard.check(exchange)
             handler = self._routes.find(exchange)
-            if exchange.method == "POST":
+            if exchange.permits is not None and costs(exchange):
                 exchange.count_in()
-            else:
+            if exchange.method != "POST":
                 await kin.check_question(exchange, self._hub)
             if handler is not None:
                 await handler(exchange)
@@ -137,6 +138,9 @@ class Front:
         """To Litestar, which answers HEAD as GET: the server leaves the body out."""
 
         async def with_common_headers(message: Any) -> None:
+            if exchange.is_over:
+                exchange.break_off()
+                return
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 present = {name.lower() for name, _ in headers}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+FREE, FREE_ENDINGS = frozenset({"/version", "/v2", "/docs"}), ("/loaded", "/schema", "/ping")  # one look at one thing
 ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _SLASHES = re.compile("/+")
@@ -151,6 +152,16 @@ def scope_of(exchange: Exchange) -> Scope:
     if "/metrics" in path and _SLASHES.sub("/", f"{path}/") == "/metrics/":  # Litestar takes many slashes for one
         return "metrics"
     return "admin" if path.endswith(ADMIN_ENDINGS) or path.startswith(ADMIN) else "infer"
+
+
+def costs(exchange: Exchange) -> bool:
+    """Whether a request counts for the limits of its caller: all that make somebody work, and those of plugins."""
+    if exchange.method == "POST":
+        return True
+    path = exchange.path
+    if path in FREE or path.startswith("/docs/"):
+        return False
+    return not (path.startswith(("/v1/models/", "/models/")) and path.endswith(FREE_ENDINGS))
 
 
 def is_open(exchange: Exchange) -> bool:

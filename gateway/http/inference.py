@@ -77,7 +77,7 @@ class Inference:
                 request = await _aside(len(sent), lambda: oip.read_raw(data, schema))
             body = await _aside(len(sent), lambda: oip.encode_inputs(request, schema))
         with model.call(_predict(exchange, model), body, exchange.patience()) as call:
-            exchange.watch(call.client_left)
+            exchange.watch(call)
             if not call.has_slot:
                 look_at(exchange, model, call)
             head = await call.first()

@@ -51,7 +51,7 @@ class Predict:
             spawn(_begin_later(exchange, finish, model, body))
             return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
-        exchange.watch(call.client_left)
+        exchange.watch(call)
         if not call.has_slot:
             look_at(exchange, model, call)
         call.on_ready = partial(_answer, exchange, finish)
@@ -69,7 +69,7 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
     if model.state != "ready":
         await until_ready(exchange, model)
     with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
-        exchange.watch(call.client_left)
+        exchange.watch(call)
         if not call.has_slot:
             look_at(exchange, model, call)
         head = await call.first()

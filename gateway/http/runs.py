@@ -15,6 +15,21 @@ Batch = tuple[int, list[Any]]  # the run, and what it has to say by now
 Pumped = tuple[int, list[Any] | None, Exception | None]
 
 
+class Together:
+    """Several calls of one client."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self._calls = calls
+
+    def client_left(self) -> None:
+        for call in self._calls:
+            call.client_left()
+
+    def abandon(self, error: BaseException) -> None:
+        for call in self._calls:
+            call.abandon(error)
+
+
 async def heads(calls: list[Call]) -> list[Resp]:
     """The heads of the calls, when each that runs has something to say.
 

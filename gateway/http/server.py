@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from .pings import PingingProtocol
 from .protocol import GuardedProtocol
 from .tls import Certificate
-from .websocket import MAX_MESSAGE
+from .websocket_protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
     from ..histogram import Histogram
@@ -101,8 +100,9 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws=PingingProtocol,
-        ws_max_size=MAX_MESSAGE,
+        ws=type("WebSocket", (WebSocketProtocol,), {"send_timeout": gateway.send_timeout}),
+        ws_max_size=gateway.limits.max_message,
+        ws_per_message_deflate=False,  # a few bytes of it may be gigabytes
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -31,7 +31,7 @@ from .exchange import CLIENT_LEFT, Exchange, spawn
 from .forms import decode_form
 from .kin import look_at
 from .predict import check_encoding, http_scope, pass_response
-from .runs import Batch, heads, values
+from .runs import Batch, Together, heads, values
 from .stored import Stored
 from .verbatim import Verbatim
 from .waiting import until_ready
@@ -93,7 +93,7 @@ class Serving:
             return
         with contextlib.ExitStack() as held:
             calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
-            exchange.watch(partial(_all_left, calls))
+            exchange.watch(calls[0] if len(calls) == 1 else Together(calls))
             if not calls[0].has_slot:
                 look_at(exchange, model, calls[0])
             shown = asked or named or model.name
@@ -332,11 +332,6 @@ def _retelling(encoder: Encoder, calls: list[Call]) -> Iterator[None]:
             if call.error is error:
                 encoder.retell(error, run)
         raise
-
-
-def _all_left(calls: list[Call]) -> None:
-    for call in calls:
-        call.client_left()
 
 
 async def _raw_events(

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from ..hosted import HostedModel
 
 
+class Waiter:
+    """Whoever waits for a model that has no call yet."""
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def client_left(self) -> None:
+        self.abandon(ClientLeft())
+
+    def abandon(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
 async def until_ready(exchange: Exchange, model: HostedModel) -> None:
     """Wait for the model, as long as its `wait_for_ready` and the client allow; the call that follows may be refused.
 
@@ -23,15 +37,10 @@ async def until_ready(exchange: Exchange, model: HostedModel) -> None:
     if not model.spec.limits.wait_for_ready:
         return
     began = time.monotonic()
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def left() -> None:
-        if not waiter.done():
-            waiter.set_exception(ClientLeft())
-
-    exchange.watch(left)
+    waiter = Waiter(asyncio.get_running_loop().create_future())
+    exchange.watch(waiter)
     try:
-        await model.wait_ready(waiter, exchange.patience())
+        await model.wait_ready(waiter.future, exchange.patience())
     finally:
         exchange.unwatch()
     exchange.load = time.monotonic() - began

@@ -4,35 +4,42 @@
     /models/{id}/v1/websocket     that model
 
 A connection takes a slot for as long as it is open. The model's end closes with 1000, its exception with 1011, a model
-without the method with 1003: Truss's codes and reasons.
+without the method with 1003: Truss's codes and reasons. A key that has gone closes it with 1008, one that has made its
+calls with 1013; each message is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import wire
 from ..call import NEVER, Call
-from ..errors import Draining, GatewayError, RouteNotSupported
+from ..errors import Draining, GatewayError, PermissionDenied, RateLimited, RouteNotSupported, Unauthorized
 from .errors import body_of
 from .exchange import Exchange
-from .pings import KEY, pings_of
 from .predict import http_scope
+from .websocket_protocol import TERMS, terms_of
 
 if TYPE_CHECKING:
+    from ..access import Permits
     from ..hosted import HostedModel
     from ..hub import Hub, Sees
+    from ..shares import Shares
     from .guards import Guard
 
 SHARED, BASE = "/v1/websocket", "/models/"
-MAX_MESSAGE = 100 * 1024 * 1024  # bytes, as Truss's server takes
-NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART = 1000, 1003, 1008, 1011, 1012
+NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
+MAX_REASON = 123  # bytes of what a close may say
 NOT_IMPLEMENTED = "WebSocket is not implemented on this deployment."
 MODEL_FAILED = "Internal Server Error (in model/chainlet)."
-WINDOW = 64  # messages of the client that the model has not taken yet
+OVERHEAD = 256  # bytes that a message is counted for beside what is in it
+WINDOW, WINDOW_BYTES = 64, 256 * 1024  # messages of the client that the model has not taken yet, if there are several
 
 
 class WebSockets:
@@ -56,9 +63,11 @@ class WebSockets:
             )
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
+                exchange.model = model.name
+                exchange.watch(call)
                 await call.first()
-                await send({"type": "websocket.accept", KEY: pings_of(model.spec)})
-                code, reason = await _Bridge(call, receive, send).run()
+                await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
+                code, reason = await _Bridge(call, receive, send, exchange.permits, model.shares).run()
                 await _close(send, code, reason)
         except GatewayError as error:
             await _deny(send, scope, error)
@@ -90,9 +99,12 @@ def _has_method(model: HostedModel) -> bool:
 class _Bridge:
     """Messages of one connection, both ways, until one side ends it."""
 
-    def __init__(self, call: Call, receive: Any, send: Any) -> None:
+    def __init__(self, call: Call, receive: Any, send: Any, permits: Permits | None, shares: Shares) -> None:
         self._call, self._receive, self._send = call, receive, send
-        self._room = asyncio.Semaphore(WINDOW)
+        self._permits, self._shares = permits, shares
+        self._sizes: deque[int] = deque()  # of the messages that the model has not taken, oldest first
+        self._size = 0
+        self._room = asyncio.Event()
 
     async def run(self) -> tuple[int, str]:
         """The code and the reason to close with."""
@@ -102,10 +114,15 @@ class _Bridge:
             return await self._from_model()
         finally:
             upward.cancel()
+            await asyncio.wait([upward])
+            self._shares.let_go(self._size)
 
     def _taken(self, messages: int) -> None:
-        for _ in range(messages):
-            self._room.release()
+        for _ in range(min(messages, len(self._sizes))):
+            size = self._sizes.popleft()
+            self._size -= size
+            self._shares.let_go(size)
+        self._room.set()
 
     async def _from_client(self) -> None:
         while True:
@@ -113,9 +130,25 @@ class _Bridge:
             if message["type"] == "websocket.disconnect":
                 self._call.send_message(wire.encode(["disconnect", message.get("code")]))
                 return
+            try:
+                if self._permits is not None:
+                    self._permits.draw(time.monotonic())
+            except RateLimited as error:
+                self._call.abandon(error)
+                return
             data = message.get("text")
-            await self._room.acquire()
-            self._call.send_message(wire.encode(["receive", data if data is not None else message.get("bytes")]))
+            await self._pass_on(wire.encode(["receive", data if data is not None else message.get("bytes")]))
+
+    async def _pass_on(self, payload: bytes) -> None:
+        """Hand a message to the model when there is room for it; until then its client is not read."""
+        size = len(payload) + OVERHEAD
+        while self._sizes and (len(self._sizes) >= WINDOW or self._size + size > WINDOW_BYTES):
+            self._room.clear()
+            await self._room.wait()
+        await self._shares.hold(size)
+        self._sizes.append(size)
+        self._size += size
+        self._call.send_message(payload)
 
     async def _from_model(self) -> tuple[int, str]:
         try:
@@ -127,9 +160,17 @@ class _Bridge:
                     await self._send({"type": "websocket.send", key: data})
         except Draining:
             return RESTART, "the gateway is shutting down"
+        except RateLimited as error:
+            return LATER, _short(f"{error.message}; try again in {math.ceil(error.retry_after or 1)} s")
+        except (Unauthorized, PermissionDenied) as error:
+            return POLICY, _short(error.message)
         except GatewayError:
             return FAILED, MODEL_FAILED
         return NORMAL, ""
+
+
+def _short(reason: str) -> str:
+    return reason.encode()[:MAX_REASON].decode("utf-8", "ignore")
 
 
 async def _close(send: Any, code: int, reason: str) -> None:

@@ -67,13 +67,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     one = "runtime: {predict_concurrency: 1, transport: {kind: websocket}}\n"
     models = {
         "echo": {"model/model.py": ECHO, "config.yaml": "runtime: {transport: {kind: websocket}}\n"},
+        "large": {"model.py": ECHO},
         "flood": {"model.py": FLOOD, "config.yaml": one},
         "plain": {"model.py": PLAIN},
         "pinging": {"model.py": ECHO, "config.yaml": PINGING},
         "old-key": {"model.py": ECHO, "config.yaml": "runtime: {is_websocket_endpoint: true}\n"},
     }
     write_models(root, models)
-    with Gateway(root) as running:
+    (root / "gateway.toml").write_text('[models.large]\nmax_message = "8MiB"\n')
+    with Gateway(root, cwd=root) as running:
         yield running.url.replace("http", "ws")
 
 
@@ -100,7 +102,7 @@ def test_text_and_bytes_come_back_in_order(url: str) -> None:
 
 
 def test_a_message_of_megabytes_passes_both_ways(url: str) -> None:
-    with open_socket(url, "echo") as socket:
+    with open_socket(url, "large") as socket:
         large = bytes(range(256)) * 20_000
         socket.send(large)
         assert socket.recv(timeout=30) == large

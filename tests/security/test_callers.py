@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import contextlib
 import datetime
+import http.client
 import importlib
 import itertools
+import json
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from litestar import Request, get
-from served import Answer, Model, Served
+from litestar.response import Stream
+from served import PATIENCE, Answer, Model, Served
 
 from gateway import Caller, hookimpl, keys
 from gateway.callers import SCOPES
@@ -335,3 +343,180 @@ def test_what_makes_no_sense_as_a_caller_lets_nobody_in(serve: Serve, said: Call
     served = serve({MINE: fine()}, plugins=[people(ada=said)], api_key="k")
     assert served.post(f"/models/{MINE}/predict", {}, x_who="ada").status == 500
     assert served.hub.plugins.problems
+
+
+# ── the end of a key, and what counts ────────────────────────────────────────────────────────────────────────────────
+
+
+async def endless(inputs: Any) -> Any:
+    return ticks()
+
+
+async def ticks() -> Any:
+    while True:
+        yield "tick "
+        await asyncio.sleep(0.01)
+
+
+async def never(inputs: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+class Holders:
+    """A gateway with keys in a file, which a test changes."""
+
+    def __init__(self, serve: Serve, place: Path, models: dict[str, Model], **options: Any) -> None:
+        self.file = place / "keys.toml"
+        self.key, self.text = keys.create("ada", **options.pop("limits", {}))
+        self.other, self.others = keys.create("grace")
+        keys.write(self.file, [self.key, self.other])
+        self.served = serve(models, keys_file=self.file, **options)
+
+    def change(self, *left: keys.Key) -> None:
+        keys.write(self.file, [*left, self.other])
+        self.served.do(self.served.hub.keys.reload)
+
+    def begin(self, path: str, body: Any, text: str | None = None) -> http.client.HTTPConnection:
+        """A request that is being answered."""
+        connection = self.served.connect()
+        connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {text or self.text}"})
+        assert self.served.models[MINE].begun.acquire(timeout=PATIENCE)
+        return connection
+
+
+STREAMS = {
+    "/v1/chat/completions": {"stream": True, **CHAT},
+    f"/models/{MINE}/predict": {},
+    "/v1/responses": {"stream": True, "input": "x"},
+}
+
+
+def streaming() -> Model:
+    return Model({"chat_completions": endless, "predict": lambda body: raw_ticks(), "responses": endless})
+
+
+async def raw_ticks() -> Any:
+    async for tick in ticks():
+        yield tick.encode()
+
+
+@pytest.mark.parametrize("path", STREAMS)
+@pytest.mark.parametrize("way", ["revoked", "narrowed", "demoted", "expired"])
+def test_a_stream_ends_with_its_key_and_does_not_look_finished(
+    serve: Serve, tmp_path: Path, path: str, way: str
+) -> None:
+    holders = Holders(serve, tmp_path, {MINE: streaming()}, plugins=DIALECTS)
+    with contextlib.ExitStack() as stack:
+        mine, others = (
+            stack.enter_context(contextlib.closing(holders.begin(path, STREAMS[path], text)))
+            for text in (holders.text, holders.others)
+        )
+        answer, other = mine.getresponse(), others.getresponse()
+        assert answer.status == other.status == 200 and answer.read(1) and other.read(1)
+        now = datetime.datetime.now(datetime.UTC)
+        changed = {
+            "revoked": (),
+            "narrowed": (replace(holders.key, models=("none",)),),
+            "demoted": (replace(holders.key, scopes=("metrics",)),),
+            "expired": (replace(holders.key, expires=now + datetime.timedelta(seconds=0.1)),),
+        }
+        holders.change(*changed[way])
+        rest = b""
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):  # where a stream has no frames
+            while part := answer.read1():
+                rest += part
+        assert b"[DONE]" not in rest and b"response.completed" not in rest
+        if path != f"/models/{MINE}/predict":
+            assert b"any more" in rest or b"while this ran" in rest
+        assert holders.served.models[MINE].stopped.acquire(timeout=PATIENCE)
+        assert other.read(1)  # the other key's goes on
+
+
+def test_calls_that_wait_or_run_end_with_their_key_too(serve: Serve, tmp_path: Path) -> None:
+    holders = Holders(serve, tmp_path, {MINE: Model({"predict": never}, limits={"slots": 1})})
+    with contextlib.closing(holders.begin(f"/models/{MINE}/predict", {})) as runs:
+        waits = holders.served.connect()
+        waits.request("POST", f"/models/{MINE}/predict", b"{}", {"Authorization": f"Bearer {holders.text}"})
+        holders.served.wait_until(lambda: holders.served.hub.models[MINE].limiter.queued == 1)
+        holders.change()
+        for connection in (runs, waits):
+            assert connection.getresponse().status == 401
+        waits.close()
+
+
+def test_a_body_that_comes_after_its_key_has_gone_starts_nothing(serve: Serve, tmp_path: Path) -> None:
+    holders = Holders(serve, tmp_path, {MINE: streaming()})
+    model = holders.served.models[MINE]
+    body = json.dumps(STREAMS["/v1/chat/completions"]).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: {holders.text}\r\n"
+    with socket.create_connection(("127.0.0.1", holders.served.port), timeout=PATIENCE) as sock:
+        sock.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+        permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+        assert permits is not None
+        holders.served.wait_until(lambda: permits.running == 1)
+        holders.change()
+        sock.sendall(body)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
+    assert not model.calls
+
+
+def test_a_stream_ends_when_a_plugins_caller_expires(serve: Serve) -> None:
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.5)
+    served = serve({MINE: streaming()}, plugins=[people(ada=Caller("ada", expires=soon))])
+    answer = served.post("/v1/chat/completions", STREAMS["/v1/chat/completions"], x_who="ada")
+    assert answer.status == 200 and b"it expired while this ran" in answer.body
+
+
+def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve, tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    async def chunks() -> Any:
+        yield b"first"
+        begun.set()
+        await asyncio.Event().wait()
+
+    @get("/feed", sync_to_thread=False)
+    def feed() -> Stream:
+        return Stream(chunks())
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(feed))
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[extra])
+    with contextlib.closing(holders.served.connect()) as connection:
+        connection.request("GET", "/feed", headers={"Authorization": f"Bearer {holders.text}"})
+        assert begun.wait(PATIENCE)
+        holders.change()
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            connection.getresponse().read()
+
+
+def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, tmp_path: Path) -> None:
+    """Each of these asks models, goes through all of them, or reads what was kept."""
+    limits = {"rpm": 1, "scopes": SCOPES}
+    cost = ["/v1/models", f"/v1/models/{MINE}", f"/models/{MINE}/status", f"/v2/models/{MINE}/ready", "/metrics"]
+    cost += ["/openapi.json", "/v1/responses/none", "/v1/responses/none/input_items", "/feed", f"/v2/models/{MINE}"]
+
+    @get("/feed", sync_to_thread=False)
+    def feed() -> str:
+        return "of a plugin"
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(feed))
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[*DIALECTS, extra], limits=limits)
+    known = {"x_api_key": holders.text}
+    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    assert permits is not None
+    for method, path in (*(("GET", path) for path in cost), ("HEAD", "/v1/models"), ("DELETE", "/v1/responses/none")):
+        permits._tokens = 1.0
+        assert holders.served.ask(method, path, **known).status != 429, path
+        assert holders.served.ask(method, path, **known).status == 429, path
+    for path in ("/livez", "/readyz", "/version", "/v2", f"/v1/models/{MINE}/loaded", f"/models/{MINE}/ping", "/docs"):
+        for _ in range(3):
+            assert holders.served.get(path, **known).status == 200, path
+
+
+def test_questions_take_a_place_of_those_at_once(serve: Serve, tmp_path: Path) -> None:
+    model = Model({"predict": never, "is_healthy": never}, capabilities={"has_health_check": True})
+    holders = Holders(serve, tmp_path, {MINE: model}, limits={"max_inflight": 1})
+    with contextlib.closing(holders.served.connect()) as asks:
+        asks.request("GET", f"/v1/models/{MINE}", headers={"Authorization": f"Bearer {holders.text}"})
+        assert model.begun.acquire(timeout=PATIENCE)
+        assert holders.served.get(f"/v1/models/{MINE}", x_api_key=holders.text).status == 429

@@ -1,0 +1,146 @@
+"""uvicorn's websocket protocol with the guards it lacks.
+
+Adds to websockets_sansio_impl: pings as a model's config.yaml asks for them, the model's limit of a message, a bound
+for the pieces that one is sent in, a limit for clients that do not read. It parses a little at a time and stops when
+there is a message to be taken: a read of small messages would be many times its size. Nothing is read before the
+connection is accepted, nor while what we have to say is not read. Leans on uvicorn's internals, as `protocol.py` does.
+
+`runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean what they mean under Truss's server, which
+passes them to uvicorn; there they hold for the whole server, here for the connections of one model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+if TYPE_CHECKING:
+    from websockets.frames import Frame
+    from websockets.http11 import Request
+
+    from ..spec import ModelSpec
+
+TERMS = "gateway.terms"  # of our accept message: what `terms_of` says
+SLICE = 4096  # bytes that are parsed before somebody looks whether they were a message
+MAX_PIECES, SMALL_PIECE = 4096, 256  # so many pieces may be smaller than this, as those of a body
+TOO_BIG = 1009
+LINGER = 5.0  # seconds in which the rest of what was refused is thrown away
+
+
+def terms_of(spec: ModelSpec) -> tuple[float | None, float | None, int]:
+    """The seconds between two pings, those that a pong may take, and the bytes of a message.
+
+    A time that is None, or 0 as under Truss, leaves uvicorn's own.
+    """
+    transport = (spec.config.get("runtime") or {}).get("transport") or {}
+    return transport.get("ping_interval_seconds"), transport.get("ping_timeout_seconds"), spec.limits.max_message
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection. `read_paused` is true from the start, and whenever there is something to be taken first."""
+
+    send_timeout = 30.0  # seconds in which a client must take some of what waits for it
+
+    _unparsed = memoryview(b"")
+    _lingering = False
+    _stall: asyncio.TimerHandle | None = None
+
+    async def send(self, message: Any) -> None:
+        interval, timeout, limit = message.get(TERMS, (None, None, None))
+        self.ping_interval = interval or self.ping_interval
+        self.ping_timeout = timeout or self.ping_timeout
+        if limit is not None:
+            self.conn.max_message_size = limit
+        await super().send(message)
+        self._read_on()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        self._read_on()
+        return message
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+        super().connection_lost(exc)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        self._pause()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:  # the head, from the HTTP protocol
+            super().data_received(data)
+            return
+        if self._lingering:
+            return
+        self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Parse what was read, up to the next message, then read more: if somebody is there to take it."""
+        while self._unparsed and self._may_read() and not self._lingering:
+            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            super().data_received(bytes(piece))
+        if not self._may_read():
+            self._pause()
+        elif self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def _may_read(self) -> bool:
+        if self.transport.is_closing() or not self.handshake_complete or not self.writable.is_set():
+            return False
+        return self.close_sent or self.queue.empty()  # behind our close nothing is a message any more
+
+    def _pause(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def handle_parser_exception(self) -> None:
+        """Say what is wrong, and throw away what still comes: closed at once, its client would learn of a reset."""
+        assert self.conn.close_sent is not None
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._lingering = True
+        self.stop_keepalive()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+
+    def handle_cont(self, event: Frame) -> None:
+        pieces = len(self.frames)
+        if pieces >= MAX_PIECES and (self.conn.current_size or 0) < pieces * SMALL_PIECE:
+            self.conn.fail(TOO_BIG, "too many pieces of a message")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    # ── clients that do not read, or cannot be heard ─────────────────────────────────────────────────────────────
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._pause()  # it would make us answer its pings
+        if self._stall is None:
+            self._stall = self.loop.call_later(self.send_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        self._read_on()
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused and not self.close_sent and not self.transport.is_closing():
+            # Its pong may be behind messages that the model has not taken.
+            assert self.ping_timeout is not None
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
+        super().keepalive_timeout()

@@ -1,0 +1,253 @@
+"""T61: what one client may make the gateway hold over websockets, and how long it may stay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket as socket_module
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.sync.client import ClientConnection, connect
+
+from gateway import keys
+from gateway.shares import Shares
+from gateway.testing import Gateway
+
+MIB = 1 << 20
+MODEL = """
+import asyncio
+class Model:
+    async def websocket(self, websocket):
+        await websocket.send_text("open")
+        await self.first()
+        while True:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            while message.get("text") == "flood":
+                await websocket.send_bytes(bytes(100_000))
+            await websocket.send_text(str(len(message.get("text") or message.get("bytes"))))
+    async def first(self):
+        pass
+"""
+IDLE = MODEL.replace("pass", "await asyncio.Event().wait()")
+SETTINGS = """
+[gateway]
+send_timeout = 2
+drain_timeout = 0
+"""
+
+
+class Place:
+    """A gateway with a model that echoes sizes, and one that takes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        made = {"alice": keys.create("alice"), "few": keys.create("few", rpm=6), "gone": keys.create("gone")}
+        self.texts = {name: text for name, (_, text) in made.items()}
+        keys.write(root / "keys.toml", [key for key, _ in made.values()])
+        (root / "gateway.toml").write_text(SETTINGS)
+        for name, source in (("echo", MODEL), ("idle", IDLE)):
+            (root / "models" / name).mkdir(parents=True)
+            (root / "models" / name / "model.py").write_text(source)
+            (root / "models" / name / "config.yaml").write_text("runtime: {transport: {kind: websocket}}\n")
+        self.gateway = Gateway("models", cwd=root)
+
+    def open(self, who: str = "alice", **options: Any) -> Connection:
+        """A client, after the first message."""
+        return Connection(self, who, options)
+
+    def memory(self) -> int:
+        """Resident bytes of the gateway and of its models."""
+        left, pages = [self.gateway.process.pid], 0
+        while left:
+            pid = left.pop()
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                left += map(int, children.read_text().split())
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Connection:
+    def __init__(self, place: Place, who: str, options: dict[str, Any]) -> None:
+        url = f"{place.gateway.url.replace('http', 'ws')}/models/echo/v1/websocket"
+        head = {"Authorization": f"Bearer {place.texts[who]}"}
+        self._connect = connect(url, additional_headers=head, max_size=None, **options)
+
+    def __enter__(self) -> ClientConnection:
+        found = self._connect.__enter__()
+        assert found.recv(timeout=20) == "open"
+        return found
+
+    def __exit__(self, *error: Any) -> None:
+        self._connect.__exit__(*error)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    found = Place(tmp_path_factory.mktemp("place"))
+    with found.gateway:
+        yield found
+
+
+def closing(socket: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            socket.recv(timeout=20)
+    received = caught.value.rcvd
+    assert received is not None
+    return received.code, received.reason
+
+
+def push(sock: socket_module.socket, data: bytes, seconds: float = 0.3) -> int:
+    """Send as much of it as the other side reads; how much that was."""
+    sock.settimeout(seconds)
+    sent = 0
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while sent < len(data):
+            sent += sock.send(data[sent : sent + 65536])
+    return sent
+
+
+def frame(data: bytes, opcode: Opcode = Opcode.BINARY, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def raw(place: Place, model: str = "echo", receive: int = 0) -> socket_module.socket:
+    """A connection whose frames the test makes itself."""
+    host, _, port = place.gateway.url.removeprefix("http://").partition(":")
+    sock = socket_module.socket()
+    if receive:
+        sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, receive)
+    sock.settimeout(20)
+    sock.connect((host, int(port)))
+    sock.sendall(
+        f"GET /models/{model}/v1/websocket HTTP/1.1\r\nhost: {host}\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+        f"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
+        f"x-api-key: {place.texts['alice']}\r\n\r\n".encode()
+    )
+    received = b""
+    while b"open" not in received:
+        received += sock.recv(4096)
+    return sock
+
+
+def test_nothing_is_compressed_and_a_message_too_large_is_told(place: Place) -> None:
+    with place.open() as socket:
+        assert socket.response is not None and "sec-websocket-extensions" not in socket.response.headers
+        with contextlib.suppress(ConnectionClosed):
+            socket.send(b"x" * (MIB + 1))
+        code, reason = closing(socket)
+        assert code == 1009 and str(MIB) in reason
+
+
+def test_what_clients_send_that_no_model_takes_stays_with_them(place: Place) -> None:
+    """Large messages, small ones, pieces without an end, and pings that nobody reads the answers of."""
+    before = place.memory()
+    with contextlib.ExitStack() as stack:
+        for data in (
+            frame(b"x" * (MIB // 2)) * 40,
+            frame(b"") * 3_000_000,
+            frame(b"ab") * 2_500_000,
+            frame(b"x" * 100) + frame(b"x" * 125, Opcode.PING) * 150_000,
+        ):
+            for _ in range(3):
+                sent = push(stack.enter_context(raw(place, "idle")), data)
+                assert sent < len(data), "the gateway read all of it"
+        assert place.memory() - before < 48 * MIB
+        with place.open() as socket:  # and the others are served
+            socket.send("x" * 100_000)
+            assert socket.recv(timeout=20) == "100000"
+
+
+def test_a_message_in_endless_pieces_is_refused(place: Place) -> None:
+    with raw(place) as sock:
+        push(sock, frame(b"x", fin=False) + frame(b"", Opcode.CONT, fin=False) * 5000, seconds=10.0)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while part := sock.recv(4096):
+                received += part
+        assert struct.pack("!H", 1009) + b"too many pieces" in received
+
+
+def test_a_client_that_never_reads_is_cut_off(place: Place) -> None:
+    with raw(place, receive=4096) as sock:
+        sock.sendall(frame(b"flood", Opcode.TEXT))
+        with pytest.raises(ConnectionError):  # and no time-out
+            while True:
+                sock.sendall(frame(b"more"))
+
+
+def test_messages_come_whole_and_in_order_however_they_are_cut(place: Place) -> None:
+    sizes = [0, 1, 4095, 4096, 4097, 70_000, 3, 200_000, 0, 125, 126, 65_535, 65_536]
+    data = b"".join(frame(b"x" * size) for size in sizes)
+    with raw(place) as sock:
+        for start in range(0, len(data), 3001):
+            sock.sendall(data[start : start + 3001])
+        expected = b"".join(Frame(Opcode.TEXT, str(size).encode()).serialize(mask=False) for size in sizes)
+        received = b""
+        while len(received) < len(expected):
+            received += sock.recv(65536)
+        assert received == expected
+
+
+def test_each_message_counts_for_the_rate_of_its_key(place: Place) -> None:
+    with place.open("few") as socket:  # which is one of the six
+        for _ in range(5):
+            socket.send("hello")
+            assert socket.recv(timeout=20) == "5"
+        socket.send("hello")
+        code, reason = closing(socket)
+        assert code == 1013 and "6 calls a minute; try again in" in reason
+    with place.open("alice") as socket:
+        for _ in range(20):
+            socket.send("hello")
+            assert socket.recv(timeout=20) == "5"
+
+
+def test_a_websocket_ends_when_its_key_is_revoked(place: Place) -> None:
+    with place.open("gone") as socket, place.open("alice") as other:
+        file = place.root / "keys.toml"
+        keys.write(file, keys.without(keys.read(file), "gone"))
+        place.gateway.process.send_signal(1)  # SIGHUP
+        code, reason = closing(socket)
+        assert code == 1008 and "revoked" in reason
+        other.send("hello")
+        assert other.recv(timeout=20) == "5"
+
+
+# ── the budget of all ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_messages_wait_in_line_for_half_of_what_bodies_may_have() -> None:
+    shares = Shares(max_bytes=100)
+    await shares.hold(70)  # one goes, however large
+    waiting = [asyncio.ensure_future(shares.hold(size)) for size in (30, 10, 5)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in (waiting[0], waiting[2])) and shares.bytes == 70
+    shares.let_go(70)
+    await asyncio.gather(waiting[0], waiting[2])
+    assert shares.messages == shares.bytes == 35
+    late = asyncio.ensure_future(shares.hold(40))
+    await asyncio.sleep(0)
+    shares.let_go(35)
+    late.cancel()  # it was given its room a moment ago
+    await asyncio.gather(late, return_exceptions=True)
+    assert shares.messages == shares.bytes == 0
+    await shares.hold(50)
+    assert shares.messages == 50
