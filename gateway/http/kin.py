@@ -54,7 +54,8 @@ async def check_question(exchange: Exchange, hub: Hub) -> None:
     theirs = await asyncio.gather(*(replica.owns(*between) for _, replica in loading))
     for (model, replica), is_theirs in zip(loading, theirs, strict=True):
         if is_theirs:
-            what = f"port {between[1]} is that of the gateway itself, not of a server that model '{model.name}' started"
+            who = f"model '{model.name}'" if exchange.sees(model.name) else "a model"  # which says itself that it asks
+            what = f"port {between[1]} is that of the gateway itself, not of a server that {who} started"
             if model.asked_us(replica, f"it asked {exchange.path[:128]} while it loaded, but {what}"):
                 log.warning("%s asked %s while it loaded; %s", model.name, exchange.path[:128], what)
             raise OwnGateway(f"{what}; give that server another port")
