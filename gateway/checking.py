@@ -19,7 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import contents
+from . import contents, inherited
 from .allowances import allowances
 from .distributions import canonical
 from .errors import ConfigError
@@ -199,7 +199,9 @@ def installed(python: str | None) -> Mapping[str, str]:
     if python is None:
         return {canonical(item.name): item.version for item in distributions() if item.name}
     try:
-        answer = subprocess.run([python, "-I", "-c", _LIST], capture_output=True, timeout=30, check=True).stdout
+        asked = [python, "-I", "-c", _LIST]
+        environment = inherited.of_workers()
+        answer = subprocess.run(asked, capture_output=True, timeout=30, check=True, env=environment).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     return {canonical(name): version for name, version in json.loads(answer).items()}

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from . import keys
+from . import inherited, keys
 from .allowances import MEANING, allowances
 from .contents import MANIFEST
 from .errors import ConfigError
@@ -58,7 +58,6 @@ class Machine:
 
     user: int
     open_files: int  # that this process may have
-    core_size: int  # bytes of a core dump; 0 is none
     no_strict: str  # why workers cannot be confined here; "" when they can
 
     @classmethod
@@ -66,7 +65,6 @@ class Machine:
         return cls(
             user=os.geteuid(),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            core_size=resource.getrlimit(resource.RLIMIT_CORE)[0],
             no_strict=_why_no_strict(),
         )
 
@@ -230,11 +228,6 @@ def _workers(found: Inventory, machine: Machine) -> Iterator[Line]:
         yield _warn("sums", f"the files of {', '.join(bare)} are not checked before a load", fix)
     else:
         yield _pass("sums", "the files of every model are checked before a load")
-    if machine.core_size != 0:
-        what = "a crash of the gateway may write keys and prompts to disk; workers write none"
-        yield _warn("core dumps", what, "ulimit -c 0")
-    else:
-        yield _pass("core dumps", "none")
 
 
 # ── who can change what is run ───────────────────────────────────────────────────────────────────────────────────────
@@ -338,7 +331,7 @@ def _extra(extra: str, what: str, modules: tuple[str, ...]) -> Line:
 def _why_no_strict() -> str:
     """A process tries it, for it cannot be undone."""
     command = [sys.executable, "-P", "-m", "gateway.worker.sandbox"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=inherited.of_workers())
     return done.stdout.strip() if done.returncode == 0 else "the trial failed"
 
 

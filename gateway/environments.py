@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
+import signal
 import sys
+import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import confinement, inherited
 from .cache import cache_dir
 from .errors import ConfigError
 from .fingerprints import fingerprint
@@ -77,12 +81,39 @@ def _wanted(spec: ModelSpec) -> list[str]:
     return [*CHANNEL, *(TRUSS_IMAGE if spec.format == "truss" else ()), *requirements_of(spec)]
 
 
-def key_of(spec: ModelSpec) -> str:
-    """What the environment is known by: two that are built of other files, or from elsewhere, are not the same."""
-    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("UV_")]
+def key_of(spec: ModelSpec, variables: Mapping[str, str] | None = None) -> str:
+    """What the environment is known by: two that are built of other files, or from elsewhere, are not the same.
+
+    `variables` are those that the operator has set for the model.
+    """
+    asked = sorted({**inherited.of_installers(), **(variables or {})}.items())
+    settings = [f"{name}={value}" for name, value in asked]
     wanted = _wanted(spec)
-    parts = [sys.executable, platform.python_version(), *settings, *wanted, *_contents(wanted, spec.root)]
+    parts = [sys.executable, platform.python_version(), *settings, *_settings_of_uv(spec.root), *wanted]
+    if not all(map(_is_of_an_index, wanted)):
+        parts.append(str(spec.root.resolve()))  # what a path leads to is this model's alone, and -e goes on reading it
+        parts += _contents(wanted, spec.root)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _is_of_an_index(line: str) -> bool:
+    """A line that means the same whoever has it: a name, maybe with versions. What else it may be, uv knows."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(line.partition(" #")[0].strip()).url is None
+    except InvalidRequirement:
+        return not line.partition("#")[0].strip()
+
+
+def _settings_of_uv(root: Path) -> Iterator[str]:
+    """Those of the model's directory, where uv is started: they may name other indexes."""
+    with contextlib.suppress(OSError):
+        yield (root / "uv.toml").read_text("utf-8", "replace")
+    with contextlib.suppress(OSError, ValueError):
+        table = tomllib.loads((root / "pyproject.toml").read_text("utf-8-sig")).get("tool")
+        if isinstance(table, dict) and "uv" in table:
+            yield repr(table["uv"])
 
 
 def _contents(lines: Sequence[str], root: Path, above: frozenset[Path] = frozenset()) -> Iterator[str]:
@@ -103,13 +134,22 @@ def _contents(lines: Sequence[str], root: Path, above: frozenset[Path] = frozens
             yield from _contents(path.read_text(errors="replace").splitlines(), path.parent, above | {path})
 
 
-async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | None = None) -> Path:
+async def ensure(
+    spec: ModelSpec,
+    on_log: Callable[[str], None],
+    root: Path | None = None,
+    *,
+    variables: Mapping[str, str] | None = None,
+) -> Path:
     """The Python of the model's environment, built now if it is not there.
+
+    A build runs what the requirements bring. It sees `variables`, which the operator has set for the model, and of the
+    gateway's own what `inherited` names. That of a strict model is confined as its worker is, but for the network.
 
     Raises:
         ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines.
     """
-    key = await asyncio.to_thread(key_of, spec)  # it may read wheels, and others' calls go on meanwhile
+    key = await asyncio.to_thread(key_of, spec, variables)  # it may read wheels, and others' calls go on meanwhile
     directory = (root or cache_dir()) / "envs" / key
     python = directory / "bin" / "python"
     if (directory / COMPLETE).is_file():
@@ -119,13 +159,17 @@ async def ensure(spec: ModelSpec, on_log: Callable[[str], None], root: Path | No
     with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
         if (directory / COMPLETE).is_file():  # somebody else was quicker
             return python
-        shutil.rmtree(directory, ignore_errors=True)
+        build = _Build(spec, directory, {**inherited.of_builds(), **(variables or {})}, on_log)
+        build.clear()
         on_log(f"building an environment with {len(requirements_of(spec))} requirements")
         listed = directory.with_suffix(".txt")
         listed.write_text("\n".join(_wanted(spec)) + "\n")
-        await _run([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], spec, on_log)
-        # Relative paths in a requirements file are relative to the model.
-        await _run([uv, "pip", "install", "--python", str(python), "-r", str(listed)], spec, on_log)
+        try:
+            await build.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(directory)])
+            # Relative paths in a requirements file are relative to the model.
+            await build.run([uv, "pip", "install", "--python", str(python), "-r", str(listed)])
+        finally:
+            build.end()
         (directory / COMPLETE).touch()
         on_log("the environment is ready")
     return python
@@ -146,30 +190,64 @@ def import_path(root: Path | None = None) -> Path:
     return directory
 
 
-async def _run(command: list[str], spec: ModelSpec, on_log: Callable[[str], None]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=spec.root,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
-    )
-    tail: deque[str] = deque(maxlen=TAIL)
-    assert process.stdout is not None
-    try:
-        async for raw in process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip()
-            if line:
-                tail.append(line)
-                on_log(line)
-        code = await process.wait()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if code != 0:
-        raise ConfigError("its environment could not be built:\n" + "\n".join(tail))
+class _Build:
+    """The programs that fill one directory, one after the other."""
+
+    def __init__(
+        self, spec: ModelSpec, directory: Path, environment: dict[str, str], on_log: Callable[[str], None]
+    ) -> None:
+        self._spec, self._directory, self._on_log = spec, directory, on_log
+        self._rest = directory.with_suffix(".build")  # what is thrown away at the end
+        self._environment = {**environment, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "GIT_TERMINAL_PROMPT": "0"}
+        self._environment["TMPDIR"] = str(self._rest)
+        if spec.sandbox == "strict":
+            # uv's own cache is everybody's: what a build script leaves there would be installed for other models.
+            self._environment |= {"UV_CACHE_DIR": str(self._rest / "cache"), "UV_LINK_MODE": "copy"}
+
+    def clear(self) -> None:
+        """Begin with nothing."""
+        for place in (self._directory, self._rest):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(mode=0o700)
+
+    def end(self) -> None:
+        shutil.rmtree(self._rest, ignore_errors=True)
+
+    async def run(self, command: list[str]) -> None:
+        """Raises `ConfigError` with the last lines when it fails."""
+        begun = confinement.start(
+            command,
+            self._environment,
+            cwd=self._spec.root,
+            sandbox=self._spec.sandbox,
+            writable=[self._directory, self._rest],
+            network=True,
+        )
+        process = await asyncio.create_subprocess_exec(
+            *begun.command,
+            cwd=confinement.PLACE,
+            env=begun.environment,
+            start_new_session=True,  # no terminal to ask anybody, and one group to end
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        tail: deque[str] = deque(maxlen=TAIL)
+        assert process.stdout is not None
+        try:
+            async for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if line:
+                    tail.append(line)
+                    self._on_log(line)
+            code = await process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
+        if code != 0:
+            raise ConfigError("its environment could not be built:\n" + "\n".join(tail))
 
 
 def find_uv() -> str:
@@ -182,8 +260,6 @@ def find_uv() -> str:
 
 
 def _pyproject_dependencies(path: Path) -> list[Any]:
-    import tomllib
-
     try:
         return list(tomllib.loads(path.read_text("utf-8-sig"))["project"].get("dependencies", []))
     except (OSError, ValueError, KeyError) as error:

@@ -350,7 +350,8 @@ class Hub:
         """
         if spec.extra is not None:
             raise ConfigError("env = 'isolated' is for models with code of their own; this one is served by a plugin")
-        python = await environments.ensure(spec, partial(self._log, spec.name))
+        variables = self.settings.model(spec.name).environment
+        python = await environments.ensure(spec, partial(self._log, spec.name), variables=variables)
         return replace(spec, python=str(python))
 
     def _log(self, name: str, line: str) -> None:

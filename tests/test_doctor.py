@@ -17,7 +17,7 @@ from gateway.doctor import Line, Machine, examine, examine_security
 from gateway.inventory import take_inventory
 from gateway.settings import load_settings
 
-MACHINE = Machine(user=1000, open_files=65536, core_size=0, no_strict="")
+MACHINE = Machine(user=1000, open_files=65536, no_strict="")
 MODEL = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
 
 
@@ -106,7 +106,6 @@ FLIPS: dict[str, tuple[Change | None, dict[str, Any], dict[str, str]]] = {
     "trust_remote_code": (toml("[models.m]\ntrust_remote_code = true\n"), {}, {"trust_remote_code": "warn"}),
     "allow_links": (toml("[models.m]\nallow_links = true\n"), {}, {"allow_links": "warn"}),
     "no sums": (lambda here: (here / "models/m/SHA256SUMS").unlink(), {}, {"sums": "warn"}),
-    "core dumps": (None, {"core_size": -1}, {"core dumps": "warn"}),
     "settings that others write": (mode("gateway.toml", 0o666), {}, {"settings file": "danger"}),
     "a plugin": (all_of(file("mine.py"), settings('plugins = ["mine.py"]')), {}, {"plugins": "warn"}),
     "a plugin that others write": (

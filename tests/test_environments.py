@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confining import why_not
 
 from gateway import environments
 from gateway.errors import ConfigError
@@ -77,6 +84,39 @@ def test_two_gateways_of_one_cache_give_their_workers_each_its_own_code(
     assert (ours / "gateway").resolve() != (theirs / "gateway").resolve()
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["./src", "../shared", "-e src", "--editable=./src", "src/x.whl", "x @ file:src", "-r more.txt", "${PWD}/src"],
+)
+def test_two_models_whose_requirements_lead_to_files_share_no_environment(line: str, tmp_path: Path) -> None:
+    """Though the files be the same: -e goes on reading those of the model that came first."""
+    for name in ("a", "b"):
+        (tmp_path / name / "src").mkdir(parents=True)
+        (tmp_path / name / "src/x.whl").write_text("same")
+        (tmp_path / name / "more.txt").write_text("same")
+    one, other = (environments.key_of(spec(tmp_path / name, requirements=["six", line])) for name in ("a", "b"))
+    assert one != other
+
+
+def test_what_the_directory_tells_uv_makes_another_environment(tmp_path: Path) -> None:
+    keys = [environments.key_of(spec(tmp_path, requirements=["six"]))]
+    (tmp_path / "pyproject.toml").write_text('[tool.uv.pip]\nindex-url = "https://example.com/simple"\n')
+    keys.append(environments.key_of(spec(tmp_path, requirements=["six"])))
+    (tmp_path / "uv.toml").write_text('index-url = "https://example.org/simple"\n')
+    keys.append(environments.key_of(spec(tmp_path, requirements=["six"])))
+    assert len(set(keys)) == 3
+
+
+def test_what_the_operator_sets_for_a_model_makes_another_environment_and_his_own_secrets_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = spec(tmp_path, requirements=["six"])
+    before = environments.key_of(model)
+    monkeypatch.setenv("UV_PUBLISH_TOKEN", "t")
+    assert environments.key_of(model) == before
+    assert environments.key_of(model, {"CMAKE_ARGS": "-DGGML_CUDA=on"}) != before
+
+
 def test_dependencies_of_a_pyproject_are_requirements(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\ndependencies = ["six", "attrs"]\n')
     assert environments.requirements_of(spec(tmp_path, requirements_file="pyproject.toml")) == ["six", "attrs"]
@@ -114,3 +154,157 @@ def test_a_worker_in_an_environment_of_its_own_finds_our_package_and_no_other(tm
     assert [path.name for path in directory.iterdir()] == ["gateway"]
     assert (directory / "gateway" / "wire.py").is_file()
     assert environments.import_path(tmp_path) == directory
+
+
+# A package whose build says what it sees, and tries what it should not; installed, it holds the answers.
+BACKEND = """
+import json, os, socket, zipfile
+
+def build(directory):
+    found = {}
+    for name, line in json.load(open("tries.json")).items():
+        try: exec(line, {}); found[name] = None
+        except OSError as error: found[name] = type(error).__name__
+    found = {"variables": dict(os.environ), **found}
+    name = "odd-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("odd.json", json.dumps(found))
+        wheel.writestr("odd-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: odd\\nVersion: 1\\n")
+        wheel.writestr("odd-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("odd-1.dist-info/RECORD", "")
+    return name
+
+def build_wheel(directory, *args): return build(directory)
+def build_editable(directory, *args): return build(directory)
+"""
+PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+# Reads a file of /proc of the process that hides: the first one above that runs what `HIDDEN` is.
+ABOVE = """
+import os
+pid = os.getppid()
+while b"memory.hide()" not in open(f"/proc/{pid}/cmdline", "rb").read():
+    pid = next(line.split()[1] for line in open(f"/proc/{pid}/status") if line.startswith("PPid:"))
+open(f"/proc/{pid}/FILE", "rb").read(1)
+"""
+
+
+def write_odd(model: Path, tries: dict[str, str]) -> None:
+    (model / "src").mkdir(parents=True, exist_ok=True)
+    (model / "src/pyproject.toml").write_text(PROJECT + '[project]\nname = "odd"\nversion = "1"\n')
+    (model / "src/backend.py").write_text(BACKEND)
+    (model / "src/tries.json").write_text(json.dumps(tries))
+
+
+def read_odd(environment: Path) -> dict[str, Any]:
+    found = next((environment / "lib").glob("python*/site-packages/odd.json"))
+    return json.loads(found.read_text())  # type: ignore[no-any-return]
+
+
+def build_odd(model: Path, line: str, tries: dict[str, str], cache: Path, **options: Any) -> dict[str, Any]:
+    """What the build of the package in src found when the real uv ran it."""
+    write_odd(model, tries)
+    lines: list[str] = []
+    asked = replace(spec(model, requirements=[line]), sandbox=options.pop("sandbox", "basic"))
+    python = asyncio.run(environments.ensure(asked, lines.append, cache, **options))
+    assert not list(cache.glob("envs/*.build"))
+    return read_odd(python.parents[1])
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wanted but what the model names."""
+    monkeypatch.setattr(environments, "CHANNEL", ())
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_build_sees_what_its_model_may_and_no_secret_of_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GATEWAY_API_KEY", "GATEWAY_SECRET_A", "TRUSS_SECRET_B", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "a-secret")
+    monkeypatch.setenv("UV_INDEX_TEAM_PASSWORD", "of-the-index")
+    seen = build_odd(tmp_path / "m", "./src", {}, tmp_path / "cache", variables={"CMAKE_ARGS": "-DX=1"})["variables"]
+    assert "a-secret" not in seen.values()
+    assert not [name for name in seen if name.startswith(("GW_", "GATEWAY_", "TRUSS_"))]
+    assert seen["UV_INDEX_TEAM_PASSWORD"] == "of-the-index"
+    assert seen["CMAKE_ARGS"] == "-DX=1"
+    assert not Path(seen["TMPDIR"]).exists(), "what is left of a build goes with it"
+
+
+HIDDEN = """
+import asyncio, sys
+from dataclasses import replace
+from pathlib import Path
+from gateway import environments, memory
+from gateway.spec import ModelSpec
+memory.hide()
+environments.CHANNEL = ()
+model = ModelSpec(name="m", target="m:M", root=Path(sys.argv[1]), config={"requirements": ["./src"]})
+print(asyncio.run(environments.ensure(model, lambda line: None, Path(sys.argv[2]))).parents[1])
+"""
+
+
+def test_a_build_does_not_read_the_environment_of_the_gateway_by_another_way(tmp_path: Path) -> None:
+    """Whoever runs it, root included: of the processes above it, one has hidden itself, as the gateway does."""
+    write_odd(tmp_path / "m", {name: ABOVE.replace("FILE", name) for name in ("environ", "mem")})
+    code = [sys.executable, "-c", HIDDEN, str(tmp_path / "m"), str(tmp_path / "cache")]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60, env={**os.environ, "UV_OFFLINE": "1"})
+    found = read_odd(Path(done.stdout.strip()))
+    assert {found["environ"], found["mem"]} == {"PermissionError"}, done.stderr
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_strict_model_is_built_in_its_sandbox_with_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option of its own lines makes uv run its code whatever it was told on the command line, so that is no way."""
+    outside, cache, model = tmp_path / "outside", tmp_path / "cache", tmp_path / "m"
+    outside.write_text("x")
+    (tmp_path / "uv").mkdir()
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tries = {
+            "write": f"open({str(outside)!r}, 'w')",
+            "write to the model": "open('new', 'w')",
+            "write to uv's cache": f"open({str(tmp_path / 'uv/new')!r}, 'w')",
+            "change": f"import os; os.chmod({str(outside)!r}, 0o777)",
+            "signal": f"import os; os.kill({os.getpid()}, 0)",
+            "connect": f"import socket; socket.create_connection({listener.getsockname()!r})",
+        }
+        if why_not():
+            with pytest.raises(ConfigError, match='sandbox = "strict" cannot be had'):
+                build_odd(model, "./src", tries, cache, sandbox="strict")
+            return
+        for line in ("./src", "-e ./src"):
+            found = build_odd(model, line, tries, cache, sandbox="strict")
+            assert found.pop("variables")["UV_CACHE_DIR"].startswith(str(cache / "envs"))
+            kept = dict.fromkeys(("write", "write to the model", "write to uv's cache", "change"), "OSError")
+            assert found == {**kept, "signal": "PermissionError", "connect": None}
+
+
+def test_a_build_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\nsleep 3600 & echo $!\nwait\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
+
+    async def give_up() -> int:
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def on_log(line: str) -> None:
+            if line.isdigit():
+                started.set_result(int(line))
+
+        build = asyncio.create_task(environments.ensure(spec(tmp_path, requirements=["six"]), on_log, tmp_path))
+        async with asyncio.timeout(30):
+            pid = await started
+        build.cancel()
+        await asyncio.wait([build])
+        return pid
+
+    pid = asyncio.run(give_up())
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -20,7 +20,18 @@ from typing import Any
 from ..spec import Problem
 from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
 from .safe_yaml import MAX_BYTES, Document, YAMLError, parse
-from .schema import ACCELERATORS, AUTH_METHODS, CONFIG, OPERATORS, OTHER_SERVERS, RENAMED, Each, Key, Section
+from .schema import (
+    ACCELERATORS,
+    AUTH_METHODS,
+    CONFIG,
+    OPERATORS,
+    OPERATORS_VARIABLES,
+    OTHER_SERVERS,
+    RENAMED,
+    Each,
+    Key,
+    Section,
+)
 
 NO_YAML = (
     "No truss configuration file ending in .yaml but found one ending in .yml. Did you mean to rename it?"  # Truss's
@@ -203,8 +214,16 @@ class _Reader:
                 data["options"] = {key: value for key, value in data["options"].items() if key != name}
                 fix = f"set {name} in [models.NAME] of gateway.toml"
                 self.warn(f"options.{name} is the operator's to decide", ("options", name), fix=fix)
+        variables = {str(name): variable(value) for name, value in data["environment_variables"].items()}
+        for name in variables:
+            if OPERATORS_VARIABLES.fullmatch(name):
+                fix = f"set {name} in environment of [models.NAME] of gateway.toml"
+                at = ("environment_variables", name)
+                self.warn(
+                    f"environment variable {name} is the operator's to set", at, fix=fix, code="reserved_variable"
+                )
         data["environment_variables"] = {
-            str(name): variable(value) for name, value in data["environment_variables"].items()
+            name: value for name, value in variables.items() if not OPERATORS_VARIABLES.fullmatch(name)
         }
         data["secrets"] = {str(name): None if value is None else str(value) for name, value in data["secrets"].items()}
         resources = data["resources"]

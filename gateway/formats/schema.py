@@ -5,6 +5,7 @@ The order is the alphabetical one of the dict that a model receives. `config.py`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -237,6 +238,10 @@ RENAMED = {"hf_cache": "model_cache"}
 
 # What lets a directory run code of its own choosing; the operator alone decides it, in [models.NAME].
 OPERATORS = ("allow_pickle", "trust_remote_code")
+
+# Variables that only the operator sets: those of the loader of shared libraries and of Python, which run code of their
+# own choice in whatever is started, and ours.
+OPERATORS_VARIABLES = re.compile(r"(LD_|DYLD_|PYTHON|GW_|GATEWAY_)\w*|TMPDIR")
 
 # Directories that describe another server than a Model class, and what is said about them.
 OTHER_SERVERS = {

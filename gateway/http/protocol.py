@@ -19,6 +19,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ..peers import may_operate
+
 MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
@@ -31,6 +33,7 @@ _TEXTS = {
     400: ("invalid_request", "the request is not valid HTTP"),
     414: ("request_too_large", f"the URL is longer than {MAX_URL} bytes"),
     431: ("request_too_large", f"the head is larger than {MAX_HEAD} bytes or {MAX_HEADERS} headers"),
+    403: ("permission_denied", "what the gateway has started, or is bound as models are, does not operate it"),
     503: ("model_unavailable", "the gateway has as many connections as it may hold"),
 }
 
@@ -69,6 +72,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         self.is_local = sock is not None and sock.family == socket.AF_UNIX
+        if self.is_local and not may_operate(sock.fileno()):
+            self.transport.write(_refusal(403))
+            self.linger()
+            return
         if self.max_connections and len(self.connections) > self.max_connections and not self.is_local:
             self._refuse_now(503)
             return

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .. import confinement, inherited
 from ..replica import Launch, LoadError
 from .log import LineReader
 from .reaper import MARK, carries, marked
@@ -22,13 +23,6 @@ from .reaper import MARK, carries, marked
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that hid from us may hold it open for ever
-# What a worker inherits. Anything else, secrets above all, must be declared by the model.
-INHERITED = frozenset(
-    "HOME LANG LANGUAGE TZ LD_LIBRARY_PATH PYTHONPATH XDG_CACHE_HOME GATEWAY_CACHE_DIR "
-    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
-    "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE HF_ENDPOINT TRANSFORMERS_OFFLINE TORCH_HOME NUM_LOAD_RETRIES_TRUSS".split()
-)
-INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
 
 
 class Child:
@@ -57,20 +51,20 @@ class Child:
             LoadError: there is no such interpreter or directory, or no more processes.
         """
         ours, theirs = socket.socketpair()
-        spec = self._launch.spec
         try:
             self._tmp = tempfile.mkdtemp(prefix="gateway-worker-")
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
+            command, environment, place = self._start(theirs.fileno())
             self._process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-X", "faulthandler", "-m", "gateway.worker"),
+                *command,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                cwd=spec.root,
-                env=self._environment(theirs.fileno()),
+                cwd=place,
+                env=environment,
             )
         except OSError as error:
             ours.close()
@@ -94,40 +88,57 @@ class Child:
     def _python(self) -> str:
         return self._launch.spec.python or sys.executable
 
+    def _start(self, fd: int) -> tuple[list[str], dict[str, str], Path | str]:
+        """What is executed, with which environment, and where."""
+        spec = self._launch.spec
+        command = [self._python, "-P", "-X", "faulthandler", "-m", "gateway.worker"]
+        environment = self._environment(fd)
+        if spec.sandbox == "basic":
+            if spec.memory_limit is not None:
+                environment["GW_MEMORY"] = str(spec.memory_limit)
+            return command, environment, spec.root
+        # First confined by our own Python, and then what the model's files and variables make of it.
+        command[0] = self._program
+        begun = confinement.start(
+            command,
+            environment,
+            cwd=spec.root,
+            sandbox=spec.sandbox,
+            writable=self._writable(),
+            memory=spec.memory_limit,
+        )
+        return begun.command, begun.environment, confinement.PLACE
+
+    @property
+    def _program(self) -> str:
+        """Its interpreter by a path that means the same everywhere."""
+        return os.path.abspath(shutil.which(self._python) or self._python)
+
     def _environment(self, fd: int) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name in INHERITED or name.startswith(INHERITED_PREFIXES)
-        }
-        if "PYTHONPATH" in inherited:  # relative to where the gateway was started, not to a model's directory
-            places = filter(None, inherited["PYTHONPATH"].split(os.pathsep))
-            inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, places))
+        own = inherited.of_workers()
         if not self._launch.spec.own_code:  # whatever else its libraries start with -c or -m
-            inherited["PYTHONSAFEPATH"] = "1"
+            own["PYTHONSAFEPATH"] = "1"
         return {
-            **inherited,
-            **place_of(self._python, os.environ.get("PATH", os.defpath)),
+            **own,
+            **place_of(self._python, own.get("PATH", os.defpath)),
             "TMPDIR": self._tmp or "",
             **self._launch.spec.environment,
             **self._launch.environment,
-            **self._limits(),
             "PYTHONUNBUFFERED": "1",
             MARK: self._mark,
             "GW_FD": str(fd),
             "GW_PARENT_PID": str(os.getpid()),
         }
 
-    def _limits(self) -> dict[str, str]:
-        """What the worker lays on itself before it knows its model, see `worker/sandbox.py`."""
+    def _writable(self) -> list[Path]:
+        """Where a confined one may write."""
         spec = self._launch.spec
-        places = [self._tmp or ""]
+        places = [Path(self._tmp or "")]
         if spec.data_dir is not None:
             data, root = spec.data_dir.resolve(), spec.root.resolve()
             if root in data.parents:  # the model's own config.yaml named it, which cannot open all files that way
-                places.append(str(data))
-        limits = {"GW_SANDBOX": spec.sandbox, "GW_WRITABLE": os.pathsep.join(places)}
-        return limits if spec.memory_limit is None else {**limits, "GW_MEMORY": str(spec.memory_limit)}
+                places.append(data)
+        return places
 
     async def wait(self) -> str:
         """How it ended."""

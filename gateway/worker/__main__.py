@@ -9,8 +9,8 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
+from .. import memory
 from . import forks, sandbox
 
 SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms a computing model keeps a cancel from being read for as long
@@ -26,17 +26,13 @@ def tie_to_parent() -> socket.socket:
 
 
 def harden() -> str:
-    """Lay down what the settings say. Returns why the model must not be loaded: its sandbox cannot be had."""
-    memory = os.environ.pop("GW_MEMORY", None)
-    kind, writable = os.environ.pop("GW_SANDBOX", "basic"), os.environ.pop("GW_WRITABLE", "")
-    refusal = ""
-    sandbox.limit_accidents(int(memory) if memory else None)
-    if kind == "strict":
-        try:
-            sandbox.confine(Path(place) for place in writable.split(os.pathsep) if place)
-        except sandbox.Unconfined as error:
-            refusal = f'sandbox = "strict" cannot be had: {error}; "basic" is what this machine can do'
-    sandbox.hide()
+    """Lay down what no worker needs. Returns why the model must not be loaded: its sandbox cannot be had.
+
+    One that is confined was so before it became this program, see `sandbox_start.py`.
+    """
+    most, refusal = os.environ.pop("GW_MEMORY", None), os.environ.pop("GW_REFUSAL", "")
+    sandbox.limit_accidents(int(most) if most else None)
+    memory.hide()  # after what needs the files of /proc
     sandbox.tie_to_parent(int(os.environ.pop("GW_PARENT_PID")))  # again: it does not outlive a change of credentials
     return refusal
 

@@ -236,6 +236,21 @@ def test_environment_variables_become_texts_as_truss_makes_them(tmp_path: Path) 
     assert config.data["environment_variables"] == expected
 
 
+def test_variables_that_run_code_are_the_operators_to_set(tmp_path: Path) -> None:
+    names = "LD_PRELOAD LD_LIBRARY_PATH DYLD_X PYTHONPATH PYTHONSTARTUP GW_SANDBOX GATEWAY_CACHE_DIR TMPDIR".split()
+    variables = "".join(f"  {name}: x\n" for name in names)
+    config = read(tmp_path, f"environment_variables:\n  HF_HOME: /h\n  LDFLAGS: -lm\n{variables}")
+    assert config.data["environment_variables"] == {"HF_HOME": "/h", "LDFLAGS": "-lm"}
+    assert not config.errors
+    for number, name in enumerate(names, 4):
+        fix = f"set {name} in environment of [models.NAME] of gateway.toml"
+        assert any(
+            problem.where.endswith(f"config.yaml:{number}")
+            and (problem.what, problem.fix) == (f"environment variable {name} is the operator's to set", fix)
+            for problem in config.warnings
+        )
+
+
 def test_an_accelerator_makes_it_a_gpu_model_whatever_use_gpu_says(tmp_path: Path) -> None:
     resources = read(tmp_path, "resources: {accelerator: 'L4:2', use_gpu: false, cpu: 3}").data["resources"]
     assert resources == {"accelerator": "L4:2", "use_gpu": True, "cpu": "3", "memory": "2Gi"}

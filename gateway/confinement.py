@@ -1,0 +1,58 @@
+"""How a program is started that gives up things first: its command line and its environment.
+
+What it gives up is laid down by `worker/sandbox_start.py`, which then becomes the program. Until then nothing of the
+model counts: neither its variables nor its directory, which the loader of shared libraries might look into.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from . import inherited
+from .runners.reaper import MARK
+
+PLACE = "/"  # where it begins
+PROGRAM = Path(__file__).with_name("worker") / "sandbox_start.py"
+SET = "GW_SET_"  # before the names of variables that shall count later
+
+
+class Start(NamedTuple):
+    """What goes to exec; the working directory is `PLACE`."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+def start(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    cwd: Path,
+    sandbox: Literal["basic", "strict"],
+    writable: Iterable[Path] = (),
+    network: bool = False,
+    memory: int | None = None,
+) -> Start:
+    """`command` in `cwd` with this environment, confined as `sandbox` says.
+
+    `writable` and `network` are for a strict one: where it may write, and whether it keeps the network. `memory` are
+    the bytes that it may allocate.
+    """
+    said = {
+        "GW_SANDBOX": sandbox,
+        "GW_WRITABLE": os.pathsep.join(map(str, writable)),
+        "GW_CWD": str(cwd),
+        "GW_PARENT_PID": str(os.getpid()),
+    }
+    if network:
+        said["GW_NETWORK"] = "1"
+    if memory is not None:
+        said["GW_MEMORY"] = str(memory)
+    if MARK in environment:
+        said[MARK] = environment[MARK]
+    theirs = {SET + name: value for name, value in environment.items()}
+    return Start([sys.executable, "-I", "-S", str(PROGRAM), *command], {**inherited.of_workers(), **theirs, **said})

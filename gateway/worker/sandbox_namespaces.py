@@ -1,0 +1,70 @@
+"""A network, a view of the file system and shared memory of a worker's own.
+
+The view shows every file that there is, read-only but for the places given: so nothing of a file outside changes, its
+mode, owner, times and attributes included, which Landlock does not keep. /dev/shm is an empty one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from .sandbox_libc import done, libc
+
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 0x4000, 0x40000
+# Numbers of system calls, which are the same on every architecture.
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_RECURSIVE, FROM_EMPTY_PATH, AT_FDCWD = 1, os.O_CLOEXEC, 0x8000, 4, -100
+ATTR_RDONLY = 1
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def enter(writable: Iterable[Path], *, network: bool) -> None:
+    """Raises `OSError` where the kernel, or what this process runs in, does not allow it."""
+    _unshare(CLONE_NEWNS | CLONE_NEWIPC | (0 if network else CLONE_NEWNET))
+    _keep_files(list(writable))
+    # It was opened in the old view, where the mode of the file could still be changed by it.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0, inheritable=True)
+    os.close(nothing)
+    if not network:
+        _raise_loopback()
+
+
+def _unshare(kinds: int) -> None:
+    """Without root it takes a user namespace."""
+    try:
+        done(libc().unshare(kinds))
+    except PermissionError:
+        user, group = os.geteuid(), os.getegid()
+        done(libc().unshare(kinds | CLONE_NEWUSER))
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def _keep_files(writable: list[Path]) -> None:
+    done(libc().mount(None, b"/", None, MS_REC | MS_PRIVATE, None))  # or all that follows would be seen by everybody
+    if SHARED_MEMORY.is_dir():
+        done(libc().mount(b"tmpfs", bytes(SHARED_MEMORY), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777"))
+        writable = [*writable, SHARED_MEMORY]
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE
+    kept = [(done(libc().syscall(OPEN_TREE, AT_FDCWD, bytes(place), flags)), place) for place in writable]
+    attributes = struct.pack("QQQQ", ATTR_RDONLY, 0, 0, 0)
+    done(libc().syscall(MOUNT_SETATTR, AT_FDCWD, b"/", AT_RECURSIVE, attributes, len(attributes)))
+    for tree, place in kept:
+        done(libc().syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, bytes(place), FROM_EMPTY_PATH))
+        os.close(tree)
+
+
+def _raise_loopback() -> None:
+    """Libraries talk to themselves over it."""
+    import fcntl
+
+    with socket.socket() as sock:
+        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
