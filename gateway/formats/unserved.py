@@ -18,6 +18,7 @@ from ..contents import is_pointer
 from .unserved_kinds import CLASS, DIRECTORIES, FILES, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
+BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
 BEGINNING = 1 << 18  # bytes of a file that are searched for what tells its kind
 SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.safetensors"
 
@@ -101,9 +102,7 @@ def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
 
 def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
     """A clone or a download that brought no files."""
-    others = [
-        name for name in names if not name.startswith(".") and not re.match(r"(?i)(readme|license|notice)\b", name)
-    ]
+    others = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
     if others or not names - {".gitkeep", ".DS_Store"}:
         return None
     what = "a clone without the files of a model" if ".git" in names else "no model, but what lies beside one"
@@ -137,6 +136,8 @@ ARCHITECTURES = (
     ("ForSpeechSeq2Seq", "a model of speech", "transcriptions, see docs/audio.md"),
     ("ForCTC", "a model of speech", "transcriptions, see docs/audio.md"),
     ("ForTextToSpeech", "a model that speaks", "speech, see docs/audio.md"),
+    ("VitsModel", "a model that speaks", "speech, see docs/audio.md"),
+    ("BarkModel", "a model that speaks", "speech, see docs/audio.md"),
 )
 
 
@@ -198,6 +199,8 @@ def _described(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
         return "a model of more than texts; the plugin transformers serves texts alone", "chat_completions"
     if name.endswith("LMHeadModel"):
         return "a language model by an older name, served with framework: transformers in config.yaml", "completions"
+    if name.endswith("Model") and config.keys() & {"image_size", "patch_size", "conv_dim", "sampling_rate"}:
+        return "an encoder of images or sound", "predict"
     if name.endswith("Model"):
         return (
             "an encoder without a head; saved by sentence-transformers (with modules.json) it would give embeddings",
@@ -229,7 +232,11 @@ def _files(path: Path, names: frozenset[str]) -> Unserved | None:
         return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
     if kind := _first(FILES, path, names, is_sure=False):
         return kind
-    if listed := sorted(name for name in names if name.startswith("model") and name.endswith(ARCHIVES)):
+    lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
+    all_are = all(name.lower().endswith(ARCHIVES) for name in lasting)
+    if listed := sorted(
+        name for name in lasting if name.lower().endswith(ARCHIVES) and (all_are or name.startswith("model"))
+    ):
         return Unserved(f"an archive ({listed[0]})", "unpack it here", is_sure=False)
     return None
 
@@ -292,7 +299,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The object in the file, and why there is none."""
     try:
         with path.open("rb") as file:
-            data = json.loads(file.read(LARGEST))
+            data = json.loads(file.read(LARGEST).decode())  # strictly UTF-8, as the libraries read it
     except OSError as error:
         return {}, f"cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:

@@ -61,6 +61,12 @@ FILES = (
     Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^\s*(import|from) cog\b"),
     Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^\s*(import|from) litserve\b"),
     Kind("*.py", "a deployment of Ray Serve", f"start it with serve run, {BROKEN_UP}", rb"@serve\.deployment"),
+    Kind(
+        "*.py",
+        "a class Model in a file of another name than model.py",
+        "call the file model.py",
+        rb"(?s)(?:\A|\n)class Model\s*[:(].*\n\s+(async )?def predict\(",
+    ),
     Kind("handler.py", "a handler of Hugging Face's endpoints", f"take it over: {CLASS}", rb"class EndpointHandler"),
     Kind("inference.py", "a script of SageMaker", f"take it over: {CLASS}", rb"(?m)^def model_fn\("),
     Kind(
@@ -83,13 +89,14 @@ FILES = (
     Kind("*.json", "a model of TensorFlow.js", f"convert it, or {CLASS}", rb'"modelTopology"'),
     Kind("*.bin *.ftz", "a fastText model", predicts("fasttext"), rb"\A\xba\x16\x4f\x2f"),
     Kind("*.ftz", "a fastText model", predicts("fasttext")),
+    Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\A(fmgg|tjgg|algg)"),
     Kind(
         "ggml-*.bin",
         "a model of speech for whisper.cpp",
         f"{CLASS} with pywhispercpp and has a method transcriptions, see docs/audio.md",
     ),
     Kind("*.ggml", "a GGML file, older than GGUF", "get the model as a GGUF file"),
-    Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\A(lmgg|fmgg|tjgg|algg)"),
+    Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\Almgg"),
     Kind(
         "consolidated.safetensors consolidated*.pth consolidated-*.safetensors",
         "weights in the layout of their makers",
@@ -126,7 +133,18 @@ FILES = (
     Kind("*.caffemodel", "a Caffe model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind("*.weights", "weights of Darknet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
     Kind("*.rds", "an object of R", "convert it, or write a model.py whose class starts R"),
+    Kind("*.rkllm *.rknn", "a model compiled for Rockchip's processors", f"{CLASS} with the runtime of Rockchip"),
+    Kind("*.hef", "a model compiled for Hailo's processors", predicts("hailo_platform")),
+    Kind("*.dlc", "a model for Qualcomm's processors", f"{CLASS} with the runtime of Qualcomm"),
+    Kind("*.mnn", "a model of MNN", predicts("MNN")),
+    Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
     Kind("*.npz", "arrays of NumPy", f"{CLASS} with numpy.load"),
+    Kind(
+        "*.gguf.[0-9] *.safetensors.[0-9]",
+        "a file with a number behind its name, which a download adds when the name is taken",
+        "take the number away, if the file is whole",
+    ),
     Kind(
         "*.gguf.part?* *.gguf-split-* *.gguf-part-*",
         "a GGUF file that was cut by hand",

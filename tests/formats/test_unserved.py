@@ -105,6 +105,13 @@ WHOLE = ("model.safetensors", "tokenizer.json")
         (("m.gguf.part",), {}, r"not finished \(m.gguf.part\)"),
         (("model.safetensors.crdownload",), {}, "not finished"),
         (("model.tar.gz",), {}, r"archive \(model.tar.gz\) \(unpack"),
+        (("SmolLM.zip", "README.md"), {}, r"archive \(SmolLM.zip\) \(unpack"),
+        (("20260101-120000.tar.gz",), {}, "archive"),
+        (("m.gguf.1",), {}, "a number behind its name.*take the number away"),
+        (WHOLE, {"config": architecture("VitsModel")}, "speaks.*docs/audio.md"),
+        (WHOLE, {"config": architecture("BarkModel")}, "speaks.*docs/audio.md"),
+        (WHOLE, {"config": architecture("Dinov2Model", image_size=518)}, "an encoder of images or sound"),
+        (WHOLE, {"config": "\ufeff" + json.dumps(architecture("LlamaForCausalLM"))}, "is no JSON.*BOM"),
         (("SOME.ONNX",), {}, "ONNX"),
         (tuple(f"{name}.pt" for name in "abcd"), {}, r"a.pt, b.pt, c.pt …"),
     ],
@@ -129,6 +136,8 @@ BEGINNINGS = (
     b'{"format":"layers-model","modelTopology":{}}',
     b"\xba\x16\x4f\x2f\x0c\0\0\0",
     b"lmgg\x5a\x79\0\0",
+    b"tjgg\x03\0\0\0",
+    b"class Model:\n    def predict(self, inputs):\n        ...\n",
     b"PK\x03\x04\0\0",
     b"\x06\0\0\0\x0c\0WhisperSpec\0",
     b'<?xml version="1.0"?>\n<net name="m" version="11">',
@@ -151,7 +160,7 @@ BEGINNINGS = (
 def test_every_kind_of_the_table_is_told_by_each_of_its_names(kind: Kind, tmp_path: Path) -> None:
     begin = next(text for text in BEGINNINGS if re.search(kind.holds, text)) if kind.holds else b""
     for number, pattern in enumerate(kind.names.split()):
-        name = pattern.replace("*", "some").replace("?", "1").replace("mlmodel", "MLmodel")
+        name = pattern.replace("*", "some").replace("?", "1").replace("[0-9]", "1").replace("mlmodel", "MLmodel")
         place = tmp_path / str(number)
         place.mkdir()
         (place / name).write_bytes(begin)
@@ -204,6 +213,25 @@ def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:
     found = discover([tmp_path], Plugins.load())
     assert [spec.name for spec in found.specs] == ["run/checkpoint-1", "run/checkpoint-2"]
     assert found.problems == ()
+
+
+@pytest.mark.parametrize("name", ["main.py", "app.py", "Model.py"])
+@pytest.mark.parametrize("head", ["class Model:", "class Model(Base):"])
+def test_a_class_model_in_a_file_of_another_name_is_told(name: str, head: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / name).write_text(
+        f"import os\n\n\n{head}\n    async def predict(self, inputs):\n        return 1\n"
+    )
+    assert "call the file model.py" in told(tmp_path / "it")
+    (tmp_path / "it" / name).write_text(f"{head}\n    def forward(self, x):\n        return x\n")
+    assert find_unserved(tmp_path / "it") is None
+
+
+@pytest.mark.parametrize(("magic", "says"), [(b"tjgg", "older than GGUF"), (b"lmgg", "whisper")])
+def test_a_ggml_file_is_told_by_what_it_begins_with(magic: bytes, says: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / "ggml-model-q4_0.bin").write_bytes(magic + bytes(60))
+    assert says in told(tmp_path / "it")
 
 
 @pytest.mark.parametrize("name", ["chain.py", "hello.py"])
