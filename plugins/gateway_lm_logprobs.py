@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
@@ -54,13 +55,14 @@ class Logprobs:
     """Those of the tokens of an answer's content, or with `every` of all its tokens. Each goes out once.
 
     A token is of the content if a part of its text is: not those of tags and stop strings. It goes out with the first
-    part of its text; what is none of the content, with `every`, behind it.
+    part of its text; what is none of the content, with `every`, behind it. `every` also tells where each begins.
     """
 
     def __init__(self, tokenizer: Any, record: Record, *, every: bool = False) -> None:
         self._words, self._record, self._every = vocabulary(tokenizer), record, every
         self._count = 0  # tokens
         self._length = 0  # and characters of their text
+        self._begin = 0  # characters of a prompt before them
         self._waiting: deque[tuple[int, int, int]] = deque()  # of a token: its number, where it begins, where it ends
 
     def place(self, token: int, text: str) -> Piece:
@@ -81,27 +83,46 @@ class Logprobs:
         """The pieces of content with the logprobs of all tokens that are in them and have not gone out."""
         text = "".join(map(str, pieces))
         spans = [(piece.at, piece.at + len(piece)) for piece in pieces if isinstance(piece, Piece)]
-        numbers = []
+        found = []
         while self._waiting and spans and self._waiting[0][1] < spans[-1][1]:
             number, start, end = self._waiting.popleft()
             end = max(end, start + 1)  # of a character, the token with its last byte has the text
             if self._every or any(start < stop and begin < end for begin, stop in spans):
-                numbers.append(number)
-        return self._event(text, numbers) if numbers else text
+                found.append((number, start))
+        return self._event(text, found) if found else text
 
     def finish(self) -> Iterable[Event]:
         """With `every`, those that no text went out with."""
-        numbers = [number for number, *_ in self._waiting] if self._every else []
+        found = [(number, start) for number, start, _ in self._waiting] if self._every else []
         self._waiting.clear()
-        return [self._event("", numbers)] if numbers else []
+        return [self._event("", found)] if found else []
 
-    def of_prompt(self, prompt: Sequence[int]) -> dict[str, Any]:
-        """The first token has none: nothing comes before it."""
+    def of_prompt(self, prompt: Sequence[int], text: str) -> dict[str, Any]:
+        """Those of a prompt that the answer begins with as this text. The first has none: nothing comes before it."""
+        self._begin = len(text)
         first = {**self._token(prompt[0]), "logprob": None, "top_logprobs": []}
-        return {"content": [first, *(self._entry(score) for score in self._record.prompt)]}
+        entries = [first, *(self._entry(score) for score in self._record.prompt)]
+        places = self._places(prompt, text)
+        return {"content": [{**entry, "text_offset": at} for entry, at in zip(entries, places, strict=True)]}
 
-    def _event(self, text: str, numbers: Iterable[int]) -> dict[str, Any]:
-        entries = [self._entry(self._record.answer[number]) for number in numbers]
+    def _places(self, prompt: Sequence[int], text: str) -> list[int]:
+        """Where each token begins in the text, which may lack what the tokenizer put before it: `<s>`, a blank."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be several tokens
+        at, places = 0, []
+        for token in prompt:
+            places.append(at)
+            word = decoder.decode(self._words.bytes(token))
+            if not text.startswith(word, at):
+                bare = word.lstrip(" ")
+                word = bare if text.startswith(bare, at) else "" if self._words.skips(token) else word
+            at = min(at + len(word), len(text))
+        return places
+
+    def _event(self, text: str, found: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        entries = [self._entry(self._record.answer[number]) for number, _ in found]
+        if self._every:
+            for entry, (_, start) in zip(entries, found, strict=True):
+                entry["text_offset"] = self._begin + start
         return {"content": text, "logprobs": {"content": entries}}
 
     def _entry(self, score: Score) -> dict[str, Any]:

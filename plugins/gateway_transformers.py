@@ -306,7 +306,7 @@ class LanguageModel:
             async with aclosing(self.engine.generate(prompt, length, stop_ids, sampling, record, priority)) as steps:
                 async for tokens in steps:
                     if sampling.prompt_logprobs and logprobs is not None and not reply.count:
-                        yield {"content": echoed, "logprobs": logprobs.of_prompt(prompt)}
+                        yield {"content": echoed, "logprobs": logprobs.of_prompt(prompt, echoed)}
                     for event in reply.read(tokens) if limit else ():
                         yield event
                     if reply.reason is not None:

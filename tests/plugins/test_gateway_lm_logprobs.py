@@ -132,3 +132,37 @@ def test_the_bytes_of_half_a_character_go_out_with_it(tokenizer: Any) -> None:
     sizes = [[len(said([event])[1]) for event in made.read([token])] for token in tokens[:-1]]
     assert sizes == [[1], [], [], []]
     assert [len(event["logprobs"]["content"]) for event in made.finish()] == [3]  # with the sign for what was cut off
+
+
+@pytest.fixture(scope="module")
+def sentencepiece() -> Any:
+    """As Llama 2 has it: `<s>` and a blank stand before a prompt, and what is no word is bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdefgh"]
+    vocab = {word: number for number, word in enumerate(words)}
+    built = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    blank = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    built.decoder = decoders.Sequence(blank)
+    built.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=built, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+@given(prompt=st.text("abc é😀", max_size=8).map("a".__add__), answer=st.text("def gü", min_size=1, max_size=8))
+def test_each_offset_is_where_its_token_begins_in_the_text(sentencepiece: Any, prompt: str, answer: str) -> None:
+    made = sentencepiece
+    ids, more = made(prompt)["input_ids"], made(answer)["input_ids"][2:]  # without `<s>` and the blank
+    record = Record()
+    record.prompt.extend(Score(token, -1.0, ()) for token in ids[1:])
+    record.answer.extend(Score(token, -1.0, ()) for token in more)
+    logprobs = Logprobs(made, record, every=True)
+    told = Reply(TextStream(made, ids), Answer(None, None, StopStrings([])), frozenset({2}), logprobs)
+    entries = logprobs.of_prompt(ids, prompt)["content"]
+    entries += said([event for token in more for event in told.read([token])] + list(told.finish()))[1]
+    text, written = prompt + answer, [bytes(entry["bytes"]) for entry in entries]
+    offsets = [entry["text_offset"] for entry in entries]
+    before = [len(b"".join(written[2:at]).decode(errors="ignore")) for at in range(len(written))]
+    assert offsets == before, (text, written)
