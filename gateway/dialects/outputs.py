@@ -36,7 +36,7 @@ from .events import (
     usage_of,
 )
 from .line_items import LineItems
-from .raw import cut
+from .raw import cut, protocol_of
 from .reported import error_in, error_of
 from .tool_calls import ToolCalls
 
@@ -246,7 +246,11 @@ class Normalizer:
         return self._is_closed or len(self._finished) >= self._width
 
     def _sent(self, sent: Sent) -> list[AnyEvent]:
-        """One event. Those of other names, which no client of ours listens to, are passed over."""
+        """One event. Those of other names, which no client of ours listens to, are passed over.
+
+        Raises:
+            InvalidOutput: it is none, or one of a protocol that the method does not speak.
+        """
         data, name = (sent.data or b"").strip(), sent.name
         if not data or self._is_closed or name == "ping":
             return []
@@ -268,7 +272,11 @@ class Normalizer:
             return []
         if self._is_name(name):
             value = {"type": name, **value}
-        if not value or value.get("type") == "ping" or not (ours or "choices" in value):
+        if not value or value.get("type") == "ping":
+            return []
+        if not (ours or "choices" in value):
+            if value.get("type") == name and (other := protocol_of(name, data)):  # passed over, it would be all of them
+                raise InvalidOutput(f"the model yielded events of /v1/{other}: relay them in its method `{other}`")
             return []
         events = self._dict(value)
         self._finished |= {event.choice for event in events if isinstance(event, Finish)}

@@ -172,7 +172,7 @@ class Opening:
             return None
         if error_in(event.name, event.data) is not None or not is_complete(event.data):
             return "read"
-        protocol = _protocol_of(event.name, event.data)
+        protocol = protocol_of(event.name, event.data)
         if not protocol and fields_of(event.data).get("choices") == []:  # Azure's first one says this and no more
             return None
         fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)
@@ -189,7 +189,7 @@ def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:
     return kind == name if protocol == "messages" else kind is not None
 
 
-def _protocol_of(name: str, data: bytes) -> Protocol:
+def protocol_of(name: str, data: bytes) -> Protocol:
     """In whose words an event is; "" is that of none."""
     value = fields_of(data)
     kind, choices = value.get("type", name), value.get("choices")

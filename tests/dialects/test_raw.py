@@ -319,6 +319,16 @@ def test_comments_alone_are_a_stream_that_was_cut(route: str) -> None:
             whole_text(route, [[text]], METHODS.get(route, route))
 
 
+@pytest.mark.parametrize("route", STREAMS)
+@pytest.mark.parametrize("protocol", ["messages", "responses"])
+def test_events_of_a_protocol_that_the_method_does_not_speak_are_no_empty_answer(route: str, protocol: str) -> None:
+    kind = {"messages": "message_start", "responses": "response.created"}[protocol]
+    text = f'event: {kind}\ndata: {{"type": "{kind}"}}\n\ndata: [DONE]\n\n'
+    for method in {"chat_completions", METHODS.get(route, route)} - {protocol}:
+        with pytest.raises(InvalidOutput, match=f"events of /v1/{protocol}.*method `{protocol}`"):
+            whole_text(route, [[text]], method)
+
+
 # ── what is text ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
