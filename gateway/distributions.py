@@ -153,6 +153,7 @@ SAME_NAME = frozenset(
     watchfiles weaviate webrtcvad websockets whisperx xformers xgboost xgrammar yt_dlp zstandard
     """.split()
 )
+LAST_WITH = {"pkg_resources": "setuptools<82"}  # what a later version of a distribution has no more
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -175,6 +176,13 @@ def candidates(module: str) -> tuple[str, ...]:
         if (template := NAMESPACES.get(above)) and parts[end - 1].islower():
             return (template.format(_VERSION.sub("", parts[end - 1]).replace("_", "-")),)
     return (parts[0].replace("_", "-"),) if parts[0] in SAME_NAME else ()
+
+
+def to_install(module: str) -> str | None:
+    """What to write behind `pip install` for a dotted name, as the tables know it."""
+    if line := LAST_WITH.get(module.partition(".")[0]):
+        return f"'{line}'"
+    return next(iter(candidates(module)), None)
 
 
 def is_namespace(module: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cache
+from . import cache, mounts
 from .discovery import discover
 from .errors import ConfigError
 from .plugins import Plugins
@@ -55,6 +55,9 @@ def take_inventory(
                 raise ConfigError(f"--only: no model named '{name}' (have: {', '.join(sorted(have)) or 'none'})")
         specs = tuple(spec for spec in specs if spec.name in only)
         problems = tuple(problem for problem in problems if problem.model is None or problem.model in only)
+    contradictory = tuple(mounts.contradictions(specs))
+    problems += contradictory
+    specs = tuple(spec for spec in specs if spec.name not in {problem.model for problem in contradictory})
     return Inventory(
         settings=settings,
         plugins=plugins,

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .cache import cache_dir
 from .errors import ConfigError
+from .spec import Problem
+
+if TYPE_CHECKING:
+    from .spec import ModelSpec
 
 
 def is_there(place: Path) -> bool:
@@ -31,6 +36,44 @@ def refusal(place: Path, roots: Collection[Path]) -> str | None:
         f'[models.NAME.mounts] "{place}" = "/a/directory/of/yours", or name a directory below which models may have'
         f' theirs, [gateway] mount_roots = ["{place.parent}"]'
     )
+
+
+def contradictions(specs: Iterable[ModelSpec]) -> Iterator[Problem]:
+    """The models that want a place which one before them has for other files: the link can lead to one of them only."""
+    taken: dict[str, tuple[str, object]] = {}
+    for spec in specs:
+        for entry in _linked(spec):
+            place, files = os.path.normpath(entry["mount_location"]), _files(entry, spec.root)
+            owner, theirs = taken.setdefault(place, (spec.name, files))
+            if theirs == files:
+                continue
+            yield Problem(
+                where=str(spec.root),
+                what=f"mount_location {place} is that of model '{owner}' too, for other files",
+                fix="give one of them another place, and have its class open that",
+                code="mount_location",
+                model=spec.name,
+            )
+            break
+
+
+def _linked(spec: ModelSpec) -> Iterator[Mapping[str, Any]]:
+    """The entries for which a link is made."""
+    for entry in (spec.config.get("weights") or []) if spec.own_code else []:
+        if text := entry.get("mount_location"):
+            place = Path(text)
+            if not is_there(place) and refusal(place, spec.mount_roots) is None:
+                yield entry
+
+
+def _files(entry: Mapping[str, Any], root: Path) -> object:
+    """Which files an entry means, to be compared. Those of one repository lie in one snapshot, whatever is chosen."""
+    scheme, _, rest = entry["source"].partition("://")
+    if scheme == "file":
+        return (root / rest).resolve()
+    if scheme == "hf":
+        return entry["source"].removesuffix("@main")
+    return entry["source"], *(tuple(entry.get(key) or ()) for key in ("allow_patterns", "ignore_patterns"))
 
 
 def mount(found: Path, place: Path, roots: Collection[Path]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .claims import Claim
 from .discovery import discover
 from .errors import ConfigError
+from .mounts import contradictions
 from .placement import NO_ROOM
 from .replica import LoadError
 from .spec import ModelSpec
@@ -117,6 +118,9 @@ def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
     found = discover(hub.settings.gateway.models, hub.plugins, hub.settings)
     for spec in found.specs:
         if spec.name == model.name:
+            others = (other.spec for name, other in hub.models.items() if name != spec.name)
+            if refused := [str(problem) for problem in contradictions((*others, spec)) if problem.model == spec.name]:
+                raise ConfigError("\n".join(refused))
             _forget_compiled(spec)
             return spec
     problems = [str(problem) for problem in found.problems if problem.model == model.name]

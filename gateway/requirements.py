@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from .distributions import candidates, canonical, name_in, required
+from .distributions import canonical, name_in, required, to_install
 from .environments import lines_of, requirements_of
 from .errors import ConfigError
 from .imports import Import, imports_of
@@ -149,13 +149,13 @@ def _ours(found: Import) -> Lack:
 
 
 def _absent(found: Import, lines: list[str], spec: ModelSpec) -> Lack:
-    top, known = found.module.partition(".")[0], candidates(found.module)
+    top = found.module.partition(".")[0]
     packages = spec.config.get("bundled_packages_dir") or "packages"
     fix = f"put {top} into {packages}/, or add the package that has it to requirements"
     if found.instead:
         fix = f"it lies beside the file: write {found.instead}"
     elif line := required(found.module, lines):
         fix = f"pip install '{line}'"
-    elif known:
-        fix = f"pip install {known[0]}"
+    elif known := to_install(found.module):
+        fix = f"pip install {known}"
     return "error", "missing_module", f"{found.where} imports {found.module}, which is not here", fix

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gateway.cache import cache_dir
+from gateway.errors import ConfigError
 from gateway.inventory import Inventory, take_inventory
+from gateway.reloading import read_again
 from gateway.settings import load_settings
 
 MODEL = "class Model:\n    def predict(self, inputs): ...\n"
@@ -59,3 +63,51 @@ def test_the_cache_directory_of_the_settings_holds_in_this_process_too(
     assert cache_dir() == Path("/elsewhere")
     inventory("[gateway]\ncache_dir = 'kept'\n")
     assert cache_dir() == tmp_path / "kept"
+
+
+def test_two_models_do_not_get_each_others_files_at_one_mount_location(tmp_path: Path) -> None:
+    """A link can lead to one of them only, so the second would read, or have the first read, the wrong weights."""
+    place = tmp_path / "app/weights"
+    roots = f"[gateway]\nmount_roots = ['{tmp_path / 'app'}']\n"
+
+    def weights(name: str, source: str) -> None:
+        entry = f"weights: [{{source: '{source}', mount_location: {place}}}]\n"
+        Path("models", name, "config.yaml").write_text(entry)
+        Path("models", name, "w").write_text(name)
+
+    weights("a", "file://w")
+    weights("b", "file://w")
+    found = inventory(roots)
+    assert [spec.name for spec in found.specs] == ["a"]
+    [problem] = found.problems
+    assert (problem.model, problem.code) == ("b", "mount_location")
+    assert problem.what == f"mount_location {place} is that of model 'a' too, for other files"
+
+    assert [spec.name for spec in inventory(roots, only=["b"]).specs] == ["b"]
+    mapped = f"{roots}[models.b.mounts]\n'{place}' = '{tmp_path / 'mine'}'\n"
+    assert inventory(mapped).problems == ()
+    weights("b", f"file://{tmp_path}/models/a/w")  # the same files
+    assert inventory(roots).problems == ()
+    for both in ("hf://owner/name", "s3://bucket/name"):
+        weights("a", both)
+        weights("b", both)
+        assert inventory(roots).problems == ()
+    weights("b", "file://w")
+    place.mkdir(parents=True)  # the operator's own files, which every model may use
+    assert inventory(roots).problems == ()
+
+
+def test_a_reload_does_not_take_the_mount_location_of_another_model(tmp_path: Path) -> None:
+    roots = f"[gateway]\nmount_roots = ['{tmp_path}/app']\n"
+    for name in ("a", "b"):
+        entry = f"weights: [{{source: 'file://w', mount_location: {tmp_path}/app/{name}}}]\n"
+        Path("models", name, "config.yaml").write_text(entry)
+    found = inventory(roots)
+    models = {spec.name: SimpleNamespace(name=spec.name, spec=spec) for spec in found.specs}
+    hub: Any = SimpleNamespace(settings=found.settings, plugins=found.plugins, models=models)
+    loaded: Any = models["b"]
+    assert read_again(hub, loaded).name == "b"
+    config = Path("models/b/config.yaml")
+    config.write_text(config.read_text().replace("app/b", "app/a"))
+    with pytest.raises(ConfigError, match="app/a is that of model 'a' too"):
+        read_again(hub, loaded)

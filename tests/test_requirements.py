@@ -25,7 +25,7 @@ def lacks(
     for name, text in {"config.yaml": config, "model/model.py": source, **(files or {})}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    spec = describe(root, target="model.model:Model", format="truss", overrides={})
+    spec = describe(root, target="model.model:Model", format="truss", overrides={}, own_code=True)
     return list(lacking(spec, have, isolated=isolated))
 
 
@@ -105,6 +105,7 @@ def test_a_missing_requirement_that_is_imported_is_an_error(tmp_path: Path, stat
     [
         ("import no_cv", "", "put no_cv into packages/, or add the package that has it to requirements"),
         ("import helpers.stuff", "", "put helpers into packages/"),
+        ("import pkg_resources", "", "pip install 'setuptools<82'"),
         ("import wx", "", "pip install wxpython"),
         ("from nosuch import x", "requirements: [python-nosuch]", "pip install 'python-nosuch'"),
         ("from google.cloud import storage", "", "pip install google-cloud-storage"),

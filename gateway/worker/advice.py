@@ -42,7 +42,8 @@ def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     if top in IN_TRUSS and not own:
         return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
     if known and not any(map(distributions.is_installed, known)):
-        return f"; add {known[0]} to the model's requirements" if own else f"; run: pip install {known[0]}"
+        line = distributions.to_install(module)
+        return f"; add {line} to the model's requirements" if own else f"; run: pip install {line}"
     if found := distributions.installed(module):
         return f"; {found} is installed and has no such module: another version may"
     return f"; {_unknown(top, model)}"
