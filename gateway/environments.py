@@ -27,6 +27,7 @@ from typing import Any
 
 from . import confinement, inherited
 from .cache import cache_dir
+from .clearing import clear_away
 from .errors import ConfigError
 from .fingerprints import fingerprint
 from .spec import ModelSpec
@@ -207,11 +208,11 @@ class _Build:
     def clear(self) -> None:
         """Begin with nothing."""
         for place in (self._directory, self._rest):
-            shutil.rmtree(place, ignore_errors=True)
+            clear_away(place)
             place.mkdir(mode=0o700)
 
     def end(self) -> None:
-        shutil.rmtree(self._rest, ignore_errors=True)
+        clear_away(self._rest)
 
     async def run(self, command: list[str]) -> None:
         """Raises `ConfigError` with the last lines when it fails."""

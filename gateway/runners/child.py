@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from .. import confinement, inherited
+from ..clearing import clear_away
 from ..replica import Launch, LoadError
 from .log import LineReader
 from .reaper import MARK, carries, marked
@@ -176,7 +177,7 @@ class Child:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
             self._draining.cancel()
         if self._tmp is not None:
-            await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
+            await asyncio.to_thread(clear_away, self._tmp)
 
 
 def place_of(python: str, path: str) -> dict[str, str]:

@@ -340,6 +340,26 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
+async def test_a_worker_ends_though_it_leaves_directories_deeper_than_anybody_recurses(tmp_path: Path) -> None:
+    source = """
+        import os, tempfile
+
+        class Model:
+            def predict(self, depth):
+                place = tempfile.gettempdir()
+                os.chdir(place)
+                for _ in range(depth): os.mkdir("d"); os.chdir("d")
+                return place
+        """
+    async with started(tmp_path, source) as found:
+        place = await found.ask("predict", 3000)
+    assert not is_there(place)
+
+
+def is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
 # What it takes, asked without any code of ours: Landlock's version, and namespaces as root or of a user.
 HAS_ALL = """
 import ctypes, platform, sys

@@ -241,6 +241,8 @@ MUTATIONS = [
              "test_environments.py::test_a_strict_model_is_built_in_its_sandbox_with_the_network"),
     Mutation("T53", "environments.py", "        parts.append(str(spec.root.resolve()))", "        pass",
              "test_environments.py::test_two_models_whose_requirements_lead_to_files_share_no_environment"),
+    Mutation("T55", "runners/child.py", "(clear_away, self._tmp)", "(shutil.rmtree, self._tmp, ignore_errors=True)",
+             "runners/test_sandbox.py::test_a_worker_ends_though_it_leaves_directories_deeper_than_anybody_recurses"),
     Mutation("T54", "cli/serve.py", "    memory.hide()", "    pass",
              "security/test_operators.py::test_the_gateway_leaves_no_core_and_is_not_traced"),
     Mutation("T54", "cli/serve.py", "    memory.leave_no_core()", "    pass",
