@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which nothing is to be said: one model whose files are listed."""
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/model.py").write_text(MODEL)
-    (tmp_path / "models/m/SHA256SUMS").write_text("")
+    (tmp_path / "models/m/SHA256SUMS").write_text(f"{hashlib.sha256(MODEL.encode()).hexdigest()}  model.py\n")
     (tmp_path / "gateway.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -104,6 +105,11 @@ FLIPS: dict[str, tuple[Change | None, dict[str, Any], dict[str, str]]] = {
     ),
     "allow_pickle": (toml("[models.m]\nallow_pickle = true\n"), {}, {"allow_pickle": "warn"}),
     "trust_remote_code": (toml("[models.m]\ntrust_remote_code = true\n"), {}, {"trust_remote_code": "warn"}),
+    "forward_credentials": (
+        toml("[models.m]\nforward_credentials = true\n"),
+        {},
+        {"forward_credentials": "warn"},
+    ),
     "allow_links": (toml("[models.m]\nallow_links = true\n"), {}, {"allow_links": "warn"}),
     "no sums": (lambda here: (here / "models/m/SHA256SUMS").unlink(), {}, {"sums": "warn"}),
     "settings that others write": (mode("gateway.toml", 0o666), {}, {"settings file": "danger"}),
