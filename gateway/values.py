@@ -175,7 +175,19 @@ def variables(value: Any, _: bool) -> dict[str, str]:
     """Environment variables, made texts as config.yaml's are: true becomes "true"."""
     if not isinstance(value, Mapping) or any(isinstance(item, (dict, list)) for item in value.values()):
         raise ValueError("a table of texts")
-    return {name: str(item).lower() if isinstance(item, bool) else str(item) for name, item in value.items()}
+    made = {name: str(item).lower() if isinstance(item, bool) else str(item) for name, item in value.items()}
+    if not all(can_be_set(name, text) for name, text in made.items()):
+        raise ValueError("a table of texts, with names that are not empty and have no =, and no NUL in either")
+    return made
+
+
+def can_be_set(name: str, text: str) -> bool:
+    """Whether the system takes this for an environment variable."""
+    try:
+        (name + text).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which an escape may stand for
+        return False
+    return name != "" and "=" not in name and "\0" not in name + text
 
 
 def anything(value: Any, _: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..spec import Problem
+from ..values import can_be_set
 from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
 from .safe_yaml import MAX_BYTES, Document, YAMLError, parse
 from .schema import (
@@ -215,7 +216,10 @@ class _Reader:
                 fix = f"set {name} in [models.NAME] of gateway.toml"
                 self.warn(f"options.{name} is the operator's to decide", ("options", name), fix=fix)
         variables = {str(name): variable(value) for name, value in data["environment_variables"].items()}
-        for name in variables:
+        for name, text in variables.items():
+            if not can_be_set(name, text):
+                what = f"environment variable {name!r} cannot be set: an empty name, a = in it, or a NUL"
+                self.error(what, ("environment_variables", name), code="invalid_variable")
             if OPERATORS_VARIABLES.fullmatch(name):
                 fix = f"set {name} in environment of [models.NAME] of gateway.toml"
                 at = ("environment_variables", name)

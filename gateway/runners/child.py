@@ -67,7 +67,7 @@ class Child:
                 cwd=place,
                 env=environment,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter of a variable that the system does not take
             ours.close()
             raise LoadError(f"the worker process could not be started: {error}") from error
         except BaseException:

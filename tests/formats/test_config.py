@@ -251,6 +251,13 @@ def test_variables_that_run_code_are_the_operators_to_set(tmp_path: Path) -> Non
         )
 
 
+@pytest.mark.parametrize("entry", ['"A=B": x', '"": x', 'A: "x\\0"', '"A\\0": x'])
+def test_a_variable_that_the_system_does_not_take_is_an_error_with_its_line(tmp_path: Path, entry: str) -> None:
+    (error,) = read(tmp_path, f"model_name: m\nenvironment_variables:\n  B: y\n  {entry}\n").errors
+    assert error.where.endswith("config.yaml:4")
+    assert "cannot be set" in error.what
+
+
 def test_an_accelerator_makes_it_a_gpu_model_whatever_use_gpu_says(tmp_path: Path) -> None:
     resources = read(tmp_path, "resources: {accelerator: 'L4:2', use_gpu: false, cpu: 3}").data["resources"]
     assert resources == {"accelerator": "L4:2", "use_gpu": True, "cpu": "3", "memory": "2Gi"}
