@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Any, Literal, Self
 
 PAUSE = 0.02  # seconds between two looks at the readiness of another process
 Until = Literal["ready", "settled", "accepting", "spawned"]
@@ -47,6 +47,7 @@ class Gateway:
     ) -> None:
         self.url = ""
         self._until, self._timeout = until, timeout
+        self._key = {**os.environ, **(env or {})}.get("GATEWAY_API_KEY")
         self._lines: list[str] = []
         self._changed = threading.Condition()
         roots = [part for root in models for part in ("--models", str(root))]
@@ -98,14 +99,18 @@ class Gateway:
         return found
 
     def states(self) -> dict[str, str]:
-        """The state of each model."""
+        """The state of each model that is seen with `GATEWAY_API_KEY`; without a key, where one is needed, of none."""
+        return dict(self._readiness()["models"])
+
+    def _readiness(self) -> dict[str, Any]:
+        asked = urllib.request.Request(f"{self.url}/readyz", headers={"x-api-key": self._key} if self._key else {})
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as response:
+            with urllib.request.urlopen(asked, timeout=10) as response:
                 body = json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 body = json.load(error)
-        return dict(body["models"])
+        return dict(body)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,12 +143,22 @@ class Gateway:
         if until == "accepting":
             return
         deadline = time.monotonic() + self._timeout
-        while "loading" in (states := self.states()).values():
+        while self._loads(found := self._readiness()):
             if time.monotonic() > deadline:
+                states = found["models"]
                 raise TimeoutError(f"models still load after {self._timeout:g} s: {states}; the log:\n{self.log}")
             time.sleep(PAUSE)
-        if until == "ready" and "failed" in states.values():
-            raise RuntimeError(f"not every model is ready: {states}; the log:\n{self.log}")
+        if until == "ready" and ("failed" in found["models"].values() or (not found["models"] and self._has_failed())):
+            raise RuntimeError(f"not every model is ready: {found['models']}; the log:\n{self.log}")
+
+    def _loads(self, found: Mapping[str, Any]) -> bool:
+        """Whether a model loads. Where only those with a key are told, the gateway's own state and its log say so."""
+        if found["models"]:
+            return "loading" in found["models"].values()
+        return found["status"] == "not ready" and not self._has_failed()
+
+    def _has_failed(self) -> bool:
+        return re.search(r"model '[^']+' is failed", self.log) is not None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

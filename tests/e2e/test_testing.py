@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import keys
 from gateway.testing import Gateway
 
 from .conftest import write_models
@@ -18,6 +19,8 @@ ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
 FAILING = (
     "class Model:\n    def load(self):\n        raise ValueError('no weights')\n    def predict(self, inputs): ...\n"
 )
+
+SLOW = "import time\ntime.sleep(1)\n" + ECHO
 
 CONFTEST = 'pytest_plugins = ["gateway.testing"]\n'
 THEIR_TEST = """
@@ -47,6 +50,21 @@ def test_a_model_that_is_not_ready_ends_the_start_with_the_log(tmp_path: Path) -
     write_models(tmp_path, {"failing": {"model.py": FAILING}})
     with pytest.raises(RuntimeError, match="no weights"):
         Gateway(tmp_path, cwd=tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("model", [SLOW, FAILING], ids=["slow", "failing"])
+def test_a_gateway_that_needs_a_key_is_waited_for_too(tmp_path: Path, model: str) -> None:
+    write_models(tmp_path / "models", {"m": {"model.py": model}})
+    key, _ = keys.create("ada")
+    keys.write(tmp_path / "keys.toml", [key])
+    if model == FAILING:
+        with pytest.raises(RuntimeError, match="no weights"):
+            Gateway("models", cwd=tmp_path).__enter__()
+        return
+    with Gateway("models", cwd=tmp_path, env={"GATEWAY_API_KEY": "sesame"}) as gateway:
+        assert gateway.states() == {"m": "ready"}
+    with Gateway("models", cwd=tmp_path) as gateway:
+        assert gateway.states() == {} and "model 'm' is ready" in gateway.log
 
 
 def test_a_gateway_that_does_not_start_ends_the_wait_with_the_log(tmp_path: Path) -> None:
