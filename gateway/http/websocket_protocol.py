@@ -1,9 +1,10 @@
 """uvicorn's websocket protocol with the guards it lacks.
 
 Adds to websockets_sansio_impl: pings as a model's config.yaml asks for them, the model's limit of a message, a bound
-for the pieces that one is sent in, a limit for clients that do not read. It parses a little at a time and stops when
-there is a message to be taken: a read of small messages would be many times its size. Nothing is read before the
-connection is accepted, nor while what we have to say is not read. Leans on uvicorn's internals, as `protocol.py` does.
+for the pieces that one is sent in and for pings, a limit for clients that do not read. It parses a little at a time and
+stops when there is a message to be taken: a read of small messages would be many times its size. Nothing is read before
+the connection is accepted, nor while what we have to say is not read. Leans on uvicorn's internals, as `protocol.py`
+does.
 
 `runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean what they mean under Truss's server, which
 passes them to uvicorn; there they hold for the whole server, here for the connections of one model.
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 TERMS = "gateway.terms"  # of our accept message: what `terms_of` says
 SLICE = 4096  # bytes that are parsed before somebody looks whether they were a message
 MAX_PIECES, SMALL_PIECE = 4096, 256  # so many pieces may be smaller than this, as those of a body
-TOO_BIG = 1009
+TURN = 0.002  # seconds of parsing after which others have their turn
+PINGS, PINGS_A_SECOND = 100, 10  # of pings and pongs that nobody asked for, at once and in the long run
+POLICY, TOO_BIG = 1008, 1009
 LINGER = 5.0  # seconds in which the rest of what was refused is thrown away
 
 
@@ -45,6 +48,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     _unparsed = memoryview(b"")
     _lingering = False
+    _later: asyncio.Handle | None = None
+    _pings, _pinged = float(PINGS), 0.0
     _stall: asyncio.TimerHandle | None = None
 
     async def send(self, message: Any) -> None:
@@ -83,7 +88,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _read_on(self) -> None:
         """Parse what was read, up to the next message, then read more: if somebody is there to take it."""
+        if self._later is not None:
+            return
+        end = self.loop.time() + TURN
         while self._unparsed and self._may_read() and not self._lingering:
+            if self.loop.time() > end:
+                self._pause()
+                self._later = self.loop.call_soon(self._read_later)
+                return
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
             super().data_received(bytes(piece))
         if not self._may_read():
@@ -91,6 +103,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def _read_later(self) -> None:
+        self._later = None
+        self._read_on()
 
     def _may_read(self) -> bool:
         if self.transport.is_closing() or not self.handshake_complete or not self.writable.is_set():
@@ -102,6 +118,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = True
             self.transport.pause_reading()
 
+    def _fail(self, code: int, reason: str) -> None:
+        if not self._lingering:  # else there was more of it in the same piece
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
     def handle_parser_exception(self) -> None:
         """Say what is wrong, and throw away what still comes: closed at once, its client would learn of a reset."""
         assert self.conn.close_sent is not None
@@ -110,17 +131,34 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = self._lingering = True
         self.stop_keepalive()
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
 
     def handle_cont(self, event: Frame) -> None:
         pieces = len(self.frames)
         if pieces >= MAX_PIECES and (self.conn.current_size or 0) < pieces * SMALL_PIECE:
-            self.conn.fail(TOO_BIG, "too many pieces of a message")
-            self.handle_parser_exception()
-            return
-        super().handle_cont(event)
+            self._fail(TOO_BIG, "too many pieces of a message")
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self._is_calm():
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if bytes(event.data) == self.pending_ping_payload or self._is_calm():
+            super().handle_pong(event)
+
+    def _is_calm(self) -> bool:
+        """Count what costs us work and says nothing; a client that sends it without end is turned away."""
+        now = self.loop.time()
+        self._pings = min(PINGS, self._pings + (now - self._pinged) * PINGS_A_SECOND) - 1
+        self._pinged = now
+        if self._pings >= 0:
+            return True
+        self._fail(POLICY, "too many pings")
+        return False
 
     # ── clients that do not read, or cannot be heard ─────────────────────────────────────────────────────────────
 

@@ -176,6 +176,8 @@ MUTATIONS = [
              "security/test_websockets.py::test_what_clients_send_that_no_model_takes_stays_with_them"),
     Mutation("T61", "http/websocket_protocol.py", "pieces >= MAX_PIECES", "False",
              "security/test_websockets.py::test_a_message_in_endless_pieces_is_refused"),
+    Mutation("T61", "http/websocket_protocol.py", "if self._pings >= 0:", "if True:",
+             "security/test_websockets.py::test_a_client_that_pings_without_end_is_turned_away"),
     Mutation("T61", "http/websocket_protocol.py", "call_later(self.send_timeout,", "call_later(1e9,",
              "security/test_websockets.py::test_a_client_that_never_reads_is_cut_off"),
     Mutation("T61", "shares.py", "self.messages + size <= self.max_bytes // 2", "True",
