@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import wire
 from ..call import NEVER, Call
-from ..errors import Draining, GatewayError, PermissionDenied, RateLimited, RouteNotSupported, Unauthorized
+from ..errors import Draining, GatewayError, Overloaded, PermissionDenied, RateLimited, RouteNotSupported, Unauthorized
 from .errors import body_of
 from .exchange import Exchange
 from .predict import http_scope
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SHARED, BASE = "/v1/websocket", "/models/"
 NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
+LATER_RETRY = 10  # seconds
 MAX_REASON = 123  # bytes of what a close may say
 NOT_IMPLEMENTED = "WebSocket is not implemented on this deployment."
 MODEL_FAILED = "Internal Server Error (in model/chainlet)."
@@ -137,15 +138,24 @@ class _Bridge:
                 self._call.abandon(error)
                 return
             data = message.get("text")
-            await self._pass_on(wire.encode(["receive", data if data is not None else message.get("bytes")]))
+            try:
+                await self._pass_on(wire.encode(["receive", data if data is not None else message.get("bytes")]))
+            except TimeoutError:
+                self._call.abandon(Overloaded("models have too many messages to take", retry_after=LATER_RETRY))
+                return
 
     async def _pass_on(self, payload: bytes) -> None:
-        """Hand a message to the model when there is room for it; until then its client is not read."""
+        """Hand a message to the model when there is room for it; until then its client is not read.
+
+        Raises:
+            TimeoutError: all that models hold left none for as long as a call may wait.
+        """
         size = len(payload) + OVERHEAD
         while self._sizes and (len(self._sizes) >= WINDOW or self._size + size > WINDOW_BYTES):
             self._room.clear()
             await self._room.wait()
-        await self._shares.hold(size)
+        async with asyncio.timeout(self._call.limits.queue_timeout):
+            await self._shares.hold(size)
         self._sizes.append(size)
         self._size += size
         self._call.send_message(payload)
@@ -160,7 +170,7 @@ class _Bridge:
                     await self._send({"type": "websocket.send", key: data})
         except Draining:
             return RESTART, "the gateway is shutting down"
-        except RateLimited as error:
+        except Overloaded as error:
             return LATER, _short(f"{error.message}; try again in {math.ceil(error.retry_after or 1)} s")
         except (Unauthorized, PermissionDenied) as error:
             return POLICY, _short(error.message)
