@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
-from .wire import WINDOW_ITEMS, Failure, Req, Resp, WireError
+from .wire import WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
 
 if TYPE_CHECKING:
     from .spec import Limits
@@ -73,6 +73,8 @@ class Call:
         "seat",
         "size",
         "started",
+        "unread",
+        "unread_size",
         "until",
     )
 
@@ -100,6 +102,7 @@ class Call:
         self.owner: Owner | None = None
         self._on_ready: Callable[[Call], None] | None = None
         self.on_credit: Callable[[int], None] | None = None  # websocket: so many of our messages were taken
+        self.unread = self.unread_size = 0  # of those, the ones that were not, and their bytes
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
         self._future: asyncio.Future[None] | None = None
 
@@ -186,6 +189,8 @@ class Call:
     def send_message(self, payload: bytes) -> None:
         """One websocket message of the client, to a call that has begun."""
         if not self.ended and self.owner is not None:
+            self.unread += 1
+            self.unread_size += len(payload)
             self.owner.message(self, payload)
 
     def client_left(self) -> None:
@@ -238,16 +243,28 @@ class Call:
             self.deadline = min(self.started + self.limits.first_item_timeout, self.until)
 
     def on_items(self, items: list[Any], size: int) -> None:
+        """Some items and their bytes. The last one may reach beyond the window, as `worker/window.py` has it."""
         if self.head is None:
             raise WireError("items before the resp of their call")
-        if self.error is not None:  # nobody takes them any more
+        if self.error is not None or self.cancelled_at != NEVER:  # nobody takes them any more
             return
+        if len(self.items) + self.owed + len(items) > WINDOW_ITEMS:
+            raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
+        if self.size + self.owed_size >= WINDOW_BYTES and items:
+            raise WireError(f"items beyond {WINDOW_BYTES} bytes that nobody granted")
         self.items += items
         self.size += size
-        if len(self.items) > WINDOW_ITEMS:
-            raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
         self.deadline = self.until
         self._wake()
+
+    def on_taken(self, messages: int, size: int) -> None:
+        """The model has read so many of the client's messages, with so many bytes."""
+        if messages > self.unread or size > self.unread_size:
+            raise WireError(f"credit for {messages} messages of {size} bytes, where {self.unread} are outstanding")
+        self.unread -= messages
+        self.unread_size -= size
+        if self.on_credit is not None:
+            self.on_credit(messages)
 
     def on_end(self) -> None:
         if self.head is None and self.error is None:

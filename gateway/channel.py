@@ -6,13 +6,15 @@ Splits and joins payloads; knows nothing of what they mean. The same class serve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
-from .wire import GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PAYLOAD, MEMFD, MORE, WireError, name_of
+from .wire import GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, WireError, name_of
 
 READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read one
 WRITE_HIGH = 1 << 20
+TURN = 256  # frames in one turn of the loop: a peer that floods us with small ones must not keep others waiting
+OF_A_SPLIT = 512  # bytes that a split payload takes beside its own, which may be none
 
 
 class Channel(asyncio.BufferedProtocol):
@@ -20,16 +22,18 @@ class Channel(asyncio.BufferedProtocol):
 
     The payload view is valid during the call only: copy what you keep. An exception out of `on_frame`, or a frame that
     breaks the rules, ends the channel with that error. `max_pending` bounds the bytes of split payloads that are not
-    complete yet, of all calls together.
+    complete yet, of all calls together; `limits` those of one, by kind, and what is not in it may not be larger than a
+    frame. Without `limits` the peer is trusted.
     """
 
     def __init__(
         self,
         on_frame: Callable[[int, int, memoryview], None],
         on_lost: Callable[[Exception | None], None],
-        max_pending: int = MAX_PAYLOAD,
+        max_pending: int = MAX_PENDING,
+        limits: Mapping[int, int] | None = None,
     ) -> None:
-        self._on_frame, self._on_lost, self._max_pending = on_frame, on_lost, max_pending
+        self._on_frame, self._on_lost, self._max_pending, self._limits = on_frame, on_lost, max_pending, limits
         self._buffer = bytearray(READ_BUFFER)
         self._view = memoryview(self._buffer)
         self._read = self._written = 0
@@ -58,9 +62,15 @@ class Channel(asyncio.BufferedProtocol):
         if self._error is not None:  # what still comes after the end
             return
         self._written += nbytes
+        self._take()
+
+    def _take(self) -> None:
+        """Hand on the frames that are there; more than a turn's worth of them in the next turn."""
         unpack, view, buffer = HEADER.unpack_from, self._view, self._buffer
         try:
-            while self._written - self._read >= HEADER.size:
+            for _ in range(TURN):
+                if self._written - self._read < HEADER.size:
+                    break
                 size, kind, call = unpack(buffer, self._read)
                 if size > MAX_FRAME:
                     raise WireError(f"frame of {size} bytes, at most {MAX_FRAME} allowed")
@@ -73,11 +83,19 @@ class Channel(asyncio.BufferedProtocol):
                     self._join(kind, call, payload)
                 else:
                     self._on_frame(kind, call, payload)
+            else:
+                self.transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
         except Exception as error:
             self.fail(error)
             return
         if self._read == self._written:
             self._read = self._written = 0
+
+    def _go_on(self) -> None:
+        if self._error is None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._take()
 
     def _join(self, flags: int, call: int, payload: memoryview) -> None:
         """A part of a split payload, or the end of one that will not be completed."""
@@ -88,7 +106,7 @@ class Channel(asyncio.BufferedProtocol):
         if entry is not None and entry[0] != kind:
             if kind not in GIVING_UP:
                 raise WireError(f"{name_of(kind)} frame inside a split {name_of(entry[0])}")
-            self._pending -= len(entry[1])
+            self._pending -= len(entry[1]) + OF_A_SPLIT
             del self._parts[call]
             entry = None
         if entry is None:
@@ -96,14 +114,17 @@ class Channel(asyncio.BufferedProtocol):
                 self._on_frame(kind, call, payload)
                 return
             entry = self._parts[call] = kind, bytearray()
+            self._pending += OF_A_SPLIT
         parts = entry[1]
-        parts += payload
         self._pending += len(payload)
         if self._pending > self._max_pending:
             raise WireError(f"split payloads of more than {self._max_pending} bytes")
+        if self._limits is not None and len(parts) + len(payload) > (limit := self._limits.get(kind, MAX_FRAME)):
+            raise WireError(f"{name_of(kind)} payload of more than {limit} bytes")
+        parts += payload
         if not flags & MORE:
             del self._parts[call]
-            self._pending -= len(parts)
+            self._pending -= len(parts) + OF_A_SPLIT
             self._on_frame(kind, call, memoryview(parts))
 
     def fail(self, error: Exception) -> None:
@@ -111,6 +132,7 @@ class Channel(asyncio.BufferedProtocol):
         self._error = self._error or error
         self._read = self._written = 0
         self._parts.clear()
+        self._pending = 0
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -11,6 +11,9 @@ import msgspec
 from .spec import Capabilities, ModelSpec
 from .wire import WireError
 
+MAX_METHODS, MAX_NAME, MAX_PORTS = 256, 128, 256
+MAX_DEPTH = 64  # of a schema; those of Pydantic refer to their definitions and stay flat
+
 
 def from_spec(spec: ModelSpec) -> dict[str, Any]:
     return _plain(spec)
@@ -30,12 +33,31 @@ def to_capabilities(value: Any) -> Capabilities:
     """What a worker says its model can do; it is checked, for a worker may say anything.
 
     Raises:
-        WireError: it does not have that shape.
+        WireError: it does not have that shape, or is more than any class has.
     """
     try:
-        return msgspec.convert(value, Capabilities)
+        found = msgspec.convert(value, Capabilities)
     except msgspec.ValidationError as error:
         raise WireError(f"bad capabilities: {error}") from error
+    if len(found.methods) > MAX_METHODS or len(found.ports) > MAX_PORTS:
+        raise WireError(f"capabilities of {len(found.methods)} methods and {len(found.ports)} ports")
+    if not all(method.name.isidentifier() and len(method.name) <= MAX_NAME for method in found.methods):
+        raise WireError("capabilities with a method whose name is none")
+    if not all(0 < port < 65536 for port in found.ports):
+        raise WireError("capabilities with a port that is none")
+    _check_depth(value)
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    """What is kept and shown to clients must not be too deep for the code that walks it."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        held = [one for one in level if isinstance(one, (dict, list))]
+        level = [inner for one in held for inner in (one.values() if isinstance(one, dict) else one)]
+        if not level:
+            return
+    raise WireError(f"capabilities with more than {MAX_DEPTH} values inside one another")
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ middle of a split payload says that the rest of it will not come.
                                                             preprocess or postprocess only)
     message    both              msgpack value              one websocket message
     ping       both              Ping                       heartbeat, with the loop's lag
-    log        worker            LogRecord                  a line for the model's log that is no output of it
+    log        worker                                       reserved
     metric     worker                                       reserved
     update     gateway           Update                     environment or secrets changed
     scrape     gateway           empty                      answered by metrics
@@ -29,7 +29,9 @@ middle of a split payload says that the rest of it will not come.
     whose      both              Whose                      whether a connection is the worker's; answered by the same
 
 Heads are msgspec arrays: no field names on the wire, and a decoder that checks types. Bodies follow their head
-untouched. The gateway treats the worker as the less trusted side: whatever does not decode breaks that replica only.
+untouched. The gateway treats the worker as the less trusted side: whatever does not decode breaks that replica only,
+and so does what costs more than its bytes would say, see `FROM_WORKER` and `weighing.py`. A worker that keeps to the
+rules looks at its own answers with the same eyes, and fails the call.
 """
 
 from __future__ import annotations
@@ -37,15 +39,19 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
+
+from .weighing import SMALL, TooHeavy, weigh
 
 VERSION = 1
 HEADER = struct.Struct("<IBI")
 HEAD_SIZE = struct.Struct("<I")
 MAX_FRAME = 256 * 1024  # bytes of payload; one unsplit 20 MB frame held other streams back 20-40 ms
-MAX_PAYLOAD = 1 << 30  # bytes of a payload put together again
+MAX_PAYLOAD = 1 << 28  # bytes of a payload put together again; what is larger is better sent as a stream
+MAX_PENDING = 1 << 30  # bytes of all payloads that are not complete yet
+MAX_METRICS = 1 << 20  # bytes of what one replica registered
 MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may have under way before the client takes it
 
@@ -59,6 +65,12 @@ NAMES = (
 
 # What a sender may break off a split payload with.
 GIVING_UP = frozenset((END, ERROR, CANCEL))
+
+# The bytes that a payload of each kind may have when a worker sends it, if they are more than those of one frame.
+FROM_WORKER = {RESP: MAX_PAYLOAD, ITEMS: MAX_PAYLOAD, MESSAGE: MAX_PAYLOAD, METRICS: MAX_METRICS}
+MAX_ITEM = MAX_PAYLOAD - 16  # bytes of an item that is sent alone, behind the head of its list
+MAX_HEAD = 64 * 1024  # bytes of the headers of an answer, as of a request
+MAX_DIMENSIONS = 32  # of an array: those of NumPy 1
 
 # How the body of a call is to be read, and what comes back.
 BYTES = 0  # Truss-style: raw bytes in, raw bytes out, parsed in the worker
@@ -76,6 +88,11 @@ class Head(msgspec.Struct, array_like=True, gc=False):
 H = TypeVar("H", bound=Head)
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+CONTENT_TYPE = re.compile(r"[\x20-\x7e]{0,255}")
+USUAL_TYPES = frozenset(("", "application/json", "application/octet-stream"))  # which need no look
+
+Mode = Annotated[int, msgspec.Meta(ge=0, le=1)]  # BYTES or DATA
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class WorkerHello(Head):
@@ -122,7 +139,7 @@ class HTTPScope(Head):
 
 class Req(Head):
     method: str
-    mode: int
+    mode: Mode
     stream: bool
     content_type: str
     request_id: str
@@ -135,7 +152,7 @@ class Resp(Head):
     """`kind` says how the gateway reads what follows."""
 
     status: int
-    kind: int  # BYTES or DATA
+    kind: Mode
     stream: bool
     final: bool
     content_type: str
@@ -158,19 +175,13 @@ class Failure(Head):
 
 
 class Credit(Head):
-    items: int
-    size: int
+    items: Count
+    size: Count
 
 
 class Ping(Head):
     number: int
-    lag: float  # seconds the sender's loop was late
-
-
-class LogRecord(Head):
-    level: str
-    message: str
-    request_id: str | None = None
+    lag: Annotated[float, msgspec.Meta(ge=0)]  # seconds the sender's loop was late
 
 
 class Update(Head):
@@ -196,8 +207,7 @@ class Array:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Array) and (self.shape, self.data) == (other.shape, other.data)
 
-    def __hash__(self) -> int:
-        return hash((self.shape, self.data))
+    __hash__ = None  # type: ignore[assignment]  # a dict of such keys could be made to take for ever
 
     def __repr__(self) -> str:
         return f"Array(shape={self.shape})"
@@ -217,8 +227,7 @@ class Structured:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Structured) and (self.fields, self.json) == (other.fields, other.json)
 
-    def __hash__(self) -> int:
-        return hash(self.json)
+    __hash__ = None  # type: ignore[assignment]  # as above
 
 
 ARRAY_EXT, STRUCTURED_EXT = 1, 2  # msgpack extension codes
@@ -239,6 +248,8 @@ def _decode_extension(code: int, view: memoryview) -> Any:
     if code != ARRAY_EXT or not len(view):
         raise WireError(f"unknown msgpack extension {code}")
     dimensions = view[0]
+    if dimensions > MAX_DIMENSIONS:
+        raise WireError(f"array of {dimensions} dimensions")
     start = 1 + 4 * dimensions
     if len(view) < start:
         raise WireError("array extension too short")
@@ -247,10 +258,12 @@ def _decode_extension(code: int, view: memoryview) -> Any:
     expected = 4
     for n in shape:
         expected *= n
-    if len(data) != expected:
+    if len(data) != expected or not data:  # with a dimension of none, another could claim four billion rows
         raise WireError(f"array of shape {shape} with {len(data)} bytes")
     return Array(shape, data)
 
+
+BROKEN = (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError)  # what decoding may raise
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_extension)
 encode = _encoder.encode
@@ -259,20 +272,40 @@ _decode_any = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
 _decode_structured = msgspec.msgpack.Decoder(tuple[dict[str, Any], str], ext_hook=_decode_extension).decode
 _decoders: dict[type[Any], Callable[[Any], Any]] = {
     cls: msgspec.msgpack.Decoder(cls, ext_hook=_decode_extension).decode
-    for cls in (WorkerHello, Hello, Req, Resp, Failure, Credit, Ping, LogRecord, Update, Shutdown, Whose)
+    for cls in (WorkerHello, Hello, Req, Resp, Failure, Credit, Ping, Update, Shutdown, Whose)
 }
+_decode_chunks = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 def decode(payload: bytes | memoryview) -> Any:
-    """One msgpack value.
+    """One msgpack value, of somebody who is trusted or whose value was weighed.
 
     Raises:
         WireError: it is not one.
     """
+    return _decode(_decode_any, payload, "msgpack")
+
+
+def decode_weighed(payload: bytes | memoryview) -> Any:
+    """One msgpack value, of a worker.
+
+    Raises:
+        WireError: it is not one, or costs too much.
+    """
+    check_weight(payload)
+    return _decode(_decode_any, payload, "msgpack")
+
+
+def check_weight(payload: bytes | memoryview) -> None:
+    """Refuse a msgpack value that would cost too much.
+
+    Raises:
+        WireError: it is of no honest worker, which looks before it sends.
+    """
     try:
-        return _decode_any(payload)
-    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"bad msgpack: {error}") from error
+        weigh(payload, STRUCTURED_EXT)
+    except TooHeavy as error:
+        raise WireError(str(error)) from error
 
 
 def decode_head(cls: type[H], payload: bytes | memoryview) -> H:
@@ -281,10 +314,15 @@ def decode_head(cls: type[H], payload: bytes | memoryview) -> H:
     Raises:
         WireError: it is something else.
     """
+    check_weight(payload)
+    return cast(H, _decode(_decoders[cls], payload, cls.__name__))
+
+
+def _decode(decoder: Callable[[Any], Any], payload: bytes | memoryview, what: str) -> Any:
     try:
-        return cast(H, _decoders[cls](payload))
-    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"bad {cls.__name__}: {error}") from error
+        return decoder(payload)
+    except BROKEN as error:
+        raise WireError(f"bad {what}: {error}") from error
 
 
 def join(head: Head, body: bytes | memoryview = b"") -> bytes:
@@ -298,43 +336,93 @@ def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
     view = memoryview(payload)
     try:
         start = HEAD_SIZE.size + HEAD_SIZE.unpack_from(view)[0]
-        if start > len(view):
+        if start > len(view) or start > MAX_FRAME:
             raise WireError(f"{cls.__name__} head of {start} bytes in a payload of {len(view)}")
         return cast(H, _decoders[cls](view[HEAD_SIZE.size : start])), view[start:]
-    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN as error:
         raise WireError(f"bad {cls.__name__}: {error}") from error
 
 
 def join_items(packed: list[bytes]) -> bytes:
-    """Items that were encoded one by one, as one msgpack array."""
+    """Items that were encoded one by one, at most a window of them, as one msgpack array."""
     n = len(packed)
-    if n < 16:
-        prefix = bytes((0x90 | n,))
-    elif n < 65536:
-        prefix = b"\xdc" + n.to_bytes(2, "big")
-    else:
-        prefix = b"\xdd" + n.to_bytes(4, "big")
-    return prefix + b"".join(packed)
+    return (bytes((0x90 | n,)) if n < 16 else b"\xdc" + n.to_bytes(2, "big")) + b"".join(packed)
 
 
-def split_items(payload: bytes | memoryview) -> list[Any]:
-    """The items of an items frame."""
-    value = decode(payload)
-    if not isinstance(value, list):
-        raise WireError(f"items is a {type(value).__name__}")
-    return value
+def split_items(payload: bytes | memoryview, kind: int = DATA) -> tuple[list[Any], int]:
+    """The items of an items frame, and their bytes as their sender counts them. Those of BYTES are bytes.
+
+    Raises:
+        WireError: they are no list, or more than a window holds, or cost too much.
+    """
+    size = len(payload) - 1
+    first = payload[0] if size >= 0 else 0
+    if not 0x90 <= first < 0xA0:
+        if first != 0xDC or int.from_bytes(payload[1:3], "big") > WINDOW_ITEMS:
+            raise WireError("items that are no list of what a window holds")
+        size -= 2
+    try:
+        if kind == BYTES:
+            return _decode_chunks(payload), size
+        if size >= SMALL:
+            check_weight(payload)
+        return _decode_any(payload), size
+    except BROKEN as error:
+        raise WireError(f"bad items: {error}") from error
 
 
-def check_answer(status: int, headers: list[tuple[str, str]]) -> None:
-    """Refuse what must not reach a client's socket: a status of no answer, a header that would end the head.
+def decode_message(payload: bytes | memoryview) -> tuple[str, Any]:
+    """One message of a websocket: ("send", text or bytes) or ("close", (code, reason)).
+
+    Raises:
+        WireError: it is something else.
+    """
+    match decode_weighed(payload):
+        case ["send", str() | bytes() as data]:
+            return "send", data
+        case ["close", [int(code), str(reason)]]:
+            return "close", (code, reason)
+    raise WireError("a message that is none")
+
+
+def check_resp(head: Resp) -> None:
+    """Refuse the head of an answer that must not reach a client's socket.
 
     Raises:
         WireError: a worker let it through, though its own code never does.
     """
+    check_answer(head.status, head.headers)
+    if not head.raw and head.status != 200:
+        raise WireError(f"status {head.status} without a Response")
+    if not CONTENT_TYPE.fullmatch(head.content_type):
+        raise WireError("a content type with control characters, or one that is too long")
+
+
+def check_failure(failure: Failure) -> None:
+    """The same for an error.
+
+    Raises:
+        WireError: its status is that of no error, or a header would end the head.
+    """
+    check_answer(failure.status, failure.headers)
+    if failure.status < 400:
+        raise WireError(f"an error with status {failure.status}")
+
+
+def check_answer(status: int, headers: list[tuple[str, str]]) -> None:
+    """Refuse a status of no answer, headers that would end the head, and more of them than anybody takes.
+
+    Raises:
+        WireError: as it says.
+    """
     if not 200 <= status <= 599:
         raise WireError(f"status {status}")
-    if headers and not headers_are_clean(headers):
+    if not headers:
+        return
+    if not headers_are_clean(headers):
         raise WireError("a header with control characters")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
+        raise WireError(f"headers of more than {MAX_HEAD >> 10} KiB")
 
 
 def headers_are_clean(headers: Iterable[tuple[str, str]]) -> bool:

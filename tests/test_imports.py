@@ -23,7 +23,7 @@ PLUGINS = ROOT.parent / "plugins"
 
 # Values and what serves both sides of the channel. Whatever is not named here or in ABOVE is a part.
 BASE = {
-    *("", "spec", "errors", "wire", "cache", "hookspecs", "plain", "channel", "contents"),
+    *("", "spec", "errors", "wire", "cache", "hookspecs", "plain", "channel", "contents", "weighing"),
     *("distributions", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory"),
 }
 ABOVE = ("hosted", "hub", "http", "app", "serve", "cli")  # each may import those before it

@@ -54,14 +54,24 @@ def test_the_body_is_a_view_and_no_copy() -> None:
 
 
 @PATIENT
-@given(st.lists(st.integers(0, 2**32), max_size=70))
+@given(st.lists(st.integers(0, 2**32), max_size=wire.WINDOW_ITEMS))
 def test_items_packed_one_by_one_are_one_array(values: list[int]) -> None:
     packed = [wire.encode(value) for value in values]
-    assert wire.split_items(wire.join_items(packed)) == values
+    assert wire.split_items(wire.join_items(packed))[0] == values
 
 
-def test_items_beyond_65535_are_one_array() -> None:
-    assert wire.split_items(wire.join_items([wire.encode(None)] * 65536)) == [None] * 65536
+@PATIENT
+@given(st.lists(st.binary(max_size=300), max_size=wire.WINDOW_ITEMS))
+def test_the_size_of_items_is_what_their_sender_counted(items: list[bytes]) -> None:
+    packed = [wire.encode(item) for item in items]
+    payload = wire.join_items(packed)
+    assert wire.split_items(payload, wire.BYTES) == (items, sum(map(len, packed)))
+
+
+def test_more_items_than_a_window_holds_are_refused_before_they_are_decoded() -> None:
+    for payload in (wire.join_items([b"\xc0"] * (wire.WINDOW_ITEMS + 1)), b"\xdd\x00\x01\x00\x00" + b"\xc0" * 65536):
+        with pytest.raises(WireError, match="items"):
+            wire.split_items(payload)
 
 
 def test_arrays_travel_as_packed_bytes() -> None:

@@ -18,6 +18,7 @@ from ..errors import Crashed
 from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
+from ..weighing import SMALL
 from ..wire import WireError
 from .child import Child
 
@@ -59,6 +60,7 @@ class ProcessReplica:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = False
         self._has_met = False  # hellos were exchanged
+        self._is_described = False
         self._news: wire.Update | None = None  # what changed before that
         self.capabilities = Capabilities()
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -76,7 +78,7 @@ class ProcessReplica:
     async def start(self) -> Capabilities:
         """Spawn, shake hands, load. See `Replica.start`."""
         try:
-            channel = Channel(self._on_frame, self._on_lost)
+            channel = Channel(self._on_frame, self._on_lost, limits=wire.FROM_WORKER)
             sock = await self._child.spawn()
             self._spawn(self._watch())
             await self._loop.create_connection(lambda: channel, sock=sock)
@@ -277,12 +279,15 @@ class ProcessReplica:
                 raise WireError("a second hello")
             self._hello.set_result(wire.decode_head(wire.WorkerHello, payload))
         elif kind == wire.DESCRIBED:
-            self._launch.on_described(plain.to_capabilities(wire.decode(payload)))
+            if self._is_described or self._ready.done():
+                raise WireError("a second described, or one after ready")
+            self._is_described = True
+            self._launch.on_described(plain.to_capabilities(wire.decode_weighed(payload)))
         elif kind == wire.READY:
             if self._ready.done():
                 raise WireError("a second ready")
             self.last_ping = self._loop.time()
-            self._ready.set_result(plain.to_capabilities(wire.decode(payload)))
+            self._ready.set_result(plain.to_capabilities(wire.decode_weighed(payload)))
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
             reason = self._child.log.redact(failure.reason or failure.message)
@@ -298,8 +303,6 @@ class ProcessReplica:
             asked = self._whose.get((said.client_port, said.server_port))
             if asked is not None and not asked.done():
                 asked.set_result(said.is_mine)
-        elif kind == wire.LOG:
-            self._child.log.line(wire.decode_head(wire.LogRecord, payload).message.encode())
         else:
             raise WireError(f"{wire.name_of(kind)} frame from a worker")
 
@@ -307,19 +310,21 @@ class ProcessReplica:
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
         if kind == wire.ITEMS:
-            call.on_items(wire.split_items(payload), len(payload))
+            call.on_items(*wire.split_items(payload, wire.DATA if call.head is None else call.head.kind))
             return
         if kind == wire.MESSAGE:
-            call.on_items([wire.decode(payload)], len(payload))
+            call.on_items([wire.decode_message(payload)], len(payload))
             return
         if kind == wire.CREDIT:
-            if call.on_credit is not None:
-                call.on_credit(wire.decode_head(wire.Credit, payload).items)
+            credit = wire.decode_head(wire.Credit, payload)
+            call.on_taken(credit.items, credit.size)
             return
         if kind == wire.RESP:
             head, body = wire.split(wire.Resp, payload)
-            if head.status != 200 or head.headers:
-                wire.check_answer(head.status, head.headers)
+            if head.status != 200 or head.raw or head.headers or head.content_type not in wire.USUAL_TYPES:
+                wire.check_resp(head)
+            if head.kind == wire.DATA and len(body) > SMALL:
+                wire.check_weight(body)
             call.on_resp(head, bytes(body))
             if not head.final:
                 return
@@ -327,7 +332,7 @@ class ProcessReplica:
             call.on_end()
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
-            wire.check_answer(failure.status, failure.headers)
+            wire.check_failure(failure)
             call.on_error(to_error(failure))
         elif kind == wire.SLOT:
             call.on_slot()

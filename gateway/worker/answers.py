@@ -15,6 +15,8 @@ from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, 
 from .run import Run
 
 NOTHING = wire.encode(b"")  # an item that only sends the head on its way
+LARGE = 8 << 20  # bytes
+AT_ONCE = 32  # answers that are sent in parts, two of them large: less than the gateway holds, see `MAX_PENDING`
 
 
 class Answers:
@@ -33,6 +35,7 @@ class Answers:
         self._root, self._debug = root, debug
         self._dirty: list[Run] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(2)
 
     # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -58,8 +61,14 @@ class Answers:
     def _flush(self, run: Run) -> None:
         if run.batch:
             batch, run.batch = run.batch, []
-            if not run.cancelled:
-                self.send(wire.ITEMS, run.id, wire.join_items(batch))
+            if run.cancelled:
+                return
+            payload = wire.join_items(batch)
+            if len(payload) <= wire.MAX_FRAME:
+                self.send(wire.ITEMS, run.id, payload)
+            else:  # a large one alone, as it was weighed
+                for packed in batch:
+                    self.send(wire.ITEMS, run.id, wire.join_items([packed]))
 
     # ── the last frame ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -78,8 +87,9 @@ class Answers:
     async def _reply_in_parts(self, run: Run, payload: bytes) -> None:
         """Others get their frames in between, and a client that leaves need not be sent the rest."""
         try:
-            if not await self._channel.send_large(wire.RESP, run.id, payload, lambda: not run.cancelled):
-                self.send(wire.END, run.id)
+            async with self._turns[len(payload) > LARGE]:
+                if not await self._channel.send_large(wire.RESP, run.id, payload, lambda: not run.cancelled):
+                    self.send(wire.END, run.id)
         except ConnectionError:
             pass
         self._on_last(run)
@@ -100,11 +110,11 @@ class Answers:
             self._finish(run, wire.ERROR, encode_failure(failure))
         if is_sticky(error):
             reason = f"the device is lost to this process ({text_of(error)}); it needs a new one"
-            self.send(wire.ERROR, 0, wire.encode(wire.Failure(503, "model_crashed", "", reason=reason)))
+            self.send(wire.ERROR, 0, encode_failure(wire.Failure(503, "model_crashed", "", reason=reason)))
 
     def refuse(self, run: Run, failure: wire.Failure) -> None:
         """It ends before any of the model's code ran."""
-        self._finish(run, wire.ERROR, wire.encode(failure))
+        self._finish(run, wire.ERROR, encode_failure(failure))
 
     def _finish(self, run: Run, kind: int, payload: bytes) -> None:
         if run.ended:

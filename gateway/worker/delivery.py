@@ -122,6 +122,7 @@ class Delivery:
         if plain is not None:
             status, headers, body = plain
             responses.check(status, headers)
+            responses.check_size(len(body))
             head = wire.Resp(status, wire.BYTES, False, True, "", headers, raw=True)
             self._answers.reply(run, wire.join(head, body))
             return
@@ -137,7 +138,7 @@ class Delivery:
 
         async def send_chunk(chunk: bytes) -> None:
             await run.window.wait_async()
-            packed = wire.encode(chunk)
+            packed = _checked(wire.encode(chunk))
             run.window.count(len(packed))
             self._answers.item(run, packed)
             if self._loop.time() - run.batch_since > BURST:
@@ -156,6 +157,7 @@ def encode(run: Run, value: Any) -> bytes:
     if run.head.mode == wire.DATA:
         return wire.join(wire.Resp(200, wire.DATA, False, True, ""), results.pack(value))
     body, content_type = run.rules.write(value, truss.is_binary(run.head.content_type))
+    responses.check_size(len(body))
     return wire.join(wire.Resp(200, wire.BYTES, False, True, content_type), body)
 
 
@@ -163,7 +165,13 @@ def _packer(run: Run) -> Callable[[Any], bytes]:
     if run.head.mode == wire.DATA:
         return results.pack
     chunk = run.rules.chunk
-    return lambda item: wire.encode(chunk(item))
+    return lambda item: _checked(wire.encode(chunk(item)))
+
+
+def _checked(packed: bytes) -> bytes:
+    if len(packed) > wire.MAX_ITEM:
+        responses.check_size(len(packed))
+    return packed
 
 
 def _begin(run: Run) -> None:

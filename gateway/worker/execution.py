@@ -255,6 +255,7 @@ class Executor:
 
     def _socket(self, run: Run) -> websocket.Socket:
         async def send(payload: bytes) -> None:
+            responses.check_size(len(payload))
             await run.window.wait_async()
             run.window.count(len(payload))
             self._answers.send(wire.MESSAGE, run.id, payload)

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import GatewayError
-from ..wire import Failure, encode, headers_are_clean
+from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 
 GENERIC = "Internal Server Error (in model/chainlet)."
+MAX_TEXT = 16 * 1024  # characters of a message or a reason that is too long to be sent whole
 CUDA_LOST = "CUDA error"  # sticky: the context is gone, and with it the worker
 
 
@@ -46,12 +47,25 @@ def to_failure(error: BaseException, debug: bool = False) -> Failure:
 
 
 def encode_failure(failure: Failure) -> bytes:
-    """Its payload; a detail that cannot travel is left out."""
+    """Its payload; what cannot travel is left out, and what is too long is cut."""
     try:
-        return encode(failure)
+        payload = encode(failure)
+        if len(payload) <= MAX_FRAME:
+            check_weight(payload)
+            return payload
     except Exception:
-        failure.detail = None
-        return encode(failure)
+        pass
+    failure.detail, failure.message, failure.reason = None, _cut(failure.message), _cut(failure.reason)
+    if len(payload := encode(failure)) > MAX_FRAME:
+        failure.headers, failure.param, failure.code = [], None, failure.code[:64]
+        payload = encode(failure)
+    return payload
+
+
+def _cut(text: str) -> str:
+    """As much of it as travels, half of a character left out."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"
 
 
 def _to_failure(error: BaseException, debug: bool) -> Failure:

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..wire import WireError, check_answer
+from ..wire import MAX_HEAD, MAX_PAYLOAD, WireError, check_answer
 from .failures import Unserializable
 from .request import Cancellation
+
+MAX_BODY = MAX_PAYLOAD - 2 * MAX_HEAD  # bytes, behind their head
 
 
 def is_response(value: Any) -> bool:
@@ -29,6 +31,16 @@ def check(status: int, headers: list[tuple[str, str]]) -> None:
         check_answer(status, headers)
     except WireError as error:
         raise Unserializable(f"the Response has {error}") from error
+
+
+def check_size(size: int) -> None:
+    """Refuse what the gateway does not take in one piece.
+
+    Raises:
+        Unserializable: it says how many bytes it may be.
+    """
+    if size > MAX_BODY:
+        raise Unserializable(f"{size} bytes cannot be sent at once, {MAX_BODY} at most; yield them in parts")
 
 
 def as_plain(response: Any) -> tuple[int, list[tuple[str, str]], bytes] | None:

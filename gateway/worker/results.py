@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..wire import Array, Structured, encode
+from ..weighing import SMALL
+from ..wire import MAX_DIMENSIONS, MAX_ITEM, Array, Structured, WireError, check_weight, encode
 from .failures import Unserializable
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -25,13 +26,27 @@ def pack(value: Any) -> bytes:
     """
     if type(value) is str:
         try:
-            return encode(value)
+            packed = encode(value)
         except UnicodeEncodeError:  # a lone surrogate: half of a character that a model cut
-            return encode(value.encode("utf-8", "replace").decode())
+            packed = encode(value.encode("utf-8", "replace").decode())
+    else:
+        try:
+            packed = encode(plain(value))
+        except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
+            raise Unserializable(str(error)) from error
+    if len(packed) > SMALL:
+        _check(packed)
+    return packed
+
+
+def _check(packed: bytes) -> None:
+    """As the gateway does, which would end this worker."""
+    if len(packed) > MAX_ITEM:
+        raise Unserializable(f"{len(packed)} bytes cannot be sent at once, {MAX_ITEM} at most; yield them in parts")
     try:
-        return encode(plain(value))
-    except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
-        raise Unserializable(str(error)) from error
+        check_weight(packed)
+    except WireError as error:
+        raise Unserializable(f"{error} cannot be sent; return arrays instead of lists, or yield it in parts") from error
 
 
 def plain(value: Any) -> Any:
@@ -77,6 +92,8 @@ def _array(value: Any) -> Any:
         if value.ndim == 0:
             return plain(value.item())
         if value.dtype.kind != "f" and value.dtype.itemsize > 2:  # beyond 2**24 float32 has not every integer
+            return value.tolist()
+        if value.size == 0 or value.ndim > MAX_DIMENSIONS:
             return value.tolist()
         packed = numpy.ascontiguousarray(value, dtype="<f4")
         return Array(tuple(packed.shape), packed.tobytes())

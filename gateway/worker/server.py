@@ -23,10 +23,11 @@ from typing import Any
 from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
+from ..spec import Capabilities
 from . import adapter, ports
 from .advice import about_missing, is_missing
 from .execution import Executor
-from .failures import log, say, text_of
+from .failures import encode_failure, log, say, text_of
 from .family import owns
 from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
@@ -94,10 +95,10 @@ class Server:
             if (port := ports.foreign(spec, hello.taken_ports, asked.found, own)) is not None:
                 raise Unloadable(ports.advice(spec.name, port))
             found = replace(adapter.capabilities(loaded.model, loaded.descriptor), ports=tuple(sorted(own)))
-            ready = wire.encode(plain.from_capabilities(found))
+            ready = _encoded(found)
         except BaseException as error:
             failure = self._load_failure(error, hello, asked.found)
-            self._outbox.put(self._send, wire.ERROR, failure)
+            self._outbox.put(self._write, wire.ERROR, encode_failure(failure))
         else:
             self._outbox.put(self._on_loaded, hello, loaded, ready)
         asked.end()
@@ -107,8 +108,7 @@ class Server:
     def _tell_described(self, model: Any, descriptor: adapter.Descriptor) -> None:
         """Say what the class can do; what it says only when it is loaded comes with `ready`."""
         with contextlib.suppress(Exception):
-            found = wire.encode(plain.from_capabilities(adapter.capabilities(model, descriptor)))
-            self._outbox.put(self._write, wire.DESCRIBED, found)
+            self._outbox.put(self._write, wire.DESCRIBED, _encoded(adapter.capabilities(model, descriptor)))
 
     def _load_failure(self, error: BaseException, hello: wire.Hello, asked: Collection[int]) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
@@ -239,6 +239,19 @@ class Server:
             await self._try("unload", unload)
 
 
+def _encoded(found: Capabilities) -> bytes:
+    """What the model can do, without the schemas and the rest of its own if the gateway would not take them."""
+    payload = wire.encode(plain.from_capabilities(found))
+    try:
+        if len(payload) > wire.MAX_FRAME:
+            raise wire.WireError(f"{len(payload)} bytes, at most {wire.MAX_FRAME} can be told")
+        plain.to_capabilities(wire.decode_weighed(payload))
+        return payload
+    except wire.WireError as error:
+        say(f"the schemas of predict are left out of what the gateway is told: {error}")
+        return wire.encode(plain.from_capabilities(replace(found, input_schema=None, output_schema=None, extra={})))
+
+
 def _model_metrics() -> bytes:
     """What the model registered with prometheus_client, if it uses it at all."""
     client = sys.modules.get("prometheus_client")
@@ -248,5 +261,8 @@ def _model_metrics() -> bytes:
         text: bytes = client.generate_latest()
     except Exception as error:  # of a collector of the model's own
         log(error, "metrics", str(Path.cwd()))
+        return b""
+    if len(text) > wire.MAX_METRICS:
+        say(f"the model's metrics are left out: {len(text)} bytes, at most {wire.MAX_METRICS} are taken")
         return b""
     return text

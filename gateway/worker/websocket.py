@@ -46,10 +46,14 @@ class Socket:
                 raise OSError("the websocket is closed")  # Starlette makes it a WebSocketDisconnect
         elif kind == "websocket.send":
             text = message.get("text")
-            await self._send(wire.encode([SEND, text if text is not None else message.get("bytes")]))
+            data = text if text is not None else message.get("bytes")
+            if not isinstance(data, (str, bytes, bytearray, memoryview)):
+                raise TypeError(f"a message of a websocket is text or bytes, not {type(data).__name__}")
+            await self._send(wire.encode([SEND, data]))
         elif kind == "websocket.close":
             self.closed = True
-            await self._send(wire.encode([CLOSE, [message.get("code", 1000), message.get("reason") or ""]]))
+            code, reason = int(message.get("code", 1000)), str(message.get("reason") or "")
+            await self._send(wire.encode([CLOSE, [code, reason]]))
 
 
 async def run(method: Callable[[Any], Any], scope: wire.HTTPScope, socket: Socket, request_id: str) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from gateway import wire
 from gateway.spec import ModelSpec
 from gateway.wire import BYTES, DATA, END, ERROR, ITEMS, RESP, SLOT, WINDOW_ITEMS, Failure, HTTPScope, Req, Resp
+from gateway.worker import answers, responses
 from gateway.worker.adapter import describe
 from gateway.worker.execution import Executor
 from gateway.worker.loader import Loaded
@@ -33,6 +34,7 @@ class Wire:
         self.changed = asyncio.Event()
         self.is_open = asyncio.Event()  # for the parts of large payloads
         self.is_open.set()
+        self.in_parts = 0  # large payloads on their way
 
     def send_split(self, kind: int, call: int, payload: bytes) -> None:
         value: Any = None
@@ -40,14 +42,17 @@ class Wire:
             head, body = wire.split(Resp, payload)
             value = (head, wire.decode(body) if head.kind == DATA and not head.stream else bytes(body))
         elif kind == ITEMS:
-            value = wire.split_items(payload)
+            value = wire.split_items(payload)[0]
         elif kind == ERROR:
             value = wire.decode_head(Failure, payload)
         self.frames.append((kind, call, value))
         self.changed.set()
 
     async def send_large(self, kind: int, call: int, payload: bytes, is_wanted: Callable[[], bool]) -> bool:
+        self.in_parts += 1
+        self.changed.set()
         await self.is_open.wait()
+        self.in_parts -= 1
         if not is_wanted():
             return False
         self.send_split(kind, call, payload)
@@ -242,6 +247,39 @@ async def test_a_large_answer_leaves_in_parts_and_one_that_nobody_wants_stops() 
     assert worker.free_slots == 1
 
 
+async def test_no_more_is_on_its_way_in_parts_than_the_gateway_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def predict(self, x: Any) -> bytes:
+            return b"x" * 1_000_000
+
+    monkeypatch.setattr(answers, "LARGE", 500_000)
+    worker = Worker(Model, slots=4)
+    worker.wire.is_open.clear()
+    calls = [worker.call() for _ in range(4)]
+    while len(worker.executor._answers._sending) < 4:
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert worker.wire.in_parts == 2
+    worker.wire.is_open.set()
+    for call in calls:
+        assert len(await worker.wire.reply(call)) == 1_000_000
+
+
+async def test_an_answer_that_is_too_large_is_an_error_of_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def predict(self, x: Any) -> Any:
+            return iter([b"x" * 2000]) if x else b"x" * 2000
+
+    monkeypatch.setattr(responses, "MAX_BODY", 1000)
+    monkeypatch.setattr(wire, "MAX_ITEM", 1000)
+    worker = Worker(Model)
+    for streamed in (False, True):
+        failure = await worker.wire.error(worker.call(streamed))
+        assert (failure.status, failure.code) == (500, "invalid_model_output")
+        assert "at most; yield them in parts" in failure.message
+
+
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -301,6 +339,17 @@ async def test_what_a_generator_returns_is_its_last_value_in_dialects() -> None:
     await worker.wire.over(predict)
     assert worker.wire.items(chat) == ["text", {"usage": 3}]
     assert worker.wire.items(predict) == [b"text"]
+
+
+async def test_large_items_leave_one_by_one() -> None:
+    class Model:
+        async def predict(self, x: Any) -> Any:
+            for _ in range(2):
+                yield b"x" * 200_000
+
+    worker = Worker(Model)
+    frames = [value for kind, value in await worker.wire.over(worker.call()) if kind == ITEMS]
+    assert [list(map(len, items)) for items in frames if items != [b""]] == [[200_000], [200_000]]
 
 
 async def test_any_iterator_streams() -> None:

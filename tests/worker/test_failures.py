@@ -130,6 +130,24 @@ def test_a_detail_that_cannot_travel_is_left_out_of_the_frame() -> None:
     assert wire.decode_head(wire.Failure, encode_failure(failure)).detail is None
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        wire.Failure(500, "model_error", "ä" * 300_000, reason="€" * 300_000, detail="x" * 300_000),
+        wire.Failure(422, "invalid_value", "x", detail={"a": ["b" * 1000] * 1000}),
+        wire.Failure(422, "invalid_value", "x", headers=[("x-a", "1" * 300_000)], param="p" * 300_000),
+        wire.Failure(500, "model_error", "half \ud83d"),
+    ],
+    ids=["texts", "detail", "headers", "surrogate"],
+)
+def test_however_long_an_error_is_its_frame_is_one_that_the_gateway_takes(failure: wire.Failure) -> None:
+    payload = encode_failure(failure)
+    assert len(payload) <= wire.MAX_FRAME
+    found = wire.decode_head(wire.Failure, payload)
+    wire.check_failure(found)
+    assert (found.status, found.code, found.message[:1]) == (failure.status, failure.code, failure.message[:1])
+
+
 def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> None:
     path = tmp_path / "model.py"
     path.write_text("def predict():\n    raise ValueError('boom')\n")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from gateway import wire
 from gateway.wire import Array, Structured
+from gateway.worker import results
 from gateway.worker.failures import Unserializable
 from gateway.worker.results import pack, plain
 
@@ -60,6 +61,22 @@ def test_integers_that_float32_has_not_keep_every_digit() -> None:
     big = 2**53 + 1
     assert plain(np.array([big])) == [big]
     assert plain(np.array([[1, 2]], dtype="int8")) == Array((1, 2), struct.pack("<2f", 1.0, 2.0))
+
+
+def test_arrays_that_hold_nothing_are_lists() -> None:
+    assert plain(np.zeros((0, 384))) == []
+    assert plain(np.zeros((2, 0))) == [[], []]
+
+
+def test_a_value_that_would_end_the_worker_at_the_gateway_is_an_error_of_its_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(Unserializable, match="return arrays instead of lists"):
+        pack([[{}]] * 600_000)
+    monkeypatch.setattr(results, "MAX_ITEM", 100_000)
+    for value in ("x" * 200_000, b"x" * 200_000, {"a": ["x" * 200_000]}):
+        with pytest.raises(Unserializable, match="in parts"):
+            pack(value)
 
 
 def test_scalars_in_arrays_without_dimensions_are_numbers() -> None:

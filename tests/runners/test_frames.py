@@ -1,0 +1,528 @@
+"""Whatever a worker writes: frames of an honest one do what they say, all others end that worker and cost little.
+
+No process is started: the bytes go into the channel of a replica, as they would come from a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fakes import PATIENT, chat, predict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import plain, wire
+from gateway.call import Call
+from gateway.channel import OF_A_SPLIT, TURN, Channel
+from gateway.replica import Launch
+from gateway.runners.process import ProcessReplica
+from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
+from gateway.wire import (
+    HEADER,
+    MAX_FRAME,
+    MORE,
+    WINDOW_BYTES,
+    WINDOW_ITEMS,
+    Array,
+    Failure,
+    Resp,
+    Structured,
+    WireError,
+)
+
+PLAIN, STREAM, CHUNKS, SOCKET, UNKNOWN = 1, 2, 3, 4, 9  # ids of calls
+
+
+class Transport:
+    """Takes what is written, and closes when it is aborted."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reading = True
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def write(self, data: Any) -> None: ...
+
+    writelines = write
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Fed:
+    """A replica that is ready, with a call of each kind, and the door where a worker's bytes come in."""
+
+    def __init__(self, ready: bool = True) -> None:
+        spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"))
+        self.described: list[Capabilities] = []
+        self.replica = ProcessReplica(Launch(spec=spec, index=0, on_described=self.described.append))
+        self.errors: list[Exception | None] = []
+        self.transport = Transport()
+        self.channel = Channel(self.replica._on_frame, self.errors.append, limits=wire.FROM_WORKER)
+        self.channel.connection_made(self.transport)  # type: ignore[arg-type]
+        self.replica._channel = self.channel
+        if ready:
+            self.feed(frame(wire.READY, 0, wire.encode(plain.from_capabilities(Capabilities()))))
+        loop = asyncio.get_running_loop()
+        requests = {
+            PLAIN: predict(),
+            STREAM: chat(),
+            CHUNKS: predict(),
+            SOCKET: predict(method="websocket", mode=wire.DATA, stream=True),
+        }
+        self.calls = {id: Call(request, b"", Limits(), loop) for id, request in requests.items()}
+        for id in sorted(self.calls):
+            self.replica.open(self.calls[id], lambda call: None)
+            assert self.calls[id].id == id
+        self.feed(frame(wire.RESP, STREAM, wire.join(Resp(200, wire.DATA, True, False, ""))))
+        self.feed(frame(wire.RESP, CHUNKS, wire.join(Resp(200, wire.BYTES, True, False, ""))))
+        self.feed(frame(wire.RESP, SOCKET, wire.join(Resp(200, wire.DATA, False, False, ""))))
+
+    def feed(self, data: bytes) -> None:
+        view = memoryview(data)
+        while len(view) and not self.transport.closed and self.transport.reading:
+            buffer = self.channel.get_buffer(len(view))
+            n = min(len(buffer), len(view))
+            buffer[:n] = view[:n]
+            self.channel.buffer_updated(n)
+            view = view[n:]
+        self.rest = bytes(view)
+
+    @property
+    def error(self) -> Exception | None:
+        return self.channel._error
+
+
+def frame(kind: int, call: int, payload: bytes = b"") -> bytes:
+    parts = [payload[start : start + MAX_FRAME] for start in range(0, len(payload), MAX_FRAME)] or [b""]
+    flags = [kind | MORE] * (len(parts) - 1) + [kind]
+    return b"".join(HEADER.pack(len(p), f, call) + p for p, f in zip(parts, flags, strict=True))
+
+
+def ran(work: Callable[[], None]) -> None:
+    """Within a loop, which the replica wants."""
+
+    async def main() -> None:
+        work()
+
+    asyncio.run(main())
+
+
+def refused(*frames: bytes, ready: bool = True) -> str:
+    """What the worker is told to have done wrong by these frames."""
+    said: list[str] = []
+
+    def work() -> None:
+        fed = Fed(ready)
+        assert fed.error is None
+        fed.feed(b"".join(frames))
+        assert isinstance(fed.error, WireError), fed.error
+        assert fed.transport.closed
+        said.append(str(fed.error))
+
+    ran(work)
+    return said[0]
+
+
+def taken(*frames: bytes) -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.feed(b"".join(frames))
+        assert fed.error is None
+
+    ran(work)
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Bytes at the most, and calls and returns of functions, Python's and C's; no clock, which others share."""
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    sys.setprofile(count)
+    try:
+        yield lambda: (tracemalloc.get_traced_memory()[1] - before, steps)
+    finally:
+        sys.setprofile(None)
+        tracemalloc.stop()
+
+
+def ext(code: int, data: bytes) -> bytes:
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(code, data))
+
+
+def packed_array(*shape: int, data: bytes = b"") -> bytes:
+    return ext(wire.ARRAY_EXT, struct.pack(f"<B{len(shape)}I", len(shape), *shape) + data)
+
+
+def items(*packed: bytes) -> bytes:
+    return wire.join_items(list(packed))
+
+
+def resp(**changes: Any) -> bytes:
+    head = {"status": 200, "kind": wire.BYTES, "stream": False, "final": True, "content_type": "", **changes}
+    return wire.join(Resp(**head), b"{}")
+
+
+# ── what an honest worker never sends ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_credit_beyond_what_is_outstanding_ends_the_worker() -> None:
+    for credit in ([1, 0], [0, 1], [1 << 62, 1], [-1, 0], [0, -5]):
+        refused(frame(wire.CREDIT, SOCKET, wire.encode(credit)))
+        refused(frame(wire.CREDIT, PLAIN, wire.encode(credit)))
+
+
+def test_a_credit_for_what_was_sent_is_taken_once() -> None:
+    def work() -> None:
+        fed, granted = Fed(), list[int]()
+        call = fed.calls[SOCKET]
+        call.on_credit = granted.append
+        for payload in (b"one", b"three"):
+            call.send_message(payload)
+        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 3))))
+        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 5))))
+        assert granted == [1, 1]
+        assert fed.error is None
+        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 0))))
+        assert isinstance(fed.error, WireError)
+
+    ran(work)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content_type": "text/plain\r\nset-cookie: stolen=1"},
+        {"content_type": "text/html\r\n\r\n<script>"},
+        {"content_type": "a\nb"},
+        {"content_type": "a\x00"},
+        {"content_type": "é"},
+        {"content_type": "x" * 300},
+        {"headers": [("x-a", "1\r\nx-b: 2")], "raw": True},
+        {"headers": [("x-a", "1" * 40_000), ("x-b", "1" * 40_000)], "raw": True},
+        {"status": 101, "raw": True},
+        {"status": 204},
+        {"status": 304},
+        {"status": 404},
+        {"kind": 2},
+        {"kind": -1},
+    ],
+    ids=str,
+)
+def test_a_head_that_would_forge_or_split_an_answer_ends_the_worker(changes: dict[str, Any]) -> None:
+    refused(frame(wire.RESP, PLAIN, resp(**changes)))
+
+
+@pytest.mark.parametrize("status", [0, 100, 200, 204, 302, 399, 600])
+def test_an_error_whose_status_is_none_ends_the_worker(status: int) -> None:
+    refused(frame(wire.ERROR, PLAIN, wire.encode(Failure(status, "model_error", "x"))))
+
+
+@pytest.mark.parametrize("shape", [(0,), (4294967295, 0), (0, 4294967295), (2, 0, 3)])
+def test_an_array_with_a_dimension_of_none_ends_the_worker(shape: tuple[int, ...]) -> None:
+    refused(frame(wire.ITEMS, STREAM, items(packed_array(*shape))))
+
+
+def test_an_array_of_more_dimensions_than_there_are_ends_the_worker() -> None:
+    refused(frame(wire.ITEMS, STREAM, items(packed_array(*[1] * 33, data=b"\0" * 4))))
+    taken(frame(wire.ITEMS, STREAM, items(packed_array(*[1] * 32, data=b"\0" * 4))))
+
+
+def test_items_are_weighed_as_well_as_counted() -> None:
+    large = wire.encode(b"x" * WINDOW_BYTES)
+    taken(frame(wire.ITEMS, STREAM, items(large)))  # the last one may reach beyond
+    said = refused(frame(wire.ITEMS, STREAM, items(large)), frame(wire.ITEMS, STREAM, items(b"\xc0")))
+    assert str(WINDOW_BYTES) in said
+    refused(*[frame(wire.ITEMS, STREAM, items(b"\xc0"))] * (WINDOW_ITEMS + 1))
+    refused(*[frame(wire.MESSAGE, SOCKET, wire.encode(["send", b"x" * WINDOW_BYTES]))] * 2)
+
+
+def test_what_a_reader_takes_is_a_window_again_and_no_more() -> None:
+    async def main() -> None:
+        fed = Fed()
+        call, item = fed.calls[STREAM], wire.encode("x" * 1000)
+        for _ in range(200):  # a worker that is always a window ahead
+            fed.feed(frame(wire.ITEMS, STREAM, items(*[item] * 32)))
+            assert fed.error is None
+            assert len(await call.take() or ()) == 32
+        call.owed = 1
+        fed.feed(frame(wire.ITEMS, STREAM, items(*[item] * 64)))
+        assert isinstance(fed.error, WireError)
+
+    asyncio.run(main())
+
+
+def test_what_still_comes_for_a_call_that_everybody_left_is_dropped() -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.calls[SOCKET].cancel()
+        for _ in range(3 * WINDOW_ITEMS):
+            fed.feed(frame(wire.MESSAGE, SOCKET, wire.encode(["send", "bye"])))
+        assert fed.error is None
+        assert fed.calls[SOCKET].items == []
+
+    ran(work)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [["send", 5], ["send"], ["close", "x"], ["close", [1, 2]], ["close", ["1000", ""]], [1, "a"], {}, "send", []],
+    ids=str,
+)
+def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
+    refused(frame(wire.MESSAGE, SOCKET, wire.encode(message)))
+
+
+def test_the_class_is_described_once_and_before_it_is_ready() -> None:
+    described = frame(wire.DESCRIBED, 0, wire.encode(plain.from_capabilities(Capabilities())))
+    refused(described)
+    refused(described, described, ready=False)
+
+
+def deep(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        {"methods": [{"name": f"m{number}", "kind": "sync"} for number in range(300)]},
+        {"methods": [{"name": "a b", "kind": "sync"}]},
+        {"methods": [{"name": "m" * 200, "kind": "sync"}]},
+        {"ports": [0]},
+        {"ports": [70_000]},
+        {"ports": list(range(1, 1000))},
+        {"input_schema": deep(100)},
+        {"extra": deep(100)},
+    ],
+    ids=lambda value: f"{next(iter(value))}",
+)
+def test_capabilities_of_no_class_end_the_worker(capabilities: dict[str, Any]) -> None:
+    refused(frame(wire.DESCRIBED, 0, wire.encode(capabilities)), ready=False)
+
+
+@pytest.mark.parametrize("kind", sorted(set(range(1, len(wire.NAMES))) - wire.FROM_WORKER.keys()))
+def test_a_payload_larger_than_its_kind_ends_the_worker_before_all_of_it_is_there(kind: int) -> None:
+    part = HEADER.pack(MAX_FRAME, kind | MORE, PLAIN) + b"\x90" * MAX_FRAME
+    assert wire.name_of(kind) in refused(part, part)
+
+
+def test_split_payloads_that_hold_nothing_take_no_memory() -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.channel._max_pending = 1000 * OF_A_SPLIT
+        fed.feed(b"".join(HEADER.pack(0, wire.RESP | MORE, call) for call in range(100, 300)))
+        assert fed.error is None
+        fed.channel._max_pending = 100 * OF_A_SPLIT
+        fed.feed(HEADER.pack(0, wire.RESP | MORE, 99))
+        assert isinstance(fed.error, WireError)
+
+    ran(work)
+
+
+def test_a_flood_of_small_frames_leaves_others_their_turn() -> None:
+    async def main() -> None:
+        fed, turns, seen = Fed(), 0, list[float]()
+        pings = [wire.encode(wire.Ping(number, 0.0)) for number in range(10 * TURN)]
+        fed.feed(b"".join(frame(wire.PING, 0, ping) for ping in pings))
+        assert not fed.transport.reading
+        while not fed.transport.reading or fed.channel._read != fed.channel._written:
+            seen.append(fed.channel._read)
+            await asyncio.sleep(0)
+            turns += 1
+        assert 9 <= turns <= 11
+        assert len(set(seen)) == len(seen)
+        assert fed.error is None
+
+    asyncio.run(main())
+
+
+# ── a model of cost ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+MEMORY, FIXED_MEMORY = 100, 2 << 20  # bytes for each byte of a frame, and for any frame at all
+STEPS, FIXED_STEPS = 12, 20_000  # calls of functions, and returns from them
+
+BOMBS = [
+    b"\x80",  # empty dicts, 64 bytes each
+    b"\x90",
+    b"\xe3",
+    b"\xa2ab",
+    b"\xd9\x00",
+    b"\xc4\x02ab",
+    b"\x81\xa0\x80",
+    b"\x91\x90",
+    ext(wire.STRUCTURED_EXT, wire.encode([{}, ""])),
+    packed_array(1, data=b"\0" * 4),
+    packed_array(0, 1),
+    packed_array(4294967295, 0),
+    ext(99, b""),
+    b"\xff" * 9,
+    b"\xc1",
+]
+
+
+def bomb(token: bytes, count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + token * count
+
+
+def colliding(count: int) -> bytes:
+    """A dict whose keys are all alike to a hash, and to nobody else."""
+    keys = (ext(wire.STRUCTURED_EXT, wire.encode([{"a": number}, ""])) for number in range(count))
+    return b"\xdf" + count.to_bytes(4, "big") + b"".join(key + b"\xc0" for key in keys)
+
+
+def tuples(count: int) -> bytes:
+    return b"\xdf" + count.to_bytes(4, "big") + b"".join(wire.encode([n, n]) + b"\xc0" for n in range(count))
+
+
+def as_items(value: bytes) -> bytes:
+    return b"\x91" + value
+
+
+def as_answer(value: bytes) -> bytes:
+    return wire.join(Resp(200, wire.DATA, False, True, ""), value)
+
+
+HONEST = [
+    (wire.HELLO, 0, wire.encode(wire.WorkerHello(1, 1, "3.11", None))),
+    (wire.READY, 0, wire.encode(plain.from_capabilities(Capabilities(methods=(MethodInfo(name="a", kind="sync"),))))),
+    (wire.RESP, PLAIN, resp()),
+    (wire.ITEMS, STREAM, items(wire.encode({"a": [1, "b", None]}), wire.encode("text"))),
+    (wire.ITEMS, CHUNKS, items(wire.encode(b"chunk"))),
+    (wire.END, STREAM, b""),
+    (wire.ERROR, PLAIN, wire.encode(Failure(500, "model_error", "x", detail={"a": 1}))),
+    (wire.ERROR, 0, wire.encode(Failure(503, "model_failed", "x", reason="y"))),
+    (wire.CREDIT, SOCKET, wire.encode(wire.Credit(0, 0))),
+    (wire.SLOT, PLAIN, b""),
+    (wire.MESSAGE, SOCKET, wire.encode(["send", "hello"])),
+    (wire.PING, 0, wire.encode(wire.Ping(1, 0.5))),
+    (wire.METRICS, 0, b"# TYPE a counter\na_total 1\n"),
+    (wire.WHOSE, 0, wire.encode(wire.Whose(1, 2))),
+]
+
+
+def test_the_frames_of_an_honest_worker_are_taken() -> None:
+    for kind, call, payload in HONEST:
+        if kind not in (wire.READY,):
+            taken(frame(kind, call, payload))
+
+
+values = (
+    st.binary(max_size=400)
+    | st.builds(bomb, st.sampled_from(BOMBS), st.integers(0, 60_000))
+    | st.builds(colliding, st.integers(0, 3000))
+    | st.builds(tuples, st.integers(0, 3000))
+    | st.builds(lambda depth, token: token * depth, st.integers(0, 20_000), st.sampled_from([b"\x91", b"\x81\xa0"]))
+    | st.builds(lambda n: wire.encode("ä€" * n), st.integers(0, 50_000))
+)
+
+
+@st.composite
+def frames(draw: Any) -> bytes:
+    """A frame of any kind: an honest one, one that is damaged, one with a bomb in it."""
+    kind, call, payload = draw(st.sampled_from(HONEST))
+    how = draw(st.integers(0, 3))
+    if how == 1:
+        value = draw(values)
+        payload = draw(st.sampled_from([value, as_items(value), as_answer(value), b"\x92\xa4send" + value]))
+    elif how == 2 and payload:
+        damaged = bytearray(payload)
+        damaged[draw(st.integers(0, len(damaged) - 1))] = draw(st.integers(0, 255))
+        payload = bytes(damaged)
+    elif how == 3:
+        kind, call = draw(st.integers(0, 63)), draw(st.sampled_from([0, PLAIN, STREAM, CHUNKS, SOCKET, UNKNOWN]))
+        payload = draw(st.just(payload) | values)
+    return frame(kind, call, payload)
+
+
+@settings(PATIENT, max_examples=300)
+@given(st.lists(frames(), min_size=1, max_size=4))
+def test_no_frame_costs_more_than_its_bytes_say(sent: list[bytes]) -> None:
+    data = b"".join(sent)
+
+    def work() -> None:
+        fed = Fed()
+        with counted() as cost:
+            fed.feed(data)
+            memory, steps = cost()
+        assert fed.error is None or isinstance(fed.error, WireError), repr(fed.error)
+        assert memory <= MEMORY * len(data) + FIXED_MEMORY
+        assert steps <= STEPS * len(data) + FIXED_STEPS
+
+    ran(work)
+
+
+@pytest.mark.parametrize("count", [500, 2_000, 12_000])
+@pytest.mark.parametrize("keys", [colliding, tuples])
+def test_keys_that_can_be_made_to_collide_are_refused_before_they_are_compared(
+    keys: Callable[[int], bytes], count: int
+) -> None:
+    payload = as_items(keys(count))
+    if keys is tuples and len(payload) < 16 * 1024:
+        return
+    with counted() as cost:
+        with pytest.raises(WireError):
+            wire.split_items(payload)
+        _, steps = cost()
+    assert steps < 20 * count
+
+
+def test_an_answer_of_nothing_but_little_things_is_refused_without_decoding_it() -> None:
+    sent = frame(wire.RESP, PLAIN, as_answer(bomb(b"\x80", 1 << 20)))
+
+    def work() -> None:
+        fed = Fed()
+        tracemalloc.start()
+        fed.feed(sent)
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert isinstance(fed.error, WireError)
+        assert memory < 4 * len(sent)
+
+    ran(work)
+
+
+# ── what honest models send at the edges ─────────────────────────────────────────────────────────────────────────────
+
+
+@PATIENT
+@given(
+    st.recursive(
+        st.none() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(max_size=300),
+        lambda inner: st.lists(inner, max_size=40) | st.dictionaries(st.text(), inner, max_size=20),
+        max_leaves=60,
+    ),
+    st.integers(1, 400),
+)
+def test_any_plain_value_passes_the_scales(value: Any, times: int) -> None:
+    payload = wire.encode([value, Structured({"a": value}, "{}"), Array((1,), b"\0" * 4)] * times)
+    wire.check_weight(payload)
+    assert wire.decode(payload)[0] == value
