@@ -1,10 +1,16 @@
-"""What a worker prints, line by line: bounded, redacted, and always drained, or a full pipe would block the model."""
+"""What a worker prints, line by line: bounded, redacted, and always drained, or a full pipe would block the model.
+
+A line costs the gateway some fifty microseconds, and a model prints tens of thousands of them in no time. So each
+worker has a budget. What is beyond it is counted and dropped, but for the last lines before a pause: they say what went
+wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -15,18 +21,51 @@ log = logging.getLogger("gateway.models")
 MAX_LINE = 2048  # bytes
 TAIL = 200  # lines kept for the report of a failed load
 MARK = "... (truncated)"
+A_SECOND, BURST = 500, 2000  # short lines; each 256 bytes of a long one count as another
+TURN = 25  # lines in one turn of the loop: a millisecond
+KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
+PAUSE = 0.2  # seconds without output after which they are shown
+NAP = 0.005  # seconds between two reads of what is dropped: nobody waits for it, and it costs CPU
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+class Budget:
+    """So much a second, and a burst when nothing was used for a while. Once empty, it opens again when it has some."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._left, self._at = clock, float(BURST), clock()
+        self._is_open = True
+
+    @property
+    def is_open(self) -> bool:
+        now = self._clock()
+        self._left, self._at = min(BURST, self._left + (now - self._at) * A_SECOND), now
+        self._is_open = self._left > (0 if self._is_open else A_SECOND / 2)
+        return self._is_open
+
+    def spend(self, size: int) -> bool:
+        """Pay for one line; False when nothing is left."""
+        if self._left <= 0:
+            return False
+        self._left -= 1 + size // 256
+        return True
 
 
 class LineReader:
     """Splits the output of one process; keeps its tail."""
 
-    def __init__(self, emit: Callable[[str], None], secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self, emit: Callable[[str], None], secrets: Iterable[str] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._emit = emit
         self._own = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
+        self._budget = Budget(clock)
+        self._dropped = 0  # lines
+        self._last = b""  # of them, the end
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.hide(secrets)
 
@@ -42,28 +81,90 @@ class LineReader:
 
     async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""
-        while chunk := await stream.read(65536):
-            self.feed(chunk)
-        self.feed(b"", last=True)
+        try:
+            while chunk := await self._read(stream):
+                lines = self._split(chunk)
+                for start in range(0, len(lines), TURN):
+                    self._take(lines[start : start + TURN])
+                    await asyncio.sleep(0)
+                if self._dropped:
+                    await asyncio.sleep(NAP)
+        finally:
+            self.feed(b"", last=True)
+
+    async def _read(self, stream: asyncio.StreamReader) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(PAUSE if self._dropped else None):
+                    return await stream.read(65536)
+            except TimeoutError:
+                self._confess()
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
-        # A bare carriage return is a progress bar redrawing its line: each state of it is a line here.
-        *lines, rest = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        for line in lines:
-            self._end_line(line)
+        self._take(self._split(chunk))
         if last:
+            self._confess()
+            rest, self._rest = self._rest, b""
             self._end_line(rest)
-            rest = b""
-        elif len(rest) > 2 * MAX_LINE:  # so that no secret lies across the cut
+
+    def _split(self, chunk: bytes) -> list[bytes]:
+        """The lines that are complete; none while they are dropped."""
+        data = self._rest + chunk
+        if not self._budget.is_open:
+            self._drop(data)
+            return []
+        self._confess()
+        # A bare carriage return is a progress bar redrawing its line: each state of it is a line here.
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if lines and self._skipping:
+            self._skipping = False
+            del lines[0]
+        if len(rest) > 2 * MAX_LINE:  # so that no secret lies across the cut
             if not self._skipping:
-                self.line(rest)
+                lines.append(rest)
             self._skipping, rest = True, b""
         self._rest = rest
+        return lines
+
+    def _take(self, lines: list[bytes]) -> None:
+        for number, raw in enumerate(lines):
+            if not self._budget.spend(len(raw)):
+                self._remember(b"\n".join(lines[number:]) + b"\n", len(lines) - number)
+                return
+            self._end_line(raw)
+
+    def _drop(self, data: bytes) -> None:
+        """Count the lines that are complete, at the pace of a memory copy."""
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        begin = 0
+        if end and self._skipping and (found := _LINE_END.search(data)) is not None:
+            self._skipping, begin = False, found.end()
+        count = data.count(b"\n", begin, end) + data.count(b"\r", begin, end) - data.count(b"\r\n", begin, end)
+        self._remember(data[begin:end], count)
+        self._rest = data[end:]
+        if len(self._rest) > 2 * MAX_LINE:
+            self._dropped += not self._skipping
+            self._skipping, self._rest = True, b""
+
+    def _remember(self, data: bytes, count: int) -> None:
+        self._dropped += count
+        self._last = (self._last + data[-KEPT:])[-KEPT:]
+
+    def _confess(self) -> None:
+        """Say how many lines were dropped, and show the last of them."""
+        if not self._dropped:
+            return
+        whole = self._last if len(self._last) < KEPT else self._last.partition(b"\n")[2]  # its first line is cut
+        last = [raw for raw in _LINE_END.split(whole) if raw.strip()][-LAST:]
+        lost = self._dropped - len(last)
+        self._dropped, self._last = 0, b""
+        if lost > 0:
+            self.line(f"... {lost} lines dropped: this model prints more than {A_SECOND} a second".encode())
+        for raw in last:
+            self.line(raw)
 
     def _end_line(self, raw: bytes) -> None:
-        if self._skipping:
-            self._skipping = False
-        elif raw.strip():
+        if raw.strip():
             self.line(raw)
 
     def line(self, raw: bytes) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
-from fakes import PATIENT
+from fakes import PATIENT, VirtualLoop, turns
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.runners.log import MARK, MAX_LINE, TAIL, LineReader
+from gateway.runners.log import A_SECOND, BURST, KEPT, LAST, MARK, MAX_LINE, TAIL, TURN, LineReader
 
 
 def lines(*chunks: bytes, secrets: tuple[str, ...] = (), last: bool = True) -> list[str]:
@@ -122,3 +123,126 @@ async def test_a_stream_is_drained_to_its_end() -> None:
     stream.feed_eof()
     await LineReader(found.append).drain(stream)
     assert found == ["one", "two"]
+
+
+# ── more than anybody reads ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def dropped(found: list[str]) -> int:
+    return sum(int(match[1]) for line in found if (match := re.match(r"\.\.\. (\d+) lines dropped", line)))
+
+
+def flood(*chunks: bytes, wait: float = 0.0) -> list[str]:
+    """What is shown of chunks that come one after the other, with seconds in between."""
+    found, clock = list[str](), Clock()
+    reader = LineReader(found.append, clock=clock)
+    for chunk in chunks:
+        reader.feed(chunk)
+        clock.now += wait
+    reader.feed(b"", last=True)
+    return found
+
+
+def test_of_a_flood_the_beginning_and_the_end_are_shown_and_the_rest_is_counted() -> None:
+    sent = [f"line {number}" for number in range(32_000)]
+    found = flood("".join(f"{line}\n" for line in sent).encode())
+    assert found[:BURST] == sent[:BURST]
+    assert found[BURST + 1 :] == sent[-LAST:]
+    assert dropped(found) == 32_000 - BURST - LAST
+
+
+def test_the_end_is_shown_though_it_comes_in_pieces_and_without_a_line_break() -> None:
+    text = b"".join(b"line %d\n" % number for number in range(32_000)) + b"Traceback:\n  it broke\nValueError: why"
+    found = flood(*(text[start : start + 1000] for start in range(0, len(text), 1000)))
+    assert found[-3:] == ["Traceback:", "  it broke", "ValueError: why"]
+    assert len(found) + dropped(found) - 1 == 32_003
+
+
+@PATIENT
+@given(st.lists(st.integers(0, 3000), max_size=8), st.floats(0, 3), st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_every_line_is_shown_or_counted(counts: list[int], wait: float, end: bytes) -> None:
+    found = flood(*((b"x" + end) * count for count in counts), wait=wait)
+    shown = sum(line == "x" for line in found)
+    assert shown + dropped(found) == sum(counts)
+    assert shown <= BURST + wait * len(counts) * A_SECOND + (len(counts) + 1) * (LAST + 1)
+
+
+def test_long_lines_cost_more() -> None:
+    found = flood(*[b"y" * 2000 + b"\n"] * 3000)
+    assert BURST // 8 <= len(found) <= BURST // 8 + LAST + 2
+
+
+def test_what_a_model_usually_prints_is_shown_whole() -> None:
+    sent = [f"GET /{number}" for number in range(20_000)]
+    found = flood(*(f"{line}\n".encode() for line in sent), wait=1.2 / A_SECOND)
+    assert found == sent
+
+
+def test_after_a_flood_lines_are_shown_again() -> None:
+    found, clock = list[str](), Clock()
+    reader = LineReader(found.append, clock=clock)
+    reader.feed(b"x\n" * 10_000)
+    clock.now += 10
+    reader.feed(b"after\n")
+    assert found[-1] == "after"
+    assert dropped(found) == 10_000 - BURST - LAST
+
+
+def test_no_part_of_a_secret_is_shown_of_what_was_dropped() -> None:
+    for cut in range(30):
+        found: list[str] = []
+        reader = LineReader(found.append, ("hunter2hunter2",), clock=Clock())
+        reader.feed(b"x\n" * (BURST + 10))
+        reader.feed(b"hunter2hunter2\n" * 3 + b"w" * (KEPT - cut) + b"\nend\n")
+        reader.feed(b"", last=True)
+        assert found[-1] == "end"
+        assert all(line in ("x", "end", "***") or line.startswith(("w", "...")) for line in found)
+
+
+def test_a_line_without_end_in_a_flood_takes_no_memory() -> None:
+    reader = LineReader(lambda line: None, clock=Clock())
+    reader.feed(b"x\n" * 5000)
+    for _ in range(1000):
+        reader.feed(b"z" * 65536)
+    assert len(reader._rest) <= 2 * MAX_LINE
+    assert len(reader._last) <= KEPT
+
+
+@pytest.mark.anyio
+async def test_a_flood_leaves_others_their_turn() -> None:
+    stream, found = asyncio.StreamReader(), list[str]()
+    stream.feed_data(b"x\n" * (BURST - 100))
+    stream.feed_eof()
+    reading = asyncio.create_task(LineReader(found.append).drain(stream))
+    before, most, count = 0, 0, 0
+    while len(found) < BURST - 100:
+        await turns(1)
+        before, most, count = len(found), max(most, len(found) - before), count + 1
+    await reading
+    assert most <= TURN
+    assert count >= (BURST - 100) // TURN
+
+
+def test_the_end_of_a_flood_is_shown_when_the_model_falls_silent() -> None:
+    async def main() -> list[str]:
+        loop, found = asyncio.get_running_loop(), list[str]()
+        stream = asyncio.StreamReader()
+        stream.feed_data(b"x\n" * 10_000 + b"it is over\n")
+        reading = asyncio.create_task(LineReader(found.append, clock=loop.time).drain(stream))
+        await asyncio.sleep(0.5)
+        assert found[-1] == "it is over"
+        stream.feed_eof()
+        await reading
+        return found
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        found = runner.run(main())
+    assert found.count("x") + dropped(found) == 10_000

@@ -249,17 +249,16 @@ async def test_a_large_answer_leaves_in_parts_and_one_that_nobody_wants_stops() 
 
 async def test_no_more_is_on_its_way_in_parts_than_the_gateway_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
-        def predict(self, x: Any) -> bytes:
+        async def predict(self, x: Any) -> bytes:
             return b"x" * 1_000_000
 
     monkeypatch.setattr(answers, "LARGE", 500_000)
     worker = Worker(Model, slots=4)
     worker.wire.is_open.clear()
     calls = [worker.call() for _ in range(4)]
-    while len(worker.executor._answers._sending) < 4:
+    for _ in range(20):
         await asyncio.sleep(0)
-    for _ in range(5):
-        await asyncio.sleep(0)
+    assert len(worker.executor._answers._sending) == 4
     assert worker.wire.in_parts == 2
     worker.wire.is_open.set()
     for call in calls:
