@@ -260,6 +260,11 @@ class HTTPError(ModelError):
         return self.status
 
 
+def codes_of(cls: type[GatewayError]) -> frozenset[str]:
+    """The codes of this error and of all below it."""
+    return frozenset({cls.code}.union(*map(codes_of, cls.__subclasses__())))
+
+
 class ConfigError(Exception):
     """Settings or files that make no sense; the text says where, what, and what to do."""
 

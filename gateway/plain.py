@@ -45,16 +45,25 @@ def to_capabilities(value: Any) -> Capabilities:
         raise WireError("capabilities with a method whose name is none")
     if not all(0 < port < 65536 for port in found.ports):
         raise WireError("capabilities with a port that is none")
-    _check_depth(value)
+    _check_shown(value)
     return found
 
 
-def _check_depth(value: Any) -> None:
-    """What is kept and shown to clients must not be too deep for the code that walks it."""
+def _check_shown(value: Any) -> None:
+    """What is kept and shown to all clients is JSON, and not too deep for the code that walks it."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        held = [one for one in level if isinstance(one, (dict, list))]
-        level = [inner for one in held for inner in (one.values() if isinstance(one, dict) else one)]
+        inside: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                if not all(isinstance(key, str) for key in one):
+                    raise WireError("capabilities with a key that is no text")
+                inside += one.values()
+            elif isinstance(one, list):
+                inside += one
+            elif one is not None and not isinstance(one, (str, int, float)):
+                raise WireError(f"capabilities with a {type(one).__name__}")
+        level = inside
         if not level:
             return
     raise WireError(f"capabilities with more than {MAX_DEPTH} values inside one another")

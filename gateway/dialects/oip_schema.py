@@ -8,6 +8,7 @@ from typing import Any
 from .oip_tensors import MAX_RANK, datatype_of, described, measured
 
 OUTPUT = "output-0"  # the name of an answer that has none
+MAX_STEPS = 300  # alternatives that are looked at: those of a schema that recurses have no end
 BY_TYPE = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "string": "BYTES"}
 Schema = Mapping[str, Any]
 
@@ -20,16 +21,16 @@ def metadata(schema: Schema | None) -> list[dict[str, Any]]:
     fields = whole.get("properties") if "properties" in whole else {OUTPUT: whole}
     found = []
     for name, inner in dict(fields or {}).items():
-        tensor = next(_tensors(inner, schema), None)
+        tensor = next(_tensors(inner, schema, iter(range(MAX_STEPS))), None)
         if tensor is not None:
             datatype, shape = tensor
             found.append(described(name, datatype, shape or [1]))
     return found
 
 
-def _tensors(schema: Any, root: Schema, depth: int = 0) -> Iterator[tuple[str, list[int]]]:
+def _tensors(schema: Any, root: Schema, steps: Iterator[int], depth: int = 0) -> Iterator[tuple[str, list[int]]]:
     """Datatype and shape for each way in which a schema can be met; the first is the one to show."""
-    for choice in _choices(schema, root):
+    for choice in _choices(schema, root, steps):
         kind = _kind(choice)
         if kind in BY_TYPE:
             yield BY_TYPE[kind], []
@@ -41,27 +42,30 @@ def _tensors(schema: Any, root: Schema, depth: int = 0) -> Iterator[tuple[str, l
                 shape, data = measured(choice["const"]) or ([], [])
                 if (datatype := datatype_of(data)) is not None:
                     yield datatype, shape
-            for datatype, shape in _tensors(items, root, depth + 1):
+            for datatype, shape in _tensors(items, root, steps, depth + 1):
                 yield datatype, [size, *shape]
 
 
 def kinds_of(schema: Any, root: Schema) -> set[str]:
     """The JSON types that a schema lets in; none when it does not say, or when anything will do."""
-    kinds = [_kind(choice) for choice in _choices(schema, root)]
+    kinds = [_kind(choice) for choice in _choices(schema, root, iter(range(MAX_STEPS)))]
     return set() if None in kinds else {kind for kind in kinds if kind is not None and kind != "null"}
 
 
-def _choices(schema: Any, root: Schema, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """The schemas behind references and alternatives."""
+def _choices(schema: Any, root: Schema, steps: Iterator[int], depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The schemas behind references and alternatives, until there are no more steps."""
+    if next(steps, None) is None:
+        return
     found = resolved(schema, root)
     for name in ("anyOf", "oneOf", "allOf"):
         if found.get(name) and "type" not in found and "properties" not in found and depth < MAX_RANK:
             for choice in found[name]:
-                yield from _choices(choice, root, depth + 1)
+                yield from _choices(choice, root, steps, depth + 1)
             return
     if isinstance(found.get("type"), list):
         for kind in found["type"]:
-            yield {**found, "type": kind}
+            if next(steps, None) is not None:
+                yield {**found, "type": kind}
         return
     yield found
 

@@ -6,23 +6,26 @@ our own family (seconds, bytes, `_total`), and vLLM's for routes that produce to
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..errors import GatewayError, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
 
 if TYPE_CHECKING:
-    from ..errors import GatewayError
     from ..hub import Hub, Sees
     from .exchange import Exchange
 
 LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 REASONS = {"timeout": "timeout", "shutting_down": "drain"}  # why code was stopped, by the error of its client
+KNOWN_CODES = codes_of(GatewayError)
+OTHER = "other"  # stands for the codes that models make up
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (
@@ -93,7 +96,8 @@ class Metrics:
 
     def _count_failure(self, exchange: Exchange, series: Series) -> None:
         if exchange.status < 400:
-            series.broken[exchange.error] = series.broken.get(exchange.error, 0) + 1
+            code = exchange.error if exchange.error in KNOWN_CODES else OTHER  # a model may make up its own
+            series.broken[code] = series.broken.get(code, 0) + 1
         reason = "client_left" if exchange.status == CLIENT_LEFT else REASONS.get(exchange.error)
         if reason is not None and exchange.sent:
             key = (exchange.model, reason)
@@ -120,9 +124,9 @@ class Metrics:
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry()
-        registry.register(_Scrape(lambda: self._collect(sees, of_models)))
+        registry.register(_Collected(list(self._collect(sees, of_models))))
         encoder, content_type = choose_encoder(accept)
-        return encoder(registry), content_type
+        return await asyncio.to_thread(encoder, registry), content_type  # many series take many turns of the loop
 
     def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
         yield from self._own(sees)
@@ -212,12 +216,15 @@ class Metrics:
         yield success
 
 
-class _Scrape:
-    """What one scrape collects, as the library wants to have it."""
+class _Collected:
+    """The families of one scrape, as the library wants to have them."""
 
-    def __init__(self, collect: Callable[[], Iterable[Any]]) -> None:
-        self.collect = collect
+    def __init__(self, families: list[Any]) -> None:
+        self._families = families
 
     def describe(self) -> list[Any]:
         """Keep the registry from collecting at registration."""
         return []
+
+    def collect(self) -> list[Any]:
+        return self._families

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..spec import State
+from .model_series import merge
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.http")
 SCRAPE_TIMEOUT = 2.0  # seconds for all models together; a busy one is left out of that scrape
-NOT_THEIRS = ("python_", "process_", "gateway_", "vllm:")  # collectors of the process, and names that are ours
 
 
 def families(hub: Hub, sees: Sees) -> Iterator[Any]:
@@ -54,28 +54,22 @@ async def scrape(hub: Hub, sees: Sees) -> list[Any]:
         return []
     tasks = [asyncio.ensure_future(replica.scrape()) for _, _, replica in replicas]
     await asyncio.wait(tasks, timeout=SCRAPE_TIMEOUT)
-    merged: dict[str, Any] = {}
+    texts = []
     for (model, index, _), task in zip(replicas, tasks, strict=True):
         if not task.done():
             task.cancel()
         elif task.exception() is None and task.result():
-            _merge(merged, model, index, task.result().decode("utf-8", "replace"))
-    return list(merged.values())
+            texts.append((_labels(model, index), task.result()))
+    if not texts:
+        return []
+    families, left_out = await asyncio.to_thread(merge, texts)
+    for reason in left_out:
+        log.warning("%s", reason)
+    return families
 
 
-def _merge(merged: dict[str, Any], model: HostedModel, index: int, text: str) -> None:
-    from prometheus_client.parser import text_string_to_metric_families
-
-    labels = {"model": model.name, **({"replica": str(index)} if model.spec.replicas > 1 else {})}
-    try:
-        for family in text_string_to_metric_families(text):
-            if family.name.startswith(NOT_THEIRS):
-                continue
-            known = merged.setdefault(family.name, family)
-            samples = [sample._replace(labels={**sample.labels, **labels}) for sample in family.samples]
-            known.samples = samples if known is family else known.samples + samples
-    except ValueError as error:
-        log.warning("%s: its metrics cannot be read: %s", model.name, error)
+def _labels(model: HostedModel, index: int) -> dict[str, str]:
+    return {"model": model.name, **({"replica": str(index)} if model.spec.replicas > 1 else {})}
 
 
 def _resident(pid: int) -> float:

@@ -14,12 +14,14 @@ from ..dialects.oip_tensors import DATATYPES
 from .exchange import sees_of
 from .forms import FORM
 from .guards import OPEN
+from .hoisting import hoist
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub, Sees
 
 Json = dict[str, Any]
+KEPT = 8  # documents: the last one, and those that other callers see
 ANYTHING: Json = {}
 OBJECT: Json = {"type": "object"}
 ERROR: Json = {
@@ -87,24 +89,33 @@ MODEL = {"name": "model", "in": "path", "required": True, "description": "Id or 
 
 
 class Document(OpenAPIRenderPlugin):
-    """Renders the document, anew each time, for models come and go. All that is served below its path."""
+    """Renders the document, anew whenever models come, go or load. All that is served below its path."""
 
     def __init__(self, hub: Hub) -> None:
         super().__init__(path="/", media_type=MediaType.JSON)
         self._hub = hub
+        self._rendered: dict[tuple[Any, ...], tuple[list[Any], bytes]] = {}  # with what the keys are the ids of
 
     def has_path(self, path: str) -> bool:
         return True  # so that Litestar adds no copy of its own
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
-        return msgspec.json.encode(document(openapi_schema, self._hub, sees_of(request.scope)))
+        hub, sees = self._hub, sees_of(request.scope)
+        seen = hub.seen(sees)
+        of_models = [one for model in seen for one in (model.name, model.capabilities, model.spec)]
+        key = (hub.keys.is_required, *map(id, of_models))
+        if key not in self._rendered:
+            if len(self._rendered) >= KEPT:
+                self._rendered.clear()
+            self._rendered[key] = of_models, msgspec.json.encode(document(openapi_schema, hub, sees))
+        return self._rendered[key][1]
 
 
 def document(base: Json, hub: Hub, sees: Sees) -> Json:
     """The whole document for one caller. `base` is Litestar's and stays as it is."""
     components = {**base.get("components", {})}
     components["schemas"] = {**components.get("schemas", {}), **COMPONENTS}
-    paths = {**dict(_paths(hub, hub.seen(sees))), **base.get("paths", {})}
+    paths = {**dict(_paths(hub, hub.seen(sees), components["schemas"])), **base.get("paths", {})}
     if hub.keys.is_required:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         base = {**base, "security": [{"key": []}]}
@@ -113,7 +124,7 @@ def document(base: Json, hub: Hub, sees: Sees) -> Json:
     return {**base, "paths": paths, "components": components}
 
 
-def _paths(hub: Hub, seen: list[HostedModel]) -> Iterator[tuple[str, Json]]:
+def _paths(hub: Hub, seen: list[HostedModel], components: Json) -> Iterator[tuple[str, Json]]:
     dialects = hub.plugins.dialects()
     for endpoint in hub.endpoints:
         dialect = dialects[endpoint.dialect]
@@ -148,7 +159,7 @@ def _paths(hub: Hub, seen: list[HostedModel]) -> Iterator[tuple[str, Json]]:
     yield from _v2_paths()
     for model in seen:
         if (schema := model.capabilities.input_schema) is not None:
-            yield f"/models/{model.name}/predict", {"post": _typed(model, schema)}
+            yield f"/models/{model.name}/predict", {"post": _typed(model, schema, components)}
 
 
 def _v2_paths() -> Iterator[tuple[str, Json]]:
@@ -185,30 +196,15 @@ def _serving(hub: Hub, seen: list[HostedModel], endpoint: Any) -> list[str]:
     return [model.name for model in seen if hub.serves(model, endpoint)]
 
 
-def _typed(model: HostedModel, schema: Mapping[str, Any]) -> Json:
-    """Predict of a model that says what it takes."""
+def _typed(model: HostedModel, schema: Mapping[str, Any], components: Json) -> Json:
+    """Predict of a model that says what it takes. What its schemas refer to is added to the components."""
     name = "".join(part.title() for part in model.name.replace("/", "-").replace(".", "-").split("-"))
-    operation = _operation(f"predict{name}", f"Runs `predict` of {model.name}", body=_inlined(schema))
+    body = hoist(schema, f"{name}Input", components)
+    operation = _operation(f"predict{name}", f"Runs `predict` of {model.name}", body=body)
     if model.capabilities.output_schema is not None:
-        output = _inlined(model.capabilities.output_schema)
+        output = hoist(model.capabilities.output_schema, f"{name}Output", components)
         operation["responses"]["200"]["content"]["application/json"]["schema"] = output
     return operation
-
-
-def _inlined(schema: Mapping[str, Any]) -> Json:
-    """A schema of Pydantic with its `$defs` put in place: inside the document their paths would lead nowhere."""
-    definitions = schema.get("$defs", {})
-
-    def inline(value: Any, depth: int = 0) -> Any:
-        if isinstance(value, Mapping):
-            name = str(value.get("$ref", "")).removeprefix("#/$defs/")
-            if name in definitions:
-                return OBJECT if depth > 8 else inline(definitions[name], depth + 1)  # deeper is a recursive type
-            return {key: inline(item, depth) for key, item in value.items() if key != "$defs"}
-        return [inline(item, depth) for item in value] if isinstance(value, list) else value
-
-    found: Json = inline(schema)
-    return found
 
 
 def _operation(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from served import Model, Served
+from served import Model, Player, Served
 
-from gateway.errors import ModelError
+from gateway.errors import HTTPError, ModelError
+from gateway.http import metrics, model_metrics, model_series
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 Serve = Callable[..., Served]
@@ -299,3 +302,42 @@ def test_the_lag_of_the_gateways_own_loop_is_measured(serve: Serve) -> None:
     served.do(lambda: time.sleep(0.5))
     served.wait_until(lambda: served.app.lag.total > before + 0.3)
     assert scrape(served)[("gateway_event_loop_lag_seconds_sum", frozenset())] > 0.3
+
+
+def test_what_models_register_is_read_and_written_beside_the_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def registered(replica: Any) -> bytes:
+        return b"own 1\n"
+
+    threads: list[str] = []
+
+    def merge(texts: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return model_series.merge(texts)
+
+    def collect(collected: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return collected._families
+
+    monkeypatch.setattr(Player, "scrape", registered)
+    monkeypatch.setattr(model_metrics, "merge", merge)
+    monkeypatch.setattr(metrics._Collected, "collect", collect)
+    served = serve({"m": model()})
+    assert value(scrape(served), "own", model="m") == 1
+    assert len(threads) >= 2 and all(name.startswith("asyncio_") for name in threads)
+
+
+def test_codes_that_a_model_makes_up_make_no_series(serve: Serve) -> None:
+    async def breaks(inputs: Any) -> Any:
+        yield "a"
+        raise HTTPError(500, "x", code=f"made-up-{next(numbers)}")
+
+    numbers = itertools.count()
+    served = serve({"m": Model({"chat_completions": breaks})})
+    for _ in range(3):
+        assert served.post("/v1/chat/completions", {**CHAT, "stream": True}).status == 200
+    found = {
+        labels: count for (name, labels), count in scrape(served).items() if name == "gateway_streams_broken_total"
+    }
+    assert [(dict(labels)["reason"], count) for labels, count in found.items()] == [("other", 3)]

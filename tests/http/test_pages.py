@@ -12,6 +12,7 @@ from served import Model, Served
 
 from gateway import keys
 from gateway.dialects import audio_transcriptions, rerank, tokenize
+from gateway.http import openapi
 from gateway.replica import LoadError
 
 Serve = Callable[..., Served]
@@ -54,10 +55,29 @@ def test_the_document_lists_hot_and_cold_routes_with_request_schemas(serve: Serv
 
 
 def test_a_model_that_declares_a_schema_has_its_own_path_in_it(serve: Serve) -> None:
-    operation = serve(models()).get("/openapi.json").json["paths"]["/models/org/typed-1.5/predict"]["post"]
+    document = serve(models()).get("/openapi.json").json
+    operation = document["paths"]["/models/org/typed-1.5/predict"]["post"]
     body = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["points"]["items"]["properties"]["x"] == {"type": "number"}
+    point = body["properties"]["points"]["items"]["$ref"].removeprefix("#/components/schemas/")
+    assert document["components"]["schemas"][point]["properties"]["x"] == {"type": "number"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"] == {"type": "null"}
+
+
+def test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[None] = []
+    make = openapi.document
+    monkeypatch.setattr(openapi, "document", lambda *given: made.append(None) or make(*given))
+    fields = {name: {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]} for name in "abcd"}
+    schema = {"$defs": {"Node": {"type": "object", "properties": fields}}, "$ref": "#/$defs/Node"}
+    served = serve({"tree": Model({"predict": fine}, capabilities={"input_schema": schema, "output_schema": schema})})
+    empty = len(serve({"plain": Model({"predict": fine})}).get("/openapi.json").body)
+    made.clear()
+    first = served.get("/openapi.json").body
+    assert len(first) < empty + 5000
+    assert served.get("/openapi.json").body == first
+    assert len(made) == 1
 
 
 def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:

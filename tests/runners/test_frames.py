@@ -322,6 +322,9 @@ def deep(levels: int) -> Any:
         {"ports": list(range(1, 1000))},
         {"input_schema": deep(100)},
         {"extra": deep(100)},
+        {"extra": {"a": {5: "b"}}},
+        {"extra": {"a": b"bytes"}},
+        {"output_schema": {"a": Array((1,), b"\0" * 4)}},
     ],
     ids=lambda value: f"{next(iter(value))}",
 )

@@ -316,6 +316,22 @@ MUTATIONS = [
              "runners/test_frames.py::test_a_flood_of_small_frames_leaves_others_their_turn"),
     Mutation("T58", "wire.py", "__hash__ = None  # type: ignore[assignment]  # as above", "__hash__ = lambda self: 0",
              "runners/test_frames.py::test_no_frame_costs_more_than_its_bytes_say"),
+    Mutation("T59", "http/hoisting.py", "            del found[\"$ref\"]\n", "            pass\n",
+             "http/test_hoisting.py::test_whatever_a_model_says_every_reference_leads_somewhere"),
+    Mutation("T59", "http/openapi.py", "if key not in self._rendered:", "if True:",
+             "http/test_pages.py::test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_once"),
+    Mutation("T59", "dialects/oip_schema.py", "    if next(steps, None) is None:\n", "    if depth > 6:\n",
+             "http/test_hoisting.py::test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps"),
+    Mutation("T59", "plain.py", "    _check_shown(value)\n", "",
+             "runners/test_frames.py::test_capabilities_of_no_class_end_the_worker"),
+    Mutation("T59", "http/model_series.py", "if len(lines) > MAX_LINES:", "if False:",
+             "http/test_model_series.py::test_what_is_too_much_or_no_such_text_is_left_out_and_said"),
+    Mutation("T59", "http/model_series.py", "timestamp=None, ", "",
+             "http/test_model_series.py::test_a_time_that_a_model_makes_up_is_not_written"),
+    Mutation("T59", "http/model_metrics.py", "await asyncio.to_thread(merge, texts)", "merge(texts)",
+             "http/test_metrics.py::test_what_models_register_is_read_and_written_beside_the_loop"),
+    Mutation("T59", "http/metrics.py", "if exchange.error in KNOWN_CODES else OTHER", "",
+             "http/test_metrics.py::test_codes_that_a_model_makes_up_make_no_series"),
 ]  # fmt: skip
 
 

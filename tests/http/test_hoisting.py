@@ -1,0 +1,117 @@
+"""Schemas of models in the API document: definitions once, references that lead somewhere, however they recurse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from fakes import PATIENT
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from gateway.dialects import oip_schema
+from gateway.http.hoisting import PLACE, hoist
+
+
+class Node(BaseModel):
+    left: Node | None = None
+    right: Node | None = None
+    children: list[Node] = []
+    others: dict[str, Node] = {}
+
+
+class Cat(BaseModel):
+    kind: str = "cat"
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def test_a_recursive_schema_is_as_large_as_pydantic_wrote_it() -> None:
+    schema, components = Node.model_json_schema(), dict[str, Any]()
+    found = hoist(schema, "PredictM", components)
+    assert len(json.dumps([found, components])) < 2 * len(json.dumps(schema))
+    assert set(references([found, components])) == {f"{PLACE}PredictM.Node"}
+    assert components["PredictM.Node"]["properties"]["children"]["items"] == {"$ref": f"{PLACE}PredictM.Node"}
+    assert "$defs" not in found
+
+
+def test_definitions_of_one_name_of_several_models_are_several() -> None:
+    components: dict[str, Any] = {}
+    for prefix, kind in (("A", "cat"), ("B", "dog"), ("A", "cow")):
+        hoist({"$defs": {"Pet": {"const": kind}}, "$ref": "#/$defs/Pet"}, prefix, components)
+    assert components == {"A.Pet": {"const": "cat"}, "B.Pet": {"const": "dog"}, "A.Pet.2": {"const": "cow"}}
+
+
+def test_a_reference_out_of_the_schema_lets_in_anything() -> None:
+    schema = {"properties": {"a": {"$ref": "https://elsewhere.example/s.json"}, "b": {"$ref": "#"}, "c": {"$ref": 5}}}
+    assert hoist(schema, "M", {}) == {"properties": {"a": {}, "b": {}, "c": {"$ref": 5}}}
+
+
+def test_the_mapping_of_a_discriminator_follows() -> None:
+    schema = {
+        "$defs": {"Cat": {}},
+        "oneOf": [{"$ref": "#/$defs/Cat"}],
+        "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat"}},
+        "properties": {"mapping": {"anyOf": [{"$ref": "#/$defs/Cat"}]}},
+    }
+    found = hoist(schema, "M", {})
+    assert found["discriminator"]["mapping"] == {"cat": f"{PLACE}M.Cat"}
+    assert found["properties"]["mapping"]["anyOf"] == [{"$ref": f"{PLACE}M.Cat"}]
+
+
+names = st.sampled_from(["A", "B", "a/b", "é", "", "A.B"])
+schemas = st.recursive(
+    st.builds(lambda name: {"$ref": f"#/$defs/{name}"}, names) | st.just({"type": "string"}) | st.text() | st.none(),
+    lambda inner: (
+        st.fixed_dictionaries({}, optional={"items": inner, "anyOf": st.lists(inner, max_size=4), "$ref": inner})
+        | st.dictionaries(names, inner, max_size=3).map(lambda found: {"properties": found})
+    ),
+    max_leaves=12,
+)
+
+
+@PATIENT
+@given(st.dictionaries(names, schemas, max_size=5), schemas.filter(lambda found: isinstance(found, dict)))
+def test_whatever_a_model_says_every_reference_leads_somewhere(definitions: dict[str, Any], root: Any) -> None:
+    components: dict[str, Any] = {}
+    found = hoist({**root, "$defs": definitions}, "M", components)
+    assert {reference.removeprefix(PLACE) for reference in references([found, components])} <= components.keys()
+    assert len(msgspec.json.encode([found, components])) <= 4 * len(msgspec.json.encode([root, definitions])) + 1000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}] * 40}}, "$ref": "#/$defs/A"},
+        {"$defs": {"A": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/A"}] * 40}}}, "$ref": "#/$defs/A"},
+        {"$defs": {"A": {"type": ["array", "object"] * 30, "items": {"$ref": "#/$defs/A"}}}, "$ref": "#/$defs/A"},
+        Node.model_json_schema(),
+    ],
+    ids=["alternatives", "lists", "types", "fields"],
+)
+def test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps(schema: dict[str, Any]) -> None:
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)
+    try:
+        oip_schema.metadata(schema)
+        oip_schema.kinds_of(schema, schema)
+    finally:
+        sys.setprofile(None)
+    assert steps < 200_000
