@@ -70,16 +70,11 @@ def test_a_model_that_returns_no_number_never_makes_invalid_json(serve: Serve, n
         json.loads(answer.body, parse_constant=refuse_constants)
 
 
-def tool(name: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name}}
-
-
 BOUNDS = {
     "n": (lambda size: {"n": size}, 16),
     "stop": (lambda size: {"stop": ["x"] * size}, 16),
     "a stop string": (lambda size: {"stop": "x" * size}, 256),
     "logit_bias": (lambda size: {"logit_bias": {str(key): 1 for key in range(size)}}, 1024),
-    "tools": (lambda size: {"tools": [tool(f"f{number}") for number in range(size)]}, 128),
 }
 
 
