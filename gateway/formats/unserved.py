@@ -91,13 +91,16 @@ def _ollama(path: Path, names: frozenset[str]) -> Unserved | None:
 
 
 def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
-    """What huggingface_hub keeps; told where no snapshot in it is a model."""
+    """What huggingface_hub keeps; told where no snapshot in it is a model, or where none was searched: it lies deep."""
     match = re.fullmatch(r"models--(.+?)--(.+)", path.name)
     if match is None or not names & {"snapshots", "blobs", "refs"}:
         return None
     name = f"{match[1]}/{match[2]}"
     fix = f"write a config.yaml elsewhere, with framework: transformers and weights: - source: hf://{name}"
-    return Unserved(f"the Hugging Face cache of {name}, without a whole snapshot", fix, is_sure=False)
+    if not any(file.exists() for file in path.glob("snapshots/*/*")):
+        return Unserved(f"the Hugging Face cache of {name}, without a whole snapshot", fix, is_sure=False)
+    what = f"the Hugging Face cache of {name}: its snapshots lie too deep to be searched, or are no model known here"
+    return Unserved(what, f"give --models a directory nearer to it, or {fix}", is_sure=False)
 
 
 def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -224,7 +227,7 @@ def _weights(names: frozenset[str]) -> str | None:
 
 UNFINISHED = (".incomplete", ".crdownload", ".aria2", "-partial")
 MAYBE_UNFINISHED = (".part", ".partial", ".download")  # of files that would be models
-ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar .gguf.gz .gguf.zst .bin.gz".split())
 
 
 def _files(path: Path, names: frozenset[str]) -> Unserved | None:

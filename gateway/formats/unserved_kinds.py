@@ -8,6 +8,7 @@ CLASS = "write a model.py whose class loads it"
 PICKLED = "which runs code when it is opened"
 SKOPS = f"save a scikit-learn model as model.skops (skops.io.dump), or {CLASS}"
 TORCH = f"{CLASS} with torch.load(…, weights_only=True)"
+PICKLE = rb"\A\x80([\x04\x05]\x95|[\x02\x03][\]}(c])"  # how the protocols 2 to 5 begin
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -117,6 +118,9 @@ FILES = (
     Kind("*.pb", "a frozen TensorFlow graph", predicts("tensorflow")),
     Kind("*.pkl *.pickle *.joblib", f"a pickle, {PICKLED}", SKOPS),
     Kind("*.dill *.cloudpickle", f"a pickle, {PICKLED}", CLASS),
+    Kind("*.wv *.wv.vectors.npy *.dv.vectors.npy", "word vectors of gensim", predicts("gensim")),
+    Kind("*.sav *.pk *.pck *.p *.pkl.gz *.pickle.gz *.joblib.gz", f"a pickle, {PICKLED}", SKOPS),
+    Kind("*.jl *.model *.dump *.skl *.clf *.dat *.bin *.mdl model", f"a pickle, {PICKLED}", SKOPS, PICKLE),
     Kind(
         "pytorch_lora_weights.safetensors *lora*.safetensors",
         "a LoRA adapter, not a whole model",
@@ -139,6 +143,16 @@ FILES = (
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
     Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
+    Kind("manifest.ocdbt", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
+    Kind("*.msgpack", "weights of Flax (JAX)", "get the model as *.safetensors"),
+    Kind("*.ckpt-*.index *.ckpt.index *.data-00000-of-?????", "a checkpoint of TensorFlow", predicts("tensorflow")),
+    Kind("*.pdparams *.pdiparams", "weights of Paddle", predicts("paddle")),
+    Kind("*-????.params", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
+    Kind("final.mdl", "a Kaldi model", f"{CLASS} with vosk, see docs/audio.md"),
+    Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
+    Kind("*.vec", "word vectors as text", predicts("gensim")),
+    Kind("*.onnx.data *.onnx_data", "the weights of an ONNX model without the model", "get its .onnx file too"),
+    Kind("sha256-*", "a blob of Ollama that is a GGUF file", "call it model.gguf", rb"\AGGUF"),
     Kind("*.npz", "arrays of NumPy", f"{CLASS} with numpy.load"),
     Kind(
         "*.gguf.[0-9] *.safetensors.[0-9]",

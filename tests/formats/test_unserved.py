@@ -107,6 +107,11 @@ WHOLE = ("model.safetensors", "tokenizer.json")
         (("model.tar.gz",), {}, r"archive \(model.tar.gz\) \(unpack"),
         (("SmolLM.zip", "README.md"), {}, r"archive \(SmolLM.zip\) \(unpack"),
         (("20260101-120000.tar.gz",), {}, "archive"),
+        (("Llama.7z",), {}, "archive"),
+        (("model.tar.xz",), {}, "archive"),
+        (("m.gguf.zst",), {}, "archive"),
+        (("finalized_model.sav",), {}, "a pickle.*skops"),
+        (("checkpoint", "model.ckpt-9.index", "model.ckpt-9.data-00000-of-00001"), {}, "a checkpoint of TensorFlow"),
         (("m.gguf.1",), {}, "a number behind its name.*take the number away"),
         (WHOLE, {"config": architecture("VitsModel")}, "speaks.*docs/audio.md"),
         (WHOLE, {"config": architecture("BarkModel")}, "speaks.*docs/audio.md"),
@@ -139,6 +144,8 @@ BEGINNINGS = (
     b"tjgg\x03\0\0\0",
     b"class Model:\n    def predict(self, inputs):\n        ...\n",
     b"PK\x03\x04\0\0",
+    b"\x80\x04\x95\x10\0\0\0\0\0\0\0",
+    b"GGUF\x03\0\0\0",
     b"\x06\0\0\0\x0c\0WhisperSpec\0",
     b'<?xml version="1.0"?>\n<net name="m" version="11">',
     b'{"lang":"en","name":"core","spacy_version":">=3.8"}',
@@ -204,6 +211,17 @@ def test_a_cache_of_hugging_face_is_told_when_it_holds_no_model(tmp_path: Path) 
     assert re.search(r"cache of org/some--name, without .*hf://org/some--name", told(place))
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert problem.model == "models--org--some--name"
+
+
+def test_a_cache_of_hugging_face_that_lies_too_deep_is_not_said_to_lack_its_snapshot(tmp_path: Path) -> None:
+    snapshot = make(tmp_path / "huggingface/hub/models--org--name/snapshots/01ab", *WHOLE)
+    make(snapshot, config=architecture("LlamaForCausalLM"))
+    found = discover([tmp_path], Plugins.load())
+    (problem,) = found.problems
+    assert found.specs == () and "too deep" in problem.what and "without a whole" not in problem.what
+    assert "--models" in problem.fix
+    nearer = discover([tmp_path / "huggingface"], Plugins.load())
+    assert [spec.name for spec in nearer.specs] == ["hub/models--org--name/snapshots/01ab"]
 
 
 def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:
