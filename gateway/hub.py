@@ -40,6 +40,9 @@ POLL = 30.0  # seconds between two looks at secrets and the environment file, as
 BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
 
 
+ASK = "gateway ps shows why, on the machine of the gateway"
+
+
 class Hub:
     """name → HostedModel."""
 
@@ -75,11 +78,16 @@ class Hub:
         """The models that exist for a caller. Whatever tells of several models, a list or a number, asks here."""
         return [model for model in self.models.values() if sees(model.name)]
 
-    def reason(self, model: HostedModel, sees: Sees) -> str:
-        """Why the model is as it is. Who holds the devices that it lacks is told to those only who see every model."""
+    def reason(self, model: HostedModel, sees: Sees, is_admin: bool) -> str:
+        """Why the model is as it is. What its code raised is its operator's to see.
+
+        Who holds the devices that it lacks is told to those only who see every model.
+        """
         if model.has_no_place and len(self.seen(sees)) < len(self.models):
             return NO_ROOM
-        return model.reason
+        if model.has_no_place or is_admin or self.settings.gateway.debug or not model.reason:
+            return model.reason
+        return ASK
 
     def find(self, name: str, sees: Sees) -> HostedModel:
         """The model of that name, or alias, among those that the caller sees.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
@@ -18,13 +17,13 @@ import time
 from collections import deque
 from typing import Any, Literal
 
+from .printable import one_line
 from .redaction import KNOWN
 
 MAX_VALUE = 2048  # bytes of one value
 MAX_TRACEBACK = 16 * 1024  # bytes, of the end: that is where the cause is
 MAX_QUEUED = 4 * 1024 * 1024  # characters that wait to be written
 LAST_LINES = 0.5  # seconds that the end of the process waits for the rest of them
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -148,7 +147,7 @@ class JSONLines(logging.Formatter):
 
 def clean(text: str) -> str:
     """Return `text` as one bounded line without secrets."""
-    return _CONTROL.sub(_escape, cut(KNOWN(text)))
+    return one_line(cut(KNOWN(text)))
 
 
 def cut(text: str) -> str:
@@ -159,10 +158,6 @@ def cut(text: str) -> str:
     if len(data) <= MAX_VALUE:
         return text
     return data[:MAX_VALUE].decode("utf-8", "ignore") + f"... ({len(data)} bytes)"
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -114,6 +114,10 @@ class Gateway:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def reason(self, name: str) -> str:
+        """Why a model has failed, as the log of the gateway says: clients are not told."""
+        return self.wait_for(rf"model '{re.escape(name)}' is failed: (.*)")[1]
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status; that of an earlier end if there was one."""
         if self.process.poll() is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import __version__
+from .. import __version__, printable
 from ..errors import ConfigError
 
 COMMANDS = (
@@ -52,7 +52,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ConfigError as error:
             for line in str(error).splitlines():
-                click.echo(f"Error: {line}", err=True)
+                click.echo(f"Error: {printable.lines(line)}", err=True)
             ctx.exit(2)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import printable
 from . import options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class _Talk:
         try:
             with self._client.post("/v1/chat/completions", body) as response:
                 for text in _texts(response):
-                    click.echo(text, nl=False)
+                    click.echo(printable.lines(text) if sys.stdout.isatty() else text, nl=False)
                     sys.stdout.flush()
                     answer += text
         finally:

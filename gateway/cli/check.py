@@ -33,7 +33,7 @@ def command(
     """
     from ..checking import check
     from ..inventory import take_inventory
-    from .tables import show_json
+    from .tables import show_json, tell
 
     settings = options.settings_of(config, models=models, **placement)
     found = take_inventory(settings, roots=[Path(path) for path in paths])
@@ -42,7 +42,7 @@ def command(
         show_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            click.echo(_line(finding))
+            tell(_line(finding))
         broken = {finding.model for finding in findings if finding.level == "error"}
         click.echo(_sum(findings, sum(spec.name not in broken for spec in found.specs)))
     fatal = {"error", "warning"} if strict else {"error"}

@@ -28,7 +28,7 @@ def command(models: tuple[str, ...], config: Path | None, security: bool, as_jso
     """
     from ..doctor import Machine, examine, examine_security
     from ..inventory import take_inventory
-    from .tables import show_json
+    from .tables import show_json, tell
 
     found = take_inventory(options.settings_of(config, models=models), with_devices=not security)
     lines = (examine_security if security else examine)(found, Machine.here())
@@ -36,7 +36,7 @@ def command(models: tuple[str, ...], config: Path | None, security: bool, as_jso
         show_json([asdict(line) for line in lines])
     else:
         for line in lines:
-            click.echo(_line(line))
+            tell(_line(line))
         click.echo(_sum(lines))
     sys.exit(any(line.level == "danger" for line in lines))
 

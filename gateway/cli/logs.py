@@ -20,7 +20,8 @@ from . import options
 def command(name: str, lines: int, url: str | None, config: Path | None) -> None:
     """Print the last lines of a model's output."""
     from .operator import Operator
+    from .tables import tell
 
     found = Operator.of(options.settings_of(config), url).ask("GET", f"/models/{quote(name)}/logs?lines={lines}")
     for line in found["lines"]:
-        click.echo(line)
+        tell(line)

@@ -35,12 +35,12 @@ def command(models: tuple[str, ...], config: Path | None, live: bool, url: str |
 
 def _show_directories(settings: Settings, as_json: bool) -> None:
     from ..inventory import take_inventory
-    from .tables import show, show_json, table
+    from .tables import show, show_json, table, tell
 
     found = take_inventory(settings, with_devices=False)
     rows = [_row(spec, found) for spec in found.specs]
     for problem in found.problems:
-        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+        tell(f"{problem.level.capitalize()}: {problem}", err=True)
     if as_json:
         show_json(rows)
         return
@@ -48,7 +48,7 @@ def _show_directories(settings: Settings, as_json: bool) -> None:
     show(table(columns, [[_cell(row[column]) for column in columns] for row in rows]))
     for row in rows:
         for note in row["notes"]:
-            click.echo(f"{row['name']}: {note}")
+            tell(f"{row['name']}: {note}")
 
 
 def _row(spec: ModelSpec, found: Inventory) -> dict[str, Any]:

@@ -46,10 +46,10 @@ def command(models: tuple[str, ...], config: Path | None, name: str | None, as_j
 
 def _show(found: Inventory, rows: list[dict[str, Any]]) -> None:
     from ..devices import format_size
-    from .tables import show, table
+    from .tables import show, table, tell
 
     for problem in found.problems:
-        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+        tell(f"{problem.level.capitalize()}: {problem}", err=True)
     click.echo(f"Devices: {', '.join(map(str, found.devices)) or 'no accelerator, the CPU only'}")
     click.echo(f"Headroom: {format_size(found.settings.gateway.placement.headroom)} of each")
     shown = {device.id: str(device).partition(" (")[0] for device in found.devices}

@@ -40,9 +40,9 @@ def command(config: Path | None, as_json: bool) -> None:
 
 
 def _show(rows: Sequence[PluginInfo], problems: Sequence[Problem]) -> None:
-    from .tables import show, table
+    from .tables import show, table, tell
 
     cells = [(row.name, row.version, row.source, "\n".join(row.hooks), "\n".join(row.provides)) for row in rows]
     show(table(("plugin", "version", "from", "hooks", "provides"), cells))
     for problem in problems:
-        click.echo(f"Error: {problem}", err=True)
+        tell(f"Error: {problem}", err=True)

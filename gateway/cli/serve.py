@@ -90,11 +90,12 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
     """What there is, its problems and dangers told. Without any model there is nothing to start."""
     from ..allowances import allowances
     from ..inventory import take_inventory
+    from .tables import tell
 
     found = take_inventory(settings, only=only)
     for problem in found.problems:
         if settings.gateway.log_format == "text":
-            click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+            tell(f"{problem.level.capitalize()}: {problem}", err=True)
         else:
             level = logging.ERROR if problem.level == "error" else logging.WARNING
             log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})

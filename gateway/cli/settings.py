@@ -20,7 +20,7 @@ def command(config: Path | None, as_json: bool) -> None:
 
     The API key is not shown, nor what `environment` of a model holds.
     """
-    from .tables import show, show_json, table
+    from .tables import show, show_json, table, tell
 
     settings = options.settings_of(config)
     rows = [
@@ -32,7 +32,7 @@ def command(config: Path | None, as_json: bool) -> None:
         return
     show(table(("setting", "value", "from"), [(row["key"], _shown(row["value"]), row["from"]) for row in rows]))
     for problem in settings.problems:
-        click.echo(f"{problem.level.capitalize()}: {problem}", err=True)
+        tell(f"{problem.level.capitalize()}: {problem}", err=True)
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -25,7 +27,7 @@ def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table
     for column in columns or ():
         found.add_column(column, overflow="fold")
     for row in rows:
-        found.add_row(*(Text(cell) for cell in row))  # Text: no cell is markup
+        found.add_row(*(Text(printable.lines(cell)) for cell in row))  # Text: no cell is markup
     return found
 
 
@@ -35,6 +37,11 @@ def show(found: Table) -> None:
 
     is_terminal = sys.stdout.isatty()
     Console(width=None if is_terminal else WIDE, highlight=False).print(found)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print a line in which others had a say: names of files, reasons of models."""
+    click.echo(printable.lines(text), err=err)
 
 
 def show_json(value: Any) -> None:

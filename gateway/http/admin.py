@@ -82,7 +82,7 @@ class Admin:
         await self._hub.load(model)
         await model.settled()
         if model.state != "ready":
-            raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees)}")
+            raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees, True)}")
         await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     async def _unload(self, exchange: Exchange) -> None:
@@ -100,7 +100,7 @@ class Admin:
         return {
             "id": model.name,
             "state": model.state,
-            "reason": self._hub.reason(model, exchange.sees),
+            "reason": self._hub.reason(model, exchange.sees, True),
             "restarts": model.restarts,
             "load_seconds": model.load_seconds,
             "slots": model.limiter.slots,

@@ -144,6 +144,11 @@ class Exchange:
             raise BadRequest("X-Request-Timeout must be a positive number of seconds, such as 2.5")
         return seconds - (time.monotonic() - self.started)
 
+    @property
+    def may_know(self) -> bool:
+        """Whether the caller is told what the code of models raises."""
+        return self.is_admin or (self.caller is not None and self.caller.may("admin"))
+
     def sees(self, model: str) -> bool:
         """Whether a model exists for the caller."""
         return self.caller is None or self.caller.sees(model)

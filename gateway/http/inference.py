@@ -179,7 +179,7 @@ class Inference:
         await exchange.reply(200, b"{}")
 
     def _reason(self, model: HostedModel, exchange: Exchange) -> str:
-        return "" if model.state == "ready" else self._hub.reason(model, exchange.sees)
+        return "" if model.state == "ready" else self._hub.reason(model, exchange.sees, exchange.may_know)
 
     def _find(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)

@@ -111,7 +111,7 @@ class Models:
         if _for_anthropic(exchange):  # whose `capabilities` say other things, and which are not known here
             value |= {"capabilities": None, "max_input_tokens": capabilities.max_model_len}
         if model.reason and model.state != "ready":
-            value["status_reason"] = self._hub.reason(model, exchange.sees)
+            value["status_reason"] = self._hub.reason(model, exchange.sees, exchange.may_know)
         return value
 
 

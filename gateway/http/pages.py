@@ -90,7 +90,7 @@ def _row(hub: Hub, model: HostedModel, sees: Sees) -> str:
     routes = "<br>".join(f"<code>{html.escape(route)}</code>" for route in hub.routes(model))
     state = f'<span class="{model.state}">{model.state}</span>'
     if model.state != "ready" and model.reason:
-        state += f"<br>{html.escape(hub.reason(model, sees))}"
+        state += f"<br>{html.escape(hub.reason(model, sees, False))}"
     return f"<tr><td>{html.escape(model.name)}</td><td>{state}</td><td>{routes}</td></tr>"
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from .. import printable
 from ..redaction import KNOWN, Redactor
 
 log = logging.getLogger("gateway.models")
@@ -26,7 +27,6 @@ TURN = 25  # lines in one turn of the loop: a millisecond
 KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
 PAUSE = 0.2  # seconds without output after which they are shown
 NAP = 0.005  # seconds between two reads of what is dropped: nobody waits for it, and it costs CPU
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029]")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -171,7 +171,7 @@ class LineReader:
         """One line, whoever it is from."""
         # Hidden first and cut then: half a secret would not be found.
         text = self.redact(_COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace")))
-        text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        text = printable.lines(text)
         if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
             text = text[:MAX_LINE] + MARK
         self.tail.append(text)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import plain, wire
+from .. import plain, printable, wire
 from ..call import NEVER, Call, to_error
 from ..channel import Channel
 from ..errors import Crashed
@@ -290,7 +290,7 @@ class ProcessReplica:
             self._ready.set_result(plain.to_capabilities(wire.decode_weighed(payload)))
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
-            reason = self._child.log.redact(failure.reason or failure.message)
+            reason = printable.lines(self._child.log.redact(failure.reason or failure.message))
             if not self._ready.done():
                 self._ready.set_exception(LoadError(reason, fatal=failure.fatal))
             else:

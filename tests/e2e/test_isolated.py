@@ -53,4 +53,4 @@ def test_requirements_that_conflict_with_the_gateways_own_are_served_beside_it(
     with urllib.request.urlopen(f"{gateway.url}/v1/models") as response:
         states = {model["id"]: model for model in json.load(response)["data"]}
     assert states["broken"]["status"] == "failed"
-    assert "could not be built" in states["broken"]["status_reason"]
+    assert "could not be built" in gateway.reason("broken")

@@ -82,7 +82,7 @@ class Trusses:
         """Why a model is in the failed state."""
         listed = {entry["id"]: entry for entry in json.loads(self.get("/v1/models").body)["data"]}
         assert listed[model]["status"] == "failed", listed[model]
-        return str(listed[model]["status_reason"])
+        return self.gateway.reason(model)
 
     def wait_for_file(self, name: str, seconds: float = 20) -> str:
         """What stands in a file that a model writes, as soon as it does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -12,6 +13,7 @@ import openai
 import pytest
 from served import PATIENCE, Model, Served
 
+from gateway import keys
 from gateway.replica import LoadError
 
 Serve = Callable[..., Served]
@@ -93,8 +95,29 @@ def test_an_unready_model_is_listed_and_its_own_page_is_503(serve: Serve) -> Non
     assert served.get("/models/slow/status").status == 503
 
 
-def test_a_failed_model_says_why_in_the_list(serve: Serve) -> None:
-    served = serve({"m": Model({"predict": fine}, loads=[LoadError("no weights here", fatal=True)])})
+def test_a_failed_model_says_to_its_operator_why_and_to_others_who_knows(serve: Serve, tmp_path: Path) -> None:
+    """What its code raised may hold anything: only admins see it, and everybody where `debug` is set."""
+    made = [keys.create("alice"), keys.create("root", scopes=("infer", "admin"))]
+    keys.write(tmp_path / "keys.toml", [key for key, _ in made])
+    model = {"m": Model({"predict": fine}, loads=[LoadError("no weights for hunter2", fatal=True)])}
+    served = serve(model, keys_file=tmp_path / "keys.toml")
+    served.wait_until(lambda: served.hub.models["m"].state == "failed")
+    (alice, root) = ({"Authorization": f"Bearer {text}"} for _, text in made)
+    for path, is_told in (("/v1/models", "status_reason"), ("/v2/repository/index", "reason")):
+        for given, expected in ((alice, "gateway ps shows why, on the machine of the gateway"), (root, "hunter2")):
+            answer = served.post(path, {}, **given) if "index" in path else served.get(path, **given)
+            entries = answer.json if "index" in path else answer.json["data"]
+            assert expected in entries[0][is_told]
+            assert ("hunter2" in answer.body.decode()) is (given is root), path
+    page = served.get("/", Accept="text/html", **alice)
+    assert "hunter2" not in page.body.decode()
+    for given in (alice, root):
+        assert "hunter2" not in served.get("/openapi.json", **given).body.decode()
+        assert "hunter2" not in served.get("/metrics", **given).body.decode()
+
+
+def test_where_debug_is_set_everybody_sees_why_a_model_failed(serve: Serve) -> None:
+    served = serve({"m": Model({"predict": fine}, loads=[LoadError("no weights here", fatal=True)])}, debug=True)
     served.wait_until(lambda: served.hub.models["m"].state == "failed")
     [model] = served.get("/v1/models").json["data"]
     assert (model["status"], model["status_reason"]) == ("failed", "no weights here")

@@ -164,7 +164,7 @@ def test_the_root_is_true_for_programs_and_a_page_for_browsers(serve: Serve) -> 
 
 def test_the_start_page_shows_models_states_links_and_commands(serve: Serve) -> None:
     broken = Model({"predict": fine}, loads=[LoadError("<b>no weights</b>", fatal=True)])
-    served = serve({**models(), "broken": broken})
+    served = serve({**models(), "broken": broken}, debug=True)
     served.wait_until(lambda: served.hub.models["broken"].state == "failed")
     page = served.get("/", Accept="text/html").body.decode()
     for name in ("chat", "org/typed-1.5", "embed", "broken"):

@@ -45,7 +45,7 @@ def test_the_states_of_a_progress_bar_are_lines() -> None:
 
 def test_control_characters_are_shown_and_colours_removed() -> None:
     (line,) = lines(b"\x1b[31mred\x1b[0m\ttab\x00\x07\x1b]0;title\xe2\x80\xa8")
-    assert line == "red\ttab\\x00\\x07\\x1b]0;title\\x2028"
+    assert line == "red\ttab\\x00\\x07\\x1b]0;title\\u2028"
 
 
 def test_a_forged_line_cannot_begin_a_line() -> None:

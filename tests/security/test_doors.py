@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -62,6 +65,7 @@ def test_without_any_key_the_public_listener_has_no_admin_routes(serve: Serve) -
 
 
 SEEING = """
+import http.client
 import json
 
 class Model:
@@ -327,14 +331,39 @@ def test_the_reason_of_a_failed_load_has_no_secret(start: Start, tmp_path: Path)
     (tmp_path / "models/m/config.yaml").write_text("secrets: {token: null}\n")
     (tmp_path / "models/m/model.py").write_text(FAILING)
     env = {"GATEWAY_SECRET_TOKEN": SECRET, "NUM_LOAD_RETRIES_TRUSS": "0"}
-    running = start({"other": ECHO}, options=["--only", "m,other"], env=env, until="settled")
-    host, port = running.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
-    connection.request("GET", "/v1/models")
-    listed = connection.getresponse().read().decode()
-    connection.close()
+    running = start({"other": ECHO}, options=["--only", "m,other", "--debug"], env=env, until="settled")
+    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=20) as answer:
+        listed = answer.read().decode()
     assert "401 for ***" in listed
     assert "hunter" not in listed + running.log
+
+
+ODD = "\x1b]0;title\x07\x9b2J\u202egnihtyna\u2066"
+
+
+def test_no_text_of_a_model_reaches_a_terminal_as_anything_but_text(start: Start, tmp_path: Path) -> None:
+    """Its reason in tables, answers and the log, what it prints, and the name of its directory."""
+    failing = f"print({ODD!r})\nraise OSError({ODD!r})\n{ECHO}"
+    env = {"XDG_RUNTIME_DIR": str(tmp_path), "NUM_LOAD_RETRIES_TRUSS": "0"}
+    running = start({"m": failing, "other": ECHO}, env=env, options=["--debug"], until="settled")
+    (tmp_path / f"models/{ODD}").mkdir()
+    (tmp_path / f"models/{ODD}/weights.bin").write_bytes(b"")
+    shown = [running.log]
+    for arguments in (
+        ["ps", "--url", running.url],
+        ["logs", "m", "--url", running.url],
+        ["check", "models"],
+        ["models"],
+    ):
+        command = [sys.executable, "-P", "-m", "gateway", *arguments]
+        options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **env}, "timeout": 60}
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+        shown.append(done.stdout + done.stderr)
+    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=20) as answer:
+        shown += [model.get("status_reason", "") for model in json.load(answer)["data"]]
+    for text in shown:
+        assert not set("\x1b\x07\x9b\u202e\u2066") & set(text)
+    assert sum("gnihtyna" in text for text in shown) >= 5
 
 
 def test_any_value_of_an_event_is_one_line_and_bounded() -> None:
