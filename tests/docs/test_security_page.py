@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 
 from pages import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "security"))
+
+from mutations import MUTATIONS
 
 PAGE = ROOT / "docs" / "security-tests.md"
 ROWS = re.findall(r"^\| (T\d+) [^|]*\|[^|]*\|([^|]*)\|$", PAGE.read_text(), re.MULTILINE)
@@ -16,6 +21,13 @@ def test_every_threat_has_a_row_and_each_row_a_mutation() -> None:
     assert len(names) == len(set(names)) and {f"T{number}" for number in range(1, 35)} <= set(names)
     mutations = (ROOT / "tests" / "security" / "mutations.py").read_text()
     assert set(names) == set(re.findall(r'Mutation\("(T\d+)"', mutations))
+
+
+def test_every_mutation_has_its_one_place() -> None:
+    """Or nobody would learn that a protection is not looked at any more until the run of all of them."""
+    for mutation in MUTATIONS:
+        found = (ROOT / "gateway" / mutation.file).read_text().count(mutation.old)
+        assert found == 1, f"{mutation.row}: {found} places of {mutation.old!r} in {mutation.file}"
 
 
 def test_every_test_that_is_named_exists() -> None:

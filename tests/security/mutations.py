@@ -87,7 +87,7 @@ MUTATIONS = [
              "test_no_file_beside_the_weights_is_imported_whatever_its_name"),
     Mutation("T13", "worker/loader.py", "if spec.own_code and path.is_file():", "if path.is_file():",
              "worker/test_loader.py::test_a_directory_that_is_only_data_is_never_looked_at_for_modules"),
-    Mutation("T13", "runners/child.py", '"PYTHONPATH" in inherited', "False",
+    Mutation("T13", "inherited.py", "    if name not in PATHS:", "    if True:",
              "security/test_data_directories.py::"
              "test_no_file_beside_the_weights_is_imported_whatever_its_name"),
     Mutation("T13", "downloads.py", "sha256 is None or fingerprint(path) == sha256.lower()", "True",
@@ -261,7 +261,7 @@ MUTATIONS = [
              "runners/test_process_load.py::test_a_load_over_its_limit_fails_its_model_with_the_reason"),
     Mutation("T25", "deadlines.py", "elif silence > SILENT and", "elif False and",
              "test_hosted.py::test_a_silent_worker_with_a_call_beyond_its_limit_is_killed_without_grace"),
-    Mutation("T26", "runners/reaper.py", "os.killpg(group, signal.SIGKILL)", "pass",
+    Mutation("T26", "runners/reaper.py", "os.killpg(leader, signal.SIGKILL)", "pass",
              "runners/test_reaper.py::test_when_the_pipe_closes_the_groups_that_are_left_are_ended"),
     Mutation("T26", "worker/sandbox.py", "libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
              "runners/test_sandbox.py::test_every_worker_is_kept_from_accidents"),
