@@ -248,12 +248,12 @@ class Call:
             raise WireError("items before the resp of their call")
         if self.error is not None or self.cancelled_at != NEVER:  # nobody takes them any more
             return
-        if len(self.items) + self.owed + len(items) > WINDOW_ITEMS:
-            raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
         if self.size + self.owed_size >= WINDOW_BYTES and items:
             raise WireError(f"items beyond {WINDOW_BYTES} bytes that nobody granted")
         self.items += items
         self.size += size
+        if len(self.items) + self.owed > WINDOW_ITEMS:
+            raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
         self.deadline = self.until
         self._wake()
 

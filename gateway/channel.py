@@ -14,6 +14,7 @@ from .wire import GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, 
 READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read one
 WRITE_HIGH = 1 << 20
 TURN = 256  # frames in one turn of the loop: a peer that floods us with small ones must not keep others waiting
+FRAMES = range(TURN)
 OF_A_SPLIT = 512  # bytes that a split payload takes beside its own, which may be none
 
 
@@ -59,16 +60,13 @@ class Channel(asyncio.BufferedProtocol):
         return self._view[self._written :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Hand on the frames that are there; more than a turn's worth of them in the next turn."""
         if self._error is not None:  # what still comes after the end
             return
         self._written += nbytes
-        self._take()
-
-    def _take(self) -> None:
-        """Hand on the frames that are there; more than a turn's worth of them in the next turn."""
         unpack, view, buffer = HEADER.unpack_from, self._view, self._buffer
         try:
-            for _ in range(TURN):
+            for _ in FRAMES:
                 if self._written - self._read < HEADER.size:
                     break
                 size, kind, call = unpack(buffer, self._read)
@@ -93,9 +91,9 @@ class Channel(asyncio.BufferedProtocol):
             self._read = self._written = 0
 
     def _go_on(self) -> None:
-        if self._error is None and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.resume_reading()
-            self._take()
+            self.buffer_updated(0)
 
     def _join(self, flags: int, call: int, payload: memoryview) -> None:
         """A part of a split payload, or the end of one that will not be completed."""

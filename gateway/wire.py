@@ -357,7 +357,7 @@ def split_items(payload: bytes | memoryview, kind: int = DATA) -> tuple[list[Any
     """
     size = len(payload) - 1
     first = payload[0] if size >= 0 else 0
-    if not 0x90 <= first < 0xA0:
+    if first & 0xF0 != 0x90:
         if first != 0xDC or int.from_bytes(payload[1:3], "big") > WINDOW_ITEMS:
             raise WireError("items that are no list of what a window holds")
         size -= 2

@@ -19,7 +19,7 @@ from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
 from ..weighing import SMALL
-from ..wire import WireError
+from ..wire import DATA, USUAL_TYPES, WireError, split_items
 from .child import Child
 
 if TYPE_CHECKING:
@@ -310,7 +310,9 @@ class ProcessReplica:
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
         if kind == wire.ITEMS:
-            call.on_items(*wire.split_items(payload, wire.DATA if call.head is None else call.head.kind))
+            head = call.head
+            items, size = split_items(payload, DATA if head is None else head.kind)
+            call.on_items(items, size)
             return
         if kind == wire.MESSAGE:
             call.on_items([wire.decode_message(payload)], len(payload))
@@ -321,9 +323,9 @@ class ProcessReplica:
             return
         if kind == wire.RESP:
             head, body = wire.split(wire.Resp, payload)
-            if head.status != 200 or head.raw or head.headers or head.content_type not in wire.USUAL_TYPES:
+            if head.status != 200 or head.raw or head.headers or head.content_type not in USUAL_TYPES:
                 wire.check_resp(head)
-            if head.kind == wire.DATA and len(body) > SMALL:
+            if head.kind == DATA and len(body) > SMALL:
                 wire.check_weight(body)
             call.on_resp(head, bytes(body))
             if not head.final:
