@@ -19,7 +19,7 @@ from .. import confinement, inherited
 from ..clearing import clear_away
 from ..replica import Launch, LoadError
 from .log import LineReader
-from .reaper import MARK, carries, marked
+from .reaper import MARK, born, carries, is_ours, marked
 
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
@@ -33,6 +33,7 @@ class Child:
         self._launch = launch
         self.log = LineReader(launch.on_log, launch.secrets.values())
         self._process: asyncio.subprocess.Process | None = None
+        self._born = ""  # when the process began: its number may be another's once it is waited for
         self._draining: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._tmp: str | None = None
@@ -75,6 +76,7 @@ class Child:
             raise
         finally:
             theirs.close()
+        self._born = born(self._process.pid)
         self._launch.guard(self._process.pid, self._mark)
         assert self._process.stdout is not None
         self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
@@ -171,7 +173,7 @@ class Child:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await _end_rest(process.pid, self._mark)  # what it started may have outlived it
+            await _end_rest(process.pid, self._born, self._mark)  # what it started may have outlived it
             self._launch.unguard(process.pid)
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
@@ -205,21 +207,28 @@ def exit_reason(code: int) -> str:
     return f"the worker was ended by {name}{hint}"
 
 
-async def _end_rest(pid: int, mark: str) -> None:
-    """End what is left of a worker that is gone: of the group that it led, and those that left it."""
+async def _end_rest(pid: int, begun: str, mark: str) -> None:
+    """End what is left of a worker that is gone: of the group that it led, and those that left it.
+
+    The worker is waited for by then, and its number free for others: a group that another process leads is not ours.
+    """
     deadline = asyncio.get_running_loop().time() + CHILDREN_GRACE
     strays = await asyncio.to_thread(marked, mark, but=pid)
-    is_left = _signal_group(pid, signal.SIGTERM)
+    is_left = _signal_own_group(pid, begun, signal.SIGTERM)
     for stray in strays:
         _signal(stray, signal.SIGTERM)
     while (is_left or strays) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(LOOK_AGAIN)
-        is_left = _signal_group(pid, 0)
+        is_left = _signal_own_group(pid, begun, 0)
         strays = [stray for stray in strays if carries(stray, mark)]
     if is_left:
-        _signal_group(pid, signal.SIGKILL)
+        _signal_own_group(pid, begun, signal.SIGKILL)
     for stray in strays and await asyncio.to_thread(marked, mark, but=pid):
         _signal(stray, signal.SIGKILL)
+
+
+def _signal_own_group(pid: int, begun: str, number: int) -> bool:
+    return is_ours(pid, begun) and _signal_group(pid, number)
 
 
 def _signal(pid: int, number: int) -> None:

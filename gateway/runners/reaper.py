@@ -58,6 +58,23 @@ class Reaper:
             pass  # someone killed the reaper; workers still have PDEATHSIG and the end of their channel
 
 
+def born(pid: int) -> str:
+    """When a process began, in ticks since the machine did; "" where there is none. Numbers are used again."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()  # field 22; the name before may hold anything
+    except (OSError, IndexError):
+        return ""
+
+
+def is_ours(leader: int, begun: str) -> bool:
+    """Whether the group of that number is still that of a worker that began then, though the worker may be gone.
+
+    A number is free for another process when nothing is left of the group; whoever has it then began later.
+    """
+    return born(leader) in ("", begun)
+
+
 def marked(mark: str, *, but: int = 0) -> list[int]:
     """The processes that carry the mark, but for those of this group, which are reached together."""
     try:
@@ -89,10 +106,20 @@ def _group(pid: int) -> int:
         return 0
 
 
+def end(leader: int, begun: str, mark: str) -> None:
+    """Kill the group of a worker that began then, and what carries its mark."""
+    if is_ours(leader, begun):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+    for pid in marked(mark):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: dict[int, str] = {}
+    groups: dict[int, tuple[str, str]] = {}
     for line in sys.stdin:
         group, _, mark = line[1:].strip().partition(" ")
         try:
@@ -100,15 +127,11 @@ def main() -> None:
         except ValueError:  # half a line, cut by the end
             continue
         if line[0] == "+":
-            groups[pid] = mark
+            groups[pid] = mark, born(pid)
         else:
             groups.pop(pid, None)
-    for leader, mark in groups.items():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
-        for pid in marked(mark):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+    for leader, (mark, begun) in groups.items():
+        end(leader, begun, mark)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from gateway.runners import child
 from gateway.runners import reaper as reaper_module
-from gateway.runners.reaper import Reaper
+from gateway.runners.reaper import Reaper, born
 
 from .started import gone
 
@@ -47,6 +49,20 @@ async def test_when_the_pipe_closes_the_groups_that_are_left_are_ended(
     await gone(one.pid)
     assert two.poll() is None
     assert other.poll() is None
+
+
+async def test_a_group_whose_number_another_process_has_by_now_is_left_alone(
+    sleepers: list[subprocess.Popen[bytes]],
+) -> None:
+    ours, others, _ = sleepers
+    earlier = str(int(born(others.pid)) - 1)
+    assert not child._signal_own_group(others.pid, earlier, signal.SIGKILL)
+    reaper_module.end(others.pid, earlier, "")
+    reaper_module.end(ours.pid, born(ours.pid), "")
+    await gone(ours.pid)
+    assert others.poll() is None
+    assert child._signal_own_group(others.pid, born(others.pid), signal.SIGKILL)
+    await gone(others.pid)
 
 
 @pytest.fixture

@@ -160,6 +160,8 @@ MUTATIONS = [
              "http/test_models.py::test_a_failed_model_says_to_its_operator_why_and_to_others_who_knows"),
     Mutation("T23", "redaction.py", "text = text.replace(value, MARK)", "pass",
              "security/test_doors.py::test_the_reason_of_a_failed_load_has_no_secret"),
+    Mutation("T26", "runners/reaper.py", 'return born(leader) in ("", begun)', "return True",
+             "runners/test_reaper.py::test_a_group_whose_number_another_process_has_by_now_is_left_alone"),
     Mutation("T62", "hub.py", "models.values() if sees(model.name)]", "models.values()]",
              "security/test_callers.py::test_no_route_tells_a_scoped_key_anything_of_other_models"),
     Mutation("T62", "hub.py", "if model is not None and sees(model.name):", "if model is not None:",
