@@ -193,11 +193,14 @@ _REFUSED = {
     **refused(*EMPTY, names="kv_transfer_params ec_transfer_params bootstrap_host bootstrap_port bootstrap_room"),
     **refused(*EMPTY, names="disaggregated_params plugins guardrails search_options search_settings"),
     **refused({"mode": "off"}, names="search_parameters"),
+    **refused([], names="data_sources"),
     **refused(False, names="interactive_mode enable_search enable_code_interpreter deferred"),
     **_of_prompt(
         {
             **refused("", names="chat_template template task input_prefix input_suffix"),
             **refused("", names="instruction_template instruction_template_str prompt_template tool_prompt memory"),
+            **refused("", names="character chat_template_str greeting user_bio"),
+            **refused("instruct", names="mode"),
             **refused("", names="system_prompt system_instruction", instead=_SYSTEM),
             **refused(*EMPTY, names="mm_processor_kwargs media_io_kwargs images_config multimodal_data image_data"),
             **refused([], names="images context input_extra input_ids input_embeds prompt_embeds transforms"),
@@ -241,6 +244,8 @@ _PASSED = {
     **passed("chooses among servers", "routed_dp_rank data_parallel_rank disagg_prefill_dp_rank"),
     **passed("chooses among providers, of which here is one", "models route provider max_price fallbacks"),
     **passed("counts hosted tools, of which none runs here", "max_tool_calls"),
+    **passed("tunes `mode`", "bot_name user_name name1 name2 chat_instruct_command"),
+    **passed("wishes for a longer or shorter answer, of which a chat template cannot be told", "verbosity"),
 }
 
 TABLE: Mapping[str, Field] = {**_HONOURED, **ELSEWHERE, **_REFUSED, **_PASSED}
