@@ -42,6 +42,7 @@ ENCODINGS = (  # those with longer marks first, for one begins as another does
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
+INCLUDED = re.compile(r"^\s*(-r|--requirement|-c|--constraint)(?:\s*=\s*|\s*)(?!\w+://)([^\s=].*)")
 TAIL = 12  # lines of a failed build that its model's reason shows
 
 
@@ -79,7 +80,10 @@ def lines_of(path: Path) -> list[str]:
 
 
 def _wanted(spec: ModelSpec) -> list[str]:
-    return [*CHANNEL, *(TRUSS_IMAGE if spec.format == "truss" else ()), *requirements_of(spec)]
+    """All lines. Files that they include are named whole: uv looks for them beside the file that includes them."""
+    place = (spec.root / str(spec.config.get("requirements_file") or "requirements.txt")).resolve().parent
+    lines = [INCLUDED.sub(lambda found: f"{found[1]} {place / found[2]}", line) for line in requirements_of(spec)]
+    return [*CHANNEL, *(TRUSS_IMAGE if spec.format == "truss" else ()), *lines]
 
 
 def key_of(spec: ModelSpec, variables: Mapping[str, str] | None = None) -> str:
@@ -168,7 +172,9 @@ async def ensure(
         try:
             await build.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(directory)])
             # Relative paths in a requirements file are relative to the model.
-            await build.run([uv, "pip", "install", "--python", str(python), "-r", str(listed)])
+            # What uv has built of a directory it takes for the same until its pyproject.toml changes.
+            again = () if all(map(_is_of_an_index, _wanted(spec))) else ("--refresh",)
+            await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
         finally:
             build.end()
         (directory / COMPLETE).touch()

@@ -149,6 +149,37 @@ def test_a_failed_build_says_the_last_lines_and_is_never_half_used(
     assert lines.count("no solution found") == 2
 
 
+@pytest.mark.parametrize(
+    ("config", "listed", "is_fresh"),
+    [
+        ({"requirements": ["-r more.txt"]}, "-r {root}/more.txt", True),
+        ({"requirements": ["six", "--constraint=more.txt"]}, "--constraint {root}/more.txt", True),
+        ({"requirements_file": "deep/all.txt"}, "-c {root}/deep/../more.txt", True),
+        ({"requirements": ["-r https://example.com/more.txt"]}, "-r https://example.com/more.txt", True),
+        ({"requirements": ["./src"]}, "./src", True),
+        ({"requirements": ["six"]}, "six", False),
+    ],
+)
+def test_uv_finds_what_lines_include_and_builds_directories_again(
+    config: dict[str, Any], listed: str, is_fresh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv looks for an included file beside the one that includes it, and keeps what it has built of a directory."""
+    root = tmp_path / "model"
+    for name, text in {"more.txt": "six", "deep/all.txt": "-c ../more.txt", "src/pyproject.toml": ""}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    uv = tmp_path / "uv"
+    uv.write_text(
+        f'#!/bin/sh\nfor last; do :; done\n[ "$1" = venv ] && mkdir -p "$last"\necho "$@" >> {tmp_path}/asked\n'
+    )
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
+    asyncio.run(environments.ensure(spec(root, **config), print, tmp_path / "cache"))
+    install = (tmp_path / "asked").read_text().splitlines()[-1]
+    assert ("--refresh" in install) is is_fresh
+    assert listed.format(root=root.resolve()) in Path(install.split()[-1]).read_text().splitlines()
+
+
 def test_a_worker_in_an_environment_of_its_own_finds_our_package_and_no_other(tmp_path: Path) -> None:
     directory = environments.import_path(tmp_path)
     assert [path.name for path in directory.iterdir()] == ["gateway"]
