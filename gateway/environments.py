@@ -173,7 +173,7 @@ async def ensure(
             await build.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(directory)])
             # Relative paths in a requirements file are relative to the model.
             # What uv has built of a directory it takes for the same until its pyproject.toml changes.
-            again = () if all(map(_is_of_an_index, _wanted(spec))) else ("--refresh",)
+            again = () if all(map(_is_of_an_index, _wanted(spec))) else ("--reinstall",)
             await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
         finally:
             build.end()

@@ -176,7 +176,7 @@ def test_uv_finds_what_lines_include_and_builds_directories_again(
     monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
     asyncio.run(environments.ensure(spec(root, **config), print, tmp_path / "cache"))
     install = (tmp_path / "asked").read_text().splitlines()[-1]
-    assert ("--refresh" in install) is is_fresh
+    assert ("--reinstall" in install) is is_fresh
     assert listed.format(root=root.resolve()) in Path(install.split()[-1]).read_text().splitlines()
 
 
