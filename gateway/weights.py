@@ -55,13 +55,22 @@ def missing_weights(path: Path) -> str | None:
     return f"weights {', '.join(absent)} are not on this machine yet" if absent else None
 
 
+_of_the_model: Mapping[str, str] = {}  # the secrets of the model that this process runs
+
+
+def use_secrets(secrets: Mapping[str, str]) -> None:
+    """What `weights_path` opens sources with, where it is given nothing else: plugins and classes do not."""
+    global _of_the_model
+    _of_the_model = secrets
+
+
 def weights_path(
     config: Mapping[str, Any], root: Path, index: int = 0, *, secrets: Mapping[str, str] | None = None
 ) -> Path:
     """Return where entry `index` of the config's `weights` lies, after fetching it if need be.
 
-    What is at its `mount_location` already is taken from there. Raises `ConfigError` with what to do when the weights
-    cannot be had.
+    What is at its `mount_location` already is taken from there. Without `secrets` those of the model that the process
+    runs open the source. Raises `ConfigError` with what to do when the weights cannot be had.
     """
     entries = config.get("weights") or []
     if not entries:
@@ -69,7 +78,7 @@ def weights_path(
     entry = _entry(entries, index)
     if entry.get("mount_location") and (place := Path(entry["mount_location"])).exists():
         return place
-    return _obtain(entry, root, secrets or {})
+    return _obtain(entry, root, _of_the_model if secrets is None else secrets)
 
 
 def mount_weights(

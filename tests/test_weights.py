@@ -167,6 +167,23 @@ def test_an_address_is_fetched_to_the_cache_and_then_found_there(
     assert peek_weights(tmp_path) == path
 
 
+def test_a_plugin_and_a_class_that_pass_no_secrets_have_those_of_their_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | None, str | None]] = []
+    monkeypatch.setattr(weights, "_of_the_model", {})
+    monkeypatch.setattr(
+        weights.downloads,
+        "fetch_snapshot",
+        lambda entry, *name, token, secret: asked.append((token, secret)) or Path("/snapshot"),
+    )
+    entry = {"source": "hf://org/gated", "auth_secret_name": "token"}
+    weights.use_secrets({"token": "t"})
+    weights_path({"weights": [entry]}, tmp_path)
+    weights_path({"weights": [entry]}, tmp_path, secrets={"token": "mine"})
+    assert asked == [("t", "token"), ("mine", "token")]
+
+
 def test_two_sums_and_two_secrets_of_one_address_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway import weights
 

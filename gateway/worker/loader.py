@@ -123,10 +123,13 @@ def _make_data_dir(spec: ModelSpec) -> None:
 
 
 def _mount_weights(spec: ModelSpec, secrets: Secrets) -> None:
-    """The class may open its mount locations as early as in its constructor."""
-    if spec.own_code and spec.config.get("weights"):
-        from ..weights import mount_weights
+    """The class may open its mount locations, and fetch what has none, as early as in its constructor."""
+    if not spec.config.get("weights"):
+        return
+    from ..weights import mount_weights, use_secrets
 
+    use_secrets(secrets)
+    if spec.own_code:
         mount_weights(spec.config, spec.root, spec.mount_roots, secrets=secrets)
 
 
