@@ -30,7 +30,7 @@ from gateway.plugins import Plugins
 from gateway.replica import Launch
 from gateway.settings import GatewaySettings, Settings
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
-from gateway.wire import BYTES, WINDOW_ITEMS, Resp, decode, encode
+from gateway.wire import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp, decode, encode
 
 PATIENCE = 30.0  # seconds until a test that waits for what should come at once gives up
 
@@ -64,6 +64,26 @@ class Model:
         self.is_good = not self.loads or self.loads[0] is None
 
 
+class Window:
+    """What a stream has under way; the last item may reach beyond it."""
+
+    def __init__(self) -> None:
+        self._items = self._size = 0
+        self._room = asyncio.Event()
+
+    async def send(self, size: int) -> None:
+        while self._items >= WINDOW_ITEMS or self._size >= WINDOW_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._items += 1
+        self._size += size
+
+    def grant(self, items: int, size: int) -> None:
+        self._items -= items
+        self._size -= size
+        self._room.set()
+
+
 class Player(FakeReplica):
     """A replica that runs the scripts of its model."""
 
@@ -74,7 +94,7 @@ class Player(FakeReplica):
         self.fakes.loads = model.loads
         self.model = model
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._windows: dict[int, asyncio.Semaphore] = {}
+        self._windows: dict[int, Window] = {}
 
     def open(self, call: Call, ended: Callable[[Call], None]) -> None:
         super().open(call, ended)
@@ -117,16 +137,16 @@ class Player(FakeReplica):
     async def _stream(self, call: Call, items: AsyncIterator[Any]) -> None:
         """As a worker does it: no more items under way than the client's side has granted."""
         self.stream(call)
-        window = self._windows[id(call)] = asyncio.Semaphore(WINDOW_ITEMS)
+        window = self._windows[id(call)] = Window()
         async for item in items:
-            await window.acquire()
+            await window.send(len(encode(item)))
             self.stream(call, item)
         self.end(call)
 
     def grant(self, call: Call) -> None:
         window = self._windows.get(id(call))
-        for _ in range(call.owed if window is not None else 0):
-            window.release()
+        if window is not None:
+            window.grant(call.owed, call.owed_size)
         super().grant(call)
 
 
