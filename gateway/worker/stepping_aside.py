@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..spec import ModelSpec
 
@@ -33,6 +36,25 @@ def step_aside(spec: ModelSpec) -> None:
     if OURS in bundled:
         _rename()
     sys.meta_path.insert(0, _Finder(bundled))
+    _tell_spawned(bundled)
+
+
+def _tell_spawned(bundled: Mapping[str, Path]) -> None:
+    """A process that `multiprocessing` spawns has our path and no finder: a directory with links to nothing else is
+    first on its path. Nor does it run our main module again, which would import our package."""
+    links = Path(tempfile.mkdtemp(prefix="bundled-"))
+    for name, place in bundled.items():
+        for file in (place / name, place / f"{name}.py"):
+            if file.exists():
+                (links / file.name).symlink_to(file)
+    prepared = spawn.get_preparation_data
+
+    def prepare(name: str) -> dict[str, Any]:
+        data = prepared(name)
+        data.pop("init_main_from_name", None)
+        return {**data, "sys_path": [str(links), *data["sys_path"]]}
+
+    spawn.get_preparation_data = prepare
 
 
 def _rename() -> None:
@@ -43,6 +65,9 @@ def _rename() -> None:
         alias = ALIAS + name.removeprefix(OURS)
         sys.modules[alias] = sys.modules.pop(name)
         module.__name__ = alias
+        for value in vars(module).values():  # whose annotations are looked up in the module that they name
+            if isinstance(value, type) and value.__module__ == name:
+                value.__module__ = alias
         if module.__package__:
             module.__package__ = ALIAS + module.__package__.removeprefix(OURS)
         if module.__spec__ is not None:

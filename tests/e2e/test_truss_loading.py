@@ -215,9 +215,13 @@ class Model:
         return AT_IMPORT
 """
 SHADOWS = """
+import multiprocessing
 import fastapi
 import gateway, gateway.errors, gateway_sklearn
 from gateway.errors import WHO
+
+def who(_):
+    return gateway.WHO
 
 class Model:
     def load(self):
@@ -229,6 +233,9 @@ class Model:
             return self._stream()
         if inputs == "raise":
             raise fastapi.HTTPException(418, "short and stout")
+        if inputs in ("spawn", "forkserver"):
+            with multiprocessing.get_context(inputs).Pool(1) as pool:
+                return pool.map(who, [1])
         return [*self.names, request.headers["x-who"], inputs]
 
     def _stream(self):
@@ -433,6 +440,11 @@ def test_a_bundled_package_with_our_name_is_the_models_own(truss: Trusses) -> No
 
     packed = truss.predict("shadows", msgpack.packb(2), "application/octet-stream", x_who="me")
     assert msgpack.unpackb(packed.body)[-1] == 2
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_the_model_spawns_has_its_bundled_package_too(truss: Trusses, method: str) -> None:
+    assert truss.call("shadows", method) == ["mine"]
 
 
 def test_file_class_and_directory_may_have_other_names(truss: Trusses) -> None:
