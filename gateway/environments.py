@@ -79,9 +79,14 @@ def lines_of(path: Path) -> list[str]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def place_of(spec: ModelSpec) -> Path:
+    """Where the files lie that the model's lines include: beside the file that has the lines."""
+    return (spec.root / str(spec.config.get("requirements_file") or "requirements.txt")).resolve().parent
+
+
 def _wanted(spec: ModelSpec) -> list[str]:
     """All lines. Files that they include are named whole: uv looks for them beside the file that includes them."""
-    place = (spec.root / str(spec.config.get("requirements_file") or "requirements.txt")).resolve().parent
+    place = place_of(spec)
     lines = [INCLUDED.sub(lambda found: f"{found[1]} {place / found[2]}", line) for line in requirements_of(spec)]
     return [*CHANNEL, *(TRUSS_IMAGE if spec.format == "truss" else ()), *lines]
 
@@ -97,7 +102,7 @@ def key_of(spec: ModelSpec, variables: Mapping[str, str] | None = None) -> str:
     parts = [sys.executable, platform.python_version(), *settings, *_settings_of_uv(spec.root), *wanted]
     if not all(map(_is_of_an_index, wanted)):
         parts.append(str(spec.root.resolve()))  # what a path leads to is this model's alone, and -e goes on reading it
-        parts += _contents(wanted, spec.root)
+        parts += _contents(wanted, [spec.root])
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -121,22 +126,29 @@ def _settings_of_uv(root: Path) -> Iterator[str]:
             yield repr(table["uv"])
 
 
-def _contents(lines: Sequence[str], root: Path, above: frozenset[Path] = frozenset()) -> Iterator[str]:
-    """The sums of the files that requirements name by a path, which say nothing of what is in them."""
+def _contents(lines: Sequence[str], places: Sequence[Path], above: frozenset[Path] = frozenset()) -> Iterator[str]:
+    """The sums of the files that requirements name by a path, which say nothing of what is in them.
+
+    In a file that others include, uv takes `-r` and `-c` from its `places`' last, and what it builds from the first.
+    """
     for line in lines:
         text = line.partition(" #")[0].strip()
         option = re.match(r"(-r|--requirement|-c|--constraint|-e|--editable|-f|--find-links)[ =]?\s*", text)
         named = text[option.end() :] if option else text.partition("@")[2] or text
-        named = named.partition(";")[0].partition("#")[0].strip().removeprefix("file://")
-        path = root / re.sub(r"\[[^\]]*\]$", "", named)
-        if not named or not (option or "/" in named or named.startswith(".")) or not path.exists():
+        named = re.sub(r"^file:(//)?", "", named.partition(";")[0].partition("#")[0].strip())
+        named = re.sub(r"\[[^\]]*\]$", "", named)
+        if not named or not (option or "/" in named or named.startswith(".") or "file:" in text):
             continue
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            below = file.relative_to(path).parts
-            if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in below):
-                yield f"{file.relative_to(path)} {fingerprint(file)}"
-        if option and path.is_file() and path not in above:
-            yield from _contents(path.read_text(errors="replace").splitlines(), path.parent, above | {path})
+        for path in dict.fromkeys(place / named for place in places):
+            if not path.exists():
+                continue
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                below = file.relative_to(path).parts
+                if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in below):
+                    yield f"{file.relative_to(path)} {fingerprint(file)}"
+            if option and path.is_file() and path not in above:
+                included = path.read_text(errors="replace").splitlines()
+                yield from _contents(included, [places[0], path.parent], above | {path})
 
 
 async def ensure(

@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from .distributions import canonical, name_in, required, to_install
-from .environments import lines_of, requirements_of
+from .environments import lines_of, place_of, requirements_of
 from .errors import ConfigError
 from .imports import Import, imports_of
 
@@ -38,7 +38,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
             yield _ours(found)
     absent: list[str] = []
     try:
-        lines = list(_lines(requirements_of(spec), spec.root, absent))
+        lines = list(_lines(requirements_of(spec), place_of(spec), absent))
     except ConfigError as error:
         what = str(error).removeprefix(f"{spec.root}/")
         yield "error" if isolated else "warning", "missing_requirements", what, "write it, or correct config.yaml"

@@ -44,6 +44,9 @@ def test_a_changed_requirements_file_makes_another_environment(tmp_path: Path) -
         ("./wheels/x-1-py3-none-any.whl", "wheels/x-1-py3-none-any.whl"),
         ("x @ file://{root}/wheels/x.whl", "wheels/x.whl"),
         ("x @ ./src ; python_version > '3'", "src/x/__init__.py"),
+        ("x @ file:./src", "src/x/__init__.py"),
+        ("x @ file:src", "src/x/__init__.py"),
+        ("-r deep/base.txt", "src/x/__init__.py"),
         ("./src[extra]", "src/x/__init__.py"),
         ("-e src", "src/x/__init__.py"),
         ("-r more.txt", "more.txt"),
@@ -59,6 +62,9 @@ def test_other_files_behind_the_same_requirements_make_another_environment(
     for name in (file, "more.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("./wheels/deep.whl\n-r more.txt\n")
+    (root / "deep").mkdir(exist_ok=True)
+    (root / "deep/base.txt").write_text("-r below.txt\n")
+    (root / "deep/below.txt").write_text("./src\n")
     model = spec(root, requirements=[line.format(root=root)])
     before = environments.key_of(model)
     assert environments.key_of(model) == before

@@ -271,6 +271,11 @@ def test_a_file_that_another_file_names_has_to_be_there(tmp_path: Path, line: st
     assert alone[:2] == ("error", "missing_requirements")
 
 
+def test_a_file_that_another_names_lies_beside_it(tmp_path: Path) -> None:
+    files = {"reqs/req.txt": "-r more.txt\n", "reqs/more.txt": ""}
+    assert lacks(tmp_path, "requirements_file: reqs/req.txt\n", files=files, isolated=True) == []
+
+
 def test_a_repository_brings_the_module_of_its_name(tmp_path: Path) -> None:
     line = "git+https://github.com/team/no_such_zz.git@main"
     (found,) = lacks(tmp_path, f"requirements: ['{line}']\n", "import no_such_zz\n" + GOOD)
