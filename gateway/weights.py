@@ -152,7 +152,7 @@ def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
 def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) -> Path:
     scheme, rest = _split(entry["source"])
     name = secret_of(entry)
-    token = secrets.get(name) if name else None
+    token = (secrets.get(name) or "").strip() or None if name else None  # files of secrets end with a newline
     if scheme == "hf":  # the library knows whether a snapshot in its cache is whole; we do not
         return downloads.fetch_snapshot(entry, *_repository(rest), token=token, secret=name)
     path = _cached(entry)

@@ -181,7 +181,9 @@ def test_a_plugin_and_a_class_that_pass_no_secrets_have_those_of_their_model(
     weights.use_secrets({"token": "t"})
     weights_path({"weights": [entry]}, tmp_path)
     weights_path({"weights": [entry]}, tmp_path, secrets={"token": "mine"})
-    assert asked == [("t", "token"), ("mine", "token")]
+    weights_path({"weights": [entry]}, tmp_path, secrets={"token": "of-a-file\n"})
+    weights_path({"weights": [entry]}, tmp_path, secrets={"token": "\n"})
+    assert asked == [("t", "token"), ("mine", "token"), ("of-a-file", "token"), (None, "token")]
 
 
 def test_two_sums_and_two_secrets_of_one_address_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
