@@ -45,6 +45,8 @@ TABLE: Mapping[str, Field] = {
     **refused(names="task task_type taskType text_type", instead="input_type"),
     **refused("", names="instruction instruct prompt_template", instead="prompt"),
     **refused("", names="title lora_path"),
+    **refused([], names="embed_overrides"),
+    **refused(names="embed_override_token_id"),
     **refused(False, names="late_chunking return_multivector return_sparse"),
     **refused("float", ["float"], names="embedding_type embedding_types embeddingTypes output_dtype"),
     **refused("float32", names="embed_dtype precision"),

@@ -92,6 +92,16 @@ VALUES: dict[str, Any] = {
     **each("mirostat dry_multiplier xtc_probability dynatemp_range n_indent min_keep best_of", 2),
     **each("n_cmpl length_penalty top_n_sigma adaptive_target t_max_predict_ms n_probs", 2),
     **each("thinking_token_budget thinking_budget_tokens reasoning_budget num_ctx", 2),
+    **each("reasoning_budget_tokens top_logprobs_num logprob_start_len", 2),
+    **each("speculative.n_max speculative.n_min speculative.p_min speculative.type", 2),
+    **each("speculative.ngram_size_n speculative.ngram_size_m speculative.ngram_m_hits", 2),
+    **each("thinking_forced_open verbose enable_response_messages return_logprob return_text_in_logprobs", True),
+    **each("reasoning_budget_arm_immediately reasoning_control", True),
+    **each("generation_prompt prompt_name chat_parser grammar_type reasoning_budget_message", "other"),
+    **each("reasoning_budget_start_tag reasoning_budget_end_tag", "<think>"),
+    **each("token_ids_logprob audio_data video_data", [1]),
+    "previous_response": {"id": "resp_1", "output": []},
+    "previous_input_messages": [{"role": "user", "content": "Say: x"}],
     **each("bootstrap_port bootstrap_room prompt_logprobs num_batch num_gpu main_gpu num_thread", 2),
     **each("routed_experts_prompt_start routed_experts_start_len max_dynamic_patch", 2),
     **each("min_dynamic_patch id_slot n_cache_reuse n_keep n_discard num_keep stream_interval", 2),
@@ -223,7 +233,7 @@ def test_the_page_prints_the_table() -> None:
             rows = shown.setdefault(line.removeprefix("## ").lower(), {})
         elif line.startswith("| `"):
             names, text = line.removeprefix("| ").removesuffix(" |").split(" | ", 1)
-            found = re.findall(r"`(\w+)`", names)
+            found = re.findall(r"`([\w.]+)`", names)
             assert not {name for each in shown.values() for name in each} & {*found}, "it is there twice"
             rows |= dict.fromkeys(found, text)
     refused_by = {None: "", "chat": "; refused by completions", "completions": "; refused by chat"}
