@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -40,6 +41,9 @@ TARGET = "gateway_transformers:LanguageModel"
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
 COMPLETION = 16  # tokens of a completion that says nothing of its length, OpenAI's default
+FACTORS = re.compile(
+    r"(weight_scale\w*|scale_inv|scale_weight|scales|zeros|zero_point|absmax|SCB)$"
+)  # of numbers made small
 SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
 
 
@@ -116,6 +120,13 @@ class LanguageModel:
         if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
             what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
             raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")
+        if factors := sorted(filter(FACTORS.search, told["unexpected_keys"])):  # without which the weights are others
+            what = (
+                f"is quantized, and transformers does not read {len(factors)} of its tensors, {factors[0]} among them"
+            )
+            raise ConfigError(
+                f"{folder}: the checkpoint {what}: get one that is not, or of a kind that transformers reads"
+            )
         self.tokenizer.chat_template = templates(self.tokenizer.chat_template, self.options.get("chat_template"))
         model = model.to(device).eval()
         gateway_lm_attention.lay_out(model)

@@ -575,6 +575,30 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_filled_with_random_numbers(
         serve(place)
 
 
+@pytest.mark.parametrize("said", [None, {"quant_method": "modelopt", "quant_algo": "FP8"}])
+def test_a_quantized_checkpoint_is_not_read_without_its_scales(
+    said: dict[str, str] | None, checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    """NVIDIA's FP8 files: the library skips a kind that it does not know, and the tensors that it does not expect."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    place = tmp_path / "it"
+    shutil.copytree(checkpoint, place)
+    weights = load_file(place / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name] = (weights[name] / 7).to(torch.float8_e4m3fn)
+    weights[name + "_scale"] = torch.tensor(7.0)
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    if said:
+        config = json.loads((place / "config.json").read_text())
+        (place / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+    with pytest.raises(
+        ConfigError, match=r"is quantized, .* 1 of its tensors, model\.layers\.1\.mlp\.up_proj\.weight_scale"
+    ):
+        serve(place)
+
+
 def test_a_checkpoint_whose_tensors_share_bytes_is_refused(
     checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
 ) -> None:
