@@ -99,7 +99,7 @@ def test_shorthand(value: Any, events: list[Any]) -> None:
         {"content": {"a": 1}},
         {"reasoning": {"a": 1}},
         {"refusal": ["no"]},
-        {"finish_reason": "eos"},
+        {"finish_reason": "whim"},
         {"finish_reason": 1},
         {"usage": 5},
         {"logprobs": 5},

@@ -375,7 +375,7 @@ def test_mistakes_of_the_client_name_the_field(gateway: Gateway, client: anthrop
         assert told["request_id"] == headers["request-id"]
 
 
-@pytest.mark.parametrize("value", [{"generated_text": "x"}, 5, [], {"finish_reason": "eos"}])
+@pytest.mark.parametrize("value", [{"generated_text": "x"}, 5, [], {"finish_reason": "whim"}])
 def test_output_that_nobody_documented_is_an_error_of_the_server(client: anthropic.Anthropic, value: Any) -> None:
     for call in (whole, streamed):
         with pytest.raises(anthropic.InternalServerError) as caught:

@@ -104,9 +104,14 @@ def is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 
 
+# In a worker: those that the model itself spawns are told where its modules are. Nothing is sent that way by us.
+KNOWN_USES = {"worker/stepping_aside.py": ["multiprocessing"]}
+
+
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_nothing_in_the_gateway_turns_data_into_code(file: Path) -> None:
-    assert list(offences(file.read_text("utf-8"))) == []
+    known = KNOWN_USES.get(str(file.relative_to(PACKAGE)), [])
+    assert list(offences(file.read_text("utf-8"))) == known
 
 
 @pytest.mark.parametrize(
