@@ -9,7 +9,7 @@ from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from .anthropic_requests import COUNT_SCHEMA, continued, to_chat
 from .base import Context, Dialect, Headers, Prepared, take
-from .counting import BESIDE, CountEncoder, estimated
+from .counting import PROMPT, CountEncoder, estimated
 
 
 @hookimpl
@@ -31,7 +31,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class CountDialect(Dialect):
-    """The model's `count_tokens` gets what chat would get."""
+    """The class's `count_tokens` gets what chat would get of the prompt."""
 
     request_schema = COUNT_SCHEMA
 
@@ -39,7 +39,7 @@ class CountDialect(Dialect):
         # a summary that is asked for does not change what there is to count
         inputs = {name: value for name, value in body.items() if value is not None and name != "compaction"}
         chat = to_chat(inputs)
-        prompt = {name: value for name, value in chat.items() if name not in BESIDE}
+        prompt: dict[str, Any] = {name: chat[name] for name in PROMPT if name in chat}
         return Prepared(take(inputs, "model", str), prompt)
 
     def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:

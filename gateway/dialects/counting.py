@@ -10,8 +10,12 @@ from .chat_requests import prompt_size
 from .events import encode_json, estimate_tokens, unwrap
 from .reported import error_of
 
-# What chat has beside its prompt whatever was asked. All else goes to the model, which knows what it cannot honour.
-BESIDE = frozenset({"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+# What chat makes its prompt of; a class's own `count_tokens` gets those beside the messages that it has parameters for.
+PROMPT = (
+    "messages tools tool_choice add_generation_prompt continue_final_message chat_template_kwargs reasoning_effort "
+    "documents reasoning enable_thinking thinking think add_special_tokens add_special "
+    "truncate_prompt_tokens truncation_side"
+).split()
 
 
 class CountEncoder(Encoder):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ..errors import BadRequest, HTTPError
+from ..errors import HTTPError
 
 # Of tokenizer_config.json, beside its special tokens and its template.
 INFO = (
@@ -77,14 +77,8 @@ class Tokens:
         found = self._copy.encode(text, **always, **({name: special} if name else {}))
         return [int(token) for token in getattr(found, "ids", found)]
 
-    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
-        """Without `special` its special tokens are left out. Raises `BadRequest` when the tokenizer cannot."""
-        if special:
-            return str(self._copy.decode(list(ids)))
-        if not accepts(self._copy.decode, "skip_special_tokens"):
-            what = "this model's tokenizer does not leave out special tokens"
-            raise BadRequest(what, param="skip_special_tokens", code="unsupported_value")
-        return str(self._copy.decode(list(ids), skip_special_tokens=True))
+    def text(self, ids: Sequence[int]) -> str:
+        return str(self._copy.decode(list(ids)))
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """Every token as a text of its own."""

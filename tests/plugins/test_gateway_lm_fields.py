@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from gateway import BadRequest
 from gateway.dialects.anthropic_messages import MessagesDialect
 from gateway.dialects.base import Context, Dialect
+from gateway.dialects.counting import PROMPT
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_completions import CompletionsDialect
 from gateway.dialects.openai_responses import ResponsesDialect
@@ -674,8 +676,10 @@ def test_every_word_of_a_chat_that_makes_its_prompt_makes_that_of_tokenize(model
     for more in (tools, *({**tools, "tool_choice": choice} for choice in ("none", "auto", "required", named)), marked):
         counted = len(model.tokenize({"messages": CAPITAL, **more})["tokens"])
         assert chat(model, **more)["usage"]["prompt_tokens"] == counted
-        asked = {"messages": CAPITAL, **more}
-        assert model.count_tokens(asked["messages"], asked.get("tools"), inputs=asked) == counted
+        asked = {"value": CAPITAL, **more}
+        if messages := asked.pop("messages", None):
+            asked["value"] = messages
+        assert model.count_tokens(**asked) == counted
     assert model.tokenize({"messages": CAPITAL, **tools, "tool_choice": "none"}) == model.tokenize(
         {"messages": CAPITAL}
     )
@@ -691,15 +695,8 @@ def test_the_values_are_json() -> None:
 def test_every_field_that_makes_a_prompt_counts_where_tokens_are_counted() -> None:
     made = {name for name, field in TABLE.items() if field.of_prompt and field.does == "honoured"} - {"echo"}
     made |= {name for name, field in TABLE.items() if field.alias in made}
-    assert {*OF_PROMPT} == {*made, "tool_choice"}
-
-
-@pytest.mark.parametrize("name", ["chat_template", "input_ids", "system_prompt", "mm_processor_kwargs"])
-def test_what_would_change_the_prompt_and_cannot_is_refused_where_tokens_are_counted(model: Any, name: str) -> None:
-    asked = {"messages": [{"role": "user", "content": "hi"}], name: VALUES[name]}
-    with pytest.raises(BadRequest) as caught:
-        model.count_tokens(asked["messages"], inputs=asked)
-    assert (caught.value.param, caught.value.code) == (name, "unsupported_value")
+    assert {*PROMPT} - {"messages", "tools"} == {*OF_PROMPT} == {*made, "tool_choice"}
+    assert {*OF_PROMPT} <= signature(LanguageModel.count_tokens).parameters.keys()
 
 
 def test_another_name_for_a_field_of_the_prompt_counts_too() -> None:

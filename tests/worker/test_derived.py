@@ -342,27 +342,6 @@ def test_an_own_count_gets_what_it_has_parameters_for() -> None:
     assert ask(Counting(), "count_tokens", asked) == {"input_tokens": 1}
 
 
-def test_an_own_count_may_take_all_that_was_asked() -> None:
-    class Counting(Plain):
-        def count_tokens(self, value: Any, inputs: Any) -> int:
-            return len(inputs) if value == CHAT["messages"] else 0
-
-    assert ask(Counting(), "count_tokens", {**CHAT, "chat_template": "x"}) == {"input_tokens": len(CHAT) + 1}
-
-
-def test_special_tokens_are_left_out_of_a_text_where_that_is_asked() -> None:
-    class Skipping(Letters):
-        def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-            return super().decode([token for token in ids if token != ord("!")] if skip_special_tokens else ids)
-
-    asked = {"tokens": [*map(ord, "a!b")]}
-    for said, text in ((None, "a!b"), (False, "a!b"), (True, "ab")):
-        found = ask(with_tokenizer(Skipping()), "detokenize", {**asked, "skip_special_tokens": said})
-        assert found == {"prompt": text}
-    error = refused(with_tokenizer(Letters()), "detokenize", {**asked, "skip_special_tokens": True})
-    assert (error.param, error.code) == ("skip_special_tokens", "unsupported_value")
-
-
 @pytest.mark.parametrize("inputs", [{}, {"tokens": "1"}, {"tokens": [1.5]}, {"tokens": [-1]}, {"tokens": [1 << 80]}])
 def test_what_is_no_token_is_refused(inputs: Any) -> None:
     assert refused(with_tokenizer(Letters()), "detokenize", inputs).param == "tokens"
