@@ -104,7 +104,10 @@ def unlisted(root: Path, *, but: Path | None = None) -> list[str]:
     free = but.relative_to(root).as_posix() if but is not None and but.is_relative_to(root) else None
     if free is not None and any(PurePosixPath(name).is_relative_to(free) for name in known):
         free = None
-    return [name for name in _files(root, free) if name not in known]
+    try:
+        return [name for name in _files(root, free) if name not in known]
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be compared with {MANIFEST}: {error.strerror}") from error
 
 
 def verify(root: Path, *, but: Path | None = None) -> int:

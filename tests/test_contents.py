@@ -84,6 +84,17 @@ def test_where_there_is_a_list_it_lists_every_file_but_hidden_and_compiled_ones(
         verify(model)
 
 
+def test_a_directory_that_cannot_be_looked_through_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model / "SHA256SUMS").write_text(sums(model, "model.py"))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ConfigError, match=rf"{model}: cannot be compared with SHA256SUMS: Permission denied"):
+        unlisted(model)
+
+
 def test_what_a_model_writes_into_its_data_is_not_on_its_list_unless_files_there_are(model: Path) -> None:
     (model / "SHA256SUMS").write_text(sums(model, "model.py"))
     assert unlisted(model, but=model / "data") == []
