@@ -119,6 +119,7 @@ ELSEWHERE = {
     **_of_prompt(refused(names="previous_response_id conversation", instead="all messages, or this to /v1/responses")),
     **refused({}, {"format": {"type": "text"}}, names="text", instead="response_format, or prompt"),
     **refused({}, names="output_config", instead="reasoning_effort and response_format"),
+    **refused({}, names="output_format", instead="response_format"),
     **refused([], names="include", instead="logprobs"),
     **refused(False, names="background"),
     **refused([], names="mcp_servers"),

@@ -215,43 +215,16 @@ class LanguageModel:
         self,
         value: Any,
         tools: list[dict[str, Any]] | None = None,
-        tool_choice: Any = None,
-        add_generation_prompt: Any = None,
-        continue_final_message: Any = None,
-        chat_template_kwargs: Any = None,
-        reasoning_effort: Any = None,
-        documents: Any = None,
-        reasoning: Any = None,
-        enable_thinking: Any = None,
-        thinking: Any = None,
-        think: Any = None,
-        add_special_tokens: Any = None,
-        add_special: Any = None,
-        truncate_prompt_tokens: Any = None,
-        truncation_side: Any = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        **fields: Any,
     ) -> int:
-        """Of a text, of token ids, or of messages: the prompt that they would make with these fields of a chat."""
+        """Of a text, of token ids, or of messages: the prompt that chat would make of them with these fields, which are
+        `inputs`, all of a request, or some by their names.
+        """
         if not (isinstance(value, list) and value and isinstance(value[0], dict)):
             return len(self.prompt_ids({"prompt": value}))
-        asked = {
-            "messages": value,
-            "tools": tools,
-            "tool_choice": tool_choice,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": continue_final_message,
-            "chat_template_kwargs": chat_template_kwargs,
-            "reasoning_effort": reasoning_effort,
-            "documents": documents,
-            "reasoning": reasoning,
-            "enable_thinking": enable_thinking,
-            "thinking": thinking,
-            "think": think,
-            "add_special_tokens": add_special_tokens,
-            "add_special": add_special,
-            "truncate_prompt_tokens": truncate_prompt_tokens,
-            "truncation_side": truncation_side,
-        }
-        return len(self.prompt_ids(asked))
+        return len(self.prompt_ids({**(inputs or {}), **fields, "messages": value, "tools": tools}))
 
     def prompt_ids(self, inputs: Mapping[str, Any]) -> list[int]:
         """What chat makes of `messages`, or completions of `prompt`."""

@@ -9,7 +9,7 @@ from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from .anthropic_requests import COUNT_SCHEMA, continued, to_chat
 from .base import Context, Dialect, Headers, Prepared, take
-from .counting import PROMPT, CountEncoder, estimated
+from .counting import CountEncoder, estimated, of_prompt
 
 
 @hookimpl
@@ -31,16 +31,14 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class CountDialect(Dialect):
-    """The class's `count_tokens` gets what chat would get of the prompt."""
+    """The model's `count_tokens` gets what chat would get."""
 
     request_schema = COUNT_SCHEMA
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         # a summary that is asked for does not change what there is to count
         inputs = {name: value for name, value in body.items() if value is not None and name != "compaction"}
-        chat = to_chat(inputs)
-        prompt: dict[str, Any] = {name: chat[name] for name in PROMPT if name in chat}
-        return Prepared(take(inputs, "model", str), prompt)
+        return Prepared(take(inputs, "model", str), of_prompt(to_chat(inputs)))
 
     def runs(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
         return [continued(prepared.inputs, capabilities)]

@@ -16,7 +16,9 @@ from .base import missing, put, take, wrong_type
 from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tools
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-TRANSLATED = frozenset("system messages stop_sequences tools tool_choice thinking output_config metadata".split())
+TRANSLATED = frozenset(
+    "system messages stop_sequences tools tool_choice thinking output_config output_format metadata".split()
+)
 # Advice to Anthropic's servers, and chat's own fields that have no place in a message request; see `_refuse_chats`.
 DROPPED = frozenset(
     "betas billing_policy cache_control container context_management diagnostics fallback_credit_token fallbacks "
@@ -61,6 +63,7 @@ SCHEMA: Json = {
         "top_p": {"type": "number"},
         "top_k": {"type": "integer"},
         "output_config": _OBJECT,
+        "output_format": {**_OBJECT, "description": "The older name of output_config.format"},
         "metadata": _OBJECT,
     },
     "additionalProperties": True,
@@ -191,13 +194,22 @@ def _hints(body: Json, chat: Json) -> None:
             chat.setdefault("reasoning_effort", "medium")
         options = take(body, "chat_template_kwargs", dict, {})
         chat["chat_template_kwargs"] = {"enable_thinking": kind != "disabled", **options}
-    form = take_from(output, "format", dict, "output_config", {})
-    if form.get("type") == "json_schema":
-        schema = take_from(form, "schema", dict, "output_config.format")
-        named = {"name": "output", "schema": schema, "strict": True}
-        put(chat, "response_format", {"type": "json_schema", "json_schema": named}, "output_config.format")
+    form, older = take_from(output, "format", dict, "output_config", {}), take(body, "output_format", dict, {})
+    if form and older and form != older:
+        what = "'output_format' and 'output_config.format' say different things; send 'output_config.format'"
+        raise BadRequest(what, param="output_format")
+    for where, said in (("output_config.format", form), ("output_format", older)):
+        if said:
+            put(chat, "response_format", _form(said, where), where)
     if user := take_from(take(body, "metadata", dict, {}), "user_id", str, "metadata", ""):
         chat["user"] = user
+
+
+def _form(form: Json, where: str) -> Json:
+    if (kind := read_string(form, "type", where)) != "json_schema":
+        raise unsupported(f"{where}.type", f"the form '{kind[:64]}'")
+    schema = take_from(form, "schema", dict, where)
+    return {"type": kind, "json_schema": {"name": "output", "schema": schema, "strict": True}}
 
 
 def size(value: Any) -> int:

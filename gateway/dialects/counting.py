@@ -10,12 +10,13 @@ from .chat_requests import prompt_size
 from .events import encode_json, estimate_tokens, unwrap
 from .reported import error_of
 
-# What chat makes its prompt of; a class's own `count_tokens` gets those beside the messages that it has parameters for.
-PROMPT = (
-    "messages tools tool_choice add_generation_prompt continue_final_message chat_template_kwargs reasoning_effort "
-    "documents reasoning enable_thinking thinking think add_special_tokens add_special "
-    "truncate_prompt_tokens truncation_side"
-).split()
+# What a request has beside its prompt on every route. All else goes to the model, which knows what it cannot honour.
+BESIDE = frozenset({"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+
+
+def of_prompt(chat: dict[str, Any]) -> dict[str, Any]:
+    """What of a request in chat's words the model's `count_tokens` is asked with."""
+    return {name: value for name, value in chat.items() if name not in BESIDE}
 
 
 class CountEncoder(Encoder):

@@ -8,7 +8,7 @@ from typing import Any
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from .base import Context, Dialect, Headers, Prepared, missing, take
-from .counting import PROMPT, CountEncoder, estimated
+from .counting import CountEncoder, estimated, of_prompt
 from .responses_requests import COUNT_SCHEMA, check, to_chat
 from .responses_tools import read_tools
 
@@ -34,7 +34,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class InputTokensDialect(Dialect):
-    """The class's `count_tokens` gets what chat would get of the prompt."""
+    """The model's `count_tokens` gets what chat would get."""
 
     request_schema = COUNT_SCHEMA
     keeps = True  # for a request may go on from what is kept; of this answer nothing is
@@ -46,8 +46,7 @@ class InputTokensDialect(Dialect):
         check({"input": "", **inputs})
         tools = read_tools(inputs)
         chat = to_chat({"input": [], **inputs}, tools)
-        prompt: dict[str, Any] = {name: chat[name] for name in PROMPT if name in chat}
-        return Prepared(take(inputs, "model", str), prompt, left_out=tools.left_out)
+        return Prepared(take(inputs, "model", str), of_prompt(chat), left_out=tools.left_out)
 
     def encoder(self, prepared: Prepared, context: Context) -> CountEncoder:
         return CountEncoder(object=OBJECT)

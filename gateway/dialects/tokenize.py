@@ -35,6 +35,7 @@ DETOKENIZE: dict[str, Any] = {
     "properties": {
         "model": {"type": "string", "description": "May be left out where one model serves the route"},
         "tokens": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "skip_special_tokens": {"type": "boolean", "default": False, "description": "Leave them out of the text"},
     },
     "additionalProperties": True,
     "example": {"tokens": [1, 2, 3]},
@@ -121,6 +122,7 @@ class DetokenizeDialect(Dialect):
                 raise wrong_type(f"tokens[{index}]", "an integer", token)
             if token < 0:
                 raise BadRequest(f"'tokens[{index}]' must be at least 0, not {token}", param=f"tokens[{index}]")
+        take(inputs, "skip_special_tokens", bool)
         inputs.pop("stream", None)
         return Prepared(model, inputs)
 

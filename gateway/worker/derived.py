@@ -31,7 +31,8 @@ CHAT_ONLY = frozenset(
     "messages tools tool_choice parallel_tool_calls functions function_call "
     "add_generation_prompt continue_final_message".split()
 )
-# Fields beside messages and tools of which a prompt is made; a class's own `count_tokens` may have parameters for them.
+# Fields beside messages and tools of which a prompt is made; a class's own `count_tokens` may have parameters for them,
+# or one behind a `*` that is called `inputs`, for all that was asked.
 OF_PROMPT = (
     "tool_choice add_generation_prompt continue_final_message chat_template_kwargs reasoning_effort "
     "documents reasoning enable_thinking thinking think add_special_tokens add_special "
@@ -74,11 +75,14 @@ def _by_own(own: Callable[..., Any]) -> Callable[[Any], Any]:
     """`own(text)` or `own(messages)`, with `tools=` when it takes them; without, their JSON is one more text."""
     takes_tools = accepts(own, "tools")
     takes = [name for name in OF_PROMPT if accepts(own, name, by_name=True)]
+    takes_all = any(each.name == "inputs" and each.kind is each.KEYWORD_ONLY for each in parameters_of(own))
 
     def questions(inputs: Any) -> list[tuple[Any, dict[str, Any]]]:
         calls: list[tuple[Any, dict[str, Any]]] = []
         for value, tools in _questions(inputs):
             more = {name: inputs[name] for name in takes if inputs.get(name) is not None}
+            if takes_all:
+                more["inputs"] = inputs
             calls.append((value, {**more, "tools": tools} if tools and takes_tools else more))
             if tools and not takes_tools:
                 calls.append((json.dumps(tools), {}))
@@ -166,7 +170,7 @@ def _detokenize(tokens: Tokens) -> Callable[[Any], dict[str, Any]]:
         if ids != [] and not _is_ids(ids):
             raise BadRequest("'tokens' must be an array of integers", param="tokens", code="invalid_type")
         try:
-            return {"prompt": tokens.text(ids)}
+            return {"prompt": tokens.text(ids, special=inputs.get("skip_special_tokens") is not True)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise BadRequest(f"'tokens' holds what the model has no token for: {error}", param="tokens") from error
 

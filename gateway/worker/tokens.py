@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ..errors import HTTPError
+from ..errors import BadRequest, HTTPError
 
 # Of tokenizer_config.json, beside its special tokens and its template.
 INFO = (
@@ -77,7 +77,22 @@ class Tokens:
         found = self._copy.encode(text, **always, **({name: special} if name else {}))
         return [int(token) for token in getattr(found, "ids", found)]
 
-    def text(self, ids: Sequence[int]) -> str:
+    @cached_property
+    def _can_skip(self) -> bool:
+        """Whether `decode` can be told to leave out special tokens; what a `**kwargs` does with it nobody knows."""
+        return accepts(self._copy.decode, "skip_special_tokens", by_name=True)
+
+    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Without `special` its special tokens are left out.
+
+        Raises:
+            BadRequest: unsupported_value, the tokenizer cannot leave them out.
+        """
+        if self._can_skip:  # said always: tokenizers leaves them out by default, transformers does not
+            return str(self._copy.decode(list(ids), skip_special_tokens=not special))
+        if not special:
+            what = "this model's tokenizer cannot leave out special tokens"
+            raise BadRequest(what, param="skip_special_tokens", code="unsupported_value")
         return str(self._copy.decode(list(ids)))
 
     def names(self, ids: Sequence[int]) -> list[str]:

@@ -171,6 +171,22 @@ def test_thinking_and_the_form_of_the_output_are_hints() -> None:
     assert found["response_format"] == {"type": "json_schema", "json_schema": named}
 
 
+FORM = {"type": "json_schema", "schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize("dialect", [MessagesDialect(), CountDialect()], ids=["messages", "count_tokens"])
+def test_the_form_of_the_output_is_read_under_its_older_name_too(dialect: Any) -> None:
+    newer = dialect.read({**ASK, "output_config": {"format": FORM}}, "").inputs
+    for more in ({}, {"output_config": {}}, {"output_config": {"format": FORM}}):
+        assert dialect.read({**ASK, "output_format": FORM, **more}, "").inputs == newer
+    plain = dialect.read(ASK, "").inputs
+    for nothing in (None, {}):
+        assert dialect.read({**ASK, "output_format": nothing}, "").inputs == plain
+    other = {"output_format": {**FORM, "schema": {"type": "array"}}, "output_config": {"format": FORM}}
+    with pytest.raises(BadRequest, match=r"'output_format' and .* say different things"):
+        dialect.read({**ASK, **other}, "")
+
+
 def test_advice_to_anthropics_servers_goes_no_further_and_unknown_fields_do() -> None:
     found = chat(
         metadata={"user_id": "u", "other": 1},
@@ -319,6 +335,11 @@ TURN = "messages[0].content[0]"
             "output_config.format.schema",
             "missing_required_parameter",
         ),
+        ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type", "unsupported_value"),
+        ({"output_config": {"format": {"schema": {}}}}, "output_config.format.type", "missing_required_parameter"),
+        ({"output_format": {"type": "json_object"}}, "output_format.type", "unsupported_value"),
+        ({"output_format": {"type": "json_schema"}}, "output_format.schema", "missing_required_parameter"),
+        ({"output_format": "json"}, "output_format", "invalid_type"),
         ({"metadata": {"user_id": 5}}, "metadata.user_id", "invalid_type"),
         ({"n": 2}, "n", "unsupported_value"),
         ({"n": "2"}, "n", "invalid_type"),

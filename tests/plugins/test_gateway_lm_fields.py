@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import BadRequest
+from gateway.dialects.anthropic_count_tokens import CountDialect
 from gateway.dialects.anthropic_messages import MessagesDialect
 from gateway.dialects.base import Context, Dialect
-from gateway.dialects.counting import PROMPT
 from gateway.dialects.openai_chat import ChatDialect
 from gateway.dialects.openai_completions import CompletionsDialect
+from gateway.dialects.openai_input_tokens import InputTokensDialect
 from gateway.dialects.openai_responses import ResponsesDialect
-from gateway.spec import Capabilities
-from gateway.worker.derived import OF_PROMPT
+from gateway.spec import Capabilities, ModelSpec
+from gateway.worker.adapter import describe
+from gateway.worker.derived import OF_PROMPT, derive
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 PAGE = MODELS.parent / "docs" / "fields.md"
@@ -129,6 +130,7 @@ VALUES: dict[str, Any] = {
     **each("prompt input instructions", "Say: x"),
     **each("conversation thread compaction", {"id": "x"}),
     **each("text output_config", {"format": {"type": "json_object"}}),
+    "output_format": {"type": "json_schema", "schema": {"type": "object"}},
     **each("top_logprobs max_tool_calls", 2),
     "background": True,
     # of other servers
@@ -676,10 +678,8 @@ def test_every_word_of_a_chat_that_makes_its_prompt_makes_that_of_tokenize(model
     for more in (tools, *({**tools, "tool_choice": choice} for choice in ("none", "auto", "required", named)), marked):
         counted = len(model.tokenize({"messages": CAPITAL, **more})["tokens"])
         assert chat(model, **more)["usage"]["prompt_tokens"] == counted
-        asked = {"value": CAPITAL, **more}
-        if messages := asked.pop("messages", None):
-            asked["value"] = messages
-        assert model.count_tokens(**asked) == counted
+        asked = {"messages": CAPITAL, **more}
+        assert model.count_tokens(asked["messages"], asked.get("tools"), inputs=asked) == counted
     assert model.tokenize({"messages": CAPITAL, **tools, "tool_choice": "none"}) == model.tokenize(
         {"messages": CAPITAL}
     )
@@ -695,8 +695,58 @@ def test_the_values_are_json() -> None:
 def test_every_field_that_makes_a_prompt_counts_where_tokens_are_counted() -> None:
     made = {name for name, field in TABLE.items() if field.of_prompt and field.does == "honoured"} - {"echo"}
     made |= {name for name, field in TABLE.items() if field.alias in made}
-    assert {*PROMPT} - {"messages", "tools"} == {*OF_PROMPT} == {*made, "tool_choice"}
-    assert {*OF_PROMPT} <= signature(LanguageModel.count_tokens).parameters.keys()
+    assert {*OF_PROMPT} == {*made, "tool_choice"}
+
+
+COUNTING: dict[str, tuple[Dialect, dict[str, Any]]] = {
+    "messages": (CountDialect(), {"messages": CAPITAL}),
+    "responses": (InputTokensDialect(), {"input": CAPITAL[0]["content"]}),
+}
+
+
+def counts(model: Any, route: str, **fields: Any) -> int:
+    """What a client of the route is told."""
+    dialect, body = COUNTING[route]
+    prepared = dialect.read({**body, **fields}, "count_tokens")
+    [inputs] = dialect.runs(prepared, Capabilities(prefill=True))
+    spec = ModelSpec(name="m", target="model:Model", root=MODELS)
+    method = derive(model, describe(model, frozenset({"chat_completions"})), spec).methods["count_tokens"]
+    return int(method.function(inputs)["input_tokens"])
+
+
+OF_PROMPTS = [
+    (route, name)
+    for route, name in itertools.product(COUNTING, sorted(name for name, field in TABLE.items() if field.of_prompt))
+    if name
+    not in {*ROUTES[route][0].request_schema["properties"], "functions", "function_call"}  # the route's own words
+]
+
+
+@pytest.mark.parametrize(("route", "name"), OF_PROMPTS)
+def test_what_changes_the_prompt_counts_as_chat_reads_it_or_is_refused_as_by_chat(
+    model: Any, route: str, name: str
+) -> None:
+    told = {"chat_template_kwargs": {"shout": True}, "truncate_prompt_tokens": 5}.get(name, VALUES[name])
+    dialect, body = ROUTES[route]
+    try:
+        answer = read(model, dialect, {**body, name: told})
+    except BadRequest as error:
+        refused = refusal(counts, model, route, **{name: told})
+        assert (refused.param, refused.code, refused.message) == (error.param, error.code, error.message)
+    else:
+        assert counts(model, route, **{name: told}) == answer
+
+
+def read(model: Any, dialect: Dialect, body: dict[str, Any]) -> int:
+    """The tokens of the prompt that chat makes of a request."""
+    [inputs] = dialect.runs(dialect.read(body, "chat_completions"), Capabilities(prefill=True))
+    return int(chat(model, **inputs)["usage"]["prompt_tokens"])
+
+
+@pytest.mark.parametrize("route", COUNTING)
+def test_a_field_in_another_spelling_is_refused_where_tokens_are_counted(model: Any, route: str) -> None:
+    error = refusal(counts, model, route, chatTemplateKwargs={"enable_thinking": False})
+    assert (error.param, error.code) == ("chatTemplateKwargs", "unsupported_value")
 
 
 def test_another_name_for_a_field_of_the_prompt_counts_too() -> None:

@@ -342,6 +342,49 @@ def test_an_own_count_gets_what_it_has_parameters_for() -> None:
     assert ask(Counting(), "count_tokens", asked) == {"input_tokens": 1}
 
 
+def test_an_own_count_may_take_all_that_was_asked() -> None:
+    class Counting(Plain):
+        def count_tokens(self, value: Any, tools: Any = None, *, inputs: Any = None, **fields: Any) -> int:
+            return len(inputs) if value == CHAT["messages"] and not fields else 0
+
+    assert ask(Counting(), "count_tokens", {**CHAT, "chat_template": "x"}) == {"input_tokens": len(CHAT) + 1}
+
+
+def _of_one(self: Any, inputs: Any) -> int:
+    return len(inputs)
+
+
+def _with_tools(self: Any, messages: Any, tools: Any = None) -> int:
+    return len(messages)
+
+
+def _with_more(self: Any, value: Any, **kwargs: Any) -> int:
+    return len(value) + len(kwargs)
+
+
+def _of_both(self: Any, value: Any, inputs: Any = None) -> int:
+    return len(value) + (inputs is not None)
+
+
+@pytest.mark.parametrize("own", [_of_one, _with_tools, _with_more, _of_both])
+def test_an_own_count_is_not_given_what_it_did_not_ask_for(own: Any) -> None:
+    model = type("Counting", (Plain,), {"count_tokens": own})()
+    assert ask(model, "count_tokens", {**CHAT, "chat_template": "x", "seed": 1}) == {"input_tokens": 1}
+
+
+def test_special_tokens_are_left_out_of_a_text_where_that_is_asked() -> None:
+    class Skipping(Letters):
+        def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+            return super().decode([token for token in ids if token != ord("!")] if skip_special_tokens else ids)
+
+    asked = {"tokens": [*map(ord, "a!b")]}
+    for said, text in ((None, "a!b"), (False, "a!b"), (True, "ab")):
+        found = ask(with_tokenizer(Skipping()), "detokenize", {**asked, "skip_special_tokens": said})
+        assert found == {"prompt": text}
+    error = refused(with_tokenizer(Letters()), "detokenize", {**asked, "skip_special_tokens": True})
+    assert (error.status, error.param, error.code) == (400, "skip_special_tokens", "unsupported_value")
+
+
 @pytest.mark.parametrize("inputs", [{}, {"tokens": "1"}, {"tokens": [1.5]}, {"tokens": [-1]}, {"tokens": [1 << 80]}])
 def test_what_is_no_token_is_refused(inputs: Any) -> None:
     assert refused(with_tokenizer(Letters()), "detokenize", inputs).param == "tokens"
