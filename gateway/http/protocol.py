@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..peers import may_operate
@@ -25,6 +26,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
 MAX_PIPELINED = 16  # requests read ahead; beyond, reading pauses, and with it the notice that the client has left
+SLICE = 4096  # bytes that are parsed at once of what may hold many requests: each takes a hundred times its bytes
 GOODBYE = 0.5  # seconds that idle connections stay when the server stops: a request may be on its way on one
 LINGER = 5.0  # seconds in which the rest of a refused body is thrown away before the connection is closed
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -38,8 +40,18 @@ _TEXTS = {
 }
 
 
-_UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)", re.IGNORECASE | re.MULTILINE)
+_UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)(?=[^\n]*\n|[ \t]*[^w\s])", re.IGNORECASE | re.MULTILINE)
 _ANY_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
+
+
+class _Flow(FlowControl):
+    """Whether the connection is read. `is_held`: there is something that must be parsed first."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -53,8 +65,12 @@ class GuardedProtocol(HttpToolsProtocol):
     begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without a task
 
     left: Callable[[], None] | None = None
-    _bytes = _size = _count = 0
+    flow: _Flow
+    _bytes = _size = _count = 0  # `_bytes`: of a head, or since there was some of a body
+    _body = 0  # bytes of the body so far
     _in_head = True
+    _unparsed, _parsed = b"", 0  # what was read, and how much of that is parsed
+    _later: asyncio.Handle | None = None
     _timer: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
@@ -70,6 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         sock = transport.get_extra_info("socket")
         self.is_local = sock is not None and sock.family == socket.AF_UNIX
         if self.is_local and not may_operate(sock.fileno()):
@@ -99,21 +116,67 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._refusal is not None:
             return  # nothing that follows is read any more
+        if self._unparsed:
+            self._unparsed += data
+        elif len(data) > SLICE:
+            self._unparsed = data
+            self._read_on()
+        elif self._feed(data):
+            self._begin_held()
+
+    def _read_on(self) -> None:
+        """Parse what was read, until so many requests wait that no more may; the rest when one is answered."""
+        self._later = None
+        while self._parsed < len(self._unparsed) and len(self.pipeline) < MAX_PIPELINED:
+            start, self._parsed = self._parsed, self._parsed + self._next()
+            if not self._feed(self._unparsed[start : self._parsed]):
+                self._unparsed = b""
+                return
+            if self._lingering or self._refusal is not None or self.transport.is_closing():
+                self._parsed = len(self._unparsed)
+        if self._parsed >= len(self._unparsed):
+            self._forget_unparsed()
+        else:
+            self.flow.is_held = True
+            self.flow.pause_reading()
+        self._begin_held()
+
+    def _next(self) -> int:
+        """How many bytes to parse next, so that one request begins at most, or a few."""
         if self._in_head:
-            self._bytes += len(data)
-            if b"pgrade" in data or b"PGRADE" in data:
-                data = _ignore_upgrade(data)
+            end = self._unparsed.find(b"\r\n\r\n", self._parsed)
+            return SLICE if end < 0 else end + 4 - self._parsed
+        length = next((int(value) for name, value in self.headers if name == b"content-length" and value.isdigit()), 0)
+        return length - self._body if length > self._body else SLICE
+
+    def _forget_unparsed(self) -> None:
+        self._unparsed, self._parsed = b"", 0
+        if self.flow.is_held:
+            self.flow.is_held = False
+            self.flow.resume_reading()
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse it. False: the connection is another protocol's from here on."""
+        self._bytes += len(data)
+        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+            is_get = data.startswith(b"GET ") if self._bytes == len(data) else self.parser.get_method() == b"GET"
+            data = _ignore_upgrade(data, is_get)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.send_400_response("")
         except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
+            if not self._should_upgrade():
+                # Split so that it went unseen: the parser took the body for the new protocol's, nobody may run it.
+                self.cycle.more_body = True
+            elif not self._unanswered():
                 self.handle_websocket_upgrade()
-                return
-            # Split so that it went unseen: the parser took the body for the new protocol's, and nobody may run it.
-            self.cycle.more_body = True
+                return False
             self.send_400_response("")
+        return True
+
+    def _begin_held(self) -> None:
+        """Start the request that was parsed, and see to it that no more of its head is to come than may."""
         if self._held is not None:
             cycle, app = self._held
             self._held = None
@@ -123,11 +186,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._running = cycle
             if cycle.more_body or self.begin is None or not self.begin(cycle.scope, cycle):
                 super()._start_asgi_task(cycle, app)
-        if self._in_head and not self.transport.is_closing():
-            if self._bytes > MAX_HEAD:
-                self._refuse_now(431)
-            elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._arm()  # half a head, or only blank lines on a kept-alive connection
+        if self.transport.is_closing():
+            return
+        if self._bytes > MAX_HEAD:  # a head, or what stands between the pieces of a body and behind them
+            self._refuse_now(431)
+        elif self._in_head and self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm()  # half a head, or only blank lines on a kept-alive connection
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._held is None and self.begin is not None:
@@ -137,7 +201,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
-        self._size = self._count = 0
+        self._size = self._count = self._body = 0
         super().on_message_begin()
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
 
@@ -154,12 +218,25 @@ class GuardedProtocol(HttpToolsProtocol):
             self.expect_100_continue = True
         self.headers.append((name, value))
 
+    def on_body(self, body: bytes) -> None:
+        self._bytes = 0
+        self._body += len(body)
+        # from here on as in the base class
+        if (self.parser.should_upgrade() and self._should_upgrade()) or self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
+
     # One timer a connection instead of one a request: it looks how long the connection has been idle.
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingering:
             return
+        if self._unparsed and self._later is None:
+            self._later = self.loop.call_soon(self._read_on)
         self.flow.resume_reading()
         if self.pipeline:
             self._running, app = self.pipeline.pop()
@@ -228,9 +305,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        for timer in (self._idle_timer, self._stall, self._unread):
+        for timer in (self._idle_timer, self._stall, self._unread, self._later):
             if timer is not None:
                 timer.cancel()
+        self._unparsed = b""
         super().connection_lost(exc)
         for cycle in self._unanswered():  # the base class tells the newest only
             cycle.disconnected = True
@@ -265,6 +343,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close once the client has stopped sending: closed at once, it would learn of a reset, not of the answer."""
         self._lingering = True
         self.pipeline.clear()
+        self._forget_unparsed()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -329,15 +408,15 @@ def _refusal(status: int) -> bytes:
     )
 
 
-def _ignore_upgrade(data: bytes) -> bytes:
+def _ignore_upgrade(data: bytes, is_get: bool) -> bytes:
     """A head whose wish for another protocol is under another name, where nobody can grant it.
 
     The parser ends a message at an `Upgrade` and takes the body for the new protocol; Java's client sends one with
     every first request. Only a GET may become a websocket.
     """
     head, end, rest = data.partition(b"\r\n\r\n")
-    wish = _UPGRADE if head.startswith(b"GET ") else _ANY_UPGRADE
-    return wish.sub(b"x-ignored-upgrade:", head) + end + rest
+    wish = _UPGRADE if is_get else _ANY_UPGRADE
+    return wish.sub(b"x-ignored-upgrade:", head + end) + rest
 
 
 def cycle_of(send: Any) -> RequestResponseCycle | None:

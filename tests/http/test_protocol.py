@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,21 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.http.protocol import MAX_HEAD, MAX_HEADERS, MAX_URL, GuardedProtocol, cycle_of, write_whole
+from gateway.http.protocol import (
+    MAX_HEAD,
+    MAX_HEADERS,
+    MAX_PIPELINED,
+    MAX_URL,
+    SLICE,
+    GuardedProtocol,
+    cycle_of,
+    write_whole,
+)
 
 HEAD_TIMEOUT, KEEP_ALIVE = 10.0, 75
 GET = b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"
+POST_ONE = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx"
+POST_CHUNKED = b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
 
 
 class Transport(asyncio.Transport):
@@ -330,6 +342,89 @@ async def test_trailers_never_become_headers() -> None:
     await settle()
     assert connection.bodies == [b"hello"] and connection.statuses == [200]
     assert [name for name, _ in connection.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize("read", [1024, 65536])
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"0\r\nX: " + b"a" * 131072,
+        b"0\r\n" + b"A: b\r\n" * 22000,
+        b"5;" + b"x" * 131072,
+        b"5\r\nhello\r\n0\r\n" + b"X" * 131072,
+    ],
+    ids=["trailer", "trailers", "extension", "name"],
+)
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_stands_between_and_behind_the_pieces_of_a_body_may_have_64_kib(
+    endless: bytes, read: int, answered: bool
+) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        path = b"/early" if answered else b"/x"
+        await connection.receive(b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path)
+        assert connection.statuses == [200] * answered
+        await connection.receive(endless, read)
+        assert connection.transport.closed and not connection.bodies[answered:]
+        assert connection.statuses == ([200] if answered else [431])
+
+    test()
+
+
+@played
+async def test_a_long_body_in_many_chunks_is_no_head() -> None:
+    connection = Connection()
+    await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    await connection.receive(b"1;an=extension\r\nx\r\n" * 20000 + b"0\r\n\r\n", 50000)
+    assert connection.statuses == [200] and connection.bodies == [b"x" * 20000]
+
+
+@pytest.mark.parametrize("read", [0, 5000])
+@pytest.mark.parametrize("one", [GET, POST_ONE, b"\r\n" + GET, POST_CHUNKED])
+def test_of_requests_that_come_without_end_few_are_read_ahead(one: bytes, read: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        connection.gate.clear()
+        await connection.receive(one * 3000, read)
+        assert len(connection.protocol.pipeline) <= MAX_PIPELINED + SLICE // len(one)
+        connection.gate.set()
+        for _ in range(3000):
+            if len(connection.bodies) == 3000:
+                break
+            await settle()
+        assert connection.statuses == [200] * 3000, "all of them are answered, one after the other"
+
+    test()
+
+
+@given(st.integers(1, 150), st.integers(1, 150))
+def test_a_websocket_begins_however_its_head_is_cut(first: int, second: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        upgraded: list[bool] = []
+        connection.protocol.handle_websocket_upgrade = lambda: upgraded.append(True)
+        head = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-more: 12345678\r\n\r\n"
+        cuts = sorted({0, max(4, min(first, len(head))), max(4, min(second, len(head))), len(head)})
+        for start, end in itertools.pairwise(cuts):
+            connection.protocol.data_received(head[start:end])
+        assert upgraded == [True]
+
+    test()
+
+
+@played
+async def test_a_websocket_behind_an_unanswered_request_is_refused_behind_its_answer() -> None:
+    connection = Connection()
+    connection.gate.clear()
+    upgrade = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    await connection.receive(GET + upgrade)
+    assert connection.statuses == []
+    connection.gate.set()
+    await settle()
+    assert connection.statuses == [200, 400] and connection.transport.closed
 
 
 @given(
