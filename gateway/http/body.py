@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_EVENTS, MIN_MEAN = 4096, 256  # more pieces than this, smaller than that on average, are a flood
 MAX_DEPTH = 64
+TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
+MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and texts, of a JSON body
 IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
 
 
@@ -102,11 +103,13 @@ BOM = codecs.BOM_UTF8
 _decode = msgspec.json.Decoder().decode
 
 
-def decode_json(body: bytes) -> Any:
-    """One JSON value, or InvalidJSON and nothing else, whatever the bytes are.
+def decode_json(body: bytes, most: int = MAX_ITEMS) -> Any:
+    """One JSON value, or InvalidJSON or TooLarge and nothing else, whatever the bytes are.
 
     Strict: UTF-8, no NaN or Infinity, at most 64 levels, numbers that fit 64 bits. Of duplicate keys the last wins.
     """
+    items = body.count(b"[") + body.count(b"{")
+    _check_amount(body, items, most)
     if not body:
         raise InvalidJSON("the body is empty; send a JSON object")
     if body.startswith(BOM):  # RFC 8259 lets a reader ignore it; PowerShell and .NET write it
@@ -116,21 +119,41 @@ def decode_json(body: bytes) -> Any:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidJSON(f"the body is not valid JSON: {text}") from error
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(body):
-        raise InvalidJSON(f"the body is nested more than {MAX_DEPTH} levels deep")
+    if items > MAX_DEPTH and is_deep(body):
+        raise InvalidJSON(TOO_DEEP)
     return value
 
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+def _check_amount(body: bytes, items: int, most: int) -> None:
+    """Refuse JSON that would take far more time and memory than it has bytes: what is cheap to send is dear to read.
+
+    `items` are the brackets that open, in texts too; `most` is how many arrays and objects there may be.
+
+    Raises:
+        TooLarge: there are more, or too many texts.
+    """
+    if len(body) <= 2 * min(most, MAX_TEXTS):
+        return  # each is two bytes at least
+    if items <= most and body.count(b'"') <= 2 * MAX_TEXTS:
+        return
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # no quote is left but those around texts
+    if bare.count(b'"') > 2 * MAX_TEXTS:
+        raise TooLarge(f"the body holds more than {MAX_TEXTS} texts; send it in several requests")
+    outside = b"".join(bare.split(b'"')[::2])
+    if outside.count(b"[") + outside.count(b"{") > most:
+        raise TooLarge(f"the body holds more than {most} arrays and objects; send it in several requests")
+
+
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def _is_deep(body: bytes) -> bool:
+def is_deep(body: bytes) -> bool:
     """Whether valid JSON is nested deeper than MAX_DEPTH, by taking its innermost brackets away level by level.
 
     All of it runs in C: a walk over the decoded value would visit every number of a large body.
     """
-    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKET)
+    texts = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    brackets = b"".join(texts[::2]).translate(None, _NO_BRACKET)
     for _ in range(MAX_DEPTH):
         if not brackets:
             return False
@@ -138,13 +161,14 @@ def _is_deep(body: bytes) -> bool:
     return bool(brackets)
 
 
-def decode_object(body: bytes) -> dict[str, Any]:
+def decode_object(body: bytes, most: int = MAX_ITEMS) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         InvalidJSON: not JSON, or not an object.
+        TooLarge: it holds too much.
     """
-    value = decode_json(body)
+    value = decode_json(body, most)
     if not isinstance(value, dict):
         raise InvalidJSON(f"the body must be a JSON object, not {_json_name(value)}")
     return value

@@ -15,7 +15,7 @@ from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import metadata
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported
 from ..wire import BYTES, Req
-from .body import BodyReader, decode_object
+from .body import TOO_DEEP, BodyReader, decode_object, is_deep
 from .compressed import AT_ONCE, plain_body
 from .exchange import Exchange
 from .kin import look_at
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 ROUTE = "/v2/models/{model}/infer"
+MAX_ROWS = 1 << 19  # arrays of a request: a table is often sent with each row in one
 EXTENSIONS = ["model_repository", "model_configuration", "statistics", "binary_tensor_data"]
 # our states in the words of the repository extension
 STATES = {
@@ -235,7 +236,7 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 def _object(body: bytes) -> dict[str, Any]:
     """The JSON of a request, with Python's words for NaN and infinity, which Triton and its client write."""
     try:
-        return decode_object(body)
+        return decode_object(body, MAX_ROWS)
     except InvalidJSON:
         if b"NaN" not in body and b"Infinity" not in body:
             raise
@@ -245,6 +246,8 @@ def _object(body: bytes) -> dict[str, Any]:
             value = None
         if not isinstance(value, dict):
             raise
+        if is_deep(body):
+            raise InvalidJSON(TOO_DEEP) from None
         return value
 
 

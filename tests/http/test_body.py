@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.call import ClientLeft
 from gateway.errors import BadRequest, InvalidJSON, SlowBody, TooLarge
-from gateway.http.body import MAX_DEPTH, MAX_EVENTS, BodyReader, decode_json, decode_object
+from gateway.http.body import MAX_DEPTH, MAX_EVENTS, MAX_ITEMS, MAX_TEXTS, BodyReader, decode_json, decode_object
 
 Events = list[Any]
 
@@ -198,6 +198,40 @@ def test_depth_is_measured_as_a_walk_over_the_value_would(value: Any, wrap: int)
         return 1 + max((depth(inner) for inner in item), default=0)
 
     assert (decoded(json.dumps(value).encode()) is InvalidJSON) is (depth(value) > MAX_DEPTH)
+
+
+TOO_MUCH = {
+    "objects": (b"{},", MAX_ITEMS),
+    "arrays": (b"[],", MAX_ITEMS),
+    "arrays in arrays": (b"[" * 50 + b"]" * 50 + b",", MAX_ITEMS // 50),
+    "texts": (b'"",', MAX_TEXTS),
+    "keys": (b'{"":"",' + b'"":0,' * 98 + b'"":0},', MAX_TEXTS // 101),
+}
+
+
+@pytest.mark.parametrize(("piece", "most"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_json_that_is_dear_to_read_is_refused_before_it_is_read(piece: bytes, most: int) -> None:
+    assert decode_json(b"[" + piece * (most - 1) + b"1]") is not None
+    with pytest.raises(TooLarge):
+        decode_json(b"[" + piece * (most + 1) + b"1]")
+
+
+@given(st.recursive(st.text('a[{"\\,', max_size=5), lambda i: st.lists(i) | st.dictionaries(st.text(max_size=3), i)))
+def test_arrays_and_objects_are_counted_as_a_walk_over_the_value_would(value: Any) -> None:
+    def count(item: Any) -> int:
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else None
+        return 0 if inner is None else 1 + sum(map(count, inner))
+
+    body = json.dumps(value).encode()
+    assert decode_json(body, count(value)) == value
+    if count(value):
+        with pytest.raises(TooLarge):
+            decode_json(body, count(value) - 1)
+
+
+def test_a_large_text_may_hold_what_it_likes() -> None:
+    text = '[{"\\' * 1_000_000
+    assert decode_json(json.dumps([text]).encode()) == [text]
 
 
 def test_a_byte_order_mark_is_ignored_once() -> None:

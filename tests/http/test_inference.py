@@ -16,6 +16,7 @@ from served import Model, Reply, Served
 from gateway.dialects import oip
 from gateway.errors import BadRequest
 from gateway.http.compressed import AT_ONCE
+from gateway.http.inference import MAX_ROWS
 
 SCHEMA = {
     "type": "object",
@@ -191,6 +192,17 @@ def test_nan_in_json_goes_in_as_null_or_as_tritons_client_writes_it_and_comes_ou
         assert answer.status == 200 and answer.json["outputs"][0]["data"] == [None]
     broken = gateway.post("/v2/models/line/infer", b'{"inputs": NaN')
     assert broken.status == 400 and "JSON" in broken.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "word"), [(b"[" * 65 + b"]" * 65, 400, "64"), (b"[]," * (MAX_ROWS + 1) + b"[]", 413, "arrays")]
+)
+@pytest.mark.parametrize("also", [b"1", b"NaN"])
+def test_a_word_that_json_does_not_know_lifts_no_limit(
+    gateway: Served, data: bytes, status: int, word: str, also: bytes
+) -> None:
+    answer = gateway.post("/v2/models/line/infer", b'{"inputs": [%b, %b]}' % (data, also))
+    assert answer.status == status and word in answer.json["error"]
 
 
 @pytest.mark.parametrize(
