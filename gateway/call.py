@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
-from .wire import WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
+from .wire import DATA, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
 
 if TYPE_CHECKING:
     from .spec import Limits
@@ -62,6 +62,7 @@ class Call:
         "head",
         "id",
         "items",
+        "kind",
         "limits",
         "on_credit",
         "overdue",
@@ -85,6 +86,7 @@ class Call:
         self.id = 0
         self.seat: Any = None  # where it runs; set by the limiter
         self.head: Resp | None = None
+        self.kind = DATA  # of its items, as the head tells it
         self.reply = b""  # the whole body of an answer that is no stream
         self.items: list[Any] = []
         self.size = 0  # bytes of the items not yet taken
@@ -234,7 +236,7 @@ class Call:
     def on_resp(self, head: Resp, body: bytes) -> None:
         if self.head is not None:
             raise WireError("a second resp for one call")
-        self.head, self.reply = head, body
+        self.head, self.kind, self.reply = head, head.kind, body
         if head.final:
             self.ended = True
         if not head.stream or head.final:

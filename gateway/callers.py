@@ -6,6 +6,7 @@ Everything that a caller is told of models passes through its `sees`, which `Hub
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
@@ -54,10 +55,15 @@ class Caller:
 
     def sees(self, model: str) -> bool:
         """Whether a model exists for it."""
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return _matches(model, self.models)
 
     def has_expired(self, now: datetime.datetime) -> bool:
         return self.expires is not None and now >= self.expires
+
+
+@functools.lru_cache(10_000)  # each request of each key asks it for every model
+def _matches(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def _texts(name: str, value: Any, allowed: Collection[str] = ()) -> tuple[str, ...]:

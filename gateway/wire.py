@@ -355,20 +355,26 @@ def split_items(payload: bytes | memoryview, kind: int = DATA) -> tuple[list[Any
     Raises:
         WireError: they are no list, or more than a window holds, or cost too much.
     """
-    size = len(payload) - 1
-    first = payload[0] if size >= 0 else 0
+    size = len(payload)
+    try:
+        if kind == DATA and 0 < size <= SMALL and payload[0] & 0xF0 == 0x90:  # what nearly all are
+            return _decode_any(payload), size - 1
+        return _split_items(payload, size, kind)
+    except BROKEN as error:
+        raise WireError(f"bad items: {error}") from error
+
+
+def _split_items(payload: bytes | memoryview, size: int, kind: int) -> tuple[list[Any], int]:
+    first = payload[0] if size else 0
+    mark = 1
     if first & 0xF0 != 0x90:
         if first != 0xDC or int.from_bytes(payload[1:3], "big") > WINDOW_ITEMS:
             raise WireError("items that are no list of what a window holds")
-        size -= 2
-    try:
-        if kind == BYTES:
-            return _decode_chunks(payload), size
-        if size >= SMALL:
-            check_weight(payload)
-        return _decode_any(payload), size
-    except BROKEN as error:
-        raise WireError(f"bad items: {error}") from error
+        mark = 3
+    if kind == BYTES:
+        return _decode_chunks(payload), size - mark
+    check_weight(payload)
+    return _decode_any(payload), size - mark
 
 
 def decode_message(payload: bytes | memoryview) -> tuple[str, Any]:

@@ -106,11 +106,10 @@ class Serving:
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
-            held.enter_context(_retelling(encoder, calls))
             try:
                 first = await heads(calls)
             except Exception as error:
-                self._count_unfinished(exchange, encoder, error)
+                self._end_unfinished(exchange, encoder, calls, error)
                 raise
             exchange.queued = max(call.started - call.arrived for call in calls if call.has_slot)
             if len(calls) == 1 and first[0].raw:
@@ -144,7 +143,7 @@ class Serving:
                     if encoder.is_complete:
                         break
         except Exception as error:
-            self._count_unfinished(exchange, encoder, error)
+            self._end_unfinished(exchange, encoder, calls, error)
             raise
         exchange.ended = time.monotonic()
         await settle()
@@ -242,8 +241,11 @@ class Serving:
         await settle()
         self._count(exchange, encoder, None, first_at)
 
-    def _count_unfinished(self, exchange: Exchange, encoder: Encoder, error: Exception) -> None:
-        """A request that never had an answer, on a route that produces tokens."""
+    def _end_unfinished(self, exchange: Exchange, encoder: Encoder, calls: list[Call], error: Exception) -> None:
+        """A request that never had an answer: in the words of its route, and counted where that produces tokens."""
+        for run, call in enumerate(calls):
+            if call.error is error and isinstance(error, GatewayError):
+                encoder.retell(error, run)
         if encoder.usage() is not None:
             finished = self._metrics.tokens(exchange.model).finished
             reason = "abort" if isinstance(error, ClientLeft) else "error"
@@ -321,17 +323,6 @@ async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepar
 def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
     """The stop strings of a request, in OpenAI's word or Anthropic's."""
     return tuple(inputs.get("stop") or inputs.get("stop_sequences") or ())
-
-
-@contextlib.contextmanager
-def _retelling(encoder: Encoder, calls: list[Call]) -> Iterator[None]:
-    try:
-        yield
-    except GatewayError as error:
-        for run, call in enumerate(calls):
-            if call.error is error:
-                encoder.retell(error, run)
-        raise
 
 
 async def _raw_events(

@@ -19,7 +19,7 @@ from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
 from ..weighing import SMALL
-from ..wire import DATA, USUAL_TYPES, WireError, split_items
+from ..wire import DATA, ITEMS, USUAL_TYPES, WireError, split_items
 from .child import Child
 
 if TYPE_CHECKING:
@@ -268,7 +268,12 @@ class ProcessReplica:
         if call_id:
             entry = self._calls.get(call_id)
             if entry is not None:
-                self._on_call_frame(kind, call_id, *entry, payload)
+                call, ended = entry
+                if kind == ITEMS:  # most frames are; so they go without another step
+                    items, size = split_items(payload, call.kind)
+                    call.on_items(items, size)
+                else:
+                    self._on_call_frame(kind, call_id, call, ended, payload)
             elif kind not in OF_CALLS:
                 raise WireError(f"{wire.name_of(kind)} frame for a call")
             # else late items after a cancel
@@ -309,11 +314,6 @@ class ProcessReplica:
     def _on_call_frame(
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
-        if kind == wire.ITEMS:
-            head = call.head
-            items, size = split_items(payload, DATA if head is None else head.kind)
-            call.on_items(items, size)
-            return
         if kind == wire.MESSAGE:
             call.on_items([wire.decode_message(payload)], len(payload))
             return
