@@ -50,14 +50,21 @@ class Permits:
     def begin(self, lease: Lease, now: float) -> tuple[tuple[bytes, bytes], ...]:
         """Count a call in, as `take` does; it ends when its caller may not call any more, or with `finish`."""
         headers = self.take(now)
+        self.hold(lease)
+        return headers
+
+    def hold(self, lease: Lease) -> None:
+        """End it when its caller may not call any more, though it counts for no limit; until `release`."""
         self._leases.add(lease)
         if lease.caller is not None and lease.caller.expires is not None and lease.caller.expires < self._due:
             self._watch(lease.caller.expires)
-        return headers
 
     def finish(self, lease: Lease) -> None:
-        self._leases.discard(lease)
+        self.release(lease)
         self.give_back()
+
+    def release(self, lease: Lease) -> None:
+        self._leases.discard(lease)
 
     def take(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         """Count a call in; return what its answer says of the limits. `give_back` when it has ended.
@@ -224,11 +231,13 @@ class KeyRing:
             self.reload()
 
     def _use(self, found: Iterable[Key]) -> None:
-        """Calls under way keep counting for a key that stays."""
+        """Calls under way keep counting for a key that stays. One that was replaced under its id has gone."""
+        before = {(key.id, key.digest) for key in self._keys}
         self._keys = (*self._own, *found)
+        stays = {key.id for key in self._keys if (key.id, key.digest) in before}
         permits = {key.id: Permits(key) for key in self._keys}
         for identity, known in self._permits.items():
-            if identity in permits:
+            if identity in stays:
                 permits[identity] = known
             else:
                 known.revoke()

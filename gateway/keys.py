@@ -7,6 +7,7 @@ hash. It is refused when others than its owner may read it. Every look-up compar
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import hmac
 import os
@@ -14,7 +15,8 @@ import re
 import secrets
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,19 @@ def write(file: Path, keys: Iterable[Key]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def changing(file: Path) -> Iterator[None]:
+    """Nobody else changes the file meanwhile: who had read it before would bring a key back that was revoked."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    place = os.open(file.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:

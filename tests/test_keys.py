@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
+import os
 import stat
 import string
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import keys
+from gateway.cli import cli
 from gateway.errors import ConfigError
 from gateway.keys import SCOPES, Key
 
@@ -100,6 +104,32 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
     assert keys.read(tmp_path / "keys.toml") == ()
+
+
+@pytest.mark.parametrize("order", [["add", "new"], ["revoke", "old"]])
+def test_nobody_changes_the_keys_between_reading_and_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[str]
+) -> None:
+    """Who had read the file before a key was revoked would bring it back."""
+    keys.write(tmp_path / "keys.toml", [keys.create("old")[0]])
+    looked = []
+
+    def is_held() -> bool:
+        place = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(place)
+        return False
+
+    for name in ("read", "write"):
+        work = getattr(keys, name)
+        monkeypatch.setattr(keys, name, lambda *given, work=work: (looked.append(is_held()), work(*given))[1])
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["keys", *order]).exit_code == 0
+    assert looked == [True, True] and not is_held()
 
 
 def test_a_key_is_revoked_by_id_or_all_of_a_name() -> None:

@@ -44,7 +44,8 @@ def add(
     file = _file(config)
     limits: dict[str, Any] = {"rpm": rpm, "max_inflight": max_inflight, "expires": _time(expires)}
     key, text = keys.create(name, scopes=wanted, models=_list(models or "*"), **limits)
-    keys.write(file, (*keys.read(file), key))
+    with keys.changing(file):
+        keys.write(file, (*keys.read(file), key))
     click.echo(text)
     click.echo(f"Key {key.id} of {name} is in {file}; this is the only time that it is shown.", err=True)
     click.echo("A running gateway takes it up within half a minute, or at once on SIGHUP.", err=True)
@@ -100,9 +101,10 @@ def revoke(which: str, config: Path | None) -> None:
     from .. import keys
 
     file = _file(config)
-    before = keys.read(file)
-    after = keys.without(before, which)
-    keys.write(file, after)
+    with keys.changing(file):
+        before = keys.read(file)
+        after = keys.without(before, which)
+        keys.write(file, after)
     gone = ", ".join(f"{key.id} ({key.name})" for key in before if key not in after)
     click.echo(f"Revoked {gone}. A running gateway follows within half a minute, or at once on SIGHUP.")
 

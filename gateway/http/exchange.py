@@ -75,6 +75,7 @@ class Exchange:
         "error",
         "headers",
         "is_admin",
+        "is_order",
         "load",
         "method",
         "model",
@@ -102,6 +103,7 @@ class Exchange:
         self.credential: bytes | None = None  # what let it in, which models do not see; b"" where a plugin did
         self.permits: Permits | None = None  # the caller's limits, which a call counts for
         self._counted = False
+        self.is_order = False  # it needs the scope admin
         self.is_admin = False
         self.model = ""  # whose metrics this counts for
         self.route = ""  # the template of the route, never the path
@@ -119,17 +121,26 @@ class Exchange:
     def count_in(self) -> None:
         """Count a call for the limits of its caller, and end it with the caller's key, until `count_out`.
 
+        What an operator asks or orders ends with the key too, and counts for no limit.
+
         Raises:
             RateLimited: it is one too many.
         """
-        if self.permits is not None:
+        if self.permits is None:
+            return
+        if self.is_order:
+            self.permits.hold(self)
+        else:
             self.also += self.permits.begin(self, self.started)
-            self._counted = True
+        self._counted = True
 
     def count_out(self) -> None:
         if self._counted and self.permits is not None:
             self._counted = False
-            self.permits.finish(self)
+            if self.is_order:
+                self.permits.release(self)
+            else:
+                self.permits.finish(self)
 
     def patience(self) -> float:
         """How many seconds are left of the client's `X-Request-Timeout`; without one it waits as long as it takes.
@@ -193,7 +204,9 @@ class Exchange:
     async def reply(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
-        """Send a whole answer."""
+        """Send a whole answer, if its caller may still have one."""
+        if self._over is not None and not self.error:
+            raise self._over
         if self.reply_now(status, body, content_type, headers):
             return
         pairs = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]

@@ -1,8 +1,9 @@
 """The outer guard: who may talk to this gateway at all. Runs before any body is read, on every route.
 
-1. one Host, and on loopback a loopback name or a configured one (DNS rebinding)  2. a foreign Origin is refused; one
-that `allowed_origins` lists may read every answer, errors and streams too  3. without one of the open paths: a key, by
-plugin or built in. A browser's preflight needs no key and says nothing but which origins are allowed.
+1. one Host, and on loopback a loopback name or a configured one (DNS rebinding)  2. a foreign Origin is refused, and
+what its pages load without saying it; one that `allowed_origins` lists may read every answer, errors and streams too
+3. without one of the open paths: a key, by plugin or built in. A browser's preflight needs no key and says nothing but
+which origins are allowed.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(exchange, origin, host or b"")
+        elif (site := headers.get(b"sec-fetch-site")) is not None:
+            self._check_site(exchange, site)
         if self._hub.draining and exchange.cycle is not None:
             exchange.cycle.keep_alive = False
         if self._keys.is_required or self._plugins is not None:
@@ -107,6 +110,16 @@ class Guard:
             )
         elif text.partition("://")[2] != host.decode("latin-1").lower() and not is_preflight(exchange):
             raise Forbidden(f"origin '{text[:128]}' may not use this gateway; add it to allowed_origins")
+
+    def _check_site(self, exchange: Exchange, site: bytes) -> None:
+        """Of what pages load without saying their origin, as images, scripts and frames, browsers say this much."""
+        if site.lower() in (b"same-origin", b"none") or "*" in self._origins:
+            return
+        headers = exchange.headers
+        if (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")) != (b"navigate", b"document"):
+            raise Forbidden(
+                "a page of another origin may not load this; it may fetch it, if allowed_origins has its origin"
+            )
 
     def _check_key(self, exchange: Exchange) -> None:
         if is_preflight(exchange):
@@ -142,7 +155,7 @@ class Guard:
         if not caller.may(scope):
             raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
         exchange.caller = caller
-        exchange.permits = permits if scope != "admin" else None
+        exchange.permits, exchange.is_order = permits, scope == "admin"
         exchange.is_admin = self._admin_http and caller.may("admin")
 
 

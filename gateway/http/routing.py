@@ -91,7 +91,7 @@ class Routes:
             return _only(exchange, "POST", self.predict, name)
         if not target:
             return _only(exchange, "GET", self._models.list_all, "")
-        if target not in self._hub.models:
+        if target not in self._hub.models or not exchange.sees(target):
             for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
                 if target.endswith(ending):
                     return _only(exchange, "GET", handler, target[: -len(ending)])

@@ -140,6 +140,7 @@ class Stored:
         kept = await self._find(identity, exchange)
         page = _page(_query(exchange))
         earlier, _ = await self._store.chain(owner_of(exchange), kept.id)
+        earlier = [one for one in earlier if exchange.sees(one.model)]
         await exchange.reply(200, encode_json(page([*items_of(earlier[:-1]), *kept.input_items])))
 
     async def _find(self, identity: str, exchange: Exchange) -> Kept:

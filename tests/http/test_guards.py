@@ -193,6 +193,23 @@ def test_options_that_is_no_preflight_needs_a_key_like_any_other(serve: Serve) -
     assert served.ask("OPTIONS", "/v1/models", Access_Control_Request_Method="GET").status == 401
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_page_of_another_origin_loads_without_saying_so_is_refused(serve: Serve, site: str) -> None:
+    served = serve({"m": model()}, allowed_origins=("https://app.example",))
+    for mode, dest in (("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe"), ("cors", "empty")):
+        loads = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest}
+        for path in ("/v1/models", "/", "/docs/favicon-32x32.png", "/livez"):
+            assert served.get(path, **loads).status == 403
+        assert served.get("/v1/models", Origin="https://app.example", **loads).status == 200
+    followed = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert served.get("/", **followed).status == 200, "a link leads here"
+    for own in ("same-origin", "none"):
+        assert (
+            served.get("/v1/models", Sec_Fetch_Site=own, Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image").status == 200
+        )
+    assert serve({"m": model()}, allowed_origins=("*",)).get("/v1/models", Sec_Fetch_Site=site).status == 200
+
+
 def test_a_star_allows_every_origin(serve: Serve) -> None:
     served = serve({"m": model()}, allowed_origins=("*",))
     assert allowed(served.get("/v1/models", Origin=APP))

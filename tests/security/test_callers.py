@@ -237,6 +237,50 @@ def test_a_route_of_a_plugin_can_ask_which_models_its_caller_sees(serve: Serve, 
     assert scoped.served.get("/plugged", x_api_key=scoped.every).json == [MINE, HIDDEN]
 
 
+def test_a_request_for_a_model_that_a_key_does_not_see_counts_for_nobody(serve: Serve, tmp_path: Path) -> None:
+    scoped = Scoped(serve, tmp_path)
+    limited, text = keys.create("limited", models=(MINE,), rpm=1)
+    keys.write(tmp_path / "keys.toml", [*keys.read(tmp_path / "keys.toml"), limited])
+    scoped.served.do(scoped.served.hub.keys.reload)
+    ways = ["/models/{}/predict", "/v1/models/{}:predict", "/models/{}/v1/chat/completions", "/v2/models/{}/infer"]
+    for name in (HIDDEN, MINE):
+        for path in ways:
+            scoped.ask("POST", path.format(name), {})
+        for _ in range(2):
+            assert scoped.served.post(f"/models/{name}/predict", {}, x_api_key=text).status in (200, 404, 429)
+    counted = scoped.served.get("/metrics", x_api_key=scoped.every).body.decode()
+    lines = [line for line in counted.splitlines() if "gateway_requests_total" in line or "gateway_rejections" in line]
+    assert any(f'model="{MINE}"' in line for line in lines) and not any(HIDDEN in line for line in lines)
+
+
+@pytest.mark.parametrize("ending", ["schema", "loaded"])
+def test_a_model_named_as_a_page_of_another_is_not_found_out(serve: Serve, tmp_path: Path, ending: str) -> None:
+    key, text = keys.create("scoped", models=(MINE,))
+    keys.write(tmp_path / "keys.toml", [key])
+    named = fine(capabilities={"input_schema": SCHEMA})
+    answers = []
+    for also in ({}, {f"{MINE}/{ending}": fine(), f"zz/{ending}": fine()}):
+        served = serve({MINE: named, **also}, keys_file=tmp_path / "keys.toml")
+        paths = (f"/v1/models/{MINE}/{ending}", f"/v1/models/zz/{ending}")
+        answers.append([told(served.get(path, x_api_key=text, x_request_id="r")) for path in paths])
+    assert answers[0] == answers[1] and answers[0][0].startswith("200")
+
+
+def test_what_another_model_answered_earlier_is_not_listed_when_the_key_has_lost_it(
+    serve: Serve, tmp_path: Path
+) -> None:
+    methods = {"responses": lambda inputs: "zz-answer" if "zz-question" in str(inputs) else "fine"}
+    holders = Holders(serve, tmp_path, {MINE: Model(methods), HIDDEN: Model(methods)}, plugins=DIALECTS)
+    known = {"x_api_key": holders.text}
+    first = holders.served.post("/v1/responses", {"model": HIDDEN, "input": "zz-question"}, **known).json["id"]
+    then = {"model": MINE, "input": "mine", "previous_response_id": first}
+    path = f"/v1/responses/{holders.served.post('/v1/responses', then, **known).json['id']}/input_items"
+    assert "zz-question" in holders.served.get(path, **known).body.decode()
+    holders.change(replace(holders.key, models=(MINE,)))
+    left = holders.served.get(path, **known)
+    assert left.status == 200 and "mine" in left.body.decode() and "zz-" not in left.body.decode()
+
+
 def test_routes_come_to_models_through_the_filter_alone() -> None:
     """Those below count or look a name up, and tell nobody."""
     may = {"http/kin.py", "http/metrics.py", "http/routing.py", "http/verbatim.py", "http/admin.py"}
@@ -401,7 +445,7 @@ async def raw_ticks() -> Any:
 
 
 @pytest.mark.parametrize("path", STREAMS)
-@pytest.mark.parametrize("way", ["revoked", "narrowed", "demoted", "expired"])
+@pytest.mark.parametrize("way", ["revoked", "replaced", "narrowed", "demoted", "expired"])
 def test_a_stream_ends_with_its_key_and_does_not_look_finished(
     serve: Serve, tmp_path: Path, path: str, way: str
 ) -> None:
@@ -416,6 +460,7 @@ def test_a_stream_ends_with_its_key_and_does_not_look_finished(
         now = datetime.datetime.now(datetime.UTC)
         changed = {
             "revoked": (),
+            "replaced": (replace(holders.key, digest="0" * 64),),
             "narrowed": (replace(holders.key, models=("none",)),),
             "demoted": (replace(holders.key, scopes=("metrics",)),),
             "expired": (replace(holders.key, expires=now + datetime.timedelta(seconds=0.1)),),
@@ -467,7 +512,8 @@ def test_a_stream_ends_when_a_plugins_caller_expires(serve: Serve) -> None:
     assert answer.status == 200 and b"it expired while this ran" in answer.body
 
 
-def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/feed", "/feed/logs"])
+def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve, tmp_path: Path, path: str) -> None:
     begun = threading.Event()
 
     async def chunks() -> Any:
@@ -475,18 +521,33 @@ def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve
         begun.set()
         await asyncio.Event().wait()
 
-    @get("/feed", sync_to_thread=False)
+    @get(path, sync_to_thread=False)
     def feed() -> Stream:
         return Stream(chunks())
 
     extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(feed))
-    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[extra])
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[extra], limits={"scopes": SCOPES})
     with contextlib.closing(holders.served.connect()) as connection:
-        connection.request("GET", "/feed", headers={"Authorization": f"Bearer {holders.text}"})
+        connection.request("GET", path, headers={"Authorization": f"Bearer {holders.text}"})
         assert begun.wait(PATIENCE)
         holders.change()
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             connection.getresponse().read()
+
+
+def test_an_order_whose_key_has_gone_is_not_answered_and_counts_for_no_limit(serve: Serve, tmp_path: Path) -> None:
+    go = asyncio.Event()
+    model = Model({"predict": never, "is_healthy": lambda inputs: go.wait()}, capabilities={"has_health_check": True})
+    holders = Holders(serve, tmp_path, {MINE: model}, limits={"scopes": SCOPES, "rpm": 1}, admin_http=True)
+    known = {"Authorization": f"Bearer {holders.text}"}
+    for _ in range(3):
+        assert holders.served.ask("GET", "/admin/models", **known).status == 200
+    with contextlib.closing(holders.served.connect()) as asks:
+        asks.request("GET", f"/v1/models/{MINE}", headers=known)
+        assert model.begun.acquire(timeout=PATIENCE)
+        holders.change()
+        holders.served.do(go.set)
+        assert asks.getresponse().status == 401
 
 
 def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, tmp_path: Path) -> None:
