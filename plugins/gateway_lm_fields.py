@@ -198,6 +198,7 @@ _REFUSED = {
     **refused(*EMPTY, names="lora lora_path adapter adapter_id adapter_name adapters cache_salt extra_key"),
     **refused(*EMPTY, names="kv_transfer_params ec_transfer_params bootstrap_host bootstrap_port bootstrap_room"),
     **refused(*EMPTY, names="disaggregated_params plugins guardrails search_options search_settings"),
+    **refused(*EMPTY, names="moderation nvext"),
     **refused({"mode": "off"}, names="search_parameters"),
     **refused([], names="data_sources"),
     **refused(False, names="interactive_mode enable_search enable_code_interpreter deferred"),
@@ -205,7 +206,8 @@ _REFUSED = {
         {
             **refused("", names="chat_template template task input_prefix input_suffix"),
             **refused("", names="instruction_template instruction_template_str prompt_template tool_prompt memory"),
-            **refused("", names="character chat_template_str greeting user_bio"),
+            **refused("", names="character chat_template_str greeting user_bio personality"),
+            **refused({}, {"context_compression": "auto"}, {"context_compression": "disabled"}, names="image"),
             **refused("instruct", names="mode"),
             **refused("", names="system_prompt system_instruction", instead=_SYSTEM),
             **refused("", names="generation_prompt prompt_name"),
@@ -262,6 +264,9 @@ _PASSED = {
     **passed("chooses among servers", "routed_dp_rank data_parallel_rank disagg_prefill_dp_rank"),
     **passed("chooses among providers, of which here is one", "models route provider max_price fallbacks"),
     **passed("counts hosted tools, of which none runs here", "max_tool_calls"),
+    **passed("tunes `background`", "background_options"),
+    **passed("names a programme of OpenAI's", "access_programs"),
+    **passed("when a conversation is to be made shorter; one that is too long is 400 here", "context_management"),
     **passed("tunes `mode`", "bot_name user_name name1 name2 chat_instruct_command"),
     **passed("wishes for a longer or shorter answer, of which a chat template cannot be told", "verbosity"),
 }

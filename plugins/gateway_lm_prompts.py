@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
 SWITCHES = ("enable_thinking", "thinking")  # what templates call it
+# What `reasoning` may say beside: the thoughts of all turns reach the template, and there is one way to think.
+NO_CHANGE = {"context": (None, "auto", "all_turns"), "mode": (None, "standard"), "exclude": (None, False)}
 ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 
 Json = dict[str, Any]
@@ -248,7 +250,8 @@ def _reasoning(value: Any) -> tuple[bool | None, str | None]:
     known = ("effort", "enabled", "summary", "generate_summary")
     if not isinstance(value, dict):
         raise BadRequest("reasoning must be an object", param="reasoning", code="invalid_type")
-    if other := next((name for name in value if name not in known), None):
+    asked = [name for name, said in value.items() if name not in known and said not in NO_CHANGE.get(name, (None,))]
+    if other := next(iter(asked), None):
         raise unsupported(f"this model does not support reasoning.{other}", f"reasoning.{other}")
     effort = value.get("effort")
     if not isinstance(effort, str | None):

@@ -3,7 +3,7 @@
 They are OpenAI's and the words of vLLM, SGLang, llama.cpp, TEI, Infinity, Cohere, Jina, Voyage, Mixedbread, Nomic,
 Google, Mistral, Ollama, DashScope and sentence-transformers itself. A field that would change the vectors is honoured,
 or refused unless its value asks for nothing; one that only advises the server passes, and so does one that is not in
-the table. docs/embeddings.md prints it.
+the table, unless it is one of them in another spelling. docs/embeddings.md prints it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway_fields import Field, honoured, passed, refused, unsupported
+from gateway_fields import Field, folded, honoured, misspelt, passed, refused, unsupported
 
 from gateway import BadRequest
 
@@ -43,7 +43,7 @@ TABLE: Mapping[str, Field] = {
         names="dimension dimensionality output_dimensionality outputDimensionality truncate_dim", instead="dimensions"
     ),
     **refused(names="task task_type taskType text_type", instead="input_type"),
-    **refused("", names="instruction instruct prompt_template", instead="prompt"),
+    **refused("", names="instruction instruct prompt_template query_instruction", instead="prompt"),
     **refused("", names="title lora_path"),
     **refused([], names="embed_overrides"),
     **refused(names="embed_override_token_id"),
@@ -80,6 +80,9 @@ TABLE: Mapping[str, Field] = {
     **passed("names the request or who sent it", "user metadata request_id rid"),
     **passed("is how the server does its work", "priority cache_salt keep_alive"),
 }
+
+# What a name may be meant for that is one of them but for case, `-` or `_`; advice may be lost.
+MEANT = folded(["encoding_format", *(name for name, field in reversed(TABLE.items()) if field.does != "passed")])
 
 ROLES: Mapping[str, Task] = {
     "query": "query",
@@ -121,9 +124,14 @@ def read(inputs: Mapping[str, Any], known: Known) -> Ask:
     Raises:
         BadRequest: a field of the table cannot be honoured, or makes no sense.
     """
-    for name in inputs.keys() & TABLE.keys():
-        field, value = TABLE[name], inputs[name]
-        if field.does == "refused" and value is not None and not field.is_neutral(value):
+    for name, value in inputs.items():
+        field = TABLE.get(name)
+        if value is None:
+            continue
+        if field is None:
+            if error := misspelt(name, MEANT):
+                raise error
+        elif field.does == "refused" and not field.is_neutral(value):
             raise field.refusal(name)
     for name in ("dimensions", "output_dimension"):
         if inputs.get(name) not in (None, known.dimensions):

@@ -54,12 +54,13 @@ class Block:
 
 
 class Blocks(Choice):
-    """The one choice of a message."""
+    """The one choice of a message; `hides` leaves its thoughts empty."""
 
-    __slots__ = ("_by_call", "_current", "_told", "blocks")
+    __slots__ = ("_by_call", "_current", "_hides", "_told", "blocks")
 
-    def __init__(self) -> None:
+    def __init__(self, *, hides: bool = False) -> None:
         super().__init__()
+        self._hides = hides
         self.blocks: list[Block] = []
         self._by_call: dict[int, int] = {}
         self._current = 0  # those before it are closed
@@ -70,7 +71,7 @@ class Blocks(Choice):
         if isinstance(event, Text | Refusal):
             self._piece("text", event.text)
         elif isinstance(event, Reasoning):
-            self._piece("thinking", event.text)
+            self._piece("thinking", "" if self._hides else event.text)
         elif isinstance(event, ToolCall):
             self._call(event)
         elif isinstance(event, Signature):
@@ -84,7 +85,8 @@ class Blocks(Choice):
         if not self.blocks or self.blocks[-1].kind != kind:
             signed = {"signature": ""} if kind == "thinking" else {}
             self.blocks.append(Block(kind, {"type": kind, kind: "", **signed}))
-        self.blocks[-1].pieces.append((delta or kind, text))
+        if text or not self._hides:
+            self.blocks[-1].pieces.append((delta or kind, text))
 
     def _call(self, event: ToolCall) -> None:
         if event.name is not None:

@@ -71,7 +71,8 @@ class MessagesDialect(Dialect):
         stream = take(inputs, "stream", bool, False)
         if method != "messages":
             chat = to_chat(inputs)
-            return Prepared(model, chat, stream, options={"own": False, "prompt": prompt_size(chat)})
+            hides = inputs.get("thinking", {}).get("display") == "omitted"
+            return Prepared(model, chat, stream, options={"own": False, "prompt": prompt_size(chat), "hides": hides})
         turns(inputs)
         texts = size(inputs.get("system")) + size(inputs.get("messages"))
         return Prepared(model, inputs, stream, options={"own": True, "prompt": texts})
@@ -93,7 +94,7 @@ class MessageEncoder(EventEncoder):
             prompt_size=prepared.options["prompt"],
             max_tokens=prepared.inputs["max_tokens"],
         )
-        self._blocks = Blocks()
+        self._blocks = Blocks(hides=prepared.options.get("hides", False))
         self.choices = [self._blocks]
         self._own = MessageValues() if prepared.options["own"] else None
         if self._own is not None:

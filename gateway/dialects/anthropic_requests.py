@@ -167,6 +167,10 @@ def _tool(tool: Any, where: str) -> Json:
     if description := take_from(tool, "description", str, where, ""):
         function["description"] = description
     function["parameters"] = take_from(tool, "input_schema", dict, where)
+    if examples := take_from(tool, "input_examples", list, where, []):
+        function["parameters"] = {**function["parameters"], "examples": examples}  # JSON Schema's word
+    if (callers := take_from(tool, "allowed_callers", list, where, [])) and "direct" not in callers:
+        raise unsupported(f"{where}.allowed_callers", "a tool that only code on Anthropic's servers may call")
     if take_from(tool, "strict", bool, where, False):
         function["strict"] = True
     return {"type": "function", "function": function}

@@ -107,7 +107,9 @@ def _tool_result(block: Json, where: str) -> tuple[Json, list[Json]]:
         for inner, path in _blocks(content, f"{where}.content"):
             parts += _parts(inner, path)
         content = "\n".join(part["text"] for part in parts if part["type"] == "text")
-    message = {"role": "tool", "tool_call_id": read_string(block, "tool_use_id", where), "content": content or ""}
+    message: Json = {"role": "tool", "tool_call_id": read_string(block, "tool_use_id", where), "content": content or ""}
+    if take_from(block, "is_error", bool, where, False):
+        message["is_error"] = True
     return message, [part for part in parts if part["type"] != "text"]
 
 

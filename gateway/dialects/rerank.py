@@ -32,7 +32,7 @@ RENAMED = {
 }
 # What a client may not say, because it is said here; the last ones ask for nothing when they are "".
 SAID = ("input_type", "prompt", "prompt_name", "task", "task_type", "taskType", "text_type")
-SAID_UNLESS_EMPTY = ("instruction", "instruct", "prompt_template")
+SAID_UNLESS_EMPTY = ("instruction", "instruct", "prompt_template", "query_instruction")
 # What no cosine answers, and the values that do not ask for it.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "rank_fields": ([], ["text"]),

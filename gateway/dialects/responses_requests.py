@@ -6,7 +6,7 @@
     tools, tool_choice                  see responses_tools.py
     text.format, text.verbosity         response_format, verbosity
     max_output_tokens                   max_completion_tokens and max_tokens
-    reasoning.effort                    reasoning_effort
+    reasoning.effort                    reasoning_effort; what else `reasoning` says stays there
     include, top_logprobs               logprobs, top_logprobs
 
 Everything else reaches the Model as the client sent it; what has no counterpart is refused, never dropped silently.
@@ -60,6 +60,7 @@ _OURS = frozenset(
     "reasoning text tools tool_choice top_logprobs truncation store stream_options prompt n".split()
 )
 _SCHEMA = ("name", "description", "schema", "strict")
+_REASONING = ("effort", "summary", "generate_summary")  # chat has another word for the first, and none for the others
 
 
 def check(body: dict[str, Any]) -> None:
@@ -124,8 +125,11 @@ def to_chat(body: dict[str, Any], tools: Tools) -> dict[str, Any]:
     if (limit := body.get("max_output_tokens")) is not None:
         put(chat, "max_tokens", limit, "max_output_tokens")
         put(chat, "max_completion_tokens", limit, "max_output_tokens")
-    if (effort := body.get("reasoning", {}).get("effort")) is not None:
+    reasoning = body.get("reasoning", {})
+    if (effort := reasoning.get("effort")) is not None:
         put(chat, "reasoning_effort", effort, "reasoning.effort")
+    if more := {name: value for name, value in reasoning.items() if name not in _REASONING and value is not None}:
+        chat["reasoning"] = more
     top = body.get("top_logprobs")
     if top or LOGPROBS in body.get("include", []):
         put(chat, "logprobs", True, "top_logprobs")

@@ -152,6 +152,13 @@ def test_blocks_follow_the_order_in_which_the_model_spoke() -> None:
     assert message.stop_reason == "tool_use"
 
 
+def test_thoughts_that_are_to_be_left_out_are_empty() -> None:
+    thinking = {"type": "adaptive", "display": "omitted"}
+    message = both({"reasoning": "h"}, {"reasoning": "m"}, "Yes.", thinking=thinking)
+    assert shape(message) == [("thinking", "", ""), ("text", "Yes.")]
+    assert shape(both({"reasoning": "hm"}, "Yes.", thinking={**thinking, "display": "summarized"}))[0][1] == "hm"
+
+
 def test_calls_whose_pieces_interleave_are_blocks_one_after_the_other() -> None:
     values = [call(0, '{"a":', "f"), call(1, '{"b":', "g"), "text", call(0, " 1}"), call(1, " 2}")]
     assert shape(both(*values)) == [

@@ -171,6 +171,23 @@ def test_thinking_and_the_form_of_the_output_are_hints() -> None:
     assert found["response_format"] == {"type": "json_schema", "json_schema": named}
 
 
+def test_examples_of_a_tools_input_reach_the_model() -> None:
+    tool = {
+        "name": "f",
+        "input_schema": {"type": "object"},
+        "input_examples": [{"a": 1}],
+        "allowed_callers": ["direct"],
+    }
+    [found] = chat(tools=[tool])["tools"]
+    assert found["function"] == {"name": "f", "parameters": {"type": "object", "examples": [{"a": 1}]}}
+
+
+def test_a_tool_that_failed_is_told_to_the_model() -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "no", "is_error": True}
+    [found] = chat(messages=[user(result)])["messages"]
+    assert found == {"role": "tool", "tool_call_id": "a", "content": "no", "is_error": True}
+
+
 FORM = {"type": "json_schema", "schema": {"type": "object"}}
 
 
@@ -341,6 +358,16 @@ TURN = "messages[0].content[0]"
         ({"output_format": {"type": "json_schema"}}, "output_format.schema", "missing_required_parameter"),
         ({"output_format": "json"}, "output_format", "invalid_type"),
         ({"metadata": {"user_id": 5}}, "metadata.user_id", "invalid_type"),
+        (
+            {"tools": [{"name": "f", "input_schema": {}, "allowed_callers": ["code_execution_20250825"]}]},
+            "tools[0].allowed_callers",
+            "unsupported_value",
+        ),
+        (
+            {"tools": [{"name": "f", "input_schema": {}, "input_examples": {}}]},
+            "tools[0].input_examples",
+            "invalid_type",
+        ),
         ({"n": 2}, "n", "unsupported_value"),
         ({"n": "2"}, "n", "invalid_type"),
         ({"stop": ["END"]}, "stop", "unsupported_value"),

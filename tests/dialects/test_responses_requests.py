@@ -192,6 +192,8 @@ def test_the_rest_has_chat_s_names_and_what_is_unknown_reaches_the_model() -> No
         "metadata": {"a": "b"},
     }
     assert chat(include=["message.output_text.logprobs"])["logprobs"] is True
+    said = {"effort": "low", "summary": "auto", "enabled": True, "max_tokens": 5, "context": None}
+    assert chat(reasoning=said)["reasoning"] == {"enabled": True, "max_tokens": 5}
     assert chat(text={"format": {"type": "json_object"}})["response_format"] == {"type": "json_object"}
     assert chat(text={"format": {"type": "text"}}, tool_choice="none") == {"messages": [USER]}
     assert chat(tool_choice="required") == {"messages": [USER], "tool_choice": "required"}  # for the model to refuse

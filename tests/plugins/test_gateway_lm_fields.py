@@ -142,7 +142,13 @@ VALUES: dict[str, Any] = {
     **each("instruction_template instruction_template_str prompt_template tool_prompt", "other"),
     **each("system_prompt system_instruction inputs text_input response_prefix prompt_mode", "other"),
     **each("adapter_name adapters genkey route draft_model", "other"),
-    **each("character chat_template_str greeting user_bio mode", "other"),
+    **each("character chat_template_str greeting user_bio mode personality", "other"),
+    "moderation": {"model": "m", "policy": {"output": {"mode": "block"}}},
+    "nvext": {"guided_choice": ["Paris", "Rome"]},
+    "image": {"context_compression": "enabled"},
+    "background_options": {"completion_window": "2h"},
+    "access_programs": {"a": 1},
+    "context_management": [{"type": "compaction", "compact_threshold": 1000}],
     **each("bot_name user_name name1 name2 chat_instruct_command", "other"),
     "data_sources": [{"type": "azure_search", "parameters": {"index_name": "x"}}],
     "verbosity": "low",
@@ -441,7 +447,11 @@ def test_no_dialect_loses_a_field_on_its_way_to_the_model(name: str) -> None:
     for route, (dialect, body) in ROUTES.items():
         if name in ELSEWHERE or name in dialect.request_schema["properties"] or TABLE[name].alias == "max_tokens":
             continue  # tested above
-        if (route, name) in {("messages", "fallbacks"), ("responses", "max_tool_calls")}:
+        if (route, name) in {
+            ("messages", "fallbacks"),
+            ("messages", "context_management"),
+            ("responses", "max_tool_calls"),
+        }:
             continue  # advice to hosted models
         try:
             read = dialect.read({**body, name: VALUES[name]}, METHODS.get(route, "chat_completions"))
@@ -655,12 +665,26 @@ def test_a_model_that_cannot_be_told_whether_to_think_refuses_it(model: Any, mon
         ("reasoning", "high"),
         ("reasoning_effort", 0.5),
         ("reasoning", {"max_tokens": 5}),
+        ("reasoning", {"exclude": True}),
+        ("reasoning", {"context": "current_turn"}),
+        ("reasoning", {"mode": "pro"}),
         ("thinking", {"type": "sometimes"}),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(model: Any, name: str, value: Any) -> None:
     error = refusal(chat, model, **{name: value})
     assert error.status == 400 and (error.param or "").startswith(name)
+
+
+def test_what_reasoning_says_beside_counts_on_responses_too(model: Any) -> None:
+    for told in ({"enabled": True}, {"enabled": False}):
+        assert answered(model, "responses", reasoning=told) == answered(
+            model, "responses", enable_thinking=told["enabled"]
+        )
+    neutral = {"context": "all_turns", "mode": "standard", "exclude": False, "summary": "auto"}
+    assert answered(model, "responses", reasoning=neutral) == answered(model, "responses")
+    for name, value in (("max_tokens", 5), ("exclude", True), ("context", "current_turn")):
+        assert refusal(answered, model, "responses", reasoning={name: value}).param == f"reasoning.{name}"
 
 
 def test_what_only_an_answer_heeds_is_nothing_to_tokenize(model: Any) -> None:

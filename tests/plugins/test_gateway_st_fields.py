@@ -416,6 +416,32 @@ def test_advice_and_fields_that_nobody_knows_change_nothing(models: Load) -> Non
         assert same(embed(models("plain"), **{name: "anything"}), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("inputType", "input_type"),
+        ("promptName", "prompt_name"),
+        ("prompt-name", "prompt_name"),
+        ("encodingFormat", "encoding_format"),
+        ("outputDimension", "output_dimension"),
+        ("truncatePromptTokens", "truncate_prompt_tokens"),
+        ("TaskType", "task_type"),
+        ("topN", "top_n"),
+        ("returnDocuments", "return_documents"),
+    ],
+)
+def test_a_field_in_another_spelling_is_refused_with_ours(models: Load, name: str, meant: str) -> None:
+    with pytest.raises(BadRequest, match=f"did you mean {meant}") as caught:
+        embed(models("plain"), **{name: "query"})
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", name)
+    prepared = RerankDialect().read({"query": "q", "documents": ["a"], name: "query"}, "embeddings")
+    with pytest.raises(BadRequest, match=f"did you mean {meant}"):
+        asyncio.run(models("plain").embeddings(RerankDialect().runs(prepared, Capabilities())[0]))
+    expected = embed(models("plain"))
+    assert same(embed(models("plain"), **{name: None}), expected)
+    assert same(embed(models("plain"), requestId="x"), expected)  # advice may be lost
+
+
 def test_what_is_to_be_sent_instead_is_a_field_that_is_honoured() -> None:
     honoured = {name for name, field in TABLE.items() if field.does == "honoured"}
     assert {field.instead for field in TABLE.values()} <= honoured | {""}
