@@ -35,12 +35,14 @@ def start(
     sandbox: Literal["basic", "strict"],
     writable: Iterable[Path] = (),
     network: bool = False,
+    tracing: bool = False,
     memory: int | None = None,
 ) -> Start:
     """`command` in `cwd` with this environment, confined as `sandbox` says.
 
-    `writable` and `network` are for a strict one: where it may write, and whether it keeps the network. `memory` are
-    the bytes that it may allocate.
+    `writable` and `network` are for a strict one: where it may write, and whether it keeps the network. `tracing` is
+    for another: whether root keeps what reads the memory of other processes. `memory` are the bytes that it may
+    allocate.
     """
     said = {
         "GW_SANDBOX": sandbox,
@@ -50,6 +52,8 @@ def start(
     }
     if network:
         said["GW_NETWORK"] = "1"
+    if tracing:
+        said["GW_TRACING"] = "1"
     if memory is not None:
         said["GW_MEMORY"] = str(memory)
     if MARK in environment:

@@ -50,6 +50,7 @@ def describe(
     if config.errors:
         raise ConfigError("\n".join(str(problem) for problem in config.errors))
     data = copy.deepcopy(dict(config.data))
+    in_vain = () if own_code else _drop_variables(path, data)
     _mount(data, overrides.get("mounts") or {})
     if merged := {**(options or {}), **(data.get("options") or {}), **overrides.get("options", {})}:
         data["options"] = merged
@@ -69,7 +70,7 @@ def describe(
         import_dirs=_import_dirs(root, data),
         data_dir=root / data["data_dir"],
         extra=extra,
-        notes=(*(str(problem) for problem in config.warnings), *config.notes, *_missing(path, data)),
+        notes=(*(str(problem) for problem in config.warnings), *config.notes, *in_vain, *_missing(path, data)),
     )
     return apply_overrides(spec, overrides)
 
@@ -176,6 +177,15 @@ def _import_dirs(path: Path, data: Mapping[str, Any]) -> tuple[Path, ...]:
     bundled = path / data["bundled_packages_dir"]
     own = (bundled,) if bundled.is_dir() else ()
     return (*own, *(path / place for place in data["external_package_dirs"]))
+
+
+def _drop_variables(path: Path, data: dict[str, Any]) -> list[str]:
+    """Data sets no variable. Many a library runs what one names: a program by PATH, a module of OpenSSL or of iconv."""
+    names, data["environment_variables"] = list(data["environment_variables"]), {}
+    if not names:
+        return []
+    what = f"environment_variables ({', '.join(names)}) of a directory that is only data are the operator's to set"
+    return [f"{path / 'config.yaml'}: {what}; use [models.NAME.environment] in gateway.toml"]
 
 
 def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:

@@ -57,16 +57,16 @@ class Child:
             self._tmp = tempfile.mkdtemp(prefix="gateway-worker-")
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
-            command, environment, place = self._start(theirs.fileno())
+            begun = self._start(theirs.fileno())
             self._process = await asyncio.create_subprocess_exec(
-                *command,
+                *begun.command,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                cwd=place,
-                env=environment,
+                cwd=confinement.PLACE,
+                env=begun.environment,
             )
         except (OSError, ValueError) as error:  # the latter of a variable that the system does not take
             ours.close()
@@ -91,26 +91,24 @@ class Child:
     def _python(self) -> str:
         return self._launch.spec.python or sys.executable
 
-    def _start(self, fd: int) -> tuple[list[str], dict[str, str], Path | str]:
-        """What is executed, with which environment, and where."""
+    def _start(self, fd: int) -> confinement.Start:
+        """What is executed: our own Python gives up what no worker needs, and becomes the model's.
+
+        Until then nothing of the model counts, or what that starts could be there without having given up anything.
+        """
         spec = self._launch.spec
-        command = [self._python, "-P", "-X", "faulthandler", "-m", "gateway.worker"]
-        environment = self._environment(fd)
-        if spec.sandbox == "basic":
-            if spec.memory_limit is not None:
-                environment["GW_MEMORY"] = str(spec.memory_limit)
-            return command, environment, spec.root
-        # First confined by our own Python, and then what the model's files and variables make of it.
-        command[0] = self._program
-        begun = confinement.start(
+        command = [self._program, "-P", "-X", "faulthandler", "-m", "gateway.worker"]
+        for place in (self._program, spec.root):
+            os.stat(place)  # what is not there is said by its name
+        return confinement.start(
             command,
-            environment,
+            self._environment(fd),
             cwd=spec.root,
             sandbox=spec.sandbox,
             writable=self._writable(),
+            tracing=spec.sandbox == "basic",
             memory=spec.memory_limit,
         )
-        return begun.command, begun.environment, confinement.PLACE
 
     @property
     def _program(self) -> str:

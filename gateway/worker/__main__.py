@@ -26,12 +26,11 @@ def tie_to_parent() -> socket.socket:
 
 
 def harden() -> str:
-    """Lay down what no worker needs. Returns why the model must not be loaded: its sandbox cannot be had.
+    """Lay down what a program loses when it becomes another one: the rest was, before this one, by `sandbox_start.py`.
 
-    One that is confined was so before it became this program, see `sandbox_start.py`.
+    Returns why the model must not be loaded: its sandbox cannot be had.
     """
-    most, refusal = os.environ.pop("GW_MEMORY", None), os.environ.pop("GW_REFUSAL", "")
-    sandbox.limit_accidents(int(most) if most else None)
+    refusal = os.environ.pop("GW_REFUSAL", "")
     memory.hide()  # after what needs the files of /proc
     sandbox.tie_to_parent(int(os.environ.pop("GW_PARENT_PID")))  # again: it does not outlive a change of credentials
     return refusal

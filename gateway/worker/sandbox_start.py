@@ -35,7 +35,7 @@ def main(command: list[str]) -> None:
             sandbox.confine(places, network="GW_NETWORK" in ours)
         except sandbox.Unconfined as error:
             refuse(str(error), theirs)
-    else:
+    elif "GW_TRACING" not in ours:
         sandbox.lay_down_tracing()
     sandbox.tie_to_parent(parent)  # again: it does not outlive a change of credentials
     os.chdir(ours["GW_CWD"])

@@ -43,6 +43,7 @@ def test_config_yaml_fills_every_field(tmp_path: Path) -> None:
         resources: {accelerator: "H100:2", cpu: 500m}
         data_dir: files
         """,
+        own_code=True,
     )
 
     assert found.display_name == "My model"
@@ -70,6 +71,20 @@ def test_warnings_and_cloud_keys_are_notes(tmp_path: Path) -> None:
 
     assert f"{tmp_path}/config.yaml:1: unknown key model_nam (did you mean model_name?)" in notes
     assert "system_packages has no effect here" in notes
+
+
+def test_a_directory_that_is_only_data_sets_no_variables_and_says_so(tmp_path: Path) -> None:
+    """Many name programs and libraries that are run: no list of names would be whole."""
+    text = "environment_variables: {HOME: ., PATH: bin, OPENSSL_CONF: x, HARMLESS: 1}\n"
+    data = spec(tmp_path, text, {"environment": {"PATH": "/operator"}})
+    assert data.environment == {"PATH": "/operator"}
+    assert data.config["environment_variables"] == {}
+    (note,) = data.notes
+    assert note == (
+        f"{tmp_path}/config.yaml: environment_variables (HOME, PATH, OPENSSL_CONF, HARMLESS) of a directory that is "
+        "only data are the operator's to set; use [models.NAME.environment] in gateway.toml"
+    )
+    assert spec(tmp_path, text, own_code=True).environment.keys() == {"HOME", "PATH", "OPENSSL_CONF", "HARMLESS"}
 
 
 def test_a_wrong_config_yaml_is_an_error_with_every_line(tmp_path: Path) -> None:
@@ -119,6 +134,7 @@ def test_overrides_win_over_config_yaml(tmp_path: Path) -> None:
             "gpu_memory": "20GiB",
             "truss_parity": "strict",
         },
+        own_code=True,
     )
 
     assert found.replicas == 2

@@ -290,6 +290,28 @@ async def test_no_variable_of_a_strict_model_counts_before_it_is_confined(tmp_pa
     assert not outside.exists()
 
 
+EARLY = """
+import ctypes, os, resource, sys
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+sys.played = [status["NoNewPrivs"].strip(), resource.getrlimit(resource.RLIMIT_CORE)[1],
+              open("/proc/self/oom_score_adj").read().strip()]
+"""
+
+
+async def test_nothing_in_the_environment_of_any_model_runs_before_it_has_given_up_what_no_worker_needs(
+    tmp_path: Path,
+) -> None:
+    """What it starts there and lets go would be like a command of the operator's, who may do everything."""
+    home = tmp_path / "env"
+    venv.create(home)
+    site = next((home / "lib").glob("python*/site-packages"))
+    write(site, {"first.pth": f"import sys; sys.path.insert(0, {str(site)!r}); import first\n", "first.py": EARLY})
+    own = [str(Path(gateway.__file__).parents[1]), *(path for path in sys.path if path.endswith("site-packages"))]
+    spec = {"python": str(home / "bin/python"), "environment": {"PYTHONPATH": os.pathsep.join(own)}}
+    async with started(tmp_path / "m", CURIOUS, *METHODS, spec=spec) as found:
+        assert (await found.ask("look"))["played"] == ["1", 0, "500"]
+
+
 @confined
 async def test_nothing_in_the_environment_of_a_strict_model_runs_before_it_is_confined(tmp_path: Path) -> None:
     """A wheel may bring files that Python runs at its start, and may take the place of the interpreter itself."""

@@ -33,7 +33,11 @@ async def test_no_file_beside_the_weights_is_imported_whatever_its_name(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r} + ' ')\n")
     monkeypatch.setenv("PYTHONPATH", f":.:{tmp_path}")  # as shells leave it: relative to where they are, not to a model
+    # Variables of its own would be such a way, too: of a library's that look for modules, of programs, of the home.
+    variables = "GCONV_PATH: ., HOME: ., PATH: bin, OPENSSL_CONF: ./o.cnf, OPENSSL_MODULES: ."
+    (root / "config.yaml").write_text(f"environment_variables: {{{variables}}}\n")
     (spec,) = discover([tmp_path / "models"], Plugins.load()).specs
+    assert spec.environment == {}
     lines: list[str] = []
     replica = ProcessReplica(Launch(spec=spec, index=0, on_log=lines.append))
     try:
