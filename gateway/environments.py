@@ -20,16 +20,16 @@ import shutil
 import signal
 import sys
 import tomllib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import confinement, inherited
+from . import confinement, inherited, ordinary
 from .cache import cache_dir
 from .clearing import clear_away
 from .errors import ConfigError
 from .fingerprints import fingerprint
+from .runners.log import LineReader
 from .spec import ModelSpec
 
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
@@ -42,6 +42,7 @@ ENCODINGS = (  # those with longer marks first, for one begins as another does
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
+ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)  # a file, though it could be a name
 INCLUDED = re.compile(r"^\s*(-r|--requirement|-c|--constraint)(?:\s*=\s*|\s*)(?!\w+://)([^\s=].*)")
 TAIL = 12  # lines of a failed build that its model's reason shows
 
@@ -70,7 +71,7 @@ def lines_of(path: Path) -> list[str]:
         ConfigError: it is in another one, or cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        raw = ordinary.content(path)
         encoding = next((name for mark, name in ENCODINGS if raw.startswith(mark)), "utf-8")
         return raw.decode(encoding).splitlines()
     except UnicodeDecodeError:
@@ -96,13 +97,16 @@ def key_of(spec: ModelSpec, variables: Mapping[str, str] | None = None) -> str:
 
     `variables` are those that the operator has set for the model.
     """
-    asked = sorted({**inherited.of_installers(), **(variables or {})}.items())
-    settings = [f"{name}={value}" for name, value in asked]
-    wanted = _wanted(spec)
-    parts = [sys.executable, platform.python_version(), *settings, *_settings_of_uv(spec.root), *wanted]
-    if not all(map(_is_of_an_index, wanted)):
+    asked = {**inherited.of_installers(), **(variables or {})}
+    settings = [f"{name}={value}" for name, value in sorted(asked.items())]
+    wanted, uv = _wanted(spec), _settings_of_uv(spec.root)
+    parts = [sys.executable, platform.python_version(), *settings, *map(repr, uv), *wanted]
+    # Settings may name places too, such as one with wheels; a relative one is in the model's directory.
+    words = [word for value in asked.values() for word in re.split(r"[\s,]+", value) if not os.path.isabs(word)]
+    found = list(_contents([f"-f {word}" for word in (*words, *_texts(uv)) if word], [spec.root]))
+    if found or not all(map(_is_of_an_index, wanted)):
         parts.append(str(spec.root.resolve()))  # what a path leads to is this model's alone, and -e goes on reading it
-        parts += _contents(wanted, [spec.root])
+        parts += [*found, *_contents(wanted, [spec.root])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -111,19 +115,38 @@ def _is_of_an_index(line: str) -> bool:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        return Requirement(line.partition(" #")[0].strip()).url is None
+        wanted = Requirement(line.partition(" #")[0].strip())
+        return wanted.url is None and not ARCHIVE.search(wanted.name)
     except InvalidRequirement:
         return not line.partition("#")[0].strip()
 
 
-def _settings_of_uv(root: Path) -> Iterator[str]:
-    """Those of the model's directory, where uv is started: they may name other indexes."""
-    with contextlib.suppress(OSError):
-        yield (root / "uv.toml").read_text("utf-8", "replace")
-    with contextlib.suppress(OSError, ValueError):
-        table = tomllib.loads((root / "pyproject.toml").read_text("utf-8-sig")).get("tool")
-        if isinstance(table, dict) and "uv" in table:
-            yield repr(table["uv"])
+def _settings_of_uv(root: Path) -> list[Any]:
+    """Those of the model's directory, where uv is started: they may name other indexes, and places with wheels."""
+    found: list[Any] = []
+    for name in ("uv.toml", "pyproject.toml"):
+        try:
+            text = ordinary.content(root / name).decode("utf-8-sig", "replace")
+        except OSError:
+            continue
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            found.append(text)  # uv will tell
+            continue
+        if name == "uv.toml":
+            found.append(table)
+        elif isinstance(tool := table.get("tool"), dict) and "uv" in tool:
+            found.append(tool["uv"])
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _contents(lines: Sequence[str], places: Sequence[Path], above: frozenset[Path] = frozenset()) -> Iterator[str]:
@@ -137,17 +160,18 @@ def _contents(lines: Sequence[str], places: Sequence[Path], above: frozenset[Pat
         named = text[option.end() :] if option else text.partition("@")[2] or text
         named = re.sub(r"^file:(//)?", "", named.partition(";")[0].partition("#")[0].strip())
         named = re.sub(r"\[[^\]]*\]$", "", named)
-        if not named or not (option or "/" in named or named.startswith(".") or "file:" in text):
+        is_path = option or "/" in named or named.startswith(".") or "file:" in text or ARCHIVE.search(named)
+        if not named or not is_path:
             continue
         for path in dict.fromkeys(place / named for place in places):
-            if not path.exists():
+            if not os.path.exists(path):
                 continue
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 below = file.relative_to(path).parts
                 if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in below):
                     yield f"{file.relative_to(path)} {fingerprint(file)}"
             if option and path.is_file() and path not in above:
-                included = path.read_text(errors="replace").splitlines()
+                included = ordinary.content(path).decode(errors="replace").splitlines()
                 yield from _contents(included, [places[0], path.parent], above | {path})
 
 
@@ -251,14 +275,10 @@ class _Build:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        tail: deque[str] = deque(maxlen=TAIL)
+        printed = LineReader(self._on_log)
         assert process.stdout is not None
         try:
-            async for raw in process.stdout:
-                line = raw.decode("utf-8", "replace").rstrip()
-                if line:
-                    tail.append(line)
-                    self._on_log(line)
+            await printed.drain(process.stdout)
             code = await process.wait()
         except BaseException:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -266,7 +286,7 @@ class _Build:
             await process.wait()
             raise
         if code != 0:
-            raise ConfigError("its environment could not be built:\n" + "\n".join(tail))
+            raise ConfigError("its environment could not be built:\n" + "\n".join([*printed.tail][-TAIL:]))
 
 
 def find_uv() -> str:
@@ -280,7 +300,7 @@ def find_uv() -> str:
 
 def _pyproject_dependencies(path: Path) -> list[Any]:
     try:
-        return list(tomllib.loads(path.read_text("utf-8-sig"))["project"].get("dependencies", []))
+        return list(tomllib.loads(ordinary.content(path).decode("utf-8-sig"))["project"].get("dependencies", []))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path}: no [project] dependencies: {error}") from error
 

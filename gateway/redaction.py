@@ -29,6 +29,14 @@ class Redactor:
             self._hidden += [line for line in lines if len(line) >= shortest and line not in self._hidden]
         self._hidden.sort(key=len, reverse=True)  # one may be part of another
 
+    def whole(self, text: str) -> int:
+        """How much of a text that was cut is no beginning of a value."""
+        ends = (
+            next((size for size in range(min(len(value) - 1, len(text)), 0, -1) if text.endswith(value[:size])), 0)
+            for value in self._hidden
+        )
+        return len(text) - max(ends, default=0)
+
     def __call__(self, text: str) -> str:
         if "gw_" in text:
             text = _KEY.sub(MARK, text)

@@ -92,7 +92,10 @@ def test_two_gateways_of_one_cache_give_their_workers_each_its_own_code(
 
 @pytest.mark.parametrize(
     "line",
-    ["./src", "../shared", "-e src", "--editable=./src", "src/x.whl", "x @ file:src", "-r more.txt", "${PWD}/src"],
+    [
+        *("./src", "../shared", "-e src", "--editable=./src", "src/x.whl", "x @ file:src", "-r more.txt", "${PWD}/src"),
+        *("x-1-py3-none-any.whl", "x-1.tar.gz", "x.zip # which a package could be called"),
+    ],
 )
 def test_two_models_whose_requirements_lead_to_files_share_no_environment(line: str, tmp_path: Path) -> None:
     """Though the files be the same: -e goes on reading those of the model that came first."""
@@ -102,6 +105,39 @@ def test_two_models_whose_requirements_lead_to_files_share_no_environment(line: 
         (tmp_path / name / "more.txt").write_text("same")
     one, other = (environments.key_of(spec(tmp_path / name, requirements=["six", line])) for name in ("a", "b"))
     assert one != other
+
+
+SETTINGS = [
+    ("uv.toml", 'find-links = ["wheels"]\n'),
+    ("uv.toml", '[[index]]\nname = "mine"\nurl = "./wheels"\nformat = "flat"\n'),
+    ("pyproject.toml", '[tool.uv.pip]\nfind-links = ["wheels"]\n'),
+]
+
+
+@pytest.mark.parametrize(("file", "text"), SETTINGS)
+def test_two_models_whose_settings_of_uv_are_the_same_share_no_environment(
+    file: str, text: str, tmp_path: Path
+) -> None:
+    """A relative place in them is another one for each."""
+    for name in ("a", "b"):
+        (tmp_path / name / "wheels").mkdir(parents=True)
+        (tmp_path / name / file).write_text(text)
+        (tmp_path / name / "wheels/x.whl").write_text("old")
+    model = spec(tmp_path / "a", requirements=["x"])
+    before = environments.key_of(model)
+    assert before != environments.key_of(spec(tmp_path / "b", requirements=["x"]))
+    (tmp_path / "a/wheels/x.whl").write_text("new")
+    assert before != environments.key_of(model), "what lies there counts as well"
+
+
+def test_a_relative_place_that_the_operator_sets_is_another_one_for_each_model(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "wheels").mkdir(parents=True)
+        (tmp_path / name / "wheels/x.whl").write_text(name)
+    models = [spec(tmp_path / name, requirements=["x"]) for name in ("a", "b")]
+    for place, count in (("wheels", 2), (str(tmp_path / "a/wheels"), 1)):
+        keys = {environments.key_of(model, {"UV_FIND_LINKS": f"https://example.com/x {place}"}) for model in models}
+        assert len(keys) == count
 
 
 def test_what_the_directory_tells_uv_makes_another_environment(tmp_path: Path) -> None:
@@ -257,6 +293,19 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_build_that_prints_without_end_is_read_as_a_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a budget and a few lines in a turn; and a line may be longer than a buffer."""
+    uv = tmp_path / "uv"
+    uv.write_text(f"#!{sys.executable}\nprint('x\\n' * 20_000 + 'y' * 300_000)\nraise SystemExit('it is over')\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
+    printed: list[str] = []
+    with pytest.raises(ConfigError, match=r"(?s)could not be built.*it is over"):
+        asyncio.run(environments.ensure(spec(tmp_path, requirements=["six"]), printed.append, tmp_path / "cache"))
+    assert len(printed) < 4000 and any("lines dropped" in line for line in printed)
+    assert max(map(len, printed)) < 4000
+
+
 def test_a_build_sees_what_its_model_may_and_no_secret_of_the_gateway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
 PAUSE = 0.2  # seconds without output after which they are shown
 NAP = 0.005  # seconds between two reads of what is dropped: nobody waits for it, and it costs CPU
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_HALF = re.compile(r"(\x1b(\[[0-9;?]*)?|\ufffd)\Z")  # what a cut leaves of a colour or of a character
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -49,8 +50,12 @@ class Budget:
         """Pay for one line; False when nothing is left."""
         if self._left <= 0:
             return False
-        self._left -= 1 + size // 256
+        self.owe(size)
         return True
+
+    def owe(self, size: int) -> None:
+        """Pay for one line that is shown in any case."""
+        self._left -= 1 + size // 256
 
 
 class LineReader:
@@ -78,6 +83,11 @@ class LineReader:
     def redact(self, text: str) -> str:
         """The text without the model's secrets, and without what the gateway's own log hides."""
         return KNOWN(self._own(text))
+
+    def _redact_cut(self, text: str) -> str:
+        """The same of a text that was cut, perhaps in the middle of a secret."""
+        text = _HALF.sub("", text)
+        return self.redact(text[: min(self._own.whole(text), KNOWN.whole(text))])
 
     async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""
@@ -161,6 +171,7 @@ class LineReader:
         if lost > 0:
             self.line(f"... {lost} lines dropped: this model prints more than {A_SECOND} a second".encode())
         for raw in last:
+            self._budget.owe(len(raw))
             self.line(raw)
 
     def _end_line(self, raw: bytes) -> None:
@@ -170,7 +181,8 @@ class LineReader:
     def line(self, raw: bytes) -> None:
         """One line, whoever it is from."""
         # Hidden first and cut then: half a secret would not be found.
-        text = self.redact(_COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace")))
+        text = _COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace"))
+        text = self._redact_cut(text) if len(raw) > 2 * MAX_LINE else self.redact(text)
         text = printable.lines(text)
         if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
             text = text[:MAX_LINE] + MARK

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import string
 from typing import Any
 
 import pytest
@@ -88,6 +90,19 @@ def test_a_secret_across_the_cut_of_a_long_line_is_not_shown_by_half() -> None:
     for before in range(MAX_LINE - 8, MAX_LINE + 1):
         (line,) = lines(b"x" * before + b"hunter22" * 300, secrets=("hunter22",))
         assert "hunt" not in line
+
+
+@pytest.mark.parametrize("before", [b"", b"\x1b[0m" * 2000, b"\x1b[0m" * 1100, b"hunter22" * 700])
+@pytest.mark.parametrize("size", [400, 9000])
+def test_of_a_secret_that_a_line_is_cut_in_nothing_is_shown(before: bytes, size: int) -> None:
+    """A line is cut when it is long, and what colours it is taken out of what is left."""
+    secret = "".join(random.Random(size).choices(string.ascii_letters, k=size))
+    for cut in range(1, size, 37):
+        for chunks in ([before + secret.encode()], [before + secret[:cut].encode(), secret[cut:].encode()]):
+            for line in lines(*chunks, b"\n", secrets=(secret, "hunter22")):
+                assert secret[:4] not in line and secret[-4:] not in line
+    begun, rest = secret[:390].encode() + b"\x1b[1", b"m" + secret[390:].encode()  # in the middle of a colour as well
+    assert all(secret[:4] not in line for line in lines(b"\x1b[0m" * 1000 + begun, rest, secrets=(secret,)))
 
 
 def test_secrets_that_come_later_are_hidden_from_then_on_and_the_old_ones_still() -> None:
@@ -194,6 +209,17 @@ def test_after_a_flood_lines_are_shown_again() -> None:
     reader.feed(b"after\n")
     assert found[-1] == "after"
     assert dropped(found) == 10_000 - BURST - LAST
+
+
+def test_who_prints_a_little_often_has_no_more_than_who_prints_much_at_once() -> None:
+    """Each small share of the budget would open it again, and the last of what was dropped be shown each time."""
+    found: list[str] = []
+    clock = Clock()
+    reader = LineReader(found.append, clock=clock)
+    for _ in range(1000):
+        clock.now += 0.01
+        reader.feed(b"x\n" * 500)
+    assert len(found) <= BURST + 10 * A_SECOND + 2 * LAST
 
 
 def test_no_part_of_a_secret_is_shown_of_what_was_dropped() -> None:

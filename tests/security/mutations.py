@@ -266,7 +266,8 @@ MUTATIONS = [
     Mutation("T52", "inherited.py", "    if name not in PATHS:", "    if True:",
              "runners/test_sandbox.py::test_an_empty_entry_of_a_search_path_is_not_the_directory_of_the_model"),
     Mutation("T52", "runners/child.py", "        return confinement.start(",
-             '        if spec.sandbox == "basic":\n            return confinement.Start(command, self._environment(fd))\n'
+             '        if spec.sandbox == "basic":\n'
+             "            return confinement.Start(command, self._environment(fd))\n"
              "        return confinement.start(",
              "runners/test_sandbox.py::test_nothing_in_the_environment_of_any_model_runs_before_it_has_given_up_what_no_"
              "worker_needs"),
@@ -337,6 +338,17 @@ MUTATIONS = [
              "runners/test_log.py::test_a_flood_leaves_others_their_turn"),
     Mutation("T57", "runners/log.py", '.partition(b"\\n")[2]  # its first line is cut', "",
              "runners/test_log.py::test_no_part_of_a_secret_is_shown_of_what_was_dropped"),
+    Mutation("T57", "runners/log.py", "            self._budget.owe(len(raw))\n", "",
+             "runners/test_log.py::test_who_prints_a_little_often_has_no_more_than_who_prints_much_at_once"),
+    Mutation("T23", "runners/log.py", "self._redact_cut(text) if len(raw) > 2 * MAX_LINE else ", "",
+             "runners/test_log.py::test_of_a_secret_that_a_line_is_cut_in_nothing_is_shown"),
+    Mutation("T53", "environments.py", " and not ARCHIVE.search(wanted.name)", "",
+             "test_environments.py::test_two_models_whose_requirements_lead_to_files_share_no_environment"),
+    Mutation("T53", "environments.py", "    if found or not all", "    if not all",
+             "test_environments.py::test_two_models_whose_settings_of_uv_are_the_same_share_no_environment"),
+    Mutation("T57", "environments.py", "            await printed.drain(process.stdout)\n",
+             "            async for raw in process.stdout:\n                printed.line(raw)\n",
+             "test_environments.py::test_a_build_that_prints_without_end_is_read_as_a_model_is"),
     Mutation("T58", "call.py", "if messages > self.unread or size > self.unread_size:", "if False:",
              "runners/test_frames.py::test_a_credit_beyond_what_is_outstanding_ends_the_worker"),
     Mutation("T58", "wire.py", "if not CONTENT_TYPE.fullmatch(head.content_type):", "if False:",
