@@ -18,6 +18,7 @@ from .runners.reaper import MARK
 PLACE = "/"  # where it begins
 PROGRAM = Path(__file__).with_name("worker") / "sandbox_start.py"
 SET = "GW_SET_"  # before the names of variables that shall count later
+WRITABLE = "GW_WRITABLE_"  # before numbers: any character that could stand between paths may be part of one
 
 
 class Start(NamedTuple):
@@ -46,10 +47,10 @@ def start(
     """
     said = {
         "GW_SANDBOX": sandbox,
-        "GW_WRITABLE": os.pathsep.join(map(str, writable)),
         "GW_CWD": str(cwd),
         "GW_PARENT_PID": str(os.getpid()),
     }
+    said |= {f"{WRITABLE}{number}": str(place) for number, place in enumerate(writable)}
     if network:
         said["GW_NETWORK"] = "1"
     if tracing:

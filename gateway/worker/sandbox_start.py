@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from gateway.worker import sandbox
 
-SET = "GW_SET_"  # as in gateway/confinement.py
+SET, WRITABLE = "GW_SET_", "GW_WRITABLE_"  # as in gateway/confinement.py
 CANNOT = 125  # the exit status when it cannot be confined
 
 
@@ -30,7 +30,7 @@ def main(command: list[str]) -> None:
     sandbox.tie_to_parent(parent)
     sandbox.limit_accidents(int(memory) if memory else None)
     if ours["GW_SANDBOX"] == "strict":
-        places = [Path(place) for place in ours["GW_WRITABLE"].split(os.pathsep) if place]
+        places = [Path(place) for name, place in ours.items() if name.startswith(WRITABLE)]
         try:
             sandbox.confine(places, network="GW_NETWORK" in ours)
         except sandbox.Unconfined as error:

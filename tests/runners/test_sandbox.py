@@ -226,9 +226,11 @@ async def test_a_strict_worker_shares_no_memory_with_others(tmp_path: Path) -> N
 
 @confined
 async def test_a_model_cannot_widen_its_sandbox_by_the_name_of_its_data(tmp_path: Path) -> None:
-    for data_dir in ("/", "..", ".", "link"):
+    named = f"data:{tmp_path}"  # a colon stands between the paths of a list
+    for data_dir in ("/", "..", ".", "link", named):
         root = tmp_path / f"m{ord(data_dir[0])}{len(data_dir)}"
         root.mkdir()
+        (root / named).mkdir(parents=True)
         (root / "link").symlink_to(tmp_path)
         spec = {"sandbox": "strict", "data_dir": root / data_dir, "allow_links": True}
         async with started(root, CURIOUS, *METHODS, spec=spec) as found:
@@ -283,7 +285,7 @@ async def test_no_variable_of_a_strict_model_counts_before_it_is_confined(tmp_pa
     outside = tmp_path / "outside"
     write(tmp_path / "m/first", {"sitecustomize.py": FIRST.format(outside=str(outside))})
     path = os.pathsep.join(filter(None, (str(tmp_path / "m/first"), os.environ.get("PYTHONPATH"))))
-    variables = {"PYTHONPATH": path, "GW_SANDBOX": "basic", "GW_WRITABLE": "/"}
+    variables = {"PYTHONPATH": path, "GW_SANDBOX": "basic", "GW_WRITABLE_0": "/"}
     spec = {"sandbox": "strict", "environment": variables}
     async with started(tmp_path / "m", CURIOUS, *METHODS, spec=spec) as found:
         assert (await found.ask("look"))["played"] == path, "it has run, but confined"
