@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from .one_value import is_number, what
 from .reported import error_of
 from .subtitles import srt, vtt
 
+NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
 TEXT = b"text/plain; charset=utf-8"
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
 GRANULARITIES = ("word", "segment")
+LISTS = "timestamp_granularities include known_speaker_names known_speaker_references keywords languages".split()
 # What a segment of OpenAI's has beside its times and its text; a model need not know any of it.
 SEGMENT: dict[str, Any] = {
     "seek": 0,
@@ -73,8 +76,9 @@ class TranscriptionsDialect(Dialect):
         _to_flag(inputs, "stream")
         for name in ("language", "prompt", "response_format"):
             take(inputs, name, str)
-        for name in ("timestamp_granularities", "include", "known_speaker_names", "known_speaker_references"):
+        for name in LISTS:
             _to_list(inputs, name)
+        _to_object(inputs, "chunking_strategy")
         if unknown := [item for item in inputs.get("timestamp_granularities", ()) if item not in GRANULARITIES]:
             raise BadRequest(
                 f"'timestamp_granularities' holds {unknown[0]!r}; have: {', '.join(GRANULARITIES)}",
@@ -123,6 +127,20 @@ def _to_list(inputs: dict[str, Any], name: str) -> None:
     for item in take(inputs, name, list, []):
         if not isinstance(item, str):
             raise wrong_type(name, "an array of strings", item)
+
+
+def _to_object(inputs: dict[str, Any], name: str) -> None:
+    """The fields `name[key]`, as OpenAI's SDKs write an object into a form; numbers among them are numbers."""
+    found: dict[str, Any] = {}
+    for field in [field for field in inputs if field.startswith(f"{name}[") and field.endswith("]")]:
+        value, key = inputs.pop(field), field[len(name) + 1 : -1]
+        if name in inputs:
+            raise BadRequest(f"'{name}' and '{field[:64]}' are both there; send one of them", param=name)
+        if not isinstance(value, str):
+            raise wrong_type(field[:64], "one text", value)
+        found[key] = float(value) if NUMBER.fullmatch(value) else value
+    if found:
+        inputs[name] = found
 
 
 class TranscriptEncoder(Encoder):

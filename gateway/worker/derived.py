@@ -38,6 +38,10 @@ OF_PROMPT = (
     "documents reasoning enable_thinking thinking think add_special_tokens add_special "
     "truncate_prompt_tokens truncation_side"
 ).split()
+# What would change the ids of a text or of messages, and a tokenizer alone does not know what to do with.
+NO_TOKENIZER_READS = (
+    "chat_template documents truncate_prompt_tokens truncation_side mm_processor_kwargs media_io_kwargs with_pieces"
+).split()
 OWN_COUNTS = ("input_tokens", "prompt_tokens", "count")  # where the class's own `count_tokens` may put its number
 
 Question = tuple[Any, Any]  # a text, messages or token ids, and the tools beside them
@@ -152,6 +156,10 @@ def _is_ids(value: Any) -> bool:
 
 def _tokenize(tokens: Tokens) -> Callable[[Any], dict[str, Any]]:
     def tokenize(inputs: Any) -> dict[str, Any]:
+        for name in NO_TOKENIZER_READS:
+            if inputs.get(name):
+                what = f"this model's tokens are told by its tokenizer, which does not support {name}"
+                raise BadRequest(what, param=name, code="unsupported_value")
         [(value, _), *others] = _questions(inputs)
         if others:
             raise BadRequest("'prompt' must be one text", param="prompt", code="invalid_type")

@@ -202,9 +202,25 @@ def test_the_fields_of_the_form_have_their_types() -> None:
     }
 
 
+def test_an_object_in_the_form_is_one() -> None:
+    form = {"file": FILE, "chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.4"}
+    inputs = TranscriptionsDialect("transcribe").read(form, "transcriptions").inputs
+    assert inputs["chunking_strategy"] == {"type": "server_vad", "threshold": 0.4}
+    assert not [name for name in inputs if "[" in name]
+    plain = {"file": FILE, "chunking_strategy": "auto", "languages": "de"}
+    inputs = TranscriptionsDialect("transcribe").read(plain, "transcriptions").inputs
+    assert (inputs["chunking_strategy"], inputs["languages"]) == ("auto", ["de"])
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
+        (
+            {"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"},
+            "chunking_strategy",
+            "invalid_value",
+        ),
+        ({"chunking_strategy[type]": ["a", "b"]}, "chunking_strategy[type]", "invalid_type"),
         ({"file": None}, "file", "missing_required_parameter"),
         ({"file": "text"}, "file", "invalid_type"),
         ({"file": [FILE, FILE]}, "file", "invalid_type"),

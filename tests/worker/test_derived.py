@@ -342,6 +342,19 @@ def test_an_own_count_gets_what_it_has_parameters_for() -> None:
     assert ask(Counting(), "count_tokens", asked) == {"input_tokens": 1}
 
 
+@pytest.mark.parametrize(
+    "more", [{"chat_template": "x"}, {"documents": [{}]}, {"truncate_prompt_tokens": 1}, {"with_pieces": True}]
+)
+def test_a_field_that_a_tokenizer_cannot_honour_is_refused_by_its_name(more: dict[str, Any]) -> None:
+    [name] = more
+    model = with_tokenizer(Templated())
+    for asked in (CHAT, {"prompt": "abc"}):
+        error = refused(model, "tokenize", {**asked, **more})
+        assert (error.status, error.param, error.code) == (400, name, "unsupported_value")
+        nothing = {name: type(more[name])()}
+        assert ask(model, "tokenize", {**asked, **nothing}) == ask(model, "tokenize", asked)
+
+
 def test_an_own_count_may_take_all_that_was_asked() -> None:
     class Counting(Plain):
         def count_tokens(self, value: Any, tools: Any = None, *, inputs: Any = None, **fields: Any) -> int:
