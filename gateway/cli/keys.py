@@ -37,6 +37,7 @@ def add(
     """Make a key and print it, once. Only its hash is kept."""
     from .. import keys
     from ..callers import SCOPES
+    from ..printable import one_line
 
     wanted = _list(scopes)
     if wrong := [scope for scope in wanted if scope not in SCOPES]:
@@ -47,7 +48,7 @@ def add(
     with keys.changing(file):
         keys.write(file, (*keys.read(file), key))
     click.echo(text)
-    click.echo(f"Key {key.id} of {name} is in {file}; this is the only time that it is shown.", err=True)
+    click.echo(f"Key {key.id} of {one_line(name)} is in {file}; this is the only time that it is shown.", err=True)
     click.echo("A running gateway takes it up within half a minute, or at once on SIGHUP.", err=True)
 
 
@@ -99,13 +100,14 @@ def list_(config: Path | None, as_json: bool) -> None:
 def revoke(which: str, config: Path | None) -> None:
     """Take a key away: the one of that id, or all of that name."""
     from .. import keys
+    from ..printable import one_line
 
     file = _file(config)
     with keys.changing(file):
         before = keys.read(file)
         after = keys.without(before, which)
         keys.write(file, after)
-    gone = ", ".join(f"{key.id} ({key.name})" for key in before if key not in after)
+    gone = ", ".join(f"{key.id} ({one_line(key.name)})" for key in before if key not in after)
     click.echo(f"Revoked {gone}. A running gateway follows within half a minute, or at once on SIGHUP.")
 
 

@@ -120,7 +120,10 @@ class Front:
     def _end(self, exchange: Exchange) -> None:
         exchange.unwatch()
         if exchange.permits is not None:
-            exchange.count_out()
+            if exchange.cycle is not None and exchange.cycle.flow.write_paused:
+                spawn(self._count_out_later(exchange))
+            else:
+                exchange.count_out()
         if exchange.model and self._metrics.observe(exchange) and self._observer is not None:
             self._observer(record_of(exchange))
 
@@ -154,6 +157,13 @@ class Front:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
         await self._inner(scope, receive, with_common_headers)
+
+    @staticmethod
+    async def _count_out_later(exchange: Exchange) -> None:
+        """A large answer is held here until its client has taken it: so long it is one of those at once."""
+        assert exchange.cycle is not None
+        await exchange.cycle.flow.drain()
+        exchange.count_out()
 
 
 def record_of(exchange: Exchange) -> dict[str, Any]:

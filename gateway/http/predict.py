@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Finish = Callable[[Exchange, BaseException | None], None]
 _DIGITS = re.compile(r"[0-9]{1,15}").fullmatch
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization"})
+# where a plugin may have looked
+CREDENTIALS = frozenset(
+    {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"api-key", b"x-goog-api-key", b"x-auth-token"}
+)
 OCTETS = b"application/octet-stream"
 ROUTE = "/v1/models/{model}:predict"
 
@@ -208,16 +211,17 @@ def check_encoding(exchange: Exchange) -> None:
 def http_scope(exchange: Exchange, model: HostedModel) -> HTTPScope:
     """What a method that takes the Request gets to see: the head, without what let it into the gateway."""
     scope = exchange.scope
-    headers = scope["headers"]
+    headers, query = scope["headers"], scope.get("query_string", b"")
     if (credential := exchange.credential) is not None and not model.spec.forward_credentials:
         if credential:
             headers = [pair for pair in headers if credential not in pair[1]]
+            query = query.replace(credential, b"***")
         else:  # a plugin does not say where it looked
             headers = [pair for pair in headers if pair[0] not in CREDENTIALS]
     return HTTPScope(
         exchange.method,
         exchange.path,
-        scope.get("query_string", b""),
+        query,
         headers,
         scope.get("client"),
         scope.get("server"),

@@ -550,6 +550,31 @@ def test_an_order_whose_key_has_gone_is_not_answered_and_counts_for_no_limit(ser
         assert asks.getresponse().status == 401
 
 
+@pytest.mark.parametrize("path", [f"/models/{MINE}/predict", f"/models/{MINE}/v1/chat/completions"])
+def test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once(
+    serve: Serve, tmp_path: Path, path: str
+) -> None:
+    """Else one key has the gateway hold as many as it likes."""
+    size = 1 << 25
+    sizes = iter([size, 1, size, 1])
+    answer = {"predict": lambda body: b'"%b"' % (b"x" * next(sizes)), "chat_completions": lambda i: "x" * next(sizes)}
+    holders = Holders(serve, tmp_path, {MINE: Model(answer)}, limits={"max_inflight": 1})
+    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    assert permits is not None
+    for takes_it in (True, False):
+        with contextlib.closing(holders.begin(path, CHAT)) as connection:
+            assert holders.served.models[MINE].stopped.acquire(timeout=PATIENCE)
+            assert connection.sock.recv(5) == b"HTTP/", "it is on its way"
+            assert holders.served.post(path, CHAT, x_api_key=holders.text).status == 429
+            taken = 0
+            while takes_it and taken < size:
+                part = connection.sock.recv(1 << 20)
+                assert part, "the whole answer comes"
+                taken += len(part)
+        holders.served.wait_until(lambda: permits.running == 0)
+        assert holders.served.post(path, CHAT, x_api_key=holders.text).status == 200
+
+
 def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, tmp_path: Path) -> None:
     """Each of these asks models, goes through all of them, or reads what was kept."""
     limits = {"rpm": 1, "scopes": SCOPES}

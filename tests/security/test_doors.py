@@ -71,7 +71,7 @@ import json
 class Model:
     def predict(self, inputs, request):
         print("saw", dict(request.headers))
-        return dict(request.headers)
+        return {**dict(request.headers), **request.query_params}
     def chat_completions(self, inputs, request):
         return json.dumps(dict(request.headers))
 """
@@ -89,7 +89,9 @@ def authorize(scope):
 """
 
 
-def seen_by_models(running: Gateway, names: tuple[str, ...], headers: dict[str, str]) -> dict[str, dict[str, str]]:
+def seen_by_models(
+    running: Gateway, names: tuple[str, ...], headers: dict[str, str], query: str = ""
+) -> dict[str, dict[str, str]]:
     """What the methods of each model see of a request with these headers."""
     found = {}
     for name in names:
@@ -100,7 +102,7 @@ def seen_by_models(running: Gateway, names: tuple[str, ...], headers: dict[str, 
             continue
         chat = {"model": name, "messages": [{"role": "user", "content": "x"}]}
         for path, body in ((f"/v1/models/{name}:predict", {}), ("/v1/chat/completions", chat)):
-            request = urllib.request.Request(running.url + path, json.dumps(body).encode(), headers)
+            request = urllib.request.Request(f"{running.url}{path}?{query}", json.dumps(body).encode(), headers)
             with urllib.request.urlopen(request, timeout=20) as answer:
                 value = json.load(answer)
             found[f"{name}{path}"] = (
@@ -117,7 +119,7 @@ def test_a_key_opens_the_gateway_and_is_not_handed_to_the_model(start: Start, tm
     running = start(models, "[models.trusted]\nforward_credentials = true\n")
     for given in ({"Authorization": f"Bearer {text}"}, {"x-api-key": text, "Authorization": "Basic other"}):
         for where, seen in seen_by_models(
-            running, ("m", "socket"), {**given, "Cookie": f"k={text}", "x-mine": "1"}
+            running, ("m", "socket"), {**given, "Cookie": f"k={text}", "x-mine": "1"}, f"key={text}&a=b"
         ).items():
             assert text not in json.dumps(seen), where
             assert seen["x-mine"] == "1"
@@ -134,8 +136,9 @@ def test_what_a_plugin_let_in_by_is_not_handed_to_the_model(start: Start, tmp_pa
     keys.write(tmp_path / "keys.toml", [])
     running = start({"m": SEEING, "socket": SEEING_SOCKET}, "[gateway]\nplugins = ['door.py']\n")
     given = {"Cookie": "session=alices", "Authorization": "Bearer another", "x-api-key": "third", "x-mine": "1"}
+    given |= {"api-key": "of Azure", "x-goog-api-key": "of Google", "x-auth-token": "of somebody"}
     for where, seen in seen_by_models(running, ("m", "socket"), given).items():
-        assert not {"cookie", "authorization", "x-api-key"} & set(seen), where
+        assert set(seen) & set(given) == {"x-mine"} and "cookie" not in seen and "authorization" not in seen, where
         assert seen["x-mine"] == "1"
 
 
