@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..peers import may_operate
+from .stall import Stall
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
@@ -80,7 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _lingering = False
     _stopping = False
     is_local = False  # it came over the admin socket
-    _stall: asyncio.TimerHandle | None = None
+    _stall: Stall | None = None
     _unread: asyncio.TimerHandle | None = None
     _status = 400
 
@@ -331,7 +332,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stall is None:
-            self._stall = self.loop.call_later(self.send_timeout, self.transport.abort)
+            self._stall = Stall(self.transport, self.loop, self.send_timeout)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Settle = Callable[[], Awaitable[None]]
 LIMIT, MAX_LIMIT = 20, 100  # items of a page
+LONGEST = 1 << 15  # items of a conversation: each is read, checked and written anew for every answer
 _TRUE = ("true", "1")
 
 
@@ -48,9 +49,10 @@ class Turn:
 
         Raises:
             UnknownResponse: there is no such response for this caller.
-            BadRequest: an item would be there twice.
+            BadRequest: an item would be there twice, or there are too many.
         """
         fields = self._fields if self._store.keeps else {**self._fields, "store": False}
+        _check_length(len(self._input) if isinstance(self._input, list) else 1)
         if isinstance(self._input, list) and (named := _references(self._input)):
             self._input = await self._resolved(self._input, named)
             fields = {**fields, "input": self._input}
@@ -64,6 +66,7 @@ class Turn:
                 code="previous_response_not_found",
             )
         earlier = items_of(chain)
+        _check_length(len(earlier) + (len(self._input) if isinstance(self._input, list) else 1))
         _check_once(_references(self._fields.get("input")), ids_of(earlier))
         return {**fields, "input": Conversation(earlier, fields.get("input"))}
 
@@ -166,6 +169,15 @@ def _references(given: Any) -> list[tuple[int, str]]:
     """The references in an input, each with its place."""
     items = given if isinstance(given, list) else []
     return [(index, identity) for index, item in enumerate(items) if (identity := reference_of(item)) is not None]
+
+
+def _check_length(items: int) -> None:
+    if items > LONGEST:
+        raise BadRequest(
+            f"the conversation would have {items} items, those of earlier responses included; at most {LONGEST} may be",
+            param="input",
+            code="invalid_value",
+        )
 
 
 def _check_once(named: list[tuple[int, str]], there: frozenset[str]) -> None:

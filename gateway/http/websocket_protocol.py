@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from .stall import Stall
+
 if TYPE_CHECKING:
     from websockets.frames import Frame
     from websockets.http11 import Request
@@ -50,7 +52,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _lingering = False
     _later: asyncio.Handle | None = None
     _pings, _pinged = float(PINGS), 0.0
-    _stall: asyncio.TimerHandle | None = None
+    _stall: Stall | None = None
 
     async def send(self, message: Any) -> None:
         interval, timeout, limit = message.get(TERMS, (None, None, None))
@@ -166,7 +168,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().pause_writing()
         self._pause()  # it would make us answer its pings
         if self._stall is None:
-            self._stall = self.loop.call_later(self.send_timeout, self.transport.abort)
+            self._stall = Stall(self.transport, self.loop, self.send_timeout)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -14,6 +14,7 @@ from served import PATIENCE, Answer, Model, Served
 from gateway import keys
 from gateway.dialects import openai_responses
 from gateway.errors import ModelError
+from gateway.http import stored
 from gateway.settings import ResponsesSettings
 
 Serve = Callable[..., Served]
@@ -59,6 +60,18 @@ def last_event(stream: bytes) -> dict[str, Any]:
 
 
 # ── kept and gone on from ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_conversation_may_be_long_but_not_without_end(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "LONGEST", 9)
+    items = [{"role": "user", "content": "x"}]
+    first = gateway.create(items * 4)
+    second = gateway.create(items * 4, previous_response_id=first["id"])  # and one that was answered
+    assert second["status"] == "completed"
+    for given, previous in (("x", second["id"]), (items, second["id"]), (items * 10, None)):
+        refused = gateway.create(given, previous_response_id=previous)
+        assert refused["error"]["param"] == "input" and "at most 9" in refused["error"]["message"]
+    assert len(gateway.seen) == 2
 
 
 def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> None:
