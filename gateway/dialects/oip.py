@@ -16,7 +16,18 @@ from ..errors import BadRequest, InvalidOutput
 from .base import missing, take, wrong_type
 from .oip_binary import pack, size_of, unpack
 from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, metadata, resolved
-from .oip_tensors import FLOATS, Binary, Tensor, are_finite, as_binary, in_json, read_tensor, to_tensor, wants_binary
+from .oip_tensors import (
+    FLOATS,
+    Binary,
+    Tensor,
+    are_finite,
+    as_binary,
+    check_rows,
+    in_json,
+    read_tensor,
+    to_tensor,
+    wants_binary,
+)
 
 VERSION = "1"  # models have one
 _NOT_RAW = "bytes without JSON do not say what they are; send JSON before them, with `binary_data_size`"
@@ -41,6 +52,7 @@ def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
 
     Raises:
         BadRequest: a tensor is not what its shape and its datatype say.
+        TooLarge: they have too many rows.
     """
     inputs = take(body, "inputs", list)
     if inputs is None:
@@ -48,6 +60,7 @@ def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
     binary = Binary(data)
     tensors = tuple(read_tensor(f"inputs[{index}]", item, binary) for index, item in enumerate(inputs))
     binary.check_empty()
+    check_rows(tensors)
     names = [tensor.name for tensor in tensors]
     if len(set(names)) != len(names):
         raise BadRequest("two inputs have the same name", param="inputs")
@@ -72,6 +85,7 @@ def read_raw(data: bytes, schema: Schema) -> InferRequest:
 
     Raises:
         BadRequest: the model takes several, or these bytes do not tell the shape.
+        TooLarge: they have too many rows.
     """
     whole = resolved(schema, schema)
     ways = [whole, *whole.get("anyOf", ())]  # a field may have two names, one of which is needed
@@ -90,6 +104,7 @@ def read_raw(data: bytes, schema: Schema) -> InferRequest:
         row = size_of(datatype) * math.prod(size for size in shape if size != -1)
         shape = [len(data) // (row or 1) if size == -1 else size for size in shape]
     found = Tensor(name, datatype, tuple(shape), unpack(name, datatype, math.prod(shape), data))
+    check_rows((found,))
     return InferRequest(None, (found,), all_binary=True)
 
 

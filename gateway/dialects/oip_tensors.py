@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadRequest, InvalidOutput
+from ..errors import BadRequest, InvalidOutput, TooLarge
 from .base import missing, take, take_range, wrong_type
 from .events import checked, encode_json
 from .oip_binary import pack, unpack
 
 MAX_RANK = 32
+MAX_ROWS = 1 << 19  # lists of a request: a row of one byte takes a hundred
 MAX_EMPTY = 1 << 16  # rows that hold nothing: they cost memory, and no byte of the request
 INTEGERS = {f"{sign}INT{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
@@ -42,6 +46,17 @@ class Tensor:
 
 def _empty(shape: tuple[int, ...]) -> list[Any]:
     return [_empty(shape[1:]) for _ in range(shape[0])]
+
+
+def check_rows(tensors: Iterable[Tensor]) -> None:
+    """Refuse tensors that would be too many lists.
+
+    Raises:
+        TooLarge: they would.
+    """
+    rows = sum(sum(itertools.accumulate(tensor.shape[:-1], operator.mul)) for tensor in tensors)
+    if rows > MAX_ROWS:
+        raise TooLarge(f"the tensors have {rows} rows; send at most {MAX_ROWS} in one request", param="inputs")
 
 
 class Binary:

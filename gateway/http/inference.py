@@ -13,6 +13,7 @@ import msgspec
 from .. import __version__
 from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import metadata
+from ..dialects.oip_tensors import MAX_ROWS
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported
 from ..wire import BYTES, Req
 from .body import TOO_DEEP, BodyReader, decode_object, is_deep
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 ROUTE = "/v2/models/{model}/infer"
-MAX_ROWS = 1 << 19  # arrays of a request: a table is often sent with each row in one
 EXTENSIONS = ["model_repository", "model_configuration", "statistics", "binary_tensor_data"]
 # our states in the words of the repository extension
 STATES = {

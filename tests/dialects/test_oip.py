@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects import oip_tensors
 from gateway.dialects.oip import answer, encode_inputs, from_predict, read, read_raw, to_predict
 from gateway.dialects.oip_binary import pack, unpack
 from gateway.dialects.oip_schema import kinds_of, metadata
-from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, Tensor, read_tensor, to_tensor
-from gateway.errors import BadRequest, InvalidOutput
+from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, MAX_ROWS, Tensor, read_tensor, to_tensor
+from gateway.errors import BadRequest, InvalidOutput, TooLarge
 
 
 class Inner(pydantic.BaseModel):
@@ -452,6 +454,32 @@ def test_bytes_without_json_that_could_be_anything_are_refused(schema: Any, raw:
 
 
 # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("shape", "refused"),
+    [
+        ([MAX_ROWS * 2], False),
+        ([1, 1, MAX_ROWS], False),
+        ([MAX_ROWS, 1], False),
+        ([MAX_ROWS + 1, 1], True),
+        ([MAX_ROWS // 2, 1, 1], False),
+        ([MAX_ROWS // 2 + 1, 1, 1], True),
+    ],
+)
+def test_tensors_may_have_many_rows_and_no_more(shape: list[int], refused: bool) -> None:
+    size = math.prod(shape)
+    item = {"name": "x", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": size}}
+    with pytest.raises(TooLarge) if refused else contextlib.nullcontext():
+        read({"inputs": [item]}, bytes(size))
+
+
+def test_the_rows_of_all_tensors_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [tensor(name, [1, 2, 3], [3, 1]) for name in "ab"]
+    for most, refused in ((6, False), (5, True)):
+        monkeypatch.setattr(oip_tensors, "MAX_ROWS", most)
+        with pytest.raises(TooLarge) if refused else contextlib.nullcontext():
+            read({"inputs": two})
 
 
 def test_a_schema_tells_the_tensors_that_it_takes() -> None:

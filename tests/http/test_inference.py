@@ -14,9 +14,9 @@ import pytest
 from served import Model, Reply, Served
 
 from gateway.dialects import oip
+from gateway.dialects.oip_tensors import MAX_ROWS
 from gateway.errors import BadRequest
 from gateway.http.compressed import AT_ONCE
-from gateway.http.inference import MAX_ROWS
 
 SCHEMA = {
     "type": "object",

@@ -84,6 +84,8 @@ MUTATIONS = [
              "security/test_callers.py::test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once"),
     Mutation("T9", "http/stored.py", "if items > LONGEST:", "if False:",
              "http/test_stored.py::test_a_conversation_may_be_long_but_not_without_end"),
+    Mutation("T9", "dialects/oip_tensors.py", "if rows > MAX_ROWS:", "if False:",
+             "dialects/test_oip.py::test_the_rows_of_all_tensors_count"),
     Mutation("T67", "http/protocol.py", "(self._unparsed) and len(self.pipeline) < MAX_PIPELINED", "(self._unparsed)",
              "http/test_protocol.py::test_of_requests_that_come_without_end_few_are_read_ahead"),
     Mutation("T67", "http/protocol.py", "elif not self._unanswered():", "else:",
