@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .formats.config import has_code, peek_config
     from .formats.describe import describe
     from .hookspecs import hookimpl
+    from .ordinary import peek_json
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
     from .weights import peek_weights, weights_path
 
@@ -39,6 +40,7 @@ _WHERE = {
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
     "peek_config": "formats.config",
+    "peek_json": "ordinary",
     "peek_weights": "weights",
     "weights_path": "weights",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "has_code",
     "hookimpl",
     "peek_config",
+    "peek_json",
     "peek_weights",
     "weights_path",
 ]

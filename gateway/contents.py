@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from . import ordinary
 from .errors import ConfigError
 
 MANIFEST = "SHA256SUMS"
@@ -67,7 +68,7 @@ def listed(root: Path) -> dict[str, str] | None:
     """File → sum, as the directory's SHA256SUMS has it; None without one. Raises `ConfigError` with the line."""
     manifest = root / MANIFEST
     try:
-        text = manifest.read_text("utf-8")
+        text = ordinary.content(manifest).decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -135,7 +136,7 @@ def verify(root: Path, *, but: Path | None = None) -> int:
 
 def _sum(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with ordinary.opened(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -14,6 +14,7 @@ import re
 import time
 from pathlib import Path
 
+from . import ordinary
 from .cache import cache_dir
 
 SETTLED = 2.0  # seconds: a write within the clock's tick of the last one would leave all times as they are
@@ -21,7 +22,7 @@ SETTLED = 2.0  # seconds: a write within the clock's tick of the last one would 
 
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of the file's content, in hexadecimal. Raises `OSError` when it cannot be read."""
-    with path.open("rb") as file:
+    with ordinary.opened(path) as file:
         before = os.fstat(file.fileno())
         memory = cache_dir() / "sums" / _key(before)
         if known := _remembered(memory):

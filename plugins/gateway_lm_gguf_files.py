@@ -77,7 +77,9 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
 
 
 def _files(place: Path) -> list[Path]:
-    return sorted(file for file in place.iterdir() if file.suffix.lower() == ".gguf" and file.is_file())
+    """Hidden ones aside, as with everything that is looked for in a directory and not named."""
+    found = (file for file in place.iterdir() if file.suffix.lower() == ".gguf" and not file.name.startswith("."))
+    return sorted(file for file in found if file.is_file())
 
 
 def is_pointer(file: Path) -> bool:

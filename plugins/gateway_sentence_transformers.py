@@ -11,7 +11,6 @@ network are `gateway_st_encoder`. `usage` counts the tokens that were computed, 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from gateway import (
     has_code,
     hookimpl,
     peek_config,
+    peek_json,
     peek_weights,
     weights_path,
 )
@@ -68,8 +68,8 @@ def _is_ours(path: Path) -> bool:
     if not about.is_file():
         return (weights / "modules.json").is_file()
     try:
-        kind = json.loads(about.read_text()).get("model_type", "SentenceTransformer")
-    except (ValueError, AttributeError) as error:
+        kind = peek_json(about).get("model_type", "SentenceTransformer")
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{about} is not a JSON object ({error}); get the model's files again") from error
     return bool(kind == "SentenceTransformer")  # the library's cross and sparse encoders give no such vectors
 

@@ -89,7 +89,7 @@ def _model_file(place: Path) -> Path | None:
     """The file with the model: the one that `weights:` names, or model.skops, or the only *.skops, or a pickle."""
     if place.is_file():
         return place if place.suffix in (".skops", *PICKLES) else None
-    found = [place / "model.skops"] if (place / "model.skops").is_file() else sorted(place.glob("*.skops"))
+    found = [place / "model.skops"] if (place / "model.skops").is_file() else sorted(place.glob("[!.]*.skops"))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise ConfigError(f"{place}: several models ({names}); one directory holds one: name it model.skops")

@@ -24,7 +24,7 @@ PLUGINS = ROOT.parent / "plugins"
 # Values and what serves both sides of the channel. Whatever is not named here or in ABOVE is a part.
 BASE = {
     *("", "spec", "errors", "wire", "cache", "hookspecs", "plain", "channel", "contents", "weighing"),
-    *("distributions", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory"),
+    *("distributions", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory", "ordinary"),
 }
 ABOVE = ("hosted", "hub", "http", "app", "serve", "cli")  # each may import those before it
 # Of an imported module only what its importer may have too: to peek at weights is the formats' business.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,34 @@ def test_what_somebody_else_put_there_is_used_as_it_is_wherever_that_is(files: P
         assert weights_path(mounted(files, place, "one"), files) == place
     assert list(directory.iterdir()) == []
     assert (link / "file").read_text() == "two"
+
+
+@pytest.mark.parametrize("own_code", [True, False])
+def test_what_somebody_else_put_there_has_the_sum_of_the_entry(own_code: bool, tmp_path: Path) -> None:
+    place = tmp_path / "place.bin"
+    place.write_bytes(b"theirs")
+    for content, is_good in ((b"theirs", True), (b"ours", False)):
+        total = hashlib.sha256(content).hexdigest().upper()
+        entry = f"{{source: 'https://example.com/x.bin', mount_location: {place}, sha256: {total}}}"
+        found = config(tmp_path, entry)
+
+        def use(found: Any = found) -> None:
+            if own_code:
+                mount_weights(found, tmp_path, [tmp_path])
+            else:
+                assert weights_path(found, tmp_path) == place
+
+        if is_good:
+            use()
+        else:
+            with pytest.raises(ConfigError, match="its sha256 is"):
+                use()
+
+
+@pytest.mark.parametrize("source", ["package://__main__/x", "https://[::1/x", "package://_io.x"])
+def test_an_odd_source_is_one_directorys_problem(source: str, tmp_path: Path) -> None:
+    assert peek_weights(model(tmp_path, f"{{source: '{source}'}}")) is None
+    assert missing_weights(tmp_path) is not None
 
 
 def test_a_dangling_link_is_replaced(files: Path) -> None:

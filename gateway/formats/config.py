@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import ordinary
 from ..spec import Problem
 from ..values import can_be_set
 from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
@@ -119,7 +120,7 @@ def _document(file: Path) -> Document:
 
 
 def _parse(file: Path) -> Document:
-    with file.open("rb") as opened:
+    with ordinary.opened(file) as opened:
         return parse(opened.read(MAX_BYTES + 1))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import ordinary
 from ..spec import Problem
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
@@ -77,7 +78,7 @@ def _parse(path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes are the author's business, not stderr's
-            return ast.parse(path.read_bytes(), filename=str(path))
+            return ast.parse(ordinary.content(path), filename=str(path))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise SourceError(Problem(where=where, what=f"syntax error: {error.msg}", code="syntax_error")) from None

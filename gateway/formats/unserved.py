@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from .. import ordinary
 from ..contents import is_pointer
 from .unserved_kinds import CLASS, DIRECTORIES, FILES, Kind
 
@@ -275,7 +276,7 @@ def _is_called(name: str, kind: Kind) -> bool:
 
 def _begin(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
+        with ordinary.opened(file) as opened:
             return opened.read(BEGINNING)
     except OSError:
         return b""
@@ -301,7 +302,7 @@ def _json(path: Path) -> Mapping[str, Any]:
 def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The object in the file, and why there is none."""
     try:
-        with path.open("rb") as file:
+        with ordinary.opened(path) as file:
             data = json.loads(file.read(LARGEST).decode())  # strictly UTF-8, as the libraries read it
     except OSError as error:
         return {}, f"cannot be read: {error.strerror}"

@@ -87,6 +87,14 @@ def test_a_directory_with_code_of_its_own_is_not_ours(tmp_path: Path, code: str)
     assert find_model(tmp_path, {}) is None
 
 
+def test_a_hidden_file_is_not_the_model(tmp_path: Path) -> None:
+    """SHA256SUMS need not list it."""
+    (tmp_path / ".one.skops").touch()
+    assert find_model(tmp_path, {}) is None
+    (tmp_path / "two.skops").touch()
+    assert find_model(tmp_path, {}) is not None
+
+
 def test_of_several_files_the_one_named_model_counts(tmp_path: Path) -> None:
     (tmp_path / "one.skops").touch()
     (tmp_path / "two.skops").touch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import struct
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,48 @@ def test_a_broken_directory_is_told_and_harms_no_other(here: Path, name: str) ->
     if name != "import-error":  # which only a load can tell
         assert levels[f"model {name}"] == "danger"
         assert result.exit_code == 1
+
+
+def test_pipes_and_files_without_end_hold_up_nobody(here: Path) -> None:
+    """An archive may hold a pipe that nobody writes to, a link to a device, or gigabytes of nothing."""
+    beside = {
+        "config.yaml": ("model.skops",),
+        "SHA256SUMS": ("model.skops",),
+        "config.json": ("model.safetensors",),
+        "modules.json": (),
+        "config_sentence_transformers.json": ("modules.json",),
+        "uv.toml": ("model.py",),
+    }
+    for name, others in beside.items():
+        for kind in ("pipe", "device", "large"):
+            root = here / "models" / f"{kind}-{name.replace('.', '-')}"
+            root.mkdir()
+            for other in others:
+                (root / other).write_bytes(b"")
+            if kind == "pipe":
+                os.mkfifo(root / name)
+            elif kind == "device":
+                (root / name).symlink_to("/dev/zero")
+            else:
+                (root / name).touch()
+                os.truncate(root / name, 1 << 40)
+    before = resident(os.getpid())
+    result = CliRunner().invoke(cli, ["check", "--json"])
+    assert not isinstance(result.exception, Exception), result.exception
+    assert resident(os.getpid()) - before < 600_000_000  # most of it modules that it imports
+    assert "good" not in {line["model"] for line in json.loads(result.output) if line["level"] == "error"}
+
+
+def test_metadata_of_other_types_than_they_should_be_are_one_directorys_problem(here: Path) -> None:
+    key = b"general.architecture"
+    header = struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key
+    for name, value in (("number", struct.pack("<II", 4, 3)), ("list", struct.pack("<IIQI", 9, 4, 1, 3))):
+        (here / "models" / name).mkdir()
+        (here / "models" / name / "m.gguf").write_bytes(header + value)
+    result = CliRunner().invoke(cli, ["check", "--json"])
+    found = json.loads(result.output)
+    assert {line["model"] for line in found if line["level"] == "error"} == {"number", "list"}
+    assert all("of other types" in line["what"] for line in found if line["level"] == "error")
 
 
 def test_all_that_is_broken_together_leaves_the_good_model_served(here: Path) -> None:
