@@ -23,9 +23,9 @@ def may_operate(fd: int) -> bool:
     """Whether the process at the other end of this connection is one that an operator started.
 
     1. root may, when we are not root  2. one that is outside of our view of processes may: what we start is inside
-    3. ourselves may  4. one that descends from us may not  5. nor one that was bound not to gain privileges and is not
-    as we are: so is every worker and build, and what they start, even where their parents are gone  6. nor one that has
-    ended meanwhile, whose number may be somebody else's
+    3. ourselves may  4. one that descends from us may not, and whose parents are gone is our child, see `adopted.py`
+    5. nor one that was bound not to gain privileges and is not as we are: so is what an earlier gateway has started
+    6. nor one that has ended meanwhile, whose number may be somebody else's
     """
     if sys.platform != "linux":
         return True

@@ -40,11 +40,12 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
 
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
     """
-    from .. import logs, memory
+    from .. import adopted, logs, memory
     from ..redaction import KNOWN
     from ..settings import check_bind, check_keys_file
 
     memory.leave_no_core()
+    adopted.adopt()
     memory.hide()  # keys and secrets are in our memory, and in our environment
     settings = options.settings_of(config, **flags)
     check_keys_file(settings)

@@ -226,7 +226,19 @@ async def _end_rest(pid: int, begun: str, mark: str) -> None:
 
 
 def _signal_own_group(pid: int, begun: str, number: int) -> bool:
-    return is_ours(pid, begun) and _signal_group(pid, number)
+    if not is_ours(pid, begun):
+        return False
+    _take_away(pid)
+    return _signal_group(pid, number)
+
+
+def _take_away(group: int) -> None:
+    """What has ended of it is our child without its worker, see `adopted.py`, and would look as if it were there."""
+    try:
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
 
 def _signal(pid: int, number: int) -> None:

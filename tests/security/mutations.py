@@ -241,6 +241,9 @@ MUTATIONS = [
              "security/test_callers.py::test_questions_count_for_the_rate_where_somebody_has_to_work"),
     Mutation("T50", "http/protocol.py", "if self.is_local and not may_operate(sock.fileno()):", "if False:",
              "security/test_operators.py::test_what_a_model_runs_neither_operates_the_gateway_nor_reads_it"),
+    Mutation("T50", "adopted.py", "(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)", "(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)",
+             "security/test_operators.py::"
+             "test_what_a_model_lets_go_is_told_also_by_a_gateway_that_is_bound_as_models_are"),
     Mutation("T50", "peers.py", "    is_bound = ", "    return False\n    is_bound = ",
              "security/test_operators.py::test_what_a_model_runs_neither_operates_the_gateway_nor_reads_it"),
     Mutation("T51", "worker/sandbox_landlock.py", "ABSTRACT_SOCKETS | SIGNALS)", "ABSTRACT_SOCKETS)",
