@@ -21,7 +21,7 @@ from .keys import Key
 
 log = logging.getLogger("gateway.access")
 NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
-LOOK = 60.0  # seconds at most between two looks at who has expired
+LOOK = 30.0  # seconds at most between two looks at who has expired
 FEW_GUESTS = 1024  # permits of a plugin's callers that are kept without a look at who needs them
 
 

@@ -58,7 +58,7 @@ class Admin:
     async def logs(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         given = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1")).get("lines", ["200"])[0]
-        if not given.isdecimal():
+        if not given.isdecimal() or len(given) > 9:
             raise BadRequest(f"'lines' must be a number, not '{given[:64]}'", param="lines")
         lines = list(model.tail)[-int(given) :] if int(given) else []
         await exchange.reply(200, _encode({"model": model.name, "lines": lines}))

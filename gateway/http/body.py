@@ -10,6 +10,7 @@ import msgspec
 
 from ..call import ClientLeft
 from ..errors import BadRequest, InvalidJSON, SlowBody, TooLarge
+from .protocol import DIGITS
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -46,7 +47,7 @@ class BodyReader:
             SlowBody: no progress, or not done in time.
             ClientLeft: it hung up in the middle.
         """
-        if length is not None and length.isdigit() and int(length) > limit:
+        if length is not None and length.isdigit() and int(length[-DIGITS:]) > limit:
             raise too_large(limit)
         if cycle is not None and not cycle.more_body and not cycle.disconnected:
             return self.take(cycle, limit)

@@ -27,6 +27,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
 MAX_PIPELINED = 16  # requests read ahead; beyond, reading pauses, and with it the notice that the client has left
+DIGITS = 20  # of a length that the parser takes; zeros before them may be without end, which Python does not read
 SLICE = 4096  # bytes that are parsed at once of what may hold many requests: each takes a hundred times its bytes
 GOODBYE = 0.5  # seconds that idle connections stay when the server stops: a request may be on its way on one
 LINGER = 5.0  # seconds in which the rest of a refused body is thrown away before the connection is closed
@@ -147,7 +148,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head:
             end = self._unparsed.find(b"\r\n\r\n", self._parsed)
             return SLICE if end < 0 else end + 4 - self._parsed
-        length = next((int(value) for name, value in self.headers if name == b"content-length" and value.isdigit()), 0)
+        lengths = (value for name, value in self.headers if name == b"content-length" and value.isdigit())
+        length = int(next(lengths, b"0")[-DIGITS:])
         return length - self._body if length > self._body else SLICE
 
     def _forget_unparsed(self) -> None:

@@ -209,7 +209,8 @@ def _page(query: dict[str, str]) -> Callable[[list[dict[str, Any]]], dict[str, A
         BadRequest: limit or order make no sense.
     """
     text, order = query.get("limit", str(LIMIT)), query.get("order", "desc")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+    if not 1 <= limit <= MAX_LIMIT:
         raise BadRequest(f"'limit' must be between 1 and {MAX_LIMIT}, not {text[:32]}", param="limit")
     if order not in ("asc", "desc"):
         raise BadRequest(f"'order' must be asc or desc, not {order[:32]}", param="order")
@@ -221,7 +222,6 @@ def _page(query: dict[str, str]) -> Callable[[list[dict[str, Any]]], dict[str, A
             items = items[_index(items, after, "after") + 1 :]
         if before is not None:
             items = items[: _index(items, before, "before")]
-        limit = int(text)
         backwards = before is not None and after is None
         shown = items[-limit:] if backwards else items[:limit]
         return {

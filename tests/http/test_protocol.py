@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvicorn
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.http import protocol
 from gateway.http.protocol import (
     MAX_HEAD,
     MAX_HEADERS,
@@ -399,6 +401,13 @@ def test_of_requests_that_come_without_end_few_are_read_ahead(one: bytes, read: 
     test()
 
 
+@played
+async def test_a_length_with_zeros_before_it_is_read_however_many_they_are() -> None:
+    connection = Connection()
+    await connection.receive(POST_ONE.replace(b"1\r\n\r\nx", b"0" * 5000 + b"1\r\n\r\nx") + GET)
+    assert connection.bodies == [b"x", b""]
+
+
 @given(st.integers(1, 150), st.integers(1, 150))
 def test_a_websocket_begins_however_its_head_is_cut(first: int, second: int) -> None:
     @played
@@ -428,11 +437,12 @@ async def test_a_websocket_behind_an_unanswered_request_is_refused_behind_its_an
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["length", "chunked"]), st.binary(max_size=60)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from(["length", "chunked"]), st.binary(max_size=60)), min_size=1, max_size=40),
+    st.sampled_from([1, 7, 50, SLICE]),
     st.data(),
 )
 def test_pipelined_requests_cut_anywhere_reach_the_app_one_by_one_in_order(
-    requests: list[tuple[str, bytes]], data: st.DataObject
+    requests: list[tuple[str, bytes]], slices: int, data: st.DataObject
 ) -> None:
     wire = b""
     for kind, body in requests:
@@ -447,11 +457,12 @@ def test_pipelined_requests_cut_anywhere_reach_the_app_one_by_one_in_order(
     @played
     async def test() -> None:
         connection = Connection()
-        for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
-            if end > start:
-                connection.protocol.data_received(wire[start:end])
-        for _ in range(len(requests)):
-            await settle()
+        with mock.patch.object(protocol, "SLICE", slices):
+            for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+                if end > start:
+                    connection.protocol.data_received(wire[start:end])
+            for _ in range(len(requests)):
+                await settle()
         assert connection.bodies == [body for _, body in requests]
         assert len(connection.scopes) == len(requests)
         assert connection.transport.out.count(b"HTTP/1.1 200") == len(requests)

@@ -382,7 +382,14 @@ def test_input_items_come_page_by_page(gateway: Gateway) -> None:
     assert page(f"order=asc&after={ids[0]}&before={ids[3]}") == ("12", False)
     rest = gateway.get(f"{path}?order=asc&after={ids[6]}").json
     assert (rest["data"], rest["has_more"], rest["first_id"], rest["last_id"]) == ([], False, None, None)
-    for query, name in (("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("order=up", "order")):
+    for query, name in (
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        (f"limit={1:09}0000", "limit"),
+        (f"limit={'1' * 5000}", "limit"),
+        ("limit=x", "limit"),
+        ("order=up", "order"),
+    ):
         assert gateway.get(f"{path}?{query}").error["param"] == name
     assert gateway.get(f"{path}?after=msg_none").error["param"] == "after"
 

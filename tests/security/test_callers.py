@@ -204,6 +204,7 @@ def test_an_operator_with_patterns_operates_the_models_that_it_sees(scoped: Scop
     assert scoped.ask("POST", f"/admin/models/{MINE}/unload").json["state"] == "unloaded"
     assert scoped.ask("POST", f"/admin/models/{MINE}/load").json["state"] == "ready"
     assert scoped.ask("GET", f"/models/{MINE}/logs").json["model"] == MINE
+    assert scoped.ask("GET", f"/models/{MINE}/logs?lines={'9' * 5000}").status == 400
     for order in ("unload", "load", "reload"):
         assert scoped.ask("POST", f"/admin/models/{HIDDEN}/{order}").status == 404
     assert scoped.ask("GET", f"/models/{HIDDEN}/logs").status == 404
