@@ -112,7 +112,8 @@ def of_transformers(directory: Path) -> tuple[Round, Callable[[], None]]:
     """Its continuous batching, with the cache sized: left alone it takes all memory and is many times slower."""
     import torch
     from gateway_lm_gguf import folder
-    from gateway_transformers import find_gguf, find_model
+    from gateway_lm_gguf_files import find
+    from gateway_transformers import find_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
     from gateway import weights_path
@@ -120,7 +121,7 @@ def of_transformers(directory: Path) -> tuple[Round, Callable[[], None]]:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     spec = find_model(directory, {})
     weights = weights_path(spec.config, directory)
-    place = folder(gguf) if (gguf := find_gguf(weights)) else weights
+    place = folder(gguf) if (gguf := find(weights)) else weights
     tokenizer = AutoTokenizer.from_pretrained(place)
     model = AutoModelForCausalLM.from_pretrained(place, dtype="float32").eval()
     prompts = [

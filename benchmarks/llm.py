@@ -110,12 +110,12 @@ def _safetensors() -> Path:
     """The folder that the plugin has made of the GGUF."""
     sys.path.insert(0, str(ROOT / "plugins"))
     from gateway_lm_gguf import folder
-    from gateway_transformers import find_gguf
+    from gateway_lm_gguf_files import find
 
     from gateway import peek_weights
 
     place = peek_weights(ROOT / "models" / "smollm2")
-    gguf = find_gguf(place) if place is not None else None
+    gguf = find(place) if place is not None else None
     if gguf is None:
         raise LeftOut("the weights of models/smollm2 are not here")
     return folder(gguf)

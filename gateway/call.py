@@ -28,6 +28,17 @@ _BY_CODE: dict[str, type[GatewayError]] = {
 }
 
 
+class Patience(float):
+    """The seconds that a request has left of those that its client gave it."""
+
+    __slots__ = ("given",)
+
+    def __new__(cls, left: float, given: float) -> Patience:
+        self = super().__new__(cls, left)
+        self.given = given
+        return self
+
+
 class Owner(Protocol):
     """Whoever holds the call at the moment: its model while it waits, its replica while it runs."""
 
@@ -69,6 +80,7 @@ class Call:
         "owed",
         "owed_size",
         "owner",
+        "patience",
         "reply",
         "req",
         "seat",
@@ -95,6 +107,7 @@ class Call:
         self.got_slot = True  # False while it waits for one inside the worker
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
+        self.patience = patience
         self.until = self.arrived + patience  # when its client wants no more of it; it never lengthens a limit
         self.deadline = self.arrived + limits.queue_timeout
         if self.deadline > self.until:

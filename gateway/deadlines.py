@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from .call import NEVER, Call
+from .call import NEVER, Call, Patience
 from .errors import GatewayError, QueueTimeout, Timeout
 from .limiter import Limiter
 from .replica import Replica
@@ -84,7 +84,8 @@ class Deadlines:
         if call.until < now:
             if not call.got_slot:
                 return self.too_late(now - call.arrived)
-            given = call.until - call.arrived
+            left = call.patience
+            given = left.given if isinstance(left, Patience) else left
             return Timeout(f"model '{self._name}' was not done within the {given:g} s that the request gave it")
         if call.head is not None:
             return Timeout(f"model '{self._name}' sent nothing of its stream in time")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from ..access import Permits
-from ..call import NEVER
+from ..call import NEVER, Patience
 from ..callers import Caller
 from ..errors import BadRequest, GatewayError
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
@@ -153,7 +153,7 @@ class Exchange:
             return NEVER
         if not _SECONDS(given) or not (seconds := float(given)):
             raise BadRequest("X-Request-Timeout must be a positive number of seconds, such as 2.5")
-        return seconds - (time.monotonic() - self.started)
+        return Patience(seconds - (time.monotonic() - self.started), seconds)
 
     @property
     def may_know(self) -> bool:

