@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -54,6 +54,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         extra=FRAMEWORK,
     )
     # Not among the options, which config.yaml may set too: only the operator lets a directory bring code.
+    spec = replace(spec, notes=(*spec.notes, *_left_out(path)))
     return replace(spec, config={**spec.config, "trust_remote_code": bool(overrides.get("trust_remote_code"))})
 
 
@@ -74,6 +75,18 @@ def _is_ours(path: Path) -> bool:
     return bool(kind == "SentenceTransformer")  # the library's cross and sparse encoders give no such vectors
 
 
+def _left_out(path: Path) -> Iterator[str]:
+    """A folder of SetFit is the body, which gives vectors, and a head that makes classes of them."""
+    place = peek_weights(path)
+    if place is None or not place.is_dir():
+        return
+    heads = sorted(file.name for file in place.glob("model_head.*"))
+    if heads or (place / "config_setfit.json").is_file():
+        head = f"its head ({', '.join(heads)})" if heads else "its head"
+        what = f"a model of SetFit: its body is served and gives embeddings, {head} is not"
+        yield f"{what}; for its classes, write a model.py whose class loads it with setfit and has a method classify"
+
+
 class SentenceTransformerModel:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
@@ -90,6 +103,8 @@ class SentenceTransformerModel:
         if not isinstance(cuts, bool):
             raise ConfigError(f"options.truncate must be true or false, not {cuts!r}")
         encoder = Encoder(SentenceTransformer(str(path), local_files_only=True, trust_remote_code=trusted))
+        for note in _left_out(Path.cwd()):
+            print(f"warning: {note}")
         self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)
         self.capabilities = {"max_model_len": encoder.max_tokens, "dimensions": encoder.dimensions}
         self.batcher = Batcher(encoder, encoder.shape)

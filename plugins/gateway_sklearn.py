@@ -59,7 +59,19 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         slots=4,
         extra="sklearn",
     )
-    return replace(spec, config={**spec.config, **trust})
+    return replace(spec, config={**spec.config, **trust}, notes=(*spec.notes, *_left_out(path)))
+
+
+def _left_out(path: Path) -> Iterator[str]:
+    """A scaler or an encoder that was saved beside its model: what it does is not done here."""
+    place = peek_weights(path)
+    if place is None or not place.is_dir() or (served := _model_file(place)) is None:
+        return
+    suffixes = (".skops", *PICKLES)
+    others = [file.name for file in sorted(place.iterdir()) if file.suffix in suffixes and file.name != served.name]
+    if others := [name for name in others if Path(name).stem != served.stem]:
+        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        yield f"{served.name} is served alone, without {listed}: save what runs before it with it, as one Pipeline"
 
 
 @hookimpl
@@ -128,6 +140,8 @@ class SklearnModel:
         if not hasattr(model, "predict"):
             raise ConfigError(f"{file.name} holds a {type(model).__name__}, which has no predict")
         _check_fitted(model, file)
+        for note in _left_out(root):
+            print(f"warning: {note}")
         self.model = model
         reads = read_by(model)
         if (package := missing(reads)) is not None:

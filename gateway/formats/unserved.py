@@ -6,17 +6,21 @@ one file tells are in `unserved_kinds`.
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from .. import ordinary
 from ..contents import is_pointer
-from .unserved_kinds import CLASS, DIRECTORIES, FILES, Kind
+from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, PACKED, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
@@ -89,6 +93,15 @@ def _ollama(path: Path, names: frozenset[str]) -> Unserved | None:
     else:
         fix = f"`ollama show --modelfile {base}` names the blob that is its GGUF file: copy it here, as model.gguf"
     return Unserved(f"a Modelfile of Ollama, FROM {base}, without a GGUF file", fix, is_sure=False)
+
+
+def _spark(path: Path, names: frozenset[str]) -> Unserved | None:
+    if "metadata" not in names:
+        return None
+    about = next((_begin(file) for file in sorted(path.glob("metadata/part-*"))), b"")
+    if b"org.apache.spark.ml" not in about:
+        return None
+    return Unserved("a model of Spark ML", f"{CLASS} with pyspark, or convert it to ONNX")
 
 
 def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -213,15 +226,24 @@ def _described(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
     return "an architecture that no plugin serves", "predict"
 
 
+OTHER_WEIGHTS = (
+    (".h5", "TensorFlow"),
+    (".msgpack", "Flax"),
+    (".pdparams", "Paddle"),
+    (".npz", "MLX"),
+    (".onnx", "ONNX"),
+    (".neuron", "AWS Neuron"),
+    (".ot", "Rust (tch)"),
+)
+
+
 def _weights(names: frozenset[str]) -> str | None:
-    """What the weights are written for: "safetensors", "pytorch", "TensorFlow", "Flax"; None when there are none."""
+    """What the weights are written for: "safetensors", "pytorch", "Flax" and others; None when there are none."""
     if any(name.endswith(".safetensors") for name in names):
         return "safetensors"
     if any(name.endswith(".bin") or Path(name).suffix in (".pt", ".pth") for name in names):
         return "pytorch"
-    if any(name.endswith(".h5") for name in names):
-        return "TensorFlow"
-    return "Flax" if any(name.endswith(".msgpack") for name in names) else None
+    return next((what for end, what in OTHER_WEIGHTS if any(name.endswith(end) for name in names)), None)
 
 
 # ── single files ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,15 +256,55 @@ ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar
 def _files(path: Path, names: frozenset[str]) -> Unserved | None:
     if found := _unfinished(names):
         return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
-    if kind := _first(FILES, path, names, is_sure=False):
-        return kind
+    if known := _first(FILES, path, names, is_sure=False):
+        return known
     lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
+    if model := next((kind for name in sorted(lasting) if (kind := _packed(path / name))), None):
+        return model
     all_are = all(name.lower().endswith(ARCHIVES) for name in lasting)
     if listed := sorted(
         name for name in lasting if name.lower().endswith(ARCHIVES) and (all_are or name.startswith("model"))
     ):
         return Unserved(f"an archive ({listed[0]})", "unpack it here", is_sure=False)
+    if packed := [name for name in sorted(lasting) if name.startswith("model") and _suffix(name) in COMPRESSED]:
+        return Unserved(f"a compressed file ({packed[0]})", "unpack it here", is_sure=False)
+    return _by_beginning(path, names)
+
+
+def _packed(file: Path) -> Unserved | None:
+    """A model that is a zip file, by what is in it."""
+    if _suffix(file.name) != "zip":
+        return None
+    try:
+        with ordinary.opened(file) as opened, ZipFile(opened) as archive:
+            names = [name.lower() for name in archive.namelist()]
+    except (OSError, ValueError, BadZipFile, NotImplementedError):
+        return None
+    kind = next((kind for kind in PACKED if any(_is_called(name, kind) for name in names)), None)
+    return None if kind is None else _listed(kind, [file.name], is_sure=False)
+
+
+# Of these, whatever they begin with, nobody makes a model; a directory may hold many thousands.
+NO_MODEL = frozenset(
+    "avi avif bmp c cc cfg conf cpp cs css csv cu docx flac gif go h hpp htm html ico ini ipynb java jpeg jpg js json "
+    "jsonl lock log m4a md mkv mov mp3 mp4 ogg opus parquet pdf png ppm proto ps1 py pyc pyi rb rs rst sh sql svg tex "
+    "tif tiff toml ts tsv txt wav webm webp xls xlsx xml yaml yml".split()
+)
+MOST = 64  # files that are opened to see what they begin with
+
+
+def _by_beginning(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A model by a name that tells nothing."""
+    candidates = [name for name in sorted(names) if not name.startswith(".") and _suffix(name) not in NO_MODEL]
+    begins = {name: begin for name in candidates[:MOST] if (begin := _begin(path / name, 512))}
+    for kind in BEGINNINGS:
+        if found := [name for name, begin in begins.items() if re.search(kind.holds, begin)]:
+            return _listed(kind, found, is_sure=False)
     return None
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix[1:].lower()
 
 
 def _unfinished(names: Iterable[str]) -> str | None:
@@ -265,27 +327,62 @@ def _first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure:
                 begins.setdefault(name, _begin(path / name))
             found = [name for name in found if re.search(kind.holds, begins[name])]
         if found:
-            listed = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
-            return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure)
+            return _listed(kind, found, is_sure=is_sure)
     return None
+
+
+def _listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
+    listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure)
 
 
 def _is_called(name: str, kind: Kind) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in kind.names.split())
 
 
-def _begin(file: Path) -> bytes:
+def _begin(file: Path, size: int = BEGINNING) -> bytes:
+    """What a file begins with; of one that was compressed, what was."""
     try:
         with ordinary.opened(file) as opened:
-            return opened.read(BEGINNING)
+            begin = opened.read(size)
     except OSError:
         return b""
+    return next((inner for look in UNCOMPRESS if (inner := look(begin))), begin)
+
+
+def _gzip(begin: bytes) -> bytes:
+    return _inner(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress, begin) if begin[:2] == b"\x1f\x8b" else b""
+
+
+def _zlib(begin: bytes) -> bytes:
+    return _inner(zlib.decompressobj().decompress, begin) if begin[:1] == b"\x78" else b""
+
+
+def _bz2(begin: bytes) -> bytes:
+    return _inner(bz2.BZ2Decompressor().decompress, begin) if begin[:3] == b"BZh" else b""
+
+
+def _lzma(begin: bytes) -> bytes:
+    is_one = begin[:6] == b"\xfd7zXZ\0" or begin[:3] == b"\x5d\0\0"
+    return _inner(lzma.LZMADecompressor(memlimit=LARGEST_MEMORY).decompress, begin) if is_one else b""
+
+
+def _inner(decompress: Callable[[bytes, int], bytes], begin: bytes) -> bytes:
+    try:
+        return decompress(begin, BEGINNING)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return b""
+
+
+LARGEST_MEMORY = 1 << 28  # bytes; what the strongest common setting needs is a quarter of it
+UNCOMPRESS = (_gzip, _zlib, _bz2, _lzma)
 
 
 LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _adapter,
     _diffusers,
     _directories,
+    _spark,
     _sentence_transformers,
     _checkpoint,
     _ollama,

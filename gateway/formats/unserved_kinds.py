@@ -8,7 +8,10 @@ CLASS = "write a model.py whose class loads it"
 PICKLED = "which runs code when it is opened"
 SKOPS = f"save a scikit-learn model as model.skops (skops.io.dump), or {CLASS}"
 TORCH = f"{CLASS} with torch.load(…, weights_only=True)"
-PICKLE = rb"\A\x80([\x04\x05]\x95|[\x02\x03][\]}(c])"  # how the protocols 2 to 5 begin
+# How the protocols 4 and 5, 2 and 3, 0 and 1 begin; `_begin` of `unserved` looks into what was compressed.
+PICKLE = rb"\A(\x80[\x04\x05]\x95|\x80[\x02\x03][\]}(c\x8a]|\(?[ld]p\d+\n|\(?c[A-Za-z_][\w.]*\n\w+\n)"
+COMPRESSED = ("bz2", "gz", "lz4", "lzma", "xz", "z", "zst")
+A_PICKLE = f"a pickle, {PICKLED}"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -28,6 +31,19 @@ class Kind:
 
 # Such a directory is one model: what lies below it is part of that.
 DIRECTORIES = (
+    Kind("gliner_config.json", "a model of GLiNER", predicts("gliner")),
+    Kind("model_config.yaml", "a NeMo model, unpacked", f"{CLASS} with nemo_toolkit", rb"(?m)^target:\s*nemo\."),
+    Kind("hyperparams.yaml", "a model of SpeechBrain", predicts("speechbrain"), rb"speechbrain\."),
+    Kind("meta.yaml", "a model of ESPnet", predicts("espnet2"), rb"(?m)^espnet:"),
+    Kind(
+        "model.yaml", "a model of BentoML's store", f"export it from the store, or {CLASS}", rb"(?m)^bentoml_version:"
+    ),
+    Kind("model.ini", "a MOJO of H2O, unpacked", predicts("h2o (import_mojo, of the zip file)"), rb"h2o_version"),
+    Kind("nlu_engine.json", "an engine of Snips NLU", predicts("snips_nlu")),
+    Kind("ctfidf_config.json", "a model of BERTopic", predicts("bertopic")),
+    Kind("model_hyperparameters.json", "a model of Ludwig", predicts("ludwig")),
+    Kind("feat.params", "an acoustic model of CMU Sphinx", f"{CLASS} with pocketsphinx, see docs/audio.md"),
+    Kind("target.*.kernel target.*.embedding", "a checkpoint of T5X (JAX)", "get the model as *.safetensors"),
     Kind("mlmodel", "an MLflow model", predicts("mlflow.pyfunc")),
     Kind("config.pbtxt", "a model of Triton's repository", predicts("the library of its framework")),
     Kind("saved_model.pb saved_model.pbtxt", "a TensorFlow SavedModel", predicts("tensorflow")),
@@ -85,7 +101,10 @@ FILES = (
     Kind("*.json", "an XGBoost model", predicts("xgboost"), rb'(?s)\A\{.*"gradient_booster"'),
     Kind("*.bin *.model *.bst", "an XGBoost model", predicts("xgboost"), rb'\A(binf|\{L|\{\s*"learner")'),
     Kind("*.ubj *.xgb *.bst", "an XGBoost model", predicts("xgboost")),
+    Kind("xgboost-model", "an XGBoost model of SageMaker", predicts("xgboost")),
     Kind("*.cbm", "a CatBoost model", predicts("catboost")),
+    Kind("*.bin", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
+    Kind("*.bin", "word vectors of word2vec", predicts("gensim"), rb"\A\d+ \d+\n"),
     Kind("*.json", "a CatBoost model", predicts("catboost"), rb'"(oblivious_trees|float_features)"'),
     Kind("*.json", "a model of TensorFlow.js", f"convert it, or {CLASS}", rb'"modelTopology"'),
     Kind("*.bin *.ftz", "a fastText model", predicts("fasttext"), rb"\A\xba\x16\x4f\x2f"),
@@ -110,38 +129,85 @@ FILES = (
     Kind("*.distcp", "a checkpoint of a training in parts", "join it: torch.distributed.checkpoint.format_utils"),
     Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),
     Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),
-    Kind("*.h5 *.hdf5", "a Keras model or its weights", predicts("keras.models.load_model")),
-    Kind("*.tflite", "a TensorFlow Lite model", predicts("ai-edge-litert")),
+    Kind("*.weights.h5 tf_model.h5", "weights of Keras", predicts("keras.models.load_model")),
+    Kind(
+        "*.h5 *.hdf5",
+        "an HDF5 file, as Keras keeps models and weights in",
+        f"if it is a model: {predicts('keras.models.load_model')}",
+    ),
+    Kind("*.tflite *.lite", "a TensorFlow Lite model", predicts("ai-edge-litert")),
     Kind("*.litertlm", "a LiteRT language model", "get the model as *.safetensors or as a GGUF file"),
     Kind("*.task", "a MediaPipe model", predicts("mediapipe")),
     Kind("*.pmml", "a PMML model", predicts("pypmml")),
-    Kind("*.pb", "a frozen TensorFlow graph", predicts("tensorflow")),
-    Kind("*.pkl *.pickle *.joblib", f"a pickle, {PICKLED}", SKOPS),
-    Kind("*.dill *.cloudpickle", f"a pickle, {PICKLED}", CLASS),
+    Kind("*.xml", "a PMML model", predicts("pypmml"), rb"<PMML\b"),
+    Kind("*.pfa", "a model in PFA", predicts("titus")),
+    Kind("*_net.pb", "a Caffe2 model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
+    Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
+    Kind(
+        " ".join(f"*.{name}.{end}" for name in ("pkl", "pickle", "joblib", "sav") for end in COMPRESSED),
+        f"a compressed pickle, {PICKLED}",
+        SKOPS,
+    ),
+    Kind("*.dill *.cloudpickle", A_PICKLE, CLASS),
     Kind("*.wv *.wv.vectors.npy *.dv.vectors.npy", "word vectors of gensim", predicts("gensim")),
-    Kind("*.sav *.pk *.pck *.p *.pkl.gz *.pickle.gz *.joblib.gz", f"a pickle, {PICKLED}", SKOPS),
-    Kind("*.jl *.model *.dump *.skl *.clf *.dat *.bin *.mdl model", f"a pickle, {PICKLED}", SKOPS, PICKLE),
+    Kind("*.pk *.pck", A_PICKLE, SKOPS),
+    Kind("*.sav *.p *.jl *.model *.dump *.skl *.clf *.dat *.bin *.mdl model", A_PICKLE, SKOPS, PICKLE),
+    Kind(" ".join(f"*.{end}" for end in COMPRESSED), f"a compressed pickle, {PICKLED}", SKOPS, PICKLE),
     Kind(
         "pytorch_lora_weights.safetensors *lora*.safetensors",
         "a LoRA adapter, not a whole model",
         f"merge it into its base, or {CLASS} with the base",
     ),
     Kind("*.safetensors", "weights without a config.json that says of what", "get the other files of the checkpoint"),
-    Kind("*.engine *.plan", "a TensorRT engine", predicts("tensorrt")),
+    Kind("*.engine *.plan *.trt", "a TensorRT engine", predicts("tensorrt")),
     Kind("*.mlmodel", "a Core ML model", f"convert it, or {CLASS}"),
     Kind("*.nemo", "a NeMo model", f"{CLASS} with nemo_toolkit"),
     Kind("*.pte", "a program of ExecuTorch", predicts("executorch")),
     Kind("*.mar", "an archive of TorchServe", f"unpack it (it is a zip file), and {CLASS}"),
     Kind("*.llamafile", "a llamafile", "take the GGUF file out of it (it is a zip file)"),
-    Kind("*.kv", "word vectors of gensim", predicts("gensim")),
+    Kind("*.kv", "word vectors of gensim", predicts("gensim"), PICKLE),
     Kind("*.caffemodel", "a Caffe model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind("*.weights", "weights of Darknet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
-    Kind("*.rds", "an object of R", "convert it, or write a model.py whose class starts R"),
+    Kind("*.rds *.rda *.rdata", "objects of R", "convert it, or write a model.py whose class starts R"),
     Kind("*.rkllm *.rknn", "a model compiled for Rockchip's processors", f"{CLASS} with the runtime of Rockchip"),
     Kind("*.hef", "a model compiled for Hailo's processors", predicts("hailo_platform")),
     Kind("*.dlc", "a model for Qualcomm's processors", f"{CLASS} with the runtime of Qualcomm"),
+    Kind(
+        "*.axmodel *.bmodel *.cvimodel *.espdl *.kmodel *.neff *.neuron *.om *.tmfile *.vmfb *.xmodel",
+        "a model compiled for one kind of processor",
+        f"{CLASS} with the runtime of its makers",
+    ),
+    Kind("*.blob", "a *.blob, as models for Myriad processors are", f"if it is one: {predicts('openvino or depthai')}"),
+    Kind("*.nb", "a model of Paddle Lite", predicts("paddlelite"), rb"\A[\0-\x03]\0"),
+    Kind("*.ort", "an ONNX model in ORT's own format", predicts("onnxruntime")),
+    Kind("*.rten", "a model of RTen", "get it as ONNX"),
+    Kind("*.sentis", "a model for Unity", "get it as ONNX"),
+    Kind("*.mpk", "a record of Burn", "get the model as ONNX or *.safetensors"),
+    Kind("*.mpk.gz", "a record of Burn", "get the model as ONNX or *.safetensors"),
+    Kind("*.param", "a model of ncnn", predicts("ncnn"), rb"\A7767517\s"),
+    Kind("*.param.bin", "a model of ncnn", predicts("ncnn"), rb"\A\x45\x8a\x76\0"),
+    Kind("*.tensors", "weights of Tensorizer", "get the model as *.safetensors"),
+    Kind("*.sbs", "a language model of gemma.cpp", "get it as *.safetensors or as a GGUF file"),
+    Kind("*.argosmodel", "a package of Argos Translate", predicts("argostranslate")),
+    Kind("*.pbmm *.scorer", "a model of DeepSpeech", f"{CLASS} with deepspeech, see docs/audio.md"),
+    Kind("*.klm *.arpa", "an n-gram language model", predicts("kenlm")),
+    Kind("*.ptl", "a program of TorchScript for phones", f"{CLASS} with torch.jit.load"),
+    Kind("*.th", f"PyTorch weights, {PICKLED}", TORCH),
+    Kind("*.t7", "a model of Torch 7", "convert it, or " + CLASS),
+    Kind("*.dnn *.cntk", "a model of CNTK", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.nnue", "a network of a chess engine", f"{CLASS} and starts the engine"),
+    Kind("*.vw", "a model of Vowpal Wabbit", predicts("vowpalwabbit"), rb"\A[\x05-\x0f]\0{3}\d+\.\d"),
+    Kind("*.model", "a model of LIBLINEAR", predicts("liblinear"), rb"\Asolver_type "),
+    Kind("*.model", "a model of LIBSVM", predicts("libsvm"), rb"\Asvm_type "),
+    Kind("*.json", "a model of Prophet", predicts("prophet.serialize"), rb'"seasonality_mode"'),
+    Kind("*.faiss *.usearch *.hnsw", "an index of vectors, not a model", f"{CLASS} with the library that wrote it"),
+    Kind("*.jld2 *.bson", "a file in which Julia keeps models", f"if it is a model: {CLASS} and starts Julia"),
+    Kind("*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat"),
+    Kind("*.dvc", "a pointer of DVC and not the file", "dvc pull"),
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
     Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("_metadata _sharding", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors", rb"\A\s*\{"),
     Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
     Kind("manifest.ocdbt", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
     Kind("*.msgpack", "weights of Flax (JAX)", "get the model as *.safetensors"),
@@ -151,9 +217,10 @@ FILES = (
     Kind("final.mdl", "a Kaldi model", f"{CLASS} with vosk, see docs/audio.md"),
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),
+    Kind("*.txt", "word vectors as text", predicts("gensim"), rb"\A[^\s\d.+-]\S*( -?\d+\.\d+){20}"),
     Kind("*.onnx.data *.onnx_data", "the weights of an ONNX model without the model", "get its .onnx file too"),
     Kind("sha256-*", "a blob of Ollama that is a GGUF file", "call it model.gguf", rb"\AGGUF"),
-    Kind("*.npz", "arrays of NumPy", f"{CLASS} with numpy.load"),
+    Kind("*.npz *.npy", "arrays of NumPy", f"if they are the weights of a model: {CLASS} with numpy.load"),
     Kind(
         "*.gguf.[0-9] *.safetensors.[0-9]",
         "a file with a number behind its name, which a download adds when the name is taken",
@@ -170,10 +237,51 @@ FILES = (
         "an encoder, or a model of images or sound",
         "add the model's own GGUF file; get an encoder as a folder of sentence-transformers",
     ),
-    Kind("*.bin", "weights of a kind that only a config would tell", f"get the other files of it, or {CLASS}"),
+    Kind("*.bin", "a *.bin, which may hold weights of any kind", f"if it does: get the other files of it, or {CLASS}"),
     Kind(
         "tokenizer.json tokenizer.model tokenizer_config.json spiece.model",
         "a tokenizer without a model",
         "get the other files of the checkpoint",
     ),
+    Kind(
+        "*.model *.spm",
+        "a tokenizer without a model",
+        "get the other files of the checkpoint",
+        rb"(?s)\A\n.\n.<(unk|pad|s|cls|PAD|UNK)",
+    ),
+    Kind(
+        "*.safetensors.index.json *.bin.index.json",
+        "a list of files of weights without the files",
+        "get the files that it names",
+    ),
+)
+
+# What the beginning of a file tells whose name told nothing.
+BEGINNINGS = (
+    Kind("", "a GGUF file by another name", "call it NAME.gguf", rb"\AGGUF"),
+    Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"(?s)\APK\x03\x04.{26}[^/]{1,99}/data\.pkl"),
+    Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"\A\x80\x02\x8a\nl\xfc\x9c\x46"),
+    Kind("", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
+    Kind("", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version="),
+    Kind("", "an XGBoost model", predicts("xgboost"), rb"(?s)\A(\{L.{8}learner|binf)"),
+    Kind("", "a TensorFlow Lite model", predicts("ai-edge-litert"), rb"(?s)\A.{4}TFL3"),
+    Kind("", "an ONNX model in ORT's own format", predicts("onnxruntime"), rb"(?s)\A.{4}ORTM"),
+    Kind("", "a TensorRT engine", predicts("tensorrt"), rb"\A[fp]trt"),
+    Kind("", "weights of Apache TVM", predicts("tvm"), rb"\A\xb7\x9c\x04\x05\x4f\x8d\xe5\xf7"),
+    Kind("", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", rb"\A\x12\x01\0{6}"),
+    Kind("", "an n-gram language model", predicts("kenlm"), rb"\Ammap lm http://kheafield"),
+    Kind("", "a model of CRFsuite", predicts("sklearn_crfsuite or pycrfsuite"), rb"\AlCRF"),
+    Kind(
+        "", "an object of Java, as Weka's models are", f"convert it, or {CLASS} and starts Java", rb"\A\xac\xed\0\x05"
+    ),
+    Kind("", A_PICKLE, SKOPS, PICKLE),
+)
+
+# What is in an archive: the name of a file in it tells the kind, and that to unpack it is not enough.
+PACKED = (
+    Kind("model.ini", "a MOJO of H2O", predicts("h2o (import_mojo)")),
+    Kind("bundle.json", "a bundle of MLeap", f"{CLASS} and starts Java"),
+    Kind("transformerchain/*", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("configuration.json", "a model of Deeplearning4j", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("policy.pth", "an agent of Stable-Baselines3", predicts("stable_baselines3")),
 )

@@ -1,7 +1,15 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import pickle
 import re
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +118,16 @@ WHOLE = ("model.safetensors", "tokenizer.json")
         (("Llama.7z",), {}, "archive"),
         (("model.tar.xz",), {}, "archive"),
         (("m.gguf.zst",), {}, "archive"),
-        (("finalized_model.sav",), {}, "a pickle.*skops"),
+        (("finalized_model.pk",), {}, "a pickle.*skops"),
+        (("model.pkl.lz4",), {}, "a compressed pickle.*skops"),
+        (("model.xz",), {}, "a compressed file"),
+        (("weights.npy",), {}, "arrays of NumPy .*if they are the weights of a model: .*numpy.load"),
+        (("train.h5",), {}, "an HDF5 file, as Keras"),
+        (("model.safetensors.index.json",), {}, "a list of files of weights without the files"),
+        (("model_state.pdparams",), {"config": architecture("LlamaForCausalLM")}, "those of Paddle"),
+        (("model.onnx",), {"config": architecture("LlamaForCausalLM")}, "those of ONNX"),
+        (("gliner_config.json", "pytorch_model.bin"), {}, "GLiNER"),
+        (("ctfidf_config.json", "topics.json", "ctfidf.safetensors"), {"config": {"top_n_words": 10}}, "BERTopic"),
         (("checkpoint", "model.ckpt-9.index", "model.ckpt-9.data-00000-of-00001"), {}, "a checkpoint of TensorFlow"),
         (("m.gguf.1",), {}, "a number behind its name.*take the number away"),
         (WHOLE, {"config": architecture("VitsModel")}, "speaks.*docs/audio.md"),
@@ -160,6 +177,24 @@ BEGINNINGS = (
     b"class EndpointHandler:\n    ...\n",
     b"def model_fn(model_dir):\n    ...\n",
     b"apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\n",
+    b"sample_rate: 16000\ntarget: nemo.collections.asr.models.EncDecCTCModel\n",
+    b"pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer\n",
+    b"espnet: '202301'\nfiles:\n",
+    b"name: iris\nbentoml_version: 1.4.0\n",
+    b"[info]\nh2o_version = 3.46.0.1\n",
+    b"CBM1\0\0\0\0",
+    b"3000000 300\n</s> ",
+    b'<?xml version="1.0"?>\n<PMML version="4.4">',
+    b"\0\0\0\0\1\0",
+    b"7767517\n3 3\nInput in0 0 1 in0\n",
+    b"\x45\x8a\x76\0\0\0",
+    b"\x07\0\0\x008.11.0\0",
+    b"solver_type L2R_L2LOSS_SVC\nnr_class 2\n",
+    b"svm_type c_svc\nkernel_type rbf\n",
+    b'{"growth":"linear","seasonality_mode":"additive"}',
+    b"the" + b" 0.418 -0.249" * 25 + b"\n",
+    b"\n\x0e\n\x05<unk>\x15\0\0\0\0",
+    b'{"tree_metadata":{}}',
 )
 
 
@@ -326,3 +361,103 @@ def test_no_file_stops_the_search(
     (path / f"{name}.json").write_bytes(data)
     found = find_unserved(path)
     assert found is None or "\n" not in found.what + found.fix
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "bz2": bz2.compress,
+    "gz": gzip.compress,
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "xz": lzma.compress,
+    "z": zlib.compress,
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+@pytest.mark.parametrize("stem", ["model", "model.joblib", "model.pkl", "churn"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_is_told_however_it_was_compressed(suffix: str, stem: str, protocol: int, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    data = COMPRESSORS[suffix](pickle.dumps({"coef": [1.0]} if protocol > 1 else Path("a"), protocol))
+    (tmp_path / "it" / f"{stem}.{suffix}").write_bytes(data)
+    assert re.match(r"a compressed pickle, which runs code.*skops", told(tmp_path / "it")), told(tmp_path / "it")
+
+
+def zipped(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return file.getvalue()
+
+
+BY_BEGINNING = {
+    "a GGUF file by another name": b"GGUF\x03\0\0\0",
+    "PyTorch weights or a pickled": zipped("best/data.pkl", "best/version"),
+    "a CatBoost": b"CBM1\0\0",
+    "a LightGBM": b"tree\nversion=v4\n",
+    "an XGBoost": b"{L\0\0\0\0\0\0\0\x07learner{",
+    "a TensorFlow Lite": b"\x1c\0\0\0TFL3",
+    "an ONNX model in ORT's": b"\x1c\0\0\0ORTM",
+    "a TensorRT engine": b"ftrt\0\0",
+    "weights of Apache TVM": b"\xb7\x9c\x04\x05\x4f\x8d\xe5\xf7\0",
+    "weights of MXNet": b"\x12\x01\0\0\0\0\0\0\0",
+    "an n-gram": b"mmap lm http://kheafield.com/code format version 5\n",
+    "a model of CRFsuite": b"lCRF\0",
+    "an object of Java": b"\xac\xed\0\x05sr",
+    "a pickle, which runs code": pickle.dumps([1], 4),
+}
+
+
+@pytest.mark.parametrize("name", ["model", "classifier", "weights.data", "0a1b", "best.params"])
+@pytest.mark.parametrize("what", BY_BEGINNING)
+def test_a_name_that_tells_nothing_hides_no_model(what: str, name: str, tmp_path: Path) -> None:
+    make(tmp_path / "it", "README.md", "train.log")
+    (tmp_path / "it" / name).write_bytes(BY_BEGINNING[what])
+    assert told(tmp_path / "it").startswith(what)
+
+
+@pytest.mark.parametrize(
+    ("inside", "what"),
+    [
+        (("model.ini", "trees/t00.bin"), "a MOJO of H2O"),
+        (("bundle.json", "root/model.json"), "a bundle of MLeap"),
+        (("TransformerChain/Model.key",), "a model of ML.NET"),
+        (("configuration.json", "coefficients.bin"), "a model of Deeplearning4j"),
+        (("data", "policy.pth"), "an agent of Stable-Baselines3"),
+        (("model.safetensors",), "an archive"),
+    ],
+)
+def test_what_a_zip_file_holds_says_what_it_is(inside: tuple[str, ...], what: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    (tmp_path / "it" / "model.zip").write_bytes(zipped(*inside))
+    assert told(tmp_path / "it").startswith(f"{what} (model.zip)")
+
+
+def test_a_pipeline_of_spark_is_told_by_its_metadata(tmp_path: Path) -> None:
+    make(tmp_path / "it", "metadata/_SUCCESS", "stages/0_x/metadata/part-00000")
+    (tmp_path / "it" / "metadata" / "part-00000").write_text('{"class":"org.apache.spark.ml.PipelineModel"}')
+    assert told(tmp_path / "it").startswith("a model of Spark ML")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jpg", b"\xff\xd8\xff"),
+        ("a.csv", b"a,b\n1,2\n"),
+        ("survey.sav", b"$FL2@(#) SPSS DATA FILE"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08\x03" * 9)),
+        ("notes", b"the list of things to do\n"),
+        ("corpus.txt", b"the cat sat on the mat 1.5 times\n"),
+        ("main.ts", b"export const x = 1;\n"),
+        ("screen.kv", b"<Screen>:\n    Label:\n"),
+        ("part.arrow", b"ARROW1\0\0"),
+        ("app.db", b"SQLite format 3\0"),
+        ("broken.zip", b"PK\x03\x04"),
+        ("broken.xz", b"\xfd7zXZ\0\0"),
+    ],
+)
+def test_data_and_programs_are_not_called_models(name: str, content: bytes, tmp_path: Path) -> None:
+    make(tmp_path / "it", "README.md")
+    (tmp_path / "it" / name).write_bytes(content)
+    found = find_unserved(tmp_path / "it")
+    assert found is None or found.what.startswith("an archive")

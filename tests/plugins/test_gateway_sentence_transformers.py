@@ -52,6 +52,16 @@ def test_other_kinds_of_the_library_are_not_ours(tmp_path: Path, kind: str) -> N
     )
 
 
+@pytest.mark.parametrize("name", ["model_head.pkl", "model_head.joblib", "config_setfit.json"])
+def test_the_head_of_a_setfit_model_is_not_left_out_without_a_word(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m", **{"modules.json": []})
+    assert find_model(path, {}).notes == ()
+    (path / name).touch()
+    (note,) = find_model(path, {}).notes
+    assert "its body is served and gives embeddings" in note and "its head" in note
+    assert "setfit and has a method classify" in note
+
+
 @pytest.mark.parametrize("code", ["model.py", "model/model.py"])
 def test_a_directory_with_code_of_its_own_is_not_ours(tmp_path: Path, code: str) -> None:
     write(tmp_path, modules_json=[], **{code: "class Model: ..."})

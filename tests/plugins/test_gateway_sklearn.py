@@ -104,6 +104,16 @@ def test_of_several_files_the_one_named_model_counts(tmp_path: Path) -> None:
     assert find_model(tmp_path, {}) is not None
 
 
+@pytest.mark.parametrize("name", ["scaler.pkl", "label_encoder.joblib", "vectorizer.skops"])
+def test_what_lies_beside_a_model_is_not_left_out_without_a_word(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "m"
+    save(path, iris())
+    assert find_model(path, {}).notes == ()
+    (path / name).touch()
+    (note,) = find_model(path, {}).notes
+    assert f"model.skops is served alone, without {name}" in note and "Pipeline" in note
+
+
 def test_weights_may_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "iris").mkdir()
     (tmp_path / "best.skops").touch()
