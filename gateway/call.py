@@ -32,6 +32,7 @@ class Patience(float):
     """The seconds that a request has left of those that its client gave it."""
 
     __slots__ = ("given",)
+    given: float
 
     def __new__(cls, left: float, given: float) -> Patience:
         self = super().__new__(cls, left)
