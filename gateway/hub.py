@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import environments
 from .access import Guests, KeyRing
-from .adopted import Adopted
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
@@ -293,11 +292,9 @@ class Hub:
     # ── secrets and environment ──────────────────────────────────────────────────────────────────────────────────
 
     async def _watch_sources(self) -> None:
-        children = Adopted()
         while True:
             await asyncio.sleep(POLL)
             try:
-                await asyncio.to_thread(children.reap)
                 self.keys.reload_if_changed()
                 await self.tell_changes()
             except Exception:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
-import sys
 import threading
 import time
 from collections import deque
 from typing import Any, Literal
 
+from . import printing
 from .printable import one_line
 from .redaction import KNOWN
 
@@ -90,28 +89,13 @@ class Stderr(logging.Handler):
                     self._told = self.dropped
                     lines.append(self._confession(lost))
             try:
-                _write("".join(lines))
+                printing.write("".join(lines), "stderr")
             except Exception:  # nobody is there, or the disk is full
                 self.dropped += len(lines)
 
     def _confession(self, lost: int) -> str:
         what = f"{lost} lines of this log were lost"
         return self.format(logging.LogRecord("gateway.logs", logging.WARNING, "", 0, what, None, None)) + "\n"
-
-
-def _write(text: str) -> None:
-    """To the descriptor itself: a thread that hangs in a buffered write could not be left behind at the end."""
-    stream = sys.__stderr__
-    if stream is None or sys.stderr is not stream:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-        return
-    descriptor, data = stream.fileno(), text.encode("utf-8", "backslashreplace")
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
 
 
 class TextLines(logging.Formatter):

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import adopted
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class _Life:
         self._admin, self._reload, self._settings_again = admin, reload, settings_again
         self._server: GatewayServer | None = None
         self._hanging_up: asyncio.Task[None] | None = None
+        self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
         self._stop = asyncio.Event()
@@ -91,6 +93,7 @@ class _Life:
             loop.add_signal_handler(number, self._on_signal, number)
         self._hub = hub = _host(self._found)
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
+        self._taking_away = loop.create_task(adopted.take_away())
         hub.start()
         accepting = asyncio.Event()
         watching = loop.create_task(self._watch(hub, accepting))

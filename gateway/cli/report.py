@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
+import os
+import select
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ..printing import try_to_write
 from .snippets import snippets
-from .tables import show, table
+from .tables import table, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.serve")
 UNLIMITED = 10_000  # slots; as many as nobody counts
+TURN = 0.1  # seconds that a terminal has to take what is drawn: one that is held up by Ctrl-S takes nothing
 PATIENCE = 3.0  # seconds of loading after which people are told what answers already
 
 
@@ -37,19 +43,15 @@ class Report:
     async def watch(self, hub: Hub, accepting: asyncio.Event) -> None:
         """Tell how the start goes; returns when every eager model is ready or has failed."""
         for_people = self._found.settings.gateway.log_format == "text"
-        with _live(hub) if for_people and sys.stderr.isatty() else contextlib.nullcontext():
+        with _live(hub) if for_people and is_terminal(sys.stderr) else contextlib.nullcontext():
             await accepting.wait()
-            # Not click.echo, which would write past the live table, into its rows.
-            # One write, line end included, or a line of the log could come in between on a shared pipe.
-            print(f"Serving on {self._url}\n", end="", flush=True)
             keys = f"{hub.keys}{'; a plugin decides too' * hub.plugins.has_authorize}"
-            if for_people:
-                print(f"{keys}\n", end="", flush=True)
-            else:
+            await say(f"Serving on {self._url}" + f"\n{keys}" * for_people)
+            if not for_people:
                 log.info("%s", keys, extra={"code": "keys_required" if hub.keys.is_required else "no_keys"})
             await self._settled(hub, for_people)
         if for_people:
-            self._show(hub)
+            await self._show(hub)
 
     async def _settled(self, hub: Hub, for_people: bool) -> None:
         """Wait for every load. When that takes long, say what answers already."""
@@ -59,17 +61,56 @@ class Report:
         told = not for_people
         while loading:
             if not told and (lines := snippets(hub, self._url)):
-                print(f"Others are loading still; this answers already:\n\n{lines}", flush=True)
+                await say(f"Others are loading still; this answers already:\n\n{lines}")
                 told = True
             _, loading = await asyncio.wait(loading, return_when=asyncio.FIRST_COMPLETED)
 
-    def _show(self, hub: Hub) -> None:
+    async def _show(self, hub: Hub) -> None:
         rows = [_row(model, hub) for model in hub.models.values()]
         broken = {problem.model: problem for problem in self._found.problems if problem.model is not None}
         others = ((name, problem) for name, problem in broken.items() if name not in hub.models)
         rows += [(name, STATES[problem.level], "", "", problem.what) for name, problem in others]
-        show(table(("model", "state", "device", "slots", "routes"), rows))
-        print(snippets(hub, self._url) or _why_not(hub), flush=True)
+        shown = text_of(table(("model", "state", "device", "slots", "routes"), rows))
+        await say(f"{shown}{snippets(hub, self._url) or _why_not(hub)}")
+
+
+async def say(text: str) -> None:
+    """Print it, though whoever reads may do so slowly or not at all.
+
+    It is written beside the loop, on a thread that the end of the process does not wait for; with one write, line end
+    included, or a line of the log could come in between on a shared pipe.
+    """
+    loop, written = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try_to_write(f"{text}\n")
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(written.set)
+
+    threading.Thread(target=run, name="report", daemon=True).start()
+    await written.wait()
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+class Screen(io.TextIOBase):
+    """The terminal of the live table. A frame that it does not take now is left out: the next one shows more."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            if select.select([], [self], [], TURN)[1]:
+                os.write(self.fileno(), text.encode("utf-8", "backslashreplace"))
+        return len(text)
 
 
 STATES = {"error": "broken", "warning": "not served"}
@@ -116,8 +157,8 @@ def _live(hub: Hub) -> Iterator[None]:
         spent = f"{time.monotonic() - began:.0f} s"
         return table(None, [_progress(model, spent) for model in hub.models.values()])
 
-    console = Console(stderr=True)
-    with Live(get_renderable=render, console=console, transient=True, redirect_stdout=sys.stdout.isatty()):
+    console = Console(file=cast("TextIO", Screen()))
+    with Live(get_renderable=render, console=console, transient=True, redirect_stdout=is_terminal(sys.stdout)):
         yield
 
 

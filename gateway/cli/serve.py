@@ -40,7 +40,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
 
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
     """
-    from .. import adopted, logs, memory
+    from .. import adopted, logs, memory, printing
     from ..redaction import KNOWN
     from ..settings import check_bind, check_keys_file
 
@@ -53,7 +53,9 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
     again = partial(options.settings_of, config, **flags)
-    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload, again))
+    status = _serve(settings, [name for part in only for name in part.split(",") if name], reload, again)
+    printing.let_go()
+    sys.exit(status)
 
 
 def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[], Settings]) -> int:
@@ -65,7 +67,7 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
 
     gateway = settings.gateway
     if gateway.insecure_no_auth and gateway.api_key is None and not is_loopback(gateway.host):
-        click.echo(f"Warning: everybody who reaches {gateway.host} may use this gateway: there is no key", err=True)
+        _warn(f"everybody who reaches {gateway.host} may use this gateway: there is no key")
     try:
         sockets = bind(gateway.host, gateway.port)
     except ConfigError as error:
@@ -79,7 +81,7 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
     except ConfigError as error:
         if gateway.admin_socket is not None:
             raise click.ClickException(str(error)) from error
-        click.echo(f"Warning: {error}; gateway ps, logs and reload will not reach this gateway", err=True)
+        _warn(f"{error}; gateway ps, logs and reload will not reach this gateway")
         return serve(found, sockets, report.watch, reload=reload, settings_again=again)
     try:
         return serve(found, sockets, report.watch, admin=admin, reload=reload, settings_again=again)
@@ -91,18 +93,17 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
     """What there is, its problems and dangers told. Without any model there is nothing to start."""
     from ..allowances import allowances
     from ..inventory import take_inventory
-    from .tables import tell
 
     found = take_inventory(settings, only=only)
     for problem in found.problems:
         if settings.gateway.log_format == "text":
-            tell(f"{problem.level.capitalize()}: {problem}", err=True)
+            _warn(str(problem), problem.level)
         else:
             level = logging.ERROR if problem.level == "error" else logging.WARNING
             log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})
     for allowance in allowances(settings, found.specs):
         if settings.gateway.log_format == "text":
-            click.echo(f"Warning: {allowance.what}", err=True)
+            _warn(allowance.what)
         else:
             log.warning("%s", allowance.what, extra={"code": "allowance", "model": allowance.model})
     if not found.specs:
@@ -110,3 +111,11 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"
         raise click.ClickException(f"there is no model to serve in {roots}; make one: gateway new {example}")
     return found
+
+
+def _warn(text: str, level: str = "warning") -> None:
+    """A line for people, whose terminal may be gone by now; that is no reason not to start."""
+    from ..printable import lines
+    from ..printing import try_to_write
+
+    try_to_write(lines(f"{level.capitalize()}: {text}") + "\n", "stderr")

@@ -12,6 +12,7 @@ import click
 from .. import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 WIDE = 200  # columns where no terminal says how many there are: a pipe should not break lines
@@ -33,10 +34,22 @@ def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table
 
 def show(found: Table) -> None:
     """Print a table to stdout, plain where that is no terminal or NO_COLOR is set."""
+    _console().print(found)
+
+
+def text_of(found: Table) -> str:
+    """What `show` would print."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(found)
+    return captured.get()
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    is_terminal = sys.stdout.isatty()
-    Console(width=None if is_terminal else WIDE, highlight=False).print(found)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if is_terminal else WIDE, highlight=False)
 
 
 def tell(text: str, *, err: bool = False) -> None:
