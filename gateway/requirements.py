@@ -16,9 +16,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from .distributions import canonical, name_in, required, to_install
-from .environments import lines_of, place_of, requirements_of
 from .errors import ConfigError
 from .imports import Import, imports_of
+from .local_requirements import lines_of, place_of, requirements_of
 
 if TYPE_CHECKING:
     from .spec import ModelSpec

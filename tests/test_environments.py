@@ -194,11 +194,16 @@ def test_a_failed_build_says_the_last_lines_and_is_never_half_used(
 @pytest.mark.parametrize(
     ("config", "listed", "is_fresh"),
     [
-        ({"requirements": ["-r more.txt"]}, "-r {root}/more.txt", True),
-        ({"requirements": ["six", "--constraint=more.txt"]}, "--constraint {root}/more.txt", True),
-        ({"requirements_file": "deep/all.txt"}, "-c {root}/deep/../more.txt", True),
+        ({"requirements": ["-r more.txt"]}, "six", True),
+        ({"requirements": ['-r "more.txt"']}, "six", True),
+        ({"requirements": ["attrs", "--constraint=more.txt"]}, "-c {root}/more.txt", True),
+        ({"requirements_file": "deep/all.txt"}, "-c {root}/more.txt", True),
+        ({"requirements": ["-r absent.txt"]}, "-r {root}/absent.txt", True),
         ({"requirements": ["-r https://example.com/more.txt"]}, "-r https://example.com/more.txt", True),
-        ({"requirements": ["./src"]}, "./src", True),
+        ({"requirements": ["./src[x] ; python_version > '3'"]}, "file://{copy}/src[x] ; python_version > '3'", True),
+        ({"requirements": ["odd @ file:src#subdirectory=a"]}, "odd @ file://{copy}/src#subdirectory=a", True),
+        ({"requirements_file": "deep/below.txt"}, "file://{copy}/src", True),
+        ({"requirements": ["-e ./src"]}, "-e ./src", True),
         ({"requirements": ["six"]}, "six", False),
     ],
 )
@@ -207,7 +212,13 @@ def test_uv_finds_what_lines_include_and_builds_directories_again(
 ) -> None:
     """uv looks for an included file beside the one that includes it, and keeps what it has built of a directory."""
     root = tmp_path / "model"
-    for name, text in {"more.txt": "six", "deep/all.txt": "-c ../more.txt", "src/pyproject.toml": ""}.items():
+    for name, text in {
+        "more.txt": "six",
+        "deep/all.txt": "-c ../more.txt",
+        "src/pyproject.toml": "",
+        "deep/below.txt": "-r last.txt",
+        "deep/last.txt": "./src",
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
     uv = tmp_path / "uv"
@@ -219,7 +230,9 @@ def test_uv_finds_what_lines_include_and_builds_directories_again(
     asyncio.run(environments.ensure(spec(root, **config), print, tmp_path / "cache"))
     install = (tmp_path / "asked").read_text().splitlines()[-1]
     assert ("--reinstall" in install) is is_fresh
-    assert listed.format(root=root.resolve()) in Path(install.split()[-1]).read_text().splitlines()
+    lines = Path(install.split()[-1])
+    copy = f"{lines.with_suffix('.build')}/tree{root.resolve()}"
+    assert listed.format(root=root.resolve(), copy=copy) in lines.read_text().splitlines()
 
 
 def test_a_worker_in_an_environment_of_its_own_finds_our_package_and_no_other(tmp_path: Path) -> None:
@@ -354,7 +367,7 @@ def test_a_strict_model_is_built_in_its_sandbox_with_the_network(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         tries = {
             "write": f"open({str(outside)!r}, 'w')",
-            "write to the model": "open('new', 'w')",
+            "write to the model": f"open({str(model / 'src/new')!r}, 'w')",
             "write to uv's cache": f"open({str(tmp_path / 'uv/new')!r}, 'w')",
             "change": f"import os; os.chmod({str(outside)!r}, 0o777)",
             "signal": f"import os; os.kill({os.getpid()}, 0)",

@@ -1,0 +1,224 @@
+"""Projects that requirements lead to, built by the real uv and the real setuptools of what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import setuptools
+
+from gateway import contents, environments, local_projects
+from gateway.errors import ConfigError
+from gateway.spec import ModelSpec
+
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "{name}"
+version = "1"
+dependencies = {needs}
+[tool.setuptools.packages.find]
+include = ["{name}*"]
+"""
+BACKEND = (
+    f"import sys\nsys.path.append({str(Path(setuptools.__file__).parents[1])!r})\nfrom setuptools.build_meta import *\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "CHANNEL", ())
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+
+def write_project(place: Path, name: str = "odd", more: str = "", needs: str = "[]") -> None:
+    (place / name).mkdir(parents=True)
+    (place / name / "__init__.py").write_text("")
+    (place / name / "old.py").write_text("A = 1\n")
+    (place / "pyproject.toml").write_text(PROJECT.format(name=name, needs=needs) + more)
+    (place / "backend.py").write_text(BACKEND)
+
+
+def build(model: Path, *lines: str, **config: object) -> Path:
+    """The site-packages of the model's environment."""
+    asked = ModelSpec(name="m", target="m:M", root=model, own_code=True, config={"requirements": list(lines), **config})
+    python = asyncio.run(environments.ensure(asked, print, model.parent / "cache"))
+    assert not list((model.parent / "cache").glob("envs/*.build"))
+    return next((python.parents[1] / "lib").glob("python*/site-packages"))
+
+
+def there(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_an_environment_has_the_modules_that_are_there_and_no_older_ones(tmp_path: Path) -> None:
+    model, package = tmp_path / "m", tmp_path / "m/src/odd"
+    write_project(model / "src")
+    os.utime(package / "old.py", (1e9, 1e9))
+    shutil.copy2(package / "old.py", tmp_path / "kept.py")
+    assert (build(model, "./src") / "odd/old.py").read_text() == "A = 1\n"
+    (package / "old.py").write_text("A = 2\n")
+    assert (build(model, "./src") / "odd/old.py").read_text() == "A = 2\n"
+    shutil.copy2(tmp_path / "kept.py", package / "old.py")
+    (package / "more.py").write_text("")
+    (package / "__init__.py").rename(package / "new.py")
+    built = build(model, "./src") / "odd"
+    assert (built / "old.py").read_text() == "A = 1\n", "an older file with its time"
+    assert {path.name for path in built.glob("*.py")} == {"old.py", "more.py", "new.py"}
+
+
+def test_what_a_build_by_hand_has_left_counts_for_nothing(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    write_project(model / "src")
+    before = build(model, "./src")
+    (model / "src/build/lib/odd").mkdir(parents=True)
+    (model / "src/build/lib/odd/gone.py").write_text("")
+    (model / "src/odd.egg-info").mkdir()
+    (model / "src/odd.egg-info/PKG-INFO").write_text("")
+    assert build(model, "./src") == before
+    (model / "src/odd/old.py").unlink()
+    assert {path.name for path in (build(model, "./src") / "odd").glob("*.py")} == {"__init__.py"}
+
+
+@pytest.mark.parametrize("line", ["-e ./src", "-r deep/all.txt", "{root}/src"])
+def test_a_build_leaves_nothing_in_the_model_directory_which_loads_again_with_its_sums(
+    line: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "my m"
+    write_project(model / "src")
+    (model / "deep").mkdir()
+    (model / "deep/all.txt").write_text("-r more.txt\n")
+    (model / "deep/more.txt").write_text("./src ; python_version > '3'\n")
+    done = subprocess.run(
+        "find . -type f ! -name SHA256SUMS | xargs sha256sum", shell=True, cwd=model, capture_output=True, check=True
+    )
+    (model / "SHA256SUMS").write_bytes(done.stdout)
+    before = there(model)
+    first = build(model, line.format(root=model))
+    assert there(model) == before
+    contents.verify(model)
+    assert build(model, line.format(root=model)) == first
+    editable = line.startswith("-e")
+    assert (first / "odd/old.py").is_file() is not editable
+    if editable:
+        code = "import odd; print(odd.__file__)"
+        found = subprocess.run([first.parents[2] / "bin/python", "-c", code], capture_output=True, text=True, cwd="/")
+        assert found.stdout.strip() == str(model / "src/odd/__init__.py")
+
+
+def test_a_build_that_failed_leaves_nothing_and_is_done_again(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    write_project(model / "src")
+    (model / "src/setup.py").write_text(
+        f"import os, setuptools\nsetuptools.setup()\nassert os.path.exists({str(tmp_path / 'mended')!r}), 'no good'\n"
+    )
+    before = there(model)
+    for line in ("./src", "-e ./src"):
+        with pytest.raises(ConfigError, match=r"no good|Error|exit"):
+            build(model, line)
+        assert there(model) == before
+    (tmp_path / "mended").touch()
+    assert (build(model, "./src") / "odd/old.py").is_file()
+
+
+@pytest.mark.parametrize("options", ["", ", editable = true"])
+def test_a_project_finds_those_that_it_names_beside_it_and_they_are_known_by_their_content(
+    options: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "models/m"
+    source = f'[tool.uv.sources]\nlib9 = {{path = "../../lib9"{options}}}\n'
+    write_project(model / "src", more=source, needs='["lib9"]')
+    write_project(model.parent / "lib9", "lib9")
+    before = there(tmp_path / "models/lib9") | there(model)
+    first = build(model, "./src")
+    code = "import lib9; print(lib9.__file__)"
+    found = subprocess.run([first.parents[2] / "bin/python", "-c", code], capture_output=True, text=True, cwd="/")
+    expected = model.parent / "lib9" if options else first
+    assert found.stdout.strip() == str(expected / "lib9/__init__.py")
+    assert there(tmp_path / "models/lib9") | there(model) == before
+    asked = ModelSpec(name="m", target="m:M", root=model, config={"requirements": ["./src"]})
+    before_change = environments.key_of(asked, cache=model.parent / "cache")
+    (model.parent / "lib9/lib9/old.py").write_text("A = 2\n")
+    assert environments.key_of(asked, cache=model.parent / "cache") != before_change
+
+
+def test_a_project_reads_what_lies_above_it_and_behind_its_links(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    write_project(model / "src")
+    (model / "common").mkdir()
+    (model / "common/shared.py").write_text("B = 1\n")
+    (model / "src/odd/common").symlink_to("../../common")
+    (model / "above.txt").write_text("read")
+    (model / "src/setup.py").write_text("import setuptools\nopen('../above.txt').close()\nsetuptools.setup()\n")
+    first = build(model, "./src")
+    assert (first / "odd/common/shared.py").read_text() == "B = 1\n"
+    (model / "common/shared.py").write_text("B = 2\n")
+    assert (build(model, "./src") / "odd/common/shared.py").read_text() == "B = 2\n"
+
+
+def test_a_package_called_build_and_the_list_of_an_unpacked_archive_are_sources(tmp_path: Path) -> None:
+    written = [
+        "setup.py", "PKG-INFO", "odd.egg-info/PKG-INFO", "odd.egg-info/SOURCES.txt", "build/__init__.py", "dist/a.js",
+        "build/lib/__init__.py", "inner/setup.py", "inner/build/tool.cmake", ".version",
+    ]  # fmt: skip
+    left = [
+        "inner/build/lib/a.py",
+        "inner/a.egg-info/PKG-INFO",
+        "inner/build/bdist.linux-x86_64/a",
+        "__pycache__/a.pyc",
+    ]
+    left += ["__pycache__/a.pyc", "venv/pyvenv.cfg", "cache/envs/key/a"]
+    for name in (*written, *left):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {name for name, path in local_projects.files(tmp_path, tmp_path / "cache") if path.is_file()}
+    assert found == set(written)
+
+
+def test_a_project_that_leads_back_to_itself_and_holds_the_cache_is_copied_once(tmp_path: Path) -> None:
+    write_project(tmp_path / "m")
+    (tmp_path / "m/loop").symlink_to(".")
+    (tmp_path / "m/weights.bin").touch()
+    os.truncate(tmp_path / "m/weights.bin", local_projects.LARGE)
+    mirror = local_projects.Mirror(tmp_path / "m/cache/tree", tmp_path / "m/cache")
+    mirror.fill([tmp_path / "m"])
+    copy = mirror.of(tmp_path / "m")
+    assert there(copy) == {"odd", "odd/__init__.py", "odd/old.py", "pyproject.toml", "backend.py", "weights.bin"}
+    assert (copy / "weights.bin").is_symlink(), "what is large is linked"
+
+
+def test_a_place_that_variables_name_or_that_a_url_quotes_is_known_by_its_content(tmp_path: Path) -> None:
+    for line in ("${PROJECT_ROOT}/my src", "${PLACE}/my src", "odd @ file://{root}/my%20src", "odd @ my src"):
+        model = ModelSpec(
+            name="m", target="m:M", root=tmp_path, config={"requirements": [line.replace("{root}", str(tmp_path))]}
+        )
+        shutil.rmtree(tmp_path / "my src", ignore_errors=True)
+        write_project(tmp_path / "my src")
+        keys = {environments.key_of(model, {"PLACE": str(tmp_path)})}
+        (tmp_path / "my src/odd/.hidden").write_text("1")
+        keys.add(environments.key_of(model, {"PLACE": str(tmp_path)}))
+        (tmp_path / "my src/odd/.hidden").chmod(0o755)
+        keys.add(environments.key_of(model, {"PLACE": str(tmp_path)}))
+        assert len(keys) == 3, line
+
+
+def test_files_that_variables_and_settings_of_uv_name_are_part_of_the_key(tmp_path: Path) -> None:
+    model = ModelSpec(name="m", target="m:M", root=tmp_path / "models/m", config={"requirements": ["six"]})
+    model.root.mkdir(parents=True)
+    keys = [environments.key_of(model, {"UV_CONSTRAINT": str(tmp_path / "all.txt")})]
+    (tmp_path / "all.txt").write_text("six<1.17\n")
+    keys.append(environments.key_of(model, {"UV_CONSTRAINT": str(tmp_path / "all.txt")}))
+    (tmp_path / "all.txt").write_text("six<1.16\n")
+    keys.append(environments.key_of(model, {"UV_CONSTRAINT": str(tmp_path / "all.txt")}))
+    (tmp_path / "uv.toml").write_text("offline = true\n")
+    keys.append(environments.key_of(model, {"UV_CONSTRAINT": str(tmp_path / "all.txt")}))
+    assert len(set(keys)) == 4
+    assert environments.key_of(model) == environments.key_of(replace(model, name="other"))
