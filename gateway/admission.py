@@ -41,7 +41,7 @@ class Admission:
         *,
         ready: Callable[[], Sequence[Replica]],
         running: Callable[[], Iterable[Replica]],
-        kill: Callable[[Replica, str], None],
+        kill: Callable[[Replica, str, str], None],
     ) -> None:
         self.limits = limits
         self.limiter = Limiter(limits.max_queue, self._start, name, self._is_late, shares)

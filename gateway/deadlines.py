@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from .call import NEVER, Call, Patience
 from .errors import GatewayError, QueueTimeout, Timeout
+from .frozen import SUSPECT, Stillness
 from .limiter import Limiter
 from .replica import Replica
 
@@ -19,20 +20,21 @@ STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itse
 
 
 class Deadlines:
-    """`kill` is asked to end a replica on which cancelled code runs on beyond all limits."""
+    """`kill` is asked to end a replica on which cancelled code runs on beyond all limits, or that stands still."""
 
     def __init__(
         self,
         name: str,
         limiter: Limiter,
         replicas: Callable[[], Iterable[Replica]],
-        kill: Callable[[Replica, str], None],
+        kill: Callable[[Replica, str, str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
         self.watching = False  # there is a timer
         self._due = 0.0
         self._woke = 0.0  # when this process last went on after it had stood still
+        self._still: dict[int, Stillness] = {}  # of replicas that are not heard
 
     def watch(self) -> None:
         """There is a call: look after it until none is left."""
@@ -53,7 +55,10 @@ class Deadlines:
             if call.deadline < now:
                 call.abandon(self.too_late(now - call.arrived))
         for replica in tuple(self._replicas()):
-            silence = now - max(replica.last_ping, self._woke)
+            heard = max(replica.last_ping, self._woke)
+            silence = now - heard
+            if silence > SUSPECT and self._stands_still(replica, heard, now):
+                continue
             for call in replica.calls():
                 self.watch()
                 if call.cancelled_at == NEVER:
@@ -61,11 +66,34 @@ class Deadlines:
                         call.abandon(self._timeout(call, now))
                 elif call.overdue < now:
                     since = now - call.cancelled_at
-                    self._kill(replica, f"a call that was cancelled {since:.0f} s ago, beyond its time limit, runs on")
+                    self._kill(
+                        replica,
+                        f"a call that was cancelled {since:.0f} s ago, beyond its time limit, runs on",
+                        "cancel",
+                    )
                     break
                 elif silence > SILENT and call.overdue - call.limits.cancel_grace < now:
-                    self._kill(replica, f"it was silent for {silence:.0f} s, and a call is beyond its time limit")
+                    self._kill(
+                        replica, f"it was silent for {silence:.0f} s, and a call is beyond its time limit", "cancel"
+                    )
                     break
+        if self._still and not self.watching:
+            self._still.clear()
+
+    def _stands_still(self, replica: Replica, heard: float, now: float) -> bool:
+        """Look whether one that is not heard will answer at all; if not, its callers are told, and it is ended."""
+        calls = tuple(replica.calls())
+        if not calls or replica.pid is None:
+            return False
+        still = self._still.setdefault(id(replica), Stillness())
+        reason = still.look(replica.pid, heard, calls[0].limits.worker_silence, now)
+        if not reason:
+            return False
+        del self._still[id(replica)]
+        for call in calls:
+            call.abandon(Timeout(f"model '{self._name}' stands still: {reason}"))
+        self._kill(replica, f"it stands still: {reason}", "frozen")
+        return True
 
     def end_if_late(self, call: Call) -> bool:
         """Whether the time of a call that waits is over, though no sweep has seen it yet; it has been ended then."""

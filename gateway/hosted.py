@@ -3,7 +3,7 @@
 unloaded ──start──> loading ──> ready ──stop──> draining ──> unloaded
                        │          │ all replicas lost
                        │          └──> restarting ──> ready
-                       └──> failed  <── crash loop: a trial start a minute
+                       └──> failed  <── crash loop: tries after 1, 2, 4 … 60 s
 Each replica has a keeper. A reload loads new replicas beside the old ones and then switches, within one turn of the
 loop; the old ones finish what they have begun.
 """
@@ -75,7 +75,7 @@ class HostedModel:
             spec.name, spec.limits, self.shares, ready=lambda: self._ready, running=self._all_replicas, kill=self._kill
         )
         self.limiter = self._admission.limiter
-        self.restart_reasons: dict[str, int] = {}  # crash, cancel
+        self.restart_reasons: dict[str, int] = {}  # crash, cancel, frozen
         self.loads = Histogram(LOADS)  # seconds of good ones
         self.load_results: dict[str, int] = {}  # ok, error
         self.load_seconds: float | None = None  # of the last good load
@@ -96,7 +96,7 @@ class HostedModel:
         self._early = Early(spec.name)
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
-        self._killed: dict[int, bool] = {}  # replicas that we ended for code that would not stop
+        self._killed: dict[int, str] = {}  # replicas that we ended, and why: a key of `restart_reasons`
         self._health = HealthCheck(spec.limits)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,8 +200,8 @@ class HostedModel:
     def _all_replicas(self) -> list[Replica]:
         return [*self._ready, *self._retiring]
 
-    def _kill(self, replica: Replica, reason: str) -> None:
-        self._killed[id(replica)] = True
+    def _kill(self, replica: Replica, reason: str, why: str) -> None:
+        self._killed[id(replica)] = why
         log.error("%s: killing worker %s: %s", self.name, replica.pid, reason)
         task = asyncio.create_task(replica.kill(reason))
         self._killing.add(task)
@@ -408,7 +408,7 @@ class HostedModel:
         return not self._stopping
 
     def lost(self, keeper: Keeper, replica: Replica) -> None:
-        why = "cancel" if self._killed.pop(id(replica), False) else "crash"
+        why = self._killed.pop(id(replica), "crash")
         self.restart_reasons[why] = self.restart_reasons.get(why, 0) + 1
         self._nobody_serves()
 

@@ -1,7 +1,7 @@
 """One replica of a model, kept alive: loaded, watched, loaded again when it is lost.
 
 loading ──> ready ──lost──> restarting ──> ready …
-   │                            └── a crash loop: failed, a trial start once a minute
+   │                            └── a crash loop: failed, and tried after 1, 2, 4 … 60 s
    └── a load that fails for good: failed
 """
 
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from .backoff import HEALTHY_AFTER, TRIAL_EVERY, Breaker, pause
+from .backoff import HEALTHY_AFTER, Breaker, pause
 from .errors import ConfigError
 from .limiter import Seat
 from .replica import LoadError, Replica
@@ -161,9 +161,9 @@ class Keeper:
     async def _recover(self, replica: Replica, crashes: int) -> None:
         """It is gone: say so, then pause."""
         now, reason, breaker = self._loop.time(), replica.lost.result(), self._owner.breaker
-        breaker.note(now)
+        breaker.note(now, was_healthy=not crashes)
         if breaker.is_open:
-            self.next_try = now + TRIAL_EVERY
+            self.next_try = now + breaker.pause
             text = f"{breaker.crashes} crashes within {breaker.spread:.0f} s, the last one: {reason}"
             self._set("failed", text)
         else:

@@ -67,6 +67,7 @@ LIMIT_KINDS: Mapping[str, Kind] = {
     "gap_timeout": values.seconds,
     "load_timeout": values.seconds,
     "cancel_grace": values.seconds,
+    "worker_silence": values.seconds,
     "max_crashes": values.whole(1),
     "max_body": values.size,
     "max_message": values.size,
@@ -136,6 +137,7 @@ class ModelSettings:
     gap_timeout: float | None = _key(values.seconds, None)
     load_timeout: float | None = _key(values.seconds, None)
     cancel_grace: float | None = _key(values.seconds, None)
+    worker_silence: float | None = _key(values.seconds, None)
     max_crashes: int | None = _key(values.whole(1), None)
     max_body: int | None = _key(values.size, None)
     max_message: int | None = _key(values.size, None)

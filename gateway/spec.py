@@ -33,9 +33,10 @@ class Limits:
     gap_timeout: float = 60.0  # between two items of a stream: Truss's `runtime.streaming_read_timeout`
     load_timeout: float = 1800.0
     cancel_grace: float = 5.0  # how long cancelled code may run on before its worker is killed
+    worker_silence: float = 120.0  # how long its loop may stand still while it computes nothing
     max_body: int = 32 * MIB
     max_message: int = MIB  # of a websocket, from the client
-    max_crashes: int = 5  # within two minutes; from then on one restart a minute
+    max_crashes: int = 5  # within two minutes; from then on tries after 1, 2, 4 … 60 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

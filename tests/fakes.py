@@ -86,7 +86,7 @@ class FakeReplica:
         except BaseException:
             await self.kill("the load was given up")
             raise
-        self.pid = 4000 + len(self.fakes.replicas)
+        self.pid = 5_000_000 + len(self.fakes.replicas)
         self.capabilities = self.fakes.capabilities
         return self.capabilities
 

@@ -13,7 +13,8 @@ from fakes import PATIENT, FakeReplica, Fakes, LoadError, VirtualLoop, chat, lau
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backoff import TRIAL_EVERY
+from gateway import frozen
+from gateway.backoff import HEALTHY_AFTER
 from gateway.call import Call, ClientLeft, to_error
 from gateway.errors import (
     BadRequest,
@@ -421,6 +422,69 @@ async def test_a_gateway_that_stood_still_does_not_take_its_own_silence_for_the_
         assert "silent for 15 s" in replica.killed[0]
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the system says of every process: its state, and the share of a core that it uses."""
+    said: dict[str, Any] = {"state": "S", "share": 0.0}
+    monkeypatch.setattr(frozen, "observe", lambda pid: frozen.Seen(said["state"], now() * said["share"]))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "reason"),
+    [("T", 5, "stopped"), ("D", 15, "a disk"), ("S", 125, "not turned for 120 s")],
+    ids=["stopped", "stuck", "silent"],
+)
+async def test_a_worker_that_stands_still_is_replaced_and_its_callers_get_504(
+    seen: dict[str, Any], state: str, seconds: float, reason: str
+) -> None:
+    async with hosted() as found:
+        replica, began, seen["state"] = found.fakes.last, now(), state
+        replica.is_obedient, replica.last_ping = False, now()
+        call = found.model.call(predict(), b"")
+        assert reason in str(await error_of(call))
+        assert isinstance(call.error, Timeout)
+        assert now() - began < seconds
+        await asyncio.wait([replica.lost])
+        await turns()
+        await found.until("ready")
+        assert found.model.restart_reasons == {"frozen": 1}
+
+
+@pytest.mark.parametrize(("state", "share"), [("R", 1.0), ("S", 0.2), ("D", 0.2), ("t", 1.0)])
+async def test_a_worker_that_computes_is_busy_and_not_frozen(seen: dict[str, Any], state: str, share: float) -> None:
+    async with hosted() as found:
+        replica, began = found.fakes.last, now()
+        seen.update(state=state, share=share)
+        replica.is_obedient, replica.last_ping = False, now()
+        call = found.model.call(predict(), b"")
+        await asyncio.sleep(began + 590 - now())
+        assert call.error is None
+        assert replica.killed == []
+
+
+async def test_a_worker_that_goes_on_in_time_is_let_alone(seen: dict[str, Any]) -> None:
+    async with hosted() as found:
+        replica, began = found.fakes.last, now()
+        replica.last_ping = now()
+        call = found.model.call(predict(), b"")
+        for second in range(590):
+            seen["state"] = "T" if second % 100 < 3 else "S"  # stopped for three seconds, silent for 90
+            if not 0 < second % 100 < 90:
+                replica.last_ping = now()
+            await asyncio.sleep(began + second + 1 - now())
+        assert call.error is None
+        assert replica.killed == []
+
+
+async def test_how_long_a_worker_may_be_silent_is_a_setting(seen: dict[str, Any]) -> None:
+    async with hosted(limits=Limits(worker_silence=20)) as found:
+        began = found.fakes.last.last_ping = now()
+        call = found.model.call(predict(), b"")
+        assert "for 20 s" in str(await error_of(call))
+        assert now() - began < 25
+
+
 async def test_no_timer_runs_while_there_is_no_call() -> None:
     async with hosted() as found:
         found.fakes.last.answer(found.model.call(predict(), b""))
@@ -478,21 +542,31 @@ async def crash_often(found: Hosted, times: int = LIMITS.max_crashes) -> None:
         await turns()
 
 
-async def test_a_crash_loop_is_a_failure_with_one_trial_a_minute() -> None:
+async def test_a_crash_loop_is_a_failure_with_tries_after_1_2_4_and_up_to_60_seconds() -> None:
     async with hosted() as found:
         await crash_often(found)
-        assert found.model.state == "failed"
-        assert "5 crashes within" in found.model.reason
-        assert "crash 4" in found.model.reason
-        error = found.model.not_ready()
-        assert isinstance(error, Unavailable)
-        assert not isinstance(error, LoadFailed)
-        assert error.retry_after == pytest.approx(TRIAL_EVERY)
-        began, starts = now(), len(found.fakes.replicas)
-        await asyncio.sleep(59)
-        assert len(found.fakes.replicas) == starts
+        for pause in (1, 2, 4, 8, 16, 32, 60, 60, 60):
+            assert found.model.state == "failed"
+            assert "5 crashes within" in found.model.reason
+            error = found.model.not_ready()
+            assert isinstance(error, Unavailable)
+            assert not isinstance(error, LoadFailed)
+            assert error.retry_after == pytest.approx(pause)
+            began = now()
+            await found.until("ready")
+            assert now() - began == pytest.approx(pause, abs=0.1)
+            found.fakes.last.die("crash again")
+            await turns()
+
+
+async def test_a_replica_that_lived_for_a_minute_ends_a_crash_loop() -> None:
+    async with hosted() as found:
+        await crash_often(found)
         await found.until("ready")
-        assert now() - began < 61
+        await asyncio.sleep(HEALTHY_AFTER + 60)
+        found.fakes.last.die("crash")
+        await turns()
+        assert found.model.state == "restarting"
 
 
 async def test_crashes_that_are_far_apart_are_no_crash_loop() -> None:

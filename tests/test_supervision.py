@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.backoff import CRASH_WINDOW, FIRST_PAUSE, HEALTHY_AFTER, MAX_PAUSE, TRIAL_EVERY
+from gateway.backoff import CRASH_WINDOW, FIRST_PAUSE, HEALTHY_AFTER, MAX_PAUSE, MAX_TRIAL
 from gateway.hosted import HostedModel
 from gateway.keeper import LOAD_TRIES
 from gateway.replica import Launch, LoadError
@@ -92,6 +92,7 @@ class Machines(Fakes):
         self.may_start = True
         self.broken: list[str] = []  # rules; raised here they would end in a task of the model's
         self.crashes: dict[str | None, list[float]] = {}  # of each version of the model
+        self.trials: dict[str | None, int] = {}  # since its crash loop began
 
     def __call__(self, launch: Launch) -> Process:
         self.replicas.append(Process(launch, self))
@@ -117,11 +118,17 @@ class Machines(Fakes):
         """By the rules, when may the next one start?"""
         place, now = self.place(replica), asyncio.get_running_loop().time()
         place.crashes = 0 if now - replica.born > HEALTHY_AFTER else place.crashes + 1
-        known = self.crashes.setdefault(replica.launch.spec.display_name, [])
+        version = replica.launch.spec.display_name
+        known = self.crashes.setdefault(version, [])
         known.append(now)
         recent = known[-LIMITS.max_crashes :]
-        if len(recent) == LIMITS.max_crashes and recent[-1] - recent[0] < CRASH_WINDOW:
-            place.earliest = place.latest = now + TRIAL_EVERY
+        trials = self.trials.get(version, 0) if place.crashes else 0
+        if trials or (len(recent) == LIMITS.max_crashes and recent[-1] - recent[0] < CRASH_WINDOW):
+            trials += 1
+        self.trials[version] = trials
+        if trials:
+            place.earliest = now + min(MAX_TRIAL, 2 ** (trials - 1))
+            place.latest = max(place.earliest, now + KILL)
         else:
             pause = min(MAX_PAUSE, FIRST_PAUSE * 2 ** max(0, place.crashes - 1))
             place.earliest, place.latest = now + 0.8 * pause, now + max(1.2 * pause, KILL)
