@@ -106,8 +106,8 @@ def read_tokens(value: Any, where: str) -> list[int]:
         raise wrong_type(where, "a string or an array of token ids", value)
     if not value:
         raise BadRequest(f"'{where}' holds no token ids", param=where)
-    wrong = next((item for item in value if type(item) is not int), None)
-    if wrong is not None or None in value:
+    if set(map(type, value)) != {int}:  # there may be ten million
+        wrong = next(item for item in value if type(item) is not int)
         raise wrong_type(where, "an array of nothing but token ids", wrong)
     if min(value) < 0:
         raise BadRequest(f"'{where}' holds a negative token id", param=where)
