@@ -38,12 +38,11 @@ def key_of(root: Path, wanted: Sequence[str], beside: Path, variables: Mapping[s
     abi = (sysconfig.get_platform(), str(sysconfig.get_config_var("SOABI")))
     parts = [VERSION, sys.executable, platform.python_version(), *abi, *map(repr, uv), *wanted]
     try:
-        found = list(_places(start, place, asked, uv))
         for name, value in asked.items():
             parts.append(f"{name}={value}")
-        if any(not is_absolute for _, is_absolute in found) or not all(map(is_of_an_index, wanted)):
+        if not all(map(is_of_an_index, wanted)):
             parts.append(str(start))  # what a path leads to is this model's alone, and -e goes on reading it
-        for path, _ in found:
+        for path in _places(start, place, asked, uv):
             parts += [str(path), *sums(path, aside)]
         for line, local in read(wanted, start, beside, {**inherited.of_builds(), **variables}):
             parts.append(line)
@@ -56,16 +55,16 @@ def key_of(root: Path, wanted: Sequence[str], beside: Path, variables: Mapping[s
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:24]
 
 
-def _places(start: Path, above: Path, asked: Mapping[str, str], uv: Sequence[Any]) -> Iterator[tuple[Path, bool]]:
-    """What settings name that is there, such as a place with wheels → whether it is the same one for every model."""
+def _places(start: Path, above: Path, asked: Mapping[str, str], uv: Sequence[Any]) -> Iterator[Path]:
+    """What settings name that is there, such as a place with wheels. A relative one is another one for each model."""
     for name, value in asked.items():
         for word in filter(None, re.split(r"[\s,]+", value)):
             named = word.removeprefix("file://")
             if (name in FILES or not os.path.isabs(named)) and os.path.exists(start / named):
-                yield start / named, os.path.isabs(named)
+                yield start / named
     for text in filter(None, _texts(uv)):
         if os.path.exists(above / text.removeprefix("file://")):
-            yield above / text.removeprefix("file://"), False
+            yield above / text.removeprefix("file://")
 
 
 def _settings_of_uv(root: Path) -> tuple[Path, list[Any]]:

@@ -374,7 +374,7 @@ MUTATIONS = [
              "runners/test_log.py::test_of_a_secret_that_a_line_is_cut_in_nothing_is_shown"),
     Mutation("T53", "local_requirements.py", " and not ARCHIVE.search(wanted.name)", "",
              "test_environments.py::test_two_models_whose_requirements_lead_to_files_share_no_environment"),
-    Mutation("T53", "environment_keys.py", "any(not is_absolute for _, is_absolute in found) or", "",
+    Mutation("T53", "environment_keys.py", "uv):\n            parts += [str(path),", "uv):\n            parts += [",
              "test_environments.py::test_two_models_whose_settings_of_uv_are_the_same_share_no_environment"),
     Mutation("T57", "environments.py", "            await printed.drain(process.stdout)\n",
              "            async for raw in process.stdout:\n                printed.line(raw)\n",
