@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from . import keys
+from . import audit, keys
 from .callers import SCOPES, Caller
 from .errors import GatewayError, PermissionDenied, RateLimited, Unauthorized
 from .keys import Key
@@ -223,7 +223,10 @@ class KeyRing:
             log.error("the keys stay as they were: %s", error)
             return
         self._seen = _stamp(self._file) or self._seen
+        before = self._keys
         self._use(found)
+        if changes := keys.changes(before, self._keys):
+            audit.record(f"{_owner(self._file)}, in {self._file}", "change of keys", outcome=changes)
         log.info("%d keys in force", len(self._permits))
 
     def reload_if_changed(self) -> None:
@@ -244,6 +247,14 @@ class KeyRing:
         self._permits = permits
         for key in self._keys:
             permits[key.id].rekey(key)
+
+
+def _owner(file: Path) -> str:
+    """Who has written the file, as far as it says."""
+    try:
+        return audit.user(file.stat().st_uid)
+    except OSError:
+        return "somebody"
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

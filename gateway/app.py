@@ -13,9 +13,10 @@ from litestar.params import FromPath
 from . import __version__
 from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownURL
 from .http import errors, pages
+from .http.access_log import access_log
 from .http.admin import Admin
 from .http.body import BodyReader
-from .http.exchange import sees_of
+from .http.exchange import REFUSED, sees_of
 from .http.front import Front
 from .http.guards import Guard, wants_html
 from .http.health import Health
@@ -51,9 +52,10 @@ def build_app(hub: Hub) -> Front:
         logging_config=None,
     )
     hub.plugins.configure_app(config)
-    guard = Guard(hub)
+    guard, access = Guard(hub), access_log(gateway)
+    websockets = WebSockets(hub, guard, metrics, access)
     observer = hub.plugins.call_finished if hub.plugins.has_call_finished else None
-    return Front(hub, Litestar.from_config(config), guard, routes, metrics, WebSockets(hub, guard), observer)
+    return Front(hub, Litestar.from_config(config), guard, routes, metrics, websockets, observer, access)
 
 
 def _health(hub: Hub) -> list[Any]:
@@ -136,6 +138,7 @@ def _metrics(metrics: Metrics) -> Any:
 def _render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's own errors in the shape of the path."""
     known = _translate(request, error)
+    request.scope[REFUSED](known)  # type: ignore[literal-required]
     shape = errors.shape_of(request.url.path, dict(request.scope["headers"]))
     body = errors.body_of(known, shape, request.scope.get("gateway.request_id", ""))  # type: ignore[arg-type]
     headers = {name.decode(): value.decode("latin-1") for name, value in errors.headers_of(known, shape)}

@@ -344,7 +344,7 @@ class HostedModel:
         for keeper in fresh:
             self.join(keeper)
             keeper.start()
-        log.info("model '%s' is reloaded", self.name)
+        log.info("model '%s' is reloaded", self.name, extra={"model": self.name})
 
     async def retired(self) -> None:
         """Wait until what a reload has replaced has ended."""
@@ -440,7 +440,7 @@ class HostedModel:
         if state not in ("loading", "restarting"):
             self._early.wake()
         level = logging.ERROR if state == "failed" else logging.INFO
-        log.log(level, "%s", self.explain())
+        log.log(level, "%s", self.explain(), extra={"model": self.name, "state": state, "previous": previous})
         event = {"model": self.name, "state": state, "previous": previous, "reason": self.reason, "at": time.time()}
         self._on_change(event)
 

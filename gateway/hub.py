@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import environments
+from . import environments, model_log
 from .access import Guests, KeyRing
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
@@ -363,9 +363,9 @@ class Hub:
         return replace(spec, python=str(python))
 
     def _log(self, name: str, line: str) -> None:
-        """A line of a model's output, or about it."""
-        self.models[name].tail.append(line)
-        logging.getLogger(f"gateway.model.{name.replace('/', '.')}").info("%s", line, extra={"model": name})
+        """A line of a model's output, or about it; or the lines of one traceback."""
+        self.models[name].tail.extend(line.split("\n"))
+        model_log.write(name, line)
 
     def _launch(self, spec: ModelSpec, index: int) -> Launch:
         gateway = self.settings.gateway

@@ -130,6 +130,7 @@ class Keeper:
 
     async def _keep(self) -> None:
         tries = crashes = 0
+        about = {"model": self._owner.name}
         while True:
             if self.replica is None:
                 try:
@@ -140,11 +141,11 @@ class Keeper:
                     if error.fatal or tries >= LOAD_TRIES:
                         self._set("failed", str(error))
                         return
-                    log.warning("%s: load failed, trying again: %s", self._owner.name, error)
+                    log.warning("%s: load failed, trying again: %s", self._owner.name, error, extra=about)
                     await asyncio.sleep(pause(tries - 1))
                     continue
                 except Exception as error:  # of a runner, or of what makes its launch
-                    log.exception("%s could not be started", self._owner.name)
+                    log.exception("%s could not be started", self._owner.name, extra=about)
                     self._set("failed", f"{type(error).__name__}: {error}")
                     return
                 self._owner.join(self)

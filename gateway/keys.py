@@ -143,6 +143,19 @@ def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
     return left
 
 
+def changes(before: Iterable[Key], after: Iterable[Key]) -> str:
+    """What has been done to keys between two states, in words; "" for nothing."""
+    old, new = ({key.id: key for key in some} for some in (before, after))
+    found = [f"added {_named(key)}" for key in new.values() if key.id not in old]
+    found += [f"revoked {_named(key)}" for key in old.values() if key.id not in new]
+    found += [f"changed {_named(key)}" for key in new.values() if key.id in old and old[key.id] != key]
+    return ", ".join(found)
+
+
+def _named(key: Key) -> str:
+    return f"'{key.name}' ({key.id})"
+
+
 def _key(identity: str, table: Any) -> Key:
     if not _ID(identity):
         raise ValueError("an id is 1 to 16 small letters and digits")

@@ -19,11 +19,13 @@ from . import printing
 from .printable import one_line
 from .redaction import KNOWN
 
+MODELS = "gateway.model."  # begins the loggers of what models print
 MAX_VALUE = 2048  # bytes of one value
 MAX_TRACEBACK = 16 * 1024  # bytes, of the end: that is where the cause is
 MAX_QUEUED = 4 * 1024 * 1024  # characters that wait to be written
 LAST_LINES = 0.5  # seconds that the end of the process waits for the rest of them
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# `line` is a record in the words for people, where they differ from its message.
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "line"}
 
 
 def set_up(form: Literal["text", "json"] = "text", level: str = "info") -> None:
@@ -33,7 +35,9 @@ def set_up(form: Literal["text", "json"] = "text", level: str = "info") -> None:
     handler.setFormatter(JSONLines() if form == "json" else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    # What libraries tell of their debugging holds what clients and models have sent.
+    root.setLevel("INFO" if level == "debug" else level.upper())
+    logging.getLogger("gateway").setLevel(logging.DEBUG if level == "debug" else logging.NOTSET)
     for name in ("uvicorn", "asyncio"):  # their news are ours to tell
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -104,9 +108,17 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
-        model = getattr(record, "model", None)
-        line = f"{when} {level}{f'{model} | ' if model else ''}{clean(record.getMessage())}"
+        model, said = getattr(record, "model", None), getattr(record, "line", None)
+        if said is not None:
+            return self._as_said(f"{when} {model} | " if record.name.startswith(MODELS) else f"{when} ", said)
+        message = clean(record.getMessage())
+        about = f"{model} | " if model and f"'{model}'" not in message and not message.startswith(f"{model}:") else ""
+        line = f"{when} {level}{about}{message}"
         return "\n".join((line, *map(clean, _traceback(record).splitlines())))
+
+    def _as_said(self, start: str, said: str) -> str:
+        """Each line of it begins as every line of a log does, or a model could forge the gateway's own."""
+        return "\n".join(start + clean(line) for line in said.split("\n"))
 
 
 class JSONLines(logging.Formatter):
@@ -122,6 +134,8 @@ class JSONLines(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _USUAL:
                 event[name] = value if isinstance(value, (int, float, bool, type(None))) else cut(KNOWN(str(value)))
+        if traceback := getattr(record, "traceback", None):
+            event["traceback"] = _end_of(KNOWN(traceback))
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             event["error"] = cut(KNOWN(f"{type(error).__name__}: {error}"))
@@ -148,4 +162,8 @@ def _traceback(record: logging.LogRecord) -> str:
     if not record.exc_info or record.exc_info[1] is None:
         return ""
     text = KNOWN(logging.Formatter().formatException(record.exc_info))
+    return _end_of(text)
+
+
+def _end_of(text: str) -> str:
     return text if len(text) <= MAX_TRACEBACK else f"...\n{text[-MAX_TRACEBACK:].partition(chr(10))[2]}"

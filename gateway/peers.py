@@ -33,6 +33,16 @@ def may_operate(fd: int) -> bool:
         return _is_operator(connection)
 
 
+def credentials_of(fd: int) -> tuple[int, int] | None:
+    """The process and the user at the other end; None where the kernel does not say."""
+    if sys.platform != "linux":
+        return None
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _ = CREDENTIALS.unpack(found)
+    return pid, uid
+
+
 def _is_operator(connection: socket.socket) -> bool:
     pid, user, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
     if (user == 0 and os.geteuid() != 0) or pid in (0, os.getpid()):

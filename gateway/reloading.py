@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from .audit import audited
 from .claims import Claim
 from .discovery import discover
 from .errors import ConfigError
@@ -86,7 +87,8 @@ async def use_settings(hub: Hub, settings: Settings) -> None:
         if settings.model(name) == before.model(name):
             continue
         try:
-            await reload(hub, model)
+            with audited("SIGHUP", "reload", name):
+                await reload(hub, model)
         except (ConfigError, LoadError) as error:
             log.error("%s: not reloaded: %s", name, error)
     log.info("the settings were read again")

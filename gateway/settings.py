@@ -99,6 +99,7 @@ class GatewaySettings:
     log_level: Literal["debug", "info", "warning", "error"] = _key(
         values.choice("debug", "info", "warning", "error"), "info"
     )
+    access_log: bool = _key(values.flag, False)
     truss_parity: Literal["improved", "strict"] = _key(values.choice("improved", "strict"), "improved")
     env: Literal["shared", "isolated"] = _key(values.choice("shared", "isolated"), "shared")  # of every model
     drain_timeout: float = _key(values.seconds, 30.0)
@@ -219,6 +220,15 @@ def load_settings(
     sources.read_environment(environ)
     sources.read_flags(flags or {})
     return sources.settings(file or (default if default.exists() else None))
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address of IP, not a name that leads to one."""
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -71,7 +71,9 @@ class Successors:
             for keeper in fresh:
                 if keeper.replica is not None:
                     await to_the_end(keeper.replica.kill("its reload was given up"))
-            log.warning("%s: the reload failed, what was there serves on: %s", owner.name, error)
+            log.warning(
+                "%s: the reload failed, what was there serves on: %s", owner.name, error, extra={"model": owner.name}
+            )
             raise
         finally:
             self.taken_ports, self.keepers = (), []

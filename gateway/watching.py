@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from .audit import audited
 from .errors import ConfigError
 from .reloading import reload
 from .replica import LoadError
@@ -45,6 +46,7 @@ def _is_below(path: str, root: Path) -> bool:
 async def _reload(hub: Hub, model: HostedModel) -> None:
     log.info("%s: its files have changed", model.name)
     try:
-        await reload(hub, model)
+        with audited("a change of its files", "reload", model.name):
+            await reload(hub, model)
     except (ConfigError, LoadError) as error:
         log.error("%s: not reloaded: %s", model.name, error)

@@ -284,7 +284,7 @@ def test_variables_of_others_are_left_alone(tmp_path: Path, name: str) -> None:
         ("[model.echo]\nslots = 1", "unknown key model (did you mean models?)"),
         ("[gateway]\nheadroom = 1", "unknown key gateway.headroom (did you mean gateway.placement.headroom?)"),
         ('[models.a]\nenvironment = {"A=B" = "x"}', "names that are not empty and have no ="),
-        ("[gateway]\nzebra = 1", "unknown key gateway.zebra (have: admin_http, admin_socket, "),
+        ("[gateway]\nzebra = 1", "unknown key gateway.zebra (have: access_log, admin_http, "),
         ("[gateway.limit]\nslots = 1", "unknown key gateway.limit (did you mean limits?)"),
         ("[gateway.limits]\nslot = 1", "unknown key gateway.limits.slot (did you mean slots?)"),
         ("[models.echo]\nslot = 1", "gateway.toml:2: unknown key models.echo.slot (did you mean slots?)"),

@@ -17,10 +17,12 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from ..audit import audited
 from ..errors import BadRequest, ConfigError, GatewayError
 from ..placement import NO_ROOM
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
+from .actors import actor_of
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ class Admin:
     async def _reload(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         try:
-            await reload(self._hub, model)
+            with audited(actor_of(exchange), "reload", model.name):
+                await reload(self._hub, model)
         except (ConfigError, LoadError) as error:
             sees_all = len(self._hub.seen(exchange.sees)) == len(self._hub.models)
             reason = NO_ROOM if isinstance(error, NoRoom) and not sees_all else error
@@ -79,15 +82,18 @@ class Admin:
 
     async def _load(self, exchange: Exchange) -> None:
         model = self._model(exchange)
-        await self._hub.load(model)
-        await model.settled()
-        if model.state != "ready":
-            raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees, True)}")
+        with audited(actor_of(exchange), "load", model.name):
+            await self._hub.load(model)
+            await model.settled()
+            if model.state != "ready":
+                reason = self._hub.reason(model, exchange.sees, True)
+                raise NotReloaded(f"model '{model.name}' was not loaded: {reason}")
         await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     async def _unload(self, exchange: Exchange) -> None:
         model = self._model(exchange)
-        await self._hub.unload(model)
+        with audited(actor_of(exchange), "unload", model.name):
+            await self._hub.unload(model)
         await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     def _model(self, exchange: Exchange) -> HostedModel:

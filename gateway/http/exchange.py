@@ -19,6 +19,7 @@ from ..errors import BadRequest, GatewayError
 from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
 
 JSON = b"application/json"
+REFUSED = "gateway.refused"  # in the same place: told of an error that is answered there
 SEES = "gateway.sees"  # in the scope of Litestar's requests: whether a model exists for the caller
 CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
@@ -35,11 +36,12 @@ _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def spawn(work: Coroutine[Any, Any, None]) -> None:
+def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Run it in a task that is not forgotten."""
     task = asyncio.ensure_future(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+    return task
 
 
 def sees_of(scope: Mapping[str, Any]) -> Callable[[str], bool]:
@@ -69,6 +71,7 @@ class Exchange:
         "also",
         "caller",
         "connection",
+        "counting",
         "credential",
         "cycle",
         "ended",
@@ -89,6 +92,7 @@ class Exchange:
         "started",
         "status",
         "strict",
+        "tokens",
     )
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -112,6 +116,8 @@ class Exchange:
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
+        self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
+        self.counting: asyncio.Task[None] | None = None  # finds those out, when the answer is over already
         self._left: Callable[[], None] | None = None
         self._watched: Watched | None = None  # what runs for it
         self._over: GatewayError | None = None  # why it may not go on
@@ -196,6 +202,15 @@ class Exchange:
             self._watched.abandon(error)
         elif self.status:
             self.break_off()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it came over the admin socket."""
+        return self.connection is not None and self.connection.is_local
+
+    @property
+    def client_is_gone(self) -> bool:
+        return self.cycle is not None and self.cycle.disconnected and not self.cycle.response_complete
 
     @property
     def is_over(self) -> bool:

@@ -10,16 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
-from ..errors import GatewayError, Overloaded, Unavailable
+from ..errors import GatewayError, Unavailable
 from . import errors, kin
-from .exchange import CLIENT_LEFT, SEES, Exchange, spawn
+from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
 from .guards import costs
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from .access_log import AccessLog
     from .guards import Guard
     from .metrics import Metrics
     from .routing import Routes
@@ -42,10 +44,11 @@ class Front:
         metrics: Metrics,
         websockets: WebSockets,
         observer: Callable[[Mapping[str, Any]], None] | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self._hub = hub
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
-        self._websockets, self._observer = websockets, observer
+        self._websockets, self._observer, self._access = websockets, observer, access
         self.lag = metrics.lag
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -57,7 +60,11 @@ class Front:
             return
         exchange = Exchange(scope, receive, send)
         try:
-            self._guard.check(exchange)
+            try:
+                self._guard.check(exchange)
+            except GatewayError:
+                self._routes.name(exchange)
+                raise
             handler = self._routes.find(exchange)
             if exchange.permits is not None and costs(exchange):
                 exchange.count_in()
@@ -74,7 +81,7 @@ class Front:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.exception("request %s failed", exchange.request_id)
+            log.exception("request %s failed", exchange.request_id, extra=_fields(exchange))
             await self._answer(exchange, errors.unexpected(error))
         finally:
             self._end(exchange)
@@ -88,7 +95,11 @@ class Front:
             return False
         exchange = Exchange(scope, cycle.receive, cycle.send)
         try:
-            self._guard.check(exchange)
+            try:
+                self._guard.check(exchange)
+            except GatewayError:
+                self._routes.name(exchange)
+                raise
             handler = self._routes.find(exchange)
             if handler is not self._routes.predict:
                 return False
@@ -107,7 +118,7 @@ class Front:
             self._end(exchange)
             return
         if not isinstance(error, GatewayError):
-            log.error("request %s failed", exchange.request_id, exc_info=error)
+            log.error("request %s failed", exchange.request_id, exc_info=error, extra=_fields(exchange))
             error = errors.unexpected(error)
         spawn(self._refuse(exchange, error))
 
@@ -124,8 +135,10 @@ class Front:
                 spawn(self._count_out_later(exchange))
             else:
                 exchange.count_out()
-        if exchange.model and self._metrics.observe(exchange) and self._observer is not None:
+        if self._metrics.observe(exchange) and self._observer is not None:
             self._observer(record_of(exchange))
+        if self._access is not None:
+            self._access.note(exchange)
 
     async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
         exchange.error = error.code
@@ -133,11 +146,17 @@ class Front:
             exchange.model = ""  # what does not exist for its caller has had no request
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             return
-        if isinstance(error, Overloaded | Unavailable):
-            self._metrics.rejected(exchange.model, error)
+        self._metrics.rejected(exchange, error)
         if error.status >= 500 and not isinstance(error, Unavailable):  # those come as fast as clients ask
-            log.warning("request %s to %s: %s", exchange.request_id, exchange.path, error.message)
+            log.warning(
+                "request %s to %s: %s", exchange.request_id, exchange.path, error.message, extra=_fields(exchange)
+            )
         await errors.answer(exchange, error)
+
+    def _note_refusal(self, exchange: Exchange, error: GatewayError) -> None:
+        """Litestar, or a route of a plugin, answers this error."""
+        exchange.error = error.code
+        self._metrics.rejected(exchange, error)
 
     async def _hand_inwards(self, exchange: Exchange, receive: Any, send: Any) -> None:
         """To Litestar, which answers HEAD as GET: the server leaves the body out."""
@@ -156,6 +175,7 @@ class Front:
 
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
+        scope[REFUSED] = partial(self._note_refusal, exchange)
         await self._inner(scope, receive, with_common_headers)
 
     @staticmethod
@@ -177,3 +197,8 @@ def record_of(exchange: Exchange) -> dict[str, Any]:
         "request_id": exchange.request_id,
         "outcome": "client_left" if exchange.status == CLIENT_LEFT else exchange.error or "ok",
     }
+
+
+def _fields(exchange: Exchange) -> dict[str, Any]:
+    """What a line of the log about a request carries, for machines."""
+    return {"request_id": exchange.request_id, "method": exchange.method, "path": exchange.path}

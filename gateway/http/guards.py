@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from ..callers import NOBODY, Caller, Scope
 from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
-from ..settings import is_loopback
+from ..settings import is_address, is_loopback
 
 if TYPE_CHECKING:
     from ..access import Permits
     from ..hub import Hub
     from .exchange import Exchange
 
-OPEN = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping", "/"})
+HEALTH = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping"})
+OPEN = HEALTH | {"/"}
+PROBES = HEALTH | {"/metrics"}  # what asks these knows addresses, and sends one as its Host
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 FREE, FREE_ENDINGS = frozenset({"/version", "/v2", "/docs"}), ("/loaded", "/schema", "/ping")  # one look at one thing
 ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
@@ -48,6 +50,7 @@ class Guard:
         self._plugins = plugins if plugins.has_authorize else None
         self._keys, self._guests, self._admin_http = hub.keys, hub.guests, gateway.admin_http
         self._on_loopback = is_loopback(gateway.host)
+        self._address = gateway.host.strip("[]").lower()  # of this machine, so that no page leads it here
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in gateway.allowed_origins}
         self._good_hosts: set[bytes] = set()
@@ -74,7 +77,7 @@ class Guard:
             raise BadRequest("the only transfer-encoding that is understood is chunked", headers=CLOSE)
         host = headers.get(b"host")
         if host not in self._good_hosts:
-            self._check_host(host, exchange.scope.get("http_version", "1.1"))
+            self._check_host(host, exchange)
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(exchange, origin, host or b"")
@@ -85,8 +88,8 @@ class Guard:
         if self._keys.is_required or self._plugins is not None:
             self._check_key(exchange)
 
-    def _check_host(self, host: bytes | None, version: str) -> None:
-        if host is None and version == "1.0":
+    def _check_host(self, host: bytes | None, exchange: Exchange) -> None:
+        if host is None and exchange.scope.get("http_version", "1.1") == "1.0":
             return  # it may leave it out, as load balancers' checks do; no browser is so old
         if not host:
             raise BadRequest("the request has no Host header", headers=CLOSE)
@@ -94,11 +97,25 @@ class Guard:
         if self._on_loopback:
             allowed = is_loopback(name) or name in self._hosts
         else:
-            allowed = not self._hosts or name in self._hosts
+            allowed = not self._hosts or name in self._hosts or name == self._address
+        if not allowed and (self._is_probe(exchange, name) or self._is_from_here(exchange, name)):
+            return
         if not allowed:
             raise Misdirected(f"this gateway does not answer for host '{name[:128]}'; add it to allowed_hosts")
         if len(self._good_hosts) < _KNOWN_HOSTS:
             self._good_hosts.add(host)
+
+    def _is_probe(self, exchange: Exchange, name: str) -> bool:
+        """Whether it is a question of a balancer, a kubelet or Prometheus, which ask by address.
+
+        On loopback another name than its own may be that of a page that reads along; no address is a name.
+        """
+        return exchange.path in PROBES and (not self._on_loopback or is_address(name))
+
+    def _is_from_here(self, exchange: Exchange, name: str) -> bool:
+        """Whether this machine asks its own gateway, as our commands do: names of loopback lead nowhere else."""
+        client = exchange.scope.get("client")
+        return client is not None and is_loopback(client[0]) and is_loopback(name)
 
     def _check_origin(self, exchange: Exchange, origin: bytes, host: bytes) -> None:
         text = origin.decode("latin-1").lower().rstrip("/")
@@ -122,6 +139,7 @@ class Guard:
             )
 
     def _check_key(self, exchange: Exchange) -> None:
+        exchange.caller = NOBODY
         if is_preflight(exchange):
             return
         given, now = bearer(exchange.headers), datetime.datetime.now(datetime.UTC)
@@ -133,11 +151,13 @@ class Guard:
             guest = self._plugins.authorize(exchange.scope)
             if guest is not None:
                 if guest.has_expired(now):
+                    exchange.caller = guest
                     raise Unauthorized("Incorrect API key provided: it has expired.")
                 exchange.credential = b""
                 self._admit(exchange, guest, self._guests.permits(guest, exchange.started))
                 return
             if not self._keys.is_required:
+                exchange.caller = None
                 return
         if given is None:
             raise Unauthorized(
@@ -152,9 +172,9 @@ class Guard:
     def _admit(self, exchange: Exchange, caller: Caller, permits: Permits) -> None:
         """Let in whoever it is as far as that one may go; the holder of a key and a plugin's caller alike."""
         scope = scope_of(exchange)
+        exchange.caller = caller
         if not caller.may(scope):
             raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
-        exchange.caller = caller
         exchange.permits, exchange.is_order = permits, scope == "admin"
         exchange.is_admin = self._admin_http and caller.may("admin")
 

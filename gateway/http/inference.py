@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from .. import __version__
+from ..audit import audited
 from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import metadata
 from ..dialects.oip_tensors import MAX_ROWS
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported
 from ..wire import BYTES, Req
+from .actors import actor_of
 from .body import TOO_DEEP, BodyReader, decode_object, is_deep
 from .compressed import AT_ONCE, plain_body
 from .exchange import Exchange
@@ -162,9 +164,10 @@ class Inference:
     async def load(self, exchange: Exchange) -> None:
         """Answer when the model is ready, or has failed."""
         model = self._find(exchange)
-        await self._hub.load(model)
-        if await model.settled() != "ready":
-            raise model.not_ready()
+        with audited(actor_of(exchange), "load", model.name):
+            await self._hub.load(model)
+            if await model.settled() != "ready":
+                raise model.not_ready()
         await exchange.reply(200, b"{}")
 
     async def unload(self, exchange: Exchange) -> None:
@@ -176,7 +179,8 @@ class Inference:
                 param="model",
                 code="unsupported_value",
             )
-        await self._hub.unload(model)
+        with audited(actor_of(exchange), "unload", model.name):
+            await self._hub.unload(model)
         await exchange.reply(200, b"{}")
 
     def _reason(self, model: HostedModel, exchange: Exchange) -> str:

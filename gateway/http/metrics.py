@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import GatewayError, codes_of
+from ..errors import GatewayError, Overloaded, Unavailable, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 REASONS = {"timeout": "timeout", "shutting_down": "drain"}  # why code was stopped, by the error of its client
 KNOWN_CODES = codes_of(GatewayError)
-OTHER = "other"  # stands for the codes that models make up
+OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
+MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
+REFUSED = frozenset({401, 403, 404, 413, 421, 429})  # statuses of requests that were not admitted
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (
@@ -69,12 +71,26 @@ class Metrics:
         self._tokens: dict[str, Tokens] = {}
         self._rejections: dict[tuple[str, str], int] = {}
         self._cancelled: dict[tuple[str, str], int] = {}
+        self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
+        self._spent: dict[str, list[int]] = {}  # prompt and generated tokens by name
         self.lag = Histogram(LATE)  # of the gateway's own loop
 
     def observe(self, exchange: Exchange) -> bool:
-        """Count a finished request of a model. Names that no model has never make a series: False."""
+        """Count a finished request; whether it was one of a model.
+
+        Names that no model has, or none that the caller sees, never make a series: what is refused with them counts
+        for none.
+        """
+        caller = exchange.caller
+        if caller is not None and caller.name:
+            statuses = self._callers.get(caller.name) or self._statuses(caller.name)
+            statuses[exchange.status] = statuses.get(exchange.status, 0) + 1
+        if exchange.error and not exchange.sees(exchange.model):
+            exchange.model = ""
         if exchange.model not in self._hub.models:
-            return False
+            exchange.model = ""
+            if not 400 <= exchange.status < CLIENT_LEFT:
+                return False
         key = (exchange.model, exchange.route)
         series = self._series.get(key)
         if series is None:
@@ -92,7 +108,23 @@ class Metrics:
             series.run.add(ran if ran > 0.0 else 0.0)
         if exchange.error or status == CLIENT_LEFT:
             self._count_failure(exchange, series)
-        return True
+        return exchange.model != ""
+
+    def _statuses(self, name: str) -> dict[int, int]:
+        if len(self._callers) >= MAX_CALLERS:
+            name = OTHER
+        return self._callers.setdefault(name, {})
+
+    def spent(self, exchange: Exchange, prompt: int, completion: int) -> None:
+        """Count the tokens of a request."""
+        exchange.tokens = (prompt, completion)
+        if exchange.caller is None or not (name := exchange.caller.name):
+            return
+        if name not in self._spent and len(self._spent) >= MAX_CALLERS:
+            name = OTHER
+        sums = self._spent.setdefault(name, [0, 0])
+        sums[0] += prompt
+        sums[1] += completion
 
     def _count_failure(self, exchange: Exchange, series: Series) -> None:
         if exchange.status < 400:
@@ -103,10 +135,15 @@ class Metrics:
             key = (exchange.model, reason)
             self._cancelled[key] = self._cancelled.get(key, 0) + 1
 
-    def rejected(self, model: str, error: GatewayError) -> None:
-        """Count a call that was not admitted, by the code that its client got."""
-        if model in self._hub.models and not error.by_model:
-            key = (model, error.code)
+    def rejected(self, exchange: Exchange, error: GatewayError) -> None:
+        """Count a request that was not admitted, if it was not, by the code that its client got."""
+        if error.by_model or not (error.status in REFUSED or isinstance(error, Overloaded | Unavailable)):
+            return
+        model = exchange.model
+        if model not in self._hub.models or not exchange.sees(model):
+            model = ""
+        if model or error.status in REFUSED:
+            key = (model, error.code if error.code in KNOWN_CODES else OTHER)
             self._rejections[key] = self._rejections.get(key, 0) + 1
 
     def tokens(self, model: str) -> Tokens:
@@ -130,6 +167,8 @@ class Metrics:
 
     def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
         yield from self._own(sees)
+        if sees(""):  # who sees some models only is told nothing of other callers
+            yield from self._of_callers()
         yield from model_metrics.families(self._hub, sees)
         yield from of_models
         if tokens := {model: counted for model, counted in self._tokens.items() if sees(model)}:
@@ -163,7 +202,7 @@ class Metrics:
                 requests.add_metric([model, route, str(status)], count)
             durations.add_metric([model, route], series.duration.buckets(), series.duration.total)
             queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
-        rejections = CounterMetricFamily("gateway_rejections", "Calls not admitted.", labels=["model", "reason"])
+        rejections = CounterMetricFamily("gateway_rejections", "Requests not admitted.", labels=["model", "reason"])
         for (model, reason), count in self._rejections.items():
             if sees(model):
                 rejections.add_metric([model, reason], count)
@@ -174,6 +213,20 @@ class Metrics:
         lag = HistogramMetricFamily("gateway_event_loop_lag_seconds", "How late the gateway's own loop was.")
         lag.add_metric([], self.lag.buckets(), self.lag.total)
         return info, requests, durations, queues, runs, broken, rejections, cancelled, lag
+
+    def _of_callers(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily
+
+        requests = CounterMetricFamily("gateway_key_requests", "Requests by key.", labels=["key", "status"])
+        for name, statuses in self._callers.items():
+            for status, count in statuses.items():
+                requests.add_metric([name, str(status)], count)
+        yield requests
+        tokens = CounterMetricFamily("gateway_key_tokens", "Tokens by key.", labels=["key", "kind"])
+        for name, sums in self._spent.items():
+            for kind, count in zip(("prompt", "generation"), sums, strict=True):
+                tokens.add_metric([name, kind], count)
+        yield tokens
 
     def _vllm(self, counted: Mapping[str, Tokens]) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..audit import audited
 from ..errors import GatewayError, RouteNotSupported, Unavailable
 from . import errors
+from .actors import actor_of
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ class Models:
 
     async def hot_reload(self, exchange: Exchange) -> None:
         """Truss's in-place reload: new code for the instance that is there."""
-        await self._find(exchange).hot_reload()
+        model = self._find(exchange)
+        with audited(actor_of(exchange), "hot reload", model.name):
+            await model.hot_reload()
         await exchange.reply(200, b'{"msg":"Hot reload complete"}')
 
     async def loaded(self, exchange: Exchange) -> None:

@@ -61,7 +61,7 @@ class Predict:
 
     def _model(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
-        exchange.model, exchange.route = model.name, ROUTE
+        exchange.model = model.name
         exchange.strict = model.spec.parity == "strict"
         check_encoding(exchange)
         return model

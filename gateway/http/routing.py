@@ -18,15 +18,17 @@ Litestar, whose router cannot do that, never sees these paths; `openapi.py` desc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..dialects.oip import VERSION
-from ..errors import MethodNotAllowed, UnknownModel, UnknownURL
+from ..errors import GatewayError, MethodNotAllowed, UnknownModel, UnknownURL
 from ..hub import SOLE
 from ..spec import Endpoint
 from .exchange import Exchange
 from .guards import is_preflight, preflight
+from .predict import ROUTE
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -76,10 +78,17 @@ class Routes:
         if path == "/v1/models":
             return _only(exchange, "GET", self._models.list_all, "")
         if path == "/invocations":
+            exchange.route = ROUTE
             return _only(exchange, "POST", self.predict, "model")
         if path == "/hot-reload":
             return _only(exchange, "POST", self._models.hot_reload, "model")
         return None
+
+    def name(self, exchange: Exchange) -> None:
+        """Give a request that was not let in the name of its route, for those who count it; it is no model's."""
+        with contextlib.suppress(GatewayError):
+            self.find(exchange)
+        exchange.model = ""
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
         exchange.route = endpoint.path
@@ -88,6 +97,7 @@ class Routes:
     def _v1_models(self, exchange: Exchange, target: str) -> Handler:
         name, colon, verb = target.rpartition(":")
         if colon and verb in PREDICT_VERBS:
+            exchange.route = ROUTE
             return _only(exchange, "POST", self.predict, name)
         if not target:
             return _only(exchange, "GET", self._models.list_all, "")
@@ -103,6 +113,7 @@ class Routes:
             return self._v1_of(exchange, name, f"/v1/{rest}")
         for ending in ("/predict", "/invocations"):
             if target.endswith(ending):
+                exchange.route = ROUTE
                 return _only(exchange, "POST", self.predict, target[: -len(ending)])
         if target.endswith("/ping"):
             return _only(exchange, "GET", self._models.loaded, target[: -len("/ping")])

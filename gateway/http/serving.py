@@ -232,7 +232,7 @@ class Serving:
         finally:
             exchange.ended = now()
             if failed is None and not encoder.ends_with_usage:
-                spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
+                exchange.counting = spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
             else:
                 self._count(exchange, encoder, failed, first_at - exchange.started)
 
@@ -257,6 +257,7 @@ class Serving:
         if counts is None:
             return
         prompt, completion, reason = counts
+        self._metrics.spent(exchange, prompt, completion)
         tokens = self._metrics.tokens(exchange.model)
         total = exchange.ended - exchange.started
         tokens.e2e.add(total)
@@ -277,7 +278,8 @@ class Serving:
 def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:
     told = ", ".join(names)
     exchange.also += ((b"x-gateway-left-out", told.encode()),)
-    log.info("request %s: model '%s' was not given %s", exchange.request_id, exchange.model, told)
+    fields = {"request_id": exchange.request_id, "model": exchange.model}
+    log.info("request %s: model '%s' was not given %s", exchange.request_id, exchange.model, told, extra=fields)
 
 
 def _parse(exchange: Exchange, dialect: Dialect, body: bytes) -> dict[str, Any]:
@@ -353,10 +355,11 @@ async def _raw_events(
 
 def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
+    fields = {"request_id": exchange.request_id, "error": error.code if isinstance(error, GatewayError) else None}
     if isinstance(error, GatewayError):
-        log.warning("request %s broke off: %s", exchange.request_id, error.message)
+        log.warning("request %s broke off: %s", exchange.request_id, error.message, extra=fields)
     else:
-        log.error("request %s failed", exchange.request_id, exc_info=error)
+        log.error("request %s failed", exchange.request_id, exc_info=error, extra=fields)
         error = unexpected(error)
     exchange.error = error.code
     return one_line(encoder.fail(error))

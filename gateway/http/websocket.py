@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub, Sees
     from ..shares import Shares
+    from .access_log import AccessLog
     from .guards import Guard
+    from .metrics import Metrics
 
 SHARED, BASE = "/v1/websocket", "/models/"
+SWITCHED = 101  # the status of a connection that became a websocket
 NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
 LATER_RETRY = 10  # seconds
 MAX_REASON = 123  # bytes of what a close may say
@@ -44,18 +47,21 @@ WINDOW, WINDOW_BYTES = 64, 256 * 1024  # messages of the client that the model h
 
 
 class WebSockets:
-    def __init__(self, hub: Hub, guard: Guard) -> None:
-        self._hub, self._guard = hub, guard
+    def __init__(self, hub: Hub, guard: Guard, metrics: Metrics, access: AccessLog | None) -> None:
+        self._hub, self._guard, self._metrics, self._access = hub, guard, metrics, access
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection. What is refused before it is accepted is refused as an HTTP status."""
         exchange = Exchange({**scope, "method": "GET"}, receive, send)
+        exchange.route = SHARED
         await receive()  # websocket.connect
         try:
             self._guard.check(exchange)
             model = self._find(exchange.path, exchange.sees)
+            exchange.model = model.name
             exchange.count_in()
             if model.state == "ready" and not _has_method(model):
+                exchange.status = SWITCHED
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
                 return
@@ -64,16 +70,21 @@ class WebSockets:
             )
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
-                exchange.model = model.name
                 exchange.watch(call)
                 await call.first()
+                exchange.status = SWITCHED
                 await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
                 code, reason = await _Bridge(call, receive, send, exchange.permits, model.shares).run()
                 await _close(send, code, reason)
         except GatewayError as error:
+            exchange.status, exchange.error = error.status, error.code
+            self._metrics.rejected(exchange, error)
             await _deny(send, scope, error)
         finally:
             exchange.count_out()
+            self._metrics.observe(exchange)
+            if self._access is not None:
+                self._access.note(exchange)
 
     def _find(self, path: str, sees: Sees) -> HostedModel:
         """The model that a path means.

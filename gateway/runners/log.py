@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from .. import printable
 from ..redaction import KNOWN, Redactor
+from .blocks import Blocks
 
 log = logging.getLogger("gateway.models")
 
@@ -65,6 +66,7 @@ class LineReader:
         self, emit: Callable[[str], None], secrets: Iterable[str] = (), clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._emit = emit
+        self._blocks = Blocks(self._pass_on)
         self._own = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
@@ -105,10 +107,11 @@ class LineReader:
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
         while True:
             try:
-                async with asyncio.timeout(PAUSE if self._dropped else None):
+                async with asyncio.timeout(PAUSE if self._dropped or self._blocks.is_open else None):
                     return await stream.read(65536)
             except TimeoutError:
                 self._confess()
+                self._blocks.flush()
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
         self._take(self._split(chunk))
@@ -116,6 +119,7 @@ class LineReader:
             self._confess()
             rest, self._rest = self._rest, b""
             self._end_line(rest)
+            self._blocks.flush()
 
     def _split(self, chunk: bytes) -> list[bytes]:
         """The lines that are complete; none while they are dropped."""
@@ -187,6 +191,10 @@ class LineReader:
         if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
             text = text[:MAX_LINE] + MARK
         self.tail.append(text)
+        self._blocks.line(text)
+
+    def _pass_on(self, text: str) -> None:
+        """A line, or the lines of a traceback."""
         try:
             self._emit(text)
         except Exception:  # or the pipe would fill, and the model stand still

@@ -107,6 +107,8 @@ def test_a_reload_serves_new_code_and_nobody_hears_of_it(serve: Serve, operate: 
         result = operate(gateway, "reload", "m")
         assert result.returncode == 0, result.stderr
         assert "m is reloaded" in result.stdout
+        gateway.wait_for("audit: reload of model 'm' by user ")
+        assert "over the admin socket: done" in gateway.log
         assert word(gateway) == words[-1]
     over.set()
     for client in clients:

@@ -90,6 +90,8 @@ def test_on_loopback_only_loopback_names_and_configured_hosts_are_answered(
     served = serve({"m": model()}, allowed_hosts=("gateway.example",))
     for path in ("/livez", "/v1/models", "/nowhere"):
         expected = 404 if (status, path) == (200, "/nowhere") else status
+        if path == "/livez" and host in ("10.0.0.1", "[2001:db8::1]:80"):
+            expected = 200  # a probe's way to ask; no page comes under an address that is not the gateway's
         assert raw(served, f"host: {host}", path=path) == expected
 
 
@@ -105,7 +107,31 @@ def test_bound_elsewhere_any_host_will_do_unless_some_are_configured(serve: Serv
     assert raw(anywhere, "host: anything.example") == 200
     listed = serve({"m": model()}, host="0.0.0.0", api_key=KEY, allowed_hosts=("good.example",))
     assert raw(listed, "host: good.example:8000") == 200
-    assert raw(listed, "host: localhost") == 421
+    for host in ("evil.example", "10.0.0.7:8000"):
+        assert raw(listed, f"host: {host}", path="/v1/models") == 421
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping"])
+def test_probes_and_scrapes_ask_by_address_whatever_hosts_are_allowed(serve: Serve, path: str) -> None:
+    authorization = f"authorization: Bearer {KEY}"
+    listed = serve({"m": model()}, host="0.0.0.0", api_key=KEY, allowed_hosts=("good.example",))
+    for host in ("10.0.0.7:8000", "[fd00::7]", "gateway.monitoring.svc:8000"):
+        assert raw(listed, f"host: {host}", path=path) == 200
+        assert raw(listed, f"host: {host}", authorization, path="/metrics") == 200
+        assert raw(listed, f"host: {host}", path="/metrics") == 401
+        assert raw(listed, f"host: {host}", authorization, path="/v1/models") == 421
+    at_home = serve({"m": model()}, allowed_hosts=("good.example",))
+    assert raw(at_home, "host: 10.0.0.7:8000", path=path) == raw(at_home, "host: 10.0.0.7", path="/metrics") == 200
+    for asked in (path, "/metrics"):  # of a page that has led its name here
+        assert raw(at_home, "host: evil.example", path=asked) == 421
+
+
+def test_this_machine_may_ask_its_own_gateway_whatever_hosts_are_allowed(serve: Serve) -> None:
+    listed = serve({"m": model()}, host="0.0.0.0", api_key=KEY, allowed_hosts=("good.example",))
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        assert raw(listed, f"host: {host}", f"authorization: Bearer {KEY}", path="/v1/models") == 200
+    for host in ("localhost.evil.example", "127.0.0.1.evil.example"):
+        assert raw(listed, f"host: {host}", f"authorization: Bearer {KEY}", path="/v1/models") == 421
 
 
 # ── Origin ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -179,8 +179,10 @@ def test_names_that_clients_make_up_never_make_a_series(serve: Serve) -> None:
         served.post("/v1/chat/completions", {**CHAT, "model": name})
         served.post(f"/models/{name}/v1/chat/completions", CHAT)
     models = {labels["model"] for _, labels in ((n, dict(ls)) for n, ls in scrape(served)) if "model" in labels}
-    assert models == {"m"}
-    assert not any(name.startswith("gateway_requests_total") for name, _ in scrape(served))
+    assert models == {"", "m"}  # without a name: what was refused
+    counted = [dict(labels) for name, labels in scrape(served) if name == "gateway_requests_total"]
+    assert {labels["model"] for labels in counted} == {""}
+    assert {labels["route"] for labels in counted} <= {"", "/v1/models/{model}:predict", "/v1/chat/completions"}
 
 
 def test_states_are_one_of_a_fixed_set(serve: Serve) -> None:

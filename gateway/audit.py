@@ -1,0 +1,40 @@
+"""Who changed what while the gateway ran: a line of the log for every load, unload and reload, and for changes of keys.
+
+They are of the logger `gateway.audit`, and are written whatever the level of the log is.
+"""
+
+from __future__ import annotations
+
+import logging
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("gateway.audit")
+
+
+def record(actor: str, action: str, *, model: str | None = None, outcome: str = "done") -> None:
+    """`actor` says who it was in words, `outcome` what came of it."""
+    log.setLevel(logging.INFO)
+    what = f"{action} of model '{model}'" if model else action
+    extra = {"actor": actor, "action": action, "outcome": outcome} | ({"model": model} if model else {})
+    log.info("audit: %s by %s: %s", what, actor, outcome, extra=extra)
+
+
+@contextmanager
+def audited(actor: str, action: str, model: str) -> Iterator[None]:
+    """Record what the block does, and how it ends."""
+    try:
+        yield
+    except BaseException as error:
+        record(actor, action, model=model, outcome=f"failed: {str(error) or type(error).__name__}")
+        raise
+    record(actor, action, model=model)
+
+
+def user(uid: int) -> str:
+    """A user of this machine in words."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"

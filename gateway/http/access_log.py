@@ -1,0 +1,84 @@
+"""One line for each request that has ended: who asked what, how it went, how long it took.
+
+Everything in it is of a fixed shape or quoted, so that no client writes a line, or a field, of its own. Contents and
+queries are never in it: they are the clients' own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from .exchange import CLIENT_LEFT, Exchange
+from .guards import PROBES
+
+if TYPE_CHECKING:
+    from ..settings import GatewaySettings
+
+log = logging.getLogger("gateway.requests")
+MAX_PATH, MAX_WORD = 512, 128  # characters of what clients or models make up; the whole line has its end then
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@{}+*~-]+").fullmatch
+
+
+class AccessLog:
+    """Writes at `level`: an access log that was asked for is written whatever level the rest of the log has."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        log.setLevel(level)
+
+    def note(self, exchange: Exchange) -> None:
+        """Tell of the request, once its tokens are known."""
+        if exchange.status < 400 and exchange.path in PROBES:
+            return
+        seconds = time.monotonic() - exchange.started
+        if exchange.counting is None:
+            self._write(exchange, seconds)
+        else:
+            exchange.counting.add_done_callback(lambda _: self._write(exchange, seconds))
+
+    def _write(self, exchange: Exchange, seconds: float) -> None:
+        found = fields_of(exchange, seconds)
+        line = " ".join(f"{name}={_word(value)}" for name, value in found.items())
+        message = f"{found['method']} {found['path']} {found['status']}"
+        log.log(self._level, "%s", message, extra={**found, "line": f"request {line}"})
+
+
+def access_log(settings: GatewaySettings) -> AccessLog | None:
+    """The one that the settings ask for; `log_level = "debug"` shows its lines too."""
+    if settings.access_log:
+        return AccessLog(logging.INFO)
+    return AccessLog(logging.DEBUG) if settings.log_level == "debug" else None
+
+
+def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
+    """What is told of a request; times are seconds. `path` is last: it is as long as a client likes."""
+    caller, client = exchange.caller, exchange.scope.get("client")
+    prompt, completion = exchange.tokens or (None, None)
+    return {
+        "request_id": exchange.request_id,
+        "key": (caller.name[:MAX_WORD] or None) if caller is not None else None,
+        "client": "admin-socket" if exchange.is_local else client[0] if client else None,
+        "model": exchange.model or None,
+        "route": exchange.route or None,
+        "status": exchange.status,
+        "error": exchange.error[:MAX_WORD] or None,
+        "duration": round(seconds, 6),
+        "queue": round(exchange.queued, 6),
+        "load": round(exchange.load, 6),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "client_gone": exchange.status == CLIENT_LEFT or exchange.client_is_gone,
+        "method": exchange.method[:MAX_WORD],
+        "path": exchange.path[:MAX_PATH],
+    }
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if _PLAIN(text) else json.dumps(text)

@@ -1,0 +1,44 @@
+"""A model's output in the gateway's own log, as what the model said: its level, its logger, the call that it is about.
+
+The level is read from the line, in the forms that loggers of Python write. What says none is information, a traceback
+an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_LEVELS = {name: getattr(logging, name) for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+_WORDS = "|".join(_LEVELS)
+_ID = re.compile(rf"\[(?!(?:{_WORDS})\])([A-Za-z0-9._-]{{1,128}})\] ").match  # of a call, in what our workers write
+# What our workers write, and logging by itself: LEVEL name: text, LEVEL:name:text
+_RECORD = re.compile(rf"({_WORDS})[ :]([A-Za-z_][\w.]{{0,99}}): ?").match
+# What many set up: LEVEL text, [LEVEL] text; a time, then LEVEL or a name and LEVEL
+_LEVEL = re.compile(rf"(?:[0-9][0-9T:.,+ /Z-]{{7,40}}[ |-]*(?:[A-Za-z_][\w.]{{0,99}}[ :|-]+)??)?\[?({_WORDS})\b").match
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def write(model: str, text: str) -> None:
+    """One line, or the lines of one traceback."""
+    head, *rest = text.split("\n")
+    named = _ID(head)
+    start = named.end() if named else 0
+    record = _RECORD(head, start)
+    said = record or _LEVEL(head, start)
+    level = _LEVELS[said[1]] if said else logging.ERROR if rest else logging.INFO
+    message = head[record.end() if record else start :] or head
+    fields: dict[str, object] = {"model": model, "line": text}
+    if named:
+        fields["request_id"] = named[1]
+    if record:
+        fields["source"] = record[2]
+    if rest:
+        fields["error"] = rest[-1].strip()
+        fields["traceback"] = "\n".join(rest)
+        if _TRACEBACK in head:
+            message, fields["traceback"] = rest[-1].strip(), text
+    logger = logging.getLogger(f"gateway.model.{model.replace('/', '.')}")
+    # A model that writes what is for debugging was asked for it, by its config.yaml, whatever our own level is.
+    if logger.isEnabledFor(max(level, logging.INFO)):
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, "%s", (message,), None, extra=fields))

@@ -1,0 +1,235 @@
+"""Who asked what, how it went and why it was refused: in the access log, and in the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from served import PATIENCE, Model, Served
+from test_guards import raw
+from test_scopes import Doors
+
+from gateway.http.access_log import log as requests
+from gateway.logs import JSONLines, TextLines
+
+Serve = Callable[..., Served]
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "a secret of mine"}]}
+COUNTS = {"prompt_tokens": 5, "completion_tokens": 3}
+PREDICT, SHARED = "/v1/models/{model}:predict", "/v1/chat/completions"
+
+
+async def chat(inputs: Any) -> Any:
+    return pieces() if inputs.get("stream") else {"content": "an answer", "usage": COUNTS}
+
+
+async def pieces() -> Any:
+    yield "an answer"
+    yield {"usage": COUNTS, "finish_reason": "stop"}
+
+
+def model(**options: Any) -> Model:
+    return Model({"chat_completions": chat, "predict": lambda body: b"{}"}, **options)
+
+
+class Lines(logging.Handler):
+    """What was logged of requests, as the two forms of the log show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._come = threading.Semaphore(0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        self._come.release()
+
+    def events(self, count: int) -> list[dict[str, Any]]:
+        """So many, which come behind the answers."""
+        for _ in range(count):
+            assert self._come.acquire(timeout=PATIENCE)
+        assert len(self.records) == count
+        return [json.loads(JSONLines().format(record)) for record in self.records]
+
+    @property
+    def texts(self) -> list[str]:
+        return [TextLines().format(record) for record in self.records]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    found, before = Lines(), requests.level
+    requests.addHandler(found)
+    yield found
+    requests.removeHandler(found)
+    requests.setLevel(before)
+
+
+@pytest.fixture
+def doors(serve: Serve, tmp_path: Path) -> Callable[..., Doors]:
+    def open_them(models: dict[str, Model] | None = None, **holders: dict[str, Any]) -> Doors:
+        return Doors(serve, tmp_path / "keys.toml", models=models or {"m": model()}, **holders)
+
+    return open_them
+
+
+def opened(doors: Doors, who: str) -> dict[str, str]:
+    return {"x_api_key": doors.texts[who]}
+
+
+def scrape(served: Served, **headers: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """name → values of the labels in the order of their names → value"""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in parse_text(served.get("/metrics", **headers).body.decode()):
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+# ── metrics ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_refused_callers_count_with_their_reason(doors: Callable[..., Doors]) -> None:
+    found = doors(
+        {"m": model(limits={"max_body": 100}), "hidden": model()},
+        ops={"scopes": ("metrics", "admin")},
+        bob={"models": ("m",), "rpm": 3},
+    )
+    served, bob = found.served, opened(found, "bob")
+    assert served.post("/models/m/predict").status == 401
+    assert served.post(SHARED, CHAT, Authorization="Bearer wrong").status == 401
+    assert served.get("/metrics", **bob).status == 403
+    assert served.post("/models/m/predict", {"long": "x" * 200}, **bob).status == 413
+    assert served.post("/models/hidden/predict", {}, **bob).status == 404
+    assert served.post(SHARED, {**CHAT, "model": "made up"}, **bob).status == 404
+    assert served.post("/models/m/predict", {}, **bob).status == 429
+    assert served.get("/nowhere").status == 401
+    assert raw(served, "host: evil.example") == 421
+    samples = scrape(served, **opened(found, "ops"))
+    assert samples["gateway_rejections_total"] == {
+        ("", "invalid_api_key"): 3,
+        ("", "permission_denied"): 1,
+        ("m", "request_too_large"): 1,
+        ("", "model_not_found"): 2,
+        ("m", "rate_limit_exceeded"): 1,
+        ("", "unknown_host"): 1,
+    }
+    counted = samples["gateway_requests_total"]
+    assert counted["", PREDICT, "401"] == counted["", SHARED, "401"] == counted["", SHARED, "404"] == 1
+    assert counted["", PREDICT, "404"] == counted["m", PREDICT, "429"] == counted["m", PREDICT, "413"] == 1
+    assert not any(labels[0] == "hidden" for labels in counted)
+    assert samples["gateway_key_requests_total"]["bob", "404"] == 2
+
+
+def test_an_unknown_path_counts_as_refused_and_makes_no_series_of_its_own(serve: Serve) -> None:
+    served = serve({"m": model()})
+    for number in range(20):
+        served.get(f"/nowhere/{number}")
+        served.post(f"/models/made-up-{number}/predict")
+    samples = scrape(served)
+    assert samples["gateway_rejections_total"] == {("", "unknown_url"): 20, ("", "model_not_found"): 20}
+    assert samples["gateway_requests_total"] == {("", "", "404"): 20, ("", PREDICT, "404"): 20}
+
+
+def test_a_key_has_its_requests_and_tokens_counted_for_those_who_see_every_model(doors: Callable[..., Doors]) -> None:
+    found = doors(alice={}, ops={"scopes": ("metrics",)}, some={"scopes": ("metrics",), "models": ("m",)})
+    for stream in (False, True):
+        assert found.served.post(SHARED, {**CHAT, "stream": stream}, **opened(found, "alice")).status == 200
+    samples = scrape(found.served, **opened(found, "ops"))
+    assert samples["gateway_key_requests_total"]["alice", "200"] == 2
+    assert samples["gateway_key_tokens_total"] == {("alice", "prompt"): 10, ("alice", "generation"): 6}
+    assert not any(name.startswith("gateway_key") for name in scrape(found.served, **opened(found, "some")))
+
+
+def test_a_websocket_that_is_refused_counts_too(doors: Callable[..., Doors]) -> None:
+    found = doors(ops={"scopes": ("metrics",)})
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert found.served.get("/v1/websocket", **upgrade, **key).status == 401
+    assert scrape(found.served, **opened(found, "ops"))["gateway_rejections_total"] == {("", "invalid_api_key"): 1}
+
+
+# ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_the_setting_there_is_no_access_log(serve: Serve, lines: Lines) -> None:
+    serve({"m": model()}).post("/models/m/predict")
+    assert not lines.records
+
+
+def test_a_call_is_one_line_with_its_tokens_and_times(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model()}, access_log=True, api_key="k" * 20)
+    auth = {"Authorization": "Bearer " + "k" * 20}
+    whole = served.post(SHARED, CHAT, **auth)
+    streamed = served.post(SHARED, {**CHAT, "stream": True}, **auth)
+    predicted = served.post("/models/m/predict?token=secret", **auth)
+    served.get("/livez")
+    events = first, second, third = lines.events(3)
+    assert first["request_id"] == whole.headers["x-request-id"]
+    assert second["request_id"] == streamed.headers["x-request-id"]
+    for event in (first, second):
+        assert (event["key"], event["model"], event["route"]) == ("GATEWAY_API_KEY", "m", SHARED)
+        assert (event["prompt_tokens"], event["completion_tokens"]) == (5, 3)
+        assert (event["method"], event["path"], event["status"], event["error"]) == ("POST", SHARED, 200, None)
+        assert event["duration"] > 0 and event["queue"] >= 0 and event["client_gone"] is False
+        assert event["client"] == "127.0.0.1" and event["logger"] == "gateway.requests"
+    assert third["request_id"] == predicted.headers["x-request-id"] and third["route"] == PREDICT
+    assert "secret" not in json.dumps(events) and "an answer" not in json.dumps(events)
+    assert " request request_id=" in lines.texts[0] and " status=200 error=- " in lines.texts[0]
+
+
+def test_refused_requests_are_lines_with_their_reason(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model()}, access_log=True, api_key="k" * 20)
+    served.post("/models/m/predict")
+    served.get("/nowhere", Authorization="Bearer " + "k" * 20)
+    refused, unknown = lines.events(2)
+    assert (refused["status"], refused["error"], refused["key"], refused["model"]) == (
+        401,
+        "invalid_api_key",
+        None,
+        None,
+    )
+    assert (unknown["status"], unknown["error"], unknown["key"]) == (404, "unknown_url", "GATEWAY_API_KEY")
+
+
+def test_a_client_that_left_is_told(serve: Serve, lines: Lines) -> None:
+    async def forever(body: Any) -> Any:
+        await asyncio.Event().wait()
+
+    served = serve({"m": Model({"predict": forever})}, access_log=True)
+    with served.busy("m", "/models/m/predict", {}):
+        pass
+    assert served.models["m"].stopped.acquire(timeout=PATIENCE)
+    (gone,) = lines.events(1)
+    assert (gone["status"], gone["client_gone"]) == (499, True)
+
+
+def test_no_client_writes_a_field_or_a_line(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model()}, access_log=True)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+    connection.request("GET", "/x%20status=200%0a2026-01-01%20request%20key=root%1b[2J" + "y" * 4000)
+    assert connection.getresponse().status == 404
+    connection.close()
+    (event,) = lines.events(1)
+    (text,) = lines.texts
+    assert "\n" not in text and "\x1b" not in text and len(text) < 2000
+    head, path = text.split(" path=", 1)
+    assert " status=404 " in head and path.startswith('"/x status=200\\n2026')
+    assert event["status"] == 404 and event["key"] is None and len(event["path"]) == 512
+
+
+def test_debug_shows_request_lines_and_no_contents(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model()}, log_level="debug")
+    served.post(SHARED, CHAT)
+    lines.events(1)
+    (record,) = lines.records
+    assert record.levelname == "DEBUG" and record.getMessage() == f"POST {SHARED} 200"
+    assert "secret of mine" not in lines.texts[0]

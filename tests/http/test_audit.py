@@ -1,0 +1,66 @@
+"""Every order of an operator is a line of the log, with who gave it and what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Model, Served
+
+from gateway import keys
+from gateway.audit import user
+
+Serve = Callable[..., Served]
+
+
+def model() -> Model:
+    return Model({"predict": lambda body: b"{}"})
+
+
+def audits(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if record.name == "gateway.audit"]
+
+
+def test_orders_over_http_are_told_with_their_key_and_outcome(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, text = keys.create("ops", scopes=("admin",))
+    keys.write(tmp_path / "keys.toml", [key])
+    served = serve({"m": model()}, keys_file=tmp_path / "keys.toml", admin_http=True)
+    auth = {"Authorization": f"Bearer {text}"}
+    assert served.post("/admin/models/m/unload", **auth).status == 200
+    assert served.post("/v2/repository/models/m/load", **auth).status == 200
+    assert served.post("/admin/models/m/reload", **auth).status == 422
+    served.post("/admin/models/made-up/unload", **auth)
+    served.post("/admin/models/m/unload")
+    found = audits(caplog)
+    assert [(one["action"], one["model"]) for one in found] == [("unload", "m"), ("load", "m"), ("reload", "m")]
+    assert all(one["actor"] == f"key 'ops' ({key.id}) at 127.0.0.1" for one in found)
+    assert [one["outcome"] for one in found[:2]] == ["done", "done"] and found[2]["outcome"].startswith("failed: ")
+
+
+def test_an_order_that_needs_no_key_says_where_it_came_from(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    serve({"m": model()}).post("/v2/repository/models/m/load")
+    (found,) = audits(caplog)
+    assert (found["actor"], found["action"]) == ("somebody without a key at 127.0.0.1", "load")
+
+
+def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.toml"
+    (alice, _), (bob, _), (carol, text) = (keys.create(name) for name in ("alice", "bob", "carol"))
+    keys.write(file, [alice, bob])
+    served = serve({"m": model()}, keys_file=file)
+    faster = keys.Key(id=alice.id, name="alice", digest=alice.digest, rpm=5)
+    keys.write(file, [faster, carol])
+    served.hub.keys.reload()
+    (found,) = audits(caplog)
+    told = f"added 'carol' ({carol.id}), revoked 'bob' ({bob.id}), changed 'alice' ({alice.id})"
+    assert found["outcome"] == told and user(os.geteuid()) in found["actor"]
+    assert text not in caplog.text and alice.digest not in caplog.text
+    served.hub.keys.reload()
+    assert len(audits(caplog)) == 1
