@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .errors import ConfigError
 
+ELSEWHERE = "set cache_dir in gateway.toml, or GATEWAY_CACHE_DIR, to a directory that can be written to"
+
 
 def cache_dir() -> Path:
     """GATEWAY_CACHE_DIR, or a directory of ours in the user's cache; not made yet.
@@ -15,7 +17,7 @@ def cache_dir() -> Path:
     weights, and nobody's may stand for somebody else's. One that can only be read was filled for us.
 
     Raises:
-        ConfigError: our directory in it belongs to another user.
+        ConfigError: our directory in it belongs to another user, or there is no place for one.
     """
     given = _given()
     if not _is_shared(given):
@@ -26,10 +28,25 @@ def cache_dir() -> Path:
     return own
 
 
+def make(directory: Path) -> None:
+    """See that a directory in the cache is there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be made: {error.strerror}; {ELSEWHERE}") from error
+
+
 def _given() -> Path:
     if ours := os.environ.get("GATEWAY_CACHE_DIR"):
         return Path(ours).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-gateway"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-gateway"
+    except RuntimeError as error:  # a user whom no file of users knows, as in many a container
+        raise ConfigError(f"there is no home directory to keep a cache in; {ELSEWHERE}") from error
 
 
 def _is_shared(place: Path) -> bool:

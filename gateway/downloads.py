@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .cache import make
 from .errors import ConfigError
 from .fingerprints import fingerprint
 
@@ -145,7 +146,7 @@ def _download(url: str, part: Path, token: str | None) -> None:
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Replicas of a model load at the same time and want the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

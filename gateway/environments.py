@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from . import confinement, environment_keys, inherited
+from . import __version__, confinement, environment_keys, inherited
 from .build_lines import Lines
-from .cache import cache_dir
+from .cache import cache_dir, make
 from .clearing import clear_away
 from .errors import ConfigError
 from .local_projects import tidied
@@ -70,7 +70,7 @@ async def ensure(
     if (directory / COMPLETE).is_file():
         return python
     uv = find_uv()
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    make(directory.parent)
     with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
         if (directory / COMPLETE).is_file():  # somebody else was quicker
             return python
@@ -96,9 +96,10 @@ async def ensure(
 def import_path(root: Path | None = None) -> Path:
     """A directory that holds our package and nothing else of the environment that we are installed in."""
     package = Path(__file__).resolve().parent
-    # a directory for each of us: two gateways of other versions may share a cache
-    directory = (root or cache_dir()) / "worker" / hashlib.sha256(str(package).encode()).hexdigest()[:16]
-    directory.mkdir(parents=True, exist_ok=True)
+    # A directory for each of us: two gateways of other versions may share a cache.
+    whose = f"{__version__}-{hashlib.sha256(str(package).encode()).hexdigest()[:16]}"
+    directory = (root or cache_dir()) / "worker" / whose
+    make(directory)
     link = directory / "gateway"
     if not link.is_symlink() or link.resolve() != package:
         fresh = directory / f".gateway-{os.getpid()}"

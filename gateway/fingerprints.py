@@ -16,6 +16,9 @@ from pathlib import Path
 
 from . import ordinary
 from .cache import cache_dir
+from .errors import ConfigError
+
+SUMS = "sums-1"  # in the cache; another number when what is written there, or under which name, means something else
 
 SETTLED = 2.0  # seconds: a write within the clock's tick of the last one would leave all times as they are
 
@@ -24,7 +27,7 @@ def fingerprint(path: Path) -> str:
     """Return the SHA-256 of the file's content, in hexadecimal. Raises `OSError` when it cannot be read."""
     with ordinary.opened(path) as file:
         before = os.fstat(file.fileno())
-        memory = cache_dir() / "sums" / _key(before)
+        memory = _memory(before)
         if known := _remembered(memory):
             return known
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -34,13 +37,23 @@ def fingerprint(path: Path) -> str:
     return found
 
 
+def _memory(stat: os.stat_result) -> Path | None:
+    """Where the sum of such a file is kept; None where there is no cache."""
+    try:
+        return cache_dir() / SUMS / _key(stat)
+    except ConfigError:
+        return None
+
+
 def _key(stat: os.stat_result) -> str:
     what = f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 
-def _remembered(memory: Path) -> str | None:
+def _remembered(memory: Path | None) -> str | None:
     """A power cut or a full disk leaves an empty file, in whose name two contents would be one."""
+    if memory is None:
+        return None
     try:
         found = memory.read_text("ascii")
     except (OSError, UnicodeDecodeError):
@@ -48,8 +61,10 @@ def _remembered(memory: Path) -> str | None:
     return found if re.fullmatch("[0-9a-f]{64}", found) else None
 
 
-def _remember(memory: Path, found: str) -> None:
+def _remember(memory: Path | None, found: str) -> None:
     """In one step. A cache that cannot be written to costs the next reader time and nothing else."""
+    if memory is None:
+        return
     part = memory.with_name(f"{memory.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)

@@ -101,10 +101,17 @@ def read(file: Path) -> tuple[Key, ...]:
 
 
 def write(file: Path, keys: Iterable[Key]) -> None:
-    """Replace the file in one step; only its owner may read it."""
+    """Replace the file in one step; only its owner may read it.
+
+    Raises:
+        ConfigError: its directory cannot be written to.
+    """
     text = "# API keys of the gateway; `gateway keys` writes this file.\n" + "".join(map(_table, keys))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 by mkstemp
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 by mkstemp
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}; keys_file says where it is") from error
     try:
         with os.fdopen(descriptor, "w") as out:
             out.write(text)
@@ -119,7 +126,10 @@ def write(file: Path, keys: Iterable[Key]) -> None:
 @contextmanager
 def changing(file: Path) -> Iterator[None]:
     """Nobody else changes the file meanwhile: who had read it before would bring a key back that was revoked."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}; keys_file says where it is") from error
     place = os.open(file.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

@@ -17,10 +17,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import adopted
+from . import adopted, scratch
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class _Life:
         self._hub = hub = _host(self._found)
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         self._taking_away = loop.create_task(adopted.take_away())
+        threading.Thread(target=scratch.clear_leftovers, name="leftovers", daemon=True).start()
         hub.start()
         accepting = asyncio.Event()
         watching = loop.create_task(self._watch(hub, accepting))

@@ -8,9 +8,9 @@ import os
 import socket
 import stat
 import struct
-import tempfile
 from pathlib import Path
 
+from . import scratch
 from .errors import ConfigError
 
 BACKLOG = 2048
@@ -57,7 +57,7 @@ def admin_path(setting: Path | None, port: int) -> Path:
     if setting is not None:
         return setting
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    place = Path(runtime) if runtime else Path(tempfile.gettempdir(), f"gateway-{os.getuid()}")
+    place = Path(runtime) if runtime else scratch.root() / f"gateway-{os.getuid()}"
     return place / f"gateway-{port}.sock"
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cache import cache_dir
+from gateway import environment_keys, environments, fingerprints
+from gateway.cache import cache_dir, make
 from gateway.errors import ConfigError
+from gateway.fingerprints import fingerprint
+from gateway.spec import ModelSpec
 
 
 @pytest.fixture
@@ -49,3 +52,46 @@ def test_what_somebody_else_filled_is_read_where_it_is(place: Path, monkeypatch:
     monkeypatch.setattr(os, "getuid", lambda: place.stat().st_uid + 1)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert cache_dir() == place
+
+
+def test_a_directory_that_cannot_be_made_is_named_with_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/envs cannot be made: Not a directory; set cache_dir"):
+        make(tmp_path / "file" / "envs")
+
+
+def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("GATEWAY_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no home directory to keep a cache in; set cache_dir"):
+        cache_dir()
+    (tmp_path / "file").write_bytes(b"x")
+    assert len(fingerprint(tmp_path / "file")) == 64
+
+
+def test_what_code_reads_from_a_shared_cache_is_known_by_a_version(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two gateways of different versions find nothing of each other's that they would read in another way."""
+    spec = ModelSpec(name="m", target="m:M", root=tmp_path)
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    os.utime(file, (0, 0))
+    monkeypatch.setattr(fingerprints, "SETTLED", -1.0)
+
+    def kept() -> list[Path]:
+        fingerprint(file)
+        (sums,) = (path.parent for path in place.glob(f"{fingerprints.SUMS}/*"))
+        return [environments.import_path(), Path(environments.key_of(spec)), sums]
+
+    before = kept()
+    monkeypatch.setattr(environments, "__version__", "99.0")
+    monkeypatch.setattr(environment_keys, "VERSION", "99")
+    monkeypatch.setattr(fingerprints, "SUMS", "sums-99")
+    after = kept()
+    assert all(one != two for one, two in zip(before, after, strict=True))
+    assert (before[0] / "gateway").resolve() == (after[0] / "gateway").resolve()

@@ -14,7 +14,7 @@ from gateway.fingerprints import fingerprint
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "sums"
+    return tmp_path / "cache" / fingerprints.SUMS
 
 
 @pytest.fixture

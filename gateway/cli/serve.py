@@ -40,7 +40,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
 
     SIGTERM or Ctrl-C lets running calls finish; a second one does not.
     """
-    from .. import adopted, logs, memory, printing
+    from .. import adopted, logs, memory, printing, scratch
     from ..redaction import KNOWN
     from ..settings import check_bind, check_keys_file
 
@@ -50,6 +50,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     settings = options.settings_of(config, **flags)
     check_keys_file(settings)
     check_bind(settings)
+    scratch.root()
     KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
     again = partial(options.settings_of, config, **flags)

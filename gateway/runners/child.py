@@ -12,12 +12,11 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
 from .. import confinement, inherited
-from ..clearing import clear_away
 from ..replica import Launch, LoadError
+from ..scratch import Scratch
 from .log import LineReader
 from .reaper import MARK, born, carries, is_ours, marked
 
@@ -36,7 +35,7 @@ class Child:
         self._born = ""  # when the process began: its number may be another's once it is waited for
         self._draining: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._tmp: str | None = None
+        self._scratch: Scratch | None = None
 
     @property
     def pid(self) -> int | None:
@@ -51,10 +50,11 @@ class Child:
 
         Raises:
             LoadError: there is no such interpreter or directory, or no more processes.
+            ConfigError: there is no place for its temporary files.
         """
         ours, theirs = socket.socketpair()
         try:
-            self._tmp = tempfile.mkdtemp(prefix="gateway-worker-")
+            self._scratch = Scratch()
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
             begun = self._start(theirs.fileno())
@@ -85,7 +85,11 @@ class Child:
     @property
     def _mark(self) -> str:
         """What the worker's processes inherit and no others have: the name of its temporary directory."""
-        return os.path.basename(self._tmp or "")
+        return self._scratch.name if self._scratch is not None else ""
+
+    @property
+    def _tmp(self) -> str:
+        return self._scratch.path if self._scratch is not None else ""
 
     @property
     def _python(self) -> str:
@@ -122,7 +126,7 @@ class Child:
         return {
             **own,
             **place_of(self._python, own.get("PATH", os.defpath)),
-            "TMPDIR": self._tmp or "",
+            "TMPDIR": self._tmp,
             **self._launch.spec.environment,
             **self._launch.environment,
             "PYTHONUNBUFFERED": "1",
@@ -134,7 +138,7 @@ class Child:
     def _writable(self) -> list[Path]:
         """Where a confined one may write."""
         spec = self._launch.spec
-        places = [Path(self._tmp or "")]
+        places = [Path(self._tmp)]
         if spec.data_dir is not None:
             data, root = spec.data_dir.resolve(), spec.root.resolve()
             if root in data.parents:  # the model's own config.yaml named it, which cannot open all files that way
@@ -176,8 +180,8 @@ class Child:
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
             self._draining.cancel()
-        if self._tmp is not None:
-            await asyncio.to_thread(clear_away, self._tmp)
+        if self._scratch is not None:
+            await asyncio.to_thread(self._scratch.clear)
 
 
 def place_of(python: str, path: str) -> dict[str, str]:
