@@ -1,15 +1,19 @@
 """Write to stdout and stderr, though their readers may be slow or gone: that must not end or change what goes on.
 
-`print` keeps what it could not write and fails with it again at the end of the process. This keeps nothing.
+`print` keeps what it could not write and fails with it again at the end of the process. `write` keeps nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Name = Literal["stdout", "stderr"]
 
@@ -40,14 +44,28 @@ def try_to_write(text: str, name: Name = "stdout") -> None:
         write(text, name)
 
 
-def let_go() -> None:
-    """At the end of a process: what is left in a stream that nobody reads must not change its exit status."""
-    for stream in (sys.stdout, sys.stderr):
+def forgive() -> None:
+    """From now on a `print` of anybody in this process fails no more, a plugin's neither, nor does its last flush."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue
+        forgiving = io.TextIOWrapper(
+            io.BufferedWriter(_Forgiving(descriptor, "w", closefd=False)),
+            encoding=stream.encoding,
+            errors="backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, forgiving)
+        setattr(sys, f"__{name}__", forgiving)
+
+
+class _Forgiving(io.FileIO):
+    def write(self, data: Buffer) -> int:
         try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return memoryview(data).nbytes

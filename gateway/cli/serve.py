@@ -44,6 +44,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     from ..redaction import KNOWN
     from ..settings import check_bind, check_keys_file
 
+    printing.forgive()
     memory.leave_no_core()
     adopted.adopt()
     memory.hide()  # keys and secrets are in our memory, and in our environment
@@ -54,9 +55,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     KNOWN.hide([settings.gateway.api_key or ""])
     logs.set_up(settings.gateway.log_format, settings.gateway.log_level)
     again = partial(options.settings_of, config, **flags)
-    status = _serve(settings, [name for part in only for name in part.split(",") if name], reload, again)
-    printing.let_go()
-    sys.exit(status)
+    sys.exit(_serve(settings, [name for part in only for name in part.split(",") if name], reload, again))
 
 
 def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[], Settings]) -> int:
