@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -12,18 +13,29 @@ from urllib.parse import urlsplit
 
 import click
 
+from .trust import chosen, context_for
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..settings import Settings
 
 CONNECT_TIMEOUT = 10.0  # seconds; how long an answer may take is the gateway's to say
 
 
+def given_url() -> str | None:
+    """The gateway that the environment names."""
+    return os.environ.get("GATEWAY_URL") or None
+
+
 class Client:
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, *, tls_cert: Path | None = None, is_own: bool = False) -> None:
+        """`tls_cert` is the certificate of the settings; `is_own` says that the gateway is the one of the settings."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise click.UsageError(f"{url} is no URL of a gateway, such as http://127.0.0.1:8000")
         self.url, self._key, self._parts = url, key, parts
+        self._tls_cert, self._is_own = tls_cert, is_own
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")  # a base_url is as good
 
     @classmethod
@@ -31,12 +43,17 @@ class Client:
         """The gateway at `url`, at GATEWAY_URL, or the one that these settings start."""
         from ..sockets import url_of
 
-        gateway = settings.gateway
+        gateway, given = settings.gateway, url or given_url()
         ours = url_of(gateway.host, gateway.port, gateway.tls_cert is not None)
-        return cls(url or os.environ.get("GATEWAY_URL") or ours, gateway.api_key)
+        return cls(given or ours, gateway.api_key, tls_cert=gateway.tls_cert, is_own=not given)
 
     def get(self, path: str) -> Any:
         with self._request("GET", path, None) as response:
+            return json.loads(response.read())
+
+    def ask(self, method: str, path: str) -> Any:
+        """A question or an order of an operator, over HTTP."""
+        with self._request(method, path, b"" if method == "POST" else None) as response:
             return json.loads(response.read())
 
     @contextmanager
@@ -47,27 +64,42 @@ class Client:
 
     @contextmanager
     def _request(self, method: str, path: str, body: bytes | None) -> Iterator[http.client.HTTPResponse]:
-        parts = self._parts
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT)
+        connection, pinned = self._connection()
         headers = {"content-type": "application/json", "user-agent": "gateway-cli"}
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
         try:
             connection.connect()
+            if pinned is not None and connection.sock.getpeercert(binary_form=True) != pinned:  # before the key is sent
+                raise click.ClickException(f"{self.url} has another certificate than {self._tls_cert} of the settings")
             if connection.sock is not None:
                 connection.sock.settimeout(None)
             connection.request(method, f"{self._prefix}{path}", body, headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise click.ClickException(f"{response.status}: {message_of(response.read())}")
+                raise click.ClickException(f"{response.status}: {message_of(response.read())}{self._advice(response)}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise click.ClickException(self._why(error)) from error
         finally:
             connection.close()
 
+    def _connection(self) -> tuple[Any, bytes | None]:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT), None
+        context, pinned = context_for(chosen(), self._tls_cert, self._is_own)
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context), pinned
+
+    def _advice(self, response: http.client.HTTPResponse) -> str:
+        if response.status != 401:
+            return ""
+        which = "another key" if self._key is not None else "your key"
+        return f" Set GATEWAY_API_KEY to {which}; `gateway keys add NAME` makes one."
+
     def _why(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{self.url}: {error.verify_message}; --cacert FILE names the certificates to trust"
         if isinstance(error, ConnectionRefusedError):
             return f"no gateway answers at {self.url}; start it with: gateway serve"
         if isinstance(error, (http.client.IncompleteRead, ConnectionResetError)):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..errors import ConfigError
+from . import options
 from .templates import TEMPLATES, Template
 
 
@@ -51,4 +53,14 @@ def _steps(path: Path, template: Template, name: str) -> list[str]:
     root = path.parent if path.parent != Path(".") else path
     steps = [step.format(path=path) for step in template.before]
     steps.append(f"gateway serve --models {root}")
-    return [*steps, template.ask.format(name=name, url="http://127.0.0.1:8000")]
+    key = """-H "Authorization: Bearer $GATEWAY_API_KEY" """ if _needs_key() else ""
+    return [*steps, template.ask.format(name=name, url="http://127.0.0.1:8000", key=key)]
+
+
+def _needs_key() -> bool:
+    """Whether the gateway that is started here asks for one."""
+    try:
+        gateway = options.settings_of().gateway
+    except ConfigError:  # which `gateway serve` tells
+        return False
+    return gateway.api_key is not None or gateway.keys_file.is_file()

@@ -1,4 +1,4 @@
-"""HTTP to the admin socket of a running gateway of this user."""
+"""HTTP to the admin socket of a running gateway of this user; to one on another machine, over its `admin_http`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import click
 
 from ..errors import ConfigError
+from ..settings import is_loopback
 from ..sockets import connect_admin
-from .client import message_of
+from .client import Client, given_url, message_of
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -30,18 +31,24 @@ class _Connection(http.client.HTTPConnection):
 class Operator:
     """The gateway whose admin socket this is."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, elsewhere: Client | None = None) -> None:
+        self._path, self._elsewhere = path, elsewhere
 
     @classmethod
     def of(cls, settings: Settings, url: str | None) -> Operator:
-        """The gateway on the port of `url`, or of these settings."""
+        """The gateway on the port of `url`, of GATEWAY_URL, or of these settings; or that of another machine there."""
         from ..sockets import admin_path
 
-        port = urlsplit(url if "://" in url else f"http://{url}").port if url else None
-        return cls(admin_path(settings.gateway.admin_socket, port or settings.gateway.port))
+        gateway, url = settings.gateway, url or given_url()
+        parts = urlsplit(url if "://" in url else f"http://{url}") if url else None
+        host = (parts.hostname or "") if parts else ""
+        is_here = not host or is_loopback(host) or host in (gateway.host.strip("[]"), "0.0.0.0", "::")
+        elsewhere = None if is_here else Client.of(settings, url)
+        return cls(admin_path(gateway.admin_socket, (parts.port if parts else None) or gateway.port), elsewhere)
 
     def ask(self, method: str, path: str) -> Any:
+        if self._elsewhere is not None:
+            return self._elsewhere.ask(method, path)
         connection = _Connection(self._path)
         try:
             connection.request(method, path)

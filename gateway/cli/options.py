@@ -17,7 +17,24 @@ models = click.option("--models", multiple=True, metavar="DIR", help="Directory 
 devices = click.option("--devices", metavar="LIST", help='GPUs instead of those found, as in "2xH100:80GiB".')
 any_gpu = click.option("--any-gpu", is_flag=True, default=None, help="Put models that name an absent GPU on any other.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-url = click.option("--url", metavar="URL", help="The gateway to ask.  [default: as settings say]")
+
+
+def url(command: Any) -> Any:
+    """--url, and --cacert, which `trust.py` finds in the context."""
+    command = click.option(
+        "--cacert",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_keep,
+        help="Certificates to trust over HTTPS.  [default: tls_cert, and those of this machine]",
+    )(command)
+    where = "The gateway to ask.  [default: GATEWAY_URL, or as settings say]"
+    return click.option("--url", metavar="URL", help=where)(command)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    context.meta["gateway.cacert"] = value
 
 
 def settings_of(

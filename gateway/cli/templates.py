@@ -126,7 +126,7 @@ TEMPLATES: Mapping[str, Template] = {
     "embeddings": Template(
         "a class that turns texts into vectors",
         {"model.py": EMBEDDINGS},
-        ask="""curl {url}/v1/embeddings -d '{{"model": "{name}", "input": "hello"}}'""",
+        ask="""curl {url}/v1/embeddings {key}-d '{{"model": "{name}", "input": "hello"}}'""",
     ),
     "truss": Template(
         "a Truss: config.yaml and model/model.py",

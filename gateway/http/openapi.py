@@ -11,6 +11,7 @@ from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
 from ..dialects.oip_tensors import DATATYPES
+from ..examples import best, example
 from .exchange import sees_of
 from .forms import FORM
 from .guards import OPEN
@@ -140,6 +141,8 @@ def _paths(hub: Hub, seen: list[HostedModel], components: Json) -> Iterator[tupl
             yield path, {"get": _operation(f"show{name}Of", in_url, of=True)}
             continue
         streams = "stream" in schema.get("properties", {})
+        if (shown := schema.get("example")) is not None and (model := best(seen, endpoint.method)) is not None:
+            schema = {**schema, "example": {"model": model.name, **shown}}
         served = _operation(
             f"create{name}", summary, body=schema, kind=kind, models=_serving(hub, seen, endpoint), streams=streams
         )
@@ -200,6 +203,7 @@ def _typed(model: HostedModel, schema: Mapping[str, Any], components: Json) -> J
     """Predict of a model that says what it takes. What its schemas refer to is added to the components."""
     name = "".join(part.title() for part in model.name.replace("/", "-").replace(".", "-").split("-"))
     body = hoist(schema, f"{name}Input", components)
+    body = {"example": example(schema), **body} if "$ref" not in body else body
     operation = _operation(f"predict{name}", f"Runs `predict` of {model.name}", body=body)
     if model.capabilities.output_schema is not None:
         output = hoist(model.capabilities.output_schema, f"{name}Output", components)

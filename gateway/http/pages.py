@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import html
 import importlib.util
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UnknownURL
+from ..examples import calls
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -78,7 +78,7 @@ def start_page(hub: Hub, sees: Sees, url: str, with_api_page: bool) -> bytes:
     if with_api_page:
         links.insert(0, "/docs")
     listed = " · ".join(f'<a href="{link}">{link}</a>' for link in links)
-    examples = "".join(f"<pre>{html.escape(example)}</pre>" for example in _examples(models, url))
+    examples = "".join(f"<pre>{html.escape(example)}</pre>" for example in calls(hub, models, url))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Model gateway</title>'
         f"<style>{STYLE}</style></head><body><h1>Model gateway</h1><p>{listed}</p>"
@@ -92,24 +92,3 @@ def _row(hub: Hub, model: HostedModel, sees: Sees) -> str:
     if model.state != "ready" and model.reason:
         state += f"<br>{html.escape(hub.reason(model, sees, False))}"
     return f"<tr><td>{html.escape(model.name)}</td><td>{state}</td><td>{routes}</td></tr>"
-
-
-def _examples(models: Iterable[HostedModel], url: str) -> list[str]:
-    """A command for the first model of each kind."""
-    found: dict[str, str] = {}
-    for model in models:
-        methods = {method.name for method in model.capabilities.methods}
-        if "chat_completions" in methods and "chat" not in found:
-            body = f'{{"model": "{model.name}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
-            found["chat"] = f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n  -d '{body}'"
-            found["sdk"] = (
-                f'from openai import OpenAI\nclient = OpenAI(base_url="{url}/v1", api_key="unused")\n'
-                f'answer = client.chat.completions.create(\n    model="{model.name}",'
-                ' messages=[{"role": "user", "content": "Say hello."}])\nprint(answer.choices[0].message.content)'
-            )
-        if "embeddings" in methods and "embeddings" not in found:
-            body = f'{{"model": "{model.name}", "input": ["one", "two"]}}'
-            found["embeddings"] = f"curl {url}/v1/embeddings -H 'Content-Type: application/json' \\\n  -d '{body}'"
-        if "predict" in methods and "predict" not in found:
-            found["predict"] = f"curl {url}/models/{model.name}/predict -d '{{}}'"
-    return list(found.values())

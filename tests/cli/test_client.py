@@ -6,10 +6,16 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click import ClickException
 from click.testing import Result
+
+from gateway.cli.client import Client
+from gateway.cli.operator import Operator
+from gateway.settings import GatewaySettings, Settings
 
 Run = Callable[..., Result]
 
@@ -52,6 +58,28 @@ def server() -> Iterator[Server]:
         thread.start()
         yield running
         running.shutdown()
+
+
+def test_operators_ask_the_gateway_that_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(gateway=GatewaySettings(api_key=None, admin_socket=None))
+    asked: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(Client, "ask", lambda self, method, path: asked.append((self.url, method, path)) or {})
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for here in ("http://127.0.0.1:9001", "localhost:9001", "https://[::1]:9001"):
+        monkeypatch.setenv("GATEWAY_URL", here)
+        with pytest.raises(ClickException, match=r"gateway-9001\.sock"):
+            Operator.of(settings, None).ask("GET", "/admin/models")
+    with pytest.raises(ClickException, match=r"gateway-9002\.sock"):
+        Operator.of(settings, "http://127.0.0.1:9002").ask("GET", "/admin/models")
+    monkeypatch.setenv("GATEWAY_URL", "https://gateway.example")
+    Operator.of(settings, None).ask("POST", "/admin/models/m/unload")
+    assert asked == [("https://gateway.example", "POST", "/admin/models/m/unload")]
+
+
+def test_a_command_without_a_key_is_told_where_it_belongs(run: Run, server: Server) -> None:
+    server.status, server.body = 401, b'{"error": {"message": "Incorrect API key provided: none."}}'
+    result = run("predict", "m", "-d", "{}", "--url", server.url)
+    assert result.exit_code == 1 and "Set GATEWAY_API_KEY to your key" in result.stderr
 
 
 def text(content: str) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
-from gateway.cli.snippets import example, snippets
+from gateway.cli.snippets import snippets
 from gateway.dialects.rerank import RerankDialect
+from gateway.examples import example
 from gateway.spec import Capabilities, Endpoint, MethodInfo
 
 
@@ -35,11 +37,12 @@ def test_a_schema_that_says_little_gives_an_empty_object(schema: Any) -> None:
     assert example(schema) == {}
 
 
-def hub(*models: Any, key: str | None = None) -> Any:
-    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key))
+def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:
+    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key, tls_cert=cert))
     return SimpleNamespace(
         models={model.name: model for model in models},
         settings=settings,
+        keys=SimpleNamespace(is_required=key is not None),
         endpoints=[Endpoint(path="/v1/rerank", method="rerank", dialect="rerank")],
         plugins=SimpleNamespace(dialects=lambda: {"rerank": RerankDialect()}),
         serves=lambda model, endpoint: model.capabilities.methods[0].name == endpoint.method,
@@ -87,3 +90,16 @@ def test_a_key_is_never_written_out(monkeypatch: pytest.MonkeyPatch, variable: s
     assert shell in text
     assert python in text
     compile(text.partition("\n\n")[2], "snippet", "exec")
+
+
+def test_with_a_certificate_curl_and_the_sdk_are_told_to_trust_it() -> None:
+    text = snippets(hub(model("a", "chat_completions"), cert=Path("/a place/cert.pem")), "https://x") or ""
+    assert "--cacert '/a place/cert.pem' " in text and 'cafile="/a place/cert.pem"' in text
+    compile(text.partition("\n\n")[2], "snippet", "exec")
+
+
+def test_keys_of_a_file_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_API_KEY", raising=False)
+    monkeypatch.delenv("GATEWAY_API_KEY_FILE", raising=False)
+    text = snippets(hub(model("a", "predict"), key="in the file"), "http://x") or ""
+    assert text.startswith("# with a key of yours in GATEWAY_API_KEY") and '"Authorization: Bearer $GATEWAY' in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import ssl
@@ -32,6 +33,7 @@ class Authority:
         self._ca, self.cert, self.key = trustme.CA(), place / "cert.pem", place / "key.pem"
         self.trust = ssl.create_default_context()
         self._ca.configure_trust(self.trust)
+        self.root = self._ca.cert_pem.bytes()
         self.renew()
 
     def renew(self) -> None:
@@ -66,6 +68,33 @@ def test_the_sdk_streams_over_https(secure: tuple[Gateway, Authority]) -> None:
     assert client.chat.completions.create(model="m", messages=messages).choices[0].message.content == "fine"
     stream = client.chat.completions.create(model="m", messages=messages, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "fine"
+
+
+def test_commands_trust_the_certificate_of_the_settings_or_the_one_that_they_are_told(
+    secure: tuple[Gateway, Authority], tmp_path: Path
+) -> None:
+    gateway, authority = secure
+    port = gateway.url.rpartition(":")[2]
+    place = tmp_path / "client"
+    place.mkdir()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gateway", *arguments]
+        return subprocess.run(command, cwd=place, env=environ | env, capture_output=True, text=True, timeout=60)
+
+    stranger = run("chat", "m", "hi", "--url", gateway.url)
+    assert stranger.returncode == 1 and "--cacert FILE" in stranger.stderr
+    (place / "ca.pem").write_bytes(authority.root)
+    told = run("chat", "m", "hi", "--cacert", "ca.pem", GATEWAY_URL=f"https://localhost:{port}")
+    assert told.stdout == "fine\n", told.stderr
+    (place / "gateway.toml").write_text(f"[gateway]\nport = {port}\ntls_cert = '{authority.cert}'\n")
+    for url in ({}, {"GATEWAY_URL": gateway.url}):
+        assert run("chat", "m", "hi", **url).stdout == "fine\n"
+        assert "/v1/chat/completions" in run("models", "--live", **url).stdout
+    authority.renew()  # and the gateway has not read it yet: it might be anybody
+    other = run("chat", "m", "hi")
+    assert other.returncode == 1 and "another certificate" in other.stderr
 
 
 def test_a_renewed_certificate_is_shown_after_a_signal_and_a_broken_one_is_not(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from served import Model, Served
 
 from gateway import keys
+from gateway.cli.snippets import snippets
 from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.http import openapi
 from gateway.replica import LoadError
@@ -172,7 +175,32 @@ def test_the_start_page_shows_models_states_links_and_commands(serve: Serve) -> 
     assert '<span class="ready">ready</span>' in page and '<span class="failed">failed</span>' in page
     assert "<b>" not in page and "&lt;b&gt;no weights" in page
     assert "src=" not in page and "http" not in "".join(re.findall(r'href="([^"]+)"', page))
-    assert f"curl {served.url}/v1/chat/completions" in page
+    assert f"curl -N {served.url}/v1/chat/completions" in page
     assert f"curl {served.url}/v1/embeddings" in page
     for link in re.findall(r'href="([^"]+)"', page):
         assert served.get(link).status in (200, 503)
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_the_start_page_and_the_document_show_the_examples_of_the_terminal(
+    serve: Serve, tmp_path: Path, has_key: bool
+) -> None:
+    file = tmp_path / "keys.toml"
+    key, text = keys.create("alice")
+    if has_key:
+        keys.write(file, [key])
+    served = serve(models(), keys_file=file)
+    auth = {"Authorization": f"Bearer {text}"}
+    page = html.unescape(served.get("/", Accept="text/html", **auth).body.decode())
+    printed = snippets(served.hub, served.url) or ""
+    assert printed and printed in page and text not in page
+    assert ("$GATEWAY_API_KEY" in printed) == ('os.environ["GATEWAY_API_KEY"]' in printed) == has_key
+    assert page.count("$GATEWAY_API_KEY") == 3 * has_key  # for chat, embeddings and predict
+    assert "/v1/models/chat:predict" in page or "/v1/models/org/typed-1.5:predict" in page
+    assert "/predict" not in page  # one spelling
+    document = served.get("/openapi.json", **auth).json
+    for path, name in (("/v1/chat/completions", "chat"), ("/v1/embeddings", "embed")):
+        schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["example"]["model"] == name
+        for value in schema["example"].values():
+            assert json.dumps(value) in page

@@ -1,0 +1,162 @@
+"""What to paste to call a model: for the terminal, the start page and the API page, so that all of them show the same.
+
+For a chat model, an embedding model, a predict model, else for whatever route a model answers. With keys on, the key
+comes from the environment of whoever pastes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .hosted import HostedModel
+    from .hub import Hub
+
+MESSAGES = [{"role": "user", "content": "Say hello."}]
+INPUT = ["one", "two"]
+PASTE_KEY = "# with a key of yours in GATEWAY_API_KEY, as `gateway keys add NAME` prints it\n"
+
+CHAT = """\
+curl -N {url}/v1/chat/completions {cacert}{key}-H 'Content-Type: application/json' \\
+  -d {body}
+
+from openai import OpenAI{imports}
+client = OpenAI(base_url="{url}/v1", api_key={api_key}{trust})
+stream = client.chat.completions.create(
+    model={model}, messages=[{{"role": "user", "content": "Say hello."}}], stream=True)
+for chunk in stream: print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""
+
+EMBEDDINGS = """\
+curl {url}/v1/embeddings {cacert}{key}-H 'Content-Type: application/json' \\
+  -d {body}
+
+from openai import OpenAI{imports}
+client = OpenAI(base_url="{url}/v1", api_key={api_key}{trust})
+print(client.embeddings.create(model={model}, input=["one", "two"]).data[0].embedding[:4])
+"""
+
+PREDICT = """\
+curl -N {url}/v1/models/{name}:predict {cacert}{key}-H 'Content-Type: application/json' \\
+  -d {body}
+"""
+
+ENDPOINT = """\
+curl {url}{path} {cacert}{key}-H 'Content-Type: application/json' \\
+  -d {body}
+"""
+
+
+METHODS = {"chat_completions": CHAT, "embeddings": EMBEDDINGS, "predict": PREDICT}
+
+
+def calls(hub: Hub, models: Iterable[HostedModel], url: str, cert: Path | None = None) -> Iterator[str]:
+    """The lines for each kind of these models, the most telling kind first; nothing while none is ready.
+
+    Of several models of a kind it is the one that reads the longest texts: a language model before a toy. `cert` is a
+    file that whoever calls must trust.
+    """
+    ready = [model for model in models if model.state == "ready"]
+    shown = False
+    for method, template in METHODS.items():
+        if (model := best(ready, method)) is not None:
+            shown = True
+            yield _fill(template, hub, model, url, cert)
+    if not shown:
+        yield from _endpoint(hub, ready, url, cert)
+
+
+def best(models: Iterable[HostedModel], method: str) -> HostedModel | None:
+    having = [model for model in models if any(known.name == method for known in model.capabilities.methods)]
+    return max(having, key=lambda model: model.capabilities.max_model_len or 0, default=None)
+
+
+def _endpoint(hub: Hub, ready: list[HostedModel], url: str, cert: Path | None) -> Iterator[str]:
+    """The first route that a ready model answers and whose dialect has an example."""
+    dialects = hub.plugins.dialects()
+    for endpoint in hub.endpoints:
+        shown = dialects[endpoint.dialect].request_schema.get("example")
+        serving = [model for model in ready if hub.serves(model, endpoint)]
+        if serving and shown is not None:
+            body = {"model": serving[0].name, **shown}
+            yield _fill(ENDPOINT, hub, serving[0], url, cert, body=body, path=endpoint.path)
+            return
+
+
+def _fill(
+    template: str,
+    hub: Hub,
+    model: HostedModel,
+    url: str,
+    cert: Path | None,
+    *,
+    body: dict[str, Any] | None = None,
+    path: str = "",
+) -> str:
+    bodies: dict[str, Any] = {
+        ENDPOINT: body,
+        CHAT: {"model": model.name, "stream": True, "messages": MESSAGES},
+        EMBEDDINGS: {"model": model.name, "input": INPUT},
+        PREDICT: example(model.capabilities.input_schema or {}),
+    }
+    has_key = hub.keys.is_required
+    shell, python = _key_from() if has_key else ("", '"unused"')
+    imports = "\nimport os" * has_key
+    trust = ""
+    if cert is not None:
+        imports += "\nimport ssl, httpx"
+        trust = f",\n    http_client=httpx.Client(verify=ssl.create_default_context(cafile={json.dumps(str(cert))}))"
+    lines = template.format(
+        url=url,
+        path=path,
+        cacert=f"--cacert {shlex.quote(str(cert))} " if cert is not None else "",
+        key=f'-H "Authorization: Bearer {shell}" ' if has_key else "",
+        imports=imports,
+        api_key=python,
+        trust=trust,
+        model=json.dumps(model.name),
+        name=model.name,
+        body=shlex.quote(json.dumps(bodies[template])),
+    )
+    return PASTE_KEY * (has_key and not _has_one()) + lines
+
+
+def _has_one() -> bool:
+    return bool(os.environ.get("GATEWAY_API_KEY") or os.environ.get("GATEWAY_API_KEY_FILE"))
+
+
+def _key_from() -> tuple[str, str]:
+    """Where the shell and Python find the key."""
+    if os.environ.get("GATEWAY_API_KEY_FILE"):
+        return '$(cat "$GATEWAY_API_KEY_FILE")', 'open(os.environ["GATEWAY_API_KEY_FILE"]).read().strip()'
+    return "$GATEWAY_API_KEY", 'os.environ["GATEWAY_API_KEY"]'
+
+
+def example(schema: Any, defs: Any = None) -> Any:
+    """Return a value of a JSON schema: its examples and defaults where it has them, the required properties only."""
+    if not isinstance(schema, dict):
+        return {}
+    defs = schema.get("$defs", defs)
+    if "$ref" in schema and isinstance(defs, dict):
+        return example(defs.get(schema["$ref"].rpartition("/")[2]), defs)
+    for key in ("examples", "enum"):
+        if schema.get(key):
+            return schema[key][0]
+    for key in ("default", "const"):
+        if key in schema:
+            return schema[key]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return example(schema[key][0], defs)
+    if schema.get("type") == "array":
+        return [example(schema.get("items"), defs)]
+    plain = {"string": "Hello.", "integer": 1, "number": 1.0, "boolean": True, "null": None}
+    if schema.get("type") in plain:
+        return plain[schema["type"]]
+    properties = schema.get("properties", {})
+    return {name: example(properties.get(name), defs) for name in schema.get("required", ())}
