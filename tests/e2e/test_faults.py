@@ -252,7 +252,7 @@ def test_callers_of_a_worker_that_stands_still_get_504_long_before_any_limit(
     if how == "stopped":
         os.kill(pid, signal.SIGSTOP)
     ledger.predict("asks", "frozen", ["hold"])
-    ledger.chat("streams", "frozen", "nobody")
+    ledger.chat("streams", "frozen", ["hold"])
     began = time.monotonic()
     ledger.check(asks="status 504", streams="status 504 timeout")
     assert time.monotonic() - began < 15
