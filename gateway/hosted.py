@@ -259,7 +259,7 @@ class HostedModel:
     @property
     def has_no_place(self) -> bool:
         """Whether its reason is that of `fail`, which may speak of others."""
-        return self._refused is not None
+        return self._refused is not None and not self.spec.is_stand_in
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         """Hand on what changed in the sources of its secrets, or in its environment."""

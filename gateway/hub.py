@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,6 @@ Sees = Callable[[str], bool]  # whether a model exists for a caller
 SOLE = "model"  # the id that every Truss client sends
 POLL = 30.0  # seconds between two looks at secrets and the environment file, as in Truss
 BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
-
-
 ASK = "gateway ps shows why, on the machine of the gateway"
 
 
@@ -56,6 +54,7 @@ class Hub:
         devices: Sequence[Device] = (),
     ) -> None:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
+        self.only: Sequence[str] = ()  # the models that the command names, when it does
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
         self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
@@ -69,8 +68,8 @@ class Hub:
         self._claims: list[Claim] = []
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
         self._watching: asyncio.Task[None] | None = None
-        self.models: dict[str, HostedModel] = {spec.name: self._host(spec) for spec in specs}
-        self.aliases = self.read_aliases()
+        self.models: dict[str, HostedModel] = {spec.name: self.host(spec) for spec in specs}
+        self.aliases = settings.aliases_of(self.models)
 
     # ── which model ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,7 +84,7 @@ class Hub:
         """
         if model.has_no_place and len(self.seen(sees)) < len(self.models):
             return NO_ROOM
-        if model.has_no_place or is_admin or self.settings.gateway.debug or not model.reason:
+        if model.has_no_place or model.spec.is_stand_in or is_admin or self.settings.gateway.debug or not model.reason:
             return model.reason
         return ASK
 
@@ -130,7 +129,8 @@ class Hub:
         )
 
     def sole(self, models: list[HostedModel]) -> HostedModel | None:
-        """The only one of these, or the default model among them."""
+        """The only one of these, or the default among them. What could not be read is meant by its name alone."""
+        models = [model for model in models if not model.spec.is_stand_in] or models
         if len(models) == 1:
             return models[0]
         default = self.settings.gateway.default_model
@@ -188,16 +188,21 @@ class Hub:
             ConfigError: the file for responses cannot be used.
         """
         self.responses.open()
-        eager = [model for model in self.models.values() if not self.is_lazy(model.name)]
-        refused = self.place([model.spec for model in eager])
+        refused = self.begin(self.models.values())
         if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
             raise PlacementError("; ".join(text for _, text in refused.values()))
+        self._watching = asyncio.create_task(self._watch_sources(), name="sources")
+
+    def begin(self, models: Iterable[HostedModel]) -> dict[str, tuple[str, str]]:
+        """Place and load the eager ones of these; returns those that do not fit, as `place`."""
+        eager = [model for model in models if not model.spec.is_stand_in and not self.is_lazy(model.name)]
+        refused = self.place([model.spec for model in eager])
         for model in eager:
             if model.name in refused:
                 model.fail(refused[model.name][1])
             else:
                 model.start()
-        self._watching = asyncio.create_task(self._watch_sources(), name="sources")
+        return refused
 
     def _load_on_demand(self, name: str) -> None:
         """A request met the lazy model unloaded.
@@ -225,15 +230,22 @@ class Hub:
         Raises:
             Draining, Unavailable: as for a request to a lazy model.
         """
-        if model.state == "failed":
+        if model.state == "failed" and not model.spec.is_stand_in:
             await self.unload(model)
         if model.state == "unloaded":
             self._load_on_demand(model.name)
 
     async def unload(self, model: HostedModel) -> None:
         """End a model's processes, when what they run has finished, and give back its devices."""
-        await model.stop(self.settings.gateway.drain_timeout)
-        self.give_back(self.held_by(model.name))
+        if not model.spec.is_stand_in:  # which has none
+            await model.stop(self.settings.gateway.drain_timeout)
+            self.give_back(self.held_by(model.name))
+
+    async def forget(self, model: HostedModel) -> None:
+        """Host it no more."""
+        await self.unload(model)
+        self._told.pop(model.name, None)
+        del self.models[model.name]
 
     async def stop(self, grace: float) -> None:
         """End every model; each may finish what it runs. May be called again meanwhile, with less grace."""
@@ -254,14 +266,9 @@ class Hub:
 
         Returns those that got none, with "impossible" or "busy", and a sentence.
         """
-        settings = self.settings.gateway.placement
-        planned = plan_models(
-            self.devices,
-            specs,
-            claims=self._claims,
-            headroom=settings.headroom,
-            unmatched=settings.unmatched_accelerator,
-        )
+        rules = self.settings.gateway.placement
+        unmatched, headroom = rules.unmatched_accelerator, rules.headroom
+        planned = plan_models(self.devices, specs, claims=self._claims, headroom=headroom, unmatched=unmatched)
         refused: dict[str, tuple[str, str]] = {}
         for name, replicas in planned.items():
             places = []
@@ -329,17 +336,16 @@ class Hub:
 
     # ── hosting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _host(self, spec: ModelSpec) -> HostedModel:
-        mine = self.settings.model(spec.name)
-        runners = self.plugins.runners()
-        if mine.runner not in runners:
+    def host(self, spec: ModelSpec) -> HostedModel:
+        mine, runners = self.settings.model(spec.name), self.plugins.runners()
+        if mine.runner not in runners and not spec.is_stand_in:
             raise ConfigError(f"[models.{spec.name}] runner = {mine.runner!r} is unknown (have: {', '.join(runners)})")
         return HostedModel(
             spec,
-            runners[mine.runner],
+            runners.get(mine.runner) or next(iter(runners.values())),
             self._launch,
             self.plugins.model_changed,
-            required=mine.required,
+            required=mine.required and not spec.is_stand_in,
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
             prepare=self._isolate if self.settings.isolates(spec) else None,
@@ -397,10 +403,3 @@ class Hub:
             guard=self._reaper.add,
             unguard=self._reaper.remove,
         )
-
-    def read_aliases(self) -> Mapping[str, str]:
-        aliases: dict[str, str] = dict(self.settings.gateway.aliases)
-        for name in self.models:
-            for alias in self.settings.model(name).aliases:
-                aliases.setdefault(alias, name)
-        return aliases

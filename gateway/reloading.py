@@ -78,13 +78,13 @@ async def reload(hub: Hub, model: HostedModel) -> None:
 async def use_settings(hub: Hub, settings: Settings) -> None:
     """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
     before, hub.settings = hub.settings, replace(hub.settings, models=settings.models)
-    hub.aliases = hub.read_aliases()
+    hub.aliases = hub.settings.aliases_of(hub.models)
     ours = [item.name for item in fields(settings.gateway)]
     changed = [name for name in ours if getattr(settings.gateway, name) != getattr(before.gateway, name)]
     if changed:
         log.warning("settings that need a restart: %s", ", ".join(f"gateway.{name}" for name in changed))
-    for name, model in hub.models.items():
-        if settings.model(name) == before.model(name):
+    for name, model in list(hub.models.items()):
+        if model.spec.is_stand_in or settings.model(name) == before.model(name):
             continue
         try:
             with audited("SIGHUP", "reload", name):

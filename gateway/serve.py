@@ -82,6 +82,7 @@ class _Life:
         self._admin, self._reload, self._settings_again = admin, reload, settings_again
         self._server: GatewayServer | None = None
         self._hanging_up: asyncio.Task[None] | None = None
+        self._hung_up = False
         self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
@@ -98,7 +99,7 @@ class _Life:
         threading.Thread(target=scratch.clear_leftovers, name="leftovers", daemon=True).start()
         hub.start()
         accepting = asyncio.Event()
-        watching = loop.create_task(self._watch(hub, accepting))
+        watching = loop.create_task(self._watch(hub, accepting), name="the start-up report")
         watching.add_done_callback(_log_failure)
         # In a thread, for the workers' handshakes need the loop.
         app = await asyncio.to_thread(_build_app, hub)
@@ -172,19 +173,25 @@ class _Life:
         self._hub.keys.reload()
         if self._server is not None and self._server.certificate is not None:
             self._server.certificate.reload_if_changed()
-        if self._settings_again is not None and (self._hanging_up is None or self._hanging_up.done()):
-            self._hanging_up = asyncio.create_task(self._read_settings(self._settings_again))
+        self._hung_up = True
+        if self._hanging_up is None or self._hanging_up.done():
+            self._hanging_up = asyncio.create_task(self._look_again(), name="the look at settings and models")
+            self._hanging_up.add_done_callback(_log_failure)
 
-    async def _read_settings(self, again: Callable[[], Settings]) -> None:
+    async def _look_again(self) -> None:
+        """At the settings, then at the model roots."""
         from .reloading import use_settings
+        from .roots import look_again
 
         assert self._hub is not None
-        try:
-            settings = await asyncio.to_thread(again)
-        except ConfigError as error:
-            log.error("the settings stay as they were: %s", error)
-        else:
-            await use_settings(self._hub, settings)
+        while self._hung_up:  # once more for a signal that came meanwhile
+            self._hung_up = False
+            try:
+                if self._settings_again is not None:
+                    await use_settings(self._hub, await asyncio.to_thread(self._settings_again))
+            except ConfigError as error:
+                log.error("the settings stay as they were: %s", error)
+            await look_again(self._hub)
 
     # ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,8 +217,12 @@ class _Life:
 
 def _host(found: Inventory) -> Hub:
     from .hub import Hub
+    from .roots import host_broken
 
-    return Hub(found.settings, found.plugins, found.specs, problems=found.problems, devices=found.devices)
+    hub = Hub(found.settings, found.plugins, found.specs, problems=found.problems, devices=found.devices)
+    hub.only = found.only
+    host_broken(hub, found.problems)
+    return hub
 
 
 def _build_app(hub: Hub) -> Front:
@@ -237,4 +248,4 @@ async def _first(task: asyncio.Task[Any], event: Coroutine[Any, Any, Any]) -> No
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("the start-up report failed", exc_info=error)
+        log.error("%s failed", task.get_name(), exc_info=error)

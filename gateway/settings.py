@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -184,6 +184,14 @@ class Settings:
     def model(self, name: str) -> ModelSettings:
         """Return the settings of a model, defaults when it has no table."""
         return self.models.get(name) or ModelSettings()
+
+    def aliases_of(self, models: Iterable[str]) -> dict[str, str]:
+        """Return the aliases of the gateway, and those of these models' own."""
+        aliases: dict[str, str] = dict(self.gateway.aliases)
+        for name in models:
+            for alias in self.model(name).aliases:
+                aliases.setdefault(alias, name)
+        return aliases
 
     def isolates(self, spec: ModelSpec) -> bool:
         """Return whether a model has an environment of its own. `[gateway] env` means those with code of their own."""

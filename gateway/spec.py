@@ -102,6 +102,11 @@ class ModelSpec:
     forward_credentials: bool = False  # its Requests have the key, token or cookie that let them into the gateway
     notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it stands for a directory that could not be read: there is nothing to load."""
+        return not self.target
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:

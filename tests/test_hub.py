@@ -58,8 +58,8 @@ def no_reaper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
         def close(self) -> None: ...
 
-    async def at_once(function: Any) -> Any:  # the clock would not wait for a thread
-        return function()
+    async def at_once(function: Any, *arguments: Any) -> Any:  # the clock would not wait for a thread
+        return function(*arguments)
 
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     monkeypatch.setattr(hub_module, "Reaper", Reaper)

@@ -15,7 +15,7 @@ from . import options
 @options.url
 @options.config
 def command(name: str, url: str | None, config: Path | None) -> None:
-    """Load a model that is not loaded, or could not be."""
+    """Load a model that is not loaded, could not be, or is new."""
     from .operator import Operator
 
     found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/load")

@@ -33,7 +33,7 @@ log = logging.getLogger("gateway.discovery")
 @click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
 @click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate.")
 @click.option("--tls-key", metavar="FILE", help="Its key, unless that is in the same file.")
-@click.option("--reload", is_flag=True, help="Reload a model when its files change.")
+@click.option("--reload", is_flag=True, help="Reload a model when its files change; find new ones.")
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
 def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: Any) -> None:
     """Serve the models until a signal ends it.
@@ -72,7 +72,7 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
         sockets = bind(gateway.host, gateway.port)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    found = _find_models(settings, only)
+    found = _find_models(settings, only, reload)
     port = sockets[0].getsockname()[1]
     report = Report(found, url_of(gateway.host, port, gateway.tls_cert is not None))
     path = admin_path(gateway.admin_socket, port)
@@ -89,8 +89,8 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
         remove_admin(path, admin)
 
 
-def _find_models(settings: Settings, only: list[str]) -> Inventory:
-    """What there is, its problems and dangers told. Without any model there is nothing to start."""
+def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory:
+    """What there is, its problems and dangers told. Without any model there is nothing to do but to wait for one."""
     from ..allowances import allowances
     from ..inventory import take_inventory
 
@@ -108,6 +108,9 @@ def _find_models(settings: Settings, only: list[str]) -> Inventory:
             log.warning("%s", allowance.what, extra={"code": "allowance", "model": allowance.model})
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
+        if reload and any(root.expanduser().is_dir() for root in settings.gateway.models):
+            click.echo(f"Warning: there is no model to serve in {roots} yet; its files are watched", err=True)
+            return found
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"
         raise click.ClickException(f"there is no model to serve in {roots}; make one: gateway new {example}")
     return found

@@ -1,6 +1,7 @@
 """What an operator may ask and order, over the admin socket; over HTTP only where the settings and the key allow it.
 
     GET   /admin/models               every model with its state, reason, replicas and calls
+    POST  /admin/reload               look at the model roots again: what is new, mended or gone
     POST  /admin/models/{id}/reload   read its directory again and serve that, without a gap
     POST  /admin/models/{id}/load     load a model that is not loaded, or could not be
     POST  /admin/models/{id}/unload   end its processes and give back its devices
@@ -22,6 +23,7 @@ from ..errors import BadRequest, ConfigError, GatewayError
 from ..placement import NO_ROOM
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
+from ..roots import find_again, look_again
 from .actors import actor_of
 from .exchange import Exchange
 
@@ -52,6 +54,8 @@ class Admin:
         """Method, handler and model of a path; None for one that is not ours."""
         if path == ROOT:
             return "GET", self._list, ""
+        if path == "/admin/reload":
+            return "POST", self._look, ""
         name, slash, order = path.removeprefix(f"{ROOT}/").rpartition("/")
         if path.startswith(f"{ROOT}/") and slash and order in self._orders:
             return "POST", self._orders[order], name
@@ -69,32 +73,59 @@ class Admin:
         found = [self._describe(model, exchange) for model in self._hub.seen(exchange.sees)]
         await exchange.reply(200, _encode({"models": found}))
 
+    async def _look(self, exchange: Exchange) -> None:
+        found = await look_again(self._hub)
+        broken = {name: reason for name, reason in found.broken.items() if exchange.sees(name)}
+        new, gone = ([name for name in names if exchange.sees(name)] for names in (found.new, found.gone))
+        await exchange.reply(200, _encode({"new": new, "failed": broken, "gone": gone}))
+
     async def _reload(self, exchange: Exchange) -> None:
-        model = self._model(exchange)
-        try:
-            with audited(actor_of(exchange), "reload", model.name):
-                await reload(self._hub, model)
-        except (ConfigError, LoadError) as error:
-            sees_all = len(self._hub.seen(exchange.sees)) == len(self._hub.models)
-            reason = NO_ROOM if isinstance(error, NoRoom) and not sees_all else error
-            raise NotReloaded(f"model '{model.name}' was not reloaded: {reason}") from error
+        with audited(actor_of(exchange), "reload", exchange.model):
+            model, is_new = await self._found(exchange, "reloaded")
+            if not is_new:
+                await self._read_again(exchange, model, "reloaded")
+            await self._settled(exchange, model)
         await exchange.reply(200, _encode(self._describe(model, exchange)))
 
     async def _load(self, exchange: Exchange) -> None:
-        model = self._model(exchange)
-        with audited(actor_of(exchange), "load", model.name):
+        with audited(actor_of(exchange), "load", exchange.model):
+            model, is_new = await self._found(exchange, "loaded")
+            if not is_new and model.state in ("failed", "unloaded"):
+                await self._read_again(exchange, model, "loaded")
             await self._hub.load(model)
-            await model.settled()
-            if model.state != "ready":
-                reason = self._hub.reason(model, exchange.sees, True)
-                raise NotReloaded(f"model '{model.name}' was not loaded: {reason}")
+            await self._settled(exchange, model)
         await exchange.reply(200, _encode(self._describe(model, exchange)))
+
+    async def _read_again(self, exchange: Exchange, model: HostedModel, what: str) -> None:
+        try:
+            await reload(self._hub, model)
+        except (ConfigError, LoadError) as error:
+            sees_all = len(self._hub.seen(exchange.sees)) == len(self._hub.models)
+            reason = NO_ROOM if isinstance(error, NoRoom) and not sees_all else error
+            raise NotReloaded(f"model '{model.name}' was not {what}: {reason}") from error
+
+    async def _settled(self, exchange: Exchange, model: HostedModel) -> None:
+        """Wait until it is ready, has failed, or loads at its first request."""
+        if model.state == "loading":
+            await model.settled()
+        if model.state not in ("ready", "unloaded"):
+            raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees, True)}")
 
     async def _unload(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         with audited(actor_of(exchange), "unload", model.name):
             await self._hub.unload(model)
         await exchange.reply(200, _encode(self._describe(model, exchange)))
+
+    async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
+        """The model, and whether it had to be looked for in the roots."""
+        name, exchange.model = exchange.model, ""  # an order is no call of it
+        known = list(self._hub.models.values())
+        try:
+            model = await find_again(self._hub, name, exchange.sees)
+        except LoadError as error:
+            raise NotReloaded(f"model '{name}' was not {what}: {error}") from error
+        return model, model not in known
 
     def _model(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)

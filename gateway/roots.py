@@ -1,0 +1,116 @@
+"""The model roots, looked at again while the gateway runs; and the models of them that nobody could read.
+
+a directory that cannot be read   is a model that has failed, with what is wrong as its reason: a stand-in
+one that was mended, or is new    is hosted, and begins to load unless it loads on demand
+one that is gone                  is forgotten where nothing of it runs; what serves goes on to serve
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .discovery import id_problem
+from .errors import UnknownModel
+from .replica import LoadError
+from .searching import narrow, search
+from .spec import ModelSpec, Problem
+
+if TYPE_CHECKING:
+    from .hosted import HostedModel
+    from .hub import Hub, Sees
+
+log = logging.getLogger("gateway.discovery")
+
+
+@dataclass(slots=True)
+class Changes:
+    """Names of models: what a look at the roots has changed, and what is wrong with the others."""
+
+    new: list[str] = field(default_factory=list)  # or mended
+    broken: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+
+def host_broken(hub: Hub, problems: Iterable[Problem]) -> dict[str, str]:
+    """Have a failed model for every directory that was meant to be one and is none; return their reasons."""
+    broken = _unreadable(problems)
+    for name, reason in broken.items():
+        if name not in hub.models:
+            hub.models[name] = hub.host(ModelSpec(name=name, target="", root=Path()))
+        if hub.models[name].spec.is_stand_in:
+            hub.models[name].fail(reason)
+    return broken
+
+
+async def look_again(hub: Hub) -> Changes:
+    """Host what is new or mended, and begin to load it. What is hosted is not read again: that is a reload."""
+    specs, problems = await asyncio.to_thread(_search, hub)
+    changes = Changes()
+    for problem in problems:
+        if problem not in hub.problems:
+            log.log(logging.ERROR if problem.level == "error" else logging.WARNING, "%s", problem)
+    hub.problems = problems
+    for spec in specs:
+        there = hub.models.get(spec.name)
+        if there is None or there.spec.is_stand_in:
+            hub.models[spec.name] = hub.host(spec)
+            changes.new.append(spec.name)
+    named = {spec.name for spec in specs}
+    broken = {name: reason for name, reason in host_broken(hub, problems).items() if name not in named}
+    changes.broken = broken
+    gone = [model for model in hub.models.values() if model.name not in named | changes.broken.keys()]
+    hub.aliases = hub.settings.aliases_of(hub.models)
+    hub.begin([hub.models[name] for name in changes.new])
+    for model in gone:
+        if model.state not in ("failed", "unloaded"):
+            log.warning("%s: its directory is gone; what was loaded serves on", model.name)
+            continue
+        await hub.forget(model)
+        changes.gone.append(model.name)
+    for name in changes.new:
+        log.info("model '%s' was found", name)
+    return changes
+
+
+async def find_again(hub: Hub, name: str, sees: Sees) -> HostedModel:
+    """The model of that name; one that is unknown, or could not be read, is looked for in the roots first.
+
+    Raises:
+        UnknownModel: there is none.
+        LoadError: it cannot be read, with the reason.
+    """
+    try:
+        model = hub.find(name, sees)
+    except UnknownModel:
+        model = None
+    if model is None or model.spec.is_stand_in:
+        await look_again(hub)
+        model = hub.find(name, sees)
+    if model.spec.is_stand_in:
+        raise LoadError(model.reason, fatal=True)
+    return model
+
+
+def _search(hub: Hub) -> tuple[tuple[ModelSpec, ...], tuple[Problem, ...]]:
+    return narrow(*search(hub.settings, hub.plugins), hub.only)
+
+
+def _unreadable(problems: Iterable[Problem]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        name = problem.model
+        if name is not None and problem.level == "error" and id_problem(name) is None:
+            found.setdefault(name, []).append(_said(problem))
+    return {name: "; ".join(said) for name, said in found.items()}
+
+
+def _said(problem: Problem) -> str:
+    """Without the directories of this machine, for those who call the model read it too."""
+    place = Path(problem.where)
+    where = f"{place.name}: " if place.suffix and not place.is_dir() else ""
+    return f"{where}{problem.what}" + (f" ({problem.fix})" if problem.fix else "")

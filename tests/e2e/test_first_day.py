@@ -1,0 +1,88 @@
+"""A newcomer makes, breaks and mends models with `serve --reload` running, and never restarts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.testing import Gateway
+
+Serve = Callable[..., Gateway]
+GOOD = "class Model:\n    def predict(self, x):\n        return ['{word}']\n"
+
+
+def good(word: str) -> str:
+    return GOOD.replace("{word}", word)
+
+
+def ask(gateway: Gateway, path: str, body: Any = None) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{gateway.url}{path}", data=data), timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def operate(gateway: Gateway, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(place)}
+    return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files_are_watched(
+    serve: Serve, tmp_path: Path
+) -> None:
+    gateway = serve({"mine": {"model.py": "class Model\n"}}, "--reload", until="accepting")
+    gateway.wait_for("its files are watched")
+    (listed,) = ask(gateway, "/v1/models")[1]["data"]
+    assert (listed["id"], listed["status"]) == ("mine", "failed") and "model.py:1: syntax" in listed["status_reason"]
+    assert ask(gateway, "/models/mine/predict", {})[0] == 503
+    gateway.wait_for("No model is ready")
+
+    (tmp_path / "models/mine/model.py").write_text(good("mended"))
+    gateway.wait_for("model 'mine' is ready")
+    assert ask(gateway, "/models/mine/predict", {}) == (200, ["mended"])
+
+    (tmp_path / "models/other").mkdir()
+    (tmp_path / "models/other/model.py").write_text("import nothing_of_that_name\n" + good("other"))
+    gateway.wait_for("model 'other' is failed: .*nothing_of_that_name")
+    (tmp_path / "models/other/model.py").write_text(good("other"))
+    gateway.wait_for("model 'other' is ready")
+    assert ask(gateway, "/models/other/predict", {}) == (200, ["other"])
+
+
+def test_orders_and_a_signal_find_what_is_mended_new_or_gone(serve: Serve, tmp_path: Path) -> None:
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    models = {"m": {"model.py": good("m")}, "a": {"model.py": "class Model\n"}, "b": {"model.py": "class Model\n"}}
+    gateway = serve(models, env=env, until="settled")
+    assert "syntax error" in operate(gateway, tmp_path, "ps").stdout.replace("\n", " ")
+    still = operate(gateway, tmp_path, "load", "a")
+    assert still.returncode == 1 and "model.py:1: syntax" in still.stderr
+
+    (tmp_path / "models/a/model.py").write_text(good("a"))
+    assert "a is ready" in operate(gateway, tmp_path, "load", "a").stdout
+    (tmp_path / "models/b/model.py").write_text(good("b"))
+    assert "b is reloaded" in operate(gateway, tmp_path, "reload", "b").stdout
+
+    (tmp_path / "models/c").mkdir()
+    (tmp_path / "models/c/model.py").write_text(good("c"))
+    assert "c is ready" in operate(gateway, tmp_path, "load", "c").stdout
+    (tmp_path / "models/d").mkdir()
+    (tmp_path / "models/d/model.py").write_text("class Model\n")
+    told = operate(gateway, tmp_path, "reload")
+    assert told.returncode == 1 and "d cannot be read: model.py:1: syntax" in told.stderr
+
+    (tmp_path / "models/d/model.py").write_text(good("d"))
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_for("model 'd' is ready")
+    for name in "mabcd":
+        assert ask(gateway, f"/models/{name}/predict", {}) == (200, [name])

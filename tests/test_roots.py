@@ -1,0 +1,157 @@
+"""The model roots are looked at again: what is new or mended is served, what cannot be read says why."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import VirtualLoop, turns
+from test_hub import Runners, no_reaper
+from watchfiles import Change, DefaultFilter
+
+from gateway import watching
+from gateway.callers import everybody
+from gateway.errors import LoadFailed, UnknownModel
+from gateway.hub import Hub
+from gateway.replica import LoadError
+from gateway.roots import find_again, host_broken, look_again
+from gateway.searching import narrow, search
+from gateway.settings import GatewaySettings, ModelSettings, Settings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_reaper")]
+assert no_reaper  # a fixture of the hub's tests
+GOOD = "class Model:\n    def predict(self, x):\n        return x\n"
+TYPO = "class Model\n"
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "model.py").write_text(text)
+
+
+@asynccontextmanager
+async def hub_over(root: Path, only: tuple[str, ...] = (), **tables: ModelSettings) -> AsyncIterator[Hub]:
+    """A hub that has started over a root, as `gateway serve` makes it, with played workers."""
+    from gateway.plugins import Plugins
+
+    plugins, formats = Runners().plugins(), Plugins.load([], [])
+    plugins.find_model = formats.find_model  # type: ignore[method-assign]
+    settings = Settings(gateway=GatewaySettings(models=(root,)), models=tables)
+    specs, problems = narrow(*search(settings, plugins), only)
+    hub = Hub(settings, plugins, specs, problems=problems)
+    hub.only = only
+    host_broken(hub, problems)
+    hub.start()
+    await turns()
+    try:
+        yield hub
+    finally:
+        await hub.stop(0)
+
+
+def states(hub: Hub) -> dict[str, str]:
+    return {name: model.state for name, model in hub.models.items()}
+
+
+async def test_a_directory_that_cannot_be_read_is_a_failed_model_with_its_reason(tmp_path: Path) -> None:
+    write(tmp_path, "good", GOOD)
+    write(tmp_path, "bad", TYPO)
+    async with hub_over(tmp_path) as hub:
+        assert states(hub) == {"good": "ready", "bad": "failed"}
+        bad = hub.models["bad"]
+        assert "model.py:1" in bad.reason and "syntax" in bad.reason and str(tmp_path) not in bad.reason
+        assert hub.reason(bad, everybody, False) == bad.reason
+        assert isinstance(bad.not_ready(), LoadFailed)
+        assert hub.is_ready  # one bad directory takes no others out of service
+
+
+async def test_a_broken_directory_does_not_make_the_only_model_one_of_several(tmp_path: Path) -> None:
+    write(tmp_path, "good", GOOD)
+    write(tmp_path, "bad", TYPO)
+    async with hub_over(tmp_path) as hub:
+        assert hub.find("model", everybody).name == "good"
+
+
+async def test_what_is_mended_or_new_is_loaded_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    write(tmp_path, "bad", TYPO)
+    write(tmp_path, "worse", TYPO)
+    async with hub_over(tmp_path) as hub:
+        write(tmp_path, "bad", GOOD)
+        write(tmp_path, "new", GOOD)
+        write(tmp_path, "newly-broken", TYPO)
+        (tmp_path / "worse/model.py").unlink()
+        changes = await look_again(hub)
+        await turns()
+        assert states(hub) == {"bad": "ready", "new": "ready", "newly-broken": "failed"}
+        assert (changes.new, changes.gone, list(changes.broken)) == (["bad", "new"], ["worse"], ["newly-broken"])
+        again = await look_again(hub)
+        assert (again.new, again.gone) == ([], [])
+
+
+async def test_a_reason_follows_the_file_and_a_model_that_serves_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, "bad", TYPO)
+    write(tmp_path, "good", GOOD)
+    async with hub_over(tmp_path) as hub:
+        write(tmp_path, "bad", "x = 1\ny = (\n")
+        write(tmp_path, "good", TYPO)
+        await look_again(hub)
+        assert "model.py:2" in hub.models["bad"].reason
+        assert hub.models["good"].state == "ready"
+        (tmp_path / "good/model.py").unlink()
+        await look_again(hub)
+        assert hub.models["good"].state == "ready"
+
+
+async def test_a_new_model_that_loads_on_demand_waits_for_its_request(tmp_path: Path) -> None:
+    write(tmp_path, "good", GOOD)
+    async with hub_over(tmp_path, lazy=ModelSettings(load="lazy", aliases=("idle",))) as hub:
+        write(tmp_path, "lazy", GOOD)
+        await look_again(hub)
+        assert hub.models["lazy"].state == "unloaded"
+        assert hub.find("idle", everybody).name == "lazy"
+
+
+async def test_models_that_the_command_did_not_name_are_not_found_later(tmp_path: Path) -> None:
+    write(tmp_path, "good", GOOD)
+    async with hub_over(tmp_path, only=("good",)) as hub:
+        write(tmp_path, "new", GOOD)
+        await look_again(hub)
+        assert states(hub) == {"good": "ready"}
+
+
+async def test_an_order_for_an_unknown_or_broken_model_looks_for_it_first(tmp_path: Path) -> None:
+    write(tmp_path, "bad", TYPO)
+    async with hub_over(tmp_path) as hub:
+        with pytest.raises(LoadError, match="syntax"):
+            await find_again(hub, "bad", everybody)
+        with pytest.raises(UnknownModel):
+            await find_again(hub, "nobody", everybody)
+        write(tmp_path, "new", GOOD)
+        assert (await find_again(hub, "new", everybody)).state in ("loading", "ready")
+        await hub.load(hub.models["bad"])
+        assert hub.models["bad"].state == "failed"
+
+
+async def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(tmp_path: Path) -> None:
+    write(tmp_path, "good", GOOD)
+    write(tmp_path, "bad", TYPO)
+    async with hub_over(tmp_path) as hub:
+        concerns = watching.concerning(hub, DefaultFilter())
+        for path, told in (
+            ("good/model.py", True),
+            ("good/weights.bin", False),
+            ("bad/weights.bin", True),
+            ("new", True),
+            ("good/__pycache__/model.pyc", False),
+            ("good", True),  # the directory itself
+        ):
+            assert concerns(Change.added, str(tmp_path / path)) is told, path
+        assert watching.places(hub) == {tmp_path}
