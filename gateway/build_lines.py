@@ -17,6 +17,7 @@ class Lines:
     def __init__(self, start: Path, beside: Path, variables: Mapping[str, str], rest: Path) -> None:
         self._start, self._beside, self._variables, self._rest = start, beside, variables, rest
         self.copies = rest / "tree"
+        self._constraining: set[Path] = set()
 
     def rewritten(self, lines: Iterable[str], aside: Path) -> list[str]:
         """The copies are made, but of what is `aside`. Raises `ConfigError` for a file that cannot be read."""
@@ -24,7 +25,7 @@ class Lines:
         mirror = Mirror(self.copies, aside)
         built = (sources(place.path, False) for place in self._places(lines) if place.kind == "built")
         mirror.fill(path for found in built for path, is_editable in found.items() if not is_editable)
-        return list(self._for_uv(lines, self._beside, mirror, frozenset()))
+        return list(self._for_uv(lines, self._beside, mirror, set()))
 
     def in_place(self, lines: Iterable[str]) -> dict[Path, bool]:
         """The directories that are built where they lie → whether each is editable."""
@@ -41,30 +42,32 @@ class Lines:
             if found is not None and found.path.is_dir():
                 yield found
 
-    def _for_uv(self, lines: Iterable[str], beside: Path, mirror: Mirror, above: frozenset[Path]) -> Iterator[str]:
+    def _for_uv(self, lines: Iterable[str], beside: Path, mirror: Mirror, known: set[Path]) -> Iterator[str]:
+        """What is `known` is among them already, and is not included again."""
         for line in lines:
             found = local(line, self._start, beside, self._variables)
             if found is None:
                 yield line
             elif found.kind in ("requirements", "constraints"):
-                yield from self._included(found, mirror, above)
+                yield from self._included(found, mirror, known)
             elif found.kind == "built" and found.path.is_dir():
                 yield f"{found.head}file://{quote(str(mirror.of(found.path)))}{found.rest}{found.tail}"
             else:
                 yield line
 
-    def _included(self, found: Local, mirror: Mirror, above: frozenset[Path]) -> Iterator[str]:
+    def _included(self, found: Local, mirror: Mirror, known: set[Path]) -> Iterator[str]:
         """The lines of the file; those of constraints are in a file of ours. For one that is not there, uv says so."""
         path = found.path
         if not path.is_file():
             yield f"-{found.kind[0]} {path}"
-        elif path not in above:
+        elif found.kind == "requirements" and path not in known:
+            known.add(path)
+            yield from self._for_uv(lines_of(path), path.parent, mirror, known)
+        elif found.kind == "constraints" and path not in self._constraining:
+            self._constraining.add(path)
             own = lines_of(path)
-            inner = list(self._for_uv(own, path.parent, mirror, above | {path}))
-            if found.kind == "requirements":
-                yield from inner
-            else:
-                yield f"-c {path if inner == own else self._kept(inner)}"
+            inner = list(self._for_uv(own, path.parent, mirror, {path}))
+            yield f"-c {path if inner == own else self._kept(inner)}"
 
     def _kept(self, lines: list[str]) -> Path:
         text = "\n".join(lines) + "\n"

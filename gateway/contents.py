@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from . import ordinary
@@ -17,6 +18,8 @@ from .errors import ConfigError
 
 MANIFEST = "SHA256SUMS"
 BLOCK = 1 << 20
+DEEPEST = 100  # directories inside one another
+NAMES = 32  # by which links may lead to one directory: links to each other would have more than anybody can list
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
@@ -106,7 +109,7 @@ def unlisted(root: Path, *, but: Path | None = None) -> list[str]:
     if free is not None and any(PurePosixPath(name).is_relative_to(free) for name in known):
         free = None
     try:
-        return [name for name in _files(root, free) if name not in known]
+        return [name for name in _files(root, free, Ways()) if name not in known]
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be compared with {MANIFEST}: {error.strerror}") from error
 
@@ -142,17 +145,35 @@ def _sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _files(root: Path, aside: str | None, below: str = "", above: frozenset[Path] = frozenset()) -> Iterator[str]:
+class Ways:
+    """How often a walk that goes behind links has come to each directory: one that nobody could finish is refused."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[Path] = Counter()
+
+    def count(self, real: Path, above: Collection[Path]) -> None:
+        """Raises `ConfigError`."""
+        self._seen[real] += 1
+        if len(above) > DEEPEST:
+            raise ConfigError(f"{real}: there are more than {DEEPEST} directories inside one another")
+        if self._seen[real] > NAMES:
+            raise ConfigError(f"{real}: more than {NAMES} ways lead to this directory, through links")
+
+
+def _files(
+    root: Path, aside: str | None, ways: Ways, below: str = "", above: frozenset[Path] = frozenset()
+) -> Iterator[str]:
     """The names of the files below `root`, behind links as well: what has two names has to be listed by both."""
     here = (root / below).resolve()
     if here in above:  # a link to a directory that it is in
         return
+    ways.count(here, above)
     for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
         name = f"{below}/{entry.name}" if below else entry.name
         if entry.name.startswith(".") or entry.name == "__pycache__" or name == aside:
             continue
         if entry.is_dir():
-            yield from _files(root, aside, name, above | {here})
+            yield from _files(root, aside, ways, name, above | {here})
         else:
             yield name
 

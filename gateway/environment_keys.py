@@ -78,7 +78,7 @@ def _settings_of_uv(root: Path) -> tuple[Path, list[Any]]:
                 continue
             try:
                 table = tomllib.loads(text)
-            except tomllib.TOMLDecodeError:
+            except (tomllib.TOMLDecodeError, RecursionError):
                 found.append(text)  # uv will tell
                 continue
             if name == "uv.toml":

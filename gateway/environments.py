@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from . import __version__, confinement, environment_keys, inherited
+from . import __version__, confinement, contents, environment_keys, inherited
 from .build_lines import Lines
 from .cache import cache_dir, make
 from .clearing import clear_away
@@ -35,7 +35,9 @@ from .spec import ModelSpec
 T = TypeVar("T")
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
 TRUSS_IMAGE = ("fastapi", "httpx", "msgpack", "numpy", "pip", "prometheus_client", "pydantic>=2", "pyyaml", "starlette")
-COMPLETE = ".complete"  # written last: without it the environment is rubbish of a build that was killed
+COMPLETE = (
+    ".complete"  # beside it and written last, where no build writes: without it, it is rubbish of one that was killed
+)
 TAIL = 12  # lines of a failed build that its model's reason shows
 
 
@@ -66,15 +68,17 @@ async def ensure(
     cache = root or cache_dir()
     key = await asyncio.to_thread(key_of, spec, variables, cache)  # it may read wheels
     directory = cache / "envs" / key
-    python = directory / "bin" / "python"
-    if (directory / COMPLETE).is_file():
+    python, complete = directory / "bin" / "python", directory.with_suffix(COMPLETE)
+    if complete.is_file() and directory.is_dir():
         return python
     uv = find_uv()
     make(directory.parent)
     with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
-        if (directory / COMPLETE).is_file():  # somebody else was quicker
+        if complete.is_file() and directory.is_dir():  # somebody else was quicker
             return python
         build = _Build(spec, directory, {**inherited.of_builds(), **(variables or {})}, on_log)
+        await asyncio.to_thread(_check_contents, spec)
+        complete.unlink(missing_ok=True)
         build.clear()
         on_log(f"building an environment with {len(requirements_of(spec))} requirements")
         listed = directory.with_suffix(".txt")
@@ -88,7 +92,7 @@ async def ensure(
                 await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
         finally:
             build.end()
-        (directory / COMPLETE).touch()
+        complete.touch()
         on_log("the environment is ready")
     return python
 
@@ -171,6 +175,13 @@ class _Build:
             raise ConfigError(
                 "its environment could not be built:\n" + "\n".join([*printed.tail][-TAIL:]).replace(copies, "")
             )
+
+
+def _check_contents(spec: ModelSpec) -> None:
+    """As its worker does, which begins after the scripts of a build that may be among the files."""
+    if not spec.allow_links:
+        contents.check_links(spec.root)
+    contents.verify(spec.root, but=spec.data_dir)
 
 
 def find_uv() -> str:

@@ -25,9 +25,11 @@ from typing import Any
 
 from . import ordinary
 from .clearing import clear_away
+from .contents import Ways
 from .errors import ConfigError
 from .fingerprints import fingerprint
 
+MOST = 200  # projects that one leads to
 LARGE = 32 << 20  # bytes from which a file is linked into a copy: weights, which no build writes to
 TOOLS = frozenset("__pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis .ipynb_checkpoints .tox .nox".split())
 REPOSITORIES = frozenset((".git", ".hg", ".svn"))
@@ -47,12 +49,19 @@ def sums(path: Path, aside: Path) -> Iterator[str]:
             yield f"{name} {mode} {fingerprint(file)}"
 
 
-def files(top: Path, aside: Path, below: str = "", above: frozenset[Path] = frozenset()) -> Iterator[tuple[str, Path]]:
-    """The names and paths of all files and directories below `top` that count, those behind links as well."""
+def files(
+    top: Path, aside: Path, below: str = "", above: frozenset[Path] = frozenset(), ways: Ways | None = None
+) -> Iterator[tuple[str, Path]]:
+    """The names and paths of all files and directories below `top` that count, those behind links as well.
+
+    Raises `ConfigError` where links lead to more of them than anybody could read.
+    """
     here = top / below
     real = here.resolve()
     if real in above or real == aside:
         return
+    ways = ways or Ways()
+    ways.count(real, above)
     if below:
         yield below, here
     names = sorted(os.listdir(here))
@@ -64,7 +73,7 @@ def files(top: Path, aside: Path, below: str = "", above: frozenset[Path] = froz
         if not path.is_dir():
             yield inner, path
         elif not (path / "pyvenv.cfg").is_file():
-            yield from files(top, aside, inner, above | {real})
+            yield from files(top, aside, inner, above | {real}, ways)
 
 
 def _is_generated(here: Path, path: Path, beside: list[str]) -> bool:
@@ -89,11 +98,16 @@ def _is_of_setuptools(directory: Path) -> bool:
 
 
 def sources(project: Path, editable: bool, found: dict[Path, bool] | None = None) -> dict[Path, bool]:
-    """The project and those that its pyproject.toml leads to by a path or a workspace → whether each is editable."""
+    """The project and those that its pyproject.toml leads to by a path or a workspace → whether each is editable.
+
+    Raises `ConfigError` when there are more than a project has: links in their paths would make them without end.
+    """
     found = {} if found is None else found
     if found.get(project) is not None or not project.is_dir():
         return found
     found[project] = editable
+    if len(found) > MOST:
+        raise ConfigError(f"{project}: pyproject.toml leads to more than {MOST} projects")
     tools = _table(_pyproject(project), "tool")
     for item in _items([_table(_table(tools, "uv"), "sources"), _table(tools, "poetry")]):
         if isinstance(item.get("path"), str):
@@ -129,7 +143,7 @@ def _items(value: Any) -> Iterator[Mapping[str, Any]]:
 def _pyproject(directory: Path) -> Mapping[str, Any]:
     try:
         return tomllib.loads(ordinary.content(directory / "pyproject.toml").decode("utf-8-sig"))
-    except (OSError, ValueError):  # uv says what is wrong with it
+    except (OSError, ValueError, RecursionError):  # uv says what is wrong with it
         return {}
 
 

@@ -26,6 +26,7 @@ ENCODINGS = (  # those with longer marks first, for one begins as another does
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+MOST = 200  # files that requirements include
 ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)  # a file, though it could be a name
 Kind = Literal["requirements", "constraints", "editable", "links", "built"]
 _OPTION = re.compile(
@@ -95,13 +96,14 @@ def is_of_an_index(line: str) -> bool:
 
 
 def read(
-    lines: Iterable[str], start: Path, beside: Path, variables: Mapping[str, str], above: frozenset[Path] = frozenset()
+    lines: Iterable[str], start: Path, beside: Path, variables: Mapping[str, str], known: set[Path] | None = None
 ) -> Iterator[tuple[str, Local | None]]:
-    """Every line with the place that it leads to; after one that includes requirements, those.
+    """Every line with the place that it leads to; after the first that includes a file, those in there.
 
     `start` is where uv is started, `beside` where the file of the lines lies, and `variables` are uv's. Raises
-    `ConfigError` for a file that is there and cannot be read.
+    `ConfigError` for a file that is there and cannot be read, and for more files than anybody writes.
     """
+    known = set() if known is None else known
     for line in lines:
         found = local(line, start, beside, variables)
         yield line, found
@@ -109,9 +111,12 @@ def read(
             found is not None
             and found.kind in ("requirements", "constraints")
             and found.path.is_file()
-            and found.path not in above
+            and found.path not in known
         ):
-            yield from read(lines_of(found.path), start, found.path.parent, variables, above | {found.path})
+            known.add(found.path)
+            if len(known) > MOST:
+                raise ConfigError(f"{found.path}: requirements include more than {MOST} files")
+            yield from read(lines_of(found.path), start, found.path.parent, variables, known)
 
 
 def local(line: str, start: Path, beside: Path, variables: Mapping[str, str]) -> Local | None:
@@ -155,5 +160,5 @@ def _path(named: str, base: Path) -> Path:
 def _pyproject_dependencies(path: Path) -> list[Any]:
     try:
         return list(tomllib.loads(ordinary.content(path).decode("utf-8-sig"))["project"].get("dependencies", []))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: no [project] dependencies: {error}") from error

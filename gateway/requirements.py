@@ -38,7 +38,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
             yield _ours(found)
     absent: list[str] = []
     try:
-        lines = list(_lines(requirements_of(spec), place_of(spec), absent))
+        lines = list(_lines(requirements_of(spec), place_of(spec), absent, set()))
     except ConfigError as error:
         what = str(error).removeprefix(f"{spec.root}/")
         yield "error" if isolated else "warning", "missing_requirements", what, "write it, or correct config.yaml"
@@ -64,7 +64,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
             yield _absent(found, lines, spec)
 
 
-def _lines(given: Iterable[str], root: Path, absent: list[str], depth: int = 0) -> Iterator[str]:
+def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path], depth: int = 0) -> Iterator[str]:
     """Requirements and nothing else, those of files that are named by `-r` too. `absent` gets lines that name none."""
     text = "\n".join(given).replace("\\\n", " ")
     for raw in text.splitlines():
@@ -75,8 +75,9 @@ def _lines(given: Iterable[str], root: Path, absent: list[str], depth: int = 0) 
                 continue  # pip fetches it
             if not other.is_file():
                 absent.append(line)
-            elif option[1] in ("-r", "--requirement"):
-                yield from _lines(lines_of(other), other.parent, absent, depth + 1)
+            elif option[1] in ("-r", "--requirement") and other not in known:
+                known.add(other)
+                yield from _lines(lines_of(other), other.parent, absent, known, depth + 1)
         elif line and not line.startswith(("#", "-")):
             yield line.partition(" --hash")[0].strip()
 

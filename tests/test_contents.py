@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import local_projects
 from gateway.contents import check_links, links_out, listed, missing, unlisted, verify
 from gateway.errors import ConfigError
 
@@ -82,6 +84,26 @@ def test_where_there_is_a_list_it_lists_every_file_but_hidden_and_compiled_ones(
     assert unlisted(model) == [*(f"again/{name}" for name in below), *(f"data/{name}" for name in below), "extra.py"]
     with pytest.raises(ConfigError, match=r"again/more/row and 4 more: not listed in SHA256SUMS"):
         verify(model)
+
+
+@pytest.mark.parametrize("walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside"))])
+def test_what_nobody_could_look_through_is_refused(walk: Callable[[Path], object], tmp_path: Path) -> None:
+    """Links from each of some directories to all others have more ways than can be counted."""
+    (tmp_path / "SHA256SUMS").write_text("")
+    for name in "abcdefghijkl":
+        (tmp_path / name).mkdir()
+        for other in "abcdefghijkl":
+            (tmp_path / name / other).symlink_to(f"../{other}")
+    with pytest.raises(ConfigError, match=r"more than 32 ways lead to this directory"):
+        walk(tmp_path)
+
+
+@pytest.mark.parametrize("walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside"))])
+def test_directories_deeper_than_python_recurses_are_refused(walk: Callable[[Path], object], tmp_path: Path) -> None:
+    (tmp_path / "SHA256SUMS").write_text("")
+    (tmp_path / "/".join("d" * 400)).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"more than 100 directories inside one another"):
+        walk(tmp_path)
 
 
 def test_a_directory_that_cannot_be_looked_through_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

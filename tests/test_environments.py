@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -381,7 +382,61 @@ def test_a_strict_model_is_built_in_its_sandbox_with_the_network(
             found = build_odd(model, line, tries, cache, sandbox="strict")
             assert found.pop("variables")["UV_CACHE_DIR"].startswith(str(cache / "envs"))
             kept = dict.fromkeys(("write", "write to the model", "write to uv's cache", "change"), "OSError")
-            assert found == {**kept, "signal": "PermissionError", "connect": None}
+            assert found == {**kept, "signal": "ProcessLookupError", "connect": None}
+
+
+# Plants links where the gateway notes that it is complete, and leaves a process in a session of its own.
+LEFT = """
+import os, pathlib, time
+environment = os.environ["TMPDIR"].removesuffix(".build")
+for place in (environment + "/.complete", environment + ".complete"):
+    try: os.symlink(OUTSIDE, place)
+    except OSError: pass
+if not os.fork():
+    os.setsid()
+    if os.fork(): os._exit(0)
+    os.environ.clear()
+    os.closerange(0, 100)
+    while True:
+        pathlib.Path(environment + "/beat").write_text(str(time.monotonic()))
+        time.sleep(0.01)
+while not os.path.exists(environment + "/beat"): time.sleep(0.01)
+"""
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_the_build_of_a_strict_model_has_started_ends_with_it(tmp_path: Path) -> None:
+    """It has the network that its model has not. And what the gateway notes afterwards goes through no link of its."""
+    outside = tmp_path / "outside"
+    tries = {"leave": LEFT.replace("OUTSIDE", repr(str(outside)))}
+    if why_not():
+        with pytest.raises(ConfigError, match='sandbox = "strict" cannot be had'):
+            build_odd(tmp_path / "m", "./src", tries, tmp_path / "cache", sandbox="strict")
+        return
+    assert build_odd(tmp_path / "m", "./src", tries, tmp_path / "cache", sandbox="strict")["leave"] is None
+    ended = time.monotonic()
+    (beat,) = tmp_path.glob("cache/envs/*/beat")
+    assert not beat_after(beat, ended)
+    assert not outside.exists()
+
+
+def beat_after(beat: Path, moment: float) -> bool:
+    """Whether it is written again, in a hundred times of what that takes."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if (text := beat.read_text()) and float(text) > moment:
+            return True
+    return False
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_build_runs_when_a_file_is_not_the_one_that_was_listed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/SHA256SUMS").write_text("")
+    with pytest.raises(ConfigError, match=r"src/.* not listed in SHA256SUMS"):
+        build_odd(tmp_path / "m", "./src", {"write": f"open({str(outside)!r}, 'w')"}, tmp_path / "cache")
+    assert not outside.exists()
 
 
 def test_a_build_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import setuptools
 
-from gateway import contents, environments, local_projects
+from gateway import build_lines, contents, environments, local_projects, requirements
 from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
 
@@ -222,3 +222,28 @@ def test_files_that_variables_and_settings_of_uv_name_are_part_of_the_key(tmp_pa
     keys.append(environments.key_of(model, {"UV_CONSTRAINT": str(tmp_path / "all.txt")}))
     assert len(set(keys)) == 4
     assert environments.key_of(model) == environments.key_of(replace(model, name="other"))
+
+
+def test_a_project_that_leads_to_others_without_end_is_refused(tmp_path: Path) -> None:
+    """Two links to itself are two paths, four, eight …"""
+    for name in "ab":
+        (tmp_path / name).symlink_to(".")
+    (tmp_path / "pyproject.toml").write_text('[tool.uv.sources]\na = {path = "a"}\nb = {path = "b"}\n')
+    with pytest.raises(ConfigError, match="leads to more than 200 projects"):
+        local_projects.sources(tmp_path, False)
+
+
+def test_requirements_that_include_each_other_are_read_once_and_are_not_without_end(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.txt").write_text(f"name{number}\n" + f"-r {number + 1}.txt\n-c {number + 1}.txt\n" * 2)
+    model = ModelSpec(name="m", target="m:M", root=tmp_path, config={"requirements": ["-r 0.txt"]})
+    assert environments.key_of(model)
+    lines = build_lines.Lines(tmp_path, tmp_path, {}, tmp_path / "rest")
+    (tmp_path / "rest").mkdir()
+    rewritten = lines.rewritten(["-r 0.txt"], tmp_path / "aside")
+    assert [line for line in rewritten if line.startswith("name")] == [f"name{number}" for number in range(40)]
+    assert len(list(requirements.lacking(model, {}, isolated=False))) < 100
+    for number in range(40, 300):
+        (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n")
+    with pytest.raises(ConfigError, match="more than 200 files"):
+        environments.key_of(model)

@@ -80,7 +80,8 @@ def lay_down_tracing() -> None:
 def confine(writable: Iterable[Path], *, network: bool = False) -> None:
     """Lay down every capability, reach nothing outside, and write nowhere but below `writable` and to devices.
 
-    With `network` the network stays as it is.
+    With `network`, which is for builds, the network stays as it is, and what is started next takes all with it that it
+    has started, see `hand_over`.
 
     Raises:
         Unconfined: the kernel lacks something; what was done until then stays done.
@@ -103,6 +104,28 @@ def confine(writable: Iterable[Path], *, network: bool = False) -> None:
             step()
         except OSError as error:
             raise Unconfined(f"{what} ({error.strerror or error})") from error
+
+
+def hand_over() -> None:
+    """Go on as the first process in a view of its own, and be in the place of its parent until it ends.
+
+    With the first one the kernel ends all others, whatever they have made of their groups and sessions: a build that
+    left one behind would leave its network to its model.
+    """
+    alive, dead = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(dead)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else 128 - code)
+    os.close(alive)
+    done(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    try:
+        os.write(dead, b".")  # the number of a parent outside is not seen: whether it is there, the pipe says
+    except BrokenPipeError:
+        os._exit(1)
+    os.close(dead)
 
 
 def _lay_down_capabilities() -> None:

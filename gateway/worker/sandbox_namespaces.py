@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .sandbox_libc import done, libc
 
-CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
+CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 0x4000, 0x40000
 # Numbers of system calls, which are the same on every architecture.
@@ -25,8 +26,11 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def enter(writable: Iterable[Path], *, network: bool) -> None:
-    """Raises `OSError` where the kernel, or what this process runs in, does not allow it."""
-    _unshare(CLONE_NEWNS | CLONE_NEWIPC | (0 if network else CLONE_NEWNET))
+    """With `network` there is no new one, and the next process is the first of a view of processes of its own.
+
+    Raises `OSError` where the kernel, or what this process runs in, does not allow it.
+    """
+    _unshare(CLONE_NEWNS | CLONE_NEWIPC | (CLONE_NEWPID if network else CLONE_NEWNET))
     _keep_files(list(writable))
     # It was opened in the old view, where the mode of the file could still be changed by it.
     nothing = os.open(os.devnull, os.O_RDONLY)

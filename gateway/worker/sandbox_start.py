@@ -38,6 +38,8 @@ def main(command: list[str]) -> None:
     elif "GW_TRACING" not in ours:
         sandbox.lay_down_tracing()
     sandbox.tie_to_parent(parent)  # again: it does not outlive a change of credentials
+    if ours["GW_SANDBOX"] == "strict" and "GW_NETWORK" in ours:
+        sandbox.hand_over()
     os.chdir(ours["GW_CWD"])
     os.execve(command[0], command, theirs)
 
