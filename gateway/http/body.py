@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +22,8 @@ MAX_EVENTS, MIN_MEAN = 4096, 256  # more pieces than this, smaller than that on 
 MAX_DEPTH = 64
 TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
 MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and texts, of a JSON body
+MAX_DEAR, LONG_NUMBER = 1 << 15, 100  # numbers that take microseconds each; so many digits make one of them
+MAX_EXPONENTS = 1 << 21  # numbers of two digits in the exponent, of which a few take half a microsecond
 IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
 
 
@@ -110,7 +115,7 @@ def decode_json(body: bytes, most: int = MAX_ITEMS) -> Any:
     Strict: UTF-8, no NaN or Infinity, at most 64 levels, numbers that fit 64 bits. Of duplicate keys the last wins.
     """
     items = body.count(b"[") + body.count(b"{")
-    _check_amount(body, items, most)
+    _check_amount(body, most)
     if not body:
         raise InvalidJSON("the body is empty; send a JSON object")
     if body.startswith(BOM):  # RFC 8259 lets a reader ignore it; PowerShell and .NET write it
@@ -125,24 +130,51 @@ def decode_json(body: bytes, most: int = MAX_ITEMS) -> Any:
     return value
 
 
-def _check_amount(body: bytes, items: int, most: int) -> None:
+def _check_amount(body: bytes, most: int) -> None:
     """Refuse JSON that would take far more time and memory than it has bytes: what is cheap to send is dear to read.
 
-    `items` are the brackets that open, in texts too; `most` is how many arrays and objects there may be.
+    `most` is how many arrays and objects there may be.
 
     Raises:
-        TooLarge: there are more, or too many texts.
+        TooLarge: there are more, or too many texts, or numbers that are dear.
     """
-    if len(body) <= 2 * min(most, MAX_TEXTS):
-        return  # each is two bytes at least
-    if items <= most and body.count(b'"') <= 2 * MAX_TEXTS:
-        return
-    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # no quote is left but those around texts
+    if len(body) <= min(2 * most, 2 * MAX_TEXTS, 6 * MAX_DEAR):
+        return  # each is so many bytes at least
+    bare = body
+    if b"\\" in body:
+        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # no quote is left but those around texts
     if bare.count(b'"') > 2 * MAX_TEXTS:
         raise TooLarge(f"the body holds more than {MAX_TEXTS} texts; send it in several requests")
     outside = b"".join(bare.split(b'"')[::2])
     if outside.count(b"[") + outside.count(b"{") > most:
         raise TooLarge(f"the body holds more than {most} arrays and objects; send it in several requests")
+    if _has_dear_numbers(outside):
+        raise TooLarge(
+            f"the body holds more than {MAX_DEAR} numbers with large exponents or very many digits, which take long to "
+            "read; send it in several requests"
+        )
+
+
+# Most numbers take the decoder nanoseconds. One that is far from 1, or near the middle between two that a float can be,
+# takes it 20 microseconds, such as 1e308: a megabyte of those would be four seconds.
+_DIGITS = bytes.maketrans(b"123456789.E", b"1111111111e")
+_ALIKE = bytes.maketrans(b"0123456789.", b"0" * 11)
+_far = re.compile(rb"e(?:0*1[01]{2}|(?<=[01]{20}e)0*1[01])").finditer
+_rather_far = re.compile(rb"e0*1[01]").finditer
+
+
+def _has_dear_numbers(outside: bytes) -> bool:
+    """Whether there are more of them than can be read in a second, in JSON without its texts."""
+    if outside.translate(_ALIKE).count(b"0" * LONG_NUMBER) > MAX_DEAR:
+        return True
+    if outside.count(b"e") + outside.count(b"E") <= MAX_DEAR:
+        return False
+    numbers = outside.translate(_DIGITS, b"+-")
+    return _are_more(_far(numbers), MAX_DEAR) or _are_more(_rather_far(numbers), MAX_EXPONENTS)
+
+
+def _are_more(found: Iterator[object], most: int) -> bool:
+    return next(islice(found, most, None), None) is not None
 
 
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from gateway.call import ClientLeft
 from gateway.errors import BadRequest, InvalidJSON, SlowBody, TooLarge
-from gateway.http.body import MAX_DEPTH, MAX_EVENTS, MAX_ITEMS, MAX_TEXTS, BodyReader, decode_json, decode_object
+from gateway.http.body import (
+    MAX_DEAR,
+    MAX_DEPTH,
+    MAX_EVENTS,
+    MAX_EXPONENTS,
+    MAX_ITEMS,
+    MAX_TEXTS,
+    BodyReader,
+    decode_json,
+    decode_object,
+)
 
 Events = list[Any]
 
@@ -205,6 +215,12 @@ TOO_MUCH = {
     "arrays": (b"[],", MAX_ITEMS),
     "arrays in arrays": (b"[" * 50 + b"]" * 50 + b",", MAX_ITEMS // 50),
     "texts": (b'"",', MAX_TEXTS),
+    "numbers far from 1": (b"1e308,", MAX_DEAR),
+    "numbers near zero": (b"-5E-324,", MAX_DEAR),
+    "numbers with zeros in their exponents": (b"1e+00300,", MAX_DEAR),
+    "numbers of more digits than a float has": (b"1.0000000000000000834404457354e-99,", MAX_DEAR),
+    "numbers that are written out": (b"1" + b"7" * 150 + b",", MAX_DEAR),
+    "numbers with an exponent": (b"1e23,", MAX_EXPONENTS),
     "keys": (b'{"":"",' + b'"":0,' * 98 + b'"":0},', MAX_TEXTS // 101),
 }
 
@@ -214,6 +230,13 @@ def test_json_that_is_dear_to_read_is_refused_before_it_is_read(piece: bytes, mo
     assert decode_json(b"[" + piece * (most - 1) + b"1]") is not None
     with pytest.raises(TooLarge):
         decode_json(b"[" + piece * (most + 1) + b"1]")
+
+
+@pytest.mark.parametrize(
+    "piece", [b"1.1102230246251565e-16,", b"0.1234567,", b"123456.789E+03,", b'"1e308",', b"-0.5e0,"]
+)
+def test_numbers_as_programs_write_them_may_be_many(piece: bytes) -> None:
+    assert len(decode_json(b"[" + piece * (8 * MAX_DEAR) + b"1]")) == 8 * MAX_DEAR + 1
 
 
 @given(st.recursive(st.text('a[{"\\,', max_size=5), lambda i: st.lists(i) | st.dictionaries(st.text(max_size=3), i)))

@@ -62,6 +62,8 @@ MUTATIONS = [
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
     Mutation("T9", "http/body.py", """bare.count(b'"') > 2 * MAX_TEXTS""", "False",
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
+    Mutation("T9", "http/body.py", "if _has_dear_numbers(outside):", "if False:",
+             "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
     Mutation("T20", "http/guards.py", "elif (site := headers.get(", "elif (site := {}.get(",
              "http/test_guards.py::test_what_a_page_of_another_origin_loads_without_saying_so_is_refused"),
     Mutation("T18", "keys.py", "fcntl.flock(place, fcntl.LOCK_EX)", "pass",
