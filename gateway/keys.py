@@ -24,7 +24,7 @@ from typing import Any
 from .callers import SCOPES, Caller
 from .errors import ConfigError
 
-_FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created")
+_FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created", "follows")
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ID = re.compile(r"[0-9a-z]{1,16}").fullmatch
 
@@ -37,10 +37,11 @@ class Key(Caller):
     id: str
     digest: str  # hexadecimal SHA-256 of the key
     created: datetime.datetime | None = None
+    follows: str | None = None  # the id of the first key that it came in the place of, whose things are its own
 
     @property
     def owner(self) -> str:
-        return f"key:{self.id}"
+        return f"key:{self.follows or self.id}"
 
 
 def digest_of(given: bytes) -> str:
@@ -62,6 +63,12 @@ def create(name: str, **limits: Any) -> tuple[Key, str]:
     text = f"gw_{identity}_{secrets.token_urlsafe(32)}"
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return Key(id=identity, name=name, digest=digest_of(text.encode()), created=now, **limits), text
+
+
+def successor(old: Key) -> tuple[Key, str]:
+    """A key that may do what the old one may, has its things, and the text that is shown once."""
+    limits = {name: getattr(old, name) for name in ("scopes", "models", "rpm", "max_inflight", "expires")}
+    return create(old.name, follows=old.follows or old.id, **limits)
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,18 +146,29 @@ def changing(file: Path) -> Iterator[None]:
         os.close(place)
 
 
-def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
-    """The keys but the one of that id, or all of that name.
+def those(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
+    """The key of that id, or all of that name.
 
     Raises:
         ConfigError: there is none.
     """
     keys = tuple(keys)
-    left = tuple(key for key in keys if which not in (key.id, key.name))
-    if len(left) == len(keys):
+    found = tuple(key for key in keys if which in (key.id, key.name))
+    if not found:
         have = ", ".join(f"{key.id} ({key.name})" for key in keys) or "none"
         raise ConfigError(f"no key '{which}' (have: {have})")
-    return left
+    return found
+
+
+def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
+    """The keys but those.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    keys = tuple(keys)
+    gone = those(keys, which)
+    return tuple(key for key in keys if key not in gone)
 
 
 def changes(before: Iterable[Key], after: Iterable[Key]) -> str:
@@ -189,8 +207,12 @@ def _key(identity: str, table: Any) -> Key:
         value = table.get(name)
         if value is not None and (not isinstance(value, datetime.datetime) or value.tzinfo is None):
             raise ValueError(f"{name} must be a time with an offset, as in 2027-01-31T00:00:00Z")
+    follows = table.get("follows")
+    if follows is not None and (not isinstance(follows, str) or not _ID(follows)):
+        raise ValueError("follows must be the id of a key")
     return replace(
         key,
+        follows=follows,
         rpm=table.get("rpm"),
         max_inflight=table.get("max_inflight"),
         expires=table.get("expires"),
@@ -209,6 +231,8 @@ def _texts(name: str, value: Any, allowed: tuple[str, ...] = ()) -> tuple[str, .
 def _table(key: Key) -> str:
     lines = [f"\n[keys.{key.id}]", f"name = {_quoted(key.name)}", f"sha256 = {_quoted(key.digest)}"]
     lines += [f"{name} = [{', '.join(map(_quoted, getattr(key, name)))}]" for name in ("scopes", "models")]
+    if key.follows is not None:
+        lines.append(f"follows = {_quoted(key.follows)}")
     for name in ("rpm", "max_inflight", "expires", "created"):
         value = getattr(key, name)
         if isinstance(value, datetime.datetime):

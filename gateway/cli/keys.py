@@ -1,20 +1,28 @@
-"""gateway keys add, list, revoke"""
+"""gateway keys add, list, change, rotate, revoke"""
 
 from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 
+if TYPE_CHECKING:
+    from ..keys import Key
+
+FOLLOWS = "A running gateway follows within half a minute, or at once on SIGHUP."
+_yes = click.option("--yes", is_flag=True, help="Do not ask, though several keys have that name.")
+
 
 @click.group("keys")
 def command() -> None:
-    """Add, list and revoke API keys."""
+    """Add, list, change, rotate and revoke API keys."""
 
 
 @command.command("add")
@@ -36,12 +44,9 @@ def add(
 ) -> None:
     """Make a key and print it, once. Only its hash is kept."""
     from .. import keys
-    from ..callers import SCOPES
     from ..printable import one_line
 
-    wanted = _list(scopes)
-    if wrong := [scope for scope in wanted if scope not in SCOPES]:
-        raise click.BadParameter(f"unknown: {', '.join(wrong)} (have: {', '.join(SCOPES)})", param_hint="--scopes")
+    wanted = _scopes(scopes)
     file = _file(config)
     limits: dict[str, Any] = {"rpm": rpm, "max_inflight": max_inflight, "expires": _time(expires)}
     key, text = keys.create(name, scopes=wanted, models=_list(models or "*"), **limits)
@@ -94,21 +99,113 @@ def list_(config: Path | None, as_json: bool) -> None:
     show(table(heads, cells))
 
 
+class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # which it takes in some versions only
+    """A number from 1 on, or "none" for no limit."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "none":
+            return value
+        return click.IntRange(1).convert(value, param, ctx)
+
+
+@command.command("change")
+@click.argument("which", metavar="ID_OR_NAME")
+@click.option("--models", metavar="LIST", help="Ids or patterns that it may use.")
+@click.option("--scopes", metavar="LIST", help="Of infer, metrics, admin.")
+@click.option("--rpm", type=_LimitOrNone(), metavar="N|none", help="Calls a minute.")
+@click.option("--max-inflight", type=_LimitOrNone(), metavar="N|none", help="Calls at once.")
+@click.option("--expires", metavar="TIME|none", help="A span such as 90d or 12h, or a date such as 2027-01-31.")
+@_yes
+@options.config
+def change(which: str, models: str | None, scopes: str | None, yes: bool, config: Path | None, **limits: Any) -> None:
+    """Change what a key may do; what is not given stays. The key itself stays too."""
+    from .. import keys
+
+    new: dict[str, Any] = {name: None if value == "none" else value for name, value in limits.items() if value}
+    if "expires" in new:
+        new["expires"] = _time(new["expires"])
+    if models is not None:
+        new["models"] = _list(models)
+    if scopes is not None:
+        new["scopes"] = _scopes(scopes)
+    if not new:
+        raise click.UsageError("nothing to change; say --models, --scopes, --rpm, --max-inflight or --expires")
+    file = _file(config)
+    with keys.changing(file):
+        found = keys.read(file)
+        chosen = keys.those(found, which)
+        _confirm("Change", chosen, yes)
+        keys.write(file, [replace(key, **new) if key in chosen else key for key in found])
+    click.echo(f"Changed {_named(chosen)}. {FOLLOWS}")
+
+
+@command.command("rotate")
+@click.argument("which", metavar="ID_OR_NAME")
+@click.option(
+    "--grace", metavar="TIME", default="24h", show_default=True, help="How long the old one works still; 0m ends it."
+)
+@options.config
+def rotate(which: str, grace: str, config: Path | None) -> None:
+    """Make a key in the place of another and print it, once.
+
+    It may do what the old one may, and has its kept responses. The old one ends after --grace.
+    """
+    from .. import keys
+
+    end = _time(grace, "--grace")
+    assert end is not None
+    file = _file(config)
+    with keys.changing(file):
+        found = keys.read(file)
+        chosen = keys.those(found, which)
+        if len(chosen) > 1:
+            raise click.ClickException(f"several keys are called '{which}': {_named(chosen)}; name one by its id")
+        (old,) = chosen
+        new, text = keys.successor(old)
+        ends = end if old.expires is None else min(end, old.expires)
+        keys.write(file, (*(replace(key, expires=ends) if key == old else key for key in found), new))
+    click.echo(text)
+    click.echo(f"Key {new.id} follows {old.id}, which ends {ends:%Y-%m-%d %H:%M} UTC. {FOLLOWS}", err=True)
+
+
 @command.command("revoke")
 @click.argument("which", metavar="ID_OR_NAME")
+@_yes
 @options.config
-def revoke(which: str, config: Path | None) -> None:
+def revoke(which: str, yes: bool, config: Path | None) -> None:
     """Take a key away: the one of that id, or all of that name."""
     from .. import keys
-    from ..printable import one_line
 
     file = _file(config)
     with keys.changing(file):
         before = keys.read(file)
-        after = keys.without(before, which)
-        keys.write(file, after)
-    gone = ", ".join(f"{key.id} ({one_line(key.name)})" for key in before if key not in after)
-    click.echo(f"Revoked {gone}. A running gateway follows within half a minute, or at once on SIGHUP.")
+        gone = keys.those(before, which)
+        _confirm("Revoke", gone, yes)
+        keys.write(file, keys.without(before, which))
+    click.echo(f"Revoked {_named(gone)}. {FOLLOWS}")
+
+
+def _confirm(verb: str, chosen: Sequence[Key], yes: bool) -> None:
+    """Ask before several keys are touched, of which perhaps one was meant."""
+    if len(chosen) > 1 and not yes:
+        click.confirm(f"{verb} {len(chosen)} keys: {_named(chosen)}?", abort=True, err=True)
+
+
+def _named(chosen: Sequence[Key]) -> str:
+    from ..printable import one_line
+
+    return ", ".join(f"{key.id} ({one_line(key.name)})" for key in chosen)
+
+
+def _scopes(text: str) -> tuple[str, ...]:
+    from ..callers import SCOPES
+
+    wanted = _list(text)
+    if wrong := [scope for scope in wanted if scope not in SCOPES]:
+        raise click.BadParameter(f"unknown: {', '.join(wrong)} (have: {', '.join(SCOPES)})", param_hint="--scopes")
+    return wanted
 
 
 def _file(config: Path | None) -> Path:
@@ -123,7 +220,7 @@ _SPAN = re.compile(r"(\d+)([mhdw])").fullmatch
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _time(text: str | None) -> datetime.datetime | None:
+def _time(text: str | None, option: str = "--expires") -> datetime.datetime | None:
     if text is None:
         return None
     if match := _SPAN(text):
@@ -132,5 +229,5 @@ def _time(text: str | None) -> datetime.datetime | None:
     try:
         found = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter("a span such as 90d, or a date such as 2027-01-31", param_hint="--expires") from None
+        raise click.BadParameter("a span such as 90d, or a date such as 2027-01-31", param_hint=option) from None
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -103,3 +103,62 @@ def test_a_link_that_leads_nowhere_is_no_file_without_keys(tmp_path: Path) -> No
     (tmp_path / "keys.toml").symlink_to(tmp_path / "not-mounted-yet")
     with pytest.raises(ConfigError, match="which is not there"):
         keys.read(tmp_path / "keys.toml")
+
+
+def test_limits_of_a_key_are_changed_and_the_key_stays(run: Run) -> None:
+    text = run("keys", "add", "alice", "--rpm", "60", "--max-inflight", "8", "--expires", "90d").stdout.strip()
+    (before,) = keys.read(Path("keys.toml"))
+    assert run("keys", "change", "alice", "--rpm", "120", "--models", "chat-*", "--expires", "none").exit_code == 0
+    (key,) = keys.read(Path("keys.toml"))
+    assert keys.find([key], text.encode()) == key and key.id == before.id
+    assert (key.rpm, key.max_inflight, key.models, key.expires) == (120, 8, ("chat-*",), None)
+    assert run("keys", "change", key.id, "--rpm", "none", "--scopes", "infer,metrics").exit_code == 0
+    (key,) = keys.read(Path("keys.toml"))
+    assert (key.rpm, key.scopes) == (None, ("infer", "metrics"))
+    for arguments, told in (((), "nothing to change"), (("--rpm", "0"), "rpm"), (("--scopes", "root"), "have: infer")):
+        refused = run("keys", "change", "alice", *arguments)
+        assert refused.exit_code == 2 and told in refused.stderr
+    assert "no key 'bob'" in run("keys", "change", "bob", "--rpm", "1").stderr
+
+
+def test_a_rotated_key_has_a_successor_with_its_limits_and_things(run: Run) -> None:
+    old_text = run(
+        "keys", "add", "alice", "--rpm", "60", "--models", "chat-*", "--scopes", "infer,admin"
+    ).stdout.strip()
+    result = run("keys", "rotate", "alice")
+    old, new = keys.read(Path("keys.toml"))
+    now = datetime.datetime.now(datetime.UTC)
+    assert (
+        keys.find([old, new], old_text.encode()) == old and keys.find([old, new], result.stdout.strip().encode()) == new
+    )
+    assert (new.name, new.rpm, new.models, new.scopes, new.expires) == (
+        "alice",
+        60,
+        ("chat-*",),
+        ("infer", "admin"),
+        None,
+    )
+    assert old.expires is not None and datetime.timedelta(hours=23) < old.expires - now < datetime.timedelta(hours=25)
+    assert old.owner == new.owner and old.id != new.id
+    several = run("keys", "rotate", "alice")
+    assert several.exit_code == 1 and old.id in several.stderr and "by its id" in several.stderr
+    assert run("keys", "rotate", new.id, "--grace", "0m").exit_code == 0
+    found = keys.read(Path("keys.toml"))
+    assert [key.has_expired(now + datetime.timedelta(minutes=1)) for key in found] == [False, True, False]
+    assert {key.owner for key in found} == {old.owner}
+    assert run("keys", "rotate", old.id, "--grace", "soon").exit_code == 2
+
+
+def test_several_keys_of_one_name_are_not_touched_without_a_question(run: Run) -> None:
+    for _ in range(2):
+        run("keys", "add", "alice")
+    before = keys.read(Path("keys.toml"))
+    for command in (("revoke", "alice"), ("change", "alice", "--rpm", "5")):
+        asked = run("keys", *command, input="n\n")
+        assert asked.exit_code == 1 and "2 keys" in asked.stderr and all(key.id in asked.stderr for key in before)
+        assert run("keys", *command, input="").exit_code == 1
+        assert keys.read(Path("keys.toml")) == before
+    assert run("keys", "change", "alice", "--rpm", "5", "--yes").exit_code == 0
+    assert [key.rpm for key in keys.read(Path("keys.toml"))] == [5, 5]
+    assert run("keys", "revoke", "alice", input="y\n").exit_code == 0
+    assert keys.read(Path("keys.toml")) == ()
