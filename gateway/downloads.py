@@ -19,6 +19,7 @@ from .fingerprints import fingerprint
 
 CHUNK = 1024 * 1024
 TIMEOUT = 30.0  # seconds without a byte, not for the whole of a file
+BROKE = "the connection broke; the next load continues where it stopped"
 
 
 def find_snapshot(entry: Mapping[str, Any], repository: str, revision: str | None) -> Path | None:
@@ -99,7 +100,8 @@ def _is_it(path: Path, sha256: str | None) -> bool:
 
 
 def _download(url: str, part: Path, token: str | None) -> None:
-    import urllib.error  # a third of a megabyte of modules that most models never need
+    import http.client  # a third of a megabyte of modules that most models never need
+    import urllib.error
     import urllib.request
 
     class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -121,7 +123,10 @@ def _download(url: str, part: Path, token: str | None) -> None:
         request.add_header("If-Range", tag.read_text())
     try:
         with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
-            resumed = answer.status == 206
+            resumed = bool(done) and answer.status == 206
+            if resumed and not _goes_on(answer.headers, done, tag.read_text()):
+                part.unlink()
+                return _download(url, part, token)
             etag = answer.headers.get("ETag", "")
             if not resumed:
                 tag.unlink(missing_ok=True)
@@ -136,11 +141,18 @@ def _download(url: str, part: Path, token: str | None) -> None:
             raise
         part.unlink()  # nothing lies behind what we have, so it is not what the server has
         return _download(url, part, token)
+    except http.client.HTTPException as error:  # the file came in chunks, the last of them did not
+        raise OSError(BROKE) from error
     # a connection that breaks looks like the end of the file when it is read in chunks
     if length.isdigit() and part.stat().st_size - (done if resumed else 0) < int(length):
-        raise OSError("the connection broke; the next load continues where it stopped")
+        raise OSError(BROKE)
     tag.unlink(missing_ok=True)
     return None
+
+
+def _goes_on(headers: Mapping[str, str], done: int, tag: str) -> bool:
+    """Whether a part that a server sent follows what we have. Some send it whatever `If-Range` says."""
+    return headers.get("ETag") == tag and headers.get("Content-Range", "").startswith(f"bytes {done}-")
 
 
 @contextmanager

@@ -107,16 +107,19 @@ def mount_weights(
 
 
 def _check_sum(entry: Mapping[str, Any], place: Path) -> None:
-    """Somebody put it there: it is what the entry means when it has the entry's sum, as a download has."""
+    """Whoever put it there: it is what the entry means when it has the entry's sum, as a download has."""
     wanted = str(entry.get("sha256") or "").lower()
-    if not wanted or not entry["source"].startswith("https://"):
+    if not wanted:
         return
+    what = f"weights {entry['source']}: {place}"
+    if place.is_dir():
+        raise ConfigError(f"{what} is a directory, and sha256 the sum of one file; name the file, or remove it")
     try:
         found = fingerprint(place)
     except OSError as error:
-        raise ConfigError(f"mount_location {place}: cannot be compared with its sha256: {error.strerror}") from error
+        raise ConfigError(f"{what} cannot be compared with its sha256: {error.strerror}") from error
     if found != wanted:
-        raise ConfigError(f"mount_location {place}: its sha256 is {found}, expected {wanted}")
+        raise ConfigError(f"{what}: its sha256 is {found}, expected {wanted}")
 
 
 def unmounted(spec: ModelSpec) -> list[str]:
@@ -165,6 +168,7 @@ def _locate(entry: Mapping[str, Any], root: Path) -> Path | None:
             raise ConfigError(f"weights {entry['source']}: {path} does not exist")
         return path
     if scheme == "hf":
+        _refuse_sum(entry)
         return downloads.find_snapshot(entry, *_repository(rest))
     if scheme in BUCKETS:
         check_address(entry["source"])
@@ -177,15 +181,24 @@ def _obtain(entry: Mapping[str, Any], root: Path, secrets: Mapping[str, str]) ->
     name = secret_of(entry)
     token = (secrets.get(name) or "").strip() or None if name else None  # files of secrets end with a newline
     if scheme == "hf":  # the library knows whether a snapshot in its cache is whole; we do not
+        _refuse_sum(entry)
         return downloads.fetch_snapshot(entry, *_repository(rest), token=token, secret=name)
     path = _cached(entry)
     if scheme == "https":
         downloads.fetch_file(entry["source"], path, sha256=entry.get("sha256"), token=token, secret=name)
         return path
-    if found := _locate(entry, root):
-        return found
-    fetch_bucket(entry, path, secret=name, credentials=token)
-    return path
+    found = _locate(entry, root)
+    if not found:
+        fetch_bucket(entry, path, secret=name, credentials=token)
+    _check_sum(entry, found or path)
+    return found or path
+
+
+def _refuse_sum(entry: Mapping[str, Any]) -> None:
+    """A snapshot has many files: said before they are fetched."""
+    if entry.get("sha256"):
+        advice = "name the commit instead: hf://owner/name@revision"
+        raise ConfigError(f"weights {entry['source']}: sha256 is the sum of one file, this is a snapshot; {advice}")
 
 
 def secret_of(entry: Mapping[str, Any]) -> str | None:

@@ -41,18 +41,28 @@ class Files(BaseHTTPRequestHandler):
             self.end_headers()
             return
         start = 0
-        if self.headers.get("If-Range") == self.server.etag:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        if start >= len(CONTENT):
+        if self.server.sends_any_part or self.headers.get("If-Range") == self.server.etag:
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        content = self.server.content
+        if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.server.in_chunks:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(len(content) - start))
         if self.server.etag:
             self.send_header("ETag", self.server.etag)
         self.end_headers()
         size = self.server.script.pop(0) if self.server.script else len(CONTENT)
-        self.wfile.write(CONTENT[start : start + size])
+        sent = content[start : start + size]
+        if self.server.in_chunks:
+            end = b"0\r\n\r\n" if start + size >= len(content) else b""
+            sent = b"%x\r\n%b\r\n%b" % (len(sent), sent, end)
+        self.wfile.write(sent)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -64,6 +74,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
         found: Any = http
         found.seen, found.script, found.etag = [], [], ETAG
+        found.content, found.in_chunks, found.sends_any_part = CONTENT, False, False
         found.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -115,6 +126,30 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Any, tmp_path: Pa
     with pytest.raises(ConfigError):
         fetch_file(f"{server.url}/file", tmp_path / "file")
     server.etag = '"v2"'
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("new_tag", ['"v2"', ""])
+def test_halves_of_two_files_are_not_joined_where_a_server_sends_a_part_of_the_new_one(
+    server: Any, tmp_path: Path, new_tag: str
+) -> None:
+    server.script = [1000]
+    with pytest.raises(ConfigError):
+        fetch_file(f"{server.url}/file", tmp_path / "file")
+    server.etag, server.content, server.sends_any_part = new_tag, CONTENT[::-1], True
+
+    fetch_file(f"{server.url}/file", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == server.content
+
+
+def test_a_file_in_chunks_that_breaks_says_so_and_is_continued(server: Any, tmp_path: Path) -> None:
+    server.script, server.in_chunks = [1000], True
+    with pytest.raises(ConfigError, match="connection broke"):
+        fetch_file(f"{server.url}/file", tmp_path / "file")
 
     fetch_file(f"{server.url}/file", tmp_path / "file")
 
@@ -174,6 +209,7 @@ def test_what_is_asked_over_tls_is_not_fetched_without(
     with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
         secure: Any = http
         secure.seen, secure.script, secure.etag = [], [], ETAG
+        secure.content, secure.in_chunks, secure.sends_any_part = CONTENT, False, False
         http.socket = context.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -98,6 +98,48 @@ def test_a_file_may_be_absolute_or_relative_to_the_model(tmp_path: Path) -> None
     assert weights_path(config(tmp_path, "{source: 'file://with space'}"), tmp_path) == tmp_path / "with space"
 
 
+@pytest.mark.parametrize(
+    "source", ["file://model.bin", "file://{root}/model.bin", "package://some_weights/files/model.bin"]
+)
+def test_a_file_of_any_source_has_the_sum_of_its_entry(source: str, tmp_path: Path, package: Path) -> None:
+    file = package / "files" / "model.bin" if source.startswith("package") else tmp_path / "model.bin"
+    file.write_bytes(b"weights")
+    entry = f"{{source: '{source.format(root=tmp_path)}', sha256: {hashlib.sha256(b'weights').hexdigest().upper()}}}"
+    found = config(tmp_path, entry)
+
+    assert weights_path(found, tmp_path) == file
+    file.write_bytes(b"weighty")  # as long as it was
+    with pytest.raises(ConfigError, match="its sha256 is"):
+        weights_path(found, tmp_path)
+
+
+def test_what_is_fetched_from_a_bucket_has_the_sum_of_its_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(entry: Any, path: Path, **_: Any) -> None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+
+    monkeypatch.setattr(weights, "fetch_bucket", fetch)
+    for content in (b"weights", b"weighty"):
+        total = hashlib.sha256(content).hexdigest()
+        found = config(tmp_path, f"{{source: 's3://bucket/model.bin', sha256: {total}}}")
+        if content == b"weights":
+            assert weights_path(found, tmp_path).read_bytes() == content
+        else:
+            with pytest.raises(ConfigError, match="its sha256 is"):
+                weights_path(found, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["file://folder", "hf://owner/name"])
+def test_a_sum_of_many_files_is_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(downloads, "fetch_snapshot", lambda *_, **__: pytest.fail("fetched before it is refused"))
+
+    with pytest.raises(ConfigError, match="the sum of one file"):
+        weights_path(config(tmp_path, f"{{source: '{source}', sha256: {'a' * 64}}}"), tmp_path)
+
+
 def test_an_entry_that_is_not_there_says_how_many_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights\[2\] is not in config\.yaml \(it lists 1\)"):
         weights_path(config(tmp_path, "{source: file://.}"), tmp_path, 2)
