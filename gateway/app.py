@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, MediaType, Request, Response, get
@@ -23,6 +24,7 @@ from .http.health import Health
 from .http.inference import Inference
 from .http.metrics import Metrics
 from .http.models import Models
+from .http.near import meant
 from .http.openapi import Document
 from .http.predict import Predict
 from .http.routing import Routes
@@ -43,12 +45,17 @@ def build_app(hub: Hub) -> Front:
         hub, Predict(hub, reader), Serving(hub, reader, metrics), Models(hub), Inference(hub, reader), Admin(hub)
     )
     handlers = [*_health(hub), *_pages(hub), _metrics(metrics)]
+    shared = {"/v1/models", *(endpoint.path for endpoint in hub.endpoints)}
+
+    def render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return _render(request, error, shared)
+
     config = AppConfig(
         route_handlers=handlers,
         openapi_config=OpenAPIConfig(
             title="Model gateway", version=__version__, path="/openapi.json", render_plugins=[Document(hub)]
         ),
-        exception_handlers={HTTPException: _render, Exception: _render},
+        exception_handlers={HTTPException: render, Exception: render},
         logging_config=None,
     )
     hub.plugins.configure_app(config)
@@ -135,9 +142,9 @@ def _metrics(metrics: Metrics) -> Any:
     return scrape
 
 
-def _render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def _render(request: Request[Any, Any, Any], error: Exception, shared: Collection[str]) -> Response[bytes]:
     """Litestar's own errors in the shape of the path."""
-    known = _translate(request, error)
+    known = _translate(request, error, shared)
     request.scope[REFUSED](known)  # type: ignore[literal-required]
     shape = errors.shape_of(request.url.path, dict(request.scope["headers"]))
     body = errors.body_of(known, shape, request.scope.get("gateway.request_id", ""))  # type: ignore[arg-type]
@@ -145,13 +152,13 @@ def _render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     return Response(body, status_code=known.status, media_type=MediaType.JSON, headers=headers)
 
 
-def _translate(request: Request[Any, Any, Any], error: Exception) -> GatewayError:
+def _translate(request: Request[Any, Any, Any], error: Exception, shared: Collection[str]) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
     status = getattr(error, "status_code", 500)
     what = f"{request.method} {request.url.path[:200]}"
     if status == 404:
-        return UnknownURL(f"unknown URL: {what}")
+        return UnknownURL(f"unknown URL: {what}{meant(request.url.path[:200], shared)}")
     if status == 405:
         allowed = dict(getattr(error, "headers", None) or {}).get("allow", "")
         methods = sorted({*allowed.split(", "), "HEAD"} if "GET" in allowed else allowed.split(", "))

@@ -432,7 +432,7 @@ class HostedModel:
         previous, self.state = self.state, state
         if state == "ready":
             self.reason = ""
-        elif reason:
+        elif reason or state == "loading":  # and no longer why it was stopped
             self.reason = reason
         if previous == state:
             return

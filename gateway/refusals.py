@@ -36,7 +36,7 @@ def _refusal(
         return Unavailable(f"model '{name}' is restarting after a crash", retry_after=_bounded(next_try))
     if next_try > 0:
         return Unavailable(f"model '{name}' keeps crashing; the next try is due soon", retry_after=_bounded(next_try))
-    detail = f": {reason}" if reason else "; `gateway models --live` and its log say why"
+    detail = f": {reason}" if reason else f"; `gateway ps` and `gateway logs {name}` say why"
     return LoadFailed(f"model '{name}' could not be loaded{detail}")
 
 

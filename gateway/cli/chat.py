@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,10 @@ def command(
     With MESSAGE, or with a message piped in, print one answer. Otherwise talk until Ctrl-D; Ctrl-C ends an answer.
     """
     from .client import Client
+    from .why import explained
 
-    client = Client.of(options.settings_of(config), url)
+    settings = options.settings_of(config)
+    client = Client.of(settings, url)
     request = {"model": name, "stream": True, "max_tokens": max_tokens, "temperature": temperature}
     talk = _Talk(client, {key: value for key, value in request.items() if value is not None}, system)
     if message is None and not sys.stdin.isatty():
@@ -48,9 +51,10 @@ def command(
         if not message:
             raise click.UsageError("standard input is empty; give a MESSAGE")
     if message is not None:
-        talk.say(message)
+        with explained(settings, url, name):
+            talk.say(message)
     else:
-        _converse(talk)
+        _converse(talk, lambda: explained(settings, url, name))
 
 
 class _Talk:
@@ -92,7 +96,7 @@ def _texts(lines: Iterator[bytes] | Any) -> Iterator[str]:
                 yield text
 
 
-def _converse(talk: _Talk) -> None:
+def _converse(talk: _Talk, explained: Callable[[], AbstractContextManager[None]]) -> None:
     try:
         import readline  # noqa: F401  (input() edits lines with it)
     except ImportError:
@@ -109,7 +113,8 @@ def _converse(talk: _Talk) -> None:
         if not message:
             continue
         try:
-            talk.say(message)
+            with explained():
+                talk.say(message)
         except click.ClickException as error:
             error.show()
         except KeyboardInterrupt:

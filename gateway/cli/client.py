@@ -28,6 +28,14 @@ def given_url() -> str | None:
     return os.environ.get("GATEWAY_URL") or None
 
 
+class Refused(click.ClickException):
+    """The gateway answered with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
 class Client:
     def __init__(self, url: str, key: str | None = None, *, tls_cert: Path | None = None, is_own: bool = False) -> None:
         """`tls_cert` is the certificate of the settings; `is_own` says that the gateway is the one of the settings."""
@@ -77,7 +85,7 @@ class Client:
             connection.request(method, f"{self._prefix}{path}", body, headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise click.ClickException(f"{response.status}: {message_of(response.read())}{self._advice(response)}")
+                raise Refused(response.status, f"{message_of(response.read())}{self._advice(response)}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise click.ClickException(self._why(error)) from error

@@ -30,10 +30,12 @@ def command(
     VALUE is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
     """
     from .client import Client
+    from .why import explained
 
     body = _body(data, file, pairs)
-    client = Client.of(options.settings_of(config), url)
-    with client.post(f"/v1/models/{quote(name)}:predict", body) as response:
+    settings = options.settings_of(config)
+    client = Client.of(settings, url)
+    with explained(settings, url, name), client.post(f"/v1/models/{quote(name)}:predict", body) as response:
         last = b""
         while chunk := response.read1(65536):
             sys.stdout.buffer.write(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..dialects import anthropic_errors, responses_errors
-from ..dialects.base import public
+from ..dialects.base import MODEL_RAISED, public
 from ..errors import Draining, GatewayError, Overloaded, Unauthorized, Unavailable
 from .exchange import Exchange
 from .headers import OURS, checked
@@ -101,11 +102,25 @@ def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
 
 async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = None) -> None:
     """Send the error as a whole answer."""
+    error = explained(error, exchange)
     shape = shape or ("truss" if exchange.strict else shape_of(exchange.path, exchange.headers))
     if shape == "truss" and not error.truss_code:
         await exchange.reply(error.status, GAVE_UP, TEXT, [(b"connection", b"close")])
         return
     await exchange.reply(error.status, body_of(error, shape, exchange.request_id), headers=headers_of(error, shape))
+
+
+def explained(error: GatewayError, exchange: Exchange) -> GatewayError:
+    """What the code raised is in its log; say how to see it. Strict parity has Truss's words, which do not."""
+    if exchange.strict or not exchange.model or error.code != "model_error":
+        return error
+    if not error.message.startswith(MODEL_RAISED):
+        return error
+    name, more = exchange.model, error.message[len(MODEL_RAISED) :]  # with `debug` the exception is behind it
+    how = f"`gateway logs {name}` shows it under the request id {exchange.request_id}"
+    told = copy.copy(error)
+    told.message = f"model '{name}' raised an error; {how}{'.' if more else ''}{more}"
+    return told
 
 
 def unexpected(error: BaseException) -> GatewayError:

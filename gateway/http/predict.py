@@ -172,9 +172,10 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
             raise GatewayError("the Response is shorter than its content-length")
     except GatewayError as error:
         if is_sse and left is None and not exchange.strict:
-            from .errors import body_of
+            from .errors import body_of, explained
 
-            await exchange.write(b"event: error\ndata: " + body_of(error, "truss", exchange.request_id) + b"\n\n")
+            body = body_of(explained(error, exchange), "truss", exchange.request_id)
+            await exchange.write(b"event: error\ndata: " + body + b"\n\n")
         exchange.break_off()
         raise
     except Exception:  # a worker may send anything, and no client may be left waiting for the rest

@@ -19,7 +19,7 @@ Litestar, whose router cannot do that, never sees these paths; `openapi.py` desc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from ..dialects.oip import VERSION
@@ -28,6 +28,7 @@ from ..hub import SOLE
 from ..spec import Endpoint
 from .exchange import Exchange
 from .guards import is_preflight, preflight
+from .near import meant
 from .predict import ROUTE
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Routes:
             return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")])
         if target.endswith("/status"):
             return _only(exchange, "GET", self._models.show, target[: -len("/status")])
-        raise _unknown(exchange)
+        raise _unknown(exchange, self._endpoints)
 
     def _v1_of(self, exchange: Exchange, name: str, path: str) -> Handler:
         """Below the base URL of one model there is no other."""
@@ -204,8 +205,8 @@ def _only(exchange: Exchange, method: str, handler: Handler, name: str) -> Handl
     return handler
 
 
-def _unknown(exchange: Exchange) -> UnknownURL:
-    return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}")
+def _unknown(exchange: Exchange, known: Collection[str] = ()) -> UnknownURL:
+    return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}{meant(exchange.path[:200], known)}")
 
 
 def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:

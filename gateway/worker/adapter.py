@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from ..spec import Capabilities, MethodInfo
+from . import misspelt
 from .failures import say
 
 HOOKS = ("preprocess", "predict", "postprocess")
@@ -114,7 +115,10 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     if predict is not None:
         methods["predict"] = predict
     if websocket is None and (predict is None if strict else not methods):
-        raise ModelDefinitionError("Truss model must have a `predict` or `websocket` method.")
+        hint = "" if strict else misspelt.hint(model, endpoint_methods, have=())
+        raise ModelDefinitionError(f"Truss model must have a `predict` or `websocket` method.{hint}")
+    if not strict and (hint := misspelt.hint(model, endpoint_methods, have=methods)):
+        say(hint.strip())
     if preprocess is not None and predict is not None and predict.takes == "request":
         raise ModelDefinitionError(
             "When using `preprocess`, the predict method cannot only have the request argument "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -198,6 +199,6 @@ def test_a_conversation_remembers_and_survives_an_error(
 
     monkeypatch.setattr("builtins.input", type_in)
     server.says(text("yes"))
-    chat._converse(chat._Talk(Client(server.url), {"model": "tiny"}, None))
+    chat._converse(chat._Talk(Client(server.url), {"model": "tiny"}, None), contextlib.nullcontext)
     assert [len(body["messages"]) for _, _, body in server.seen] == [1, 3, 3]
     assert server.seen[2][2]["messages"][1] == {"role": "assistant", "content": "yes"}

@@ -41,12 +41,17 @@ def operate(gateway: Gateway, place: Path, *arguments: str) -> subprocess.Comple
 def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files_are_watched(
     serve: Serve, tmp_path: Path
 ) -> None:
-    gateway = serve({"mine": {"model.py": "class Model\n"}}, "--reload", until="accepting")
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    gateway = serve({"mine": {"model.py": "class Model\n"}}, "--reload", env=env, until="accepting")
     gateway.wait_for("its files are watched")
     (listed,) = ask(gateway, "/v1/models")[1]["data"]
     assert (listed["id"], listed["status"]) == ("mine", "failed") and "model.py:1: syntax" in listed["status_reason"]
     assert ask(gateway, "/models/mine/predict", {})[0] == 503
     gateway.wait_for("No model is ready")
+    for command in (["predict", "mine"], ["chat", "mine", "hello"]):
+        told = operate(gateway, tmp_path, *command)
+        assert told.returncode == 1 and "mine is failed: model.py:1: syntax" in told.stderr, told.stderr
+        assert "gateway logs mine" in told.stderr
 
     (tmp_path / "models/mine/model.py").write_text(good("mended"))
     gateway.wait_for("model 'mine' is ready")
@@ -57,6 +62,14 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     gateway.wait_for("model 'other' is failed: .*nothing_of_that_name")
     (tmp_path / "models/other/model.py").write_text(good("other"))
     gateway.wait_for("model 'other' is ready")
+    (tmp_path / "models/other/model.py").write_text("class Model:\n    def predict(self, x):\n        return 1 / 0\n")
+    gateway.wait_for("model 'other' is reloaded")
+    status, answer = ask(gateway, "/models/other/predict", {})
+    assert status == 500 and "model 'other' raised an error; `gateway logs other` shows it" in answer["error"]
+    request_id = answer["error"].rpartition(" ")[2]
+    assert f"[{request_id}]" in operate(gateway, tmp_path, "logs", "other").stdout
+    (tmp_path / "models/other/model.py").write_text(good("other"))
+    gateway.wait_for("(?s)'other' is reloaded.*'other' is reloaded")
     assert ask(gateway, "/models/other/predict", {}) == (200, ["other"])
 
 

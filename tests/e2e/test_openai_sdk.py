@@ -478,7 +478,8 @@ def test_items_that_are_ready_at_different_times_are_chunks_of_their_own(gateway
 
 def test_errors_of_predict_have_trusss_shape_and_headers(gateway: Gateway) -> None:
     status, headers, body = ask(gateway, "POST", "/models/plain/predict", {"steps": [["raise", "Boom"]]})
-    assert (status, json.loads(body)) == (500, {"error": "Internal Server Error (in model/chainlet)."})
+    how = f"`gateway logs plain` shows it under the request id {headers['x-request-id']}"
+    assert (status, json.loads(body)) == (500, {"error": f"model 'plain' raised an error; {how}"})
     assert (headers["x-baseten-error-source"], headers["x-baseten-error-code"]) == ("04", "600")
     assert headers["x-request-id"] == headers["request-id"] != ""
     status, headers, body = ask(

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from .trusses import BINARY, JSON, Trusses, chunks
+from .trusses import BINARY, JSON, RAISED, Trusses, chunks
 
 # Results by name; each is made anew for every call.
 VALUES = """
@@ -515,8 +515,7 @@ def test_a_stream_of_another_length_than_its_response_says_never_looks_whole(tru
 
 @pytest.mark.parametrize("what", ["stream", "response"])
 def test_a_stream_or_a_response_cannot_go_through_postprocess(truss: Trusses, what: str) -> None:
-    generic = "Internal Server Error (in model/chainlet)."
-    assert truss.predict("post-refuses", json.dumps(what).encode()).error == (500, "600", generic)
+    assert truss.predict("post-refuses", json.dumps(what).encode()).error == (500, "600", RAISED)
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────

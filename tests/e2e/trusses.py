@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,19 @@ from typing import Any
 from gateway.testing import Gateway
 
 JSON, BINARY = "application/json", "application/octet-stream"
+
+
+class _Raised(str):
+    """What a client hears of an exception of the model: the way to its log, with the id of the request."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        pattern = r"model '([\w-]+)' raised an error; `gateway logs \1` shows it under the request id [\w-]+"
+        return isinstance(other, str) and re.fullmatch(pattern, other) is not None
+
+
+RAISED = _Raised("raised")
 
 
 @dataclass(frozen=True)

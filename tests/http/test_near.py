@@ -1,0 +1,41 @@
+"""A base URL with one /v1 too few, or one too many, is told the right one."""
+
+from __future__ import annotations
+
+import pytest
+from served import Model, Served
+
+from gateway.http.near import meant
+
+KNOWN = {"/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/rerank"}
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/models/team/chat-1/chat/completions", "/models/team/chat-1/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/models/m/v1/v1/messages", "/models/m/v1/messages"),
+    ],
+)
+def test_the_right_path_is_named(path: str, right: str) -> None:
+    assert f"; it is {right}: " in meant(path, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/rerank", "/nowhere", "/x/chat/completions", "/v1/chat", "/models/", "/v1/models"]
+)
+def test_what_is_near_nothing_gets_no_advice(path: str) -> None:
+    assert meant(path, KNOWN) == ""
+
+
+def test_both_kinds_of_unknown_paths_say_so() -> None:
+    with Served({"m": Model({"chat_completions": lambda inputs: "fine"})}) as served:
+        for path, right in (
+            ("/chat/completions", "/v1/chat/completions"),
+            ("/models/m/chat/completions", "/models/m/v1/chat/completions"),
+        ):
+            answer = served.post(path, {})
+            assert answer.status == 404 and f"it is {right}" in answer.json["error"]["message"]
