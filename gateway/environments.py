@@ -17,10 +17,11 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from . import __version__, confinement, contents, environment_keys, inherited
 from .build_lines import Lines
@@ -35,9 +36,7 @@ from .spec import ModelSpec
 T = TypeVar("T")
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
 TRUSS_IMAGE = ("fastapi", "httpx", "msgpack", "numpy", "pip", "prometheus_client", "pydantic>=2", "pyyaml", "starlette")
-COMPLETE = (
-    ".complete"  # beside it and written last, where no build writes: without it, it is rubbish of one that was killed
-)
+COMPLETE = ".complete"  # a file beside it, where no build writes, made last: or it is rubbish of one that was killed
 TAIL = 12  # lines of a failed build that its model's reason shows
 
 
@@ -66,18 +65,18 @@ async def ensure(
         ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines.
     """
     cache = root or cache_dir()
-    key = await asyncio.to_thread(key_of, spec, variables, cache)  # it may read wheels
+    key = await _patiently(partial(key_of, spec, variables, cache))  # it may read wheels
     directory = cache / "envs" / key
     python, complete = directory / "bin" / "python", directory.with_suffix(COMPLETE)
     if complete.is_file() and directory.is_dir():
         return python
     uv = find_uv()
     make(directory.parent)
-    with await asyncio.to_thread(_Lock, directory.with_suffix(".lock")):
+    with await _patiently(partial(_Lock, directory.with_suffix(".lock"))):
         if complete.is_file() and directory.is_dir():  # somebody else was quicker
             return python
         build = _Build(spec, directory, {**inherited.of_builds(), **(variables or {})}, on_log)
-        await asyncio.to_thread(_check_contents, spec)
+        await _patiently(partial(_check_contents, spec))
         complete.unlink(missing_ok=True)
         build.clear()
         on_log(f"building an environment with {len(requirements_of(spec))} requirements")
@@ -201,6 +200,33 @@ async def _entered(context: contextlib.AbstractContextManager[None]) -> AsyncIte
         yield
     finally:
         context.__exit__(None, None, None)
+
+
+async def _patiently(work: Callable[[], T]) -> T:
+    """What may take for ever, as reading a file that claims terabytes does: on a thread of its own, for which nobody
+    waits who gives up, and the end of the gateway does not either."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(cast(T, result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await found
 
 
 async def _finished(work: Callable[[], T], given_up: Callable[[], object] = lambda: None) -> T:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -437,6 +438,32 @@ def test_no_build_runs_when_a_file_is_not_the_one_that_was_listed(tmp_path: Path
     with pytest.raises(ConfigError, match=r"src/.* not listed in SHA256SUMS"):
         build_odd(tmp_path / "m", "./src", {"write": f"open({str(outside)!r}, 'w')"}, tmp_path / "cache")
     assert not outside.exists()
+
+
+def test_nobody_waits_for_the_reading_of_files_that_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may claim to have terabytes. The end of a loop waits for the threads that it knows."""
+    begun, over, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def read(*args: Any) -> str:
+        begun.set()
+        over.wait(10)
+        has_ended.set()
+        return "key"
+
+    async def give_up() -> None:
+        build = asyncio.create_task(environments.ensure(spec(tmp_path), print, tmp_path))
+        await asyncio.sleep(0)
+        assert begun.wait(10)
+        build.cancel()
+        await asyncio.wait([build])
+
+    monkeypatch.setattr(environments, "key_of", read)
+    asyncio.run(give_up())
+    assert not has_ended.is_set()
+    over.set()
+    assert has_ended.wait(10)
 
 
 def test_a_build_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
