@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ConfigError
 from .formats.describe import complete
 from .formats.unserved import find_unserved
+from .patterns import is_pattern, tables_of
 from .spec import ModelSpec, Problem
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class _Search:
         """A [models.NAME] table for no model is a typing error, or a model that went away."""
         broken = {problem.model for problem in self.problems}
         for name in settings.models:
+            if is_pattern(name) and any(name in tables_of(model, (name,)) for model in (*self.specs, *broken) if model):
+                continue
             if name not in self.specs and name not in broken:
                 where = settings.table_origin(name)
                 have = f"have: {', '.join(self.specs)}" if self.specs else "there are no models"

@@ -19,6 +19,7 @@ from .access import Guests, KeyRing
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
+from .foretold import Foretold
 from .hosted import HostedModel
 from .placement import NO_ROOM, explain, plan_models
 from .replica import Launch
@@ -59,10 +60,9 @@ class Hub:
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
         self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
-        self.guests = Guests()
         self.responses = ResponsesStore(settings.gateway.responses)
-        self.draining = False
-        self._reaper = Reaper()
+        self.guests, self.draining = Guests(), False
+        self._foretold, self._reaper = Foretold(self.endpoints), Reaper()
         self._secrets = SecretSources(settings)
         self._placements: dict[str, Placement] = {}
         self._claims: list[Claim] = []
@@ -164,8 +164,9 @@ class Hub:
             )
 
     def routes(self, model: HostedModel) -> list[str]:
-        """The paths that the model answers."""
-        methods = model.capabilities.methods
+        """The paths that the model answers; of one that was never loaded, those that its source speaks of."""
+        if not (methods := model.capabilities.methods) and model.state == "unloaded":
+            return self._foretold.routes(model.spec)
         predict = [f"/v1/models/{model.name}:predict"] if any(method.name == "predict" for method in methods) else []
         return predict + [endpoint.path for endpoint in self.endpoints if methods and self.serves(model, endpoint)]
 

@@ -77,7 +77,7 @@ async def reload(hub: Hub, model: HostedModel) -> None:
 
 async def use_settings(hub: Hub, settings: Settings) -> None:
     """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
-    before, hub.settings = hub.settings, replace(hub.settings, models=settings.models)
+    before, hub.settings = hub.settings, replace(hub.settings, models=settings.models, origins=settings.origins)
     hub.aliases = hub.settings.aliases_of(hub.models)
     ours = [item.name for item in fields(settings.gateway)]
     changed = [name for name in ours if getattr(settings.gateway, name) != getattr(before.gateway, name)]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from . import values
 from .errors import ConfigError
+from .patterns import tables_of
 from .spec import DERIVABLE, DERIVED, MIB, Limits, ModelSpec, Problem
 from .values import Kind
 
@@ -124,7 +125,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """[models.NAME]: one model. None leaves it to the model's config.yaml."""
+    """[models.NAME]: one model, or those of a pattern. None leaves it to the model's config.yaml."""
 
     replicas: int | None = _key(values.whole(1), None)
     gpus: int | tuple[Any, ...] | None = _key(values.gpus, None)
@@ -175,6 +176,11 @@ class Settings:
 
     def origin(self, key: str) -> str:
         """Return where the value of "gateway.port" came from: "gateway.toml:12", "flag --port", "default", …"""
+        if key not in self.origins and key.startswith("models."):
+            name, _, field_name = key.removeprefix("models.").rpartition(".")
+            for table in reversed(tables_of(name, self.models)):
+                if (origin := self.origins.get(f"models.{table}.{field_name}")) is not None:
+                    return origin
         return self.origins.get(key, "default")
 
     def table_origin(self, name: str) -> str:
@@ -182,8 +188,17 @@ class Settings:
         return self.origins.get(f"models.{name}", str(self.file or "settings"))
 
     def model(self, name: str) -> ModelSettings:
-        """Return the settings of a model, defaults when it has no table."""
-        return self.models.get(name) or ModelSettings()
+        """Return the settings of a model, of its own table and of those whose pattern it matches, see `patterns.py`."""
+        tables = tables_of(name, self.models)
+        if len(tables) < 2:
+            return self.models[tables[0]] if tables else ModelSettings()
+        given = {}
+        for table in tables:
+            for key in fields(found := self.models[table]):
+                value = getattr(found, key.name)
+                if value != key.default or f"models.{table}.{key.name}" in self.origins:
+                    given[key.name] = value
+        return ModelSettings(**given)
 
     def aliases_of(self, models: Iterable[str]) -> dict[str, str]:
         """Return the aliases of the gateway, and those of these models' own."""

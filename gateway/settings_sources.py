@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .patterns import is_pattern
 from .settings import (
     LIMIT_KINDS,
     GatewaySettings,
@@ -231,6 +232,9 @@ class _FileReader:
             here = ("models", model, name)
             if name not in MODEL:
                 self._unknown(here, MODEL, value=item)
+                continue
+            if name == "aliases" and is_pattern(model):
+                self._error(here, f"[models.{model}] is for several models, and an alias is a name of one")
                 continue
             key = "slots" if name == "predict_concurrency" else name
             if key in values:

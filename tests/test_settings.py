@@ -573,3 +573,54 @@ def test_an_unknown_key_is_always_named(tmp_path_factory: pytest.TempPathFactory
     if key not in {*SECTIONS["gateway"], "limits", "placement"}:
         told = errors(tmp_path_factory.mktemp("settings"), f"[gateway]\n{key} = 1\n")
         assert f"gateway.toml:2: unknown key gateway.{key} (" in told
+
+
+# ── patterns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PATTERNS = """
+[models."*"]
+load = "lazy"
+slots = 2
+max_queue = 7
+
+[models."team/*"]
+slots = 3
+queue_timeout = 5
+
+[models."team/big-*"]
+slots = 4
+
+[models."team/big-one"]
+load = "eager"
+"""
+
+
+def test_of_several_tables_the_one_that_says_most_of_a_model_counts_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(PATTERNS)
+    settings = load_settings(tmp_path / "gateway.toml", environ={})
+    found = {
+        name: (mine.load, mine.slots, mine.max_queue, mine.queue_timeout)
+        for name in ("other", "team/a", "team/deep/a", "team/big-two", "team/big-one")
+        if (mine := settings.model(name))
+    }
+    assert found == {
+        "other": ("lazy", 2, 7, None),
+        "team/a": ("lazy", 3, 7, 5.0),
+        "team/deep/a": ("lazy", 3, 7, 5.0),
+        "team/big-two": ("lazy", 4, 7, 5.0),
+        "team/big-one": ("eager", 4, 7, 5.0),  # its own table wins with a value that is the default too
+    }
+    assert settings.overrides("team/a")["slots"] == 3
+    assert settings.origin("models.team/big-one.slots") == f"{tmp_path}/gateway.toml:12"
+    assert settings.origin("models.team/big-one.load") == f"{tmp_path}/gateway.toml:15"
+    assert settings.origin("models.other.required") == "default"
+
+
+def test_of_patterns_that_say_as_much_the_later_counts(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('[models."a*"]\nslots = 2\n[models."*b"]\nslots = 3\n')
+    settings = load_settings(tmp_path / "gateway.toml", environ={})
+    assert (settings.model("ab").slots, settings.model("ac").slots) == (3, 2)
+
+
+def test_an_alias_of_several_models_is_refused(tmp_path: Path) -> None:
+    assert "an alias is a name of one" in errors(tmp_path, '[models."*"]\naliases = ["gpt"]\n')

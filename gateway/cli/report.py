@@ -129,7 +129,7 @@ def _row(model: HostedModel, hub: Hub) -> tuple[str, str, str, str, str]:
     if model.state == "failed":
         routes = model.reason
     elif model.state == "unloaded":
-        routes = "loads at its first request"
+        routes = "\n".join((*hub.routes(model), "loads at its first request"))
     else:
         routes = "\n".join(hub.routes(model)) or "none"
     return model.name, model.state, devices_of(model, hub), "unlimited" if slots >= UNLIMITED else str(slots), routes

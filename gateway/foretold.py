@@ -1,0 +1,59 @@
+"""What a model will serve before it is loaded, read from its source: nothing of it is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+from .formats.source import ClassInfo, SourceError, read_class
+from .spec import Endpoint, ModelSpec
+
+
+def source_of(spec: ModelSpec) -> tuple[Path, str] | None:
+    """Return the file and the name of the model's class; None when only an import would tell."""
+    module, _, name = spec.target.rpartition(":")
+    if module.endswith(".py"):
+        return Path(module), name
+    own = spec.root.joinpath(*module.split(".")).with_suffix(".py")
+    if own.is_file():
+        return own, name
+    if "." in module:  # to find it in its package would run the package
+        return None
+    found = importlib.util.find_spec(module)
+    return (Path(found.origin), name) if found and found.origin and found.origin.endswith(".py") else None
+
+
+def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
+    """Return the paths that the model's class has methods for, as far as its text says; the load has the last word."""
+    source = source_of(spec)
+    try:
+        found = read_class(*source) if source else None
+    except SourceError:
+        found = None
+    if found is None:
+        return []
+    predict = [f"/v1/models/{spec.name}:predict"] if found.has("predict") else []
+    known = tuple(endpoints)
+    answered = {endpoint.path for endpoint in known if _answers(found, spec, endpoint)}
+    return predict + [endpoint.path for endpoint in known if {endpoint.path, endpoint.beside} & answered]
+
+
+def _answers(found: ClassInfo, spec: ModelSpec, endpoint: Endpoint) -> bool:
+    if found.has(endpoint.method):
+        return True
+    return endpoint.derived_from is not None and endpoint.method in spec.derive and found.has(endpoint.derived_from)
+
+
+class Foretold:
+    """The routes of models that have not been loaded yet, read once for each state of their directory."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._endpoints = tuple(endpoints)
+        self._known: dict[str, tuple[ModelSpec, list[str]]] = {}
+
+    def routes(self, spec: ModelSpec) -> list[str]:
+        known = self._known.get(spec.name)
+        if known is None or known[0] is not spec:
+            known = self._known[spec.name] = spec, routes_of(spec, self._endpoints)
+        return known[1]
