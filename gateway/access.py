@@ -191,7 +191,7 @@ class KeyRing:
         self._own: tuple[Key, ...] = ()
         if api_key is not None:
             digest = keys.digest_of(api_key.encode())
-            self._own = (Key(id="env", name="GATEWAY_API_KEY", digest=digest, scopes=SCOPES),)
+            self._own = (Key(id=keys.ENV, name="GATEWAY_API_KEY", digest=digest, scopes=SCOPES),)
         self._keys: tuple[Key, ...] = ()
         self._permits: dict[str, Permits] = {}
         self._use(keys.read(file))

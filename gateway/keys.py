@@ -27,6 +27,7 @@ from .errors import ConfigError
 _FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created", "follows")
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ID = re.compile(r"[0-9a-z]{1,16}").fullmatch
+ENV = "env"  # the id of the one key that is in no file
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,14 @@ def read(file: Path) -> tuple[Key, ...]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: {error}") from error
     problems: list[str] = [f"{name}: unknown key" for name in tables if name != "keys"]
-    found = []
+    found: list[Key] = []
+    of: dict[str, str] = {}  # ids by sum: one key under two would still be good when one of them is revoked
     for identity, table in (tables.get("keys") or {}).items():
         try:
-            found.append(_key(identity, table))
+            key = _key(identity, table)
+            if (other := of.setdefault(key.digest, identity)) != identity:
+                raise ValueError(f"has the sha256 of [keys.{other}]: it is the same key; remove one of them")
+            found.append(key)
         except ValueError as error:
             problems.append(f"[keys.{identity}] {error}")
     if problems:
@@ -187,6 +192,8 @@ def _named(key: Key) -> str:
 def _key(identity: str, table: Any) -> Key:
     if not _ID(identity):
         raise ValueError("an id is 1 to 16 small letters and digits")
+    if identity == ENV:
+        raise ValueError("is the id of GATEWAY_API_KEY; choose another")
     if not isinstance(table, Mapping):
         raise ValueError("is no table")
     if unknown := [name for name in table if name not in _FIELDS]:
