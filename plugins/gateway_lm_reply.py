@@ -46,8 +46,8 @@ class Reply:
         yield from self._shown([*self._answer.push(rest), *self._answer.finish()])
         yield from () if self._logprobs is None else self._logprobs.finish()
 
-    def ending(self, prompt: int, cached: int) -> dict[str, Any]:
-        """The last event. `prompt` and `cached` count tokens."""
+    def usage(self, prompt: int, cached: int) -> dict[str, Any]:
+        """The counts so far. `prompt` and `cached` count tokens."""
         usage: dict[str, Any] = {
             "prompt_tokens": prompt,
             "completion_tokens": self.count,
@@ -56,8 +56,13 @@ class Reply:
         }
         if self._answer.may_think:
             usage["completion_tokens_details"] = {"reasoning_tokens": self.thoughts}
+        return usage
+
+    def ending(self, prompt: int, cached: int) -> dict[str, Any]:
+        """The last event, with the counts of the whole answer."""
         called = self.reason == "stop" and self._answer.has_calls
-        ending: dict[str, Any] = {"finish_reason": "tool_calls" if called else self.reason or "length", "usage": usage}
+        reason = "tool_calls" if called else self.reason or "length"
+        ending: dict[str, Any] = {"finish_reason": reason, "usage": self.usage(prompt, cached)}
         if self._answer.stop is not None:
             ending["stop_sequence"] = self._answer.stop
         return ending

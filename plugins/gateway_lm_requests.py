@@ -92,6 +92,9 @@ def read_message(message: Mapping[str, Any], index: int, *, can_call: bool) -> d
         read.setdefault("reasoning_content", thought)
     for name in BEGUN:
         read.pop(name, None)
+    if read.pop("tools", None):  # SGLang's; here they would be dropped by the template
+        what = "this model does not support tools on a message: send them beside messages"
+        raise unsupported(what, f"{where}.tools")
     legacy = read.pop("function_call", None)
     calls = message.get("tool_calls") or ([{"type": "function", "function": legacy}] if legacy else [])
     read.pop("tool_calls", None)
@@ -192,6 +195,20 @@ def read_whole(inputs: Mapping[str, Any], name: str, least: int) -> int:
     if type(value) is not int or not least <= value < 2**63:
         raise BadRequest(f"{name} must be a whole number of at least {least}", param=name)
     return value
+
+
+def read_limit(inputs: Mapping[str, Any], least: int) -> int | None:
+    """How many tokens the answer may have, where the request says so."""
+    wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
+    if wanted is not None and (type(wanted) is not int or wanted < least):
+        raise BadRequest(f"max_tokens must be a whole number of at least {least}", param="max_tokens")
+    return wanted
+
+
+def read_tells_usage(inputs: Mapping[str, Any]) -> bool:
+    """Whether the counts so far are asked for with each piece of a stream; the route has checked the options."""
+    options = inputs.get("stream_options") if inputs.get("stream") else None
+    return isinstance(options, dict) and all(map(options.get, ("include_usage", "continuous_usage_stats")))
 
 
 def truncated(prompt: list[int], inputs: Mapping[str, Any], room: int) -> list[int]:

@@ -232,9 +232,11 @@ class LanguageModel:
         import gateway_lm_requests as requests
 
         is_chat = "messages" in inputs
+        asked = requests.read_limit(inputs, 1 if is_chat else 0)
+        answer = asked if asked is not None else 1 if is_chat else COMPLETION
         inputs = fields.check(inputs, "chat" if is_chat else "completions", is_counted=True)
         prompt = self.prompts.chat(inputs) if is_chat else self.prompts.plain(inputs)
-        return requests.truncated(prompt.ids, inputs, self.max_model_len)
+        return requests.truncated(prompt.ids, inputs, self.max_model_len - answer)
 
     async def _answer(
         self,
@@ -284,6 +286,7 @@ class LanguageModel:
             yield {"content": echoed}
         answer = Answer(thinking, calls, stops)
         reply = Reply(text, answer, stop_ids, logprobs, least=sampling.min_tokens, keeps_stop=keeps_stop)
+        tells_usage = requests.read_tells_usage(inputs)
         # An answer of no tokens is asked for to see the prompt; its logprobs come with a first token.
         length = limit or (1 if sampling.prompt_logprobs else 0)
         if length:
@@ -291,7 +294,10 @@ class LanguageModel:
                 async for tokens in steps:
                     if sampling.prompt_logprobs and logprobs is not None and not reply.count:
                         yield {"content": echoed, "logprobs": logprobs.of_prompt(prompt, echoed)}
-                    for event in reply.read(tokens) if limit else ():
+                    events = reply.read(tokens) if limit else ()
+                    if tells_usage:
+                        yield {"usage": reply.usage(len(prompt), record.cached)}
+                    for event in events:
                         yield event
                     if reply.reason is not None:
                         break
@@ -315,10 +321,7 @@ class LanguageModel:
         """
         import gateway_lm_requests as requests
 
-        wanted = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
-        least = 0 if source == "prompt" else 1
-        if wanted is not None and (type(wanted) is not int or wanted < least):
-            raise BadRequest(f"max_tokens must be a whole number of at least {least}", param="max_tokens")
+        wanted = requests.read_limit(inputs, 0 if source == "prompt" else 1)
         most, needs = self.max_model_len, 1 if wanted is None else wanted
         prompt = requests.truncated(prompt, inputs, most - needs)
         if not prompt:

@@ -16,6 +16,7 @@ from .base import missing, put, take, wrong_type
 from .chat_requests import MAX_STOP, MAX_STOP_LENGTH, check_sampling, check_tools
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+OUTPUT = ("effort", "format", "task_budget")  # the last is a hint, and goes no further
 TRANSLATED = frozenset(
     "system messages stop_sequences tools tool_choice thinking output_config output_format metadata".split()
 )
@@ -190,6 +191,8 @@ def _tool_choice(choice: Json) -> Any:
 def _hints(body: Json, chat: Json) -> None:
     """Thinking, as effort and as the switch that chat templates know; the form of the answer; the user."""
     output = take(body, "output_config", dict, {})
+    if unknown := next((name for name, said in output.items() if name not in OUTPUT and said is not None), None):
+        raise unsupported(f"output_config.{unknown[:64]}", "a wish that is none of " + ", ".join(OUTPUT))
     if effort := take_from(output, "effort", str, "output_config", ""):
         put(chat, "reasoning_effort", effort, "output_config.effort")
     if thinking := take(body, "thinking", dict):

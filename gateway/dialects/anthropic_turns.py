@@ -156,17 +156,20 @@ def _parts(block: Json, where: str) -> list[Json]:
         raise unsupported(f"{where}.type", f"a block of type '{kind[:64]}'")
     source = take_from(block, "source", dict, where)
     path = f"{where}.source"
-    if source.get("type") == "text":
-        return [{"type": "text", "text": read_string(source, "data", path)}]
+    title, context = (take_from(block, name, str, where, "") for name in ("title", "context"))
+    about = "".join(f"{name}: {text}\n" for name, text in (("Title", title), ("Context", context)) if text)
+    inner = source.get("content")
+    if source.get("type") == "text" or (source.get("type") == "content" and isinstance(inner, str)):
+        text = read_string(source, "data" if source["type"] == "text" else "content", path)
+        return [{"type": "text", "text": f"{about}\n{text}" if about else text}]
     if source.get("type") == "content":
-        inner = source.get("content")
-        if isinstance(inner, str):
-            return [{"type": "text", "text": inner}]
-        return [part for nested, at in _blocks(inner, f"{path}.content") for part in _inner(nested, at)]
-    if source.get("type") != "base64":
+        parts = [part for nested, at in _blocks(inner, f"{path}.content") for part in _inner(nested, at)]
+    elif source.get("type") == "base64":
+        about = f"Context: {context}\n" if context else ""  # the title is the name of the file
+        parts = [{"type": "file", "file": {"filename": title or "document", "file_data": _url(block, where, kind)}}]
+    else:
         raise unsupported(f"{path}.type", "a document that the gateway would have to fetch")
-    file = {"filename": take_from(block, "title", str, where, "document"), "file_data": _url(block, where, kind)}
-    return [{"type": "file", "file": file}]
+    return [{"type": "text", "text": about}, *parts] if about else parts
 
 
 def _inner(block: Json, where: str) -> list[Json]:

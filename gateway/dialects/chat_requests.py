@@ -18,6 +18,7 @@ MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 _NUMBER, _WHOLE, _FLAG, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "boolean"}, {"type": "string"}
+STREAM_OPTIONS = {"type": "object", "properties": {"include_usage": _FLAG, "continuous_usage_stats": _FLAG}}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["messages"],
@@ -36,7 +37,7 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "stream": {**_FLAG, "default": False},
-        "stream_options": {"type": "object", "properties": {"include_usage": _FLAG}},
+        "stream_options": STREAM_OPTIONS,
         "n": {**_WHOLE, "minimum": 1, "maximum": MAX_N, "default": 1},
         "max_tokens": {**_WHOLE, "minimum": 1},
         "max_completion_tokens": {**_WHOLE, "minimum": 1},
@@ -70,16 +71,18 @@ def read_chat(body: dict[str, Any]) -> Prepared:
     check_sampling(inputs)
     check_logprobs(inputs)
     check_response_format(take(inputs, "response_format", dict))
-    options = {"include_usage": stream and wants_usage(inputs), "legacy": check_tools(inputs)}
+    options = {**usage_options(inputs, stream), "legacy": check_tools(inputs)}
     return Prepared(model, inputs, stream, n, options)
 
 
-def wants_usage(inputs: dict[str, Any]) -> bool:
-    options = take(inputs, "stream_options", dict, {})
-    value = options.get("include_usage")
-    if value is not None and not isinstance(value, bool):
-        raise wrong_type("stream_options.include_usage", "a boolean", value)
-    return bool(value)
+def usage_options(inputs: dict[str, Any], stream: bool) -> dict[str, bool]:
+    """Whether a stream ends with its usage, and whether each chunk has it too: vLLM's word, which needs the first."""
+    options = take(inputs, "stream_options", dict, {}) if stream else {}
+    for name in ("include_usage", "continuous_usage_stats"):
+        if not isinstance(value := options.get(name), bool | None):
+            raise wrong_type(f"stream_options.{name}", "a boolean", value)
+    ends = bool(options.get("include_usage"))
+    return {"include_usage": ends, "continuous_usage": ends and bool(options.get("continuous_usage_stats"))}
 
 
 def check_messages(inputs: dict[str, Any]) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 
 from ..errors import BadRequest
 from .base import Prepared, missing, take, take_range, wrong_type
-from .chat_requests import MAX_BIAS, MAX_N, MAX_STOP, MAX_TOP_LOGPROBS, NUMBERS, check_sampling, wants_usage
+from .chat_requests import (
+    MAX_BIAS,
+    MAX_N,
+    MAX_STOP,
+    MAX_TOP_LOGPROBS,
+    NUMBERS,
+    STREAM_OPTIONS,
+    check_sampling,
+    usage_options,
+)
 
 MAX_CHOICES = 128  # of all prompts together: they are calls that are admitted at once or not at all
 MAX_BEST_OF = 20
@@ -37,7 +46,7 @@ SCHEMA: dict[str, Any] = {
         "n": {**_WHOLE, "minimum": 1, "maximum": MAX_N, "default": 1},
         "best_of": {**_WHOLE, "minimum": 1, "maximum": MAX_BEST_OF},
         "stream": {**_FLAG, "default": False},
-        "stream_options": {"type": "object", "properties": {"include_usage": _FLAG}},
+        "stream_options": STREAM_OPTIONS,
         "logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
         "echo": {**_FLAG, "default": False},
         "stop": {"type": ["string", "array"], "items": _TEXT, "maxItems": MAX_STOP},
@@ -68,7 +77,7 @@ def read_completion(body: dict[str, Any], *, derived: bool) -> Prepared:
     take(inputs, "echo", bool)
     take_range(inputs, "logprobs", 0, MAX_TOP_LOGPROBS)
     check_best_of(inputs, n, stream)
-    options: dict[str, Any] = {"include_usage": stream and wants_usage(inputs), "derived": derived}
+    options: dict[str, Any] = {**usage_options(inputs, stream), "derived": derived}
     options["sizes"] = [size_of(prompt) for prompt in prompts]
     if derived:
         check_derived(inputs, prompts)

@@ -11,7 +11,8 @@ from .events import encode_json, estimate_tokens, unwrap
 from .reported import error_of
 
 # What a request has beside its prompt on every route. All else goes to the model, which knows what it cannot honour.
-BESIDE = frozenset({"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+# The limit of the answer is what `truncate_prompt_tokens: -1` leaves room for, so it goes there as well.
+BESIDE = frozenset({"model", "stream", "stream_options"})
 
 
 def of_prompt(chat: dict[str, Any]) -> dict[str, Any]:

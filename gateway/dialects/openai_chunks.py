@@ -6,7 +6,7 @@ import re
 from typing import Any, ClassVar
 
 from ..errors import GatewayError
-from .answer import Choice, EventEncoder
+from .answer import Choice, EventEncoder, Run
 from .base import Context, Prepared, public
 from .event_stream import DONE
 from .events import Usage, encode_json
@@ -50,6 +50,7 @@ class ChunkEncoder(EventEncoder):
             max_tokens=prepared.inputs.get("max_tokens"),
         )
         self.ends_with_usage: bool = prepared.options["include_usage"]
+        self._tells_usage: bool = prepared.options["continuous_usage"]
         self._head = b""
 
     # ── what a dialect says ──────────────────────────────────────────────────────────────────────────────────────
@@ -66,7 +67,13 @@ class ChunkEncoder(EventEncoder):
     def chunk(self, choice: bytes) -> bytes:
         """The event around the JSON of one choice."""
         usage = b',"usage":null' if self.ends_with_usage else b""
+        if self._tells_usage and all(run.usage is not None for run in self.runs):
+            counts, is_estimated = self.counts()
+            usage = usage if is_estimated else b',"usage":' + encode_json(usage_object(counts))
         return b"%b[%b]%b}\n\n" % (self._head_bytes(), choice, usage)
+
+    def _frame(self, run: Run) -> tuple[bytes, bytes] | None:
+        return None if self._tells_usage else super()._frame(run)  # what stands around a text is then never the same
 
     def finish(self) -> bytes:
         out = [self.end()]

@@ -5,7 +5,7 @@ POST /v1/tokenize and /v1/detokenize, also without /v1, and GET /tokenizer_info.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import BadRequest
@@ -58,12 +58,27 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
     register("tokenizer_info", TokenizerInfoDialect())
 
 
+def _check_spelling(inputs: dict[str, Any], known: Iterable[str]) -> None:
+    """A field of the route but for case, `-` or `_` would be dropped by whoever answers."""
+    meant = {_folded(name): name for name in known}
+    for name in inputs:
+        ours = meant.get(_folded(name), name)
+        if ours != name:
+            what = f"there is no field {name[:64]}; did you mean {ours}?"
+            raise BadRequest(what, param=name[:64], code="unsupported_value")
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
 class TokenizeDialect(Dialect):
     request_schema = TOKENIZE
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
         model = take(inputs, "model", str)
+        _check_spelling(inputs, TOKENIZE["properties"])
         is_chat = "messages" in inputs
         if is_chat and "prompt" in inputs:
             raise BadRequest("send 'prompt' or 'messages', not both", param="messages")
@@ -114,6 +129,7 @@ class DetokenizeDialect(Dialect):
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
         model = take(inputs, "model", str)
+        _check_spelling(inputs, DETOKENIZE["properties"])
         tokens = take(inputs, "tokens", list)
         if tokens is None:
             raise missing("tokens")

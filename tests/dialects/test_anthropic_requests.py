@@ -66,7 +66,7 @@ def test_one_text_is_a_string_and_several_blocks_are_parts() -> None:
 
 
 def test_documents_are_text_or_files() -> None:
-    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "once"}, "title": "t"}
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "once"}}
     assert turns(user(plain)) == [{"role": "user", "content": "once"}]
     nested = {"type": "document", "source": {"type": "content", "content": [text("a"), IMAGE]}}
     assert turns(user(nested))[0]["content"] == [text("a"), IMAGE_PART]
@@ -74,6 +74,27 @@ def test_documents_are_text_or_files() -> None:
     assert turns(user(pdf))[0]["content"] == [
         {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,iVBO"}}
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [({"title": "t"}, "Title: t\n"), ({"title": "t", "context": "c"}, "Title: t\nContext: c\n"), ({"title": None}, "")],
+)
+def test_the_title_and_the_context_of_a_document_stand_before_it(said: dict[str, Any], begins: str) -> None:
+    for source in (
+        {"type": "text", "media_type": "text/plain", "data": "once"},
+        {"type": "content", "content": "once"},
+    ):
+        [message] = turns(user({"type": "document", "source": source, **said}))
+        assert message["content"] == (f"{begins}\nonce" if begins else "once")
+    blocks = {"type": "document", "source": {"type": "content", "content": [text("a"), IMAGE]}, **said}
+    assert turns(user(blocks))[0]["content"] == [*([text(begins)] if begins else []), text("a"), IMAGE_PART]
+
+
+def test_the_context_of_a_file_stands_before_it() -> None:
+    pdf = {"type": "document", "source": {**PNG, "media_type": "application/pdf"}, "title": "a.pdf", "context": "c"}
+    before, file = turns(user(pdf))[0]["content"]
+    assert (before, file["file"]["filename"]) == (text("Context: c\n"), "a.pdf")
 
 
 def test_results_of_tools_come_before_the_rest_of_their_turn_and_their_images_behind() -> None:
@@ -347,6 +368,7 @@ TURN = "messages[0].content[0]"
         ({"thinking": True}, "thinking", "invalid_type"),
         ({"thinking": {"budget_tokens": 1}}, "thinking.type", "missing_required_parameter"),
         ({"output_config": {"effort": 5}}, "output_config.effort", "invalid_type"),
+        ({"output_config": {"verbosity": "low"}}, "output_config.verbosity", "unsupported_value"),
         (
             {"output_config": {"format": {"type": "json_schema"}}},
             "output_config.format.schema",

@@ -53,6 +53,11 @@ MISSING, TYPE, VALUE, UNSUPPORTED = "missing_required_parameter", "invalid_type"
         ({"stream": 1}, TYPE, "stream"),
         ({"stream": True, "stream_options": 1}, TYPE, "stream_options"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, TYPE, "stream_options.include_usage"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": "yes"}},
+            TYPE,
+            "stream_options.continuous_usage_stats",
+        ),
         ({"n": "2"}, TYPE, "n"),
         ({"n": 1.5}, TYPE, "n"),
         ({"n": True}, TYPE, "n"),

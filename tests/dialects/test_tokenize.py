@@ -64,6 +64,20 @@ def test_special_tokens_have_llama_cpps_name_too() -> None:
         assert inputs["add_special_tokens"] is sent["add_special"]
 
 
+@pytest.mark.parametrize(
+    ("dialect", "body", "meant"),
+    [
+        (TokenizeDialect(), {"prompt": "a", "returnTokenStrs": True}, "return_token_strs"),
+        (DetokenizeDialect(), {"tokens": [1], "skipSpecialTokens": True}, "skip_special_tokens"),
+        (DetokenizeDialect(), {"tokens": [1], "skip-special-tokens": True}, "skip_special_tokens"),
+    ],
+)
+def test_another_spelling_of_a_field_is_told_of_the_field(dialect: Any, body: dict[str, Any], meant: str) -> None:
+    with pytest.raises(BadRequest, match=f"did you mean {meant}") as caught:
+        dialect.read(body, "")
+    assert caught.value.code == "unsupported_value" and caught.value.param in body
+
+
 def test_the_legacy_words_for_tools_are_tools_as_in_chat() -> None:
     asked = {"messages": HELLO, "functions": [{"name": "f"}], "function_call": {"name": "f"}}
     inputs = TokenizeDialect().read(asked, "tokenize").inputs

@@ -569,6 +569,31 @@ def test_only_allowed_tokens_are_generated(model: Any) -> None:
     assert chat(model, allowed_token_ids=[j], bad_words=["j"])["finish_reason"] == "stop"  # nothing may follow
 
 
+async def collected(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+def test_a_stream_tells_the_counts_so_far_when_it_is_asked(model: Any) -> None:
+    asked = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    for route in ("chat", "completions"):
+        dialect, body = ROUTES[route]
+        prepared = dialect.read({"model": "m", **body, **asked}, METHODS.get(route, "chat_completions"))
+        [inputs] = dialect.runs(prepared, Capabilities())
+        items = asyncio.run(collected(getattr(model, METHODS.get(route, "chat_completions"))(inputs)))
+        told = [item["usage"] for item in items if isinstance(item, dict) and "usage" in item]
+        counts = [usage["completion_tokens"] for usage in told]
+        assert counts == sorted(counts) and len(set(counts)) > 2
+        assert {usage["prompt_tokens"] for usage in told} == {told[-1]["prompt_tokens"]}
+
+
+def test_tools_of_one_message_are_refused_by_name(model: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "get_weather"}}]
+    assert chat(model, messages=[{**CAPITAL[0], "tools": []}])["content"]
+    with pytest.raises(BadRequest, match="send them beside messages") as caught:
+        chat(model, messages=[{**CAPITAL[0], "tools": tools}])
+    assert (caught.value.param, caught.value.code) == ("messages[0].tools", "unsupported_value")
+
+
 def test_a_prompt_is_cut_to_its_last_tokens_or_its_first(model: Any) -> None:
     whole = model.tokenize({"messages": CAPITAL})["tokens"]
     for most, kept in ((5, whole[-5:]), (-1, whole), (1000, whole)):
@@ -579,6 +604,9 @@ def test_a_prompt_is_cut_to_its_last_tokens_or_its_first(model: Any) -> None:
     long = [{"role": "user", "content": "one two three " * 400}]
     usage = chat(model, messages=long, truncate_prompt_tokens=-1)["usage"]
     assert usage["prompt_tokens"] == model.max_model_len - 40
+    for limit in ({"max_tokens": 40}, {"max_tokens": 3}, {}):  # as many are counted as chat reads
+        counted = model.count_tokens(long, inputs={"truncate_prompt_tokens": -1, **limit})
+        assert counted == model.max_model_len - limit.get("max_tokens", 1)
     echoed = complete(model, echo=True, truncate_prompt_tokens=1, max_tokens=0)
     assert echoed["content"] == model.tokenizer.decode(model.prompt_ids({"prompt": "Say: one two three"})[-1:])
 
