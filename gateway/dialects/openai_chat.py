@@ -61,7 +61,8 @@ class ChatEncoder(ChunkEncoder):
         """One role chunk for each choice, in order: clients index a list by it."""
         delta = b'{"role":"assistant","content":""}'
         logprobs = encode_json(NO_LOGPROBS) if self._scored else b"null"
-        return b"".join(self._chunk(index, delta, logprobs=logprobs) for index in range(len(self.choices)))
+        indexes = range(len(self.choices))
+        return b"".join(self._chunk(index, delta, logprobs=logprobs, is_role=True) for index in indexes)
 
     def last(self, index: int) -> bytes:
         return self._chunk(index, b"{}", encode_json(self._reason(index)))
@@ -98,9 +99,11 @@ class ChatEncoder(ChunkEncoder):
             return self._chunk(event.choice, encode_json({"function_call": piece["function"]}))
         return b""
 
-    def _chunk(self, index: int, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
+    def _chunk(
+        self, index: int, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null", *, is_role: bool = False
+    ) -> bytes:
         choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}' % (index, delta, logprobs, reason)
-        return self.chunk(choice)
+        return self.chunk(choice, is_role=is_role)
 
     # ── whole ────────────────────────────────────────────────────────────────────────────────────────────────────
 

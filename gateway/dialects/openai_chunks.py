@@ -64,10 +64,10 @@ class ChunkEncoder(EventEncoder):
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def chunk(self, choice: bytes) -> bytes:
-        """The event around the JSON of one choice."""
+    def chunk(self, choice: bytes, *, is_role: bool = False) -> bytes:
+        """The event around the JSON of one choice; the role comes before what is counted already."""
         usage = b',"usage":null' if self.ends_with_usage else b""
-        if self._tells_usage and all(run.usage is not None for run in self.runs):
+        if self._tells_usage and not is_role and all(run.usage is not None for run in self.runs):
             counts, is_estimated = self.counts()
             usage = usage if is_estimated else b',"usage":' + encode_json(usage_object(counts))
         return b"%b[%b]%b}\n\n" % (self._head_bytes(), choice, usage)

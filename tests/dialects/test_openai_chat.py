@@ -211,8 +211,9 @@ def test_each_chunk_has_the_counts_so_far_when_they_are_asked_for() -> None:
     asked = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     told = [{"usage": {"prompt_tokens": 7, "completion_tokens": count}} for count in (1, 2)]
     found = events(encode_stream([(0, [told[0], "a"]), (0, [told[1], "b"])], **asked))[:-1]
-    assert [chunk["usage"]["completion_tokens"] for chunk in found] == [1, 1, 2, 2, 2]
-    assert {chunk["usage"]["prompt_tokens"] for chunk in found} == {7}
+    assert found[0]["usage"] is None  # of the role, which is written when the first values are counted already
+    assert [chunk["usage"]["completion_tokens"] for chunk in found[1:]] == [1, 2, 2, 2]
+    assert {chunk["usage"]["prompt_tokens"] for chunk in found[1:]} == {7}
     silent = events(encode_stream([(0, ["a", "b"])], **asked))[:-1]
     assert [chunk["usage"] is None for chunk in silent] == [True] * 4 + [False]  # the model told none
     two = events(encode_stream([(0, [told[0], "a"]), (1, [told[1], "b"])], runs=2, n=2, **asked))[:-1]
