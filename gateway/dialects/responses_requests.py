@@ -150,6 +150,9 @@ def unsupported(param: str, what: str) -> BadRequest:
 
 
 def _text(text: dict[str, Any], chat: dict[str, Any]) -> None:
+    for name, value in text.items():
+        if name not in ("format", "verbosity") and value is not None:
+            raise unsupported(f"text.{name[:64]}", f"'text.{name[:64]}'")
     if text.get("verbosity") is not None:
         chat["verbosity"] = text["verbosity"]
     wanted = text.get("format") or {"type": "text"}

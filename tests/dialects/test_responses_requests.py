@@ -223,6 +223,7 @@ def test_the_rest_has_chat_s_names_and_what_is_unknown_reaches_the_model() -> No
         ({"reasoning": {"effort": 1}}, "reasoning.effort", "invalid_type"),
         ({"text": {"format": "json"}}, "text.format", "invalid_type"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type", "unsupported_value"),
+        ({"text": {"tone": "warm"}}, "text.tone", "unsupported_value"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema", "missing_required_parameter"),
         ({"tools": [{"name": "time"}]}, "tools[0].type", "missing_required_parameter"),
         ({"tools": [TIME, {"type": 7}]}, "tools[1].type", "invalid_type"),
