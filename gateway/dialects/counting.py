@@ -11,13 +11,15 @@ from .events import encode_json, estimate_tokens, unwrap
 from .reported import error_of
 
 # What a request has beside its prompt on every route. All else goes to the model, which knows what it cannot honour.
-# The limit of the answer is what `truncate_prompt_tokens: -1` leaves room for, so it goes there as well.
-BESIDE = frozenset({"model", "stream", "stream_options"})
+LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+BESIDE = frozenset({"model", "stream", "stream_options"}) | LIMITS
 
 
 def of_prompt(chat: dict[str, Any]) -> dict[str, Any]:
     """What of a request in chat's words the model's `count_tokens` is asked with."""
-    return {name: value for name, value in chat.items() if name not in BESIDE}
+    fills = chat.get("truncate_prompt_tokens") == -1  # the prompt is cut to what the answer leaves room for
+    beside = BESIDE - LIMITS if fills else BESIDE
+    return {name: value for name, value in chat.items() if name not in beside}
 
 
 class CountEncoder(Encoder):

@@ -542,3 +542,5 @@ def test_all_that_makes_the_prompt_is_counted() -> None:
         "truncation_side": "right",
     }
     assert CountDialect().read({**ASK, **more}, "count_tokens").inputs == {"messages": ASK["messages"], **more}
+    filled = CountDialect().read({**ASK, "truncate_prompt_tokens": -1}, "count_tokens").inputs
+    assert filled["max_tokens"] == ASK["max_tokens"]  # the prompt is what the answer leaves room for
