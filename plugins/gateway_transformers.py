@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -41,9 +40,6 @@ TARGET = "gateway_transformers:LanguageModel"
 SLOTS = 16  # requests that run at once; each step costs a CPU little more for 16 rows than for 8
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
 COMPLETION = 16  # tokens of a completion that says nothing of its length, OpenAI's default
-FACTORS = re.compile(
-    r"(weight_scale\w*|scale_inv|scale_weight|scales|zeros|zero_point|absmax|SCB)$"
-)  # of numbers made small
 SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth serving
 
 
@@ -60,20 +56,25 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 
 @hookimpl
 def check_model(spec: ModelSpec) -> Iterator[Problem]:
-    """What a GGUF file's load would say, from its header."""
+    """What the load of a GGUF file, or of a checkpoint, would say before it reads the weights."""
     import gateway_lm_gguf_files
+    import gateway_lm_loadable
 
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
     import gateway_lm_gguf
     from gateway_lm_gguf_faults import say_faults
 
+    file: Path | None = place
     try:
         if file := gateway_lm_gguf_files.find(place, [spec.root.name]):
             for warning in say_faults(file, gateway_lm_gguf.ARCHITECTURES):
                 yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
-    except (ConfigError, OSError) as error:
-        yield Problem(where=str(spec.root), what=str(error), code="invalid_gguf", model=spec.name)
+        elif spec.python is None:  # other environments may have another version of the library
+            gateway_lm_loadable.check(place)
+    except (ConfigError, OSError, ValueError) as error:
+        code = "invalid_gguf" if file else "unloadable"
+        yield Problem(where=str(spec.root), what=str(error), code=code, model=spec.name)
 
 
 class LanguageModel:
@@ -94,6 +95,7 @@ class LanguageModel:
         import gateway_lm_engine
         import gateway_lm_gguf
         import gateway_lm_gguf_files
+        import gateway_lm_loadable as loadable
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -108,25 +110,21 @@ class LanguageModel:
         folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
         # AutoTokenizer would go by the model's type, and overrule what the GGUF says
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
+        if not gguf:
+            loadable.say_unloadable(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
             model, told = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ConfigError(f"{folder}: transformers cannot load this checkpoint: {error}") from error
+            raise loadable.unloadable(folder, error) from error
         except SafetensorError as error:
             raise ConfigError(f"{folder}: a *.safetensors is damaged ({error}): get the file again") from error
+        loadable.say_factors(folder, told["unexpected_keys"])
         if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
             what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
             raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")
-        if factors := sorted(filter(FACTORS.search, told["unexpected_keys"])):  # without which the weights are others
-            what = (
-                f"is quantized, and transformers does not read {len(factors)} of its tensors, {factors[0]} among them"
-            )
-            raise ConfigError(
-                f"{folder}: the checkpoint {what}: get one that is not, or of a kind that transformers reads"
-            )
         self.tokenizer.chat_template = templates(self.tokenizer.chat_template, self.options.get("chat_template"))
         model = model.to(device).eval()
         gateway_lm_attention.lay_out(model)

@@ -100,6 +100,12 @@ def peek_config(path: Path) -> dict[str, Any]:
     return copy.deepcopy(data) if isinstance(data, dict) else {}
 
 
+def is_of_another_program(path: Path) -> bool:
+    """Return whether the config.yaml of `path` says something, and nothing that Truss knows: Hydra's, detectron2's."""
+    config = peek_config(path)
+    return bool(config) and not config.keys() & CONFIG.keys.keys()
+
+
 def has_code(path: Path) -> bool:
     """Return whether the model directory `path` has a class of its own: the file that its config.yaml names, or
     model/model.py, or model.py."""

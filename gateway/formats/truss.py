@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..spec import ModelSpec
 from ..weights import missing_weights, peek_weights
-from .config import ModelConfig, read_config
+from .config import ModelConfig, is_of_another_program, read_config
 from .describe import UNLIMITED, describe
 from .source import ClassInfo, SourceError, read_class
 from .unserved import find_unserved
@@ -21,7 +21,9 @@ from .unserved import find_unserved
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
-    """Claims every directory with a config.yaml, but for those with a model.py at their top and none in model/."""
+    """Claims every directory with a config.yaml, but for those with a model.py at their top and none in model/, and
+    those without a class where the config.yaml is of another program.
+    """
     if not (path / "config.yaml").is_file() and not (path / "config.yml").is_file():
         return None
     config = read_config(path)
@@ -29,6 +31,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     source = path / module_dir / filename
     if not source.is_file() and (path / "model.py").is_file():
         return None  # `python` takes it, and reports what is wrong with its config.yaml
+    if not source.is_file() and is_of_another_program(path):
+        return None
     if config.errors:
         raise ConfigError("\n".join(str(problem) for problem in config.errors))
     if not source.is_relative_to(path) or ".." in source.relative_to(path).parts:

@@ -20,6 +20,7 @@ from zipfile import BadZipFile, ZipFile
 
 from .. import ordinary
 from ..contents import is_pointer
+from .config import is_of_another_program
 from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, PACKED, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
@@ -125,6 +126,13 @@ def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
     what = "a clone without the files of a model" if ".git" in names else "no model, but what lies beside one"
     listed = ", ".join(sorted(names)[:3])
     return Unserved(f"{what} ({listed})", "get its files: git checkout, git lfs pull, or hf download", is_sure=False)
+
+
+def _other_program(path: Path, names: frozenset[str]) -> Unserved | None:
+    if "config.yaml" not in names or not is_of_another_program(path):
+        return None
+    what = "a config.yaml of another program, with none of the keys of a Truss, and no model that is known here"
+    return Unserved(what, f"if it is a model: {CLASS}", is_sure=False)
 
 
 # ── checkpoints of transformers and sentence-transformers ────────────────────────────────────────────────────────────
@@ -389,6 +397,7 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _hub_cache,
     _files,
     _bare,
+    _other_program,
 )
 
 

@@ -338,6 +338,34 @@ def test_a_truss_without_a_class_says_what_its_weights_are(tmp_path: Path) -> No
     assert "its weights are BertForMaskedLM" in problem.what
 
 
+OTHERS = {
+    "hydra": ("last.ckpt", "model:\n  _target_: net.Net\ntrainer:\n  max_epochs: 3\n"),
+    "detectron2": ("model_final.pth", "MODEL:\n  META_ARCHITECTURE: GeneralizedRCNN\nVERSION: 2\n"),
+    "pyannote": ("pytorch_model.bin", "version: 3.1.0\npipeline:\n  name: pyannote.audio.pipelines.X\n"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_config_yaml_of_another_program_makes_no_truss(kind: str, tmp_path: Path) -> None:
+    weights, config = OTHERS[kind]
+    make(tmp_path / "it", weights)
+    (tmp_path / "it" / "config.yaml").write_text(config)
+    (problem,) = discover([tmp_path], Plugins.load()).problems
+    assert (problem.code, problem.level, problem.model) == ("unserved", "warning", "it")
+    assert weights in problem.what
+
+
+def test_a_config_yaml_of_another_program_hides_no_model_below_and_is_told_where_there_is_none(tmp_path: Path) -> None:
+    make(tmp_path / "it" / "checkpoints", "last.ckpt")
+    (tmp_path / "it" / "config.yaml").write_text(OTHERS["hydra"][1])
+    (problem,) = discover([tmp_path], Plugins.load()).problems
+    assert (problem.model, "last.ckpt" in problem.what) == ("it/checkpoints", True)
+    (tmp_path / "it" / "checkpoints" / "last.ckpt").unlink()
+    (problem,) = discover([tmp_path], Plugins.load()).problems
+    assert (problem.model, problem.level) == ("it", "warning")
+    assert "a config.yaml of another program" in problem.what
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -1,0 +1,122 @@
+"""What `gateway check` says of a checkpoint that transformers will refuse is what its load says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_transformers import check_model, find_model
+
+from gateway import ConfigError
+
+LAYER = "model.layers.0.mlp.up_proj"
+GPTQ = {"bits": 4, "group_size": 128, "desc_act": False}
+REFUSED: Mapping[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
+    "awq": ({"quantization_config": {"quant_method": "awq", "bits": 4}}, (), r"cannot load this checkpoint: .*"),
+    "gptq": ({"quantization_config": {"quant_method": "gptq", **GPTQ}}, (), "cannot load this checkpoint: .*optimum"),
+    "aqlm": ({"quantization_config": {"quant_method": "aqlm"}}, (), "cannot load this checkpoint: .*aqlm"),
+    "bnb": ({"quantization_config": {"load_in_4bit": True}}, (), "cannot load this checkpoint: .*bitsandbytes"),
+    "compressed": (
+        {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {}}},
+        (),
+        "cannot load this checkpoint: .*compressed.tensors",
+    ),
+    "exl2": (
+        {"quantization_config": {"quant_method": "exl2", "bits": 4.0}},
+        (f"{LAYER}.q_weight", f"{LAYER}.q_scale"),
+        r"is quantized \(exl2\), and transformers does not read 2 of its tensors",
+    ),
+    "exl3": (
+        {"quantization_config": {"quant_method": "exl3"}},
+        (f"{LAYER}.trellis", f"{LAYER}.suh"),
+        r"is quantized \(exl3\), and transformers does not read 1 of its tensors",
+    ),
+    "modelopt": (
+        {"quantization_config": {"quant_method": "modelopt"}},
+        (f"{LAYER}.weight_scale",),
+        r"is quantized \(modelopt\), and transformers does not read 1 of its tensors",
+    ),
+    "mlx": (
+        {"quantization": {"bits": 4}, "quantization_config": {"bits": 4}},
+        (f"{LAYER}.scales", f"{LAYER}.biases"),
+        r"is quantized \(config.json names no quant_method\), .* 1 of its tensors",
+    ),
+    "old mlx": (
+        {"quantization": {"group_size": 64, "bits": 4}},
+        (f"{LAYER}.scales", f"{LAYER}.biases"),
+        r"is quantized \(config.json names no quant_method\), .* 1 of its tensors",
+    ),
+    "nameless": ({"quantization_config": {"bits": 4}}, (), "cannot load this checkpoint: .*quant_method"),
+    "unknown": ({"model_type": "no_such_type"}, (), "cannot load this checkpoint: .*no_such_type"),
+}
+
+
+def told(path: Path) -> list[str]:
+    spec = find_model(path, {})
+    assert spec is not None
+    return [problem.what for problem in check_model(spec) if problem.level == "error"]
+
+
+def copied(checkpoint: Path, place: Path, more: Mapping[str, Any], tensors: tuple[str, ...] = ()) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(checkpoint, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | more))
+    if tensors:
+        weights = load_file(place / "model.safetensors")
+        some = weights.pop(f"{LAYER}.weight")
+        weights |= {name: some.clone() for name in tensors}
+        save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    return place
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_check_and_load_say_the_same_of_what_cannot_be_loaded(
+    kind: str, checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    more, tensors, says = REFUSED[kind]
+    place = copied(checkpoint, tmp_path / "it", more, tensors)
+    with pytest.raises(ConfigError, match=f"(?s){says}") as refused:
+        serve(place)
+    assert told(place) == [str(refused.value)]
+
+
+@pytest.mark.parametrize("left", ["", "tokenizer_config.json"])
+def test_a_checkpoint_without_a_tokenizer_is_told_before_its_load(
+    left: str, checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    place = copied(checkpoint, tmp_path / "it", {})
+    for file in place.glob("*token*"):
+        if file.name != left:
+            file.unlink()
+    with pytest.raises(ConfigError, match="cannot load this checkpoint: it has no tokenizer") as refused:
+        serve(place)
+    assert told(place) == [str(refused.value)]
+
+
+def test_scales_that_config_json_does_not_speak_of_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    (what,) = told(copied(checkpoint, tmp_path / "it", {}, (f"{LAYER}.weight", f"{LAYER}.weight_scale")))
+    assert "is quantized, and transformers does not read 1 of its tensors" in what
+
+
+def test_a_quantizer_that_needs_a_gpu_is_a_sentence_and_no_traceback(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.quantizers import auto
+
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("GPU is required to run this model")
+
+    monkeypatch.setattr(auto, "get_hf_quantizer", refuse)
+    place = copied(checkpoint, tmp_path / "it", {"quantization_config": {"quant_method": "awq", "bits": 4}})
+    with pytest.raises(ConfigError, match="cannot load this checkpoint: GPU is required"):
+        serve(place)
+
+
+def test_a_whole_checkpoint_is_told_nothing(checkpoint: Path) -> None:
+    assert told(checkpoint) == []
