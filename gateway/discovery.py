@@ -2,7 +2,8 @@
 
 Reads names and small files. Imports no code of a model and starts nothing; one bad directory never stops the others.
 
-1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped.
+1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped,
+   and those that installers fill.
 3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
    served where the files make no model.  4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
@@ -12,6 +13,7 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -146,7 +148,7 @@ class _Search:
             self._problem(directory, f"cannot be read: {error.strerror}", code="unreadable_directory")
             return
         for child in children:
-            if child.name.startswith((".", "__")):
+            if child.name.startswith((".", "__")) or _is_installed(child):
                 continue
             if child.is_symlink() and not child.exists():
                 what = f"a link to {child.readlink()}, where nothing is"
@@ -187,6 +189,12 @@ class _Search:
 
     def _problem(self, path: Path, what: str, **details: Any) -> None:
         self.problems.append(Problem(where=_printable(str(path)), what=_printable(what), **details))
+
+
+def _is_installed(directory: Path) -> bool:
+    """Packages of Python or of npm, as they lie about in a project: full of what looks like models and is none."""
+    inside = (directory / "pyvenv.cfg", directory / "conda-meta")
+    return directory.name in ("node_modules", "site-packages") or any(map(os.path.exists, inside))
 
 
 def _printable(text: str) -> str:

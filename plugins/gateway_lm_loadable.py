@@ -53,7 +53,8 @@ def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
 
 
 def unloadable(place: Path, why: object) -> ConfigError:
-    return ConfigError(f"{place}: transformers cannot load this checkpoint: {why}")
+    """In one line, whatever the library says."""
+    return ConfigError(f"{place}: transformers cannot load this checkpoint: {' '.join(str(why).split())}")
 
 
 def tensors(place: Path) -> Iterator[str]:

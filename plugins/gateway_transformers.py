@@ -74,7 +74,8 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
             gateway_lm_loadable.check(place)
     except (ConfigError, OSError, ValueError) as error:
         code = "invalid_gguf" if file else "unloadable"
-        yield Problem(where=str(spec.root), what=str(error), code=code, model=spec.name)
+        what = str(error).removeprefix(f"{spec.root}: ")
+        yield Problem(where=str(spec.root), what=what, code=code, model=spec.name)
 
 
 class LanguageModel:

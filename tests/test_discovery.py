@@ -140,6 +140,21 @@ def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
     assert re.search(r"gone: a link to .*elsewhere, where nothing is", told(found))
 
 
+@pytest.mark.parametrize(
+    ("place", "sign"),
+    [("venv", "pyvenv.cfg"), ("env", "conda-meta/history"), ("node_modules", "a/package.json"), ("site-packages", "x")],
+)
+def test_packages_that_are_installed_beside_models_are_no_models(place: str, sign: str, tmp_path: Path) -> None:
+    model(tmp_path / "echo")
+    model(tmp_path / place / "cffi")
+    (tmp_path / place / "lib" / "site-packages").mkdir(parents=True)
+    (tmp_path / place / "lib" / "site-packages" / "distutils-precedence.pth").touch()
+    (tmp_path / place / sign).parent.mkdir(exist_ok=True)
+    (tmp_path / place / sign).touch()
+    found = find(tmp_path)
+    assert (names(found), told(found)) == (["echo"], "")
+
+
 def test_hidden_directories_are_skipped(tmp_path: Path) -> None:
     model(tmp_path / ".hidden")
     model(tmp_path / "__pycache__")

@@ -74,6 +74,12 @@ FILES = (
         "write a model.py, or a Truss, for each part that computes; a part may call another by its URL",
         rb"(?s)truss_chains.*mark_entrypoint",
     ),
+    Kind(
+        "meta.yaml",
+        "an experiment of MLflow, whose models lie too deep to be searched, or are no model known here",
+        "give --models the directory of a run's artifacts",
+        rb"(?m)^artifact_location:",
+    ),
     Kind("*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^\s*(import|from) bentoml\b"),
     Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^\s*(import|from) cog\b"),
     Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^\s*(import|from) litserve\b"),

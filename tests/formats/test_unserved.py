@@ -180,6 +180,7 @@ BEGINNINGS = (
     b"sample_rate: 16000\ntarget: nemo.collections.asr.models.EncDecCTCModel\n",
     b"pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer\n",
     b"espnet: '202301'\nfiles:\n",
+    b"artifact_location: mlflow-artifacts:/0\nname: Default\n",
     b"name: iris\nbentoml_version: 1.4.0\n",
     b"[info]\nh2o_version = 3.46.0.1\n",
     b"CBM1\0\0\0\0",
@@ -336,6 +337,15 @@ def test_a_truss_without_a_class_says_what_its_weights_are(tmp_path: Path) -> No
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert "No module class file found" in problem.what
     assert "its weights are BertForMaskedLM" in problem.what
+
+
+@pytest.mark.parametrize("root", [".", "mlruns"])
+def test_models_that_mlflow_keeps_deep_below_an_experiment_have_one_line(root: str, tmp_path: Path) -> None:
+    make(tmp_path / "mlruns" / "0" / "3f" / "artifacts" / "model", "MLmodel", "model.ubj")
+    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("artifact_location: file:mlruns/0\nname: Default\n")
+    (problem,) = discover([tmp_path / root], Plugins.load()).problems
+    assert "MLflow" in problem.what
+    assert problem.level == "warning"
 
 
 OTHERS = {
