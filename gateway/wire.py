@@ -386,9 +386,15 @@ def decode_message(payload: bytes | memoryview) -> tuple[str, Any]:
     match decode_weighed(payload):
         case ["send", str() | bytes() as data]:
             return "send", data
-        case ["close", [int(code), str(reason)]]:
+        case ["close", [int(code), str(reason)]] if is_close(code, reason):
             return "close", (code, reason)
     raise WireError("a message that is none")
+
+
+def is_close(code: int, reason: str) -> bool:
+    """Whether a websocket can be closed so: by a number that may be sent, and 123 bytes of a reason."""
+    may_be_sent = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    return may_be_sent and len(reason.encode("utf-8", "replace")) <= 123
 
 
 def check_resp(head: Resp) -> None:

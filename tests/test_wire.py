@@ -9,6 +9,7 @@ import pytest
 from fakes import PATIENT
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets import exceptions, frames
 
 from gateway import wire
 from gateway.wire import Array, Credit, Failure, Hello, Ping, Req, Resp, Structured, WireError
@@ -201,3 +202,20 @@ def test_kinds_have_names() -> None:
     assert wire.name_of(0) == "unknown (0)"
     assert wire.name_of(63) == "unknown (63)"
     assert len(wire.NAMES) == wire.WHOSE + 1
+
+
+@pytest.mark.parametrize("code", [*range(995, 1020), 2999, 3000, 4999, 5000, -1, 65536 + 1000])
+def test_a_websocket_is_closed_as_it_can_be_and_otherwise_the_worker_is_ended(code: int) -> None:
+    """The library that closes it would raise in the gateway."""
+    for reason in ("", "x" * 123, "x" * 124, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 62):
+        try:
+            frames.Close(code, reason).check()
+            can_be = len(reason.encode()) <= 123
+        except exceptions.ProtocolError:
+            can_be = False
+        payload = wire.encode(["close", [code, reason]])
+        if can_be:
+            assert wire.decode_message(payload) == ("close", (code, reason))
+        else:
+            with pytest.raises(wire.WireError):
+                wire.decode_message(payload)

@@ -51,8 +51,11 @@ class Socket:
                 raise TypeError(f"a message of a websocket is text or bytes, not {type(data).__name__}")
             await self._send(wire.encode([SEND, data]))
         elif kind == "websocket.close":
-            self.closed = True
             code, reason = int(message.get("code", 1000)), str(message.get("reason") or "")
+            if not wire.is_close(code, reason):
+                what = "1000 to 1003, 1007 to 1014 or 3000 to 4999 and at most 123 bytes of a reason"
+                raise ValueError(f"a websocket is closed with {what}, not with {code} and {len(reason)} characters")
+            self.closed = True
             await self._send(wire.encode([CLOSE, [code, reason]]))
 
 

@@ -323,6 +323,8 @@ MUTATIONS = [
              "test_environments.py::test_what_the_build_of_a_strict_model_has_started_ends_with_it"),
     Mutation("T13", "environments.py", "await _patiently(partial(_check_contents, spec))", "pass",
              "test_environments.py::test_no_build_runs_when_a_file_is_not_the_one_that_was_listed"),
+    Mutation("T58", "wire.py", " if is_close(code, reason):", ":",
+             "test_wire.py::test_a_websocket_is_closed_as_it_can_be_and_otherwise_the_worker_is_ended"),
     Mutation("T69", "environments.py", "await _patiently(partial(key_of, ", "await asyncio.to_thread(partial(key_of, ",
              "test_environments.py::test_nobody_waits_for_the_reading_of_files_that_was_given_up"),
     Mutation("T69", "contents.py", "if len(above) > DEEPEST:", "if False:",
