@@ -52,6 +52,8 @@ class Lines:
                 yield from self._included(found, mirror, known)
             elif found.kind == "built" and found.path.is_dir():
                 yield f"{found.head}file://{quote(str(mirror.of(found.path)))}{found.rest}{found.tail}"
+            elif found.kind == "links" and found.path.exists():  # our file with the lines lies elsewhere
+                yield f"--find-links file://{quote(str(found.path))}{found.tail}"
             else:
                 yield line
 

@@ -1,7 +1,7 @@
 """The lines of a model's requirements, and which of them lead to files of this machine, read as uv reads them.
 
-uv looks for a file that a line includes beside the file that has the line, and for everything else from where it is
-started, which is the model directory. What lies at these places is no matter of this file.
+uv looks for a file that a line includes, and for a directory of `--find-links`, beside the file that has the line, and
+for everything else from where it is started, which is the model directory. What lies there is no matter of this file.
 """
 
 from __future__ import annotations
@@ -143,7 +143,13 @@ def local(line: str, start: Path, beside: Path, variables: Mapping[str, str]) ->
     extras = re.search(r"\[[^\]]*\]$", place)
     if extras:
         place = place[: extras.start()]
-    return Local(kind, _path(place, start), head, (extras[0] if extras else "") + mark + rest, tail)
+    return Local(
+        kind,
+        _path(place, beside if kind == "links" else start),
+        head,
+        (extras[0] if extras else "") + mark + rest,
+        tail,
+    )
 
 
 def _expanded(text: str, start: Path, variables: Mapping[str, str]) -> str:

@@ -54,6 +54,8 @@ def test_a_changed_requirements_file_makes_another_environment(tmp_path: Path) -
         ("-r more.txt", "more.txt"),
         ("--constraint=more.txt", "more.txt"),
         ("-r more.txt", "wheels/deep.whl"),
+        ("--find-links wheels", "wheels/deep.whl"),
+        ("-r deep/links.txt", "deep/wheels/x.whl"),
     ],
 )
 def test_other_files_behind_the_same_requirements_make_another_environment(
@@ -67,6 +69,7 @@ def test_other_files_behind_the_same_requirements_make_another_environment(
     (root / "deep").mkdir(exist_ok=True)
     (root / "deep/base.txt").write_text("-r below.txt\n")
     (root / "deep/below.txt").write_text("./src\n")
+    (root / "deep/links.txt").write_text("-f wheels\n")
     model = spec(root, requirements=[line.format(root=root)])
     before = environments.key_of(model)
     assert environments.key_of(model) == before
@@ -206,6 +209,11 @@ def test_a_failed_build_says_the_last_lines_and_is_never_half_used(
         ({"requirements": ["odd @ file:src#subdirectory=a"]}, "odd @ file://{copy}/src#subdirectory=a", True),
         ({"requirements_file": "deep/below.txt"}, "file://{copy}/src", True),
         ({"requirements": ["-e ./src"]}, "-e ./src", True),
+        ({"requirements": ["--find-links ./src", "x"]}, "--find-links file://{root}/src", True),
+        ({"requirements": ["-f=src", "x"]}, "--find-links file://{root}/src", True),
+        ({"requirements": ["-r deep/links.txt"]}, "--find-links file://{root}/deep/wheels", True),
+        ({"requirements_file": "deep/links.txt"}, "--find-links file://{root}/deep/wheels", True),
+        ({"requirements": ["-f https://example.com/x", "x"]}, "-f https://example.com/x", True),
         ({"requirements": ["six"]}, "six", False),
     ],
 )
@@ -220,6 +228,8 @@ def test_uv_finds_what_lines_include_and_builds_directories_again(
         "src/pyproject.toml": "",
         "deep/below.txt": "-r last.txt",
         "deep/last.txt": "./src",
+        "deep/links.txt": "--find-links ./wheels",
+        "deep/wheels/x-1-py3-none-any.whl": "",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
