@@ -32,6 +32,7 @@ log = logging.getLogger("gateway.http")
 Settle = Callable[[], Awaitable[None]]
 LIMIT, MAX_LIMIT = 20, 100  # items of a page
 LONGEST = 1 << 15  # items of a conversation: each is read, checked and written anew for every answer
+MOST = 1 << 19  # arrays and objects of a conversation, those in texts too: so many are read in about a second
 _TRUE = ("true", "1")
 
 
@@ -65,6 +66,7 @@ class Turn:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
+        _check_amount(chain)
         earlier = items_of(chain)
         _check_length(len(earlier) + (len(self._input) if isinstance(self._input, list) else 1))
         _check_once(_references(self._fields.get("input")), ids_of(earlier))
@@ -176,6 +178,17 @@ def _check_length(items: int) -> None:
         raise BadRequest(
             f"the conversation would have {items} items, those of earlier responses included; at most {LONGEST} may be",
             param="input",
+            code="invalid_value",
+        )
+
+
+def _check_amount(chain: list[Kept]) -> None:
+    """Refuse, before it is read, what few items with very many parts may become."""
+    found = sum(part.count(b"[") + part.count(b"{") for kept in chain for part in (kept.input, kept.response))
+    if found > MOST:
+        raise BadRequest(
+            f"the earlier responses hold {found} arrays and objects; a conversation may go on from at most {MOST}",
+            param="previous_response_id",
             code="invalid_value",
         )
 

@@ -74,6 +74,17 @@ def test_a_conversation_may_be_long_but_not_without_end(gateway: Gateway, monkey
     assert len(gateway.seen) == 2
 
 
+def test_few_items_of_very_many_parts_are_no_conversation(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "MOST", 200)
+    parts = [{"type": "input_text", "text": "x"}]
+    first = gateway.create([{"role": "user", "content": parts * 100}])
+    second = gateway.create("y", previous_response_id=first["id"])
+    assert second["status"] == "completed"
+    third = gateway.create([{"role": "user", "content": parts * 100}], previous_response_id=second["id"])
+    refused = gateway.create("y", previous_response_id=third["id"])
+    assert refused["error"]["param"] == "previous_response_id" and "at most 200" in refused["error"]["message"]
+
+
 def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> None:
     made = gateway.create()
     assert made["store"] is True

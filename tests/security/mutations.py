@@ -62,6 +62,8 @@ MUTATIONS = [
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
     Mutation("T9", "http/body.py", """bare.count(b'"') > 2 * MAX_TEXTS""", "False",
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
+    Mutation("T9", "http/stored.py", "if found > MOST:", "if False:",
+             "http/test_stored.py::test_few_items_of_very_many_parts_are_no_conversation"),
     Mutation("T9", "http/body.py", "if _has_dear_numbers(outside):", "if False:",
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
     Mutation("T20", "http/guards.py", "elif (site := headers.get(", "elif (site := {}.get(",
