@@ -25,6 +25,7 @@ from .. import contents
 from ..spec import ModelSpec
 from . import looking, records
 from .adapter import Descriptor, describe
+from .again import may_help
 from .derived import derive
 from .failures import say, text_of
 from .secrets import Secrets
@@ -84,7 +85,7 @@ def load(
     on_described(model, descriptor)
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
-    _load_with_retries(model, loop)
+    _load_with_retries(model, loop, spec.parity == "strict")
     return Loaded(spec, model, derive(model, looking.mark(descriptor, spec), spec))
 
 
@@ -223,7 +224,7 @@ def _data_dir(spec: ModelSpec) -> Path:
     return path.relative_to(spec.root) if path.is_relative_to(spec.root) else path
 
 
-def _load_with_retries(model: Any, loop: asyncio.AbstractEventLoop) -> None:
+def _load_with_retries(model: Any, loop: asyncio.AbstractEventLoop, strict: bool) -> None:
     function = getattr(model, "load", None)
     if function is None:
         return
@@ -233,7 +234,7 @@ def _load_with_retries(model: Any, loop: asyncio.AbstractEventLoop) -> None:
             call(loop, function)
             return
         except Exception as error:
-            if attempt == retries:
+            if attempt == retries or not (strict or may_help(error)):
                 raise
             say(f"load() failed: {text_of(error)}; trying again")
             time.sleep(RETRY_PAUSE)

@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..spec import Capabilities
 from . import adapter, ports
 from .advice import about_missing, is_missing
+from .again import about_variable, may_help, missing_variable
 from .execution import Executor
 from .failures import encode_failure, log, say, text_of
 from .family import owns
@@ -115,16 +116,18 @@ class Server:
             with contextlib.suppress(Exception):
                 say("".join(traceback.format_exception(error)).rstrip())
         # A definition, an import or a missing file does not get better by itself; a load() may.
-        unfixable = (Unloadable, ConfigError, adapter.ModelDefinitionError, ImportError, SyntaxError)
+        unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         if isinstance(error, ImportError) and is_missing(error):
             text += about_missing(error, hello.model)
+        elif (variable := missing_variable(error)) is not None:
+            text += about_variable(variable, hello.model["name"])
         elif not isinstance(error, Unloadable):
             for port in hello.taken_ports:
                 if port in asked or str(port) in text or "ddress already in use" in text:
                     text += f"; {ports.advice(hello.model['name'], port)}"
                     break
-        return wire.Failure(503, "model_failed", text, reason=text, fatal=isinstance(error, unfixable))
+        return wire.Failure(503, "model_failed", text, reason=text, fatal=unfixable or not may_help(error))
 
     def _on_loaded(self, hello: wire.Hello, loaded: Loaded, ready: bytes) -> None:
         self._loaded = loaded

@@ -62,6 +62,11 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     gateway.wait_for("model 'other' is failed: .*nothing_of_that_name")
     (tmp_path / "models/other/model.py").write_text(good("other"))
     gateway.wait_for("model 'other' is ready")
+    needs = "    def load(self):\n        import os\n        os.environ['NO_SUCH_API_KEY']\n"
+    (tmp_path / "models/keyed").mkdir()
+    (tmp_path / "models/keyed/model.py").write_text(good("keyed") + needs)
+    gateway.wait_for("model 'keyed' is failed: KeyError: 'NO_SUCH_API_KEY'; models do not inherit the environment")
+    assert "keyed: load failed, trying again" not in gateway.log and "load() failed" not in gateway.log
     (tmp_path / "models/other/model.py").write_text("class Model:\n    def predict(self, x):\n        return 1 / 0\n")
     gateway.wait_for("model 'other' is reloaded")
     status, answer = ask(gateway, "/models/other/predict", {})

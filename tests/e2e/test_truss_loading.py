@@ -193,7 +193,7 @@ class Model:
 
     def load(self):
         self.loads += 1
-        raise ImportError(f"attempt {self.loads}")
+        raise RuntimeError(f"attempt {self.loads}")
 
     def predict(self, _): ...
 """
@@ -488,11 +488,11 @@ def test_a_load_that_fails_has_a_second_attempt_on_the_same_instance(truss: Trus
 
 
 def test_a_load_that_fails_twice_fails_the_model(truss: Trusses) -> None:
-    assert truss.reason("never-loads") == "ImportError: attempt 2"
+    assert truss.reason("never-loads") == "RuntimeError: attempt 2"
 
 
 def test_the_number_of_attempts_is_trusss_variable(truss: Trusses) -> None:
-    assert truss.reason("no-retry") == "ImportError: attempt 1"
+    assert truss.reason("no-retry") == "RuntimeError: attempt 1"
 
 
 @pytest.mark.parametrize("name", ["slow-load", "slow-start"])  # gateway.toml says so, or config.yaml

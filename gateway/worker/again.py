@@ -1,0 +1,34 @@
+"""Whether a load that failed may go well another time, and what to say of a variable that no try will find."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+_LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
+# Of the code, not of the world: what is misspelt, missing or of another type stays so.
+CODE = (NameError, AttributeError, TypeError, ImportError, SyntaxError, NotImplementedError)
+
+
+def may_help(error: BaseException) -> bool:
+    """Whether another try of a load may end otherwise: networks and devices recover, code does not."""
+    return not isinstance(error, CODE) and missing_variable(error) is None
+
+
+def missing_variable(error: BaseException) -> str | None:
+    """The name in `os.environ[name]` when that is what failed."""
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or frames[-1].filename != _LOOKUP:
+        return None
+    return str(error.args[0])
+
+
+def about_variable(name: str, model: str) -> str:
+    """A clause to put behind the text of the error."""
+    where = f'[models."{model}".environment]'
+    return (
+        f"; models do not inherit the environment of the gateway: set {name} under {where} in gateway.toml, or in"
+        f" environment_variables of config.yaml, or make it a secret and read secrets['{name}']"
+    )

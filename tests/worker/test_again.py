@@ -1,0 +1,54 @@
+"""A load whose code is wrong is not tried again, and a variable that is not there is explained."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.worker import loader
+from gateway.worker.again import about_variable, may_help, missing_variable
+
+
+def caught(function: Callable[[], Any]) -> BaseException:
+    with pytest.raises(Exception) as found:
+        function()
+    return found.value
+
+
+def test_a_variable_that_is_missing_is_told_from_a_key_that_is() -> None:
+    error = caught(lambda: os.environ["NO_SUCH_KEY_HERE"])
+    assert missing_variable(error) == "NO_SUCH_KEY_HERE" and not may_help(error)
+    other = caught(lambda: {}["NO_SUCH_KEY_HERE"])
+    assert missing_variable(other) is None and may_help(other)
+    assert '[models."team/m".environment]' in about_variable("A", "team/m") and "set A " in about_variable("A", "m")
+
+
+@pytest.mark.parametrize(
+    ("raised", "strict", "tries"),
+    [
+        (NameError("nmae"), False, 1),
+        (TypeError("int + str"), False, 1),
+        (ModuleNotFoundError("nowhere"), False, 1),
+        (ConnectionError("reset"), False, 2),
+        (RuntimeError("busy"), False, 2),
+        (NameError("nmae"), True, 2),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(
+    raised: Exception, strict: bool, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "RETRY_PAUSE", 0)
+    seen = []
+
+    class Model:
+        def load(self) -> None:
+            seen.append(1)
+            raise raised
+
+    with pytest.raises(type(raised)):
+        loader._load_with_retries(Model(), asyncio.new_event_loop(), strict)
+    assert len(seen) == tries
