@@ -112,7 +112,7 @@ class Delivery:
             if close is not None:
                 await close()
         if gather:
-            self._answers.reply(run, encode(run, b"".join(gathered).decode()))
+            self._answers.reply(run, encode(run, run.rules.text(b"".join(gathered))))
         else:
             self._answers.end(run)
 
@@ -208,7 +208,7 @@ def _gather(run: Run, stream: Iterator[Any]) -> str:
         parts.append(_text(item))
         if run.cancelled and not run.may_go_on:
             break
-    return b"".join(parts).decode()
+    return run.rules.text(b"".join(parts))
 
 
 def _text(item: Any) -> bytes:

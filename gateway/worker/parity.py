@@ -59,6 +59,14 @@ class Rules:
         """
         return truss.chunk(item)
 
+    def text(self, collected: bytes) -> str:
+        """The items of a stream that is collected.
+
+        Raises:
+            Unserializable: they are not text.
+        """
+        return truss.text(collected)
+
     def failure(self, error: BaseException, stage: Stage, debug: bool) -> Failure | None:
         """What the client is told; None for a body that just ends."""
         return to_failure(error, debug)
@@ -115,6 +123,9 @@ class Strict(Rules):
         if numpy is not None and isinstance(item, numpy.ndarray) and item.size > 1:
             raise ValueError("an array as an item")  # Truss compares it with its end mark, which ends the stream
         raise Unhandled(TypeError(f"a stream's items are str or bytes, not {type(item).__name__}"))
+
+    def text(self, collected: bytes) -> str:
+        return collected.decode()
 
     def failure(self, error: BaseException, stage: Stage, debug: bool) -> Failure | None:
         if isinstance(error, (BadInput, Unserializable, SystemExit, KeyboardInterrupt)):

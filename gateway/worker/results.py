@@ -14,6 +14,7 @@ from typing import Any
 from ..weighing import SMALL
 from ..wire import MAX_DIMENSIONS, MAX_ITEM, Array, Structured, WireError, check_weight, encode
 from .failures import Unserializable
+from .written import hint
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -73,7 +74,8 @@ def plain(value: Any) -> Any:
     array = _array(value)
     if array is not None:
         return array
-    raise Unserializable(f"a {type(value).__name__} cannot be sent")
+    told = hint(value)
+    raise Unserializable(f"a {type(value).__name__} cannot be sent" + (f"; {told}" if told else ""))
 
 
 def _key(key: Any) -> str:

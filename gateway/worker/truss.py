@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import written
 from .failures import BadInput, Unserializable
 
 if TYPE_CHECKING:
@@ -93,12 +94,14 @@ def write(value: Any, binary: bool) -> tuple[bytes, str]:
     if binary:
         return pack(value), BINARY
     base = _base_model()
-    if base is not None and isinstance(value, base):
-        return value.model_dump_json().encode(), JSON  # type: ignore[attr-defined]
     try:
+        if base is not None and isinstance(value, base):
+            return value.model_dump_json().encode(), JSON  # type: ignore[attr-defined]
         return json.dumps(value, default=to_json).encode(), JSON
-    except TypeError as error:
-        raise Unserializable(str(error)) from error
+    except (TypeError, ValueError, RecursionError):
+        found = written.plain(value, to_json)
+    try:
+        return json.dumps(found).encode(), JSON
     except (ValueError, RecursionError) as error:
         raise Unserializable("the result cannot be written as JSON") from error
 
@@ -135,12 +138,25 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
+        return bytes(value).decode()
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, pathlib.PurePath):
         return str(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def text(collected: bytes) -> str:
+    """The items of a stream as one string.
+
+    Raises:
+        Unserializable: they are not text.
+    """
+    try:
+        return collected.decode()
+    except UnicodeDecodeError as error:
+        hint = f"Object of type bytes is not JSON serializable ({written.hint(collected)})"
+        raise Unserializable(hint) from error
 
 
 def _iso_duration(value: datetime.timedelta) -> str:
