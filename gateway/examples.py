@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .dialects.foreign import completed
+from .example_values import example
+
 if TYPE_CHECKING:
     from .hosted import HostedModel
     from .hub import Hub
@@ -80,7 +83,7 @@ def _endpoint(hub: Hub, ready: list[HostedModel], url: str, cert: Path | None) -
     """The first route that a ready model answers and whose dialect has an example."""
     dialects = hub.plugins.dialects()
     for endpoint in hub.endpoints:
-        shown = dialects[endpoint.dialect].request_schema.get("example")
+        shown = completed(dialects[endpoint.dialect]).request_schema.get("example")
         serving = [model for model in ready if hub.serves(model, endpoint)]
         if serving and shown is not None:
             body = {"model": serving[0].name, **shown}
@@ -135,28 +138,3 @@ def _key_from() -> tuple[str, str]:
     if os.environ.get("GATEWAY_API_KEY_FILE"):
         return '$(cat "$GATEWAY_API_KEY_FILE")', 'open(os.environ["GATEWAY_API_KEY_FILE"]).read().strip()'
     return "$GATEWAY_API_KEY", 'os.environ["GATEWAY_API_KEY"]'
-
-
-def example(schema: Any, defs: Any = None) -> Any:
-    """Return a value of a JSON schema: its examples and defaults where it has them, the required properties only."""
-    if not isinstance(schema, dict):
-        return {}
-    defs = schema.get("$defs", defs)
-    if "$ref" in schema and isinstance(defs, dict):
-        return example(defs.get(schema["$ref"].rpartition("/")[2]), defs)
-    for key in ("examples", "enum"):
-        if schema.get(key):
-            return schema[key][0]
-    for key in ("default", "const"):
-        if key in schema:
-            return schema[key]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return example(schema[key][0], defs)
-    if schema.get("type") == "array":
-        return [example(schema.get("items"), defs)]
-    plain = {"string": "Hello.", "integer": 1, "number": 1.0, "boolean": True, "null": None}
-    if schema.get("type") in plain:
-        return plain[schema["type"]]
-    properties = schema.get("properties", {})
-    return {name: example(properties.get(name), defs) for name in schema.get("required", ())}

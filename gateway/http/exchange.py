@@ -23,6 +23,7 @@ REFUSED = "gateway.refused"  # in the same place: told of an error that is answe
 SEES = "gateway.sees"  # in the scope of Litestar's requests: whether a model exists for the caller
 CLIENT_LEFT = 499  # nginx's status for a request whose client went away; logged, never sent
 SAFE = (b"x-content-type-options", b"nosniff")  # on every answer
+UNBUFFERED = (b"x-accel-buffering", b"no")  # on every stream: proxies pass on what comes, as it comes
 NO_BODY = frozenset({204, 304})  # what follows the head of such an answer would be taken for the next one
 
 

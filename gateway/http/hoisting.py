@@ -19,8 +19,19 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 def hoist(schema: Mapping[str, Any], prefix: str, components: Json) -> Json:
     """The schema with references into the document; what they lead to is added to `components`.
 
-    A reference to anything else lets in anything: nobody who reads the document is sent elsewhere by a model.
+    A reference to anything else lets in anything: nobody who reads the document is sent elsewhere by a model. So does
+    a schema that nests too deep to be written.
     """
+    given_components = {*components}
+    try:
+        return _hoist(schema, prefix, components)
+    except RecursionError:
+        for name in components.keys() - given_components:
+            del components[name]
+        return {}
+
+
+def _hoist(schema: Mapping[str, Any], prefix: str, components: Json) -> Json:
     given = schema.get("$defs", {})
     definitions = given if isinstance(given, Mapping) else {}
     names: dict[str, str] = {}

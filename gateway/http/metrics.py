@@ -10,6 +10,7 @@ import asyncio
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -19,6 +20,7 @@ from . import model_metrics
 from .exchange import CLIENT_LEFT
 
 if TYPE_CHECKING:
+    from ..hosted import HostedModel
     from ..hub import Hub, Sees
     from .exchange import Exchange
 
@@ -36,6 +38,10 @@ FIRST_TOKEN = (
 )
 BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000)
+
+
+GENERATING = frozenset({"chat_completions", "completions", "messages", "responses"})  # methods
+NONE_FINISHED = {"stop": 0, "length": 0, "abort": 0, "error": 0}
 
 
 class Series:
@@ -163,6 +169,10 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(_Collected(list(self._collect(sees, of_models))))
         encoder, content_type = choose_encoder(accept)
+        if "openmetrics-text" in content_type and not content_type.endswith(("dots", "values")):
+            # The library (0.26) writes the colon of `vllm:` as an underscore there, though it needs no escape; nor
+            # does any name of ours, or of a model, whose others are left out.
+            encoder = partial(encoder, escaping="allow-utf-8")  # type: ignore[call-arg]
         return await asyncio.to_thread(encoder, registry), content_type  # many series take many turns of the loop
 
     def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
@@ -171,7 +181,8 @@ class Metrics:
             yield from self._of_callers()
         yield from model_metrics.families(self._hub, sees)
         yield from of_models
-        if tokens := {model: counted for model, counted in self._tokens.items() if sees(model)}:
+        tokens = {model.name: Tokens() for model in self._hub.seen(sees) if _generates(model)}
+        if tokens := tokens | {model: counted for model, counted in self._tokens.items() if sees(model)}:
             yield from self._vllm(tokens)
 
     def _own(self, sees: Sees) -> Iterable[Any]:
@@ -264,9 +275,14 @@ class Metrics:
             yield counter
         success = CounterMetricFamily("vllm:request_success", "Finished requests.", labels=[*labels, "finished_reason"])
         for model, tokens in counted.items():
-            for reason, count in tokens.finished.items():
+            for reason, count in {**NONE_FINISHED, **tokens.finished}.items():
                 success.add_metric([model, "0", reason], count)
         yield success
+
+
+def _generates(model: HostedModel) -> bool:
+    """Whether it has tokens to count from its start on, so that what is made of them shows 0 and not nothing."""
+    return any(method.name in GENERATING for method in model.capabilities.methods)
 
 
 class _Collected:

@@ -10,8 +10,10 @@ from litestar import Request
 from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
+from ..dialects.foreign import completed
 from ..dialects.oip_tensors import DATATYPES
-from ..examples import best, example
+from ..example_values import example
+from ..examples import best
 from .exchange import sees_of
 from .forms import FORM
 from .guards import OPEN
@@ -126,9 +128,10 @@ def document(base: Json, hub: Hub, sees: Sees) -> Json:
 
 
 def _paths(hub: Hub, seen: list[HostedModel], components: Json) -> Iterator[tuple[str, Json]]:
-    dialects = hub.plugins.dialects()
+    dialects = {name: completed(dialect) for name, dialect in hub.plugins.dialects().items()}
     for endpoint in hub.endpoints:
         dialect = dialects[endpoint.dialect]
+        schema: Any
         schema, kind = dialect.request_schema, FORM if dialect.body == "form" else "application/json"
         summary = endpoint.summary or f"Calls `{endpoint.method}`"
         parts = endpoint.path.strip("/").split("/")

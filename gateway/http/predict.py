@@ -11,7 +11,7 @@ from ..call import Call
 from ..errors import GatewayError, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
-from .exchange import NO_BODY, Exchange, spawn
+from .exchange import NO_BODY, UNBUFFERED, Exchange, spawn
 from .headers import OURS, checked
 from .kin import look_at
 from .waiting import until_ready
@@ -154,6 +154,8 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
         headers.append((b"content-type", head.content_type.encode() or OCTETS))
     is_sse = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
     left = _length(head)
+    if all(name.lower() != UNBUFFERED[0] for name, _ in headers):
+        headers.append(UNBUFFERED)
     if left is not None:
         headers.append((b"content-length", str(left).encode()))
     if left == 0 or head.status in NO_BODY:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from ..call import Call, ClientLeft
 from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.event_stream import one_line
+from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
 from ..errors import GatewayError, InvalidJSON, ModelError, UnsupportedMedia
 from ..questions import count_tokens
@@ -27,7 +28,7 @@ from ..wire import DATA, Req, encode
 from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import unexpected
-from .exchange import CLIENT_LEFT, Exchange, spawn
+from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
 from .kin import look_at
 from .predict import check_encoding, http_scope, pass_response
@@ -56,7 +57,8 @@ class Serving:
         self._verbatim = Verbatim(hub)
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
-            endpoint.path: partial(self._serve, endpoint, dialects[endpoint.dialect]) for endpoint in hub.endpoints
+            endpoint.path: partial(self._serve, endpoint, completed(dialects[endpoint.dialect]))
+            for endpoint in hub.endpoints
         }
 
     def handler(self, endpoint: Endpoint) -> Callable[[Exchange], Awaitable[None]]:
@@ -136,9 +138,11 @@ class Serving:
         return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:
+        first_at = 0.0
         try:
             async with aclosing(values(calls)) as batches:
                 async for run, items in batches:
+                    first_at = first_at or time.monotonic()
                     encoder.feed(items, run)
                     if encoder.is_complete:
                         break
@@ -149,7 +153,8 @@ class Serving:
         await settle()
         body, headers = encoder.whole()
         await exchange.reply(200, body, encoder.content_type, headers)
-        self._count(exchange, encoder, failed=None, first_at=None)
+        first_at = first_at or exchange.ended
+        self._count(exchange, encoder, failed=None, first_at=first_at - exchange.started, streamed=False)
 
     async def _stream(
         self,
@@ -185,7 +190,7 @@ class Serving:
                 first = encoder.feed(batch[1], batch[0])
             if not first:
                 last = encoder.finish()
-            await exchange.start(200, [(b"content-type", encoder.stream_type)])
+            await exchange.start(200, [(b"content-type", encoder.stream_type), UNBUFFERED])
             try:
                 if first:
                     await exchange.write(first)
@@ -251,8 +256,11 @@ class Serving:
             reason = "abort" if isinstance(error, ClientLeft) else "error"
             finished[reason] = finished.get(reason, 0) + 1
 
-    def _count(self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None) -> None:
-        """vLLM's family, for routes that produce tokens."""
+    def _count(
+        self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None, streamed: bool = True
+    ) -> None:
+        """vLLM's family, for routes that produce tokens. What was not streamed may have come all at once, so it has a
+        first token, but no time between tokens."""
         counts = encoder.usage()
         if counts is None:
             return
@@ -263,9 +271,9 @@ class Serving:
         tokens.e2e.add(total)
         tokens.queue.add(exchange.queued)
         tokens.run.add(max(0.0, total - exchange.queued))
-        if first_at is not None:
+        if first_at is not None and (streamed or completion):
             tokens.first.add(first_at)
-            if completion > 1:
+            if streamed and completion > 1:
                 tokens.per_token.add((total - first_at) / (completion - 1))
         tokens.prompt.add(prompt)
         tokens.generation.add(completion)

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from gateway.cli.snippets import snippets
 from gateway.dialects.rerank import RerankDialect
-from gateway.examples import example
+from gateway.example_values import example
 from gateway.spec import Capabilities, Endpoint, MethodInfo
 
 
@@ -35,6 +37,63 @@ def test_an_example_satisfies_the_schema_it_is_made_from() -> None:
 @pytest.mark.parametrize("schema", [{}, None, True, {"$ref": "#/$defs/Missing"}, {"type": "strange"}])
 def test_a_schema_that_says_little_gives_an_empty_object(schema: Any) -> None:
     assert example(schema) == {}
+
+
+class Person(BaseModel):
+    name: str
+    parent: Person | None
+    friends: list[Person]
+
+
+def test_an_example_of_a_schema_that_recurses_ends_where_it_may() -> None:
+    value = example(Person.model_json_schema())
+    assert value == {"name": "Hello.", "parent": None, "friends": []}
+    Person.model_validate(value)
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "required": ["a"], "properties": {"a": schema}}
+    return schema
+
+
+WIDE = {
+    f"D{i}": {"required": ["a", "b"], "properties": {key: {"$ref": f"#/$defs/D{i + 1}"} for key in "ab"}}
+    for i in range(60)
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"A": {"$ref": "#/$defs/A"}}, "$ref": "#/$defs/A"},
+        {"$defs": WIDE, "$ref": "#/$defs/D0"},
+        nested(5000),
+        {"default": "x" * 1_000_000},
+        {"enum": {"a": 1}},
+        {"anyOf": {"a": 1}},
+        {"required": 5, "properties": {"a": {}}},
+        {"type": [["object"]]},
+        {"$ref": 5, "$defs": []},
+        {"default": b"no JSON"},
+    ],
+    ids=range(10),
+)
+def test_a_schema_without_an_example_that_anybody_would_paste_gives_an_empty_object(schema: Any) -> None:
+    assert example(schema) == {}
+
+
+words = st.sampled_from(["$ref", "$defs", "type", "anyOf", "items", "required", "properties", "enum", "A", "array"])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | words | st.just("#/$defs/A"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
+)
+
+
+@given(st.dictionaries(words, anything))
+def test_no_schema_breaks_an_example(schema: Any) -> None:
+    example(schema)
 
 
 def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:

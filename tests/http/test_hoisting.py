@@ -71,6 +71,15 @@ def test_the_mapping_of_a_discriminator_follows() -> None:
     assert found["properties"]["mapping"]["anyOf"] == [{"$ref": f"{PLACE}M.Cat"}]
 
 
+def test_a_schema_that_nests_too_deep_lets_in_anything_and_leaves_nothing_behind() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(5000):
+        schema = {"items": schema}
+    components: dict[str, Any] = {"Kept": {}}
+    assert hoist({"$defs": {"Deep": schema}, "$ref": "#/$defs/Deep"}, "M", components) == {}
+    assert components == {"Kept": {}}
+
+
 names = st.sampled_from(["A", "B", "a/b", "é", "", "A.B"])
 schemas = st.recursive(
     st.builds(lambda name: {"$ref": f"#/$defs/{name}"}, names) | st.just({"type": "string"}) | st.text() | st.none(),

@@ -74,6 +74,13 @@ def test_a_scrape_is_prometheus_text_or_openmetrics_by_what_is_asked(serve: Serv
     }
 
 
+@pytest.mark.parametrize("accept", ["", "; version=1.0.0", "; version=1.0.0; escaping=allow-utf-8"])
+def test_vllms_names_keep_their_colon_in_openmetrics(serve: Serve, accept: str) -> None:
+    text = serve({"m": model()}).get("/metrics", Accept=f"application/openmetrics-text{accept}").body.decode()
+    assert 'vllm:num_requests_running{engine="0",model_name="m"} 0.0\n' in text
+    assert "vllm_" not in text
+
+
 def test_requests_are_counted_by_model_route_and_status(serve: Serve) -> None:
     served = serve({"m": model()})
     for _ in range(3):
@@ -201,7 +208,11 @@ def test_states_are_one_of_a_fixed_set(serve: Serve) -> None:
 def test_vllms_names_are_there_for_models_that_produce_tokens(serve: Serve) -> None:
     served = serve({"m": model(), "plain": Model({"predict": lambda body: body})})
     served.post("/models/plain/predict")
-    assert not any(name.startswith("vllm:") for name, _ in scrape(served))
+    samples = scrape(served)
+    assert {dict(labels).get("model_name") for name, labels in samples if name.startswith("vllm:")} == {"m"}
+    assert value(samples, "vllm:generation_tokens_total", model_name="m", engine="0") == 0
+    for reason in ("stop", "length", "abort", "error"):
+        assert value(samples, "vllm:request_success_total", model_name="m", engine="0", finished_reason=reason) == 0
     served.post("/v1/chat/completions", CHAT)
     served.post("/v1/chat/completions", {**CHAT, "stream": True})
     samples = scrape(served)
@@ -210,7 +221,8 @@ def test_vllms_names_are_there_for_models_that_produce_tokens(serve: Serve) -> N
     assert value(samples, "vllm:generation_tokens_total", **labels) == 6
     assert value(samples, "vllm:request_success_total", finished_reason="stop", **labels) == 1
     assert value(samples, "vllm:request_success_total", finished_reason="length", **labels) == 1
-    assert value(samples, "vllm:time_to_first_token_seconds_count", **labels) == 1
+    assert value(samples, "vllm:time_to_first_token_seconds_count", **labels) == 2
+    assert value(samples, "vllm:request_time_per_output_token_seconds_count", **labels) == 1
     for name in ("e2e_request_latency", "request_queue_time", "request_inference_time"):
         assert value(samples, f"vllm:{name}_seconds_count", **labels) == 2
     for name in ("vllm:request_prompt_tokens_count", "vllm:request_generation_tokens_count"):

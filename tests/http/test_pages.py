@@ -5,18 +5,21 @@ from __future__ import annotations
 import html
 import json
 import re
+import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from served import Model, Served
 
-from gateway import keys
+from gateway import hookimpl, keys
 from gateway.cli.snippets import snippets
 from gateway.dialects import audio_transcriptions, rerank, tokenize
+from gateway.dialects.base import Encoder, Prepared
 from gateway.http import openapi
 from gateway.replica import LoadError
+from gateway.spec import Endpoint
 
 Serve = Callable[..., Served]
 INPUT = {
@@ -204,3 +207,36 @@ def test_the_start_page_and_the_document_show_the_examples_of_the_terminal(
         assert schema["example"]["model"] == name
         for value in schema["example"].values():
             assert json.dumps(value) in page
+
+
+class Echo:
+    """A dialect of a stranger, who read what a dialect does and not which class it extends."""
+
+    request_schema: ClassVar[Any] = {"type": "object", "properties": [1]}
+
+    def read(self, body: dict[str, Any], method: str) -> Prepared:
+        return Prepared(body.get("model"), body)
+
+    def encoder(self, prepared: Prepared, context: Any) -> Encoder:
+        return Echoed()
+
+
+class Echoed(Encoder):
+    def feed(self, items: list[Any], run: int = 0) -> bytes:
+        self.items = items
+        return b""
+
+    def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        return json.dumps(self.items).encode(), []
+
+
+def test_a_dialect_without_our_base_class_is_served_and_stands_on_the_api_page(serve: Serve) -> None:
+    plugin = types.ModuleType("stranger")
+    plugin.register_dialects = hookimpl(lambda register: register("echo", Echo()))  # type: ignore[attr-defined]
+    endpoint = Endpoint(path="/v1/echo", method="echo", dialect="echo")
+    plugin.register_endpoints = hookimpl(lambda register: register(endpoint))  # type: ignore[attr-defined]
+    served = serve({"m": Model({"echo": lambda inputs: "back"})}, plugins=[plugin])
+    assert served.post("/v1/echo", {"model": "m"}).json == ["back"]
+    document = served.get("/openapi.json").json
+    assert document["paths"]["/v1/echo"]["post"]["description"] == "Models: m"
+    assert "m" in served.get("/", Accept="text/html").body.decode()

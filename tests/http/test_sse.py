@@ -16,7 +16,7 @@ import pytest
 from served import PATIENCE, Model, Served
 from sse_starlette import sse as library
 
-from gateway.dialects import anthropic_messages, openai_completions, openai_responses
+from gateway.dialects import anthropic_messages, audio_speech, openai_completions, openai_responses
 from gateway.errors import HTTPError, ModelError
 from gateway.http import sse
 
@@ -367,3 +367,21 @@ def test_the_private_hooks_of_sse_starlette_are_still_there() -> None:
     assert "_send_with_timeout" in inspect.getsource(library.EventSourceResponse._stream_response)
     assert callable(library.AppStatus.disable_automatic_graceful_drain)
     assert library.AppStatus.enable_automatic_graceful_drain is False
+
+
+def test_every_stream_tells_proxies_to_pass_it_on_as_it_comes(serve: Serve) -> None:
+    async def pieces(inputs: Any) -> Any:
+        yield b"a" if isinstance(inputs, bytes) else "a"
+
+    async def sound(inputs: Any) -> Any:
+        yield b"RIFF"
+
+    served = serve(
+        {"m": Model({"chat_completions": pieces, "predict": pieces, "speech": sound})}, plugins=[audio_speech]
+    )
+    chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    speech = {"model": "m", "input": "hi", "voice": "a", "response_format": "wav"}
+    for path, body in (("/v1/chat/completions", chat), ("/models/m/predict", {}), ("/v1/audio/speech", speech)):
+        answer = served.post(path, body)
+        assert (answer.status, answer.headers["x-accel-buffering"]) == (200, "no"), path
+    assert "x-accel-buffering" not in served.post("/v1/chat/completions", {**chat, "stream": False}).headers

@@ -1,0 +1,98 @@
+"""A value that fits a JSON schema, for lines to paste and the API page.
+
+Schemas are those of models, and may say anything: what recurses is left out where it may be, and one that makes no
+sense, or whose example nobody would paste, gives an empty object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+MAX_STEPS = 2000  # schemas looked at; a small one can unfold into any number
+MAX_DEPTH = 50
+MAX_TEXT = 4096  # characters of the example as JSON
+_PLAIN = {"string": "Hello.", "integer": 1, "number": 1.0, "boolean": True, "null": None}
+
+
+class _NoExample(Exception):
+    """There is none for this part of the schema."""
+
+
+def example(schema: Any) -> Any:
+    """Its examples and defaults where it has them, the required properties only. Never raises."""
+    definitions = schema.get("$defs") if isinstance(schema, Mapping) else None
+    try:
+        found = _Look(definitions if isinstance(definitions, Mapping) else {}).at(schema)
+        return found if len(json.dumps(found)) <= MAX_TEXT else {}
+    except (_NoExample, TypeError, ValueError, RecursionError):
+        return {}
+
+
+class _Look:
+    """One walk through a schema."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        self._definitions = definitions
+        self._open: list[str] = []  # definitions that the walk is in
+        self._steps = self._depth = 0
+
+    def at(self, schema: Any) -> Any:
+        self._steps += 1
+        if self._steps > MAX_STEPS or self._depth > MAX_DEPTH:
+            raise _NoExample
+        if not isinstance(schema, Mapping):
+            return {}
+        self._depth += 1
+        try:
+            return self._of(schema)
+        finally:
+            self._depth -= 1
+
+    def _of(self, schema: Mapping[str, Any]) -> Any:
+        if isinstance(reference := schema.get("$ref"), str):
+            return self._definition(reference.rpartition("/")[2])
+        for key in ("examples", "enum"):
+            if isinstance(given := schema.get(key), list) and given:
+                return given[0]
+        for key in ("default", "const"):
+            if key in schema:
+                return schema[key]
+        for key in ("anyOf", "oneOf", "allOf"):
+            if isinstance(given := schema.get(key), list) and given:
+                return self._first(given)
+        kind = schema.get("type")
+        if isinstance(kind, list) and kind:
+            kind = kind[0]
+        if kind == "array":
+            return self._list(schema.get("items"))
+        if isinstance(kind, str) and kind in _PLAIN:
+            return _PLAIN[kind]
+        properties, required = schema.get("properties"), schema.get("required")
+        if not isinstance(required, list) or not isinstance(properties, Mapping):
+            return {}
+        return {name: self.at(properties.get(name)) for name in required if isinstance(name, str)}
+
+    def _definition(self, name: str) -> Any:
+        if name in self._open:  # an example would hold itself
+            raise _NoExample
+        self._open.append(name)
+        try:
+            return self.at(self._definitions.get(name))
+        finally:
+            self._open.pop()
+
+    def _first(self, alternatives: list[Any]) -> Any:
+        for schema in alternatives:
+            try:
+                return self.at(schema)
+            except _NoExample:
+                continue
+        raise _NoExample
+
+    def _list(self, items: Any) -> list[Any]:
+        try:
+            return [self.at(items)]
+        except _NoExample:
+            return []
