@@ -19,7 +19,7 @@ LAYERS = [
     "MIDDLE",  # settings, plugins, discovery, formats, runners, replica, limiter, placement, …
     "hosted",
     "hub",
-    "dialects",
+    "dialects examples",
     "http",
     "app",
     "inventory preview checking doctor logs sockets serve",
