@@ -358,7 +358,7 @@ def test_bytes_are_the_raw_body_for_either_kind_of_request(truss: Trusses) -> No
 
 
 def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> None:
-    words = "Unhandled exception: TypeError: Object of type Odd is not JSON serializable"
+    words = "Unhandled exception: TypeError: Object of type Odd is not JSON serializable (at $.x)"
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
     words = "Unhandled exception: TypeError: the result cannot be written as JSON: it holds itself (at $[0])"
     assert truss.predict("values", b'"circle"').error == (500, "500", words)
