@@ -24,6 +24,8 @@ from .local_requirements import is_of_an_index, read
 
 VERSION = "2"  # of how environments are built; those that an older one has built are not used
 # Variables of uv that name files, which are part of what is built as well.
+# At import, for models load in threads: CPython 3.11 tells whoever asks while another one reads it that it is None.
+ABI = (sysconfig.get_platform(), str(sysconfig.get_config_var("SOABI")))
 FILES = frozenset("UV_CONSTRAINT UV_BUILD_CONSTRAINT UV_OVERRIDE UV_CONFIG_FILE UV_FIND_LINKS".split())
 
 
@@ -35,8 +37,7 @@ def key_of(root: Path, wanted: Sequence[str], beside: Path, variables: Mapping[s
     asked = dict(sorted({**inherited.of_installers(), **variables}.items()))
     start, aside = root.resolve(), cache.resolve()
     place, uv = _settings_of_uv(start)
-    abi = (sysconfig.get_platform(), str(sysconfig.get_config_var("SOABI")))
-    parts = [VERSION, sys.executable, platform.python_version(), *abi, *map(repr, uv), *wanted]
+    parts = [VERSION, sys.executable, platform.python_version(), *ABI, *map(repr, uv), *wanted]
     try:
         for name, value in asked.items():
             parts.append(f"{name}={value}")

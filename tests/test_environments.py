@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +31,15 @@ def test_the_same_requirements_share_an_environment_and_others_do_not(tmp_path: 
     one, same = spec(tmp_path / "a", requirements=["six==1.16.0"]), spec(tmp_path / "b", requirements=["six==1.16.0"])
     assert environments.key_of(one) == environments.key_of(same)
     assert environments.key_of(one) != environments.key_of(spec(tmp_path, requirements=["six==1.17.0"]))
+
+
+def test_models_that_load_at_once_have_the_environment_of_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython 3.11 tells a thread that asks while another one reads the variables of the build that there are none."""
+    before = environments.key_of(spec(tmp_path, requirements=["six"]))
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
+    assert environments.key_of(spec(tmp_path, requirements=["six"])) == before
 
 
 def test_a_changed_requirements_file_makes_another_environment(tmp_path: Path) -> None:
