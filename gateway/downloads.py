@@ -20,6 +20,7 @@ from .fingerprints import fingerprint
 CHUNK = 1024 * 1024
 TIMEOUT = 30.0  # seconds without a byte, not for the whole of a file
 BROKE = "the connection broke; the next load continues where it stopped"
+UNTOLD = "the server says neither how long the file is nor where it ends; give its entry the sha256 of the file"
 
 
 def find_snapshot(entry: Mapping[str, Any], repository: str, revision: str | None) -> Path | None:
@@ -77,7 +78,7 @@ def fetch_file(
             return
         part = path.with_name(f"{path.name}.part")
         try:
-            _download(url, part, token)
+            _download(url, part, token, is_compared=sha256 is not None)
         except OSError as error:
             fail(url, error, _closed(error, secret, token))
         if sha256 and (found := _digest(part)) != sha256.lower():
@@ -99,7 +100,7 @@ def _is_it(path: Path, sha256: str | None) -> bool:
     return path.exists() and (sha256 is None or fingerprint(path) == sha256.lower())
 
 
-def _download(url: str, part: Path, token: str | None) -> None:
+def _download(url: str, part: Path, token: str | None, is_compared: bool) -> None:
     import http.client  # a third of a megabyte of modules that most models never need
     import urllib.error
     import urllib.request
@@ -123,10 +124,12 @@ def _download(url: str, part: Path, token: str | None) -> None:
         request.add_header("If-Range", tag.read_text())
     try:
         with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
+            if answer.length is None and not answer.chunked and not is_compared:
+                raise OSError(UNTOLD)
             resumed = bool(done) and answer.status == 206
             if resumed and not _goes_on(answer.headers, done, tag.read_text()):
                 part.unlink()
-                return _download(url, part, token)
+                return _download(url, part, token, is_compared)
             etag = answer.headers.get("ETag", "")
             if not resumed:
                 tag.unlink(missing_ok=True)
@@ -140,7 +143,7 @@ def _download(url: str, part: Path, token: str | None) -> None:
         if error.code != 416 or not done:
             raise
         part.unlink()  # nothing lies behind what we have, so it is not what the server has
-        return _download(url, part, token)
+        return _download(url, part, token, is_compared)
     except http.client.HTTPException as error:  # the file came in chunks, the last of them did not
         raise OSError(BROKE) from error
     # a connection that breaks looks like the end of the file when it is read in chunks

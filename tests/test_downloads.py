@@ -52,7 +52,7 @@ class Files(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if self.server.in_chunks:
             self.send_header("Transfer-Encoding", "chunked")
-        else:
+        elif self.server.tells_length:
             self.send_header("Content-Length", str(len(content) - start))
         if self.server.etag:
             self.send_header("ETag", self.server.etag)
@@ -75,6 +75,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         found: Any = http
         found.seen, found.script, found.etag = [], [], ETAG
         found.content, found.in_chunks, found.sends_any_part = CONTENT, False, False
+        found.tells_length = True
         found.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -101,6 +102,19 @@ def test_a_broken_download_is_continued(server: Any, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.seen[1]["range"] == "bytes=1000-"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.lock"]
+
+
+def test_a_file_whose_end_nobody_tells_is_fetched_only_where_its_sum_is_known(server: Any, tmp_path: Path) -> None:
+    server.tells_length, path = False, tmp_path / "file"
+
+    with pytest.raises(ConfigError, match="neither how long the file is nor where it ends"):
+        fetch_file(f"{server.url}/file", path)
+    server.script = [1000]
+    with pytest.raises(ConfigError, match="expected"):
+        fetch_file(f"{server.url}/file", path, sha256=hashlib.sha256(CONTENT).hexdigest())
+    fetch_file(f"{server.url}/file", path, sha256=hashlib.sha256(CONTENT).hexdigest())
+
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("name", ["file", "deep/file"])
@@ -210,6 +224,7 @@ def test_what_is_asked_over_tls_is_not_fetched_without(
         secure: Any = http
         secure.seen, secure.script, secure.etag = [], [], ETAG
         secure.content, secure.in_chunks, secure.sends_any_part = CONTENT, False, False
+        secure.tells_length = True
         http.socket = context.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
