@@ -125,7 +125,7 @@ def test_a_start_tells_the_address_the_models_and_what_to_paste(serve: Serve) ->
     assert post(gateway.url, "/v1/models/echo:predict", {"a": 1}) == (200, {"a": 1})
     assert ["echo", "ready", "cpu", "1", "/v1/models/echo:predict"] in lines
     assert any(line[:2] == ["unloadable", "failed"] and "weights" in line for line in lines)
-    assert any(line[:2] == ["broken", "broken"] for line in lines)
+    assert any(line[:2] == ["broken", "failed"] for line in lines)
     assert "broken/model.py:2: syntax error: expected ':'" in gateway.log
     assert f"curl -N {gateway.url}/v1/models/echo:predict" in gateway.log
 
