@@ -35,7 +35,8 @@ def is_language_model(path: Path) -> bool:
 
 def is_checkpoint(place: Path) -> bool:
     """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
-    if (place / "modules.json").is_file() or not any(place.glob("*.safetensors")):
+    weights = [file for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model")]
+    if (place / "modules.json").is_file() or not weights:  # an adapter may have the config.json of its base
         return False
     try:
         config = peek_json(place / "config.json")
@@ -76,6 +77,8 @@ def passed_over(path: Path) -> Iterator[str]:
     """A directory may hold a model twice, and files of other servers."""
 
     place = peek_weights(path)
+    if place is not None and (place / "adapter_config.json").is_file():
+        yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
     if place is None or not place.is_dir() or (file := find(place, [path.absolute().name])) is None:
         return
     if (place / "config.json").is_file() and any(place.glob("*.safetensors")):

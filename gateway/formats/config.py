@@ -101,9 +101,13 @@ def peek_config(path: Path) -> dict[str, Any]:
 
 
 def is_of_another_program(path: Path) -> bool:
-    """Return whether the config.yaml of `path` says something, and nothing that Truss knows: Hydra's, detectron2's."""
-    config = peek_config(path)
-    return bool(config) and not config.keys() & CONFIG.keys.keys()
+    """Return whether the config.yaml, or the config.yml, says something, and nothing that Truss knows: Hydra's."""
+    name = "config.yaml" if (path / "config.yaml").is_file() else "config.yml"
+    try:
+        config = _document(path / name).data
+    except YAMLError:
+        return False
+    return isinstance(config, dict) and bool(config) and not config.keys() & CONFIG.keys.keys()
 
 
 def has_code(path: Path) -> bool:

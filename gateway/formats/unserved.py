@@ -129,9 +129,9 @@ def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
 
 
 def _other_program(path: Path, names: frozenset[str]) -> Unserved | None:
-    if "config.yaml" not in names or not is_of_another_program(path):
+    if not names & {"config.yaml", "config.yml"} or not is_of_another_program(path):
         return None
-    what = "a config.yaml of another program, with none of the keys of a Truss, and no model that is known here"
+    what = "the config.yaml of another program, with none of the keys of a Truss, and no model that is known here"
     return Unserved(what, f"if it is a model: {CLASS}", is_sure=False)
 
 

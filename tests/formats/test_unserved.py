@@ -355,11 +355,12 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "config.yml"])
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_config_yaml_of_another_program_makes_no_truss(kind: str, tmp_path: Path) -> None:
+def test_a_config_yaml_of_another_program_makes_no_truss(kind: str, name: str, tmp_path: Path) -> None:
     weights, config = OTHERS[kind]
     make(tmp_path / "it", weights)
-    (tmp_path / "it" / "config.yaml").write_text(config)
+    (tmp_path / "it" / name).write_text(config)
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert (problem.code, problem.level, problem.model) == ("unserved", "warning", "it")
     assert weights in problem.what
@@ -373,7 +374,7 @@ def test_a_config_yaml_of_another_program_hides_no_model_below_and_is_told_where
     (tmp_path / "it" / "checkpoints" / "last.ckpt").unlink()
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert (problem.model, problem.level) == ("it", "warning")
-    assert "a config.yaml of another program" in problem.what
+    assert "the config.yaml of another program" in problem.what
 
 
 JSON = st.recursive(

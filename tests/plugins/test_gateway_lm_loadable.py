@@ -119,5 +119,16 @@ def test_a_quantizer_that_needs_a_gpu_is_a_sentence_and_no_traceback(
         serve(place)
 
 
+def test_an_adapter_with_the_config_json_of_its_base_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    place = copied(checkpoint, tmp_path / "it", {})
+    (place / "adapter_config.json").write_text("{}")
+    (place / "adapter_model.safetensors").touch()
+    spec = find_model(place, {})
+    assert spec is not None
+    assert any("adapter" in note and "not applied" in note for note in spec.notes)
+    (place / "model.safetensors").unlink()
+    assert find_model(place, {}) is None
+
+
 def test_a_whole_checkpoint_is_told_nothing(checkpoint: Path) -> None:
     assert told(checkpoint) == []
