@@ -3,7 +3,7 @@
 Reads names and small files. Imports no code of a model and starts nothing; one bad directory never stops the others.
 
 1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped,
-   and those that installers fill.
+   and those that installers fill; so are the blobs of a cache of Hugging Face, whose snapshots name them.
 3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
    served where the files make no model.  4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
@@ -147,6 +147,8 @@ class _Search:
         except OSError as error:
             self._problem(directory, f"cannot be read: {error.strerror}", code="unreadable_directory")
             return
+        if directory.resolve().name.startswith("models--"):
+            children = [child for child in children if child.name not in ("blobs", "refs")]
         for child in children:
             if child.name.startswith((".", "__")) or _is_installed(child):
                 continue

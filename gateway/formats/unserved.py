@@ -14,7 +14,9 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -107,10 +109,9 @@ def _spark(path: Path, names: frozenset[str]) -> Unserved | None:
 
 def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
     """What huggingface_hub keeps; told where no snapshot in it is a model, or where none was searched: it lies deep."""
-    match = re.fullmatch(r"models--(.+?)--(.+)", path.name)
-    if match is None or not names & {"snapshots", "blobs", "refs"}:
+    if not path.name.startswith("models--") or not names & {"snapshots", "blobs", "refs"}:
         return None
-    name = f"{match[1]}/{match[2]}"
+    name = path.name.removeprefix("models--").replace("--", "/", 1)
     fix = f"write a config.yaml elsewhere, with framework: transformers and weights: - source: hf://{name}"
     if not any(file.exists() for file in path.glob("snapshots/*/*")):
         return Unserved(f"the Hugging Face cache of {name}, without a whole snapshot", fix, is_sure=False)
@@ -133,6 +134,58 @@ def _other_program(path: Path, names: frozenset[str]) -> Unserved | None:
         return None
     what = "the config.yaml of another program, with none of the keys of a Truss, and no model that is known here"
     return Unserved(what, f"if it is a model: {CLASS}", is_sure=False)
+
+
+# ── GGUF files, whatever a config.json beside them says ─────────────────────────────────────────────────────────────
+
+PIECE = re.compile(r"(?i)(.+\.gguf)([._-](?:part|split)[._-]?|[._-](?=a[a-z]$|0\d+$))(\d+|[a-z]{1,2})(?:-?of-?(\d+))?")
+
+
+def _cut(path: Path, names: frozenset[str]) -> Unserved | None:
+    """Pieces that were cut by hand, with the command that joins those of the first file."""
+    pieces = [match for name in sorted(names) if (match := PIECE.fullmatch(name))]
+    if not pieces:
+        return None
+    whole, cut, of = pieces[0].group(1, 2, 4)
+    own = sorted((each for each in pieces if each[1] == whole), key=lambda each: (len(each[3]), each[3]))
+    listed = ", ".join(each[0] for each in own[:3]) + (" …" if len(own) > 3 else "")
+    fix = f"join the pieces, in their order: {_cat(whole, whole + cut, [each[0] for each in own], names)}"
+    if of and len(own) < int(of):
+        fix = (
+            f"get the pieces that are missing (there are {len(own)} of {int(of)}); this line then says how to join them"
+        )
+    if len(own) < len(pieces):
+        fix += "; the others likewise, each in a directory of its own"
+    return Unserved(f"a GGUF file that was cut by hand ({listed})", fix, is_sure=False)
+
+
+def _cat(whole: str, start: str, pieces: list[str], names: frozenset[str]) -> str:
+    """The shortest command whose patterns stand for the pieces alone, and in their order: part10 comes after part2."""
+    sizes = sorted({len(piece) for piece in pieces})
+    for ends in (["*"], ["?" * (size - len(start)) for size in sizes]):
+        if [name for end in ends for name in sorted(names) if fnmatchcase(name, escape(start) + end)] == pieces:
+            return f"cat {' '.join(quote(start) + end for end in ends)} > {quote(whole)}"
+    return f"cat {' '.join(map(quote, pieces))} > {quote(whole)}"
+
+
+HEADER = 1 << 14  # bytes of a GGUF file: what it is stands first
+ENCODERS = re.compile(
+    rb"general\.architecture\x08\0{3}.\0{7}([a-z0-9-]*bert[a-z0-9-]*?|t5encoder|gemma-embedding)[^a-z0-9-]", re.S
+)
+
+
+def _gguf(path: Path, names: frozenset[str]) -> Unserved | None:
+    """GGUF files of no language model: beside a config.json too they are what the directory holds."""
+    files = sorted(name for name in names if name.lower().endswith(".gguf"))
+    if not files or _weights(names):
+        return None
+    match = next((match for name in files if (match := ENCODERS.search(_begin(path / name, HEADER)))), None)
+    if match is None:
+        is_checkpoint = "config.json" in names and "adapter_config.json" not in names
+        return _first(FILES, path, frozenset(files), is_sure=False) if is_checkpoint else None
+    listed = ", ".join(files[:3]) + (" …" if len(files) > 3 else "")
+    what = f"an encoder ({match[1].decode()}) as a GGUF file ({listed}), of which only language models are served"
+    return Unserved(what, "get it as a folder of sentence-transformers: modules.json and *.safetensors", is_sure=False)
 
 
 # ── checkpoints of transformers and sentence-transformers ────────────────────────────────────────────────────────────
@@ -184,6 +237,8 @@ def _checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
         return _language_model(path, name, names, weights)
     if name.endswith("LMHeadModel") and weights != "safetensors":
         return _language_model(path, name, names, weights)
+    if weights is None and all(_is_beside(path, each) for each in names):
+        return _without_weights(path, name, names)
     what, method = _described(name, config)
     return Unserved(f"{name}, {what}", f"{CLASS} with transformers and has a method {method}")
 
@@ -199,15 +254,31 @@ def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Uns
 
 def _language_model(path: Path, name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
     if weights is None:
-        fetched = [file.name for file in path.glob(".cache/huggingface/download/*.incomplete")]
-        half = _unfinished([*names, *fetched])
-        why = f"{half} is not finished" if half else "there is no *.safetensors"
-        # a training keeps its checkpoints below
-        return Unserved(f"{name}, without its weights: {why}", "get the files that are missing", is_sure=False)
+        return _without_weights(path, name, names)
     if weights == "pytorch":
         what = f"{name}, whose weights are a pickle, which runs code when it is opened"
         return Unserved(f"{what}; only *.safetensors are served", SAFE)
     return Unserved(f"{name}, whose weights are not *.safetensors but those of {weights}", SAFE)
+
+
+def _without_weights(path: Path, name: str, names: frozenset[str]) -> Unserved:
+    fetched = [file.name for file in path.glob(".cache/huggingface/download/*.incomplete")]
+    half = _unfinished([*names, *fetched])
+    why = f"{half} is not finished" if half else "there is no *.safetensors"
+    # a training keeps its checkpoints below, others their files for one library
+    return Unserved(f"{name}, without its weights: {why}", "get the files that are missing", is_sure=False)
+
+
+def _is_beside(path: Path, name: str) -> bool:
+    """Whether it is none of the files that may hold weights."""
+    words = r"(?i)tokenizer|spiece|sentencepiece|vocab|merges"
+    return bool(
+        name.startswith(".")
+        or re.match(BESIDE, name)
+        or re.match(words, name)
+        or _suffix(name) in NO_MODEL
+        or (path / name).is_dir()
+    )
 
 
 def _described(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
@@ -387,6 +458,8 @@ UNCOMPRESS = (_gzip, _zlib, _bz2, _lzma)
 
 
 LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
+    _cut,
+    _gguf,
     _adapter,
     _diffusers,
     _directories,

@@ -146,8 +146,18 @@ FILES = (
     Kind("*.task", "a MediaPipe model", predicts("mediapipe")),
     Kind("*.pmml", "a PMML model", predicts("pypmml")),
     Kind("*.xml", "a PMML model", predicts("pypmml"), rb"<PMML\b"),
+    Kind(
+        "*.xml",
+        "a cascade of OpenCV",
+        predicts("cv2.CascadeClassifier"),
+        rb"(?s)<opencv_storage>.*opencv-(cascade|haar)-classifier",
+    ),
+    Kind("*.xml *.yml *.yaml", "a model of OpenCV", predicts("cv2.ml"), rb"\bopencv_ml_\w+"),
     Kind("*.pfa", "a model in PFA", predicts("titus")),
     Kind("*_net.pb", "a Caffe2 model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind(
+        "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\x1d\xc2\xc9\x01"
+    ),  # its magic number, the first field
     Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
     Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
     Kind(
@@ -160,6 +170,24 @@ FILES = (
     Kind("*.pk *.pck", A_PICKLE, SKOPS),
     Kind("*.sav *.p *.jl *.model *.dump *.skl *.clf *.dat *.bin *.mdl model", A_PICKLE, SKOPS, PICKLE),
     Kind(" ".join(f"*.{end}" for end in COMPRESSED), f"a compressed pickle, {PICKLED}", SKOPS, PICKLE),
+    Kind(
+        "*.safetensors",
+        "an image model in one file, as Stable Diffusion is handed on",
+        f"{CLASS} with diffusers (from_single_file) and has a method images, see docs/images.md",
+        rb'"(model\.diffusion_model|first_stage_model)\.',
+    ),
+    Kind(
+        "*.safetensors",
+        "a LoRA adapter of an image model, not a whole model",
+        f"{CLASS} with diffusers: its base, and this by load_lora_weights; it has a method images, see docs/images.md",
+        rb'"lora_(unet|te|te1|te2|transformer)_|"ss_network_module"',
+    ),
+    Kind(
+        "*.safetensors",
+        "a LoRA adapter, not a whole model",
+        f"merge it into its base, or {CLASS} with the base",
+        rb"\.lora_(A|down)\.",
+    ),
     Kind(
         "pytorch_lora_weights.safetensors *lora*.safetensors",
         "a LoRA adapter, not a whole model",
@@ -206,8 +234,22 @@ FILES = (
     Kind("*.vw", "a model of Vowpal Wabbit", predicts("vowpalwabbit"), rb"\A[\x05-\x0f]\0{3}\d+\.\d"),
     Kind("*.model", "a model of LIBLINEAR", predicts("liblinear"), rb"\Asolver_type "),
     Kind("*.model", "a model of LIBSVM", predicts("libsvm"), rb"\Asvm_type "),
-    Kind("*.json", "a model of Prophet", predicts("prophet.serialize"), rb'"seasonality_mode"'),
-    Kind("*.faiss *.usearch *.hnsw", "an index of vectors, not a model", f"{CLASS} with the library that wrote it"),
+    Kind("*.json", "a model of Prophet", predicts("prophet.serialize"), rb'"(seasonality_mode|__prophet_version)\\?"'),
+    Kind("shape_predictor*.dat", "a model of dlib", predicts("dlib")),
+    Kind(  # the version, and the name of its loss or the size of its mean shape
+        "*.dat",
+        "a model of dlib",
+        predicts("dlib"),
+        rb"(?s)\A\x01\x01(\x01[\x05-\x20]loss_|\x81.\x81\x01[\x01-\x04\x81-\x84])",
+    ),
+    Kind("*.ppn *.pv *.rhn", "a model of Picovoice", f"{CLASS} with the package of Picovoice that it is for"),
+    Kind("*.umdl *.pmdl", "a hotword of Snowboy", predicts("snowboy")),
+    Kind("*.eim", "a model of Edge Impulse, a program for one kind of processor", predicts("edge_impulse_linux")),
+    Kind(
+        "*.faiss *.usearch *.hnsw *.ann *.annoy",
+        "an index of vectors, not a model",
+        f"{CLASS} with the library that wrote it",
+    ),
     Kind("*.jld2 *.bson", "a file in which Julia keeps models", f"if it is a model: {CLASS} and starts Julia"),
     Kind("*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat"),
     Kind("*.dvc", "a pointer of DVC and not the file", "dvc pull"),
@@ -231,11 +273,6 @@ FILES = (
         "*.gguf.[0-9] *.safetensors.[0-9]",
         "a file with a number behind its name, which a download adds when the name is taken",
         "take the number away, if the file is whole",
-    ),
-    Kind(
-        "*.gguf.part?* *.gguf-split-* *.gguf-part-*",
-        "a GGUF file that was cut by hand",
-        "join the pieces, in their order: cat NAME.gguf.part* > NAME.gguf",
     ),
     Kind(
         "*.gguf",

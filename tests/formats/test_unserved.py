@@ -103,7 +103,13 @@ WHOLE = ("model.safetensors", "tokenizer.json")
         (("blobs/sha256-ab", "manifests/x"), {}, "a store of Ollama.*ollama show --modelfile"),
         (("0a1b.incomplete",), {}, "not finished"),
         (("sha256-0a-partial",), {}, "not finished"),
-        (("m.gguf.part1of2",), {}, "cut by hand.*cat"),
+        (("tokenizer.json",), {"config": architecture("BertModel")}, "BertModel, without its weights"),
+        (("tokenizer.json", "onnx/notes.txt"), {"config": architecture("BertModel")}, "without its weights"),
+        (("model.ckpt",), {"config": architecture("BertModel")}, "an encoder without a head"),
+        (("shape_predictor_5_face_landmarks.dat",), {}, "dlib"),
+        (("mmproj-x.gguf",), {"config": architecture("BertModel")}, "a projector"),
+        ((), {"serialized_model": {"growth": "linear", "__prophet_version": "1.1.5"}}, "Prophet"),
+        ((), {"serialized_model": json.dumps(json.dumps({"__prophet_version": "1.1.5"}))}, "Prophet"),
         (("README.md",), {}, r"no model, but .* \(README.md\)"),
         (
             (".git/HEAD", ".gitattributes", "LICENSE"),
@@ -196,6 +202,13 @@ BEGINNINGS = (
     b"the" + b" 0.418 -0.249" * 25 + b"\n",
     b"\n\x0e\n\x05<unk>\x15\0\0\0\0",
     b'{"tree_metadata":{}}',
+    b'<?xml version="1.0"?>\n<opencv_storage>\n<cascade type_id="opencv-cascade-classifier"><stageType>BOOST',
+    b'<?xml version="1.0"?>\n<opencv_storage>\n<opencv_ml_svm>\n  <format>3</format>',
+    b"\x0d\x1d\xc2\xc9\x01\x12\x04",
+    b"\x01\x01\x01\x0dloss_metric_2\x03",
+    b'\x40\0\0\0\0\0\0\0{"first_stage_model.decoder.conv_in.weight":{',
+    b'\x40\0\0\0\0\0\0\0{"base_model.model.layers.0.q_proj.lora_A.weight":{',
+    b'\x40\0\0\0\0\0\0\0{"lora_unet_down_blocks_1_attentions_0_proj_in.lora_down.weight":{',
 )
 
 
@@ -212,6 +225,47 @@ def test_every_kind_of_the_table_is_told_by_each_of_its_names(kind: Kind, tmp_pa
             (place / name).write_bytes(b"something else")
             found = find_unserved(place)
             assert found is None or not found.what.startswith(kind.what) or kind.what in WITHOUT_CONTENT
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        (("b.Q6_K.gguf-split-a", "b.Q6_K.gguf-split-b"), r"cat b.Q6_K.gguf-split-\* > b.Q6_K.gguf$"),
+        (("b.gguf.part1of2", "b.gguf.part2of2"), r"cat b.gguf.part\* > b.gguf$"),
+        (("b.gguf.part1of2",), r"missing \(there are 1 of 2\); this line then says"),
+        (
+            tuple(f"b.gguf.part{number}of10" for number in range(1, 11)),
+            r"cat b.gguf.part\?{5} b.gguf.part\?{6} > b.gguf$",
+        ),
+        (("b.gguf-part-a", "b.gguf-part-b"), r"cat b.gguf-part-\* > b.gguf$"),
+        (("b.gguf.aa", "b.gguf.ab"), r"cat b.gguf.\* > b.gguf$"),
+        (("b.gguf.aa", "b.gguf.ab", "b.gguf.asc"), r"cat b.gguf.\?\? > b.gguf$"),
+        (("b.gguf.part2", "b.gguf.part1", "b.gguf.partz.md5"), r"cat b.gguf.part\? > b.gguf$"),
+        (("my b.gguf.part1", "my b.gguf.part2"), r"cat 'my b.gguf.part'\* > 'my b.gguf'$"),
+        (("b.gguf.001", "b.gguf.002"), r"cat b.gguf.\* > b.gguf$"),
+        (("b.gguf.part1of1", "c.gguf.part1of1"), r"> b.gguf; the others likewise"),
+    ],
+)
+@pytest.mark.parametrize("config", [None, {"model_type": "llama"}, architecture("Qwen3ForCausalLM")])
+def test_pieces_of_a_gguf_file_are_told_first_with_the_command_that_joins_them(
+    config: dict[str, Any] | None, names: tuple[str, ...], command: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "it", "README.md", *names, **({} if config is None else {"config": config}))
+    found = find_unserved(tmp_path / "it")
+    assert found is not None and "cut by hand" in found.what
+    assert re.search(command, found.fix), found.fix
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "nomic_bert"}, architecture("NomicBertModel")])
+@pytest.mark.parametrize("kind", [b"bert", b"nomic-bert", b"jina-bert-v2", b"gemma-embedding"])
+def test_an_encoder_as_a_gguf_file_is_told_whatever_config_lies_beside(
+    kind: bytes, config: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    make(tmp_path / "it", **({} if config is None else {"config": config}))
+    key = b"general.architecture\x08\0\0\0" + len(kind).to_bytes(8, "little") + kind + (12).to_bytes(8, "little")
+    (tmp_path / "it" / "m-Q8_0.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(16) + key + b"general.name")
+    says = rf"an encoder \({kind.decode()}\) as a GGUF file \(m-Q8_0.gguf\).*sentence-transformers"
+    assert re.search(says, told(tmp_path / "it")), told(tmp_path / "it")
 
 
 WITHOUT_CONTENT = {kind.what for kind in FILES if not kind.holds}
@@ -247,6 +301,19 @@ def test_a_cache_of_hugging_face_is_told_when_it_holds_no_model(tmp_path: Path) 
     assert re.search(r"cache of org/some--name, without .*hf://org/some--name", told(place))
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert problem.model == "models--org--some--name"
+
+
+@pytest.mark.parametrize("name", ["models--org--name", "models--gpt2"])
+@pytest.mark.parametrize("is_root", [True, False])
+def test_the_blobs_of_a_cache_of_hugging_face_get_no_line_of_their_own(
+    name: str, is_root: bool, tmp_path: Path
+) -> None:
+    place = make(tmp_path / name, "refs/main", "blobs/0a")
+    (place / "blobs" / "0b").write_bytes(b"GGUF\x03\0\0\0")
+    make(place / "snapshots/01ab", *WHOLE, config=architecture("LlamaForCausalLM"))
+    found = discover([place if is_root else tmp_path], Plugins.load())
+    assert [spec.name.rpartition("/")[2] for spec in found.specs] == ["01ab"]
+    assert found.problems == ()
 
 
 def test_a_cache_of_hugging_face_that_lies_too_deep_is_not_said_to_lack_its_snapshot(tmp_path: Path) -> None:
