@@ -72,6 +72,7 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     status, answer = ask(gateway, "/models/other/predict", {})
     assert status == 500 and "model 'other' raised an error; `gateway logs other` shows it" in answer["error"]
     request_id = answer["error"].rpartition(" ")[2]
+    gateway.wait_for("ZeroDivisionError")  # a traceback is held until its last line is there
     assert f"[{request_id}]" in operate(gateway, tmp_path, "logs", "other").stdout
     (tmp_path / "models/other/model.py").write_text(good("other"))
     gateway.wait_for("(?s)'other' is reloaded.*'other' is reloaded")
