@@ -308,12 +308,12 @@ def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(s
     models = {name: {**good, "config.yaml": f"{config}\n"} for name, (config, _) in refused.items()}
     models["yml"] = {"config.yml": "", "model/model.py": good["model/model.py"]}
     models["codeless"] = {"config.yaml": ""}
-    gateway = serve({**models, "good": good})
+    gateway = serve({**models, "good": good}, until="settled")
     for name, (_, words) in refused.items():
         gateway.wait_for(rf"/{name}/config\.yaml:\d+: .*{re.escape(words)}")
     gateway.wait_for(r"/yml/config\.yml: .*Did you mean to rename it\?")
     gateway.wait_for(r"/codeless: No module class file found: model/model\.py")
-    assert gateway.states() == {"good": "ready"}
+    assert gateway.states() == {**dict.fromkeys(models, "failed"), "good": "ready"}
     assert predict(gateway, "good", 1) == 1
 
 
