@@ -3,13 +3,13 @@
 They are those of vLLM, SGLang, llama.cpp, Ollama, TGI, text-generation-webui, TabbyAPI, LMDeploy, TensorRT-LLM,
 Mistral, OpenRouter, KoboldCpp, Aphrodite and MLX, and the words of our own other routes. The one table of them. A field
 that would change the answer is honoured or refused, unless its value asks for nothing; one that only advises the server
-passes. A field that is not in the table passes, too, unless it is one of them in another spelling. docs/fields.md
-prints the table.
+passes. A field that is not in the table passes, too, unless it is one of them in another spelling. `MESSAGE` is the
+same for the keys of a message. docs/fields.md prints both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -273,6 +273,37 @@ _PASSED = {
 
 TABLE: Mapping[str, Field] = {**_HONOURED, **ELSEWHERE, **_REFUSED, **_PASSED}
 
+# What a message has beside `role` and `content`.
+MESSAGE: Mapping[str, Field] = {
+    **honoured(
+        tool_calls="calls of the assistant",
+        reasoning_content="what it thought",
+        refusal="what it refused with, behind its content",
+    ),
+    **honoured((False,), prefix="the answer continues the message, a last one of the assistant"),
+    **_aliases(function_call="tool_calls", reasoning="reasoning_content", thinking="reasoning_content"),
+    **_aliases(reasoning_details="reasoning_content", thinking_blocks="reasoning_content"),
+    **_aliases(tool_name="name", partial="prefix"),
+    **refused([], names="tools functions", instead="them beside messages"),
+    **refused({}, {"type": "text"}, names="response_format"),
+    **refused([], names="documents", instead="them beside messages"),
+    **refused(*EMPTY, names="images image videos video audios audio"),
+    **refused("", names="task"),
+    **passed("reaches a template that names it", "name tool_call_id is_error"),
+    **passed("tells of the message, and is none of what it says", "id object type status phase created timestamp"),
+    **passed("tells of the message, and is none of what it says", "annotations citations finish_reason metadata"),
+    **passed("is how the server reuses its cache", "cache_control"),
+    **passed("is for training", "weight"),
+}
+MEANT_IN_MESSAGE = folded(["content", *(name for name, field in MESSAGE.items() if field.does != "passed")])
+
+# What `thinking` and `reasoning` may say beside what they are read for: the thoughts of all turns reach the template,
+# all of them are shown, and there is one way to think.
+NO_CHANGE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "reasoning": {"context": ("auto", "all_turns"), "mode": ("standard",), "exclude": (False,)},
+    "thinking": {"display": ("summarized",), "budget_tokens": (-1,)},
+}
+
 # What a name may be meant for that is one of them but for case, `-` or `_`; advice may be lost.
 _OPENAI = (
     "temperature top_p max_tokens max_completion_tokens stop seed n frequency_penalty presence_penalty logit_bias "
@@ -293,7 +324,7 @@ def check(inputs: Mapping[str, Any], source: Source, *, is_counted: bool = False
         if field is None:
             if error := misspelt(name, MEANT):
                 raise error
-        elif is_counted and not field.of_prompt:
+        elif is_counted and not field.of_prompt and field.alias != "max_tokens":  # a limit may be a bound of others
             del read[name]
         elif field.alias is not None:
             del read[name]
@@ -308,6 +339,40 @@ def check(inputs: Mapping[str, Any], source: Source, *, is_counted: bool = False
         elif field.only is not None:
             raise unsupported(f"{name} is supported on {field.only} only", name)
     return read
+
+
+def check_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The message without what is null or asks for nothing. `where` is its JSON path.
+
+    Raises:
+        BadRequest: unsupported_value for a key that cannot be honoured, and for one in another spelling.
+    """
+    read = {name: value for name, value in message.items() if value is not None}
+    for name in list(read):
+        field = MESSAGE.get(name)
+        if field is None:
+            if error := misspelt(name, MEANT_IN_MESSAGE):
+                raise unsupported(f"{where}: {error.message}", f"{where}.{name[:64]}")
+        elif field.is_neutral(read[name]):
+            del read[name]
+        elif field.does == "refused":
+            hint = f": send {field.instead}" if field.instead else ""
+            raise unsupported(f"this model does not support {name} on a message{hint}", f"{where}.{name}")
+    return read
+
+
+def check_inside(name: str, value: Mapping[str, Any], known: Iterable[str], limit: int | None = None) -> None:
+    """What an object says beside the `known` keys. A budget that is no smaller than the answer's limit bounds nothing.
+
+    Raises:
+        BadRequest: unsupported_value for a key that would change the answer, or that nobody knows.
+    """
+    for key, said in value.items():
+        if key in known or said is None or said in NO_CHANGE[name].get(key, ()):
+            continue
+        if key == "budget_tokens" and type(said) is int and limit is not None and said >= limit:
+            continue
+        raise unsupported(f"this model does not support {name}.{key[:64]}", f"{name}.{key[:64]}")
 
 
 def _rename(read: dict[str, Any], name: str, ours: str, value: Any) -> None:

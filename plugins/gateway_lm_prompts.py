@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import gateway_lm_fields as fields
 import gateway_lm_requests as requests
 import gateway_lm_system as system
 from gateway_fields import unsupported
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
 SWITCHES = ("enable_thinking", "thinking")  # what templates call it
-# What `reasoning` may say beside: the thoughts of all turns reach the template, and there is one way to think.
-NO_CHANGE = {"context": (None, "auto", "all_turns"), "mode": (None, "standard"), "exclude": (None, False)}
 ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 
 Json = dict[str, Any]
@@ -205,6 +204,8 @@ class Prompts:
             elif name == "think" and isinstance(value, str):
                 told, effort = True, value
             else:
+                if name == "thinking" and isinstance(value, dict):
+                    fields.check_inside(name, value, ("type",), _limit(inputs))
                 told = _switch(value, name)
             if told is not None:
                 wanted, asked = told, name
@@ -246,13 +247,17 @@ def _switch(value: Any, name: str) -> bool:
     return kind
 
 
+def _limit(inputs: Mapping[str, Any]) -> int | None:
+    """Of the answer, where the request says so."""
+    limit = inputs.get("max_completion_tokens", inputs.get("max_tokens"))
+    return limit if type(limit) is int else None
+
+
 def _reasoning(value: Any) -> tuple[bool | None, str | None]:
     known = ("effort", "enabled", "summary", "generate_summary")
     if not isinstance(value, dict):
         raise BadRequest("reasoning must be an object", param="reasoning", code="invalid_type")
-    asked = [name for name, said in value.items() if name not in known and said not in NO_CHANGE.get(name, (None,))]
-    if other := next(iter(asked), None):
-        raise unsupported(f"this model does not support reasoning.{other}", f"reasoning.{other}")
+    fields.check_inside("reasoning", value, known)
     effort = value.get("effort")
     if not isinstance(effort, str | None):
         raise BadRequest("reasoning.effort must be a text", param="reasoning.effort", code="invalid_type")

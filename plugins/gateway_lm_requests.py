@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway_fields import unsupported
+from gateway_lm_fields import check_message
 
 from gateway import BadRequest
 
@@ -15,6 +16,9 @@ MAX_TOP = 20  # alternatives beside each token, OpenAI's limit
 
 # What marks a message as the beginning of the answer: for Mistral and DeepSeek, for Qwen and Moonshot.
 BEGUN = ("prefix", "partial")
+# What clients call the thoughts of the assistant: texts, and the blocks of OpenRouter and LiteLLM.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+THOUGHT_BLOCKS = ("reasoning_details", "thinking_blocks")
 
 # Whole numbers that it honours, and the least of them.
 LEAST: Mapping[str, int] = {"min_tokens": 0, "repeat_last_n": -1}
@@ -85,16 +89,18 @@ def _function_name(tool: Any, index: int) -> str:
 def read_message(message: Mapping[str, Any], index: int, *, can_call: bool) -> dict[str, Any]:
     """A message as templates know it: one string, no developer, no null; calls with their arguments as objects."""
     where = f"messages[{index}]"
-    read = {**message, "content": _content(message.get("content"), where)}
+    read = check_message(message, where)
+    read["content"] = _content(message.get("content"), where)
+    if refusal := read_text(read, "refusal", where):
+        read["content"] = "\n".join(filter(None, [read["content"], refusal]))
     if (role := message.get("role")) in ("developer", "function"):
         read["role"] = "system" if role == "developer" else "tool"
-    if isinstance(thought := message.get("reasoning"), str):
-        read.setdefault("reasoning_content", thought)
+    if thought := _thought(read, where):
+        read["reasoning_content"] = thought
+    if tool := read_text(read, "tool_name", where):
+        read.setdefault("name", tool)
     for name in BEGUN:
         read.pop(name, None)
-    if read.pop("tools", None):  # SGLang's; here they would be dropped by the template
-        what = "this model does not support tools on a message: send them beside messages"
-        raise unsupported(what, f"{where}.tools")
     legacy = read.pop("function_call", None)
     calls = message.get("tool_calls") or ([{"type": "function", "function": legacy}] if legacy else [])
     read.pop("tool_calls", None)
@@ -125,9 +131,27 @@ def _content(content: Any, where: str) -> str:
     if not isinstance(content, list):
         return content or ""
     for part in content:
-        if part.get("type") != "text":
+        if part.get("type") not in ("text", "refusal"):
             raise unsupported(f"this model reads text only, not {part.get('type')}", f"{where}.content")
-    return "".join(part.get("text", "") for part in content)
+    return "".join(part.get(part["type"]) or "" for part in content)
+
+
+def _thought(message: Mapping[str, Any], where: str) -> str:
+    """What the assistant thought, however it is called. Blocks stand beside a text that says the same, or alone."""
+    found = [(name, text) for name in THOUGHTS if (text := read_text(message, name, where))]
+    if other := next((name for name, text in found if text != found[0][1]), None):
+        what = f"{where}: {found[0][0]} and {other} say different things; send one of them"
+        raise BadRequest(what, param=f"{where}.{other}")
+    if found:
+        return found[0][1]
+    for name in THOUGHT_BLOCKS:
+        blocks = message.get(name) or []
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise BadRequest(f"{where}.{name} must be a list of blocks", param=f"{where}.{name}", code="invalid_type")
+        texts = [block.get(key) for block in blocks for key in ("text", "summary", "thinking")]  # one key a block
+        if thought := "".join(text for text in texts if isinstance(text, str)):
+            return thought
+    return ""
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
@@ -144,6 +168,13 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_text(message: Mapping[str, Any], name: str, where: str) -> str:
+    text = message.get(name)
+    if not isinstance(text, str | None):
+        raise BadRequest(f"{where}.{name} must be a text", param=f"{where}.{name}", code="invalid_type")
+    return text or ""
 
 
 def read_texts(inputs: Mapping[str, Any], name: str) -> list[str]:

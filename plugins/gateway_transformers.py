@@ -231,9 +231,9 @@ class LanguageModel:
         import gateway_lm_requests as requests
 
         is_chat = "messages" in inputs
+        inputs = fields.check(inputs, "chat" if is_chat else "completions", is_counted=True)
         asked = requests.read_limit(inputs, 1 if is_chat else 0)
         answer = asked if asked is not None else 1 if is_chat else COMPLETION
-        inputs = fields.check(inputs, "chat" if is_chat else "completions", is_counted=True)
         prompt = self.prompts.chat(inputs) if is_chat else self.prompts.plain(inputs)
         return requests.truncated(prompt.ids, inputs, self.max_model_len - answer)
 

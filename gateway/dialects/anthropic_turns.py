@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .base import missing, take, wrong_type
-from .chat_requests import BEGUN
+from .chat_requests import BEGUN, NOT_IN_TURNS
 from .events import encode_json
 
 Json = dict[str, Any]
@@ -45,6 +45,8 @@ def turns(body: Json) -> list[tuple[str, str | Blocks, str]]:
         if name := next((name for name in BEGUN if message.get(name)), None):
             what = f"'{where}.{name}' is not supported: a last turn of the assistant is continued without it"
             raise BadRequest(what, param=f"{where}.{name}", code="unsupported_value")
+        if name := next((name for name in NOT_IN_TURNS if message.get(name)), None):
+            raise unsupported(f"{where}.{name}", "what is no block of content")
         found.append((role, content if isinstance(content, str) else _blocks(content, f"{where}.content"), where))
     return found
 

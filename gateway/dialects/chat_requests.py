@@ -13,6 +13,8 @@ from .base import Prepared, missing, take, take_range, wrong_type
 from .events import encode_json
 
 BEGUN = ("prefix", "partial")  # what Mistral and DeepSeek, Qwen and Moonshot call a message that is to be continued
+# Keys of a message on chat and other servers that other routes have blocks or items for, or no place at all.
+NOT_IN_TURNS = ("images", "audio", "tools", "tool_calls", "function_call", "reasoning_content", "reasoning")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 20
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")

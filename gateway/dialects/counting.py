@@ -18,7 +18,8 @@ BESIDE = frozenset({"model", "stream", "stream_options"}) | LIMITS
 def of_prompt(chat: dict[str, Any]) -> dict[str, Any]:
     """What of a request in chat's words the model's `count_tokens` is asked with."""
     fills = chat.get("truncate_prompt_tokens") == -1  # the prompt is cut to what the answer leaves room for
-    beside = BESIDE - LIMITS if fills else BESIDE
+    bounds = isinstance(chat.get("thinking"), dict)  # its budget is refused where the limit is not as small
+    beside = BESIDE - LIMITS if fills or bounds else BESIDE
     return {name: value for name, value in chat.items() if name not in beside}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import BadRequest, UnknownItem
 from .base import missing, wrong_type
-from .chat_requests import BEGUN
+from .chat_requests import BEGUN, NOT_IN_TURNS
 from .responses_tools import NONE, Tools, arguments_of
 
 ROLES = ("user", "assistant", "system", "developer")
@@ -113,6 +113,8 @@ def _message(item: dict[str, Any], where: str) -> dict[str, Any]:
         raise BadRequest(f"'{where}.role' must be one of {', '.join(ROLES)}", param=f"{where}.role")
     if name := next((name for name in BEGUN if item.get(name)), None):
         raise _unsupported(f"{where}.{name}", "a message that the answer continues")
+    if name := next((name for name in NOT_IN_TURNS if item.get(name)), None):
+        raise _unsupported(f"{where}.{name}", f"'{name}' on a message")
     return {"role": role, "content": _content(item.get("content"), f"{where}.content")}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lm_fields import ELSEWHERE, TABLE, Source, check
+from gateway_lm_fields import ELSEWHERE, MESSAGE, TABLE, Source, check
 from gateway_lm_text import StopStrings
 from gateway_transformers import LanguageModel, find_model
 from hypothesis import given
@@ -236,7 +236,7 @@ def refusal(run: Any, *args: Any, **fields: Any) -> BadRequest:
 
 def test_the_page_prints_the_table() -> None:
     shown: dict[str, dict[str, str]] = {}
-    for line in PAGE.read_text().splitlines():
+    for line in PAGE.read_text().partition("## Keys of a message")[0].splitlines():
         if line.startswith("## "):
             rows = shown.setdefault(line.removeprefix("## ").lower(), {})
         elif line.startswith("| `"):
@@ -586,12 +586,145 @@ def test_a_stream_tells_the_counts_so_far_when_it_is_asked(model: Any) -> None:
         assert {usage["prompt_tokens"] for usage in told} == {told[-1]["prompt_tokens"]}
 
 
-def test_tools_of_one_message_are_refused_by_name(model: Any) -> None:
-    tools = [{"type": "function", "function": {"name": "get_weather"}}]
-    assert chat(model, messages=[{**CAPITAL[0], "tools": []}])["content"]
-    with pytest.raises(BadRequest, match="send them beside messages") as caught:
-        chat(model, messages=[{**CAPITAL[0], "tools": tools}])
-    assert (caught.value.param, caught.value.code) == ("messages[0].tools", "unsupported_value")
+# ── keys of a message ────────────────────────────────────────────────────────────────────────────────────────────────
+
+CALL = {"name": "get_weather", "arguments": "{}"}
+# One value of each key of an assistant's message that asks for something.
+KEYS: dict[str, Any] = {
+    "tool_calls": [{"id": "a", "type": "function", "function": CALL}],
+    "function_call": CALL,
+    **each("reasoning_content reasoning thinking refusal", "I cannot."),
+    "reasoning_details": [{"type": "reasoning.text", "text": "I cannot."}],
+    "thinking_blocks": [{"type": "thinking", "thinking": "I cannot.", "signature": ""}],
+    **each("prefix partial", True),
+    **each("tools functions images image videos video audios documents", [{"a": 1}]),
+    "response_format": {"type": "json_object"},
+    "audio": {"id": "audio_1"},
+    **each("task tool_name", "other"),
+    **each("name tool_call_id id object type status phase created timestamp finish_reason", "other"),
+    **each("annotations citations", [{"a": 1}]),
+    **each("metadata cache_control", {"type": "ephemeral"}),
+    **each("is_error weight", True),
+}
+
+
+def prompt_of(model: Any, *messages: dict[str, Any], **more: Any) -> str:
+    return str(model.tokenizer.decode(model.tokenize({"messages": [*CAPITAL, *messages], **more})["tokens"]))
+
+
+def test_the_page_prints_the_keys_of_a_message() -> None:
+    shown: dict[str, str] = {}
+    for line in PAGE.read_text().partition("## Keys of a message")[2].splitlines():
+        if line.startswith("| `"):
+            names, text = line.removeprefix("| ").removesuffix(" |").split(" | ", 1)
+            found = re.findall(r"`(\w+)`", names)
+            assert not shown.keys() & {*found}, "it is there twice"
+            shown |= dict.fromkeys(found, text)
+    assert shown.keys() == MESSAGE.keys() == KEYS.keys()
+    for name, field in MESSAGE.items():
+        neutral = ", ".join(f"`{json.dumps(value)}`" for value in field.neutral) or "nothing"
+        hint = f"; send {field.instead}" if field.instead else ""
+        assert shown[name] == (f"refused, passes with {neutral}{hint}" if field.does == "refused" else field.means)
+
+
+@pytest.mark.parametrize("name", sorted(MESSAGE))
+def test_a_key_of_a_message_is_honoured_or_refused_by_its_path_or_is_advice(model: Any, name: str) -> None:
+    field, said = MESSAGE[name], {"role": "assistant", "content": "Reykj"}
+    plain = prompt_of(model, said)
+    for nothing in (None, *field.neutral):
+        assert prompt_of(model, {**said, name: nothing}) == plain
+    if field.does == "refused":
+        for ask in (chat, lambda model, **fields: model.tokenize(fields)):
+            error = refusal(ask, model, messages=[*CAPITAL, {**said, name: KEYS[name]}])
+            assert (error.param, error.code) == (f"messages[1].{name}", "unsupported_value")
+            assert name in error.message
+    else:
+        is_seen = field.does == "honoured" and name != "tool_name"  # the template of this model has no names
+        assert (prompt_of(model, {**said, name: KEYS[name]}) != plain) is is_seen
+
+
+def test_every_word_for_what_was_thought_is_a_thought(model: Any) -> None:
+    said = {"role": "assistant", "content": "Reykjavik"}
+    names = ["reasoning_content", *(name for name, field in MESSAGE.items() if field.alias == "reasoning_content")]
+    assert len({prompt_of(model, {**said, name: KEYS[name]}) for name in names}) == 1
+    error = refusal(chat, model, messages=[*CAPITAL, {**said, "reasoning": "a", "thinking": "b"}])
+    assert error.param == "messages[1].thinking"
+    for name in names:
+        assert refusal(chat, model, messages=[*CAPITAL, {**said, name: 5}]).param == f"messages[1].{name}"
+
+
+def test_a_refusal_is_what_the_assistant_said(model: Any) -> None:
+    wanted = prompt_of(model, {"role": "assistant", "content": "I cannot."})
+    part = {"type": "refusal", "refusal": "I cannot."}
+    assert prompt_of(model, {"role": "assistant", "content": None, "refusal": "I cannot."}) == wanted
+    assert prompt_of(model, {"role": "assistant", "content": [part]}) == wanted
+
+
+def test_the_name_of_a_tool_reaches_a_template_that_has_names(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{% for one in messages %}{{ one.name }}{% endfor %}")
+    for name in ("name", "tool_name"):
+        assert prompt_of(model, {"role": "tool", "content": "grey", name: "weather"}) == "weather"
+
+
+def test_a_key_of_a_message_in_another_spelling_is_refused_with_ours(model: Any) -> None:
+    error = refusal(chat, model, messages=[{**CAPITAL[0], "toolCalls": [1]}])
+    assert (error.param, error.code) == ("messages[0].toolCalls", "unsupported_value")
+    assert "did you mean tool_calls?" in error.message
+
+
+@pytest.mark.parametrize("route", ["messages", "responses"])
+@pytest.mark.parametrize("name", ["images", "tools", "audio", "tool_calls", "reasoning_content"])
+def test_a_message_on_other_routes_has_no_keys_of_chat(model: Any, route: str, name: str) -> None:
+    field = "messages" if route == "messages" else "input"
+    for ask in (answered, counts):
+        assert ask(model, route, **{field: [{**CAPITAL[0], name: None}]})
+        error = refusal(ask, model, route, **{field: [{**CAPITAL[0], name: KEYS[name]}]})
+        assert (error.param, error.code) == (f"{field}[0].{name}", "unsupported_value")
+
+
+# ── a budget of thought ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def thinks(budget: Any = 30, **more: Any) -> dict[str, Any]:
+    return {"thinking": {"type": "enabled", "budget_tokens": budget, **more}}
+
+
+LIMIT_OF = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}
+
+
+@pytest.mark.parametrize("route", LIMIT_OF)
+def test_a_budget_of_thought_is_refused_unless_it_bounds_nothing(model: Any, route: str) -> None:
+    limit = LIMIT_OF[route]
+    for budget, most in ((30, 31), (1, 40), (0, 40), ("30", 20), (True, 1), (5, None)):
+        error = refusal(answered, model, route, **thinks(budget), **{limit: most})
+        assert (error.param, error.code) == ("thinking.budget_tokens", "unsupported_value")
+    free = answered(model, route, thinking={"type": "enabled"}, **{limit: 30})
+    for budget in (30, 31, 1024, -1, None):
+        assert answered(model, route, **thinks(budget), **{limit: 30}) == free
+
+
+@pytest.mark.parametrize("route", LIMIT_OF)
+def test_what_nobody_knows_within_thinking_is_refused_by_name(model: Any, route: str) -> None:
+    for name, value in (("clear_thinking", True), ("display", "omitted"), ("budgetTokens", 30)):
+        error = refusal(answered, model, route, thinking={"type": "enabled", name: value})
+        assert (error.param, error.code) == (f"thinking.{name}", "unsupported_value")
+    assert answered(model, route, thinking={"type": "enabled", "display": "summarized", "keep": None})
+
+
+def test_a_budget_of_thought_is_refused_where_tokens_are_told_or_counted(model: Any) -> None:
+    for limit in ({}, {"max_tokens": 31}, {"max_new_tokens": 31}):
+        error = refusal(model.tokenize, {"messages": CAPITAL, **thinks(), **limit})
+        assert (error.param, error.code) == ("thinking.budget_tokens", "unsupported_value")
+    for name in ("max_tokens", "max_completion_tokens", "max_new_tokens"):
+        assert model.tokenize({"messages": CAPITAL, **thinks(), name: 30})["tokens"]
+    assert refusal(counts, model, "responses", **thinks()).param == "thinking.budget_tokens"
+    assert counts(model, "responses", **thinks(), max_output_tokens=30)
+
+
+def test_a_budget_of_thought_that_anthropics_clients_have_to_send_passes(model: Any) -> None:
+    plain = answered(model, "messages", thinking={"type": "enabled"})
+    assert answered(model, "messages", **thinks(1)) == plain
+    assert counts(model, "messages", **thinks(1)) == counts(model, "messages", thinking={"type": "enabled"})
 
 
 def test_a_prompt_is_cut_to_its_last_tokens_or_its_first(model: Any) -> None:
@@ -607,6 +740,8 @@ def test_a_prompt_is_cut_to_its_last_tokens_or_its_first(model: Any) -> None:
     for limit in ({"max_tokens": 40}, {"max_tokens": 3}, {}):  # as many are counted as chat reads
         counted = model.count_tokens(long, inputs={"truncate_prompt_tokens": -1, **limit})
         assert counted == model.max_model_len - limit.get("max_tokens", 1)
+    told = model.tokenize({"messages": long, "truncate_prompt_tokens": -1, "n_predict": 40})
+    assert len(told["tokens"]) == model.max_model_len - 40
     echoed = complete(model, echo=True, truncate_prompt_tokens=1, max_tokens=0)
     assert echoed["content"] == model.tokenizer.decode(model.prompt_ids({"prompt": "Say: one two three"})[-1:])
 
@@ -803,4 +938,4 @@ def test_a_field_in_another_spelling_is_refused_where_tokens_are_counted(model: 
 
 def test_another_name_for_a_field_of_the_prompt_counts_too() -> None:
     asked = {"prompt": "x", "add_special": False, "n_predict": 5}
-    assert check(asked, "completions", is_counted=True) == {"prompt": "x", "add_special_tokens": False}
+    assert check(asked, "completions", is_counted=True) == {"prompt": "x", "add_special_tokens": False, "max_tokens": 5}
