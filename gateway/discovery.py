@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
+TOO_DEEP = "too_deep"
+MAX_LOOKS = 200  # directories deeper than that, of all roots together, that are looked at for a word about them
 UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_ID = 128
@@ -77,6 +79,7 @@ class _Search:
         self.problems: list[Problem] = []
         self._plugins = plugins
         self._settings = settings
+        self._looks = MAX_LOOKS
 
     def root(self, root: Path) -> None:
         if not root.is_dir():
@@ -105,7 +108,7 @@ class _Search:
             name = prefix + child.name
             real = child.resolve()
             # a link to a directory above it would go round for ever
-            self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH, (*above, real))
+            self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH + 1, (*above, real))
 
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """One directory, and those in it when it is nobody's."""
@@ -118,12 +121,34 @@ class _Search:
         served, told = len(self.specs), len(self.problems)
         if depth < MAX_DEPTH and not (is_sure and depth):  # parts of a model are no models; a root may hold anything
             self._children(path, prefix, depth + 1, above)
+        if unserved is not None:  # which says more
+            self.problems[told:] = [each for each in self.problems[told:] if each.code != TOO_DEEP]
         if is_sure:
             self.problems[told:] = [each for each in self.problems[told:] if each.code != UNSERVED]
         elif len(self.specs) + len(self.problems) > served + told:
             return  # what lies beside the directories of models is no model
         if unserved is not None:
             self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=name)
+        elif depth == MAX_DEPTH and (deep := self._deeper(path)) is not None:
+            what = f"what may be a model lies deeper than the {MAX_DEPTH} levels that are searched: {deep}"
+            fix = f"make a directory above it a root of its own: --models {path}"
+            self._problem(path, what, fix=fix, code=TOO_DEEP, level="warning")
+
+    def _deeper(self, path: Path) -> str | None:
+        """A directory below the last ones that are searched which would be told of, as far as few looks find it."""
+        for place, names, _ in os.walk(path):
+            here = Path(place)
+            names[:] = sorted(n for n in names if not n.startswith((".", "__")) and not _is_installed(here / n))
+            if place == str(path):
+                continue
+            self._looks -= 1
+            if self._looks < 0:
+                return None
+            inner = _Search(self._plugins, self._settings)
+            inner._look(here, "deeper", "", MAX_DEPTH + 1, ())
+            if inner.specs or inner.problems:
+                return os.path.relpath(place, path)
+        return None
 
     def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, is_served: bool) -> None:
         """The models in a directory that became one by its files alone, a GGUF dropped beside them for example."""

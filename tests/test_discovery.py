@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import ConfigError, ModelSpec, hookimpl
-from gateway.discovery import MAX_DEPTH, RESERVED, Discovery, discover, id_problem
+from gateway.discovery import MAX_DEPTH, MAX_LOOKS, RESERVED, Discovery, discover, id_problem
 from gateway.plugins import BUILTINS, EXTRAS, Plugins
 from gateway.settings import Settings, load_settings
 
@@ -65,6 +65,26 @@ def test_nested_directories_give_ids_with_slashes(tmp_path: Path) -> None:
     model(tmp_path / "a" / "b" / "c" / "d")
     model(tmp_path / "a" / "e")
     assert names(find(tmp_path)) == ["a/b/c/d", "a/e"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.py"])
+def test_what_lies_deeper_than_is_searched_has_a_line(tmp_path: Path, name: str) -> None:
+    deep = tmp_path / "voices/en/en_US/lessac/medium"
+    deep.mkdir(parents=True)
+    (deep / name).write_text(MODEL)
+
+    found = find(tmp_path)
+
+    assert not found.specs and "lies deeper than the 4 levels that are searched: medium" in told(found)
+    assert f"--models {deep.parent}" in told(found)
+
+
+def test_few_directories_that_lie_deeper_are_looked_at(tmp_path: Path) -> None:
+    for number in range(MAX_LOOKS + 1):
+        (tmp_path / f"a/b/c/d/{number:04}").mkdir(parents=True)
+    (tmp_path / f"a/b/c/d/{MAX_LOOKS:04}/model.py").write_text(MODEL)
+
+    assert "empty_root" in told(find(tmp_path)) or "no models here" in told(find(tmp_path))
 
 
 def test_nothing_below_four_levels_is_looked_at(tmp_path: Path) -> None:

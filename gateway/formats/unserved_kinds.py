@@ -251,7 +251,9 @@ FILES = (
         f"{CLASS} with the library that wrote it",
     ),
     Kind("*.jld2 *.bson", "a file in which Julia keeps models", f"if it is a model: {CLASS} and starts Julia"),
-    Kind("*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat"),
+    Kind(
+        "*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat", rb"\AMATLAB"
+    ),
     Kind("*.dvc", "a pointer of DVC and not the file", "dvc pull"),
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
     Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),

@@ -190,6 +190,7 @@ BEGINNINGS = (
     b"name: iris\nbentoml_version: 1.4.0\n",
     b"[info]\nh2o_version = 3.46.0.1\n",
     b"CBM1\0\0\0\0",
+    b"MATLAB 5.0 MAT-file, written by somebody",
     b"3000000 300\n</s> ",
     b'<?xml version="1.0"?>\n<PMML version="4.4">',
     b"\0\0\0\0\1\0",
@@ -567,3 +568,11 @@ def test_data_and_programs_are_not_called_models(name: str, content: bytes, tmp_
     (tmp_path / "it" / name).write_bytes(content)
     found = find_unserved(tmp_path / "it")
     assert found is None or found.what.startswith("an archive")
+
+
+def test_a_matrix_of_kaldi_is_no_file_of_matlab(tmp_path: Path) -> None:
+    (tmp_path / "final.mat").write_bytes(b"\0BFM \4" + bytes(40))
+    assert find_unserved(tmp_path) is None
+
+    (tmp_path / "net.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    assert "MATLAB" in (find_unserved(tmp_path) or pytest.fail("no line")).what
