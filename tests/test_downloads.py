@@ -104,15 +104,20 @@ def test_a_broken_download_is_continued(server: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.lock"]
 
 
-def test_a_file_whose_end_nobody_tells_is_fetched_only_where_its_sum_is_known(server: Any, tmp_path: Path) -> None:
-    server.tells_length, path = False, tmp_path / "file"
+def test_a_file_whose_end_nobody_tells_is_refused_without_a_sum(server: Any, tmp_path: Path) -> None:
+    server.tells_length = False
 
     with pytest.raises(ConfigError, match="neither how long the file is nor where it ends"):
-        fetch_file(f"{server.url}/file", path)
-    server.script = [1000]
+        fetch_file(f"{server.url}/file", tmp_path / "file")
+
+
+def test_a_file_whose_end_nobody_tells_is_compared_with_its_sum(server: Any, tmp_path: Path) -> None:
+    server.tells_length, server.script, path = False, [1000], tmp_path / "file"
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+
     with pytest.raises(ConfigError, match="expected"):
-        fetch_file(f"{server.url}/file", path, sha256=hashlib.sha256(CONTENT).hexdigest())
-    fetch_file(f"{server.url}/file", path, sha256=hashlib.sha256(CONTENT).hexdigest())
+        fetch_file(f"{server.url}/file", path, sha256=sha256)
+    fetch_file(f"{server.url}/file", path, sha256=sha256)
 
     assert path.read_bytes() == CONTENT
 
