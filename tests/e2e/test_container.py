@@ -53,7 +53,7 @@ def wait_for(holds: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + 30
     while not (found := holds()):
         assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+        time.sleep(0.05)  # what it waits for happens in other processes, which tell nobody
     return found
 
 
