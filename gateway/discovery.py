@@ -25,6 +25,7 @@ from .formats.describe import complete
 from .formats.unserved import find_unserved
 from .patterns import is_pattern, tables_of
 from .spec import ModelSpec, Problem
+from .weights import peek_all_weights
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -114,7 +115,8 @@ class _Search:
         """One directory, and those in it when it is nobody's."""
         before = len(self.specs)
         if self._claimed(path, name):
-            self._below(path, prefix, depth, above, is_served=len(self.specs) > before)
+            spec = self.specs[name] if len(self.specs) > before else None
+            self._below(path, prefix, depth, above, spec=spec)
             return
         unserved = find_unserved(path)
         is_sure = unserved is not None and unserved.is_sure
@@ -150,20 +152,29 @@ class _Search:
                 return os.path.relpath(place, path)
         return None
 
-    def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, is_served: bool) -> None:
-        """The models in a directory that became one by its files alone, a GGUF dropped beside them for example."""
-        if depth >= MAX_DEPTH or any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py")):
+    def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, spec: ModelSpec | None) -> None:
+        """The models in a directory that became one by its files alone, a GGUF dropped beside them for example.
+
+        What lies in the directory of code is the code's own, and so is what its config.yaml names.
+        """
+        is_meant = any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py"))
+        if depth >= MAX_DEPTH or (is_meant and (spec is None or spec.own_code)):
             return
         inner = _Search(self._plugins, self._settings)
         inner._children(path, prefix, depth + 1, above)
-        if not inner.specs:
+        named = [place.resolve() for place in peek_all_weights(path)] if is_meant else []
+        others = [
+            name for name, found in inner.specs.items() if not any(_is_part(found.root, place) for place in named)
+        ]
+        if not others:
             return
-        if not is_served:  # a fault of the files stops no other model
+        if spec is None:  # a fault of the files stops no other model
             self._children(path, prefix, depth + 1, above)
             return
-        listed = ", ".join(list(inner.specs)[:3]) + (" …" if len(inner.specs) > 3 else "")
-        what = f"its files make it one model, so that those in its directories are passed over: {listed}"
-        fix = "move the files into a directory of their own"
+        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        makes = "its config.yaml makes" if is_meant else "its files make"
+        what = f"{makes} it one model, so that those in its directories are passed over: {listed}"
+        fix = f"move {'config.yaml and what it names' if is_meant else 'the files'} into a directory of their own"
         self._problem(path, what, fix=fix, code="passed_over", level="warning")
 
     def _directories(self, directory: Path) -> Iterator[Path]:
@@ -216,6 +227,12 @@ class _Search:
 
     def _problem(self, path: Path, what: str, **details: Any) -> None:
         self.problems.append(Problem(where=_printable(str(path)), what=_printable(what), **details))
+
+
+def _is_part(directory: Path, place: Path) -> bool:
+    """Whether weights at `place` are in a directory, or a directory in them."""
+    real = directory.resolve()
+    return place.is_relative_to(real) or real.is_relative_to(place)
 
 
 def _is_installed(directory: Path) -> bool:

@@ -13,6 +13,7 @@ Formats call `peek_weights`, which never downloads; a model's `load`, in its wor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -40,6 +41,15 @@ def peek_weights(path: Path) -> Path | None:
         return _locate(entries[0], path)
     except ConfigError:
         return None
+
+
+def peek_all_weights(path: Path) -> list[Path]:
+    """Return where the weights that the config.yaml of `path` names lie, of those that are on this machine."""
+    places = []
+    for entry in _weights(path):
+        with contextlib.suppress(ConfigError):
+            places.append(_locate(entry, path))
+    return [place for place in places if place]
 
 
 def missing_weights(path: Path) -> str | None:

@@ -115,9 +115,9 @@ def find_model(path: Path) -> ModelSpec | None:
 
 def with_dots(root: Path) -> Discovery:
     plugins = Plugins()
+    plugins.register(SimpleNamespace(find_model=find_model), "dots", source="test")
     for name in ("truss", "python"):
         plugins.register(importlib.import_module(BUILTINS[name]), name, source="built-in")
-    plugins.register(SimpleNamespace(find_model=find_model), "dots", source="test")
     return discover([root], plugins)
 
 
@@ -130,6 +130,29 @@ def test_a_file_dropped_beside_models_hides_none_of_them_silently(tmp_path: Path
 
     assert names(found) == ["shop"]
     assert re.search(r"shop: .*passed over: shout, team/echo \(move the files", told(found))
+
+
+def test_a_config_that_chooses_a_file_hides_no_model_silently(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    model(shop / "shout")
+    (shop / "parts").mkdir(parents=True)
+    for file in ("parts/weights.dot", "one.dot"):
+        (shop / file).touch()
+    (shop / "config.yaml").write_text("weights:\n- source: file://parts/weights.dot\n")
+
+    found = with_dots(shop)
+
+    assert names(found) == ["shop"]
+    assert re.search(r"config\.yaml makes it one model, .*passed over: shout \(move config\.yaml", told(found))
+
+
+def test_what_a_config_names_in_its_own_directories_is_passed_over_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "shop" / "parts").mkdir(parents=True)
+    for file in ("parts/weights.dot", "one.dot"):
+        (tmp_path / "shop" / file).touch()
+    (tmp_path / "shop" / "config.yaml").write_text("weights:\n- source: file://parts/weights.dot\n")
+
+    assert (names(with_dots(tmp_path / "shop")), told(with_dots(tmp_path / "shop"))) == (["shop"], "")
 
 
 def test_files_that_make_no_model_hide_none(tmp_path: Path) -> None:

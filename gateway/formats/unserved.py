@@ -247,9 +247,13 @@ def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Uns
     kind = config.get("model_type")
     if kind is None and weights is None:
         return None  # some other program's
-    what = "a checkpoint whose config.json names no architectures, so that nobody knows what it does"
-    chat = "a language model: write framework: transformers into a config.yaml beside it"
-    return Unserved(what + (f" (its model_type is {kind})" if kind else ""), f"if it is {chat}; otherwise {CLASS}")
+    if kind is None:
+        what = "a checkpoint whose config.json has neither architectures nor a model_type, so that transformers cannot"
+        return Unserved(f"{what} read it", f"{CLASS} with the library that it was made for")
+    what = "a checkpoint whose config.json names no architectures, so that nobody knows what it does (its model_type is"
+    safe = "" if weights == "safetensors" else f"{SAFE}, then "
+    chat = f"a language model: {safe}write framework: transformers into a config.yaml beside it"
+    return Unserved(f"{what} {kind})", f"if it is {chat}; otherwise {CLASS}")
 
 
 def _language_model(path: Path, name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
