@@ -26,6 +26,7 @@ ENCODINGS = (  # those with longer marks first, for one begins as another does
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+DEFAULT = "requirements.txt"
 MOST = 200  # files that requirements include
 ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)  # a file, though it could be a name
 Kind = Literal["requirements", "constraints", "editable", "links", "built"]
@@ -47,13 +48,13 @@ class Local(NamedTuple):
 
 
 def requirements_of(spec: ModelSpec) -> list[str]:
-    """The lines of the model's requirements, from config.yaml or the file it names.
+    """The lines of the model's requirements, from config.yaml or the file it names, or the one beside a model.py.
 
     Raises:
         ConfigError: the file is not there, or of a kind that has no lines.
     """
     config = spec.config
-    if name := config.get("requirements_file"):
+    if name := config.get("requirements_file") or implied_file(spec):
         path = spec.root / str(name)
         if not path.is_file():
             raise ConfigError(f"{path}: requirements_file does not exist")
@@ -61,6 +62,19 @@ def requirements_of(spec: ModelSpec) -> list[str]:
             return [str(line) for line in _pyproject_dependencies(path.with_name("pyproject.toml"))]
         return lines_of(path)
     return [str(line) for line in config.get("requirements") or []]
+
+
+def implied_file(spec: ModelSpec) -> str | None:
+    """The requirements.txt beside a model.py whose config.yaml, if any, speaks of none. A Truss names its own."""
+    if spec.format != "python" or spec.config.get("requirements") or spec.config.get("requirements_file"):
+        return None
+    return DEFAULT if (spec.root / DEFAULT).is_file() else None
+
+
+def is_unread(spec: ModelSpec) -> bool:
+    """Whether a requirements.txt lies there, and the model takes its requirements from elsewhere, or nowhere."""
+    named = spec.config.get("requirements_file") or implied_file(spec)
+    return spec.own_code and not named and (spec.root / DEFAULT).is_file()
 
 
 def lines_of(path: Path) -> list[str]:
@@ -81,7 +95,7 @@ def lines_of(path: Path) -> list[str]:
 
 def place_of(spec: ModelSpec) -> Path:
     """Where the files lie that the model's lines include: beside the file that has the lines."""
-    return (spec.root / str(spec.config.get("requirements_file") or "requirements.txt")).resolve().parent
+    return (spec.root / str(spec.config.get("requirements_file") or DEFAULT)).resolve().parent
 
 
 def is_of_an_index(line: str) -> bool:

@@ -18,12 +18,14 @@ from packaging.version import InvalidVersion, Version
 from .distributions import canonical, name_in, required, to_install
 from .errors import ConfigError
 from .imports import Import, imports_of
-from .local_requirements import lines_of, place_of, requirements_of
+from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, place_of, requirements_of
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
 
-Lack = tuple[Literal["error", "warning"], str, str, str]  # level, code, what, fix
+Lack = tuple[Literal["error", "warning", "note"], str, str, str]  # level, code, what, fix
+IDLE = "; nothing in the file of the class needs it"
+MOST_SHOWN = 5  # requirements of a file that nobody named
 _FILE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*(.+)")
 
 
@@ -46,10 +48,14 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
     for line in absent:
         fix = "write the file, or take the line out"
         yield "error" if isolated else "warning", "missing_requirements", f"{line}: there is no such file", fix
+    if is_unread(spec):
+        fix = f"write requirements_file: {DEFAULT} into its config.yaml"
+        yield "warning" if isolated else "note", "unread_requirements", f"{DEFAULT} is not read", fix
     if isolated:
         return
     imports = [found for found in imports if not (found.is_relative or found.ours)]
     explained: set[str] = set()
+    others: list[Lack] = []
     for line in lines:
         parsed = _parse(line)
         if isinstance(parsed, str):
@@ -57,11 +63,26 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
         elif parsed is not None:
             mine = {found.module for found in imports if required(found.module, [line])}
             explained |= mine if canonical(parsed.name) not in have else set()
-            yield from _compare(parsed, line, have, is_needed=bool(mine))
+            for lack in _compare(parsed, line, have, is_needed=bool(mine)):
+                if lack[0] == "error" or not implied_file(spec):
+                    yield lack
+                else:
+                    others.append(lack)
+    if others:
+        yield _of_file(others, spec)
     for found in imports:
         if found.runs_always and found.module not in explained:
             explained.add(found.module)
             yield _absent(found, lines, spec)
+
+
+def _of_file(lacks: list[Lack], spec: ModelSpec) -> Lack:
+    """One line for a file that nobody named: it may hold whatever was installed where it was written."""
+    shown = [what.removeprefix("requirement ").removesuffix(IDLE) for _, _, what, _ in lacks]
+    rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
+    what = f"{DEFAULT} is installed for an isolated model alone; here {'; '.join(shown[:MOST_SHOWN])}{rest}"
+    fix = f'pip install -r {spec.root / DEFAULT}, or set env = "isolated" in [models."{spec.name}"]'
+    return "warning", "missing_package", what, fix
 
 
 def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path], depth: int = 0) -> Iterator[str]:
@@ -101,7 +122,7 @@ def _compare(wanted: Requirement, line: str, have: Mapping[str, str], *, is_need
     version = have.get(canonical(wanted.name))
     if version is None:
         level: Literal["error", "warning"] = "error" if is_needed else "warning"
-        idle = "" if is_needed else "; nothing in the file of the class needs it"
+        idle = "" if is_needed else IDLE
         yield level, "missing_package", f"requirement {line} is not installed{idle}", fix
         return
     try:

@@ -50,6 +50,18 @@ def test_a_changed_requirements_file_makes_another_environment(tmp_path: Path) -
     assert environments.key_of(model) != before
 
 
+def test_the_requirements_txt_beside_a_model_py_is_installed_and_that_of_a_truss_when_it_is_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "requirements.txt").write_text("six\n")
+    named = spec(tmp_path, requirements_file="requirements.txt")
+    plain = replace(spec(tmp_path), format="python")
+    assert environments.key_of(plain) == environments.key_of(replace(named, format="python"))
+    assert environments.key_of(plain) != environments.key_of(replace(plain, config={"requirements": ["attrs"]}))
+    truss = replace(spec(tmp_path), format="truss")
+    assert environments.key_of(truss) != environments.key_of(replace(named, format="truss"))
+
+
 @pytest.mark.parametrize(
     ("line", "file"),
     [

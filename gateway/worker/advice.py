@@ -103,7 +103,8 @@ def _places(model: Mapping[str, Any]) -> list[Path]:
 def _requirements(model: Mapping[str, Any]) -> list[str]:
     config = model.get("config") or {}
     lines = [str(line) for line in config.get("requirements") or []]
-    if name := config.get("requirements_file"):
+    implied = "requirements.txt" if model.get("format") == "python" and not lines else None
+    if name := config.get("requirements_file") or implied:
         path = Path(model["root"], str(name))
         try:
             lines += path.read_text("utf-8").splitlines() if path.suffix == ".txt" else []

@@ -16,13 +16,16 @@ def may_help(error: BaseException) -> bool:
 
 
 def missing_variable(error: BaseException) -> str | None:
-    """The name in `os.environ[name]` when that is what failed."""
-    if not isinstance(error, KeyError) or not error.args:
-        return None
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or frames[-1].filename != _LOOKUP:
-        return None
-    return str(error.args[0])
+    """The name in `os.environ[name]` when that is what failed, or what the error was raised from."""
+    step: BaseException | None = error
+    for _ in range(10):
+        if step is None:
+            break
+        frames = traceback.extract_tb(step.__traceback__) if isinstance(step, KeyError) and step.args else None
+        if frames and frames[-1].filename == _LOOKUP:
+            return str(step.args[0])
+        step = step.__cause__
+    return None
 
 
 def about_variable(name: str, model: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from .. import wire
 from ..channel import Channel
+from ..spec import ModelSpec
 from . import truss
 from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, text_of
 from .run import Run
@@ -28,11 +29,11 @@ class Answers:
         channel: Channel,
         on_last: Callable[[Run], None],
         *,
-        root: str,
+        spec: ModelSpec,
         debug: bool,
     ) -> None:
         self._loop, self._channel, self._on_last = loop, channel, on_last
-        self._root, self._debug = root, debug
+        self._spec, self._debug = spec, debug
         self._dirty: list[Run] = []
         self._sending: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(2)
@@ -103,7 +104,7 @@ class Answers:
         self._flush(run)
         failure = run.rules.failure(error, run.stage, self._debug)
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
-            log(error, run.head.request_id, self._root)
+            log(error, run.head.request_id, self._spec)
         if failure is None:
             self._finish(run, wire.END, b"")
         else:

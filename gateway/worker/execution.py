@@ -51,7 +51,7 @@ class Executor:
         self._rules = rules_of(loaded.spec.parity)
         self._grace = hello.cancel_grace * ITS_SHARE
         self._endpoint_methods = frozenset(hello.endpoint_methods)
-        self._answers = Answers(loop, channel, self._ended, root=str(loaded.spec.root), debug=hello.debug)
+        self._answers = Answers(loop, channel, self._ended, spec=loaded.spec, debug=hello.debug)
         self._pool = Pool(hello.slots, "predict", outbox)
         self._probes = Pool(1, "health", outbox)
         self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not made for several

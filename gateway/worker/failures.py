@@ -6,13 +6,14 @@ Nothing here raises: an exception may have a `__str__` or properties that do, an
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
 from ..errors import GatewayError
+from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
+from .again import about_variable, missing_variable
+from .tracebacks import lines_of
 
 GENERIC = "Internal Server Error (in model/chainlet)."
 MAX_TEXT = 16 * 1024  # characters of a message or a reason that is too long to be sent whole
@@ -160,8 +161,8 @@ def say(text: str) -> None:
         pass
 
 
-def log(error: BaseException, request_id: str, root: str) -> None:
-    """Print the traceback to the model's log, from the last frame of the model's own files on.
+def log(error: BaseException, request_id: str, spec: ModelSpec) -> None:
+    """Print the traceback to the model's log, from the first frame of the model's own files on.
 
     A request that the model refuses with one of our errors is no fault of its code: that is one line.
     """
@@ -169,12 +170,17 @@ def log(error: BaseException, request_id: str, root: str) -> None:
         say(f"[{request_id}] refused with {error.status} {error.code}: {error.message}")
         return
     kind = "Model raised HTTPException" if _has_status(error) else GENERIC
+    say(f"[{request_id}] {kind}\n{trace_of(error, spec)}")
+    if (variable := missing_variable(error)) is not None:
+        say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
+
+
+def trace_of(error: BaseException, spec: ModelSpec) -> str:
+    """Its traceback; of one that cannot be shown, a line."""
     try:
-        trimmed = _from_model_file(error.__traceback__, root)
-        lines = traceback.format_exception(type(error), error, trimmed)
+        return lines_of(error, [str(place) for place in (spec.root, *spec.import_dirs)])
     except Exception:
-        lines = [text_of(error)]
-    say(f"[{request_id}] {kind}\n{''.join(lines)}".rstrip("\n"))
+        return text_of(error)
 
 
 def _has_status(error: BaseException) -> bool:
@@ -182,12 +188,3 @@ def _has_status(error: BaseException) -> bool:
         return hasattr(error, "status_code")
     except Exception:
         return False
-
-
-def _from_model_file(trace: TracebackType | None, root: str) -> TracebackType | None:
-    best, step = None, trace
-    while step is not None:
-        if best is None and step.tb_frame.f_code.co_filename.startswith(root):
-            best = step
-        step = step.tb_next
-    return best or trace

@@ -14,10 +14,8 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from .. import plain, wire
@@ -28,7 +26,7 @@ from . import adapter, ports
 from .advice import about_missing, is_missing
 from .again import about_variable, may_help, missing_variable
 from .execution import Executor
-from .failures import encode_failure, log, say, text_of
+from .failures import encode_failure, log, say, text_of, trace_of
 from .family import owns
 from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
@@ -114,7 +112,7 @@ class Server:
     def _load_failure(self, error: BaseException, hello: wire.Hello, asked: Collection[int]) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
             with contextlib.suppress(Exception):
-                say("".join(traceback.format_exception(error)).rstrip())
+                say(trace_of(error, plain.to_spec(hello.model)))
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
@@ -161,7 +159,7 @@ class Server:
         elif kind == wire.UPDATE:
             self._update(wire.decode_head(wire.Update, payload))
         elif kind == wire.SCRAPE:
-            self._write(wire.METRICS, _model_metrics())
+            self._write(wire.METRICS, _model_metrics(self._loaded))
         elif kind == wire.WHOSE:
             self._spawn(self._tell_whose(wire.decode_head(wire.Whose, payload)))
         elif kind == wire.SHUTDOWN:
@@ -204,7 +202,8 @@ class Server:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            log(error, name, str(Path.cwd()))
+            assert self._loaded is not None
+            log(error, name, self._loaded.spec)
 
     async def _tell_whose(self, asked: wire.Whose) -> None:
         asked.is_mine = await self._aux.run(owns, asked.client_port, asked.server_port)
@@ -255,15 +254,15 @@ def _encoded(found: Capabilities) -> bytes:
         return wire.encode(plain.from_capabilities(replace(found, input_schema=None, output_schema=None, extra={})))
 
 
-def _model_metrics() -> bytes:
+def _model_metrics(loaded: Loaded | None) -> bytes:
     """What the model registered with prometheus_client, if it uses it at all."""
     client = sys.modules.get("prometheus_client")
-    if client is None:
+    if client is None or loaded is None:
         return b""
     try:
         text: bytes = client.generate_latest()
     except Exception as error:  # of a collector of the model's own
-        log(error, "metrics", str(Path.cwd()))
+        log(error, "metrics", loaded.spec)
         return b""
     if len(text) > wire.MAX_METRICS:
         say(f"the model's metrics are left out: {len(text)} bytes, at most {wire.MAX_METRICS} are taken")

@@ -134,6 +134,32 @@ def test_requirements_may_be_in_a_file(run: Run, models: Models) -> None:
     assert only(run)["what"].startswith("requirement no-such-package is not installed; nothing in the file")
 
 
+def test_the_requirements_txt_beside_a_model_py_counts_and_what_is_missing_of_it_is_one_line(
+    run: Run, models: Models
+) -> None:
+    text = "\n".join(["click", "scikit-image", "pluggy==0.0.1", *(f"no-such-package-{number}" for number in range(6))])
+    models({"m/requirements.txt": text, "m/model.py": f"import skimage\n{GOOD}"})
+    needed, others = findings(run)
+    assert (needed["level"], needed["fix"]) == ("error", "pip install 'scikit-image'")
+    assert (others["level"], others["code"]) == ("warning", "missing_package")
+    assert "here pluggy==0.0.1: version " in others["what"] and others["what"].endswith(" and 2 more")
+    assert 'set env = "isolated" in [models."m"]' in others["fix"]
+    Path("gateway.toml").write_text('[models.m]\nenv = "isolated"\n')
+    assert findings(run) == []
+
+
+def test_a_requirements_txt_that_nobody_reads_says_so(run: Run, models: Models) -> None:
+    files = {"m/requirements.txt": "no-such-package\n", "m/config.yaml": "", "m/model/model.py": GOOD}
+    models({**files, "own/requirements.txt": "x\n", "own/config.yaml": "requirements: [click]\n", "own/model.py": GOOD})
+    assert [(found["level"], found["what"]) for found in findings(run)] == [
+        ("note", "requirements.txt is not read")
+    ] * 2
+    Path("gateway.toml").write_text('[models."*"]\nenv = "isolated"\n')
+    told = findings(run)
+    assert [found["level"] for found in told] == ["warning"] * 2
+    assert told[0]["fix"] == "write requirements_file: requirements.txt into its config.yaml"
+
+
 def test_an_isolated_environment_is_not_ours_to_check(run: Run, models: Models) -> None:
     models({"m/config.yaml": "requirements: [no-such-package]\n", "m/model/model.py": GOOD})
     Path("gateway.toml").write_text('[models.m]\nenv = "isolated"\n')

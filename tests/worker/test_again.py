@@ -24,6 +24,15 @@ def test_a_variable_that_is_missing_is_told_from_a_key_that_is() -> None:
     assert missing_variable(error) == "NO_SUCH_KEY_HERE" and not may_help(error)
     other = caught(lambda: {}["NO_SUCH_KEY_HERE"])
     assert missing_variable(other) is None and may_help(other)
+    with pytest.raises(RuntimeError) as wrapped:
+        raise RuntimeError("no key") from error
+    assert missing_variable(wrapped.value) == "NO_SUCH_KEY_HERE"
+    with pytest.raises(ConnectionError) as instead:  # what came after the author dealt with it is another matter
+        try:
+            os.environ["NO_SUCH_KEY_HERE"]
+        except KeyError:
+            raise ConnectionError("reset")  # noqa: B904
+    assert missing_variable(instead.value) is None and may_help(instead.value)
     assert '[models."team/m".environment]' in about_variable("A", "team/m") and "set A " in about_variable("A", "m")
 
 

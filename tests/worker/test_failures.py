@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from starlette.exceptions import HTTPException as StarletteError
 
 from gateway import wire
 from gateway.errors import BadRequest, HTTPError, Overloaded
+from gateway.spec import ModelSpec
 from gateway.worker.failures import (
     GENERIC,
     BadInput,
@@ -19,6 +22,10 @@ from gateway.worker.failures import (
     log,
     to_failure,
 )
+
+
+def spec(root: Path = Path("/nowhere")) -> ModelSpec:
+    return ModelSpec(name="m", target="model:Model", root=root)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -121,7 +128,7 @@ def test_a_lost_device_is_noticed_even_as_the_cause_of_another_error() -> None:
 def test_an_exception_that_cannot_even_be_printed_is_an_error_like_any_other(error: Exception, capsys: Any) -> None:
     assert to_failure(error).code == "model_error"
     assert not is_sticky(error)
-    log(error, "r1", "/nowhere")
+    log(error, "r1", spec())
     assert "[r1]" in capsys.readouterr().err
 
 
@@ -156,7 +163,7 @@ def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> No
     try:
         names["predict"]()
     except ValueError as error:
-        log(error, "r1", str(tmp_path))
+        log(error, "r1", spec(tmp_path))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"[r1] {GENERIC}"
     assert "model.py" in lines[2]
@@ -167,7 +174,7 @@ def test_a_request_that_a_model_refuses_is_one_line_of_its_log_and_no_traceback(
     try:
         raise BadRequest("top_k must be a whole number", param="top_k")
     except BadRequest as error:
-        log(error, "r1", "/nowhere")
+        log(error, "r1", spec())
     assert capsys.readouterr().err == "[r1] refused with 400 invalid_value: top_k must be a whole number\n"
 
 
@@ -178,4 +185,15 @@ def test_a_model_that_closed_its_output_still_gets_its_errors_reported(monkeypat
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    log(ValueError("x"), "r1", "/nowhere")
+    log(ValueError("x"), "r1", spec())
+
+
+def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceback(capsys: Any) -> None:
+    try:
+        os.environ["NO_SUCH_KEY_HERE"]
+    except KeyError as error:
+        log(error, "r1", spec())
+    told = capsys.readouterr().err.splitlines()
+    assert told[-2] == "KeyError: 'NO_SUCH_KEY_HERE'"
+    assert told[-1].startswith("[r1] NO_SUCH_KEY_HERE is not there; models do not inherit the environment")
+    assert '[models."m".environment]' in told[-1]
