@@ -70,6 +70,7 @@ class Admission:
         if req.method in self.slotless:
             self._open_aside(call)
         else:
+            self.limiter.last_call = call.arrived
             self.limiter.enter(call)
         if not self.deadlines.watching:
             self.deadlines.watch()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,7 +37,6 @@ log = logging.getLogger("gateway.models")
 
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
-TAIL = 200  # lines of the model's output that are kept
 
 
 class HostedModel:
@@ -79,7 +77,6 @@ class HostedModel:
         self.loads = Histogram(LOADS)  # seconds of good ones
         self.load_results: dict[str, int] = {}  # ok, error
         self.load_seconds: float | None = None  # of the last good load
-        self.tail: deque[str] = deque(maxlen=TAIL)
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
         self._on_demand, self._prepare = on_demand, prepare
@@ -177,7 +174,9 @@ class HostedModel:
         return {keeper.index: keeper.phase for keeper in self._keepers}
 
     def pids(self) -> dict[int, int]:
-        return {index: replica.pid for index, replica in self.ready_replicas() if replica.pid is not None}
+        """Of each replica that is ready or loads."""
+        known = [(keeper.index, keeper.replica or keeper.loading) for keeper in self._keepers]
+        return {index: replica.pid for index, replica in known if replica is not None and replica.pid is not None}
 
     def ready_replicas(self) -> list[tuple[int, Replica]]:
         return [(keeper.index, keeper.replica) for keeper in self._keepers if keeper.replica is not None]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import environments, model_log
+from . import environments
 from .access import Guests, KeyRing
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
@@ -28,6 +28,7 @@ from .runners.reaper import Reaper
 from .secret_sources import SecretSources
 from .shares import Shares
 from .spec import Endpoint, ModelSpec, Problem
+from .tails import Tails
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -61,7 +62,7 @@ class Hub:
         self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
         self.responses = ResponsesStore(settings.gateway.responses)
-        self.guests, self.draining = Guests(), False
+        self.guests, self.tails, self.draining = Guests(), Tails(), False
         self._foretold, self._reaper = Foretold(self.endpoints), Reaper()
         self._secrets = SecretSources(settings)
         self._placements: dict[str, Placement] = {}
@@ -366,13 +367,8 @@ class Hub:
         if spec.extra is not None:
             raise ConfigError("env = 'isolated' is for models with code of their own; this one is served by a plugin")
         variables = self.settings.model(spec.name).environment
-        python = await environments.ensure(spec, partial(self._log, spec.name), variables=variables)
+        python = await environments.ensure(spec, partial(self.tails.add, spec.name), variables=variables)
         return replace(spec, python=str(python))
-
-    def _log(self, name: str, line: str) -> None:
-        """A line of a model's output, or about it; or the lines of one traceback."""
-        self.models[name].tail.extend(line.split("\n"))
-        model_log.write(name, line)
 
     def _launch(self, spec: ModelSpec, index: int) -> Launch:
         gateway = self.settings.gateway
@@ -385,7 +381,7 @@ class Hub:
             environment.setdefault("GATEWAY_CACHE_DIR", str(gateway.cache_dir.expanduser().absolute()))
         if spec.python is not None:  # our package and nothing else of ours
             environment["PYTHONPATH"] = str(environments.import_path())
-        on_log = partial(self._log, spec.name)
+        on_log = partial(self.tails.add, spec.name)
         secrets, deployment = self._secrets.for_model(spec), self._secrets.deployment()
         self._told.setdefault(spec.name, (secrets, deployment))  # another replica may have heard older ones
         if missing := [name for name in spec.secrets if name not in secrets]:

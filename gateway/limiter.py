@@ -57,6 +57,7 @@ class Limiter:
     ) -> None:
         self.max_queue, self.name = max_queue, name
         self.seats: list[Seat] = []
+        self.last_call = 0.0  # when one came, by the loop's clock; 0 before the first
         self.mean_service = 0.0  # seconds a call holds its slot, moving average
         self._start, self._is_late = start, is_late
         self._waiting: deque[Call] = deque()

@@ -140,6 +140,7 @@ class _Life:
             calls = f"{running} call{'s' * (running != 1)}"
             log.info("stopping: up to %g s for %s; a second signal ends them", self._settings.drain_timeout, calls)
         await self._end(watching)
+        self._hub.tails.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITES):
                 await asyncio.shield(serving)

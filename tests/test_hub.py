@@ -404,14 +404,14 @@ async def test_lines_of_a_worker_are_kept_and_logged_under_the_models_name(caplo
     runners = Runners()
     async with hub_of(spec("team/a"), runners=runners) as hub:
         runners.launches[0].on_log("hello")
-        assert list(hub.models["team/a"].tail) == ["hello"]
+        assert hub.tails.of("team/a") == ["hello"]
         record = next(record for record in caplog.records if record.getMessage() == "hello")
         assert record.name == "gateway.model.team.a"
 
 
 async def test_a_declared_secret_without_a_value_is_named_in_the_models_log() -> None:
     async with hub_of(spec("a", secrets=("token", "other"))) as hub:
-        assert list(hub.models["a"].tail) == ["declared secrets without a value: token, other"]
+        assert hub.tails.of("a") == ["declared secrets without a value: token, other"]
 
 
 # ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────────

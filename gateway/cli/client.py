@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -63,6 +63,10 @@ class Client:
         """A question or an order of an operator, over HTTP."""
         with self._request(method, path, b"" if method == "POST" else None) as response:
             return json.loads(response.read())
+
+    def stream(self, path: str) -> AbstractContextManager[http.client.HTTPResponse]:
+        """The answer to an operator, to be read as it comes."""
+        return self._request("GET", path, None)
 
     @contextmanager
     def post(self, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:

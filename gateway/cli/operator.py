@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -49,11 +51,25 @@ class Operator:
     def ask(self, method: str, path: str) -> Any:
         if self._elsewhere is not None:
             return self._elsewhere.ask(method, path)
+        with self._request(method, path) as response:
+            return json.loads(response.read())
+
+    def lines(self, path: str) -> Iterator[Any]:
+        """The objects of a stream, as they come, until the gateway ends it."""
+        answer = self._request("GET", path) if self._elsewhere is None else self._elsewhere.stream(path)
+        with answer as response:
+            while line := response.readline():
+                yield json.loads(line)
+
+    @contextmanager
+    def _request(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
         connection = _Connection(self._path)
         try:
             connection.request(method, path)
             response = connection.getresponse()
-            body = response.read()
+            if response.status >= 400:
+                raise click.ClickException(message_of(response.read()))
+            yield response
         except (FileNotFoundError, ConnectionRefusedError):
             raise click.ClickException(
                 f"no gateway of yours listens at {self._path}; is it on another --url?"
@@ -64,6 +80,3 @@ class Operator:
             raise click.ClickException(f"{self._path}: {error or type(error).__name__}") from error
         finally:
             connection.close()
-        if response.status >= 400:
-            raise click.ClickException(message_of(body))
-        return json.loads(body)

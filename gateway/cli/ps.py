@@ -9,36 +9,98 @@ import click
 
 from . import options
 
+NARROW = ("model", "state", "pid", "memory", "up", "called", "calls", "restarts")
+FULL = ("model", "state", "pid", "devices", "memory", "up", "last call", "running", "queued", "restarts", "reason")
+NEVER = "-"
+LEAST = 12  # characters of a name that are left of it
+
 
 @click.command("ps")
+@click.option("--wide", is_flag=True, help="Cut nothing, and show devices and reasons in the table.")
 @options.url
 @options.config
 @options.as_json
-def command(url: str | None, config: Path | None, as_json: bool) -> None:
-    """Show the models of a running gateway: state, processes, calls.
+def command(wide: bool, url: str | None, config: Path | None, as_json: bool) -> None:
+    """Show the models of a running gateway and what they use.
+
+    On a terminal it fits the width: long names are cut in their middle, and reasons stand below the table. --wide and
+    --json have all, and so has what is no terminal.
 
     It is asked over its admin socket, so it must be one of yours on this machine.
     """
+    import time
+
     from .operator import Operator
-    from .tables import show, show_json, table
+    from .tables import is_terminal, room, show, show_json, table, tell, width_of
 
     models = Operator.of(options.settings_of(config), url).ask("GET", "/admin/models")["models"]
     if as_json:
         show_json(models)
         return
-    heads = ("model", "state", "pid", "devices", "running", "queued", "restarts", "reason")
-    show(table(heads, [_row(model) for model in models]))
+    now = time.time()
+    if wide or not is_terminal():
+        show(table(FULL, [_full(model, now) for model in models]), wide=True)
+        return
+    width, shown = room(), len(NARROW) - (not any(model["restarts"] for model in models))
+    heads, rows = NARROW[:shown], [_narrow(model, now)[:shown] for model in models]
+    longest = max((len(name) for name, *_ in rows), default=0)
+    names = max(LEAST, longest + width - width_of(table(heads, rows, fold=False)))
+    show(table(heads, [(_cut(name, names), *rest) for name, *rest in rows], fold=False))
+    for model in models:
+        if model["reason"]:
+            tell(_one_line(f"{model['id']}: {model['reason']}", width))
 
 
-def _row(model: dict[str, Any]) -> tuple[str, ...]:
+def _full(model: dict[str, Any], now: float) -> tuple[str, ...]:
     pids = ", ".join(str(replica["pid"]) for replica in model["replicas"] if replica["pid"])
+    restarts, running = str(model["restarts"]), f"{model['running']} of {model['slots']}"
+    calls = running, str(model["queued"]), restarts, model["reason"]
+    return model["id"], model["state"], pids, " ".join(model["devices"]), *_times(model, now), *calls
+
+
+def _narrow(model: dict[str, Any], now: float) -> tuple[str, ...]:
+    first, *others = [str(replica["pid"]) for replica in model["replicas"] if replica["pid"]] or [""]
+    pid = f"{first} +{len(others)}" if others else first
+    calls = f"{model['running']}/{model['slots']}" + (f" +{model['queued']}" if model["queued"] else "")
+    return model["id"], model["state"], pid, *_times(model, now), calls, str(model["restarts"])
+
+
+def _times(model: dict[str, Any], now: float) -> tuple[str, str, str]:
+    """Memory, how long its oldest worker runs, how long ago the last call came."""
+    ups = [replica["uptime_seconds"] for replica in model["replicas"] if replica["uptime_seconds"] is not None]
+    last, memory = model["last_call_at"], model["memory_bytes"]
     return (
-        model["id"],
-        model["state"],
-        pids,
-        " ".join(model["devices"]),
-        f"{model['running']} of {model['slots']}",
-        str(model["queued"]),
-        str(model["restarts"]),
-        model["reason"],
+        size(memory) if memory else NEVER,
+        span(max(ups)) if ups else NEVER,
+        f"{span(max(0.0, now - last))} ago" if last is not None else NEVER,
     )
+
+
+def size(count: float) -> str:
+    """Bytes, in three digits."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1024
+        del units[0]
+    return f"{count:.1f} {units[0]}" if count < 9.95 and units[0] != "B" else f"{count:.0f} {units[0]}"
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit, rounded down."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length // 1:.0f}{unit}"
+    return f"{seconds // 1:.0f}s"
+
+
+def _cut(text: str, width: int) -> str:
+    """What names differ in is at their ends: so the middle goes."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def _one_line(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -155,14 +155,14 @@ def _live(hub: Hub) -> Iterator[None]:
 
     def render() -> Any:
         spent = f"{time.monotonic() - began:.0f} s"
-        return table(None, [_progress(model, spent) for model in hub.models.values()])
+        return table(None, [_progress(model, hub, spent) for model in hub.models.values()])
 
     console = Console(file=cast("TextIO", Screen()))
     with Live(get_renderable=render, console=console, transient=True, redirect_stdout=is_terminal(sys.stdout)):
         yield
 
 
-def _progress(model: HostedModel, spent: str) -> tuple[str, str, str, str]:
+def _progress(model: HostedModel, hub: Hub, spent: str) -> tuple[str, str, str, str]:
     if model.state != "loading":
         return model.name, model.state, "", ""
-    return model.name, model.state, spent, model.tail[-1][:80] if model.tail else ""
+    return model.name, model.state, spent, "".join(hub.tails.of(model.name)[-1:])[:80]

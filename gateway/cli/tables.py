@@ -16,25 +16,42 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDE = 200  # columns where no terminal says how many there are: a pipe should not break lines
+ENDLESS = 100_000  # columns of a table that is not to be broken at all
 
 
-def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines. `columns` of None leaves out the head."""
+def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]], *, fold: bool = True) -> Table:
+    """A table without lines. `columns` of None leaves out the head; without `fold` each row is one line."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=box.SIMPLE_HEAD if columns else None, show_header=columns is not None, pad_edge=False)
+    padding = (0, 1) if fold else (0, 1, 0, 0)
+    head = box.SIMPLE_HEAD if columns else None
+    found = Table(box=head, show_header=columns is not None, pad_edge=False, padding=padding)
     for column in columns or ():
-        found.add_column(column, overflow="fold")
+        found.add_column(column, overflow="fold" if fold else "ellipsis", no_wrap=not fold)
     for row in rows:
         found.add_row(*(Text(printable.lines(cell)) for cell in row))  # Text: no cell is markup
     return found
 
 
-def show(found: Table) -> None:
-    """Print a table to stdout, plain where that is no terminal or NO_COLOR is set."""
-    _console().print(found)
+def show(found: Table, *, wide: bool = False) -> None:
+    """Print a table to stdout, plain where that is no terminal or NO_COLOR is set; `wide`: whatever its width is."""
+    _console(ENDLESS if wide else None).print(found)
+
+
+def is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def room() -> int:
+    """The columns that a table may have."""
+    return _console().width
+
+
+def width_of(found: Table) -> int:
+    """The columns that a table would have, were there room."""
+    return _console(ENDLESS).measure(found).maximum
 
 
 def text_of(found: Table) -> str:
@@ -45,11 +62,10 @@ def text_of(found: Table) -> str:
     return captured.get()
 
 
-def _console() -> Console:
+def _console(width: int | None = None) -> Console:
     from rich.console import Console
 
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(width=None if is_terminal else WIDE, highlight=False)
+    return Console(width=width or (None if is_terminal() else WIDE), highlight=False)
 
 
 def tell(text: str, *, err: bool = False) -> None:

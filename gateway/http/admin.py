@@ -5,13 +5,16 @@
     POST  /admin/models/{id}/reload   read its directory again and serve that, without a gap
     POST  /admin/models/{id}/load     load a model that is not loaded, or could not be
     POST  /admin/models/{id}/unload   end its processes and give back its devices
-    GET   /models/{id}/logs           the last lines of its output; ?lines=50
+    GET   /models/{id}/logs           the last lines of its output; ?lines=50, and with follow=true those that come
+    GET   /admin/logs                 those of all models
 
 Everybody else is told that there is no such URL. A key with patterns operates the models that it sees, and no others.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -21,15 +24,17 @@ import msgspec
 from ..audit import audited
 from ..errors import BadRequest, ConfigError, GatewayError
 from ..placement import NO_ROOM
+from ..processes import Usage, usage_of
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
 from ..roots import find_again, look_again
 from .actors import actor_of
-from .exchange import Exchange
+from .exchange import UNBUFFERED, Exchange
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub
+    from ..tails import Line
 
 Handler = Callable[[Exchange], Awaitable[None]]
 ROOT = "/admin/models"
@@ -54,6 +59,8 @@ class Admin:
         """Method, handler and model of a path; None for one that is not ours."""
         if path == ROOT:
             return "GET", self._list, ""
+        if path == "/admin/logs":
+            return "GET", self._all_logs, ""
         if path == "/admin/reload":
             return "POST", self._look, ""
         name, slash, order = path.removeprefix(f"{ROOT}/").rpartition("/")
@@ -62,16 +69,41 @@ class Admin:
         return None
 
     async def logs(self, exchange: Exchange) -> None:
-        model = self._model(exchange)
-        given = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1")).get("lines", ["200"])[0]
-        if not given.isdecimal() or len(given) > 9:
-            raise BadRequest(f"'lines' must be a number, not '{given[:64]}'", param="lines")
-        lines = list(model.tail)[-int(given) :] if int(given) else []
-        await exchange.reply(200, _encode({"model": model.name, "lines": lines}))
+        name = self._model(exchange).name
+        count, follows = _asked(exchange)
+        wants = name.__eq__
+        if follows:
+            await self._follow(exchange, count, wants)
+            return
+        lines = [line.text for line in self._hub.tails.last(count, wants)]
+        await exchange.reply(200, _encode({"model": name, "lines": lines}))
+
+    async def _all_logs(self, exchange: Exchange) -> None:
+        count, follows = _asked(exchange)
+        if follows:
+            await self._follow(exchange, count, exchange.sees)
+            return
+        lines = self._hub.tails.last(count, exchange.sees)
+        await exchange.reply(200, _encode({"lines": [{"model": line.model, "line": line.text} for line in lines]}))
+
+    async def _follow(self, exchange: Exchange, count: int, wants: Callable[[str], bool]) -> None:
+        """An object a line, until the client leaves or the gateway ends."""
+        tails = self._hub.tails
+        with tails.follow(wants) as follower:
+            lines = tails.last(count, wants)  # and what comes after these is the follower's
+            exchange.watch(follower)
+            await exchange.start(200, [(b"content-type", b"application/x-ndjson"), UNBUFFERED])
+            await exchange.write(b"".join(map(_line, lines)))  # at once, though it be nothing: the head goes with it
+            while lines := await follower.lines():
+                await exchange.write(b"".join(map(_line, lines)))
+        if follower.error is not None:
+            exchange.break_off()
+            raise follower.error
+        if not exchange.client_is_gone:
+            await exchange.write(b"", last=True)
 
     async def _list(self, exchange: Exchange) -> None:
-        found = [self._describe(model, exchange) for model in self._hub.seen(exchange.sees)]
-        await exchange.reply(200, _encode({"models": found}))
+        await exchange.reply(200, _encode({"models": await self._described(self._hub.seen(exchange.sees), exchange)}))
 
     async def _look(self, exchange: Exchange) -> None:
         found = await look_again(self._hub)
@@ -85,7 +117,7 @@ class Admin:
             if not is_new:
                 await self._read_again(exchange, model, "reloaded")
             await self._settled(exchange, model)
-        await exchange.reply(200, _encode(self._describe(model, exchange)))
+        await self._tell(exchange, model)
 
     async def _load(self, exchange: Exchange) -> None:
         with audited(actor_of(exchange), "load", exchange.model):
@@ -94,7 +126,7 @@ class Admin:
                 await self._read_again(exchange, model, "loaded")
             await self._hub.load(model)
             await self._settled(exchange, model)
-        await exchange.reply(200, _encode(self._describe(model, exchange)))
+        await self._tell(exchange, model)
 
     async def _read_again(self, exchange: Exchange, model: HostedModel, what: str) -> None:
         try:
@@ -115,7 +147,7 @@ class Admin:
         model = self._model(exchange)
         with audited(actor_of(exchange), "unload", model.name):
             await self._hub.unload(model)
-        await exchange.reply(200, _encode(self._describe(model, exchange)))
+        await self._tell(exchange, model)
 
     async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
         """The model, and whether it had to be looked for in the roots."""
@@ -132,8 +164,19 @@ class Admin:
         exchange.model = ""  # an order is no call of it
         return model
 
-    def _describe(self, model: HostedModel, exchange: Exchange) -> dict[str, Any]:
-        pids = model.pids()
+    async def _tell(self, exchange: Exchange, model: HostedModel) -> None:
+        (found,) = await self._described([model], exchange)
+        await exchange.reply(200, _encode(found))
+
+    async def _described(self, models: list[HostedModel], exchange: Exchange) -> list[dict[str, Any]]:
+        # On a thread: it reads of all processes of the machine.
+        usage = await asyncio.to_thread(usage_of, [pid for model in models for pid in model.pids().values()])
+        return [self._describe(model, exchange, usage) for model in models]
+
+    def _describe(self, model: HostedModel, exchange: Exchange, usage: dict[int, Usage]) -> dict[str, Any]:
+        pids, last = model.pids(), model.limiter.last_call
+        ago = asyncio.get_running_loop().time() - last
+        used = {index: usage.get(pid) for index, pid in pids.items()}
         return {
             "id": model.name,
             "state": model.state,
@@ -144,7 +187,31 @@ class Admin:
             "running": model.limiter.running,
             "queued": model.limiter.queued,
             "devices": model.devices,
+            "last_call_at": round(time.time() - ago, 3) if last else None,
+            "memory_bytes": sum(found.memory for found in used.values() if found is not None),
             "replicas": [
-                {"index": index, "state": state, "pid": pids.get(index)} for index, state in model.phases().items()
+                {"index": index, "state": state, "pid": pids.get(index), **_shown(used.get(index))}
+                for index, state in model.phases().items()
             ],
         }
+
+
+def _shown(usage: Usage | None) -> dict[str, Any]:
+    if usage is None:
+        return {"memory_bytes": None, "uptime_seconds": None}
+    return {"memory_bytes": usage.memory, "uptime_seconds": round(usage.uptime, 1)}
+
+
+def _asked(exchange: Exchange) -> tuple[int, bool]:
+    """How many lines, and whether those that come are wanted too."""
+    query = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
+    count, follow = query.get("lines", ["200"])[0], query.get("follow", ["false"])[0]
+    if not count.isdecimal() or len(count) > 9:
+        raise BadRequest(f"'lines' must be a number, not '{count[:64]}'", param="lines")
+    if follow not in ("true", "false"):
+        raise BadRequest(f"'follow' must be true or false, not '{follow[:64]}'", param="follow")
+    return int(count), follow == "true"
+
+
+def _line(line: Line) -> bytes:
+    return _encode({"model": line.model, "line": line.text}) + b"\n"

@@ -101,7 +101,8 @@ class Child:
         Until then nothing of the model counts, or what that starts could be there without having given up anything.
         """
         spec = self._launch.spec
-        command = [self._program, "-P", "-X", "faulthandler", "-m", "gateway.worker"]
+        whose = [spec.name, *([str(self._launch.index)] if spec.replicas > 1 else [])]
+        command = [self._program, "-P", "-X", "faulthandler", "-m", "gateway.worker", *whose]
         for place in (self._program, spec.root):
             os.stat(place)  # what is not there is said by its name
         return confinement.start(

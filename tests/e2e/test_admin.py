@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -46,12 +48,15 @@ def operate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A function that runs a command of the gateway's own on one that runs."""
 
     def run(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
-        return subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, **ENV(tmp_path)}, capture_output=True, text=True, timeout=60
-        )
+        return operate_on(gateway, tmp_path, *arguments)
 
     return run
+
+
+def operate_on(gateway: Gateway, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
+    environment = {**os.environ, **ENV(place)}
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def ENV(place: Path) -> dict[str, str]:
@@ -81,11 +86,55 @@ def test_ps_and_logs_show_what_runs(serve: Serve, operate: Any, tmp_path: Path) 
         found["m"]["state"] == "ready"
         and found["m"]["replicas"][0]["pid"] == ask(gateway, "/models/m/predict", {})[1][1]
     )
+    replica = found["m"]["replicas"][0]
+    assert 10 << 20 < replica["memory_bytes"] == found["m"]["memory_bytes"] < 1 << 30
+    assert 0 < replica["uptime_seconds"] < 120
+    again = {model["id"]: model["last_call_at"] for model in json.loads(operate(gateway, "ps", "--json").stdout)}
+    assert again["n"] is None and abs(time.time() - again["m"]) < 60
     assert "ready" in operate(gateway, "ps").stdout
     assert "first loads" in operate(gateway, "logs", "m").stdout
     assert "other loads" not in operate(gateway, "logs", "m").stdout
     wrong = operate(gateway, "logs", "nobody")
     assert wrong.returncode == 1 and "no model named 'nobody'" in wrong.stderr
+    everything = operate(gateway, "logs", "-n", "300").stdout.splitlines()
+    assert "m: first loads" in everything and "n: other loads" in everything
+
+
+def test_logs_are_followed_over_a_reload_a_crash_and_to_the_end(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}, "n": {"model.py": says("other")}}, env=ENV(tmp_path))
+    with follow(gateway, tmp_path, "m") as one, follow(gateway, tmp_path, "-n", "0") as everything:
+        until_line(one, "first loads")
+        (tmp_path / "models/m/model.py").write_text(says("second"))
+        assert operate_on(gateway, tmp_path, "reload", "m").returncode == 0
+        until_line(one, "second loads")
+        os.kill(ask(gateway, "/models/m/predict", {})[1][1], signal.SIGKILL)
+        seen = until_line(one, "second loads")
+        assert not [line for line in seen if "other" in line or "first" in line]
+        until_line(everything, "m: second loads")
+        until_line(everything, "m: second loads")
+        one.send_signal(signal.SIGINT)
+        assert one.wait(30) == 0
+        assert one.stderr is not None and one.stderr.read() == ""
+        gateway.stop()
+        assert everything.wait(30) == 0
+        assert everything.stderr is not None and everything.stderr.read() == "the gateway has ended\n"
+
+
+def follow(gateway: Gateway, place: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gateway", "logs", "-f", *arguments, "--url", gateway.url]
+    environment = {**os.environ, **ENV(place)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=place, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def until_line(process: subprocess.Popen[str], wanted: str) -> list[str]:
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        if line.rstrip("\n") == wanted:
+            return seen
+        seen.append(line)
+    raise AssertionError(f"it ended without {wanted!r}: {seen}")
 
 
 def test_a_reload_serves_new_code_and_nobody_hears_of_it(serve: Serve, operate: Any, tmp_path: Path) -> None:

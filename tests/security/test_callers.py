@@ -88,7 +88,7 @@ def scoped(serve: Serve, tmp_path: Path) -> Scoped:
         assert served.post(f"/models/{name}/predict", {}, **known).status == 200
         assert served.post("/v1/chat/completions", {"model": name, **CHAT}, **known).status == 200
         assert served.post("/v1/chat/completions", {"model": name, "stream": True, **CHAT}, **known).status == 200
-    served.hub.models[HIDDEN].tail.append("zz-line of another's log")
+    served.hub.tails.add(HIDDEN, "zz-line of another's log")
     return found
 
 
@@ -102,6 +102,7 @@ def told(answer: Answer) -> str:
 # Routes that the API document leaves out.
 UNLISTED = (
     "GET /admin/models",
+    "GET /admin/logs",
     "POST /admin/models/{model}/load",
     "POST /admin/models/{model}/unload",
     "POST /admin/models/{model}/reload",
@@ -168,7 +169,15 @@ def test_no_route_tells_a_scoped_key_anything_of_other_models(scoped: Scoped) ->
 def test_the_walk_sees_what_an_operator_is_told(scoped: Scoped) -> None:
     """Or it would find nothing whatever the gateway said."""
     known = {"x_api_key": scoped.every}
-    for path in ("/openapi.json", "/metrics", "/admin/models", "/readyz", "/v1/models", "/v2/models/stats"):
+    for path in (
+        "/openapi.json",
+        "/metrics",
+        "/admin/models",
+        "/admin/logs",
+        "/readyz",
+        "/v1/models",
+        "/v2/models/stats",
+    ):
         assert "zz-" in told(scoped.served.get(path, **known)), path
     assert "zz-" in told(scoped.served.get("/", Accept="text/html", **known))
     assert "zz_field" in told(scoped.served.get("/openapi.json", **known))
