@@ -25,6 +25,7 @@ from ..spec import Capabilities
 from . import adapter, ports
 from .advice import about_missing, is_missing
 from .again import about_variable, may_help, missing_variable
+from .blocked import Watch
 from .execution import Executor
 from .failures import encode_failure, log, say, text_of, trace_of
 from .family import owns
@@ -49,6 +50,7 @@ class Server:
         self._done: asyncio.Future[int] = loop.create_future()
         self._outbox = Outbox(loop)
         self._aux = Pool(AUX_THREADS, "hook", self._outbox)
+        self._watch = Watch(PING_INTERVAL, say)
         self._secrets = Secrets((), {})
         self._deployment: dict[str, Any] | None = None  # the newest
         self._told: dict[str, Any] | None = None  # the one that the model knows
@@ -86,6 +88,7 @@ class Server:
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
+            self._watch.start([str(place) for place in (spec.root, *spec.import_dirs)])
             if self._refusal:
                 raise Unloadable(self._refusal)
             methods = frozenset(hello.endpoint_methods)
@@ -216,6 +219,7 @@ class Server:
             due = self._loop.time() + PING_INTERVAL
             await asyncio.sleep(PING_INTERVAL)
             number += 1
+            self._watch.beat()
             self._send(wire.PING, wire.Ping(number, max(0.0, self._loop.time() - due)))
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────

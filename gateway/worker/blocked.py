@@ -1,0 +1,111 @@
+"""Name the line of a model that keeps the worker's loop from turning: an `async` method that waits without `await`.
+
+A thread looks at the loop's stack when a heartbeat is late, so that calls pay nothing for it. It wakes once a second.
+Code that keeps the interpreter to itself, as some C does, keeps it from this thread too. To end what blocks is not its
+business.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from .tracebacks import is_leading, is_own
+
+LATE = 1.0  # seconds that a heartbeat may be late on a busy machine
+LOOK = 0.1  # seconds between two looks
+AGAIN = 60.0  # seconds in which the same line is told once
+ADVICE = "await it, hand it to asyncio.to_thread, or write the method without async, which gives it a thread"
+
+
+class Watch:
+    """Of the loop of the thread that makes it, whose heartbeat is `beat`, every `interval` seconds."""
+
+    def __init__(self, interval: float, say: Callable[[str], None]) -> None:
+        self._interval, self._say = interval, say
+        self._thread = threading.get_ident()
+        self._places: Sequence[str] = ()
+        self._told: dict[str, float] = {}
+        self._beaten = time.monotonic()
+
+    def beat(self) -> None:
+        self._beaten = time.monotonic()
+
+    def start(self, places: Sequence[str]) -> None:
+        """Look from now on. `places` are the directories of the model's own code."""
+        self._places = places
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            early = self._beaten + self._interval + LATE - time.monotonic()
+            time.sleep(max(LOOK, early))
+            if early <= 0:
+                self._look()
+
+    def _look(self) -> None:
+        """Twice: of many short steps each look finds another."""
+        beaten = self._beaten
+        begun = self._begun()
+        if begun is None:
+            return
+        time.sleep(LOOK)
+        if self._begun() is not begun or self._beaten != beaten:
+            return
+        del begun  # or its variables would live as long as this waits
+        line = where(_stack(self._thread), self._places)
+        now = time.monotonic()
+        if now - self._told.get(line, -AGAIN) < AGAIN:
+            return
+        self._told = {each: since for each, since in self._told.items() if now - since < AGAIN} | {line: now}
+        self._say(f"{line} has kept the loop of this worker from turning for {now - beaten:.1f} s: {ADVICE}")
+        while self._beaten == beaten:
+            time.sleep(LOOK)
+        self._say(f"the loop turns again, {time.monotonic() - beaten:.1f} s after it turned last")
+
+    def _begun(self) -> FrameType | None:
+        return first(_stack(self._thread), self._places)
+
+
+def first(stack: Sequence[FrameType], places: Sequence[str]) -> FrameType | None:
+    """The method of the model, or of a library, that runs on the loop; None when none does, or in a debugger."""
+    if any(frame.f_trace is not None for frame in stack):
+        return None
+    own = (frame for frame in stack if is_own(frame.f_code.co_filename, places))
+    other = (frame for frame in stack if not is_leading(frame.f_code.co_filename))
+    return next(own, None) or next(other, None)
+
+
+def where(stack: Sequence[FrameType], places: Sequence[str]) -> str:
+    """The line at which the model is; behind it the one of a library in which it waits."""
+    begun = first(stack, places)
+    if begun is None:
+        return "something"
+    own = [frame for frame in stack if is_own(frame.f_code.co_filename, places)] or [begun]
+    last, at = stack[-1], _line(own[-1], places)
+    waits = f" (in {_line(last, places)})" if last is not own[-1] else ""
+    method = f"{begun.f_code.co_name}: " if begun is not own[-1] else ""
+    return f"{method}{at}{waits}"
+
+
+def _line(frame: FrameType, places: Sequence[str]) -> str:
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(file, number).strip()
+    place = next((each for each in places if is_own(file, [each])), "")
+    shown = os.path.relpath(file, place) if place else file
+    return f"{shown}:{number}, in {frame.f_code.co_name}" + (f", `{text[:120]}`" if text else "")
+
+
+def _stack(thread: int) -> list[FrameType]:
+    """What a thread runs, the outermost first, without what leads to it."""
+    frame = sys._current_frames().get(thread)
+    stack: list[FrameType] = []
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack[::-1]

@@ -1,0 +1,35 @@
+"""A real worker whose model waits without `await`: its log names the line while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from .started import started
+
+pytestmark = pytest.mark.anyio
+
+SOURCE = """
+    class Model:
+        async def predict(self, path):
+            return self.read(path)
+
+        def read(self, path):
+            with open(path) as file:
+                return file.read()
+    """
+
+
+async def test_the_log_of_a_model_names_the_line_that_blocks_its_loop(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # which opens when somebody writes: nothing here depends on the clock
+    async with started(tmp_path, SOURCE) as found:
+        answer = asyncio.create_task(found.ask("predict", str(pipe)))
+        line = await found.log.find("has kept the loop of this worker from turning")
+        assert line.startswith("predict: model/model.py:7, in read, `with open(path) as file:` has kept")
+        await asyncio.to_thread(pipe.write_text, "there")
+        await found.log.find("the loop turns again")
+        assert await answer == "there"
