@@ -1,7 +1,7 @@
 """What is wrong with model directories, found without importing any of their code or starting anything.
 
 1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
-4. requirements that are not installed, imports that nothing here provides
+4. requirements that are not installed, imports that nothing here provides, variables that will not be there
 5. weights that cannot be had, files that are not there, links that lead out
 6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
 9. what the plugin of its format finds in its files  10. ports that its own servers would listen on
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import contents, inherited
 from .allowances import allowances
 from .distributions import canonical
+from .environments import find_uv
 from .errors import ConfigError
 from .formats.config import ModelConfig, read_config
 from .formats.server_ports import server_ports
@@ -30,6 +31,7 @@ from .planning import plan_inventory
 from .preview import source_of
 from .requirements import lacking
 from .secret_sources import SecretSources
+from .variables import unset
 from .weights import missing_weights, unmounted
 
 if TYPE_CHECKING:
@@ -122,6 +124,13 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     # 4
     for level, code, what, fix in lacking(spec, installed(spec.python), isolated=found.settings.isolates(spec)):
         yield finding(level, code, what, fix)
+    if found.settings.isolates(spec) and (reason := _without_uv()):
+        yield finding("error", "missing_uv", reason)
+    for each in unset(spec):
+        where = f"{here}/{each.where}"
+        yield Finding(
+            level=each.level, code="missing_variable", where=where, what=each.what, fix=each.fix, model=spec.name
+        )
     # 5
     if reason := missing_weights(spec.root):
         will_come = reason.endswith("not on this machine yet")
@@ -149,6 +158,15 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     # 10
     for severity, code, what, fix in _ports(spec, config, found.settings):
         yield finding(severity, code, what, fix)
+
+
+def _without_uv() -> str | None:
+    """Why no environment can be built here."""
+    try:
+        find_uv()
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _ports(

@@ -36,7 +36,12 @@ _INSTALLER = re.compile(
 
 def of_workers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a model's process starts with; the rest it has to declare."""
-    return {name: _absolute(name, value) for name, value in environ.items() if _is_of(name, OF_WORKERS)}
+    return {name: _absolute(name, value) for name, value in environ.items() if is_of_workers(name)}
+
+
+def is_of_workers(name: str) -> bool:
+    """Whether a model's process gets the gateway's, if it has one."""
+    return _is_of(name, OF_WORKERS)
 
 
 def of_builds(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

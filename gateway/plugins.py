@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 import pluggy
@@ -162,6 +162,8 @@ class Plugins:
                 close = difflib.get_close_matches(hook, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"have: {', '.join(known)}"
                 self._problem(name, hook, f"no such hook ({hint})")
+            if not marked and attribute in known and _is_made_in(module, attribute):
+                self._problem(name, attribute, "it is not marked with @hookimpl, so that nobody calls it")
             if marked and (marked["wrapper"] or marked["hookwrapper"]):
                 self._problem(name, hook, "hook wrappers are not supported")
 
@@ -342,6 +344,12 @@ class Plugins:
             for key, (name, _) in self._collect(hook, kind).items():
                 provides[name].append(f"{kind} {key}")
         return [replace(info, provides=tuple(provides[name])) for name, info in self._infos.items()]
+
+
+def _is_made_in(module: ModuleType, name: str) -> bool:
+    """Whether a function is the module's own: what it imports may be called like a hook."""
+    function = getattr(module, name)
+    return isinstance(function, FunctionType) and function.__module__ == module.__name__
 
 
 def _call(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:

@@ -94,6 +94,10 @@ def test_blocked_plugins_are_not_loaded(tmp_path: Path) -> None:
             "from gateway import hookimpl\n@hookimpl\ndef find_modl(path): ...",
             "plugin mine: find_modl: no such hook (did you mean find_model?)",
         ),
+        (
+            "def find_model(path): ...",
+            "plugin mine: find_model: it is not marked with @hookimpl, so that nobody calls it",
+        ),
         ("from gateway import hookimpl\n@hookimpl\ndef zebra(path): ...", "no such hook (have: find_model, "),
         ("from gateway import hookimpl\n@hookimpl\ndef find_model(path, nothing): ...", "plugin mine: load: "),
         (

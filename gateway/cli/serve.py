@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 log = logging.getLogger("gateway.discovery")
+LOOKED_AT = 256 * 1024  # bytes of a model's own code that a start reads; `gateway check` reads more
 
 
 @click.command("serve")
@@ -93,6 +94,7 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
     """What there is, its problems and dangers told. Without any model there is nothing to do but to wait for one."""
     from ..allowances import allowances
     from ..inventory import take_inventory
+    from ..variables import unset
 
     found = take_inventory(settings, only=only)
     for problem in found.problems:
@@ -102,10 +104,11 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
             level = logging.ERROR if problem.level == "error" else logging.WARNING
             log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})
     for allowance in allowances(settings, found.specs):
-        if settings.gateway.log_format == "text":
-            _warn(allowance.what)
-        else:
-            log.warning("%s", allowance.what, extra={"code": "allowance", "model": allowance.model})
+        _tell(allowance.what, "allowance", allowance.model, settings)
+    for spec in found.specs:
+        for each in unset(spec, most_bytes=LOOKED_AT):
+            if each.level == "warning":
+                _tell(f"{spec.name}: {each.where}: {each.what} ({each.fix})", "missing_variable", spec.name, settings)
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
         if reload and any(root.expanduser().is_dir() for root in settings.gateway.models):
@@ -114,6 +117,13 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"
         raise click.ClickException(f"there is no model to serve in {roots}; make one: gateway new {example}")
     return found
+
+
+def _tell(what: str, code: str, model: str | None, settings: Settings) -> None:
+    if settings.gateway.log_format == "text":
+        _warn(what)
+    else:
+        log.warning("%s", what, extra={"code": code, "model": model})
 
 
 def _warn(text: str, level: str = "warning") -> None:

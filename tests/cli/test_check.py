@@ -284,3 +284,26 @@ def test_everything_that_a_model_is_allowed_is_a_line(run: Run, models: Models, 
         ("m", "note", k) for k in keys
     ]
     assert run("check", "--strict").exit_code == 0
+
+
+def test_a_variable_that_will_not_be_there_has_its_line_and_the_way_to_set_it(run: Run, models: Models) -> None:
+    models({"m/model.py": f"import os\nKEY = os.environ['NO_SUCH_KEY_HERE']\n{GOOD}"})
+    found = only(run)
+    assert (found["level"], found["code"], found["where"]) == ("warning", "missing_variable", "models/m/model.py:2")
+    assert found["what"].startswith("NO_SUCH_KEY_HERE is needed and will not be there")
+    assert found["fix"].startswith('set it under [models."m".environment] in gateway.toml')
+    Path("gateway.toml").write_text('[models.m.environment]\nNO_SUCH_KEY_HERE = "x"\n')
+    assert findings(run) == []
+
+
+def test_an_isolated_environment_that_nobody_can_build_is_an_error(
+    run: Run, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models({"m/model.py": GOOD})
+    Path("gateway.toml").write_text('[models.m]\nenv = "isolated"\n')
+    assert findings(run) == []
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = only(run)
+    assert (found["level"], found["code"]) == ("error", "missing_uv")
+    assert "pip install 'model-gateway[isolated]'" in found["what"]

@@ -1,0 +1,154 @@
+"""The files of a model's own that the file of its class leads to by imports. Reads and parses; imports nothing.
+
+What is in them, and what it means, is left to others.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import ordinary
+
+if TYPE_CHECKING:
+    from .spec import ModelSpec
+
+MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
+MOST = 200  # files
+MOST_BYTES = 4 * MAX_SOURCE  # of all of them: a model may bundle whole libraries
+WHEN_LOADED = ("__init__", "load")  # of the class: they run before it serves
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """`runs_always`: without it there is no model. The first of them is the file of the class."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+    runs_always: bool
+
+
+def source_file(spec: ModelSpec) -> Path | None:
+    """The file of a class that is the model's own."""
+    path = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
+    return path if spec.own_code and path.is_file() else None
+
+
+def places_of(spec: ModelSpec, source: Path) -> list[Path]:
+    """Where its modules are looked for."""
+    places = [spec.root, *spec.import_dirs]
+    if source.parent.name != source.stem:  # then its directory is searched too: see `module_name_of` of the worker
+        places.append(source.parent)
+    return places
+
+
+def own_files(spec: ModelSpec, most_bytes: int = MOST_BYTES) -> list[OwnFile]:
+    """Return those that can be read, each once; files that always run come before others that may."""
+    source = source_file(spec)
+    if source is None:
+        return []
+    places = places_of(spec, source)
+    always, maybe = deque([source]), deque[Path]()
+    found: dict[Path, OwnFile] = {}
+    while (always or maybe) and len(found) < MOST and most_bytes > 0:
+        runs_always = bool(always)
+        path = (always or maybe).popleft()
+        if path in found or (read := _read(path)) is None:
+            continue
+        text, tree = read
+        most_bytes -= len(text)
+        found[path] = OwnFile(path, text, tree, runs_always)
+        sure = {id(node) for node, runs in statements(tree.body, path == source) if runs}
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                (always if runs_always and id(node) in sure else maybe).extend(_files(node, path, places, spec.root))
+    return list(found.values())
+
+
+def _read(path: Path) -> tuple[str, ast.Module] | None:
+    try:
+        text = ordinary.content(path, MAX_SOURCE).decode("utf-8", "replace")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes are the author's business
+            return text, ast.parse(text)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # which is told elsewhere
+
+
+# ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def statements(body: list[ast.stmt], of_class: bool, runs_always: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
+    """Those that depend on nothing: what stands under `if`, or under `try` where a failed import is dealt with, is the
+    author's second thought. `of_class` says that some methods run, too.
+    """
+    for node in body:
+        yield node, runs_always
+        if isinstance(node, ast.ClassDef):
+            yield from statements(node.body, of_class, runs_always)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from statements(node.body, of_class, of_class and node.name in WHEN_LOADED)
+        elif isinstance(node, ast.With):
+            may_fail = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
+            yield from statements(node.body, of_class, runs_always and not may_fail)
+        elif isinstance(node, ast.Try) and not any(map(_catches_imports, node.handlers)):
+            yield from statements([*node.body, *node.finalbody], of_class, runs_always)
+
+
+def _catches_imports(handler: ast.ExceptHandler) -> bool:
+    """Whether it may: a name that is none of Python's own may stand for anything."""
+    caught = re.findall(r"[\w.]+", ast.unparse(handler.type)) if handler.type is not None else ["BaseException"]
+    known = [vars(builtins).get(name) for name in caught]
+    return any(
+        not isinstance(each, type) or issubclass(ImportError, each) or issubclass(each, ImportError) for each in known
+    )
+
+
+# ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files(node: ast.Import | ast.ImportFrom, path: Path, places: Sequence[Path], root: Path) -> Iterator[Path]:
+    """The files that a statement runs, those of the packages above included."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield from _walk(_of(alias.name, places, root), alias.name.split("."))
+        return
+    parts = node.module.split(".") if node.module else []
+    if node.level:
+        if node.level > len(path.parents):
+            return
+        places = [path.parents[node.level - 1]]
+    elif parts:
+        places = _of(parts[0], places, root)
+    yield from _walk(places, parts)
+    for alias in node.names:
+        yield from _walk(places, [*parts, alias.name])
+
+
+def _of(module: str, places: Sequence[Path], root: Path) -> Sequence[Path]:
+    """The model's directory is the first to be searched, its other places are the last."""
+    return [root] if module.partition(".")[0] in sys.stdlib_module_names else places
+
+
+def _walk(places: Sequence[Path], parts: Sequence[str]) -> Iterator[Path]:
+    """Those of a dotted name, in the first place that has anything of it."""
+    for place in places:
+        if not parts or not ((place / parts[0]).is_dir() or (place / f"{parts[0]}.py").is_file()):
+            continue
+        for part in parts:
+            if (package := place / part / "__init__.py").is_file():
+                yield package
+            elif (module := place / f"{part}.py").is_file():
+                yield module
+                return
+            place /= part
+        return
