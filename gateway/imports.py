@@ -1,4 +1,4 @@
-"""What the file of a model's class imports, and whether that is there. Reads and looks; imports nothing.
+"""What the file of a model's class, and the files that it leads to, import, and whether that is there. Imports nothing.
 
 What to do about a module that is missing is left to others.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import all_suffixes
 from importlib.metadata import packages_distributions
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 from . import ordinary
 from .distributions import is_namespace
+from .own_files import OwnFile, own_files, places_of, source_file, statements
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
-
-MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +38,57 @@ class Import:
 
 
 def imports_of(spec: ModelSpec) -> list[Import]:
-    """What is missing or cannot be imported so; nothing when the file looks for modules where we would not."""
-    source = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
-    if not spec.own_code or not source.is_file() or source.stat().st_size > MAX_SOURCE:
+    """What is missing or cannot be imported so; nothing when the file looks for modules where we would not.
+
+    Of the files that it imports only what runs whenever they are imported counts.
+    """
+    source, files = source_file(spec), own_files(spec)
+    if source is None or not files or files[0].path != source or _looks_elsewhere(files[0]):
         return []
-    text = source.read_text("utf-8", "replace")
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []  # which is told elsewhere
-    if "sys.path" in text or "sys.meta_path" in text:
-        return []
-    places, provided = [spec.root, *spec.import_dirs], _provided() if spec.python is None else None
-    if source.parent.name != source.stem:  # then its directory is searched too: see `module_name_of` of the worker
-        places.append(source.parent)
-    found = []
-    for node, runs_always in _statements(tree.body, True):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            items = [_relative(node, source, spec.root)]
-        else:
-            looked = (_look(module, names, source, places, provided) for module, names in _modules(node))
-            items = [item for item in looked if item is not None]
-        at = f"{source.relative_to(spec.root)}:{node.lineno}"
-        found += [replace(item, where=at, runs_always=runs_always) for item in items]
+    provided = _provided() if spec.python is None else None
+    places = places_of(spec, source)
+    found = _of_class(files[0], places, provided, spec.root)
+    others = [file for file in files[1:] if file.runs_always]
+    if any(_looks_elsewhere(file) or "sys.modules" in file.text for file in others):
+        return found
+    for file in others:
+        found += _of_other(file, places, provided, spec.root)
     return found
+
+
+def _looks_elsewhere(file: OwnFile) -> bool:
+    return "sys.path" in file.text or "sys.meta_path" in file.text
+
+
+def _of_class(file: OwnFile, places: list[Path], provided: Collection[str] | None, root: Path) -> list[Import]:
+    found = []
+    for node, runs_always in statements(file.tree.body, of_class=True):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            items = [_relative(node, file.path, root)]
+        else:
+            looked = (_look(module, names, file.path, places, provided) for module, names in _modules(node))
+            items = [item for item in looked if item is not None]
+        found += [replace(item, where=_where(file.path, root, node), runs_always=runs_always) for item in items]
+    return found
+
+
+def _of_other(file: OwnFile, places: list[Path], provided: Collection[str] | None, root: Path) -> list[Import]:
+    found = []
+    for node, runs_always in statements(file.tree.body, of_class=False):
+        if not runs_always:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level:
+            item = _relative(node, file.path, root)
+            items = [] if item.is_here else [replace(item, is_relative=False, ours=True)]
+        else:
+            looked = (_look(module, names, file.path, places, provided) for module, names in _modules(node))
+            items = [item for item in looked if item is not None]
+        found += [replace(item, where=_where(file.path, root, node)) for item in items]
+    return found
+
+
+def _where(path: Path, root: Path, node: ast.stmt) -> str:
+    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{node.lineno}"
 
 
 def _look(
@@ -157,19 +183,6 @@ def _of_namespace(top: str) -> list[Path]:
 
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _statements(body: list[ast.stmt], runs_always: bool) -> Iterator[tuple[ast.stmt, bool]]:
-    """Those that depend on nothing: what stands under `if` or `try` is the author's second thought."""
-    for node in body:
-        yield node, runs_always
-        if isinstance(node, ast.ClassDef):
-            yield from _statements(node.body, runs_always)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from _statements(node.body, node.name in ("__init__", "load"))
-        elif isinstance(node, ast.With):
-            may_fail = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
-            yield from _statements(node.body, runs_always and not may_fail)
 
 
 def _modules(node: ast.stmt) -> list[tuple[str, list[str]]]:

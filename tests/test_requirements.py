@@ -313,3 +313,48 @@ def test_what_an_extra_lacks_is_named(tmp_path: Path) -> None:
     (found,) = lacks(tmp_path, "requirements: ['uvicorn[standard]']\n", have={"uvicorn": "0.54", "httptools": "1"})
     assert found[:2] == ("warning", "missing_package")
     assert "its extra standard lacks " in found[2] and "uvloop" in found[2] and "httptools" not in found[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "module"),
+    [
+        ("import skimage\n", "packages/helper/deep.py:1", "skimage"),
+        ("try:\n    import skimage\nfinally:\n    x = 1\n", "packages/helper/deep.py:2", "skimage"),
+        ("from .other import x\n", "packages/helper/deep.py:1", "packages.helper.other"),
+    ],
+)
+def test_what_a_file_imports_that_the_class_leads_to_has_to_be_there(
+    tmp_path: Path, text: str, place: str, module: str
+) -> None:
+    files = {"packages/helper/__init__.py": "from .deep import x\n", "packages/helper/deep.py": text}
+    (found,) = lacks(tmp_path, "", f"import helper\n{GOOD}", files=files)
+    assert found[0] == "error" and f"{place} imports {module}" in found[2]
+    assert "scikit-image" in found[3] if module == "skimage" else found[3].startswith("write the file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "try:\n    import skimage\nexcept ImportError:\n    skimage = None\n",
+        "try:\n    import skimage\nexcept Exception:\n    pass\n",
+        "try:\n    import skimage\nexcept ODD:\n    pass\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import skimage\n",
+        "def late():\n    import skimage\n",
+        "import sys\nsys.path.append('elsewhere')\nimport skimage\n",
+        "import sys\nsys.modules['skimage'] = sys\nimport skimage\n",
+        "from . import deep, json\nfrom .deep import *\n",
+    ],
+)
+def test_what_such_a_file_may_do_without_is_no_finding(tmp_path: Path, text: str) -> None:
+    deep = {
+        "packages/helper/deep.py": text,
+        "packages/helper/json.py": "",
+        "packages/helper/unused.py": "import nowhere\n",
+    }
+    files = {"packages/helper/__init__.py": "from . import deep\n", **deep}
+    assert lacks(tmp_path, "", f"import helper\n{GOOD}", files=files) == []
+
+
+def test_a_file_that_the_class_may_do_without_may_lack_what_it_imports(tmp_path: Path) -> None:
+    source = f"try:\n    import helper\nexcept ImportError:\n    pass\n{GOOD}"
+    assert lacks(tmp_path, "", source, files={"packages/helper.py": "import skimage\n"}) == []

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import ordinary
+from .. import near_names, ordinary
 from ..spec import Problem
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
@@ -69,9 +69,17 @@ def read_class(path: Path, class_name: str) -> ClassInfo | None:
     if class_name in bound or "*" in bound or "__getattr__" in bound:
         return None
     have = f"have: {', '.join(classes)}" if classes else "it defines no class"
-    raise SourceError(
-        Problem(where=str(path), what=f"no class {class_name} in {path.name} ({have})", code="class_not_found")
-    )
+    what = f"no class {class_name} in {path.name} ({have})"
+    raise SourceError(Problem(where=str(path), what=what, fix=_way_to(class_name, classes), code="class_not_found"))
+
+
+def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef]) -> str:
+    """How one of the classes that are there becomes the model; the last that has a method `predict`, if one does."""
+    if not classes:
+        return f"write class {class_name} with a method predict"
+    serving = [name for name, node in classes.items() if "predict" in _class_info(node).methods]
+    name = (serving or list(classes))[-1]
+    return f"call {name} {class_name}, or write model_class_name: {name} into config.yaml"
 
 
 def _parse(path: Path) -> ast.Module:
@@ -159,8 +167,16 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
     if found.has("websocket") and any(found.has(name) for name in PIPELINE):
         what = "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods."
         yield problem(found.line, what, "websocket_and_predict")
-    if found.whole and not any(found.has(name) for name in ("predict", "websocket", *methods)):
-        yield problem(found.line, "Truss model must have a `predict` or `websocket` method.", "no_method")
+    have = [name for name in ("predict", "websocket", *methods) if found.has(name)]
+    meant = {name: for_it for name, for_it in _near(found, methods, have) if not found.has(for_it)}
+    if found.whole and not have:
+        fix = "; ".join(f"it has {name}: did you mean {for_it}?" for name, for_it in meant.items())
+        what = "Truss model must have a `predict` or `websocket` method."
+        yield Problem(where=f"{path}:{found.line}", what=what, fix=fix, code="no_method")
+    elif have:
+        for name, for_it in meant.items():
+            what, place = f"nothing calls `{name}`", f"{path}:{found.methods[name].lineno}"
+            yield Problem(where=place, what=what, fix=f"did you mean {for_it}?", code="misspelt", level="warning")
     if _only_request(found, "predict") and found.has("preprocess"):
         what = (
             "When using `preprocess`, the predict method cannot only have the request argument (because the result of"
@@ -173,6 +189,11 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
             " discarded)."
         )
         yield problem(found.methods["postprocess"].lineno, what, "discarded_result")
+
+
+def _near(found: ClassInfo, methods: Collection[str], have: Collection[str]) -> Iterator[tuple[str, str]]:
+    own = [name for name in found.methods if not name.startswith("_")]
+    return near_names.near(own, {*methods, *near_names.CALLED}, have)
 
 
 def _parameters(method: _Function) -> list[ast.arg] | None:

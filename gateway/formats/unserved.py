@@ -23,7 +23,7 @@ from zipfile import BadZipFile, ZipFile
 from .. import ordinary
 from ..contents import is_pointer
 from .config import is_of_another_program
-from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, PACKED, Kind
+from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
@@ -367,23 +367,21 @@ def _packed(file: Path) -> Unserved | None:
     return None if kind is None else _listed(kind, [file.name], is_sure=False)
 
 
-# Of these, whatever they begin with, nobody makes a model; a directory may hold many thousands.
-NO_MODEL = frozenset(
-    "avi avif bmp c cc cfg conf cpp cs css csv cu docx flac gif go h hpp htm html ico ini ipynb java jpeg jpg js json "
-    "jsonl lock log m4a md mkv mov mp3 mp4 ogg opus parquet pdf png ppm proto ps1 py pyc pyi rb rs rst sh sql svg tex "
-    "tif tiff toml ts tsv txt wav webm webp xls xlsx xml yaml yml".split()
-)
 MOST = 64  # files that are opened to see what they begin with
 
 
 def _by_beginning(path: Path, names: frozenset[str]) -> Unserved | None:
     """A model by a name that tells nothing."""
-    candidates = [name for name in sorted(names) if not name.startswith(".") and _suffix(name) not in NO_MODEL]
-    begins = {name: begin for name in candidates[:MOST] if (begin := _begin(path / name, 512))}
+    candidates = sorted(names, key=lambda name: (name.startswith(".") or _suffix(name) in NO_MODEL, name))[:MOST]
+    begins = {name: begin for name in candidates if (begin := _begin(path / name, 512))}
     for kind in BEGINNINGS:
-        if found := [name for name, begin in begins.items() if re.search(kind.holds, begin)]:
+        if found := [name for name, begin in begins.items() if _may_be(name, begin) and re.search(kind.holds, begin)]:
             return _listed(kind, found, is_sure=False)
     return None
+
+
+def _may_be(name: str, begin: bytes) -> bool:
+    return begin[:1] == b"\x80" or not (name.startswith(".") or _suffix(name) in NO_MODEL)
 
 
 def _suffix(name: str) -> str:

@@ -11,6 +11,12 @@ TORCH = f"{CLASS} with torch.load(…, weights_only=True)"
 # How the protocols 4 and 5, 2 and 3, 0 and 1 begin; `_begin` of `unserved` looks into what was compressed.
 PICKLE = rb"\A(\x80[\x04\x05]\x95|\x80[\x02\x03][\]}(c\x8a]|\(?[ld]p\d+\n|\(?c[A-Za-z_][\w.]*\n\w+\n)"
 COMPRESSED = ("bz2", "gz", "lz4", "lzma", "xz", "z", "zst")
+# Of these nobody makes a model, but for a pickle by such a name; they come last, for there may be many thousands.
+NO_MODEL = frozenset(
+    "avi avif bmp c cc cfg conf cpp cs css csv cu docx flac gif go h hpp htm html ico ini ipynb java jpeg jpg js json "
+    "jsonl lock log m4a md mkv mov mp3 mp4 ogg opus parquet pdf png ppm proto ps1 py pyc pyi rb rs rst sh sql svg tex "
+    "tif tiff toml ts tsv txt wav webm webp xls xlsx xml yaml yml".split()
+)
 A_PICKLE = f"a pickle, {PICKLED}"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
-# What other servers and libraries call it. Where the class has a method that is served, these may be helpers.
-ELSEWHERE = {
-    "chat": "chat_completions",
-    "complete": "completions",
-    "embed": "embeddings",
-    "encode": "embeddings",
-    "forward": "predict",
-    "generate": "predict",
-    "infer": "predict",
-    "inference": "predict",
-    "invoke": "predict",
-    "run": "predict",
-    "transcribe": "audio_transcriptions",
-}
-CALLED = ("predict", "preprocess", "postprocess", "websocket", "is_healthy", "load", "setup_environment")
-CLOSE = 0.8  # of 1: `predcit` is, `prediction` is not quite, `preprocess` and `postprocess` are 0.76 alike
+from ..near_names import CALLED, near
 
 
 def hint(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -> str:
     """A sentence that names it, with a space before; empty when there is none. `have` are those that are served."""
     return "".join(
         f" It has `{name}`, which nothing calls: did you mean `{meant}`?"
-        for name, meant in _near(model, {*endpoint_methods, *CALLED}, have)
+        for name, meant in near(_own_methods(type(model)), {*endpoint_methods, *CALLED}, have)
+        if not hasattr(model, meant)
     )
-
-
-def _near(model: Any, known: Collection[str], have: Collection[str]) -> Iterator[tuple[str, str]]:
-    for name in _own_methods(type(model)):
-        if name in known:
-            continue
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=CLOSE)
-        meant = close[0] if close else None if have else ELSEWHERE.get(name)
-        if meant in known and not hasattr(model, str(meant)):
-            yield name, str(meant)
 
 
 def _own_methods(cls: type) -> list[str]:

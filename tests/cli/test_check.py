@@ -115,6 +115,29 @@ def test_a_missing_class_names_those_there(run: Run, models: Models) -> None:
     found = only(run)
     assert found["code"] == "class_not_found"
     assert found["what"] == "no class Model in model.py (have: Other)"
+    assert found["fix"] == "call Other Model, or write model_class_name: Other into config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("methods", "code", "fix"),
+    [
+        (["chat"], "no_method", "it has chat: did you mean chat_completions?"),
+        (["predcit"], "no_method", "it has predcit: did you mean predict?"),
+        (["predict", "chat_completion"], "misspelt", "did you mean chat_completions?"),
+    ],
+)
+def test_a_method_that_nothing_calls_is_told_with_what_may_have_been_meant(
+    run: Run, models: Models, methods: list[str], code: str, fix: str
+) -> None:
+    models({"m/model.py": "class Model:\n" + "".join(f"    def {name}(self, x): ...\n" for name in methods)})
+    found = only(run)
+    assert (found["code"], found["fix"]) == (code, fix)
+
+
+def test_helpers_beside_a_method_that_serves_are_no_slips(run: Run, models: Models) -> None:
+    helpers = "".join(f"    def {name}(self, x): ...\n" for name in ("chat", "embed", "run", "_predcit", "prediction"))
+    models({"m/model.py": GOOD + helpers})
+    assert findings(run) == []
 
 
 def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:

@@ -41,4 +41,5 @@ def test_beside_a_method_that_serves_only_a_slip_of_the_pen_is_told(capsys: pyte
     assert "did you mean `chat_completions`?" in capsys.readouterr().err
     look_at("predict", "chat", "embed", "run", "prediction", "_chat_completion", "pre_process_text")
     look_at("predict", "chat_completions", "chat_completion")
+    look_at("predict", "unload")  # which is called, and may be there without a load
     assert capsys.readouterr().err == ""

@@ -1,0 +1,37 @@
+"""Names of methods that no route calls and that are nearly those of one that a route does call.
+
+Values only: who the methods belong to, and what is said of them, is left to others.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator
+
+# What other servers and libraries call it. Where the class has a method that is served, these may be helpers.
+ELSEWHERE = {
+    "chat": "chat_completions",
+    "complete": "completions",
+    "embed": "embeddings",
+    "encode": "embeddings",
+    "forward": "predict",
+    "generate": "predict",
+    "infer": "predict",
+    "inference": "predict",
+    "invoke": "predict",
+    "run": "predict",
+    "transcribe": "audio_transcriptions",
+}
+CALLED = ("predict", "preprocess", "postprocess", "websocket", "is_healthy", "load", "unload", "setup_environment")
+CLOSE = 0.8  # of 1: `predcit` is, `prediction` is not quite, `preprocess` and `postprocess` are 0.76 alike
+
+
+def near(names: Iterable[str], known: Collection[str], have: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Of the methods of a class, those that nothing calls, with what they may have been meant to be."""
+    for name in names:
+        if name in known:
+            continue
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=CLOSE)
+        meant = close[0] if close else None if have else ELSEWHERE.get(name)
+        if meant in known:
+            yield name, str(meant)
