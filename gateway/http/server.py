@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from .handshakes import Handshakes
 from .protocol import GuardedProtocol
 from .tls import Certificate
 from .websocket_protocol import WebSocketProtocol
@@ -30,24 +31,43 @@ class GatewayServer(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._admin, self.certificate = admin, certificate
+        self._handshakes: Handshakes | None = None
         self._lag: Histogram = config.app.lag  # type: ignore[union-attr]
         self._due = 0.0
         self.accepting = asyncio.Event()
         self.closing = asyncio.Event()  # the listener is closed, and idle connections with it
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup(sockets if self.certificate is None else [])
+        if self.certificate is not None:
+            self._handshakes = self._begin_tls(self.certificate, sockets or [])
         if self._admin is not None:
             loop = asyncio.get_running_loop()
             self.servers.append(await loop.create_unix_server(self._protocol, sock=self._admin))
         self.accepting.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for sock in sockets or ():
-            await self._accept_rest(sock)
+        if self._handshakes is not None:
+            await self._handshakes.close()
+        else:
+            for sock in sockets or ():
+                await self._accept_rest(sock)
         # uvicorn closes everything before it first waits, so this comes after
         asyncio.get_running_loop().call_soon(self.closing.set)
         await super().shutdown(sockets)
+
+    def _begin_tls(self, certificate: Certificate, sockets: list[socket.socket]) -> Handshakes:
+        protocol: type[GuardedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
+        handshakes = Handshakes(
+            certificate.context,
+            self._protocol,
+            self.server_state.connections,
+            max_connections=protocol.max_connections,
+            timeout=protocol.head_timeout,
+        )
+        for sock in sockets:
+            handshakes.listen(sock)
+        return handshakes
 
     async def _accept_rest(self, sock: socket.socket) -> None:
         """Take in the connections that the kernel has accepted already: closing the listener would reset them."""
@@ -59,7 +79,7 @@ class GatewayServer(uvicorn.Server):
                 return
             connection.setblocking(False)
             with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
+                await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -108,7 +128,6 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
         timeout_keep_alive=int(gateway.keep_alive),
         timeout_graceful_shutdown=LAST_RESORT,
     )

@@ -1,0 +1,99 @@
+"""TLS handshakes: they count as connections, have a deadline, and beyond the bound none is begun.
+
+The loop's own servers count no connection before its handshake is done. What follows is `protocol.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Set
+
+from .protocol import GOODBYE
+
+log = logging.getLogger("gateway.http")
+
+TURN = 64  # connections that are accepted before others have their turn of the loop
+RETRY = 1.0  # seconds until connections are accepted again after there was no file or memory for one
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Handshakes:
+    """Accepts on listeners for TLS. `connections` are the protocols whose handshake is done, of other listeners too."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        protocol: Callable[[], asyncio.Protocol],
+        connections: Set[object],
+        max_connections: int,
+        timeout: float,
+    ) -> None:
+        self._context, self._protocol, self._connections = context, protocol, connections
+        self._max_connections, self._timeout = max_connections, timeout
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[socket.socket] = []
+        self._retries: dict[socket.socket, asyncio.TimerHandle] = {}
+        self.pending: dict[asyncio.Protocol, asyncio.Task[None]] = {}
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept on it from now on; it does not block."""
+        self._listeners.append(listener)
+        self._loop.add_reader(listener, self._on_readable, listener)
+
+    async def close(self) -> None:
+        """Close the listeners. Who has connected already may finish its handshake: a request may be on its way."""
+        while self._listeners:
+            listener = self._listeners.pop()
+            self._loop.remove_reader(listener)
+            while self._has_room() and self._accept(listener):
+                pass
+            if listener in self._retries:
+                self._retries.pop(listener).cancel()
+            listener.close()
+        if self.pending:
+            await asyncio.wait(list(self.pending.values()), timeout=GOODBYE)
+        for task in self.pending.values():
+            task.cancel()
+
+    def _on_readable(self, listener: socket.socket) -> None:
+        for _ in range(TURN):
+            if not self._accept(listener):
+                return
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take one connection. False: there is none for now."""
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            if error.errno in SCARCE:
+                log.warning("no connection can be accepted for %g s: %s", RETRY, error.strerror)
+                self._loop.remove_reader(listener)  # which would be called without end
+                self._retries[listener] = self._loop.call_later(
+                    RETRY, self._loop.add_reader, listener, self._on_readable, listener
+                )
+            return False
+        if self._has_room():
+            protocol = self._protocol()
+            task = self._loop.create_task(self._shake_hands(protocol, connection))
+            self.pending[protocol] = task
+            task.add_done_callback(lambda _: self.pending.pop(protocol))
+        else:
+            connection.close()  # no answer can be sent before a handshake
+        return True
+
+    def _has_room(self) -> bool:
+        """A protocol whose handshake has just been done is in both sets, and counts once."""
+        return len(self._connections | self.pending.keys()) < self._max_connections
+
+    async def _shake_hands(self, protocol: asyncio.Protocol, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._timeout
+            )
+        except OSError as error:  # the client's doing, or its absence
+            log.debug("a TLS handshake failed: %s", error)
