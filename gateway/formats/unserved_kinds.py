@@ -17,6 +17,8 @@ NO_MODEL = frozenset(
     "jsonl lock log m4a md mkv mov mp3 mp4 ogg opus parquet pdf png ppm proto ps1 py pyc pyi rb rs rst sh sql svg tex "
     "tif tiff toml ts tsv txt wav webm webp xls xlsx xml yaml yml".split()
 )
+# As other servers and templates call the file of a model's code.
+CODE = "main.py app.py api.py predictor.py predict.py inference.py handler.py serve.py server.py service.py models.py"
 A_PICKLE = f"a pickle, {PICKLED}"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
@@ -102,6 +104,19 @@ FILES = (
     ),
     Kind("handler.py", "a handler of Hugging Face's endpoints", f"take it over: {CLASS}", rb"class EndpointHandler"),
     Kind("inference.py", "a script of SageMaker", f"take it over: {CLASS}", rb"(?m)^def model_fn\("),
+    Kind(
+        CODE,
+        "a class with a method predict in a file of another name than model.py",
+        "call the file model.py and the class Model, or name them in a config.yaml: model_module_dir: ., "
+        "model_class_filename and model_class_name",
+        rb"(?s)(?:\A|\n)class \w+\s*[:(].*\n\s+(async )?def predict\(",
+    ),
+    Kind(
+        CODE,
+        "a function predict in a file, where a class in model.py is looked for",
+        "write a model.py whose class Model has a method predict that calls it",
+        rb"(?m)^(async )?def predict\(",
+    ),
     Kind(
         "*.yaml *.yml",
         "a manifest for KServe, which says where a model is",

@@ -165,7 +165,7 @@ BEGINNINGS = (
     b"\xba\x16\x4f\x2f\x0c\0\0\0",
     b"lmgg\x5a\x79\0\0",
     b"tjgg\x03\0\0\0",
-    b"class Model:\n    def predict(self, inputs):\n        ...\n",
+    *(b"class S:\n    def predict(self, x):\n", b"class Model:\n    def predict(self, x):\n", b"def predict(x):\n"),
     b"PK\x03\x04\0\0",
     b"\x80\x04\x95\x10\0\0\0\0\0\0\0",
     b"GGUF\x03\0\0\0",
