@@ -18,6 +18,7 @@ from . import audit, keys
 from .callers import SCOPES, Caller
 from .errors import GatewayError, PermissionDenied, RateLimited, Unauthorized
 from .keys import Key
+from .wording import counted
 
 log = logging.getLogger("gateway.access")
 NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
@@ -74,7 +75,7 @@ class Permits:
         """
         key = self.caller
         if key.max_inflight is not None and self.running >= key.max_inflight:
-            raise RateLimited(f"this key may have {key.max_inflight} calls at once, and has", retry_after=1)
+            raise RateLimited(f"this key may have {counted(key.max_inflight, 'call')} at once, and has", retry_after=1)
         headers = () if key.rpm is None else self.draw(now)
         self.running += 1
         return headers
@@ -93,7 +94,7 @@ class Permits:
         if self._tokens < 1:
             wait = (1 - self._tokens) * 60 / rpm
             shown = {name.decode(): value.decode() for name, value in self._headers(rpm)}
-            raise RateLimited(f"this key may make {rpm} calls a minute", retry_after=wait, headers=shown)
+            raise RateLimited(f"this key may make {counted(rpm, 'call')} a minute", retry_after=wait, headers=shown)
         self._tokens -= 1
         return self._headers(rpm)
 

@@ -20,6 +20,7 @@ from .replica import Replica
 from .shares import Shares
 from .spec import Limits
 from .wire import Req
+from .wording import counted
 
 log = logging.getLogger("gateway.models")
 
@@ -85,7 +86,7 @@ class Admission:
         room = self.limiter.room
         if room < calls:
             raise Overloaded(
-                f"model '{self._name}' is overloaded: {calls} calls at once, room for {room}",
+                f"model '{self._name}' is overloaded: {counted(calls, 'call')} at once, room for {room}",
                 retry_after=self.limiter.retry_after(),
             )
 

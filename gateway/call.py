@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
 from .wire import DATA, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
+from .wording import counted
 
 if TYPE_CHECKING:
     from .spec import Limits
@@ -276,7 +277,9 @@ class Call:
     def on_taken(self, messages: int, size: int) -> None:
         """The model has read so many of the client's messages, with so many bytes."""
         if messages > self.unread or size > self.unread_size:
-            raise WireError(f"credit for {messages} messages of {size} bytes, where {self.unread} are outstanding")
+            raise WireError(
+                f"credit for {counted(messages, 'message')} of {counted(size, 'byte')}, outstanding are {self.unread}"
+            )
         self.unread -= messages
         self.unread_size -= size
         if self.on_credit is not None:

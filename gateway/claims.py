@@ -14,6 +14,7 @@ from .accelerators import parse_accelerator
 from .devices import GIB, Device, parse_size
 from .errors import ConfigError
 from .spec import ModelSpec
+from .wording import counted
 
 HEADROOM = GIB  # per device, never handed out: contexts and libraries take 0.3 to 0.6 GiB beside what a model declares
 
@@ -105,7 +106,8 @@ def to_requests(spec: ModelSpec) -> list[Request]:
     pins = tuple(pin for pin in wanted.pin if pin)
     if len(pins) not in (0, 1, spec.replicas):
         raise ConfigError(
-            f"{where}: gpus pins {len(pins)} replicas, but it has {spec.replicas}; give one list, or one each"
+            f"{where}: gpus pins {counted(len(pins), 'replica')}, but it has {spec.replicas}; "
+            "give one list, or one each"
         )
     memory = share = None
     if wanted.gpu_memory is not None:

@@ -27,6 +27,7 @@ from .errors import ConfigError
 from .plugins import EXTRAS
 from .settings import GatewaySettings, check_keys_file, is_loopback
 from .spec import Limits
+from .wording import counted
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -158,7 +159,7 @@ def _keys_file(settings: Settings) -> Line:
 
 def _api_key(key: str | None) -> Line:
     if key is not None and len(key) < SHORT_KEY:
-        return _warn("api key", f"GATEWAY_API_KEY has {len(key)} characters", "run: gateway keys add NAME")
+        return _warn("api key", f"GATEWAY_API_KEY has {counted(len(key), 'character')}", "run: gateway keys add NAME")
     return _pass("api key", "none in the environment" if key is None else "the one of the environment is long enough")
 
 

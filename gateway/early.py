@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from .errors import Overloaded
+from .wording import counted
 
 
 class Early:
@@ -25,7 +26,7 @@ class Early:
             Whatever `waiter` was ended with.
         """
         if len(self._waiters) >= room:
-            text = f"model '{self._name}' is not ready and {room} requests wait for it"
+            text = f"model '{self._name}' is not ready and {counted(room, 'request')} in its queue already"
             raise Overloaded(text, retry_after=retry_after)
         self._waiters[waiter] = None
         try:

@@ -32,6 +32,7 @@ from .local_projects import tidied
 from .local_requirements import is_of_an_index, place_of, requirements_of
 from .runners.log import LineReader
 from .spec import ModelSpec
+from .wording import counted
 
 T = TypeVar("T")
 CHANNEL = ("msgspec>=0.19,<0.23", "uvloop>=0.19; platform_system != 'Windows'")  # what a worker needs to talk to us
@@ -79,7 +80,7 @@ async def ensure(
         await _patiently(partial(_check_contents, spec))
         complete.unlink(missing_ok=True)
         build.clear()
-        on_log(f"building an environment with {len(requirements_of(spec))} requirements")
+        on_log(f"building an environment with {counted(len(requirements_of(spec)), 'requirement')}")
         listed = directory.with_suffix(".txt")
         try:
             lines, in_place = await _finished(partial(build.prepare, _wanted(spec), cache.resolve()))

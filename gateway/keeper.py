@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .limiter import Seat
 from .replica import LoadError, Replica
 from .spec import ModelSpec, State
+from .wording import counted
 
 log = logging.getLogger("gateway.models")
 
@@ -165,7 +166,9 @@ class Keeper:
         breaker.note(now, was_healthy=not crashes)
         if breaker.is_open:
             self.next_try = now + breaker.pause
-            text = f"{breaker.crashes} crashes within {breaker.spread:.0f} s, the last one: {reason}"
+            text = (
+                f"{counted(breaker.crashes, 'crash', 'crashes')} within {breaker.spread:.0f} s, the last one: {reason}"
+            )
             self._set("failed", text)
         else:
             self.next_try = now + pause(crashes - 1 if crashes else 0)

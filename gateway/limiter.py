@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Overloaded
 from .shares import Shares
+from .wording import counted
 
 if TYPE_CHECKING:
     from .call import Call
@@ -98,8 +99,8 @@ class Limiter:
         seat = None if self._waiting else self._freest()
         if seat is None and not self.room:
             raise Overloaded(
-                f"model '{self.name}' is overloaded: {self.running} calls run and {self.queued} wait, "
-                f"the queue holds {self.max_queue}",
+                f"model '{self.name}' is overloaded: {counted(self.running, 'call')} in progress, "
+                f"{self.queued} waiting, the queue holds {self.max_queue}",
                 retry_after=self.retry_after(),
             )
         size = len(call.body) if seat is None else 0

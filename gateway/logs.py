@@ -18,6 +18,7 @@ from typing import Any, Literal
 from . import printing
 from .printable import one_line
 from .redaction import KNOWN
+from .wording import counted
 
 MODELS = "gateway.model."  # begins the loggers of what models print
 MAX_VALUE = 2048  # bytes of one value
@@ -98,7 +99,7 @@ class Stderr(logging.Handler):
                 self.dropped += len(lines)
 
     def _confession(self, lost: int) -> str:
-        what = f"{lost} lines of this log were lost"
+        what = f"lost from this log: {counted(lost, 'line')}"
         return self.format(logging.LogRecord("gateway.logs", logging.WARNING, "", 0, what, None, None)) + "\n"
 
 

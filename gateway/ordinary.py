@@ -13,6 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from .wording import counted
+
 MOST = 32 * 1024 * 1024  # bytes of a text, such as an index of tensors, a source file or a list of sums
 
 
@@ -30,7 +32,7 @@ def content(path: Path, most: int = MOST) -> bytes:
     with opened(path) as file:
         found = file.read(most + 1)
     if len(found) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+        raise OSError(errno.EFBIG, f"it has more than {counted(most, 'byte')}", str(path))
     return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from .spec import Capabilities, ModelSpec
 from .wire import WireError
+from .wording import a_type
 
 MAX_METHODS, MAX_NAME, MAX_PORTS = 256, 128, 256
 MAX_DEPTH = 64  # of a schema; those of Pydantic refer to their definitions and stay flat
@@ -62,7 +63,7 @@ def _check_shown(value: Any) -> None:
             elif isinstance(one, list):
                 inside += one
             elif one is not None and not isinstance(one, (str, int, float)):
-                raise WireError(f"capabilities with a {type(one).__name__}")
+                raise WireError(f"capabilities with {a_type(one)}")
         level = inside
         if not level:
             return

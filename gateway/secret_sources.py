@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .wording import a_type
+
 if TYPE_CHECKING:
     from .settings import Settings
     from .spec import ModelSpec
@@ -60,7 +62,7 @@ class SecretSources:
             self._complain(f"{self._deployment_file} cannot be read as JSON: {error}")
             return None
         if not isinstance(value, dict):
-            self._complain(f"{self._deployment_file} holds a {type(value).__name__}, not an object")
+            self._complain(f"{self._deployment_file} holds {a_type(value)}, not an object")
             return None
         return value
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from .errors import Overloaded
+from .wording import counted
 
 if TYPE_CHECKING:
     from .call import Call
@@ -87,10 +88,10 @@ class Shares:
         lines: dict[Limiter, Iterator[Call]] = {}
         while calls > self.max_calls or waiting > self.max_bytes:
             if calls > self.max_calls:
-                text = f"the gateway is overloaded: {self.max_calls} calls are in flight"
+                text = f"the gateway is overloaded: {counted(self.max_calls, 'call')} in flight already"
                 shares = {limiter: limiter.in_flight + (limiter is of) for limiter in self.limiters}
             else:
-                text = f"the gateway is overloaded: bodies of {self.max_bytes} bytes wait already"
+                text = f"the gateway is overloaded: bodies of {counted(self.max_bytes, 'byte')} wait already"
                 shares = {limiter: limiter.queued_bytes + size * (limiter is of) for limiter in self.limiters}
             left = {limiter: limiter.line for limiter in self.limiters}
             for limiter, call in payers:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import model_log
+from .wording import counted
 
 TAIL = 200  # lines that are kept of each model
 AHEAD = 10_000  # lines that a follower may lag behind; what is more is dropped and counted
@@ -92,7 +93,7 @@ class Follower:
         self._changed.clear()
         found, self._new = list(self._new), deque()
         if self._dropped:
-            lost = f"... {self._dropped} lines dropped: they came faster than they were read"
+            lost = f"... {counted(self._dropped, 'line')} dropped: they came faster than they were read"
             found.insert(0, Line(found[0].number, "", lost))
             self._dropped = 0
         if self._is_over:

@@ -77,7 +77,9 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         raise ConfigError(f"its vocabulary (tokenizer.ggml.tokens) {what}")
     kinds = list(metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens))
     if len(kinds) < len(tokens):
-        raise ConfigError(f"tokenizer.ggml.token_type tells of {len(kinds)} tokens, the vocabulary has {len(tokens)}")
+        raise ConfigError(
+            f"the length of tokenizer.ggml.token_type is {len(kinds)}, that of the vocabulary {len(tokens)}"
+        )
     ids = _ids(metadata, model, len(tokens))
     if model == "gpt2" and metadata.get("tokenizer.ggml.pre") in ("chatglm-bpe", "glm4", "glm5"):
         ids = {name: token for name, token in ids.items() if name != "bos" or _says(metadata, "bos")}
@@ -266,7 +268,9 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> tuple
 
     scores = metadata.get("tokenizer.ggml.scores") or [0.0] * len(vocabulary.tokens)
     if len(scores) < len(vocabulary.tokens):
-        raise ConfigError(f"tokenizer.ggml.scores tells of {len(scores)} tokens of {len(vocabulary.tokens)}")
+        raise ConfigError(
+            f"the length of tokenizer.ggml.scores is {len(scores)}, that of the vocabulary {len(vocabulary.tokens)}"
+        )
     vocab = {token: index for index, token in enumerate(vocabulary.tokens)}
     pairs = [
         (-scores[index], index, at, token[:at], token[at:])

@@ -138,7 +138,7 @@ class SklearnModel:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, root.name, self.config)
         if not hasattr(model, "predict"):
-            raise ConfigError(f"{file.name} holds a {type(model).__name__}, which has no predict")
+            raise ConfigError(f"{file.name} holds an object of type {type(model).__name__}, which has no predict")
         _check_fitted(model, file)
         for note in _left_out(root):
             print(f"warning: {note}")
@@ -205,7 +205,7 @@ def _check_fitted(model: Any, file: Path) -> None:
     try:
         check_is_fitted(last)
     except NotFittedError as error:
-        what = f"{file.name} holds a {type(last).__name__} that was not fitted; fit it, then save it"
+        what = f"{file.name} holds an estimator of type {type(last).__name__} that was not fitted; fit it, then save it"
         raise ConfigError(what) from error
 
 

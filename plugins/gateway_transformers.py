@@ -151,7 +151,7 @@ class LanguageModel:
         self._learn_format()
         what = f"{model.num_parameters():,} parameters in {model.dtype} on {device}"
         size = f"{self.engine.cache_bytes / 2**20:,.0f} MiB when all are full"
-        print(f"{what}; {slots} slots of {self.max_model_len} tokens, {size}")
+        print(f"{what}; slots: {slots}, tokens in each: {self.max_model_len}, {size}")
 
     def _learn_format(self) -> None:
         """How the model writes thoughts and calls, from its chat template and its vocabulary."""

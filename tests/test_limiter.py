@@ -63,7 +63,7 @@ def test_a_call_starts_at_once_while_a_slot_is_free() -> None:
 def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
     limit, started = limiter(1, Seat("replica", 1))
     enter(limit, 1, 2)
-    with pytest.raises(Overloaded, match="1 calls run and 1 wait") as caught:
+    with pytest.raises(Overloaded, match="1 call in progress, 1 waiting") as caught:
         enter(limit, 3)
     assert caught.value.retry_after == 1
     assert limit.queued == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import GatewayError, InvalidOutput
+from ..wording import counted
 from .base import ESTIMATED, Context, Encoder, prompt_of
 from .events import (
     AnyEvent,
@@ -202,7 +203,7 @@ class EventEncoder(Encoder):
                     out.append(self.take(ToolCall(index, number, None, None, "{}"), self.runs[0]))
         answered = sum(choice.answered for choice in self.choices)
         if len(self.runs) < len(self.choices) != answered:
-            raise InvalidOutput(f"the model answered {answered} of {len(self.choices)} choices")
+            raise InvalidOutput(f"the model answered {answered} of {counted(len(self.choices), 'choice')}")
         return b"".join(out)
 
     # ── what the model may leave out ─────────────────────────────────────────────────────────────────────────────

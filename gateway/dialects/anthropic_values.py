@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidOutput
 from ..wire import Structured
+from ..wording import a_type
 from .anthropic_blocks import Given, Signature
 from .begun_json import begun_object
 from .events import Event, Finish, Reasoning, Text, checked, encode_json, unwrap, usage_of
@@ -82,7 +83,7 @@ class MessageValues(Normalizer):
         if isinstance(content, str):
             return [Text(0, content), *self._end_of(message)]
         if not isinstance(content, list):
-            raise InvalidOutput(f"the content of a message is a {type(content).__name__}, not a list of blocks")
+            raise InvalidOutput(f"the content of a message is {a_type(content)}, not a list of blocks")
         events: Events = []
         for block in map(unwrap, content):
             if not isinstance(block, dict) or not isinstance(block.get("type"), str):
@@ -172,7 +173,7 @@ def _given(block: dict[str, Any]) -> Given:
 def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
     found = unwrap(value.get(name))
     if not isinstance(found, dict):
-        raise InvalidOutput(f"'{name}' of an event is a {type(found).__name__}, not a dict")
+        raise InvalidOutput(f"'{name}' of an event is {a_type(found)}, not a dict")
     return found
 
 
@@ -180,4 +181,4 @@ def _string(value: dict[str, Any], name: str) -> str:
     found = value.get(name)
     if found is None or isinstance(found, str):
         return found or ""
-    raise InvalidOutput(f"'{name}' of a block is a {type(found).__name__}, not a string")
+    raise InvalidOutput(f"'{name}' of a block is {a_type(found)}, not a string")

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from ..wording import counted
 from .base import Context, Dialect, Prepared, take
 from .one_value import ValueEncoder, floats, rows
 from .score import read_texts
@@ -82,9 +83,9 @@ class ClassifyEncoder(ValueEncoder):
         if texts == 1 and (flat or len(items or ()) != 1):
             return [value]
         if items is None or flat:
-            raise self.invalid(value, f"a list of {texts} items")
+            raise self.invalid(value, f"a list of {counted(texts, 'item')}")
         if len(items) != texts:
-            raise InvalidOutput(f"classify returned {len(items)} items for {texts} texts")
+            raise InvalidOutput(f"classify returned {counted(len(items), 'item')} for {counted(texts, 'text')}")
         return items
 
     def _class(self, item: Any) -> tuple[str | None, list[float]]:

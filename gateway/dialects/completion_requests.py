@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BadRequest
+from ..wording import counted
 from .base import Prepared, missing, take, take_range, wrong_type
 from .chat_requests import (
     MAX_BIAS,
@@ -70,7 +71,7 @@ def read_completion(body: dict[str, Any], *, derived: bool) -> Prepared:
     stream = take(inputs, "stream", bool, False)
     n = take_range(inputs, "n", 1, MAX_N, 1)
     if len(prompts) * n > MAX_CHOICES:
-        what = f"{len(prompts)} prompts with {n} choices each are more than {MAX_CHOICES} choices"
+        what = f"{counted(len(prompts), 'prompt')} with {counted(n, 'choice')} each are more than {MAX_CHOICES} choices"
         raise BadRequest(f"{what}; send fewer prompts at a time", param="prompt")
     check_sampling(inputs, least_tokens=1 if derived else 0)
     take(inputs, "suffix", str)

@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import GatewayError, InvalidOutput
 from ..wire import Structured
+from ..wording import a_type
 
 REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
@@ -122,7 +123,7 @@ def unwrap(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Structured):
         return value.fields
-    raise NotImplementedError(f"a {type(value).__name__} has no place in JSON")
+    raise NotImplementedError(f"{a_type(value)} has no place in JSON")
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -150,5 +151,5 @@ def checked(value: Any, where: str) -> Any:
             if not math.isfinite(item):
                 raise InvalidOutput(f"the model put {item} into {where}, which JSON has no word for")
         elif not isinstance(item, str | int | None):
-            raise InvalidOutput(f"the model put a {type(item).__name__} into {where}, which has no form in JSON")
+            raise InvalidOutput(f"the model put {a_type(item)} into {where}, which has no form in JSON")
     return value

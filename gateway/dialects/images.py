@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from ..wording import counted
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range
 from .chat_requests import MAX_N
 from .events import checked, encode_json, unwrap
@@ -90,7 +91,7 @@ class ImagesEncoder(Encoder):
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         images = [image for _, images in sorted(self._runs.items()) for image in images]
         if len(images) != self._n:
-            raise InvalidOutput(f"the model returned {len(images)} images where {self._n} were asked")
+            raise InvalidOutput(f"the model returned {counted(len(images), 'image')}, {self._n} asked for")
         return encode_json({"created": self._context.created, **self._about, "data": images}), []
 
     def _images(self, value: Any) -> list[dict[str, Any]]:

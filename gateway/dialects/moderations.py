@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from ..wording import counted
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
 from .events import checked
 from .one_value import ValueEncoder, finite, is_number, rows
@@ -96,9 +97,9 @@ class ModerationsEncoder(ValueEncoder):
         judged = len(self.inputs["input"])
         items = [value] if isinstance(value, bool | dict) and judged == 1 else rows(value)
         if items is None:
-            raise self.invalid(value, f"a list of {judged} results")
+            raise self.invalid(value, f"a list of {counted(judged, 'result')}")
         if len(items) != judged:
-            raise InvalidOutput(f"moderations returned {len(items)} results for {judged} inputs")
+            raise InvalidOutput(f"moderations returned {counted(len(items), 'result')} for {counted(judged, 'input')}")
         results = [self._result(item) for item in items]
         return {"id": f"modr-{self.context.hex_id}", **given, "model": self.context.model, "results": results}
 

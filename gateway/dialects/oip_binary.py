@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 from ..errors import BadRequest
+from ..wording import counted
 
 _CODES = {
     "BOOL": "?",
@@ -39,7 +40,7 @@ def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes]:
         return body, b""
     if not length.isdigit() or len(length) > 15 or int(length) > len(body):
         shown = length.decode("latin-1")[:32]
-        raise BadRequest(f"Inference-Header-Content-Length is '{shown}', and the body has {len(body)} bytes")
+        raise BadRequest(f"Inference-Header-Content-Length is '{shown}', and the body has {counted(len(body), 'byte')}")
     return body[: int(length)], body[int(length) :]
 
 
@@ -59,8 +60,8 @@ def unpack(where: str, datatype: str, count: int, raw: bytes) -> list[Any]:
     code = _CODES[datatype]
     if len(raw) != count * size_of(datatype):
         raise BadRequest(
-            f"'{where}' has {len(raw)} bytes of data, and {count} elements of {datatype} have "
-            f"{count * size_of(datatype)}",
+            f"'{where}' has {counted(len(raw), 'byte')} of data; for {counted(count, 'element')} of {datatype} it "
+            f"needs {count * size_of(datatype)}",
             param=where,
         )
     if datatype == "BF16":
@@ -85,7 +86,7 @@ def _unpack_texts(where: str, count: int, raw: bytes) -> list[str]:
             ) from error
         at += size
     if len(found) != count:
-        raise BadRequest(f"'{where}' holds {len(found)} elements, its shape is of {count}", param=where)
+        raise BadRequest(f"'{where}' holds {counted(len(found), 'element')}, its shape is of {count}", param=where)
     return found
 
 

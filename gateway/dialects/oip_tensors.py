@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadRequest, InvalidOutput, TooLarge
+from ..wording import counted
 from .base import missing, take, take_range, wrong_type
 from .events import checked, encode_json
 from .oip_binary import pack, unpack
@@ -74,7 +75,8 @@ class Binary:
         self._at += size
         if self._at > len(self._data):
             raise BadRequest(
-                f"'{where}' says that it has {size} bytes of binary data, {len(self._data) - self._at + size} are left",
+                f"'{where}' says that it has {counted(size, 'byte')} of binary data, "
+                f"left: {len(self._data) - self._at + size}",
                 param=where,
             )
         return self._data[self._at - size : self._at]
@@ -82,7 +84,7 @@ class Binary:
     def check_empty(self) -> None:
         """Raises `BadRequest` when some are left that belong to no tensor."""
         if left := len(self._data) - self._at:
-            raise BadRequest(f"{left} bytes behind the JSON belong to no tensor", param="inputs")
+            raise BadRequest(f"the JSON is followed by {counted(left, 'byte')} that no tensor asks for", param="inputs")
 
 
 def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
@@ -125,7 +127,9 @@ def _flat(where: str, data: Any, shape: tuple[int, ...]) -> list[Any]:
     rows = data if isinstance(data, list) else [data]
     if not any(isinstance(item, list) for item in rows):
         if len(rows) != size:
-            raise BadRequest(f"'{where}' holds {len(rows)} elements, its shape {list(shape)} is of {size}", param=where)
+            raise BadRequest(
+                f"'{where}' holds {counted(len(rows), 'element')}, its shape {list(shape)} is of {size}", param=where
+            )
         return rows
     for depth, length in enumerate(shape):
         if depth:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..errors import InvalidOutput
 from ..wire import Array
+from ..wording import a_type
 from .base import ESTIMATED, Context, Encoder, Prepared
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .openai_embeddings import shortest
@@ -147,4 +148,4 @@ def finite(*numbers: float) -> None:
 def what(value: Any) -> str:
     if isinstance(value, dict):
         return f"a dict with {', '.join(sorted(map(str, value))[:10]) or 'no keys'}"
-    return f"a {type(value).__name__}"
+    return a_type(value)

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
+from ..wording import a_type
 from .answer import Choice, Run
 from .base import Context, Dialect, Prepared, one_of_n
 from .completion_requests import SCHEMA, read_completion, unsupported
@@ -195,7 +196,7 @@ def _scored(entry: Any) -> tuple[str, float | None, Mapping[str, float] | None]:
     if top is None or (logprob is None and not top):
         return token, logprob, None
     if not isinstance(top, list):
-        raise InvalidOutput(f"the model returned top_logprobs that are a {type(top).__name__}, not a list")
+        raise InvalidOutput(f"the model returned top_logprobs that are {a_type(top)}, not a list")
     likely: dict[str, float] = {}
     for other, number in [*map(_token, map(unwrap, top)), (token, logprob)]:
         if number is not None:

@@ -16,6 +16,7 @@ from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wire import Array
+from ..wording import a_type, counted
 from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
@@ -156,7 +157,7 @@ class EmbeddingsEncoder(Encoder):
             return self._rows
         if asked * 4 > len(self._rows[0]) or not self._context.capabilities.extra.get("matryoshka"):
             raise BadRequest(
-                f"the model gives {len(self._rows[0]) // 4} dimensions and did not change them to {asked}",
+                f"the model gives {counted(len(self._rows[0]) // 4, 'dimension')} and did not change them to {asked}",
                 param="dimensions",
                 code="unsupported_value",
             )
@@ -181,7 +182,9 @@ class EmbeddingsEncoder(Encoder):
     def _check(self) -> None:
         expected = len(self._inputs["input"])
         if len(self._rows) != expected:
-            raise InvalidOutput(f"embeddings returned {len(self._rows)} vectors for {expected} inputs")
+            raise InvalidOutput(
+                f"embeddings returned {counted(len(self._rows), 'vector')} for {counted(expected, 'input')}"
+            )
         width = len(self._rows[0])
         if not width or any(len(row) != width for row in self._rows):
             raise InvalidOutput("embeddings returned vectors of unequal length, or empty ones")
@@ -219,7 +222,7 @@ def rows_of(value: Any) -> list[bytes]:
         flat = bool(value) and isinstance(value[0], int | float)
         rows = [_row(item) for item in ([value] if flat else value)]
     else:
-        raise InvalidOutput(f"embeddings returned a {type(value).__name__}, not vectors")
+        raise InvalidOutput(f"embeddings returned {a_type(value)}, not vectors")
     # A sum is not finite when one of its terms is not: one pass in C over all of them.
     if not all(math.isfinite(sum(memoryview(row).cast("f"))) for row in rows):
         raise InvalidOutput("embeddings returned NaN or infinity")
@@ -256,7 +259,7 @@ def _row(item: Any) -> bytes:
             return struct.pack(f"<{len(item)}f", *item)
         except (struct.error, OverflowError) as error:
             raise InvalidOutput(f"embeddings returned a number that is no float32: {error}") from error
-    raise InvalidOutput(f"embeddings returned a {type(item).__name__} where a vector belongs")
+    raise InvalidOutput(f"embeddings returned {a_type(item)} where a vector belongs")
 
 
 def shortened(row: bytes, dimensions: int) -> bytes:

@@ -20,6 +20,7 @@ import msgspec
 
 from ..errors import InvalidOutput
 from ..wire import Structured
+from ..wording import a_type, counted
 from .event_stream import DONE, EventStream, Sent, holds_block, starts_events
 from .events import (
     REASONS,
@@ -138,7 +139,7 @@ class Normalizer:
 
     def _list(self, values: list[Any]) -> list[AnyEvent]:
         if len(values) != self._width:
-            raise InvalidOutput(f"the model returned a list of {len(values)} for {self._width} choices")
+            raise InvalidOutput(f"the model returned a list of {len(values)} for {counted(self._width, 'choice')}")
         events: list[AnyEvent] = []
         for index, value in enumerate(values):
             part = self._parts.setdefault(index, Normalizer(self._choice + index))
@@ -371,4 +372,4 @@ def _string(value: Any) -> str | None:
 
 
 def _what(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    return a_type(value)

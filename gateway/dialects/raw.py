@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from ..errors import GatewayError, InvalidOutput
+from ..wording import a_type
 from .event_stream import EventStream, Sent, is_complete, one_line, starts_events
 from .line_items import LineItems
 from .reported import error_in
@@ -72,8 +73,7 @@ class RawStream:
                 part = item if isinstance(item, bytes) else item.encode()
                 parts.append(part if self._lines.are_pieces else self._lines.feed(part))
             elif item is not None:
-                what = type(item).__name__
-                self.failure = InvalidOutput(f"the model yielded a {what} within SSE that it frames itself")
+                self.failure = InvalidOutput(f"the model yielded {a_type(item)} within SSE that it frames itself")
                 break
         try:
             return self._pass(b"".join(parts))

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
+from ..wording import counted
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .one_value import ValueEncoder, finite, floats, is_number, rows
 from .openai_embeddings import EmbeddingsEncoder
@@ -165,7 +166,9 @@ class RerankEncoder(ValueEncoder):
         scores = floats(value)
         if scores is not None:
             if len(scores) != documents:
-                raise InvalidOutput(f"rerank returned {len(scores)} scores for {documents} documents")
+                raise InvalidOutput(
+                    f"rerank returned {counted(len(scores), 'score')} for {counted(documents, 'document')}"
+                )
             return list(enumerate(scores))
         items = rows(value)
         if items is None:
@@ -176,7 +179,7 @@ class RerankEncoder(ValueEncoder):
             raise InvalidOutput(f"rerank returned indices that repeat, or are not between 0 and {documents - 1}")
         expected = min(documents, self.options["top_n"] or documents)
         if len(pairs) < expected:
-            raise InvalidOutput(f"rerank returned {len(pairs)} results where {expected} were asked")
+            raise InvalidOutput(f"rerank returned {counted(len(pairs), 'result')}, {expected} asked for")
         return pairs
 
     def _pair(self, item: Any) -> tuple[int, float]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import InvalidOutput
+from ..wording import a_type
 from .events import ChoiceEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json, unwrap
 from .responses_items import new_id
 from .responses_tools import NONE, Tools, input_of
@@ -289,7 +290,7 @@ def framed(name: str, number: int, fields: dict[str, Any]) -> bytes:
 def _filled(part: Any) -> dict[str, Any]:
     """A part of a complete item with what clients need of it."""
     if not isinstance(part, dict):
-        raise InvalidOutput(f"the model returned a {type(part).__name__} as a part of an item, not a dict")
+        raise InvalidOutput(f"the model returned {a_type(part)} as a part of an item, not a dict")
     kind = part.get("type")
     if kind not in _ITEMS:
         return part

@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import InvalidOutput
 from ..wire import Structured
+from ..wording import a_type
 from .events import ChoiceEvent, Failed, Logprobs, Reasoning, Refusal, Text, ToolCall, unwrap
 from .outputs import Normalizer
 from .reported import error_of
@@ -138,7 +139,7 @@ def _is_known(value: dict[str, Any]) -> bool:
 def _whole(response: dict[str, Any]) -> Made:
     output = response.get("output")
     if not isinstance(output, list | None):
-        raise InvalidOutput(f"the output of the model's response is a {type(output).__name__}, not a list")
+        raise InvalidOutput(f"the output of the model's response is {a_type(output)}, not a list")
     return Made({**response, "output": None}, [_checked(unwrap(item)) for item in output or []])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from ..wording import counted
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
 from .one_value import ValueEncoder, finite, floats, is_number, rows
 
@@ -46,7 +47,8 @@ class ScoreDialect(Dialect):
             first *= len(second)
         if len(first) != len(second):
             raise BadRequest(
-                f"'text_1' holds {len(first)} texts and 'text_2' {len(second)}; as many in both, or one in 'text_1'",
+                f"'text_1' holds {counted(len(first), 'text')} and 'text_2' {len(second)}; "
+                "as many in both, or one in 'text_1'",
                 param="text_1",
             )
         inputs.update(text_1=first, text_2=second)
@@ -83,7 +85,7 @@ class ScoreEncoder(ValueEncoder):
         scores = self._scores(value)
         pairs = len(self.inputs["text_2"])
         if len(scores) != pairs:
-            raise InvalidOutput(f"score returned {len(scores)} scores for {pairs} pairs")
+            raise InvalidOutput(f"score returned {counted(len(scores), 'score')} for {counted(pairs, 'pair')}")
         return {
             "id": f"score-{self.context.hex_id}",
             "object": "list",

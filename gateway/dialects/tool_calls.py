@@ -12,6 +12,7 @@ import secrets
 from typing import Any
 
 from ..errors import InvalidOutput
+from ..wording import a_type
 from .events import ToolCall, checked, encode_json, unwrap
 
 
@@ -38,12 +39,12 @@ class ToolCalls:
         """
         call = unwrap(value)
         if not isinstance(call, dict):
-            raise InvalidOutput(f"the model returned a {type(call).__name__} among its tool_calls, not a dict")
+            raise InvalidOutput(f"the model returned {a_type(call)} among its tool_calls, not a dict")
         if call.get("type") not in (None, "function"):
             raise InvalidOutput(f"the model returned a tool call of type {call['type']!r}; only functions are known")
         function = unwrap(call.get("function", call))  # {"name", "arguments"} without the wrapper
         if not isinstance(function, dict):
-            raise InvalidOutput(f"the function of a tool call is a {type(function).__name__}, not a dict")
+            raise InvalidOutput(f"the function of a tool call is {a_type(function)}, not a dict")
         name, given = _text(function.get("name")), _text(call.get("id"))
         arguments = _arguments(function.get("arguments"))
         number = self._find(_index(call.get("index")), given, name)

@@ -331,7 +331,7 @@ class _Reader:
         elif match[1] not in ACCELERATORS:
             close = difflib.get_close_matches(match[1].upper(), ACCELERATORS, n=1)
             fix = f"did you mean {close[0]}?" if close else ""
-            self.warn(f"accelerator {match[1]} is none that Truss knows", _ACCELERATOR, fix=fix)
+            self.warn(f"accelerator {match[1]} is not a name that Truss knows", _ACCELERATOR, fix=fix)
 
     def _check_weights(self, weights: list[Any]) -> None:
         places: set[str] = set()

@@ -13,6 +13,7 @@ import msgspec
 
 from ..call import ClientLeft
 from ..errors import BadRequest, InvalidJSON, SlowBody, TooLarge
+from ..wording import counted
 from .protocol import DIGITS
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class BodyReader:
 
 
 def too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes", headers={"connection": "close"})
+    return TooLarge(f"the body is larger than {counted(limit, 'byte')}", headers={"connection": "close"})
 
 
 def slow_body() -> SlowBody:

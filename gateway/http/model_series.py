@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..wording import with_article
+
 MAX_LINES = 10_000  # of one replica: series, and what is said about them
 MAX_LINE = 8192  # bytes; the parser copies what is left of a line for each of its labels
 NOT_THEIRS = ("python_", "process_", "gateway_", "vllm:")  # collectors of the process, and names that are ours
@@ -32,7 +34,7 @@ def merge(texts: Iterable[tuple[Mapping[str, str], bytes]]) -> tuple[list[Any], 
                 samples = [_checked(sample, labels) for sample in family.samples]
                 known = merged.get(family.name, family)
                 if known.type != family.type:
-                    raise ValueError(f"it is a {known.type} of another model")
+                    raise ValueError(f"it is {with_article(known.type)} of another model")
             except (ValueError, OverflowError) as error:
                 left_out.append(f"{labels['model']}: its metric {family.name[:128]!r} is left out: {error}")
                 continue

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from .. import printable
 from ..redaction import KNOWN, Redactor
+from ..wording import counted
 from .blocks import Blocks
 
 log = logging.getLogger("gateway.models")
@@ -173,7 +174,7 @@ class LineReader:
         lost = self._dropped - len(last)
         self._dropped, self._last = 0, b""
         if lost > 0:
-            self.line(f"... {lost} lines dropped: this model prints more than {A_SECOND} a second".encode())
+            self.line(f"... {counted(lost, 'line')} dropped: this model prints more than {A_SECOND} a second".encode())
         for raw in last:
             self._budget.owe(len(raw))
             self.line(raw)

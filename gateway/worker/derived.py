@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from ..errors import BadRequest, HTTPError, InvalidOutput
 from ..spec import ModelSpec
+from ..wording import a_type
 from . import truss
 from .adapter import Descriptor, Method, kind_of
 from .delivery import is_sync_stream
@@ -107,7 +108,7 @@ def _number(value: Any) -> int:
     try:
         number = index(value)  # of any integer, NumPy's too
     except TypeError:
-        raise InvalidOutput(f"count_tokens returned a {type(value).__name__}, not a number") from None
+        raise InvalidOutput(f"count_tokens returned {a_type(value)}, not a number") from None
     if number < 0:
         raise InvalidOutput(f"count_tokens returned {number}")
     return number

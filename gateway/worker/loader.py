@@ -23,6 +23,7 @@ from typing import Any
 
 from .. import contents
 from ..spec import ModelSpec
+from ..wording import counted
 from . import looking, records
 from .adapter import Descriptor, describe
 from .again import may_help
@@ -94,7 +95,7 @@ def _check_contents(spec: ModelSpec) -> None:
     if not spec.allow_links:
         contents.check_links(spec.root)
     if count := contents.verify(spec.root, but=_own_data(spec)):
-        say(f"{count} file{'s' * (count != 1)} as {contents.MANIFEST} lists them")
+        say(f"{counted(count, 'file')} as {contents.MANIFEST} lists them")
         # Compiled code is believed by the time and size of its source, which are easily had; sums are not.
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="pycache-")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..weighing import SMALL
 from ..wire import MAX_DIMENSIONS, MAX_ITEM, Array, Structured, WireError, check_weight, encode
+from ..wording import a_type
 from .failures import Unserializable
 from .written import hint
 
@@ -75,7 +76,7 @@ def plain(value: Any) -> Any:
     if array is not None:
         return array
     told = hint(value)
-    raise Unserializable(f"a {type(value).__name__} cannot be sent" + (f"; {told}" if told else ""))
+    raise Unserializable(f"{a_type(value)} cannot be sent" + (f"; {told}" if told else ""))
 
 
 def _key(key: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from .. import wire
+from ..wording import counted
 
 RECEIVE, DISCONNECT = "receive", "disconnect"  # from the client
 SEND, CLOSE = "send", "close"  # from the model
@@ -54,7 +55,9 @@ class Socket:
             code, reason = int(message.get("code", 1000)), str(message.get("reason") or "")
             if not wire.is_close(code, reason):
                 what = "1000 to 1003, 1007 to 1014 or 3000 to 4999 and at most 123 bytes of a reason"
-                raise ValueError(f"a websocket is closed with {what}, not with {code} and {len(reason)} characters")
+                raise ValueError(
+                    f"a websocket is closed with {what}, not with {code} and {counted(len(reason), 'character')}"
+                )
             self.closed = True
             await self._send(wire.encode([CLOSE, [code, reason]]))
 

@@ -112,7 +112,7 @@ def test_equal_scores_stay_in_order() -> None:
 
 def test_a_model_may_answer_no_more_than_was_asked() -> None:
     assert ranked([(1, 0.9), (2, 0.5)], top_n=2) == [(1, 0.9), (2, 0.5)]
-    with pytest.raises(InvalidOutput, match="2 results where 3"):
+    with pytest.raises(InvalidOutput, match="2 results, 3 asked for"):
         ranked([(1, 0.9), (2, 0.5)])
 
 
@@ -279,7 +279,7 @@ def test_a_vector_without_direction_scores_zero() -> None:
     ("query", "documents", "message"),
     [
         ([[1.0]], [[1.0]] * 2, "2 vectors for 3 inputs"),
-        ([[1.0]] * 2, [[1.0]] * 3, "2 vectors for 1 inputs"),
+        ([[1.0]] * 2, [[1.0]] * 3, "2 vectors for 1 input$"),
         ([[1.0, 2.0]], [[1.0]] * 3, "another length for the query"),
     ],
 )

@@ -148,7 +148,7 @@ def test_unknown_keys_are_kept_at_every_level(tmp_path: Path) -> None:
         ("model_name: a\nmodel_name: b", "config.yaml:2: model_name is written twice; the last one counts"),
         ("environment_variables: {PORT: 1}", "PORT is overwritten"),
         ("resources: {use_gpu: true}", "use_gpu is derived"),
-        ("resources: {accelerator: RTX_4090}", "accelerator RTX_4090 is none that Truss knows"),
+        ("resources: {accelerator: RTX_4090}", "accelerator RTX_4090 is not a name that Truss knows"),
         ("resources: {accelerator: l4}", "did you mean L4?"),
     ],
 )

@@ -210,7 +210,12 @@ def test_a_word_that_json_does_not_know_lifts_no_limit(
     [
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header"),
         (b"{}", {"Inference-Header-Content-Length": "-1"}, 400, "Inference-Header"),
-        (b'{"inputs": []}x', {"Inference-Header-Content-Length": "14"}, 400, "1 bytes behind"),
+        (
+            b'{"inputs": []}x',
+            {"Inference-Header-Content-Length": "14"},
+            400,
+            "followed by 1 byte that no tensor asks for",
+        ),
         (b"{}", {"Content-Encoding": "gzip"}, 400, "gzip"),
         (gzip.compress(b"{}")[:-1], {"Content-Encoding": "gzip"}, 400, "gzip"),
         (zlib.compress(b"{}") + b"x", {"Content-Encoding": "deflate"}, 400, "deflate"),

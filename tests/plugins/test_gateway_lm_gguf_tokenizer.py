@@ -83,7 +83,7 @@ def test_an_unknown_way_to_cut_is_refused_by_its_name(pre: str) -> None:
         ({"model": None}, "of the kind None"),
         ({"tokens": []}, "is empty"),
         ({"tokens": ["a", "b", "a"], "token_type": [1, 1, 1]}, "holds one token twice"),
-        ({"token_type": [1]}, "tells of 1 tokens"),
+        ({"token_type": [1]}, "tokenizer.ggml.token_type is 1, that"),
         ({"merges": None}, "has no merges"),
         ({"merges": ["q z", "qz qz"]}, "'qz'.*no token it has|'q' and 'z'"),
         (

@@ -219,7 +219,7 @@ def test_a_model_directory_cannot_trust_its_own_types(tmp_path: Path, serve: Any
 
 
 def test_a_model_without_predict_fails_its_load(serve: Any) -> None:
-    with pytest.raises(ConfigError, match="holds a StandardScaler, which has no predict"):
+    with pytest.raises(ConfigError, match="holds an object of type StandardScaler, which has no predict"):
         serve(StandardScaler().fit([[0.0], [1.0]]))
 
 

@@ -152,7 +152,7 @@ class Clock:
 
 
 def dropped(found: list[str]) -> int:
-    return sum(int(match[1]) for line in found if (match := re.match(r"\.\.\. (\d+) lines dropped", line)))
+    return sum(int(match[1]) for line in found if (match := re.match(r"\.\.\. (\d+) lines? dropped", line)))
 
 
 def flood(*chunks: bytes, wait: float = 0.0) -> list[str]:

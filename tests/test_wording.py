@@ -1,0 +1,70 @@
+"""Numbers and names of types within a sentence."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from pathlib import Path
+
+import pytest
+
+import gateway
+from gateway import keys
+from gateway.access import Permits
+from gateway.dialects.one_value import what
+from gateway.errors import RateLimited
+from gateway.wording import a_type, counted, with_article
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0, "0 calls"), (1, "1 call"), (2, "2 calls"), (1_000_000, "1000000 calls")]
+)
+def test_a_noun_is_in_the_plural_unless_there_is_one(number: int, expected: str) -> None:
+    assert counted(number, "call") == expected
+
+
+def test_a_noun_with_another_plural_has_it() -> None:
+    assert [counted(number, "try", "tries") for number in (1, 2)] == ["1 try", "2 tries"]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        *("an int", "an object", "an Image", "an Exception", "an _Inner", "an ndarray", "an NDArray", "an HTTPError"),
+        *("a str", "a dict", "a NoneType", "a DataFrame", "a UUID", "a URLError", "a uint8", "a User", "a _Row"),
+        *("an MPNet", "an RGBImage", "a Node", "an UnknownThing", "an unknown"),
+    ],
+)
+def test_a_name_has_the_article_with_which_it_is_spoken(expected: str) -> None:
+    assert with_article(expected.split()[1]) == expected
+
+
+def test_a_value_is_named_by_its_type() -> None:
+    assert [a_type(value) for value in (1, "1", uuid.UUID(int=1))] == ["an int", "a str", "a UUID"]
+
+
+def test_a_key_that_may_make_one_call_is_told_so() -> None:
+    mine = Permits(keys.create("alice", rpm=1)[0])
+    mine.draw(0)
+
+    with pytest.raises(RateLimited, match=r"this key may make 1 call a minute$"):
+        mine.draw(0)
+
+
+def test_a_key_that_may_have_one_call_is_told_so() -> None:
+    mine = Permits(keys.create("alice", max_inflight=1)[0])
+    mine.take(0)
+
+    with pytest.raises(RateLimited, match=r"this key may have 1 call at once, and has$"):
+        mine.take(0)
+
+
+def test_what_a_model_returned_is_named_with_its_article() -> None:
+    assert [what(value) for value in (1, "1", object())] == ["an int", "a str", "an object"]
+
+
+def test_no_name_of_a_type_has_an_article_that_was_chosen_for_another() -> None:
+    root = Path(gateway.__file__).parent
+    wrong = re.compile(r"\ban? \{type\(")
+    found = [path.name for path in sorted(root.rglob("*.py")) if wrong.search(path.read_text("utf-8"))]
+    assert found == []
