@@ -79,7 +79,7 @@ class Strict(Rules):
 
     def read(self, body: bytes, content_type: str, method: Method) -> Any:
         try:
-            return truss.read(body, content_type, method)
+            return truss.read(body, content_type, method, strict=True)
         except BadInput as error:
             # Truss catches what JSON says of itself; the rest of what decoding raises it catches for types and msgpack.
             lenient = method.input_type is not None or truss.is_binary(content_type)

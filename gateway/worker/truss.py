@@ -26,40 +26,42 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
+WHOLE = "the body"  # in errors that concern no field of it
 
 
 def is_binary(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == BINARY
 
 
-def read(body: bytes, content_type: str, method: Method) -> Any:
+def read(body: bytes, content_type: str, method: Method, strict: bool = False) -> Any:
     """The inputs of a method, typed if it is.
 
     Raises:
-        BadInput: with Truss's text.
+        BadInput: with Truss's text; where that has no word for the whole body, `strict` keeps it, else it is named.
     """
     typed = method.input_type
-    value = unpack(body) if is_binary(content_type) else _loads(body, typed)
-    return value if typed is None else validate(value, typed)
+    value = unpack(body) if is_binary(content_type) else _loads(body, typed, strict)
+    return value if typed is None else validate(value, typed, strict)
 
 
-def _loads(body: bytes, typed: type | None) -> Any:
+def _loads(body: bytes, typed: type | None, strict: bool) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, integers of 4301 digits
         text = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
         if typed is not None:
-            raise BadInput(f"Input Parsing Error:\n  `__root__`: {text}.", code="invalid_json") from error
+            where = "`__root__`" if strict else WHOLE
+            raise BadInput(f"Input Parsing Error:\n  {where}: {text}.", code="invalid_json") from error
         raise BadInput(f"Invalid JSON payload: {text}", code="invalid_json") from error
 
 
-def validate(value: Any, cls: Any) -> Any:
+def validate(value: Any, cls: Any, strict: bool = False) -> Any:
     """A decoded value as an instance of the Pydantic model that a method asks for.
 
     In Pydantic's Python mode, as Truss does: the words of some errors differ from those of its JSON mode.
 
     Raises:
-        BadInput: with Truss's text.
+        BadInput: with Truss's text, as for `read`.
     """
     try:
         return cls.model_validate(value)
@@ -68,9 +70,10 @@ def validate(value: Any, cls: Any) -> Any:
         if errors is None:
             raise
         found = errors()
-        lines = [f"  `{_location(item['loc'])}`: {item['msg']}." for item in found]
+        named = [(_location(item["loc"]), item["msg"]) for item in found]
+        lines = [f"  `{name}`: {text}." if name or strict else f"  {WHOLE}: {text}." for name, text in named]
         heading = "Input Parsing Errors" if len(found) > 1 else "Input Parsing Error"
-        raise BadInput(f"{heading}:\n" + "\n".join(lines), param=_location(found[0]["loc"]) or None) from error
+        raise BadInput(f"{heading}:\n" + "\n".join(lines), param=named[0][0] or None) from error
 
 
 def _location(parts: tuple[int | str, ...]) -> str:

@@ -284,8 +284,8 @@ WRONG = [
         "  `items[1].value`: Field required.",
     ),
     (b"{}", f"{ONE}  `items`: Field required."),
-    (b"", f"{ONE}  `__root__`: Expecting value: line 1 column 1 (char 0)."),
-    (b"[]", f"{ONE}  ``: Input should be a valid dictionary or instance of In."),
+    (b"", f"{ONE}  the body: Expecting value: line 1 column 1 (char 0)."),
+    (b"[]", f"{ONE}  the body: Input should be a valid dictionary or instance of In."),
 ]
 
 

@@ -59,6 +59,22 @@ def test_the_setting_chooses_the_rules() -> None:
     assert rules_of("improved") is IMPROVED
 
 
+@pytest.mark.parametrize(
+    ("body", "where", "text"),
+    [
+        (b"", "`__root__`", "Expecting value: line 1 column 1 (char 0)."),
+        (b"[]", "``", "Input should be a valid dictionary or instance of In."),
+    ],
+)
+def test_a_body_that_is_wrong_as_a_whole_is_named_but_strict_parity_keeps_trusss_word(
+    body: bytes, where: str, text: str
+) -> None:
+    for rules, expected in ((STRICT, where), (IMPROVED, "the body")):
+        with pytest.raises(BadInput) as caught:
+            rules.read(body, JSON, method(In))
+        assert (caught.value.message, caught.value.param) == (f"Input Parsing Error:\n  {expected}: {text}", None)
+
+
 # ── definitions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -96,7 +96,7 @@ def test_malformed_json_is_400_with_pythons_words(body: bytes, message: str) -> 
 @pytest.mark.parametrize("body", [b'"\xff"', b"[" * 100_000, b"1" * 5000], ids=["utf-8", "nesting", "digits"])
 def test_json_that_python_cannot_read_is_400_too(body: bytes) -> None:
     assert refused(body).message.startswith("Invalid JSON payload: ")
-    assert refused(body, typed=In).message.startswith("Input Parsing Error:\n  `__root__`: ")
+    assert refused(body, typed=In).message.startswith("Input Parsing Error:\n  the body: ")
 
 
 # ── typed inputs ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,10 +116,10 @@ def test_the_words_of_typed_errors_are_trusss() -> None:
     )
     assert error.param == "items[0].value"
     assert refused(b"", typed=In).message == (
-        "Input Parsing Error:\n  `__root__`: Expecting value: line 1 column 1 (char 0)."
+        "Input Parsing Error:\n  the body: Expecting value: line 1 column 1 (char 0)."
     )
     assert refused(b"[]", typed=In).message == (
-        "Input Parsing Error:\n  ``: Input should be a valid dictionary or instance of In."
+        "Input Parsing Error:\n  the body: Input should be a valid dictionary or instance of In."
     )
     assert "items[0].value" in refused(msgpack.packb({"items": [{"value": "x"}]}), BINARY, In).message
 
