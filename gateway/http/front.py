@@ -142,8 +142,6 @@ class Front:
 
     async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
         exchange.error = error.code
-        if exchange.model and not exchange.sees(exchange.model):
-            exchange.model = ""  # what does not exist for its caller has had no request
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             return
         self._metrics.rejected(exchange, error)

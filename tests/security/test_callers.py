@@ -519,8 +519,10 @@ def test_a_body_that_comes_after_its_key_has_gone_starts_nothing(serve: Serve, t
 
 
 def test_a_stream_ends_when_a_plugins_caller_expires(serve: Serve) -> None:
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.5)
-    served = serve({MINE: streaming()}, plugins=[people(ada=Caller("ada", expires=soon))])
+    def ada() -> Caller:  # half a second from when the request comes
+        return Caller("ada", expires=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.5))
+
+    served = serve({MINE: streaming()}, plugins=[people(ada=ada)])
     answer = served.post("/v1/chat/completions", STREAMS["/v1/chat/completions"], x_who="ada")
     assert answer.status == 200 and b"it expired while this ran" in answer.body
 
