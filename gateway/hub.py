@@ -345,12 +345,12 @@ class Hub:
         return HostedModel(
             spec,
             runners.get(mine.runner) or next(iter(runners.values())),
-            self._launch,
+            self.launch,
             self.plugins.model_changed,
             required=mine.required and not spec.is_stand_in,
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
-            prepare=self._isolate if self.settings.isolates(spec) else None,
+            prepare=self.isolate if self.settings.isolates(spec) else None,
             shares=self._shares,
         )
 
@@ -358,7 +358,7 @@ class Hub:
         """Whether it loads on demand, and may be unloaded again."""
         return self.settings.model(name).load == "lazy"
 
-    async def _isolate(self, spec: ModelSpec) -> ModelSpec:
+    async def isolate(self, spec: ModelSpec) -> ModelSpec:
         """The spec with the Python of an environment of its own, built now if need be.
 
         Raises:
@@ -370,7 +370,7 @@ class Hub:
         python = await environments.ensure(spec, partial(self.tails.add, spec.name), variables=variables)
         return replace(spec, python=str(python))
 
-    def _launch(self, spec: ModelSpec, index: int) -> Launch:
+    def launch(self, spec: ModelSpec, index: int) -> Launch:
         gateway = self.settings.gateway
         placement = self._placements.get(f"{spec.name}/{index}", Placement())
         live = sum(model.spec.replicas for model in self.models.values() if model.state not in ("failed", "unloaded"))

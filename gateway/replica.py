@@ -18,11 +18,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from .call import Call
     from .spec import Capabilities, ModelSpec
+
+
+Terminal = Literal["", "plain", "pdb"]
 
 
 class LoadError(Exception):
@@ -45,6 +48,7 @@ class Launch:
     plugin_dirs: Sequence[Path] = ()
     endpoint_methods: Sequence[str] = ()  # the method names that some route maps to
     debug: bool = False
+    terminal: Terminal = ""  # it has that of this process; pdb: and a debugger for what it raises
     taken_ports: Sequence[int] = ()  # of the replica beside which this one is loaded
     on_described: Callable[[Capabilities], None] = lambda capabilities: None  # the class is there, its load to come
     on_log: Callable[[str], None] = print  # one line of the model's output

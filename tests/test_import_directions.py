@@ -22,7 +22,7 @@ LAYERS = [
     "dialects examples",
     "http",
     "app",
-    "inventory preview checking doctor logs sockets serve",
+    "inventory preview checking doctor logs sockets serve foreground",
     "cli testing __main__",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

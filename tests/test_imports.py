@@ -31,7 +31,7 @@ ABOVE = ("hosted", "hub", "http", "app", "serve", "cli")  # each may import thos
 # Of an imported module only what its importer may have too: to peek at weights is the formats' business.
 EXCEPTIONS = {("weights", "formats.config")}
 # Tools around the gateway: they may use anything but the command line, and nothing may use them but that.
-TOOLS = {"testing", "checking", "doctor", "preview"}
+TOOLS = {"testing", "checking", "doctor", "preview", "foreground"}
 FRAMEWORKS = {"torch", "transformers", "numpy", "sentence_transformers", "sklearn", "skops", "onnxruntime"}
 WEB = {"litestar", "uvicorn", "starlette", "sse_starlette", "fastapi", "httptools"}
 

@@ -16,7 +16,7 @@ from .. import __version__, printable
 from ..errors import ConfigError
 
 COMMANDS = (
-    *("serve", "check", "doctor", "models", "plan", "predict", "chat", "new", "keys"),
+    *("serve", "check", "doctor", "models", "plan", "run", "predict", "chat", "new", "keys"),
     *("ps", "logs", "reload", "load", "unload", "plugins", "settings"),
 )
 ALIASES = {"init": "new"}

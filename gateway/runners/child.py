@@ -22,6 +22,7 @@ from .reaper import MARK, born, carries, is_ours, marked
 
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
+OF_TERMINALS = ("TERM", "COLORTERM", "NO_COLOR", "INPUTRC", "PYTHONBREAKPOINT")  # what debuggers look at
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that hid from us may hold it open for ever
 
 
@@ -53,6 +54,8 @@ class Child:
             ConfigError: there is no place for its temporary files.
         """
         ours, theirs = socket.socketpair()
+        # A terminal is handed on as it is, and not its session, from which its input could be forged.
+        output = 2 if self._launch.terminal and os.isatty(2) else asyncio.subprocess.PIPE
         try:
             self._scratch = Scratch()
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
@@ -62,8 +65,8 @@ class Child:
                 *begun.command,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdin=None if self._launch.terminal else asyncio.subprocess.DEVNULL,
+                stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
                 cwd=confinement.PLACE,
                 env=begun.environment,
@@ -78,8 +81,8 @@ class Child:
             theirs.close()
         self._born = born(self._process.pid)
         self._launch.guard(self._process.pid, self._mark)
-        assert self._process.stdout is not None
-        self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
+        if self._process.stdout is not None:
+            self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
         return ours
 
     @property
@@ -134,7 +137,14 @@ class Child:
             MARK: self._mark,
             "GW_FD": str(fd),
             "GW_PARENT_PID": str(os.getpid()),
+            **self._terminal(),
         }
+
+    def _terminal(self) -> dict[str, str]:
+        if not self._launch.terminal:
+            return {}
+        found = {name: os.environ[name] for name in OF_TERMINALS if name in os.environ}
+        return {**found, "GW_TERMINAL": self._launch.terminal}
 
     def _writable(self) -> list[Path]:
         """Where a confined one may write."""

@@ -11,7 +11,7 @@ import socket
 import sys
 
 from .. import memory
-from . import forks, sandbox
+from . import forks, sandbox, terminal
 from .sandbox_libc import libc
 
 PR_SET_NAME = 15
@@ -38,12 +38,13 @@ def harden() -> str:
     return refusal
 
 
-def be_named() -> None:
+def be_named() -> str:
     """Show the model's name, which the command line ends with, in `top` too; the model's code sees neither."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     del sys.argv[1:]
     if sys.platform == "linux":
         libc().prctl(PR_SET_NAME, f"gw:{name}".encode(), 0, 0, 0)  # the kernel keeps 15 bytes
+    return name
 
 
 async def run(sock: socket.socket, refusal: str, foreign: set[int]) -> int:
@@ -66,7 +67,7 @@ def main() -> None:
     sock = tie_to_parent()
     foreign = forks.open_descriptors() - {sock.fileno()}
     refusal = harden()
-    be_named()
+    terminal.begin(be_named())
     # Ctrl-C goes to the whole terminal; the gateway decides. Handled and not ignored: the model's child processes would
     # inherit that, and many a server is asked to end by this signal.
     signal.signal(signal.SIGINT, lambda number, frame: None)

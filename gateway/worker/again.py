@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import traceback
 
+from .terminal import NoTerminal
+
 _LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
 # Of the code, not of the world: what is misspelt, missing or of another type stays so.
-CODE = (NameError, AttributeError, TypeError, ImportError, SyntaxError, NotImplementedError)
+CODE = (NameError, AttributeError, TypeError, ImportError, SyntaxError, NotImplementedError, NoTerminal)
 
 
 def may_help(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from ..errors import GatewayError
 from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 from .again import about_variable, missing_variable
+from .terminal import examine
 from .tracebacks import lines_of
 
 GENERIC = "Internal Server Error (in model/chainlet)."
@@ -171,6 +172,7 @@ def log(error: BaseException, request_id: str, spec: ModelSpec) -> None:
         return
     kind = "Model raised HTTPException" if _has_status(error) else GENERIC
     say(f"[{request_id}] {kind}\n{trace_of(error, spec)}")
+    examine(error, spec.root)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
 

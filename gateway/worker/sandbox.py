@@ -77,11 +77,11 @@ def lay_down_tracing() -> None:
     done(libc().capset(header, struct.pack("6I", *kept)))
 
 
-def confine(writable: Iterable[Path], *, network: bool = False) -> None:
+def confine(writable: Iterable[Path], *, network: bool = False, terminal: bool = False) -> None:
     """Lay down every capability, reach nothing outside, and write nowhere but below `writable` and to devices.
 
     With `network`, which is for builds, the network stays as it is, and what is started next takes all with it that it
-    has started, see `hand_over`.
+    has started, see `hand_over`. With `terminal` it keeps that.
 
     Raises:
         Unconfined: the kernel lacks something; what was done until then stays done.
@@ -93,8 +93,9 @@ def confine(writable: Iterable[Path], *, network: bool = False) -> None:
         have = f"version {version}" if version > 0 else "none"
         raise Unconfined(f"the kernel needs Landlock of version {least}, as Linux 6.12 has it, and has {have}")
     places = [place for place in writable if place.exists()]
+    namespaces = partial(sandbox_namespaces.enter, places, network=network, terminal=terminal)
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("the kernel allows no namespaces here", partial(sandbox_namespaces.enter, places, network=network)),
+        ("the kernel allows no namespaces here", namespaces),
         ("the capabilities cannot be laid down", _lay_down_capabilities),
         ("Landlock refused its rules", partial(sandbox_landlock.restrict, places)),
         ("the kernel takes no filter of system calls", sandbox_calls.install),

@@ -25,17 +25,21 @@ ATTR_RDONLY = 1
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def enter(writable: Iterable[Path], *, network: bool) -> None:
+def enter(writable: Iterable[Path], *, network: bool, terminal: bool = False) -> None:
     """With `network` there is no new one, and the next process is the first of a view of processes of its own.
 
     Raises `OSError` where the kernel, or what this process runs in, does not allow it.
     """
     _unshare(CLONE_NEWNS | CLONE_NEWIPC | (CLONE_NEWPID if network else CLONE_NEWNET))
     _keep_files(list(writable))
-    # It was opened in the old view, where the mode of the file could still be changed by it.
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0, inheritable=True)
-    os.close(nothing)
+    # It was opened in the old view, where the mode of the file could still be changed by it. So was a terminal.
+    for number in (0, 1, 2) if terminal else (0,):
+        is_terminal = terminal and os.isatty(number)
+        if number and not is_terminal:
+            continue
+        again = os.open(os.ttyname(number) if is_terminal else os.devnull, os.O_RDWR | os.O_NOCTTY)
+        os.dup2(again, number, inheritable=True)
+        os.close(again)
     if not network:
         _raise_loopback()
 

@@ -32,7 +32,7 @@ def main(command: list[str]) -> None:
     if ours["GW_SANDBOX"] == "strict":
         places = [Path(place) for name, place in ours.items() if name.startswith(WRITABLE)]
         try:
-            sandbox.confine(places, network="GW_NETWORK" in ours)
+            sandbox.confine(places, network="GW_NETWORK" in ours, terminal="GW_TERMINAL" in theirs)
         except sandbox.Unconfined as error:
             refuse(str(error), theirs)
     elif "GW_TRACING" not in ours:

@@ -22,7 +22,7 @@ from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
 from ..spec import Capabilities
-from . import adapter, ports
+from . import adapter, ports, terminal
 from .advice import about_missing, is_missing
 from .again import about_variable, may_help, missing_variable
 from .blocked import Watch
@@ -88,7 +88,8 @@ class Server:
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
-            self._watch.start([str(place) for place in (spec.root, *spec.import_dirs)])
+            if not terminal.is_there:  # where a debugger may hold the loop
+                self._watch.start([str(place) for place in (spec.root, *spec.import_dirs)])
             if self._refusal:
                 raise Unloadable(self._refusal)
             methods = frozenset(hello.endpoint_methods)
@@ -115,7 +116,9 @@ class Server:
     def _load_failure(self, error: BaseException, hello: wire.Hello, asked: Collection[int]) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
             with contextlib.suppress(Exception):
-                say(trace_of(error, plain.to_spec(hello.model)))
+                spec = plain.to_spec(hello.model)
+                say(trace_of(error, spec))
+                terminal.examine(error, spec.root)
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)

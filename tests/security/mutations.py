@@ -279,7 +279,7 @@ MUTATIONS = [
              "runners/test_sandbox.py::test_a_strict_worker_reaches_into_no_other_process"),
     Mutation("T51", "worker/sandbox_namespaces.py", "ATTR_RDONLY, 0, 0, 0)", "0, 0, 0, 0)",
              "runners/test_sandbox.py::test_a_strict_worker_changes_nothing_about_files_outside"),
-    Mutation("T51", "worker/sandbox_namespaces.py", "    os.dup2(nothing, 0, inheritable=True)", "    pass",
+    Mutation("T51", "worker/sandbox_namespaces.py", "        os.dup2(again, number, inheritable=True)", "        pass",
              "runners/test_sandbox.py::test_a_strict_worker_changes_nothing_about_files_outside"),
     Mutation("T51", "worker/sandbox_namespaces.py", "if SHARED_MEMORY.is_dir():", "if False:",
              "runners/test_sandbox.py::test_a_strict_worker_shares_no_memory_with_others"),
