@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .audit import audited
 from .claims import Claim
+from .contents import DEEPEST
 from .discovery import discover
 from .errors import ConfigError
 from .mounts import contradictions
@@ -131,7 +133,22 @@ def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
 
 def _forget_compiled(spec: ModelSpec) -> None:
     """Python knows compiled code by whole seconds and the size of its source: an edit may look like no edit."""
-    for place in (spec.root, *spec.import_dirs):
-        for compiled in place.rglob("__pycache__/*.pyc"):
-            with contextlib.suppress(OSError):
-                compiled.unlink()
+    waiting = [(str(place), 0) for place in (spec.root, *spec.import_dirs)]
+    while waiting:
+        place, depth = waiting.pop()
+        for entry in _entries(place):
+            # A link leads where the model may not write, and its data directory is full of whatever it likes.
+            if entry.is_dir(follow_symlinks=False):
+                if depth < DEEPEST and entry.path != str(spec.data_dir):
+                    waiting.append((entry.path, depth + 1))
+            elif entry.name.endswith(".pyc") and os.path.basename(place) == "__pycache__":
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except OSError:
+        return []

@@ -41,6 +41,7 @@ class Reads:
 
 
 NAN = float("nan")
+PLAIN = (str, bytes, int, float, complex, type, type(None))
 
 
 def read_by(model: Any) -> Reads:
@@ -49,6 +50,7 @@ def read_by(model: Any) -> Reads:
     Raises:
         ConfigError: it reads what no request can hold, or must not.
     """
+    _refuse_files(model)
     readers = [*_readers(model, None)]
     kinds = dict.fromkeys(reader.kind for reader in readers)
     certain = [kind for kind in kinds if kind != "items"] or list(kinds) or ["table"]
@@ -79,6 +81,31 @@ def read_by(model: Any) -> Reads:
         frozenset().union(*(reader.texts for reader in readers)),
         {column: dtype for reader in readers for column, dtype in reader.dates.items()},
     )
+
+
+def _refuse_files(model: Any) -> None:
+    """Wherever it is: a step before it may hand on what it got."""
+    waiting, seen = [model], {}
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, PLAIN) or id(part) in seen:
+            continue
+        seen[id(part)] = part  # kept, so that its id is no other's
+        opens = getattr(part, "input", "content")
+        if isinstance(opens, str) and opens != "content" and hasattr(part, "build_analyzer"):
+            raise ConfigError(
+                f"the {type(part).__name__} has input={opens!r}: it would open the files that a request names; fit it "
+                "on texts (input='content')"
+            )
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, (list, tuple, set)):
+            waiting += part
+        elif getattr(getattr(part, "dtype", None), "kind", "") == "O" and hasattr(part, "flat"):
+            waiting += part.flat
+        else:
+            waiting += getattr(part, "__dict__", {}).values()
+            waiting += (getattr(part, name, None) for name in ("__self__", "func", "args", "keywords"))
 
 
 def missing(reads: Reads) -> str | None:
@@ -179,11 +206,6 @@ def _reads(model: Any, columns: list[int] | None) -> Reads:
         tags = InputTags()
     kind = type(model).__name__
     if not tags.two_d_array and tags.string:
-        if getattr(model, "input", "content") != "content":
-            raise ConfigError(
-                f"the {kind} has input={model.input!r}: it would open the files that a request names; fit it on texts "
-                "(input='content')"
-            )
         free = callable(getattr(model, "analyzer", None)) or getattr(model, "input_type", None) is not None
         return Reads("items" if free else "texts")
     if not tags.two_d_array and tags.dict:

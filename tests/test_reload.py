@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ from fakes import FakeReplica, LoadError, VirtualLoop, predict, turns
 from test_hosted import LIMITS, Hosted, error_of, hosted
 
 from gateway.call import Call
+from gateway.clearing import clear_away
 from gateway.errors import Draining, Loading
+from gateway.reloading import _forget_compiled
 from gateway.spec import Capabilities, ModelSpec
 
 pytestmark = pytest.mark.anyio
@@ -230,3 +235,28 @@ async def test_a_replica_that_is_loaded_beside_others_hears_of_their_ports() -> 
         assert found.fakes.last.launch.taken_ports == (18499,)
         await found.model.replace(other(found), 0)
         assert found.fakes.last.launch.taken_ports == ()
+
+
+def test_of_compiled_code_nothing_goes_that_lies_behind_a_link_or_in_the_models_data(tmp_path: Path) -> None:
+    """A strict model may write to its data, and the gateway anywhere: it is not to remove files for the model."""
+    root, outside = tmp_path / "model", tmp_path / "outside"
+    places = [root / "__pycache__", root / "packages/deep/__pycache__", root / "data/__pycache__", outside]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "a.pyc").touch()
+    for link in (root / "data/behind", root / ".hidden"):
+        link.mkdir()
+        (link / "__pycache__").symlink_to(outside)
+    (root / "linked").symlink_to(outside.parent / "model/data")
+    deep = os.open(root / "data", os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 100):
+        os.mkdir("d", dir_fd=deep)
+        below = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = below
+    os.close(deep)
+    _forget_compiled(ModelSpec(name="a", target="m:M", root=root, data_dir=root / "data"))
+    assert [(place / "a.pyc").exists() for place in places] == [False, False, True, True]
+    _forget_compiled(ModelSpec(name="a", target="m:M", root=root))
+    assert (outside / "a.pyc").exists()
+    clear_away(root)

@@ -21,6 +21,10 @@ from ..spec import Problem
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
 PIPELINE = ("preprocess", "predict", "postprocess")
 ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
+# Beyond these nothing is known from the text: a tree takes hundreds of times the bytes of its source, and the parts of
+# one f-string take time by the square of their number.
+LARGEST = 256 * 1024  # bytes of a source
+BRACES = 1 << 30  # of them, times its bytes
 OFFERED = ("config", "data_dir", "secrets", "environment", "lazy_data_resolver")  # to a constructor
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -57,11 +61,13 @@ class SourceError(Exception):
 
 
 def read_class(path: Path, class_name: str) -> ClassInfo | None:
-    """Return what the text says about the class; None when the name is bound by other means than `class`.
+    """Return what the text says about the class; None when the name is bound by other means than `class`, or when the
+    source is dear to parse: the gateway, which serves others meanwhile, leaves it to the worker.
 
     Raises `SourceError` when the file cannot be read or parsed, or nothing in it binds the name.
     """
-    module = _parse(path)
+    if (module := _parse(path)) is None:
+        return None
     classes = {node.name: node for node in _statements(module.body) if isinstance(node, ast.ClassDef)}
     if class_name in classes:
         return _class_info(classes[class_name])
@@ -82,11 +88,14 @@ def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef]) -> str:
     return f"call {name} {class_name}, or write model_class_name: {name} into config.yaml"
 
 
-def _parse(path: Path) -> ast.Module:
+def _parse(path: Path) -> ast.Module | None:
     try:
+        content = ordinary.content(path)
+        if len(content) > LARGEST or len(content) * content.count(b"{") > BRACES:
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes are the author's business, not stderr's
-            return ast.parse(ordinary.content(path), filename=str(path))
+            return ast.parse(content, filename=str(path))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise SourceError(Problem(where=where, what=f"syntax error: {error.msg}", code="syntax_error")) from None

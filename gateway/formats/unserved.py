@@ -18,9 +18,8 @@ from glob import escape
 from pathlib import Path
 from shlex import quote
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
-from .. import ordinary
+from .. import archives, ordinary
 from ..contents import is_pointer
 from .config import is_of_another_program
 from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, Kind
@@ -87,7 +86,7 @@ def _ollama(path: Path, names: frozenset[str]) -> Unserved | None:
     file = next((name for name in sorted(names) if name.lower() == "modelfile"), None)
     if file is None:
         return None
-    match = re.search(rb"(?im)^\s*FROM\s+(\S+)", _begin(path / file))
+    match = re.search(rb"(?im)^[ \t]*+FROM[ \t]++(\S+)", _begin(path / file))
     base = match[1].decode("utf-8", "replace") if match else "nothing"
     if base.startswith((".", "/", "~")) or base.lower().endswith(".gguf"):
         fix = f"put the GGUF file {base} here"
@@ -359,9 +358,8 @@ def _packed(file: Path) -> Unserved | None:
     if _suffix(file.name) != "zip":
         return None
     try:
-        with ordinary.opened(file) as opened, ZipFile(opened) as archive:
-            names = [name.lower() for name in archive.namelist()]
-    except (OSError, ValueError, BadZipFile, NotImplementedError):
+        names = [name.lower() for name in archives.names(file)]
+    except OSError:
         return None
     kind = next((kind for kind in PACKED if any(_is_called(name, kind) for name in names)), None)
     return None if kind is None else _listed(kind, [file.name], is_sure=False)

@@ -34,7 +34,9 @@ class Kind:
     names: str
     what: str
     fix: str
-    holds: bytes = b""  # a regular expression for the beginning of the file: many names mean several things
+    # A regular expression for the beginning of the file, since many names mean several things. Whoever wrote the file
+    # chose what it reads: it looks at no byte more than a few times, and never goes back over what it has passed.
+    holds: bytes = b""
 
 
 # Such a directory is one model: what lies below it is part of that.
@@ -60,7 +62,7 @@ DIRECTORIES = (
     Kind("config.pbtxt", "a model of Triton's repository", predicts("the library of its framework")),
     Kind("saved_model.pb saved_model.pbtxt", "a TensorFlow SavedModel", predicts("tensorflow")),
     Kind("openvino_model.xml", "an OpenVINO model", predicts("openvino")),
-    Kind("*.xml", "an OpenVINO model", predicts("openvino"), rb"<net\s[^>]*version="),
+    Kind("*.xml", "an OpenVINO model", predicts("openvino"), rb"<net\s[^<>]*version="),
     Kind("*.pdmodel", "a Paddle model", predicts("paddle")),
     Kind("meta.json", "a spaCy pipeline", predicts("spacy"), rb'"spacy_(version|git_version)"'),
     Kind("bentofile.yaml bento.yaml", "a Bento", f"start it with bentoml, {BROKEN_UP}"),
@@ -69,7 +71,7 @@ DIRECTORIES = (
     Kind("mlc-chat-config.json", "a language model of MLC", "get the model as *.safetensors or as a GGUF file"),
     Kind("genai_config.json", "a language model of ONNX Runtime GenAI", f"get it as *.safetensors, or {CLASS}"),
     Kind("open_clip_config.json", "a model of OpenCLIP", predicts("open_clip")),
-    Kind("model.bin", "a model of CTranslate2", predicts("ctranslate2 (faster_whisper for speech)"), rb"\w+Spec\0"),
+    Kind("model.bin", "a model of CTranslate2", predicts("ctranslate2 (faster_whisper for speech)"), rb"\wSpec\0"),
     Kind(
         "config.json", "a part of a diffusers pipeline", "get the whole pipeline", rb'"_(diffusers_version|class_name)"'
     ),
@@ -84,7 +86,7 @@ FILES = (
         "*.py",
         "a Truss Chain, whose parts are deployed each by itself",
         "write a model.py, or a Truss, for each part that computes; a part may call another by its URL",
-        rb"(?s)truss_chains.*mark_entrypoint",
+        rb"(?s)\A(?>.*?truss_chains).*?mark_entrypoint",
     ),
     Kind(
         "meta.yaml",
@@ -92,15 +94,17 @@ FILES = (
         "give --models the directory of a run's artifacts",
         rb"(?m)^artifact_location:",
     ),
-    Kind("*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^\s*(import|from) bentoml\b"),
-    Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^\s*(import|from) cog\b"),
-    Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^\s*(import|from) litserve\b"),
+    Kind(
+        "*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) bentoml\b"
+    ),
+    Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) cog\b"),
+    Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) litserve\b"),
     Kind("*.py", "a deployment of Ray Serve", f"start it with serve run, {BROKEN_UP}", rb"@serve\.deployment"),
     Kind(
         "*.py",
         "a class Model in a file of another name than model.py",
         "call the file model.py",
-        rb"(?s)(?:\A|\n)class Model\s*[:(].*\n\s+(async )?def predict\(",
+        rb"(?s)\A(?>(?:.*?\n)?class Model[ \t]*+[:(]).*?\n[ \t]++(async )?def predict\(",
     ),
     Kind("handler.py", "a handler of Hugging Face's endpoints", f"take it over: {CLASS}", rb"class EndpointHandler"),
     Kind("inference.py", "a script of SageMaker", f"take it over: {CLASS}", rb"(?m)^def model_fn\("),
@@ -109,7 +113,7 @@ FILES = (
         "a class with a method predict in a file of another name than model.py",
         "call the file model.py and the class Model, or name them in a config.yaml: model_module_dir: ., "
         "model_class_filename and model_class_name",
-        rb"(?s)(?:\A|\n)class \w+\s*[:(].*\n\s+(async )?def predict\(",
+        rb"(?s)\A(?>(?:.*?\n)?class \w++[ \t]*+[:(]).*?\n[ \t]++(async )?def predict\(",
     ),
     Kind(
         CODE,
@@ -175,7 +179,7 @@ FILES = (
         "*.xml",
         "a cascade of OpenCV",
         predicts("cv2.CascadeClassifier"),
-        rb"(?s)<opencv_storage>.*opencv-(cascade|haar)-classifier",
+        rb"(?s)\A(?>.*?<opencv_storage>).*?opencv-(cascade|haar)-classifier",
     ),
     Kind("*.xml *.yml *.yaml", "a model of OpenCV", predicts("cv2.ml"), rb"\bopencv_ml_\w+"),
     Kind("*.pfa", "a model in PFA", predicts("titus")),

@@ -164,3 +164,13 @@ def test_any_bytes_are_inspected_without_an_exception(tmp_path_factory: pytest.T
     path = tmp_path_factory.mktemp("model") / "model.py"
     path.write_bytes(source)
     assert all(problem.where.startswith(str(path)) for problem in inspect_source(path, "Model"))
+
+
+@pytest.mark.parametrize(
+    "dear",
+    ["x = [" + "1," * 150_000 + "]", "x = f'" + "{a}" * 40_000 + "'"],
+    ids=["a tree of hundreds of times its bytes", "an f-string of very many parts"],
+)
+def test_of_a_source_that_is_dear_to_parse_nothing_is_known_before_it_is_loaded(tmp_path: Path, dear: str) -> None:
+    assert problems(tmp_path, f"{dear}\nclass Other: ...") == []
+    assert problems(tmp_path, "class Other: ...") != []

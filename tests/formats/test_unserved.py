@@ -7,6 +7,9 @@ import json
 import lzma
 import pickle
 import re
+import struct
+import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.discovery import discover
+from gateway.formats import unserved_kinds
 from gateway.formats.unserved import find_unserved
 from gateway.formats.unserved_kinds import DIRECTORIES, FILES, Kind
 from gateway.plugins import Plugins
@@ -576,3 +580,47 @@ def test_a_matrix_of_kaldi_is_no_file_of_matlab(tmp_path: Path) -> None:
 
     (tmp_path / "net.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     assert "MATLAB" in (find_unserved(tmp_path) or pytest.fail("no line")).what
+
+
+SEEDS = [b"a", b"\n", b" ", b"0", b"{", b'"', b"\n  \n", b" -1.1", b"<net ", b"<opencv_storage>", b"truss_chains"]
+SEEDS += [
+    b"class Model(",
+    b"\nclass Model(\n ",
+    b"\nclass Model(\n  def x",
+    b'"num_features" ',
+    b"import x\n",
+    b"from \n",
+]
+
+
+def test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size() -> None:
+    """A search holds every thread up. By the square of the size, the least of them would take ten times as long."""
+    kinds = (*DIRECTORIES, *FILES, *unserved_kinds.BEGINNINGS)
+    for kind in {kind.holds: kind for kind in kinds if kind.holds}.values():
+        for seed in SEEDS:
+            begin = seed * (65_536 // len(seed))
+            before = time.process_time()
+            re.search(kind.holds, begin)
+            assert time.process_time() - before < 0.1, (kind.what, seed)
+
+
+def test_a_modelfile_of_nothing_but_empty_lines_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_bytes(b"\n" * 65_536)
+    before = time.process_time()
+    assert "nothing" in told(tmp_path)
+    assert time.process_time() - before < 1
+
+
+def test_the_table_of_a_zip_file_that_claims_to_be_large_is_not_read(tmp_path: Path) -> None:
+    """A file with a hole takes no room on a disk, and as much memory as its hole when it is read."""
+    size = 64 << 20
+    with (tmp_path / "model.zip").open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
+    tracemalloc.start()
+    try:
+        assert told(tmp_path).startswith("an archive (model.zip)")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

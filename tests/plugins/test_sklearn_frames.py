@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
@@ -166,9 +166,20 @@ def test_names_alone_need_no_package(serve: Any, monkeypatch: pytest.MonkeyPatch
     assert model.predict({"inputs": [{"id": 1}]})["predictions"] == model.predict({"inputs": [[1]]})["predictions"]
 
 
-def test_texts_that_are_names_of_files_are_never_opened(serve: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda reads: reads,
+        lambda reads: make_pipeline(FunctionTransformer(), reads),
+        lambda reads: FeatureUnion([("one", make_pipeline("passthrough", reads)), ("two", CountVectorizer())]),
+    ],
+    ids=["first", "behind a step that hands on what it got", "within one"],
+)
+def test_texts_that_are_names_of_files_are_never_opened(
+    serve: Any, tmp_path: Path, around: Callable[[Any], Any]
+) -> None:
     (tmp_path / "a.txt").write_text("good film")
-    reads_files = make_pipeline(CountVectorizer(input="filename"), LogisticRegression())
+    reads_files = make_pipeline(around(CountVectorizer(input="filename")), LogisticRegression())
     reads_files.fit([str(tmp_path / "a.txt")] * 2, [0, 1])
     with pytest.raises(ConfigError, match="would open the files that a request names"):
         serve(reads_files)

@@ -452,6 +452,17 @@ MUTATIONS = [
              "http/test_metrics.py::test_what_models_register_is_read_and_written_beside_the_loop"),
     Mutation("T59", "http/metrics.py", "if exchange.error in KNOWN_CODES else OTHER", "",
              "http/test_metrics.py::test_codes_that_a_model_makes_up_make_no_series"),
+    Mutation("T71", "formats/unserved_kinds.py", r"(?m)^[ \t]*+(import|from) cog", r"(?m)^\s*(import|from) cog",
+             "formats/test_unserved.py::test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size"),
+    Mutation("T71", "archives.py", "if wanted > LARGEST_TABLE + 1:", "if False:",
+             "formats/test_unserved.py::test_the_table_of_a_zip_file_that_claims_to_be_large_is_not_read"),
+    Mutation("T71", "formats/source.py", "if len(content) > LARGEST or", "if False and",
+             "formats/test_source.py::test_of_a_source_that_is_dear_to_parse_nothing_is_known_before_it_is_loaded"),
+    Mutation("T70", "reloading.py", "if entry.is_dir(follow_symlinks=False):", "if entry.is_dir():",
+             "test_reload.py::"
+             "test_of_compiled_code_nothing_goes_that_lies_behind_a_link_or_in_the_models_data"),
+    Mutation("T11", "../plugins/gateway_sklearn_columns.py", "    _refuse_files(model)\n", "",
+             "plugins/test_sklearn_frames.py::test_texts_that_are_names_of_files_are_never_opened"),
 ]  # fmt: skip
 
 
