@@ -218,12 +218,13 @@ class KeyRing:
 
     def reload(self) -> None:
         """Read the file again; a broken one changes nothing, and the log says why."""
+        stamp = _stamp(self._file)  # before it is read: what is written meanwhile is seen at the next look
         try:
             found = keys.read(self._file)
         except Exception as error:
             log.error("the keys stay as they were: %s", error)
             return
-        self._seen = _stamp(self._file) or self._seen
+        self._seen = stamp or self._seen
         before = self._keys
         self._use(found)
         if changes := keys.changes(before, self._keys):

@@ -236,7 +236,7 @@ def _texts(name: str, value: Any, allowed: tuple[str, ...] = ()) -> tuple[str, .
 
 
 def _table(key: Key) -> str:
-    lines = [f"\n[keys.{key.id}]", f"name = {_quoted(key.name)}", f"sha256 = {_quoted(key.digest)}"]
+    lines = [f"\n[keys.{key.id}]", f"name = {_quoted(key.name)}"]
     lines += [f"{name} = [{', '.join(map(_quoted, getattr(key, name)))}]" for name in ("scopes", "models")]
     if key.follows is not None:
         lines.append(f"follows = {_quoted(key.follows)}")
@@ -246,6 +246,8 @@ def _table(key: Key) -> str:
             value = value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
         if value is not None:
             lines.append(f"{name} = {value}")
+    # Last: a file that was cut off in the middle of being written has no key without what restricts it.
+    lines.append(f"sha256 = {_quoted(key.digest)}")
     return "\n".join(lines) + "\n"
 
 

@@ -140,6 +140,27 @@ def test_a_broken_file_changes_nothing_while_the_gateway_runs(tmp_path: Path) ->
     assert ring.find(text.encode(), NOW) is not None
 
 
+def test_what_is_written_while_the_file_is_read_is_seen_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.toml"
+    key, text = keys.create("alice")
+    keys.write(file, [key])
+    ring = KeyRing(None, file)
+
+    def read(path: Path) -> tuple[keys.Key, ...]:
+        found = original(path)
+        monkeypatch.setattr(keys, "read", original)
+        keys.write(file, [])
+        return found
+
+    original = keys.read
+    monkeypatch.setattr(keys, "read", read)
+    ring.reload()
+    ring.reload_if_changed()
+    assert ring.find(text.encode(), NOW) is None
+
+
 def test_a_broken_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text("[keys.")
     with pytest.raises(ConfigError):

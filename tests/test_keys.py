@@ -63,6 +63,20 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     assert keys.read(file) == tuple(found)
 
 
+def test_a_file_that_is_cut_off_holds_no_key_without_what_restricts_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    key, _ = keys.create("alice", models=("chat",), rpm=1, max_inflight=1, expires=NOON)
+    keys.write(file, [key])
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        try:
+            found = keys.read(file)
+        except ConfigError:
+            continue
+        assert found in ((), (key,))
+
+
 def test_every_entry_is_compared_whether_it_matches_or_not() -> None:
     ring = [keys.create(name) for name in ("a", "b", "c")]
     for given_key in (ring[0][1], ring[2][1], "wrong"):

@@ -34,7 +34,7 @@ class Certificate:
             return
         try:
             self._current = self._read()
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError, ConfigError) as error:
             log.error("the certificate stays as it was: %s: %s", self._cert, error)
             return
         self._seen = stamps
@@ -44,8 +44,14 @@ class Certificate:
         """A context with the pair. It is made anew each time: one that fails half way has half of each pair."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._cert, self._key)
+        context.load_cert_chain(self._cert, self._key, password=self._no_pass_phrase)
         return context
+
+    def _no_pass_phrase(self) -> str:
+        """Without this, OpenSSL would ask for it on the terminal and wait for ever."""
+        raise ConfigError(
+            f"the key in {self._key or self._cert} has a pass phrase, which nobody can be asked for: remove it"
+        )
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         """Called at the start of every handshake, with a name or without one."""
