@@ -1,11 +1,17 @@
-"""`gateway serve --reload`: a model whose files change is reloaded, one that is new or mended is found."""
+"""`gateway serve --reload`: a model whose files change is reloaded, one that is new or mended is found.
+
+A model may write very many files at once. So paths are looked at on a thread, and the loop gets names of models.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .audit import audited
 from .errors import ConfigError
@@ -14,83 +20,137 @@ from .replica import LoadError
 from .roots import look_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from watchfiles import Change
 
     from .hosted import HostedModel
     from .hub import Hub
+    from .spec import ModelSpec
 
 log = logging.getLogger("gateway.models")
 
 SETTLE = 400  # milliseconds of quiet after a change: editors write in several steps
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
 KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
+NOBODY = ""  # in the place of a model's name
+
+
+class Changed(NamedTuple):
+    """What some changes of files concern."""
+
+    models: frozenset[str]
+    roots: bool  # something may be a model now, or be mended
+    places: frozenset[Path]  # what is to be watched by now
 
 
 async def watch(hub: Hub) -> None:
     """Reload and find models as files change, until cancelled."""
     while True:
         try:
-            await _watch(hub, places(hub))
+            await _watch(hub)
         except Exception:  # a root that vanished, a limit of the system on watched directories
             log.exception("the files of models could not be watched")
             await asyncio.sleep(ROOT_POLL / 1000)
         await _look(hub)
 
 
-def places(hub: Hub) -> set[Path]:
-    """The roots that are there, and the directories of models that links lead to from them."""
-    roots = {root.expanduser().resolve() for root in hub.settings.gateway.models if root.expanduser().is_dir()}
-    linked = {model.spec.root.resolve() for model in _hosted(hub) if model.spec.root.is_dir()}
-    return roots | {place for place in linked if not any(place.is_relative_to(root) for root in roots)}
-
-
-def concerning(hub: Hub, ordinary: Callable[[Change, str], bool]) -> Callable[[Change, str], bool]:
-    """Of a model its code and settings; elsewhere anything may make a model, or mend one."""
-    return lambda change, path: ordinary(change, path) and (path.endswith(KINDS) or not _of(hub, path))
-
-
-async def _watch(hub: Hub, watched: set[Path]) -> None:
+async def _watch(hub: Hub) -> None:
     """Returns when other directories are to be watched."""
-    from watchfiles import DefaultFilter, awatch
-
+    roots = hub.settings.gateway.models
+    watched = await asyncio.to_thread(places, roots, _specs(hub))
     if not watched:
         await asyncio.sleep(ROOT_POLL / 1000)
         return
-    options = {
-        "watch_filter": concerning(hub, DefaultFilter()),
-        "debounce": SETTLE,
-        "rust_timeout": ROOT_POLL,
-        "yield_on_timeout": True,
-    }
-    async for changes in awatch(*watched, **options):  # type: ignore[arg-type]
-        if changes:
-            await _take_up(hub, {path for _, path in changes})
-        if places(hub) != watched:
-            return
+    files = Files(roots, watched)
+    try:
+        while True:
+            changed = await files.changed(_specs(hub))
+            if changed.roots:
+                await _look(hub)
+            for name in sorted(changed.models & hub.models.keys()):
+                await _reload(hub, hub.models[name])
+            if changed.places != watched:
+                return
+    finally:
+        files.close()
 
 
-async def _take_up(hub: Hub, paths: set[str]) -> None:
-    owners = {path: _of(hub, path) for path in paths}
-    if None in owners.values():
-        await _look(hub)
-    for model in {owner.name: owner for owner in owners.values() if owner is not None}.values():
-        await _reload(hub, model)
+def _specs(hub: Hub) -> list[ModelSpec]:
+    return [model.spec for model in hub.models.values() if not model.spec.is_stand_in]
 
 
-def _hosted(hub: Hub) -> list[HostedModel]:
-    return [model for model in hub.models.values() if not model.spec.is_stand_in]
+def places(roots: Iterable[Path], specs: Iterable[ModelSpec]) -> frozenset[Path]:
+    """The roots that are there, and the directories of models that links lead to from them."""
+    found = {root.expanduser().resolve() for root in roots if root.expanduser().is_dir()}
+    linked = {spec.root.resolve() for spec in specs if spec.root.is_dir()}
+    return frozenset(found | {place for place in linked if not any(place.is_relative_to(root) for root in found)})
 
 
-def _of(hub: Hub, path: str) -> HostedModel | None:
-    """The model that a file belongs to; the one whose root is nearest."""
-    inside = [model for model in _hosted(hub) if _is_below(path, model.spec.root)]
-    return max(inside, key=lambda model: len(model.spec.root.parts), default=None)
+class Files:
+    """What is below some directories, on a thread of its own: one that waits all the time would be missed elsewhere."""
+
+    def __init__(self, roots: Sequence[Path], watched: Collection[Path]) -> None:
+        self._roots = roots
+        self._stopped = threading.Event()
+        self._batches = self._watch(watched)
+        self._owners = Owners(())
+        self._thread = ThreadPoolExecutor(1, "watching")
+
+    async def changed(self, specs: Sequence[ModelSpec]) -> Changed:
+        """The next changes, or none after a while. Cancelled, it leaves nobody to wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._next, specs)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.shutdown(wait=False)
+
+    def _watch(self, watched: Collection[Path]) -> Iterator[set[tuple[Change, str]]]:
+        from watchfiles import DefaultFilter, watch
+
+        ordinary = DefaultFilter()
+        return watch(
+            *watched,
+            watch_filter=lambda change, path: self._owners.concerns(path) and ordinary(change, path),
+            debounce=SETTLE,
+            rust_timeout=ROOT_POLL,
+            yield_on_timeout=True,
+            stop_event=self._stopped,
+        )
+
+    def _next(self, specs: Sequence[ModelSpec]) -> Changed:
+        self._owners = Owners(specs)
+        owners = {self._owners.of(path) for _, path in next(self._batches, ())}
+        return Changed(frozenset(owners - {NOBODY}), NOBODY in owners, places(self._roots, specs))
 
 
-def _is_below(path: str, root: Path) -> bool:
-    return path.startswith((f"{root.resolve()}/", f"{root}/"))
+class Owners:
+    """Whose a file is: that of the model whose root is nearest. What is in the directory that a model writes to is
+    nobody's matter."""
+
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._of: dict[str, tuple[str, bool]] = {"": (NOBODY, False)}  # directory → its model, and whether it is data
+        for spec in specs:
+            for root in {str(spec.root), str(spec.root.resolve())}:
+                self._of[root] = spec.name, False
+                data = spec.data_dir and root + str(spec.data_dir).removeprefix(str(spec.root))
+                if data and data != root:
+                    self._of[data] = spec.name, True
+
+    def of(self, path: str) -> str:
+        return self._place(path.rpartition("/")[0])[0]
+
+    def concerns(self, path: str) -> bool:
+        """Of a model its code and settings; elsewhere anything may make a model, or mend one."""
+        owner, is_data = self._place(path.rpartition("/")[0])
+        return not is_data and (owner == NOBODY or path.endswith(KINDS))
+
+    def _place(self, directory: str) -> tuple[str, bool]:
+        above = []
+        while directory not in self._of:
+            above.append(directory)
+            directory = directory.rpartition("/")[0]
+        found = self._of[directory]
+        self._of.update(dict.fromkeys(above, found))
+        return found
 
 
 async def _look(hub: Hub) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from fakes import VirtualLoop, turns
 from test_hub import Runners, no_reaper
-from watchfiles import Change, DefaultFilter
 
-from gateway import watching
 from gateway.callers import everybody
 from gateway.errors import LoadFailed, UnknownModel
 from gateway.hub import Hub
@@ -138,20 +136,3 @@ async def test_an_order_for_an_unknown_or_broken_model_looks_for_it_first(tmp_pa
         assert (await find_again(hub, "new", everybody)).state in ("loading", "ready")
         await hub.load(hub.models["bad"])
         assert hub.models["bad"].state == "failed"
-
-
-async def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(tmp_path: Path) -> None:
-    write(tmp_path, "good", GOOD)
-    write(tmp_path, "bad", TYPO)
-    async with hub_over(tmp_path) as hub:
-        concerns = watching.concerning(hub, DefaultFilter())
-        for path, told in (
-            ("good/model.py", True),
-            ("good/weights.bin", False),
-            ("bad/weights.bin", True),
-            ("new", True),
-            ("good/__pycache__/model.pyc", False),
-            ("good", True),  # the directory itself
-        ):
-            assert concerns(Change.added, str(tmp_path / path)) is told, path
-        assert watching.places(hub) == {tmp_path}

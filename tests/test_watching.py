@@ -1,0 +1,88 @@
+"""`serve --reload`: which changes of files concern which model, and that no flood of them is the loop's."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.spec import ModelSpec
+from gateway.watching import NOBODY, Files, Owners, places
+
+pytestmark = pytest.mark.anyio
+
+
+def spec(root: Path, name: str, data: str = "data") -> ModelSpec:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    return ModelSpec(name=name, target="model:Model", root=root / name, data_dir=root / name / data)
+
+
+@pytest.mark.parametrize(
+    "path, concerns",
+    [
+        ("good/model.py", True),
+        ("good/weights.bin", False),
+        ("bad/weights.bin", True),  # it could not be read, so anything may mend it
+        ("new", True),
+        ("good", True),  # the directory itself
+        ("good/database/settings.json", True),
+    ],
+)
+def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(
+    tmp_path: Path, path: str, concerns: bool
+) -> None:
+    assert Owners([spec(tmp_path, "good")]).concerns(str(tmp_path / path)) is concerns
+
+
+def test_what_a_model_writes_to_its_data_reloads_nothing(tmp_path: Path) -> None:
+    owners = Owners([spec(tmp_path, "good"), spec(tmp_path, "other", data=".")])
+    for name in ("state.json", "deep/inside/module.py"):
+        assert not owners.concerns(str(tmp_path / "good/data" / name))
+    assert owners.concerns(str(tmp_path / "other/model.py"))  # it says that all of it is data, and has its code there
+
+
+def test_a_file_is_of_the_model_whose_directory_is_nearest_by_either_name(tmp_path: Path) -> None:
+    outer, inner = spec(tmp_path, "outer"), spec(tmp_path, "outer/inner")
+    (tmp_path / "link").symlink_to(tmp_path / "outer")
+    linked = ModelSpec(name="linked", target="model:Model", root=tmp_path / "link")
+    owners = Owners([outer, inner])
+    assert owners.of(str(tmp_path / "outer/a/b/c.py")) == "outer"
+    assert owners.of(str(tmp_path / "outer/inner/a/b/c.py")) == "outer/inner"
+    assert owners.of(str(tmp_path / "outer")) == owners.of(str(tmp_path / "else/c.py")) == NOBODY
+    assert (
+        Owners([linked]).of(str(tmp_path / "link/c.py"))
+        == Owners([linked]).of(str(tmp_path / "outer/c.py"))
+        == "linked"
+    )
+
+
+def test_links_are_followed_once_for_all_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+    resolve = Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path: followed.append(path) or resolve(path))
+    owners = Owners([spec(tmp_path, name) for name in "abc"])
+    for number in range(1000):
+        assert owners.of(f"{tmp_path}/b/{number}/model.py") == "b"
+    assert len(followed) == 3
+
+
+async def test_paths_are_looked_at_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, concerns = set(), Owners.concerns
+
+    def noting(owners: Owners, path: str) -> bool:
+        where.add(threading.current_thread())
+        return concerns(owners, path)
+
+    monkeypatch.setattr(Owners, "concerns", noting)
+    good = spec(tmp_path, "good")
+    files = Files([tmp_path], places([tmp_path], [good]))
+    try:
+        number = 0
+        while not (changed := await files.changed([good])).models:  # nothing says that it has begun to look
+            number += 1
+            (tmp_path / "good/model.py").write_text(f"# {number}\n")
+    finally:
+        files.close()
+    assert changed.models == {"good"} and changed.places == {tmp_path}
+    assert where and threading.current_thread() not in where
