@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway_lm_gguf_files import find, is_pointer
+from gateway_lm_gguf_files import find, is_pointer, say_passed_over
 
 from gateway import ConfigError, has_code, peek_config, peek_json, peek_weights
 
@@ -79,7 +79,12 @@ def passed_over(path: Path) -> Iterator[str]:
     place = peek_weights(path)
     if place is not None and (place / "adapter_config.json").is_file():
         yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
-    if place is None or not place.is_dir() or (file := find(place, [path.absolute().name])) is None:
+    if place is None or not place.is_dir():
+        return
+    file = find(place, [path.absolute().name])
+    if told := say_passed_over(place, file):
+        yield told
+    if file is None:
         return
     if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
         what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"

@@ -15,8 +15,9 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import gateway_lm_gguf_tokenizer as tokenizers
-from gateway_lm_gguf_files import OTHERS, parts
+from gateway_lm_gguf_files import parts
 from gateway_lm_gguf_header import Header, read_headers
+from gateway_lm_gguf_kinds import kind_of
 from gateway_lm_gguf_rope import say_lost
 
 from gateway import ConfigError
@@ -76,8 +77,10 @@ def mapped(file: Path) -> Iterator[mmap.mmap]:
 def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
     """The header, of files that are whole and hold a language model."""
     header = read_headers(maps, [file.name for file in files])
-    if what := OTHERS.get(header.architecture):
-        raise ConfigError(f"it is {what} (its architecture is {header.architecture}), and nobody here serves that")
+    if other := kind_of(header.metadata, len(header.tensors)):
+        raise ConfigError(f"it is {other.what} ({other.why}), and nobody here serves that: {other.fix}")
+    if not header.tensors:
+        raise ConfigError("it has no tensors, and so no weights: get the file again")
     check_tensors(header, [len(data) for data in maps], [file.name for file in files])
     return header
 

@@ -1,8 +1,7 @@
 """Which GGUF file of a directory is the model, and all of its parts.
 
-Projectors, drafts, importance matrices and adapters lie beside models and are none; encoders and models of images are
-no language models. Reads names and the first keys of
-a header; imports nothing.
+What lies beside models and is none, and what is no language model, is told by `gateway_lm_gguf_kinds` and by names.
+Reads names and the first keys of a header; imports nothing.
 """
 
 from __future__ import annotations
@@ -12,39 +11,20 @@ import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
+
 from gateway import ConfigError
 
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 LFS = b"version https://git-lfs."
 PEEK = 1 << 16  # bytes of a header in which its first keys lie
 
-# What a file beside a model is: by a word of its name, or by what its header says.
+# What a file beside a model is, by a word of its name.
 NAMED = {
-    "mmproj": "a projector of images or sound",
-    "imatrix": "an importance matrix",
-    "lora": "a LoRA adapter",
-    **dict.fromkeys("draft drafter mtp nextn eagle eagle2 eagle3 medusa".split(), "a draft model"),
-}
-# What a file of these architectures is instead of a language model.
-OTHERS = {
-    **dict.fromkeys(
-        "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
-        " llama-embed t5encoder".split(),
-        "an encoder, which gives vectors and writes no text",
-    ),
-    **dict.fromkeys(["t5", "umt5"], "a model with an encoder and a decoder"),
-    **dict.fromkeys(
-        "flux sd1 sd3 sdxl aura lumina2 hidream qwen_image ltxv hyvid wan cosmos".split(), "a model of images"
-    ),
-    **dict.fromkeys(["whisper", "wavtokenizer-dec"], "a model of sound"),
-}
-SAID = {
-    ("general.type", "mmproj"): NAMED["mmproj"],
-    ("general.architecture", "clip"): NAMED["mmproj"],
-    ("general.type", "imatrix"): NAMED["imatrix"],
-    ("general.architecture", "eagle3"): NAMED["draft"],
-    ("general.type", "adapter"): NAMED["lora"],
-    ("general.type", "vocab"): "a vocabulary without a model",
+    "mmproj": PROJECTOR,
+    "imatrix": MATRIX,
+    "lora": ADAPTER,
+    **dict.fromkeys("draft drafter mtp nextn eagle eagle2 eagle3 medusa".split(), DRAFT),
 }
 
 
@@ -56,9 +36,8 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
     """
     if not place.is_dir():
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
-    files = [file for file in _files(place) if not beside(file)]
-    files = [file for file in files if not named(file)] or files  # a model may be called so, where it is alone
-    found = sorted({first_part(file) for file in files})
+    files = [file for file in models(place) if not beside(file)]
+    found = [file for file in files if not named(file)] or files  # a model may be called so, where it is alone
     if len(found) > 1:
         wanted = {name.casefold() for name in (*names, place.name)}
         called = [file for file in found if model_name(file).casefold() in wanted]
@@ -76,10 +55,32 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
     return found[0] if found else None
 
 
-def _files(place: Path) -> list[Path]:
-    """Hidden ones aside, as with everything that is looked for in a directory and not named."""
+def models(place: Path) -> list[Path]:
+    """The GGUF files of a directory, of those in parts the first, whether it is there or not.
+
+    Hidden ones aside, as with everything that is looked for in a directory and not named.
+    """
     found = (file for file in place.iterdir() if file.suffix.lower() == ".gguf" and not file.name.startswith("."))
-    return sorted(file for file in found if file.is_file())
+    return sorted({first_part(file) for file in found if file.is_file()})
+
+
+def say_others(place: Path) -> None:
+    """Raise `ConfigError` where a directory has GGUF files and no checkpoint, and none of them is a language model."""
+    if not place.is_dir() or (place / "config.json").exists():
+        return
+    if others := list(map(_told, models(place))):
+        raise ConfigError(f"{place}: no GGUF file here is a language model: {'; '.join(others)}")
+
+
+def say_passed_over(place: Path, served: Path | None) -> str | None:
+    """What the GGUF files are that lie beside the one, or beside the checkpoint, that is served."""
+    others = [_told(file) for file in models(place) if file != served]
+    return f"passed over beside {served.name if served else 'the checkpoint'}: {'; '.join(others)}" if others else None
+
+
+def _told(file: Path) -> str:
+    other = beside(file) or named(file) or Other("another model", "give it a directory of its own")
+    return f"{file.name} is {other.what}: {other.fix}"
 
 
 def is_pointer(file: Path) -> bool:
@@ -117,42 +118,52 @@ def parts(file: Path) -> list[Path]:
     return found
 
 
-def beside(file: Path) -> str | None:
-    """What the file is when it is no model of its own, None when it is one. What it says of itself comes first."""
-    said = first_keys(file)
-    what = next((what for (key, value), what in SAID.items() if said.get(key) == value), None)
-    what = what or OTHERS.get(said.get("general.architecture", ""))
-    return what or (None if "tokenizer.ggml.model" in said else named(file))
+def beside(file: Path) -> Other | None:
+    """What the file is when it is no language model of its own, None when it is one; what it says comes first."""
+    said, tensors = first_keys(file)
+    return kind_of(said, tensors) or (None if "tokenizer.ggml.model" in said else named(file))
 
 
-def named(file: Path) -> str | None:
+def named(file: Path) -> Other | None:
     """What the file is called, when that is something that lies beside models."""
     words = re.split(r"[^a-z0-9]+", file.stem.lower())
     return next((what for word, what in NAMED.items() if word in words), None)
 
 
-def first_keys(file: Path) -> Mapping[str, str]:
-    """The texts among the first keys of the header: what kind of file it is. None of a file that cannot be read."""
-    found: dict[str, str] = {}
+def first_keys(file: Path) -> tuple[Mapping[str, str | int], int]:
+    """The texts and whole numbers among the first keys of the header, of arrays their lengths; how many tensors it has.
+
+    No keys, and -1 tensors, of a file that cannot be read.
+    """
+    found: dict[str, str | int] = {}
+    tensors = -1
     try:
         with file.open("rb") as opened:
             data = opened.read(PEEK)
-        magic, _, _, count = struct.unpack_from("<4sIQQ", data)
+        magic, _, count_of_tensors, count = struct.unpack_from("<4sIQQ", data)
+        if magic == b"GGUF":
+            tensors = count_of_tensors
         at = 24
         for _ in range(count if magic == b"GGUF" else 0):
             key, at = _text(data, at)
             (kind,) = struct.unpack_from("<I", data, at)
+            start, at = at + 4, _skip(data, at + 4, kind)
+            if at > len(data):
+                break
             if kind == STRING:
-                found[key], at = _text(data, at + 4)
-            else:
-                at = _skip(data, at + 4, kind)
+                found[key] = _text(data, start)[0]
+            elif kind == ARRAY:
+                (found[key],) = struct.unpack_from("<Q", data, start + 4)
+            elif kind not in FRACTIONS:
+                (found[key],) = struct.unpack_from(f"<{SCALARS[kind]}", data, start)
     except (OSError, struct.error, KeyError, OverflowError, RecursionError):
         pass  # the end of what was read, or a damaged header, which is told when the model loads
-    return found
+    return found, tensors
 
 
 STRING, ARRAY = 8, 9
-SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # kind of a value → bytes
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+FRACTIONS = (6, 12)
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
@@ -165,12 +176,14 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 def _skip(data: bytes, at: int, kind: int) -> int:
     """Where the value that begins at `at` ends."""
+    if kind == STRING:
+        return _text(data, at)[1]
     if kind != ARRAY:
-        return at + SIZES[kind]
+        return at + struct.calcsize(f"<{SCALARS[kind]}")
     kind, count = struct.unpack_from("<IQ", data, at)
     at += 12
-    if kind in SIZES:
-        return at + count * SIZES[kind]
+    if kind in SCALARS:
+        return at + count * struct.calcsize(f"<{SCALARS[kind]}")
     for _ in range(count):
-        at = _text(data, at)[1] if kind == STRING else _skip(data, at, kind)
+        at = _skip(data, at, kind)
     return at

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway_lm_gguf_files import ARRAY, STRING
+from gateway_lm_gguf_files import ARRAY, SCALARS, STRING
 
 from gateway import ConfigError
 
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, as they are read in the other order
 
 

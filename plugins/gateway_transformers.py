@@ -70,7 +70,9 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
         if file := gateway_lm_gguf_files.find(place, [spec.root.name]):
             for warning in say_faults(file, gateway_lm_gguf.ARCHITECTURES):
                 yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
-        elif spec.python is None:  # other environments may have another version of the library
+            return
+        gateway_lm_gguf_files.say_others(place)
+        if spec.python is None:  # other environments may have another version of the library
             gateway_lm_loadable.check(place)
     except (ConfigError, OSError, ValueError) as error:
         code = "invalid_gguf" if file else "unloadable"
@@ -112,6 +114,7 @@ class LanguageModel:
         # AutoTokenizer would go by the model's type, and overrule what the GGUF says
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         if not gguf:
+            gateway_lm_gguf_files.say_others(folder)
             loadable.say_unloadable(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)

@@ -22,6 +22,7 @@ from typing import Any
 from .. import archives, ordinary
 from ..contents import is_pointer
 from .config import is_of_another_program
+from .unserved_gguf import GGUFS
 from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
@@ -167,24 +168,15 @@ def _cat(whole: str, start: str, pieces: list[str], names: frozenset[str]) -> st
     return f"cat {' '.join(map(quote, pieces))} > {quote(whole)}"
 
 
-HEADER = 1 << 14  # bytes of a GGUF file: what it is stands first
-ENCODERS = re.compile(
-    rb"general\.architecture\x08\0{3}.\0{7}([a-z0-9-]*bert[a-z0-9-]*?|t5encoder|gemma-embedding)[^a-z0-9-]", re.S
-)
-
-
 def _gguf(path: Path, names: frozenset[str]) -> Unserved | None:
     """GGUF files of no language model: beside a config.json too they are what the directory holds."""
-    files = sorted(name for name in names if name.lower().endswith(".gguf"))
+    files = frozenset(name for name in names if name.lower().endswith(".gguf"))
     if not files or _weights(names):
         return None
-    match = next((match for name in files if (match := ENCODERS.search(_begin(path / name, HEADER)))), None)
-    if match is None:
-        is_checkpoint = "config.json" in names and "adapter_config.json" not in names
-        return _first(FILES, path, frozenset(files), is_sure=False) if is_checkpoint else None
-    listed = ", ".join(files[:3]) + (" …" if len(files) > 3 else "")
-    what = f"an encoder ({match[1].decode()}) as a GGUF file ({listed}), of which only language models are served"
-    return Unserved(what, "get it as a folder of sentence-transformers: modules.json and *.safetensors", is_sure=False)
+    is_checkpoint = "config.json" in names and "adapter_config.json" not in names
+    return _first(GGUFS, path, files, is_sure=False) or (
+        _first(FILES, path, files, is_sure=False) if is_checkpoint else None
+    )
 
 
 # ── checkpoints of transformers and sentence-transformers ────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ NO_MODEL = frozenset(
 # As other servers and templates call the file of a model's code.
 CODE = "main.py app.py api.py predictor.py predict.py inference.py handler.py serve.py server.py service.py models.py"
 A_PICKLE = f"a pickle, {PICKLED}"
+MERGE = f"merge it into its base, or {CLASS} with the base"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -79,6 +80,7 @@ DIRECTORIES = (
     Kind("config.json", "a Keras model", predicts("keras.saving"), rb'"registered_name"|"keras_version"'),
     Kind("*.mlmodelc *.mlpackage", "a Core ML model", f"convert it, or {CLASS}"),
 )
+
 
 # These files may lie about, above directories with models in them. Of several rows the first is told.
 FILES = (
@@ -214,13 +216,13 @@ FILES = (
     Kind(
         "*.safetensors",
         "a LoRA adapter, not a whole model",
-        f"merge it into its base, or {CLASS} with the base",
+        MERGE,
         rb"\.lora_(A|down)\.",
     ),
     Kind(
         "pytorch_lora_weights.safetensors *lora*.safetensors",
         "a LoRA adapter, not a whole model",
-        f"merge it into its base, or {CLASS} with the base",
+        MERGE,
     ),
     Kind("*.safetensors", "weights without a config.json that says of what", "get the other files of the checkpoint"),
     Kind("*.engine *.plan *.trt", "a TensorRT engine", predicts("tensorrt")),

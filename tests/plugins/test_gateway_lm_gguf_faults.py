@@ -15,8 +15,8 @@ gguf = pytest.importorskip("gguf")
 
 import gateway_lm_gguf  # noqa: E402
 import gateway_lm_gguf_faults as it  # noqa: E402
-from gateway_lm_gguf_files import OTHERS  # noqa: E402
 from gateway_lm_gguf_header import Header, TensorInfo  # noqa: E402
+from gateway_lm_gguf_kinds import ARCHITECTURES  # noqa: E402
 
 from gateway import ConfigError  # noqa: E402
 from gateway.checking import check  # noqa: E402
@@ -136,10 +136,10 @@ def test_tensors_that_share_a_byte_are_refused_and_no_others(spans: list[tuple[i
         it.check_tensors(Header({}, tuple(infos)), sizes, names)
 
 
-@pytest.mark.parametrize("architecture", OTHERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_gguf_that_holds_no_language_model_is_named(architecture: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", architecture, {"model": None})
-    with pytest.raises(ConfigError, match=rf"it is {OTHERS[architecture]}.*{architecture}"):
+    with pytest.raises(ConfigError, match=rf"it is {ARCHITECTURES[architecture].what}.*{architecture}"):
         it.say_faults(path, gateway_lm_gguf.ARCHITECTURES)
 
 

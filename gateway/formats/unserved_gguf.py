@@ -1,0 +1,75 @@
+"""GGUF files that hold no language model: what they are by their headers, and what would serve them.
+
+Of the first keys of a header, which lie before the vocabulary. Which files the plugin for GGUF passes over is its own
+to say; a test sees that each of these has its line here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .unserved_kinds import CLASS, MERGE, Kind, predicts
+
+MAIN = "add the GGUF file of the model that it belongs to"
+WEIGHTS = "get the file that has the weights too"
+FOLDER = "get it as a folder of sentence-transformers: modules.json and *.safetensors"
+NO_TEXT = "as a GGUF file, of which only language models are served"
+RERANK, CLASSIFY = (f"{CLASS} and has a method {name}, see docs/rerank.md" for name in ("rerank", "classify"))
+SPEECH, HEARD = (f"{CLASS} and has a method {name}, see docs/audio.md" for name in ("speech", "transcriptions"))
+IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
+CHAT = f"{CLASS} with transformers and has a method chat_completions"
+OWN_LIBRARY = "the library that it was made for"
+
+
+def _says(key: bytes, texts: str) -> bytes:
+    """Finds a key of a header whose value is one of these texts."""
+    values = (rb"\x%02x\0{7}" % len(text) + re.escape(text).encode() for text in texts.split())
+    return key + rb"\x08\0{3}(?:" + b"|".join(values) + b")"
+
+
+def _type(texts: str) -> bytes:
+    return _says(rb"general\.type", texts)
+
+
+def _architecture(texts: str) -> bytes:
+    return _says(rb"general\.architecture", texts)
+
+
+ENCODERS = "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
+DRAWING = "flux sd1 sd2 sd3 sdxl aura auraflow lumina2 hidream qwen_image ltxv hyvid wan cosmos mochi pixart chroma"
+SEEING = "mobile-sam sam birefnet depthanything esrgan migan yolov9t yolo"
+HEARING = "whisper wav2vec2 parakeet moonshine sensevoice"
+SPEAKING = "wavtokenizer-dec bark encodec snac kokoro parler-tts dia orpheus csm outetts vibevoice musicgen"
+
+# Of several rows the first is told: what a file says of itself comes before its architecture.
+GGUFS = tuple(
+    Kind("*.gguf", what, fix, holds)
+    for what, fix, holds in (
+        ("a projector of images or sound", MAIN, _type("mmproj clip-vision")),
+        ("an importance matrix", MAIN, _type("imatrix")),
+        ("a vocabulary without a model", WEIGHTS, _type("vocab")),
+        ("a control vector", MAIN, _type("controlvector")),
+        ("a LoRA adapter, not a whole model", MERGE, _type("adapter")),
+        ("a LoRA adapter, not a whole model", MERGE, rb"adapter\.type\x08\0{3}"),
+        (f"a reranker {NO_TEXT}", RERANK, rb"\.pooling_type\x04\0{3}\x04\0{3}"),
+        (f"an embedding model {NO_TEXT}", FOLDER, rb"\.pooling_type\x04\0{3}[^\0\xff]\0{3}"),
+        (f"a classifier {NO_TEXT}", CLASSIFY, rb"\.classifier\.output_labels\x09\0{3}"),
+        (f"an encoder {NO_TEXT}", FOLDER, _architecture(f"{ENCODERS} llama-embed t5encoder")),
+        ("a model with an encoder and a decoder, as a GGUF file", predicts("transformers"), _architecture("t5 umt5")),
+        ("a diffusion language model as a GGUF file", CHAT, _architecture("dream llada llada-moe rnd1")),
+        ("a model of images as a GGUF file", IMAGES, _architecture(f"{DRAWING} omnigen pig")),
+        ("a model that looks at images as a GGUF file", predicts(OWN_LIBRARY), _architecture(SEEING)),
+        ("a model of speech as a GGUF file", HEARD, _architecture(HEARING)),
+        ("a model that makes sound, as a GGUF file", SPEECH, _architecture(SPEAKING)),
+        ("a projector of images or sound", MAIN, _architecture("clip")),
+        ("a draft model", MAIN, _architecture("eagle3")),
+        ("a control vector", MAIN, _architecture("controlvector")),
+        ("a diffusion language model as a GGUF file", CHAT, rb"diffusion\.\w{1,40}[\0-\x0c]\0{3}"),
+        (
+            "a model that does not write one word after another (attention.causal is false), as a GGUF file",
+            f"{CLASS} with {OWN_LIBRARY}",
+            rb"\.attention\.causal\x07\0{4}",
+        ),
+        ("a vocabulary without a model", WEIGHTS, rb"(?s)\AGGUF.{4}\0{8}"),
+    )
+)

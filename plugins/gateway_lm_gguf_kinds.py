@@ -1,0 +1,110 @@
+"""What a GGUF file is that is no language model for a chat, by the keys of its header.
+
+The words of llama.cpp's converter and of the programs beside it. Reads no file, imports nothing. Which line a directory
+of such files gets is the gateway's own table: nobody has taken the directory then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+CLASS = "write a model.py whose class loads it"
+ANOTHER_FORM = "get it as a folder of sentence-transformers (modules.json, *.safetensors)"
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    what: str
+    fix: str
+    why: str = ""  # the key that says so
+
+
+EMBEDDER = Other("an embedding model, which gives vectors and writes no text", ANOTHER_FORM)
+ENCODER = Other("an encoder, which gives vectors and writes no text", ANOTHER_FORM)
+RERANKER = Other(
+    "a reranker, which rates texts and writes none", f"{CLASS} and has a method rerank, see docs/rerank.md"
+)
+CLASSIFIER = Other(
+    "a classifier, which rates texts and writes none", f"{CLASS} and has a method classify, see docs/rerank.md"
+)
+BOTH_WAYS = Other(
+    "a model that does not write one word after another, as encoders and diffusion language models",
+    f"{CLASS} with the library that it was made for",
+)
+DIFFUSION = Other(
+    "a diffusion language model, which does not write one word after another",
+    f"{CLASS} with transformers and has a method chat_completions",
+)
+ENCODER_DECODER = Other(
+    "a model with an encoder and a decoder", f"{CLASS} with transformers, from *.safetensors, and has a method predict"
+)
+IMAGES = Other("a model of images", f"{CLASS} with diffusers and has a method images, see docs/images.md")
+SEEING = Other("a model that looks at images", f"{CLASS} with the library that it was made for")
+SPEECH = Other("a model of speech", f"{CLASS} and has a method transcriptions, see docs/audio.md")
+SOUND = Other("a model that makes sound", f"{CLASS} and has a method speech, see docs/audio.md")
+PROJECTOR = Other("a projector of images or sound", "the plugin transformers serves texts alone, without it")
+MATRIX = Other("an importance matrix", "it is read when a model is quantized, and has no part in serving")
+ADAPTER = Other("a LoRA adapter", "merge it into its base model (llama-export-lora)")
+STEERING = Other("a control vector", "it steers another model, and nobody here reads it")
+DRAFT = Other("a draft model", "it is there to make another model faster, and nobody here reads it")
+VOCABULARY = Other("a vocabulary without a model", "get the file that has the weights too")
+
+ARCHITECTURES: Mapping[str, Other] = {
+    **dict.fromkeys(
+        "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
+        " llama-embed t5encoder".split(),
+        ENCODER,
+    ),
+    **dict.fromkeys("t5 umt5".split(), ENCODER_DECODER),
+    **dict.fromkeys("dream llada llada-moe rnd1".split(), DIFFUSION),
+    **dict.fromkeys(
+        "flux sd1 sd2 sd3 sdxl aura auraflow lumina2 hidream qwen_image ltxv hyvid wan cosmos mochi pixart chroma"
+        " omnigen pig".split(),
+        IMAGES,
+    ),
+    **dict.fromkeys("mobile-sam sam birefnet depthanything esrgan migan yolov9t yolo".split(), SEEING),
+    **dict.fromkeys("whisper wav2vec2 parakeet moonshine sensevoice".split(), SPEECH),
+    **dict.fromkeys(
+        "wavtokenizer-dec bark encodec snac kokoro parler-tts dia orpheus csm outetts vibevoice musicgen".split(), SOUND
+    ),
+    "clip": PROJECTOR,
+    "eagle3": DRAFT,
+    "controlvector": STEERING,
+}
+TYPES = {
+    "mmproj": PROJECTOR,
+    "imatrix": MATRIX,
+    "adapter": ADAPTER,
+    "vocab": VOCABULARY,
+    "controlvector": STEERING,
+}
+NO_POOLING = (0, 2**32 - 1)  # none, and what stands for unspecified
+RANK = 4  # the kind of pooling that gives a rating
+
+
+def kind_of(said: Mapping[str, Any], tensors: int) -> Other | None:
+    """What the file of these keys and so many tensors is; None for a language model, and for what says nothing.
+
+    Of an array among the values it matters only that it is there.
+    """
+    architecture, type_ = said.get("general.architecture", ""), said.get("general.type", "")
+    pooling = said.get(f"{architecture}.pooling_type", 0)
+    if type_ in TYPES:
+        return replace(TYPES[type_], why=f"its general.type is {type_}")
+    if "adapter.type" in said:
+        return replace(ADAPTER, why=f"its adapter.type is {said['adapter.type']}")
+    if pooling not in NO_POOLING:
+        return replace(RERANKER if pooling == RANK else EMBEDDER, why=f"its {architecture}.pooling_type is {pooling}")
+    if (key := f"{architecture}.classifier.output_labels") in said:
+        return replace(CLASSIFIER, why=f"it has {key}")
+    if architecture in ARCHITECTURES:
+        return replace(ARCHITECTURES[architecture], why=f"its architecture is {architecture}")
+    if key := next((key for key in said if key.startswith("diffusion.")), None):
+        return replace(DIFFUSION, why=f"it has {key}")
+    if said.get(key := f"{architecture}.attention.causal", True) in (False, 0):
+        return replace(BOTH_WAYS, why=f"its {key} is false")
+    if tensors == 0 and "tokenizer.ggml.model" in said and not said.get("split.count"):
+        return replace(VOCABULARY, why="it has no tensors")
+    return None

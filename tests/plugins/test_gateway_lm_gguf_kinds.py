@@ -1,0 +1,129 @@
+"""A GGUF file of no language model is passed over with a line, and refused by its name where it is chosen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import gateway_lm_gguf_kinds as it
+import pytest
+from gguf_headers import Value, model, write
+
+from gateway.checking import check
+from gateway.discovery import Discovery, discover
+from gateway.inventory import take_inventory
+from gateway.plugins import Plugins
+from gateway.settings import load_settings
+
+DECODER: dict[str, Value] = {"general.architecture": "qwen3", "general.type": "model"}
+VOCABULARY: dict[str, Value] = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2"}
+# What a header says, and how the line about such a file begins.
+KINDS: dict[str, tuple[dict[str, Value], str]] = {
+    **{f"pooling {kind}": ({**DECODER, "qwen3.pooling_type": kind}, "an embedding model") for kind in (1, 2, 3, 5)},
+    "rank": ({**DECODER, "qwen3.pooling_type": 4, "qwen3.classifier.output_labels": ["yes"]}, "a reranker"),
+    "labels": ({**DECODER, "qwen3.classifier.output_labels": ["bad", "good"]}, "a classifier"),
+    "both ways": ({**DECODER, "qwen3.attention.causal": False}, "a model that does not write one word after another"),
+    "diffusion": ({**DECODER, "diffusion.shift_logits": True}, "a diffusion language model"),
+    "older adapter": ({**DECODER, "adapter.type": "lora"}, "a LoRA adapter"),
+    **{name: ({**DECODER, "general.type": name}, other.what) for name, other in it.TYPES.items()},
+    **{name: ({"general.architecture": name}, other.what.split(",")[0]) for name, other in it.ARCHITECTURES.items()},
+}
+
+
+def look(root: Path) -> Discovery:
+    return discover([root], Plugins.load())
+
+
+def findings(root: Path) -> str:
+    return "\n".join(map(str, check(take_inventory(load_settings(environ={}), roots=[root], with_devices=False))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["model.gguf", "model-00001-of-00002.gguf"])
+def test_alone_in_a_directory_it_is_no_model_and_has_its_line(kind: str, name: str, tmp_path: Path) -> None:
+    said, says = KINDS[kind]
+    place = tmp_path / "it"
+    write(place / name, {**said, **VOCABULARY})
+    if name != "model.gguf":
+        write(place / "model-00002-of-00002.gguf", {"split.no": 1, "split.count": 2})
+    found = look(tmp_path)
+    assert found.specs == ()
+    (problem,) = found.problems
+    assert (problem.level, problem.code) == ("warning", "unserved")
+    assert problem.what.startswith(says)
+    assert problem.fix
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_a_chat_model_it_is_passed_over_with_a_note(kind: str, tmp_path: Path) -> None:
+    said, says = KINDS[kind]
+    model(tmp_path / "m" / "chat.gguf")
+    write(tmp_path / "m" / "aside.gguf", {**said, **VOCABULARY})
+    (spec,) = look(tmp_path).specs
+    (note,) = spec.notes
+    assert note.startswith(f"passed over beside chat.gguf: aside.gguf is {says}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "config", ["framework: transformers\nweights:\n- source: file://it.gguf\n", "framework: transformers\n"]
+)
+def test_where_it_is_chosen_it_is_refused_by_its_name(kind: str, config: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    said, says = KINDS[kind]
+    write(tmp_path / "m" / "it.gguf", {**said, **VOCABULARY})
+    (tmp_path / "m" / "config.yaml").write_text(config)
+    assert re.search(rf"it.gguf(: it)? is {says}", findings(tmp_path))
+
+
+def test_a_header_that_says_it_behind_its_vocabulary_is_refused_when_it_is_read_whole(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    long: dict[str, Value] = {"tokenizer.ggml.tokens": [f"token{number}" for number in range(20_000)]}
+    write(tmp_path / "m" / "it.gguf", {**DECODER, **VOCABULARY, **long, "qwen3.pooling_type": 3})
+    assert "it.gguf: it is an embedding model" in findings(tmp_path)
+
+
+def test_what_says_of_itself_that_it_writes_word_after_word_is_served(tmp_path: Path) -> None:
+    for number, said in enumerate(
+        ({"qwen3.pooling_type": 0}, {"qwen3.pooling_type": 2**32 - 1}, {"qwen3.attention.causal": True})
+    ):
+        write(tmp_path / f"m{number}" / "it.gguf", {**DECODER, **VOCABULARY, **said})
+    assert [spec.name for spec in look(tmp_path).specs] == ["m0", "m1", "m2"]
+
+
+def test_a_file_with_a_vocabulary_and_no_tensors_is_called_so(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    place = tmp_path / "m"
+    write(place / "ggml-vocab-qwen2.gguf", {**DECODER, **VOCABULARY}, tensors=0)
+    (problem,) = look(tmp_path).problems
+    assert "a vocabulary without a model" in problem.what and "weights" in problem.fix
+    (place / "config.yaml").write_text("weights:\n- source: file://ggml-vocab-qwen2.gguf\n")
+    assert "it is a vocabulary without a model (it has no tensors)" in findings(tmp_path)
+
+
+def test_the_first_of_several_parts_may_have_no_tensors(tmp_path: Path) -> None:
+    write(tmp_path / "m" / "it-00001-of-00002.gguf", {**DECODER, **VOCABULARY, "split.count": 2}, tensors=0)
+    write(tmp_path / "m" / "it-00002-of-00002.gguf", {"split.no": 1, "split.count": 2})
+    assert [spec.name for spec in look(tmp_path).specs] == ["m"]
+
+
+def test_another_model_beside_the_one_with_the_name_of_the_directory_is_noted(tmp_path: Path) -> None:
+    model(tmp_path / "m" / "m.gguf")
+    model(tmp_path / "m" / "other.gguf")
+    (spec,) = look(tmp_path).specs
+    assert spec.notes == ("passed over beside m.gguf: other.gguf is another model: give it a directory of its own",)
+
+
+def test_the_line_names_what_would_serve_it(tmp_path: Path) -> None:
+    fixes = {}
+    for kind in ("pooling 3", "rank", "labels", "diffusion", "adapter", "whisper", "flux"):
+        write(tmp_path / kind / "it.gguf", KINDS[kind][0])
+        (problem,) = look(tmp_path / kind).problems
+        fixes[kind] = problem.fix
+    assert "modules.json" in fixes["pooling 3"]
+    assert "a method rerank" in fixes["rank"]
+    assert "a method classify" in fixes["labels"]
+    assert "a method chat_completions" in fixes["diffusion"]
+    assert "merge it into its base" in fixes["adapter"]
+    assert "a method transcriptions" in fixes["whisper"]
+    assert "a method images" in fixes["flux"]
