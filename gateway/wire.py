@@ -146,6 +146,7 @@ class Req(Head):
     gather: bool = False  # Truss: `Accept: application/json` collects a generator into one JSON string
     deadline: float | None = None  # seconds from now in which the client wants it; no code begins after them
     scope: HTTPScope | None = None
+    route: str = ""  # that it came by, for the model's log; "" where the gateway itself asks
 
 
 class Resp(Head):

@@ -145,6 +145,7 @@ class Front:
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             return
         self._metrics.rejected(exchange, error)
+        error = errors.explained(error, exchange)
         if error.status >= 500 and not isinstance(error, Unavailable):  # those come as fast as clients ask
             log.warning(
                 "request %s to %s: %s", exchange.request_id, exchange.path, error.message, extra=_fields(exchange)

@@ -264,4 +264,4 @@ def _check_predicts(model: HostedModel) -> None:
 def _predict(exchange: Exchange, model: HostedModel) -> Req:
     """Its stream is gathered into one text: tensors are whole."""
     scope: Any = http_scope(exchange, model) if "predict" in model.request_methods else None
-    return Req("predict", BYTES, False, "application/json", exchange.request_id, True, None, scope)
+    return Req("predict", BYTES, False, "application/json", exchange.request_id, True, None, scope, exchange.route)

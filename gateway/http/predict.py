@@ -91,6 +91,7 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
         headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
         None,
         http_scope(exchange, model) if method in model.request_methods else None,
+        exchange.route,
     )
 
 

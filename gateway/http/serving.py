@@ -27,7 +27,7 @@ from ..spec import Endpoint
 from ..wire import DATA, Req, encode
 from . import sse
 from .body import BodyReader, decode_object, too_large
-from .errors import unexpected
+from .errors import explained, unexpected
 from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
 from .kin import look_at
@@ -311,7 +311,8 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
     if len(runs) > 1:
         model.check_room(len(runs))
     scope = http_scope(exchange, model) if method in model.request_methods else None
-    req = Req(method, DATA, prepared.stream, "application/json", exchange.request_id, False, None, scope)
+    request_id, route = exchange.request_id, exchange.route
+    req = Req(method, DATA, prepared.stream, "application/json", request_id, False, None, scope, route)
     try:
         bodies = [encode(inputs) for inputs in runs]
     except OverflowError as error:
@@ -365,6 +366,7 @@ def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
     fields = {"request_id": exchange.request_id, "error": error.code if isinstance(error, GatewayError) else None}
     if isinstance(error, GatewayError):
+        error = explained(error, exchange)
         log.warning("request %s broke off: %s", exchange.request_id, error.message, extra=fields)
     else:
         log.error("request %s failed", exchange.request_id, exc_info=error, extra=fields)

@@ -4,8 +4,8 @@
     /models/{id}/v1/websocket     that model
 
 A connection takes a slot for as long as it is open. The model's end closes with 1000, its exception with 1011, a model
-without the method with 1003: Truss's codes and reasons. A key that has gone closes it with 1008, one that has made its
-calls with 1013; each message is one.
+without the method with 1003: Truss's codes, and under strict parity its reasons. A key that has gone closes it with
+1008, one that has made its calls with 1013; each message is one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 from .. import wire
 from ..call import NEVER, Call
 from ..errors import Draining, GatewayError, Overloaded, PermissionDenied, RateLimited, RouteNotSupported, Unauthorized
-from .errors import body_of
+from .errors import body_of, explained
 from .exchange import Exchange
 from .predict import http_scope
 from .websocket_protocol import TERMS, terms_of
 
 if TYPE_CHECKING:
-    from ..access import Permits
     from ..hosted import HostedModel
     from ..hub import Hub, Sees
     from ..shares import Shares
@@ -58,23 +57,22 @@ class WebSockets:
         try:
             self._guard.check(exchange)
             model = self._find(exchange.path, exchange.sees)
-            exchange.model = model.name
+            exchange.model, exchange.strict = model.name, model.spec.parity == "strict"
             exchange.count_in()
             if model.state == "ready" and not _has_method(model):
                 exchange.status = SWITCHED
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
                 return
-            req = wire.Req(
-                "websocket", wire.DATA, True, "", exchange.request_id, False, None, http_scope(exchange, model)
-            )
+            req = wire.Req("websocket", wire.DATA, True, "", exchange.request_id, route=SHARED)
+            req.scope = http_scope(exchange, model)
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
                 exchange.watch(call)
                 await call.first()
                 exchange.status = SWITCHED
                 await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
-                code, reason = await _Bridge(call, receive, send, exchange.permits, model.shares).run()
+                code, reason = await _Bridge(call, receive, send, exchange, model.shares).run()
                 await _close(send, code, reason)
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.code
@@ -111,9 +109,9 @@ def _has_method(model: HostedModel) -> bool:
 class _Bridge:
     """Messages of one connection, both ways, until one side ends it."""
 
-    def __init__(self, call: Call, receive: Any, send: Any, permits: Permits | None, shares: Shares) -> None:
+    def __init__(self, call: Call, receive: Any, send: Any, exchange: Exchange, shares: Shares) -> None:
         self._call, self._receive, self._send = call, receive, send
-        self._permits, self._shares = permits, shares
+        self._exchange, self._permits, self._shares = exchange, exchange.permits, shares
         self._sizes: deque[int] = deque()  # of the messages that the model has not taken, oldest first
         self._size = 0
         self._room = asyncio.Event()
@@ -185,9 +183,19 @@ class _Bridge:
             return LATER, _short(f"{error.message}; try again in {math.ceil(error.retry_after or 1)} s")
         except (Unauthorized, PermissionDenied) as error:
             return POLICY, _short(error.message)
-        except GatewayError:
-            return FAILED, MODEL_FAILED
+        except GatewayError as error:
+            self._exchange.error = error.code
+            return FAILED, _reason(self._exchange, error)
         return NORMAL, ""
+
+
+def _reason(exchange: Exchange, error: GatewayError) -> str:
+    """Why the model could not go on; of an exception no more than the way to it, short enough for a close."""
+    if exchange.strict:
+        return MODEL_FAILED
+    if explained(error, exchange) is error:
+        return _short(error.message)
+    return _short(f"the model raised an error; `gateway logs {exchange.model}` shows request {exchange.request_id}")
 
 
 def _short(reason: str) -> str:

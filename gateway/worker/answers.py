@@ -104,7 +104,7 @@ class Answers:
         self._flush(run)
         failure = run.rules.failure(error, run.stage, self._debug)
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
-            log(error, run.head.request_id, self._spec)
+            log(error, run.head.request_id, self._spec, run.told)
         if failure is None:
             self._finish(run, wire.END, b"")
         else:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import GatewayError
 from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
+from ..wording import with_article
 from .again import about_variable, missing_variable
 from .terminal import examine
 from .tracebacks import lines_of
@@ -162,19 +163,25 @@ def say(text: str) -> None:
         pass
 
 
-def log(error: BaseException, request_id: str, spec: ModelSpec) -> None:
+def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> None:
     """Print the traceback to the model's log, from the first frame of the model's own files on.
 
-    A request that the model refuses with one of our errors is no fault of its code: that is one line.
+    `told` is what raised it, by its route and its name. A request that the model refuses with one of our errors is no
+    fault of its code: that is one line.
     """
     if isinstance(error, GatewayError) and error.status < 500:
         say(f"[{request_id}] refused with {error.status} {error.code}: {error.message}")
         return
-    kind = "Model raised HTTPException" if _has_status(error) else GENERIC
-    say(f"[{request_id}] {kind}\n{trace_of(error, spec)}")
+    say(f"[{request_id}] {_heading(error, spec, told)}\n{trace_of(error, spec)}")
     examine(error, spec.root)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
+
+
+def _heading(error: BaseException, spec: ModelSpec, told: str) -> str:
+    if spec.parity == "strict":
+        return "Model raised HTTPException" if _has_status(error) else GENERIC
+    return f"{told} raised {with_article(type(error).__name__)}"
 
 
 def trace_of(error: BaseException, spec: ModelSpec) -> str:

@@ -60,6 +60,12 @@ class Run:
         self.batch_since = 0.0
 
     @property
+    def told(self) -> str:
+        """Whose code ran last, by name, and the route that it ran for."""
+        name = (self.step or self.method).name
+        return f"{self.head.route}: {name}" if self.head.route else name
+
+    @property
     def cancelled(self) -> bool:
         return self.window.closed
 

@@ -209,7 +209,7 @@ class Server:
             raise
         except BaseException as error:
             assert self._loaded is not None
-            log(error, name, self._loaded.spec)
+            log(error, name, self._loaded.spec, name)
 
     async def _tell_whose(self, asked: wire.Whose) -> None:
         asked.is_mine = await self._aux.run(owns, asked.client_port, asked.server_port)
@@ -269,7 +269,7 @@ def _model_metrics(loaded: Loaded | None) -> bytes:
     try:
         text: bytes = client.generate_latest()
     except Exception as error:  # of a collector of the model's own
-        log(error, "metrics", loaded.spec)
+        log(error, "metrics", loaded.spec, "a collector of metrics")
         return b""
     if len(text) > wire.MAX_METRICS:
         say(f"the model's metrics are left out: {len(text)} bytes, at most {wire.MAX_METRICS} are taken")

@@ -12,7 +12,7 @@ import pytest
 
 from .trusses import BINARY, JSON, RAISED, Trusses
 
-LOGGED = "Internal Server Error (in model/chainlet)."
+LOGGED = "/v1/models/{model}:predict: predict raised "
 RAISES = """
 import asyncio
 import fastapi
@@ -333,4 +333,4 @@ def test_a_traceback_stands_in_the_models_log_from_its_own_file_on(truss: Trusse
 
 def test_a_raised_status_is_logged_as_one(truss: Trusses) -> None:
     request_id = truss.predict("raises", b'"sync:fastapi"').headers["x-request-id"]
-    truss.gateway.wait_for(re.escape(f"[{request_id}] Model raised HTTPException"))
+    truss.gateway.wait_for(re.escape(f"[{request_id}] {LOGGED}an HTTPException"))

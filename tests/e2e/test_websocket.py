@@ -19,6 +19,8 @@ from gateway.testing import Gateway
 from .conftest import write_models
 
 ECHO = """
+from gateway import HTTPError
+
 class Model:
     async def websocket(self, websocket):
         while True:
@@ -27,6 +29,8 @@ class Model:
                 return
             if message.get("text") == "raise":
                 raise ValueError("secret words")
+            if message.get("text") == "refuse":
+                raise HTTPError(400, "\u00fc" * 100)
             if message.get("text") == "return":
                 return
             if message.get("text") == "close":
@@ -68,19 +72,23 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models = {
         "echo": {"model/model.py": ECHO, "config.yaml": "runtime: {transport: {kind: websocket}}\n"},
         "large": {"model.py": ECHO},
+        "strict": {"model.py": ECHO},
         "flood": {"model.py": FLOOD, "config.yaml": one},
         "plain": {"model.py": PLAIN},
         "pinging": {"model.py": ECHO, "config.yaml": PINGING},
         "old-key": {"model.py": ECHO, "config.yaml": "runtime: {is_websocket_endpoint: true}\n"},
     }
     write_models(root, models)
-    (root / "gateway.toml").write_text('[models.large]\nmax_message = "8MiB"\n')
+    (root / "gateway.toml").write_text(
+        '[models.large]\nmax_message = "8MiB"\n[models.strict]\ntruss_parity = "strict"\n'
+    )
     with Gateway(root, cwd=root) as running:
         yield running.url.replace("http", "ws")
 
 
-def open_socket(url: str, model: str, query: str = "") -> ClientConnection:
-    return connect(f"{url}/models/{model}/v1/websocket{query}", max_size=None)
+def open_socket(url: str, model: str, query: str = "", request_id: str | None = None) -> ClientConnection:
+    headers = {} if request_id is None else {"x-request-id": request_id}
+    return connect(f"{url}/models/{model}/v1/websocket{query}", max_size=None, additional_headers=headers)
 
 
 def closing(socket: ClientConnection) -> tuple[int, str]:
@@ -120,8 +128,26 @@ def test_a_method_that_returns_closes_normally(url: str) -> None:
         assert closing(socket) == (1000, "")
 
 
-def test_a_method_that_raises_closes_with_truss_words_and_none_of_its_own(url: str) -> None:
-    with open_socket(url, "echo") as socket:
+def test_a_method_that_raises_closes_with_the_way_to_its_log_and_none_of_its_words(url: str) -> None:
+    with open_socket(url, "echo", request_id="r7") as socket:
+        socket.send("raise")
+        assert closing(socket) == (1011, "the model raised an error; `gateway logs echo` shows request r7")
+
+
+def test_a_close_is_at_most_123_bytes_and_no_half_of_a_character(url: str) -> None:
+    with open_socket(url, "large", request_id="r" * 100) as socket:
+        socket.send("raise")
+        code, reason = closing(socket)
+        assert (code, len(reason)) == (1011, 123) and reason.startswith(
+            "the model raised an error; `gateway logs large`"
+        )
+    with open_socket(url, "large") as socket:
+        socket.send("refuse")
+        assert closing(socket) == (1011, "\u00fc" * 61)
+
+
+def test_a_strict_model_that_raises_closes_with_trusss_words(url: str) -> None:
+    with open_socket(url, "strict") as socket:
         socket.send("raise")
         assert closing(socket) == (1011, "Internal Server Error (in model/chainlet).")
 

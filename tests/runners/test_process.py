@@ -226,7 +226,7 @@ async def test_an_exception_is_generic_for_the_client_and_whole_in_the_log(kitch
     assert caught.value.message == "Internal Server Error (in model/chainlet)."
     assert caught.value.should_retry is False
     await kitchen.log.find("ValueError: the password is wrong")
-    assert any("[r] Internal Server Error" in line for line in kitchen.log.lines)
+    assert any("[r] fail raised a ValueError" in line for line in kitchen.log.lines)
 
 
 async def test_an_exception_with_a_status_passes_with_its_detail_and_headers(kitchen: Started) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_a_lost_device_is_noticed_even_as_the_cause_of_another_error() -> None:
 def test_an_exception_that_cannot_even_be_printed_is_an_error_like_any_other(error: Exception, capsys: Any) -> None:
     assert to_failure(error).code == "model_error"
     assert not is_sticky(error)
-    log(error, "r1", spec())
+    log(error, "r1", spec(), "predict")
     assert "[r1]" in capsys.readouterr().err
 
 
@@ -163,18 +164,23 @@ def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> No
     try:
         names["predict"]()
     except ValueError as error:
-        log(error, "r1", spec(tmp_path))
+        log(error, "r1", spec(tmp_path), "/v1/chat/completions: chat_completions")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"[r1] {GENERIC}"
+    assert lines[0] == "[r1] /v1/chat/completions: chat_completions raised a ValueError"
     assert "model.py" in lines[2]
     assert lines[-1] == "ValueError: boom"
+
+
+def test_the_log_of_a_strict_model_has_trusss_heading(capsys: Any) -> None:
+    log(ValueError("boom"), "r1", replace(spec(), parity="strict"), "predict")
+    assert capsys.readouterr().err.splitlines()[0] == f"[r1] {GENERIC}"
 
 
 def test_a_request_that_a_model_refuses_is_one_line_of_its_log_and_no_traceback(capsys: Any) -> None:
     try:
         raise BadRequest("top_k must be a whole number", param="top_k")
     except BadRequest as error:
-        log(error, "r1", spec())
+        log(error, "r1", spec(), "predict")
     assert capsys.readouterr().err == "[r1] refused with 400 invalid_value: top_k must be a whole number\n"
 
 
@@ -185,14 +191,14 @@ def test_a_model_that_closed_its_output_still_gets_its_errors_reported(monkeypat
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    log(ValueError("x"), "r1", spec())
+    log(ValueError("x"), "r1", spec(), "predict")
 
 
 def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceback(capsys: Any) -> None:
     try:
         os.environ["NO_SUCH_KEY_HERE"]
     except KeyError as error:
-        log(error, "r1", spec())
+        log(error, "r1", spec(), "predict")
     told = capsys.readouterr().err.splitlines()
     assert told[-2] == "KeyError: 'NO_SUCH_KEY_HERE'"
     assert told[-1].startswith("[r1] NO_SUCH_KEY_HERE is not there; models do not inherit the environment")

@@ -1,0 +1,112 @@
+"""A model that raises says so on every route, whole and streamed, and its log says for what."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.testing import Gateway
+
+from .conftest import write_models
+
+MODEL = """
+from starlette.responses import StreamingResponse
+
+class Model:
+    def chat_completions(self, body):
+        yield "one "
+        raise KeyError("secret words")
+
+    def completions(self, body):
+        yield "one "
+        raise KeyError("secret words")
+
+    def rerank(self, body):
+        raise KeyError("secret words")
+
+    def predict(self, inputs):
+        def events():
+            yield "data: one\\n\\n"
+            raise KeyError("secret words")
+        return StreamingResponse(events(), media_type="text/event-stream")
+"""
+MESSAGES = [{"role": "user", "content": "go"}]
+STREAMS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": MESSAGES, "stream": True},
+    "/v1/completions": {"prompt": "go", "stream": True},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 9, "stream": True},
+    "/v1/responses": {"input": "go", "stream": True},
+    "/v1/models/{model}:predict": {},
+}
+WHOLE: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/v1/completions": {"prompt": "go"},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 9},
+    "/v1/responses": {"input": "go"},
+    "/v1/rerank": {"query": "go", "documents": ["a"]},
+}
+METHODS = {"/v1/completions": "completions", "/v1/rerank": "rerank", "/v1/models/{model}:predict": "predict"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    root = tmp_path_factory.mktemp("models")
+    write_models(root, {"wild": {"model.py": MODEL}})
+    with Gateway(root, cwd=root) as running:
+        yield running
+
+
+def ask(gateway: Gateway, route: str, body: dict[str, Any], request_id: str) -> str:
+    """What the client gets, as far as it comes."""
+    url = gateway.url + route.format(model="wild")
+    data = json.dumps({"model": "wild", **body}).encode()
+    request = urllib.request.Request(url, data, {"x-request-id": request_id, "content-type": "application/json"})
+    got = b""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            while part := answer.read1():
+                got += part
+    except urllib.error.HTTPError as error:
+        got = error.read()
+    except (OSError, http.client.HTTPException):  # broken off, so that it does not look finished
+        pass
+    return got.decode()
+
+
+@pytest.mark.parametrize("route", STREAMS)
+def test_a_stream_that_breaks_off_names_the_model_the_request_and_its_log(gateway: Gateway, route: str) -> None:
+    request_id = f"stream-{len(route)}"
+    got = ask(gateway, route, STREAMS[route], request_id)
+    assert "one" in got
+    assert f"model 'wild' raised an error; `gateway logs wild` shows it under the request id {request_id}" in got
+    assert "secret" not in got
+
+
+@pytest.mark.parametrize("route", WHOLE)
+def test_a_whole_answer_names_them_too(gateway: Gateway, route: str) -> None:
+    request_id = f"whole-{len(route)}"
+    got = ask(gateway, route, WHOLE[route], request_id)
+    assert f"model 'wild' raised an error; `gateway logs wild` shows it under the request id {request_id}" in got
+
+
+@pytest.mark.parametrize("route", {**STREAMS, **WHOLE})
+def test_the_models_log_says_which_method_raised_for_which_route_and_request(gateway: Gateway, route: str) -> None:
+    request_id = f"log-{len(route)}"
+    ask(gateway, route, {**WHOLE, **STREAMS}[route], request_id)
+    method = METHODS.get(route, "chat_completions")
+    gateway.wait_for(re.escape(f"wild | [{request_id}] {route}: {method} raised a KeyError"))
+
+
+def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
+    words = "model 'wild' raised an error; `gateway logs wild` shows it under the request id"
+    ask(gateway, "/v1/rerank", WHOLE["/v1/rerank"], "own-1")
+    gateway.wait_for(re.escape(f"WARNING request own-1 to /v1/rerank: {words} own-1"))
+    ask(gateway, "/v1/chat/completions", STREAMS["/v1/chat/completions"], "own-2")
+    gateway.wait_for(re.escape(f"WARNING request own-2 broke off: {words} own-2"))
