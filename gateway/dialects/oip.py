@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from ..errors import BadRequest, InvalidOutput
+from ..errors import BadRequest, InvalidOutput, TooLarge
+from ..wording import counted
 from .base import missing, take, wrong_type
+from .events import encode_json
 from .oip_binary import pack, size_of, unpack
 from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, metadata, resolved
 from .oip_tensors import (
     FLOATS,
     Binary,
     Tensor,
-    are_finite,
     as_binary,
     check_rows,
     in_json,
@@ -47,7 +49,7 @@ class InferRequest:
     all_binary: bool = False
 
 
-def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
+def read(body: dict[str, Any], data: bytes | memoryview = b"") -> InferRequest:
     """An inference request, with the bytes that came behind its JSON.
 
     Raises:
@@ -80,7 +82,7 @@ def read(body: dict[str, Any], data: bytes = b"") -> InferRequest:
     )
 
 
-def read_raw(data: bytes, schema: Schema) -> InferRequest:
+def read_raw(data: bytes | memoryview, schema: Schema) -> InferRequest:
     """Triton's raw binary request: no JSON, but the bytes of the only tensor that the model takes, or one text.
 
     Raises:
@@ -97,7 +99,7 @@ def read_raw(data: bytes, schema: Schema) -> InferRequest:
         raise BadRequest(f"the model takes {names or 'no tensor'}: {_NOT_RAW}", param="inputs")
     name, datatype, shape = (tensors[0][key] for key in ("name", "datatype", "shape"))
     if datatype == "BYTES":
-        shape, data = [1] * len(shape), pack("BYTES", [data])
+        shape, data = [1] * len(shape), pack("BYTES", [bytes(data)])
     elif shape.count(-1) > 1:
         raise BadRequest(f"the model's '{name}' has more than one length that it leaves open: {_NOT_RAW}", param=name)
     else:
@@ -108,42 +110,63 @@ def read_raw(data: bytes, schema: Schema) -> InferRequest:
     return InferRequest(None, (found,), all_binary=True)
 
 
-def to_predict(request: InferRequest, schema: Schema) -> Any:
-    """What predict gets: an object with a field for each tensor, and for each parameter that it has a field for.
+def encode_inputs(request: InferRequest, schema: Schema, most: int = 1 << 62) -> bytes:
+    """What predict gets, as JSON: an object with a field for each tensor, and for each parameter that it has a field
+    for; NaN and infinity in it as Python's own reader takes them.
 
     A field that is no array takes a tensor of one element. Where predict takes an array, it is the only tensor.
 
     Raises:
         BadRequest: the model has no such field, or the field holds no such tensor.
+        TooLarge: it would be more than `most` bytes.
     """
+    whole = bytearray()  # pieces would be left in the memory of whichever thread this is
+    for part in _written(request, schema):
+        whole += part
+        if len(whole) > most:
+            raise TooLarge(f"the tensors are more than {counted(most, 'byte')} of JSON", param="inputs")
+    return bytes(whole)
+
+
+def _written(request: InferRequest, schema: Schema) -> Iterator[bytes]:
     if "array" in kinds_of(schema, schema) and "properties" not in schema:
         if len(request.inputs) != 1:
             raise BadRequest(f"the model takes one tensor, not {len(request.inputs)}", param="inputs")
-        return request.inputs[0].nested()
+        yield from request.inputs[0].written()
+        return
     properties = resolved(schema, schema).get("properties", {})
-    fields = {name: value for name, value in request.parameters.items() if name in properties}
+    fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name in properties}
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in properties:
             known = ", ".join(properties) or "none"
             raise BadRequest(
                 f"the model has no input '{tensor.name[:64]}' (have: {known})", param=f"inputs[{index}].name"
             )
-        fields[tensor.name] = _value(f"inputs[{index}]", tensor, kinds_of(properties[tensor.name], schema))
+        fields[tensor.name] = _field(f"inputs[{index}]", tensor, kinds_of(properties[tensor.name], schema))
     if "parameters" in properties and request.parameters:
         fields.setdefault("parameters", request.parameters)
-    return fields
+    before = b"{"
+    for name, value in fields.items():
+        yield before + encode_json(name) + b":"
+        if isinstance(value, Tensor):
+            yield from value.written()
+        else:
+            yield encode_json(value)
+        before = b","
+    yield b"}" if fields else b"{}"
 
 
-def _value(where: str, tensor: Tensor, kinds: set[str]) -> Any:
+def _field(where: str, tensor: Tensor, kinds: set[str]) -> Tensor:
+    """The tensor as its field takes it: as it is, or as its only element."""
     if not kinds or "array" in kinds:
-        return tensor.nested()
+        return tensor
     if kinds.isdisjoint(BY_TYPE):
         raise BadRequest(f"the model's '{tensor.name}' is no tensor but: {', '.join(sorted(kinds))}", param=where)
     if len(tensor.data) != 1:
         raise BadRequest(
             f"the model's '{tensor.name}' is a single value, not a tensor of {len(tensor.data)}", param=f"{where}.shape"
         )
-    return tensor.data[0]
+    return replace(tensor, shape=())
 
 
 def from_predict(body: bytes, content_type: str) -> Any:
@@ -188,18 +211,6 @@ def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tu
         outputs.append(tensor)
     head = {"model_name": model, "model_version": VERSION, "id": request.id or request_id, "outputs": outputs}
     return head, b"".join(parts)
-
-
-def encode_inputs(request: InferRequest, schema: Schema) -> bytes:
-    """What predict gets, as JSON; NaN and infinity in it as Python's own reader takes them.
-
-    Raises:
-        BadRequest: as `to_predict`.
-    """
-    fields = to_predict(request, schema)
-    if all(tensor.datatype not in FLOATS or are_finite(tensor.data) for tensor in request.inputs):
-        return msgspec.json.encode(fields)
-    return json.dumps(fields).encode()
 
 
 def config(name: str, platform: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from ..errors import BadRequest
+from ..errors import BadRequest, TooLarge
 from ..wording import counted
+
+MAX_TEXTS = 1 << 20  # elements of a tensor of BYTES: an empty one has four bytes, and takes a hundred
 
 _CODES = {
     "BOOL": "?",
@@ -30,18 +32,18 @@ _CODES = {
 _LENGTH = struct.Struct("<I")
 
 
-def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes]:
-    """The JSON of a request, and what is behind it; `length` is its `Inference-Header-Content-Length`.
+def split(body: bytes, length: bytes | None) -> tuple[bytes, memoryview]:
+    """The JSON of a request, and what is behind it, uncopied; `length` is its `Inference-Header-Content-Length`.
 
     Raises:
         BadRequest: it is no length within the body.
     """
     if length is None:
-        return body, b""
+        return body, memoryview(b"")
     if not length.isdigit() or len(length) > 15 or int(length) > len(body):
         shown = length.decode("latin-1")[:32]
         raise BadRequest(f"Inference-Header-Content-Length is '{shown}', and the body has {counted(len(body), 'byte')}")
-    return body[: int(length)], body[int(length) :]
+    return body[: int(length)], memoryview(body)[int(length) :]
 
 
 def size_of(datatype: str) -> int:
@@ -49,44 +51,63 @@ def size_of(datatype: str) -> int:
     return struct.calcsize(f"<{_CODES[datatype]}")
 
 
-def unpack(where: str, datatype: str, count: int, raw: bytes) -> list[Any]:
+class Packed:
+    """Elements that are still bytes. A slice makes a list of some, so that few of them are there at once."""
+
+    def __init__(self, datatype: str, raw: bytes | memoryview) -> None:
+        self._raw, self._code, self._size = raw, _CODES[datatype], size_of(datatype)
+        self._is_half = datatype == "BF16"
+
+    def __len__(self) -> int:
+        return len(self._raw) // self._size
+
+    def __getitem__(self, which: slice) -> list[Any]:
+        start, stop, _ = which.indices(len(self))
+        raw, count = self._raw[start * self._size : stop * self._size], stop - start
+        if self._is_half:
+            wide = b"".join([b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)])
+            return list(struct.unpack(f"<{count}f", wide))
+        return list(struct.unpack(f"<{count}{self._code}", raw))
+
+
+def unpack(where: str, datatype: str, count: int, raw: bytes | memoryview) -> list[Any] | Packed:
     """The elements of a tensor.
 
     Raises:
         BadRequest: they are not as many, or text that is no UTF-8.
+        TooLarge: they are very many texts.
     """
     if datatype == "BYTES":
+        if count > MAX_TEXTS:
+            raise TooLarge(f"'{where}' has more than {MAX_TEXTS} texts; send it in several requests", param=where)
         return _unpack_texts(where, count, raw)
-    code = _CODES[datatype]
     if len(raw) != count * size_of(datatype):
         raise BadRequest(
             f"'{where}' has {counted(len(raw), 'byte')} of data; for {counted(count, 'element')} of {datatype} it "
             f"needs {count * size_of(datatype)}",
             param=where,
         )
-    if datatype == "BF16":
-        wide = b"".join([b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)])
-        return list(struct.unpack(f"<{count}f", wide))
-    return list(struct.unpack(f"<{count}{code}", raw))
+    return Packed(datatype, raw)
 
 
-def _unpack_texts(where: str, count: int, raw: bytes) -> list[str]:
+def _unpack_texts(where: str, count: int, raw: bytes | memoryview) -> list[str]:
     found: list[str] = []
     at = 0
-    while at < len(raw):
+    while at < len(raw) and len(found) <= count:
         size = _LENGTH.unpack_from(raw, at)[0] if at + 4 <= len(raw) else len(raw)
         at += 4
         if at + size > len(raw):
             raise BadRequest(f"'{where}' ends within element {len(found)}", param=where)
         try:
-            found.append(raw[at : at + size].decode())
+            found.append(str(raw[at : at + size], "utf-8"))
         except UnicodeDecodeError as error:
             raise BadRequest(
                 f"element {len(found)} of '{where}' is no UTF-8; predict gets JSON: send bytes as base64", param=where
             ) from error
         at += size
     if len(found) != count:
-        raise BadRequest(f"'{where}' holds {counted(len(found), 'element')}, its shape is of {count}", param=where)
+        many = counted(len(found), "element") if len(found) < count else f"more than {counted(count, 'element')}"
+        raise BadRequest(f"'{where}' holds {many}, its shape is of {count}", param=where)
     return found
 
 

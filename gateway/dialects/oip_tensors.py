@@ -6,23 +6,27 @@ import itertools
 import math
 import operator
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ..errors import BadRequest, InvalidOutput, TooLarge
 from ..wording import counted
 from .base import missing, take, take_range, wrong_type
 from .events import checked, encode_json
-from .oip_binary import pack, unpack
+from .oip_binary import Packed, pack, unpack
 
 MAX_RANK = 32
 MAX_ROWS = 1 << 19  # lists of a request: a row of one byte takes a hundred
+PIECE = 1 << 13  # elements that are looked at or written at once: what is one call of C holds up all other threads
 MAX_EMPTY = 1 << 16  # rows that hold nothing: they cost memory, and no byte of the request
 INTEGERS = {f"{sign}INT{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 DATATYPES = ("BOOL", *INTEGERS, *FLOATS, "BYTES")
 TOO_LARGE = 2**1024 - 2**970  # no whole number from here on is a float
+_WORDS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}  # as Python reads them
 AS_JSON = {"content_type": "application/json"}
 
 
@@ -33,16 +37,49 @@ class Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: list[Any]
+    data: list[Any] | Packed
 
-    def nested(self) -> Any:
-        """Lists within lists, as deep as the shape."""
+    def written(self) -> Iterator[bytes]:
+        """Its JSON, lists within lists, as deep as the shape; NaN and infinity as Python's own reader takes them.
+
+        Piece by piece: of a tensor of many megabytes no list is made, and other threads have their turn.
+        """
         if 0 in self.shape:
-            return _empty(self.shape)
-        rows = self.data
-        for size in reversed(self.shape[1:]):
+            return iter((encode_json(_empty(self.shape)),))
+        if not self.shape:
+            return iter((self._elements(0, (1,))[1:-1],))
+        depth, size = len(self.shape), 1  # of the largest rows that are no larger than a piece
+        while depth > 1 and size * self.shape[depth - 1] <= PIECE:
+            depth -= 1
+            size *= self.shape[depth]
+        return self._rows(0, 0, depth, size)
+
+    def _rows(self, at: int, axis: int, depth: int, size: int) -> Iterator[bytes]:
+        yield b"["
+        if axis + 1 < depth:
+            below = math.prod(self.shape[axis + 1 :])
+            for index in range(self.shape[axis]):
+                if index:
+                    yield b","
+                yield from self._rows(at + index * below, axis + 1, depth, size)
+        else:
+            many = max(1, PIECE // size)
+            for start in range(0, self.shape[axis], many):
+                rows = min(many, self.shape[axis] - start)
+                text = self._elements(at + start * size, (rows, *self.shape[depth:]))
+                yield b"," + text[1:-1] if start else text[1:-1]
+        yield b"]"
+
+    def _elements(self, at: int, shape: tuple[int, ...]) -> bytes:
+        rows = data = self.data[at : at + math.prod(shape)]
+        for size in reversed(shape[1:]):
             rows = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return rows if self.shape else rows[0]
+        text = msgspec.json.encode(rows)
+        if self.datatype not in FLOATS or are_finite(data):
+            return text
+        words = [_WORDS[str(item)] for item in data if not math.isfinite(item)]  # which it has written as null
+        finite = text.split(b"null")
+        return b"".join(itertools.chain(*zip(finite, words, strict=False), finite[-1:]))
 
 
 def _empty(shape: tuple[int, ...]) -> list[Any]:
@@ -63,10 +100,10 @@ def check_rows(tensors: Iterable[Tensor]) -> None:
 class Binary:
     """The bytes behind the JSON of a request, which its tensors take one after the other."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data, self._at = data, 0
 
-    def take(self, where: str, size: int) -> bytes:
+    def take(self, where: str, size: int) -> bytes | memoryview:
         """The next bytes.
 
         Raises:
@@ -115,9 +152,11 @@ def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
         raw = (binary or Binary(b"")).take(where, size)
         return Tensor(name, datatype, tuple(shape), unpack(where, datatype, math.prod(shape), raw))
     data = _flat(f"{where}.data", value["data"], tuple(shape))
-    if datatype in FLOATS and None in data:  # as MLServer and KServe write it
-        data = [math.nan if item is None else item for item in data]
-    _check_elements(f"{where}.data", datatype, data)
+    for start in range(0, len(data), PIECE):
+        piece = data[start : start + PIECE]
+        if datatype in FLOATS and None in piece:  # as MLServer and KServe write it
+            data[start : start + PIECE] = piece = [math.nan if item is None else item for item in piece]
+        _check_elements(f"{where}.data", datatype, piece)
     return Tensor(name, datatype, tuple(shape), data)
 
 

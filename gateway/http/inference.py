@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from .. import __version__
 from ..audit import audited
+from ..call import ClientLeft
 from ..dialects import oip, oip_binary
-from ..dialects.oip_schema import metadata
+from ..dialects.oip_schema import Schema, metadata
 from ..dialects.oip_tensors import MAX_ROWS
-from ..errors import BadRequest, InvalidJSON, RouteNotSupported
+from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge
 from ..wire import BYTES, Req
 from .actors import actor_of
 from .body import TOO_DEEP, BodyReader, decode_object, is_deep
-from .compressed import AT_ONCE, plain_body
+from .compressed import AT_ONCE, encoding_of, unpacked
 from .exchange import Exchange
 from .kin import look_at
 from .predict import OCTETS, http_scope, pass_response
@@ -40,6 +43,9 @@ STATES = {
     "draining": "UNLOADING",
     "failed": "UNAVAILABLE",
 }
+INDEX_BODY = 64 << 10  # bytes; it says whether all models are asked for
+LIGHT = 1 << 20  # bytes of a plain body: heavier ones are looked at one after the other, for each takes many times that
+MAX_JSON = 8 << 20  # bytes of JSON that a body unpacks to, or that has Python's words: read in some tenths of a second
 _encode = msgspec.json.encode
 
 
@@ -50,22 +56,18 @@ class Inference:
     def __init__(self, hub: Hub, reader: BodyReader) -> None:
         self._hub, self._reader = hub, reader
         self._counts: dict[str, Counts] = {}
+        self._heavy = asyncio.Lock()
 
     async def infer(self, exchange: Exchange) -> None:
         """Tensors in, predict, tensors out; a Response that predict makes itself goes out as it is."""
         model = self._hub.find(exchange.model, exchange.sees)
         exchange.model, exchange.route = model.name, ROUTE
         _check_predicts(model)
-        limit = model.spec.limits.max_body
-        sent = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
-        head_json, data = oip_binary.split(sent, exchange.headers.get(b"inference-header-content-length"))
-        is_raw = bool(data) and not head_json
-        request = oip.InferRequest(None, ())
-        if not is_raw:
-            request = await _aside(len(sent), lambda: oip.read(_object(head_json), data))
+        body = await exchange.body(self._reader, model.spec.limits.max_body)
+        encoding = encoding_of(exchange)
         count = self._counts.setdefault(model.name, Counts())
         count.fail += 1  # until it has succeeded
-        body = b""
+        request, inputs = oip.InferRequest(None, ()), b""
         if model.state != "ready":
             await until_ready(exchange, model)
         if model.state == "ready":  # one that is not refuses the call, and may begin to load for it
@@ -76,10 +78,11 @@ class Inference:
                     "model, or send JSON to its predict route",
                     param="model",
                 )
-            if is_raw:
-                request = await _aside(len(sent), lambda: oip.read_raw(data, schema))
-            body = await _aside(len(sent), lambda: oip.encode_inputs(request, schema))
-        with model.call(_predict(exchange, model), body, exchange.patience()) as call:
+            model.check_room(1)
+            work = partial(self._inputs, exchange, model.spec.limits.max_body, schema)
+            request, inputs = await self._in_turn(exchange, body, encoding, work)
+        body = b""
+        with model.call(_predict(exchange, model), inputs, exchange.patience()) as call:
             exchange.watch(call)
             if not call.has_slot:
                 look_at(exchange, model, call)
@@ -96,13 +99,54 @@ class Inference:
             shown, raw = oip.answer(value, request, model.name, exchange.request_id)
             return _encode(shown), raw
 
-        written, raw = await _aside(len(reply), answer)
+        written, raw = await self._aside(len(reply), answer)
         count.add(exchange)
         if not raw and not request.all_binary:
             await exchange.reply(200, written)
             return
         length = (b"inference-header-content-length", str(len(written)).encode())
         await exchange.reply(200, written + raw, OCTETS, [length])
+
+    async def _aside(self, size: int, work: Callable[[], T]) -> T:
+        """What takes long for many bytes must not hold up the requests of others: it goes to a thread."""
+        if size <= AT_ONCE:
+            return work()
+        async with self._heavy if size > LIGHT else contextlib.nullcontext():
+            return await asyncio.to_thread(work)
+
+    async def _in_turn(self, exchange: Exchange, body: bytes, encoding: str, work: Callable[[bytes, str, int], T]) -> T:
+        """The inputs of a request. What is heavy is done by a thread, one request after the other."""
+        if not encoding and len(body) <= AT_ONCE:
+            return work(body, encoding, LIGHT)
+        if len(body) <= LIGHT:
+            with contextlib.suppress(_Heavy):
+                return await asyncio.to_thread(work, body, encoding, LIGHT)
+        async with self._heavy:
+            if exchange.client_is_gone:
+                raise ClientLeft
+            return await asyncio.to_thread(work, body, encoding, 0)
+
+    def _inputs(
+        self, exchange: Exchange, limit: int, schema: Schema, body: bytes, encoding: str, light: int
+    ) -> tuple[oip.InferRequest, bytes]:
+        """The request in a body, and what predict gets of it.
+
+        Raises:
+            _Heavy: `light` is not 0, and it unpacks to more bytes than that.
+        """
+        if encoding:
+            try:
+                body = unpacked(body, encoding, min(limit, light or limit))
+            except TooLarge:
+                if light and light < limit:
+                    raise _Heavy from None
+                raise
+        head, data = oip_binary.split(body, exchange.headers.get(b"inference-header-content-length"))
+        if encoding and len(head) > MAX_JSON:
+            raise TooLarge(f"the body unpacks to more than {MAX_JSON} bytes of JSON; send tensors as binary data")
+        is_raw = bool(data) and not head
+        request = oip.read_raw(data, schema) if is_raw else oip.read(_object(head), data)
+        return request, oip.encode_inputs(request, schema, self._hub.settings.gateway.max_queued_bytes)
 
     async def server(self, exchange: Exchange) -> None:
         await exchange.reply(200, _encode({"name": "model-gateway", "version": __version__, "extensions": EXTENSIONS}))
@@ -146,8 +190,9 @@ class Inference:
 
     async def index(self, exchange: Exchange) -> None:
         """Every model with its state; only those that are ready when the body says so."""
-        limit = self._hub.settings.gateway.limits.max_body
-        body = await plain_body(exchange, await exchange.body(self._reader, limit), limit)
+        body = await exchange.body(self._reader, INDEX_BODY)
+        if encoding := encoding_of(exchange):
+            body = unpacked(body, encoding, INDEX_BODY)
         only_ready = bool(decode_object(body).get("ready")) if body else False
         found = [
             {
@@ -192,6 +237,10 @@ class Inference:
         return model
 
 
+class _Heavy(Exception):
+    """It has to wait for its turn."""
+
+
 class Counts:
     """What this route has done for one model since the gateway began, for `stats`. Times are seconds."""
 
@@ -232,11 +281,6 @@ class Counts:
         }
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    """What takes long for many bytes must not hold up the requests of others: it goes to a thread."""
-    return work() if size <= AT_ONCE else await asyncio.to_thread(work)
-
-
 def _object(body: bytes) -> dict[str, Any]:
     """The JSON of a request, with Python's words for NaN and infinity, which Triton and its client write."""
     try:
@@ -244,6 +288,10 @@ def _object(body: bytes) -> dict[str, Any]:
     except InvalidJSON:
         if b"NaN" not in body and b"Infinity" not in body:
             raise
+        if len(body) > MAX_JSON:
+            raise TooLarge(
+                f"JSON with NaN or Infinity may have {MAX_JSON} bytes; send NaN as null, or tensors as binary data"
+            ) from None
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):

@@ -6,7 +6,9 @@ import contextlib
 import json
 import math
 import struct
+import tracemalloc
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy
 import pydantic
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import oip_tensors
-from gateway.dialects.oip import answer, encode_inputs, from_predict, read, read_raw, to_predict
+from gateway.dialects.oip import InferRequest, answer, encode_inputs, from_predict, read, read_raw
 from gateway.dialects.oip_binary import pack, unpack
 from gateway.dialects.oip_schema import kinds_of, metadata
 from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, MAX_ROWS, Tensor, read_tensor, to_tensor
@@ -44,7 +46,15 @@ def tensor(name: str = "rows", data: Any = None, shape: Any = None, datatype: st
 
 
 def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
-    return to_predict(read({"inputs": list(tensors), **request}), SCHEMA)
+    return json.loads(encode_inputs(read({"inputs": list(tensors), **request}), SCHEMA))
+
+
+def nested_of(tensor: Tensor) -> Any:
+    return json.loads(b"".join(tensor.written()))
+
+
+def sent(request: InferRequest, schema: Any) -> Any:
+    return json.loads(encode_inputs(request, schema))
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,7 +75,7 @@ def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
     ],
 )
 def test_data_is_flat_or_nested_as_its_shape(shape: list[int], data: Any, nested: Any) -> None:
-    assert read_tensor("x", tensor(data=data, shape=shape)).nested() == nested
+    assert nested_of(read_tensor("x", tensor(data=data, shape=shape))) == nested
 
 
 @pytest.mark.parametrize(
@@ -161,16 +171,45 @@ def tensors(draw: st.DrawFn) -> Tensor:
 def test_flat_and_nested_data_are_the_same_tensor(given_tensor: Tensor) -> None:
     written = {"name": "x", "datatype": given_tensor.datatype, "shape": list(given_tensor.shape)}
     assert read_tensor("x", {**written, "data": given_tensor.data}) == given_tensor
-    assert read_tensor("x", {**written, "data": given_tensor.nested()}) == given_tensor
+    assert read_tensor("x", {**written, "data": nested_of(given_tensor)}) == given_tensor
 
 
 @given(tensors())
 def test_what_a_model_gives_back_has_the_shape_it_came_in(given_tensor: Tensor) -> None:
-    made = to_tensor("x", given_tensor.nested())
+    made = to_tensor("x", nested_of(given_tensor))
     assert made["shape"] == (list(given_tensor.shape) or [1])
     assert made["data"] == given_tensor.data
     back = read_tensor("x", {**made, "data": json.loads(json.dumps(made["data"]))})
     assert back.data == given_tensor.data
+
+
+@given(tensors(), st.integers(1, 7))
+def test_a_tensor_is_written_the_same_in_pieces_of_any_size(given_tensor: Tensor, piece: int) -> None:
+    whole = nested_of(given_tensor)
+    with mock.patch.object(oip_tensors, "PIECE", piece):
+        parts = list(given_tensor.written())
+        assert json.loads(b"".join(parts)) == whole
+        again = read_tensor(
+            "x", {"name": "x", "datatype": given_tensor.datatype, "shape": list(given_tensor.shape), "data": whole}
+        )
+    assert again == given_tensor
+
+
+@pytest.mark.parametrize("shape", [[1 << 21], [1 << 10, 1 << 11], [1 << 19, 4]])
+def test_of_a_large_tensor_no_list_is_made(shape: list[int]) -> None:
+    size = 1 << 21
+    written = {"name": "rows", "datatype": "INT8", "shape": shape, "parameters": {"binary_data_size": size}}
+    request = read({"inputs": [written]}, bytes(size))
+    tracemalloc.start()
+    try:
+        encoded = encode_inputs(request, SCHEMA)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert encoded.count(b"0") == size
+    assert peak < 3 * len(encoded)  # its pieces, and the whole of them; lists have at least 8 bytes for each element
+    with pytest.raises(TooLarge, match="of JSON"):
+        encode_inputs(request, SCHEMA, len(encoded) - 1)
 
 
 # ── into a predict ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +241,7 @@ def test_parameters_are_fields_where_the_model_has_them() -> None:
         "scale": 2,
     }
     schema = {"type": "object", "properties": {"parameters": {"type": "object"}}}
-    assert to_predict(read({"inputs": [], "parameters": {"a": 1}}), schema) == {"parameters": {"a": 1}}
+    assert sent(read({"inputs": [], "parameters": {"a": 1}}), schema) == {"parameters": {"a": 1}}
 
 
 @pytest.mark.parametrize(
@@ -220,9 +259,9 @@ def test_a_tensor_that_fits_no_field_is_refused(wrong: dict[str, Any], message: 
 
 def test_a_predict_that_takes_a_list_takes_one_tensor() -> None:
     schema = pydantic.RootModel[list[list[float]]].model_json_schema()
-    assert to_predict(read({"inputs": [tensor("any", [1, 2], [1, 2])]}), schema) == [[1, 2]]
+    assert sent(read({"inputs": [tensor("any", [1, 2], [1, 2])]}), schema) == [[1, 2]]
     with pytest.raises(BadRequest, match="one tensor"):
-        to_predict(read({"inputs": []}), schema)
+        sent(read({"inputs": []}), schema)
 
 
 # ── out of a predict ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +337,7 @@ def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
 
 def test_nan_is_null_in_tensors_of_json_both_ways() -> None:
     given = read({"inputs": [tensor(shape=[2, 2], data=[[1, None], [math.nan, 4]])]})
-    assert encode_inputs(given, SCHEMA) == b'{"rows": [[1, NaN], [NaN, 4]]}'
+    assert encode_inputs(given, SCHEMA) == b'{"rows":[[1,NaN],[NaN,4]]}'
     found = from_predict(b'{"x": [[1.5, NaN], [NaN, 2]]}', "application/json")
     [output] = answer(found, read({"inputs": []}), "m", "")[0]["outputs"]
     assert output == {"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1.5, None, None, 2]}
@@ -337,9 +376,9 @@ def test_raw_bytes_are_the_elements_that_numpy_wrote(data: st.DataObject, dataty
         array = numpy.frombuffer(raw, "u1").reshape(shape) != 0
     written = {"name": "x", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
     [found] = read({"inputs": [written]}, raw).inputs
-    assert numpy.array_equal(numpy.array(found.nested(), array.dtype).reshape(shape), array, equal_nan=True)
+    assert numpy.array_equal(numpy.array(nested_of(found), array.dtype).reshape(shape), array, equal_nan=True)
     if datatype != "BOOL":
-        again = numpy.frombuffer(pack(datatype, found.data), NUMPY[datatype]).reshape(shape)
+        again = numpy.frombuffer(pack(datatype, found.data[:]), NUMPY[datatype]).reshape(shape)
         assert numpy.array_equal(again, array, equal_nan=True)
 
 
@@ -348,7 +387,7 @@ def test_bf16_is_the_upper_half_of_a_float(values: list[float]) -> None:
     halves = (numpy.array(values, "<f4").view("<u4") >> 16).astype("<u2")
     expected = (halves.astype("<u4") << 16).view("<f4")
     found = unpack("x", "BF16", len(values), halves.tobytes())
-    assert numpy.array_equal(numpy.array(found, "<f4"), expected, equal_nan=True)
+    assert numpy.array_equal(numpy.array(found[:], "<f4"), expected, equal_nan=True)
 
 
 @given(st.lists(st.text()))
@@ -402,7 +441,7 @@ def test_outputs_are_bytes_where_they_are_asked_for() -> None:
 def test_nan_reaches_predict() -> None:
     raw = struct.pack("<ff", math.nan, 1)
     request = read({"inputs": [binary(8, shape=[1, 2], name="rows")]}, raw)
-    assert encode_inputs(request, SCHEMA) == b'{"rows": [[NaN, 1.0]]}'
+    assert encode_inputs(request, SCHEMA) == b'{"rows":[[NaN,1.0]]}'
 
 
 def scheme(kind: Any, **more: Any) -> dict[str, Any]:
@@ -429,12 +468,12 @@ Pixels = Annotated[list[float], pydantic.Field(min_length=3, max_length=3)]
 def test_bytes_without_json_are_the_one_tensor_that_the_model_takes(kind: Any, raw: bytes, expected: Any) -> None:
     schema = scheme(kind, scale=(float, 1.0))
     request = read_raw(raw, schema)
-    assert to_predict(request, schema) == {"x": expected} and request.all_binary
+    assert sent(request, schema) == {"x": expected} and request.all_binary
     field = schema["properties"]["x"]
     two_names = {"properties": {"x": field, "y": field}, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
-    assert to_predict(read_raw(raw, two_names), two_names) == {"x": expected}
+    assert sent(read_raw(raw, two_names), two_names) == {"x": expected}
     array = pydantic.TypeAdapter(list[float]).json_schema()
-    assert to_predict(read_raw(struct.pack("<d", 2), array), array) == [2.0]
+    assert sent(read_raw(struct.pack("<d", 2), array), array) == [2.0]
 
 
 @pytest.mark.parametrize(

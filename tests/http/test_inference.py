@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from served import Model, Reply, Served
+from served import PATIENCE, Model, Reply, Served
 
 from gateway.dialects import oip
+from gateway.dialects.oip_binary import MAX_TEXTS
 from gateway.dialects.oip_tensors import MAX_ROWS
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, TooLarge
+from gateway.http import inference
 from gateway.http.compressed import AT_ONCE
+from gateway.http.inference import LIGHT, MAX_JSON
 
 SCHEMA = {
     "type": "object",
@@ -240,6 +245,7 @@ def test_large_tensors_are_read_and_written_off_the_loop(gateway: Served, monkey
         )
     threads = []
     for count in (2, AT_ONCE):
+        pack = {"Content-Encoding": "gzip"} if count > 2 else {}
         tensor = {
             "name": "rows",
             "datatype": "FP32",
@@ -247,13 +253,97 @@ def test_large_tensors_are_read_and_written_off_the_loop(gateway: Served, monkey
             "parameters": {"binary_data_size": 4 * count},
         }
         body, headers = framed([tensor], bytes(4 * count))
-        answer = gateway.post(
-            "/v2/models/adder/infer", gzip.compress(body, 1), **headers, **{"Content-Encoding": "gzip"}
-        )
+        answer = gateway.post("/v2/models/adder/infer", gzip.compress(body, 1) if pack else body, **headers, **pack)
         assert answer.status == 200 and answer.json["outputs"][0]["shape"] == [count]
         threads.append({*seen})
         seen.clear()
     assert len(threads[0]) == 1 and threads[1] and threads[0].isdisjoint(threads[1])
+
+
+def packed_line(size: int) -> tuple[bytes, dict[str, str]]:
+    """A tensor of so many bytes for `line`, in a few."""
+    tensor = {"name": "x", "datatype": "UINT8", "shape": [size], "parameters": {"binary_data_size": size}}
+    body, headers = framed([tensor], bytes(size))
+    return gzip.compress(body, 9), {**headers, "Content-Encoding": "gzip"}
+
+
+def test_no_body_is_unpacked_for_a_model_that_takes_no_call(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[int] = []
+    monkeypatch.setattr(inference, "unpacked", lambda body, *_: (unpacked.append(len(body)), b"")[1])
+    typed = {"capabilities": {"input_schema": LINE}, "format": "python"}
+    full = Model({"predict": forever}, limits={"slots": 1, "max_queue": 0}, **typed)
+    served = serve({"slow": Model({"predict": line}, loads=[30.0], **typed), "full": full})
+    body, headers = packed_line(4 * AT_ONCE)
+    with served.busy("full"):
+        for name, status in (("slow", 503), ("full", 429)):
+            assert served.post(f"/v2/models/{name}/infer", body, **headers).status == status
+    assert not unpacked
+
+
+async def forever(body: bytes) -> Any:
+    await asyncio.Event().wait()
+
+
+def test_large_bodies_are_unpacked_one_after_the_other_and_small_ones_need_not_wait(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes may be as much as a body may have, of which several copies are needed."""
+    tried, begun, go, unpack = threading.Semaphore(0), threading.Semaphore(0), threading.Event(), inference.unpacked
+    inside: list[int] = []
+
+    def slowly(body: bytes, encoding: str, limit: int) -> bytes:
+        try:
+            found = unpack(body, encoding, limit)
+        except TooLarge:
+            tried.release()
+            raise
+        if len(found) > LIGHT:
+            inside.append(len(found))
+            begun.release()
+            assert go.wait(PATIENCE)
+        return found
+
+    monkeypatch.setattr(inference, "unpacked", slowly)
+    large, headers = packed_line(2 * LIGHT)
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(gateway.post, "/v2/models/line/infer", large, **headers) for _ in range(3)]
+        assert begun.acquire(timeout=PATIENCE)
+        assert all(tried.acquire(timeout=PATIENCE) for _ in asked)
+        small, also = packed_line(2 * AT_ONCE)
+        assert gateway.post("/v2/models/line/infer", small, **also).status == 200
+        assert len(inside) == 1
+        go.set()
+        assert [answer.result(PATIENCE).status for answer in asked] == [200] * 3
+
+
+def test_what_packed_json_and_json_with_pythons_words_may_have_is_bounded(gateway: Served) -> None:
+    """It is read in one go, whoever waits meanwhile; tensors as binary data are not."""
+    for word, headers in ((b"1", {"Content-Encoding": "gzip"}), (b"NaN", {})):
+        body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [%b%b]}]}' % (
+            b" " * MAX_JSON,
+            word,
+        )
+        answer = gateway.post("/v2/models/line/infer", gzip.compress(body) if headers else body, **headers)
+        assert answer.status == 413 and "binary data" in answer.json["error"]
+
+
+def test_very_many_texts_are_refused_before_one_is_made(gateway: Served) -> None:
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [MAX_TEXTS + 1]}
+    body, headers = framed(
+        [{**tensor, "parameters": {"binary_data_size": 4 * (MAX_TEXTS + 1)}}], bytes(4 << 20) + bytes(4)
+    )
+    answer = gateway.post("/v2/models/line/infer", gzip.compress(body), **headers, **{"Content-Encoding": "gzip"})
+    assert answer.status == 413 and "texts" in answer.json["error"]
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_what_an_index_is_asked_with_may_have_64_kib(gateway: Served, encoding: str) -> None:
+    body = b'{"ready": true}' + b" " * (64 << 10)
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    answer = gateway.post("/v2/repository/index", gzip.compress(body) if encoding else body, **headers)
+    assert answer.status == 413 and "65536 bytes" in answer.json["error"]
 
 
 def test_the_config_and_the_statistics_of_models(serve: Callable[..., Served]) -> None:
