@@ -7,7 +7,8 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
    served where the files make no model.  4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
-6. A directory that holds a model which nobody serves is told of, with what would serve it.
+6. A directory that holds a model which nobody serves is told of, with what would serve it; beside directories of models
+   so is a file that is nothing but a model, unless one of them names it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .formats.describe import complete
-from .formats.unserved import find_unserved
+from .formats.unserved import TOO_DEEP, UNSERVED, find_loose, find_unserved
 from .patterns import is_pattern, tables_of
 from .spec import ModelSpec, Problem
 from .weights import peek_all_weights
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
-TOO_DEEP = "too_deep"
 MAX_LOOKS = 200  # directories deeper than that, of all roots together, that are looked at for a word about them
-UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_ID = 128
 RESERVED = frozenset("v1 v2 predict loaded schema status logs hot-reload".split())  # parts of routes
@@ -123,14 +122,16 @@ class _Search:
         served, told = len(self.specs), len(self.problems)
         if depth < MAX_DEPTH and not (is_sure and depth):  # parts of a model are no models; a root may hold anything
             self._children(path, prefix, depth + 1, above)
-        if unserved is not None:  # which says more
-            self.problems[told:] = [each for each in self.problems[told:] if each.code != TOO_DEEP]
-        if is_sure:
-            self.problems[told:] = [each for each in self.problems[told:] if each.code != UNSERVED]
-        elif len(self.specs) + len(self.problems) > served + told:
-            return  # what lies beside the directories of models is no model
+        found = dict(list(self.specs.items())[served:])
+        parts = set() if unserved is None or found else unserved.says_of_parts
+        if is_sure or {each.code for each in self.problems[told:]} <= parts:  # else it would not be told
+            self.problems[told:] = [each for each in self.problems[told:] if each.code not in parts]
+        is_alone = is_sure or not (found or len(self.problems) > told)
+        if not is_alone:  # what lies beside the directories of models is no model, but for files that are nothing else
+            unserved = find_loose(path, [spec.root for spec in found.values()])
         if unserved is not None:
-            self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=name)
+            model = name if is_alone and name not in found else None
+            self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=model)
         elif depth == MAX_DEPTH and (deep := self._deeper(path)) is not None:
             what = f"what may be a model lies deeper than the {MAX_DEPTH} levels that are searched: {deep}"
             fix = f"make a directory above it a root of its own: --models {path}"

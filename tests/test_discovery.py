@@ -173,6 +173,65 @@ def test_what_lies_below_a_model_with_a_config_is_its_own(tmp_path: Path) -> Non
     assert (names(find(tmp_path)), told(find(tmp_path))) == (["echo"], "")
 
 
+def dropped(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).write_bytes(b"PK\x03\x04")
+
+
+def far(root: Path) -> None:
+    """What may be a model, deeper than is searched."""
+    model(root / "a" / "b" / "c" / "d" / "e")
+
+
+def test_a_file_beside_directories_takes_no_line_of_theirs_away(tmp_path: Path) -> None:
+    far(tmp_path / "team")
+    far(tmp_path / "crew")
+    dropped(tmp_path, "yolo11n.pt", "README.md", "train.npz")
+
+    problems = find(tmp_path).problems
+
+    assert [each.code for each in problems] == ["too_deep", "too_deep", "unserved"]
+    assert "yolo11n.pt" in problems[-1].what
+    (tmp_path / "yolo11n.pt").unlink()
+    assert [each.code for each in find(tmp_path).problems] == ["too_deep", "too_deep"]
+
+
+def test_weights_beside_directories_of_models_have_a_line_and_other_files_none(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    model(shop / "shop")  # the root is called as the model: neither hides the other
+    dropped(shop, "yolo11n.pt", "notes.txt", "table.npz", "run.py", "tokenizer.json", "data.bin")
+
+    found = find(shop)
+
+    assert names(found) == ["shop"]
+    (problem,) = found.problems
+    assert re.search(r"yolo11n\.pt\), beside directories of models", problem.what)
+    assert problem.fix.startswith("if it is to be served, move it into a directory of its own, and write a model.py")
+    assert (problem.level, problem.model) == ("warning", None)
+
+
+def test_weights_that_a_model_beside_them_names_are_its_own(tmp_path: Path) -> None:
+    model(tmp_path / "one", f"WEIGHTS = '../yolo11n.pt'\n{MODEL}")
+    truss(tmp_path / "two", "model_metadata:\n  file: ../face.onnx\n")
+    dropped(tmp_path, "yolo11n.pt", "face.onnx")
+    assert (names(find(tmp_path)), told(find(tmp_path))) == (["one", "two"], "")
+    dropped(tmp_path, "voice.onnx")
+    assert "(voice.onnx)" in told(find(tmp_path))
+
+
+def test_the_lines_of_others_are_kept_where_a_root_is_a_model_that_nobody_serves(tmp_path: Path) -> None:
+    shop = tmp_path / "good"
+    model(shop / "good")
+    (shop / "saved_model.pb").touch()
+    (shop / "bad").mkdir()
+    dropped(shop / "bad", "face.onnx")
+
+    found = find(shop)
+
+    assert names(found) == ["good"]
+    assert "saved_model.pb" in told(found) and "face.onnx" in told(found)
+
+
 def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
     model(tmp_path / "shout")
     (tmp_path / "gone").symlink_to(tmp_path / "elsewhere")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -23,10 +24,12 @@ from .. import archives, ordinary
 from ..contents import is_pointer
 from .config import is_of_another_program
 from .unserved_gguf import GGUFS
-from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, Kind
+from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, WEIGHTS, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
+UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
+TOO_DEEP = "too_deep"  # that of the problem that something lies too deep to be searched
 BEGINNING = 1 << 18  # bytes of a file that are searched for what tells its kind
 SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.safetensors"
 
@@ -36,6 +39,12 @@ class Unserved:
     what: str
     fix: str
     is_sure: bool = True  # False: files that may lie about, above directories with models in them
+    tells_depth: bool = False  # that what is in it lies too deep to be searched
+
+    @property
+    def says_of_parts(self) -> frozenset[str]:
+        """The codes of problems of the directories in it which this one says better."""
+        return frozenset({UNSERVED, TOO_DEEP} if self.is_sure else {TOO_DEEP} if self.tells_depth else ())
 
 
 def find_unserved(path: Path) -> Unserved | None:
@@ -53,6 +62,27 @@ def find_unserved(path: Path) -> Unserved | None:
     if found is None:
         return Unserved(what, "git lfs pull", is_sure=False)
     return replace(found, what=f"{found.what}; {what}", fix=f"git lfs pull, and then: {found.fix}")
+
+
+def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
+    """What the files are that lie beside the directories of `models` and are nothing but weights.
+
+    None where a model has their names in its code or its config.yaml: then they are its own.
+    """
+    try:
+        names = frozenset(child.name for child in path.iterdir() if _suffix(child.name) in WEIGHTS and child.is_file())
+    except OSError:
+        return None
+    texts = [_begin(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
+    names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
+    found = names and (_gguf(path, names) or _files(path, names))
+    if not found:
+        return None
+    return replace(found, what=f"{found.what}, beside directories of models", fix=f"{OWN_DIRECTORY}, and {found.fix}")
+
+
+CODE_OF_A_MODEL = ("*.py", "model/*.py", "config.yaml", "config.yml")
+OWN_DIRECTORY = "if it is to be served, move it into a directory of its own"
 
 
 # ── directories that say what they are ───────────────────────────────────────────────────────────────────────────────
@@ -116,7 +146,7 @@ def _hub_cache(path: Path, names: frozenset[str]) -> Unserved | None:
     if not any(file.exists() for file in path.glob("snapshots/*/*")):
         return Unserved(f"the Hugging Face cache of {name}, without a whole snapshot", fix, is_sure=False)
     what = f"the Hugging Face cache of {name}: its snapshots lie too deep to be searched, or are no model known here"
-    return Unserved(what, f"give --models a directory nearer to it, or {fix}", is_sure=False)
+    return Unserved(what, f"give --models a directory nearer to it, or {fix}", is_sure=False, tells_depth=True)
 
 
 def _bare(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -404,7 +434,7 @@ def _first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure:
 
 def _listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
     listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure)
+    return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure, tells_depth=kind.tells_depth)
 
 
 def _is_called(name: str, kind: Kind) -> bool:

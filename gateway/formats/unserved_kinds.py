@@ -17,6 +17,11 @@ NO_MODEL = frozenset(
     "jsonl lock log m4a md mkv mov mp3 mp4 ogg opus parquet pdf png ppm proto ps1 py pyc pyi rb rs rst sh sql svg tex "
     "tif tiff toml ts tsv txt wav webm webp xls xlsx xml yaml yml".split()
 )
+# Of these nobody makes anything but weights, so that one has a line also where it lies beside directories of models.
+WEIGHTS = frozenset(
+    "caffemodel cbm ckpt engine ftz ggml gguf joblib keras lgb lgbm litertlm llamafile mar mlmodel nemo onnx pdiparams "
+    "pdmodel pdparams pickle pkl pmml pt pt2 pte pth safetensors sft skops tflite torchscript trt ubj xgb".split()
+)
 # As other servers and templates call the file of a model's code.
 CODE = "main.py app.py api.py predictor.py predict.py inference.py handler.py serve.py server.py service.py models.py"
 A_PICKLE = f"a pickle, {PICKLED}"
@@ -38,6 +43,7 @@ class Kind:
     # A regular expression for the beginning of the file, since many names mean several things. Whoever wrote the file
     # chose what it reads: it looks at no byte more than a few times, and never goes back over what it has passed.
     holds: bytes = b""
+    tells_depth: bool = False  # that what is in the directory lies too deep to be searched
 
 
 # Such a directory is one model: what lies below it is part of that.
@@ -95,6 +101,7 @@ FILES = (
         "an experiment of MLflow, whose models lie too deep to be searched, or are no model known here",
         "give --models the directory of a run's artifacts",
         rb"(?m)^artifact_location:",
+        tells_depth=True,
     ),
     Kind(
         "*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) bentoml\b"

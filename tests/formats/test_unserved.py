@@ -378,7 +378,7 @@ def test_a_directory_without_a_model_is_none(names: tuple[str, ...], tmp_path: P
 
 
 def test_files_beside_model_directories_are_no_model(tmp_path: Path) -> None:
-    make(tmp_path / "team", "weights.pt", "a/model.py")
+    make(tmp_path / "team", "table.npz", "tokenizer.json", "a/model.py")
     (tmp_path / "team" / "a" / "model.py").write_text("class Model:\n    def predict(self, x): return x\n")
     found = discover([tmp_path], Plugins.load())
     assert [spec.name for spec in found.specs] == ["team/a"]
