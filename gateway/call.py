@@ -16,13 +16,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
-from .wire import DATA, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
+from .wire import BYTES, DATA, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
 from .wording import counted
 
 if TYPE_CHECKING:
     from .spec import Limits
 
 NEVER = float("inf")
+OCTETS = "application/octet-stream"  # of a stream that has not said what it is
 RETRY_AFTER = 1.0  # seconds, for what a worker could not do at this moment
 _BY_CODE: dict[str, type[GatewayError]] = {
     cls.code: cls for cls in (ModelError, InvalidOutput, OutOfMemory, QueueTimeout, Crashed, Unavailable)
@@ -249,7 +250,7 @@ class Call:
             self.opened(self.owner, self.id)
 
     def on_resp(self, head: Resp, body: bytes) -> None:
-        if self.head is not None:
+        if self.head is not None and not _says_what_it_is(self.head, head, self.items):
             raise WireError("a second resp for one call")
         self.head, self.kind, self.reply = head, head.kind, body
         if head.final:
@@ -297,6 +298,12 @@ class Call:
             self.error = error
         self.ended = True
         self._wake()
+
+
+def _says_what_it_is(first: Resp, second: Resp, items: list[Any]) -> bool:
+    """Whether a second head does no more than name the type of a stream that has begun without one."""
+    streams = first.stream and second.stream and not (first.raw or second.raw or second.final or items)
+    return streams and first.kind == second.kind == BYTES and first.content_type == OCTETS != second.content_type
 
 
 def to_error(failure: Failure) -> GatewayError:

@@ -147,10 +147,15 @@ class Req(Head):
     deadline: float | None = None  # seconds from now in which the client wants it; no code begins after them
     scope: HTTPScope | None = None
     route: str = ""  # that it came by, for the model's log; "" where the gateway itself asks
+    events: bool = False  # Truss: `Accept: text/event-stream` gets items that are no text as server-sent events
 
 
 class Resp(Head):
-    """`kind` says how the gateway reads what follows."""
+    """`kind` says how the gateway reads what follows.
+
+    A stream of BYTES whose first item is neither text nor bytes has a second one, right before that item: its first
+    went out when the stream began, and nobody knew then what it would be.
+    """
 
     status: int
     kind: Mode

@@ -83,6 +83,45 @@ async def test_a_stream_begins_with_its_first_item_and_ends_with_none() -> None:
     assert await call.take() is None
 
 
+async def test_a_stream_of_bytes_may_say_once_what_it_is_before_its_first_item() -> None:
+    call, _ = running()
+    began = Resp(200, BYTES, True, False, "application/octet-stream")
+    lines = Resp(200, BYTES, True, False, "application/x-ndjson")
+    call.on_resp(began, b"")
+    call.on_resp(lines, b"")
+    call.on_items([b"{}\n"], 4)
+    assert await call.first() is lines
+    with pytest.raises(WireError, match="a second resp"):
+        call.on_resp(lines, b"")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"status": 404, "stream": False},
+        {"final": True},
+        {"kind": DATA},
+        {"raw": True},
+        {"content_type": "application/octet-stream"},
+    ],
+    ids=str,
+)
+async def test_nothing_else_may_be_said_twice(second: dict[str, Any]) -> None:
+    call, _ = running()
+    call.on_resp(Resp(200, BYTES, True, False, "application/octet-stream"), b"")
+    fields = {"status": 200, "kind": BYTES, "stream": True, "final": False, "content_type": "application/x-ndjson"}
+    with pytest.raises(WireError, match="a second resp"):
+        call.on_resp(Resp(**{**fields, **second}), b"")
+
+
+async def test_what_a_stream_is_cannot_change_behind_an_item() -> None:
+    call, _ = running()
+    call.on_resp(Resp(200, BYTES, True, False, "application/octet-stream"), b"")
+    call.on_items([b"text"], 5)
+    with pytest.raises(WireError, match="a second resp"):
+        call.on_resp(Resp(200, BYTES, True, False, "application/x-ndjson"), b"")
+
+
 async def test_a_stream_without_items_is_an_empty_stream_and_no_error() -> None:
     call, _ = running(chat())
     call.on_resp(STREAM, b"")

@@ -27,6 +27,7 @@ Json = dict[str, Any]
 KEPT = 8  # documents: the last one, and those that other callers see
 ANYTHING: Json = {}
 OBJECT: Json = {"type": "object"}
+STREAMS = ("application/octet-stream", "application/x-ndjson", "text/event-stream")
 ERROR: Json = {
     "description": "An error; its code says which, its message what to do",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -160,8 +161,9 @@ def _paths(hub: Hub, seen: list[HostedModel], components: Json) -> Iterator[tupl
     yield "/v1/models/{model}/loaded", {"get": _operation("isLoaded", "200 when the model is ready", of=True)}
     yield "/v1/models/{model}/schema", {"get": _operation("schemaOf", "What predict takes and returns", of=True)}
     for path, operation in (("/models/{model}/predict", "predict"), ("/v1/models/{model}:predict", "predictTruss")):
-        yield path, {"post": _operation(operation, "Runs `predict` of a model", body=ANYTHING, of=True)}
-    yield "/invocations", {"post": _operation("invocations", "Runs `predict` of the only model", body=ANYTHING)}
+        yield path, {"post": _streamed(_operation(operation, "Runs `predict` of a model", body=ANYTHING, of=True))}
+    sole = _operation("invocations", "Runs `predict` of the only model", body=ANYTHING)
+    yield "/invocations", {"post": _streamed(sole)}
     yield from _v2_paths()
     for model in seen:
         if (schema := model.capabilities.input_schema) is not None:
@@ -211,6 +213,12 @@ def _typed(model: HostedModel, schema: Mapping[str, Any], components: Json) -> J
     if model.capabilities.output_schema is not None:
         output = hoist(model.capabilities.output_schema, f"{name}Output", components)
         operation["responses"]["200"]["content"]["application/json"]["schema"] = output
+    return _streamed(operation)
+
+
+def _streamed(operation: Json) -> Json:
+    """A predict, which a model may answer with a stream of text or bytes, of JSON lines or of events."""
+    operation["responses"]["200"]["content"].update({kind: {"schema": {"type": "string"}} for kind in STREAMS})
     return operation
 
 

@@ -27,6 +27,7 @@ CREDENTIALS = frozenset(
     {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"api-key", b"x-goog-api-key", b"x-auth-token"}
 )
 OCTETS = b"application/octet-stream"
+LINES = "application/x-ndjson"
 ROUTE = "/v1/models/{model}:predict"
 
 
@@ -82,16 +83,18 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
 
 def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
     headers = exchange.headers
+    accept = headers.get(b"accept", b"*/*")
     return Req(
         method,
         BYTES,
         False,
         exchange.header(b"content-type"),
         exchange.request_id,
-        headers.get(b"accept") == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
+        accept == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
         None,
         http_scope(exchange, model) if method in model.request_methods else None,
         exchange.route,
+        b"text/event-stream" in accept.lower(),
     )
 
 
@@ -154,6 +157,7 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
     if not head.raw:
         headers.append((b"content-type", head.content_type.encode() or OCTETS))
     is_sse = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    is_lines = not head.raw and head.content_type == LINES  # ours; a Response may have begun a line
     left = _length(head)
     if all(name.lower() != UNBUFFERED[0] for name, _ in headers):
         headers.append(UNBUFFERED)
@@ -174,11 +178,11 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
         if left and head.status not in NO_BODY:
             raise GatewayError("the Response is shorter than its content-length")
     except GatewayError as error:
-        if is_sse and left is None and not exchange.strict:
+        if (is_sse or is_lines) and left is None and not exchange.strict:
             from .errors import body_of, explained
 
             body = body_of(explained(error, exchange), "truss", exchange.request_id)
-            await exchange.write(b"event: error\ndata: " + body + b"\n\n")
+            await exchange.write(body + b"\n" if is_lines else b"event: error\ndata: " + body + b"\n\n")
         exchange.break_off()
         raise
     except Exception:  # a worker may send anything, and no client may be left waiting for the rest

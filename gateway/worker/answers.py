@@ -45,6 +45,10 @@ class Answers:
         if run.rules.head_first:
             self.item(run, NOTHING)
 
+    def stream_type(self, run: Run, content_type: str) -> None:
+        """The head again, before the first item, which tells what the stream is."""
+        self.send(wire.RESP, run.id, wire.join(wire.Resp(200, run.head.mode, True, False, content_type)))
+
     def item(self, run: Run, packed: bytes) -> None:
         """One item; it leaves with all others of this turn of the loop."""
         if not run.batch:

@@ -42,9 +42,13 @@ class Delivery:
             else:
                 _begin(run)
                 outbox.put(answers.stream_head, run)
-                pack, window, item_ready = _packer(run), run.window, answers.item
+                pack, window, item_ready = None, run.window, answers.item
                 source = _with_return_value(stream) if run.head.mode == wire.DATA else stream
                 for item in source:
+                    if pack is None:
+                        pack, content_type = _packer(run, item)
+                        if content_type != truss.BINARY:
+                            outbox.put(answers.stream_type, run, content_type)
                     packed = pack(item)
                     if not window.wait():
                         if run.may_go_on:  # it will see that nobody wants this
@@ -82,7 +86,7 @@ class Delivery:
             self._answers.reply(run, encode(run, value))
 
     async def _iterate(self, run: Run, stream: AsyncIterator[Any]) -> None:
-        pack, window, now = _packer(run), run.window, self._loop.time
+        pack, window, now = None, run.window, self._loop.time
         gather, item_ready = run.head.gather, self._answers.item
         gathered: list[bytes] = []
         try:
@@ -99,6 +103,10 @@ class Delivery:
                 elif gather:
                     gathered.append(_text(item))
                 else:
+                    if pack is None:
+                        pack, content_type = _packer(run, item)
+                        if content_type != truss.BINARY:
+                            self._answers.stream_type(run, content_type)
                     packed = pack(item)
                     if not window.has_room:
                         await window.wait_async()
@@ -161,11 +169,12 @@ def encode(run: Run, value: Any) -> bytes:
     return wire.join(wire.Resp(200, wire.BYTES, False, True, content_type), body)
 
 
-def _packer(run: Run) -> Callable[[Any], bytes]:
+def _packer(run: Run, first: Any) -> tuple[Callable[[Any], bytes], str]:
+    """What packs the items of a stream that begins with this one, and the stream's content type."""
     if run.head.mode == wire.DATA:
-        return results.pack
-    chunk = run.rules.chunk
-    return lambda item: _checked(wire.encode(chunk(item)))
+        return results.pack, truss.BINARY
+    chunk, content_type = run.rules.chunker(first, run.head.events)
+    return lambda item: _checked(wire.encode(chunk(item))), content_type
 
 
 def _checked(packed: bytes) -> bytes:

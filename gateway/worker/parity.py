@@ -11,6 +11,7 @@ import datetime
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,13 +52,12 @@ class Rules:
         """
         return truss.write(value, binary)
 
-    def chunk(self, item: Any) -> bytes:
-        """One item of a stream.
+    def chunker(self, first: Any, events: bool) -> tuple[Callable[[Any], bytes], str]:
+        """What writes the items of a stream, and its content type, by its first item.
 
-        Raises:
-            Unserializable: it has no form there.
+        The function raises `Unserializable` for an item that has no form there.
         """
-        return truss.chunk(item)
+        return truss.chunker(first, events)
 
     def text(self, collected: bytes) -> str:
         """The items of a stream that is collected.
@@ -111,7 +111,15 @@ class Strict(Rules):
         except Exception as error:
             raise Unhandled(error.__cause__ or error) from error
 
+    def chunker(self, first: Any, events: bool) -> tuple[Callable[[Any], bytes], str]:
+        return self.chunk, truss.BINARY
+
     def chunk(self, item: Any) -> bytes:
+        """One item of a stream, text or bytes.
+
+        Raises:
+            Unhandled: it is neither.
+        """
         if isinstance(item, str):
             try:
                 return item.encode()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
 WHOLE = "the body"  # in errors that concern no field of it
 
 
@@ -94,28 +96,53 @@ def write(value: Any, binary: bool) -> tuple[bytes, str]:
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value), BINARY
-    if binary:
-        return pack(value), BINARY
+    return (pack(value), BINARY) if binary else (document(value), JSON)
+
+
+def document(value: Any) -> bytes:
+    """A result as JSON text, which is one line.
+
+    Raises:
+        Unserializable: it has no form there.
+    """
     base = _base_model()
     try:
         if base is not None and isinstance(value, base):
-            return value.model_dump_json().encode(), JSON  # type: ignore[attr-defined]
-        return json.dumps(value, default=to_json).encode(), JSON
+            return value.model_dump_json().encode()  # type: ignore[attr-defined, no-any-return]
+        return json.dumps(value, default=to_json).encode()
     except (TypeError, ValueError, RecursionError):
         found = written.plain(value, to_json)
     try:
-        return json.dumps(found).encode(), JSON
+        return json.dumps(found).encode()
     except (ValueError, RecursionError) as error:
         raise Unserializable("the result cannot be written as JSON") from error
 
 
+def chunker(first: Any, events: bool) -> tuple[Callable[[Any], bytes], str]:
+    """What writes the items of a stream that begins with this one, and its content type.
+
+    A stream that begins with text or bytes is framed by its author. Any other is JSON, a line each, or an event each.
+    """
+    if isinstance(first, (str, bytes, bytearray, memoryview)):
+        return chunk, BINARY
+    return (_event, EVENTS) if events else (_line, LINES)
+
+
 def chunk(item: Any) -> bytes:
-    """One item of a stream. Strings and bytes go as they are; anything else as its JSON text."""
+    """One item of a stream of text or bytes, which go as they are; anything else as its JSON text."""
     if isinstance(item, str):
         return item.encode("utf-8", "replace")
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item)
-    return write(item, False)[0]
+    return document(item)
+
+
+def _line(item: Any) -> bytes:
+    return document(item) + b"\n"
+
+
+def _event(item: Any) -> bytes:
+    return b"data: " + document(item) + b"\n\n"
 
 
 def to_json(value: Any) -> Any:

@@ -12,6 +12,8 @@ import pytest
 
 from .trusses import BINARY, JSON, RAISED, Trusses, chunks
 
+LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+
 # Results by name; each is made anew for every call.
 VALUES = """
 import dataclasses, datetime, decimal, uuid
@@ -149,6 +151,11 @@ class Model:
 STREAMS = """
 import asyncio, decimal, pathlib, time
 import numpy as np
+import pydantic
+
+class Fields(pydantic.BaseModel):
+    a: int
+    text: str
 
 def wait(name):
     while not (pathlib.Path("../../shared") / name).exists():
@@ -186,6 +193,38 @@ class Model:
         yield None
         yield np.array([1, 2])
         yield decimal.Decimal("0.5")
+
+    async def avalues(self):
+        for value in self.values():
+            yield value
+
+    def fields(self):
+        yield Fields(a=1, text="two\\nlines")
+        yield {"a": 2}
+
+    def texts_inside(self):
+        yield {"text": "one"}
+        yield "two\\nlines"
+        yield b"three"
+
+    def usage_last(self):
+        yield "one "
+        yield {"tokens": 1}
+
+    def gated_values(self):
+        yield {"n": 1}
+        wait("gated_values")
+        yield {"n": 2}
+
+    def odd_value(self):
+        yield {"n": 1}
+        wait("odd_value")
+        yield {"image": b"\\xff"}
+
+    def fails_late(self):
+        yield [1]
+        wait("fails_late")
+        raise ValueError("boom")
 
     def odd_first(self):
         yield object()
@@ -555,9 +594,60 @@ def test_items_go_as_they_are(truss: Trusses, name: str, body: bytes) -> None:
         assert b"".join(chunks(response)) == body
 
 
-def test_items_that_are_neither_text_nor_bytes_go_as_their_json(truss: Trusses) -> None:
-    with truss.streaming("streams", "values") as response:
-        assert b"".join(chunks(response)) == b'{"a": [1, "\\u00e4"]}2null[1, 2]"0.5"'
+VALUES_AS_JSON = ['{"a": [1, "\\u00e4"]}', "2", "null", "[1, 2]", '"0.5"']
+
+
+@pytest.mark.parametrize("name", ["values", "avalues"])
+@pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson", "application/json, text/plain"])
+def test_a_stream_that_begins_with_no_text_is_a_json_document_a_line(truss: Trusses, name: str, accept: str) -> None:
+    answer = truss.predict("streams", json.dumps(name).encode(), accept=accept)
+    assert answer.short == (200, LINES, "".join(f"{line}\n" for line in VALUES_AS_JSON).encode())
+
+
+@pytest.mark.parametrize("name", ["values", "avalues"])
+@pytest.mark.parametrize("accept", ["text/event-stream", "Text/Event-Stream, */*;q=0.1"])
+def test_a_client_that_asks_for_events_gets_each_of_them_as_one(truss: Trusses, name: str, accept: str) -> None:
+    answer = truss.predict("streams", json.dumps(name).encode(), accept=accept)
+    assert answer.short == (200, EVENTS, "".join(f"data: {line}\n\n" for line in VALUES_AS_JSON).encode())
+
+
+def test_pydantic_instances_and_texts_in_such_a_stream_are_lines_too(truss: Trusses) -> None:
+    assert truss.predict("streams", b'"fields"').short == (200, LINES, b'{"a":1,"text":"two\\nlines"}\n{"a": 2}\n')
+    lines = truss.predict("streams", b'"texts_inside"').body.splitlines()
+    assert [json.loads(line) for line in lines] == [{"text": "one"}, "two\nlines", "three"]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_a_stream_that_begins_with_text_stays_text_whatever_comes_in_it(truss: Trusses, accept: str) -> None:
+    answer = truss.predict("streams", b'"usage_last"', accept=accept)
+    assert answer.short == (200, BINARY, b'one {"tokens": 1}')
+
+
+def test_a_line_arrives_before_the_next_is_made(truss: Trusses) -> None:
+    with truss.streaming("streams", "gated_values") as response:
+        assert response.headers["x-accel-buffering"] == "no"
+        assert response.readline() == b'{"n": 1}\n'
+        truss.file("gated_values").touch()
+        assert response.read() == b'{"n": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("odd_value", "(at $.image: not UTF-8 text; send base64.b64encode(value).decode())"), ("fails_late", "raised an")],
+)
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_lines_and_events_that_fail_end_with_the_error_and_a_broken_connection(
+    truss: Trusses, name: str, words: str, accept: str
+) -> None:
+    truss.file(name).unlink(missing_ok=True)
+    with truss.streaming("streams", name, accept=accept) as response:
+        assert response.readline()
+        truss.file(name).touch()
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            response.read()
+    last = broken.value.partial.strip()
+    assert last.startswith(b"event: error\ndata: ") == (accept == EVENTS)
+    assert words in json.loads(last.removeprefix(b"event: error\ndata: "))["error"]
 
 
 def test_a_first_item_without_a_form_is_500(truss: Trusses) -> None:

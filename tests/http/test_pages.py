@@ -120,6 +120,9 @@ def test_a_route_that_streams_says_so(serve: Serve) -> None:
     for path in ("/v1/chat/completions", "/models/{model}/v1/chat/completions"):
         assert "text/event-stream" in paths[path]["post"]["responses"]["200"]["content"]
     assert "text/event-stream" not in paths["/v1/embeddings"]["post"]["responses"]["200"]["content"]
+    for path in ("/v1/models/{model}:predict", "/models/org/typed-1.5/predict", "/invocations"):
+        kinds = set(paths[path]["post"]["responses"]["200"]["content"])
+        assert kinds == {"application/json", "application/octet-stream", "application/x-ndjson", "text/event-stream"}
 
 
 # ── the API page ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -301,5 +301,22 @@ def test_a_cycle_and_a_huge_integer_are_refused_not_fatal() -> None:
     ("item", "chunk"),
     [("ä", "ä".encode()), (b"\xff", b"\xff"), ("\ud800", b"?"), (3, b"3"), ({"a": 1}, b'{"a": 1}'), (None, b"null")],
 )
-def test_items_of_a_stream_are_text_bytes_or_their_json(item: Any, chunk: bytes) -> None:
+def test_items_of_a_stream_of_text_are_text_bytes_or_their_json(item: Any, chunk: bytes) -> None:
     assert truss.chunk(item) == chunk
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("first", ["", "text", b"", bytearray(b"x"), memoryview(b"x")])
+def test_a_stream_that_begins_with_text_or_bytes_is_framed_by_its_author(first: Any, events: bool) -> None:
+    assert truss.chunker(first, events) == (truss.chunk, truss.BINARY)
+
+
+@pytest.mark.parametrize("first", [{}, [], (), 0, 1.5, True, None, dt.date(2026, 1, 2)])
+def test_any_other_stream_is_json_a_line_or_an_event_each(first: Any) -> None:
+    line, lines = truss.chunker(first, False)
+    event, events = truss.chunker(first, True)
+    assert (lines, events) == ("application/x-ndjson", "text/event-stream")
+    for item, document in (("a\nb", b'"a\\nb"'), (b"b", b'"b"'), ({"a": float("nan")}, b'{"a": NaN}')):
+        assert (line(item), event(item)) == (document + b"\n", b"data: " + document + b"\n\n")
+    with pytest.raises(Unserializable, match=r"base64\.b64encode"):
+        line(b"\xff")
