@@ -1,6 +1,7 @@
 """What is wrong with model directories, found without importing any of their code or starting anything.
 
-1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree
+1. settings, plugins, directories that cannot be served  2. config.yaml, key by key  3. the source, by its syntax tree,
+and the class that a plugin names
 4. requirements that are not installed, imports that nothing here provides, variables that will not be there
 5. weights that cannot be had, files that are not there, links that lead out
 6. secrets without a value  7. devices that are wanted and not there  8. what gateway.toml allows this model
@@ -31,6 +32,7 @@ from .planning import plan_inventory
 from .preview import source_of
 from .requirements import lacking
 from .secret_sources import SecretSources
+from .targets import missing_target
 from .variables import unset
 from .weights import missing_weights, unmounted
 
@@ -121,6 +123,9 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     if source is not None and source[0].is_relative_to(spec.root):
         methods = {endpoint.method for endpoint in found.plugins.endpoints()} | set(ENDPOINTS)
         yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods))
+    elsewhere = spec.python is not None or found.settings.isolates(spec)
+    if what := missing_target(spec, elsewhere=elsewhere):
+        yield finding("error", "missing_target", what)
     # 4
     for level, code, what, fix in lacking(spec, installed(spec.python), isolated=found.settings.isolates(spec)):
         yield finding(level, code, what, fix)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import ConfigError
+from .wording import instead_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ def load_file(path: Path) -> FilePlugin:
     """Run the file under a module name of its own, so that it shadows no package of the same name."""
     path = path.expanduser().absolute()
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist; it is named in `plugins`")
+        near = instead_of(path.name, [each.name for each in path.parent.glob("*.py")])
+        raise ConfigError(f"{path} does not exist{near}; it is named in `plugins`")
     name = f"gateway_plugin_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -23,6 +23,7 @@ from .callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
 from .spec import Endpoint, ModelSpec, Problem
+from .wording import instead_of
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -106,6 +107,14 @@ class Plugins:
         for name, module in builtins.items():
             if name not in blocked:
                 plugins.register(importlib.import_module(module), name, source="built-in", version=__version__)
+        names = {*(Path(file).stem for file in files), *(point.name for point in entry_points(group=GROUP)), *builtins}
+        for name in sorted(blocked - names):
+            plugins._problems[f"{name} block"] = Problem(
+                where="block_plugins",
+                what=f"no plugin is called {name!r}{instead_of(name, names)}",
+                code="plugin",
+                level="warning",
+            )
         return plugins
 
     # ── registration ─────────────────────────────────────────────────────────────────────────────────────────

@@ -1,10 +1,15 @@
-"""Numbers and names of types within a sentence: "1 call", "2 calls", "an int", "a UUID"."""
+"""Numbers, types and other names within a sentence: "1 call", "2 calls", "an int", "did you mean sklearn?"."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 # Spelt out letter by letter, these begin with a vowel: "an HTTPError", "an NDArray".
 _SPOKEN_WITH_A_VOWEL = frozenset("AEFHILMNORSX")
 _SPOKEN_WITH_A_CONSONANT = ("uni", "use", "usa", "uti", "uint", "uuid", "uri", "url", "ufunc", "eu", "one")
+
+MOST_NAMES = 10
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -21,6 +26,14 @@ def with_article(name: str) -> str:
         low = plain.lower()
         is_vowel = low.startswith(("a", "e", "i", "o", "u", "nd")) and not low.startswith(_SPOKEN_WITH_A_CONSONANT)
     return f"{'an' if is_vowel else 'a'} {name}"
+
+
+def instead_of(name: str, have: Iterable[str]) -> str:
+    """What there is in place of a name that is not: " (did you mean X?)", " (have: X, Y)"; nothing of many others."""
+    names = sorted(have)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
+        return f" (did you mean {close[0]}?)"
+    return f" (have: {', '.join(names)})" if 0 < len(names) <= MOST_NAMES else ""
 
 
 def a_type(value: object) -> str:

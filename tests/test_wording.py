@@ -13,7 +13,7 @@ from gateway import keys
 from gateway.access import Permits
 from gateway.dialects.one_value import what
 from gateway.errors import RateLimited
-from gateway.wording import a_type, counted, with_article
+from gateway.wording import a_type, counted, instead_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,9 @@ def test_no_name_of_a_type_has_an_article_that_was_chosen_for_another() -> None:
     wrong = re.compile(r"\ban? \{type\(")
     found = [path.name for path in sorted(root.rglob("*.py")) if wrong.search(path.read_text("utf-8"))]
     assert found == []
+
+
+def test_what_was_meant_is_said_or_what_there_is_if_it_is_little() -> None:
+    assert instead_of("sklern", ["transformers", "sklearn"]) == " (did you mean sklearn?)"
+    assert instead_of("x", ["b", "a"]) == " (have: a, b)"
+    assert instead_of("x", map(str, range(1000))) == instead_of("x", []) == ""

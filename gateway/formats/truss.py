@@ -6,6 +6,7 @@ The last format but one to be asked, so that a directory with a config.yaml may 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..spec import ModelSpec
 from ..weights import missing_weights, peek_weights
+from ..wording import instead_of
 from .config import ModelConfig, is_of_another_program, read_config
 from .describe import UNLIMITED, describe
 from .source import ClassInfo, SourceError, read_class
@@ -38,9 +40,12 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     if not source.is_relative_to(path) or ".." in source.relative_to(path).parts:
         raise ConfigError(f"{config.path}: model_module_dir must lie inside the model directory")
     if (framework := config.data.get("framework")) not in (None, "truss"):
-        raise ConfigError(f"{path}: no plugin serves the framework {framework!r}; `gateway plugins` lists those there")
+        near = instead_of(str(framework), {point.name for point in entry_points(group="gateway")})
+        told = f"{path}: no plugin serves the framework {framework!r}{near}; `gateway plugins` lists those there"
+        raise ConfigError(told)
     if not source.is_file():
-        what = f"{path}: No module class file found: {source.relative_to(path)}"
+        near = instead_of(source.name, [each.name for each in source.parent.glob("*.py")])
+        what = f"{path}: No module class file found: {source.relative_to(path)}{near}"
         reason = missing_weights(path) or _unserved(path)  # which may be why no framework's plugin knew the directory
         raise ConfigError(f"{what}; {reason}" if reason else what)
     return describe_class(path, source, config.data["model_class_name"], overrides, format="truss")

@@ -330,3 +330,35 @@ def test_an_isolated_environment_that_nobody_can_build_is_an_error(
     found = only(run)
     assert (found["level"], found["code"]) == ("error", "missing_uv")
     assert "pip install 'model-gateway[isolated]'" in found["what"]
+
+
+def test_a_class_that_a_plugin_names_and_lacks_is_an_error(run: Run, models: Models, tmp_path: Path) -> None:
+    models({"capitals/answers.json": "{}"})
+    (tmp_path / "answers_plugin.py").write_text(
+        "from gateway import describe, hookimpl\n\n\n@hookimpl\ndef find_model(path, overrides):\n"
+        "    if (path / 'answers.json').is_file():\n"
+        "        return describe(path, target='answers_plugin:Answrs', format='answers', overrides=overrides)\n\n\n"
+        "class Answers: ...\n"
+    )
+    (tmp_path / "gateway.toml").write_text('[gateway]\nplugins = ["answers_plugin.py"]\n')
+    found = only(run)
+    assert (found["level"], found["code"], found["model"]) == ("error", "missing_target", "capitals")
+    assert found["what"].endswith("no class Answrs in answers_plugin.py (have: Answers)")
+
+
+def test_names_of_plugins_that_are_none_are_told_with_those_meant(run: Run, models: Models, tmp_path: Path) -> None:
+    models({"echo/model.py": GOOD, "odd/config.yaml": "framework: sklern\n"})
+    (tmp_path / "answers_plugin.py").write_text("")
+    (tmp_path / "gateway.toml").write_text(
+        '[gateway]\nplugins = ["answer_plugin.py"]\nblock_plugins = ["sentence-transformer"]\n'
+    )
+    missing, blocked, framework = findings(run)
+    assert "answer_plugin.py does not exist (did you mean answers_plugin.py?)" in missing["what"]
+    assert blocked["what"] == "no plugin is called 'sentence-transformer' (did you mean sentence-transformers?)"
+    assert blocked["level"] == "warning"
+    assert "the framework 'sklern' (did you mean sklearn?)" in framework["what"]
+
+
+def test_a_file_of_the_class_that_is_not_there_is_told_with_the_one_that_was_meant(run: Run, models: Models) -> None:
+    models({"m/config.yaml": "model_class_filename: modle.py\n", "m/model/model.py": GOOD})
+    assert only(run)["what"] == "No module class file found: model/modle.py (did you mean model.py?)"
