@@ -25,6 +25,7 @@ from gateway import (
     ConfigError,
     HTTPError,
     ModelSpec,
+    Problem,
     describe,
     has_code,
     hookimpl,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gateway_st_fields import Ask
 
 FRAMEWORK = "sentence-transformers"
+TARGET = "gateway_sentence_transformers:SentenceTransformerModel"
 
 
 @hookimpl
@@ -47,7 +49,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         return None
     spec = describe(
         path,
-        target="gateway_sentence_transformers:SentenceTransformerModel",
+        target=TARGET,
         format=FRAMEWORK,
         overrides=overrides,
         slots=64,  # callers whose texts may share a pass; they wait, they do not compute side by side
@@ -56,6 +58,20 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     # Not among the options, which config.yaml may set too: only the operator lets a directory bring code.
     spec = replace(spec, notes=(*spec.notes, *_left_out(path)))
     return replace(spec, config={**spec.config, "trust_remote_code": bool(overrides.get("trust_remote_code"))})
+
+
+@hookimpl
+def check_model(spec: ModelSpec) -> Iterator[Problem]:
+    """What the load would say before it reads the weights, and of tokenizers that know no words."""
+    import gateway_st_loadable
+
+    if spec.target != TARGET or spec.python is not None or (place := peek_weights(spec.root)) is None:
+        return  # other environments may have another version of the library
+    try:
+        gateway_st_loadable.check(place, trusted=bool(spec.config.get("trust_remote_code")))
+    except ConfigError as error:
+        what = str(error).removeprefix(f"{spec.root}: ")
+        yield Problem(where=str(spec.root), what=what, code="unloadable", model=spec.name)
 
 
 def _is_ours(path: Path) -> bool:
@@ -93,21 +109,36 @@ class SentenceTransformerModel:
         self.capabilities: dict[str, Any] = {}
 
     def load(self) -> None:
+        import gateway_st_loadable as loadable
         from gateway_st_encoder import Encoder
         from gateway_st_fields import Known
-        from sentence_transformers import SentenceTransformer
 
         path = weights_path(self.config, Path.cwd())
         trusted = bool(self.config.get("trust_remote_code", False))
         cuts = (self.config.get("options") or {}).get("truncate", False)
         if not isinstance(cuts, bool):
             raise ConfigError(f"options.truncate must be true or false, not {cuts!r}")
-        encoder = Encoder(SentenceTransformer(str(path), local_files_only=True, trust_remote_code=trusted))
+        loadable.say_unloadable(path, trusted=trusted)
+        encoder = Encoder(self._model(path, trusted=trusted))
         for note in _left_out(Path.cwd()):
             print(f"warning: {note}")
         self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)
         self.capabilities = {"max_model_len": encoder.max_tokens, "dimensions": encoder.dimensions}
         self.batcher = Batcher(encoder, encoder.shape)
+
+    def _model(self, path: Path, *, trusted: bool) -> Any:
+        import gateway_st_loadable as loadable
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            model = SentenceTransformer(str(path), local_files_only=True, trust_remote_code=trusted)
+        except MemoryError:
+            raise
+        except Exception as error:  # of whatever kind, by the module that it comes from
+            loadable.check(path, trusted=trusted)  # which may say it better
+            raise loadable.unloadable(path, error) from error
+        loadable.say_wrong(path, model)
+        return model
 
     def is_healthy(self) -> bool:
         return not self.batcher.closed

@@ -57,8 +57,9 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 @hookimpl
 def check_model(spec: ModelSpec) -> Iterator[Problem]:
     """What the load of a GGUF file, or of a checkpoint, would say before it reads the weights."""
+    import gateway_checkpoints
     import gateway_lm_gguf_files
-    import gateway_lm_loadable
+    import gateway_wordless
 
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
@@ -73,7 +74,8 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
             return
         gateway_lm_gguf_files.say_others(place)
         if spec.python is None:  # other environments may have another version of the library
-            gateway_lm_loadable.check(place)
+            gateway_checkpoints.check(place)
+            gateway_wordless.check(place)
     except (ConfigError, OSError, ValueError) as error:
         code = "invalid_gguf" if file else "unloadable"
         what = str(error).removeprefix(f"{spec.root}: ")
@@ -94,11 +96,12 @@ class LanguageModel:
     def load(self) -> None:
         weights = weights_path(self.config, Path.cwd())
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all files are here: nothing may wait for a network
+        import gateway_checkpoints as checkpoints
         import gateway_lm_attention
         import gateway_lm_engine
         import gateway_lm_gguf
         import gateway_lm_gguf_files
-        import gateway_lm_loadable as loadable
+        import gateway_wordless
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -115,17 +118,21 @@ class LanguageModel:
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         if not gguf:
             gateway_lm_gguf_files.say_others(folder)
-            loadable.say_unloadable(folder)
+            checkpoints.say_unloadable(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the library for tokenizers has no other kind
+            raise gateway_wordless.no_tokenizer(folder, error) from error
+        gateway_wordless.say_wordless(folder, self.tokenizer, gateway_wordless.rows(folder))
+        try:
             model, told = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise loadable.unloadable(folder, error) from error
+            raise checkpoints.unloadable(folder, error) from error
         except SafetensorError as error:
             raise ConfigError(f"{folder}: a *.safetensors is damaged ({error}): get the file again") from error
-        loadable.say_factors(folder, told["unexpected_keys"])
+        checkpoints.say_factors(folder, told["unexpected_keys"])
         if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
             what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
             raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")

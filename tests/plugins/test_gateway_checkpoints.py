@@ -100,6 +100,49 @@ def test_a_checkpoint_without_a_tokenizer_is_told_before_its_load(
     assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
 
 
+def forget_words(place: Path) -> None:
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {}
+    (place / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def cut(place: Path) -> None:
+    file = place / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+BROKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "no words": (
+        forget_words,
+        r"its tokenizer \(tokenizer\.json\) knows no words, so that all texts would be the same",
+    ),
+    "half a tokenizer": (
+        lambda place: (place / "tokenizer.json").write_text("{"),
+        r"its tokenizer \(tokenizer\.json\) cannot be read",
+    ),
+    "cut": (cut, r"model\.safetensors has \d+,\d+ bytes of \d+,\d+: it is not whole"),
+    "empty": (lambda place: (place / "model.safetensors").write_bytes(b""), r"model\.safetensors is empty"),
+    "no tensors": (lambda place: (place / "model.safetensors").write_bytes(bytes(9)), r"model\.safetensors is damaged"),
+    "another name": (
+        lambda place: (place / "model.safetensors").rename(place / "weights.safetensors"),
+        r"its weights are called weights\.safetensors, and model\.safetensors is looked for: rename the file",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_check_and_load_say_the_same_of_files_that_are_not_whole(
+    kind: str, checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    breaks, says = BROKEN[kind]
+    place = copied(checkpoint, tmp_path / "it", {})
+    breaks(place)
+    with pytest.raises(ConfigError, match=f"cannot load this checkpoint: {says}") as refused:
+        serve(place)
+    assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
+    assert "\n" not in str(refused.value)
+
+
 def test_scales_that_config_json_does_not_speak_of_are_told(checkpoint: Path, tmp_path: Path) -> None:
     (what,) = told(copied(checkpoint, tmp_path / "it", {}, (f"{LAYER}.weight", f"{LAYER}.weight_scale")))
     assert "is quantized, and transformers does not read 1 of its tensors" in what

@@ -1,0 +1,177 @@
+"""Whether transformers can load a checkpoint: what `gateway check` says of it and what its load says, in one place.
+
+Reads names and headers. transformers is imported, which takes seconds, only where they leave a question open. Whether
+the tokenizer knows words is asked by `gateway_wordless`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gateway import ConfigError, peek_json
+
+# What makes small numbers large again: scales of FP8, GPTQ, MLX and others, and how EXL2 and EXL3 call all they have.
+FACTORS = re.compile(
+    r"(weight_scale\w*|scale_inv|scale_weight|scales|zeros|zero_point|absmax|SCB|q_scale|q_weight|trellis)$"
+)
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # in the order of the library
+INDEX = ".index.json"
+META = "__metadata__"
+POINTER = b"version "  # of Git LFS
+LONGEST = 100_000_000  # bytes of a header, as the library reads it
+
+
+def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformers") -> None:
+    """Raise `ConfigError` for what `from_pretrained` would refuse, or read wrongly, before it reads the weights."""
+    try:
+        config = dict(peek_json(place / "config.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise unloadable(place, f"config.json: {getattr(error, 'strerror', None) or error}: get it", by) from error
+    is_quantized = any(config.get(key) for key in ("quantization_config", "quantization"))
+    if not trusted and (is_quantized or not _has_module(config.get("model_type"))):
+        _ask(place, is_quantized=is_quantized)
+    if not trusted or any((place / name).is_file() for name in WEIGHTS):  # code may have weights of its own
+        say_weights(place, by, named=config.get("transformers_weights"))
+
+
+def check(place: Path) -> None:
+    """What the load says, and what it learns only of the weights as a whole."""
+    say_unloadable(place)
+    if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
+        say_factors(place, tensors(place))
+
+
+def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
+    """Raise `ConfigError` where tensors that transformers will not read scale the others: it would answer nonsense."""
+    if factors := sorted(filter(FACTORS.search, names)):
+        by = f" ({kind})" if kind else ""
+        what = (
+            f"is quantized{by}, and transformers does not read {len(factors)} of its tensors, {factors[0]} among them"
+        )
+        raise ConfigError(f"{place}: the checkpoint {what}: get one that is not, or of a kind that transformers reads")
+
+
+def unloadable(place: Path, why: object, by: str = "transformers") -> ConfigError:
+    """In one line, whatever the library says."""
+    return ConfigError(f"{place}: {by} cannot load this checkpoint: {' '.join(str(why).split())}")
+
+
+# ── the weights ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, named: object = None) -> None:
+    """Raise `ConfigError` where the files that the library looks for are missing or not whole. Reads their headers.
+
+    `parts` says that it reads an index too, `named` is a file that config.json names in their place.
+    """
+    looked_for = [str(named)] if named else [name for name in WEIGHTS if parts or not name.endswith(INDEX)]
+    first = next((name for name in looked_for if (place / name).is_file()), None)
+    if first is None:
+        raise unloadable(place, _misnamed(place, looked_for[0]), by)
+    files = {first}
+    if first.endswith(INDEX):
+        try:
+            files = {str(name) for name in peek_json(place / first)["weight_map"].values()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise unloadable(place, f"{first} is no index of weights ({error}): get it again", by) from error
+    if missing := sorted(name for name in files if not (place / name).is_file()):
+        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise unloadable(place, f"{listed} is missing, which {first} names: get it", by)
+    for name in sorted(files):
+        if why := _torn(place / name):
+            raise unloadable(place, f"{name} {why}", by)
+
+
+def _misnamed(place: Path, wanted: str) -> str:
+    """What lies there in place of the weights that are looked for."""
+    others = sorted(file.name for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model"))
+    if len(others) == 1:
+        return f"its weights are called {others[0]}, and {wanted} is looked for: rename the file"
+    if others:
+        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        what = f"there is neither {wanted} nor {wanted}{INDEX} beside its weights ({listed})"
+        return f"{what}: get the index of these, or rename the one that is the whole model"
+    if onnx := sorted(file.relative_to(place) for file in (*place.glob("*.onnx"), *place.glob("onnx/*.onnx"))):
+        return f"its weights are there for ONNX alone ({onnx[0]}): get {wanted}"
+    return f"it has no weights: get {wanted}"
+
+
+def _torn(file: Path) -> str | None:
+    """What is wrong with a file of weights, seen by its size and header; None of one that looks whole."""
+    size = file.stat().st_size
+    if not size:
+        return "is empty: get the file again"
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        if start == POINTER:
+            return "is a pointer of Git LFS and not the file: git lfs pull"
+        if file.suffix != ".safetensors":
+            return None
+        length = int.from_bytes(start, "little")
+        if length > LONGEST:
+            return "is no *.safetensors: get the file again"
+        header = opened.read(length)
+    ends = 0
+    if len(header) == length:
+        try:
+            ends = max(
+                (each["data_offsets"][1] for name, each in json.loads(header).items() if name != META), default=0
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return f"is damaged ({error}): get the file again"
+    whole = 8 + length + ends
+    return None if size == whole else f"has {size:,} bytes of {whole:,}: it is not whole, get the file again"
+
+
+def tensors(place: Path) -> Iterator[str]:
+    """The names in the headers of the *.safetensors; none of a file that the load will call damaged."""
+    for file in sorted(place.glob("*.safetensors")):
+        try:
+            with file.open("rb") as opened:
+                size = int.from_bytes(opened.read(8), "little")
+                table = json.loads(opened.read(size)) if size <= LONGEST else {}
+        except (OSError, ValueError, RecursionError):
+            continue
+        yield from table if isinstance(table, dict) else ()
+
+
+def _has_module(kind: object) -> bool:
+    """Whether the library has a directory for a `model_type`; where it has none it may know it all the same."""
+    spec = find_spec("transformers")
+    return bool(
+        isinstance(kind, str)
+        and re.fullmatch(r"[\w-]+", kind)
+        and spec
+        and spec.origin
+        and Path(spec.origin).with_name("models").joinpath(kind.replace("-", "_")).is_dir()
+    )
+
+
+def _ask(place: Path, *, is_quantized: bool) -> None:
+    """What the load asks first: whether the library knows the architecture, and its quantizer this machine."""
+    from transformers import AutoConfig
+    from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # what is left out is said here
+    try:
+        config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        given: Mapping[str, Any] = getattr(config, "quantization_config", None) or {}
+        is_named = given.keys() & {"quant_method", "load_in_8bit", "load_in_4bit"}
+        is_known = is_named and AutoHfQuantizer.supports_quant_method(given)
+        if is_quantized and not is_known:
+            say_factors(place, tensors(place), given.get("quant_method") or "config.json names no quant_method")
+        if is_known or (given and not is_named):
+            get_hf_quantizer(config, None, None, True, {})
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError) as error:
+        raise unloadable(place, error) from error

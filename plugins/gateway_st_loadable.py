@@ -1,0 +1,146 @@
+"""Whether sentence-transformers can load a folder, and reads what was saved: for `gateway check` and for the load.
+
+Follows modules.json to the folders of its modules. Opens no weights; transformers is imported, which takes seconds,
+only where files leave a question open. The library itself fills what it does not find with random numbers, or with a
+tokenizer that knows no words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gateway_checkpoints as checkpoints
+import gateway_wordless
+
+from gateway import ConfigError, peek_json
+
+BY = "sentence-transformers"
+OURS = "sentence_transformers."
+TRANSFORMERS = ("Transformer", "CLIPModel")
+ROUTERS = ("Router", "Asym")
+# The file that tells a module how it was made. Without it the library makes another one, or none.
+CONFIGS = {
+    **dict.fromkeys("Pooling Dense BoW WordWeights LayerNorm WeightedLayerPooling".split(), "config.json"),
+    "WordEmbeddings": "wordembedding_config.json",
+    "LSTM": "lstm_config.json",
+    "CNN": "cnn_config.json",
+}
+WEIGHED = ("Dense", "LayerNorm", "WeightedLayerPooling", "WordEmbeddings", "StaticEmbedding", "LSTM", "CNN")
+
+
+def check(place: Path, *, trusted: bool = False) -> None:
+    """Raise `ConfigError` for what the load says before it reads the weights, and for tokenizers without words."""
+    for kind, folder in say_unloadable(place, trusted=trusted):
+        if kind in TRANSFORMERS:
+            gateway_wordless.check(folder, trusted=trusted)
+        elif kind == "StaticEmbedding":
+            gateway_wordless.check(folder)
+
+
+def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Path]]:
+    """The modules, each with its kind and its folder; raise `ConfigError` for files that are missing or not whole."""
+    found = list(_modules(place, trusted=trusted))
+    for kind, folder in found:
+        if config := CONFIGS.get(kind):
+            _say_config(place, kind, folder / config)
+        if kind in TRANSFORMERS:
+            _say_transformer(folder, trusted=trusted)
+        elif kind in WEIGHED:
+            checkpoints.say_weights(folder, BY, parts=False)
+        if kind == "StaticEmbedding" and not (folder / "tokenizer.json").is_file():
+            raise unloadable(folder, "it has no tokenizer (tokenizer.json): get it")
+    return found
+
+
+def say_wrong(place: Path, model: Any) -> None:
+    """Raise `ConfigError` where a loaded model has tokenizers without words, or weights that no file had."""
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    for module in model.modules():
+        tokenizer, network = getattr(module, "tokenizer", None), getattr(module, "model", None)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            continue
+        matrix = network.get_input_embeddings() if isinstance(network, PreTrainedModel) else None
+        gateway_wordless.say_wordless(place, tokenizer, getattr(matrix, "num_embeddings", None))
+        if isinstance(network, PreTrainedModel):
+            reads_tokens = getattr(module, "module_output_name", "") == "token_embeddings"
+            _say_unfilled(place, network, reads_tokens=reads_tokens)
+
+
+def unloadable(place: Path, why: object) -> ConfigError:
+    return checkpoints.unloadable(place, why, BY)
+
+
+def _modules(place: Path, *, trusted: bool) -> Iterator[tuple[str, Path]]:
+    """Without a modules.json the library takes the folder for a transformer, and the mean of its tokens."""
+    file = place / "modules.json"
+    if not file.is_file():
+        yield "Transformer", place
+        return
+    try:
+        listed = [(str(each["type"]), place / str(each["path"])) for each in peek_json(file)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        what = f"modules.json is no list of modules ({error}): get it again"
+        raise unloadable(place, what) from error
+    if not listed:
+        raise unloadable(place, "modules.json lists no modules: get it again")
+    for kind, folder in listed:
+        yield from _module(place, kind, folder, trusted=trusted)
+
+
+def _module(place: Path, kind: str, folder: Path, *, trusted: bool) -> Iterator[tuple[str, Path]]:
+    short = kind.rpartition(".")[2]
+    if not kind.startswith(OURS):
+        if not trusted:
+            what = f"its module {kind} is code that comes with it, or of another package"
+            fix = "if you trust it: [models.NAME] trust_remote_code = true in gateway.toml"
+            raise unloadable(place, f"{what}; {fix}")
+        return
+    yield short, folder
+    if short not in ROUTERS:
+        return
+    files = [file for name in ("router_config.json", "config.json") if (file := folder / name).is_file()]
+    try:
+        inner = {str(name): str(type_) for name, type_ in peek_json(files[0])["types"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"the router_config.json of its {short} is missing or broken: get it again"
+        raise unloadable(folder, what) from error
+    for name, type_ in inner.items():
+        yield from _module(place, type_, folder / name, trusted=trusted)
+
+
+def _say_config(place: Path, kind: str, file: Path) -> None:
+    name = file.relative_to(place)
+    if not file.is_file():
+        raise unloadable(place, f"modules.json names a module {kind}, and {name} is not there: get it")
+    try:
+        peek_json(file)
+    except (OSError, ValueError) as error:
+        raise unloadable(place, f"{name} of its module {kind} cannot be read ({error}): get it again") from error
+
+
+def _say_transformer(folder: Path, *, trusted: bool) -> None:
+    if (folder / "adapter_config.json").is_file():
+        if not find_spec("peft"):
+            what = "it is an adapter (adapter_config.json), which needs peft; run: pip install peft, or merge it into"
+            raise unloadable(folder, f"{what} its base (merge_and_unload of peft)")
+        return  # its base has what is looked at here
+    checkpoints.say_unloadable(folder, trusted=trusted, by=BY)
+
+
+def _say_unfilled(place: Path, network: Any, *, reads_tokens: bool) -> None:
+    """transformers marks what it has read, and fills the rest with random numbers."""
+    if getattr(network, "hf_quantizer", None) or getattr(network, "_hf_peft_config_loaded", False):
+        return  # whose tensors are made of others
+    named = list(network.named_parameters())
+    missing = [name for name, value in named if not getattr(value, "_is_hf_initialized", False)]
+    if len(missing) == len(named):  # nothing is marked: another version of the library
+        return
+    if reads_tokens:  # a pooler makes one vector of all tokens, which is not looked at
+        missing = [name for name in missing if "pooler" not in name.split(".")]
+    if missing:
+        what = f"{len(missing)} of the tensors of a {type(network).__name__}, {missing[0]} among them"
+        raise ConfigError(f"{place}: the checkpoint lacks {what}: it is not complete, or of another kind")

@@ -1,0 +1,217 @@
+"""Folders of sentence-transformers that lack something: `gateway check` and the load say the same of them, and none
+answers with a constant or with random numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gateway_sentence_transformers import SentenceTransformerModel, check_model, find_model
+
+from gateway import ConfigError
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS), "cat", "dog"]
+Break = Callable[[Path], object]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of three layers with the mean of its tokens, as the library saves it."""
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoConfig, AutoModel, BertTokenizer
+
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("whole")
+    (base / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    BertTokenizer(str(base / "vocab.txt")).save_pretrained(base)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = AutoConfig.for_model("bert", vocab_size=len(WORDS), initializer_range=0.3, **sizes)
+    AutoModel.from_config(config).save_pretrained(base)
+    modules = [Transformer(str(base)), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "it")
+
+
+def loaded(place: Path, monkeypatch: pytest.MonkeyPatch) -> SentenceTransformerModel:
+    monkeypatch.chdir(place)
+    spec = find_model(place, {})
+    assert spec is not None
+    model = SentenceTransformerModel(spec.config)
+    model.load()
+    return model
+
+
+def told(place: Path) -> list[str]:
+    spec = find_model(place, {})
+    assert spec is not None
+    return [problem.what for problem in check_model(spec) if problem.level == "error"]
+
+
+def remove(*names: str) -> Break:
+    def do(place: Path) -> None:
+        for name in names:
+            shutil.rmtree(place / name) if (place / name).is_dir() else (place / name).unlink()
+
+    return do
+
+
+def write(name: str, content: object) -> Break:
+    return lambda place: (place / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def change(name: str, how: Callable[[Any], object]) -> Break:
+    def do(place: Path) -> None:
+        data = json.loads((place / name).read_text())
+        how(data)
+        (place / name).write_text(json.dumps(data))
+
+    return do
+
+
+def several(*breaks: Break) -> Break:
+    return lambda place: [each(place) for each in breaks]
+
+
+def cut(place: Path) -> None:
+    file = place / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:50_000])
+
+
+def special_only(tokenizer: Any) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {word: number for word, number in vocabulary.items() if word.startswith("[")}
+
+
+NO_WEIGHTS = remove("model.safetensors")
+NO_TOKENIZER = remove("tokenizer.json", "vocab.txt")
+PEFT = {"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}
+BROKEN: Mapping[str, tuple[Break, str]] = {
+    "no tokenizer at all": (
+        several(NO_TOKENIZER, remove("tokenizer_config.json")),
+        r"it has no tokenizer \(tokenizer\.json, or what older kinds have\): get its files",
+    ),
+    "a tokenizer_config.json alone": (NO_TOKENIZER, "it has no tokenizer"),
+    "an empty tokenizer.json": (
+        write("tokenizer.json", ""),
+        r"its tokenizer \(tokenizer\.json, vocab\.txt\) cannot be",
+    ),
+    "special tokens alone": (change("tokenizer.json", special_only), r"tokenizer\.json.* knows no words"),
+    "a vocab.txt of special tokens": (
+        several(remove("tokenizer.json"), write("vocab.txt", "\n".join(WORDS[:5]))),
+        r"\(vocab\.txt\) knows no words",
+    ),
+    "another model's tokenizer": (
+        change("config.json", lambda config: config.update(vocab_size=30_000)),
+        "its tokenizer knows 59 tokens, and its weights 30,000",
+    ),
+    "SentencePiece": (
+        several(
+            NO_TOKENIZER,
+            write("spiece.model", "\n"),
+            change("tokenizer_config.json", lambda config: config.update(tokenizer_class="T5Tokenizer")),
+        ),
+        r"spiece\.model is a tokenizer of SentencePiece; run: pip install sentencepiece protobuf",
+    ),
+    "weights that are cut": (cut, r"model\.safetensors has 50,000 bytes of \d+,\d+: it is not whole"),
+    "empty weights": (write("model.safetensors", ""), r"model\.safetensors is empty: get the file again"),
+    "a pointer": (
+        write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
+        "is a pointer of Git LFS and not the file: git lfs pull",
+    ),
+    "no weights": (NO_WEIGHTS, r"it has no weights: get model\.safetensors"),
+    "a variant": (
+        lambda place: (place / "model.safetensors").rename(place / "model.fp16.safetensors"),
+        r"called model\.fp16\.safetensors, and model\.safetensors is looked for: rename the file",
+    ),
+    "ONNX alone": (
+        several(NO_WEIGHTS, write("model.onnx", "")),
+        r"its weights are there for ONNX alone \(model\.onnx\): get model\.safetensors",
+    ),
+    "an index without its files": (
+        several(NO_WEIGHTS, write("model.safetensors.index.json", {"weight_map": {"a": "model-1.safetensors"}})),
+        r"model-1\.safetensors is missing, which model\.safetensors\.index\.json names",
+    ),
+    "a module that is not there": (
+        remove("1_Pooling"),
+        r"modules\.json names a module Pooling, and 1_Pooling/config\.json is not there: get it",
+    ),
+    "a broken module": (write("1_Pooling/config.json", "{"), r"1_Pooling/config\.json of its module Pooling cannot be"),
+    "no modules": (write("modules.json", []), r"modules\.json lists no modules"),
+    "modules that are no list": (write("modules.json", {"a": 1}), r"modules\.json is no list of modules"),
+    "code of its own": (
+        change("modules.json", lambda modules: modules[0].update(type="custom_st.Transformer")),
+        r"its module custom_st\.Transformer is code .* trust_remote_code = true in gateway\.toml",
+    ),
+    "no config.json": (remove("config.json"), r"config\.json: No such file or directory: get it"),
+    "an adapter": (write("adapter_config.json", PEFT), "it is an adapter .* needs peft; run: pip install peft"),
+    "an architecture that nobody knows": (
+        change("config.json", lambda config: config.update(model_type="no_such_type")),
+        "no_such_type",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_check_and_load_say_the_same_of_a_folder_that_lacks_something(
+    kind: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks, says = BROKEN[kind]
+    breaks(copied)
+    with pytest.raises(ConfigError, match=says) as refused:
+        loaded(copied, monkeypatch)
+    assert "\n" not in str(refused.value)
+    assert [f"{copied}: {line}" for line in told(copied)] == [str(refused.value)]
+
+
+def test_weights_that_no_file_has_are_not_random_numbers(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(copied, lambda name: "layer.1." not in name)
+    with pytest.raises(ConfigError, match=r"lacks 16 of the tensors of a BertModel, encoder\.layer\.1\."):
+        loaded(copied, monkeypatch)
+
+
+def keep(place: Path, wanted: Callable[[str], bool]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(place / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if wanted(name)}
+    save_file(kept, place / "model.safetensors", metadata={"format": "pt"})
+
+
+UNHARMED: Mapping[str, Break] = {
+    "as it was saved": lambda place: None,
+    "a pooler that nobody reads is not there": lambda place: keep(place, lambda name: "pooler" not in name),
+    "an older tokenizer": remove("tokenizer.json"),
+    "no modules.json": remove("modules.json"),
+}
+
+
+@pytest.mark.parametrize("kind", UNHARMED)
+def test_a_folder_that_lacks_nothing_of_use_answers_as_the_library(
+    kind: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    UNHARMED[kind](copied)
+    assert told(copied) == []
+    model = loaded(copied, monkeypatch)
+    found = asyncio.run(model.embeddings({"input": ["cat", "dog"]}))["embeddings"]
+    model.unload()
+    assert np.allclose(found, SentenceTransformer(str(copied)).encode(["cat", "dog"]), atol=1e-4)
+    assert not np.allclose(found[0], found[1], atol=1e-2)
