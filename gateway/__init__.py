@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .ordinary import peek_json
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
-    from .weights import peek_weights, weights_path
+    from .weights import peek_patterns, peek_weights, weights_path
 
 _WHERE = {
     "hookimpl": "hookspecs",
@@ -41,6 +41,7 @@ _WHERE = {
     "has_code": "formats.config",
     "peek_config": "formats.config",
     "peek_json": "ordinary",
+    "peek_patterns": "weights",
     "peek_weights": "weights",
     "weights_path": "weights",
 }
@@ -65,6 +66,7 @@ __all__ = [
     "hookimpl",
     "peek_config",
     "peek_json",
+    "peek_patterns",
     "peek_weights",
     "weights_path",
 ]

@@ -122,12 +122,7 @@ def _copy(files: Any, place: str, part: Path, entry: Mapping[str, Any]) -> None:
         raise FileNotFoundError(f"there is nothing at {place}")
     if odd := next((inside for inside in found.values() if not _stays_inside(inside)), None):
         raise ConfigError(f"weights {entry['source']}: the bucket has a name that leads out of its place: {odd!r}")
-    allow, ignore = entry.get("allow_patterns"), entry.get("ignore_patterns")
-    wanted = {
-        name: part / inside
-        for name, inside in found.items()
-        if (not allow or _matches(inside, allow)) and not _matches(inside, ignore or ())
-    }
+    wanted = {name: part / inside for name, inside in found.items() if chooses(entry, inside)}
     if not wanted:
         have = ", ".join(sorted(found.values())[:5])
         raise ConfigError(f"weights {entry['source']}: the patterns choose no file (there are: {have})")
@@ -139,6 +134,12 @@ def _copy(files: Any, place: str, part: Path, entry: Mapping[str, Any]) -> None:
 def _stays_inside(path: str) -> bool:
     """Buckets take any text for a name; a file system takes `..` for a way out."""
     return ".." not in PurePosixPath(path).parts and not path.startswith("/")
+
+
+def chooses(entry: Mapping[str, Any], path: str) -> bool:
+    """Whether the patterns of an entry of `weights` choose the file at this path below its source."""
+    allow, ignore = entry.get("allow_patterns"), entry.get("ignore_patterns")
+    return (not allow or _matches(path, allow)) and not _matches(path, ignore or ())
 
 
 def _matches(path: str, patterns: Any) -> bool:

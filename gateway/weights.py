@@ -17,13 +17,14 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from . import downloads, mounts
-from .buckets import BUCKETS, check_address, fetch_bucket
+from .buckets import BUCKETS, check_address, chooses, fetch_bucket
 from .cache import cache_dir
 from .errors import ConfigError
 from .fingerprints import fingerprint
@@ -50,6 +51,17 @@ def peek_all_weights(path: Path) -> list[Path]:
         with contextlib.suppress(ConfigError):
             places.append(_locate(entry, path))
     return [place for place in places if place]
+
+
+def peek_patterns(path: Path) -> Callable[[str], bool] | None:
+    """Return what the patterns of the first weights of the model directory `path` choose; None where there are none.
+
+    It is asked with the path of a file below that of `peek_weights`, or of `weights_path`: a snapshot in the cache may
+    hold more files than the patterns choose, those that other models asked for.
+    """
+    entries = _weights(path)
+    has_some = entries and any(entries[0].get(name) for name in ("allow_patterns", "ignore_patterns"))
+    return partial(chooses, entries[0]) if has_some else None
 
 
 def missing_weights(path: Path) -> str | None:

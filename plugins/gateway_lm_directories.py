@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway_lm_gguf_files import find, is_pointer, say_passed_over
 
-from gateway import ConfigError, has_code, peek_config, peek_json, peek_weights
+from gateway import ConfigError, has_code, peek_config, peek_json, peek_patterns, peek_weights
 
 INDEX = "model.safetensors.index.json"
 PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
@@ -30,7 +30,9 @@ def is_language_model(path: Path) -> bool:
         return True  # also when it is not installed yet: the load says how to get it
 
     place = peek_weights(path)
-    return place is not None and (find(place, [path.absolute().name]) is not None or is_checkpoint(place))
+    if place is None:
+        return False
+    return find(place, [path.absolute().name], peek_patterns(path)) is not None or is_checkpoint(place)
 
 
 def is_checkpoint(place: Path) -> bool:
@@ -81,8 +83,9 @@ def passed_over(path: Path) -> Iterator[str]:
         yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
     if place is None or not place.is_dir():
         return
-    file = find(place, [path.absolute().name])
-    if told := say_passed_over(place, file):
+    chosen = peek_patterns(path)
+    file = find(place, [path.absolute().name], chosen)
+    if told := say_passed_over(place, file, chosen):
         yield told
     if file is None:
         return

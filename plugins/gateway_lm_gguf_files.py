@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
 
 from gateway import ConfigError
 
+Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 LFS = b"version https://git-lfs."
 PEEK = 1 << 16  # bytes of a header in which its first keys lie
@@ -28,24 +29,27 @@ NAMED = {
 }
 
 
-def find(place: Path, names: Collection[str] = ()) -> Path | None:
+def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None) -> Path | None:
     """The GGUF file of a model in `place`, its first part when it has several; None where there is none.
 
-    `names` are those of the model's directory: of several files, the one that is called so is meant. Raises
-    `ConfigError` when none of them is, or when a part is missing.
+    `names` are those of the model's directory: of several files, the one that is called so is meant. `chosen` says of
+    each file whether the patterns of the weights choose it. Raises `ConfigError` when none of several is meant, or when
+    a part is missing.
     """
     if not place.is_dir():
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
-    files = [file for file in models(place) if not beside(file)]
+    files = [file for file in models(place, chosen) if not beside(file)]
     found = [file for file in files if not named(file)] or files  # a model may be called so, where it is alone
     if len(found) > 1:
         wanted = {name.casefold() for name in (*names, place.name)}
         called = [file for file in found if model_name(file).casefold() in wanted]
         if len(called) != 1:
             listed = ", ".join(file.name for file in found)
+            here = f"- source: file://{found[0].name}, or call it {place.name}.gguf"
+            there = f"beside its source, allow_patterns: [{found[0].relative_to(place)}]"
             raise ConfigError(
                 f"{place}: several GGUF files ({listed}); one directory holds one model: name the one to serve in "
-                f"config.yaml, weights: - source: file://{found[0].name}, or call it {place.name}.gguf"
+                f"config.yaml, weights: {here if not names or place.name in names else there}"
             )
         found = called
     if found and (pointer := next((part for part in parts(found[0]) if is_pointer(part)), None)):
@@ -55,26 +59,30 @@ def find(place: Path, names: Collection[str] = ()) -> Path | None:
     return found[0] if found else None
 
 
-def models(place: Path) -> list[Path]:
+def models(place: Path, chosen: Chosen | None = None) -> list[Path]:
     """The GGUF files of a directory, of those in parts the first, whether it is there or not.
 
     Hidden ones aside, as with everything that is looked for in a directory and not named.
     """
-    found = (file for file in place.iterdir() if file.suffix.lower() == ".gguf" and not file.name.startswith("."))
+    if chosen is None:
+        files = list(place.iterdir())
+    else:  # which may lie in a directory of a repository
+        files = [file for file in place.rglob("*") if chosen(file.relative_to(place).as_posix())]
+    found = (file for file in files if file.suffix.lower() == ".gguf" and not file.name.startswith("."))
     return sorted({first_part(file) for file in found if file.is_file()})
 
 
-def say_others(place: Path) -> None:
+def say_others(place: Path, chosen: Chosen | None = None) -> None:
     """Raise `ConfigError` where a directory has GGUF files and no checkpoint, and none of them is a language model."""
     if not place.is_dir() or (place / "config.json").exists():
         return
-    if others := list(map(_told, models(place))):
+    if others := list(map(_told, models(place, chosen))):
         raise ConfigError(f"{place}: no GGUF file here is a language model: {'; '.join(others)}")
 
 
-def say_passed_over(place: Path, served: Path | None) -> str | None:
+def say_passed_over(place: Path, served: Path | None, chosen: Chosen | None = None) -> str | None:
     """What the GGUF files are that lie beside the one, or beside the checkpoint, that is served."""
-    others = [_told(file) for file in models(place) if file != served]
+    others = [_told(file) for file in models(place, chosen) if file != served]
     return f"passed over beside {served.name if served else 'the checkpoint'}: {'; '.join(others)}" if others else None
 
 

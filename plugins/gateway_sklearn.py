@@ -25,6 +25,7 @@ from gateway import (
     has_code,
     hookimpl,
     peek_config,
+    peek_patterns,
     peek_weights,
     weights_path,
 )
@@ -48,7 +49,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         "trusted_types": list((overrides.get("options") or {}).get("trusted_types", ())),
     }
     if place := peek_weights(path):
-        _check(_model_file(place), path, trust)
+        _check(_model_file(place, path), path, trust)
     spec = describe(
         path,
         target=TARGET,
@@ -65,11 +66,12 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 def _left_out(path: Path) -> Iterator[str]:
     """A scaler or an encoder that was saved beside its model: what it does is not done here."""
     place = peek_weights(path)
-    if place is None or not place.is_dir() or (served := _model_file(place)) is None:
+    if place is None or not place.is_dir() or (served := _model_file(place, path)) is None:
         return
     suffixes = (".skops", *PICKLES)
-    others = [file.name for file in sorted(place.iterdir()) if file.suffix in suffixes and file.name != served.name]
-    if others := [name for name in others if Path(name).stem != served.stem]:
+    chosen = peek_patterns(path) or _any_file
+    others = [file for file in sorted(place.iterdir()) if file.suffix in suffixes and file.stem != served.stem]
+    if others := [file.name for file in others if chosen(file.name)]:
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         yield f"{served.name} is served alone, without {listed}: save what runs before it with it, as one Pipeline"
 
@@ -80,7 +82,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
     try:
-        file = _check(_model_file(place), spec.root, spec.config)
+        file = _check(_model_file(place, spec.root), spec.root, spec.config)
         if file.suffix == ".skops":
             _check_types(file, spec.name, spec.config)
     except ConfigError as error:
@@ -94,19 +96,29 @@ def _is_ours(path: Path) -> bool:
     if has_code(path):
         return False
     place = peek_weights(path)
-    return place is not None and _model_file(place) is not None
+    return place is not None and _model_file(place, path) is not None
 
 
-def _model_file(place: Path) -> Path | None:
-    """The file with the model: the one that `weights:` names, or model.skops, or the only *.skops, or a pickle."""
+def _any_file(name: str) -> bool:
+    return True
+
+
+def _model_file(place: Path, root: Path) -> Path | None:
+    """The file with the model of the directory `root`, whose weights lie at `place`: the one that `weights:` names, or
+    model.skops, or the only *.skops, or a pickle. Patterns of the weights choose among them.
+    """
     if place.is_file():
         return place if place.suffix in (".skops", *PICKLES) else None
-    found = [place / "model.skops"] if (place / "model.skops").is_file() else sorted(place.glob("[!.]*.skops"))
+    chosen = peek_patterns(root) or _any_file
+    found = [file for file in sorted(place.glob("[!.]*.skops")) if chosen(file.name)]
+    found = [file for file in found if file.name == "model.skops"] or found
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise ConfigError(f"{place}: several models ({names}); one directory holds one: name it model.skops")
+        there = f"give its source in config.yaml allow_patterns: [{found[0].name}]"
+        fix = "name it model.skops" if place.name == root.absolute().name else there
+        raise ConfigError(f"{place}: several models ({names}); one directory holds one: {fix}")
     pickles = (place / f"model{suffix}" for suffix in PICKLES)
-    return found[0] if found else next((file for file in pickles if file.is_file()), None)
+    return found[0] if found else next((file for file in pickles if file.is_file() and chosen(file.name)), None)
 
 
 def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
@@ -133,7 +145,7 @@ class SklearnModel:
         from gateway_sklearn_rows import Rows
 
         root = Path.cwd()
-        file = _check(_model_file(weights_path(self.config, root)), root, self.config)
+        file = _check(_model_file(weights_path(self.config, root), root), root, self.config)
         if file.suffix in PICKLES and str(root) not in sys.path:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, root.name, self.config)

@@ -27,6 +27,7 @@ from gateway import (
     Problem,
     describe,
     hookimpl,
+    peek_patterns,
     peek_weights,
     weights_path,
 )
@@ -67,12 +68,13 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     from gateway_lm_gguf_faults import say_faults
 
     file: Path | None = place
+    chosen = peek_patterns(spec.root)
     try:
-        if file := gateway_lm_gguf_files.find(place, [spec.root.name]):
+        if file := gateway_lm_gguf_files.find(place, [spec.root.name], chosen):
             for warning in say_faults(file, gateway_lm_gguf.ARCHITECTURES):
                 yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
             return
-        gateway_lm_gguf_files.say_others(place)
+        gateway_lm_gguf_files.say_others(place, chosen)
         if spec.python is None:  # other environments may have another version of the library
             gateway_checkpoints.check(place)
             gateway_wordless.check(place)
@@ -111,13 +113,14 @@ class LanguageModel:
         logging.disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = self._dtype(device)
-        gguf = gateway_lm_gguf_files.find(weights, [Path.cwd().name])
+        chosen = peek_patterns(Path.cwd())
+        gguf = gateway_lm_gguf_files.find(weights, [Path.cwd().name], chosen)
         self.is_gguf = gguf is not None
         folder = gateway_lm_gguf.folder(gguf, "bfloat16" if dtype == "auto" else dtype) if gguf else weights
         # AutoTokenizer would go by the model's type, and overrule what the GGUF says
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         if not gguf:
-            gateway_lm_gguf_files.say_others(folder)
+            gateway_lm_gguf_files.say_others(folder, chosen)
             checkpoints.say_unloadable(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)

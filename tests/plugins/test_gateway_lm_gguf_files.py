@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import gateway_lm_gguf_files as it
 import pytest
+from gateway_transformers import check_model, find_model
 from gguf_headers import gguf, model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import ConfigError
+from gateway import ConfigError, downloads, peek_patterns, peek_weights
 
 
 def test_one_file_is_the_model_whatever_it_is_called(tmp_path: Path) -> None:
@@ -58,6 +60,45 @@ def test_of_several_the_one_that_is_called_as_the_directory_is_meant(tmp_path: P
     model(tmp_path / "snapshot" / "x.gguf")
     model(tmp_path / "snapshot" / "y.gguf")
     assert it.find(tmp_path / "snapshot", ["y"]) == tmp_path / "snapshot" / "y.gguf"
+
+
+def snapshot(place: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """What the cache holds of a repository, from which models with other patterns took files too."""
+    for name in names:
+        model(place / name)
+    monkeypatch.setattr(downloads, "find_snapshot", lambda entry, *name: place)
+
+
+def directory(place: Path, **patterns: list[str]) -> Path:
+    place.mkdir()
+    entry = {"source": "hf://somebody/them", **patterns}
+    (place / "config.yaml").write_text(json.dumps({"framework": "transformers", "weights": [entry]}))
+    return place
+
+
+def test_patterns_choose_the_file_of_a_snapshot_that_holds_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "0a1b"
+    snapshot(place, monkeypatch, "x-Q4.gguf", "x-Q8.gguf", "F16/x-F16.gguf")
+    for patterns, name in (
+        ({"allow_patterns": ["*Q4*"]}, "x-Q4.gguf"),
+        ({"ignore_patterns": ["*Q4*", "F16/"]}, "x-Q8.gguf"),
+        ({"allow_patterns": ["F16/*"]}, "F16/x-F16.gguf"),
+    ):
+        root = directory(tmp_path / name.replace("/", "-"), **patterns)
+        assert it.find(peek_weights(root), [root.name], peek_patterns(root)) == place / name
+        assert find_model(root, {}).notes == ()
+        assert "several" not in " ".join(problem.what for problem in check_model(find_model(root, {})))
+
+
+def test_of_several_files_of_a_snapshot_the_advice_is_a_pattern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot(tmp_path / "0a1b", monkeypatch, "x-Q4.gguf", "x-Q8.gguf")
+    root = directory(tmp_path / "it")
+    with pytest.raises(ConfigError, match=r"several GGUF .*: beside its source, allow_patterns: \[x-Q4\.gguf\]"):
+        find_model(root, {})
 
 
 def test_of_several_without_such_a_name_none_is_guessed(tmp_path: Path) -> None:

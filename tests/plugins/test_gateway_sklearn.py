@@ -23,7 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from gateway import BadRequest, ConfigError
+from gateway import BadRequest, ConfigError, downloads
 from gateway.cli import cli
 
 MODELS = Path(__file__).parent.parent.parent / "models"
@@ -93,6 +93,24 @@ def test_a_hidden_file_is_not_the_model(tmp_path: Path) -> None:
     assert find_model(tmp_path, {}) is None
     (tmp_path / "two.skops").touch()
     assert find_model(tmp_path, {}) is not None
+
+
+def test_patterns_choose_the_file_of_a_snapshot_that_holds_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "0a1b"
+    place.mkdir()
+    for name in ("one.skops", "two.skops", "three.skops"):
+        (place / name).touch()
+    monkeypatch.setattr(downloads, "find_snapshot", lambda entry, *name: place)
+    root = tmp_path / "it"
+    root.mkdir()
+    config = "framework: sklearn\nweights: [{source: 'hf://somebody/them'%s}]"
+    (root / "config.yaml").write_text(config % "")
+    with pytest.raises(ConfigError, match=r"several models .* in config\.yaml allow_patterns: \[one\.skops\]"):
+        find_model(root, {})
+    (root / "config.yaml").write_text(config % ", allow_patterns: ['two*']")
+    assert find_model(root, {}).notes == ()
 
 
 def test_of_several_files_the_one_named_model_counts(tmp_path: Path) -> None:
