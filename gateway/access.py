@@ -49,7 +49,7 @@ class Permits:
         self._due = NEVER
 
     def begin(self, lease: Lease, now: float) -> tuple[tuple[bytes, bytes], ...]:
-        """Count a call in, as `take` does; it ends when its caller may not call any more, or with `finish`."""
+        """Count a call in, as `take` does, and `hold` it."""
         headers = self.take(now)
         self.hold(lease)
         return headers
@@ -59,10 +59,6 @@ class Permits:
         self._leases.add(lease)
         if lease.caller is not None and lease.caller.expires is not None and lease.caller.expires < self._due:
             self._watch(lease.caller.expires)
-
-    def finish(self, lease: Lease) -> None:
-        self.release(lease)
-        self.give_back()
 
     def release(self, lease: Lease) -> None:
         self._leases.discard(lease)

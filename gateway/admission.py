@@ -142,6 +142,7 @@ class Admission:
             call.got_slot, held = True, None
             seat.waiting -= 1
         self.limiter.give_back(seat, held)
+        call.let_go()
         if self.notify is not None:
             self.notify()
 
@@ -157,5 +158,6 @@ class Admission:
 
     def _aside_ended(self, call: Call) -> None:
         self.aside -= 1
+        call.let_go()
         if self.notify is not None:
             self.notify()

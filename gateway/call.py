@@ -66,6 +66,7 @@ class Call:
         "_future",
         "_loop",
         "_on_ready",
+        "_then",
         "arrived",
         "body",
         "cancelled_at",
@@ -119,6 +120,7 @@ class Call:
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
         self._on_ready: Callable[[Call], None] | None = None
+        self._then: Callable[[], None] | None = None
         self.on_credit: Callable[[int], None] | None = None  # websocket: so many of our messages were taken
         self.unread = self.unread_size = 0  # of those, the ones that were not, and their bytes
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
@@ -213,6 +215,19 @@ class Call:
 
     def client_left(self) -> None:
         self.abandon(ClientLeft())
+
+    def outlives(self, then: Callable[[], None]) -> bool:
+        """Whether its code still runs; then `then` is called when that has stopped."""
+        if self.ended:
+            return False
+        self._then = then
+        return True
+
+    def let_go(self) -> None:
+        """Its slot was given back."""
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
 
     async def _wait(self) -> None:
         self._future = self._loop.create_future()

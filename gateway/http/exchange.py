@@ -58,6 +58,10 @@ class Watched(Protocol):
 
     def abandon(self, error: BaseException) -> None: ...
 
+    def outlives(self, then: Callable[[], None]) -> bool:
+        """Whether its code still runs; then `then` is called when that has stopped."""
+        ...
+
 
 class Exchange:
     """The request as routes see it. `headers` maps lower-case names to the last value of each."""
@@ -67,6 +71,7 @@ class Exchange:
         "_left",
         "_over",
         "_receive",
+        "_runs",
         "_send",
         "_watched",
         "also",
@@ -120,7 +125,8 @@ class Exchange:
         self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
         self.counting: asyncio.Task[None] | None = None  # finds those out, when the answer is over already
         self._left: Callable[[], None] | None = None
-        self._watched: Watched | None = None  # what runs for it
+        self._watched: Watched | None = None  # what it waits for
+        self._runs: Watched | None = None  # what was last begun for it, and may run when nobody waits any more
         self._over: GatewayError | None = None  # why it may not go on
         self.started = time.monotonic()
         self.cycle = cycle_of(send)
@@ -142,12 +148,13 @@ class Exchange:
         self._counted = True
 
     def count_out(self) -> None:
+        """The request is over. It stays one of those at once while code runs for it that does not stop: whoever hangs
+        up would else have as much run as he likes."""
         if self._counted and self.permits is not None:
             self._counted = False
-            if self.is_order:
-                self.permits.release(self)
-            else:
-                self.permits.finish(self)
+            self.permits.release(self)
+            if not self.is_order and (self._runs is None or not self._runs.outlives(self.permits.give_back)):
+                self.permits.give_back()
 
     def patience(self) -> float:
         """How many seconds are left of the client's `X-Request-Timeout`; without one it waits as long as it takes.
@@ -184,7 +191,7 @@ class Exchange:
     def watch(self, call: Watched) -> None:
         """Have the call hear when the client closes its connection, or may not call any more, until `unwatch`."""
         self.sent = time.monotonic()
-        self._watched = call
+        self._watched = self._runs = call
         if self.connection is not None:
             self.connection.left = self._left = call.client_left
         if self._over is not None:

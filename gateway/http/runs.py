@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -28,6 +28,19 @@ class Together:
     def abandon(self, error: BaseException) -> None:
         for call in self._calls:
             call.abandon(error)
+
+    def outlives(self, then: Callable[[], None]) -> bool:
+        """Whether code of one still runs; then `then` is called when that of all has stopped."""
+        left = 0
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        left = sum([call.outlives(one_less) for call in self._calls])
+        return bool(left)
 
 
 async def heads(calls: list[Call]) -> list[Resp]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..call import ClientLeft
@@ -25,6 +26,10 @@ class Waiter:
     def abandon(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+    def outlives(self, then: Callable[[], None]) -> bool:
+        """Nothing runs for it."""
+        return False
 
 
 async def until_ready(exchange: Exchange, model: HostedModel) -> None:

@@ -22,6 +22,8 @@ import pytest
 from litestar import Request, get
 from litestar.response import Stream
 from served import PATIENCE, Answer, Model, Served
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from gateway import Caller, hookimpl, keys
 from gateway.callers import SCOPES
@@ -588,6 +590,85 @@ def test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once(
                 taken += len(part)
         holders.served.wait_until(lambda: permits.running == 0)
         assert holders.served.post(path, CHAT, x_api_key=holders.text).status == 200
+
+
+class Stubborn:
+    """Code that does not stop when it is told to, but when the test says so."""
+
+    def __init__(self) -> None:
+        self.go, self.told = asyncio.Event(), threading.Semaphore(0)
+
+    async def value(self, inputs: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.told.release()
+            await self.go.wait()
+        return b"1"
+
+    async def items(self, inputs: Any) -> Any:
+        yield "x"
+        await self.value(inputs)
+
+    async def messages(self, inputs: Any) -> Any:
+        yield "send", "x"
+        await self.value(inputs)
+
+
+HANGING_UP = {
+    "predict": (f"/models/{MINE}/predict", {}, 1),
+    "chat": ("/v1/chat/completions", CHAT, 1),
+    "stream": ("/v1/completions", {"prompt": "x", "stream": True, "max_tokens": 5}, 1),
+    "several": ("/v1/chat/completions", {**CHAT, "n": 2}, 2),
+    "tensors": (
+        f"/v2/models/{MINE}/infer",
+        {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]},
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ["hangs up", "loses patience"])
+@pytest.mark.parametrize(("path", "body", "calls"), HANGING_UP.values(), ids=HANGING_UP)
+def test_a_call_counts_until_its_code_has_stopped_though_its_client_has_gone(
+    serve: Serve, tmp_path: Path, path: str, body: Any, calls: int, way: str
+) -> None:
+    """Else a key has as many run at once as it hangs up on."""
+    stubborn = Stubborn()
+    methods = {"predict": stubborn.value, "chat_completions": stubborn.value, "completions": stubborn.items}
+    schema = {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"}}}}
+    model = Model(methods, capabilities={"input_schema": schema}, format="python")
+    holders = Holders(serve, tmp_path, {MINE: model}, plugins=DIALECTS, limits={"max_inflight": 1})
+    patience = {"X-Request-Timeout": "0.5"} if way == "loses patience" else {}
+    with contextlib.closing(holders.served.connect()) as connection:
+        headers = {"Authorization": f"Bearer {holders.text}", **patience}
+        connection.request("POST", path, json.dumps(body), headers)
+        assert all(model.begun.acquire(timeout=PATIENCE) for _ in range(calls))
+        if patience:
+            connection.getresponse().read()
+    assert all(stubborn.told.acquire(timeout=PATIENCE) for _ in range(calls))
+    loaded = f"/v1/models/{MINE}"
+    assert holders.served.get(loaded, x_api_key=holders.text).status == 429
+    holders.served.do(stubborn.go.set)
+    assert all(model.stopped.acquire(timeout=PATIENCE) for _ in range(calls))
+    assert holders.served.get(loaded, x_api_key=holders.text).status == 200
+
+
+def test_a_websocket_counts_until_its_code_has_stopped_though_it_was_closed(serve: Serve, tmp_path: Path) -> None:
+    stubborn = Stubborn()
+    model = Model({"websocket": stubborn.messages})
+    holders = Holders(serve, tmp_path, {MINE: model}, limits={"rpm": 1})
+    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    assert permits is not None
+    url = f"ws://127.0.0.1:{holders.served.port}/models/{MINE}/v1/websocket"
+    with connect(url, additional_headers={"Authorization": f"Bearer {holders.text}"}) as socket:
+        assert socket.recv(timeout=PATIENCE) == "x"
+        socket.send("one too many")
+        with pytest.raises(ConnectionClosed, match="1013"):
+            socket.recv(timeout=PATIENCE)
+    assert stubborn.told.acquire(timeout=PATIENCE) and permits.running == 1
+    holders.served.do(stubborn.go.set)
+    holders.served.wait_until(lambda: permits.running == 0)
 
 
 def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, tmp_path: Path) -> None:
