@@ -13,6 +13,7 @@ from litestar.params import FromPath
 
 from . import __version__
 from .errors import BadRequest, GatewayError, MethodNotAllowed, UnknownURL
+from .examples import calls
 from .http import errors, pages
 from .http.access_log import access_log
 from .http.admin import Admin
@@ -30,7 +31,6 @@ from .http.predict import Predict
 from .http.routing import Routes
 from .http.serving import Serving
 from .http.websocket import WebSockets
-from .settings import is_loopback
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -106,28 +106,35 @@ def _health(hub: Hub) -> list[Any]:
 
 
 def _pages(hub: Hub) -> list[Any]:
-    at_home = is_loopback(hub.settings.gateway.host)  # elsewhere there is no API page
+    def page(name: str, **headers: str) -> Response[bytes]:
+        return Response(
+            pages.content(name),
+            media_type=pages.HTML,
+            headers={"content-security-policy": pages.POLICY, "cache-control": "no-cache", **headers},
+        )
 
     @get("/", operation_id="root", sync_to_thread=False)
     def root(request: Request[Any, Any, Any]) -> Response[Any]:
         """True, Truss's liveness; a page for a browser."""
-        if not wants_html(dict(request.scope["headers"])):
-            return Response(True, headers={"vary": "accept"})
-        page = pages.start_page(hub, sees_of(request.scope), str(request.base_url).rstrip("/"), at_home)
-        headers = {"vary": "accept", "content-security-policy": pages.START_POLICY}
-        return Response(page, media_type=MediaType.HTML, headers=headers)
+        if wants_html(dict(request.scope["headers"])):
+            return page(pages.START, vary="accept")
+        return Response(True, headers={"vary": "accept"})
 
     @get("/docs", include_in_schema=False, sync_to_thread=False)
     def docs() -> Response[bytes]:
-        headers = {"content-security-policy": pages.API_POLICY}
-        return Response(pages.API_PAGE, media_type=MediaType.HTML, headers=headers)
+        return page(pages.API)
 
     @get("/docs/{name:str}", include_in_schema=False, sync_to_thread=False)
     def asset(name: FromPath[str]) -> Response[bytes]:
-        content = pages.asset(name)
-        return Response(content, media_type=pages.ASSETS[name], headers={"cache-control": "max-age=3600"})
+        return Response(pages.asset(name), media_type=pages.ASSETS[name], headers={"cache-control": "no-cache"})
 
-    return [root, docs, asset] if at_home else [root]
+    @get("/docs/examples", operation_id="examples", media_type=MediaType.TEXT, sync_to_thread=False)
+    def examples(request: Request[Any, Any, Any]) -> str:
+        """How to call the models, as the start report shows it."""
+        seen = hub.seen(sees_of(request.scope))
+        return "\n".join(calls(hub, seen, str(request.base_url).rstrip("/")))
+
+    return [root, docs, asset, examples]
 
 
 def _metrics(metrics: Metrics) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..callers import NOBODY, Caller, Scope
 from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
 from ..settings import is_address, is_loopback
+from .pages import SHELL
 
 if TYPE_CHECKING:
     from ..access import Permits
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 HEALTH = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping"})
-OPEN = HEALTH | {"/"}
+OPEN = HEALTH | SHELL
 PROBES = HEALTH | {"/metrics"}  # what asks these knows addresses, and sends one as its Host
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-FREE, FREE_ENDINGS = frozenset({"/version", "/v2", "/docs"}), ("/loaded", "/schema", "/ping")  # one look at one thing
+FREE, FREE_ENDINGS = frozenset({"/version", "/v2"}), ("/loaded", "/schema", "/ping")  # one look at one thing
 ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _SLASHES = re.compile("/+")
@@ -192,16 +193,14 @@ def costs(exchange: Exchange) -> bool:
     if exchange.method == "POST":
         return True
     path = exchange.path
-    if path in FREE or path.startswith("/docs/"):
+    if path in FREE:
         return False
     return not (path.startswith(("/v1/models/", "/models/")) and path.endswith(FREE_ENDINGS))
 
 
 def is_open(exchange: Exchange) -> bool:
-    """Whether it is one of the questions that need no key; the start page is none of them."""
-    if exchange.path not in OPEN or exchange.method not in ("GET", "HEAD"):
-        return False
-    return exchange.path != "/" or not wants_html(exchange.headers)
+    """Whether it is one of the questions that need no key: health, and pages that say nothing of this gateway."""
+    return exchange.path in OPEN and exchange.method in ("GET", "HEAD")
 
 
 def wants_html(headers: dict[bytes, bytes]) -> bool:

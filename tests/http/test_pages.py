@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import types
@@ -17,7 +16,7 @@ from gateway import hookimpl, keys
 from gateway.cli.snippets import snippets
 from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.dialects.base import Encoder, Prepared
-from gateway.http import openapi
+from gateway.http import openapi, pages
 from gateway.replica import LoadError
 from gateway.spec import Endpoint
 
@@ -125,66 +124,109 @@ def test_a_route_that_streams_says_so(serve: Serve) -> None:
         assert kinds == {"application/json", "application/octet-stream", "application/x-ndjson", "text/event-stream"}
 
 
-# ── the API page ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the pages ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+KEY = "sk-of-this-test"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 
 
-def test_the_api_page_loads_only_what_the_gateway_serves(serve: Serve) -> None:
-    served = serve(models())
-    page = served.get("/docs")
-    assert page.status == 200 and page.headers["content-type"].startswith("text/html")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
-    wanted = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
-    assert len(wanted) == 4 and not any("//" in link for link in wanted)
+def linked(page: str) -> list[str]:
+    """What a page loads by itself."""
+    return re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="([^"]+)"', page)
+
+
+def imported(script: str) -> list[str]:
+    return re.findall(r'from "\./([^"]+)"', script)
+
+
+@pytest.mark.parametrize("gateway", [{}, {"api_key": KEY}, {"api_key": KEY, "host": "0.0.0.0"}], ids=str)
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_browser_opens_both_pages_without_a_key_and_they_load_only_what_the_gateway_serves(
+    serve: Serve, path: str, gateway: dict[str, Any]
+) -> None:
+    served = serve(models(), **gateway)
+    page = served.get(path, **BROWSER)
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"] == POLICY
+    wanted = linked(page.body.decode())
+    assert wanted.pop(0) == "data:,"  # an icon that nobody is asked for
+    assert [link.rpartition(".")[2] for link in wanted] == ["css", "js"]
     for link in wanted:
         asset = served.get(f"/{link}")
-        assert asset.status == 200 and asset.body
-        assert asset.headers["x-content-type-options"] == "nosniff"
-    assert b'url: "openapi.json"' in served.get("/docs/start.js").body
+        assert asset.status == 200 and asset.headers["x-content-type-options"] == "nosniff"
+        assert asset.headers["content-type"] == f"{pages.ASSETS[link.removeprefix('docs/')]}; charset=utf-8"
+        for name in imported(asset.body.decode()):
+            assert served.get(f"/docs/{name}").status == 200
 
 
-@pytest.mark.parametrize("name", ["none.js", "..%2f__init__.py", "swagger-ui.js.map", "%2e%2e%2findex.html"])
-def test_nothing_else_lies_beside_it(serve: Serve, name: str) -> None:
+@pytest.mark.parametrize("path", sorted(pages.SHELL))
+def test_what_needs_no_key_is_the_same_for_everybody_and_says_nothing_of_the_gateway(serve: Serve, path: str) -> None:
+    name = {"/": "start.html", "/docs": "api.html"}.get(path, path.removeprefix("/docs/"))
+    file = Path(pages.__file__).with_name("static") / name
+    secret = {"an-unusual-model": Model({"predict": fine})}
+    for served in (serve(secret, api_key=KEY), serve(models(), debug=True)):
+        for key in ({}, {"X_API_Key": KEY}, {"X_API_Key": "wrong"}):
+            answer = served.get(path, **BROWSER, **key)
+            assert (answer.status, answer.body) == (200, file.read_bytes())
+        assert served.ask("HEAD", path, **BROWSER).status == 200
+
+
+def test_the_files_beside_them_are_those_that_are_served_and_no_others(serve: Serve) -> None:
+    files = {file.name for file in Path(pages.__file__).with_name("static").iterdir()}
+    assert files == {pages.START, pages.API, *pages.ASSETS}
+
+
+@pytest.mark.parametrize("name", ["none.js", "start.html", "..%2fpages.py", "style.css.map", "%2e%2e%2fpages.py"])
+def test_nothing_else_lies_beside_them(serve: Serve, name: str) -> None:
     assert serve(models()).get(f"/docs/{name}").status == 404
+    assert serve(models(), api_key=KEY).get(f"/docs/{name}").status == 401
 
 
-def test_bound_elsewhere_there_is_no_api_page(serve: Serve) -> None:
-    served = serve(models(), host="0.0.0.0", api_key="k")
-    assert served.get("/docs", X_API_Key="k").status == 404
-    assert served.get("/openapi.json", X_API_Key="k").status == 200
+@pytest.mark.parametrize("path", ["/v1/models", "/openapi.json", "/docs/examples"])
+def test_what_the_pages_ask_for_needs_the_key_and_a_wrong_one_gets_a_message_to_show(serve: Serve, path: str) -> None:
+    served = serve(models(), api_key=KEY)
+    assert served.get(path, Authorization=f"Bearer {KEY}").status == 200
+    for wrong in ({}, {"Authorization": "Bearer wrong"}):
+        answer = served.get(path, **wrong)
+        assert answer.status == 401 and answer.error["message"].startswith("Incorrect API key provided")
+        assert b"typed" not in answer.body
 
 
-# ── the start page ───────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("file", sorted(Path(pages.__file__).with_name("static").iterdir()), ids=lambda file: file.name)
+def test_the_pages_make_text_of_what_they_show_keep_the_key_in_the_tab_and_ask_nobody_else(file: Path) -> None:
+    source = file.read_text()
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|srcdoc"
+    code = r"eval\(|new Function|setTimeout\(|\bon\w+=|javascript:|<style|<script>| style="
+    kept = r"localStorage|document\.cookie|indexedDB|location|history\."
+    assert re.findall(f"{markup}|{code}|{kept}", source) == []
+    assert re.findall(r"https?://|[\"'(=]//", source) == []
+    assert (
+        re.findall(r"<(?:input|select|textarea|button)[^>]* name=", source) == []
+    )  # a field with a name is in the URL of a form that is sent
 
 
 def test_the_root_is_true_for_programs_and_a_page_for_browsers(serve: Serve) -> None:
-    served = serve(models())
-    for accept in ("*/*", "application/json", ""):
-        answer = served.get("/", Accept=accept)
-        assert (answer.json, answer.headers["content-type"]) == (True, "application/json")
-    page = served.get("/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
-    assert page.headers["content-type"].startswith("text/html")
-    assert (
-        page.headers["content-security-policy"]
-        == "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    )
-    assert page.headers["vary"] == "accept"
+    for served in (serve(models()), serve(models(), api_key=KEY)):
+        for accept in ("*/*", "application/json", "text/plain", ""):
+            answer = served.get("/", Accept=accept)
+            assert (answer.json, answer.headers["content-type"]) == (True, "application/json")
+        page = served.get("/", **BROWSER)
+        assert page.headers["content-type"].startswith("text/html") and page.headers["vary"] == "accept"
+        assert page.headers["content-security-policy"] == POLICY
 
 
-def test_the_start_page_shows_models_states_links_and_commands(serve: Serve) -> None:
+def test_the_list_of_models_has_what_the_start_page_shows(serve: Serve) -> None:
     broken = Model({"predict": fine}, loads=[LoadError("<b>no weights</b>", fatal=True)])
-    served = serve({**models(), "broken": broken}, debug=True)
-    served.wait_until(lambda: served.hub.models["broken"].state == "failed")
-    page = served.get("/", Accept="text/html").body.decode()
-    for name in ("chat", "org/typed-1.5", "embed", "broken"):
-        assert f"<td>{name}</td>" in page
-    assert '<span class="ready">ready</span>' in page and '<span class="failed">failed</span>' in page
-    assert "<b>" not in page and "&lt;b&gt;no weights" in page
-    assert "src=" not in page and "http" not in "".join(re.findall(r'href="([^"]+)"', page))
-    assert f"curl -N {served.url}/v1/chat/completions" in page
-    assert f"curl {served.url}/v1/embeddings" in page
-    for link in re.findall(r'href="([^"]+)"', page):
-        assert served.get(link).status in (200, 503)
+    served = serve({**models(), "<i>broken</i>": broken}, debug=True)
+    served.wait_until(lambda: served.hub.models["<i>broken</i>"].state == "failed")
+    found = {model["id"]: model for model in served.get("/v1/models").json["data"]}
+    assert set(found) == {"chat", "org/typed-1.5", "embed", "<i>broken</i>"}
+    assert found["chat"]["status"] == "ready" and "/v1/chat/completions" in found["chat"]["capabilities"]["routes"]
+    assert "<b>no weights</b>" in found["<i>broken</i>"]["status_reason"]
 
 
 @pytest.mark.parametrize("has_key", [False, True])
@@ -197,19 +239,22 @@ def test_the_start_page_and_the_document_show_the_examples_of_the_terminal(
         keys.write(file, [key])
     served = serve(models(), keys_file=file)
     auth = {"Authorization": f"Bearer {text}"}
-    page = html.unescape(served.get("/", Accept="text/html", **auth).body.decode())
+    answer = served.get("/docs/examples", **auth)
+    shown = answer.body.decode()
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     printed = snippets(served.hub, served.url) or ""
-    assert printed and printed in page and text not in page
+    assert printed and printed in shown and text not in shown
+    assert f"curl -N {served.url}/v1/chat/completions" in shown and f"curl {served.url}/v1/embeddings" in shown
     assert ("$GATEWAY_API_KEY" in printed) == ('os.environ["GATEWAY_API_KEY"]' in printed) == has_key
-    assert page.count("$GATEWAY_API_KEY") == 3 * has_key  # for chat, embeddings and predict
-    assert "/v1/models/chat:predict" in page or "/v1/models/org/typed-1.5:predict" in page
-    assert "/predict" not in page  # one spelling
+    assert shown.count("$GATEWAY_API_KEY") == 3 * has_key  # for chat, embeddings and predict
+    assert "/v1/models/chat:predict" in shown or "/v1/models/org/typed-1.5:predict" in shown
+    assert "/predict" not in shown  # one spelling
     document = served.get("/openapi.json", **auth).json
     for path, name in (("/v1/chat/completions", "chat"), ("/v1/embeddings", "embed")):
         schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert schema["example"]["model"] == name
         for value in schema["example"].values():
-            assert json.dumps(value) in page
+            assert json.dumps(value) in shown
 
 
 class Echo:
@@ -242,4 +287,4 @@ def test_a_dialect_without_our_base_class_is_served_and_stands_on_the_api_page(s
     assert served.post("/v1/echo", {"model": "m"}).json == ["back"]
     document = served.get("/openapi.json").json
     assert document["paths"]["/v1/echo"]["post"]["description"] == "Models: m"
-    assert "m" in served.get("/", Accept="text/html").body.decode()
+    assert served.get("/docs/examples").status == 200
