@@ -20,7 +20,7 @@ from typing import Any
 from .admission import Admission
 from .backoff import Breaker
 from .call import NEVER, Call
-from .early import Early
+from .early import Early, Waiter
 from .errors import BadRequest, Draining, GatewayError
 from .histogram import Histogram
 from .keeper import Keeper
@@ -29,7 +29,7 @@ from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
 from .retiring import Retiring
 from .shares import Shares
-from .spec import Capabilities, ModelSpec, State
+from .spec import ON_DEMAND_WAIT, Capabilities, ModelSpec, State
 from .successors import Successors
 from .wire import Req
 
@@ -90,7 +90,7 @@ class HostedModel:
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._changed = asyncio.Event()
-        self._early = Early(spec.name)
+        self._early = Early(spec.name, self.shares, lambda: self.not_ready().retry_after or 1)
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
         self._killed: dict[int, str] = {}  # replicas that we ended, and why: a key of `restart_reasons`
@@ -114,20 +114,34 @@ class HostedModel:
             raise self.not_ready()
         return self._admission.admit(req, body, patience)
 
-    async def wait_ready(self, waiter: asyncio.Future[None], patience: float) -> None:
+    @property
+    def wait_for_ready(self) -> float:
+        """How many seconds a request may wait for it; 0: it is refused at once."""
+        given = self.spec.limits.wait_for_ready
+        if given is not None:
+            return given
+        return ON_DEMAND_WAIT if self._on_demand is not None else 0.0
+
+    async def wait_ready(self, waiter: Waiter, patience: float) -> None:
         """Wait for a model that loads or restarts, as long as its limits and the client allow; `call` says how it is.
 
-        Whoever waits no more ends `waiter` with an exception, which is raised here.
+        One that loads on demand begins to.
 
         Raises:
-            Overloaded: as many wait as its queue holds.
+            Overloaded: as many wait as it will take at once, or the gateway holds all that it may.
+            Unavailable, Draining: it cannot be loaded now.
+            Whatever `waiter` was abandoned with.
         """
-        limits = self.spec.limits
-        seconds = min(limits.wait_for_ready, patience)
+        limits, seconds = self.spec.limits, min(self.wait_for_ready, patience)
         if self.state == "unloaded" and self._on_demand is not None and seconds > 0:
             self._on_demand()
         if (self._replacing or self.state in ("loading", "restarting")) and seconds > 0:
-            await self._early.wait(waiter, seconds, limits.max_queue, self.not_ready().retry_after)
+            await self._early.wait(waiter, seconds, limits.slots * self.spec.replicas + limits.max_queue)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait: for a slot, or for it to be ready."""
+        return self.limiter.queued + len(self._early)
 
     def check_room(self, calls: int) -> None:
         """Refuse before the first of several calls that belong together, if they cannot all be admitted.
@@ -163,6 +177,7 @@ class HostedModel:
             expected_load=self.load_seconds,
             next_try=max((keeper.next_try for keeper in self._keepers), default=0.0) - now,
             reason=self.reason if self._debug else "",
+            strict=self.spec.parity == "strict",
         )
 
     @property

@@ -64,7 +64,7 @@ class Limiter:
         self._waiting: deque[Call] = deque()
         self.queued_bytes = 0  # of the bodies of those who wait here
         self._shares = shares or Shares()
-        self._shares.limiters.add(self)
+        self._shares.parties[self] = None
         self._left = 0  # calls in the deque that nobody waits for any more
 
     @property

@@ -10,15 +10,24 @@ UNKNOWN_LOAD = 5.0  # seconds a first load is said to take while nothing was mea
 
 
 def refusal(
-    name: str, state: State, *, loading_for: float, expected_load: float | None, next_try: float, reason: str
+    name: str,
+    state: State,
+    *,
+    loading_for: float,
+    expected_load: float | None,
+    next_try: float,
+    reason: str,
+    strict: bool = False,
 ) -> GatewayError:
     """The error for a call that meets a model which is not ready.
 
     `loading_for` and `next_try` are seconds from now, `expected_load` what the last good load took; `reason` is shown
-    as it is, empty when it is not for clients.
+    as it is, empty when it is not for clients. Where Truss says only that it is not ready, the why stands behind that,
+    unless `strict` wants its words alone.
     """
     error = _refusal(name, state, loading_for, expected_load, next_try, reason)
-    error.truss_message = f"Model with name {name} is not ready."
+    why = "" if strict else f": {error.message}"
+    error.truss_message = f"Model with name {name} is not ready{why}."
     return error
 
 

@@ -12,30 +12,53 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-from weakref import WeakSet
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from .errors import Overloaded
 from .wording import counted
 
-if TYPE_CHECKING:
-    from .call import Call
-    from .limiter import Limiter
-
 UNBOUNDED = 1 << 62
 
 
-class Shares:
-    """The calls of all models of one gateway; each limiter counts its own in and out."""
+class Waiting(Protocol):
+    """A call in a queue, or a request that waits for its model."""
 
-    __slots__ = ("_line", "bytes", "calls", "limiters", "max_bytes", "max_calls", "messages")
+    @property
+    def body(self) -> bytes: ...
+
+    def abandon(self, error: BaseException) -> None: ...
+
+
+class Party(Protocol):
+    """What holds a share: the calls of a model, or the requests that wait for it to be ready."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def queued_bytes(self) -> int: ...
+
+    @property
+    def line(self) -> int:
+        """How many of them may be given up."""
+
+    def newest_first(self) -> Iterator[Waiting]: ...
+
+    def retry_after(self) -> float: ...
+
+
+class Shares:
+    """The calls of all models of one gateway; each party counts its own in and out."""
+
+    __slots__ = ("_line", "bytes", "calls", "max_bytes", "max_calls", "messages", "parties")
 
     def __init__(self, max_calls: int = UNBOUNDED, max_bytes: int = UNBOUNDED) -> None:
         self.max_calls, self.max_bytes = max_calls, max_bytes
         self.calls = 0  # that wait or run
         self.bytes = 0  # of the bodies of those who wait
         self.messages = 0  # bytes of the messages of websockets that no model has taken yet; they are in `bytes` too
-        self.limiters: WeakSet[Limiter] = WeakSet()
+        self.parties: WeakKeyDictionary[Party, None] = WeakKeyDictionary()  # in the order in which they came
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def hold(self, size: int) -> None:
@@ -77,35 +100,35 @@ class Shares:
                 self._add(size)
                 waiter.set_result(None)
 
-    def make_room(self, of: Limiter, size: int) -> None:
+    def make_room(self, of: Party, size: int) -> None:
         """Refuse somebody, for there is no room for one more call with so many bytes that have to wait.
 
         Raises:
             Overloaded: it is the newcomer, and nobody else has lost anything.
         """
         calls, waiting = self.calls + 1, self.bytes + size
-        payers: list[tuple[Limiter, Call]] = []
-        lines: dict[Limiter, Iterator[Call]] = {}
+        payers: list[tuple[Party, Waiting]] = []
+        lines: dict[Party, Iterator[Waiting]] = {}
         while calls > self.max_calls or waiting > self.max_bytes:
             if calls > self.max_calls:
                 text = f"the gateway is overloaded: {counted(self.max_calls, 'call')} in flight already"
-                shares = {limiter: limiter.in_flight + (limiter is of) for limiter in self.limiters}
+                shares = {party: party.in_flight + (party is of) for party in self.parties}
             else:
                 text = f"the gateway is overloaded: bodies of {counted(self.max_bytes, 'byte')} wait already"
-                shares = {limiter: limiter.queued_bytes + size * (limiter is of) for limiter in self.limiters}
-            left = {limiter: limiter.line for limiter in self.limiters}
-            for limiter, call in payers:
-                shares[limiter] -= 1 if calls > self.max_calls else len(call.body)
-                left[limiter] -= 1
+                shares = {party: party.queued_bytes + size * (party is of) for party in self.parties}
+            left = {party: party.line for party in self.parties}
+            for party, call in payers:
+                shares[party] -= 1 if calls > self.max_calls else len(call.body)
+                left[party] -= 1
             payer = of
-            for limiter, share in shares.items():
-                if share > shares[payer] and left[limiter]:
-                    payer = limiter
+            for party, share in shares.items():
+                if share > shares[payer] and left[party]:
+                    payer = party
             if payer is of:
                 raise Overloaded(text, retry_after=of.retry_after())
             line = lines.setdefault(payer, payer.newest_first())
             payers.append((payer, next(line)))
             calls -= 1
             waiting -= len(payers[-1][1].body)
-        for limiter, call in payers:
-            call.abandon(Overloaded(text, retry_after=limiter.retry_after()))
+        for party, call in payers:
+            call.abandon(Overloaded(text, retry_after=party.retry_after()))

@@ -17,6 +17,8 @@ MIB = 1024 * 1024
 DERIVED = ("chat_completions", "messages", "responses")
 DERIVABLE = (*DERIVED, "completions", "rerank")
 
+ON_DEMAND_WAIT = 60.0  # seconds a request waits for a model that loads on demand, unless told; no time for others
+
 State = Literal["unloaded", "loading", "ready", "restarting", "draining", "failed"]
 
 
@@ -27,7 +29,7 @@ class Limits:
     slots: int = 1  # calls that run at once in one replica: Truss's `runtime.predict_concurrency`
     max_queue: int = 64  # calls that wait for a slot; one more is refused with 429
     queue_timeout: float = 30.0
-    wait_for_ready: float = 0.0  # how long a request waits for a model that loads or restarts; 0 refuses it at once
+    wait_for_ready: float | None = None  # of a request, while the model loads or restarts; see `ON_DEMAND_WAIT`
     request_timeout: float = 600.0  # whole answers only; a stream is bounded by its gaps
     first_item_timeout: float = 120.0
     gap_timeout: float = 60.0  # between two items of a stream: Truss's `runtime.streaming_read_timeout`

@@ -122,7 +122,7 @@ async def test_a_first_load_asks_to_come_back_soon_and_never_later_than_clients_
         error = found.model.not_ready()
         assert isinstance(error, Loading)
         assert error.retry_after == 5
-        assert error.truss_message == "Model with name m is not ready."
+        assert error.truss_message == "Model with name m is not ready: model 'm' is loading."
         await asyncio.sleep(60)
         assert found.model.not_ready().retry_after == 1
         found.model.load_seconds = 5000.0

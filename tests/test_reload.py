@@ -15,6 +15,7 @@ from test_hosted import LIMITS, Hosted, error_of, hosted
 
 from gateway.call import Call
 from gateway.clearing import clear_away
+from gateway.early import Waiter
 from gateway.errors import Draining, Loading
 from gateway.reloading import _forget_compiled
 from gateway.spec import Capabilities, ModelSpec
@@ -194,8 +195,7 @@ async def test_requests_wait_for_what_replaces_a_model_as_for_one_that_loads() -
             found.model.call(predict(), b"")
         assert caught.value.retry_after is not None and "is loading" in str(caught.value)
 
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = asyncio.create_task(found.model.wait_ready(waiter, 100))
+        waiting = asyncio.create_task(found.model.wait_ready(Waiter(), 100))
         await turns()
         old.answer(call)
         await replacing

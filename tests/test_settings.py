@@ -514,14 +514,17 @@ def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
         r"predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|tls_cert|tls_key"
     )
     text = re.sub(
-        rf"^({examples}|max_connections|memory_limit|path|secrets|\"gpt-4o\") =.*\n", "", text, flags=re.MULTILINE
+        rf"^({examples}|wait_for_ready|max_connections|memory_limit|path|secrets|\"gpt-4o\") =.*\n",
+        "",
+        text,
+        flags=re.MULTILINE,
     )  # or none
     settings = load(tmp_path, text)
     shown = {**vars_of(settings.gateway), "models": (Path("models"),), "keys_file": Path("keys.toml")}
 
     assert shown == vars_of(GatewaySettings())
     overrides = settings.overrides("NAME")
-    assert {name: overrides.pop(name) for name in LIMIT_KINDS} == overrides.pop("limits")
+    assert {name: overrides.pop(name, None) for name in LIMIT_KINDS} == overrides.pop("limits")
     assert overrides.pop("env") == "shared"
     assert overrides.pop("sandbox") == "basic"
     assert overrides == {"replicas": 1, "truss_parity": "improved", "environment": {}, "mounts": {}, "options": {}}

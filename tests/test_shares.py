@@ -121,6 +121,15 @@ def test_nobody_pays_for_a_newcomer_that_is_refused_all_the_same() -> None:
     assert all(call.error is None for call in bodies)
 
 
+def test_of_models_that_hold_the_same_the_one_that_came_first_pays() -> None:
+    shares = Shares(max_calls=40)
+    models = [model(shares) for _ in range(20)]
+    waiting = [[enter(limiter) for _ in range(2)][1] for limiter in models]
+    for number in range(1, 6):
+        enter(model(shares))
+        assert [call.error is not None for call in waiting] == [True] * number + [False] * (20 - number)
+
+
 class Fairness(RuleBasedStateMachine):
     """Calls of three models come, run, leave and are lost in any order."""
 

@@ -35,7 +35,7 @@ def command(
     url: str | None,
     config: Path | None,
 ) -> None:
-    """Talk to a model of a running gateway.
+    """Talk to a model of a running gateway. While it loads, it is waited for.
 
     With MESSAGE, or with a message piped in, print one answer. Otherwise talk until Ctrl-D; Ctrl-C ends an answer.
     """
@@ -66,11 +66,13 @@ class _Talk:
 
     def say(self, message: str) -> None:
         """Print the answer as it comes. What failed or was stopped is not part of the conversation."""
+        from .loading import answered
+
         messages = [*self._messages, {"role": "user", "content": message}]
         body = json.dumps({**self._request, "messages": messages}).encode()
         answer = ""
         try:
-            with self._client.post("/v1/chat/completions", body) as response:
+            with answered(self._client, self._request["model"], "/v1/chat/completions", body) as response:
                 for text in _texts(response):
                     click.echo(printable.lines(text) if sys.stdout.isatty() else text, nl=False)
                     sys.stdout.flush()

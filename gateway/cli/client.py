@@ -31,9 +31,9 @@ def given_url() -> str | None:
 class Refused(click.ClickException):
     """The gateway answered with an error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: float = 1.0) -> None:
         super().__init__(f"{status}: {message}")
-        self.status = status
+        self.status, self.retry_after = status, retry_after
 
 
 class Client:
@@ -89,7 +89,8 @@ class Client:
             connection.request(method, f"{self._prefix}{path}", body, headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise Refused(response.status, f"{message_of(response.read())}{self._advice(response)}")
+                said = f"{message_of(response.read())}{self._advice(response)}"
+                raise Refused(response.status, said, _retry_after(response))
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise click.ClickException(self._why(error)) from error
@@ -117,6 +118,11 @@ class Client:
         if isinstance(error, (http.client.IncompleteRead, ConnectionResetError)):
             return f"the answer of {self.url} broke off"
         return f"{self.url}: {error or type(error).__name__}"
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float:
+    given = response.getheader("retry-after") or ""
+    return float(given) if given.isdecimal() else 1.0
 
 
 def message_of(body: bytes) -> str:

@@ -25,17 +25,19 @@ def command(
 ) -> None:
     """Run a model and print its answer.
 
-    The model is one of a running gateway; what it streams is printed as it comes.
+    The model is one of a running gateway, and is waited for while it loads; what it streams is printed as it comes.
 
     VALUE is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
     """
     from .client import Client
+    from .loading import answered
     from .why import explained
 
     body = _body(data, file, pairs)
     settings = options.settings_of(config)
     client = Client.of(settings, url)
-    with explained(settings, url, name), client.post(f"/v1/models/{quote(name)}:predict", body) as response:
+    path = f"/v1/models/{quote(name)}:predict"
+    with explained(settings, url, name), answered(client, name, path, body) as response:
         last = b""
         while chunk := response.read1(65536):
             sys.stdout.buffer.write(chunk)

@@ -185,7 +185,7 @@ class Admin:
             "load_seconds": model.load_seconds,
             "slots": model.limiter.slots,
             "running": model.limiter.running,
-            "queued": model.limiter.queued,
+            "queued": model.queued,
             "devices": model.devices,
             "last_call_at": round(time.time() - ago, 3) if last else None,
             "memory_bytes": sum(found.memory for found in used.values() if found is not None),

@@ -203,6 +203,11 @@ class Exchange:
         if self.connection is not None and self.connection.left is self._left:
             self.connection.left = None
 
+    def client_left(self) -> None:
+        """Tell what is watched, where it is not the connection that does."""
+        if self._watched is not None:
+            self._watched.client_left()
+
     def end(self, error: GatewayError) -> None:
         """Stop what is under way, with this as its error. An answer that is no model's call is broken off."""
         self._over = error

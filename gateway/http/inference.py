@@ -69,7 +69,7 @@ class Inference:
         count.fail += 1  # until it has succeeded
         request, inputs = oip.InferRequest(None, ()), b""
         if model.state != "ready":
-            await until_ready(exchange, model)
+            await until_ready(exchange, model, body)
         if model.state == "ready":  # one that is not refuses the call, and may begin to load for it
             schema = model.capabilities.input_schema
             if schema is None:

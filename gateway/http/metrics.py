@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -243,14 +243,14 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         labels = ["model_name", "engine"]
-        gauges = {
-            "vllm:num_requests_running": ("Requests in a slot.", "running"),
-            "vllm:num_requests_waiting": ("Requests waiting for one.", "queued"),
+        gauges: dict[str, tuple[str, Callable[[HostedModel], int]]] = {
+            "vllm:num_requests_running": ("Requests in a slot.", lambda model: model.limiter.running),
+            "vllm:num_requests_waiting": ("Requests waiting for one.", lambda model: model.queued),
         }
-        for name, (text, attribute) in gauges.items():
+        for name, (text, value) in gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=labels)
             for model in counted:
-                gauge.add_metric([model, "0"], getattr(self._hub.models[model].limiter, attribute))
+                gauge.add_metric([model, "0"], value(self._hub.models[model]))
             yield gauge
         histograms = {
             "vllm:e2e_request_latency_seconds": "e2e",

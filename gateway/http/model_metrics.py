@@ -33,7 +33,7 @@ def families(hub: Hub, sees: Sees) -> Iterator[Any]:
     memory = GaugeMetricFamily("gateway_model_memory_bytes", "Resident memory.", labels=["model", "replica", "kind"])
     for model in hub.seen(sees):
         running.add_metric([model.name], model.limiter.running)
-        queued.add_metric([model.name], model.limiter.queued)
+        queued.add_metric([model.name], model.queued)
         for reason, count in model.restart_reasons.items():
             restarts.add_metric([model.name, reason], count)
         for result, count in model.load_results.items():

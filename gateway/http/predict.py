@@ -51,7 +51,7 @@ class Predict:
         model = self._model(exchange)
         assert exchange.cycle is not None
         body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
-        if model.state != "ready" and model.spec.limits.wait_for_ready:
+        if model.state != "ready" and model.wait_for_ready:
             spawn(_begin_later(exchange, finish, model, body))
             return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())
@@ -71,7 +71,7 @@ class Predict:
 async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body: bytes) -> None:
     """Have a method of the model answer, its body read and its result written in the worker."""
     if model.state != "ready":
-        await until_ready(exchange, model)
+        await until_ready(exchange, model, body)
     with model.call(_request(exchange, model, method), body, exchange.patience()) as call:
         exchange.watch(call)
         if not call.has_slot:

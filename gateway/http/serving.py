@@ -79,7 +79,7 @@ class Serving:
         model = self._hub.find_for(endpoint, named or asked, exchange.sees)
         if model.state != "ready":
             exchange.model = model.name
-            await until_ready(exchange, model)
+            await until_ready(exchange, model, body)
             self._hub.check_serves(model, endpoint)
         if len(body) > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)

@@ -15,15 +15,17 @@ import contextlib
 import math
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import wire
-from ..call import NEVER, Call
+from ..call import NEVER, Call, ClientLeft
 from ..errors import Draining, GatewayError, Overloaded, PermissionDenied, RateLimited, RouteNotSupported, Unauthorized
 from .errors import body_of, explained
-from .exchange import Exchange
+from .exchange import CLIENT_LEFT, Exchange
 from .predict import http_scope
+from .waiting import until_ready
 from .websocket_protocol import TERMS, terms_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ class WebSockets:
             model = self._find(exchange.path, exchange.sees)
             exchange.model, exchange.strict = model.name, model.spec.parity == "strict"
             exchange.count_in()
+            if model.state != "ready":
+                async with _leaving(exchange, receive):
+                    await until_ready(exchange, model)
             if model.state == "ready" and not _has_method(model):
                 exchange.status = SWITCHED
                 await send({"type": "websocket.accept"})
@@ -69,11 +74,14 @@ class WebSockets:
             with model.call(req, b"") as call:
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
                 exchange.watch(call)
-                await call.first()
+                async with _leaving(exchange, receive):
+                    await call.first()
                 exchange.status = SWITCHED
                 await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
                 code, reason = await _Bridge(call, receive, send, exchange, model.shares).run()
                 await _close(send, code, reason)
+        except ClientLeft:
+            exchange.status = CLIENT_LEFT
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.code
             self._metrics.rejected(exchange, error)
@@ -104,6 +112,23 @@ class WebSockets:
 
 def _has_method(model: HostedModel) -> bool:
     return any(method.name == "websocket" for method in model.capabilities.methods)
+
+
+@contextlib.asynccontextmanager
+async def _leaving(exchange: Exchange, receive: Any) -> AsyncIterator[None]:
+    """What is watched hears when the client leaves, which is all that one can say before it is accepted."""
+
+    def heard(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            exchange.client_left()
+
+    left = asyncio.create_task(receive())
+    left.add_done_callback(heard)
+    try:
+        yield
+    finally:
+        left.cancel()
+        await asyncio.wait([left])
 
 
 class _Bridge:

@@ -2,9 +2,10 @@
 
 Adds to websockets_sansio_impl: pings as a model's config.yaml asks for them, the model's limit of a message, a bound
 for the pieces that one is sent in and for pings, a limit for clients that do not read. It parses a little at a time and
-stops when there is a message to be taken: a read of small messages would be many times its size. Nothing is read before
-the connection is accepted, nor while what we have to say is not read. Leans on uvicorn's internals, as `protocol.py`
-does.
+stops when there is a message to be taken: a read of small messages would be many times its size. Before a connection is
+accepted nothing is parsed, and after the first bytes nothing more is read: a client that waits sends none, and is heard
+when it leaves. Nor is anything read while what we have to say is not read. Leans on uvicorn's internals, as does
+`protocol.py`.
 
 `runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean what they mean under Truss's server, which
 passes them to uvicorn; there they hold for the whole server, here for the connections of one model.
@@ -21,7 +22,6 @@ from .stall import Stall
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
-    from websockets.http11 import Request
 
     from ..spec import ModelSpec
 
@@ -44,7 +44,7 @@ def terms_of(spec: ModelSpec) -> tuple[float | None, float | None, int]:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection. `read_paused` is true from the start, and whenever there is something to be taken first."""
+    """One connection. `read_paused` is true whenever there is something to be taken first."""
 
     send_timeout = 30.0  # seconds in which a client must take some of what waits for it
 
@@ -75,10 +75,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        self._pause()
-
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:  # the head, from the HTTP protocol
             super().data_received(data)
@@ -101,7 +97,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
             super().data_received(bytes(piece))
         if not self._may_read():
-            self._pause()
+            if self.handshake_complete or self._unparsed:  # else there is only its leaving to be read
+                self._pause()
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()

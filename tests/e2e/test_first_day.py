@@ -105,3 +105,20 @@ def test_orders_and_a_signal_find_what_is_mended_new_or_gone(serve: Serve, tmp_p
     gateway.wait_for("model 'd' is ready")
     for name in "mabcd":
         assert ask(gateway, f"/models/{name}/predict", {}) == (200, [name])
+
+
+def test_a_lazy_model_answers_its_first_client_and_a_load_that_fails_says_why(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('[models."*"]\nload = "lazy"\n')
+    chatty = "class Model:\n    def chat_completions(self, request):\n        yield 'hello'\n"
+    broken = good("never") + "    def load(self):\n        raise RuntimeError('no such weights')\n"
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    gateway = serve({"m": {"model.py": good("m")}, "c": {"model.py": chatty}, "bad": {"model.py": broken}}, env=env)
+    told = operate(gateway, tmp_path, "predict", "m")
+    assert (told.returncode, told.stdout, told.stderr) == (0, '["m"]\n', "m is loading …\n")
+    again = operate(gateway, tmp_path, "predict", "m")
+    assert (again.stdout, again.stderr) == ('["m"]\n', "")
+    told = operate(gateway, tmp_path, "chat", "c", "good morning")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "hello\n", "c is loading …\n")
+    told = operate(gateway, tmp_path, "chat", "bad", "good morning")
+    assert told.returncode == 1 and told.stderr.startswith("bad is loading …\n")
+    assert "bad is failed: RuntimeError: no such weights" in told.stderr and "gateway logs bad" in told.stderr

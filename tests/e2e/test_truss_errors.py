@@ -298,7 +298,9 @@ def test_an_openai_route_on_a_model_without_it_is_404_in_openais_shape(truss: Tr
 
 def test_a_model_that_did_not_load_answers_503_beside_those_that_did(truss: Trusses) -> None:
     answer = truss.predict("unloadable", b"1")
-    assert answer.error == (503, "600", "Model with name unloadable is not ready.")
+    status, code, words = answer.error
+    assert (status, code) == (503, "600")
+    assert words.startswith("Model with name unloadable is not ready: model 'unloadable' could not be loaded; ")
     assert answer.headers["x-should-retry"] == "false"
     assert truss.reason("unloadable").startswith("ImportError: no weights")
     assert truss.call("predict-only", 1) == "hi"
@@ -307,7 +309,9 @@ def test_a_model_that_did_not_load_answers_503_beside_those_that_did(truss: Trus
 @pytest.mark.parametrize("path", ["loaded", "schema"])
 def test_questions_about_a_model_that_did_not_load_are_503(truss: Trusses, path: str) -> None:
     answer = truss.get(f"/v1/models/unloadable/{path}")
-    assert answer.error == (503, "600", "Model with name unloadable is not ready.")
+    status, code, words = answer.error
+    assert (status, code) == (503, "600")
+    assert words.startswith("Model with name unloadable is not ready: model 'unloadable' could not be loaded; ")
 
 
 def test_readiness_of_a_model_that_did_not_load_is_503_with_trusss_headers(truss: Trusses) -> None:

@@ -154,7 +154,7 @@ def test_a_schema_is_known_when_the_class_is_and_its_absence_when_the_model_is_l
     loading = {"typed": (200, known), "untyped": (503, later)}
     for name in models:
         wait_until((tmp_path / f"at-import-{name}").exists)
-        assert schema_of(gateway, name) == (503, f"Model with name {name} is not ready.")
+        assert schema_of(gateway, name) == (503, f"Model with name {name} is not ready: model '{name}' is loading.")
         (tmp_path / f"go-import-{name}").touch()
         wait_until((tmp_path / f"at-load-{name}").exists)
         wait_until(lambda name=name: schema_of(gateway, name) == loading[name])  # type: ignore[misc]

@@ -240,7 +240,7 @@ def test_while_a_model_loads_its_routes_are_503_and_the_root_is_true(serve: Serv
             assert answer.headers["x-baseten-error-source"] == "04"
             assert answer.headers["x-baseten-error-code"] == "600"
             assert 1 <= int(answer.headers["retry-after"]) <= 110
-            assert json.load(answer) == {"error": "Model with name late is not ready."}
+            assert json.load(answer) == {"error": "Model with name late is not ready: model 'late' is loading."}
     with urllib.request.urlopen(f"{gateway.url}/") as root:
         assert root.read() == b"true"
     (tmp_path / "go").touch()

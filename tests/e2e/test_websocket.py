@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket as socket_module
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -240,9 +242,11 @@ def test_predict_of_a_websocket_model_is_trusss_assertion(url: str) -> None:
         assert json.load(answer) == {"error": words}
 
 
+WAIT = "import pathlib, time\nwhile not pathlib.Path('../go').exists():\n    time.sleep(0.01)\n"
+
+
 def test_a_handshake_while_the_model_loads_is_refused_as_503(tmp_path: Path) -> None:
-    wait = "import pathlib, time\nwhile not pathlib.Path('../go').exists():\n    time.sleep(0.01)\n"
-    write_models(tmp_path, {"late": {"model.py": wait + ECHO}})
+    write_models(tmp_path, {"late": {"model.py": WAIT + ECHO}})
     with Gateway(tmp_path, until="accepting") as running:
         address = running.url.replace("http", "ws")
         with pytest.raises(InvalidStatus) as caught:
@@ -253,3 +257,56 @@ def test_a_handshake_while_the_model_loads_is_refused_as_503(tmp_path: Path) -> 
         with open_socket(address, "late") as socket:
             socket.send("now")
             assert socket.recv(timeout=20) == "NOW"
+
+
+@pytest.fixture
+def lazy(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway with a model that loads on demand, once `go` is there, and takes one connection."""
+    write_models(tmp_path, {"late": {"model.py": WAIT + ECHO}})
+    (tmp_path / "gateway.toml").write_text('[models.late]\nload = "lazy"\nslots = 1\nmax_queue = 0\n')
+    with Gateway(tmp_path, cwd=tmp_path) as running:
+        yield running
+
+
+def queued(gateway: Gateway, number: int) -> None:
+    """Return when so many wait for the model."""
+    line = f'gateway_requests_queued{{model="late"}} {number}.0'
+    while line not in urllib.request.urlopen(f"{gateway.url}/metrics", timeout=20).read().decode():
+        time.sleep(0.02)  # nothing tells a client that another one waits
+
+
+def test_the_first_connection_to_a_lazy_model_waits_for_its_load(lazy: Gateway, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        opening = threads.submit(open_socket, lazy.url.replace("http", "ws"), "late")
+        queued(lazy, 1)
+        (tmp_path / "go").touch()
+        with opening.result(timeout=30) as socket:
+            socket.send("now")
+            assert socket.recv(timeout=20) == "NOW"
+
+
+def test_a_client_that_leaves_before_its_handshake_is_done_gives_its_place_back(lazy: Gateway, tmp_path: Path) -> None:
+    place = ("127.0.0.1", int(lazy.url.rpartition(":")[2]))
+    with socket_module.create_connection(place, timeout=20) as raw:
+        raw.sendall(HANDSHAKE.replace(b"pinging", b"late"))
+        queued(lazy, 1)
+    queued(lazy, 0)
+    (tmp_path / "go").touch()
+    lazy.wait_for("model 'late' is ready")
+    with open_socket(lazy.url.replace("http", "ws"), "late") as held:
+        with pytest.raises(InvalidStatus) as caught:
+            open_socket(lazy.url.replace("http", "ws"), "late")
+        assert caught.value.response.status_code == 429
+        held.send("held")
+        assert held.recv(timeout=20) == "HELD"
+
+
+def test_a_client_that_leaves_while_it_waits_for_a_slot_gives_its_place_back(tmp_path: Path) -> None:
+    write_models(tmp_path, {"late": {"model.py": ECHO}})
+    (tmp_path / "gateway.toml").write_text("[models.late]\nslots = 1\n")
+    with Gateway(tmp_path, cwd=tmp_path) as running, open_socket(running.url.replace("http", "ws"), "late"):
+        place = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        with socket_module.create_connection(place, timeout=20) as raw:
+            raw.sendall(HANDSHAKE.replace(b"pinging", b"late"))
+            queued(running, 1)
+        queued(running, 0)

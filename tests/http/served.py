@@ -28,7 +28,7 @@ from gateway.http.server import GatewayServer, make_server
 from gateway.hub import Hub
 from gateway.plugins import Plugins
 from gateway.replica import Launch
-from gateway.settings import GatewaySettings, Settings
+from gateway.settings import GatewaySettings, ModelSettings, Settings
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.wire import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp, decode, encode
 
@@ -153,10 +153,16 @@ class Player(FakeReplica):
 class Served:
     """The running gateway of a test. Leaving the block ends it."""
 
-    def __init__(self, models: Mapping[str, Model], plugins: list[ModuleType] | None = None, **gateway: Any) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        plugins: list[ModuleType] | None = None,
+        tables: Mapping[str, ModelSettings] | None = None,
+        **gateway: Any,
+    ) -> None:
         self.models = dict(models)
         gateway.setdefault("api_key", None)
-        self.settings = Settings(gateway=GatewaySettings(**gateway))
+        self.settings = Settings(gateway=GatewaySettings(**gateway), models=tables or {})
         self._plugins = plugins or []
         self.loop = asyncio.new_event_loop()
         self.hub: Hub
@@ -204,7 +210,7 @@ class Served:
             self.hub = Hub(self.settings, self._load_plugins(), specs)
             self.hub.start()
             for name, model in self.hub.models.items():
-                if self.models[name].is_good:
+                if self.models[name].is_good and not self.hub.is_lazy(name):
                     await model.settled()
             self.app = build_app(self.hub)
             self.server = make_server(self.app, self.settings)

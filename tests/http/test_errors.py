@@ -176,10 +176,16 @@ def test_a_situation_has_one_answer_in_every_shape(
             assert headers["x-hint"] == "softer"
 
 
-def test_a_model_that_is_not_ready_says_so_in_trusss_words(serve: Serve) -> None:
-    served = serve({"m": everything(forever, loads=[PATIENCE])})
-    answers = [served.post("/models/m/predict"), served.get("/v1/models/m/loaded"), served.get("/v1/models/m/schema")]
-    assert {(answer.status, answer.error) for answer in answers} == {(503, "Model with name m is not ready.")}
+def test_a_model_that_is_not_ready_says_so_in_trusss_words_and_why_where_they_may_be_more(serve: Serve) -> None:
+    served = serve({name: everything(forever, loads=[PATIENCE], parity=name) for name in ("strict", "improved")})
+    for name, why in (("strict", "."), ("improved", ": model 'improved' is loading.")):
+        answers = [
+            served.post(f"/models/{name}/predict"),
+            served.get(f"/v1/models/{name}/loaded"),
+            served.get(f"/v1/models/{name}/schema"),
+        ]
+        expected = (503, f"Model with name {name} is not ready{why}")
+        assert [(answer.status, answer.error) for answer in answers] == [expected] * 3
 
 
 def test_calls_that_had_not_begun_when_the_worker_was_lost_may_be_tried_again(serve: Serve) -> None:
