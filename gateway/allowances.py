@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .wording import table_of
+
 if TYPE_CHECKING:
     from .settings import Settings
     from .spec import ModelSpec
@@ -28,7 +30,7 @@ class Allowance:
 
     @property
     def what(self) -> str:
-        return f'[models."{self.model}"] {self.key} = true: {MEANING[self.key]}'
+        return f"{table_of(self.model)} {self.key} = true: {MEANING[self.key]}"
 
 
 def allowances(settings: Settings, specs: Iterable[ModelSpec]) -> Iterator[Allowance]:

@@ -35,6 +35,7 @@ from .secret_sources import SecretSources
 from .targets import missing_target
 from .variables import unset
 from .weights import missing_weights, unmounted
+from .wording import addressed, table_of
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -98,8 +99,8 @@ def _finding(problem: Problem, model: str | None) -> Finding:
         level=problem.level,
         code=problem.code,
         where=shorten(problem.where),
-        what=problem.what,
-        fix=problem.fix,
+        what=addressed(problem.what, problem.model or model),
+        fix=addressed(problem.fix, problem.model or model),
         model=problem.model or model,
     )
 
@@ -109,6 +110,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     here = shorten(str(spec.root))
 
     def finding(level: Literal["error", "warning", "note"], code: str, what: str, fix: str = "") -> Finding:
+        what, fix = addressed(what, spec.name), addressed(fix, spec.name)
         return Finding(level=level, code=code, where=here, what=what, fix=fix, model=spec.name)
 
     # 2
@@ -178,7 +180,7 @@ def _ports(
     spec: ModelSpec, config: ModelConfig, settings: Settings
 ) -> Iterator[tuple[Literal["warning", "note"], str, str, str]]:
     """A class may start a server: not on the gateway's port, and on a fixed one only once at a time."""
-    table = f'[models."{spec.name}"]'
+    table = table_of(spec.name)
     for item in server_ports(spec, config.data):
         does = "a server of its own would listen on" if item.listens else "it starts a process, and asks"
         if item.port == settings.gateway.port:

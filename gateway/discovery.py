@@ -27,6 +27,7 @@ from .formats.unserved import TOO_DEEP, UNSERVED, find_loose, find_unserved
 from .patterns import is_pattern, tables_of
 from .spec import ModelSpec, Problem
 from .weights import peek_all_weights
+from .wording import addressed, table_of
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -101,7 +102,7 @@ class _Search:
             if name not in self.specs and name not in broken:
                 where = settings.table_origin(name)
                 have = f"have: {', '.join(self.specs)}" if self.specs else "there are no models"
-                self._problem(Path(where), f"[models.{name}]: no model named {name!r} ({have})", code="unused_table")
+                self._problem(Path(where), f"{table_of(name)}: no model named {name!r} ({have})", code="unused_table")
 
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         for child in self._directories(directory):
@@ -227,6 +228,7 @@ class _Search:
             self._problem(Path(where), line[match.end() :] if match else line, model=name)
 
     def _problem(self, path: Path, what: str, **details: Any) -> None:
+        what = addressed(what, details.get("model"))
         self.problems.append(Problem(where=_printable(str(path)), what=_printable(what), **details))
 
 

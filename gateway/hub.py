@@ -29,6 +29,7 @@ from .secret_sources import SecretSources
 from .shares import Shares
 from .spec import Endpoint, ModelSpec, Problem
 from .tails import Tails
+from .wording import table_of
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -341,7 +342,7 @@ class Hub:
     def host(self, spec: ModelSpec) -> HostedModel:
         mine, runners = self.settings.model(spec.name), self.plugins.runners()
         if mine.runner not in runners and not spec.is_stand_in:
-            raise ConfigError(f"[models.{spec.name}] runner = {mine.runner!r} is unknown (have: {', '.join(runners)})")
+            raise ConfigError(f"{table_of(spec.name)} runner = {mine.runner!r} is unknown (have: {', '.join(runners)})")
         return HostedModel(
             spec,
             runners.get(mine.runner) or next(iter(runners.values())),

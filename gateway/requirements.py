@@ -19,6 +19,7 @@ from .distributions import canonical, name_in, required, to_install
 from .errors import ConfigError
 from .imports import Import, imports_of
 from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, place_of, requirements_of
+from .wording import table_of
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
@@ -81,7 +82,7 @@ def _of_file(lacks: list[Lack], spec: ModelSpec) -> Lack:
     shown = [what.removeprefix("requirement ").removesuffix(IDLE) for _, _, what, _ in lacks]
     rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
     what = f"{DEFAULT} is installed for an isolated model alone; here {'; '.join(shown[:MOST_SHOWN])}{rest}"
-    fix = f'pip install -r {spec.root / DEFAULT}, or set env = "isolated" in [models."{spec.name}"]'
+    fix = f'pip install -r {spec.root / DEFAULT}, or set env = "isolated" in {table_of(spec.name)}'
     return "warning", "missing_package", what, fix
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import mounts
 from .discovery import discover
 from .spec import Problem
+from .wording import table_of
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -49,7 +50,7 @@ def _unknown_runners(settings: Settings, plugins: Plugins, specs: Sequence[Model
         runner = settings.model(spec.name).runner
         if runner not in runners:
             where = settings.origin(f"models.{spec.name}.runner")
-            what = f"[models.{spec.name}] runner = {runner!r} is unknown (have: {', '.join(runners) or 'none'})"
+            what = f"{table_of(spec.name)} runner = {runner!r} is unknown (have: {', '.join(runners) or 'none'})"
             yield Problem(where=where, what=what, code="unknown_runner", model=spec.name)
 
 

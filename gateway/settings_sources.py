@@ -27,6 +27,7 @@ from .settings import (
 from .spec import Limits, Problem
 from .toml_lines import key_lines, line_of
 from .values import PATHS, Kind, misfit, starting_at
+from .wording import table_of
 
 
 def _kinds(settings: type) -> dict[str, Kind]:
@@ -223,7 +224,7 @@ class _FileReader:
             if isinstance(table, Mapping):
                 self._model(model, table)
             else:
-                self._error(("models", model), f"[models.{model}] must be a table; model roots are [gateway] models")
+                self._error(("models", model), f"{table_of(model)} must be a table; model roots are [gateway] models")
 
     def _model(self, model: str, table: Mapping[str, Any]) -> None:
         values: dict[str, Any] = {}
@@ -234,7 +235,7 @@ class _FileReader:
                 self._unknown(here, MODEL, value=item)
                 continue
             if name == "aliases" and is_pattern(model):
-                self._error(here, f"[models.{model}] is for several models, and an alias is a name of one")
+                self._error(here, f"{table_of(model)} is for several models, and an alias is a name of one")
                 continue
             key = "slots" if name == "predict_concurrency" else name
             if key in values:

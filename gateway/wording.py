@@ -1,9 +1,12 @@
-"""Numbers, types and other names within a sentence: "1 call", "2 calls", "an int", "did you mean sklearn?"."""
+"""Numbers, types, tables and other names within a sentence: "1 call", "an int", `[models."a/b"]`, "did you mean x?"."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+TABLE = "[models.NAME"  # how advice is written where the id of the model is not known
 
 # Spelt out letter by letter, these begin with a vowel: "an HTTPError", "an NDArray".
 _SPOKEN_WITH_A_VOWEL = frozenset("AEFHILMNORSX")
@@ -39,3 +42,14 @@ def instead_of(name: str, have: Iterable[str]) -> str:
 def a_type(value: object) -> str:
     """What a value is: "an int", "a str"."""
     return with_article(type(value).__name__)
+
+
+def table_of(model: str, part: str = "") -> str:
+    """The head of the table of a model in gateway.toml, or of a part of it: the id as TOML takes it."""
+    name = model if re.fullmatch(r"[A-Za-z0-9_-]+", model) else f'"{model}"'
+    return f"[models.{name}.{part}]" if part else f"[models.{name}]"
+
+
+def addressed(text: str, model: str | None) -> str:
+    """Advice about the table of a model, with its id: those who give it may know no more than a directory's name."""
+    return text if model is None else text.replace(TABLE, table_of(model)[:-1])

@@ -8,7 +8,6 @@ they are opened: only the operator can allow one.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -84,7 +83,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     try:
         file = _check(_model_file(place, spec.root), spec.root, spec.config)
         if file.suffix == ".skops":
-            _check_types(file, spec.name, spec.config)
+            _check_types(file, spec.config)
     except ConfigError as error:
         yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
 
@@ -127,7 +126,7 @@ def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
     if file.suffix in PICKLES and not trust.get("allow_pickle"):
         raise ConfigError(
             f"{root}: {file.name} is a pickle, which runs code when it is opened; save the model with {SAVE} instead, "
-            f"or trust the file: [models.{_key(root.name)}] allow_pickle = true in gateway.toml"
+            f"or trust the file: [models.NAME] allow_pickle = true in gateway.toml"
         )
     return file
 
@@ -148,7 +147,7 @@ class SklearnModel:
         file = _check(_model_file(weights_path(self.config, root), root), root, self.config)
         if file.suffix in PICKLES and str(root) not in sys.path:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
-        model = _open(file, root.name, self.config)
+        model = _open(file, self.config)
         if not hasattr(model, "predict"):
             raise ConfigError(f"{file.name} holds an object of type {type(model).__name__}, which has no predict")
         _check_fitted(model, file)
@@ -252,7 +251,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _open(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
+def _open(file: Path, trust: Mapping[str, Any]) -> Any:
     """The estimator in the file.
 
     Raises:
@@ -262,7 +261,7 @@ def _open(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
     import skops.io
 
     is_pickle = file.suffix in PICKLES
-    trusted = [] if is_pickle else _check_types(file, name, trust)
+    trusted = [] if is_pickle else _check_types(file, trust)
     try:
         return joblib.load(file) if is_pickle else skops.io.load(file, trusted=trusted)
     except NOT_THE_FILE:
@@ -277,8 +276,8 @@ def _open(file: Path, name: str, trust: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{what}: it is broken, or was saved with other versions of what it is made of") from error
 
 
-def _check_types(file: Path, name: str, trust: Mapping[str, Any]) -> list[str]:
-    """The types that the operator trusts, when that is enough to open the file; `name` is the model's."""
+def _check_types(file: Path, trust: Mapping[str, Any]) -> list[str]:
+    """The types that the operator trusts, when that is enough to open the file."""
     import skops.io
 
     trusted = list(trust.get("trusted_types") or ())
@@ -289,11 +288,6 @@ def _check_types(file: Path, name: str, trust: Mapping[str, Any]) -> list[str]:
     if unknown:
         raise ConfigError(
             f"{file.name} holds types that skops does not know to be harmless: {', '.join(unknown)}; if you trust "
-            f"them: [models.{_key(name)}.options] trusted_types = {[*trusted, *unknown]} in gateway.toml"
+            f"them: [models.NAME.options] trusted_types = {[*trusted, *unknown]} in gateway.toml"
         )
     return trusted
-
-
-def _key(name: str) -> str:
-    """The name as TOML takes it in the head of a table."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'

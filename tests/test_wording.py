@@ -13,7 +13,7 @@ from gateway import keys
 from gateway.access import Permits
 from gateway.dialects.one_value import what
 from gateway.errors import RateLimited
-from gateway.wording import a_type, counted, instead_of, with_article
+from gateway.wording import a_type, addressed, counted, instead_of, table_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,15 @@ def test_what_was_meant_is_said_or_what_there_is_if_it_is_little() -> None:
     assert instead_of("sklern", ["transformers", "sklearn"]) == " (did you mean sklearn?)"
     assert instead_of("x", ["b", "a"]) == " (have: a, b)"
     assert instead_of("x", map(str, range(1000))) == instead_of("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "table"), [("iris", "[models.iris]"), ("saved/iris", '[models."saved/iris"]'), ("a.b", '[models."a.b"]')]
+)
+def test_advice_about_a_table_has_the_id_of_the_model_as_toml_takes_it(model: str, table: str) -> None:
+    assert table_of(model) == table
+    assert table_of(model, "options") == f"{table[:-1]}.options]"
+    assert addressed("[models.NAME] a = 1, [models.NAME.options] b = 2", model) == (
+        f"{table} a = 1, {table[:-1]}.options] b = 2"
+    )
+    assert addressed("[models.NAME]", None) == "[models.NAME]"

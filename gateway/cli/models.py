@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..wording import addressed
 from . import options
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _row(spec: ModelSpec, found: Inventory) -> dict[str, Any]:
         "replicas": spec.replicas,
         "devices": devices_wanted(spec),
         "routes": routes_of(spec, found.plugins.endpoints()),
-        "notes": [shorten(note) for note in spec.notes],
+        "notes": [addressed(shorten(note), spec.name) for note in spec.notes],
     }
 
 

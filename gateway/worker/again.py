@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
+from ..wording import table_of
 from .terminal import NoTerminal
 
 _LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
@@ -32,7 +33,7 @@ def missing_variable(error: BaseException) -> str | None:
 
 def about_variable(name: str, model: str) -> str:
     """A clause to put behind the text of the error."""
-    where = f'[models."{model}".environment]'
+    where = table_of(model, "environment")
     return (
         f"; models do not inherit the environment of the gateway: set {name} under {where} in gateway.toml, or in"
         f" environment_variables of config.yaml, or make it a secret and read secrets['{name}']"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
+from ..wording import table_of
 from .family import family, inodes_of, tcp_sockets
 
 LISTEN = "0A"  # the state, as /proc/net/tcp writes it
@@ -60,12 +61,8 @@ def foreign(spec: ModelSpec, taken: Iterable[int], asked: Collection[int], own: 
 def advice(name: str, port: int) -> str:
     return (
         f"port {port} belongs to the replica that serves, so a server of this load cannot listen there and its new code"
-        f' is not what answers; set reload = "replace" in [models.{_quoted(name)}] of gateway.toml'
+        f' is not what answers; set reload = "replace" in {table_of(name)} of gateway.toml'
     )
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
 def _is_written(spec: ModelSpec, port: int) -> bool:

@@ -22,6 +22,7 @@ from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
 from ..spec import Capabilities
+from ..wording import addressed
 from . import adapter, ports, terminal
 from .advice import about_missing, is_missing
 from .again import about_variable, may_help, missing_variable
@@ -122,6 +123,7 @@ class Server:
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
+        text = addressed(text, hello.model["name"])
         if isinstance(error, ImportError) and is_missing(error):
             text += about_missing(error, hello.model)
         elif (variable := missing_variable(error)) is not None:

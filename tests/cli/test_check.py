@@ -56,6 +56,14 @@ def test_a_pointer_of_git_lfs_is_an_error_where_a_plugin_opens_it(run: Run, mode
     assert found["minilm"]["fix"] == "git lfs pull"
 
 
+def test_advice_about_a_model_in_a_directory_has_its_id_and_not_the_name_of_its_own(run: Run, models: Models) -> None:
+    models({"saved/iris-cp/model.pkl": "", "saved/linked/model.py": GOOD})
+    Path("models/saved/linked/out").symlink_to("/usr")
+    says = {each["model"]: each["what"] for each in findings(run)}
+    assert 'or trust the file: [models."saved/iris-cp"] allow_pickle = true' in says["saved/iris-cp"]
+    assert '[models."saved/linked"] allow_links = true' in says["saved/linked"]
+
+
 def test_no_code_of_a_model_is_run(run: Run, models: Models) -> None:
     models({"echo/model.py": "raise SystemExit('imported')\n" + GOOD})
     assert findings(run) == []
@@ -166,7 +174,7 @@ def test_the_requirements_txt_beside_a_model_py_counts_and_what_is_missing_of_it
     assert (needed["level"], needed["fix"]) == ("error", "pip install 'scikit-image'")
     assert (others["level"], others["code"]) == ("warning", "missing_package")
     assert "here pluggy==0.0.1: version " in others["what"] and others["what"].endswith(" and 2 more")
-    assert 'set env = "isolated" in [models."m"]' in others["fix"]
+    assert 'set env = "isolated" in [models.m]' in others["fix"]
     Path("gateway.toml").write_text('[models.m]\nenv = "isolated"\n')
     assert findings(run) == []
 
@@ -222,7 +230,7 @@ def test_a_server_on_the_gateways_own_port_is_a_warning(run: Run, models: Models
 def test_a_server_on_a_fixed_port_gets_the_reload_that_it_needs(run: Run, models: Models) -> None:
     models({"m/model.py": "import subprocess\nsubprocess.Popen(['x', '--port', '8765'])\n" + GOOD})
     found = only(run)
-    assert (found["level"], found["fix"]) == ("note", 'set reload = "replace" in [models."m"]')
+    assert (found["level"], found["fix"]) == ("note", 'set reload = "replace" in [models.m]')
     Path("gateway.toml").write_text("[models.m]\nreload = 'replace'\n")
     assert findings(run) == []
     Path("gateway.toml").write_text("[models.m]\nreplicas = 2\n")
@@ -314,7 +322,7 @@ def test_a_variable_that_will_not_be_there_has_its_line_and_the_way_to_set_it(ru
     found = only(run)
     assert (found["level"], found["code"], found["where"]) == ("warning", "missing_variable", "models/m/model.py:2")
     assert found["what"].startswith("NO_SUCH_KEY_HERE is needed and will not be there")
-    assert found["fix"].startswith('set it under [models."m".environment] in gateway.toml')
+    assert found["fix"].startswith("set it under [models.m.environment] in gateway.toml")
     Path("gateway.toml").write_text('[models.m.environment]\nNO_SUCH_KEY_HERE = "x"\n')
     assert findings(run) == []
 

@@ -24,7 +24,7 @@ def test_a_variable_that_a_model_will_miss_is_a_warning_with_its_line(
     _find_models(settings, [], reload=False)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("Warning: m: model.py:4: NO_SUCH_KEY_HERE is needed and will not be there")
-    assert '[models."m".environment]' in line
+    assert "[models.m.environment]" in line
     _find_models(replace(settings, gateway=replace(settings.gateway, log_format="json")), [], reload=False)
     (record,) = caplog.records
     assert (record.__dict__["code"], record.__dict__["model"]) == ("missing_variable", "m")

@@ -166,7 +166,7 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="is a pickle") as caught:
         find_model(tmp_path, {})
     assert "skops.io.dump" in str(caught.value)
-    assert f"[models.{tmp_path.name}] allow_pickle = true" in str(caught.value)
+    assert "[models.NAME] allow_pickle = true" in str(caught.value)
     with pytest.raises(ConfigError, match="is a pickle"):
         SklearnModel(config={}).load()
     assert not (tmp_path / "exploded").exists()
@@ -194,7 +194,7 @@ def test_types_that_skops_does_not_know_are_refused_by_name(serve: Any) -> None:
     forest = RandomForestClassifier(n_estimators=2, random_state=0).fit(*load_iris(return_X_y=True))
     with pytest.raises(ConfigError, match=r"sklearn\.tree\._tree\.Tree") as caught:
         serve(forest)
-    setting = re.search(r"\[models\.a-model\.options\] trusted_types = (\[.*\])", str(caught.value))
+    setting = re.search(r"\[models\.NAME\.options\] trusted_types = (\[.*\])", str(caught.value))
     assert setting is not None
     model = serve(forest, options={"trusted_types": yaml.safe_load(setting[1])})
     assert model.predict({"inputs": [IRIS]})["predictions"] == [0]

@@ -57,6 +57,19 @@ async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_pa
         assert fatal, name
 
 
+async def test_the_advice_of_a_failed_load_has_the_id_of_the_model(tmp_path: Path) -> None:
+    source = """
+        from gateway import ConfigError
+        class Model:
+            def load(self): raise ConfigError("trust it: [models.NAME] allow_pickle = true")
+            def predict(self, x): ...
+        """
+    write(tmp_path, {"model/model.py": source})
+    with pytest.raises(LoadError) as caught:
+        await Started(tmp_path, spec={"name": "saved/iris-cp"}).replica.start()
+    assert str(caught.value) == 'trust it: [models."saved/iris-cp"] allow_pickle = true'
+
+
 async def test_a_load_that_raises_has_two_attempts_and_its_traceback_in_the_log(tmp_path: Path) -> None:
     source = """
         class Model:

@@ -194,7 +194,7 @@ async def test_a_changed_file_fails_the_load_before_any_of_it_is_opened(tmp_path
 def test_the_start_prints_a_line_for_everything_that_a_model_is_allowed(start: Callable[..., Gateway]) -> None:
     running = start({"m": ECHO}, "[models.m]\nallow_pickle = true\ntrust_remote_code = true\nallow_links = true\n")
     for key in ("allow_pickle", "trust_remote_code", "allow_links"):
-        assert f'Warning: [models."m"] {key} = true: ' in running.log
+        assert f"Warning: [models.m] {key} = true: " in running.log
 
 
 # ── T15: settings of others ──────────────────────────────────────────────────────────────────────────────────────────

@@ -202,4 +202,4 @@ def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceb
     told = capsys.readouterr().err.splitlines()
     assert told[-2] == "KeyError: 'NO_SUCH_KEY_HERE'"
     assert told[-1].startswith("[r1] NO_SUCH_KEY_HERE is not there; models do not inherit the environment")
-    assert '[models."m".environment]' in told[-1]
+    assert "[models.m.environment]" in told[-1]
