@@ -121,7 +121,9 @@ def _pages(hub: Hub) -> list[Any]:
         return Response(True, headers={"vary": "accept"})
 
     @get("/docs", include_in_schema=False, sync_to_thread=False)
-    def docs() -> Response[bytes]:
+    def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
+        if request.scope["raw_path"].endswith(b"/"):  # from there its links would lead elsewhere
+            return Response(b"", status_code=307, headers={"location": "../docs"}, media_type=MediaType.TEXT)
         return page(pages.API)
 
     @get("/docs/{name:str}", include_in_schema=False, sync_to_thread=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 HEALTH = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping"})
-OPEN = HEALTH | SHELL
+OPEN = HEALTH | SHELL | {"/docs/"}
 PROBES = HEALTH | {"/metrics"}  # what asks these knows addresses, and sends one as its Host
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 FREE, FREE_ENDINGS = frozenset({"/version", "/v2"}), ("/loaded", "/schema", "/ping")  # one look at one thing

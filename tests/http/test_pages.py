@@ -175,6 +175,11 @@ def test_what_needs_no_key_is_the_same_for_everybody_and_says_nothing_of_the_gat
         assert served.ask("HEAD", path, **BROWSER).status == 200
 
 
+def test_the_api_page_with_a_slash_behind_it_is_found_from_wherever_a_proxy_has_it(serve: Serve) -> None:
+    answer = serve(models(), api_key=KEY).get("/docs/", **BROWSER)
+    assert (answer.status, answer.headers["location"], answer.body) == (307, "../docs", b"")
+
+
 def test_the_files_beside_them_are_those_that_are_served_and_no_others(serve: Serve) -> None:
     files = {file.name for file in Path(pages.__file__).with_name("static").iterdir()}
     assert files == {pages.START, pages.API, *pages.ASSETS}

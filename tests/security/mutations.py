@@ -223,7 +223,7 @@ MUTATIONS = [
              "http/test_pages.py::test_a_browser_opens_both_pages_without_a_key_and_they_load_only_what_the_gateway_serves"),
     Mutation("T72", "http/pages.py", "if name not in ASSETS:", "if not (FILES / name).exists():",
              "http/test_pages.py::test_nothing_else_lies_beside_them"),
-    Mutation("T72", "http/guards.py", "OPEN = HEALTH | SHELL", 'OPEN = HEALTH | SHELL | {"/docs/examples"}',
+    Mutation("T72", "http/guards.py", "OPEN = HEALTH | SHELL |", 'OPEN = HEALTH | {"/docs/examples"} | SHELL |',
              "http/test_pages.py::test_what_the_pages_ask_for_needs_the_key_and_a_wrong_one_gets_a_message_to_show"),
     Mutation("T72", "http/static/page.js", "made.textContent = text", "made.innerHTML = text",
              "http/test_pages.py::test_the_pages_make_text_of_what_they_show_keep_the_key_in_the_tab_and_ask_nobody_else"),
