@@ -39,9 +39,17 @@ def instead_of(name: str, have: Iterable[str]) -> str:
     return f" (have: {', '.join(names)})" if 0 < len(names) <= MOST_NAMES else ""
 
 
+def path_of(steps: Iterable[str | int]) -> str:
+    """Where a value is in another: "$.rows[3].image"."""
+    parts = [
+        f"[{step}]" if isinstance(step, int) else f".{step}" if step.isidentifier() else f"[{step!r}]" for step in steps
+    ]
+    return "".join(("$", *parts))
+
+
 def a_type(value: object) -> str:
-    """What a value is: "an int", "a str"."""
-    return with_article(type(value).__name__)
+    """What a value is: "an int", "a str", "None"."""
+    return "None" if value is None else with_article(type(value).__name__)
 
 
 def table_of(model: str, part: str = "") -> str:

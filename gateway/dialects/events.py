@@ -17,6 +17,7 @@ import msgspec
 from ..errors import GatewayError, InvalidOutput
 from ..wire import Structured
 from ..wording import a_type
+from .located import at
 
 REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
@@ -149,7 +150,9 @@ def checked(value: Any, where: str) -> Any:
             todo += item
         elif isinstance(item, float):
             if not math.isfinite(item):
-                raise InvalidOutput(f"the model put {item} into {where}, which JSON has no word for")
+                found = at(item, value)
+                raise InvalidOutput(f"the model put {item} into {where}{found}, which JSON has no word for")
         elif not isinstance(item, str | int | None):
-            raise InvalidOutput(f"the model put {a_type(item)} into {where}, which has no form in JSON")
+            found = at(item, value)
+            raise InvalidOutput(f"the model put {a_type(item)} into {where}{found}, which has no form in JSON")
     return value

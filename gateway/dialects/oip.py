@@ -207,7 +207,7 @@ def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tu
         else:
             tensor = to_tensor(name, named[name])
             if tensor["datatype"] in FLOATS:
-                tensor["data"] = in_json(name, tensor["data"])
+                tensor["data"] = in_json(name, tensor["data"], named[name])
         outputs.append(tensor)
     head = {"model_name": model, "model_version": VERSION, "id": request.id or request_id, "outputs": outputs}
     return head, b"".join(parts)

@@ -16,6 +16,7 @@ from ..errors import BadRequest, InvalidOutput, TooLarge
 from ..wording import counted
 from .base import missing, take, take_range, wrong_type
 from .events import checked, encode_json
+from .located import at
 from .oip_binary import Packed, pack, unpack
 
 MAX_RANK = 32
@@ -234,20 +235,22 @@ def to_tensor(name: str, value: Any) -> dict[str, Any]:
     if found is not None and (datatype := datatype_of(found[1])) is not None:
         return {**described(name, datatype, found[0]), "data": found[1]}
     items = value if isinstance(value, list) else [value]
-    texts = [encode_json(checked(item, name)).decode() for item in items]
+    checked(value, name)
+    texts = [encode_json(item).decode() for item in items]
     return {**described(name, "BYTES", [len(texts)]), "data": texts, "parameters": AS_JSON}
 
 
-def in_json(name: str, data: list[Any]) -> list[Any]:
-    """Floats as JSON has them: NaN is null, as MLServer and KServe write it.
+def in_json(name: str, data: list[Any], value: Any) -> list[Any]:
+    """Floats as JSON has them: NaN is null, as MLServer and KServe write it. They are those of `value`.
 
     Raises:
         InvalidOutput: infinity is among them.
     """
     if are_finite(data):
         return data
-    if any(map(math.isinf, data)):
-        raise InvalidOutput(f"predict's '{name}' holds infinity, which only binary tensors can: ask for `binary_data`")
+    if (wrong := next(filter(math.isinf, data), None)) is not None:
+        told = f"predict's '{name}' holds infinity{at(wrong, value)}"
+        raise InvalidOutput(f"{told}, which only binary tensors can: ask for `binary_data`")
     return [None if math.isnan(item) else item for item in data]
 
 

@@ -11,6 +11,7 @@ from ..wire import Array
 from ..wording import a_type
 from .base import ESTIMATED, Context, Encoder, Prepared
 from .events import encode_json, estimate_tokens, unwrap, usage_of
+from .located import at
 from .openai_embeddings import shortest
 from .reported import error_of
 
@@ -55,7 +56,11 @@ class ValueEncoder(Encoder):
     def whole(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         if self._value is None:
             raise InvalidOutput(f"{self.method} returned nothing")
-        body = encode_json(self.answer(self._value))
+        try:
+            body = encode_json(self.answer(self._value))
+        except NotFinite as error:
+            error.message += at(error.number, self._value)
+            raise
         estimated = self._prompt_tokens is None and bool(self.texts())
         return body, [ESTIMATED] if estimated else []
 
@@ -81,7 +86,15 @@ class ValueEncoder(Encoder):
         self._prompt_tokens = numbers["prompt"]
 
     def invalid(self, value: Any, expected: str) -> InvalidOutput:
-        return InvalidOutput(f"{self.method} returned {what(value)}, not {expected}")
+        return InvalidOutput(f"{self.method} returned {what(value)}{at(value, self._value)}, not {expected}")
+
+
+class NotFinite(InvalidOutput):
+    """A number of the model's that JSON has no word for."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__("the model returned NaN, infinity, or a number beyond 64 bits")
+        self.number = number
 
 
 def _given(value: Any) -> int | None:
@@ -105,7 +118,7 @@ def floats(value: Any) -> list[float] | None:
     A float32 becomes the float with the same shortest text, so that 0.9 is written 0.9.
 
     Raises:
-        InvalidOutput: NaN or infinity.
+        NotFinite: NaN or infinity.
     """
     if isinstance(value, Array):
         if sum(size != 1 for size in value.shape) > 1:  # (n, 1) is a column of n
@@ -135,14 +148,14 @@ def is_number(value: Any) -> bool:
 
 
 def finite(*numbers: float) -> None:
-    """Raises InvalidOutput for a number that JSON has no word for."""
+    """Raises NotFinite for a number that JSON has no word for."""
     for number in numbers:
         try:
             good = math.isfinite(number)
         except OverflowError:
             good = False
         if not good:
-            raise InvalidOutput("the model returned NaN, infinity, or a number beyond 64 bits")
+            raise NotFinite(number)
 
 
 def what(value: Any) -> str:

@@ -130,11 +130,11 @@ class EmbeddingsEncoder(Encoder):
         if usage is not None and usage.prompt is not None:
             self._prompt_tokens = usage.prompt
         if "data" in value:
-            return rows_of(_in_order(value["data"]))
+            return rows_of(_in_order(value["data"]), "$.data")
         if "embeddings" in value:
-            return rows_of(value["embeddings"])
+            return rows_of(value["embeddings"], "$.embeddings")
         if "embedding" in value:
-            return [_row(value)]
+            return [_row(value, "$")]
         if usage is not None:
             return []
         keys = ", ".join(sorted(value)[:10]) or "none"
@@ -186,8 +186,10 @@ class EmbeddingsEncoder(Encoder):
                 f"embeddings returned {counted(len(self._rows), 'vector')} for {counted(expected, 'input')}"
             )
         width = len(self._rows[0])
-        if not width or any(len(row) != width for row in self._rows):
-            raise InvalidOutput("embeddings returned vectors of unequal length, or empty ones")
+        for index, row in enumerate(self._rows):
+            if len(row) != width or not width:
+                told = f"{counted(len(row) // 4, 'number')} in vector {index}, {width // 4} in vector 0"
+                raise InvalidOutput(f"embeddings returned vectors of unequal length, or empty ones: {told}")
 
     def _count(self) -> tuple[int, bool]:
         if self._prompt_tokens is not None:
@@ -210,8 +212,8 @@ class EmbeddingsEncoder(Encoder):
 # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rows_of(value: Any) -> list[bytes]:
-    """Little-endian float32 rows of whatever a model returns as vectors; one vector is a row, too.
+def rows_of(value: Any, where: str = "$") -> list[bytes]:
+    """Little-endian float32 rows of whatever a model returns as vectors; one vector is a row, too. `where` is its path.
 
     Raises:
         InvalidOutput: no vectors, or not finite.
@@ -220,13 +222,20 @@ def rows_of(value: Any) -> list[bytes]:
         rows = _split(value)
     elif isinstance(value, list):
         flat = bool(value) and isinstance(value[0], int | float)
-        rows = [_row(item) for item in ([value] if flat else value)]
+        rows = [_row(value, where)] if flat else [_row(item, f"{where}[{i}]") for i, item in enumerate(value)]
     else:
-        raise InvalidOutput(f"embeddings returned {a_type(value)}, not vectors")
+        raise InvalidOutput(f"embeddings returned {a_type(value)}, not vectors (at {where})")
     # A sum is not finite when one of its terms is not: one pass in C over all of them.
     if not all(math.isfinite(sum(memoryview(row).cast("f"))) for row in rows):
-        raise InvalidOutput("embeddings returned NaN or infinity")
+        _refuse_not_finite(rows)
     return rows
+
+
+def _refuse_not_finite(rows: list[bytes]) -> None:
+    for index, row in enumerate(rows):
+        for place, number in enumerate(memoryview(row).cast("f")):
+            if not math.isfinite(number):
+                raise InvalidOutput(f"embeddings returned NaN or infinity (number {place} of vector {index})")
 
 
 def _split(array: Array) -> list[bytes]:
@@ -248,18 +257,21 @@ def _in_order(data: Any) -> Any:
     return items
 
 
-def _row(item: Any) -> bytes:
+def _row(item: Any, where: str) -> bytes:
     item = unwrap(item)
     if isinstance(item, dict):
-        item = item.get("embedding")
+        item, where = item.get("embedding"), f"{where}.embedding"
     if isinstance(item, Array) and len(item.shape) == 1:
         return item.data
     if isinstance(item, list) and all(isinstance(number, int | float) for number in item):
         try:
             return struct.pack(f"<{len(item)}f", *item)
         except (struct.error, OverflowError) as error:
-            raise InvalidOutput(f"embeddings returned a number that is no float32: {error}") from error
-    raise InvalidOutput(f"embeddings returned {a_type(item)} where a vector belongs")
+            raise InvalidOutput(f"embeddings returned a number that is no float32: {error} (at {where})") from error
+    if isinstance(item, list):
+        wrong = next(i for i, number in enumerate(item) if not isinstance(number, int | float))
+        raise InvalidOutput(f"embeddings returned {a_type(item[wrong])} where a number belongs (at {where}[{wrong}])")
+    raise InvalidOutput(f"embeddings returned {a_type(item)} where a vector belongs (at {where})")
 
 
 def shortened(row: bytes, dimensions: int) -> bytes:

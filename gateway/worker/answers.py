@@ -106,6 +106,8 @@ class Answers:
 
     def fail(self, run: Run, error: BaseException) -> None:
         self._flush(run)
+        if type(error) is Unserializable and run.stage in ("stream", "tail"):
+            error.args = (f"item {run.window.sent + 1} of the stream: {error}",)
         failure = run.rules.failure(error, run.stage, self._debug)
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
             log(error, run.head.request_id, self._spec, run.told)

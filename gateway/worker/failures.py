@@ -15,7 +15,7 @@ from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 from ..wording import with_article
 from .again import about_variable, missing_variable
 from .terminal import examine
-from .tracebacks import lines_of
+from .tracebacks import has_own, lines_of
 
 GENERIC = "Internal Server Error (in model/chainlet)."
 MAX_TEXT = 16 * 1024  # characters of a message or a reason that is too long to be sent whole
@@ -172,10 +172,21 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
     if isinstance(error, GatewayError) and error.status < 500:
         say(f"[{request_id}] refused with {error.status} {error.code}: {error.message}")
         return
+    if isinstance(error, Unserializable) and spec.parity != "strict":
+        _say_unsent(error, request_id, spec, told)
+        return
     say(f"[{request_id}] {_heading(error, spec, told)}\n{trace_of(error, spec)}")
     examine(error, spec.root)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
+
+
+def _say_unsent(error: Unserializable, request_id: str, spec: ModelSpec, told: str) -> None:
+    """One line about what a method gave, with a traceback where code of the model's own failed in it."""
+    say(f"[{request_id}] {told} gave what cannot be sent: {error}")
+    places = places_of(spec)
+    if (own := next((step for step in _chain(error) if has_own(step, places)), None)) is not None:
+        say(trace_of(own, spec))
 
 
 def _heading(error: BaseException, spec: ModelSpec, told: str) -> str:
@@ -187,9 +198,14 @@ def _heading(error: BaseException, spec: ModelSpec, told: str) -> str:
 def trace_of(error: BaseException, spec: ModelSpec) -> str:
     """Its traceback; of one that cannot be shown, a line."""
     try:
-        return lines_of(error, [str(place) for place in (spec.root, *spec.import_dirs)])
+        return lines_of(error, places_of(spec))
     except Exception:
         return text_of(error)
+
+
+def places_of(spec: ModelSpec) -> list[str]:
+    """Where its own code is."""
+    return [str(place) for place in (spec.root, *spec.import_dirs)]
 
 
 def _has_status(error: BaseException) -> bool:

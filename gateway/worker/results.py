@@ -13,9 +13,8 @@ from typing import Any
 
 from ..weighing import SMALL
 from ..wire import MAX_DIMENSIONS, MAX_ITEM, Array, Structured, WireError, check_weight, encode
-from ..wording import a_type
+from . import written
 from .failures import Unserializable
-from .written import hint
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -35,6 +34,7 @@ def pack(value: Any) -> bytes:
         try:
             packed = encode(plain(value))
         except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
+            written.plain(value, _FORM)
             raise Unserializable(str(error)) from error
     if len(packed) > SMALL:
         _check(packed)
@@ -52,7 +52,11 @@ def _check(packed: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value with every library object in it replaced."""
+    """The value with every library object in it replaced.
+
+    Raises:
+        TypeError: there is one of which nobody knows what it means.
+    """
     if type(value) in _PLAIN:
         return value
     # subclasses: NumPy's float64, which is a float, and enums, whose own str() is their name
@@ -75,8 +79,23 @@ def plain(value: Any) -> Any:
     array = _array(value)
     if array is not None:
         return array
-    told = hint(value)
-    raise Unserializable(f"{a_type(value)} cannot be sent" + (f"; {told}" if told else ""))
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def _opened(value: Any) -> Any:
+    """The same for the value alone, not for those in it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return plain(value)
+
+
+def _has_a_place(value: Any) -> bool:
+    return written.of_msgpack(value) or isinstance(value, (Array, Structured))
+
+
+_FORM = written.Form(_opened, _has_a_place, "a value of type {} cannot be sent", verb="sent", any_key=True)
 
 
 def _key(key: Any) -> str:

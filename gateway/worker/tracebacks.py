@@ -31,6 +31,11 @@ def lines_of(error: BaseException, places: Sequence[str]) -> str:
     return "".join(told.format()).rstrip("\n")
 
 
+def has_own(error: BaseException, places: Sequence[str]) -> bool:
+    """Whether code below one of the directories was running when this one exception was raised."""
+    return any(is_own(frame.f_code.co_filename, places) for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def is_own(file: str, places: Sequence[str]) -> bool:
     """Whether the file is below one of the directories."""
     return any(file.startswith(place.rstrip(os.sep) + os.sep) for place in places)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import written
 from .failures import BadInput, Unserializable
+from .hints import hint
 
 if TYPE_CHECKING:
     from .adapter import Method
@@ -111,7 +112,7 @@ def document(value: Any) -> bytes:
             return value.model_dump_json().encode()  # type: ignore[attr-defined, no-any-return]
         return json.dumps(value, default=to_json).encode()
     except (TypeError, ValueError, RecursionError):
-        found = written.plain(value, to_json)
+        found = written.plain(value, _JSON)
     try:
         return json.dumps(found).encode()
     except (ValueError, RecursionError) as error:
@@ -176,6 +177,9 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
+_JSON = written.Form(to_json, written.of_json, "Object of type {} is not JSON serializable")
+
+
 def text(collected: bytes) -> str:
     """The items of a stream as one string.
 
@@ -185,8 +189,8 @@ def text(collected: bytes) -> str:
     try:
         return collected.decode()
     except UnicodeDecodeError as error:
-        hint = f"Object of type bytes is not JSON serializable ({written.hint(collected)})"
-        raise Unserializable(hint) from error
+        told = f"Object of type bytes is not JSON serializable ({hint(collected)})"
+        raise Unserializable(told) from error
 
 
 def _iso_duration(value: datetime.timedelta) -> str:
@@ -229,9 +233,17 @@ def pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     try:
         return _msgpack().packb(value, default=default or tag, use_bin_type=True)  # type: ignore[no-any-return]
     except TypeError as error:
+        _locate(value, default)
         raise Unserializable(str(error)) from error
     except (ValueError, OverflowError) as error:
+        _locate(value, default)
         raise Unserializable("the result cannot be written as msgpack") from error
+
+
+def _locate(value: Any, default: Callable[[Any], Any] | None) -> None:
+    """Raise with the path to what msgpack has no place for; Truss, whose `default` is given, knows none."""
+    if default is None:
+        written.plain(value, _MSGPACK)
 
 
 def _msgpack() -> Any:
@@ -312,3 +324,13 @@ def tag(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
     raise TypeError(f"can not serialize {type(value).__name__!r} object")
+
+
+_MSGPACK = written.Form(
+    tag,
+    written.of_msgpack,
+    "can not serialize {!r} object",
+    verb="written as msgpack",
+    binary=True,
+    any_key=True,
+)

@@ -20,6 +20,11 @@ class Window:
         self.closed = False  # cancelled: nobody wants more
 
     @property
+    def sent(self) -> int:
+        """How many items."""
+        return self._sent
+
+    @property
     def has_room(self) -> bool:
         return (
             self._sent - self._granted < WINDOW_ITEMS

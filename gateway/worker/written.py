@@ -1,81 +1,73 @@
-"""A result that JSON has refused: written after all, or named with the path into it and what would make it fit.
+"""A result that cannot be written: written after all, or named with the path into it and what would make it fit.
 
-What `json` writes at once never comes here, so those results pay nothing for the look at every value in them.
+What is written at once never comes here, so those results pay nothing for the look at every value in them.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from ..wording import path_of
 from .failures import Unserializable
+from .hints import hint, named
 
 _KEYS = (str, int, float, type(None))  # a bool is an int
-_BYTES = "not UTF-8 text; send base64.b64encode(value).decode()"
-_LIST = "send value.tolist()"
-# What would make them fit, by the package and the name of a class, for no framework is ours to import.
-_HINTS = {
-    ("PIL", "Image"): 'save it to an io.BytesIO as "PNG", and send base64.b64encode(buffer.getvalue()).decode()',
-    ("jax", "ArrayImpl"): _LIST,
-    ("jaxlib", "ArrayImpl"): _LIST,
-    ("matplotlib", "Figure"): "savefig it to an io.BytesIO, and send base64.b64encode(buffer.getvalue()).decode()",
-    ("pandas", "DataFrame"): 'send value.to_dict(orient="records")',
-    ("pandas", "Index"): _LIST,
-    ("pandas", "Series"): _LIST,
-    ("polars", "DataFrame"): "send value.to_dicts()",
-    ("polars", "Series"): "send value.to_list()",
-    ("pyarrow", "Table"): "send value.to_pylist()",
-    ("scipy", "sparray"): "send value.toarray().tolist()",
-    ("scipy", "spmatrix"): "send value.toarray().tolist()",
-    ("tensorflow", "Tensor"): "send value.numpy().tolist()",
-    ("torch", "Tensor"): _LIST,
-}
 
 
-def plain(value: Any, to_json: Callable[[Any], Any]) -> Any:
-    """The value in what JSON knows; `to_json` is the default for what it does not.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A way to write values. `convert` makes of a value it does not know one that it does, or raises."""
+
+    convert: Callable[[Any], Any]
+    holds: Callable[[Any], bool]  # whether it has a place for a value that holds no others
+    refusal: str  # of a value, by the name of its type
+    verb: str = "written as JSON"
+    binary: bool = False  # bytes and arrays fit better than text and lists
+    any_key: bool = False  # for keys of dicts, too
+
+
+def of_json(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def of_msgpack(value: Any) -> bool:
+    """What has a place there: text that is whole, whole numbers of 64 bits."""
+    if isinstance(value, str):
+        return not any("\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return value is None or isinstance(value, (float, bytes, bytearray, memoryview))
+
+
+def plain(value: Any, form: Form) -> Any:
+    """The value in what the form knows.
 
     Raises:
-        Unserializable: something in it has no form there.
+        Unserializable: something in it has no place there.
     """
     try:
-        return _Walk(to_json).value(value)
+        return _Walk(form).value(value)
     except RecursionError as error:
-        raise Unserializable("the result cannot be written as JSON: it is nested too deep") from error
-
-
-def hint(value: Any) -> str:
-    """What its author can do about a value that cannot be sent; empty where nobody knows."""
-    for cls in type(value).__mro__:
-        if (found := _HINTS.get((cls.__module__.partition(".")[0], cls.__name__))) is not None:
-            return found
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return _BYTES
-    if inspect.isawaitable(value):
-        return "await it"
-    if isinstance(value, Mapping):
-        return "send dict(value)"
-    if isinstance(value, Iterator):
-        return "send list(value)"
-    if isinstance(value, complex):
-        return "send [value.real, value.imag]"
-    return ""
+        raise Unserializable(f"the result cannot be {form.verb}: it is nested too deep") from error
 
 
 class _Walk:
     """One look at a result, with the way to where it is."""
 
-    def __init__(self, to_json: Callable[[Any], Any]) -> None:
-        self._to_json = to_json
+    def __init__(self, form: Form) -> None:
+        self._form = form
         self._steps: list[str | int] = []
         self._around: set[int] = set()  # ids of what the value is in, for one that holds itself
 
     def value(self, value: Any) -> Any:
-        if value is None or isinstance(value, (str, int, float)):
+        if self._form.holds(value):
             return value
         if id(value) in self._around:
-            raise Unserializable(f"the result cannot be written as JSON: it holds itself (at {self._path()})")
+            raise Unserializable(f"the result cannot be {self._form.verb}: it holds itself (at {self._path()})")
+        if isinstance(value, (str, int)):  # which would be converted to itself
+            raise self._refused(value)
         self._around.add(id(value))
         try:
             if isinstance(value, dict):
@@ -95,28 +87,27 @@ class _Walk:
     def _object(self, given: dict[Any, Any]) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for given_key, item in given.items():
-            key = given_key if isinstance(given_key, _KEYS) else self._key(given_key)
+            key = given_key if self._form.any_key or isinstance(given_key, _KEYS) else self._key(given_key)
             if key in found:
-                raise Unserializable(f"the result cannot be written as JSON: two keys {key!r} (at {self._path()})")
+                raise Unserializable(f"the result cannot be {self._form.verb}: two keys {key!r} (at {self._path()})")
             found[key] = self._step(key if isinstance(key, str) else str(key), item)
         return found
 
     def _key(self, given: Any) -> Any:
         try:
-            key = self._to_json(given)
+            key = self._form.convert(given)
         except Exception:
             key = given
         if isinstance(key, _KEYS):
             return key
         told = hint(given) if isinstance(given, (bytes, memoryview)) else "send str(key)"
-        name = type(given).__name__
         raise Unserializable(
-            f"keys must be str, int, float, bool or None, not {name} (at {self._path()}: {given!r:.60}; {told})"
+            f"keys must be str, int, float, bool or None, not {named(given)} (at {self._path()}: {given!r:.60}; {told})"
         )
 
     def _converted(self, value: Any) -> Any:
         try:
-            found = self._to_json(value)
+            found = self._form.convert(value)
         except RecursionError:
             raise
         except Exception as error:
@@ -129,12 +120,10 @@ class _Walk:
         return found
 
     def _refused(self, value: Any) -> Unserializable:
-        said = f"Object of type {type(value).__name__} is not JSON serializable"
-        told = ": ".join(part for part in (f"at {self._path()}" if self._steps else "", hint(value)) if part)
+        said = self._form.refusal.format(named(value))
+        way = hint(value, self._form.binary)
+        told = ": ".join(part for part in (f"at {self._path()}" if self._steps else "", way) if part)
         return Unserializable(f"{said} ({told})" if told else said)
 
     def _path(self) -> str:
-        path = "$"
-        for step in self._steps:
-            path += f"[{step}]" if isinstance(step, int) else f".{step}" if step.isidentifier() else f"[{step!r}]"
-        return path
+        return path_of(self._steps)

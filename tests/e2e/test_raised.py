@@ -31,7 +31,13 @@ class Model:
     def rerank(self, body):
         raise KeyError("secret words")
 
+    def embeddings(self, body):
+        yield [[0.1]]
+        yield [[{1, 2}]]
+
     def predict(self, inputs):
+        if inputs.get("odd"):
+            return {"rows": [{"odd": object()}]}
         def events():
             yield "data: one\\n\\n"
             raise KeyError("secret words")
@@ -110,3 +116,17 @@ def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
     gateway.wait_for(re.escape(f"WARNING request own-1 to /v1/rerank: {words} own-1"))
     ask(gateway, "/v1/chat/completions", STREAMS["/v1/chat/completions"], "own-2")
     gateway.wait_for(re.escape(f"WARNING request own-2 broke off: {words} own-2"))
+
+
+def test_what_cannot_be_sent_has_its_path_in_the_answer_and_in_one_line_of_the_log(gateway: Gateway) -> None:
+    said = "Object of type object is not JSON serializable (at $.rows[0].odd)"
+    assert said in ask(gateway, "/v1/models/{model}:predict", {"odd": True}, "odd-1")
+    gateway.wait_for(
+        re.escape(f"wild | [odd-1] /v1/models/{{model}}:predict: predict gave what cannot be sent: {said}")
+    )
+    assert "Unserializable" not in gateway.log
+
+
+def test_an_item_of_a_stream_that_cannot_be_sent_has_its_number(gateway: Gateway) -> None:
+    said = "item 2 of the stream: a value of type set cannot be sent (at $[0][0]: send list(value))"
+    assert said in ask(gateway, "/v1/embeddings", {"input": ["a", "b"]}, "odd-2")

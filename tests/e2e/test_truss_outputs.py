@@ -401,12 +401,13 @@ def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> Non
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
     words = "Unhandled exception: TypeError: the result cannot be written as JSON: it holds itself (at $[0])"
     assert truss.predict("values", b'"circle"').error == (500, "500", words)
-    words = "Unhandled exception: TypeError: can not serialize 'Odd' object"
+    words = "Unhandled exception: TypeError: can not serialize 'Odd' object (at $.x)"
     assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
 
 
 def test_a_time_with_a_zone_has_no_msgpack_form(truss: Trusses) -> None:
-    words = "Unhandled exception: TypeError: timezone-aware times cannot be encoded"
+    told = "(it has a time zone; send value.isoformat())"
+    words = f"Unhandled exception: TypeError: can not serialize 'time' object {told}"
     assert truss.predict("values", msgpack.packb("aware time"), BINARY).error == (500, "500", words)
 
 
@@ -651,7 +652,7 @@ def test_lines_and_events_that_fail_end_with_the_error_and_a_broken_connection(
 
 
 def test_a_first_item_without_a_form_is_500(truss: Trusses) -> None:
-    words = "Unhandled exception: TypeError: Object of type object is not JSON serializable"
+    words = "Unhandled exception: TypeError: item 1 of the stream: Object of type object is not JSON serializable"
     assert truss.predict("streams", b'"odd_first"').error == (500, "500", words)
 
 

@@ -203,3 +203,29 @@ def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceb
     assert told[-2] == "KeyError: 'NO_SUCH_KEY_HERE'"
     assert told[-1].startswith("[r1] NO_SUCH_KEY_HERE is not there; models do not inherit the environment")
     assert "[models.m.environment]" in told[-1]
+
+
+def test_what_cannot_be_sent_is_one_line_of_the_log(capsys: Any) -> None:
+    log(Unserializable("Object of type X is not JSON serializable (at $.a)"), "r1", spec(), "predict")
+    said = "[r1] predict gave what cannot be sent: Object of type X is not JSON serializable (at $.a)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_code_of_the_model_that_fails_while_its_result_is_written_has_its_traceback(
+    tmp_path: Path, capsys: Any
+) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("def fields():\n    raise ValueError('boom')\n")
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    try:
+        try:
+            names["fields"]()
+        except ValueError as error:
+            raise Unserializable("it cannot be written") from error
+    except Unserializable as error:
+        log(error, "r1", spec(tmp_path), "predict")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[r1] predict gave what cannot be sent: it cannot be written"
+    assert "model.py" in lines[2] and lines[-1] == "ValueError: boom"
+    assert not any("Unserializable" in line for line in lines)

@@ -158,3 +158,67 @@ def test_a_result_that_holds_itself_or_nests_without_end_is_refused() -> None:
     assert "nested too deep" in refused(deep)
     shared = {np.int64(1): 2}
     assert truss.write([shared, shared], False)[0] == b'[{"1": 2}, {"1": 2}]'
+
+
+# ── msgpack, and the values of chats and their like ──────────────────────────────────────────────────────────────────
+
+
+class Holds:
+    """An instance that nothing knows how to write."""
+
+
+def looped() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"rows": [0, {"image": Holds()}]}, "'Holds' object (at $.rows[1].image)"),
+        ({"rows": [Picture(data=[Holds()])]}, "'Holds' object (at $.rows[0].data[0])"),
+        ([Known("pandas.core.frame", "DataFrame").value], "'pandas.DataFrame' object (at $[0]: send value.to_dict("),
+        ({"a": np.array([None])}, "'numpy.ndarray of dtype object' object (at $.a: send value.tolist())"),
+        ({"a": Known("torch", "Tensor").value}, "'torch.Tensor' object (at $.a: send value.numpy(force=True))"),
+        ({"a": Known("PIL.Image", "Image").value}, "'PIL.Image' object (at $.a: save it to an io.BytesIO"),
+        ({"a": [2**70]}, "'int' object (at $.a[0]: more than 64 bits; send str(value))"),
+        ({"a": "half \ud83d"}, "'str' object (at $.a: half of a character; send value.encode("),
+        ({"a": looped()}, "the result cannot be written as msgpack: it holds itself (at $.a[0])"),
+    ],
+)
+def test_what_msgpack_refuses_has_its_path_the_name_of_its_type_and_what_to_send(value: Any, told: str) -> None:
+    with pytest.raises(Unserializable) as caught:
+        truss.write(value, True)
+    assert told in str(caught.value)
+
+
+def test_msgpack_takes_bytes_arrays_and_numbers_of_numpy() -> None:
+    value = {"image": PNG, "view": memoryview(PNG), "array": np.zeros(2), "number": np.float32(0.5), 7: {"x"}}
+    body, _ = truss.write(value, True)
+    assert truss.unpack(body)["image"] == PNG
+
+
+def test_strict_parity_keeps_trusss_words() -> None:
+    with pytest.raises(Unserializable, match=r"^TypeError: can not serialize 'Holds' object$"):
+        Strict().write({"rows": [Holds()]}, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"content": "x", "extra": [Holds()]}, "type Holds cannot be sent (at $.extra[0])"),
+        ([[0.1, Holds()]], "type Holds cannot be sent (at $[0][1])"),
+        ({"data": [Row(Picture(data=Holds()))]}, "type Holds cannot be sent (at $.data[0].image.data)"),  # type: ignore[arg-type]
+        (MappingProxyType({"a": {1, 2}}), "type set cannot be sent (at $.a: send list(value))"),
+        ({"at": dt.datetime(2024, 5, 6)}, "type datetime cannot be sent (at $.at: send value.isoformat())"),
+        ({"a": np.array([None])}, "type numpy.ndarray of dtype object cannot be sent (at $.a: send value.tolist())"),
+        ({"a": [-(2**70)]}, "type int cannot be sent (at $.a[0]: more than 64 bits; send str(value))"),
+        ({"a": ["half \ud83d"]}, "type str cannot be sent (at $.a[0]: half of a character"),
+        ({"a": looped()}, "the result cannot be sent: it holds itself (at $.a[0])"),
+    ],
+)
+def test_what_other_methods_return_or_yield_has_them_too(value: Any, told: str) -> None:
+    with pytest.raises(Unserializable) as caught:
+        results.pack(value)
+    assert told in str(caught.value)

@@ -1,0 +1,87 @@
+"""What a model returned and no route can answer with is told with its path."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from gateway.dialects.base import Context, Dialect
+from gateway.dialects.classify import ClassifyDialect
+from gateway.dialects.events import checked
+from gateway.dialects.located import at
+from gateway.dialects.oip_tensors import in_json, to_tensor
+from gateway.dialects.openai_embeddings import EmbeddingsDialect
+from gateway.dialects.rerank import RerankDialect
+from gateway.errors import InvalidOutput
+from gateway.wire import Structured
+
+NAN, DEEP = math.nan, {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("whole", "path"),
+    [
+        ({"rows": [1, DEEP]}, " (at $.rows[1])"),
+        ([{"a b": [[], DEEP]}], " (at $[0]['a b'][1])"),
+        (Structured({"x": [DEEP]}, ""), " (at $.x[0])"),
+        (DEEP, ""),
+        ([{"x": 1}], ""),  # equal, and not the one
+    ],
+)
+def test_the_path_is_that_of_the_very_object(whole: Any, path: str) -> None:
+    assert at(DEEP, whole) == path
+
+
+def answered(dialect: Dialect, method: str, body: dict[str, Any], value: Any) -> str:
+    encoder = dialect.encoder(dialect.read(body, method), Context("m", "0" * 32, 0))
+    with pytest.raises(InvalidOutput) as caught:
+        encoder.feed([value])
+        encoder.whole()
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ([[0.1, 0.2], [0.1, "x"]], "a str where a number belongs (at $[1][1])"),
+        ({"data": [{"embedding": [0.1]}, {"embedding": None}]}, "None where a vector belongs (at $.data[1].embedding)"),
+        ({"embeddings": [[0.1], [1e300]]}, "(at $.embeddings[1])"),
+        ([[0.1, 0.2], [0.1, NAN]], "NaN or infinity (number 1 of vector 1)"),
+        ([[0.1, 0.2], [0.1]], "1 number in vector 1, 2 in vector 0"),
+    ],
+)
+def test_embeddings_that_are_none(value: Any, told: str) -> None:
+    message = answered(EmbeddingsDialect(), "embeddings", {"input": ["a", "b"]}, value)
+    assert message.startswith("embeddings returned") and message.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ([0.5, NAN], "(at $[1])"),
+        ({"results": [{"index": 0, "score": NAN}, {"index": 1, "score": 1.0}]}, "(at $.results[0].score)"),
+        ([{"index": 0, "score": 1.0}, {"index": 1, "score": "high"}], "(at $[1])"),
+    ],
+)
+def test_scores_of_rerank_that_are_none(value: Any, path: str) -> None:
+    assert path in answered(RerankDialect(), "rerank", {"query": "q", "documents": ["a", "b"]}, value)
+
+
+def test_classes_that_are_none() -> None:
+    value = [{"label": "a", "score": 0.5}, {"label": "b", "score": "high"}]
+    assert "(at $[1])" in answered(ClassifyDialect(), "classify", {"input": ["a", "b"]}, value)
+
+
+def test_what_a_chat_puts_into_its_logprobs() -> None:
+    with pytest.raises(InvalidOutput, match=r"put nan into logprobs \(at \$\[1\]\.logprob\), which JSON"):
+        checked([{"logprob": 0.5}, {"logprob": NAN}], "logprobs")
+
+
+def test_outputs_of_the_open_inference_protocol() -> None:
+    value = [[1.0, 2.0], [math.inf, 3.0]]
+    with pytest.raises(InvalidOutput, match=r"predict's 'y' holds infinity \(at \$\[1\]\[0\]\)"):
+        in_json("y", [each for row in value for each in row], value)
+    with pytest.raises(InvalidOutput, match=r"put nan into y \(at \$\[1\]\.a\)"):
+        to_tensor("y", [{"a": 1}, {"a": NAN}])
