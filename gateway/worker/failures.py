@@ -13,7 +13,7 @@ from ..errors import GatewayError
 from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 from ..wording import with_article
-from .again import about_variable, missing_variable
+from .again import about_place, about_variable, missing_variable
 from .terminal import examine
 from .tracebacks import has_own, lines_of
 
@@ -179,6 +179,8 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
     examine(error, spec.root)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
+    if told_place := about_place(error, spec.data_dir):
+        say(f"[{request_id}] {told_place.removeprefix('; ')}")
 
 
 def _say_unsent(error: Unserializable, request_id: str, spec: ModelSpec, told: str) -> None:

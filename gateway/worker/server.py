@@ -25,7 +25,7 @@ from ..spec import Capabilities
 from ..wording import addressed
 from . import adapter, ports, terminal
 from .advice import about_missing, is_missing
-from .again import about_variable, may_help, missing_variable
+from .again import about_place, about_variable, may_help, missing_variable
 from .blocked import Watch
 from .execution import Executor
 from .failures import encode_failure, log, say, text_of, trace_of
@@ -128,6 +128,8 @@ class Server:
             text += about_missing(error, hello.model)
         elif (variable := missing_variable(error)) is not None:
             text += about_variable(variable, hello.model["name"])
+        elif told := about_place(error, hello.model.get("data_dir")):
+            text += told
         elif not isinstance(error, Unloadable):
             for port in hello.taken_ports:
                 if port in asked or str(port) in text or "ddress already in use" in text:

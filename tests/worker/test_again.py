@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.worker import loader
-from gateway.worker.again import about_variable, may_help, missing_variable
+from gateway.worker.again import about_place, about_variable, may_help, missing_variable
 
 
 def caught(function: Callable[[], Any]) -> BaseException:
@@ -61,3 +63,31 @@ def test_only_what_may_pass_is_tried_again(
     with pytest.raises(type(raised)):
         loader._load_with_retries(Model(), asyncio.new_event_loop(), strict)
     assert len(seen) == tries
+
+
+def test_a_file_on_a_read_only_file_system_is_told_with_what_to_do() -> None:
+    try:
+        try:
+            raise OSError(errno.EROFS, "Read-only file system", "/opt/model/cache.bin")
+        except OSError as error:
+            raise RuntimeError("no cache") from error
+    except RuntimeError as error:
+        told = about_place(error, "/opt/model/data")
+        assert not may_help(error)  # it stays so
+    assert told.startswith("; /opt/model/cache.bin is where nothing can be written: write what need not stay below")
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+def test_a_data_directory_that_could_not_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    data = tmp_path / "data"
+    error = OSError(number, "no", str(data / "x"))
+    assert about_place(error, data) == ""  # it only has to be made
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    assert f"{data}/x is where nothing can be written ({data} is the model's data_dir)" in about_place(error, data)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no", "/nothing"), OSError("x"), ValueError("x")])
+def test_other_errors_have_nothing_to_do_with_places(error: Exception, tmp_path: Path) -> None:
+    assert about_place(error, tmp_path) == ""
