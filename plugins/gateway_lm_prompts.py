@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gateway_lm_fields as fields
 import gateway_lm_requests as requests
 import gateway_lm_system as system
 from gateway_fields import unsupported
-from gateway_lm_answer import CLOSE, OPEN
+from gateway_lm_answer import CLOSE, OPEN, TAGS
+from gateway_lm_control import Control
 
 from gateway import BadRequest
 
 if TYPE_CHECKING:
+    from gateway_lm_control import Hidden
     from gateway_lm_tools import Parser
 
 NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
@@ -27,6 +30,7 @@ SWITCHES = ("enable_thinking", "thinking")  # what templates call it
 ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 
 Json = dict[str, Any]
+Maker = Callable[[list[Json], Json], tuple[str, bool, bool]]  # of messages and options: as `_continued`
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Prompts:
         self._can_call = family is not None
         self._thinks = thinks
         self._begins = list(begins)
+        self._control = Control(tokenizer, (*(TAGS if thinks else ()), *(family.tags if family else ())))
         self._source = ""  # of the template whose names are known
         self._names: frozenset[str] = frozenset()
 
@@ -83,17 +88,36 @@ class Prompts:
         if goes_on and begins:
             what = "continue_final_message and add_generation_prompt exclude each other; send one of them"
             raise BadRequest(what, param="add_generation_prompt")
-        if goes_on:
-            text, thought, goes_on = self._continued(messages, options)
-        else:
-            text, thought = self._render(messages, options, add_generation_prompt=begins), False
         special = requests.read_flag(inputs, "add_special_tokens")
-        ids = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        make = self._continued if goes_on else partial(self._begun, begins=begins)
+        hidden = self._control.hidden(messages, options)
+        made = None if hidden is None else self._of_hidden(hidden, make, special)
+        if made is None:
+            text, thought, goes_on = make(messages, options)
+            ids = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+            if hidden is not None:
+                self._control.warn("its chat template changes what is written")
+        else:
+            ids, thought, goes_on = made
         ids = ids if ids[:1] == self._begins else self._begins + ids
         if not self._thinks:
             return Prompt(ids, None, goes_on)
         has_opened = self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN)
         return Prompt(ids, thought or (None if goes_on else bool(has_opened)), goes_on)
+
+    def _of_hidden(self, hidden: Hidden, make: Maker, special: bool) -> tuple[list[int], bool, bool] | None:
+        """The ids of a prompt in which control tokens that the client wrote are text; None if there is no such prompt,
+        or none at all.
+        """
+        try:
+            (text, thought, goes_on), (again, _, _) = (make(*request) for request in hidden.requests())
+        except BadRequest:  # says why in words that are not the client's
+            return None
+        ids = hidden.ids(text, again, special=special)
+        return None if ids is None else (ids, thought, goes_on)
+
+    def _begun(self, messages: list[Json], options: Json, *, begins: bool) -> tuple[str, bool, bool]:
+        return self._render(messages, options, add_generation_prompt=begins), False, False
 
     # ── a last message that goes on ──────────────────────────────────────────────────────────────────────────────────
 
