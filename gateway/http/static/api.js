@@ -9,7 +9,8 @@ const FORM = "multipart/form-data";
 page(
   async () => (await ask("openapi.json")).json(),
   (document) => {
-    const groups = new Map();
+    const known = document.tags ?? [];
+    const groups = new Map(known.map((tag) => [tag.name, []])); // in the document's order
     for (const [path, operations] of Object.entries(document.paths)) {
       for (const method of METHODS) {
         const operation = operations[method];
@@ -19,10 +20,18 @@ page(
         groups.get(tag).push(entry(document, path, method, operation));
       }
     }
-    const sections = [...groups].map(([tag, entries]) => element("section", {}, element("h2", { text: tag }), ...entries));
-    byId("content").replaceChildren(...sections, element("section", {}, element("h2", { text: "Schemas" }), ...schemas(document)));
+    const sections = [...groups]
+      .filter(([, entries]) => entries.length)
+      .map(([tag, entries]) => section(tag, known.find((one) => one.name === tag)?.description, entries));
+    byId("content").replaceChildren(...sections, section("Schemas", "", schemas(document)));
   },
 );
+
+function section(title, description, entries) {
+  const heading = [element("h2", { text: title })];
+  if (description) heading.push(element("p", { text: description, className: "quiet" }));
+  return element("section", {}, ...heading, ...entries);
+}
 
 function schemas(document) {
   return Object.entries(document.components?.schemas ?? {}).map(([name, schema]) =>
@@ -50,9 +59,10 @@ function unfolding(heading, make) {
 
 const code = (value) => element("pre", { text: JSON.stringify(value, null, 2), tabIndex: 0 });
 
+// A schema with what it refers to, beside what it says itself.
 function resolved(document, schema = {}) {
   const name = schema.$ref?.replace("#/components/schemas/", "");
-  return name === undefined ? schema : (document.components?.schemas?.[name] ?? {});
+  return name === undefined ? schema : { ...document.components?.schemas?.[name], ...schema };
 }
 
 function labelled(text, field) {
@@ -72,7 +82,8 @@ function fieldFor(schema, isRequired) {
 
 function trial(document, path, method, operation) {
   const parameters = (operation.parameters ?? []).map((parameter) => {
-    const field = fieldFor(resolved(document, parameter.schema), Boolean(parameter.required));
+    const schema = resolved(document, parameter.schema);
+    const field = fieldFor({ ...schema, example: parameter.example ?? schema.example }, Boolean(parameter.required));
     return { ...parameter, field, label: labelled(parameter.name, field) };
   });
   const [kind, media] = Object.entries(operation.requestBody?.content ?? {})[0] ?? [];
@@ -117,7 +128,7 @@ function textBody(document, kind, media) {
   const schema = resolved(document, media.schema);
   const example = [media.example, Object.values(media.examples ?? {})[0]?.value, schema.example, schema.examples?.[0], {}];
   let value = example.find((item) => item !== undefined);
-  const models = schema.properties?.model?.enum ?? [];
+  const models = resolved(document, schema.properties?.model).enum ?? [];
   if (models.length && !models.includes(value.model)) value = { ...value, model: models[0] };
   const text = element("textarea", { spellcheck: false });
   const write = (found) => {
@@ -140,9 +151,15 @@ function textBody(document, kind, media) {
   return { labels, value: () => text.value };
 }
 
+function exampleOf(media, name) {
+  const example = media.example?.[name];
+  return example === undefined ? {} : { example };
+}
+
 function formBody(document, media) {
   const schema = resolved(document, media.schema);
-  const fields = Object.entries(schema.properties ?? {}).map(([name, of]) => {
+  const fields = Object.entries(schema.properties ?? {}).map(([name, property]) => {
+    const of = { ...resolved(document, property), ...exampleOf(media, name) };
     const isRequired = schema.required?.includes(name) ?? false;
     const isFile = of.format === "binary";
     const field = isFile ? element("input", { type: "file", required: isRequired }) : fieldFor(of, isRequired || name === "model");
