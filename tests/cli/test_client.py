@@ -123,6 +123,11 @@ def test_bytes_are_written_as_they_are(run: Run, server: Server) -> None:
     assert run("predict", "echo", "--url", server.url).stdout_bytes == b"\x00\xff"
 
 
+def test_a_stream_of_lines_is_printed_as_it_is(run: Run, server: Server) -> None:
+    server.content_type, server.body = "application/x-ndjson", b'{"row": 1}\n{"row": 2}\n'
+    assert run("predict", "echo", "--url", server.url).stdout == '{"row": 1}\n{"row": 2}\n'
+
+
 def test_the_key_and_the_address_come_from_the_environment(run: Run, server: Server) -> None:
     env = {"GATEWAY_API_KEY": "secret", "GATEWAY_URL": f"{server.url}/v1/"}
     assert run("predict", "echo", env=env).exit_code == 0
