@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 TICK = 0.1  # seconds, as in uvicorn's main loop
+CLOSING = 10  # ticks between two looks for connections that are closed and whose clients have not taken what waits
 LAST_RESORT = 3600  # seconds; uvicorn's own limit would cut streams without ending them, ours comes first
 
 
@@ -91,6 +92,10 @@ class GatewayServer(uvicorn.Server):
         if counter:
             self._lag.add(max(0.0, now - self._due))
         self._due = now + TICK
+        if not counter % CLOSING:
+            for connection in self.server_state.connections:
+                if connection.transport.is_closing():
+                    connection.watch_rest()  # type: ignore[union-attr]
         return await super().on_tick(counter)
 
     @contextlib.contextmanager

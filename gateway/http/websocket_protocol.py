@@ -164,6 +164,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._pause()  # it would make us answer its pings
+        self.watch_rest()
+
+    def watch_rest(self) -> None:
+        """What waits for the client must be taken. Called for a connection that was closed, too."""
         if self._stall is None:
             self._stall = Stall(self.transport, self.loop, self.send_timeout)
 

@@ -196,6 +196,7 @@ class Served:
 
     async def _serve(self) -> None:
         sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
         self.port = sock.getsockname()[1]
         try:
             specs = [

@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from gateway import keys
 from gateway.call import Call
+from gateway.http.exchange import Exchange
 from gateway.http.websocket import _Bridge
 from gateway.shares import Shares
 from gateway.spec import Limits
@@ -273,12 +274,13 @@ async def test_messages_wait_in_line_for_half_of_what_bodies_may_have() -> None:
 @pytest.mark.anyio
 async def test_a_message_that_finds_no_room_is_told_after_a_while() -> None:
     shares, loop = Shares(max_bytes=0), asyncio.get_running_loop()
+    exchange = Exchange({"method": "GET", "path": "", "headers": []}, None, None)
     ends = []
     for limit in (1000.0, 0.05):
         messages: asyncio.Queue[Any] = asyncio.Queue()
         messages.put_nowait({"type": "websocket.receive", "bytes": b"hello"})
         call = Call(predict(), b"", Limits(queue_timeout=limit), loop)
-        ends.append(asyncio.ensure_future(_Bridge(call, messages.get, None, None, shares).run()))
+        ends.append(asyncio.ensure_future(_Bridge(call, messages.get, None, exchange, shares).run()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert await ends[1] == (1013, "models have too many messages to take; try again in 10 s")
