@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 
@@ -66,3 +68,25 @@ class Certificate:
                 stat = None
             found.append((stat.st_mtime_ns, stat.st_size) if stat is not None else (0, 0))
         return found
+
+
+def names_of(cert: Path, key: Path | None) -> list[str]:
+    """The names and addresses that a certificate is for; none when it cannot be verified, as one that has expired.
+
+    Only a handshake tells them, so there is one in memory.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        client.load_verify_locations(cert)
+        upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = Certificate(cert, key).context.wrap_bio(upward, downward, server_side=True)
+        theirs = client.wrap_bio(downward, upward)
+        for side in (theirs, ours, theirs, ours):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        pairs: Any = (theirs.getpeercert() or {}).get("subjectAltName", ())  # typed as all that a certificate may hold
+    except (OSError, ValueError, ConfigError):  # ssl's own among them
+        return []
+    return [name for kind, name in pairs if kind in ("DNS", "IP Address")]

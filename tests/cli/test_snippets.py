@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from gateway.cli.snippets import snippets
+from gateway.cli.snippets import certified, snippets
 from gateway.dialects.rerank import RerankDialect
 from gateway.example_values import example
 from gateway.spec import Capabilities, Endpoint, MethodInfo
@@ -97,7 +98,7 @@ def test_no_schema_breaks_an_example(schema: Any) -> None:
 
 
 def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:
-    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key, tls_cert=cert))
+    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key, tls_cert=cert, tls_key=None))
     return SimpleNamespace(
         models={model.name: model for model in models},
         settings=settings,
@@ -155,6 +156,32 @@ def test_with_a_certificate_curl_and_the_sdk_are_told_to_trust_it() -> None:
     text = snippets(hub(model("a", "chat_completions"), cert=Path("/a place/cert.pem")), "https://x") or ""
     assert "--cacert '/a place/cert.pem' " in text and 'cafile="/a place/cert.pem"' in text
     compile(text.partition("\n\n")[2], "snippet", "exec")
+
+
+def test_with_a_certificate_the_gateway_is_asked_by_a_name_that_it_is_for(tmp_path: Path) -> None:
+    issued, cert = trustme.CA().issue_cert("gw.example", "localhost"), tmp_path / "cert.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(cert))
+    chat = model("a", "chat_completions")
+    text = snippets(hub(chat, cert=cert), "https://127.0.0.1:8000") or ""
+    assert text.startswith("curl -N https://localhost:8000/v1/chat") and 'base_url="https://localhost:8000/v1"' in text
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "asked"),
+    [
+        ("127.0.0.1", ["gw.example", "127.0.0.1"], "127.0.0.1"),
+        ("127.0.0.1", ["gw.example", "localhost"], "localhost"),
+        ("::1", ["::1"], "::1"),
+        ("10.0.0.7", ["localhost", "gw.example"], "gw.example"),
+        ("127.0.0.1", ["*.example"], "www.example"),
+        ("127.0.0.1", [], "127.0.0.1"),
+    ],
+)
+def test_a_name_that_need_not_lead_here_has_a_line_that_says_so(host: str, names: list[str], asked: str) -> None:
+    found, remark = certified(host, names)
+    assert found == asked
+    leads_here = host in names or not names or (host.startswith("127.") and "localhost" in names)
+    assert remark.startswith(f"# {asked}, which the certificate is for, must lead") is not leads_here
 
 
 def test_keys_of_a_file_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
