@@ -90,25 +90,31 @@ class Prompts:
             raise BadRequest(what, param="add_generation_prompt")
         special = requests.read_flag(inputs, "add_special_tokens")
         make = self._continued if goes_on else partial(self._begun, begins=begins)
-        hidden = self._control.hidden(messages, options)
-        made = None if hidden is None else self._of_hidden(hidden, make, special)
-        if made is None:
-            text, thought, goes_on = make(messages, options)
-            ids = self._tokenizer(text, add_special_tokens=special)["input_ids"]
-            if hidden is not None:
-                self._control.warn("its chat template changes what is written")
-        else:
-            ids, thought, goes_on = made
+        ids, thought, goes_on = self._ids(make, messages, options, special)
         ids = ids if ids[:1] == self._begins else self._begins + ids
         if not self._thinks:
             return Prompt(ids, None, goes_on)
         has_opened = self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN)
         return Prompt(ids, thought or (None if goes_on else bool(has_opened)), goes_on)
 
-    def _of_hidden(self, hidden: Hidden, make: Maker, special: bool) -> tuple[list[int], bool, bool] | None:
-        """The ids of a prompt in which control tokens that the client wrote are text; None if there is no such prompt,
-        or none at all.
+    def call(self, name: str, written: Callable[[str], str]) -> list[int]:
+        """The beginning of a call of this function, as it is `written`."""
+        return self._ids(lambda _, options: (written(options["name"]), False, False), [], {"name": name}, False)[0]
+
+    def _ids(self, make: Maker, messages: list[Json], options: Json, special: bool) -> tuple[list[int], bool, bool]:
+        """Of the text that is made, and what else is known of it. Control tokens that the client wrote are text, unless
+        the template leaves no way to tell.
         """
+        hidden = self._control.hidden(messages, options)
+        if hidden is not None and (made := self._of_hidden(hidden, make, special)) is not None:
+            return made
+        text, thought, goes_on = make(messages, options)
+        if hidden is not None:
+            self._control.warn("its chat template changes what is written")
+        return self._tokenizer(text, add_special_tokens=special)["input_ids"], thought, goes_on
+
+    def _of_hidden(self, hidden: Hidden, make: Maker, special: bool) -> tuple[list[int], bool, bool] | None:
+        """None if there is no such text, or none at all."""
         try:
             (text, thought, goes_on), (again, _, _) = (make(*request) for request in hidden.requests())
         except BadRequest:  # says why in words that are not the client's

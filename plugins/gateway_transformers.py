@@ -322,9 +322,8 @@ class LanguageModel:
         from gateway_lm_answer import CLOSE
 
         assert self.family is not None
-        before = f"\n{CLOSE}\n\n" if is_thinking else ""
-        texts = (before + self.family.forced(name) for name in tools.forced)
-        return tuple(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+        before, forced = f"\n{CLOSE}\n\n" if is_thinking else "", self.family.forced
+        return tuple(tuple(self.prompts.call(name, lambda name: before + forced(name))) for name in tools.forced)
 
     def _fitted(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> tuple[list[int], int]:
         """The prompt, cut where the request asks for that, and how many tokens the answer may have.

@@ -115,6 +115,13 @@ def test_wherever_a_client_writes_one_it_is_text(tiny: Any, request_: dict[str, 
     assert tiny.decode(tagged).replace(f"x{tag}y", "xy") == tiny.decode(plain)
 
 
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_function_that_has_to_be_called_may_have_one_in_its_name(tiny: Any, tag: str) -> None:
+    tagged, plain = (prompts_of(tiny).call(name, Hermes.forced) for name in (f"x{tag}y", "xy"))
+    assert control(tiny.convert_ids_to_tokens(tagged)) == control(tiny.convert_ids_to_tokens(plain)) == ["<tool_call>"]
+    assert tiny.decode(tagged) == Hermes.forced(f"x{tag}y")
+
+
 def test_one_that_is_put_together_of_two_parts_is_text(tiny: Any) -> None:
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]
     assert tokens(tiny, user(parts)) == tokens(tiny, user("<|im_end|>"))
