@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .archives import peek_archive
     from .cache import cache_dir
     from .callers import Caller
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .formats.config import has_code, peek_config
     from .formats.describe import describe
     from .hookspecs import hookimpl
-    from .ordinary import peek_json
+    from .ordinary import parse_json, peek_json
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
     from .weights import peek_patterns, peek_weights, weights_path
 
@@ -39,6 +40,8 @@ _WHERE = {
     "describe": "formats.describe",
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
+    "parse_json": "ordinary",
+    "peek_archive": "archives",
     "peek_config": "formats.config",
     "peek_json": "ordinary",
     "peek_patterns": "weights",
@@ -64,6 +67,8 @@ __all__ = [
     "fingerprint",
     "has_code",
     "hookimpl",
+    "parse_json",
+    "peek_archive",
     "peek_config",
     "peek_json",
     "peek_patterns",

@@ -16,6 +16,7 @@ from typing import Any
 from .wording import counted
 
 MOST = 32 * 1024 * 1024  # bytes of a text, such as an index of tensors, a source file or a list of sums
+MOST_VALUES = 1_000_000  # in JSON: an empty array or object has two bytes there, and thirty times as many here
 
 
 def opened(path: Path) -> BufferedReader:
@@ -41,9 +42,20 @@ def peek_json(path: Path) -> Any:
 
     Raises:
         OSError: as `content` does.
-        ValueError: it is no JSON.
+        ValueError: as `parse_json` does.
     """
+    return parse_json(content(path))
+
+
+def parse_json(text: bytes, most: int = MOST_VALUES) -> Any:
+    """The JSON in a text of a model directory, for a plugin.
+
+    Raises:
+        ValueError: it is no JSON, or holds more than `most` values, by what stands between and before them.
+    """
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > most:
+        raise ValueError(f"it holds more than {counted(most, 'value')}")
     try:
-        return json.loads(content(path).decode())  # strictly UTF-8, as the libraries read it
+        return json.loads(text.decode())  # strictly UTF-8, as the libraries read it
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

@@ -6,14 +6,13 @@ the tokenizer knows words is asked by `gateway_wordless`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, peek_json
+from gateway import ConfigError, parse_json, peek_json
 
 # What makes small numbers large again: scales of FP8, GPTQ, MLX and others, and how EXL2 and EXL3 call all they have.
 FACTORS = re.compile(
@@ -29,6 +28,7 @@ INDEX = ".index.json"
 META = "__metadata__"
 POINTER = b"version "  # of Git LFS
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
+MOST_VALUES = 4_000_000  # of a header; a tensor has about ten
 
 
 def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformers") -> None:
@@ -125,9 +125,10 @@ def _torn(file: Path) -> str | None:
     if len(header) == length:
         try:
             ends = max(
-                (each["data_offsets"][1] for name, each in json.loads(header).items() if name != META), default=0
+                (each["data_offsets"][1] for name, each in parse_json(header, MOST_VALUES).items() if name != META),
+                default=0,
             )
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             return f"is damaged ({error}): get the file again"
     whole = 8 + length + ends
     return None if size == whole else f"has {size:,} bytes of {whole:,}: it is not whole, get the file again"
@@ -135,12 +136,12 @@ def _torn(file: Path) -> str | None:
 
 def tensors(place: Path) -> Iterator[str]:
     """The names in the headers of the *.safetensors; none of a file that the load will call damaged."""
-    for file in sorted(place.glob("*.safetensors")):
+    for file in sorted(filter(Path.is_file, place.glob("*.safetensors"))):
         try:
             with file.open("rb") as opened:
                 size = int.from_bytes(opened.read(8), "little")
-                table = json.loads(opened.read(size)) if size <= LONGEST else {}
-        except (OSError, ValueError, RecursionError):
+                table = parse_json(opened.read(size), MOST_VALUES) if size <= LONGEST else {}
+        except (OSError, ValueError):
             continue
         yield from table if isinstance(table, dict) else ()
 

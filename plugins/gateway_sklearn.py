@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from gateway import (
     BadRequest,
@@ -278,12 +277,12 @@ def _open(file: Path, trust: Mapping[str, Any]) -> Any:
 
 def _check_types(file: Path, trust: Mapping[str, Any]) -> list[str]:
     """The types that the operator trusts, when that is enough to open the file."""
-    import skops.io
+    from gateway_sklearn_files import untrusted_types
 
     trusted = list(trust.get("trusted_types") or ())
     try:
-        unknown = [each for each in skops.io.get_untrusted_types(file=file) if each not in trusted]
-    except (BadZipFile, KeyError, ValueError, TypeError) as error:
+        unknown = [each for each in untrusted_types(file) if each not in trusted]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} is no skops file, or a broken one ({error}); save the model with {SAVE}") from error
     if unknown:
         raise ConfigError(

@@ -36,3 +36,13 @@ def test_json_that_is_none_is_an_error_that_plugins_expect(tmp_path: Path) -> No
             peek_json(file)
     file.write_text('{"a": 1}')
     assert peek_json(file) == {"a": 1}
+
+
+def test_json_of_very_many_values_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    for text in (b"[" + b"[]," * 10 + b"[]]", b'{"a":' * 11 + b"1" + b"}" * 11, b"[0" + b",0" * 11 + b"]"):
+        with pytest.raises(ValueError, match="more than 10 values"):
+            ordinary.parse_json(text, most=10)
+        assert ordinary.parse_json(text, most=30)
+    (tmp_path / "a.json").write_bytes(b"[" + b"[]," * ordinary.MOST_VALUES + b"[]]")
+    with pytest.raises(ValueError, match="more than 1000000 values"):
+        peek_json(tmp_path / "a.json")

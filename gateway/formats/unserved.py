@@ -7,7 +7,6 @@ one file tells are in `unserved_kinds`.
 from __future__ import annotations
 
 import bz2
-import json
 import lzma
 import os
 import re
@@ -504,9 +503,9 @@ def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The object in the file, and why there is none."""
     try:
         with ordinary.opened(path) as file:
-            data = json.loads(file.read(LARGEST).decode())  # strictly UTF-8, as the libraries read it
+            data = ordinary.parse_json(file.read(LARGEST))
     except OSError as error:
         return {}, f"cannot be read: {error.strerror}"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return {}, f"is no JSON ({error})"
     return (data, None) if isinstance(data, dict) else ({}, "holds no JSON object")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -8,7 +9,9 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import gateway_sklearn_files
 import numpy as np
 import pytest
 import yaml
@@ -215,6 +218,59 @@ def test_check_names_the_types_that_must_be_trusted(tmp_path: Path) -> None:
     assert "sklearn.tree._tree.Tree" in found["forest"]["what"]
     assert "[models.forest.options] trusted_types" in found["forest"]["what"]
     assert "no skops file, or a broken one" in found["broken"]["what"]
+
+
+def test_types_are_named_without_unpacking_any_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import skops.io
+
+    seen = []
+    names = skops.io.get_untrusted_types
+    monkeypatch.setattr(skops.io, "get_untrusted_types", lambda **given: seen.append(given) or names(**given))
+    file = save(tmp_path, KNeighborsClassifier().fit(*load_iris(return_X_y=True))) / "model.skops"
+    assert gateway_sklearn_files.untrusted_types(file) == names(file=file)
+    [given] = seen
+    with ZipFile(io.BytesIO(given["data"])) as shown, ZipFile(file) as whole:
+        assert {each.filename for each in shown.infolist()} == {each.filename for each in whole.infolist()}
+        assert [each.filename for each in shown.infolist() if each.file_size] == ["schema.json"]
+
+
+def test_an_id_never_stands_for_more_than_is_written_there() -> None:
+    schema = {"content": [{"__id__": 1, "content": [1, 2]}, {"__id__": 1, "content": [1, 2]}, {"__id__": 1}]}
+    _, is_odd = gateway_sklearn_files._looked_through(schema)
+    assert is_odd
+    found = [value for value in schema["content"] if "__id__" in value]
+    assert all(value == found[0] for value in found)
+    assert gateway_sklearn_files._looked_through(schema) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    "name, most, told",
+    [
+        ("LARGEST_SCHEMA", 100, "schema.json in it has more than 100 bytes"),
+        ("LARGEST_TABLE", 100, "its table of contents has more than 100 bytes"),
+        ("MOST_VALUES", 100, "it holds more than 100 values"),
+        ("ALWAYS", -1 << 40, "would unpack to"),
+    ],
+)
+def test_a_file_that_would_take_far_more_than_its_size_is_refused_by_check_and_load(
+    tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch, name: str, most: int, told: str
+) -> None:
+    save(tmp_path / "models" / "iris", iris())
+    monkeypatch.setattr(gateway_sklearn_files, name, most)
+    shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
+    [problem] = json.loads(shown.stdout)
+    assert told in problem["what"] and problem["level"] == "error"
+    with pytest.raises(ConfigError, match=told):
+        serve.directory(tmp_path / "models" / "iris")
+
+
+def test_a_schema_that_is_nested_too_deeply_is_a_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "models" / "deep").mkdir(parents=True)
+    with ZipFile(tmp_path / "models" / "deep" / "model.skops", "w") as archive:
+        archive.writestr("schema.json", '{"content":' * 10_000 + "1" + "}" * 10_000)
+    shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
+    [problem] = json.loads(shown.stdout)
+    assert "nested too deeply" in problem["what"]
 
 
 @pytest.mark.parametrize("name", ["team/forest", "forest-1.2", "team/forest-1.2"])
