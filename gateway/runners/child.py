@@ -18,11 +18,12 @@ from .. import confinement, inherited
 from ..replica import Launch, LoadError
 from ..scratch import Scratch
 from .log import LineReader
-from .reaper import MARK, born, carries, is_ours, marked
+from .reaper import MARK, Network, born, hold_network, is_of, is_ours, network_of, strays
 
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 OF_TERMINALS = ("TERM", "COLORTERM", "NO_COLOR", "INPUTRC", "PYTHONBREAKPOINT")  # what debuggers look at
+SET_UP = 10.0  # seconds within which a strict worker has a network of its own, or never
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that hid from us may hold it open for ever
 
 
@@ -36,6 +37,8 @@ class Child:
         self._born = ""  # when the process began: its number may be another's once it is waited for
         self._draining: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._network: int | None = None  # an open file of that of a strict worker, by which its processes are known
+        self._noting: asyncio.Task[None] | None = None
         self._scratch: Scratch | None = None
 
     @property
@@ -83,7 +86,19 @@ class Child:
         self._launch.guard(self._process.pid, self._mark)
         if self._process.stdout is not None:
             self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
+        if self._launch.spec.sandbox == "strict":
+            self._noting = asyncio.create_task(self._note_network(self._process.pid))
         return ours
+
+    async def _note_network(self, pid: int) -> None:
+        """Nothing says when it has its own, and nothing of the model runs before."""
+        until = asyncio.get_running_loop().time() + SET_UP
+        while self.is_running and asyncio.get_running_loop().time() < until:
+            self._network = hold_network(pid)
+            if self._network is not None:
+                self._launch.guard(pid, self._mark)
+                return
+            await asyncio.sleep(LOOK_AGAIN)
 
     @property
     def _mark(self) -> str:
@@ -175,6 +190,8 @@ class Child:
 
     async def _end(self, grace: float) -> None:
         process = self._process
+        if self._noting is not None:
+            self._noting.cancel()
         if process is not None:
             if process.returncode is None and grace:
                 _signal_group(process.pid, signal.SIGTERM)
@@ -186,7 +203,10 @@ class Child:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await _end_rest(process.pid, self._born, self._mark)  # what it started may have outlived it
+            # What it started may have outlived it.
+            await _end_rest(process.pid, self._born, self._mark, network_of(self._network))
+            if self._network is not None:
+                os.close(self._network)
             self._launch.unguard(process.pid)
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
@@ -220,24 +240,30 @@ def exit_reason(code: int) -> str:
     return f"the worker was ended by {name}{hint}"
 
 
-async def _end_rest(pid: int, begun: str, mark: str) -> None:
+async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) -> None:
     """End what is left of a worker that is gone: of the group that it led, and those that left it.
 
     The worker is waited for by then, and its number free for others: a group that another process leads is not ours.
     """
-    deadline = asyncio.get_running_loop().time() + CHILDREN_GRACE
-    strays = await asyncio.to_thread(marked, mark, but=pid)
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + CHILDREN_GRACE
+    left = await asyncio.to_thread(strays, mark, network, but=pid)
+    are_strays = bool(left)
     is_left = _signal_own_group(pid, begun, signal.SIGTERM)
-    for stray in strays:
+    for stray in left:
         _signal(stray, signal.SIGTERM)
-    while (is_left or strays) and asyncio.get_running_loop().time() < deadline:
+    while (is_left or left) and clock() < deadline:
         await asyncio.sleep(LOOK_AGAIN)
         is_left = _signal_own_group(pid, begun, 0)
-        strays = [stray for stray in strays if carries(stray, mark)]
+        left = [stray for stray in left if is_of(stray, mark, network)]
     if is_left:
         _signal_own_group(pid, begun, signal.SIGKILL)
-    for stray in strays and await asyncio.to_thread(marked, mark, but=pid):
-        _signal(stray, signal.SIGKILL)
+    # One that forks while it is looked for has a child that nobody has seen.
+    deadline = clock() + CHILDREN_GRACE
+    while are_strays and (left := await asyncio.to_thread(strays, mark, network, but=pid)) and clock() < deadline:
+        for stray in left:
+            _signal(stray, signal.SIGKILL)
+        await asyncio.sleep(LOOK_AGAIN)
 
 
 def _signal_own_group(pid: int, begun: str, number: int) -> bool:

@@ -2,8 +2,8 @@
 
 Run as a script by `Reaper` below: it reads "+pid mark" and "-pid" lines from its standard input until that closes,
 which the kernel does for us even after a SIGKILL. A process that left its group is known by the variable that it
-inherited from its worker, which holds the mark; on Linux only, and not when it was started with an environment of its
-own.
+inherited from its worker, which holds the mark, and what a strict worker started by their network, which nobody else
+has; on Linux only. What was started by another worker with an environment of its own is not known.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 MARK = "GW_WORKER"
+Network = tuple[int, int]  # device and inode; another has them once nobody has this one, or an open file of it
 
 
 class Reaper:
@@ -32,7 +33,10 @@ class Reaper:
         )
 
     def add(self, pid: int, mark: str) -> None:
-        """`mark` is the worker's `MARK`. It is sent, for a worker may hide its environment from other processes."""
+        """`mark` is the worker's `MARK`. It is sent, for a worker may hide its environment from other processes.
+
+        To be said again when the worker has a network of its own.
+        """
         self._tell(f"+{pid} {mark}\n")
 
     def remove(self, pid: int) -> None:
@@ -75,18 +79,45 @@ def is_ours(leader: int, begun: str) -> bool:
     return born(leader) in ("", begun)
 
 
-def marked(mark: str, *, but: int = 0) -> list[int]:
-    """The processes that carry the mark, but for those of this group, which are reached together."""
+def hold_network(pid: int) -> int | None:
+    """An open file of the network of a process; None while that is ours, or where nobody can look."""
+    try:
+        held = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if network_of(held) != _network("self"):
+        return held
+    os.close(held)
+    return None
+
+
+def network_of(held: int | None) -> Network | None:
+    if held is None:
+        return None
+    found = os.fstat(held)
+    return found.st_dev, found.st_ino
+
+
+def _network(process: int | str) -> Network | None:
+    try:
+        found = os.stat(f"/proc/{process}/ns/net")
+    except OSError:  # it has ended
+        return None
+    return found.st_dev, found.st_ino
+
+
+def strays(mark: str, network: Network | None = None, *, but: int = 0) -> list[int]:
+    """The processes of a worker, but for those of this group, which are reached together."""
     try:
         found = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     except OSError:  # no /proc
         return []
-    return [pid for pid in found if carries(pid, mark) and _group(pid) != but]
+    return [pid for pid in found if is_of(pid, mark, network) and _group(pid) != but]
 
 
-def carries(pid: int, mark: str) -> bool:
-    """Whether a process lives and carries the mark; one that has ended has no environment."""
-    return bool(mark) and _mark_of(pid) == mark
+def is_of(pid: int, mark: str, network: Network | None = None) -> bool:
+    """Whether a process lives and carries the mark, or has that network; one that has ended has neither."""
+    return (bool(mark) and _mark_of(pid) == mark) or (network is not None and _network(pid) == network)
 
 
 def _mark_of(pid: int) -> str:
@@ -106,12 +137,12 @@ def _group(pid: int) -> int:
         return 0
 
 
-def end(leader: int, begun: str, mark: str) -> None:
-    """Kill the group of a worker that began then, and what carries its mark."""
+def end(leader: int, begun: str, mark: str, network: Network | None = None) -> None:
+    """Kill the group of a worker that began then, what carries its mark, and what has its network."""
     if is_ours(leader, begun):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-    for pid in marked(mark):
+    for pid in strays(mark, network):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
@@ -119,7 +150,7 @@ def end(leader: int, begun: str, mark: str) -> None:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: dict[int, tuple[str, str]] = {}
+    groups: dict[int, tuple[str, str, int | None]] = {}
     for line in sys.stdin:
         group, _, mark = line[1:].strip().partition(" ")
         try:
@@ -127,11 +158,17 @@ def main() -> None:
         except ValueError:  # half a line, cut by the end
             continue
         if line[0] == "+":
-            groups[pid] = mark, born(pid)
+            _release(groups.get(pid))
+            groups[pid] = mark, born(pid), hold_network(pid)
         else:
-            groups.pop(pid, None)
-    for leader, (mark, begun) in groups.items():
-        end(leader, begun, mark)
+            _release(groups.pop(pid, None))
+    for leader, (mark, begun, held) in groups.items():
+        end(leader, begun, mark, network_of(held))
+
+
+def _release(group: tuple[str, str, int | None] | None) -> None:
+    if group is not None and group[2] is not None:
+        os.close(group[2])
 
 
 if __name__ == "__main__":

@@ -264,10 +264,14 @@ def test_a_file_that_would_take_far_more_than_its_size_is_refused_by_check_and_l
         serve.directory(tmp_path / "models" / "iris")
 
 
-def test_a_schema_that_is_nested_too_deeply_is_a_broken_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [400, 10_000])
+def test_a_schema_that_is_nested_too_deeply_is_a_broken_file(tmp_path: Path, depth: int) -> None:
+    with ZipFile(save(tmp_path, [], "list.skops") / "list.skops") as archive:
+        schema = archive.read("schema.json").decode()
     (tmp_path / "models" / "deep").mkdir(parents=True)
+    begin, end = schema.split("[]")
     with ZipFile(tmp_path / "models" / "deep" / "model.skops", "w") as archive:
-        archive.writestr("schema.json", '{"content":' * 10_000 + "1" + "}" * 10_000)
+        archive.writestr("schema.json", f"{begin}[" * depth + schema + f"]{end}" * depth)
     shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
     [problem] = json.loads(shown.stdout)
     assert "nested too deeply" in problem["what"]

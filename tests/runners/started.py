@@ -125,13 +125,13 @@ class Started:
         spec.update(launch.pop("spec", {}))
         spec.setdefault("limits", Limits(slots=launch.pop("slots", 1)))
         self.log = Log()
-        self.guarded: list[int] = []
+        self.guarded: set[int] = set()
         self.launch = Launch(
             spec=ModelSpec(**spec),
             index=0,
             endpoint_methods=endpoints,
             on_log=self.log,
-            guard=lambda pid, mark: self.guarded.append(pid),
+            guard=lambda pid, mark: self.guarded.add(pid),
             unguard=self.guarded.remove,
             **launch,
         )
@@ -185,7 +185,7 @@ async def started(root: Path, source: str = "", *endpoints: str, **launch: Any) 
         yield found
     finally:
         await found.replica.kill("the test is over")
-        assert found.guarded == []
+        assert found.guarded == set()
 
 
 async def gone(pid: int) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from gateway.runners.reaper import Reaper
+
+from .confined import confined
 from .started import Started, gone, started, write
 
 pytestmark = pytest.mark.anyio
@@ -333,6 +336,43 @@ async def test_what_left_the_workers_group_goes_with_it(tmp_path: Path, end: str
             await found.replica.lost
         await found.replica.kill("it has ended")
         await asyncio.gather(*(gone(pid) for pid in pids))
+
+
+HIDDEN = """
+    import signal, subprocess, sys
+    SLEEP = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    class Model:
+        def load(self):
+            command = [sys.executable, "-I", "-S", "-c", SLEEP]
+            self.child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, env={})
+            self.child.stdout.readline()
+        def predict(self, x): return self.child.pid
+    """
+
+
+@confined
+@pytest.mark.parametrize("end", ["stop", "kill", "crash"])
+async def test_what_hides_from_a_strict_worker_goes_with_it(tmp_path: Path, end: str) -> None:
+    async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
+        pid = await found.ask("predict")
+        if end == "stop":
+            await found.replica.stop(10)
+        elif found.replica.pid is not None and end == "crash":
+            os.kill(found.replica.pid, signal.SIGSEGV)
+            await found.replica.lost
+        await found.replica.kill("it has ended")
+        await gone(pid)
+
+
+@confined
+async def test_what_hides_from_a_strict_worker_goes_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
+    reaper = Reaper()
+    async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
+        pid = await found.ask("predict")
+        assert found.replica.pid is not None
+        reaper.add(found.replica.pid, "another mark")
+        reaper.close()
+        await gone(pid)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill", "crash"])

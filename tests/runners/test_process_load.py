@@ -48,7 +48,7 @@ async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_pa
             write(root, {"model/model.py": source})
         with pytest.raises(LoadError) as caught:
             await found.replica.start()
-        assert found.guarded == []
+        assert found.guarded == set()
         return str(caught.value), caught.value.fatal, len(found.log.lines)
 
     found = await asyncio.gather(*(reason_of(name, source) for name, (source, _) in sources.items()))
@@ -109,7 +109,7 @@ async def test_a_process_that_ends_while_it_loads_is_a_load_error_that_says_how(
     found = Started(tmp_path)
     with pytest.raises(LoadError, match=reason):
         await found.replica.start()
-    assert found.guarded == []
+    assert found.guarded == set()
 
 
 async def test_a_load_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_load_that_is_given_up_leaves_no_process(tmp_path: Path) -> None
     assert loading.cancelled()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert found.guarded == []
+    assert found.guarded == set()
 
 
 async def test_a_load_over_its_limit_fails_its_model_with_the_reason(tmp_path: Path) -> None:
