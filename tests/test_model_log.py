@@ -49,6 +49,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[Records]:
         ("DEBUG my.code: a detail", "debug", {"message": "a detail", "source": "my.code"}),
         ("ERROR:root:failed", "error", {"message": "failed", "source": "root"}),
         ("[id-1] CRITICAL x: no", "critical", {"message": "no", "source": "x", "request_id": "id-1"}),
+        ("[id-1] ERROR gateway: predict gave what", "error", {"message": "predict gave what", "request_id": "id-1"}),
         ("[id-1] refused with 400 invalid_value: no", "info", {"request_id": "id-1"}),
         ("2026-01-01 10:00:00,123 - my.code - WARNING - low", "warning", {}),
         ("2026-01-01 10:00:00.123 | ERROR    | a:b:1 - failed", "error", {}),

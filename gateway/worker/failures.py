@@ -184,8 +184,11 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
 
 
 def _say_unsent(error: Unserializable, request_id: str, spec: ModelSpec, told: str) -> None:
-    """One line about what a method gave, with a traceback where code of the model's own failed in it."""
-    say(f"[{request_id}] {told} gave what cannot be sent: {error}")
+    """One line about what a method gave, with a traceback where code of the model's own failed in it.
+
+    Its level is in the line, as `logging` would write it, for only a traceback is an error by itself.
+    """
+    say(f"[{request_id}] ERROR gateway: {told} gave what cannot be sent: {error}")
     places = places_of(spec)
     if (own := next((step for step in _chain(error) if has_own(step, places)), None)) is not None:
         say(trace_of(own, spec))

@@ -122,7 +122,9 @@ def test_what_cannot_be_sent_has_its_path_in_the_answer_and_in_one_line_of_the_l
     said = "Object of type object is not JSON serializable (at $.rows[0].odd)"
     assert said in ask(gateway, "/v1/models/{model}:predict", {"odd": True}, "odd-1")
     gateway.wait_for(
-        re.escape(f"wild | [odd-1] /v1/models/{{model}}:predict: predict gave what cannot be sent: {said}")
+        re.escape(
+            f"wild | [odd-1] ERROR gateway: /v1/models/{{model}}:predict: predict gave what cannot be sent: {said}"
+        )
     )
     assert "Unserializable" not in gateway.log
 

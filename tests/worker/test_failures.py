@@ -207,7 +207,7 @@ def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceb
 
 def test_what_cannot_be_sent_is_one_line_of_the_log(capsys: Any) -> None:
     log(Unserializable("Object of type X is not JSON serializable (at $.a)"), "r1", spec(), "predict")
-    said = "[r1] predict gave what cannot be sent: Object of type X is not JSON serializable (at $.a)\n"
+    said = "[r1] ERROR gateway: predict gave what cannot be sent: Object of type X is not JSON serializable (at $.a)\n"
     assert capsys.readouterr().err == said
 
 
@@ -226,6 +226,6 @@ def test_code_of_the_model_that_fails_while_its_result_is_written_has_its_traceb
     except Unserializable as error:
         log(error, "r1", spec(tmp_path), "predict")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[r1] predict gave what cannot be sent: it cannot be written"
+    assert lines[0] == "[r1] ERROR gateway: predict gave what cannot be sent: it cannot be written"
     assert "model.py" in lines[2] and lines[-1] == "ValueError: boom"
     assert not any("Unserializable" in line for line in lines)
