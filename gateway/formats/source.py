@@ -12,11 +12,12 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import near_names, ordinary
 from ..spec import Problem
+from .frameworks import Written, written
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
 PIPELINE = ("preprocess", "predict", "postprocess")
@@ -38,6 +39,7 @@ class ClassInfo:
     methods: Mapping[str, _Function]
     assigned: frozenset[str]  # self.NAME = …, and NAME = … in the class body
     whole: bool
+    written: Written | None = None  # what else than a model of ours it was written to be
 
     def has(self, name: str) -> bool:
         return name in self.methods or name in self.assigned
@@ -70,21 +72,36 @@ def read_class(path: Path, class_name: str) -> ClassInfo | None:
         return None
     classes = {node.name: node for node in _statements(module.body) if isinstance(node, ast.ClassDef)}
     if class_name in classes:
-        return _class_info(classes[class_name])
+        return replace(_class_info(classes[class_name]), written=written(module, classes[class_name]))
     bound = set(_bound_names(module))
     if class_name in bound or "*" in bound or "__getattr__" in bound:
         return None
     have = f"have: {', '.join(classes)}" if classes else "it defines no class"
     what = f"no class {class_name} in {path.name} ({have})"
-    raise SourceError(Problem(where=str(path), what=what, fix=_way_to(class_name, classes), code="class_not_found"))
+    fix = _way_to(class_name, classes, module)
+    raise SourceError(Problem(where=str(path), what=what, fix=fix, code="class_not_found"))
 
 
-def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef]) -> str:
-    """How one of the classes that are there becomes the model; the last that has a method `predict`, if one does."""
+FUNCTIONS = ("predict", "predict_fn", "inference", "infer", "generate", "handle", "handler", "run")  # of other servers
+
+
+def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef], module: ast.Module) -> str:
+    """How one of the classes that are there becomes the model; the last that has a method `predict`, if one does.
+
+    A class that was written for something else does not, by whatever name.
+    """
     if not classes:
-        return f"write class {class_name} with a method predict"
+        there = {node.name for node in _statements(module.body) if isinstance(node, _Function)}
+        called = next((f" that calls {name}" for name in FUNCTIONS if name in there), "")
+        return f"write class {class_name} with a method predict{called}"
+    foreign = {name: found for name, node in classes.items() if (found := written(module, node))}
     serving = [name for name, node in classes.items() if "predict" in _class_info(node).methods]
-    name = (serving or list(classes))[-1]
+    own = [name for name in serving if name not in foreign or foreign[name].is_network]
+    name = (
+        own or [name for name in foreign if not foreign[name].is_network] or list(foreign) or serving or list(classes)
+    )[-1]
+    if name in foreign and name not in own:
+        return f"{name} is {foreign[name].what}: {foreign[name].instead.replace('class Model', f'class {class_name}')}"
     return f"call {name} {class_name}, or write model_class_name: {name} into config.yaml"
 
 
@@ -177,6 +194,10 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
         what = "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods."
         yield problem(found.line, what, "websocket_and_predict")
     have = [name for name in ("predict", "websocket", *methods) if found.has(name)]
+    if found.written and not found.written.is_network:
+        what = f"the class is {found.written.what}, whose methods are called otherwise than a model's"
+        fix, place = found.written.instead, f"{path}:{found.line}"
+        yield Problem(where=place, what=what, fix=fix, code="other_framework", level="warning" if have else "error")
     meant = {name: for_it for name, for_it in _near(found, methods, have) if not found.has(for_it)}
     if found.whole and not have:
         fix = "; ".join(f"it has {name}: did you mean {for_it}?" for name, for_it in meant.items())

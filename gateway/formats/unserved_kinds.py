@@ -66,6 +66,12 @@ DIRECTORIES = (
     ),
     Kind("target.*.kernel target.*.embedding", "a checkpoint of T5X (JAX)", "get the model as *.safetensors"),
     Kind("mlmodel", "an MLflow model", predicts("mlflow.pyfunc")),
+    Kind(
+        "config.pbtxt",
+        "a model of Triton's repository, written for its Python backend",
+        f"{CLASS}: load in place of initialize, predict(inputs) for one request of execute",
+        rb'backend\s{0,9}:\s{0,9}"python"',
+    ),
     Kind("config.pbtxt", "a model of Triton's repository", predicts("the library of its framework")),
     Kind("saved_model.pb saved_model.pbtxt", "a TensorFlow SavedModel", predicts("tensorflow")),
     Kind("openvino_model.xml", "an OpenVINO model", predicts("openvino")),
@@ -103,6 +109,24 @@ FILES = (
         rb"(?m)^artifact_location:",
         tells_depth=True,
     ),
+    Kind(
+        "*.py",
+        "a model for Triton's Python backend",
+        f"{CLASS}: load in place of initialize, predict(inputs) for one request of execute",
+        rb"(?m)^class TritonPythonModel\b",
+    ),
+    Kind(
+        "*.py",
+        "a handler of TorchServe",
+        f"{CLASS}: load in place of initialize, predict(inputs) of handle",
+        rb"(?m)^[ \t]*+(import|from) ts\.torch_handler\b",
+    ),
+    Kind(
+        "*.py", "a model for MLServer", f"start it with mlserver, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) mlserver\b"
+    ),
+    Kind("*.py", "a model for KServe", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) kserve\b"),
+    Kind("*.py", "a worker of mosec", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) mosec\b"),
+    Kind("*.py", "a class of Modal", f"start it with modal, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) modal\b"),
     Kind(
         "*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) bentoml\b"
     ),
