@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .formats.describe import describe
     from .hookspecs import hookimpl
     from .ordinary import parse_json, peek_json
+    from .placeholders import placeholder
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
     from .weights import peek_patterns, peek_weights, weights_path
 
@@ -46,6 +47,7 @@ _WHERE = {
     "peek_json": "ordinary",
     "peek_patterns": "weights",
     "peek_weights": "weights",
+    "placeholder": "placeholders",
     "weights_path": "weights",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "peek_json",
     "peek_patterns",
     "peek_weights",
+    "placeholder",
     "weights_path",
 ]
 

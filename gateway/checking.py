@@ -28,6 +28,7 @@ from .errors import ConfigError
 from .formats.config import ModelConfig, read_config
 from .formats.server_ports import server_ports
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
+from .placeholders import placeholders
 from .planning import plan_inventory
 from .preview import source_of
 from .requirements import lacking
@@ -145,9 +146,9 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     yield from (finding("error", "mount_location", reason) for reason in unmounted(spec))
     yield from (finding("error", code, what) for code, what in _contents(spec))
     has_code = spec.format in ("python", "truss")  # which alone knows what it opens
-    for name in contents.pointers(spec.root):
-        what = f"{name} is a pointer of Git LFS and not the file"
-        yield finding("warning" if has_code else "error", "lfs_pointer", what, "git lfs pull")
+    for name, found_there in placeholders(spec.root):
+        code = "lfs_pointer" if found_there.is_pointer else "not_the_file"
+        yield finding("warning" if has_code else "error", code, f"{name} {found_there.what}", found_there.fix)
     # 6
     values = SecretSources(found.settings).for_model(spec)
     for name in spec.secrets:

@@ -46,27 +46,6 @@ def check_links(root: Path) -> None:
         )
 
 
-LFS = b"version https://git-lfs."
-LONGEST_POINTER = 1024  # bytes, as Git LFS defines it
-
-
-def is_pointer(file: Path) -> bool:
-    """Whether Git LFS has left a few lines in the place of the file, as a clone without it does."""
-    try:
-        if not file.is_file() or file.stat().st_size >= LONGEST_POINTER:
-            return False
-        with file.open("rb") as opened:
-            return opened.read(len(LFS)) == LFS
-    except OSError:
-        return False
-
-
-def pointers(root: Path) -> list[str]:
-    """The files of the directory, and of those in it, that are pointers of Git LFS."""
-    files = (file for pattern in ("*", "[!.]*/*") for file in sorted(root.glob(pattern)))
-    return [str(file.relative_to(root)) for file in files if is_pointer(file)]
-
-
 def listed(root: Path) -> dict[str, str] | None:
     """File → sum, as the directory's SHA256SUMS has it; None without one. Raises `ConfigError` with the line."""
     manifest = root / MANIFEST

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, parse_json, peek_json
+from gateway import ConfigError, parse_json, peek_json, placeholder
 
 # What makes small numbers large again: scales of FP8, GPTQ, MLX and others, and how EXL2 and EXL3 call all they have.
 FACTORS = re.compile(
@@ -26,7 +26,6 @@ WEIGHTS = (
 )  # in the order of the library
 INDEX = ".index.json"
 META = "__metadata__"
-POINTER = b"version "  # of Git LFS
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
 MOST_VALUES = 4_000_000  # of a header; a tensor has about ten
 
@@ -111,10 +110,10 @@ def _torn(file: Path) -> str | None:
     size = file.stat().st_size
     if not size:
         return "is empty: get the file again"
+    if there := placeholder(file):
+        return f"{there.what}: {there.fix}"
     with file.open("rb") as opened:
         start = opened.read(8)
-        if start == POINTER:
-            return "is a pointer of Git LFS and not the file: git lfs pull"
         if file.suffix != ".safetensors":
             return None
         length = int.from_bytes(start, "little")

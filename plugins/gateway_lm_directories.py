@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway_lm_gguf_files import find, is_pointer, say_passed_over
+from gateway_lm_gguf_files import find, say_passed_over
 
-from gateway import ConfigError, has_code, peek_config, peek_json, peek_patterns, peek_weights
+from gateway import ConfigError, has_code, peek_config, peek_json, peek_patterns, peek_weights, placeholder
 
 INDEX = "model.safetensors.index.json"
 PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
@@ -62,8 +62,9 @@ def say_incomplete(place: Path) -> None:
     if missing := sorted(name for name in wanted if not (place / name).is_file()):
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
-    if pointer := next((file for file in sorted(place.glob("*.safetensors")) if is_pointer(file)), None):
-        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+    for file in sorted(place.glob("*.safetensors")):
+        if there := placeholder(file):
+            raise ConfigError(f"{place}: {file.name} {there.what}: {there.fix}")
 
 
 def _siblings(place: Path) -> set[str]:

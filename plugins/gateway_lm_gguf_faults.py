@@ -20,7 +20,7 @@ from gateway_lm_gguf_header import Header, read_headers
 from gateway_lm_gguf_kinds import kind_of
 from gateway_lm_gguf_rope import say_lost
 
-from gateway import ConfigError
+from gateway import ConfigError, placeholder
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # how tokens of a template look: <|im_start|>, <start_of_turn>
 MAX_DIMENSIONS = 4  # of ggml
@@ -76,6 +76,8 @@ def mapped(file: Path) -> Iterator[mmap.mmap]:
 
 def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
     """The header, of files that are whole and hold a language model."""
+    if there := next((there for file in files if (there := placeholder(file))), None):
+        raise ConfigError(f"it {there.what}: {there.fix}")
     header = read_headers(maps, [file.name for file in files])
     if other := kind_of(header.metadata, len(header.tensors)):
         raise ConfigError(f"it is {other.what} ({other.why}), and nobody here serves that: {other.fix}")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
 
-from gateway import ConfigError
+from gateway import ConfigError, placeholder
 
 Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
-LFS = b"version https://git-lfs."
 PEEK = 1 << 16  # bytes of a header in which its first keys lie
 
 # What a file beside a model is, by a word of its name.
@@ -52,8 +51,9 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
                 f"config.yaml, weights: {here if not names or place.name in names else there}"
             )
         found = called
-    if found and (pointer := next((part for part in parts(found[0]) if is_pointer(part)), None)):
-        raise ConfigError(f"{place}: {pointer.name} is a pointer of Git LFS and not the file: git lfs pull")
+    for part in parts(found[0]) if found else ():
+        if there := placeholder(part):
+            raise ConfigError(f"{place}: {part.name} {there.what}: {there.fix}")
     if found and (unfinished := next((part for part in parts(found[0]) if has_gaps(part)), None)):
         raise ConfigError(f"{place}: {unfinished.name} is not finished: aria2 keeps what it lacks beside it")
     return found[0] if found else None
@@ -89,15 +89,6 @@ def say_passed_over(place: Path, served: Path | None, chosen: Chosen | None = No
 def _told(file: Path) -> str:
     other = beside(file) or named(file) or Other("another model", "give it a directory of its own")
     return f"{file.name} is {other.what}: {other.fix}"
-
-
-def is_pointer(file: Path) -> bool:
-    """Whether Git LFS has left a few lines in the place of the file, as a clone without it does."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(len(LFS)) == LFS
-    except OSError:
-        return False
 
 
 def has_gaps(file: Path) -> bool:

@@ -25,6 +25,7 @@ from gateway import (
     peek_config,
     peek_patterns,
     peek_weights,
+    placeholder,
     weights_path,
 )
 
@@ -71,7 +72,9 @@ def _left_out(path: Path) -> Iterator[str]:
     others = [file for file in sorted(place.iterdir()) if file.suffix in suffixes and file.stem != served.stem]
     if others := [file.name for file in others if chosen(file.name)]:
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        yield f"{served.name} is served alone, without {listed}: save what runs before it with it, as one Pipeline"
+        what = f"{served.name} is served alone, without {listed}"
+        fix = "save a scaler or an encoder that runs before it with it, as one Pipeline"
+        yield f"{what}: {fix}; a model of its own needs a directory of its own"
 
 
 @hookimpl
@@ -127,6 +130,8 @@ def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
             f"{root}: {file.name} is a pickle, which runs code when it is opened; save the model with {SAVE} instead, "
             f"or trust the file: [models.NAME] allow_pickle = true in gateway.toml"
         )
+    if there := placeholder(file):
+        raise ConfigError(f"{root}: {file.name} {there.what}: {there.fix}")
     return file
 
 

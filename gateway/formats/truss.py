@@ -20,6 +20,11 @@ from .describe import UNLIMITED, describe
 from .source import ClassInfo, SourceError, read_class
 from .unserved import find_unserved
 
+SAY = (
+    "write framework: transformers into config.yaml for a language model, sentence-transformers for embeddings, "
+    "sklearn for a scikit-learn model, or a class in model/model.py for anything else"
+)
+
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
@@ -46,7 +51,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     if not source.is_file():
         near = instead_of(source.name, [each.name for each in source.parent.glob("*.py")])
         what = f"{path}: No module class file found: {source.relative_to(path)}{near}"
-        reason = missing_weights(path) or _unserved(path)  # which may be why no framework's plugin knew the directory
+        absent = missing_weights(path)  # which may be why no framework's plugin knew the directory
+        reason = f"{absent}, so that nobody knows what they are: {SAY}" if absent else _unserved(path)
         raise ConfigError(f"{what}; {reason}" if reason else what)
     return describe_class(path, source, config.data["model_class_name"], overrides, format="truss")
 

@@ -20,7 +20,7 @@ from shlex import quote
 from typing import Any
 
 from .. import archives, ordinary
-from ..contents import is_pointer
+from ..placeholders import placeholder
 from .config import is_of_another_program
 from .unserved_gguf import GGUFS
 from .unserved_kinds import BEGINNINGS, CLASS, COMPRESSED, DIRECTORIES, FILES, NO_MODEL, PACKED, WEIGHTS, Kind
@@ -55,12 +55,20 @@ def find_unserved(path: Path) -> Unserved | None:
     except OSError:
         return None
     found = next((found for look in LOOKS if (found := look(path, names)) is not None), None)
-    if (pointer := next((name for name in sorted(names) if is_pointer(path / name)), None)) is None:
+    return _with_placeholders(path, names, found)
+
+
+def _with_placeholders(path: Path, names: frozenset[str], found: Unserved | None) -> Unserved | None:
+    """What was found, and that one of the files is not there itself, which comes first in what to do."""
+    name, there = next(((name, it) for name in sorted(names) if (it := placeholder(path / name))), ("", None))
+    if there is None:
         return found
-    what = f"{pointer} is a pointer of Git LFS and not the file"
+    what = f"{name} {there.what}"
     if found is None:
-        return Unserved(what, "git lfs pull", is_sure=False)
-    return replace(found, what=f"{found.what}; {what}", fix=f"git lfs pull, and then: {found.fix}")
+        return Unserved(what, there.fix, is_sure=False)
+    if not there.is_pointer and not found.is_sure and f"({name})" in found.what:  # its name was all that told the kind
+        return replace(found, what=what, fix=there.fix)
+    return replace(found, what=f"{found.what}; {what}", fix=f"{there.fix}, and then: {found.fix}")
 
 
 def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:

@@ -120,3 +120,10 @@ def test_connections_of_a_websocket_model_are_not_counted_unless_it_says_so(tmp_
     spec = find_model(truss(tmp_path, "runtime: {predict_concurrency: 2}", files), {})
     assert spec is not None
     assert spec.limits.slots == 2
+
+
+@pytest.mark.parametrize("source", ["hf://nobody/such-a-model", "https://127.0.0.1:1/a.bin", "s3://bucket/model"])
+def test_weights_that_are_not_here_yet_have_to_say_who_serves_them(source: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"weights:\n- source: {source}\n")
+    with pytest.raises(ConfigError, match=r"not on this machine yet, .* write framework: transformers"):
+        find_model(tmp_path, {})

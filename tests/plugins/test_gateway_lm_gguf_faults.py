@@ -96,7 +96,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "two tensors that overlap": (lambda path: patch(path, 24, 608), "token_embd.weight and output.weight share bytes"),
     "a tensor of nothing": (lambda path: patch(path, 12, 0), "output.weight has the shape 0 x 32"),
     "a tensor beyond all files": (lambda path: patch(path, 12, 2**40), "breaks off: it has .* output"),
-    "no GGUF": (lambda path: path.write_bytes(b"PK" * 99), "no GGUF file"),
+    "no GGUF": (lambda path: path.write_bytes(b"PK\x03\x04" * 99), "no GGUF file"),
     "big-endian": (turn, "big-endian"),
     "unknown architecture": (lambda path: write(path, "rwkv7"), "'rwkv7' is not supported"),
     "unknown vocabulary": (lambda path: write(path, said={"model": "rwkv"}), "'rwkv'"),

@@ -132,7 +132,8 @@ def test_what_lies_beside_a_model_is_not_left_out_without_a_word(tmp_path: Path,
     assert find_model(path, {}).notes == ()
     (path / name).touch()
     (note,) = find_model(path, {}).notes
-    assert f"model.skops is served alone, without {name}" in note and "Pipeline" in note
+    assert f"model.skops is served alone, without {name}" in note
+    assert "as one Pipeline" in note and "a model of its own needs a directory of its own" in note
 
 
 def test_weights_may_name_the_file(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_check_names_the_types_that_must_be_trusted(tmp_path: Path) -> None:
     save(tmp_path / "models" / "forest", forest)
     save(tmp_path / "models" / "iris", iris())
     (tmp_path / "models" / "broken").mkdir()
-    (tmp_path / "models" / "broken" / "model.skops").write_text("no zip file")
+    (tmp_path / "models" / "broken" / "model.skops").write_bytes(b"\0no zip file")
     shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
     found = {each["model"]: each for each in json.loads(shown.stdout)}
     assert {(name, each["level"], each["code"]) for name, each in found.items()} == {
