@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .formats.describe import complete
-from .formats.unserved import TOO_DEEP, UNSERVED, find_loose, find_unserved
+from .formats.unserved import find_loose, find_unserved
+from .formats.unserved_files import TOO_DEEP, UNSERVED
 from .patterns import is_pattern, tables_of
 from .spec import ModelSpec, Problem
 from .weights import peek_all_weights

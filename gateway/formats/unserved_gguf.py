@@ -1,4 +1,4 @@
-"""GGUF files that hold no language model: what they are by their headers, and what would serve them.
+"""GGUF files that hold no language model, or are cut: what they are by their headers, and what would serve them.
 
 Of the first keys of a header, which lie before the vocabulary. Which files the plugin for GGUF passes over is its own
 to say; a test sees that each of these has its line here.
@@ -7,8 +7,14 @@ to say; a test sees that each of these has its line here.
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path
+from shlex import quote
 
-from .unserved_kinds import CLASS, MERGE, Kind, predicts
+from .unserved_checkpoints import weights_of
+from .unserved_files import Unserved, first
+from .unserved_kinds import CLASS, FILES, MERGE, Kind, predicts
 
 MAIN = "add the GGUF file of the model that it belongs to"
 WEIGHTS = "get the file that has the weights too"
@@ -73,3 +79,43 @@ GGUFS = tuple(
         ("a vocabulary without a model", WEIGHTS, rb"(?s)\AGGUF.{4}\0{8}"),
     )
 )
+
+PIECE = re.compile(r"(?i)(.+\.gguf)([._-](?:part|split)[._-]?|[._-](?=a[a-z]$|0\d+$))(\d+|[a-z]{1,2})(?:-?of-?(\d+))?")
+
+
+def pieces(path: Path, names: frozenset[str]) -> Unserved | None:
+    """Pieces that were cut by hand, with the command that joins those of the first file."""
+    found = [match for name in sorted(names) if (match := PIECE.fullmatch(name))]
+    if not found:
+        return None
+    whole, cut, of = found[0].group(1, 2, 4)
+    own = sorted((each for each in found if each[1] == whole), key=lambda each: (len(each[3]), each[3]))
+    listed = ", ".join(each[0] for each in own[:3]) + (" …" if len(own) > 3 else "")
+    fix = f"join the pieces, in their order: {_cat(whole, whole + cut, [each[0] for each in own], names)}"
+    if of and len(own) < int(of):
+        fix = (
+            f"get the pieces that are missing (there are {len(own)} of {int(of)}); this line then says how to join them"
+        )
+    if len(own) < len(found):
+        fix += "; the others likewise, each in a directory of its own"
+    return Unserved(f"a GGUF file that was cut by hand ({listed})", fix, is_sure=False)
+
+
+def _cat(whole: str, start: str, pieces: list[str], names: frozenset[str]) -> str:
+    """The shortest command whose patterns stand for the pieces alone, and in their order: part10 comes after part2."""
+    sizes = sorted({len(piece) for piece in pieces})
+    for ends in (["*"], ["?" * (size - len(start)) for size in sizes]):
+        if [name for end in ends for name in sorted(names) if fnmatchcase(name, escape(start) + end)] == pieces:
+            return f"cat {' '.join(quote(start) + end for end in ends)} > {quote(whole)}"
+    return f"cat {' '.join(map(quote, pieces))} > {quote(whole)}"
+
+
+def gguf_files(path: Path, names: frozenset[str]) -> Unserved | None:
+    """GGUF files of no language model: beside a config.json too they are what the directory holds."""
+    files = frozenset(name for name in names if name.lower().endswith(".gguf"))
+    if not files or weights_of(names):
+        return None
+    is_checkpoint = "config.json" in names and "adapter_config.json" not in names
+    return first(GGUFS, path, files, is_sure=False) or (
+        first(FILES, path, files, is_sure=False) if is_checkpoint else None
+    )

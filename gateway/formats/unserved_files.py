@@ -1,0 +1,181 @@
+"""What single files say of the model that they hold, by their names and beginnings; with what the other looks share.
+
+The kinds are rows of `unserved_kinds`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from .. import archives, ordinary
+from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, Kind
+
+LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
+BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
+UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
+TOO_DEEP = "too_deep"  # that of the problem that something lies too deep to be searched
+BEGINNING = 1 << 18  # bytes of a file that are searched for what tells its kind
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    what: str
+    fix: str
+    is_sure: bool = True  # False: files that may lie about, above directories with models in them
+    tells_depth: bool = False  # that what is in it lies too deep to be searched
+
+    @property
+    def says_of_parts(self) -> frozenset[str]:
+        """The codes of problems of the directories in it which this one says better."""
+        return frozenset({UNSERVED, TOO_DEEP} if self.is_sure else {TOO_DEEP} if self.tells_depth else ())
+
+
+UNFINISHED = (".incomplete", ".crdownload", ".aria2", "-partial")
+MAYBE_UNFINISHED = (".part", ".partial", ".download")  # of files that would be models
+ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar .gguf.gz .gguf.zst .bin.gz".split())
+
+
+def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
+    if found := unfinished(names):
+        return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
+    if known := first(FILES, path, names, is_sure=False):
+        return known
+    lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
+    if model := next((kind for name in sorted(lasting) if (kind := _packed(path / name))), None):
+        return model
+    all_are = all(name.lower().endswith(ARCHIVES) for name in lasting)
+    if listed := sorted(
+        name for name in lasting if name.lower().endswith(ARCHIVES) and (all_are or name.startswith("model"))
+    ):
+        return Unserved(f"an archive ({listed[0]})", "unpack it here", is_sure=False)
+    if packed := [name for name in sorted(lasting) if name.startswith("model") and suffix(name) in COMPRESSED]:
+        return Unserved(f"a compressed file ({packed[0]})", "unpack it here", is_sure=False)
+    return _by_beginning(path, names)
+
+
+def _packed(file: Path) -> Unserved | None:
+    """A model that is a zip file, by what is in it."""
+    if suffix(file.name) != "zip":
+        return None
+    try:
+        names = [name.lower() for name in archives.names(file)]
+    except OSError:
+        return None
+    kind = next((kind for kind in PACKED if any(is_called(name, kind) for name in names)), None)
+    return None if kind is None else listed(kind, [file.name], is_sure=False)
+
+
+MOST = 64  # files that are opened to see what they begin with
+
+
+def _by_beginning(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A model by a name that tells nothing."""
+    candidates = sorted(names, key=lambda name: (name.startswith(".") or suffix(name) in NO_MODEL, name))[:MOST]
+    begins = {name: begin for name in candidates if (begin := begin_of(path / name, 512))}
+    for kind in BEGINNINGS:
+        if found := [name for name, begin in begins.items() if _may_be(name, begin) and re.search(kind.holds, begin)]:
+            return listed(kind, found, is_sure=False)
+    return None
+
+
+def _may_be(name: str, begin: bytes) -> bool:
+    return begin[:1] == b"\x80" or not (name.startswith(".") or suffix(name) in NO_MODEL)
+
+
+def suffix(name: str) -> str:
+    return Path(name).suffix[1:].lower()
+
+
+def unfinished(names: Iterable[str]) -> str | None:
+    for name in sorted(names):
+        inner = name.rpartition(".")[0].lower()
+        if name.endswith(UNFINISHED) or (
+            name.endswith(MAYBE_UNFINISHED) and any(is_called(inner, kind) for kind in FILES if not kind.holds)
+        ):
+            return name
+    return None
+
+
+def first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure: bool) -> Unserved | None:
+    lowered = {name: name.lower() for name in sorted(names)}
+    begins: dict[str, bytes] = {}
+    for kind in kinds:
+        found = [name for name, low in lowered.items() if is_called(low, kind)]
+        if kind.holds:
+            for name in found:
+                begins.setdefault(name, begin_of(path / name))
+            found = [name for name in found if re.search(kind.holds, begins[name])]
+        if found:
+            return listed(kind, found, is_sure=is_sure)
+    return None
+
+
+def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
+    listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure, tells_depth=kind.tells_depth)
+
+
+def is_called(name: str, kind: Kind) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in kind.names.split())
+
+
+def begin_of(file: Path, size: int = BEGINNING) -> bytes:
+    """What a file begins with; of one that was compressed, what was."""
+    try:
+        with ordinary.opened(file) as opened:
+            begin = opened.read(size)
+    except OSError:
+        return b""
+    return next((inner for look in UNCOMPRESS if (inner := look(begin))), begin)
+
+
+def _gzip(begin: bytes) -> bytes:
+    return _inner(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress, begin) if begin[:2] == b"\x1f\x8b" else b""
+
+
+def _zlib(begin: bytes) -> bytes:
+    return _inner(zlib.decompressobj().decompress, begin) if begin[:1] == b"\x78" else b""
+
+
+def _bz2(begin: bytes) -> bytes:
+    return _inner(bz2.BZ2Decompressor().decompress, begin) if begin[:3] == b"BZh" else b""
+
+
+def _lzma(begin: bytes) -> bytes:
+    is_one = begin[:6] == b"\xfd7zXZ\0" or begin[:3] == b"\x5d\0\0"
+    return _inner(lzma.LZMADecompressor(memlimit=LARGEST_MEMORY).decompress, begin) if is_one else b""
+
+
+def _inner(decompress: Callable[[bytes, int], bytes], begin: bytes) -> bytes:
+    try:
+        return decompress(begin, BEGINNING)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return b""
+
+
+LARGEST_MEMORY = 1 << 28  # bytes; what the strongest common setting needs is a quarter of it
+UNCOMPRESS = (_gzip, _zlib, _bz2, _lzma)
+
+
+def json_of(path: Path) -> Mapping[str, Any]:
+    return read_json(path)[0]
+
+
+def read_json(path: Path) -> tuple[Mapping[str, Any], str | None]:
+    """The object in the file, and why there is none."""
+    try:
+        with ordinary.opened(path) as file:
+            data = ordinary.parse_json(file.read(LARGEST))
+    except OSError as error:
+        return {}, f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return {}, f"is no JSON ({error})"
+    return (data, None) if isinstance(data, dict) else ({}, "holds no JSON object")

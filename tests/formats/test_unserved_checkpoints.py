@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.discovery import discover
+from gateway.plugins import Plugins
+
+from .unserved_cases import WHOLE, architecture, make, told
+
+
+@pytest.mark.parametrize(
+    ("names", "objects", "says"),
+    [
+        (("pytorch_model.bin",), {"config": architecture("LlamaForCausalLM")}, "a pickle.*safetensors"),
+        (("pytorch_model-00001-of-00002.bin",), {"config": architecture("LlamaForCausalLM")}, "a pickle"),
+        (("tf_model.h5",), {"config": architecture("GPT2ForCausalLM")}, "TensorFlow"),
+        (("flax_model.msgpack",), {"config": architecture("GPT2ForCausalLM")}, "Flax"),
+        (("tokenizer.json",), {"config": architecture("LlamaForCausalLM")}, "without its weights"),
+        (WHOLE, {"config": architecture("Gemma3ForConditionalGeneration")}, "more than texts"),
+        (WHOLE, {"config": architecture("LlavaQwen", vision_config={})}, "more than texts"),
+        (WHOLE, {"config": architecture("T5ForConditionalGeneration", is_encoder_decoder=True)}, "encoder and a dec"),
+        (WHOLE, {"config": architecture("WhisperForConditionalGeneration")}, "speech.*transcriptions"),
+        (WHOLE, {"config": architecture("BertForSequenceClassification")}, "classifier of texts.*classify"),
+        (WHOLE, {"config": architecture("BertForTokenClassification")}, "classifier of words"),
+        (WHOLE, {"config": architecture("BertForMaskedLM")}, "fills gaps"),
+        (WHOLE, {"config": architecture("ViTForImageClassification")}, "classifier of images"),
+        (WHOLE, {"config": architecture("BertModel")}, "modules.json"),
+        (WHOLE, {"config": architecture("GPT2LMHeadModel")}, "a language model.*framework: transformers"),
+        (("flax_model.msgpack",), {"config": architecture("GPT2LMHeadModel")}, "not .* but those of Flax"),
+        (WHOLE, {"config": architecture("Strange")}, "Strange, an architecture that no plugin serves"),
+        (WHOLE, {"config": {"architectures": "Strange"}}, "Strange"),
+        (WHOLE, {"config": {"model_type": "llama"}}, "no architectures.*llama.*framework: transformers"),
+        (WHOLE, {"config": {"architectures": []}}, "neither architectures nor a model_type.*the library"),
+        (WHOLE, {"config": {}}, "neither architectures nor a model_type"),
+        (WHOLE, {"config": "{"}, "config.json is no JSON"),
+        (WHOLE, {"config": "[]"}, "holds no JSON object"),
+        ((), {"modules": [], "config_sentence_transformers": {"model_type": "CrossEncoder"}}, "CrossEncoder.*rerank"),
+        ((), {"modules": [], "config_sentence_transformers": {"model_type": "SparseEncoder"}}, "SparseEncoder"),
+        (("tokenizer.json",), {"config": architecture("LlamaForCausalLM"), "x": {}}, "without its weights"),
+        (
+            ("tokenizer.json", ".cache/huggingface/download/model.safetensors.ab.incomplete"),
+            {"config": architecture("LlamaForCausalLM")},
+            "model.safetensors.ab.incomplete is not finished",
+        ),
+        (("tokenizer.json",), {"config": architecture("BertModel")}, "BertModel, without its weights"),
+        (("tokenizer.json", "onnx/notes.txt"), {"config": architecture("BertModel")}, "without its weights"),
+        (("model.ckpt",), {"config": architecture("BertModel")}, "an encoder without a head"),
+        (("mmproj-x.gguf",), {"config": architecture("BertModel")}, "a projector"),
+        (("model_state.pdparams",), {"config": architecture("LlamaForCausalLM")}, "those of Paddle"),
+        (("model.onnx",), {"config": architecture("LlamaForCausalLM")}, "those of ONNX"),
+        (("ctfidf_config.json", "topics.json", "ctfidf.safetensors"), {"config": {"top_n_words": 10}}, "BERTopic"),
+        (WHOLE, {"config": architecture("VitsModel")}, "speaks.*docs/audio.md"),
+        (WHOLE, {"config": architecture("BarkModel")}, "speaks.*docs/audio.md"),
+        (WHOLE, {"config": architecture("Dinov2Model", image_size=518)}, "an encoder of images or sound"),
+        (WHOLE, {"config": "\ufeff" + json.dumps(architecture("LlamaForCausalLM"))}, "is no JSON.*BOM"),
+    ],
+)
+def test_a_checkpoint_that_nobody_serves_is_called_by_its_name(
+    names: tuple[str, ...], objects: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "it", *names, **objects)
+    assert re.search(says, told(tmp_path / "it")), told(tmp_path / "it")
+    (problem,) = [each for each in discover([tmp_path], Plugins.load()).problems if each.code == "unserved"]
+    assert (problem.model, problem.level) == ("it", "warning")
+
+
+def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:
+    make(tmp_path / "run", "tokenizer.json", config=architecture("LlamaForCausalLM"))
+    for name in ("checkpoint-1", "checkpoint-2"):
+        make(tmp_path / "run" / name, *WHOLE, config=architecture("LlamaForCausalLM"))
+    found = discover([tmp_path], Plugins.load())
+    assert [spec.name for spec in found.specs] == ["run/checkpoint-1", "run/checkpoint-2"]
+    assert found.problems == ()
+
+
+def test_a_truss_without_a_class_says_what_its_weights_are(tmp_path: Path) -> None:
+    make(tmp_path / "it", *WHOLE, config=architecture("BertForMaskedLM"))
+    (tmp_path / "it" / "config.yaml").write_text("model_name: It\n")
+    (problem,) = discover([tmp_path], Plugins.load()).problems
+    assert "No module class file found" in problem.what
+    assert "its weights are BertForMaskedLM" in problem.what
