@@ -17,13 +17,14 @@ from .config import is_of_another_program
 from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_files import BESIDE, Unserved, begin_of, first, json_of, single_files, suffix
 from .unserved_gguf import gguf_files, pieces
+from .unserved_images import image_parts
 from .unserved_kinds import CLASS, DIRECTORIES, WEIGHTS
 
 
 def find_unserved(path: Path) -> Unserved | None:
     """What model the directory, or the file, holds; None when it looks like none."""
     if path.is_file():
-        return single_files(path.parent, frozenset([path.name]))
+        return _of_files(path.parent, frozenset([path.name]))
     try:
         names = frozenset(child.name for child in path.iterdir())
     except OSError:
@@ -56,10 +57,13 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
         return None
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
-    found = names and (gguf_files(path, names) or single_files(path, names))
-    if not found:
+    if (found := _of_files(path, names)) is None:
         return None
     return replace(found, what=f"{found.what}, beside directories of models", fix=f"{OWN_DIRECTORY}, and {found.fix}")
+
+
+def _of_files(path: Path, names: frozenset[str]) -> Unserved | None:
+    return gguf_files(path, names) or image_parts(path, names) or single_files(path, names)
 
 
 CODE_OF_A_MODEL = ("*.py", "model/*.py", "config.yaml", "config.yml")
@@ -113,6 +117,8 @@ def _spark(path: Path, names: frozenset[str]) -> Unserved | None:
     if "metadata" not in names:
         return None
     about = next((begin_of(file) for file in sorted(path.glob("metadata/part-*"))), b"")
+    if b"com.johnsnowlabs.nlp" in about:
+        return Unserved("an annotator of Spark NLP", f"{CLASS} with sparknlp")
     if b"org.apache.spark.ml" not in about:
         return None
     return Unserved("a model of Spark ML", f"{CLASS} with pyspark, or convert it to ONNX")
@@ -158,6 +164,7 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     checkpoint,
     _ollama,
     _hub_cache,
+    image_parts,
     single_files,
     _bare,
     _other_program,

@@ -14,7 +14,7 @@ from shlex import quote
 
 from .unserved_checkpoints import weights_of
 from .unserved_files import Unserved, first
-from .unserved_kinds import CLASS, FILES, MERGE, Kind, predicts
+from .unserved_kinds import CLASS, FILES, IMAGES, MERGE, Kind, predicts
 
 MAIN = "add the GGUF file of the model that it belongs to"
 WEIGHTS = "get the file that has the weights too"
@@ -22,7 +22,6 @@ FOLDER = "get it as a folder of sentence-transformers: modules.json and *.safete
 NO_TEXT = "as a GGUF file, of which only language models are served"
 RERANK, CLASSIFY = (f"{CLASS} and has a method {name}, see docs/rerank.md" for name in ("rerank", "classify"))
 SPEECH, HEARD = (f"{CLASS} and has a method {name}, see docs/audio.md" for name in ("speech", "transcriptions"))
-IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
 CHAT = f"{CLASS} with transformers and has a method chat_completions"
 OWN_LIBRARY = "the library that it was made for"
 

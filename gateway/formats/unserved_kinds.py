@@ -26,6 +26,7 @@ WEIGHTS = frozenset(
 CODE = "main.py app.py api.py predictor.py predict.py inference.py handler.py serve.py server.py service.py models.py"
 A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
+IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -55,6 +56,7 @@ DIRECTORIES = (
     Kind(
         "model.yaml", "a model of BentoML's store", f"export it from the store, or {CLASS}", rb"(?m)^bentoml_version:"
     ),
+    Kind("*.mojo", "a MOJO of H2O", predicts("h2o (import_mojo)")),
     Kind("model.ini", "a MOJO of H2O, unpacked", predicts("h2o (import_mojo, of the zip file)"), rb"h2o_version"),
     Kind("nlu_engine.json", "an engine of Snips NLU", predicts("snips_nlu")),
     Kind("ctfidf_config.json", "a model of BERTopic", predicts("bertopic")),
@@ -81,6 +83,24 @@ DIRECTORIES = (
     Kind("bentofile.yaml bento.yaml", "a Bento", f"start it with bentoml, {BROKEN_UP}"),
     Kind("cog.yaml", "a model for Cog", f"start it with cog, {BROKEN_UP}"),
     Kind("model-settings.json", "a model of MLServer", predicts("the library of its implementation")),
+    Kind(
+        "config.json",
+        "an engine of TensorRT-LLM, built for one kind of GPU",
+        f"get the model as *.safetensors, or {CLASS} with tensorrt_llm and has a method chat_completions",
+        rb'"build_config"\s*:',
+    ),
+    Kind(
+        "config.json",
+        "a checkpoint of TensorRT-LLM before it was built",
+        "get the model as *.safetensors, as transformers has it",
+        rb'"mapping"\s*:\s*\{[^{}]{0,200}"tp_size"',
+    ),
+    Kind(
+        "decoder.yml *.decoder.yml",
+        "a translation model of Marian",
+        predicts("ctranslate2, converted by it"),
+        rb"(?m)^vocabs:",
+    ),
     Kind("mlc-chat-config.json", "a language model of MLC", "get the model as *.safetensors or as a GGUF file"),
     Kind("genai_config.json", "a language model of ONNX Runtime GenAI", f"get it as *.safetensors, or {CLASS}"),
     Kind("open_clip_config.json", "a model of OpenCLIP", predicts("open_clip")),
@@ -233,29 +253,10 @@ FILES = (
     Kind("*.sav *.p *.jl *.model *.dump *.skl *.clf *.dat *.bin *.mdl model", A_PICKLE, SKOPS, PICKLE),
     Kind(" ".join(f"*.{end}" for end in COMPRESSED), f"a compressed pickle, {PICKLED}", SKOPS, PICKLE),
     Kind(
-        "*.safetensors",
-        "an image model in one file, as Stable Diffusion is handed on",
-        f"{CLASS} with diffusers (from_single_file) and has a method images, see docs/images.md",
-        rb'"(model\.diffusion_model|first_stage_model)\.',
+        "*.safetensors *.sft",
+        "weights without a config.json that says of what",
+        "get the other files of the checkpoint",
     ),
-    Kind(
-        "*.safetensors",
-        "a LoRA adapter of an image model, not a whole model",
-        f"{CLASS} with diffusers: its base, and this by load_lora_weights; it has a method images, see docs/images.md",
-        rb'"lora_(unet|te|te1|te2|transformer)_|"ss_network_module"',
-    ),
-    Kind(
-        "*.safetensors",
-        "a LoRA adapter, not a whole model",
-        MERGE,
-        rb"\.lora_(A|down)\.",
-    ),
-    Kind(
-        "pytorch_lora_weights.safetensors *lora*.safetensors",
-        "a LoRA adapter, not a whole model",
-        MERGE,
-    ),
-    Kind("*.safetensors", "weights without a config.json that says of what", "get the other files of the checkpoint"),
     Kind("*.engine *.plan *.trt", "a TensorRT engine", predicts("tensorrt")),
     Kind("*.mlmodel", "a Core ML model", f"convert it, or {CLASS}"),
     Kind("*.nemo", "a NeMo model", f"{CLASS} with nemo_toolkit"),

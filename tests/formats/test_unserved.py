@@ -235,6 +235,12 @@ def test_no_file_stops_the_search(
     assert found is None or "\n" not in found.what + found.fix
 
 
+def test_an_annotator_of_spark_nlp_is_told_by_its_metadata(tmp_path: Path) -> None:
+    make(tmp_path / "it", "metadata/part-00000")
+    (tmp_path / "it" / "metadata" / "part-00000").write_text('{"class":"com.johnsnowlabs.nlp.annotators.Tokenizer"}')
+    assert told(tmp_path / "it").startswith("an annotator of Spark NLP")
+
+
 def test_a_pipeline_of_spark_is_told_by_its_metadata(tmp_path: Path) -> None:
     make(tmp_path / "it", "metadata/_SUCCESS", "stages/0_x/metadata/part-00000")
     (tmp_path / "it" / "metadata" / "part-00000").write_text('{"class":"org.apache.spark.ml.PipelineModel"}')

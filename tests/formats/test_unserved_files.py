@@ -18,6 +18,8 @@ import pytest
 
 from gateway.formats import unserved_kinds
 from gateway.formats.unserved import find_unserved
+from gateway.formats.unserved_gguf import GGUFS
+from gateway.formats.unserved_images import LORAS, PARTS
 from gateway.formats.unserved_kinds import DIRECTORIES, FILES, Kind
 
 from .unserved_cases import make, told
@@ -83,9 +85,9 @@ BEGINNINGS = (
     b'<?xml version="1.0"?>\n<opencv_storage>\n<opencv_ml_svm>\n  <format>3</format>',
     b"\x0d\x1d\xc2\xc9\x01\x12\x04",
     b"\x01\x01\x01\x0dloss_metric_2\x03",
-    b'\x40\0\0\0\0\0\0\0{"first_stage_model.decoder.conv_in.weight":{',
-    b'\x40\0\0\0\0\0\0\0{"base_model.model.layers.0.q_proj.lora_A.weight":{',
-    b'\x40\0\0\0\0\0\0\0{"lora_unet_down_blocks_1_attentions_0_proj_in.lora_down.weight":{',
+    b'{"version":"1","build_config":{}}',
+    b"models:\n  - model.npz\nvocabs:\n  - vocab.spm\n",
+    b'{"architecture":"LlamaForCausalLM","mapping":{"world_size":1,"tp_size":1}}',
 )
 
 
@@ -243,6 +245,9 @@ SEEDS = [b"a", b"\n", b" ", b"0", b"{", b'"', b"\n  \n", b" -1.1", b"<net ", b"<
 SEEDS += [
     b"class Model(",
     b"\nclass Model(\n ",
+    b'"unet.',
+    b'"mapping":{',
+    b"general.architecture\x08\0\0\0",
     b"\nclass Model(\n  def x",
     b'"num_features" ',
     b"import x\n",
@@ -252,7 +257,7 @@ SEEDS += [
 
 def test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size() -> None:
     """A search holds every thread up. By the square of the size, the least of them would take ten times as long."""
-    kinds = (*DIRECTORIES, *FILES, *unserved_kinds.BEGINNINGS)
+    kinds = (*DIRECTORIES, *FILES, *unserved_kinds.BEGINNINGS, *GGUFS, *LORAS, *PARTS)
     for kind in {kind.holds: kind for kind in kinds if kind.holds}.values():
         for seed in SEEDS:
             begin = seed * (65_536 // len(seed))
