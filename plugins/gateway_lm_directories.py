@@ -35,6 +35,11 @@ def is_language_model(path: Path) -> bool:
     return find(place, [path.absolute().name], peek_patterns(path)) is not None or is_checkpoint(place)
 
 
+# Halves of models of images or sound, whose text is nothing without the other half, or is no text; how they end.
+HALVES = ("GitForCausalLM", "MusicgenForCausalLM", "MusicgenMelodyForCausalLM", "MoshiForCausalLM", "TrOCRForCausalLM")
+SENSES = ("vision_config", "audio_config", "image_token_id", "image_token_index", "img_processor", "patch_size")
+
+
 def is_checkpoint(place: Path) -> bool:
     """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
     weights = [file for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model")]
@@ -45,7 +50,8 @@ def is_checkpoint(place: Path) -> bool:
     except (OSError, ValueError):
         return False
     architectures = config.get("architectures") if isinstance(config, dict) else None
-    if not any(str(name).endswith("ForCausalLM") for name in architectures or ()):
+    names = [str(name) for name in architectures or ()]
+    if not any(name.endswith("ForCausalLM") for name in names) or any(name in HALVES for name in names):
         return False
     say_incomplete(place)
     return True
@@ -84,6 +90,7 @@ def passed_over(path: Path) -> Iterator[str]:
         yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
     if place is None or not place.is_dir():
         return
+    yield from _senses(place)
     chosen = peek_patterns(path)
     file = find(place, [path.absolute().name], chosen)
     if told := say_passed_over(place, file, chosen):
@@ -95,3 +102,13 @@ def passed_over(path: Path) -> Iterator[str]:
         yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
     if (place / "Modelfile").is_file():
         yield f"the Modelfile of Ollama beside {file.name} is not read: put its SYSTEM and PARAMETER into requests"
+
+
+def _senses(place: Path) -> Iterator[str]:
+    """What a checkpoint reads beside texts, as its config.json has it."""
+    try:
+        config = peek_json(place / "config.json")
+    except (OSError, ValueError):
+        return
+    if isinstance(config, dict) and (found := [name for name in SENSES if name in config]):
+        yield f"its config.json has {found[0]}: it reads images or sound too, and texts alone are served"

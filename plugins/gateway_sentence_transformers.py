@@ -82,13 +82,25 @@ def _is_ours(path: Path) -> bool:
     if weights is None or has_code(path):
         return False
     about = weights / "config_sentence_transformers.json"
+    if not (about.is_file() or (weights / "modules.json").is_file()) or _is_another_encoder(weights):
+        return False
     if not about.is_file():
-        return (weights / "modules.json").is_file()
+        return True
     try:
         kind = peek_json(about).get("model_type", "SentenceTransformer")
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{about} is not a JSON object ({error}); get the model's files again") from error
     return bool(kind == "SentenceTransformer")  # the library's cross and sparse encoders give no such vectors
+
+
+def _is_another_encoder(weights: Path) -> bool:
+    """Whether its modules are those of the library's cross or sparse encoders: older folders say it by these alone."""
+    try:
+        modules = peek_json(weights / "modules.json")
+        kinds = [str(module["type"]) for module in modules]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # which the load tells
+    return any(f".{name}_encoder." in kind for kind in kinds for name in ("sparse", "cross"))
 
 
 def _left_out(path: Path) -> Iterator[str]:

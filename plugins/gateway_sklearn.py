@@ -125,13 +125,13 @@ def _model_file(place: Path, root: Path) -> Path | None:
 def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
     if file is None:
         raise ConfigError(f"{root}: no model.skops; save the model with {SAVE}")
+    if there := placeholder(file):
+        raise ConfigError(f"{root}: {file.name} {there.what}: {there.fix}")
     if file.suffix in PICKLES and not trust.get("allow_pickle"):
         raise ConfigError(
             f"{root}: {file.name} is a pickle, which runs code when it is opened; save the model with {SAVE} instead, "
             f"or trust the file: [models.NAME] allow_pickle = true in gateway.toml"
         )
-    if there := placeholder(file):
-        raise ConfigError(f"{root}: {file.name} {there.what}: {there.fix}")
     return file
 
 

@@ -205,7 +205,7 @@ def test_weights_beside_directories_of_models_have_a_line_and_other_files_none(t
 
     assert names(found) == ["shop"]
     (problem,) = found.problems
-    assert re.search(r"yolo11n\.pt\), beside directories of models", problem.what)
+    assert re.search(r"yolo11n\.pt\), beside other directories$", problem.what)
     assert problem.fix.startswith("if it is to be served, move it into a directory of its own, and write a model.py")
     assert (problem.level, problem.model) == ("warning", None)
 

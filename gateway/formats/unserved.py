@@ -59,7 +59,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
     if (found := _of_files(path, names)) is None:
         return None
-    return replace(found, what=f"{found.what}, beside directories of models", fix=f"{OWN_DIRECTORY}, and {found.fix}")
+    return replace(found, what=f"{found.what}, beside other directories", fix=f"{OWN_DIRECTORY}, and {found.fix}")
 
 
 def _of_files(path: Path, names: frozenset[str]) -> Unserved | None:

@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .unserved_files import BESIDE, Unserved, json_of, read_json, suffix, unfinished
+from .unserved_files import BESIDE, Unserved, begin_of, json_of, read_json, suffix, unfinished
 from .unserved_kinds import CLASS, NO_MODEL
 
 SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.safetensors"
 
 
+OTHER_MODULES = {b".sparse_encoder.": "SparseEncoder", b".cross_encoder.": "CrossEncoder"}
+
+
 def sentence_transformers(path: Path, names: frozenset[str]) -> Unserved | None:
     kind = json_of(path / "config_sentence_transformers.json").get("model_type")
+    if kind is None:  # older folders say it by their modules alone
+        modules = begin_of(path / "modules.json")
+        kind = next((what for module, what in OTHER_MODULES.items() if module in modules), None)
     if kind in (None, "SentenceTransformer"):
         return None
     what = f"a {kind} of sentence-transformers, which gives no vectors of texts"
@@ -24,6 +30,11 @@ def sentence_transformers(path: Path, names: frozenset[str]) -> Unserved | None:
 
 # The end of an architecture's name → what it is, and the method that would answer for it.
 ARCHITECTURES = (
+    ("GitForCausalLM", "a model that describes images", "predict"),
+    ("TrOCRForCausalLM", "the half of a reader of images that writes", "predict"),
+    ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
+    ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
+    ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),
     ("ForSequenceClassification", "a classifier of texts", "classify or rerank, see docs/rerank.md"),
     ("ForTokenClassification", "a classifier of words", "predict"),
     ("ForQuestionAnswering", "a finder of answers in texts", "predict"),
@@ -41,6 +52,9 @@ ARCHITECTURES = (
 )
 
 
+HALVES = tuple(ending for ending, _, _ in ARCHITECTURES if ending.endswith("ForCausalLM"))
+
+
 def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     if "config.json" not in names:
         return None
@@ -55,7 +69,7 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
         return _without_architecture(config, weights)
     named = [str(name) for name in architectures] if isinstance(architectures, list) else [str(architectures)]
     name = named[0]
-    if any(one.endswith("ForCausalLM") for one in named):
+    if any(one.endswith("ForCausalLM") for one in named) and not name.endswith(HALVES):
         return _language_model(path, name, names, weights)
     if name.endswith("LMHeadModel") and weights != "safetensors":
         return _language_model(path, name, names, weights)

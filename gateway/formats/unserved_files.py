@@ -1,6 +1,6 @@
 """What single files say of the model that they hold, by their names and beginnings; with what the other looks share.
 
-The kinds are rows of `unserved_kinds`.
+The kinds are rows of `unserved_kinds`, and of `unserved_code` for programs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import archives, ordinary
+from .unserved_code import PROGRAMS
 from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
@@ -46,7 +47,7 @@ ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar
 def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if found := unfinished(names):
         return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
-    if known := first(FILES, path, names, is_sure=False):
+    if known := first((*PROGRAMS, *FILES), path, names, is_sure=False):
         return known
     lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
     if model := next((kind for name in sorted(lasting) if (kind := _packed(path / name))), None):

@@ -22,8 +22,6 @@ WEIGHTS = frozenset(
     "caffemodel cbm ckpt engine ftz ggml gguf joblib keras lgb lgbm litertlm llamafile mar mlmodel nemo onnx pdiparams "
     "pdmodel pdparams pickle pkl pmml pt pt2 pte pth safetensors sft skops tflite torchscript trt ubj xgb".split()
 )
-# As other servers and templates call the file of a model's code.
-CODE = "main.py app.py api.py predictor.py predict.py inference.py handler.py serve.py server.py service.py models.py"
 A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
 IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
@@ -117,62 +115,11 @@ DIRECTORIES = (
 # These files may lie about, above directories with models in them. Of several rows the first is told.
 FILES = (
     Kind(
-        "*.py",
-        "a Truss Chain, whose parts are deployed each by itself",
-        "write a model.py, or a Truss, for each part that computes; a part may call another by its URL",
-        rb"(?s)\A(?>.*?truss_chains).*?mark_entrypoint",
-    ),
-    Kind(
         "meta.yaml",
         "an experiment of MLflow, whose models lie too deep to be searched, or are no model known here",
         "give --models the directory of a run's artifacts",
         rb"(?m)^artifact_location:",
         tells_depth=True,
-    ),
-    Kind(
-        "*.py",
-        "a model for Triton's Python backend",
-        f"{CLASS}: load in place of initialize, predict(inputs) for one request of execute",
-        rb"(?m)^class TritonPythonModel\b",
-    ),
-    Kind(
-        "*.py",
-        "a handler of TorchServe",
-        f"{CLASS}: load in place of initialize, predict(inputs) of handle",
-        rb"(?m)^[ \t]*+(import|from) ts\.torch_handler\b",
-    ),
-    Kind(
-        "*.py", "a model for MLServer", f"start it with mlserver, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) mlserver\b"
-    ),
-    Kind("*.py", "a model for KServe", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) kserve\b"),
-    Kind("*.py", "a worker of mosec", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) mosec\b"),
-    Kind("*.py", "a class of Modal", f"start it with modal, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) modal\b"),
-    Kind(
-        "*.py", "a service of BentoML", f"start it with bentoml, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) bentoml\b"
-    ),
-    Kind("*.py", "a predictor of Cog", f"start it with cog, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) cog\b"),
-    Kind("*.py", "an API of LitServe", f"start it with python, {BROKEN_UP}", rb"(?m)^[ \t]*+(import|from) litserve\b"),
-    Kind("*.py", "a deployment of Ray Serve", f"start it with serve run, {BROKEN_UP}", rb"@serve\.deployment"),
-    Kind(
-        "*.py",
-        "a class Model in a file of another name than model.py",
-        "call the file model.py",
-        rb"(?s)\A(?>(?:.*?\n)?class Model[ \t]*+[:(]).*?\n[ \t]++(async )?def predict\(",
-    ),
-    Kind("handler.py", "a handler of Hugging Face's endpoints", f"take it over: {CLASS}", rb"class EndpointHandler"),
-    Kind("inference.py", "a script of SageMaker", f"take it over: {CLASS}", rb"(?m)^def model_fn\("),
-    Kind(
-        CODE,
-        "a class with a method predict in a file of another name than model.py",
-        "call the file model.py and the class Model, or name them in a config.yaml: model_module_dir: ., "
-        "model_class_filename and model_class_name",
-        rb"(?s)\A(?>(?:.*?\n)?class \w++[ \t]*+[:(]).*?\n[ \t]++(async )?def predict\(",
-    ),
-    Kind(
-        CODE,
-        "a function predict in a file, where a class in model.py is looked for",
-        "write a model.py whose class Model has a method predict that calls it",
-        rb"(?m)^(async )?def predict\(",
     ),
     Kind(
         "*.yaml *.yml",
@@ -321,6 +268,13 @@ FILES = (
     Kind(
         "*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat", rb"\AMATLAB"
     ),
+    Kind("*.mindir", "a model of MindSpore", predicts("mindspore")),
+    Kind("*.torrent *.metalink *.url", "a link to a download and not the file", "download what it names"),
+    Kind(
+        "*.7z.001 *.zip.001 *.tar.001 *.tar.gz.001 *.tar.gz.aa *.tar.gz.part?? *.z01",
+        "an archive in parts",
+        "join and unpack it here",
+    ),
     Kind("*.dvc", "a pointer of DVC and not the file", "dvc pull"),
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
     Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
@@ -351,7 +305,7 @@ FILES = (
     ),
     Kind("*.bin", "a *.bin, which may hold weights of any kind", f"if it does: get the other files of it, or {CLASS}"),
     Kind(
-        "tokenizer.json tokenizer.model tokenizer_config.json spiece.model",
+        "tokenizer.json tokenizer.model tokenizer_config.json spiece.model merges.txt",
         "a tokenizer without a model",
         "get the other files of the checkpoint",
     ),

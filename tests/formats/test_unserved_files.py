@@ -18,6 +18,7 @@ import pytest
 
 from gateway.formats import unserved_kinds
 from gateway.formats.unserved import find_unserved
+from gateway.formats.unserved_code import PROGRAMS
 from gateway.formats.unserved_gguf import GGUFS
 from gateway.formats.unserved_images import LORAS, PARTS
 from gateway.formats.unserved_kinds import DIRECTORIES, FILES, Kind
@@ -48,6 +49,11 @@ BEGINNINGS = (
     b'{"module":"keras_hub","registered_name":"keras_hub>Bert"}',
     b"import truss_chains as chains\n\n@chains.mark_entrypoint\nclass A: ...\n",
     b"import bentoml\n",
+    b"import runpod\n",
+    b"from beam import endpoint\n",
+    b"import gradio as gr\n",
+    b"from google.cloud.aiplatform.prediction.predictor import Predictor\n",
+    b"def run(data):\n",
     b"class TritonPythonModel:\n",
     b"from ts.torch_handler.base_handler import BaseHandler\n",
     b"from mlserver import MLModel\n",
@@ -91,7 +97,7 @@ BEGINNINGS = (
 )
 
 
-@pytest.mark.parametrize("kind", [*DIRECTORIES, *FILES], ids=lambda kind: kind.names)
+@pytest.mark.parametrize("kind", [*DIRECTORIES, *PROGRAMS, *FILES], ids=lambda kind: kind.names)
 def test_every_kind_of_the_table_is_told_by_each_of_its_names(kind: Kind, tmp_path: Path) -> None:
     begin = next(text for text in BEGINNINGS if re.search(kind.holds, text)) if kind.holds else b""
     for number, pattern in enumerate(kind.names.split()):
@@ -257,7 +263,7 @@ SEEDS += [
 
 def test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size() -> None:
     """A search holds every thread up. By the square of the size, the least of them would take ten times as long."""
-    kinds = (*DIRECTORIES, *FILES, *unserved_kinds.BEGINNINGS, *GGUFS, *LORAS, *PARTS)
+    kinds = (*DIRECTORIES, *PROGRAMS, *FILES, *unserved_kinds.BEGINNINGS, *GGUFS, *LORAS, *PARTS)
     for kind in {kind.holds: kind for kind in kinds if kind.holds}.values():
         for seed in SEEDS:
             begin = seed * (65_536 // len(seed))

@@ -17,6 +17,8 @@ from gateway_st_encoder import Shape, Tokens
 from gateway_st_fields import Ask, Task
 
 from gateway import BadRequest, ConfigError, HTTPError
+from gateway.discovery import discover
+from gateway.plugins import Plugins
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 SHAPE = Shape(budget=1000, overhead=1000, window=64)
@@ -446,3 +448,17 @@ def test_importing_the_plugin_imports_no_framework() -> None:
     where = Path(plugin.__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("kind", ["sparse_encoder.models.SpladePooling", "cross_encoder.modules.LogitScore"])
+def test_other_encoders_of_the_library_are_told_by_their_modules_alone(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "models" / "m"
+    place.mkdir(parents=True)
+    modules = [{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"idx": 1, "path": "1", "type": f"sentence_transformers.{kind}"})
+    (place / "modules.json").write_text(json.dumps(modules))
+    (place / "model.safetensors").touch()
+    found = discover([place.parent], Plugins.load())
+    assert found.specs == ()
+    (problem,) = found.problems
+    assert "which gives no vectors of texts" in problem.what

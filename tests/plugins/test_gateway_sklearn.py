@@ -473,3 +473,12 @@ def test_a_column_of_dates_is_read_as_dates(serve: Any, tmp_path: Path) -> None:
     assert served.predict({"inputs": [["2020-01-01"], ["2021-06-02"]]})["predictions"] == ["old", "new"]
     with pytest.raises(BadRequest, match="datetime"):
         served.predict({"inputs": [["someday"]]})
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.skops", "model.joblib"])
+def test_a_page_in_the_place_of_the_model_is_called_so_and_nobody_is_asked_to_trust_it(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("<!DOCTYPE html>\n<html>")
+    with pytest.raises(ConfigError, match=rf"{name} is a page of HTML"):
+        find_model(tmp_path, {})

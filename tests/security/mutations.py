@@ -494,7 +494,7 @@ MUTATIONS = [
              "http/test_metrics.py::test_what_models_register_is_read_and_written_beside_the_loop"),
     Mutation("T59", "http/metrics.py", "if exchange.error in KNOWN_CODES else OTHER", "",
              "http/test_metrics.py::test_codes_that_a_model_makes_up_make_no_series"),
-    Mutation("T71", "formats/unserved_kinds.py", r"(?m)^[ \t]*+(import|from) cog", r"(?m)^\s*(import|from) cog",
+    Mutation("T71", "formats/unserved_code.py", r"(?m)^[ \t]*+(import|from) cog", r"(?m)^\s*(import|from) cog",
              "formats/test_unserved_files.py::test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size"),
     Mutation("T71", "archives.py", "if wanted > self._most + 1:", "if False:",
              "formats/test_unserved_files.py::test_the_table_of_a_zip_file_that_claims_to_be_large_is_not_read"),

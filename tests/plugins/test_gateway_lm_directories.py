@@ -1,0 +1,43 @@
+"""Which checkpoints are language models for a chat, and what is said of those that are more or less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_lm_directories import HALVES
+
+from gateway.discovery import Discovery, discover
+from gateway.formats import unserved_checkpoints
+from gateway.plugins import Plugins
+
+
+def look(root: Path, architecture: str, **config: Any) -> Discovery:
+    place = root / "m"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps({"architectures": [architecture], **config}))
+    (place / "model.safetensors").touch()
+    return discover([root], Plugins.load())
+
+
+@pytest.mark.parametrize("architecture", HALVES)
+def test_half_of_a_model_of_images_or_sound_holds_no_chat(architecture: str, tmp_path: Path) -> None:
+    found = look(tmp_path, architecture)
+    assert found.specs == ()
+    (problem,) = found.problems
+    assert problem.what.startswith(f"{architecture}, ") and "weights" not in problem.what
+    assert architecture in unserved_checkpoints.HALVES
+
+
+@pytest.mark.parametrize("key", ["vision_config", "audio_config", "image_token_id", "img_processor"])
+def test_a_language_model_that_reads_more_than_texts_says_that_these_alone_are_served(key: str, tmp_path: Path) -> None:
+    (spec,) = look(tmp_path, "SomeForCausalLM", **{key: {}}).specs
+    (note,) = spec.notes
+    assert key in note and "texts alone are served" in note
+
+
+def test_a_language_model_of_texts_has_no_note(tmp_path: Path) -> None:
+    (spec,) = look(tmp_path, "LlamaForCausalLM", model_type="llama").specs
+    assert spec.notes == ()
