@@ -11,7 +11,7 @@ from ..wire import Array
 from ..wording import a_type
 from .base import ESTIMATED, Context, Encoder, Prepared
 from .events import encode_json, estimate_tokens, unwrap, usage_of
-from .located import at
+from .located import Odd, at
 from .openai_embeddings import shortest
 from .reported import error_of
 
@@ -58,9 +58,8 @@ class ValueEncoder(Encoder):
             raise InvalidOutput(f"{self.method} returned nothing")
         try:
             body = encode_json(self.answer(self._value))
-        except NotFinite as error:
-            error.message += at(error.number, self._value)
-            raise
+        except Odd as error:
+            raise error.within(self._value) from None
         estimated = self._prompt_tokens is None and bool(self.texts())
         return body, [ESTIMATED] if estimated else []
 
@@ -89,14 +88,6 @@ class ValueEncoder(Encoder):
         return InvalidOutput(f"{self.method} returned {what(value)}{at(value, self._value)}, not {expected}")
 
 
-class NotFinite(InvalidOutput):
-    """A number of the model's that JSON has no word for."""
-
-    def __init__(self, number: float) -> None:
-        super().__init__("the model returned NaN, infinity, or a number beyond 64 bits")
-        self.number = number
-
-
 def _given(value: Any) -> int | None:
     """The prompt tokens that a dict says, in one of the shapes of its dialect."""
     if not isinstance(value, dict):
@@ -118,7 +109,7 @@ def floats(value: Any) -> list[float] | None:
     A float32 becomes the float with the same shortest text, so that 0.9 is written 0.9.
 
     Raises:
-        NotFinite: NaN or infinity.
+        Odd: NaN or infinity.
     """
     if isinstance(value, Array):
         if sum(size != 1 for size in value.shape) > 1:  # (n, 1) is a column of n
@@ -148,14 +139,14 @@ def is_number(value: Any) -> bool:
 
 
 def finite(*numbers: float) -> None:
-    """Raises NotFinite for a number that JSON has no word for."""
+    """Raises Odd for a number that JSON has no word for."""
     for number in numbers:
         try:
             good = math.isfinite(number)
         except OverflowError:
             good = False
         if not good:
-            raise NotFinite(number)
+            raise Odd("the model returned NaN, infinity, or a number beyond 64 bits", number)
 
 
 def what(value: Any) -> str:

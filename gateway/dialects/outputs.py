@@ -37,6 +37,7 @@ from .events import (
     usage_of,
 )
 from .line_items import LineItems
+from .located import Odd
 from .raw import cut, protocol_of
 from .reported import error_in, error_of
 from .tool_calls import ToolCalls
@@ -89,9 +90,9 @@ class Normalizer:
             return []
         if isinstance(value, Structured):
             known = not SHORTHAND.isdisjoint(value.fields) or "choices" in value.fields
-            return [*self._settle(), *(self._dict(value.fields) if known else self._text(value.json))]
+            return self._fields(value.fields) if known else [*self._settle(), *self._text(value.json)]
         if isinstance(value, dict):
-            return [*self._settle(), *self._dict(value)]
+            return self._fields(value)
         if isinstance(value, list) and self._width > 1:
             return self._list(value)
         raise InvalidOutput(f"the model returned {_what(value)}, which is no answer")
@@ -148,6 +149,12 @@ class Normalizer:
 
     # ── dicts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _fields(self, value: dict[str, Any]) -> list[AnyEvent]:
+        try:
+            return [*self._settle(), *self._dict(value)]
+        except Odd as error:
+            raise error.within(value) from None
+
     def _dict(self, value: dict[str, Any]) -> list[AnyEvent]:
         if value.get("error"):
             return [Failed(error_of(value))]
@@ -161,7 +168,7 @@ class Normalizer:
     def _envelope(self, value: dict[str, Any]) -> list[AnyEvent]:
         choices = value["choices"]
         if not isinstance(choices, list):
-            raise InvalidOutput(f"choices is {_what(choices)}, not a list")
+            raise Odd(f"choices is {_what(choices)}, not a list", choices)
         created = value.get("created")
         extra = {key: item for key, item in value.items() if key not in ENVELOPE}
         events: list[AnyEvent] = [
@@ -180,7 +187,7 @@ class Normalizer:
             index = self._choice + (index if type(index) is int else position)
             message = unwrap(choice.get("message") or choice.get("delta") or {"content": choice.get("text")})
             if not isinstance(message, dict):
-                raise InvalidOutput(f"the message of choices[{position}] is {_what(message)}, not a dict")
+                raise Odd(f"the message of choices[{position}] is {_what(message)}, not a dict", message)
             events += self._message(index, message)
             events += self._ending(index, {"logprobs": message.get("logprobs"), **choice})
         return [*events, *_usage(value)]
@@ -199,7 +206,7 @@ class Normalizer:
             events.append(Refusal(choice, refusal))
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list):
-            raise InvalidOutput(f"tool_calls is {_what(calls)}, not a list")
+            raise Odd(f"tool_calls is {_what(calls)}, not a list", calls)
         if legacy := message.get("function_call"):
             calls = [*calls, {"function": legacy}]
         if calls:
@@ -218,7 +225,7 @@ class Normalizer:
         reason = "stop" if reason in (None, "") else reason
         reason = _OTHER_REASONS.get(reason, reason) if isinstance(reason, str) else reason
         if not isinstance(reason, str) or reason not in REASONS:
-            raise InvalidOutput(f"finish_reason {reason!r} is none of {', '.join(sorted(REASONS))}")
+            raise Odd(f"finish_reason {reason!r} is none of {', '.join(sorted(REASONS))}", value.get("finish_reason"))
         return [*events, Finish(choice, "tool_calls" if reason == "function_call" else reason, sequence)]
 
     # ── raw SSE ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -302,7 +309,7 @@ def _usage(value: dict[str, Any]) -> list[AnyEvent]:
     if fields is None:
         return []
     if not isinstance(fields, dict):
-        raise InvalidOutput(f"usage is {_what(fields)}, not a dict")
+        raise Odd(f"usage is {_what(fields)}, not a dict", fields)
     usage = usage_of(fields)
     return [] if usage is None else [usage]
 
@@ -311,7 +318,7 @@ def _piece(message: dict[str, Any], name: str) -> str:
     value = message.get(name)
     if value is None or isinstance(value, str):
         return value or ""
-    raise InvalidOutput(f"{name} is {_what(value)}, not a string")
+    raise Odd(f"{name} is {_what(value)}, not a string", value)
 
 
 def _thoughts(content: Any) -> tuple[str, Any]:
@@ -331,7 +338,7 @@ def _content(value: Any) -> str:
         texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
         if all(isinstance(text, str) for text in texts):
             return "".join(texts)
-    raise InvalidOutput(f"content is {_what(value)}, neither a string nor a list of text parts")
+    raise Odd(f"content is {_what(value)}, neither a string nor a list of text parts", value)
 
 
 def _logprobs(choice: int, value: Any) -> list[AnyEvent]:
@@ -340,7 +347,7 @@ def _logprobs(choice: int, value: Any) -> list[AnyEvent]:
         parts = {"content": _tokens(parts)}
     content, refusal = parts.get("content") or [], parts.get("refusal") or []
     if not isinstance(content, list) or not isinstance(refusal, list) or (parts and parts.keys().isdisjoint(_LOGPROBS)):
-        raise InvalidOutput(f"logprobs is {_what(value)}, neither a list of tokens nor a dict with such a `content`")
+        raise Odd(f"logprobs is {_what(value)}, neither a list of tokens nor a dict with such a `content`", value)
     if not content and not refusal:
         return []
     return [Logprobs(choice, checked(content, "logprobs"), checked(refusal, "logprobs"))]
@@ -353,7 +360,7 @@ def _tokens(value: dict[str, Any]) -> list[dict[str, Any]]:
     rest = (value.get(name) or blank for name in ("top_logprobs", "text_offset"))
     columns = [tokens, value.get("token_logprobs"), *rest]
     if any(not isinstance(column, list) or len(column) != len(blank) for column in columns):
-        raise InvalidOutput("logprobs has `tokens` and other lists that are missing or not as long")
+        raise Odd("logprobs has `tokens` and other lists that are missing or not as long", value)
     entries = []
     for token, logprob, top, offset in zip(*columns, strict=True):
         entry = {"token": token, "logprob": logprob, "bytes": None}

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InvalidOutput
 from ..wording import a_type
 from .events import ToolCall, checked, encode_json, unwrap
+from .located import Odd
 
 
 class _Known:
@@ -39,12 +40,12 @@ class ToolCalls:
         """
         call = unwrap(value)
         if not isinstance(call, dict):
-            raise InvalidOutput(f"the model returned {a_type(call)} among its tool_calls, not a dict")
+            raise Odd(f"the model returned {a_type(call)} among its tool_calls, not a dict", call)
         if call.get("type") not in (None, "function"):
-            raise InvalidOutput(f"the model returned a tool call of type {call['type']!r}; only functions are known")
+            raise Odd(f"the model returned a tool call of type {call['type']!r}; only functions are known", call)
         function = unwrap(call.get("function", call))  # {"name", "arguments"} without the wrapper
         if not isinstance(function, dict):
-            raise InvalidOutput(f"the function of a tool call is {a_type(function)}, not a dict")
+            raise Odd(f"the function of a tool call is {a_type(function)}, not a dict", function)
         name, given = _text(function.get("name")), _text(call.get("id"))
         arguments = _arguments(function.get("arguments"))
         number = self._find(_index(call.get("index")), given, name)
@@ -54,7 +55,7 @@ class ToolCalls:
             identity = known.id or f"call_{secrets.token_hex(16)}"
             return ToolCall(self._choice, number, identity, name, arguments)
         if known.name is None and arguments:
-            raise InvalidOutput("the model returned arguments of a tool call before its name")
+            raise Odd("the model returned arguments of a tool call before its name", call)
         if name not in (None, known.name):
             raise InvalidOutput(f"the model changed the name of a tool call from {known.name!r} to {name!r}")
         return ToolCall(self._choice, number, None, None, arguments) if arguments else None

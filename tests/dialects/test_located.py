@@ -13,6 +13,7 @@ from gateway.dialects.events import checked
 from gateway.dialects.located import at
 from gateway.dialects.oip_tensors import in_json, to_tensor
 from gateway.dialects.openai_embeddings import EmbeddingsDialect
+from gateway.dialects.outputs import Normalizer
 from gateway.dialects.rerank import RerankDialect
 from gateway.errors import InvalidOutput
 from gateway.wire import Structured
@@ -28,6 +29,7 @@ NAN, DEEP = math.nan, {"x": 1}
         (Structured({"x": [DEEP]}, ""), " (at $.x[0])"),
         (DEEP, ""),
         ([{"x": 1}], ""),  # equal, and not the one
+        ([DEEP, DEEP], ""),  # nobody knows which
     ],
 )
 def test_the_path_is_that_of_the_very_object(whole: Any, path: str) -> None:
@@ -85,3 +87,19 @@ def test_outputs_of_the_open_inference_protocol() -> None:
         in_json("y", [each for row in value for each in row], value)
     with pytest.raises(InvalidOutput, match=r"put nan into y \(at \$\[1\]\.a\)"):
         to_tensor("y", [{"a": 1}, {"a": NAN}])
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"choices": [{"text": "a"}, {"message": {"content": {"x": 1}}}]}, "(at $.choices[1].message.content)"),
+        ({"choices": [{"delta": {"tool_calls": [["f"]]}}]}, "(at $.choices[0].delta.tool_calls[0])"),
+        ({"content": "x", "finish_reason": "tired"}, "(at $.finish_reason)"),
+        (Structured({"content": "x", "usage": ["many"]}, ""), "(at $.usage)"),
+        ({"tool_calls": [{"function": {"arguments": "{}"}}]}, "(at $.tool_calls[0])"),
+    ],
+)
+def test_parts_of_a_chat_that_have_no_meaning(value: Any, told: str) -> None:
+    with pytest.raises(InvalidOutput) as caught:
+        Normalizer(width=2).feed(value)
+    assert caught.value.message.endswith(told)
