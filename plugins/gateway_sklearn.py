@@ -79,13 +79,18 @@ def _left_out(path: Path) -> Iterator[str]:
 
 @hookimpl
 def check_model(spec: ModelSpec) -> Iterator[Problem]:
-    """The types in a skops file that somebody has to trust. Reading them makes no object of any of them."""
+    """The types in a skops file that somebody has to trust, and what cannot predict. No object of any is made."""
+    from gateway_sklearn_saved import useless
+
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
     try:
         file = _check(_model_file(place, spec.root), spec.root, spec.config)
-        if file.suffix == ".skops":
-            _check_types(file, spec.config)
+        if file.suffix != ".skops":
+            return
+        if reason := useless(file):
+            yield Problem(where=str(spec.root), what=reason, code="unloadable", model=spec.name)
+        _check_types(file, spec.config)
     except ConfigError as error:
         yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
 

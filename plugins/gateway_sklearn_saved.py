@@ -1,0 +1,89 @@
+"""What a .skops file holds, read from its table of objects and without making one of them: for `gateway check`.
+
+Only of classes of scikit-learn it says that they cannot predict: what others do is seen when the model loads.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway_sklearn_files import LARGEST_SCHEMA, LARGEST_TABLE, MOST_VALUES, SCHEMA
+
+from gateway import parse_json, peek_archive
+
+
+def useless(file: Path) -> str | None:
+    """Why the load will refuse the object in the file; None of one that may predict, or cannot be read here."""
+    try:
+        node = parse_json(peek_archive(file, SCHEMA, LARGEST_SCHEMA, LARGEST_TABLE)[0], MOST_VALUES)
+    except (OSError, ValueError, KeyError):
+        return None
+    if not isinstance(node, Mapping):
+        return None
+    name = str(node.get("__class__"))
+    last = _last(node)
+    if _cannot_predict(last):
+        return f"{file.name} holds an object of type {name}, which has no predict"
+    if _is_unfitted(last):
+        return (
+            f"{file.name} holds an estimator of type {last.get('__class__')} that was not fitted; fit it, then save it"
+        )
+    return None
+
+
+def _last(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The estimator that a pipeline, a search or a frame around it asks to predict."""
+    while True:
+        values = _values(node)
+        if node.get("__class__") == "Pipeline" and isinstance(steps := values.get("steps", {}).get("content"), list):
+            inner = steps[-1].get("content", [None])[-1] if steps else None
+        elif "refit" in values and "cv" in values:  # of a search; without refit it has found, and fitted none
+            inner = values.get("best_estimator_")
+            inner = {} if inner is None and values["refit"].get("content") == "false" else inner
+        elif node.get("__class__") == "FrozenEstimator":
+            inner = values.get("estimator")
+        else:
+            return node
+        if not isinstance(inner, Mapping):
+            return node
+        node = inner
+
+
+def _values(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The nodes of an object's attributes by their names."""
+    content = node.get("content")
+    inner = content.get("content") if isinstance(content, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _class(node: Mapping[str, Any]) -> type | None:
+    module = str(node.get("__module__"))
+    if not module.startswith("sklearn."):
+        return None
+    try:
+        found = getattr(importlib.import_module(module), str(node.get("__class__")), None)
+    except ImportError:  # of another version
+        return None
+    return found if isinstance(found, type) else None
+
+
+def _cannot_predict(node: Mapping[str, Any]) -> bool:
+    if not node or node.get("__module__") in ("builtins", "numpy"):
+        return True
+    found = _class(node)
+    return found is not None and not hasattr(found, "predict")
+
+
+def _is_unfitted(node: Mapping[str, Any]) -> bool:
+    """As scikit-learn finds it: what an estimator has learned is called with a `_` at its end."""
+    found, values = _class(node), _values(node)
+    if found is None or not values or hasattr(found, "__sklearn_is_fitted__"):
+        return False
+    try:
+        needs_fit = found().__sklearn_tags__().requires_fit
+    except Exception:  # one that cannot be made of nothing
+        return False
+    return needs_fit and not any(name.endswith("_") and not name.startswith("__") for name in values)

@@ -1,0 +1,105 @@
+"""What `gateway check` says of a .skops file that cannot serve, and that the load says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+from gateway_sklearn import SklearnModel, check_model, find_model
+from sklearn.cluster import DBSCAN
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectFromModel
+from sklearn.frozen import FrozenEstimator
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import ClassifierChain
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from gateway import ConfigError
+
+X, Y = load_iris(return_X_y=True)
+
+
+def search(estimator: Any, name: str, **more: Any) -> Any:
+    return GridSearchCV(estimator, {name: [1, 2]}, cv=2, **more)
+
+
+def logistic() -> Any:
+    return LogisticRegression(max_iter=1000)
+
+
+USELESS: Mapping[str, tuple[Callable[[], Any], str]] = {
+    "a scaler": (lambda: StandardScaler().fit(X), "of type StandardScaler, which has no predict"),
+    "a pipeline of transformers": (
+        lambda: make_pipeline(StandardScaler(), PCA(2)).fit(X),
+        "of type Pipeline, which has no predict",
+    ),
+    "a pipeline that ends in nothing": (
+        lambda: Pipeline([("a", StandardScaler()), ("b", "passthrough")]).fit(X),
+        "of type Pipeline, which has no predict",
+    ),
+    "columns": (
+        lambda: ColumnTransformer([("a", StandardScaler(), [0, 1])]).fit(X),
+        "of type ColumnTransformer, which has no predict",
+    ),
+    "a search of a transformer": (
+        lambda: search(PCA(), "n_components").fit(X),
+        "of type GridSearchCV, which has no predict",
+    ),
+    "a search without a best one": (
+        lambda: search(logistic(), "C", refit=False).fit(X, Y),
+        "of type GridSearchCV, which has no predict",
+    ),
+    "a frozen scaler": (
+        lambda: FrozenEstimator(StandardScaler().fit(X)),
+        "of type FrozenEstimator, which has no predict",
+    ),
+    "a selector": (lambda: SelectFromModel(logistic()).fit(X, Y), "of type SelectFromModel, which has no predict"),
+    "a clustering of its own data": (lambda: DBSCAN().fit(X), "of type DBSCAN, which has no predict"),
+    "a list": (lambda: [logistic().fit(X, Y)], "of type list, which has no predict"),
+    "a table": (lambda: X, "of type ndarray, which has no predict"),
+    "not fitted": (logistic, "estimator of type LogisticRegression that was not fitted; fit it, then save it"),
+}
+USEFUL: Mapping[str, Callable[[], Any]] = {
+    "a pipeline": lambda: make_pipeline(StandardScaler(), logistic()).fit(X, Y),
+    "a search of pipelines": lambda: search(make_pipeline(PCA(), logistic()), "logisticregression__C").fit(X, Y),
+    "a frozen one": lambda: FrozenEstimator(logistic().fit(X, Y)),
+    "a chain": lambda: ClassifierChain(logistic()).fit(X, [[y > 0, y > 1] for y in Y]),
+    "one that needs no fit": GaussianProcessRegressor,
+}
+
+
+def described(place: Path) -> Any:
+    trusted = skops.io.get_untrusted_types(file=place / "model.skops")
+    return find_model(place, {"options": {"trusted_types": trusted}})
+
+
+def told(place: Path) -> list[str]:
+    return [problem.what for problem in check_model(described(place))]
+
+
+@pytest.mark.parametrize("kind", USELESS)
+def test_check_and_load_say_the_same_of_what_cannot_predict(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, says = USELESS[kind]
+    skops.io.dump(make(), tmp_path / "model.skops")
+    (what,) = told(tmp_path)
+    assert what.startswith("model.skops holds an ") and what.endswith(says)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        SklearnModel(config=described(tmp_path).config).load()
+    assert str(refused.value) == what
+
+
+@pytest.mark.parametrize("kind", USEFUL)
+def test_check_says_nothing_of_what_predicts(kind: str, tmp_path: Path) -> None:
+    skops.io.dump(USEFUL[kind](), tmp_path / "model.skops")
+    assert told(tmp_path) == []
