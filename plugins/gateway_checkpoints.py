@@ -24,6 +24,8 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )  # in the order of the library
+CODE = "write a model.py whose class loads it with trust_remote_code=True, if you trust it"
+TRUST = "if you trust it: [models.NAME] trust_remote_code = true in gateway.toml"
 INDEX = ".index.json"
 META = "__metadata__"
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
@@ -36,6 +38,10 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         config = dict(peek_json(place / "config.json"))
     except (OSError, ValueError, TypeError) as error:
         raise unloadable(place, f"config.json: {getattr(error, 'strerror', None) or error}: get it", by) from error
+    if config.get("auto_map") and not trusted and not _has_module(config.get("model_type")):
+        code = "its architecture is code that comes with it (auto_map in config.json), which is not run"
+        fix = CODE if by == "transformers" else TRUST
+        raise unloadable(place, f"{code}; {fix}", by)
     is_quantized = any(config.get(key) for key in ("quantization_config", "quantization"))
     if not trusted and (is_quantized or not _has_module(config.get("model_type"))):
         _ask(place, is_quantized=is_quantized)
@@ -62,6 +68,8 @@ def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
 
 def unloadable(place: Path, why: object, by: str = "transformers") -> ConfigError:
     """In one line, whatever the library says."""
+    if "ignore_mismatched_sizes" in str(why):  # which points to a table in the log
+        why = "its weights have other sizes than config.json says: get both again, from one place"
     return ConfigError(f"{place}: {by} cannot load this checkpoint: {' '.join(str(why).split())}")
 
 

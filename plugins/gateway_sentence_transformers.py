@@ -70,8 +70,8 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     try:
         gateway_st_loadable.check(place, trusted=bool(spec.config.get("trust_remote_code")))
     except ConfigError as error:
-        what = str(error).removeprefix(f"{spec.root}: ")
-        yield Problem(where=str(spec.root), what=what, code="unloadable", model=spec.name)
+        where, _, what = str(error).partition(": ")  # a folder in it, perhaps
+        yield Problem(where=where, what=what, code="unloadable", model=spec.name)
 
 
 def _is_ours(path: Path) -> bool:
@@ -131,7 +131,12 @@ class SentenceTransformerModel:
         if not isinstance(cuts, bool):
             raise ConfigError(f"options.truncate must be true or false, not {cuts!r}")
         loadable.say_unloadable(path, trusted=trusted)
-        encoder = Encoder(self._model(path, trusted=trusted))
+        model = self._model(path, trusted=trusted)
+        try:
+            encoder = Encoder(model)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            what = f"its modules make no vector of a text ({type(error).__name__}: {error})"
+            raise loadable.unloadable(path, what) from error
         for note in _left_out(Path.cwd()):
             print(f"warning: {note}")
         self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)

@@ -19,6 +19,7 @@ from gateway import ConfigError, peek_json
 
 BY = "sentence-transformers"
 OURS = "sentence_transformers."
+FOREIGN = f"code that comes with it, or of another package; {checkpoints.TRUST}"
 TRANSFORMERS = ("Transformer", "CLIPModel")
 ROUTERS = ("Router", "Asym")
 # The file that tells a module how it was made. Without it the library makes another one, or none.
@@ -45,7 +46,7 @@ def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Pat
     found = list(_modules(place, trusted=trusted))
     for kind, folder in found:
         if config := CONFIGS.get(kind):
-            _say_config(place, kind, folder / config)
+            _say_config(place, kind, folder / config, trusted=trusted)
         if kind in TRANSFORMERS:
             _say_transformer(folder, trusted=trusted)
         elif kind in WEIGHED:
@@ -95,9 +96,7 @@ def _module(place: Path, kind: str, folder: Path, *, trusted: bool) -> Iterator[
     short = kind.rpartition(".")[2]
     if not kind.startswith(OURS):
         if not trusted:
-            what = f"its module {kind} is code that comes with it, or of another package"
-            fix = "if you trust it: [models.NAME] trust_remote_code = true in gateway.toml"
-            raise unloadable(place, f"{what}; {fix}")
+            raise unloadable(place, f"its module {kind} is {FOREIGN}")
         return
     yield short, folder
     if short not in ROUTERS:
@@ -112,14 +111,16 @@ def _module(place: Path, kind: str, folder: Path, *, trusted: bool) -> Iterator[
         yield from _module(place, type_, folder / name, trusted=trusted)
 
 
-def _say_config(place: Path, kind: str, file: Path) -> None:
+def _say_config(place: Path, kind: str, file: Path, *, trusted: bool) -> None:
     name = file.relative_to(place)
     if not file.is_file():
         raise unloadable(place, f"modules.json names a module {kind}, and {name} is not there: get it")
     try:
-        peek_json(file)
-    except (OSError, ValueError) as error:
+        function = str(peek_json(file).get("activation_function", "torch."))
+    except (OSError, ValueError, AttributeError) as error:
         raise unloadable(place, f"{name} of its module {kind} cannot be read ({error}): get it again") from error
+    if not trusted and kind == "Dense" and not function.startswith("torch."):  # the library takes another one
+        raise unloadable(place, f"its module {kind} computes with {function}, {FOREIGN}")
 
 
 def _say_transformer(folder: Path, *, trusted: bool) -> None:
@@ -132,13 +133,12 @@ def _say_transformer(folder: Path, *, trusted: bool) -> None:
 
 
 def _say_unfilled(place: Path, network: Any, *, reads_tokens: bool) -> None:
-    """transformers marks what it has read, and fills the rest with random numbers."""
+    """transformers marks what it has read, from version 5 on, and fills the rest with random numbers."""
+    if not find_spec("transformers.core_model_loading"):
+        return
     if getattr(network, "hf_quantizer", None) or getattr(network, "_hf_peft_config_loaded", False):
         return  # whose tensors are made of others
-    named = list(network.named_parameters())
-    missing = [name for name, value in named if not getattr(value, "_is_hf_initialized", False)]
-    if len(missing) == len(named):  # nothing is marked: another version of the library
-        return
+    missing = [name for name, value in network.named_parameters() if not getattr(value, "_is_hf_initialized", False)]
     if reads_tokens:  # a pooler makes one vector of all tokens, which is not looked at
         missing = [name for name in missing if "pooler" not in name.split(".")]
     if missing:

@@ -131,7 +131,11 @@ class LanguageModel:
             model, told = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
+            raise checkpoints.unloadable(folder, error) from error
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):  # of a device, which may go well another time
+                raise
             raise checkpoints.unloadable(folder, error) from error
         except SafetensorError as error:
             raise ConfigError(f"{folder}: a *.safetensors is damaged ({error}): get the file again") from error

@@ -143,6 +143,25 @@ def test_check_and_load_say_the_same_of_files_that_are_not_whole(
     assert "\n" not in str(refused.value)
 
 
+def test_weights_of_another_size_than_config_json_says_are_a_sentence(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    place = copied(checkpoint, tmp_path / "it", {"intermediate_size": 256})
+    with pytest.raises(ConfigError, match=r"its weights have other sizes than config\.json says"):
+        serve(place)
+
+
+def test_an_architecture_that_is_code_is_not_run_and_says_what_to_do(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    more = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "mine.Mine"}}
+    place = copied(checkpoint, tmp_path / "it", more)
+    (what,) = told(place)
+    assert "its architecture is code that comes with it (auto_map in config.json)" in what
+    with pytest.raises(ConfigError, match=r"write a model\.py whose class loads it"):
+        serve(place)
+
+
 def test_scales_that_config_json_does_not_speak_of_are_told(checkpoint: Path, tmp_path: Path) -> None:
     (what,) = told(copied(checkpoint, tmp_path / "it", {}, (f"{LAYER}.weight", f"{LAYER}.weight_scale")))
     assert "is quantized, and transformers does not read 1 of its tensors" in what
