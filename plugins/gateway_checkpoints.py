@@ -26,6 +26,13 @@ WEIGHTS = (
 )  # in the order of the library
 CODE = "write a model.py whose class loads it with trust_remote_code=True, if you trust it"
 TRUST = "if you trust it: [models.NAME] trust_remote_code = true in gateway.toml"
+SETTINGS = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+)
 INDEX = ".index.json"
 META = "__metadata__"
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
@@ -42,6 +49,7 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         code = "its architecture is code that comes with it (auto_map in config.json), which is not run"
         fix = CODE if by == "transformers" else TRUST
         raise unloadable(place, f"{code}; {fix}", by)
+    _say_broken(place, by)
     is_quantized = any(config.get(key) for key in ("quantization_config", "quantization"))
     if not trusted and (is_quantized or not _has_module(config.get("model_type"))):
         _ask(place, is_quantized=is_quantized)
@@ -52,8 +60,34 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
 def check(place: Path) -> None:
     """What the load says, and what it learns only of the weights as a whole."""
     say_unloadable(place)
+    _say_unbatched(place)
     if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
         say_factors(place, tensors(place))
+
+
+def _say_unbatched(place: Path) -> None:
+    """Raise `ConfigError` for a kind whose code has an attention of its own, which takes no batch of ours."""
+    config = peek_json(place / "config.json")
+    if not _has_module(config.get("model_type")):
+        return
+    kind = config["model_type"].replace("-", "_")
+    try:
+        code = (_library() / kind / f"modeling_{kind}.py").read_text("utf-8")
+    except (OSError, ValueError):
+        return
+    if "ALL_ATTENTION_FUNCTIONS" not in code:  # where the others look for the attention that was chosen
+        name = next(iter(config.get("architectures") or ()), kind)
+        raise ConfigError(f"{place}: {name} cannot be batched here: its attention does not pass through our cache")
+
+
+def _say_broken(place: Path, by: str) -> None:
+    """Settings beside config.json: the library may go on without a file that it cannot read, or name another."""
+    for name in SETTINGS:
+        try:
+            if (place / name).is_file():
+                json.loads((place / name).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise unloadable(place, f"{name} cannot be read ({error}): get it again", by) from error
 
 
 def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
@@ -102,6 +136,8 @@ def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, na
 def _misnamed(place: Path, wanted: str) -> str:
     """What lies there in place of the weights that are looked for."""
     others = sorted(file.name for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model"))
+    if others and all(name.startswith("consolidated") for name in others):
+        return f"its weights are there in a format of Mistral's own ({others[0]}): get {wanted}"
     if len(others) == 1:
         return f"its weights are called {others[0]}, and {wanted} is looked for: rename the file"
     if others:
@@ -155,14 +191,14 @@ def tensors(place: Path) -> Iterator[str]:
 
 def _has_module(kind: object) -> bool:
     """Whether the library has a directory for a `model_type`; where it has none it may know it all the same."""
+    is_name = isinstance(kind, str) and re.fullmatch(r"[\w-]+", kind)
+    return bool(is_name and (_library() / str(kind).replace("-", "_")).is_dir())
+
+
+def _library() -> Path:
+    """Where the library has a directory for each kind of model; it is not imported for it."""
     spec = find_spec("transformers")
-    return bool(
-        isinstance(kind, str)
-        and re.fullmatch(r"[\w-]+", kind)
-        and spec
-        and spec.origin
-        and Path(spec.origin).with_name("models").joinpath(kind.replace("-", "_")).is_dir()
-    )
+    return Path(spec.origin if spec and spec.origin else "nowhere").with_name("models")
 
 
 def _ask(place: Path, *, is_quantized: bool) -> None:

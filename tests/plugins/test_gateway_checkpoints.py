@@ -120,6 +120,18 @@ BROKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda place: (place / "tokenizer.json").write_text("{"),
         r"its tokenizer \(tokenizer\.json\) cannot be read",
     ),
+    "half of the settings of its tokenizer": (
+        lambda place: (place / "tokenizer_config.json").write_text("{"),
+        r"tokenizer_config\.json cannot be read \(.*\): get it again",
+    ),
+    "half of the settings of its answers": (
+        lambda place: (place / "generation_config.json").write_text("{"),
+        r"generation_config\.json cannot be read \(.*\): get it again",
+    ),
+    "Mistral's own format": (
+        lambda place: (place / "model.safetensors").rename(place / "consolidated.safetensors"),
+        r"its weights are there in a format of Mistral's own \(consolidated\.safetensors\): get model\.safetensors",
+    ),
     "cut": (cut, r"model\.safetensors has \d+,\d+ bytes of \d+,\d+: it is not whole"),
     "empty": (lambda place: (place / "model.safetensors").write_bytes(b""), r"model\.safetensors is empty"),
     "no tensors": (lambda place: (place / "model.safetensors").write_bytes(bytes(9)), r"model\.safetensors is damaged"),
@@ -141,6 +153,15 @@ def test_check_and_load_say_the_same_of_files_that_are_not_whole(
         serve(place)
     assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
     assert "\n" not in str(refused.value)
+
+
+def test_a_kind_whose_attention_is_its_own_is_told_before_its_load(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., int], tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    make_model(tmp_path, "falcon", make_tokenizer(tmp_path), new_decoder_architecture=False)
+    with pytest.raises(ConfigError, match="FalconForCausalLM cannot be batched here: its attention") as refused:
+        serve(tmp_path)
+    assert [f"{tmp_path}: {line}" for line in told(tmp_path)] == [str(refused.value)]
 
 
 def test_weights_of_another_size_than_config_json_says_are_a_sentence(
