@@ -85,8 +85,8 @@ def _say_broken(place: Path, by: str) -> None:
     for name in SETTINGS:
         try:
             if (place / name).is_file():
-                json.loads((place / name).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+                peek_json(place / name)
+        except (OSError, ValueError) as error:
             raise unloadable(place, f"{name} cannot be read ({error}): get it again", by) from error
 
 

@@ -29,6 +29,7 @@ CONFIGS = {
     "LSTM": "lstm_config.json",
     "CNN": "cnn_config.json",
 }
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHED = ("Dense", "LayerNorm", "WeightedLayerPooling", "WordEmbeddings", "StaticEmbedding", "LSTM", "CNN")
 
 
@@ -64,7 +65,10 @@ def say_wrong(place: Path, model: Any) -> None:
         tokenizer, network = getattr(module, "tokenizer", None), getattr(module, "model", None)
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             continue
-        matrix = network.get_input_embeddings() if isinstance(network, PreTrainedModel) else None
+        try:
+            matrix = network.get_input_embeddings() if isinstance(network, PreTrainedModel) else None
+        except NotImplementedError:  # a model of texts and images has two
+            matrix = None
         gateway_wordless.say_wordless(place, tokenizer, getattr(matrix, "num_embeddings", None))
         if isinstance(network, PreTrainedModel):
             reads_tokens = getattr(module, "module_output_name", "") == "token_embeddings"
@@ -130,6 +134,13 @@ def _say_transformer(folder: Path, *, trusted: bool) -> None:
             raise unloadable(folder, f"{what} its base (merge_and_unload of peft)")
         return  # its base has what is looked at here
     checkpoints.say_unloadable(folder, trusted=trusted, by=BY)
+    config = peek_json(folder / "config.json")
+    if trusted or not {"vision_config", "audio_config"} & config.keys():
+        return
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise unloadable(folder, f"it has no {PROCESSORS[0]}, which a model of images or sound is loaded with: get it")
+    if "vision_config" in config and not find_spec("PIL"):
+        raise unloadable(folder, "a model of images needs Pillow; run: pip install pillow")
 
 
 def _say_unfilled(place: Path, network: Any, *, reads_tokens: bool) -> None:

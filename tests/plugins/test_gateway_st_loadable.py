@@ -180,6 +180,10 @@ BROKEN: Mapping[str, tuple[Break, str]] = {
         ),
         r"it has no weights: get model\.safetensors",
     ),
+    "images without a processor": (
+        change("config.json", lambda config: config.update(vision_config={})),
+        r"it has no preprocessor_config\.json, which a model of images or sound is loaded with: get it",
+    ),
     "no config.json": (remove("config.json"), r"config\.json: No such file or directory: get it"),
     "an adapter": (write("adapter_config.json", PEFT), "it is an adapter .* needs peft; run: pip install peft"),
     "an architecture that nobody knows": (
@@ -252,6 +256,18 @@ def test_what_only_a_load_can_see_fails_it_in_one_line(
     with pytest.raises(ConfigError, match=says) as refused:
         loaded(copied, monkeypatch)
     assert "\n" not in str(refused.value)
+
+
+def test_a_network_of_texts_and_images_has_no_one_matrix_of_tokens(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertModel
+
+    def refuse(self: Any) -> None:  # as CLIP does
+        raise NotImplementedError("get_input_embeddings")
+
+    monkeypatch.setattr(BertModel, "get_input_embeddings", refuse)
+    loaded(copied, monkeypatch).unload()
 
 
 UNHARMED: Mapping[str, Break] = {
