@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
 MARK = "***"
 _KEY = re.compile(r"gw_[0-9a-z]{1,16}_[A-Za-z0-9_-]{43}")  # a key of the gateway, of this one or another
 SHORTEST = 4, 8  # characters of a secret that is looked for: whole, or a line of a longer one
+
+
+def _ways(value: str) -> tuple[str, ...]:
+    """How a value stands in a text: as it is, and as Python's repr and JSON write it, alone or among other words."""
+    return (
+        value,
+        repr(value)[1:-1],
+        repr(f'"{value}')[2:-1],
+        repr(value.encode(errors="replace"))[2:-1],
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+    )
 
 
 class Redactor:
@@ -26,7 +39,8 @@ class Redactor:
         for value in values:
             lines = [line.strip() for line in value.strip().splitlines()]  # a key is many lines, a file ends in a break
             shortest = self._shortest[len(lines) > 1]
-            self._hidden += [line for line in lines if len(line) >= shortest and line not in self._hidden]
+            shown = (way for line in lines if len(line) >= shortest for way in _ways(line))
+            self._hidden += [way for way in dict.fromkeys(shown) if way not in self._hidden]
         self._hidden.sort(key=len, reverse=True)  # one may be part of another
 
     def whole(self, text: str) -> int:

@@ -99,9 +99,18 @@ class Kept:
         return items
 
     @property
+    def parts(self) -> int:
+        """Arrays and objects in it, those in texts too."""
+        return sum(part.count(b"[") + part.count(b"{") for part in (self.input, self.response))
+
+    @property
     def output_items(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = msgspec.json.decode(self.response)["output"]
         return items
+
+
+class TooManyParts(Exception):
+    """What was asked for would take long to read, and much room."""
 
 
 class _Full(Exception):
@@ -156,9 +165,13 @@ class ResponsesStore:
         """A response behind those that it goes on from, the first one first; and the id of one that is gone, if any."""
         return await self._run(self._chain, owner, identity)
 
-    async def items(self, owner: str, identities: list[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Items by their ids, each with the model of the response it is in. The first that is gone is the end of it."""
-        return await self._run(self._items, owner, identities)
+    async def items(self, owner: str, identities: list[str], most: int) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Items by their ids, each with the model of the response it is in. The first that is gone is the end of it.
+
+        Raises:
+            TooManyParts: the responses that they are in hold more than `most`.
+        """
+        return await self._run(self._items, owner, identities, most)
 
     async def delete(self, owner: str, identity: str) -> None:
         await self._run(self._delete, owner, identity)
@@ -250,11 +263,12 @@ class ResponsesStore:
             following = kept.previous
         return list(found.values())[::-1], None if following in found else following
 
-    def _items(self, owner: str, identities: list[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    def _items(self, owner: str, identities: list[str], most: int) -> dict[str, tuple[str, dict[str, Any]]]:
         if not self.keeps:
             return {}
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         read: dict[int, tuple[str, dict[Any, dict[str, Any]]]] = {}  # a conversation's items are in few responses
+        wanted, parts = frozenset(identities), 0
         for identity in identities:
             number = self._db().execute(_LAST, (owner, identity, self._oldest())).fetchone()[0]
             if number is None:
@@ -265,7 +279,11 @@ class ResponsesStore:
                 if row is None:  # another gateway on this file has just deleted it
                     break
                 kept = Kept(*row)
-                read[number] = kept.model, {item.get("id"): item for item in (*kept.input_items, *kept.output_items)}
+                parts += kept.parts
+                if parts > most:
+                    raise TooManyParts
+                items = (*kept.input_items, *kept.output_items)
+                read[number] = kept.model, {item["id"]: item for item in items if item.get("id") in wanted}
             model, items = read[number]
             found[identity] = model, items[identity]
         return found

@@ -258,12 +258,12 @@ def test_an_item_is_found_in_the_newest_response_that_has_it(make: Callable[...,
     run(store.keep("", with_items("one", [other], [old])))
     clock.now += 50
     run(store.keep("", with_items("two", [new], [])))
-    assert run(store.items("", ["b", "a"])) == {"a": ("m", new), "b": ("m", other)}
-    assert run(store.items("key:x", ["a"])) == {}
+    assert run(store.items("", ["b", "a"], 1000)) == {"a": ("m", new), "b": ("m", other)}
+    assert run(store.items("key:x", ["a"], 1000)) == {}
     run(store.delete("", "two"))
-    assert run(store.items("", ["a", "c", "b"])) == {"a": ("m", old)}
+    assert run(store.items("", ["a", "c", "b"], 1000)) == {"a": ("m", old)}
     clock.now += 51
-    assert run(store.items("", ["a"])) == {}
+    assert run(store.items("", ["a"], 1000)) == {}
 
 
 def test_items_go_with_their_response_and_count_for_its_size(
@@ -274,7 +274,7 @@ def test_items_go_with_their_response_and_count_for_its_size(
     size = OVERHEAD + len(first.input) + len(first.response) + ITEM + 2
     store = make(path=path, max_size=size)
     assert run(store.keep("", first)) and run(store.keep("", with_items("two", [], [{"id": "b"}])))
-    assert run(store.items("", ["a"])) == {} and list(run(store.items("", ["b"]))) == ["b"]
+    assert run(store.items("", ["a"], 1000)) == {} and list(run(store.items("", ["b"], 1000))) == ["b"]
     assert not run(store.keep("", with_items("three", [{"id": "c"}], [{"id": "d"}])))
     store.close()
     with sqlite3.connect(path) as db:
@@ -295,7 +295,7 @@ def test_an_item_that_another_gateway_deletes_meanwhile_is_gone(
     run(store.keep("", with_items("one", [], [{"id": "a"}])))
     # found, and not there any more when it is read
     monkeypatch.setattr("gateway.responses_store._LAST", "SELECT 99 WHERE ? = '' AND ? = 'a' AND ? IS NOT NULL")
-    assert run(store.items("", ["a"])) == {}
+    assert run(store.items("", ["a"], 1000)) == {}
 
 
 def test_a_file_from_before_there_were_items_is_read_on(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ def test_a_file_from_before_there_were_items_is_read_on(make: Callable[..., Resp
     with sqlite3.connect(path) as db:
         db.executescript("DROP TRIGGER items_gone; DROP TABLE items;")
     again = make(path=path)
-    assert run(again.get("", "a")) == kept("a") and run(again.items("", ["x"])) == {}
-    assert run(again.keep("", with_items("b", [], [{"id": "x"}]))) and list(run(again.items("", ["x"]))) == ["x"]
+    assert run(again.get("", "a")) == kept("a") and run(again.items("", ["x"], 1000)) == {}
+    assert run(again.keep("", with_items("b", [], [{"id": "x"}]))) and list(run(again.items("", ["x"], 1000))) == ["x"]
 
 
 def test_where_nothing_is_kept_there_are_no_items(make: Callable[..., ResponsesStore]) -> None:
-    assert run(make(max_size=0).items("", ["a"])) == {}
+    assert run(make(max_size=0).items("", ["a"], 1000)) == {}

@@ -23,6 +23,7 @@ MAX_EVENTS, MIN_MEAN = 4096, 256  # more pieces than this, smaller than that on 
 MAX_DEPTH = 64
 TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
 MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and texts, of a JSON body
+MAX_KEYS = 1 << 18  # a key takes the time of several texts
 MAX_DEAR, LONG_NUMBER = 1 << 15, 100  # numbers that take microseconds each; so many digits make one of them
 MAX_EXPONENTS = 1 << 21  # numbers of two digits in the exponent, of which a few take half a microsecond
 IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
@@ -137,7 +138,7 @@ def _check_amount(body: bytes, most: int) -> None:
     `most` is how many arrays and objects there may be.
 
     Raises:
-        TooLarge: there are more, or too many texts, or numbers that are dear.
+        TooLarge: there are more, or too many texts or keys, or numbers that are dear.
     """
     if len(body) <= min(2 * most, 2 * MAX_TEXTS, 6 * MAX_DEAR):
         return  # each is so many bytes at least
@@ -149,6 +150,8 @@ def _check_amount(body: bytes, most: int) -> None:
     outside = b"".join(bare.split(b'"')[::2])
     if outside.count(b"[") + outside.count(b"{") > most:
         raise TooLarge(f"the body holds more than {most} arrays and objects; send it in several requests")
+    if outside.count(b":") > MAX_KEYS:
+        raise TooLarge(f"the body holds more than {MAX_KEYS} keys of objects; send it in several requests")
     if _has_dear_numbers(outside):
         raise TooLarge(
             f"the body holds more than {MAX_DEAR} numbers with large exponents or very many digits, which take long to "

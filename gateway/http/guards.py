@@ -32,6 +32,7 @@ ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
 CLOSE = {"connection": "close"}  # after a head that two readers may read differently
 _SLASHES = re.compile("/+")
 _KNOWN_HOSTS = 1024  # Host values remembered as good
+_MAX_HOST = 320  # bytes of one; a name has 253, and there may be a port
 _EXPOSED = (
     b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, x-gateway-left-out, server-timing, "
     + b", ".join(
@@ -94,6 +95,8 @@ class Guard:
             return  # it may leave it out, as load balancers' checks do; no browser is so old
         if not host:
             raise BadRequest("the request has no Host header", headers=CLOSE)
+        if len(host) > _MAX_HOST:
+            raise BadRequest(f"the Host header is longer than {_MAX_HOST} bytes", headers=CLOSE)
         name = _without_port(host.decode("latin-1")).lower()
         if self._on_loopback:
             allowed = is_loopback(name) or name in self._hosts
@@ -134,7 +137,8 @@ class Guard:
         if site.lower() in (b"same-origin", b"none") or "*" in self._origins:
             return
         headers = exchange.headers
-        if (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")) != (b"navigate", b"document"):
+        how = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+        if how != (b"navigate", b"document") or exchange.method not in ("GET", "HEAD"):  # a link, and no form
             raise Forbidden(
                 "a page of another origin may not load this; it may fetch it, if allowed_origins has its origin"
             )

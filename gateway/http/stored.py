@@ -21,7 +21,7 @@ from ..dialects.base import Encoder, take
 from ..dialects.events import encode_json
 from ..dialects.responses_items import Conversation, ids_of, listed, reference_of
 from ..errors import BadRequest, UnknownResponse
-from ..responses_store import Kept
+from ..responses_store import Kept, TooManyParts
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -78,7 +78,14 @@ class Turn:
         A class that answers such requests itself may know it; for a chat model it is refused.
         """
         _check_once(named, ids_of(item for item in given if isinstance(item, dict) and reference_of(item) is None))
-        found = await self._store.items(owner_of(self._exchange), [identity for _, identity in named])
+        try:
+            found = await self._store.items(owner_of(self._exchange), [identity for _, identity in named], MOST)
+        except TooManyParts:
+            raise BadRequest(
+                f"the responses of these items hold more than {MOST} arrays and objects; refer to fewer",
+                param="input",
+                code="invalid_value",
+            ) from None
         resolved = list(given)
         for index, identity in named:
             if identity in found and self._exchange.sees(found[identity][0]):
@@ -184,7 +191,7 @@ def _check_length(items: int) -> None:
 
 def _check_amount(chain: list[Kept]) -> None:
     """Refuse, before it is read, what few items with very many parts may become."""
-    found = sum(part.count(b"[") + part.count(b"{") for kept in chain for part in (kept.input, kept.response))
+    found = sum(kept.parts for kept in chain)
     if found > MOST:
         raise BadRequest(
             f"the earlier responses hold {found} arrays and objects; a conversation may go on from at most {MOST}",

@@ -21,6 +21,7 @@ from gateway.http.body import (
     MAX_EVENTS,
     MAX_EXPONENTS,
     MAX_ITEMS,
+    MAX_KEYS,
     MAX_TEXTS,
     BodyReader,
     decode_json,
@@ -221,7 +222,7 @@ TOO_MUCH = {
     "numbers of more digits than a float has": (b"1.0000000000000000834404457354e-99,", MAX_DEAR),
     "numbers that are written out": (b"1" + b"7" * 150 + b",", MAX_DEAR),
     "numbers with an exponent": (b"1e23,", MAX_EXPONENTS),
-    "keys": (b'{"":"",' + b'"":0,' * 98 + b'"":0},', MAX_TEXTS // 101),
+    "keys": (b'{"":"",' + b'"":0,' * 98 + b'"":0},', MAX_KEYS // 100),
 }
 
 

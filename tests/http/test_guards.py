@@ -229,11 +229,20 @@ def test_what_a_page_of_another_origin_loads_without_saying_so_is_refused(serve:
         assert served.get("/v1/models", Origin="https://app.example", **loads).status == 200
     followed = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert served.get("/", **followed).status == 200, "a link leads here"
+    assert served.post("/models/m/predict", **followed).status == 403, "and a form does not"
     for own in ("same-origin", "none"):
         assert (
             served.get("/v1/models", Sec_Fetch_Site=own, Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image").status == 200
         )
     assert serve({"m": model()}, allowed_origins=("*",)).get("/v1/models", Sec_Fetch_Site=site).status == 200
+
+
+def test_no_host_is_remembered_or_answered_that_is_longer_than_a_name(serve: Serve) -> None:
+    for settings in ({}, {"host": "0.0.0.0", "api_key": KEY}):
+        served = serve({"m": model()}, **settings)
+        refused = served.get("/livez", Host=f"localhost:{'0' * 400}")
+        assert refused.status == 400 and "longer than 320 bytes" in refused.error["message"]
+        assert served.get("/livez", Host=f"localhost:{'0' * 100}").status == 200
 
 
 def test_a_star_allows_every_origin(serve: Serve) -> None:

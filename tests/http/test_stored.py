@@ -85,6 +85,20 @@ def test_few_items_of_very_many_parts_are_no_conversation(gateway: Gateway, monk
     assert refused["error"]["param"] == "previous_response_id" and "at most 200" in refused["error"]["message"]
 
 
+def test_items_of_responses_of_very_many_parts_are_not_fetched(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference is a few bytes, and what it stands for may be megabytes."""
+    monkeypatch.setattr(stored, "MOST", 200)
+    parts = [{"type": "input_text", "text": "x"}]
+    first, second = (gateway.create([{"role": "user", "content": parts * 100}])["id"] for _ in range(2))
+    ids = [gateway.get(f"{one}/input_items").json["data"][0]["id"] for one in (first, second)]
+    references = [{"type": "item_reference", "id": identity} for identity in ids]
+    assert gateway.create(references[:1])["status"] == "completed"
+    refused = gateway.create(references)
+    assert refused["error"]["param"] == "input" and "more than 200" in refused["error"]["message"]
+
+
 def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> None:
     made = gateway.create()
     assert made["store"] is True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import string
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from fakes import PATIENT, VirtualLoop, turns
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.redaction import Redactor
 from gateway.runners.log import A_SECOND, BURST, KEPT, LAST, MARK, MAX_LINE, TAIL, TURN, LineReader
 
 
@@ -75,6 +78,18 @@ def test_secrets_are_hidden_whole_and_the_longer_first() -> None:
 
 def test_a_secret_from_a_file_is_hidden_though_the_file_ends_in_a_line_break() -> None:
     assert lines(b"it is hunter2, yes", secrets=("hunter2\n",)) == ["it is ***, yes"]
+
+
+@pytest.mark.parametrize(
+    "write", [repr, json.dumps, lambda secret: repr({"a": f"{secret}'\""}), lambda secret: repr(secret.encode())]
+)
+@pytest.mark.parametrize(
+    "secret", ['say "open"', "it's\\mine", "tab\there", "schl\u00fcssel", "both ' and \" here", "nul\0byte"]
+)
+def test_a_secret_is_hidden_however_repr_and_json_write_it(secret: str, write: Callable[[str], str]) -> None:
+    shown = Redactor([secret])(f"before {write(secret)} behind")
+    assert not any(part in shown for part in ("open", "mine", "here", "schl", "byte"))
+    assert shown.startswith("before ") and shown.endswith(" behind")
 
 
 def test_every_line_of_a_key_is_hidden() -> None:
