@@ -15,7 +15,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby, takewhile
+from itertools import count, groupby, takewhile
 from operator import itemgetter
 from typing import Any
 
@@ -55,8 +55,8 @@ class Control:
             self.warn("its tokenizer cannot tell one from the other")
 
     def hidden(self, messages: list[Json], options: Json) -> Hidden | None:
-        """The request with numbers for the control tokens in it; None where there are none."""
-        if not self._texts:
+        """The request with numbers for the control tokens in it; None where there are none, or nobody can tell."""
+        if self._second is None:
             return None
         parts = [(self.finder(message, name), value) for message in messages for name, value in message.items()]
         found = {text for finder, value in [*parts, (self._all, options)] for text in finder.found(value)}
@@ -67,10 +67,8 @@ class Control:
         is_said = message is not None and message.get("role") == "assistant" and name in SAID
         return self._unspoken if is_said else self._all
 
-    def ids(self, text: str, put_back: Callable[[str], str], *, special: bool) -> list[int] | None:
-        """Of what the template made; `put_back` writes the client's words into it. None: no tokenizer can tell."""
-        if self._second is None:
-            return None
+    def ids(self, text: str, put_back: Callable[[str], str], *, special: bool) -> list[int]:
+        """Of what the template made; `put_back` writes the client's words into it."""
         named = self._all.pattern.sub(lambda found: self._names[found[0]], text)
         ids: list[int] = self._second.encode(put_back(named), add_special_tokens=special).ids
         return ids
@@ -114,10 +112,9 @@ class Hidden:
 
     def __init__(self, control: Control, messages: list[Json], options: Json, texts: list[str]) -> None:
         self._control, self._messages, self._options = control, messages, options
-        key = [secrets.choice(EVEN) for _ in range(DIGITS)]
-        places = [5**place for place in range(len(texts)) if 5**place < len(texts)]
-        even = ["".join([*key, *(EVEN[index // place % 5] for place in places)]) for index in range(len(texts))]
-        self._of_even = dict(zip(even, texts, strict=True))
+        key = _even(secrets.randbelow(5**DIGITS), DIGITS)
+        width = next(width for width in count() if 5**width >= len(texts))
+        self._of_even = {key + _even(index, width): text for index, text in enumerate(texts)}
         self._of_odd = {number.translate(ODD): text for number, text in self._of_even.items()}
 
     def requests(self) -> tuple[Request, Request]:
@@ -136,6 +133,11 @@ class Hidden:
         if Counter(_put_back(even, self._of_even)) != Counter(_put_back(odd, self._of_odd)):
             return None
         return self._control.ids(even, partial(_put_back, texts=self._of_even), special=special)
+
+
+def _even(number: int, width: int) -> str:
+    """The number in even digits, of which there are five."""
+    return "".join(EVEN[number // 5**place % 5] for place in range(width))
 
 
 def _put_back(text: str, texts: Mapping[str, str]) -> str:
