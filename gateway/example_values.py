@@ -7,13 +7,28 @@ sense, or whose example nobody would paste, gives an empty object.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 MAX_STEPS = 2000  # schemas looked at; a small one can unfold into any number
 MAX_DEPTH = 50
 MAX_TEXT = 4096  # characters of the example as JSON
-_PLAIN = {"string": "Hello.", "integer": 1, "number": 1.0, "boolean": True, "null": None}
+_PLAIN: dict[str, Any] = {"integer": 1, "number": 1.0, "boolean": True, "null": None}
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_FORMATS = {
+    "date": "2026-01-31",
+    "time": "12:00:00",
+    "date-time": "2026-01-31T12:00:00Z",
+    "duration": "PT1H",
+    "email": "ada@example.com",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "uri": "https://example.com/",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "byte": "SGVsbG8=",
+    "base64": "SGVsbG8=",
+}
 
 
 class _NoExample(Exception):
@@ -66,7 +81,11 @@ class _Look:
         if isinstance(kind, list) and kind:
             kind = kind[0]
         if kind == "array":
-            return self._list(schema.get("items"))
+            return self._list(schema.get("items"), schema.get("minItems"))
+        if kind in ("integer", "number"):
+            return _within(schema, kind)
+        if kind == "string":
+            return _text(schema)
         if isinstance(kind, str) and kind in _PLAIN:
             return _PLAIN[kind]
         properties, required = schema.get("properties"), schema.get("required")
@@ -91,8 +110,42 @@ class _Look:
                 continue
         raise _NoExample
 
-    def _list(self, items: Any) -> list[Any]:
+    def _list(self, items: Any, least: Any) -> list[Any]:
+        count = least if isinstance(least, int) and least > 1 else 1
+        if count > MAX_STEPS:
+            raise _NoExample
         try:
-            return [self.at(items)]
+            return [self.at(items)] * count
         except _NoExample:
+            if isinstance(least, int) and least > 0:
+                raise
             return []
+
+
+def _within(schema: Mapping[str, Any], kind: str) -> int | float:
+    """A number that its bounds let in, near 1; one that is a multiple of something is that, or the least of it."""
+    step: float = 1 if kind == "integer" else 0.5
+    value: float = _PLAIN[kind]
+    bounds = {name: given for name, given in schema.items() if isinstance(given, int | float) and name in _BOUNDS}
+    if "multipleOf" in bounds and bounds["multipleOf"] > 0:
+        step = value = bounds["multipleOf"]
+        value *= max(1, math.ceil(bounds.get("minimum", value) / step))
+    if value < bounds.get("minimum", value):
+        value = bounds["minimum"]
+    if value > bounds.get("maximum", value):
+        value = bounds["maximum"]
+    if value <= bounds.get("exclusiveMinimum", -math.inf):
+        value = bounds["exclusiveMinimum"] + step
+    if value >= bounds.get("exclusiveMaximum", math.inf):
+        value = bounds["exclusiveMaximum"] - step
+    return value
+
+
+def _text(schema: Mapping[str, Any]) -> str:
+    """One of its format, else one that is as long as it must be."""
+    given, least, most = (schema.get(name) for name in ("format", "minLength", "maxLength"))
+    text = _FORMATS.get(given, "Hello.") if isinstance(given, str) else "Hello."
+    if isinstance(least, int) and least > len(text):
+        text = text * (min(least, MAX_TEXT) // len(text) + 1)
+        text = text[:least]
+    return text[:most] if isinstance(most, int) and most >= 0 else text

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .dialects.foreign import completed
-from .example_values import example
+from .dialects.oip_schema import metadata
+from .dialects.oip_tensors import measured
+from .example_values import MAX_TEXT, example
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -56,6 +58,36 @@ curl {url}{path} {cacert}{key}-H 'Content-Type: application/json' \\
 
 
 METHODS = {"chat_completions": CHAT, "embeddings": EMBEDDINGS, "predict": PREDICT}
+
+
+def predict_input(model: HostedModel) -> Any:
+    """An input of the model's predict: the one that its config.yaml shows, else one that its schema takes."""
+    told = model.spec.config.get("model_metadata")
+    shown = told.get("example_model_input") if isinstance(told, Mapping) else None
+    if shown is not None and _is_short_json(shown):
+        return shown
+    return example(model.capabilities.input_schema or {})
+
+
+def predict_tensors(model: HostedModel) -> dict[str, Any]:
+    """The same input as a request of the Open Inference Protocol."""
+    schema, given = model.capabilities.input_schema, predict_input(model)
+    tensors = []
+    for described in metadata(schema):
+        name = described["name"]
+        value = given.get(name) if isinstance(given, dict) else given
+        found = None if value is None else measured(value)
+        if found is not None:
+            shape, data = found
+            tensors.append({"name": name, "datatype": described["datatype"], "shape": shape, "data": data})
+    return {"inputs": tensors}
+
+
+def _is_short_json(value: Any) -> bool:
+    try:
+        return len(json.dumps(value, allow_nan=False)) <= MAX_TEXT
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def calls(hub: Hub, models: Iterable[HostedModel], url: str, cert: Path | None = None) -> Iterator[str]:
@@ -105,7 +137,7 @@ def _fill(
         ENDPOINT: body,
         CHAT: {"model": model.name, "stream": True, "messages": MESSAGES},
         EMBEDDINGS: {"model": model.name, "input": INPUT},
-        PREDICT: example(model.capabilities.input_schema or {}),
+        PREDICT: predict_input(model),
     }
     has_key = hub.keys.is_required
     shell, python = _key_from() if has_key else ("", '"unused"')

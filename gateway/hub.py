@@ -167,7 +167,7 @@ class Hub:
 
     def routes(self, model: HostedModel) -> list[str]:
         """The paths that the model answers; of one that was never loaded, those that its source speaks of."""
-        if not (methods := model.capabilities.methods) and model.state == "unloaded":
+        if not (methods := model.capabilities.methods) and model.state in ("unloaded", "loading"):
             return self._foretold.routes(model.spec)
         predict = [f"/v1/models/{model.name}:predict"] if any(method.name == "predict" for method in methods) else []
         return predict + [endpoint.path for endpoint in self.endpoints if methods and self.serves(model, endpoint)]

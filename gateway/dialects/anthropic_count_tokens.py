@@ -7,6 +7,7 @@ from typing import Any
 
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
+from . import answer_schemas
 from .anthropic_requests import COUNT_SCHEMA, continued, to_chat
 from .base import Context, Dialect, Headers, Prepared, take
 from .counting import CountEncoder, estimated, of_prompt
@@ -34,6 +35,7 @@ class CountDialect(Dialect):
     """The model's `count_tokens` gets what chat would get."""
 
     request_schema = COUNT_SCHEMA
+    response_schema = answer_schemas.MESSAGE_TOKENS
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         # a summary that is asked for does not change what there is to count

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import GatewayError
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
+from . import answer_schemas
 from .answer import EventEncoder
 from .anthropic_blocks import Blocks, event
 from .anthropic_errors import described
@@ -62,6 +63,8 @@ class MessagesDialect(Dialect):
     protocol, ending = "messages", MessageEnding
     ping = PING
     request_schema = SCHEMA
+    response_schema = answer_schemas.MESSAGE
+    event_schema = answer_schemas.MESSAGE_EVENT
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .base import SSE, Context, Dialect, Encoder, Prepared, missing, public, take
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .one_value import what
@@ -52,6 +53,8 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class SpeechDialect(Dialect):
     request_schema = SCHEMA
+    event_schema = answer_schemas.SPEECH_EVENT
+    response_type = "audio/*"
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

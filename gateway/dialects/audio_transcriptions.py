@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .base import Context, Dialect, Encoder, Prepared, missing, public, take, wrong_type
 from .events import checked, encode_json, unwrap
 from .one_value import is_number, what
@@ -64,6 +65,8 @@ class TranscriptionsDialect(Dialect):
 
     body = "form"
     request_schema = SCHEMA
+    response_schema = answer_schemas.TRANSCRIPTION
+    event_schema = answer_schemas.TRANSCRIPTION_EVENT
 
     def __init__(self, task: Literal["transcribe", "translate"]) -> None:
         self._task = task

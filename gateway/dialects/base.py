@@ -113,7 +113,12 @@ class Dialect:
     """One protocol. An instance serves all requests, so it holds nothing of one."""
 
     ping: ClassVar[bytes] = b": ping\n\n"  # what keeps a silent stream alive
-    request_schema: ClassVar[dict[str, Any]] = {"type": "object"}  # of the body, for the API page
+    # JSON schemas for the API document: of the body, of a whole answer, of the data of a stream's events. That of the
+    # body has an `example` that may be sent, but for its `model`.
+    request_schema: ClassVar[dict[str, Any]] = {"type": "object"}
+    response_schema: ClassVar[dict[str, Any]] = {}
+    event_schema: ClassVar[dict[str, Any]] = {}
+    response_type: ClassVar[str] = "application/json"
     keeps: ClassVar[bool] = False  # clients may ask for answers again and go on from them: see http/stored.py
     protocol: ClassVar[Protocol] = ""  # in whose words its streams are; events of others are read, and not passed on
     ending: ClassVar[type[Ending]] = Ending  # of streams that models frame themselves

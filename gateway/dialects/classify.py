@@ -9,6 +9,7 @@ from ..errors import InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from ..wording import counted
+from . import answer_schemas
 from .base import Context, Dialect, Prepared, take
 from .one_value import ValueEncoder, floats, rows
 from .score import read_texts
@@ -37,6 +38,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class ClassifyDialect(Dialect):
     request_schema = SCHEMA
+    response_schema = answer_schemas.CLASSIFY
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

@@ -21,8 +21,11 @@ class _Completed(Dialect):
         for name in _NAMES:
             if hasattr(dialect, name):
                 setattr(self, name, getattr(dialect, name))
-        if not _is_schema(self.request_schema):
-            del self.request_schema
+        for name in ("request_schema", "response_schema", "event_schema"):
+            if not _is_schema(getattr(self, name)):
+                delattr(self, name)
+        if not isinstance(self.response_type, str):
+            del self.response_type
 
 
 def _is_schema(value: Any) -> bool:

@@ -10,6 +10,7 @@ from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from ..wording import counted
+from . import answer_schemas
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range
 from .chat_requests import MAX_N
 from .events import checked, encode_json, unwrap
@@ -51,6 +52,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class ImagesDialect(Dialect):
     request_schema = SCHEMA
+    response_schema = answer_schemas.IMAGES
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

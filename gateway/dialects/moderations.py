@@ -9,6 +9,7 @@ from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
 from ..wording import counted
+from . import answer_schemas
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
 from .events import checked
 from .one_value import ValueEncoder, finite, is_number, rows
@@ -57,6 +58,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class ModerationsDialect(Dialect):
     request_schema = SCHEMA
+    response_schema = answer_schemas.MODERATION
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

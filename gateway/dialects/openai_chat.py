@@ -7,6 +7,7 @@ from typing import Any
 
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .answer import Choice
 from .base import Context, Dialect, Prepared
 from .chat_requests import SCHEMA, prompt_size, read_chat
@@ -37,6 +38,8 @@ NO_LOGPROBS: dict[str, Any] = {"content": [], "refusal": None}  # of an answer i
 class ChatDialect(Dialect):
     protocol, ending = "chat", ChunkEnding
     request_schema = SCHEMA
+    response_schema = answer_schemas.CHAT
+    event_schema = answer_schemas.CHAT_EVENT
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         return read_chat(body)

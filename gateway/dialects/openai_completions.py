@@ -13,6 +13,7 @@ from ..errors import InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wording import a_type
+from . import answer_schemas
 from .answer import Choice, Run
 from .base import Context, Dialect, Prepared, one_of_n
 from .completion_requests import SCHEMA, read_completion, unsupported
@@ -41,6 +42,8 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 class CompletionsDialect(Dialect):
     protocol, ending = "completions", ChunkEnding
     request_schema = SCHEMA
+    response_schema = answer_schemas.COMPLETION
+    event_schema = answer_schemas.COMPLETION_EVENT
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         return read_completion(body, derived=method != "completions")

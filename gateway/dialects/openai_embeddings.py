@@ -17,6 +17,7 @@ from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wire import Array
 from ..wording import a_type, counted
+from . import answer_schemas
 from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
@@ -57,6 +58,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class EmbeddingsDialect(Dialect):
     request_schema = SCHEMA
+    response_schema = answer_schemas.EMBEDDINGS
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

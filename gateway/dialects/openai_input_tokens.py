@@ -7,6 +7,7 @@ from typing import Any
 
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .base import Context, Dialect, Headers, Prepared, missing, take
 from .counting import CountEncoder, estimated, of_prompt
 from .responses_requests import COUNT_SCHEMA, check, to_chat
@@ -37,6 +38,7 @@ class InputTokensDialect(Dialect):
     """The model's `count_tokens` gets what chat would get."""
 
     request_schema = COUNT_SCHEMA
+    response_schema = answer_schemas.INPUT_TOKENS
     keeps = True  # for a request may go on from what is kept; of this answer nothing is
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .answer import EventEncoder, Run
 from .base import Context, Dialect, Prepared, public, take
 from .chat_requests import prompt_size
@@ -72,6 +73,8 @@ class ResponseEnding(Ending):
 class ResponsesDialect(Dialect):
     protocol, ending = "responses", ResponseEnding
     request_schema = SCHEMA
+    response_schema = answer_schemas.RESPONSE
+    event_schema = answer_schemas.RESPONSE_EVENT
     keeps = True
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:

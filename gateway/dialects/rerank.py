@@ -18,6 +18,7 @@ from ..errors import BadRequest, GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wording import counted
+from . import answer_schemas
 from .base import Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
 from .one_value import ValueEncoder, finite, floats, is_number, rows
 from .openai_embeddings import EmbeddingsEncoder
@@ -79,6 +80,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class RerankDialect(Dialect):
     request_schema = SCHEMA
+    response_schema = answer_schemas.RERANK
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}

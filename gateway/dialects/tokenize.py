@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import BadRequest
 from ..hookspecs import hookimpl
 from ..spec import Endpoint
+from . import answer_schemas
 from .base import Context, Dialect, Prepared, missing, take, wrong_type
 from .chat_requests import check_continued, check_messages, check_tools
 from .one_value import ValueEncoder, floats
@@ -74,6 +75,7 @@ def _folded(name: str) -> str:
 
 class TokenizeDialect(Dialect):
     request_schema = TOKENIZE
+    response_schema = answer_schemas.TOKENS
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
@@ -125,6 +127,7 @@ class TokenizeEncoder(ValueEncoder):
 
 class DetokenizeDialect(Dialect):
     request_schema = DETOKENIZE
+    response_schema = answer_schemas.PROMPT
 
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         inputs = {name: value for name, value in body.items() if value is not None}
@@ -159,6 +162,8 @@ class DetokenizeEncoder(ValueEncoder):
 
 
 class TokenizerInfoDialect(Dialect):
+    response_schema = answer_schemas.TOKENIZER
+
     def read(self, body: dict[str, Any], method: str) -> Prepared:
         return Prepared(take(body, "model", str), body)
 

@@ -111,7 +111,7 @@ def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:
 
 def model(name: str, method: str, *, state: str = "ready", length: int | None = None) -> Any:
     capabilities = Capabilities(methods=(MethodInfo(name=method, kind="sync"),), max_model_len=length)
-    return SimpleNamespace(name=name, state=state, capabilities=capabilities)
+    return SimpleNamespace(name=name, state=state, capabilities=capabilities, spec=SimpleNamespace(config={}))
 
 
 def test_the_chat_model_that_reads_most_is_shown() -> None:

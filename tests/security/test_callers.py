@@ -114,7 +114,6 @@ UNLISTED = (
     "GET /models/{model}/ping",
     "POST /models/{model}/invocations",
     "POST /v1/models/{model}:predict_binary",
-    "GET /models/{model}/v1/models",
     "GET /models/{model}/v1/models/{model}",
     "GET /v2/models/{model}/versions/1",
     "GET /docs",

@@ -288,3 +288,20 @@ async def test_a_message_that_finds_no_room_is_told_after_a_while() -> None:
     ends[0].cancel()
     await asyncio.gather(ends[0], return_exceptions=True)
     assert shares.messages == shares.bytes == 0
+
+
+def test_what_comes_before_a_connection_is_accepted_stays_with_its_client(tmp_path: Path) -> None:
+    (tmp_path / "models" / "late").mkdir(parents=True)
+    loads = "    def load(self):\n        import time\n        time.sleep(600)\n"
+    (tmp_path / "models" / "late" / "model.py").write_text(MODEL + loads)
+    (tmp_path / "gateway.toml").write_text('[gateway]\ndrain_timeout = 0\n[models.late]\nload = "lazy"\n')
+    head = (
+        b"GET /models/late/v1/websocket HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+    )
+    with Gateway("models", cwd=tmp_path) as gateway:
+        place = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        with socket_module.create_connection(place, timeout=3) as early:
+            early.sendall(head)
+            with pytest.raises(TimeoutError):  # what the system itself holds is a few MiB
+                early.sendall(bytes(256 * MIB))
