@@ -50,4 +50,4 @@ def test_a_pattern_that_no_model_matches_is_told(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text('[models."taem/*"]\nslots = 3\n[models."team/*"]\nslots = 2\n')
     found = take_inventory(load_settings(tmp_path / "gateway.toml", environ={}))
     (problem,) = [problem for problem in found.problems if problem.code == "unused_table"]
-    assert "[models.taem/*]" in problem.what
+    assert '[models."taem/*"]' in problem.what
