@@ -282,8 +282,8 @@ class ResponsesStore:
                 parts += kept.parts
                 if parts > most:
                     raise TooManyParts
-                items = (*kept.input_items, *kept.output_items)
-                read[number] = kept.model, {item["id"]: item for item in items if item.get("id") in wanted}
+                whole = (*kept.input_items, *kept.output_items)
+                read[number] = kept.model, {item["id"]: item for item in whole if item.get("id") in wanted}
             model, items = read[number]
             found[identity] = model, items[identity]
         return found
