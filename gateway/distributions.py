@@ -201,8 +201,12 @@ def name_in(requirement: str) -> str:
 
 def _repository(requirement: str) -> str:
     """The name of the repository that an address leads to: likely that of what is in it, which nobody can know."""
-    match = re.search(r"://.*/([A-Za-z0-9._-]+?)(?:\.git)?/?(?:[@#].*)?$", requirement.partition(" #")[0].strip())
-    return canonical(match[1]) if match and requirement.lstrip().startswith("git+") else ""
+    address = requirement.partition(" #")[0].strip()
+    if not address.startswith("git+"):
+        return ""
+    path = re.split("[@#]", address.partition("://")[2].partition("/")[2], maxsplit=1)[0]
+    match = _REQUIREMENT.fullmatch(path.removesuffix("/").rpartition("/")[2].removesuffix(".git"))
+    return canonical(match[1]) if match else ""
 
 
 def required(module: str, requirements: Iterable[str]) -> str | None:

@@ -88,7 +88,8 @@ async def ensure(
             await build.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(directory)])
             # What uv has built of a directory it takes for the same until its pyproject.toml changes.
             again = () if all(map(is_of_an_index, _wanted(spec))) else ("--reinstall",)
-            async with _entered(tidied(in_place)):
+            given_up = threading.Event()
+            async with _entered(tidied(in_place, given_up), given_up):
                 await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
         finally:
             build.end()
@@ -194,9 +195,9 @@ def find_uv() -> str:
 
 
 @contextlib.asynccontextmanager
-async def _entered(context: contextlib.AbstractContextManager[None]) -> AsyncIterator[None]:
-    """Held for the block. It may wait, on a thread; whoever gives up leaves it behind as it was."""
-    await _finished(context.__enter__, given_up=lambda: context.__exit__(None, None, None))
+async def _entered(context: contextlib.AbstractContextManager[None], given_up: threading.Event) -> AsyncIterator[None]:
+    """Held for the block. It may wait, on a thread, until it is `given_up`; then it is left behind as it was."""
+    await _finished(context.__enter__, given_up.set, lambda: context.__exit__(None, None, None))
     try:
         yield
     finally:
@@ -230,12 +231,20 @@ async def _patiently(work: Callable[[], T]) -> T:
     return await found
 
 
-async def _finished(work: Callable[[], T], given_up: Callable[[], object] = lambda: None) -> T:
-    """What runs on a thread cannot be stopped: whoever gives up waits, so that nobody else begins meanwhile."""
+async def _finished(
+    work: Callable[[], T],
+    giving_up: Callable[[], object] = lambda: None,
+    given_up: Callable[[], object] = lambda: None,
+) -> T:
+    """What runs on a thread cannot be stopped: whoever gives up waits, so that nobody else begins meanwhile.
+
+    `giving_up` may tell it, `given_up` comes after it.
+    """
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        giving_up()
         await asyncio.wait([task])
         given_up()
         raise

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import os
 import re
 import shutil
+import threading
+import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -30,6 +33,8 @@ from .errors import ConfigError
 from .fingerprints import fingerprint
 
 MOST = 200  # projects that one leads to
+MOST_LOOKED = 100_000  # files that are looked at for the members of a workspace
+LOOK_AGAIN = 0.1  # seconds between two looks whether a project is free
 LARGE = 32 << 20  # bytes from which a file is linked into a copy: weights, which no build writes to
 TOOLS = frozenset("__pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis .ipynb_checkpoints .tox .nox".split())
 REPOSITORIES = frozenset((".git", ".hg", ".svn"))
@@ -128,9 +133,48 @@ def _members(project: Path) -> Iterator[Path]:
         workspace = _table(_table(_table(_pyproject(root), "tool"), "uv"), "workspace")
         if workspace:
             for pattern in workspace.get("members") or ():
-                with contextlib.suppress(ValueError, NotImplementedError):  # no pattern, or one that leads elsewhere
-                    yield from (place for place in root.glob(str(pattern)) if place.is_dir())
+                yield from _matching(root, str(pattern))
             return
+
+
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
+    """The directories that a pattern means, those behind a link by its own name alone.
+
+    Raises `ConfigError` when more files than any workspace has would have to be looked at.
+    """
+    looked = 0
+    found = [root]
+    parts = PurePosixPath(pattern).parts
+    if not parts or parts[0] == "/":  # no pattern, or one that leads elsewhere
+        return
+    for part in parts:
+        wanted = re.compile(fnmatch.translate(part)).fullmatch
+        every, places, found = part == "**", found, []
+        while places:
+            place = places.pop()
+            if not re.search(r"[*?[]", part):
+                found += [place / part] if (place / part).is_dir() else []
+                continue
+            found += [place] if every else []
+            for entry in _entries(place):
+                looked += 1
+                if looked > MOST_LOOKED:
+                    raise ConfigError(
+                        f"{root}: members of its workspace, {pattern}, would be sought in too many places"
+                    )
+                if every and entry.is_dir(follow_symlinks=False):
+                    places.append(Path(entry.path))
+                elif not every and wanted(entry.name) and entry.is_dir():
+                    found.append(Path(entry.path))
+    yield from sorted(set(found))
+
+
+def _entries(place: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _items(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -195,17 +239,18 @@ class Mirror:
 
 
 @contextlib.contextmanager
-def tidied(projects: Mapping[Path, bool]) -> Iterator[None]:
+def tidied(projects: Mapping[Path, bool], given_up: threading.Event) -> Iterator[None]:
     """Afterwards, what setuptools has left in projects that were built where they lie is gone. One build at a time.
 
-    The value says whether a project is editable: then what is in build/ may be a part of it.
+    The value says whether a project is editable: then what is in build/ may be a part of it. Who waits for another
+    build, or for whoever else holds the directory, goes on without when it is `given_up`.
     """
     with contextlib.ExitStack() as held:
         for project in sorted({path.resolve() for path in projects}):
             with contextlib.suppress(OSError):  # a file system without locks
                 place = os.open(project, os.O_RDONLY | os.O_DIRECTORY)
                 held.callback(os.close, place)
-                fcntl.flock(place, fcntl.LOCK_EX)
+                _lock(place, given_up)
         before = {project: set(_left(project, editable)) for project, editable in projects.items()}
         try:
             yield
@@ -215,8 +260,19 @@ def tidied(projects: Mapping[Path, bool]) -> Iterator[None]:
                     clear_away(path)
 
 
+def _lock(place: int, given_up: threading.Event) -> None:
+    while not given_up.is_set():
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOOK_AGAIN)  # a lock that is waited for cannot be given up
+
+
 def _left(project: Path, editable: bool) -> Iterator[Path]:
-    yield from project.glob("*.egg-info")
-    yield from project.glob("*/*.egg-info")
-    if not editable:
-        yield from project.glob("build")
+    """In the project and the directories in it; what a link leads to is none of ours."""
+    inner = [Path(entry.path) for entry in _entries(project) if entry.is_dir(follow_symlinks=False)]
+    for place in (project, *inner):
+        yield from (Path(entry.path) for entry in _entries(place) if entry.name.endswith(".egg-info"))
+    if not editable and os.path.lexists(project / "build"):
+        yield project / "build"

@@ -12,12 +12,15 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 from . import ordinary
 from .errors import ConfigError
 from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 ENCODINGS = (  # those with longer marks first, for one begins as another does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -31,10 +34,13 @@ MOST = 200  # files that requirements include
 ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)  # a file, though it could be a name
 Kind = Literal["requirements", "constraints", "editable", "links", "built"]
 _OPTION = re.compile(
-    r"\s*(-r|--requirements?|-c|--constraints?|-e|--editable|-f|--find-links)(?:\s*=\s*|\s+|(?=[^\s=-]))"
+    r"\s*+(-r|--requirements?|-c|--constraints?|-e|--editable|-f|--find-links)(?:\s*+=\s*+|\s++|(?=[^\s=-]))"
 )
 _KINDS: Mapping[str, Kind] = {"r": "requirements", "c": "constraints", "e": "editable", "f": "links"}
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[^\]]*\])?\s*@\s*")
+# No pattern tries a run of blanks or brackets from every place in it: that takes minutes in a line of a megabyte.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*+\s*+(?:\[[^\]]*+\]\s*+)?@\s*+")
+_AFTER = re.compile(r"(?<!\s)\s++(?:;|--)")
+_EXTRAS = re.compile(r"\[[^\[\]]*+\]$")
 
 
 class Local(NamedTuple):
@@ -93,6 +99,16 @@ def lines_of(path: Path) -> list[str]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def parsed(line: str) -> Requirement:
+    """The line as `packaging` reads it. Raises `InvalidRequirement`, also for one that nobody could read."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(line)
+    except RecursionError as error:
+        raise InvalidRequirement("it is nested too deeply") from error
+
+
 def place_of(spec: ModelSpec) -> Path:
     """Where the files lie that the model's lines include: beside the file that has the lines."""
     return (spec.root / str(spec.config.get("requirements_file") or DEFAULT)).resolve().parent
@@ -100,10 +116,10 @@ def place_of(spec: ModelSpec) -> Path:
 
 def is_of_an_index(line: str) -> bool:
     """A line that means the same whoever has it: a name, maybe with versions. What else it may be, uv knows."""
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import InvalidRequirement
 
     try:
-        wanted = Requirement(line.partition(" #")[0].strip())
+        wanted = parsed(line.partition(" #")[0].strip())
         return wanted.url is None and not ARCHIVE.search(wanted.name)
     except InvalidRequirement:
         return not line.partition("#")[0].strip()
@@ -146,7 +162,7 @@ def local(line: str, start: Path, beside: Path, variables: Mapping[str, str]) ->
         return Local(kind, _path(named, beside))
     name = _NAME.match(text)
     head = name[0] if name else ""
-    written = re.split(r"\s+;|\s+--", text[len(head) :])[0].strip()
+    written = _AFTER.split(text[len(head) :], maxsplit=1)[0].strip()
     tail = text[len(head) + len(written) :]
     named = _expanded(written, start, variables)
     if not named or named.startswith("-") or re.match(r"(?!file:)[\w+.-]+:", named):
@@ -154,7 +170,7 @@ def local(line: str, start: Path, beside: Path, variables: Mapping[str, str]) ->
     if not (option or name or "/" in named or named.startswith((".", "file:")) or ARCHIVE.search(named)):
         return None
     place, mark, rest = named.partition("#")
-    extras = re.search(r"\[[^\]]*\]$", place)
+    extras = _EXTRAS.search(place)
     if extras:
         place = place[: extras.start()]
     return Local(

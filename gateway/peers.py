@@ -83,6 +83,8 @@ def _is_ours(pid: int) -> bool:
             return True
         if ancestor == "0":
             break
+    else:
+        return True  # no command has so many, and a model that forks may have made them
     is_bound = _status(str(pid))["NoNewPrivs"] == "1"
     return is_bound and (_status("self")["NoNewPrivs"] == "0" or _network(str(pid)) != _network("self"))
 

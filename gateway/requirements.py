@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from .distributions import canonical, name_in, required, to_install
 from .errors import ConfigError
 from .imports import Import, imports_of
-from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, place_of, requirements_of
+from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, parsed, place_of, requirements_of
 from .wording import table_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Lack = tuple[Literal["error", "warning", "note"], str, str, str]  # level, code, what, fix
 IDLE = "; nothing in the file of the class needs it"
 MOST_SHOWN = 5  # requirements of a file that nobody named
-_FILE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*(.+)")
+_FILE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*+(.+)")
 
 
 def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iterator[Lack]:
@@ -107,7 +107,7 @@ def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path]
 def _parse(line: str) -> Requirement | str | None:
     """The requirement; None for an address or a path, which pip understands; a text for what it does not."""
     try:
-        return Requirement(line)
+        return parsed(line)
     except InvalidRequirement as error:
         if name := name_in(line) if "://" in line else "":
             return Requirement(name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +249,72 @@ def test_requirements_that_include_each_other_are_read_once_and_are_not_without_
         (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n")
     with pytest.raises(ConfigError, match="more than 200 files"):
         environments.key_of(model)
+
+
+WORKSPACE = "[tool.uv.sources]\nother = {{ workspace = true }}\n[tool.uv.workspace]\nmembers = {members}\n"
+
+
+@pytest.mark.parametrize(
+    "pattern, found",
+    [
+        ("packages/*", {"packages/a", "packages/b", "packages/link"}),
+        ("packages/[ab]", {"packages/a", "packages/b"}),
+        ("packages/a", {"packages/a"}),
+        ("**/inner", {"packages/b/inner"}),
+        ("../beside", {"../beside"}),
+        ("packages/file", set()),
+        ("/", set()),
+        ("", set()),
+    ],
+)
+def test_members_of_a_workspace_are_those_that_its_patterns_mean(tmp_path: Path, pattern: str, found: set[str]) -> None:
+    for place in ("a", "b/inner"):
+        (tmp_path / "top/packages" / place).mkdir(parents=True)
+    (tmp_path / "top/packages/file").touch()
+    (tmp_path / "beside/inner").mkdir(parents=True)
+    (tmp_path / "top/packages/link").symlink_to(tmp_path / "beside")
+    (tmp_path / "top/pyproject.toml").write_text(WORKSPACE.format(members=[pattern]))
+    members = local_projects._members(tmp_path / "top")
+    assert {os.path.relpath(place, tmp_path / "top") for place in members} == {os.path.normpath(name) for name in found}
+
+
+@pytest.mark.parametrize("pattern", ["**", "*/*", "../**"])
+def test_a_workspace_whose_members_are_sought_everywhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.setattr(local_projects, "MOST_LOOKED", 20)
+    for number in range(30):
+        (tmp_path / "project/a" / str(number)).mkdir(parents=True)
+    (tmp_path / "project/pyproject.toml").write_text(WORKSPACE.format(members=[pattern]))
+    with pytest.raises(ConfigError, match="too many places"):
+        local_projects.sources(tmp_path / "project", False)
+
+
+def test_nothing_behind_a_link_is_tidied_away(tmp_path: Path) -> None:
+    (tmp_path / "project/inner").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "project/link").symlink_to(tmp_path / "beside")
+    with local_projects.tidied({tmp_path / "project": False}, threading.Event()):
+        for place in ("beside/x.egg-info", "project/inner/x.egg-info", "project/x.egg-info", "project/build/lib"):
+            (tmp_path / place).mkdir(parents=True)
+    assert there(tmp_path) == {"project", "project/inner", "project/link", "beside", "beside/x.egg-info"}
+
+
+@pytest.mark.anyio
+async def test_a_project_that_somebody_holds_is_waited_for_until_that_is_given_up(tmp_path: Path) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        given_up = threading.Event()
+
+        async def enter() -> None:
+            async with environments._entered(local_projects.tidied({tmp_path: False}, given_up), given_up):
+                raise AssertionError("it was not waited for")
+
+        entering = asyncio.create_task(enter())
+        await asyncio.sleep(0)  # it has begun
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+    finally:
+        os.close(held)

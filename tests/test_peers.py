@@ -1,0 +1,27 @@
+"""Who is at the other end of the admin socket, read from a table of processes that is played."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway import peers
+
+
+def play(proc: Path, parents: dict[str, str]) -> None:
+    for process, parent in {**parents, "self": "0"}.items():
+        (proc / process).mkdir()
+        (proc / process / "status").write_text(f"PPid:\t{parent}\nNoNewPrivs:\t0\n")
+
+
+@pytest.mark.parametrize("count, is_ours", [(9, False), (10, True), (50, True)])
+def test_who_has_more_ancestors_than_are_looked_at_is_no_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, is_ours: bool
+) -> None:
+    monkeypatch.setattr(peers, "PROC", tmp_path)
+    monkeypatch.setattr(peers, "MAX_DEPTH", 10)
+    others = [number for number in range(1, count + 2) if number != os.getpid()]
+    play(tmp_path, {str(number): str(number - 1) for number in others})
+    assert peers._is_ours(str(others[-1])) is is_ours
