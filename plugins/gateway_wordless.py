@@ -4,7 +4,6 @@ all texts are the same: a model would answer each of them alike, and never with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,21 +11,27 @@ from typing import Any
 
 from gateway_checkpoints import unloadable
 
-from gateway import ConfigError, peek_json
+from gateway import ConfigError, parse_json, peek_json
 
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "spiece*", "tekken.json", "*.tiktoken")
 SENTENCEPIECE = ("sentencepiece", "google.protobuf")  # modules by which transformers reads a *.model
+LARGEST = 128 << 20  # bytes of a tokenizer.json; those of a quarter of a million words have a quarter of it
+MOST_VALUES = 8_000_000  # in it
 SPARE = 1000  # rows that weights may have beyond their tokenizer: padding, and room for tokens to come
 
 
 def check(place: Path, *, trusted: bool = False) -> None:
     """Raise `ConfigError` where the tokenizer of a folder cannot be had, or knows no words.
 
-    A tokenizer.json is read by the library for such files, which is quick; older kinds take transformers.
+    A tokenizer.json is read by the library for such files, which is quick; older kinds take transformers. Of a folder
+    that is `trusted`, a tokenizer may be code, which runs at its load and not here.
     """
-    if (place / "tokenizer.json").is_file() and find_spec("tokenizers"):
+    file = place / "tokenizer.json"
+    if file.is_file() and find_spec("tokenizers"):
         from tokenizers import Tokenizer
 
+        if file.stat().st_size > LARGEST:
+            raise unloadable(place, f"tokenizer.json has more than {LARGEST:,} bytes: get it again")
         try:
             found = Tokenizer.from_file(str(place / "tokenizer.json"))
         except Exception as error:  # which is what the library raises
@@ -34,12 +39,14 @@ def check(place: Path, *, trusted: bool = False) -> None:
         special = {token.content for token in found.get_added_tokens_decoder().values()}
         _say(place, lambda text: found.encode(text).ids, found.get_vocab(), special, rows(place))
         return
+    if trusted:
+        return
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=trusted)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a class says of files that are not there
         raise no_tokenizer(place, error) from error
     say_wordless(place, tokenizer, rows(place))
@@ -60,8 +67,8 @@ def no_tokenizer(place: Path, error: object) -> ConfigError:
         return unloadable(place, "it has no tokenizer (tokenizer.json, or what older kinds have): get its files")
     if "tokenizer.json" in files:
         try:  # libraries put it in words of their own
-            json.loads((place / "tokenizer.json").read_bytes())
-        except (OSError, ValueError, RecursionError) as broken:
+            parse_json((place / "tokenizer.json").read_bytes(), MOST_VALUES)
+        except (OSError, ValueError) as broken:
             error = broken
     model = next((name for name in files if name.endswith(".model")), None)
     if "tokenizer.json" not in files and model and not all(map(_is_installed, SENTENCEPIECE)):
