@@ -123,6 +123,19 @@ def explained(error: GatewayError, exchange: Exchange) -> GatewayError:
     return told
 
 
+def broke_off(error: BaseException, exchange: Exchange) -> GatewayError:
+    """An answer that ended behind its head: a line of the log, and the error in the words that its client may get."""
+    fields = {"request_id": exchange.request_id, "error": error.code if isinstance(error, GatewayError) else None}
+    if isinstance(error, GatewayError):
+        error = explained(error, exchange)
+        log.warning("request %s broke off: %s", exchange.request_id, error.message, extra=fields)
+    else:
+        log.error("request %s failed", exchange.request_id, exc_info=error, extra=fields)
+        error = unexpected(error)
+    exchange.error = error.code
+    return error
+
+
 def unexpected(error: BaseException) -> GatewayError:
     """Something of ours broke; the log has it, the client a plain word."""
     return GatewayError("the gateway failed on this request; its log has the details under this request's id")

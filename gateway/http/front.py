@@ -6,7 +6,6 @@ a predict. Everything else, plugins' routes included, goes on to Litestar, insid
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -76,13 +75,8 @@ class Front:
                 await self._hand_inwards(exchange, receive, send)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
-        except GatewayError as error:
-            await self._answer(exchange, error)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
-            log.exception("request %s failed", exchange.request_id, extra=_fields(exchange))
-            await self._answer(exchange, errors.unexpected(error))
+            await self._answer(exchange, error)
         finally:
             self._end(exchange)
 
@@ -117,12 +111,9 @@ class Front:
         if error is None:
             self._end(exchange)
             return
-        if not isinstance(error, GatewayError):
-            log.error("request %s failed", exchange.request_id, exc_info=error, extra=_fields(exchange))
-            error = errors.unexpected(error)
         spawn(self._refuse(exchange, error))
 
-    async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
+    async def _refuse(self, exchange: Exchange, error: BaseException) -> None:
         try:
             await self._answer(exchange, error)
         finally:
@@ -140,10 +131,14 @@ class Front:
         if self._access is not None:
             self._access.note(exchange)
 
-    async def _answer(self, exchange: Exchange, error: GatewayError) -> None:
-        exchange.error = error.code
+    async def _answer(self, exchange: Exchange, error: BaseException) -> None:
         if exchange.status:  # the answer has begun; whoever began it has ended it too
+            errors.broke_off(error, exchange)
             return
+        if not isinstance(error, GatewayError):
+            log.error("request %s failed", exchange.request_id, exc_info=error, extra=_fields(exchange))
+            error = errors.unexpected(error)
+        exchange.error = error.code
         self._metrics.rejected(exchange, error)
         error = errors.explained(error, exchange)
         if error.status >= 500 and not isinstance(error, Unavailable):  # those come as fast as clients ask

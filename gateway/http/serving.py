@@ -27,7 +27,7 @@ from ..spec import Endpoint
 from ..wire import DATA, Req, encode
 from . import sse
 from .body import BodyReader, decode_object, too_large
-from .errors import explained, unexpected
+from .errors import broke_off
 from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
 from .kin import look_at
@@ -364,15 +364,7 @@ async def _raw_events(
 
 def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
-    fields = {"request_id": exchange.request_id, "error": error.code if isinstance(error, GatewayError) else None}
-    if isinstance(error, GatewayError):
-        error = explained(error, exchange)
-        log.warning("request %s broke off: %s", exchange.request_id, error.message, extra=fields)
-    else:
-        log.error("request %s failed", exchange.request_id, exc_info=error, extra=fields)
-        error = unexpected(error)
-    exchange.error = error.code
-    return one_line(encoder.fail(error))
+    return one_line(encoder.fail(broke_off(error, exchange)))
 
 
 def _check_content_type(exchange: Exchange, dialect: Dialect) -> None:

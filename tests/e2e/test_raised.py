@@ -114,8 +114,9 @@ def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
     words = "model 'wild' raised an error; `gateway logs wild` shows it under the request id"
     ask(gateway, "/v1/rerank", WHOLE["/v1/rerank"], "own-1")
     gateway.wait_for(re.escape(f"WARNING request own-1 to /v1/rerank: {words} own-1"))
-    ask(gateway, "/v1/chat/completions", STREAMS["/v1/chat/completions"], "own-2")
-    gateway.wait_for(re.escape(f"WARNING request own-2 broke off: {words} own-2"))
+    for number, route in enumerate(STREAMS):
+        ask(gateway, route, STREAMS[route], f"own-stream-{number}")
+        gateway.wait_for(re.escape(f"WARNING request own-stream-{number} broke off: {words} own-stream-{number}"))
 
 
 def test_what_cannot_be_sent_has_its_path_in_the_answer_and_in_one_line_of_the_log(gateway: Gateway) -> None:
