@@ -341,7 +341,7 @@ def test_an_error_after_the_first_item_raises_while_reading(client: anthropic.An
     seen = ""
     with (
         client.messages.stream(**fields(model, "so far ", ["raise", "ValueError"])) as stream,
-        pytest.raises(anthropic.APIStatusError, match="The model raised an error") as caught,
+        pytest.raises(anthropic.APIStatusError, match="raised an error; `gateway logs ") as caught,
     ):
         for piece in stream.text_stream:
             seen += piece
