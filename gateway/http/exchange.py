@@ -303,9 +303,10 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     def break_off(self) -> None:
-        """Close the connection in the middle of a body: a stream that failed must not look finished."""
-        if self.cycle is not None:
-            self.cycle.transport.abort()
+        """End the connection in the middle of a body, behind what was written: a stream that failed must not look
+        finished."""
+        if self.cycle is not None and self.connection is not None:
+            self.connection.break_off(self.cycle)
 
     async def hand_to(self, app: Any, receive: Any = None) -> None:
         """Let another ASGI app answer."""

@@ -31,6 +31,9 @@ DIGITS = 20  # of a length that the parser takes; zeros before them may be witho
 SLICE = 4096  # bytes that are parsed at once of what may hold many requests: each takes a hundred times its bytes
 GOODBYE = 0.5  # seconds that idle connections stay when the server stops: a request may be on its way on one
 LINGER = 5.0  # seconds in which the rest of a refused body is thrown away before the connection is closed
+# seconds between the last bytes of an answer that breaks off and its end: a page in a browser that learns of both at
+# once is never given what it has not read by then
+PARTING = 0.1
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _TEXTS = {
@@ -348,13 +351,34 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def linger(self) -> None:
         """Close once the client has stopped sending: closed at once, it would learn of a reset, not of the answer."""
+        self._ignore_what_comes()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
+
+    def break_off(self, cycle: RequestResponseCycle) -> None:
+        """End in the middle of an answer, behind what was written of it. Nothing more is written."""
+        cycle.disconnected = cycle.response_complete = True
+        cycle.message_event.set()
+        self._ignore_what_comes()
+        self.watch_rest()
+        self.loop.call_later(PARTING, self._part)
+
+    def _part(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():  # a slow client has yet to take it
+            self.loop.call_later(PARTING, self._part)
+        elif self.transport.can_write_eof():
+            self.linger()
+        else:
+            self.transport.close()
+
+    def _ignore_what_comes(self) -> None:
         self._lingering = True
         self.pipeline.clear()
         self._forget_unparsed()
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.close)
 
     def _refuse(self, status: int) -> None:
         """Called by the parser's callbacks: the error makes uvicorn call send_400_response."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 import pytest
-from served import Model, Reply, Served
+from served import PATIENCE, Model, Reply, Served
 
 from gateway.errors import HTTPError, ModelError
 from gateway.hookspecs import hookimpl
@@ -165,3 +166,32 @@ def test_a_worker_that_streams_what_is_no_bytes_leaves_nobody_waiting(serve: Ser
         connection.getresponse().read()
     connection.close()
     served.wait_until(lambda: served.hub.models["m"].limiter.in_flight == 0)
+
+
+@pytest.mark.parametrize("behind", [0, 5000])
+def test_a_slow_client_gets_all_that_came_before_a_stream_broke_off(serve: Serve, behind: int) -> None:
+    """Also when it has sent more requests than are read ahead: what is not read makes a close a reset."""
+    line, written = b'{"row": "%b"}\n' % (b"x" * 8000), 0
+
+    def waits() -> int:
+        [connection] = served.server.server_state.connections
+        return connection.transport.get_write_buffer_size()
+
+    async def breaks(inputs: bytes) -> Any:
+        nonlocal written
+        while not waits():
+            yield line
+            written += 1
+            for _ in range(5):
+                await asyncio.sleep(0)
+        raise ModelError("no")
+
+    served = serve({"m": Model({"predict": breaks})})
+    request = b"POST /models/m/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
+        client.sendall(request * (1 + behind))
+        served.wait_until(lambda: bool(served.app._metrics._series))
+        got = b""
+        while part := client.recv(65536):
+            got += part
+    assert got.count(line) == written and not got.endswith(b"0\r\n\r\n")

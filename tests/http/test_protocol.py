@@ -23,6 +23,7 @@ from gateway.http.protocol import (
     MAX_HEADERS,
     MAX_PIPELINED,
     MAX_URL,
+    PARTING,
     SLICE,
     GuardedProtocol,
     cycle_of,
@@ -42,6 +43,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.out = b""
         self.closed = self.aborted = False
+        self.waiting = 0  # bytes that the client has not taken
         self.protocol: Any = None
 
     def write(self, data: Any) -> None:
@@ -59,6 +61,12 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 80)}.get(name, default)
@@ -686,6 +694,24 @@ async def test_a_whole_answer_says_close_where_the_connection_ends() -> None:
     await connection.receive(POST.replace(b"host: x", b"host: x\r\nconnection: close"))
     write_whole(begin.cycles[0], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", b"")
     assert b"connection: close\r\n\r\n" in connection.transport.out and connection.transport.closed
+
+
+@played
+async def test_an_answer_that_breaks_off_ends_a_moment_after_its_client_has_what_was_written() -> None:
+    """A page in a browser that learns of the last bytes and of the end at once is not given those bytes."""
+    connection = Connection()
+    connection.gate.clear()
+    await connection.receive(POST_ONE)
+    connection.transport.waiting = 1
+    connection.protocol.break_off(connection.protocol.cycle)
+    await asyncio.sleep(PARTING * 10)
+    assert not connection.transport.closed
+    connection.transport.waiting = 0
+    await asyncio.sleep(PARTING * 1.5)
+    assert connection.transport.closed and not connection.transport.aborted
+    connection.gate.set()
+    await settle()
+    assert connection.transport.out == b""
 
 
 @played
