@@ -176,5 +176,5 @@ def _translate(request: Request[Any, Any, Any], error: Exception, shared: Collec
         found = BadRequest(str(getattr(error, "detail", error)))
         found.status = status
         return found
-    errors.log_unexpected(error, what)
+    errors.log_unexpected(error, request.scope.get("gateway.request_id", ""), what)  # type: ignore[arg-type]
     return errors.unexpected(error)

@@ -70,6 +70,7 @@ class Hub:
         self._claims: list[Claim] = []
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
         self._watching: asyncio.Task[None] | None = None
+        self.on_forget: list[Callable[[str], None]] = []  # called with the name of a model that is hosted no more
         self.models: dict[str, HostedModel] = {spec.name: self.host(spec) for spec in specs}
         self.aliases = settings.aliases_of(self.models)
 
@@ -245,10 +246,18 @@ class Hub:
             self.give_back(self.held_by(model.name))
 
     async def forget(self, model: HostedModel) -> None:
-        """Host it no more."""
+        """Host it no more: nothing is kept under its name."""
+        name = model.name
         await self.unload(model)
-        self._told.pop(model.name, None)
-        del self.models[model.name]
+        if self.models.get(name) is not model:  # another look at the roots was faster, and may host a new one by now
+            return
+        del self.models[name]
+        self._told.pop(name, None)
+        for index in range(model.spec.replicas):
+            self._placements.pop(f"{name}/{index}", None)
+        self.tails.forget(name)
+        for forget in self.on_forget:
+            forget(name)
 
     async def stop(self, grace: float) -> None:
         """End every model; each may finish what it runs. May be called again meanwhile, with less grace."""
@@ -314,6 +323,8 @@ class Hub:
         """Read the secrets of the models and the environment file again; what changed goes to the workers."""
         # In a thread: these may be files on a network.
         for name, secrets, deployment in await asyncio.to_thread(self._changes):
+            if name not in self._told:  # it was forgotten meanwhile
+                continue
             told_secrets, told_deployment = self._told[name]
             self._told[name] = (secrets, deployment or told_deployment)
             self.models[name].update(
@@ -325,7 +336,9 @@ class Hub:
         deployment = self._secrets.deployment()
         changes = []
         for name, told in tuple(self._told.items()):
-            secrets = self._secrets.for_model(self.models[name].spec)
+            if (model := self.models.get(name)) is None:  # the loop has forgotten it meanwhile
+                continue
+            secrets = self._secrets.for_model(model.spec)
             if secrets != told[0] or deployment not in (None, told[1]):
                 changes.append((name, secrets, deployment))
         return changes

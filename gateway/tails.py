@@ -42,6 +42,10 @@ class Tails:
                 follower.take(kept[-1])
         model_log.write(model, text)
 
+    def forget(self, model: str) -> None:
+        """Keep nothing of a model that is gone."""
+        self._lines.pop(model, None)
+
     def of(self, model: str) -> list[str]:
         """Its last lines."""
         return [line.text for line in self._lines.get(model, ())]

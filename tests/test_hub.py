@@ -339,6 +339,18 @@ async def test_a_model_that_could_not_be_loaded_may_be_loaded_again_by_name() ->
         assert len(runners.launches) == 2
 
 
+async def test_nothing_is_kept_under_the_name_of_a_model_that_is_forgotten() -> None:
+    told: list[str] = []
+    async with hub_of(spec("a"), spec("b")) as hub:
+        hub.on_forget.append(told.append)
+        hub.tails.add("a", "a line")
+        a = hub.models["a"]
+        await asyncio.gather(hub.forget(a), hub.forget(a))  # two looks at the roots at once
+        assert (list(hub.models), told, hub.tails.of("a")) == (["b"], ["a"], [])
+        assert list(hub._placements) == ["b/0"]
+        await hub.tell_changes()
+
+
 async def test_a_gateway_that_drains_loads_nothing_any_more() -> None:
     async with hub_of(spec("a"), models={"a": LAZY}) as hub:
         hub.draining = True

@@ -141,5 +141,5 @@ def unexpected(error: BaseException) -> GatewayError:
     return GatewayError("the gateway failed on this request; its log has the details under this request's id")
 
 
-def log_unexpected(error: BaseException, what: str) -> None:
-    log.error("%s failed", what, exc_info=error)
+def log_unexpected(error: BaseException, request_id: str, what: str) -> None:
+    log.error("request %s failed: %s", request_id, what, exc_info=error, extra={"request_id": request_id})

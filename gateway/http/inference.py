@@ -56,7 +56,11 @@ class Inference:
     def __init__(self, hub: Hub, reader: BodyReader) -> None:
         self._hub, self._reader = hub, reader
         self._counts: dict[str, Counts] = {}
+        hub.on_forget.append(self._forget)
         self._heavy = asyncio.Lock()
+
+    def _forget(self, model: str) -> None:
+        self._counts.pop(model, None)
 
     async def infer(self, exchange: Exchange) -> None:
         """Tensors in, predict, tensors out; a Response that predict makes itself goes out as it is."""

@@ -80,6 +80,7 @@ class Metrics:
         self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
         self._spent: dict[str, list[int]] = {}  # prompt and generated tokens by name
         self.lag = Histogram(LATE)  # of the gateway's own loop
+        hub.on_forget.append(self._forget)
 
     def observe(self, exchange: Exchange) -> bool:
         """Count a finished request; whether it was one of a model.
@@ -155,8 +156,17 @@ class Metrics:
     def tokens(self, model: str) -> Tokens:
         found = self._tokens.get(model)
         if found is None:
-            found = self._tokens[model] = Tokens()
+            found = Tokens()
+            if model in self._hub.models:  # else it was forgotten while its last answer went out
+                self._tokens[model] = found
         return found
+
+    def _forget(self, model: str) -> None:
+        """Drop what was counted of a model that is gone: its series end, and one of its name begins at nothing."""
+        self._tokens.pop(model, None)
+        for counted in (self._series, self._rejections, self._cancelled):
+            for key in [key for key in counted if key[0] == model]:
+                del counted[key]
 
     # ── exposition ───────────────────────────────────────────────────────────────────────────────────────────────
 

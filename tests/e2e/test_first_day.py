@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,3 +123,18 @@ def test_a_lazy_model_answers_its_first_client_and_a_load_that_fails_says_why(se
     told = operate(gateway, tmp_path, "chat", "bad", "good morning")
     assert told.returncode == 1 and told.stderr.startswith("bad is loading …\n")
     assert "bad is failed: RuntimeError: no such weights" in told.stderr and "gateway logs bad" in told.stderr
+
+
+def test_metrics_are_scraped_on_after_a_model_that_was_called_is_removed(serve: Serve, tmp_path: Path) -> None:
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    chat = "class Model:\n    def chat_completions(self, body):\n        return 'hello'\n"
+    gateway = serve({"a": {"model.py": chat}, "b": {"model.py": chat}}, "--reload", env=env)
+    message = {"role": "user", "content": "hi"}
+    assert ask(gateway, "/v1/chat/completions", {"model": "a", "messages": [message]})[0] == 200
+    shutil.rmtree(tmp_path / "models/a")
+    gateway.wait_for("a: its directory is gone")
+    assert operate(gateway, tmp_path, "unload", "a").returncode == 0
+    assert operate(gateway, tmp_path, "reload").returncode == 0  # looks at the roots
+    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    assert 'model_name="b"' in text and 'model_name="a"' not in text and 'model="a"' not in text

@@ -448,6 +448,19 @@ def test_a_detail_that_is_an_object_stays_one_on_trusss_routes() -> None:
     assert json.loads(errors.body_of(error, "truss", "r")) == {"error": {"field": "tone"}}
 
 
+def test_what_breaks_in_a_route_of_the_framework_is_logged_under_the_requests_id(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*arguments: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("gateway.http.model_metrics.scrape", broken)
+    answer = serve({"m": everything(forever)}).get("/metrics", **{"X-Request-Id": "mine"})
+    assert answer.status == 500 and b"under this request's id" in answer.body
+    (line,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert line.getMessage() == "request mine failed: GET /metrics" and line.request_id == "mine"  # type: ignore[attr-defined]
+
+
 def test_what_breaks_in_the_gateway_itself_is_a_plain_word(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     served = serve({"m": everything(forever)})
 

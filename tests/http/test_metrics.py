@@ -309,6 +309,28 @@ def test_requests_without_an_answer_are_counted_as_finished_with_an_error_or_an_
         assert value(samples, "vllm:request_success_total", **labels) == count
 
 
+def test_a_model_that_is_forgotten_leaves_no_series_and_breaks_no_scrape(serve: Serve) -> None:
+    served = serve({"m": model(), "gone": Model({"chat_completions": chat, "predict": forever})})
+    body = {**CHAT, "model": "gone", "stream": True}
+    for user in ("a", "fail"):
+        served.post("/v1/chat/completions", {**body, "user": user})
+    with served.busy("gone", "/models/gone/predict", {}):
+        pass
+    assert served.post("/v1/embeddings", {"model": "gone", "input": "x"}).status == 404
+    assert "gone" in served.get("/metrics").body.decode()
+    served.do(served.hub.forget(served.hub.models["gone"]))
+    answer = served.get("/metrics")
+    assert answer.status == 200 and "gone" not in answer.body.decode()
+
+
+def test_a_stream_that_outlives_its_model_is_counted_for_none(serve: Serve) -> None:
+    served = serve({"m": model(), "gone": model()})
+    served.do(served.hub.forget(served.hub.models["gone"]))
+    served.do(lambda: served.app._metrics.tokens("gone").e2e.add(1.0))
+    assert served.get("/metrics").status == 200
+    assert value(scrape(served), "vllm:e2e_request_latency_seconds_count", model_name="gone", engine="0") is None
+
+
 def test_the_lag_of_the_gateways_own_loop_is_measured(serve: Serve) -> None:
     served = serve({"m": model()})
     served.wait_until(lambda: sum(served.app.lag.counts) >= 1)
