@@ -122,6 +122,7 @@ class Admission:
 
     def _not_opened(self, call: Call, seat: Seat, error: Exception) -> None:
         """Whatever a replica does instead of taking a call, the call ends and its slot is free again."""
+        call.started = 0.0
         if not call.got_slot:
             call.got_slot = True
             seat.waiting -= 1
@@ -139,7 +140,7 @@ class Admission:
         seat: Seat = call.seat
         held: float | None = self._loop.time() - call.started
         if not call.got_slot:
-            call.got_slot, held = True, None
+            held = None
             seat.waiting -= 1
         self.limiter.give_back(seat, held)
         call.let_go()

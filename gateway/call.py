@@ -147,8 +147,15 @@ class Call:
 
     @property
     def has_slot(self) -> bool:
-        """It runs, or has ended; it waits in no queue."""
+        """It runs, or has run; it waits in no queue, and has not ended in one."""
         return self.started > 0 and self.got_slot
+
+    @property
+    def waited(self) -> float:
+        """Seconds until it got a slot; until now, or until it was given up, when it got none."""
+        if self.has_slot:
+            return self.started - self.arrived
+        return min(self.cancelled_at, self._loop.time()) - self.arrived
 
     async def first(self) -> Resp:
         """The head of the answer: with its whole body in `reply`, or with a first item to take.

@@ -74,6 +74,8 @@ class Tails:
 class Follower:
     """New lines, for one who takes them."""
 
+    has_slot, waited = False, 0.0  # it is no call
+
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self._wants = wants
         self._new: deque[Line] = deque()

@@ -301,6 +301,25 @@ async def test_waiting_inside_the_worker_does_not_count_as_the_calls_own_time() 
     assert call.deadline == now() + 600
 
 
+async def test_waiting_inside_the_worker_is_waiting_until_there_is_a_slot() -> None:
+    call, owner = running()
+    seat = call.seat = Seat(owner, 1, inside=4)
+    call.got_slot, seat.waiting = False, 1
+    await asyncio.sleep(20)
+    assert not call.has_slot and call.waited == 20
+    call.on_slot()
+    await asyncio.sleep(5)
+    assert call.has_slot and call.waited == 20
+
+
+async def test_a_call_that_was_given_up_in_the_queue_waited_until_then() -> None:
+    call = Call(Req("predict", BYTES, False, "", "r"), b"", Limits(), asyncio.get_running_loop())
+    await asyncio.sleep(3)
+    call.abandon(Timeout("too long"))
+    await asyncio.sleep(5)
+    assert not call.has_slot and call.waited == 3
+
+
 async def test_code_that_goes_on_after_a_time_limit_is_overdue_after_the_grace() -> None:
     call, _ = running()
     await asyncio.sleep(601)

@@ -54,6 +54,16 @@ def sees_of(scope: Mapping[str, Any]) -> Callable[[str], bool]:
 class Watched(Protocol):
     """A call, or what stands for several."""
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether the model's code has begun."""
+        ...
+
+    @property
+    def waited(self) -> float:
+        """Seconds in the queue, whether they ended in a slot or not."""
+        ...
+
     def client_left(self) -> None: ...
 
     def abandon(self, error: BaseException) -> None: ...
@@ -82,6 +92,7 @@ class Exchange:
         "cycle",
         "ended",
         "error",
+        "has_run",
         "headers",
         "is_admin",
         "is_order",
@@ -121,6 +132,7 @@ class Exchange:
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
+        self.has_run = False  # a call of it had a slot
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
         self.counting: asyncio.Task[None] | None = None  # finds those out, when the answer is over already
@@ -203,6 +215,19 @@ class Exchange:
         if self.connection is not None and self.connection.left is self._left:
             self.connection.left = None
 
+    def measure(self) -> None:
+        """Learn how long its call waited for a slot: once it has something to say, or when the request is over."""
+        if self._runs is not None and not self.has_run:
+            self.queued, self.has_run = self._runs.waited, self._runs.has_slot
+
+    @property
+    def ran(self) -> float:
+        """Seconds from the slot to the end of the call, or to now; 0 without a slot."""
+        if not self.has_run:
+            return 0.0
+        seconds = (self.ended or time.monotonic()) - self.sent - self.queued
+        return seconds if seconds > 0.0 else 0.0  # not max(): a call costs as much as all the rest
+
     def client_left(self) -> None:
         """Tell what is watched, where it is not the connection that does."""
         if self._watched is not None:
@@ -270,11 +295,8 @@ class Exchange:
     def _timing(self) -> bytes:
         """Where the time of a whole answer went, as a line of its head."""
         now = time.monotonic()
-        self.ended = ended = self.ended or now
-        waited = self.queued + self.load
-        ran = ended - self.sent - self.queued
-        if ran < 0.0:  # not max(), here and below: a call costs as much as all the rest
-            ran = 0.0
+        self.ended = self.ended or now
+        waited, ran = self.queued + self.load, self.ran
         ours = now - self.started - waited - ran
         if ours < 0.0:
             ours = 0.0

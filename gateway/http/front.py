@@ -121,6 +121,8 @@ class Front:
 
     def _end(self, exchange: Exchange) -> None:
         exchange.unwatch()
+        if not exchange.has_run:
+            exchange.measure()
         if exchange.permits is not None:
             if exchange.cycle is not None and exchange.cycle.flow.write_paused:
                 spawn(self._count_out_later(exchange))

@@ -91,7 +91,7 @@ class Inference:
             if not call.has_slot:
                 look_at(exchange, model, call)
             head = await call.first()
-            exchange.queued = call.started - call.arrived
+            exchange.measure()
             if head.raw or head.stream:
                 await pass_response(exchange, call, head)
                 count.add(exchange)
@@ -259,7 +259,7 @@ class Counts:
         self.last = time.time()
         self.total += now - exchange.started
         self.queued += exchange.queued
-        self.ran += max(0.0, now - exchange.sent - exchange.queued)
+        self.ran += exchange.ran
 
     def shown(self, name: str) -> dict[str, Any]:
         def times(count: int, seconds: float) -> dict[str, int]:

@@ -110,9 +110,8 @@ class Metrics:
             series.queue.add(exchange.queued)
         else:
             series.queue.counts[0] += 1
-        if exchange.sent:
-            ran = (exchange.ended or now) - exchange.sent - exchange.queued
-            series.run.add(ran if ran > 0.0 else 0.0)
+        if exchange.has_run:
+            series.run.add(exchange.ran)
         if exchange.error or status == CLIENT_LEFT:
             self._count_failure(exchange, series)
         return exchange.model != ""

@@ -77,7 +77,7 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
         if not call.has_slot:
             look_at(exchange, model, call)
         head = await call.first()
-        exchange.queued = call.started - call.arrived
+        exchange.measure()
         await pass_response(exchange, call, head)
 
 
@@ -101,7 +101,8 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
 def _answer(exchange: Exchange, finish: Finish, call: Call) -> None:
     """The call has something to say: its whole reply, the start of a stream, or an error."""
     try:
-        exchange.queued = max(0.0, call.started - call.arrived)
+        if call.has_slot:  # else `measure` finds out at the end
+            exchange.queued, exchange.has_run = call.started - call.arrived, True
         head = call.head
         if call.error is not None and not call.items:
             finish(exchange, call.error)

@@ -21,6 +21,15 @@ class Together:
     def __init__(self, calls: list[Call]) -> None:
         self._calls = calls
 
+    @property
+    def has_slot(self) -> bool:
+        return any(call.has_slot for call in self._calls)
+
+    @property
+    def waited(self) -> float:
+        """The longest wait of those that got a slot, of all when none did."""
+        return max(call.waited for call in [call for call in self._calls if call.has_slot] or self._calls)
+
     def client_left(self) -> None:
         for call in self._calls:
             call.client_left()

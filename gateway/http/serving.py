@@ -113,7 +113,7 @@ class Serving:
             except Exception as error:
                 self._end_unfinished(exchange, encoder, calls, error)
                 raise
-            exchange.queued = max(call.started - call.arrived for call in calls if call.has_slot)
+            exchange.measure()
             if len(calls) == 1 and first[0].raw:
                 await pass_response(exchange, calls[0], first[0])
                 return

@@ -31,4 +31,4 @@ async def until_ready(exchange: Exchange, model: HostedModel, body: bytes = b"")
         await model.wait_ready(waiter, exchange.patience())
     finally:
         exchange.unwatch()
-    exchange.load = time.monotonic() - began
+        exchange.load = time.monotonic() - began

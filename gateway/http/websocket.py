@@ -87,6 +87,7 @@ class WebSockets:
             self._metrics.rejected(exchange, error)
             await _deny(send, scope, error)
         finally:
+            exchange.measure()
             exchange.count_out()
             self._metrics.observe(exchange)
             if self._access is not None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import logging
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lines import Lines
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from served import PATIENCE, Model, Served
 from test_guards import raw
 from test_scopes import Doors
-
-from gateway.http.access_log import log as requests
-from gateway.logs import JSONLines, TextLines
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "a secret of mine"}]}
@@ -37,39 +33,6 @@ async def pieces() -> Any:
 
 def model(**options: Any) -> Model:
     return Model({"chat_completions": chat, "predict": lambda body: b"{}"}, **options)
-
-
-class Lines(logging.Handler):
-    """What was logged of requests, as the two forms of the log show it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-        self._come = threading.Semaphore(0)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-        self._come.release()
-
-    def events(self, count: int) -> list[dict[str, Any]]:
-        """So many, which come behind the answers."""
-        for _ in range(count):
-            assert self._come.acquire(timeout=PATIENCE)
-        assert len(self.records) == count
-        return [json.loads(JSONLines().format(record)) for record in self.records]
-
-    @property
-    def texts(self) -> list[str]:
-        return [TextLines().format(record) for record in self.records]
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    found, before = Lines(), requests.level
-    requests.addHandler(found)
-    yield found
-    requests.removeHandler(found)
-    requests.setLevel(before)
 
 
 @pytest.fixture
