@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidOutput
 from ..wire import Structured
 from ..wording import a_type
 from .anthropic_blocks import Given, Signature
 from .begun_json import begun_object
 from .events import Event, Finish, Reasoning, Text, checked, encode_json, unwrap, usage_of
+from .located import Odd
 from .outputs import Normalizer
 from .tool_calls import ToolCalls
 
@@ -46,7 +46,7 @@ class MessageValues(Normalizer):
 
     def feed(self, value: Any) -> Events:
         if isinstance(value, Structured) and value.fields.get("type") in KNOWN:
-            return self._dict(value.fields)
+            return self._fields(value.fields)
         return super().feed(value)
 
     def _dict(self, value: dict[str, Any]) -> Events:
@@ -83,11 +83,11 @@ class MessageValues(Normalizer):
         if isinstance(content, str):
             return [Text(0, content), *self._end_of(message)]
         if not isinstance(content, list):
-            raise InvalidOutput(f"the content of a message is {a_type(content)}, not a list of blocks")
+            raise Odd(f"the content of a message is {a_type(content)}, not a list of blocks", content)
         events: Events = []
         for block in map(unwrap, content):
             if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-                raise InvalidOutput("the content of a message holds something that is no block with a type")
+                raise Odd("the content of a message holds something that is no block with a type", block)
             events += self._tool_use(block, None) if block["type"] == "tool_use" else [_given(block)]
         return [*events, *self._end_of(message)]
 
@@ -173,7 +173,7 @@ def _given(block: dict[str, Any]) -> Given:
 def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
     found = unwrap(value.get(name))
     if not isinstance(found, dict):
-        raise InvalidOutput(f"'{name}' of an event is {a_type(found)}, not a dict")
+        raise Odd(f"'{name}' of an event is {a_type(found)}, not a dict", value if found is None else found)
     return found
 
 
@@ -181,4 +181,4 @@ def _string(value: dict[str, Any], name: str) -> str:
     found = value.get(name)
     if found is None or isinstance(found, str):
         return found or ""
-    raise InvalidOutput(f"'{name}' of a block is {a_type(found)}, not a string")
+    raise Odd(f"'{name}' of a block is {a_type(found)}, not a string", found)

@@ -13,6 +13,7 @@ from ..spec import Endpoint
 from . import answer_schemas
 from .base import Context, Dialect, Encoder, Prepared, missing, public, take, wrong_type
 from .events import checked, encode_json, unwrap
+from .located import Odd
 from .one_value import is_number, what
 from .reported import error_of
 from .subtitles import srt, vtt
@@ -168,7 +169,13 @@ class TranscriptEncoder(Encoder):
     # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def feed(self, items: list[Any], run: int = 0) -> bytes:
-        return b"".join([self._take(unwrap(item)) for item in items if item is not None])
+        return b"".join([self._located(unwrap(item)) for item in items if item is not None])
+
+    def _located(self, value: Any) -> bytes:
+        try:
+            return self._take(value)
+        except Odd as error:
+            raise error.within(value) from None
 
     def _take(self, value: Any) -> bytes:
         self._spoke = True
@@ -192,7 +199,7 @@ class TranscriptEncoder(Encoder):
         self._about.update(checked(about, "a transcript"))
         text, segments = value.get("text"), value.get("segments")
         if not isinstance(text, str | None):
-            raise InvalidOutput(f"text is {what(text)}, not a string")
+            raise Odd(f"text is {what(text)}, not a string", text)
         out = b""
         if text is not None and self._segments and not self._has_text:
             self._final = text
@@ -200,9 +207,12 @@ class TranscriptEncoder(Encoder):
             self._has_text = True
             out = self._piece(text)
         if segments is not None:
-            found = [unwrap(item) for item in segments] if isinstance(segments, list) else None
-            if found is None or not all(_is_segment(item) for item in found):
-                raise InvalidOutput("segments are not all dicts with start, end and text")
+            if not isinstance(segments, list):
+                raise Odd(f"segments is {what(segments)}, not a list", segments)
+            found = [unwrap(item) for item in segments]
+            for item in found:
+                if not _is_segment(item):
+                    raise Odd("segments are not all dicts with start, end and text", item)
             out += b"".join([self._segment(item) for item in found])
         return out
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InvalidOutput
 from ..wire import Structured
 from ..wording import a_type
 from .events import ChoiceEvent, Failed, Logprobs, Reasoning, Refusal, Text, ToolCall, unwrap
+from .located import Odd
 from .outputs import Normalizer
 from .reported import error_of
 
@@ -54,7 +54,7 @@ class ResponseValues(Normalizer):
 
     def feed(self, value: Any) -> Events:
         if isinstance(value, Structured) and _is_known(value.fields):
-            return self._dict(value.fields)
+            return self._fields(value.fields)
         return super().feed(value)
 
     def _dict(self, value: dict[str, Any]) -> Events:
@@ -92,7 +92,7 @@ class ResponseValues(Normalizer):
         self._told = True
         text, logprobs = value.get("delta"), value.get("logprobs")
         if not isinstance(text, str):
-            raise InvalidOutput(f"the model gave an event {value['type']} without a delta")
+            raise Odd(f"the model gave an event {value['type']} without a delta", value if text is None else text)
         beside = [Logprobs(0, logprobs, [])] if kind is Text and isinstance(logprobs, list) and logprobs else []
         return [kind(0, text), *beside]
 
@@ -103,14 +103,14 @@ class ResponseValues(Normalizer):
             return []
         name, call = item.get("name"), item.get("call_id")
         if not isinstance(name, str) or not isinstance(call, str | None):
-            raise InvalidOutput("the model gave a function_call without a name")
+            raise Odd("the model gave a function_call without a name", item)
         number = self._numbers[value.get("output_index")] = len(self._numbers)
         return [ToolCall(0, number, call, name, "")]
 
     def _arguments(self, value: dict[str, Any]) -> Events:
         number, text = self._numbers.get(value.get("output_index")), value.get("delta")
         if number is None or not isinstance(text, str):
-            raise InvalidOutput("the model gave arguments of a tool call that it never began")
+            raise Odd("the model gave arguments of a tool call that it never began", value)
         return [ToolCall(0, number, None, None, text)]
 
 
@@ -139,14 +139,16 @@ def _is_known(value: dict[str, Any]) -> bool:
 def _whole(response: dict[str, Any]) -> Made:
     output = response.get("output")
     if not isinstance(output, list | None):
-        raise InvalidOutput(f"the output of the model's response is {a_type(output)}, not a list")
+        raise Odd(f"the output of the model's response is {a_type(output)}, not a list", output)
     return Made({**response, "output": None}, [_checked(unwrap(item)) for item in output or []])
 
 
 def _object(value: dict[str, Any]) -> dict[str, Any]:
     response = unwrap(value.get("response"))
     if not isinstance(response, dict):
-        raise InvalidOutput(f"the model gave an event {value['type']} without a response")
+        raise Odd(
+            f"the model gave an event {value['type']} without a response", value if response is None else response
+        )
     return response
 
 
@@ -156,5 +158,5 @@ def _item(value: dict[str, Any]) -> dict[str, Any]:
 
 def _checked(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
-        raise InvalidOutput("the model gave an output item that is no dict with a type")
+        raise Odd("the model gave an output item that is no dict with a type", item)
     return item

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.anthropic_messages import MessagesDialect
+from gateway.dialects.audio_transcriptions import TranscriptionsDialect
 from gateway.dialects.base import Context, Dialect
 from gateway.dialects.classify import ClassifyDialect
 from gateway.dialects.events import checked
 from gateway.dialects.located import at
 from gateway.dialects.oip_tensors import in_json, to_tensor
 from gateway.dialects.openai_embeddings import EmbeddingsDialect
+from gateway.dialects.openai_responses import ResponsesDialect
 from gateway.dialects.outputs import Normalizer
 from gateway.dialects.rerank import RerankDialect
 from gateway.errors import InvalidOutput
@@ -74,6 +77,54 @@ def test_scores_of_rerank_that_are_none(value: Any, path: str) -> None:
 def test_classes_that_are_none() -> None:
     value = [{"label": "a", "score": 0.5}, {"label": "b", "score": "high"}]
     assert "(at $[1])" in answered(ClassifyDialect(), "classify", {"input": ["a", "b"]}, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"type": "message", "content": 5}, "is an int, not a list of blocks (at $.content)"),
+        (
+            {"type": "message", "content": [{"type": "text", "text": "a"}, {"text": "b"}]},
+            "no block with a type (at $.content[1])",
+        ),
+        ({"type": "message", "content": [{"type": "text", "text": [1]}]}, "not a string (at $.content[0].text)"),
+        ({"type": "content_block_delta", "delta": "a"}, "is a str, not a dict (at $.delta)"),
+        (Structured({"type": "message", "content": [7]}, ""), "no block with a type (at $.content[0])"),
+    ],
+)
+def test_messages_that_are_none(value: Any, told: str) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    assert answered(MessagesDialect(), "messages", body, value).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"object": "response", "output": "a"}, "is a str, not a list (at $.output)"),
+        ({"object": "response", "output": [{"type": "x"}, {"id": 1}]}, "no dict with a type (at $.output[1])"),
+        ({"type": "response.completed", "response": "a"}, "without a response (at $.response)"),
+        ({"type": "response.output_item.done", "item": [DEEP]}, "no dict with a type (at $.item)"),
+        (Structured({"object": "response", "output": [7]}, ""), "no dict with a type (at $.output[0])"),
+    ],
+)
+def test_responses_that_are_none(value: Any, told: str) -> None:
+    assert answered(ResponsesDialect(), "responses", {"input": "hi"}, value).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"text": [5]}, "(at $.text)"),
+        ({"segments": {"a": 1}}, "(at $.segments)"),
+        (
+            {"segments": [{"start": 0, "end": 1, "text": "a"}, {"start": 1, "text": "b"}]},
+            "segments are not all dicts with start, end and text (at $.segments[1])",
+        ),
+    ],
+)
+def test_transcripts_that_are_none(value: Any, told: str) -> None:
+    file = {"name": "a.wav", "type": "audio/wav", "data": b"x"}
+    assert answered(TranscriptionsDialect("transcribe"), "transcriptions", {"file": file}, value).endswith(told)
 
 
 def test_what_a_chat_puts_into_its_logprobs() -> None:
