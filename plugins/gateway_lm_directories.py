@@ -38,6 +38,7 @@ def is_language_model(path: Path) -> bool:
 # Halves of models of images or sound, whose text is nothing without the other half, or is no text; how they end.
 HALVES = ("GitForCausalLM", "MusicgenForCausalLM", "MusicgenMelodyForCausalLM", "MoshiForCausalLM", "TrOCRForCausalLM")
 SENSES = ("vision_config", "audio_config", "image_token_id", "image_token_index", "img_processor", "patch_size")
+SEEING = ("fuyu",)  # model types whose config.json may have none of these
 
 
 def is_checkpoint(place: Path) -> bool:
@@ -110,5 +111,10 @@ def _senses(place: Path) -> Iterator[str]:
         config = peek_json(place / "config.json")
     except (OSError, ValueError):
         return
-    if isinstance(config, dict) and (found := [name for name in SENSES if name in config]):
+    if not isinstance(config, dict):
+        return
+    found = [name for name in SENSES if name in config]
+    if (kind := config.get("model_type")) in SEEING:
+        found.append(f"model_type {kind}")
+    if found:
         yield f"its config.json has {found[0]}: it reads images or sound too, and texts alone are served"

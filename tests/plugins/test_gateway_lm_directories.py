@@ -38,6 +38,12 @@ def test_a_language_model_that_reads_more_than_texts_says_that_these_alone_are_s
     assert key in note and "texts alone are served" in note
 
 
+def test_so_does_one_whose_kind_alone_tells_it(tmp_path: Path) -> None:
+    (spec,) = look(tmp_path, "FuyuForCausalLM", model_type="fuyu").specs
+    (note,) = spec.notes
+    assert note == "its config.json has model_type fuyu: it reads images or sound too, and texts alone are served"
+
+
 def test_a_language_model_of_texts_has_no_note(tmp_path: Path) -> None:
     (spec,) = look(tmp_path, "LlamaForCausalLM", model_type="llama").specs
     assert spec.notes == ()
