@@ -17,6 +17,7 @@ from .protocol import GOODBYE
 log = logging.getLogger("gateway.http")
 
 TURN = 64  # connections that are accepted before others have their turn of the loop
+FAREWELL = 24 * 3600.0  # seconds; the loop's own 30 would cut off who takes an answer slowly, and `Stall` comes first
 RETRY = 1.0  # seconds until connections are accepted again after there was no file or memory for one
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -93,7 +94,11 @@ class Handshakes:
         connection.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._timeout
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._timeout,
+                ssl_shutdown_timeout=FAREWELL,
             )
         except OSError as error:  # the client's doing, or its absence
             log.debug("a TLS handshake failed: %s", error)

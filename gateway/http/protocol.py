@@ -34,6 +34,7 @@ LINGER = 5.0  # seconds in which the rest of a refused body is thrown away befor
 # seconds between the last bytes of an answer that breaks off and its end: a page in a browser that learns of both at
 # once is never given what it has not read by then
 PARTING = 0.1
+TAIL = HIGH_WATER_LIMIT + 1  # bytes at the end of a large answer that TLS gets apart, to say whether it is full
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _TEXTS = {
@@ -92,6 +93,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.flow = _Flow(transport)
+        if self.scheme == "https":
+            transport.set_write_buffer_limits(HIGH_WATER_LIMIT)  # as without TLS; its own are eight times as large
         sock = transport.get_extra_info("socket")
         self.is_local = sock is not None and sock.family == socket.AF_UNIX
         if self.is_local and not may_operate(sock.fileno()):
@@ -456,7 +459,7 @@ def cycle_of(send: Any) -> RequestResponseCycle | None:
     return cycle if isinstance(cycle, RequestResponseCycle) else None
 
 
-def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryview) -> None:
     """Send a complete response in one write: what two `send` calls do, less their checks of headers we made ourselves.
 
     `head` is everything from the status line to the last header, without the blank line.
@@ -464,10 +467,16 @@ def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
     if cycle.disconnected:
         return
     cycle.response_started = cycle.response_complete = True
+    tail: bytes | memoryview = b""
+    if len(body) > TAIL and cycle.scope["scheme"] == "https":
+        # The first write goes through TLS unseen, however large. The second waits in there when the first does below.
+        body, tail = memoryview(body)[:-TAIL], memoryview(body)[-TAIL:]
     if cycle.keep_alive:
         cycle.transport.write(b"".join((head, b"\r\n", body)))
     else:
         cycle.transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
+    if tail:
+        cycle.transport.write(tail)
     cycle.message_event.set()
     if not cycle.keep_alive:
         connection = cycle.scope.get("gateway.connection")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
 SOME = 16 * 1024  # bytes of what waits that must be taken in each span: less would hold an answer for ever
-UNSEEN = 64 * 1024  # bytes that may wait below TLS, of which its transport does not say
+ACKNOWLEDGED = struct.Struct("120xQ")  # Linux' struct tcp_info up to tcpi_bytes_acked
 
 
 class Stall:
@@ -16,21 +18,30 @@ class Stall:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, span: float) -> None:
         self._transport, self._loop, self._span = transport, loop, span
-        self._unseen = UNSEEN if transport.get_extra_info("sslcontext") is not None else 0
+        # Below TLS an answer may wait of which its transport does not say: what is written at once goes through it.
+        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         self._watch()
 
     def _watch(self) -> None:
-        self._waits = self._transport.get_write_buffer_size()
+        self._taken = self._count_taken()
         self._timer = self._loop.call_later(self._span, self._look)
 
     def _look(self) -> None:
-        waits = self._transport.get_write_buffer_size()
-        if not waits and self._unseen:
-            self._unseen -= SOME
-        elif self._waits - waits < SOME:
+        if self._count_taken() - self._taken < SOME:
             self._transport.abort()
-            return
-        self._watch()
+        else:
+            self._watch()
+
+    def _count_taken(self) -> int:
+        """Bytes that the client has taken; only the difference of two counts means something."""
+        if not self._is_encrypted:
+            return -self._transport.get_write_buffer_size()
+        sock = self._transport.get_extra_info("socket")
+        try:
+            taken: int = ACKNOWLEDGED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ACKNOWLEDGED.size))[0]
+        except (AttributeError, OSError):  # it has just been lost, and its timer is about to be cancelled
+            return 0
+        return taken
 
     def cancel(self) -> None:
         self._timer.cancel()

@@ -7,6 +7,7 @@ import http.client
 import inspect
 import json
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
+import trustme
 from fakes import FakeReplica, Fakes
 
 from gateway.app import build_app
@@ -272,6 +274,8 @@ class Served:
         self._kept.append(connection)
 
     def connect(self) -> http.client.HTTPConnection:
+        if self.settings.gateway.tls_cert is not None:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE, context=unchecked())
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -340,3 +344,18 @@ class Answer:
     @property
     def error(self) -> Any:
         return self.json["error"]
+
+
+def certificate(place: Path) -> dict[str, Path]:
+    """The settings of a certificate, which is made."""
+    settings = {"tls_cert": place / "cert.pem", "tls_key": place / "key.pem"}
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(settings["tls_cert"]))
+    issued.private_key_pem.write_to_path(str(settings["tls_key"]))
+    return settings
+
+
+def unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

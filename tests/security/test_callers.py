@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from litestar import Request, get
 from litestar.response import Stream
-from served import PATIENCE, Answer, Model, Served
+from served import PATIENCE, Answer, Model, Served, certificate
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -567,15 +567,17 @@ def test_an_order_whose_key_has_gone_is_not_answered_and_counts_for_no_limit(ser
         assert asks.getresponse().status == 401
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
 @pytest.mark.parametrize("path", [f"/models/{MINE}/predict", f"/models/{MINE}/v1/chat/completions"])
 def test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once(
-    serve: Serve, tmp_path: Path, path: str
+    serve: Serve, tmp_path: Path, path: str, encrypted: bool
 ) -> None:
     """Else one key has the gateway hold as many as it likes."""
     size = 1 << 25
     sizes = iter([size, 1, size, 1])
     answer = {"predict": lambda body: b'"%b"' % (b"x" * next(sizes)), "chat_completions": lambda i: "x" * next(sizes)}
-    holders = Holders(serve, tmp_path, {MINE: Model(answer)}, limits={"max_inflight": 1})
+    tls = certificate(tmp_path) if encrypted else {}
+    holders = Holders(serve, tmp_path, {MINE: Model(answer)}, limits={"max_inflight": 1}, **tls)
     permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
     assert permits is not None
     for takes_it in (True, False):
