@@ -38,11 +38,12 @@ def _last(node: Mapping[str, Any]) -> Mapping[str, Any]:
     """The estimator that a pipeline, a search or a frame around it asks to predict."""
     while True:
         values = _values(node)
-        if node.get("__class__") == "Pipeline" and isinstance(steps := values.get("steps", {}).get("content"), list):
-            inner = steps[-1].get("content", [None])[-1] if steps else None
+        if node.get("__class__") == "Pipeline":
+            steps = _content(values.get("steps")) or [None]
+            inner = (_content(steps[-1]) or [None])[-1]
         elif "refit" in values and "cv" in values:  # of a search; without refit it has found, and fitted none
             inner = values.get("best_estimator_")
-            inner = {} if inner is None and values["refit"].get("content") == "false" else inner
+            inner = {} if inner is None and _refits_not(values["refit"]) else inner
         elif node.get("__class__") == "FrozenEstimator":
             inner = values.get("estimator")
         else:
@@ -50,6 +51,16 @@ def _last(node: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(inner, Mapping):
             return node
         node = inner
+
+
+def _content(node: Any) -> list[Any]:
+    """The nodes that a list or tuple holds; none of what is neither."""
+    content = node.get("content") if isinstance(node, Mapping) else None
+    return content if isinstance(content, list) else []
+
+
+def _refits_not(node: Any) -> bool:
+    return isinstance(node, Mapping) and node.get("content") == "false"
 
 
 def _values(node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -79,8 +90,10 @@ def _cannot_predict(node: Mapping[str, Any]) -> bool:
 
 def _is_unfitted(node: Mapping[str, Any]) -> bool:
     """As scikit-learn finds it: what an estimator has learned is called with a `_` at its end."""
+    from sklearn.base import BaseEstimator
+
     found, values = _class(node), _values(node)
-    if found is None or not values or hasattr(found, "__sklearn_is_fitted__"):
+    if found is None or not issubclass(found, BaseEstimator) or not values or hasattr(found, "__sklearn_is_fitted__"):
         return False
     try:
         needs_fit = found().__sklearn_tags__().requires_fit

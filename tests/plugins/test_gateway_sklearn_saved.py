@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import skops.io
 from gateway_sklearn import SklearnModel, check_model, find_model
+from gateway_sklearn_saved import useless
 from sklearn.cluster import DBSCAN
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -97,6 +100,25 @@ def test_check_and_load_say_the_same_of_what_cannot_predict(
     with pytest.raises(ConfigError) as refused:
         SklearnModel(config=described(tmp_path).config).load()
     assert str(refused.value) == what
+
+
+def node(of: str, values: Any, module: str) -> Any:
+    return {"__class__": of, "__module__": module, "content": {"content": values}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        node("Pipeline", {"steps": "a text"}, "sklearn.pipeline"),
+        node("Pipeline", {"steps": {"content": ["a text"]}}, "sklearn.pipeline"),
+        node("GridSearchCV", {"cv": 2, "refit": "a text"}, "sklearn.model_selection"),
+        node("GridSearchCV", {"cv": 2, "refit": None, "best_estimator_": [1]}, "sklearn.model_selection"),
+    ],
+)
+def test_a_table_of_objects_that_is_none_is_no_fault_of_the_plugin(schema: Any, tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "model.skops", "w") as archive:
+        archive.writestr("schema.json", json.dumps(schema))
+    assert useless(tmp_path / "model.skops") is None
 
 
 @pytest.mark.parametrize("kind", USEFUL)
