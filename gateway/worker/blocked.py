@@ -94,7 +94,8 @@ def where(stack: Sequence[FrameType], places: Sequence[str]) -> str:
 
 
 def _line(frame: FrameType, places: Sequence[str]) -> str:
-    file, number = frame.f_code.co_filename, frame.f_lineno
+    # between two lines a frame may have none, whatever its type says
+    file, number = frame.f_code.co_filename, frame.f_lineno or frame.f_code.co_firstlineno
     text = linecache.getline(file, number).strip()
     place = next((each for each in places if is_own(file, [each])), "")
     shown = os.path.relpath(file, place) if place else file

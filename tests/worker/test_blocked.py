@@ -80,8 +80,9 @@ def test_the_line_at_which_the_model_waits_is_told_while_it_waits_and_when_it_is
     assert end.startswith("the loop turns again, ")
 
 
-def frame(file: str, name: str = "f", line: int = 1, traced: Any = None) -> Any:
-    return SimpleNamespace(f_code=SimpleNamespace(co_filename=file, co_name=name), f_lineno=line, f_trace=traced)
+def frame(file: str, name: str = "f", line: int | None = 1, traced: Any = None) -> Any:
+    code = SimpleNamespace(co_filename=file, co_name=name, co_firstlineno=7)
+    return SimpleNamespace(f_code=code, f_lineno=line, f_trace=traced)
 
 
 OURS = frame(str(Path(blocked.__file__).with_name("execution.py")))
@@ -110,3 +111,7 @@ def test_of_many_short_steps_none_is_blamed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(blocked, "_stack", lambda thread: next(steps))
     watch._look()
     assert told.lines == [] and next(steps, None) is None  # it looked twice
+
+
+def test_a_frame_between_two_lines_is_told_by_the_first_line_of_its_function() -> None:
+    assert where([OURS, frame("/lib/x.py", line=None)], ["/m"]) == "/lib/x.py:7, in f"
