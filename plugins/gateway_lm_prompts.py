@@ -56,6 +56,8 @@ class Prompts:
         self._can_call = family is not None
         self._thinks = thinks
         self._begins = list(begins)
+        tag = tokenizer(OPEN, add_special_tokens=False)["input_ids"] if thinks else []
+        self._opens = tag[0] if len(tag) == 1 else None  # the token that begins a thought
         self._control = Control(tokenizer, (*(TAGS if thinks else ()), *(family.tags if family else ())))
         self._source = ""  # of the template whose names are known
         self._names: frozenset[str] = frozenset()
@@ -94,8 +96,15 @@ class Prompts:
         ids = ids if ids[:1] == self._begins else self._begins + ids
         if not self._thinks:
             return Prompt(ids, None, goes_on)
-        has_opened = self._tokenizer.decode(ids[-ENDING:]).rstrip().endswith(OPEN)
-        return Prompt(ids, thought or (None if goes_on else bool(has_opened)), goes_on)
+        return Prompt(ids, thought or (None if goes_on else self._has_opened(ids[-ENDING:])), goes_on)
+
+    def _has_opened(self, ending: list[int]) -> bool:
+        """Whether the template has begun a thought. Where the tag is one token, a tag that the user wrote is others."""
+        if self._opens is None:
+            return bool(self._tokenizer.decode(ending).rstrip().endswith(OPEN))
+        while ending and not self._tokenizer.decode(ending[-1:]).strip():
+            ending.pop()
+        return ending[-1:] == [self._opens]
 
     def call(self, name: str, written: Callable[[str], str]) -> list[int]:
         """The beginning of a call of this function, as it is `written`."""

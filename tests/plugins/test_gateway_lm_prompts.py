@@ -211,3 +211,19 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     assert prompt(template, "a", tools=tools)[0].startswith("tools ")
     assert prompt(template, "a", tools=tools, tool_choice="none") == prompt(template, "a")
+
+
+@pytest.mark.parametrize(("opened", "thought"), [("", False), ("<think>", True), ("<think>\n\n", True)])
+def test_the_tag_of_a_thought_that_a_user_wrote_last_opens_none(opened: str, thought: bool) -> None:
+    """By a template that writes nothing behind what the user says."""
+    from tokenizers import Tokenizer, decoders, models
+
+    letters = {chr(code): code for code in range(128)}
+    backend = Tokenizer(models.BPE(letters, []))
+    backend.decoder = decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}" + opened.replace("\n", "{{ '\\n' }}")
+    found = Prompts(tokenizer, None, True).chat({"messages": [{"role": "user", "content": "What is <think>"}]})
+    assert tokenizer.decode(found.ids) == "What is <think>" + opened
+    assert found.thought is thought
