@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .exchange import CLIENT_LEFT, Exchange
 from .guards import PROBES
+from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
     from ..settings import GatewaySettings
@@ -69,9 +70,12 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "duration": round(seconds, 6),
         "queue": round(exchange.queued, 6),
         "load": round(exchange.load, 6),
+        "run": round(exchange.ran, 6),
+        "body": round(exchange.reading, 6),
+        "send": round(exchange.sending, 6),
         "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "client_gone": exchange.status == CLIENT_LEFT or exchange.client_is_gone,
+        "client_gone": exchange.error != SEND_TIMEOUT and (exchange.status == CLIENT_LEFT or exchange.client_is_gone),
         "method": exchange.method[:MAX_WORD],
         "path": exchange.path[:MAX_PATH],
     }

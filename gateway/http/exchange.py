@@ -78,6 +78,7 @@ class Exchange:
 
     __slots__ = (
         "_counted",
+        "_kept_waiting",
         "_left",
         "_over",
         "_receive",
@@ -102,9 +103,11 @@ class Exchange:
         "path",
         "permits",
         "queued",
+        "reading",
         "request_id",
         "route",
         "scope",
+        "sending",
         "sent",
         "started",
         "status",
@@ -132,6 +135,10 @@ class Exchange:
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
+        self.reading = self.sending = (
+            0.0  # seconds of its client: until the body was here, and until an answer was taken
+        )
+        self._kept_waiting = 0.0  # `sending`, when its call ended
         self.has_run = False  # a call of it had a slot
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
@@ -195,7 +202,11 @@ class Exchange:
         return default if value is None else value.decode("latin-1")
 
     async def body(self, reader: Any, limit: int) -> bytes:
-        body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self.cycle)
+        began = time.monotonic()
+        try:
+            body: bytes = await reader.read(self._receive, self.headers.get(b"content-length"), limit, self.cycle)
+        finally:
+            self.reading = time.monotonic() - began
         if self._over is not None:  # it took its time to come
             raise self._over
         return body
@@ -222,11 +233,18 @@ class Exchange:
 
     @property
     def ran(self) -> float:
-        """Seconds from the slot to the end of the call, or to now; 0 without a slot."""
+        """Seconds from the slot to the end of the call, or to now, less those in which the client took nothing."""
         if not self.has_run:
             return 0.0
-        seconds = (self.ended or time.monotonic()) - self.sent - self.queued
+        if self.ended:
+            seconds = self.ended - self.sent - self.queued - self._kept_waiting
+        else:
+            seconds = time.monotonic() - self.sent - self.queued - self.sending
         return seconds if seconds > 0.0 else 0.0  # not max(): a call costs as much as all the rest
+
+    def end_call(self) -> None:
+        """The model has said all that it says; what follows is ours, or the client's."""
+        self.ended, self._kept_waiting = time.monotonic(), self.sending
 
     def client_left(self) -> None:
         """Tell what is watched, where it is not the connection that does."""
@@ -245,6 +263,11 @@ class Exchange:
     def is_local(self) -> bool:
         """Whether it came over the admin socket."""
         return self.connection is not None and self.connection.is_local
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether we closed its connection, for its client took too little of what waited."""
+        return self.connection is not None and self.connection.was_cut_off
 
     @property
     def client_is_gone(self) -> bool:
@@ -309,7 +332,18 @@ class Exchange:
         self.status = status
         if status in NO_BODY:
             headers = [(name, value) for name, value in headers if name != b"content-length"]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.common]})
+        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, *self.common]})
+
+    async def send(self, message: Any) -> None:
+        """Send an ASGI message, and count the time for which the client takes nothing."""
+        if self.cycle is None or not self.cycle.flow.write_paused:
+            await self._send(message)
+            return
+        began = time.monotonic()
+        try:
+            await self._send(message)
+        finally:
+            self.sending += time.monotonic() - began
 
     @property
     def common(self) -> list[tuple[bytes, bytes]]:
@@ -322,7 +356,7 @@ class Exchange:
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
         body = b"" if self.status in NO_BODY else chunk
-        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
 
     def break_off(self) -> None:
         """End the connection in the middle of a body, behind what was written: a stream that failed must not look
@@ -332,4 +366,4 @@ class Exchange:
 
     async def hand_to(self, app: Any, receive: Any = None) -> None:
         """Let another ASGI app answer."""
-        await app(self.scope, receive or self._receive, self._send)
+        await app(self.scope, receive or self._receive, self.send)

@@ -17,6 +17,7 @@ from ..errors import GatewayError, Unavailable
 from . import errors, kin
 from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
 from .guards import costs
+from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -72,7 +73,7 @@ class Front:
             if handler is not None:
                 await handler(exchange)
             else:
-                await self._hand_inwards(exchange, receive, send)
+                await self._hand_inwards(exchange, receive)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
         except Exception as error:
@@ -123,6 +124,8 @@ class Front:
         exchange.unwatch()
         if not exchange.has_run:
             exchange.measure()
+        if exchange.was_cut_off:
+            exchange.error = SEND_TIMEOUT
         if exchange.permits is not None:
             if exchange.cycle is not None and exchange.cycle.flow.write_paused:
                 spawn(self._count_out_later(exchange))
@@ -154,7 +157,7 @@ class Front:
         exchange.error = error.code
         self._metrics.rejected(exchange, error)
 
-    async def _hand_inwards(self, exchange: Exchange, receive: Any, send: Any) -> None:
+    async def _hand_inwards(self, exchange: Exchange, receive: Any) -> None:
         """To Litestar, which answers HEAD as GET: the server leaves the body out."""
 
         async def with_common_headers(message: Any) -> None:
@@ -167,7 +170,7 @@ class Front:
                 headers += [pair for pair in exchange.common if pair[0] not in present]
                 message = {**message, "headers": headers}
                 exchange.status = message["status"]
-            await send(message)
+            await exchange.send(message)
 
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
@@ -191,7 +194,9 @@ def record_of(exchange: Exchange) -> dict[str, Any]:
         "queue": exchange.queued,
         "duration": time.monotonic() - exchange.started,
         "request_id": exchange.request_id,
-        "outcome": "client_left" if exchange.status == CLIENT_LEFT else exchange.error or "ok",
+        "outcome": "client_left"
+        if exchange.status == CLIENT_LEFT and not exchange.was_cut_off
+        else exchange.error or "ok",
     }
 
 

@@ -18,6 +18,7 @@ from ..errors import GatewayError, Overloaded, Unavailable, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
+from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
-REASONS = {"timeout": "timeout", "shutting_down": "drain"}  # why code was stopped, by the error of its client
-KNOWN_CODES = codes_of(GatewayError)
+REASONS = {
+    "timeout": "timeout",
+    "shutting_down": "drain",
+    SEND_TIMEOUT: SEND_TIMEOUT,
+}  # why code was stopped, by the error of its client
+KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT}
 OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
 MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
 REFUSED = frozenset({401, 403, 404, 413, 421, 429})  # statuses of requests that were not admitted
@@ -47,12 +52,13 @@ NONE_FINISHED = {"stop": 0, "length": 0, "abort": 0, "error": 0}
 class Series:
     """What is counted for one model on one route."""
 
-    __slots__ = ("broken", "duration", "queue", "run", "statuses")
+    __slots__ = ("broken", "duration", "queue", "reading", "run", "sending", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
         self.broken: dict[str, int] = {}  # streams whose status had said 200, by what ended them
         self.duration, self.queue, self.run = Histogram(DURATIONS), Histogram(DURATIONS), Histogram(DURATIONS)
+        self.reading = self.sending = 0.0  # seconds of clients
 
 
 class Tokens:
@@ -112,6 +118,9 @@ class Metrics:
             series.queue.counts[0] += 1
         if exchange.has_run:
             series.run.add(exchange.ran)
+        if exchange.reading or exchange.sending:
+            series.reading += exchange.reading
+            series.sending += exchange.sending
         if exchange.error or status == CLIENT_LEFT:
             self._count_failure(exchange, series)
         return exchange.model != ""
@@ -136,7 +145,9 @@ class Metrics:
         if exchange.status < 400:
             code = exchange.error if exchange.error in KNOWN_CODES else OTHER  # a model may make up its own
             series.broken[code] = series.broken.get(code, 0) + 1
-        reason = "client_left" if exchange.status == CLIENT_LEFT else REASONS.get(exchange.error)
+        reason = REASONS.get(exchange.error)
+        if exchange.status == CLIENT_LEFT and reason != SEND_TIMEOUT:
+            reason = "client_left"
         if reason is not None and exchange.sent:
             key = (exchange.model, reason)
             self._cancelled[key] = self._cancelled.get(key, 0) + 1
@@ -209,6 +220,9 @@ class Metrics:
         runs = HistogramMetricFamily(
             "gateway_model_duration_seconds", "From the slot to the end of the call.", labels=["model", "route"]
         )
+        clients = CounterMetricFamily(
+            "gateway_client_seconds", "Waiting for clients.", labels=["model", "route", "part"]
+        )
         broken = CounterMetricFamily(
             "gateway_streams_broken", "Answers of status 200 that broke off.", labels=["model", "route", "reason"]
         )
@@ -216,6 +230,8 @@ class Metrics:
             if not sees(model):
                 continue
             runs.add_metric([model, route], series.run.buckets(), series.run.total)
+            clients.add_metric([model, route, "body"], series.reading)
+            clients.add_metric([model, route, "send"], series.sending)
             for reason, count in series.broken.items():
                 broken.add_metric([model, route, reason], count)
             for status, count in series.statuses.items():
@@ -232,7 +248,7 @@ class Metrics:
                 cancelled.add_metric([model, reason], count)
         lag = HistogramMetricFamily("gateway_event_loop_lag_seconds", "How late the gateway's own loop was.")
         lag.add_metric([], self.lag.buckets(), self.lag.total)
-        return info, requests, durations, queues, runs, broken, rejections, cancelled, lag
+        return info, requests, durations, queues, runs, clients, broken, rejections, cancelled, lag
 
     def _of_callers(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily

@@ -346,6 +346,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stall is None:
             self._stall = Stall(self.transport, self.loop, self.send_timeout)
 
+    @property
+    def was_cut_off(self) -> bool:
+        """Its client took too little of what waited for it."""
+        return self._stall is not None and self._stall.has_cut_off
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._stall is not None:

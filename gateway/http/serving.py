@@ -149,7 +149,7 @@ class Serving:
         except Exception as error:
             self._end_unfinished(exchange, encoder, calls, error)
             raise
-        exchange.ended = time.monotonic()
+        exchange.end_call()
         await settle()
         body, headers = encoder.whole()
         await exchange.reply(200, body, encoder.content_type, headers)
@@ -235,7 +235,7 @@ class Serving:
             failed = "error"
             yield _failure(exchange, encoder, error)
         finally:
-            exchange.ended = now()
+            exchange.end_call()
             if failed is None and not encoder.ends_with_usage:
                 exchange.counting = spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
             else:

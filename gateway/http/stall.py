@@ -7,6 +7,7 @@ import socket
 import struct
 
 SOME = 16 * 1024  # bytes of what waits that must be taken in each span: less would hold an answer for ever
+SEND_TIMEOUT = "send_timeout"  # the code of being cut off, which no client is ever told
 ACKNOWLEDGED = struct.Struct("120xQ")  # Linux' struct tcp_info up to tcpi_bytes_acked
 
 
@@ -20,6 +21,7 @@ class Stall:
         self._transport, self._loop, self._span = transport, loop, span
         # Below TLS an answer may wait of which its transport does not say: what is written at once goes through it.
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
+        self.has_cut_off = False
         self._watch()
 
     def _watch(self) -> None:
@@ -28,6 +30,7 @@ class Stall:
 
     def _look(self) -> None:
         if self._count_taken() - self._taken < SOME:
+            self.has_cut_off = True
             self._transport.abort()
         else:
             self._watch()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from lines import Lines
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from served import Model, Served
+from served import PATIENCE, Model, Served
 
 from gateway.settings import ModelSettings
 
@@ -39,6 +41,13 @@ def sums(served: Served, name: str) -> tuple[float, float]:
     ]  # of every model and route
     count, total = (sum(s.value for s in samples if s.name == f"{name}_{what}") for what in ("count", "sum"))
     return count, total
+
+
+def samples_of(served: Served, name: str, **labels: str) -> list[float]:
+    """The values of a counter with such labels that are not 0."""
+    families = parse_text(served.get("/metrics").body.decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return [sample.value for sample in samples if labels.items() <= sample.labels.items() and sample.value]
 
 
 def leave(served: Served, path: str, body: Any, has_come: Callable[[], bool]) -> None:
@@ -91,3 +100,70 @@ def test_a_client_that_leaves_while_the_model_loads_has_waited_for_the_load(
     (gone,) = lines.events(1)
     assert gone["status"] == 499 and gone["queue"] == 0 and 0 < gone["load"] <= gone["duration"]
     assert sums(served, "gateway_model_duration_seconds")[0] == 0
+
+
+def test_an_upload_that_takes_its_time_is_the_clients_time(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": Model({"predict": lambda body: b"{}"})}, access_log=True)
+    head = b"POST /models/m/predict HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
+        client.sendall(head)
+        served.wait_until(lambda: any(one.cycle is not None for one in served.server.server_state.connections))
+        time.sleep(WAIT)  # what the upload takes is what is measured
+        client.sendall(b"{}")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    (event,) = lines.events(1)
+    assert WAIT <= event["body"] <= event["duration"] - event["run"]
+    seconds = samples_of(served, "gateway_client_seconds_total", part="body")
+    assert seconds == [pytest.approx(event["body"], abs=1e-5)]
+
+
+async def large(inputs: Any) -> Any:
+    return pieces(b"x" if isinstance(inputs, bytes) else "x")
+
+
+async def pieces(letter: Any) -> Any:
+    for _ in range(100):
+        yield letter * 100_000
+
+
+SLOW = {"/models/m/predict": {}, "/v1/chat/completions": {**CHAT, "stream": True}}
+
+
+def asked(served: Served, path: str) -> socket.socket:
+    """A client that has a stream coming, and takes nothing of it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(PATIENCE)
+    client.connect(("127.0.0.1", served.port))
+    body = json.dumps(SLOW[path]).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_a_stream_that_is_taken_slowly_takes_the_clients_time_and_not_the_models(
+    serve: Serve, lines: Lines, path: str
+) -> None:
+    served = serve({"m": Model({"predict": large, "chat_completions": large})}, access_log=True)
+    with asked(served, path) as client:
+        served.wait_until(lambda: any(one.flow.write_paused for one in served.server.server_state.connections))
+        time.sleep(WAIT)  # what the client does not take is what is measured
+        while client.recv(1 << 20):
+            pass
+    (event,) = lines.events(1)
+    assert event["send"] >= WAIT and event["error"] is None and event["client_gone"] is False
+    parts = sum(event[part] for part in ("queue", "load", "run", "body", "send"))
+    assert parts <= event["duration"] + 1e-4
+    assert sums(served, "gateway_model_duration_seconds")[1] == pytest.approx(event["run"], abs=1e-3)
+    assert samples_of(served, "gateway_client_seconds_total", part="send") == [pytest.approx(event["send"], abs=1e-5)]
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_a_client_that_was_cut_off_did_not_leave_by_itself(serve: Serve, lines: Lines, path: str) -> None:
+    models = {"m": Model({"predict": large, "chat_completions": large})}
+    served = serve(models, access_log=True, send_timeout=0.2)
+    with asked(served, path):
+        (event,) = lines.events(1)
+    assert (event["status"], event["error"], event["client_gone"]) == (499, "send_timeout", False)
+    assert samples_of(served, "gateway_cancellations_total", reason="send_timeout") == [1]
