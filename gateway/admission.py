@@ -73,8 +73,9 @@ class Admission:
         else:
             self.limiter.last_call = call.arrived
             self.limiter.enter(call)
-        if not self.deadlines.watching:
-            self.deadlines.watch()
+        deadlines = self.deadlines
+        if not deadlines.watching or call.deadline < deadlines.due:
+            deadlines.watch(call.deadline)
         return call
 
     def check_room(self, calls: int) -> None:

@@ -1,6 +1,7 @@
 """The time limits of one model's calls: who waited too long, who got no answer in time, whose code does not stop.
 
-One timer for all of them while there are any, none a request.
+One timer for all of them while there are any, none a request: it looks ten times a second, and when the next of their
+deadlines is over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from .frozen import SUSPECT, Stillness
 from .limiter import Limiter
 from .replica import Replica
 
-SWEEP = 0.1  # seconds; how late a deadline may be noticed
+SWEEP = 0.1  # seconds between two looks
+LATE = 0.005  # seconds; how late a deadline may be noticed, so that many are looked at together
 SILENT = 15.0  # seconds without a heartbeat: such a worker hears no cancel, and is given no grace
 STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itself stood still
 
@@ -32,38 +34,50 @@ class Deadlines:
     ) -> None:
         self._name, self._limiter, self._replicas, self._kill, self._loop = name, limiter, replicas, kill, loop
         self.watching = False  # there is a timer
-        self._due = 0.0
+        self.due = 0.0  # when it looks next
+        self._timer: asyncio.TimerHandle | None = None
         self._woke = 0.0  # when this process last went on after it had stood still
         self._still: dict[int, Stillness] = {}  # of replicas that are not heard
 
-    def watch(self) -> None:
-        """There is a call: look after it until none is left."""
-        if not self.watching:
-            self.watching = True
-            self._due = self._loop.time() + SWEEP
-            self._loop.call_at(self._due, self._sweep)
+    def watch(self, deadline: float = NEVER) -> None:
+        """There is a call, whose time may be over then: look after it until none is left."""
+        now = self._loop.time()
+        due = now + SWEEP if not self.watching else self.due
+        if deadline < due:
+            due = max(deadline, now) + LATE
+        if self.watching and due >= self.due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self.watching, self.due = True, due
+        self._timer = self._loop.call_at(due, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
         self.watching = False
-        if now > self._due + STOPPED:  # what the workers sent meanwhile is heard first
+        if now > self.due + STOPPED:  # what the workers sent meanwhile is heard first
             self._woke = now
             self.watch()
             return
+        has_calls, soonest = False, NEVER
         for call in self._limiter.waiting():
-            self.watch()
+            has_calls = True
             if call.deadline < now:
                 call.abandon(self.too_late(now - call.arrived))
+            elif call.deadline < soonest:
+                soonest = call.deadline
         for replica in tuple(self._replicas()):
             heard = max(replica.last_ping, self._woke)
             silence = now - heard
             if silence > SUSPECT and self._stands_still(replica, heard, now):
                 continue
             for call in replica.calls():
-                self.watch()
+                has_calls = True
                 if call.cancelled_at == NEVER:
                     if call.deadline < now:
                         call.abandon(self._timeout(call, now))
+                    elif call.deadline < soonest:
+                        soonest = call.deadline
                 elif call.overdue < now:
                     since = now - call.cancelled_at
                     self._kill(
@@ -77,7 +91,9 @@ class Deadlines:
                         replica, f"it was silent for {silence:.0f} s, and a call is beyond its time limit", "cancel"
                     )
                     break
-        if self._still and not self.watching:
+        if has_calls:
+            self.watch(soonest)
+        elif self._still and not self.watching:
             self._still.clear()
 
     def _stands_still(self, replica: Replica, heard: float, now: float) -> bool:
@@ -98,7 +114,7 @@ class Deadlines:
     def end_if_late(self, call: Call) -> bool:
         """Whether the time of a call that waits is over, though no sweep has seen it yet; it has been ended then."""
         now = self._loop.time()
-        if now <= call.deadline or (now <= call.until and now > self._due + STOPPED):
+        if now <= call.deadline or (now <= call.until and now > self.due + STOPPED):
             return False
         call.abandon(self.too_late(now - call.arrived))
         return True

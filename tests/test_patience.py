@@ -48,14 +48,27 @@ async def test_a_call_that_waits_gives_up_when_its_client_does_and_never_begins(
     await model.stop(0)
 
 
+@pytest.mark.parametrize("given", [0.03, 0.43, 0.71, 1.23])
+async def test_a_time_limit_is_kept_to_a_hundredth_of_a_second_in_the_queue_and_in_a_slot(given: float) -> None:
+    model, _ = await ready()
+    runs = model.call(predict(), b"", given)
+    await asyncio.sleep(0.012)
+    waits = model.call(predict(), b"", given)
+    for call in (runs, waits):
+        with pytest.raises((QueueTimeout, Timeout)):
+            await call.first()
+        assert given <= now() - call.arrived <= given + 0.01
+    await model.stop(0)
+
+
 async def test_a_slot_that_is_free_too_late_goes_to_the_next_who_still_waits() -> None:
     """Though no sweep has seen the late ones yet, and though there are a thousand of them."""
     model, fakes = await ready()
     first = model.call(predict(), b"")
     late = [model.call(predict(), b"", 2.0) for _ in range(1000)]
     last = model.call(predict(), b"")
-    asyncio.get_running_loop().call_later(2.01, fakes.last.answer, first)
-    await asyncio.sleep(2.01)
+    asyncio.get_running_loop().call_later(2.003, fakes.last.answer, first)
+    await asyncio.sleep(2.003)
     await turns()
     assert fakes.opened == [first, last]
     for call in late:
