@@ -67,6 +67,8 @@ def say_incomplete(place: Path) -> None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         wanted = _siblings(place)  # one file, or an index that the load will tell of
     if missing := sorted(name for name in wanted if not (place / name).is_file()):
+        if missing == [INDEX] and (named := sorted(file.name for file in place.glob("*.safetensors.index.*.json"))):
+            raise ConfigError(f"{place}: {INDEX} is missing: rename {named[0]} to it")  # that of a variant
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise ConfigError(f"{place}: {listed} is missing, of the {len(wanted)} files of the weights: get it")
     for file in sorted(place.glob("*.safetensors")):

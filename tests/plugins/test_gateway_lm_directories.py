@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lm_directories import HALVES
+from gateway_lm_directories import HALVES, say_incomplete
 
+from gateway import ConfigError
 from gateway.discovery import Discovery, discover
 from gateway.formats import unserved_checkpoints
 from gateway.plugins import Plugins
@@ -47,3 +48,14 @@ def test_so_does_one_whose_kind_alone_tells_it(tmp_path: Path) -> None:
 def test_a_language_model_of_texts_has_no_note(tmp_path: Path) -> None:
     (spec,) = look(tmp_path, "LlamaForCausalLM", model_type="llama").specs
     assert spec.notes == ()
+
+
+def test_an_index_of_a_variant_is_told_to_be_misnamed(tmp_path: Path) -> None:
+    for name in ("model.fp16-00001-of-00002", "model.fp16-00002-of-00002"):
+        (tmp_path / f"{name}.safetensors").touch()
+    (tmp_path / "model.safetensors.index.fp16.json").write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        say_incomplete(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: model.safetensors.index.json is missing: rename model.safetensors.index.fp16.json to it"
+    )
