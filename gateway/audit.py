@@ -22,12 +22,13 @@ def record(actor: str, action: str, *, model: str | None = None, outcome: str = 
 
 
 @contextmanager
-def audited(actor: str, action: str, model: str) -> Iterator[None]:
-    """Record what the block does, and how it ends."""
+def audited(actor: str, action: str, model: str, *, with_reason: bool = True) -> Iterator[None]:
+    """Record what the block does, and how it ends; without the reason where another line of the log has it."""
     try:
         yield
     except BaseException as error:
-        record(actor, action, model=model, outcome=f"failed: {str(error) or type(error).__name__}")
+        reason = f": {str(error) or type(error).__name__}" if with_reason else ""
+        record(actor, action, model=model, outcome=f"failed{reason}")
         raise
     record(actor, action, model=model)
 

@@ -64,6 +64,8 @@ class HostedModel:
         self.created = int(time.time())
         self.state: State = "unloaded"
         self.reason = ""
+        self.note = ""  # what its operator should know of it though it serves
+        self.is_gone = False  # its directory is, or is no model any more
         self.capabilities = Capabilities()
         self.described: Capabilities | None = None  # what the class says of itself, while it loads
         self.request_methods: frozenset[str] = frozenset()  # those that take the Request
@@ -288,8 +290,10 @@ class HostedModel:
             await self._changed.wait()
         return self.state
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace: float, reason: str = "stopped") -> None:
         """Take no more calls, let those that run finish within `grace` seconds, unload, end the processes.
+
+        `reason` is what people are told of it then.
 
         May be called again meanwhile, with less grace.
         """
@@ -325,7 +329,7 @@ class HostedModel:
         self.limiter.seats.clear()
         self._refused = None
         if not self._replacing:  # those who wait for the new one need not hear of this
-            self._derive("stopped")
+            self._derive(reason)
         self._stopping = False
         self._idle.clear()
 

@@ -242,7 +242,8 @@ class Hub:
     async def unload(self, model: HostedModel) -> None:
         """End a model's processes, when what they run has finished, and give back its devices."""
         if not model.spec.is_stand_in:  # which has none
-            await model.stop(self.settings.gateway.drain_timeout)
+            then = "" if self.is_lazy(model.name) else f"; `gateway load {model.name}` loads it"
+            await model.stop(self.settings.gateway.drain_timeout, f"stopped{then}")
             self.give_back(self.held_by(model.name))
 
     async def forget(self, model: HostedModel) -> None:

@@ -40,7 +40,9 @@ def _refusal(
     if state == "draining":
         return Draining(f"model '{name}' is shutting down", retry_after=1)
     if state == "unloaded":
-        return Unavailable(f"model '{name}' is not loaded", retry_after=_bounded(next_try))
+        return Unavailable(
+            f"model '{name}' is not loaded; `gateway load {name}` loads it", retry_after=_bounded(next_try)
+        )
     if state == "restarting":
         return Unavailable(f"model '{name}' is restarting after a crash", retry_after=_bounded(next_try))
     if next_try > 0:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.models")
 
+SERVES_ON = "the code that was loaded before serves on"
+
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -48,12 +51,28 @@ class NoRoom(LoadError):
 
 
 async def reload(hub: Hub, model: HostedModel) -> None:
-    """Serve the model as its directory says now.
+    """Serve the model as its directory says now. When that fails and the old code serves on, its `note` says so.
 
     Raises:
         ConfigError: the directory is no model any more; nothing has changed.
         LoadError: it could not be loaded, with the reason.
     """
+    try:
+        await _reload(hub, model)
+    except (ConfigError, LoadError) as error:
+        if model.state == "ready":
+            model.note = f"the reload at {time.strftime('%H:%M:%S')} failed, {SERVES_ON}: {error}"
+        raise
+    model.note = ""
+
+
+def not_reloaded(model: HostedModel, error: Exception) -> str:
+    """The line of the log for an error of `reload`."""
+    kept = f", {SERVES_ON}" if model.state == "ready" else ""
+    return f"{model.name}: not reloaded{kept}: {error}"
+
+
+async def _reload(hub: Hub, model: HostedModel) -> None:
     spec = await asyncio.to_thread(read_again, hub, model)
     if model.state == "unloaded":  # its next load is that of the new one
         model.spec = spec
@@ -89,10 +108,10 @@ async def use_settings(hub: Hub, settings: Settings) -> None:
         if model.spec.is_stand_in or settings.model(name) == before.model(name):
             continue
         try:
-            with audited("SIGHUP", "reload", name):
+            with audited("SIGHUP", "reload", name, with_reason=False):
                 await reload(hub, model)
         except (ConfigError, LoadError) as error:
-            log.error("%s: not reloaded: %s", name, error)
+            log.error("%s", not_reloaded(model, error), extra={"model": name})
     log.info("the settings were read again")
 
 

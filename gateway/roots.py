@@ -47,12 +47,16 @@ def host_broken(hub: Hub, problems: Iterable[Problem]) -> dict[str, str]:
     return broken
 
 
-async def look_again(hub: Hub) -> Changes:
-    """Host what is new or mended, and begin to load it. What is hosted is not read again: that is a reload."""
+async def look_again(hub: Hub, *, reloads: bool = False) -> Changes:
+    """Host what is new or mended, and begin to load it. What is hosted is not read again: that is a reload.
+
+    With `reloads` the caller does that too, so what is wrong with a model that serves is told by its reload.
+    """
     specs, problems = await asyncio.to_thread(_search, hub)
     changes = Changes()
+    served = {name for name, model in hub.models.items() if reloads and not model.spec.is_stand_in}
     for problem in problems:
-        if problem not in hub.problems:
+        if problem not in hub.problems and problem.model not in served:
             log.log(logging.ERROR if problem.level == "error" else logging.WARNING, "%s", problem)
     hub.problems = problems
     for spec in specs:
@@ -66,15 +70,32 @@ async def look_again(hub: Hub) -> Changes:
     gone = [model for model in hub.models.values() if model.name not in named | changes.broken.keys()]
     hub.aliases = hub.settings.aliases_of(hub.models)
     hub.begin([hub.models[name] for name in changes.new])
+    for model in hub.models.values():
+        _tell_gone(model, is_gone=model in gone)
     for model in gone:
-        if model.state not in ("failed", "unloaded"):
-            log.warning("%s: its directory is gone; what was loaded serves on", model.name)
-            continue
-        await hub.forget(model)
-        changes.gone.append(model.name)
+        if model.state in ("failed", "unloaded"):
+            await hub.forget(model)
+            changes.gone.append(model.name)
     for name in changes.new:
         log.info("model '%s' was found", name)
     return changes
+
+
+def _tell_gone(model: HostedModel, *, is_gone: bool) -> None:
+    """Once for each time that it goes, and as long in what operators are shown of it."""
+    if is_gone and not model.is_gone and model.state not in ("failed", "unloaded"):
+        model.note = f"its directory is gone; what was loaded serves on until `gateway unload {model.name}` ends it"
+        log.warning("%s: %s", model.name, model.note)
+    elif model.is_gone and not is_gone:
+        model.note = ""
+    model.is_gone = is_gone
+
+
+async def unload(hub: Hub, model: HostedModel) -> None:
+    """End its processes; and host it no more, where its directory is gone."""
+    await hub.unload(model)
+    if model.is_gone or not await asyncio.to_thread(model.spec.root.is_dir):
+        await hub.forget(model)
 
 
 async def find_again(hub: Hub, name: str, sees: Sees) -> HostedModel:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .hub import Hub
     from .inventory import Inventory
     from .settings import Settings
+    from .watching import Loaded
 
 log = logging.getLogger("gateway.serve")
 
@@ -81,6 +82,7 @@ class _Life:
         self._found, self._sockets, self._watch = found, sockets, watch
         self._admin, self._reload, self._settings_again = admin, reload, settings_again
         self._server: GatewayServer | None = None
+        self._loaded: Loaded | None = None  # with `reload`
         self._hanging_up: asyncio.Task[None] | None = None
         self._hung_up = False
         self._taking_away: asyncio.Task[None] | None = None
@@ -97,6 +99,7 @@ class _Life:
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         self._taking_away = loop.create_task(adopted.take_away())
         threading.Thread(target=scratch.clear_leftovers, name="leftovers", daemon=True).start()
+        await self._look_at_files(hub)
         hub.start()
         accepting = asyncio.Event()
         watching = loop.create_task(self._watch(hub, accepting), name="the start-up report")
@@ -149,12 +152,20 @@ class _Life:
         self._hub.responses.close()  # by now the last answers are kept
         log.info("stopped")
 
-    async def _watch_files(self) -> None:
+    async def _look_at_files(self, hub: Hub) -> None:
+        """Know them from before the first load on."""
         if self._reload:
+            from .watching import Loaded
+
+            self._loaded = Loaded()
+            await self._loaded.changed(hub)
+
+    async def _watch_files(self) -> None:
+        if self._loaded is not None:
             from .watching import watch
 
             assert self._hub is not None
-            await watch(self._hub)
+            await watch(self._hub, self._loaded)
 
     async def _watch_certificate(self, server: GatewayServer) -> None:
         while server.certificate is not None:

@@ -6,14 +6,11 @@ When to reload, and what becomes of the old ones, is the model's to say.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from .keeper import Keeper, Owner, to_the_end
 from .replica import LoadError, Replica
 from .spec import ModelSpec
-
-log = logging.getLogger("gateway.models")
 
 
 class Successors:
@@ -67,13 +64,10 @@ class Successors:
             for index in range(spec.replicas):
                 fresh.append(Keeper(owner, spec, index))
                 await fresh[-1].load()
-        except BaseException as error:
+        except BaseException:
             for keeper in fresh:
                 if keeper.replica is not None:
                     await to_the_end(keeper.replica.kill("its reload was given up"))
-            log.warning(
-                "%s: the reload failed, what was there serves on: %s", owner.name, error, extra={"model": owner.name}
-            )
             raise
         finally:
             self.taken_ports, self.keepers = (), []

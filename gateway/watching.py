@@ -1,21 +1,26 @@
 """`gateway serve --reload`: a model whose files change is reloaded, one that is new or mended is found.
 
-A model may write very many files at once. So paths are looked at on a thread, and the loop gets names of models.
+A model may write very many files at once. So paths are looked at on a thread, and the loop gets names of models. What
+comes with a directory that is moved, or with a link that leads elsewhere now, is no change of a file: where such a
+thing was seen, the files of each model are compared with those that it was loaded from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .audit import audited
+from .contents import DEEPEST
 from .errors import ConfigError
-from .reloading import reload
+from .reloading import not_reloaded, reload
 from .replica import LoadError
 from .roots import look_again
 
@@ -30,6 +35,7 @@ log = logging.getLogger("gateway.models")
 
 SETTLE = 400  # milliseconds of quiet after a change: editors write in several steps
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
+UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
 KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
 NOBODY = ""  # in the place of a model's name
 
@@ -39,35 +45,40 @@ class Changed(NamedTuple):
 
     models: frozenset[str]
     roots: bool  # something may be a model now, or be mended
+    moved: bool  # a directory came, whose files may be others than those that a model was loaded from
     places: frozenset[Path]  # what is to be watched by now
 
 
-async def watch(hub: Hub) -> None:
-    """Reload and find models as files change, until cancelled."""
+async def watch(hub: Hub, loaded: Loaded) -> None:
+    """Reload and find models as files change, until cancelled. `loaded` has looked at them when their loads began."""
     while True:
         try:
-            await _watch(hub)
+            await _watch(hub, loaded)
         except Exception:  # a root that vanished, a limit of the system on watched directories
             log.exception("the files of models could not be watched")
             await asyncio.sleep(ROOT_POLL / 1000)
-        await _look(hub)
 
 
-async def _watch(hub: Hub) -> None:
+async def _watch(hub: Hub, loaded: Loaded) -> None:
     """Returns when other directories are to be watched."""
     roots = hub.settings.gateway.models
     watched = await asyncio.to_thread(places, roots, _specs(hub))
     if not watched:
         await asyncio.sleep(ROOT_POLL / 1000)
+        await _look(hub)
         return
     files = Files(roots, watched)
+    unseen = True  # what changed before these were watched
     try:
         while True:
             changed = await files.changed(_specs(hub))
-            if changed.roots:
+            if changed.roots or unseen:
                 await _look(hub)
-            for name in sorted(changed.models & hub.models.keys()):
-                await _reload(hub, hub.models[name])
+            models = changed.models
+            if models or changed.roots or changed.moved or unseen:
+                models |= await loaded.changed(hub)
+            unseen = False
+            await _reload_all(hub, models)
             if changed.places != watched:
                 return
     finally:
@@ -118,8 +129,52 @@ class Files:
 
     def _next(self, specs: Sequence[ModelSpec]) -> Changed:
         self._owners = Owners(specs)
-        owners = {self._owners.of(path) for _, path in next(self._batches, ())}
-        return Changed(frozenset(owners - {NOBODY}), NOBODY in owners, places(self._roots, specs))
+        paths = [path for _, path in next(self._batches, ())]
+        owners = {self._owners.of(path) for path in paths if path.endswith(KINDS)}
+        others = {self._owners.of(path) for path in paths if not path.endswith(KINDS)}
+        models, is_new = frozenset(owners - {NOBODY}), NOBODY in owners | others
+        return Changed(models, is_new, bool(others - {NOBODY}), places(self._roots, specs))
+
+
+class Loaded:
+    """What the files of each model were when it was loaded, as far as they are looked at."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Mapping[str, tuple[int, int, int]]] = {}
+
+    async def changed(self, hub: Hub) -> frozenset[str]:
+        """The models whose files are others than at the last time. One whose directory is gone is as it was."""
+        specs = [model.spec for model in hub.models.values() if not model.spec.is_stand_in and not model.is_gone]
+        found = await asyncio.to_thread(lambda: {spec.name: files_of(spec) for spec in specs})
+        before = self._files
+        self._files = {name: files for name, files in (before | found).items() if name in hub.models}
+        return frozenset(name for name, files in found.items() if before.get(name, files) != files)
+
+
+def files_of(spec: ModelSpec) -> dict[str, tuple[int, int, int]]:
+    """The files of a model whose change reloads it, each with what a write or a move changes of it."""
+    found: dict[str, tuple[int, int, int]] = {}
+    waiting = [(str(spec.root), 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        for entry in _entries(place):
+            if entry.is_dir(follow_symlinks=False):
+                is_read = not entry.name.startswith(".") and entry.name not in UNREAD
+                if is_read and depth < DEEPEST and entry.path != str(spec.data_dir):
+                    waiting.append((entry.path, depth + 1))
+            elif entry.name.endswith(KINDS):
+                with contextlib.suppress(OSError):  # it is gone by now
+                    known = entry.stat()
+                    found[entry.path] = known.st_ino, known.st_size, known.st_mtime_ns
+    return found
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 class Owners:
@@ -139,9 +194,10 @@ class Owners:
         return self._place(path.rpartition("/")[0])[0]
 
     def concerns(self, path: str) -> bool:
-        """Of a model its code and settings; elsewhere anything may make a model, or mend one."""
+        """Of a model its code and settings, and directories with such; elsewhere anything may make a model, or mend
+        one."""
         owner, is_data = self._place(path.rpartition("/")[0])
-        return not is_data and (owner == NOBODY or path.endswith(KINDS))
+        return not is_data and (owner == NOBODY or path.endswith(KINDS) or os.path.isdir(path))
 
     def _place(self, directory: str) -> tuple[str, bool]:
         above = []
@@ -155,17 +211,37 @@ class Owners:
 
 async def _look(hub: Hub) -> None:
     try:
-        await look_again(hub)
+        await look_again(hub, reloads=True)
     except Exception:
         log.exception("the model roots could not be looked at")
 
 
+async def _reload_all(hub: Hub, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        if (model := hub.models.get(name)) is not None and not model.is_gone:
+            await _reload(hub, model)
+
+
 async def _reload(hub: Hub, model: HostedModel) -> None:
+    if model.state == "unloaded":
+        await _read(hub, model)
+        return
     log.info("%s: its files have changed", model.name)
     try:
-        with audited("a change of its files", "reload", model.name):
+        with audited("a change of its files", "reload", model.name, with_reason=False):
             await reload(hub, model)
     except (ConfigError, LoadError) as error:
-        log.error("%s: not reloaded: %s", model.name, error)
+        log.error("%s", not_reloaded(model, error), extra={"model": model.name})
     except Exception:
         log.exception("%s: not reloaded", model.name)
+
+
+async def _read(hub: Hub, model: HostedModel) -> None:
+    """Its next load is of the files as they are now."""
+    then = "its next call loads it" if hub.is_lazy(model.name) else f"`gateway load {model.name}` loads it"
+    try:
+        await reload(hub, model)
+    except (ConfigError, LoadError) as error:
+        log.error("%s: it is not loaded, and could not be: %s", model.name, error, extra={"model": model.name})
+    else:
+        log.info("%s: its files have changed; it is not loaded: %s", model.name, then, extra={"model": model.name})

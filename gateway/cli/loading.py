@@ -23,7 +23,8 @@ def answered(client: Client, name: str, path: str, body: bytes) -> Iterator[http
     Raises:
         Refused: it is not ready, and does not load.
     """
-    told = _state(client, name) in ("unloaded", *LOADS)  # a call makes one load that is not
+    state, on_demand = _state(client, name)
+    told = state in LOADS or on_demand  # a call makes such a one load
     if told:
         _tell(name)
     with ExitStack() as stack:
@@ -32,7 +33,7 @@ def answered(client: Client, name: str, path: str, body: bytes) -> Iterator[http
                 response = stack.enter_context(client.post(path, body))
                 break
             except Refused as error:
-                if error.status != 503 or _state(client, name) not in LOADS:
+                if error.status != 503 or _state(client, name)[0] not in LOADS:
                     raise
                 if not told:
                     told = True
@@ -45,9 +46,10 @@ def _tell(name: str) -> None:
     click.echo(f"{name} is loading …", err=True)
 
 
-def _state(client: Client, name: str) -> str:
-    """How the gateway says that the model is; nothing where it does not say."""
+def _state(client: Client, name: str) -> tuple[str, bool]:
+    """How the gateway says that the model is, nothing where it does not say; and whether its next call loads it."""
     try:
-        return str(client.get(f"/models/{quote(name)}/v1/models")["data"][0]["status"])
-    except (click.ClickException, LookupError, TypeError, ValueError):
-        return ""
+        found = client.get(f"/models/{quote(name)}/v1/models")["data"][0]
+        return str(found["status"]), bool(found.get("loads_on_demand"))
+    except (click.ClickException, LookupError, TypeError, ValueError, AttributeError):
+        return "", False

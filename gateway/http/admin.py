@@ -27,7 +27,7 @@ from ..placement import NO_ROOM
 from ..processes import Usage, usage_of
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
-from ..roots import find_again, look_again
+from ..roots import find_again, look_again, unload
 from .actors import actor_of
 from .exchange import UNBUFFERED, Exchange
 
@@ -146,7 +146,7 @@ class Admin:
     async def _unload(self, exchange: Exchange) -> None:
         model = self._model(exchange)
         with audited(actor_of(exchange), "unload", model.name):
-            await self._hub.unload(model)
+            await unload(self._hub, model)
         await self._tell(exchange, model)
 
     async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
@@ -180,7 +180,7 @@ class Admin:
         return {
             "id": model.name,
             "state": model.state,
-            "reason": self._hub.reason(model, exchange.sees, True),
+            "reason": self._hub.reason(model, exchange.sees, True) or model.note,
             "restarts": model.restarts,
             "load_seconds": model.load_seconds,
             "slots": model.limiter.slots,

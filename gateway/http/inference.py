@@ -19,6 +19,7 @@ from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import Schema, metadata
 from ..dialects.oip_tensors import MAX_ROWS
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge
+from ..roots import unload
 from ..wire import BYTES, Req
 from .actors import actor_of
 from .body import TOO_DEEP, BodyReader, decode_object, is_deep
@@ -229,7 +230,7 @@ class Inference:
                 code="unsupported_value",
             )
         with audited(actor_of(exchange), "unload", model.name):
-            await self._hub.unload(model)
+            await unload(self._hub, model)
         await exchange.reply(200, b"{}")
 
     def _reason(self, model: HostedModel, exchange: Exchange) -> str:

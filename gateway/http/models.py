@@ -114,6 +114,8 @@ class Models:
             value["max_model_len"] = capabilities.max_model_len
         if _for_anthropic(exchange):  # whose `capabilities` say other things, and which are not known here
             value |= {"capabilities": None, "max_input_tokens": capabilities.max_model_len}
+        if model.state == "unloaded":
+            value["loads_on_demand"] = self._hub.is_lazy(model.name)
         if model.reason and model.state != "ready":
             value["status_reason"] = self._hub.reason(model, exchange.sees, exchange.may_know)
         return value

@@ -1,0 +1,106 @@
+"""`gateway serve --reload`: what serves is what is on the disk, and where it is not, the terminal and `ps` say so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.testing import Gateway
+
+from .test_first_day import ask, good, operate
+
+Serve = Callable[..., Gateway]
+
+
+def start(serve: Serve, place: Path, *names: str) -> Gateway:
+    models = {name: {"model.py": good(name)} for name in names}
+    return serve(models, "--reload", env={"XDG_RUNTIME_DIR": str(place)})
+
+
+def test_a_directory_that_was_moved_away_edited_and_moved_back_is_reloaded(serve: Serve, tmp_path: Path) -> None:
+    truss = {"model/model.py": good("m"), "config.yaml": ""}
+    gateway = serve({"m": truss, "n": {"model.py": good("n")}}, "--reload", env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    there, away = tmp_path / "models/m", tmp_path / "away"
+    there.rename(away)
+    gateway.wait_for("m: its directory is gone")
+    (away / "model/model.py").write_text(good("edited"))
+    away.rename(there)
+    gateway.wait_for("model 'm' is reloaded")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["edited"])
+
+    (there / "model").rename(away)
+    (away / "model.py").write_text(good("inner"))
+    away.rename(there / "model")
+    gateway.wait_for("(?s)'m' is reloaded.*'m' is reloaded")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["inner"])
+    assert "'n' is reloaded" not in gateway.log
+
+
+def test_a_link_that_leads_elsewhere_now_is_a_reload(serve: Serve, tmp_path: Path) -> None:
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "model.py").write_text(good(version))
+    gateway = start(serve, tmp_path, "n")
+    link, next_link = tmp_path / "models/m", tmp_path / "next"
+    link.symlink_to(tmp_path / "one")
+    gateway.wait_for("model 'm' is ready")
+    next_link.symlink_to(tmp_path / "two")
+    next_link.rename(link)
+    gateway.wait_for("model 'm' is reloaded")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["two"])
+
+
+def test_a_reload_that_failed_is_told_once_and_shown_as_long_as_the_old_code_serves(
+    serve: Serve, tmp_path: Path
+) -> None:
+    gateway = start(serve, tmp_path, "m")
+    code = tmp_path / "models/m/model.py"
+    unknown = "import nothing_of_that_name\n" + good("m")
+    for broken, why in (("class Model\n", "syntax error"), (unknown, "No module named 'nothing_of_that_name'")):
+        code.write_text(broken)
+        gateway.wait_for(f"m: not reloaded, the code that was loaded before serves on: .*{why}")
+        shown = " ".join(operate(gateway, tmp_path, "ps").stdout.split())
+        assert re.search(rf"m ready .* the reload at \d\d:\d\d:\d\d failed, the code that .* serves on: .*{why}", shown)
+        lines = [line for line in gateway.log.splitlines() if why in line and " m | " not in line]  # its own log aside
+        assert len(lines) == 1, gateway.log
+        assert ask(gateway, "/models/m/predict", {}) == (200, ["m"])
+    code.write_text(good("mended"))
+    gateway.wait_for("model 'm' is reloaded")
+    assert "failed" not in operate(gateway, tmp_path, "ps").stdout
+
+
+def test_a_directory_that_is_gone_is_told_once_with_what_ends_its_model(serve: Serve, tmp_path: Path) -> None:
+    gateway = start(serve, tmp_path, "m", "n")
+    (tmp_path / "models/m").rename(tmp_path / "models/renamed")
+    gateway.wait_for("model 'renamed' is ready")
+    gateway.wait_for("m: its directory is gone; what was loaded serves on until `gateway unload m` ends it")
+    assert "`gateway unload m` ends it" in " ".join(operate(gateway, tmp_path, "ps").stdout.split())
+    shutil.rmtree(tmp_path / "models/n")
+    gateway.wait_for("n: its directory is gone")
+    assert gateway.log.count("m: its directory is gone") == 1 and "not reloaded" not in gateway.log
+
+    assert operate(gateway, tmp_path, "unload", "m").returncode == 0
+    status, answer = ask(gateway, "/models/m/predict", {})
+    assert status == 404 and "(have: n, renamed)" in answer["error"]
+    (tmp_path / "models/m").mkdir()
+    (tmp_path / "models/m/model.py").write_text(good("anew"))
+    gateway.wait_for("(?s)model 'm' was found.*model 'm' is ready")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["anew"])
+
+
+def test_a_model_that_was_unloaded_says_what_loads_it(serve: Serve, tmp_path: Path) -> None:
+    gateway = start(serve, tmp_path, "m")
+    assert operate(gateway, tmp_path, "unload", "m").returncode == 0
+    loads = "`gateway load m` loads it"
+    assert loads in " ".join(operate(gateway, tmp_path, "ps").stdout.split())
+    (tmp_path / "models/m/model.py").write_text(good("edited"))
+    gateway.wait_for(f"m: its files have changed; it is not loaded: {loads}")
+    assert "audit: reload" not in gateway.log
+    status, answer = ask(gateway, "/models/m/predict", {})
+    assert status == 503 and loads in answer["error"]
+    told = operate(gateway, tmp_path, "predict", "m")
+    assert told.returncode == 1 and loads in told.stderr and "loading" not in told.stderr
+    assert operate(gateway, tmp_path, "load", "m").returncode == 0
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["edited"])
