@@ -19,6 +19,7 @@ from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
 from .stall import SEND_TIMEOUT
+from .websocket_protocol import BAD_FRAME, PING_TIMEOUT, TOO_MANY_PINGS
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -31,7 +32,7 @@ REASONS = {
     "shutting_down": "drain",
     SEND_TIMEOUT: SEND_TIMEOUT,
 }  # why code was stopped, by the error of its client
-KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT}
+KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT, TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME}
 OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
 MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
 REFUSED = frozenset({401, 403, 404, 413, 421, 429})  # statuses of requests that were not admitted

@@ -55,6 +55,7 @@ class WebSockets:
         """Serve one connection. What is refused before it is accepted is refused as an HTTP status."""
         exchange = Exchange({**scope, "method": "GET"}, receive, send)
         exchange.route = SHARED
+        connection = getattr(send, "__self__", None)
         await receive()  # websocket.connect
         try:
             self._guard.check(exchange)
@@ -65,7 +66,7 @@ class WebSockets:
                 async with _leaving(exchange, receive):
                     await until_ready(exchange, model)
             if model.state == "ready" and not _has_method(model):
-                exchange.status = SWITCHED
+                exchange.status, exchange.error = SWITCHED, RouteNotSupported.code
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
                 return
@@ -87,6 +88,8 @@ class WebSockets:
             self._metrics.rejected(exchange, error)
             await _deny(send, scope, error)
         finally:
+            if failure := getattr(connection, "failure", ""):  # in tests there may be none of ours
+                exchange.error = failure
             exchange.measure()
             exchange.count_out()
             self._metrics.observe(exchange)
@@ -203,16 +206,20 @@ class _Bridge:
                         return data[0], data[1]
                     key = "text" if isinstance(data, str) else "bytes"
                     await self._send({"type": "websocket.send", key: data})
-        except Draining:
-            return RESTART, "the gateway is shutting down"
-        except Overloaded as error:
-            return LATER, _short(f"{error.message}; try again in {math.ceil(error.retry_after or 1)} s")
-        except (Unauthorized, PermissionDenied) as error:
-            return POLICY, _short(error.message)
         except GatewayError as error:
             self._exchange.error = error.code
-            return FAILED, _reason(self._exchange, error)
+            return self._told(error)
         return NORMAL, ""
+
+    def _told(self, error: GatewayError) -> tuple[int, str]:
+        """The code and the reason to close with, because of an error."""
+        if isinstance(error, Draining):
+            return RESTART, "the gateway is shutting down"
+        if isinstance(error, Overloaded):
+            return LATER, _short(f"{error.message}; try again in {math.ceil(error.retry_after or 1)} s")
+        if isinstance(error, Unauthorized | PermissionDenied):
+            return POLICY, _short(error.message)
+        return FAILED, _reason(self._exchange, error)
 
 
 def _reason(exchange: Exchange, error: GatewayError) -> str:

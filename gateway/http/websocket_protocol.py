@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from .stall import Stall
+from ..errors import TooLarge
+from .stall import SEND_TIMEOUT, Stall
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -30,7 +31,9 @@ SLICE = 4096  # bytes that are parsed before somebody looks whether they were a 
 MAX_PIECES, SMALL_PIECE = 4096, 256  # so many pieces may be smaller than this, as those of a body
 TURN = 0.002  # seconds of parsing after which others have their turn
 PINGS, PINGS_A_SECOND = 100, 10  # of pings and pongs that nobody asked for, at once and in the long run
-POLICY, TOO_BIG = 1008, 1009
+BAD_TEXT, POLICY, TOO_BIG = 1007, 1008, 1009
+TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME = "too_many_pings", "ping_timeout", "invalid_request"  # codes for the log
+FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code}  # by the code that we close with
 LINGER = 5.0  # seconds in which the rest of what was refused is thrown away
 
 
@@ -53,6 +56,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _later: asyncio.Handle | None = None
     _pings, _pinged = float(PINGS), 0.0
     _stall: Stall | None = None
+    _failure = ""
+
+    @property
+    def failure(self) -> str:
+        """The code of what its client did wrong, if we ended the connection for it."""
+        return SEND_TIMEOUT if self._stall is not None and self._stall.has_cut_off else self._failure
 
     async def send(self, message: Any) -> None:
         interval, timeout, limit = message.get(TERMS, (None, None, None))
@@ -61,6 +70,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if limit is not None:
             self.conn.max_message_size = limit
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # it was refused; uvicorn would log an error for each
         self._read_on()
 
     async def receive(self) -> Any:
@@ -72,6 +83,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._stall is not None:
             self._stall.cancel()
         super().connection_lost(exc)
+        self.handshake_complete = True  # nobody is left to be told how it ends, and nothing is wrong with that
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,6 +138,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Say what is wrong, and throw away what still comes: closed at once, its client would learn of a reset."""
         assert self.conn.close_sent is not None
         code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self._failure = FAILURES.get(code, BAD_FRAME)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = self._lingering = True
@@ -133,6 +146,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+
+    def send_receive_event_to_app(self) -> None:
+        """As in the base class, but that a text which is not UTF-8 is its client's error, and none of ours to log."""
+        data, self.frames = b"".join(self.frames), []
+        if self.close_sent:
+            return
+        message: Any = {"type": "websocket.receive"}
+        if self.curr_msg_data_type == "bytes":
+            message["bytes"] = data
+        else:
+            try:
+                message["text"] = data.decode()
+            except UnicodeDecodeError:
+                self._fail(BAD_TEXT, "a text that is not UTF-8")
+                return
+        self.queue.put_nowait(message)
+        self._pause()
 
     def handle_cont(self, event: Frame) -> None:
         pieces = len(self.frames)
@@ -184,4 +214,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             assert self.ping_timeout is not None
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
             return
+        self._failure = PING_TIMEOUT
         super().keepalive_timeout()

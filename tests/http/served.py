@@ -108,6 +108,11 @@ class Player(FakeReplica):
         self.cancelled.append(call)
         self._tasks[id(call)].cancel()
 
+    def message(self, call: Call, payload: bytes) -> None:
+        """Of a websocket's messages its scripts take none, and end when its client has left."""
+        if decode(payload)[0] == "disconnect":
+            self.cancel(call)
+
     async def _play(self, call: Call) -> None:
         method = self.model.methods[call.req.method]
         try:

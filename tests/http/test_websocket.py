@@ -1,0 +1,174 @@
+"""A websocket that was refused, ended or cut off says why: in its line of the access log, and in the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import Lines
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from served import PATIENCE, Model, Served
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from gateway import keys
+
+Serve = Callable[..., Served]
+FAST_PINGS = {"runtime": {"transport": {"ping_interval_seconds": 0.05, "ping_timeout_seconds": 0.1}}}
+HANDSHAKE = (
+    b"GET /models/m/v1/websocket HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+)
+
+
+async def talk(inputs: Any) -> Any:
+    yield "send", "x"
+    await asyncio.Event().wait()
+
+
+async def flood(inputs: Any) -> Any:
+    while True:
+        yield "send", b"x" * 100_000
+
+
+def model(**options: Any) -> Model:
+    return Model({"websocket": talk}, **options)
+
+
+@contextlib.contextmanager
+def opened(served: Served, text: str = "") -> Iterator[ClientConnection]:
+    headers = {"Authorization": f"Bearer {text}"} if text else {}
+    with connect(f"ws://127.0.0.1:{served.port}/models/m/v1/websocket", additional_headers=headers) as connection:
+        assert connection.recv(timeout=PATIENCE) == "x"
+        yield connection
+
+
+def closed(connection: ClientConnection) -> int:
+    with pytest.raises(ConnectionClosed) as caught:
+        connection.recv(timeout=PATIENCE)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+def broken(served: Served, **headers: str) -> dict[str, float]:
+    """How many ended too early, by the reason."""
+    families = parse_text(served.get("/metrics", **headers).body.decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {s.labels["reason"]: s.value for s in samples if s.name == "gateway_streams_broken_total"}
+
+
+def test_a_key_that_made_its_calls_and_one_that_was_revoked_are_told_apart(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    (few, few_text), (gone, gone_text) = keys.create("few", rpm=1), keys.create("gone")
+    ops, ops_text = keys.create("ops", scopes=("metrics",))
+    keys.write(file, [few, gone, ops])
+    served = serve({"m": model()}, keys_file=file, access_log=True)
+    with opened(served, few_text) as connection:
+        connection.send("one too many")
+        assert closed(connection) == 1013
+    with opened(served, gone_text) as connection:
+        keys.write(file, [few, ops])
+        served.do(served.hub.keys.reload)
+        assert closed(connection) == 1008
+    events = lines.events(2)
+    assert [(event["status"], event["error"]) for event in events] == [
+        (101, "rate_limit_exceeded"),
+        (101, "invalid_api_key"),
+    ]
+    assert broken(served, x_api_key=ops_text) == {"rate_limit_exceeded": 1, "invalid_api_key": 1}
+
+
+def test_a_model_without_the_method_is_an_error_in_the_log(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": Model({"predict": lambda body: body})}, access_log=True)
+    with connect(f"ws://127.0.0.1:{served.port}/models/m/v1/websocket") as connection:
+        assert closed(connection) == 1003
+    (event,) = lines.events(1)
+    assert event["error"] == "route_not_supported"
+
+
+def too_large(connection: ClientConnection) -> None:
+    connection.send("x" * 2000)
+
+
+def many_pings(connection: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        for _ in range(200):
+            connection.ping()
+
+
+@pytest.mark.parametrize(
+    ("sends", "code", "error"), [(too_large, 1009, "request_too_large"), (many_pings, 1008, "too_many_pings")]
+)
+def test_a_client_that_goes_too_far_is_an_error_in_the_log(
+    serve: Serve, lines: Lines, sends: Callable[[ClientConnection], None], code: int, error: str
+) -> None:
+    served = serve({"m": model(limits={"max_message": 1000})}, access_log=True)
+    with opened(served) as connection:
+        sends(connection)
+        assert closed(connection) == code
+        (event,) = lines.events(1)
+    assert (event["status"], event["error"]) == (101, error)
+    assert broken(served) == {error: 1}
+
+
+def test_a_client_that_answers_no_ping_is_an_error_in_the_log(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model(config=FAST_PINGS)}, access_log=True)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as silent:
+        silent.sendall(HANDSHAKE)
+        while silent.recv(4096):
+            pass
+    (event,) = lines.events(1)
+    assert (event["status"], event["error"]) == (101, "ping_timeout")
+
+
+def test_a_client_that_takes_nothing_is_an_error_in_the_log(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": Model({"websocket": flood})}, access_log=True, send_timeout=0.2)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as silent:
+        silent.sendall(HANDSHAKE)
+        (event,) = lines.events(1)
+    assert (event["status"], event["error"], event["client_gone"]) == (101, "send_timeout", False)
+
+
+def test_callers_without_a_key_make_no_errors_of_the_gateways_log(
+    serve: Serve, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve({"m": model()}, access_log=True, api_key="k" * 20)
+    url = f"ws://127.0.0.1:{served.port}/models/m/v1/websocket"
+    with pytest.raises(InvalidStatus, match="401"), connect(url):
+        pass
+    (event,) = lines.events(1)
+    assert (event["status"], event["error"]) == (401, "invalid_api_key")
+    served.wait_until(lambda: not served.server.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_client_that_leaves_before_its_handshake_is_done_makes_no_error_of_the_gateways_log(
+    serve: Serve, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading = model(loads=[asyncio.Event()], limits={"wait_for_ready": PATIENCE})
+    served = serve({"m": loading}, access_log=True)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as early:
+        early.sendall(HANDSHAKE)
+        served.wait_until(lambda: served.hub.models["m"].queued == 1)
+    (event,) = lines.events(1)
+    assert event["status"] == 499
+    served.wait_until(lambda: not served.server.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_text_that_is_none_is_its_clients_error(serve: Serve, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    served = serve({"m": model()}, access_log=True)
+    with opened(served) as connection:
+        connection.send(b"\xff", text=True)
+        assert closed(connection) == 1007
+        (event,) = lines.events(1)
+    assert event["error"] == "invalid_request"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
