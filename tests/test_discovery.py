@@ -205,7 +205,9 @@ def test_weights_beside_directories_of_models_have_a_line_and_other_files_none(t
 
     assert names(found) == ["shop"]
     (problem,) = found.problems
-    assert re.search(r"yolo11n\.pt\), beside other directories$", problem.what)
+    assert re.search(
+        r"yolo11n\.pt\), and 2 others that may hold weights: data\.bin, table\.npz, beside other", problem.what
+    )
     assert problem.fix.startswith("if it is to be served, move it into a directory of its own, and write a model.py")
     assert (problem.level, problem.model) == ("warning", None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..placeholders import placeholder
 from .config import is_of_another_program
 from .unserved_checkpoints import checkpoint, sentence_transformers
-from .unserved_files import BESIDE, Unserved, begin_of, first, json_of, single_files, suffix
+from .unserved_files import BESIDE, Unserved, begin_of, few, first, json_of, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
 from .unserved_kinds import CLASS, DIRECTORIES, WEIGHTS
@@ -30,7 +30,7 @@ def find_unserved(path: Path) -> Unserved | None:
     except OSError:
         return None
     found = next((found for look in LOOKS if (found := look(path, names)) is not None), None)
-    return _with_placeholders(path, names, found)
+    return _with_others(path, names, _with_placeholders(path, names, found))
 
 
 def _with_placeholders(path: Path, names: frozenset[str], found: Unserved | None) -> Unserved | None:
@@ -40,10 +40,29 @@ def _with_placeholders(path: Path, names: frozenset[str], found: Unserved | None
         return found
     what = f"{name} {there.what}"
     if found is None:
-        return Unserved(what, there.fix, is_sure=False)
+        return Unserved(what, there.fix, is_sure=False, files=(name,))
     if not there.is_pointer and not found.is_sure and f"({name})" in found.what:  # its name was all that told the kind
         return replace(found, what=what, fix=there.fix)
     return replace(found, what=f"{found.what}; {what}", fix=f"{there.fix}, and then: {found.fix}")
+
+
+def _with_others(path: Path, names: frozenset[str], found: Unserved | None) -> Unserved | None:
+    """What was found, and which files there hold weights of another kind: a line says what one kind is."""
+    if found is None or found.is_sure or not found.files:
+        return found
+    stems = {name.rpartition(".")[0] for name in found.files}
+    others = [
+        name
+        for name in weights_among(path, names - {*found.files})
+        if not (
+            name.startswith(".") or (suffix(name) == "bin" and name[:-4] in stems)
+        )  # the weights of what is described beside them
+    ]
+    if not others:
+        return found
+    count = f"{len(others)} other{'s' if len(others) > 1 else ''}"
+    what = f"{found.what}, and {count} that may hold weights: {few(sorted(others), 5)}"
+    return replace(found, what=what, fix=f"{found.fix}; others that are models, each in a directory of its own")
 
 
 def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
@@ -52,12 +71,13 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
     None where a model has their names in its code or its config.yaml: then they are its own.
     """
     try:
-        names = frozenset(child.name for child in path.iterdir() if suffix(child.name) in WEIGHTS and child.is_file())
+        names = frozenset(child.name for child in path.iterdir() if child.is_file())
     except OSError:
         return None
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
-    if (found := _of_files(path, names)) is None:
+    found = _of_files(path, frozenset(name for name in names if suffix(name) in WEIGHTS))
+    if (found := _with_others(path, names, found)) is None:
         return None
     return replace(found, what=f"{found.what}, beside other directories", fix=f"{OWN_DIRECTORY}, and {found.fix}")
 

@@ -9,7 +9,7 @@ import bz2
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,6 +32,7 @@ class Unserved:
     fix: str
     is_sure: bool = True  # False: files that may lie about, above directories with models in them
     tells_depth: bool = False  # that what is in it lies too deep to be searched
+    files: tuple[str, ...] = ()  # those that it says this of, where it says it of files
 
     @property
     def says_of_parts(self) -> frozenset[str]:
@@ -46,7 +47,7 @@ ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar
 
 def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if found := unfinished(names):
-        return Unserved(f"a download that is not finished ({found})", "get the file again", is_sure=False)
+        return _of_one(found, "a download that is not finished", "get the file again")
     if known := first((*PROGRAMS, *FILES), path, names, is_sure=False):
         return known
     lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
@@ -56,10 +57,14 @@ def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if listed := sorted(
         name for name in lasting if name.lower().endswith(ARCHIVES) and (all_are or name.startswith("model"))
     ):
-        return Unserved(f"an archive ({listed[0]})", "unpack it here", is_sure=False)
+        return _of_one(listed[0], "an archive", "unpack it here")
     if packed := [name for name in sorted(lasting) if name.startswith("model") and suffix(name) in COMPRESSED]:
-        return Unserved(f"a compressed file ({packed[0]})", "unpack it here", is_sure=False)
+        return _of_one(packed[0], "a compressed file", "unpack it here")
     return _by_beginning(path, names)
+
+
+def _of_one(name: str, what: str, fix: str) -> Unserved:
+    return Unserved(f"{what} ({name})", fix, is_sure=False, files=(name,))
 
 
 def _packed(file: Path) -> Unserved | None:
@@ -79,12 +84,33 @@ MOST = 64  # files that are opened to see what they begin with
 
 def _by_beginning(path: Path, names: frozenset[str]) -> Unserved | None:
     """A model by a name that tells nothing."""
-    candidates = sorted(names, key=lambda name: (name.startswith(".") or suffix(name) in NO_MODEL, name))[:MOST]
-    begins = {name: begin for name in candidates if (begin := begin_of(path / name, 512))}
+    begins = {name: begin for name in _likely(names)[:MOST] if (begin := begin_of(path / name, 512))}
     for kind in BEGINNINGS:
         if found := [name for name, begin in begins.items() if _may_be(name, begin) and re.search(kind.holds, begin)]:
             return listed(kind, found, is_sure=False)
     return None
+
+
+def _likely(names: Iterable[str]) -> list[str]:
+    """By name, but those last that are seldom a model."""
+    return sorted(names, key=lambda name: (name.startswith(".") or suffix(name) in NO_MODEL, name))
+
+
+def weights_among(path: Path, names: Iterable[str]) -> list[str]:
+    """Those of the files that hold weights, as far as their names tell, and the beginnings of few."""
+    looks = MOST
+    found = []
+    for name in _likely(names):
+        rows = [kind for kind in FILES if not kind.goes_with and is_called(name.lower(), kind)]
+        is_one = any(not kind.holds for kind in rows) or unfinished([name]) is not None
+        if not is_one and looks > 0:
+            looks -= 1
+            begin = begin_of(path / name, BEGINNING if rows else 512)
+            kinds = (*rows, *BEGINNINGS) if _may_be(name, begin) else rows
+            is_one = any(re.search(kind.holds, begin) for kind in kinds) or _packed(path / name) is not None
+        if is_one or (name.startswith("model") and name.lower().endswith(ARCHIVES)):
+            found.append(name)
+    return found
 
 
 def _may_be(name: str, begin: bytes) -> bool:
@@ -120,8 +146,13 @@ def first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure: 
 
 
 def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
-    listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return Unserved(f"{kind.what} ({listed})", kind.fix, is_sure=is_sure, tells_depth=kind.tells_depth)
+    files = tuple(names)
+    return Unserved(f"{kind.what} ({few(names)})", kind.fix, is_sure, kind.tells_depth, files)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many there are behind them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def is_called(name: str, kind: Kind) -> bool:

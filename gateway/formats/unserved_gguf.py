@@ -97,7 +97,8 @@ def pieces(path: Path, names: frozenset[str]) -> Unserved | None:
         )
     if len(own) < len(found):
         fix += "; the others likewise, each in a directory of its own"
-    return Unserved(f"a GGUF file that was cut by hand ({listed})", fix, is_sure=False)
+    files = tuple(each[0] for each in found)
+    return Unserved(f"a GGUF file that was cut by hand ({listed})", fix, is_sure=False, files=files)
 
 
 def _cat(whole: str, start: str, pieces: list[str], names: frozenset[str]) -> str:

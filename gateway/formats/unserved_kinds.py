@@ -43,6 +43,7 @@ class Kind:
     # chose what it reads: it looks at no byte more than a few times, and never goes back over what it has passed.
     holds: bytes = b""
     tells_depth: bool = False  # that what is in the directory lies too deep to be searched
+    goes_with: bool = False  # that it lies beside models of other kinds, and is no model of its own there
 
 
 # Such a directory is one model: what lies below it is part of that.
@@ -120,12 +121,14 @@ FILES = (
         "give --models the directory of a run's artifacts",
         rb"(?m)^artifact_location:",
         tells_depth=True,
+        goes_with=True,
     ),
     Kind(
         "*.yaml *.yml",
         "a manifest for KServe, which says where a model is",
         "get the model that it names (storageUri)",
         rb"serving\.kserve\.io",
+        goes_with=True,
     ),
     Kind("*.onnx", "an ONNX model", predicts("onnxruntime")),
     Kind("model.txt *.lgb *.lgbm", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version="),
@@ -284,12 +287,17 @@ FILES = (
     Kind("*.msgpack", "weights of Flax (JAX)", "get the model as *.safetensors"),
     Kind("*.ckpt-*.index *.ckpt.index *.data-00000-of-?????", "a checkpoint of TensorFlow", predicts("tensorflow")),
     Kind("*.pdparams *.pdiparams", "weights of Paddle", predicts("paddle")),
-    Kind("*-????.params", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*-????.params", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", goes_with=True),
     Kind("final.mdl", "a Kaldi model", f"{CLASS} with vosk and has a method transcriptions, see docs/audio.md"),
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),
     Kind("*.txt", "word vectors as text", predicts("gensim"), rb"\A[^\s\d.+-]\S*( -?\d+\.\d+){20}"),
-    Kind("*.onnx.data *.onnx_data", "the weights of an ONNX model without the model", "get its .onnx file too"),
+    Kind(
+        "*.onnx.data *.onnx_data",
+        "the weights of an ONNX model without the model",
+        "get its .onnx file too",
+        goes_with=True,
+    ),
     Kind("sha256-*", "a blob of Ollama that is a GGUF file", "call it model.gguf", rb"\AGGUF"),
     Kind("*.npz *.npy", "arrays of NumPy", f"if they are the weights of a model: {CLASS} with numpy.load"),
     Kind(
@@ -308,17 +316,20 @@ FILES = (
         "tokenizer.json tokenizer.model tokenizer_config.json spiece.model merges.txt",
         "a tokenizer without a model",
         "get the other files of the checkpoint",
+        goes_with=True,
     ),
     Kind(
         "*.model *.spm",
         "a tokenizer without a model",
         "get the other files of the checkpoint",
         rb"(?s)\A\n.\n.<(unk|pad|s|cls|PAD|UNK)",
+        goes_with=True,
     ),
     Kind(
         "*.safetensors.index.json *.bin.index.json",
         "a list of files of weights without the files",
         "get the files that it names",
+        goes_with=True,
     ),
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ from .unserved_cases import WHOLE, architecture, make, told
         (("checkpoint", "model.ckpt-9.index", "model.ckpt-9.data-00000-of-00001"), {}, "a checkpoint of TensorFlow"),
         (("m.gguf.1",), {}, "a number behind its name.*take the number away"),
         (("SOME.ONNX",), {}, "ONNX"),
-        (tuple(f"{name}.pt" for name in "abcd"), {}, r"a.pt, b.pt, c.pt …"),
+        (tuple(f"{name}.pt" for name in "abcd"), {}, r"a.pt, b.pt, c.pt and 1 more\)"),
     ],
 )
 def test_a_model_that_nobody_serves_is_called_by_its_name(
@@ -142,6 +143,37 @@ def test_a_cache_of_hugging_face_that_lies_too_deep_is_not_said_to_lack_its_snap
 def test_a_directory_without_a_model_is_none(names: tuple[str, ...], tmp_path: Path) -> None:
     assert find_unserved(make(tmp_path / "it", *names)) is None
     assert find_unserved(make(tmp_path / "other", *names, config={"editor": 1})) is None
+
+
+@pytest.mark.parametrize("is_loose", [False, True], ids=["alone", "beside a model"])
+def test_files_with_weights_of_other_kinds_are_counted_and_the_first_of_them_named(
+    is_loose: bool, tmp_path: Path
+) -> None:
+    place = make(tmp_path / "it", "yolo.onnx", "best.pt", "net.tflite", "notes.txt", "tokenizer.json", "run.py")
+    if is_loose:
+        make(place / "served", "model.py")
+        (place / "served" / "model.py").write_text("class Model:\n    def predict(self, x): return x\n")
+    (two,) = discover([tmp_path], Plugins.load()).problems
+    assert "(yolo.onnx), and 2 others that may hold weights: best.pt, net.tflite" in two.what
+    assert "others that are models, each in a directory of its own" in two.fix
+
+    make(place, "a.mlmodel", "big.traineddata", "forest.rds", "lid.ftz", "half.safetensors.part", "model.tar.gz")
+    (place / "lgb.txt").write_bytes(b"tree\nversion=v4\n")
+    (place / "clf").write_bytes(pickle.dumps([1]))
+    (many,) = discover([tmp_path], Plugins.load()).problems
+    assert re.search(r"and 10 others that may hold weights: a\.mlmodel, best\.pt, \S+, \S+, \S+ and 5 more", many.what)
+
+
+def test_what_belongs_to_a_model_is_no_other_model(tmp_path: Path) -> None:
+    make(tmp_path / "onnx", "a.onnx", "a.onnx.data", "tokenizer.model", ".metadata.bin")
+    make(tmp_path / "ncnn", "yolo.bin")
+    (tmp_path / "ncnn" / "yolo.param").write_bytes(b"7767517\n1 1\n")
+    make(tmp_path / "mxnet", "net-symbol.json", "net-0000.params")
+    assert [problem.what for problem in discover([tmp_path], Plugins.load()).problems] == [
+        "an MXNet model (net-symbol.json)",
+        "a model of ncnn (yolo.param)",
+        "an ONNX model (a.onnx)",
+    ]
 
 
 def test_files_beside_model_directories_are_no_model(tmp_path: Path) -> None:
