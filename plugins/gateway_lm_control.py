@@ -117,6 +117,11 @@ class Hidden:
         self._of_even = {key + _even(index, width): text for index, text in enumerate(texts)}
         self._of_odd = {number.translate(ODD): text for number, text in self._of_even.items()}
 
+    @property
+    def shown(self) -> str:
+        """The first few of the texts that are hidden, for a sentence."""
+        return ", ".join(list(self._of_even.values())[:3])
+
     def requests(self) -> tuple[Request, Request]:
         return self._request(self._of_even), self._request(self._of_odd)
 

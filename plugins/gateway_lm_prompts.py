@@ -113,21 +113,36 @@ class Prompts:
     def _ids(self, make: Maker, messages: list[Json], options: Json, special: bool) -> tuple[list[int], bool, bool]:
         """Of the text that is made, and what else is known of it. Control tokens that the client wrote are text, unless
         the template leaves no way to tell.
+
+        Raises:
+            BadRequest: as `_of_hidden`.
         """
         hidden = self._control.hidden(messages, options)
-        if hidden is not None and (made := self._of_hidden(hidden, make, special)) is not None:
+        if hidden is not None and (made := self._of_hidden(hidden, make, messages, options, special)) is not None:
             return made
         text, thought, goes_on = make(messages, options)
         if hidden is not None:
             self._control.warn("its chat template changes what is written")
         return self._tokenizer(text, add_special_tokens=special)["input_ids"], thought, goes_on
 
-    def _of_hidden(self, hidden: Hidden, make: Maker, special: bool) -> tuple[list[int], bool, bool] | None:
-        """None if there is no such text, or none at all."""
+    def _of_hidden(
+        self, hidden: Hidden, make: Maker, messages: list[Json], options: Json, special: bool
+    ) -> tuple[list[int], bool, bool] | None:
+        """None where the template changes what was hidden.
+
+        Raises:
+            BadRequest: the template does not take them. What it takes as it was sent alone, such as an id of so many
+                letters, is refused as well: there is no prompt in which it is text.
+        """
         try:
             (text, thought, goes_on), (again, _, _) = (make(*request) for request in hidden.requests())
-        except BadRequest:  # says why in words that are not the client's
-            return None
+        except BadRequest as refused:
+            make(messages, options)  # says why in words of the client's, not with the numbers
+            what = (
+                f"the model's chat template checks the form of a text with a control token ({hidden.shown}) in it, "
+                "such as the id of a call: send that without it"
+            )
+            raise BadRequest(what, param="messages") from refused
         ids = hidden.ids(text, again, special=special)
         return None if ids is None else (ids, thought, goes_on)
 

@@ -3,6 +3,8 @@
 prlimit, setpriority, sched_set…, ioprio_set   limits and priorities of other processes: of itself only
 sched_setaffinity                              not the gateway's; a library may name any of its own threads
 keyctl, add_key, request_key                   the kernel's keys, which are kept by user
+fcntl                                          no lease on a file: who opens that file next, which may be the gateway,
+                                               would wait until the lease is given up
 clone, unshare                                 no user namespace, in which it would have capabilities again
 socket                                         AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: of the others some, such as
                                                AF_VSOCK, are no part of a network namespace
@@ -31,15 +33,16 @@ X32 = 0x40000000  # x86_64 has a second set of numbers from there on
 CLONE_NEWUSER = 0x10000000
 FAMILIES = (1, 2, 10, 16)
 PRIO_PROCESS, IOPRIO_PROCESS = 0, 1
+F_SETLEASE = 1024
 
 NAMES = (
     "ioprio_set unshare sched_setparam sched_setscheduler sched_setaffinity setpriority socket add_key request_key "
-    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3"
+    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3 fcntl"
 ).split()
 # By what `uname -m` says: the kernel's own name of the architecture, and its numbers of `NAMES`.
 ARCHITECTURES = {
-    "x86_64": (0xC000003E, (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435)),
-    "aarch64": (0xC00000B7, (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435)),
+    "x86_64": (0xC000003E, (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435, 72)),
+    "aarch64": (0xC00000B7, (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435, 25)),
 }
 
 
@@ -86,6 +89,8 @@ def _verdict(name: str) -> list[Instruction]:
         return [refuse]
     if name in ("clone", "unshare"):
         return [_load(0), Instruction(ANY_BIT, CLONE_NEWUSER, if_not=1), refuse, allow]
+    if name == "fcntl":
+        return [_load(1), Instruction(EQUAL, F_SETLEASE, if_not=1), refuse, allow]
     if name == "socket":
         return [_load(0), *_unless(FAMILIES), _refuse(errno.EAFNOSUPPORT), allow]
     if name == "prlimit64":  # reading them is no harm

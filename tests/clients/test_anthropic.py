@@ -235,7 +235,10 @@ def test_a_key_that_is_wrong_is_said_to_be(url: str, key: str) -> None:
 def test_an_error_within_a_stream_raises_while_reading(claude: anthropic.Anthropic) -> None:
     seen = ""
     asked: dict[str, Any] = {"model": "script", "max_tokens": 10, "messages": script("so far ", ["boom"])}
-    with pytest.raises(anthropic.APIStatusError, match="model raised"), claude.messages.stream(**asked) as stream:
+    with (
+        pytest.raises(anthropic.APIStatusError, match="raised an error; `gateway logs "),
+        claude.messages.stream(**asked) as stream,
+    ):
         for text in stream.text_stream:
             seen += text
     assert seen == "so far "

@@ -193,6 +193,16 @@ async def test_a_strict_worker_signals_nobody_and_changes_no_limit_of_others(tmp
 
 
 @confined
+async def test_a_strict_worker_lets_nobody_wait_who_opens_a_file(tmp_path: Path) -> None:
+    """A lease holds up everybody who opens the file until it is given up, which a minute may take."""
+    (file := tmp_path / "keys.toml").touch()
+    async with started(tmp_path / "m", CURIOUS, *METHODS, spec={"sandbox": "strict"}) as found:
+        lease = f"import fcntl; fcntl.fcntl(open({str(file)!r}), fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+        other = f"import fcntl; assert fcntl.fcntl(open({str(file)!r}), fcntl.F_GETFD) == fcntl.FD_CLOEXEC"
+        assert await found.ask("attempt", [lease, other]) == {lease: NOT_ALLOWED, other: None}
+
+
+@confined
 async def test_a_strict_worker_reaches_into_no_other_process(tmp_path: Path) -> None:
     async with started(tmp_path / "m", CURIOUS, *METHODS, spec={"sandbox": "strict"}) as found:
         place = f"/proc/{os.getpid()}"
