@@ -39,6 +39,7 @@ SHORT_KEY = 20  # characters; one that people make up can be guessed
 RESERVE = 256  # open files that workers, logs and health checks need beside the connections
 PATIENT = 10  # times the default; a client may hold a connection for as long
 TIMES = ("keep_alive", "head_timeout", "body_idle_timeout", "body_timeout", "send_timeout")
+SOON = 14 * 24 * 3600.0  # seconds in which somebody should see to a certificate
 LARGE_BODY = 1024**3  # bytes; bodies are in memory
 LONG_QUEUE = 10_000  # calls; each keeps its body
 
@@ -129,7 +130,12 @@ def _network(settings: Settings) -> Iterator[Line]:
     else:
         yield _danger("debug", f"clients of {gateway.host} would see the exceptions of models", "take debug out")
     if gateway.tls_cert is not None:
-        yield _pass("tls", f"with the certificate {gateway.tls_cert}")
+        from .http.tls import expiry
+
+        if late := expiry(gateway.tls_cert, gateway.tls_key, SOON):
+            yield _warn("tls", f"the certificate {gateway.tls_cert} {late}", "renew it; a running gateway follows")
+        else:
+            yield _pass("tls", f"with the certificate {gateway.tls_cert}")
     elif local:
         yield _pass("tls", "plain HTTP stays on this machine")
     else:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 
 log = logging.getLogger("gateway.http")
+
+OUT_OF_DATE = {9: "is not valid yet", 10: "has expired"}  # by OpenSSL's X509_V_ERR_CERT_…
 
 
 class Certificate:
@@ -43,17 +46,10 @@ class Certificate:
         log.info("the certificate was read again")
 
     def _read(self) -> ssl.SSLContext:
-        """A context with the pair. It is made anew each time: one that fails half way has half of each pair."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._cert, self._key, password=self._no_pass_phrase)
+        context = _context(self._cert, self._key)
+        if what := out_of_date(self._cert, context):  # a swap must not end the gateway, nor may a late renewal
+            log.warning("the certificate %s %s: clients will refuse it", self._cert, what)
         return context
-
-    def _no_pass_phrase(self) -> str:
-        """Without this, OpenSSL would ask for it on the terminal and wait for ever."""
-        raise ConfigError(
-            f"the key in {self._key or self._cert} has a pass phrase, which nobody can be asked for: remove it"
-        )
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         """Called at the start of every handshake, with a name or without one."""
@@ -71,22 +67,63 @@ class Certificate:
 
 
 def names_of(cert: Path, key: Path | None) -> list[str]:
-    """The names and addresses that a certificate is for; none when it cannot be verified, as one that has expired.
+    """The names and addresses that a certificate is for; none when it cannot be verified, as one that has expired."""
+    try:
+        pairs: Any = _presented(cert, _context(cert, key)).get(
+            "subjectAltName", ()
+        )  # typed as all that may be in there
+    except (OSError, ValueError, ConfigError):  # ssl's own among them
+        return []
+    return [name for kind, name in pairs if kind in ("DNS", "IP Address")]
 
-    Only a handshake tells them, so there is one in memory.
+
+def out_of_date(cert: Path, context: ssl.SSLContext, soon: float = 0.0) -> str | None:
+    """Why clients refuse the certificate for its time, or will within `soon` seconds, as a predicate; or None."""
+    try:
+        found = _presented(cert, context)
+    except ssl.SSLCertVerificationError as error:
+        return OUT_OF_DATE.get(error.verify_code)
+    except (OSError, ValueError):  # it is used for all that, and its clients will tell
+        return None
+    ends = str(found.get("notAfter", ""))
+    return f"expires on {ends}" if ends and ssl.cert_time_to_seconds(ends) - time.time() < soon else None
+
+
+def expiry(cert: Path, key: Path | None, soon: float) -> str | None:
+    """As `out_of_date`, of files that nothing has read yet. None too where they cannot be used."""
+    try:
+        return out_of_date(cert, _context(cert, key), soon)
+    except (OSError, ConfigError):
+        return None
+
+
+def _presented(cert: Path, context: ssl.SSLContext) -> dict[str, Any]:
+    """What a client sees of a certificate that vouches for itself. Only a handshake tells, so there is one in memory.
+
+    Raises:
+        SSLCertVerificationError: its time has not come, or is over.
+        OSError, ValueError: there is no handshake.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        client.load_verify_locations(cert)
-        upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
-        ours = Certificate(cert, key).context.wrap_bio(upward, downward, server_side=True)
-        theirs = client.wrap_bio(downward, upward)
-        for side in (theirs, ours, theirs, ours):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-        pairs: Any = (theirs.getpeercert() or {}).get("subjectAltName", ())  # typed as all that a certificate may hold
-    except (OSError, ValueError, ConfigError):  # ssl's own among them
-        return []
-    return [name for kind, name in pairs if kind in ("DNS", "IP Address")]
+    client.load_verify_locations(cert)
+    upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours, theirs = context.wrap_bio(upward, downward, server_side=True), client.wrap_bio(downward, upward)
+    for side in (theirs, ours, theirs, ours):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return theirs.getpeercert() or {}
+
+
+def _context(cert: Path, key: Path | None) -> ssl.SSLContext:
+    """A context with the pair. It is made anew each time: one that fails half way has half of each pair."""
+
+    def no_pass_phrase() -> str:
+        """Without this, OpenSSL would ask for it on the terminal and wait for ever."""
+        raise ConfigError(f"the key in {key or cert} has a pass phrase, which nobody can be asked for: remove it")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key, password=no_pass_phrase)
+    return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import trustme
 from cryptography.hazmat.primitives import serialization as written
 
 from gateway.errors import ConfigError
-from gateway.http.tls import Certificate
+from gateway.http.tls import Certificate, expiry
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
 
 
-def pair(place: Path) -> tuple[Path, Path]:
-    issued = trustme.CA().issue_cert("localhost")
+def pair(
+    place: Path, since: datetime.datetime = NOW - DAY, until: datetime.datetime = NOW + 90 * DAY
+) -> tuple[Path, Path]:
+    issued = trustme.CA().issue_cert("localhost", not_before=since, not_after=until)
     cert, key = place / "cert.pem", place / "key.pem"
     issued.cert_chain_pems[0].write_to_path(str(cert))
     issued.private_key_pem.write_to_path(str(key))
@@ -44,3 +50,26 @@ def test_a_key_with_a_pass_phrase_does_not_replace_the_pair_of_a_running_gateway
     with caplog.at_level(logging.ERROR, "gateway.http"):
         certificate.reload_if_changed()
     assert "stays as it was" in caplog.text and "has a pass phrase" in caplog.text
+
+
+OUT_OF_DATE = [(NOW - 9 * DAY, NOW - DAY, "has expired"), (NOW + DAY, NOW + 9 * DAY, "is not valid yet")]
+
+
+@pytest.mark.parametrize(("since", "until", "says"), OUT_OF_DATE)
+def test_a_certificate_whose_time_is_not_now_is_served_and_told_of_at_the_start_and_at_a_swap(
+    since: datetime.datetime, until: datetime.datetime, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = f"the certificate {tmp_path / 'cert.pem'} {says}: clients will refuse it"
+    Certificate(*pair(tmp_path, since, until))
+    assert [record.getMessage() for record in caplog.records] == [line]
+    certificate = Certificate(*pair(tmp_path))
+    assert len(caplog.records) == 1, "a good one has no line"
+    pair(tmp_path, since, until)
+    certificate.reload_if_changed()
+    assert caplog.records[1].getMessage() == line
+
+
+def test_a_certificate_that_expires_soon_is_told_of_to_who_asks_ahead(tmp_path: Path) -> None:
+    cert, key = pair(tmp_path, until=NOW + 3 * DAY)
+    assert expiry(cert, key, soon=DAY.total_seconds()) is None
+    assert (expiry(cert, key, soon=4 * DAY.total_seconds()) or "").startswith("expires on ")
