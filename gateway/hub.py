@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -361,13 +361,18 @@ class Hub:
             spec,
             runners.get(mine.runner) or next(iter(runners.values())),
             self.launch,
-            self.plugins.model_changed,
+            self._on_change,
             required=mine.required and not spec.is_stand_in,
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
             prepare=self.isolate if self.settings.isolates(spec) else None,
             shares=self._shares,
         )
+
+    def _on_change(self, event: Mapping[str, Any]) -> None:
+        if event["state"] == "failed" and not self.models[event["model"]].spec.is_stand_in:
+            self.tails.note(event["model"], f"failed: {event['reason']}")
+        self.plugins.model_changed(event)
 
     def is_lazy(self, name: str) -> bool:
         """Whether it loads on demand, and may be unloaded again."""

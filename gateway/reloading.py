@@ -61,6 +61,7 @@ async def reload(hub: Hub, model: HostedModel) -> None:
         await _reload(hub, model)
     except (ConfigError, LoadError) as error:
         if model.state == "ready":
+            hub.tails.note(model.name, f"not reloaded, {SERVES_ON}: {error}")
             model.note = f"the reload at {time.strftime('%H:%M:%S')} failed, {SERVES_ON}: {error}"
         raise
     model.note = ""

@@ -42,8 +42,10 @@ def host_broken(hub: Hub, problems: Iterable[Problem]) -> dict[str, str]:
     for name, reason in broken.items():
         if name not in hub.models:
             hub.models[name] = hub.host(ModelSpec(name=name, target="", root=Path()))
-        if hub.models[name].spec.is_stand_in:
-            hub.models[name].fail(reason)
+        model = hub.models[name]
+        if model.spec.is_stand_in and model.reason != reason:
+            hub.tails.note(name, f"not loaded: {reason}")
+            model.fail(reason)
     return broken
 
 

@@ -34,13 +34,17 @@ class Tails:
 
     def add(self, model: str, text: str) -> None:
         """A line of a model's output, or about it; or the lines of one traceback."""
+        self.note(model, text)
+        model_log.write(model, text)
+
+    def note(self, model: str, text: str) -> None:
+        """The same for what the gateway's own log has said already."""
         kept = self._lines.setdefault(model, deque(maxlen=TAIL))
         for line in text.split("\n"):
             self._count += 1
             kept.append(Line(self._count, model, line))
             for follower in self._followers:
                 follower.take(kept[-1])
-        model_log.write(model, text)
 
     def forget(self, model: str) -> None:
         """Keep nothing of a model that is gone."""

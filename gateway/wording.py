@@ -39,6 +39,12 @@ def instead_of(name: str, have: Iterable[str]) -> str:
     return f" (have: {', '.join(names)})" if 0 < len(names) <= MOST_NAMES else ""
 
 
+def ungiven(method: str, needed: Iterable[str], offered: Iterable[str]) -> str:
+    """What is wrong with a method whose arguments nobody has."""
+    given = ", ".join(offered)
+    return f"`{method}` needs {', '.join(needed)}, which nobody gives" + (f"; there are {given}" if given else "")
+
+
 def path_of(steps: Iterable[str | int]) -> str:
     """Where a value is in another: "$.rows[3].image"."""
     parts = [

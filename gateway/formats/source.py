@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .. import near_names, ordinary
 from ..spec import Problem
+from ..wording import ungiven
 from .frameworks import Written, written
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
@@ -172,9 +173,7 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
 
     for name, offered in (("__init__", OFFERED), ("load", ()), ("unload", ())):
         if (called := found.methods.get(name)) and (needed := _not_offered(called, offered)):
-            given = f"; there are {', '.join(offered)}" if offered else ""
-            told = f"`{name}` needs {', '.join(needed)}, which nobody gives{given}"
-            yield problem(called.lineno, told, "bad_signature")
+            yield problem(called.lineno, ungiven(name, needed, offered), "bad_signature")
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue

@@ -74,6 +74,16 @@ def about_variable(name: str, model: str) -> str:
     """A clause to put behind the text of the error."""
     where = table_of(model, "environment")
     return (
-        f"; models do not inherit the environment of the gateway: set {name} under {where} in gateway.toml, or in"
-        f" environment_variables of config.yaml, or make it a secret and read secrets['{name}']"
+        f"; models do not inherit the environment of the gateway: set {name} under environment_variables in the model's"
+        f" config.yaml, or under {where} in gateway.toml, which is read at the start and at SIGHUP, or make it a secret"
+        f" and read secrets['{name}']"
+    )
+
+
+def about_secret(name: str, is_declared: bool) -> str:
+    """The same for a secret: where its value may come from."""
+    first = "" if is_declared else f"write `{name}: null` below `secrets:` in config.yaml, and "
+    return (
+        f"; here {first}put its value into a file called {name} in the directory that `secrets_dir` names, which is"
+        f" read again while the gateway runs, or set GATEWAY_SECRET_{name.upper()} and start the gateway again"
     )

@@ -13,7 +13,8 @@ from ..errors import GatewayError
 from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 from ..wording import with_article
-from .again import about_place, about_variable, missing_variable
+from .again import about_place, about_secret, about_variable, missing_variable
+from .secrets import SecretNotFound
 from .terminal import examine
 from .tracebacks import has_own, lines_of
 
@@ -147,6 +148,11 @@ def is_sticky(error: BaseException) -> bool:
     return any(CUDA_LOST in text_of(step) and not is_out_of_memory(step) for step in _chain(error))
 
 
+def missing_secret(error: BaseException) -> SecretNotFound | None:
+    """The secret that has no value, when that is why it was raised."""
+    return next((step for step in _chain(error) if isinstance(step, SecretNotFound)), None)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(10):
         if error is None:
@@ -179,6 +185,8 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
     examine(error, spec.root)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
+    if (secret := missing_secret(error)) is not None:
+        say(f"[{request_id}] {secret}{about_secret(secret.name, secret.is_declared)}")
     if told_place := about_place(error, spec.data_dir):
         say(f"[{request_id}] {told_place.removeprefix('; ')}")
 

@@ -16,14 +16,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .. import contents
 from ..spec import ModelSpec
-from ..wording import counted
+from ..wording import counted, ungiven
 from . import looking, records
 from .adapter import Descriptor, describe
 from .again import may_help
@@ -214,6 +214,9 @@ def construct(cls: type, spec: ModelSpec, secrets: Secrets, deployment: dict[str
         "lazy_data_resolver": LazyDataResolver(),
     }
     parameters = inspect.signature(cls).parameters
+    if needed := _needed(cls, offered):
+        told = ungiven("__init__", needed, offered)
+        raise Unloadable(f"{told}: give it a default, or read it from config, which is config.yaml")
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         offered = {name: value for name, value in offered.items() if name in parameters}
     return cls(**offered)
@@ -225,10 +228,23 @@ def _data_dir(spec: ModelSpec) -> Path:
     return path.relative_to(spec.root) if path.is_relative_to(spec.root) else path
 
 
+def _needed(function: Callable[..., Any], offered: Collection[str] = ()) -> list[str]:
+    """The arguments without which it cannot be called and that it does not get."""
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and (name not in offered or parameter.kind is parameter.POSITIONAL_ONLY)
+    ]
+
+
 def _load_with_retries(model: Any, loop: asyncio.AbstractEventLoop, strict: bool) -> None:
     function = getattr(model, "load", None)
     if function is None:
         return
+    if callable(function) and (needed := _needed(function)):
+        raise Unloadable(f"{ungiven('load', needed, ())}: it is called without arguments, and has what `__init__` kept")
     retries = _retries()
     for attempt in range(retries + 1):
         try:

@@ -9,6 +9,12 @@ from collections.abc import Iterator, Mapping
 
 
 class SecretNotFound(KeyError):
+    """`name` is what was asked for."""
+
+    def __init__(self, text: str, name: str = "", is_declared: bool = False) -> None:
+        super().__init__(text)
+        self.name, self.is_declared = name, is_declared
+
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
@@ -29,13 +35,16 @@ class Secrets(Mapping[str, str]):
         if name not in self._declared:
             raise SecretNotFound(
                 f"Secret '{name}' is not declared. Add it to `secrets` in config.yaml "
-                "and define it in the secret manager."
+                "and define it in the secret manager.",
+                name,
             )
         value = self._values.get(name)
         if not value:
             raise SecretNotFound(
                 f"Secret '{name}' has no value. It is declared in `secrets` in config.yaml, "
-                "but not defined in the secret manager."
+                "but not defined in the secret manager.",
+                name,
+                is_declared=True,
             )
         return value
 

@@ -25,10 +25,10 @@ from ..spec import Capabilities
 from ..wording import addressed
 from . import adapter, ports, terminal
 from .advice import about_missing, is_missing
-from .again import about_place, about_variable, may_help, missing_variable
+from .again import about_place, about_secret, about_variable, may_help, missing_variable
 from .blocked import Watch
 from .execution import Executor
-from .failures import encode_failure, log, say, text_of, trace_of
+from .failures import encode_failure, log, missing_secret, say, text_of, trace_of
 from .family import owns
 from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
@@ -128,6 +128,8 @@ class Server:
             text += about_missing(error, hello.model)
         elif (variable := missing_variable(error)) is not None:
             text += about_variable(variable, hello.model["name"])
+        elif secret := missing_secret(error):
+            text += about_secret(secret.name, secret.is_declared)
         elif told := about_place(error, hello.model.get("data_dir")):
             text += told
         elif not isinstance(error, Unloadable):

@@ -18,6 +18,8 @@ LEADING = (
     *(LIBRARY + name for name in ("asyncio/", "importlib/", "concurrent/", "contextlib.py", "threading.py")),
 )
 
+TOLD = frozenset({str(Path(__file__).resolve().with_name("secrets.py"))})  # files of ours whose errors say it all
+
 
 def lines_of(error: BaseException, places: Sequence[str]) -> str:
     """The whole text. `places` are the directories of the model's own code."""
@@ -27,7 +29,7 @@ def lines_of(error: BaseException, places: Sequence[str]) -> str:
         in_file = getattr(step, "filename", None)  # of a SyntaxError: it never was a frame, and the text names it
         if in_file and is_own(str(in_file), places) and not any(is_own(each.filename, places) for each in frames):
             frames = []
-        step.stack = traceback.StackSummary.from_list(frames)
+        step.stack = traceback.StackSummary.from_list(_without_told(frames, places))
     return "".join(told.format()).rstrip("\n")
 
 
@@ -54,6 +56,14 @@ def _own_first(frames: Sequence[traceback.FrameSummary], places: Sequence[str]) 
         if not is_leading(frame.filename):
             return frames[number:]
     return frames  # all of it is ours
+
+
+def _without_told(frames: Sequence[traceback.FrameSummary], places: Sequence[str]) -> Sequence[traceback.FrameSummary]:
+    """Behind secrets["key"] of the model's code there is nothing that its author could change."""
+    last = len(frames)
+    while last and frames[last - 1].filename in TOLD:
+        last -= 1
+    return frames[:last] if last and is_own(frames[last - 1].filename, places) else frames
 
 
 def _chain(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

@@ -104,3 +104,34 @@ def test_a_model_that_was_unloaded_says_what_loads_it(serve: Serve, tmp_path: Pa
     assert told.returncode == 1 and loads in told.stderr and "loading" not in told.stderr
     assert operate(gateway, tmp_path, "load", "m").returncode == 0
     assert ask(gateway, "/models/m/predict", {}) == (200, ["edited"])
+
+
+def test_what_keeps_a_model_from_its_load_is_in_its_log_with_what_to_do(serve: Serve, tmp_path: Path) -> None:
+    gateway = start(serve, tmp_path, "m")
+    takes = "    def __init__(self, threshold):\n        pass\n"
+    loads = "    def load(self, path):\n        pass\n"
+    secret = "    def __init__(self, secrets):\n        secrets['token']\n"
+    told = {
+        "typo": ("class Model\n", "not loaded: model.py:1: syntax error"),
+        "chat": (
+            "class Model:\n    def chat(self, x):\n        return x\n",
+            "failed: .*did you mean `chat_completions`",
+        ),
+        "takes": (good("x") + takes, "failed: `__init__` needs threshold, which nobody gives; there are config,"),
+        "loads": (good("x") + loads, "failed: `load` needs path, which nobody gives: it is called without arguments"),
+        "secret": (
+            good("x") + secret,
+            "failed: .*write `token: null` below `secrets:` in config.yaml, and put its value",
+        ),
+    }
+    for name, (code, _) in told.items():
+        (tmp_path / f"models/{name}").mkdir()
+        (tmp_path / f"models/{name}/model.py").write_text(code)
+    for name, (_, expected) in told.items():
+        gateway.wait_for(f"model '{name}' is failed: ")
+        log = operate(gateway, tmp_path, "logs", name).stdout
+        assert re.search(expected, log), (name, log)
+        assert "/gateway/worker/" not in log, log
+    (tmp_path / "models/m/model.py").write_text("class Model\n")
+    gateway.wait_for("m: not reloaded")
+    assert "not reloaded, the code that was loaded before serves on" in operate(gateway, tmp_path, "logs", "m").stdout
