@@ -176,6 +176,9 @@ class Guests:
         self._many = max(FEW_GUESTS, 2 * len(self._permits))
 
 
+AT_ONCE = "Write it again, or send SIGHUP to the gateway, after which it knows none of them"  # of a file that is gone
+
+
 class KeyRing:
     """The one key of the environment, and those of a file, which may change while the gateway runs.
 
@@ -184,7 +187,7 @@ class KeyRing:
     """
 
     def __init__(self, api_key: str | None, file: Path) -> None:
-        self._file, self._seen = file, _stamp(file)
+        self._file, self._seen, self._is_gone = file, _stamp(file), False
         self._own: tuple[Key, ...] = ()
         if api_key is not None:
             digest = keys.digest_of(api_key.encode())
@@ -228,7 +231,11 @@ class KeyRing:
         log.info("%d keys in force", len(self._permits))
 
     def reload_if_changed(self) -> None:
-        if _stamp(self._file) not in (self._seen, None):
+        stamp = _stamp(self._file)
+        if stamp is None and self._seen is not None and not self._is_gone:
+            log.warning("%s is gone: the keys that it had at the last look stay in force. %s", self._file, AT_ONCE)
+        self._is_gone = stamp is None
+        if stamp not in (self._seen, None):
             self.reload()
 
     def _use(self, found: Iterable[Key]) -> None:

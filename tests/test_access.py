@@ -121,6 +121,28 @@ def test_a_changed_file_is_taken_up_and_calls_under_way_stay_counted(tmp_path: P
     assert ring.find(text.encode(), NOW) is None
 
 
+def test_a_file_that_is_gone_is_told_once_with_what_becomes_of_its_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.toml"
+    key, text = keys.create("alice")
+    keys.write(file, [key])
+    ring = KeyRing(None, file)
+    file.unlink()
+    for _ in range(2):
+        ring.reload_if_changed()
+    (line,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "keys.toml is gone: the keys that it had at the last look stay in force" in line.getMessage()
+    assert "SIGHUP" in line.getMessage() and ring.find(text.encode(), NOW) is not None
+    ring.reload()  # as at SIGHUP
+    assert ring.is_required and ring.find(text.encode(), NOW) is None
+    keys.write(file, [key])
+    ring.reload_if_changed()
+    file.unlink()
+    ring.reload_if_changed()
+    assert [record.levelname for record in caplog.records].count("WARNING") == 2
+
+
 def test_the_first_key_closes_a_gateway_that_was_open(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     ring = KeyRing(None, file)
