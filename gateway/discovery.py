@@ -5,7 +5,8 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped,
    and those that installers fill; so are the blobs of a cache of Hugging Face, whose snapshots name them.
 3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
-   served where the files make no model.  4. Others are searched, four levels deep.
+   served where the files make no model. So are the files of other models beside those that make it one.
+4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
 6. A directory that holds a model which nobody serves is told of, with what would serve it; beside directories of models
    so is a file that is nothing but a model, unless one of them names it.
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import ConfigError
 from .formats.describe import complete
 from .formats.unserved import find_loose, find_unserved
-from .formats.unserved_files import TOO_DEEP, UNSERVED
+from .formats.unserved_beside import is_another_model, other_weights
+from .formats.unserved_files import TOO_DEEP, UNSERVED, few
 from .patterns import is_pattern, tables_of
-from .spec import ModelSpec, Problem
+from .spec import INVALID, ModelSpec, Problem
 from .weights import peek_all_weights
 from .wording import addressed, table_of
 
@@ -114,9 +116,10 @@ class _Search:
 
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """One directory, and those in it when it is nobody's."""
-        before = len(self.specs)
+        before, known = len(self.specs), len(self.problems)
         if self._claimed(path, name):
             spec = self.specs[name] if len(self.specs) > before else None
+            self._beside(path, spec, known)
             self._below(path, prefix, depth, above, spec=spec)
             return
         unserved = find_unserved(path)
@@ -155,12 +158,24 @@ class _Search:
                 return os.path.relpath(place, path)
         return None
 
+    def _beside(self, path: Path, spec: ModelSpec | None, known: int) -> None:
+        """The files of other models in a directory whose files alone make it one, or would if they were whole."""
+        faults = [problem.what for problem in self.problems[known:] if problem.code == INVALID]
+        if _is_meant(path) or (spec is None and not faults):
+            return
+        if not (others := other_weights(path, spec.format if spec else None, " ".join(faults))):
+            return
+        makes = f"its files make it one model of {spec.format}" if spec else "it is broken, and holds one model at most"
+        what = f"{makes}, so that these are passed over: {few(others)}"
+        fix = "move what is to be served into a directory of its own"
+        self._problem(path, what, fix=fix, code="passed_over", level="warning")
+
     def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, spec: ModelSpec | None) -> None:
         """The models in a directory that became one by its files alone, a GGUF dropped beside them for example.
 
         What lies in the directory of code is the code's own, and so is what its config.yaml names.
         """
-        is_meant = any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py"))
+        is_meant = _is_meant(path)
         if depth >= MAX_DEPTH or (is_meant and (spec is None or spec.own_code)):
             return
         inner = _Search(self._plugins, self._settings)
@@ -169,12 +184,17 @@ class _Search:
         others = [
             name for name, found in inner.specs.items() if not any(_is_part(found.root, place) for place in named)
         ]
+        if others and spec is None:  # a fault of the files stops no other model
+            self._children(path, prefix, depth + 1, above)
+        if spec is None:
+            return
+        for each in inner.problems:  # those that nobody serves
+            place = Path(each.where)
+            if each.code == UNSERVED and each.model and is_another_model(place, path):
+                others += () if any(_is_part(place, one) for one in named) else (f"{each.model} ({each.what})",)
         if not others:
             return
-        if spec is None:  # a fault of the files stops no other model
-            self._children(path, prefix, depth + 1, above)
-            return
-        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        listed = few(others)
         makes = "its config.yaml makes" if is_meant else "its files make"
         what = f"{makes} it one model, so that those in its directories are passed over: {listed}"
         fix = f"move {'config.yaml and what it names' if is_meant else 'the files'} into a directory of their own"
@@ -231,6 +251,11 @@ class _Search:
     def _problem(self, path: Path, what: str, **details: Any) -> None:
         what = addressed(what, details.get("model"))
         self.problems.append(Problem(where=_printable(str(path)), what=_printable(what), **details))
+
+
+def _is_meant(path: Path) -> bool:
+    """Whether the directory says itself that it is one model."""
+    return any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py"))
 
 
 def _is_part(directory: Path, place: Path) -> bool:

@@ -110,6 +110,9 @@ class ModelSpec:
         return not self.target
 
 
+INVALID = "invalid_model"  # the code of what a format, or a plugin, says is wrong with a directory
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Why a directory is not served, or what is odd about it; one line for people.
@@ -120,7 +123,7 @@ class Problem:
     where: str
     what: str
     fix: str = ""
-    code: str = "invalid_model"
+    code: str = INVALID
     level: Literal["error", "warning"] = "error"
     model: str | None = None
 
