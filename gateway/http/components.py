@@ -36,7 +36,12 @@ SCHEMAS: Json = {
     "TrussError": record(error={"description": "A sentence, or what the model raised it with"}),
     "InferenceError": record(error=TEXT),
     "Model": record(
-        {"status_reason": TEXT, "max_model_len": COUNT, "display_name": TEXT},
+        {
+            "status_reason": TEXT,
+            "loads_on_demand": {"type": "boolean"},
+            "max_model_len": COUNT,
+            "display_name": TEXT,
+        },
         id=TEXT,
         object=always("model"),
         created=COUNT,

@@ -15,6 +15,7 @@ from served import PATIENCE, Model, Served
 
 from gateway import keys
 from gateway.replica import LoadError
+from gateway.settings import ModelSettings
 
 Serve = Callable[..., Served]
 
@@ -160,3 +161,14 @@ def test_an_alias_means_its_model(serve: Serve) -> None:
     served = serve({"m": Model({"predict": fine}), "n": Model({"predict": fine})}, aliases={"gpt-4": "m"})
     assert served.get("/v1/models/gpt-4").json["id"] == "m"
     assert served.post("/models/gpt-4/predict").status == 200
+
+
+def test_a_model_that_is_not_loaded_says_whether_its_next_call_loads_it(serve: Serve) -> None:
+    tables = {"lazy": ModelSettings(load="lazy")}
+    served = serve({"lazy": Model({"predict": fine}), "eager": Model({"predict": fine})}, tables=tables)
+    served.do(served.hub.unload(served.hub.models["eager"]))
+    of = {name: served.get(f"/v1/models/{name}").json for name in ("lazy", "eager")}
+    assert (of["lazy"]["status"], of["lazy"]["loads_on_demand"]) == ("unloaded", True)
+    assert (of["eager"]["status"], of["eager"]["loads_on_demand"]) == ("unloaded", False)
+    answer = served.post("/models/eager/predict", {})
+    assert answer.status == 503 and "`gateway load eager` loads it" in answer.json["error"]
