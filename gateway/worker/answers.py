@@ -12,8 +12,9 @@ from .. import wire
 from ..channel import Channel
 from ..spec import ModelSpec
 from . import truss
-from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, text_of
+from .failures import BadInput, Unserializable, encode_failure, is_sticky, log, places_of, say, text_of
 from .run import Run
+from .whole_body import about_body
 
 NOTHING = wire.encode(b"")  # an item that only sends the head on its way
 LARGE = 8 << 20  # bytes
@@ -111,6 +112,8 @@ class Answers:
         failure = run.rules.failure(error, run.stage, self._debug)
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
             log(error, run.head.request_id, self._spec, run.told)
+            if advice := about_body(error, run.method.name, places_of(self._spec)):
+                say(f"[{run.head.request_id}] {advice}")
         if failure is None:
             self._finish(run, wire.END, b"")
         else:

@@ -43,6 +43,11 @@ class Model:
             raise KeyError("secret words")
         return StreamingResponse(events(), media_type="text/event-stream")
 """
+FIELD = """
+class Model:
+    async def chat_completions(self, messages):
+        yield messages[-1]["content"]
+"""
 MESSAGES = [{"role": "user", "content": "go"}]
 STREAMS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": MESSAGES, "stream": True},
@@ -64,7 +69,7 @@ METHODS = {"/v1/completions": "completions", "/v1/rerank": "rerank", "/v1/models
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     root = tmp_path_factory.mktemp("models")
-    write_models(root, {"wild": {"model.py": MODEL}})
+    write_models(root, {"wild": {"model.py": MODEL}, "field": {"model.py": FIELD}})
     with Gateway(root, cwd=root) as running:
         yield running
 
@@ -108,6 +113,12 @@ def test_the_models_log_says_which_method_raised_for_which_route_and_request(gat
     ask(gateway, route, {**WHOLE, **STREAMS}[route], request_id)
     method = METHODS.get(route, "chat_completions")
     gateway.wait_for(re.escape(f"wild | [{request_id}] {route}: {method} raised a KeyError"))
+
+
+def test_a_method_that_takes_the_body_for_its_messages_is_told_in_the_log_what_to_take(gateway: Gateway) -> None:
+    ask(gateway, "/v1/chat/completions", {"messages": MESSAGES, "model": "field"}, "field-1")
+    said = 'chat_completions is given the whole body of the request, so messages is a dict; take messages["messages"]'
+    gateway.wait_for(re.escape(f"field | [field-1] {said}"))
 
 
 def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
