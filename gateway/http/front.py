@@ -16,7 +16,7 @@ from ..call import ClientLeft
 from ..errors import GatewayError, Unavailable
 from . import errors, kin
 from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
-from .guards import costs
+from .guards import HEALTH, costs
 from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
@@ -176,6 +176,9 @@ class Front:
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
         scope[REFUSED] = partial(self._note_refusal, exchange)
         await self._inner(scope, receive, with_common_headers)
+        exchange.route = scope.get("path_template", "")  # Litestar's, which holds no value
+        if exchange.status == 503 and exchange.path in HEALTH and not exchange.error:
+            exchange.error = Unavailable.code
 
     @staticmethod
     async def _count_out_later(exchange: Exchange) -> None:

@@ -18,7 +18,7 @@ from ..call import ClientLeft
 from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import Schema, metadata
 from ..dialects.oip_tensors import MAX_ROWS
-from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge
+from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge, Unavailable
 from ..roots import unload
 from ..wire import BYTES, Req
 from .actors import actor_of
@@ -191,6 +191,8 @@ class Inference:
     async def ready(self, exchange: Exchange) -> None:
         model = self._find(exchange)
         is_ready = await model.is_healthy()
+        if not is_ready:
+            exchange.error = Unavailable.code
         await exchange.reply(200 if is_ready else 503, _encode({"name": model.name, "ready": is_ready}))
 
     async def index(self, exchange: Exchange) -> None:

@@ -103,8 +103,6 @@ class Metrics:
             exchange.model = ""
         if exchange.model not in self._hub.models:
             exchange.model = ""
-            if not 400 <= exchange.status < CLIENT_LEFT:
-                return False
         key = (exchange.model, exchange.route)
         series = self._series.get(key)
         if series is None:

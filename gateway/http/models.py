@@ -43,6 +43,7 @@ class Models:
         error: GatewayError = model.not_ready()
         if model.state == "ready":
             error = Unavailable(f"model '{model.name}' says that it is unhealthy")
+        exchange.error = error.code
         shape: errors.Shape = "anthropic" if _for_anthropic(exchange) else "openai"
         body = errors.body_of(error, shape, exchange.request_id)
         await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))

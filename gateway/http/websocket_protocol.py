@@ -83,7 +83,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._stall is not None:
             self._stall.cancel()
         super().connection_lost(exc)
-        self.handshake_complete = True  # nobody is left to be told how it ends, and nothing is wrong with that
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 

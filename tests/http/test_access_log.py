@@ -112,6 +112,19 @@ def test_a_key_has_its_requests_and_tokens_counted_for_those_who_see_every_model
     assert not any(name.startswith("gateway_key") for name in scrape(found.served, **opened(found, "some")))
 
 
+def test_every_request_of_a_key_counts_among_all_requests_too(doors: Callable[..., Doors]) -> None:
+    found = doors(ops={"scopes": ("metrics", "infer", "admin")})
+    for path in ("/v1/models", "/v1/models/m", "/metrics", "/nowhere", "/admin/models", "/v2/models/m/ready"):
+        found.served.get(path, **opened(found, "ops"))
+    found.served.post("/models/m/predict", {}, **opened(found, "ops"))
+    samples = scrape(found.served, **opened(found, "ops"))
+    by_status: dict[str, float] = {}
+    for (_, _, status), count in samples["gateway_requests_total"].items():
+        by_status[status] = by_status.get(status, 0) + count
+    assert by_status == {status: count for (_, status), count in samples["gateway_key_requests_total"].items()}
+    assert samples["gateway_requests_total"]["", "/metrics", "200"] == 1
+
+
 def test_a_websocket_that_is_refused_counts_too(doors: Callable[..., Doors]) -> None:
     found = doors(ops={"scopes": ("metrics",)})
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
@@ -196,3 +209,15 @@ def test_debug_shows_request_lines_and_no_contents(serve: Serve, lines: Lines) -
     (record,) = lines.records
     assert record.levelname == "DEBUG" and record.getMessage() == f"POST {SHARED} 200"
     assert "secret of mine" not in lines.texts[0]
+
+
+def test_a_model_that_is_not_ready_is_an_error_of_whoever_asked(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model(loads=[asyncio.Event()])}, access_log=True)
+    for path in ("/readyz", "/v1/models/m", "/v2/models/m/ready"):
+        assert served.get(path).status == 503
+    errors = [(event["path"], event["error"]) for event in lines.events(3)]
+    assert errors == [
+        ("/readyz", "model_unavailable"),
+        ("/v1/models/m", "model_loading"),
+        ("/v2/models/m/ready", "model_unavailable"),
+    ]
