@@ -49,7 +49,7 @@ class Front:
         self._hub = hub
         self._inner, self._guard, self._routes, self._metrics = inner, guard, routes, metrics
         self._websockets, self._observer, self._access = websockets, observer, access
-        self.lag = metrics.lag
+        self.lag, self.refused = metrics.lag, metrics.refused
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Set
 
 from .protocol import GOODBYE
+from .refused import Refused
 
 log = logging.getLogger("gateway.http")
 
@@ -32,9 +33,10 @@ class Handshakes:
         connections: Set[object],
         max_connections: int,
         timeout: float,
+        refused: Refused,
     ) -> None:
         self._context, self._protocol, self._connections = context, protocol, connections
-        self._max_connections, self._timeout = max_connections, timeout
+        self._max_connections, self._timeout, self._refused = max_connections, timeout, refused
         self._loop = asyncio.get_running_loop()
         self._listeners: list[socket.socket] = []
         self._retries: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -68,7 +70,7 @@ class Handshakes:
     def _accept(self, listener: socket.socket) -> bool:
         """Take one connection. False: there is none for now."""
         try:
-            connection, _ = listener.accept()
+            connection, address = listener.accept()
         except OSError as error:
             if error.errno in SCARCE:
                 log.warning("no connection can be accepted for %g s: %s", RETRY, error.strerror)
@@ -79,10 +81,11 @@ class Handshakes:
             return False
         if self._has_room():
             protocol = self._protocol()
-            task = self._loop.create_task(self._shake_hands(protocol, connection))
+            task = self._loop.create_task(self._shake_hands(protocol, connection, address[0]))
             self.pending[protocol] = task
             task.add_done_callback(lambda _: self.pending.pop(protocol))
         else:
+            self._refused.note("too_many_connections", address[0])
             connection.close()  # no answer can be sent before a handshake
         return True
 
@@ -90,7 +93,7 @@ class Handshakes:
         """A protocol whose handshake has just been done is in both sets, and counts once."""
         return len(self._connections | self.pending.keys()) < self._max_connections
 
-    async def _shake_hands(self, protocol: asyncio.Protocol, connection: socket.socket) -> None:
+    async def _shake_hands(self, protocol: asyncio.Protocol, connection: socket.socket, client: str) -> None:
         connection.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(
@@ -101,4 +104,5 @@ class Handshakes:
                 ssl_shutdown_timeout=FAREWELL,
             )
         except OSError as error:  # the client's doing, or its absence
+            self._refused.note("tls_handshake", client)
             log.debug("a TLS handshake failed: %s", error)

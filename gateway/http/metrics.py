@@ -18,6 +18,7 @@ from ..errors import GatewayError, Overloaded, Unavailable, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
+from .refused import Refused
 from .stall import SEND_TIMEOUT
 from .websocket_protocol import BAD_FRAME, PING_TIMEOUT, TOO_MANY_PINGS
 
@@ -86,6 +87,7 @@ class Metrics:
         self._cancelled: dict[tuple[str, str], int] = {}
         self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
         self._spent: dict[str, list[int]] = {}  # prompt and generated tokens by name
+        self.refused = Refused()
         self.lag = Histogram(LATE)  # of the gateway's own loop
         hub.on_forget.append(self._forget)
 
@@ -197,6 +199,7 @@ class Metrics:
     def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
         yield from self._own(sees)
         if sees(""):  # who sees some models only is told nothing of other callers
+            yield self._refused()
             yield from self._of_callers()
         yield from model_metrics.families(self._hub, sees)
         yield from of_models
@@ -248,6 +251,16 @@ class Metrics:
         lag = HistogramMetricFamily("gateway_event_loop_lag_seconds", "How late the gateway's own loop was.")
         lag.add_metric([], self.lag.buckets(), self.lag.total)
         return info, requests, durations, queues, runs, clients, broken, rejections, cancelled, lag
+
+    def _refused(self) -> Any:
+        from prometheus_client.core import CounterMetricFamily
+
+        refused = CounterMetricFamily(
+            "gateway_refused_connections", "Refused or closed before there was a request.", labels=["reason"]
+        )
+        for reason, count in self.refused.counts.items():
+            refused.add_metric([reason], count)
+        return refused
 
     def _of_callers(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..peers import may_operate
+from .refused import Refused
 from .stall import Stall
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers together
@@ -45,7 +46,8 @@ _TEXTS = {
     503: ("model_unavailable", "the gateway has as many connections as it may hold"),
 }
 
-
+_REASONS = {400: "invalid_http", 414: "url_too_long", 431: "head_too_large", 403: "not_operator"}
+_REASONS[503] = "too_many_connections"
 _UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)(?=[^\n]*\n|[ \t]*[^w\s])", re.IGNORECASE | re.MULTILINE)
 _ANY_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
 
@@ -67,6 +69,8 @@ class GuardedProtocol(HttpToolsProtocol):
     body_timeout = 60.0  # seconds in which the rest of a body must come whose request was answered already
     send_timeout = 30.0  # seconds in which a client must take some of what waits for it
     max_connections = 0  # 0 is no bound
+
+    refused = Refused()  # what counts those that are no requests
 
     begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without a task
 
@@ -98,7 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         self.is_local = sock is not None and sock.family == socket.AF_UNIX
         if self.is_local and not may_operate(sock.fileno()):
-            self.transport.write(_refusal(403))
+            self.transport.write(self._refused(403))
             self.linger()
             return
         if self.max_connections and len(self.connections) > self.max_connections and not self.is_local:
@@ -114,7 +118,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._arm()  # an earlier response is still going out (pipelining): look again later
         else:
+            self.refused.note("head_timeout" if self._bytes else "nothing_sent", self._client_address())
             self.transport.close()
+
+    def _client_address(self) -> str | None:
+        return "admin-socket" if self.is_local else self.client[0] if self.client else None
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -408,12 +416,19 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.pipeline.remove(entry)
         before = [cycle for cycle in self._unanswered() if cycle is not broken]
         if before:
-            self._refusal = _refusal(self._status)
+            self._refusal = self._refused(self._status)
         elif broken is not None and broken.response_started:
+            self.refused.note(_REASONS[self._status], self._client_address())
             self.transport.close()  # a second answer would land inside the one under way
         else:
-            self.transport.write(_refusal(self._status))
+            self.transport.write(self._refused(self._status))
             self.transport.close()
+
+    def _refused(self, status: int) -> bytes:
+        """The answer to what is refused, which is counted."""
+        request_id = f"{random.getrandbits(128):032x}"
+        self.refused.note(_REASONS[status], self._client_address(), request_id)
+        return _refusal(status, request_id.encode())
 
 
 class _UnmeasuredCycle(RequestResponseCycle):
@@ -431,12 +446,11 @@ class _UnmeasuredCycle(RequestResponseCycle):
         await super().send(message)
 
 
-def _refusal(status: int) -> bytes:
+def _refusal(status: int, request_id: bytes) -> bytes:
     """The whole answer to a request that never reached the application."""
     code, text = _TEXTS[status]
     kind = "server_error" if status >= 500 else "invalid_request_error"
     body = f'{{"error":{{"message":"{text}","type":"{kind}","param":null,"code":"{code}"}}}}'.encode()
-    request_id = b"%032x" % random.getrandbits(128)
     return b"%bcontent-type: application/json\r\n%bx-request-id: %b\r\nrequest-id: %b\r\n%b%b" % (
         STATUS[status],
         b"retry-after: 1\r\n" if status == 503 else b"",

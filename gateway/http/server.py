@@ -65,6 +65,7 @@ class GatewayServer(uvicorn.Server):
             self.server_state.connections,
             max_connections=protocol.max_connections,
             timeout=protocol.head_timeout,
+            refused=protocol.refused,
         )
         for sock in sockets:
             handshakes.listen(sock)
@@ -120,12 +121,13 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
             "send_timeout": gateway.send_timeout,
             "max_connections": gateway.max_connections or default_connections(),
             "begin": staticmethod(app.begin),
+            "refused": app.refused,
         },
     )
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws=type("WebSocket", (WebSocketProtocol,), {"send_timeout": gateway.send_timeout}),
+        ws=type("WebSocket", (WebSocketProtocol,), {"send_timeout": gateway.send_timeout, "refused": app.refused}),
         ws_max_size=gateway.limits.max_message,
         ws_per_message_deflate=False,  # a few bytes of it may be gigabytes
         lifespan="off",

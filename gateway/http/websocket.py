@@ -26,7 +26,7 @@ from .errors import body_of, explained
 from .exchange import CLIENT_LEFT, Exchange
 from .predict import http_scope
 from .waiting import until_ready
-from .websocket_protocol import TERMS, terms_of
+from .websocket_protocol import SWITCHED, TERMS, terms_of
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 SHARED, BASE = "/v1/websocket", "/models/"
-SWITCHED = 101  # the status of a connection that became a websocket
 NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
 LATER_RETRY = 10  # seconds
 MAX_REASON = 123  # bytes of what a close may say

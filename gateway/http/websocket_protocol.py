@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ..errors import TooLarge
+from .refused import Refused
 from .stall import SEND_TIMEOUT, Stall
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
+    from websockets.http11 import Request
 
     from ..spec import ModelSpec
 
 TERMS = "gateway.terms"  # of our accept message: what `terms_of` says
+SWITCHED = 101  # the status of a connection that became a websocket
 SLICE = 4096  # bytes that are parsed before somebody looks whether they were a message
 MAX_PIECES, SMALL_PIECE = 4096, 256  # so many pieces may be smaller than this, as those of a body
 TURN = 0.002  # seconds of parsing after which others have their turn
@@ -50,6 +53,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. `read_paused` is true whenever there is something to be taken first."""
 
     send_timeout = 30.0  # seconds in which a client must take some of what waits for it
+    refused = Refused()  # what counts those that are no requests
 
     _unparsed = memoryview(b"")
     _lingering = False
@@ -78,6 +82,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         message = await self.queue.get()
         self._read_on()
         return message
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code != SWITCHED:
+            self.refused.note("invalid_handshake", self.client[0] if self.client else None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stall is not None:

@@ -19,6 +19,7 @@ import uvloop
 from gateway.histogram import Histogram
 from gateway.http import handshakes
 from gateway.http.handshakes import Handshakes
+from gateway.http.refused import Refused
 from gateway.http.server import GatewayServer, make_server
 from gateway.settings import GatewaySettings, Settings
 
@@ -30,7 +31,7 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 class App:
     """Answers every request with its scheme and the address of its client."""
 
-    lag = Histogram((1.0,))
+    lag, refused = Histogram((1.0,)), Refused()
 
     @staticmethod
     def begin(scope: Any, cycle: Any) -> bool:
@@ -192,6 +193,8 @@ def test_a_handshake_may_take_as_long_as_a_head(run: Run, tmp_path: Path, sent: 
 def test_clients_that_speak_no_tls_or_leave_cost_nothing_and_no_line_of_the_log(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = App.refused.counts["tls_handshake"]
+
     async def test() -> None:
         secure = Secure(tmp_path, max_connections=2, head_timeout=LONG)
         async with secure.running():
@@ -208,6 +211,7 @@ def test_clients_that_speak_no_tls_or_leave_cost_nothing_and_no_line_of_the_log(
             assert await secure.ask() == "https 127.0.0.1"
 
     run(test())
+    assert App.refused.counts["tls_handshake"] >= before + 3
     assert [
         record for record in caplog.records if record.levelno > logging.DEBUG and record.name != "uvicorn.error"
     ] == []

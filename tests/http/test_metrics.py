@@ -189,7 +189,12 @@ def test_names_that_clients_make_up_never_make_a_series(serve: Serve) -> None:
     assert models == {"", "m"}  # without a name: what was refused
     counted = [dict(labels) for name, labels in scrape(served) if name == "gateway_requests_total"]
     assert {labels["model"] for labels in counted} == {""}
-    assert {labels["route"] for labels in counted} <= {"", "/metrics", "/v1/models/{model}:predict", "/v1/chat/completions"}
+    assert {labels["route"] for labels in counted} <= {
+        "",
+        "/metrics",
+        "/v1/models/{model}:predict",
+        "/v1/chat/completions",
+    }
 
 
 def test_states_are_one_of_a_fixed_set(serve: Serve) -> None:
