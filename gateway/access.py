@@ -71,7 +71,11 @@ class Permits:
         """
         key = self.caller
         if key.max_inflight is not None and self.running >= key.max_inflight:
-            raise RateLimited(f"this key may have {counted(key.max_inflight, 'call')} at once, and has", retry_after=1)
+            raise RateLimited(
+                f"this key may have {counted(key.max_inflight, 'call')} at once, and has",
+                retry_after=1,
+                cause="max_inflight",
+            )
         headers = () if key.rpm is None else self.draw(now)
         self.running += 1
         return headers
@@ -90,7 +94,8 @@ class Permits:
         if self._tokens < 1:
             wait = (1 - self._tokens) * 60 / rpm
             shown = {name.decode(): value.decode() for name, value in self._headers(rpm)}
-            raise RateLimited(f"this key may make {counted(rpm, 'call')} a minute", retry_after=wait, headers=shown)
+            say = f"this key may make {counted(rpm, 'call')} a minute"
+            raise RateLimited(say, retry_after=wait, headers=shown, cause="rpm")
         self._tokens -= 1
         return self._headers(rpm)
 

@@ -54,6 +54,8 @@ class GatewayError(Exception):
     truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: none, and the answer is no JSON
     truss_message: str | None = None  # where Truss has words of its own for the situation
     should_retry: bool | None = None
+    cause: str = ""  # more exactly why, for operators: in the access log and the metrics, never in an answer
+    asked: str = ""  # for them too: the model that was asked for, where the caller has none of that name
     by_model: ClassVar[bool] = False
 
     def __init__(
@@ -65,9 +67,11 @@ class GatewayError(Exception):
         retry_after: float | None = None,
         should_retry: bool | None = None,
         headers: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.cause = cause
         self.param = param
         if code is not None:
             self.code = code

@@ -107,7 +107,9 @@ class Hub:
         if name == SOLE and seen:
             say = f"name one, as in /models/{min(model.name for model in seen)}/predict (have: {have})"
             raise UnknownModel(f"there are several models and no default_model; {say}", param="model")
-        raise UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
+        error = UnknownModel(f"no model named '{name[:128]}' (have: {have})", param="model")
+        error.asked, error.cause = name, "" if model is None else "model_hidden"
+        raise error
 
     def find_for(self, endpoint: Endpoint, name: str | None, sees: Sees) -> HostedModel:
         """The model that a request to a shared route means. Without a name: the only one that serves the route.

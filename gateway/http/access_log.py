@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .exchange import CLIENT_LEFT, Exchange
-from .guards import PROBES
+from .guards import PROBES, bearer
 from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "route": exchange.route or None,
         "status": exchange.status,
         "error": exchange.error[:MAX_WORD] or None,
+        "cause": exchange.cause or None,
+        "asked": _asked(exchange),
         "duration": round(seconds, 6),
         "queue": round(exchange.queued, 6),
         "load": round(exchange.load, 6),
@@ -79,6 +81,14 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "method": exchange.method[:MAX_WORD],
         "path": exchange.path[:MAX_PATH],
     }
+
+
+def _asked(exchange: Exchange) -> str | None:
+    """The model that was asked for and is not there for the caller; what may be a key that got there is not told."""
+    asked = exchange.asked
+    if asked.startswith("gw_") or asked.encode() == bearer(exchange.headers):
+        return "***"
+    return asked[:MAX_WORD] or None
 
 
 def _word(value: Any) -> str:

@@ -86,7 +86,9 @@ class Exchange:
         "_send",
         "_watched",
         "also",
+        "asked",
         "caller",
+        "cause",
         "connection",
         "counting",
         "credential",
@@ -134,6 +136,7 @@ class Exchange:
         self.strict = False  # its model keeps to Truss's answers to the letter
         self.status = 0
         self.error = ""  # the code of what went wrong, also behind a status that said 200
+        self.cause = self.asked = ""  # what operators are told of it, and not the client: see `GatewayError`
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
         self.reading = self.sending = (
             0.0  # seconds of its client: until the body was here, and until an answer was taken

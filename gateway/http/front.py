@@ -143,7 +143,6 @@ class Front:
         if not isinstance(error, GatewayError):
             log.error("request %s failed", exchange.request_id, exc_info=error, extra=_fields(exchange))
             error = errors.unexpected(error)
-        exchange.error = error.code
         self._metrics.rejected(exchange, error)
         error = errors.explained(error, exchange)
         if error.status >= 500 and not isinstance(error, Unavailable):  # those come as fast as clients ask
@@ -154,7 +153,6 @@ class Front:
 
     def _note_refusal(self, exchange: Exchange, error: GatewayError) -> None:
         """Litestar, or a route of a plugin, answers this error."""
-        exchange.error = error.code
         self._metrics.rejected(exchange, error)
 
     async def _hand_inwards(self, exchange: Exchange, receive: Any) -> None:

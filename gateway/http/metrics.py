@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import GatewayError, Overloaded, Unavailable, codes_of
+from ..errors import GatewayError, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
@@ -36,7 +36,7 @@ REASONS = {
 KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT, TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME}
 OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
 MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
-REFUSED = frozenset({401, 403, 404, 413, 421, 429})  # statuses of requests that were not admitted
+CAUSES = frozenset({"max_inflight", "model_hidden", "rpm"})  # of these codes
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (
@@ -83,7 +83,7 @@ class Metrics:
         self._hub = hub
         self._series: dict[tuple[str, str], Series] = {}
         self._tokens: dict[str, Tokens] = {}
-        self._rejections: dict[tuple[str, str], int] = {}
+        self._rejections: dict[tuple[str, str, str], int] = {}
         self._cancelled: dict[tuple[str, str], int] = {}
         self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
         self._spent: dict[str, list[int]] = {}  # prompt and generated tokens by name
@@ -154,15 +154,19 @@ class Metrics:
             self._cancelled[key] = self._cancelled.get(key, 0) + 1
 
     def rejected(self, exchange: Exchange, error: GatewayError) -> None:
-        """Count a request that was not admitted, if it was not, by the code that its client got."""
-        if error.by_model or not (error.status in REFUSED or isinstance(error, Overloaded | Unavailable)):
+        """Note why a request failed, and count it if that was before a call of it had a slot: by the code that its
+        client got, and the cause that it did not get."""
+        exchange.error, exchange.cause, exchange.asked = error.code, error.cause, error.asked
+        if not exchange.has_run:
+            exchange.measure()
+        if error.by_model or exchange.has_run:
             return
         model = exchange.model
         if model not in self._hub.models or not exchange.sees(model):
             model = ""
-        if model or error.status in REFUSED:
-            key = (model, error.code if error.code in KNOWN_CODES else OTHER)
-            self._rejections[key] = self._rejections.get(key, 0) + 1
+        code = error.code if error.code in KNOWN_CODES else OTHER
+        key = (model, code, error.cause if error.cause in CAUSES else "")
+        self._rejections[key] = self._rejections.get(key, 0) + 1
 
     def tokens(self, model: str) -> Tokens:
         found = self._tokens.get(model)
@@ -175,7 +179,8 @@ class Metrics:
     def _forget(self, model: str) -> None:
         """Drop what was counted of a model that is gone: its series end, and one of its name begins at nothing."""
         self._tokens.pop(model, None)
-        for counted in (self._series, self._rejections, self._cancelled):
+        by_model: tuple[dict[Any, Any], ...] = (self._series, self._rejections, self._cancelled)
+        for counted in by_model:
             for key in [key for key in counted if key[0] == model]:
                 del counted[key]
 
@@ -240,10 +245,12 @@ class Metrics:
                 requests.add_metric([model, route, str(status)], count)
             durations.add_metric([model, route], series.duration.buckets(), series.duration.total)
             queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
-        rejections = CounterMetricFamily("gateway_rejections", "Requests not admitted.", labels=["model", "reason"])
-        for (model, reason), count in self._rejections.items():
+        rejections = CounterMetricFamily(
+            "gateway_rejections", "Requests refused before a slot.", labels=["model", "reason", "cause"]
+        )
+        for (model, reason, cause), count in self._rejections.items():
             if sees(model):
-                rejections.add_metric([model, reason], count)
+                rejections.add_metric([model, reason, cause], count)
         cancelled = CounterMetricFamily("gateway_cancellations", "Calls given up.", labels=["model", "reason"])
         for (model, reason), count in self._cancelled.items():
             if sees(model):

@@ -83,7 +83,7 @@ class WebSockets:
         except ClientLeft:
             exchange.status = CLIENT_LEFT
         except GatewayError as error:
-            exchange.status, exchange.error = error.status, error.code
+            exchange.status = error.status
             self._metrics.rejected(exchange, error)
             await _deny(send, scope, error)
         finally:
@@ -206,7 +206,7 @@ class _Bridge:
                     key = "text" if isinstance(data, str) else "bytes"
                     await self._send({"type": "websocket.send", key: data})
         except GatewayError as error:
-            self._exchange.error = error.code
+            self._exchange.error, self._exchange.cause = error.code, error.cause
             return self._told(error)
         return NORMAL, ""
 

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from served import PATIENCE, Model, Served
 from test_guards import raw
 from test_scopes import Doors
+
+from gateway import keys
+from gateway.errors import Timeout
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "a secret of mine"}]}
@@ -78,12 +82,13 @@ def test_refused_callers_count_with_their_reason(doors: Callable[..., Doors]) ->
     assert raw(served, "host: evil.example") == 421
     samples = scrape(served, **opened(found, "ops"))
     assert samples["gateway_rejections_total"] == {
-        ("", "invalid_api_key"): 3,
-        ("", "permission_denied"): 1,
-        ("m", "request_too_large"): 1,
-        ("", "model_not_found"): 2,
-        ("m", "rate_limit_exceeded"): 1,
-        ("", "unknown_host"): 1,
+        ("", "", "invalid_api_key"): 3,
+        ("", "", "permission_denied"): 1,
+        ("", "m", "request_too_large"): 1,
+        ("model_hidden", "", "model_not_found"): 1,
+        ("", "", "model_not_found"): 1,
+        ("rpm", "m", "rate_limit_exceeded"): 1,
+        ("", "", "unknown_host"): 1,
     }
     counted = samples["gateway_requests_total"]
     assert counted["", PREDICT, "401"] == counted["", SHARED, "401"] == counted["", SHARED, "404"] == 1
@@ -98,7 +103,7 @@ def test_an_unknown_path_counts_as_refused_and_makes_no_series_of_its_own(serve:
         served.get(f"/nowhere/{number}")
         served.post(f"/models/made-up-{number}/predict")
     samples = scrape(served)
-    assert samples["gateway_rejections_total"] == {("", "unknown_url"): 20, ("", "model_not_found"): 20}
+    assert samples["gateway_rejections_total"] == {("", "", "unknown_url"): 20, ("", "", "model_not_found"): 20}
     assert samples["gateway_requests_total"] == {("", "", "404"): 20, ("", PREDICT, "404"): 20}
 
 
@@ -130,7 +135,7 @@ def test_a_websocket_that_is_refused_counts_too(doors: Callable[..., Doors]) -> 
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
     key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     assert found.served.get("/v1/websocket", **upgrade, **key).status == 401
-    assert scrape(found.served, **opened(found, "ops"))["gateway_rejections_total"] == {("", "invalid_api_key"): 1}
+    assert scrape(found.served, **opened(found, "ops"))["gateway_rejections_total"] == {("", "", "invalid_api_key"): 1}
 
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,3 +226,52 @@ def test_a_model_that_is_not_ready_is_an_error_of_whoever_asked(serve: Serve, li
         ("/v1/models/m", "model_loading"),
         ("/v2/models/m/ready", "model_unavailable"),
     ]
+
+
+def test_the_log_says_why_a_limit_or_a_model_was_refused_and_the_answer_does_not(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    (few, few_text), (one, one_text) = keys.create("few", rpm=3, models=("m",)), keys.create("one", max_inflight=1)
+    keys.write(file, [few, one])
+    served = serve(
+        {"m": model(), "hidden": model(), "busy": Model({"predict": forever})}, keys_file=file, access_log=True
+    )
+    answers = [served.post(SHARED, {**CHAT, "model": name}, x_api_key=few_text) for name in ("hidden", "typo")]
+    first, second = (answer.body.replace(b"hidden", b"typo") for answer in answers)
+    assert first == second
+    assert served.post(SHARED, {**CHAT, "model": few_text}, x_api_key=few_text).status == 404
+    assert served.post("/models/m/predict", x_api_key=few_text).status == 429
+    with closing(served.connect()) as connection:
+        connection.request("POST", "/models/busy/predict", b"{}", {"x-api-key": one_text})
+        assert served.models["busy"].begun.acquire(timeout=PATIENCE)
+        assert served.post("/models/m/predict", x_api_key=one_text).status == 429
+    found = [(event["error"], event["cause"], event["asked"]) for event in lines.events(6)]
+    assert found[:5] == [
+        ("model_not_found", "model_hidden", "hidden"),
+        ("model_not_found", None, "typo"),
+        ("model_not_found", None, "***"),
+        ("rate_limit_exceeded", "rpm", None),
+        ("rate_limit_exceeded", "max_inflight", None),
+    ]
+
+
+async def forever(body: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+def test_every_error_of_the_gateway_before_a_slot_counts_as_rejected_and_none_behind(serve: Serve) -> None:
+    served = serve({"m": Model({"predict": refuse, "chat_completions": chat})})
+    assert served.post("/models/m/predict").status == 504  # it ran
+    assert served.post(SHARED, b"{no json").status == 400
+    assert served.post(SHARED, {**CHAT, "max_tokens": -3}).status == 400
+    assert served.get(SHARED).status == 405
+    assert scrape(served)["gateway_rejections_total"] == {
+        ("", "", "invalid_json"): 1,
+        ("", "", "invalid_value"): 1,
+        ("", "", "method_not_allowed"): 1,
+    }
+
+
+def refuse(body: bytes) -> bytes:
+    raise Timeout("too long")

@@ -148,8 +148,8 @@ def test_calls_that_were_not_admitted_are_counted_by_reason_on_every_route(serve
     served.post("/v1/chat/completions", {**CHAT, "stream": True})
     served.post("/models/loading/predict")
     samples = scrape(served)
-    assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded") == 3
-    assert value(samples, "gateway_rejections_total", model="loading", reason="model_loading") == 1
+    assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded", cause="") == 3
+    assert value(samples, "gateway_rejections_total", model="loading", reason="model_loading", cause="") == 1
 
 
 def test_time_in_the_queue_is_measured(serve: Serve) -> None:
