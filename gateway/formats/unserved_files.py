@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import archives, ordinary
 from .unserved_code import PROGRAMS
-from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, Kind
+from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, WEIGHTS, Kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
@@ -58,9 +58,18 @@ def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
         name for name in lasting if name.lower().endswith(ARCHIVES) and (all_are or name.startswith("model"))
     ):
         return _of_one(listed[0], "an archive", "unpack it here")
-    if packed := [name for name in sorted(lasting) if name.startswith("model") and suffix(name) in COMPRESSED]:
-        return _of_one(packed[0], "a compressed file", "unpack it here")
+    if packed := sorted(name for name in lasting if _is_compressed(name)):
+        return _of_one(packed[0], "a compressed file", "unpack it here; this line then says what it is")
     return _by_beginning(path, names)
+
+
+def _is_compressed(name: str) -> bool:
+    """Whether its name, but for how it was compressed, is one that files with weights have."""
+    inner = name.rpartition(".")[0].lower()
+    if suffix(name) not in COMPRESSED or suffix(inner) == "tar":
+        return False
+    by_name = any(is_called(inner, kind) for kind in FILES if not kind.holds and not kind.goes_with)
+    return by_name or inner.startswith("model") or suffix(inner) in WEIGHTS
 
 
 def _of_one(name: str, what: str, fix: str) -> Unserved:
@@ -102,7 +111,7 @@ def weights_among(path: Path, names: Iterable[str]) -> list[str]:
     found = []
     for name in _likely(names):
         rows = [kind for kind in FILES if not kind.goes_with and is_called(name.lower(), kind)]
-        is_one = any(not kind.holds for kind in rows) or unfinished([name]) is not None
+        is_one = any(not kind.holds for kind in rows) or _is_compressed(name) or unfinished([name]) is not None
         if not is_one and looks > 0:
             looks -= 1
             begin = begin_of(path / name, BEGINNING if rows else 512)

@@ -188,7 +188,7 @@ FILES = (
     Kind("*.pfa", "a model in PFA", predicts("titus")),
     Kind("*_net.pb", "a Caffe2 model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind(
-        "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\x1d\xc2\xc9\x01"
+        "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\xc0\x01"
     ),  # its magic number, the first field
     Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
     Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
@@ -247,6 +247,20 @@ FILES = (
     Kind("*.th", f"PyTorch weights, {PICKLED}", TORCH),
     Kind("*.t7", "a model of Torch 7", "convert it, or " + CLASS),
     Kind("*.dnn *.cntk", "a model of CNTK", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind(
+        "*.wts",
+        "weights of TensorRT as text",
+        predicts("tensorrt, built by it"),
+        rb"\A\d{1,9}\s+[\w.]+ \d{1,12} [0-9a-f]",
+    ),
+    Kind(
+        "*.ply",
+        "a scene of Gaussians, as gsplat writes it",
+        f"{CLASS} with gsplat, to render views of it",
+        rb"(?s)\Aply\s(?>.*?property float (f_dc_0|scale_0|rot_0))",
+    ),
+    Kind("*.splat *.spz", "a scene of Gaussians", f"{CLASS} with gsplat, to render views of it"),
+    Kind("*.zarr", "arrays of Zarr", f"if they are the weights of a model: {CLASS} with zarr"),
     Kind("*.nnue", "a network of a chess engine", f"{CLASS} and starts the engine"),
     Kind("*.vw", "a model of Vowpal Wabbit", predicts("vowpalwabbit"), rb"\A[\x05-\x0f]\0{3}\d+\.\d"),
     Kind("*.model", "a model of LIBLINEAR", predicts("liblinear"), rb"\Asolver_type "),

@@ -21,7 +21,7 @@ from gateway.formats.unserved import find_unserved
 from gateway.formats.unserved_code import PROGRAMS
 from gateway.formats.unserved_gguf import GGUFS
 from gateway.formats.unserved_images import LORAS, PARTS
-from gateway.formats.unserved_kinds import DIRECTORIES, FILES, Kind
+from gateway.formats.unserved_kinds import COMPRESSED, DIRECTORIES, FILES, Kind
 
 from .unserved_cases import make, told
 
@@ -89,7 +89,9 @@ BEGINNINGS = (
     b'{"tree_metadata":{}}',
     b'<?xml version="1.0"?>\n<opencv_storage>\n<cascade type_id="opencv-cascade-classifier"><stageType>BOOST',
     b'<?xml version="1.0"?>\n<opencv_storage>\n<opencv_ml_svm>\n  <format>3</format>',
-    b"\x0d\x1d\xc2\xc9\x01\x12\x04",
+    b"\x0d\xc0\x01\0\0\x12\x04",
+    b"351\nmodel.0.conv.weight 3 3d1a2b3c bd1a2b3c 3d1a2b3c\n",
+    b"ply\nformat binary_little_endian 1.0\nelement vertex 3\nproperty float x\nproperty float f_dc_0\n",
     b"\x01\x01\x01\x0dloss_metric_2\x03",
     b'{"version":"1","build_config":{}}',
     b"models:\n  - model.npz\nvocabs:\n  - vocab.spm\n",
@@ -235,6 +237,23 @@ def test_data_and_programs_are_not_called_models(name: str, content: bytes, tmp_
     (tmp_path / "it" / name).write_bytes(content)
     found = find_unserved(tmp_path / "it")
     assert found is None or found.what.startswith("an archive")
+
+
+@pytest.mark.parametrize("end", COMPRESSED)
+@pytest.mark.parametrize(
+    "name",
+    ["frozen_graph.pb", "w.h5", "w.npz", "p.pdiparams", "net.keras", "fit.rds", "a.skops", "b.gguf", "yolo.tflite"],
+)
+def test_what_was_compressed_is_told_to_be_unpacked_whatever_its_kind(name: str, end: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.{end}").write_bytes(gzip.compress(b"any"))
+    assert f"({name}.{end}) (unpack it here" in told(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table.csv.gz", "notes.txt.gz", "logs.json.gz", "a.tokenizer.json.zst", "cloud.ply"])
+def test_compressed_data_and_scans_are_no_models(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"ply\nproperty float x\n"))
+    (tmp_path / "scan.ply").write_bytes(b"ply\nformat ascii 1.0\nproperty float x\nend_header\n")
+    assert find_unserved(tmp_path) is None
 
 
 def test_a_matrix_of_kaldi_is_no_file_of_matlab(tmp_path: Path) -> None:
