@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..wording import table_of
-from .terminal import NoTerminal
+from .terminal import NoTerminal, has_quit
 
 _LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
 _NO_WAY_IN = (errno.ENOENT, errno.EACCES)
@@ -19,7 +19,7 @@ CODE = (NameError, AttributeError, TypeError, ImportError, SyntaxError, NotImple
 
 def may_help(error: BaseException) -> bool:
     """Whether another try of a load may end otherwise: networks and devices recover, code does not."""
-    if isinstance(error, CODE) or any(file.errno == errno.EROFS for file in _files(error)):
+    if isinstance(error, CODE) or has_quit(error) or any(file.errno == errno.EROFS for file in _files(error)):
         return False
     return missing_variable(error) is None
 

@@ -124,7 +124,9 @@ class Server:
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         text = addressed(text, hello.model["name"])
-        if isinstance(error, ImportError) and is_missing(error):
+        if terminal.has_quit(error):
+            text += terminal.about_quit()
+        elif isinstance(error, ImportError) and is_missing(error):
             text += about_missing(error, hello.model)
         elif (variable := missing_variable(error)) is not None:
             text += about_variable(variable, hello.model["name"])

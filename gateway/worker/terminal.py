@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ class NoTerminal(EOFError):
 
 
 is_there = False
+_refused = ""  # what was said last
 _examines = False  # what the model raises is looked at in a debugger
 
 
@@ -38,10 +40,9 @@ def examine(error: BaseException, root: Path) -> None:
     """Open a debugger where the model raised, at the deepest of its own frames, if that was asked for."""
     if not _examines or error.__traceback__ is None:
         return
-    import bdb
     import pdb
 
-    if isinstance(error, bdb.BdbQuit):  # out of one that was there already
+    if has_quit(error):  # out of one that was there already
         return
 
     class AtTheModel(pdb.Pdb):
@@ -53,6 +54,17 @@ def examine(error: BaseException, root: Path) -> None:
     debugger = AtTheModel()
     debugger.reset()
     debugger.interaction(None, error.__traceback__)
+
+
+def has_quit(error: BaseException) -> bool:
+    """Whether a debugger was left, as one is that finds no terminal."""
+    bdb = sys.modules.get("bdb")
+    return bdb is not None and isinstance(error, bdb.BdbQuit)
+
+
+def about_quit() -> str:
+    """Why a debugger was left, for its error has no text; empty where there was a terminal."""
+    return _refused
 
 
 def refuse(model: str) -> None:
@@ -70,11 +82,19 @@ def refuse(model: str) -> None:
 
 
 def _fail(what: str, model: str, root: str) -> NoReturn:
+    global _refused
     text = f"{what} in {_place(root)} needs a terminal, which a worker has not; this runs the model in one:"
-    text += f" gateway run {model}"
+    text += f" gateway run {shlex.quote(model)}{_found_in(model, root)}"
+    _refused = text
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # what catches an EOFError, as pdb does, says nothing
     raise NoTerminal(text)
+
+
+def _found_in(model: str, root: str) -> str:
+    """The option that finds the model wherever the command is run; none for one that its settings alone name."""
+    above = root.removesuffix(f"{os.sep}{model}")
+    return f" --models {shlex.quote(above)}" if above not in ("", root) else ""
 
 
 def _place(root: str) -> str:

@@ -94,13 +94,24 @@ async def test_code_that_expects_no_input_and_child_processes_find_what_they_did
     assert await worker.ask("process") == 0
 
 
-async def test_a_load_that_stops_at_a_breakpoint_is_tried_once_and_its_reason_has_the_way(tmp_path: Path) -> None:
-    write(tmp_path, {"model/model.py": "class Model:\n    def load(self): breakpoint()\n    def predict(self, x): ..."})
+@pytest.mark.parametrize("stop", ["breakpoint()", "__import__('pdb').set_trace()"])
+async def test_a_load_that_stops_at_a_breakpoint_is_tried_once_and_its_reason_has_the_way(
+    tmp_path: Path, stop: str
+) -> None:
+    write(tmp_path, {"model/model.py": f"class Model:\n    def load(self): {stop}\n    def predict(self, x): ..."})
     found = Started(tmp_path)
     with pytest.raises(LoadError, match=f"line 2.*{ADVICE}") as caught:
         await found.replica.start()
     assert caught.value.fatal
     assert not [line for line in found.log.lines if "trying again" in line]
+
+
+async def test_the_way_finds_a_model_wherever_the_command_is_run(tmp_path: Path) -> None:
+    root = tmp_path / "my models" / "m"
+    write(root, {"model/model.py": "class Model:\n    def load(self): breakpoint()\n    def predict(self, x): ..."})
+    with pytest.raises(LoadError) as caught:
+        await Started(root).replica.start()
+    assert str(caught.value).endswith(f"gateway run m --models '{root.parent}'")
 
 
 async def test_a_breakpoint_that_the_settings_send_elsewhere_goes_there(tmp_path: Path) -> None:
