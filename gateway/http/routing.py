@@ -106,6 +106,9 @@ class Routes:
             for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
                 if target.endswith(ending):
                     return _only(exchange, "GET", handler, target[: -len(ending)])
+        if exchange.method == "POST":  # a predict of somebody's who has the form of other servers in mind
+            name = target.removesuffix("/predict").removesuffix("/invocations").removesuffix("/infer")[:128]
+            raise method_not_allowed(exchange.path, "GET, HEAD", f"; to call it: POST {V1_MODELS}{name}:predict")
         return _only(exchange, "GET", self._models.show, target)
 
     def _model_base(self, exchange: Exchange, target: str) -> Handler:
@@ -209,5 +212,5 @@ def _unknown(exchange: Exchange, known: Collection[str] = ()) -> UnknownURL:
     return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}{meant(exchange.path[:200], known)}")
 
 
-def method_not_allowed(path: str, allowed: str) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{path[:128]} allows {allowed}", headers={"allow": allowed})
+def method_not_allowed(path: str, allowed: str, advice: str = "") -> MethodNotAllowed:
+    return MethodNotAllowed(f"{path[:128]} allows {allowed}{advice}", headers={"allow": allowed})

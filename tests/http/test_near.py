@@ -18,10 +18,31 @@ KNOWN = {"/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/messages"
         ("/models/team/chat-1/chat/completions", "/models/team/chat-1/v1/chat/completions"),
         ("/v1/v1/messages", "/v1/messages"),
         ("/models/m/v1/v1/messages", "/models/m/v1/messages"),
+        ("/v2/chat/completions", "/v1/chat/completions"),
+        ("/api/models", "/v1/models"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
     ],
 )
 def test_the_right_path_is_named(path: str, right: str) -> None:
     assert f"; it is {right}: " in meant(path, KNOWN)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completion", "/v1/chat/completions/", "/v1/chat/compeltions"])
+def test_a_slip_of_the_pen_is_asked_about(path: str) -> None:
+    assert meant(path, KNOWN) == "; did you mean /v1/chat/completions?"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/predict"])
+def test_a_predict_of_no_model_is_told_where_those_of_models_are(path: str) -> None:
+    assert meant(path, KNOWN) == "; it is /v1/models/NAME:predict, with a name that GET /v1/models lists"
+
+
+@pytest.mark.parametrize("path", ["/v1/models/m/predict", "/v1/models/m", "/v1/models/m/infer"])
+def test_a_post_beside_the_predict_of_a_model_names_it(path: str) -> None:
+    with Served({"m": Model({"predict": lambda inputs: "fine"})}) as served:
+        answer = served.post(path, {})
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert "to call it: POST /v1/models/m:predict" in answer.body.decode()
 
 
 @pytest.mark.parametrize(
