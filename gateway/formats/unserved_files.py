@@ -17,7 +17,8 @@ from typing import Any
 
 from .. import archives, ordinary
 from .unserved_code import PROGRAMS
-from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, WEIGHTS, Kind
+from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, TORCH, WEIGHTS, Kind
+from .unserved_torch import torch_kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
@@ -46,6 +47,15 @@ ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar
 
 
 def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
+    found = _single_files(path, names)
+    if found is None or found.fix != TORCH:
+        return found
+    kinds = {name: kind for name in found.files[:MOST] if (kind := torch_kind(path / name, begin_of(path / name)))}
+    kind = next(iter(kinds.values()), None)
+    return listed(kind, [name for name in kinds if kinds[name] == kind], is_sure=False) if kind else found
+
+
+def _single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if found := unfinished(names):
         return _of_one(found, "a download that is not finished", "get the file again")
     if known := first((*PROGRAMS, *FILES), path, names, is_sure=False):
