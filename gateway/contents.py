@@ -40,6 +40,9 @@ def check_links(root: Path) -> None:
     for path in links_out(root):
         cache = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", f"{path}")
         better = f", or use Hugging Face's cache by weights: - source: hf://{cache[1]}/{cache[2]}" if cache else ""
+        if not path.exists():  # to allow it would help nobody
+            again = f"download it again: hf download {cache[1]}/{cache[2]}" if cache else "get the file again"
+            raise ConfigError(f"{path}: this link leads to {os.readlink(path)}, where nothing is: {again}{better}")
         raise ConfigError(
             f"{path}: this link leads out of the model directory, to {os.readlink(path)}; copy the file, or allow it"
             f" in gateway.toml: [models.NAME] allow_links = true{better}"

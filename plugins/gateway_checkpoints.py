@@ -116,6 +116,11 @@ def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, na
     `parts` says that it reads an index too, `named` is a file that config.json names in their place.
     """
     looked_for = [str(named)] if named else [name for name in WEIGHTS if parts or not name.endswith(INDEX)]
+    for name in looked_for:
+        if (place / name).is_symlink() and not (place / name).exists():
+            raise unloadable(
+                place, f"{name} is a link to {(place / name).readlink()}, where nothing is: get it again", by
+            )
     first = next((name for name in looked_for if (place / name).is_file()), None)
     if first is None:
         raise unloadable(place, _misnamed(place, looked_for[0]), by)

@@ -292,6 +292,8 @@ def _check_types(file: Path, trust: Mapping[str, Any]) -> list[str]:
     trusted = list(trust.get("trusted_types") or ())
     try:
         unknown = [each for each in untrusted_types(file) if each not in trusted]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} is not there, or a link to nothing: get it again") from error
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} is no skops file, or a broken one ({error}); save the model with {SAVE}") from error
     if unknown:

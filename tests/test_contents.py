@@ -33,9 +33,24 @@ def sums(root: Path, *names: str) -> str:
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../secret", "../../../models/other", "/proc/self/environ"])
 def test_a_link_out_of_the_directory_is_refused_by_name(model: Path, target: str) -> None:
+    for name in ("secret", "other"):
+        (model.parent / name).touch()
     (model / "data/tokenizer.json").symlink_to(target)
     with pytest.raises(ConfigError, match=r"data/tokenizer.json: this link leads out .* allow_links = true"):
         check_links(model)
+
+
+def test_a_link_out_of_the_directory_to_nothing_is_told_to_be_downloaded_again(model: Path, tmp_path: Path) -> None:
+    (model / "tokenizer.json").symlink_to("/nonexistent/m")
+    with pytest.raises(ConfigError, match=r"leads to /nonexistent/m, where nothing is: get the file again$"):
+        check_links(model)
+    snapshot = tmp_path / "models--org--tiny/snapshots/0a1b"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to("../../blobs/00")
+    with pytest.raises(
+        ConfigError, match=r"blobs/00, where nothing is: download it again: hf download org/tiny, or use"
+    ):
+        check_links(snapshot)
 
 
 def test_links_that_stay_inside_are_fine(model: Path) -> None:

@@ -106,6 +106,11 @@ def forget_words(place: Path) -> None:
     (place / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
+def linked_to_nothing(place: Path) -> None:
+    (place / "model.safetensors").unlink()
+    (place / "model.safetensors").symlink_to("gone")
+
+
 def cut(place: Path) -> None:
     file = place / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
@@ -135,6 +140,10 @@ BROKEN: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "cut": (cut, r"model\.safetensors has \d+,\d+ bytes of \d+,\d+: it is not whole"),
     "empty": (lambda place: (place / "model.safetensors").write_bytes(b""), r"model\.safetensors is empty"),
     "no tensors": (lambda place: (place / "model.safetensors").write_bytes(bytes(9)), r"model\.safetensors is damaged"),
+    "a link to nothing": (
+        linked_to_nothing,
+        r"model\.safetensors is a link to gone, where nothing is: get it again",
+    ),
     "another name": (
         lambda place: (place / "model.safetensors").rename(place / "weights.safetensors"),
         r"its weights are called weights\.safetensors, and model\.safetensors is looked for: rename the file",

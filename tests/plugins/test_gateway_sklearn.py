@@ -210,15 +210,19 @@ def test_check_names_the_types_that_must_be_trusted(tmp_path: Path) -> None:
     save(tmp_path / "models" / "iris", iris())
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "model.skops").write_bytes(b"\0no zip file")
+    (tmp_path / "models" / "gone").mkdir()
+    (tmp_path / "models" / "gone" / "model.skops").symlink_to("nothing")
     shown = CliRunner().invoke(cli, ["check", "--json", str(tmp_path / "models")])
     found = {each["model"]: each for each in json.loads(shown.stdout)}
     assert {(name, each["level"], each["code"]) for name, each in found.items()} == {
         ("forest", "error", "untrusted_types"),
         ("broken", "error", "untrusted_types"),
+        ("gone", "error", "untrusted_types"),
     }
     assert "sklearn.tree._tree.Tree" in found["forest"]["what"]
     assert "[models.forest.options] trusted_types" in found["forest"]["what"]
     assert "no skops file, or a broken one" in found["broken"]["what"]
+    assert "model.skops is not there, or a link to nothing: get it again" in found["gone"]["what"]
 
 
 def test_types_are_named_without_unpacking_any_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
