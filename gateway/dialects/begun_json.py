@@ -21,7 +21,8 @@ def begun_object(text: str) -> dict[str, Any] | None:
     So do the SDKs of Anthropic read the pieces of a tool's input that `max_tokens` cut.
     """
     open_: list[str] = []  # the signs that close what is open
-    at, whole, is_name = 0, "", False
+    at, is_name = 0, False
+    end = depth = 0  # of what is whole; nothing that was open there has been closed since
     while found := _TOKEN.match(text, at):
         token, at = found[1], found.end()
         if token in _CLOSES:
@@ -33,11 +34,11 @@ def begun_object(text: str) -> dict[str, Any] | None:
             if token != "}":
                 continue
         is_name = token == "{"
-        whole = text[:at] + "".join(reversed(open_))
+        end, depth = at, len(open_)
     if not _UNFINISHED.fullmatch(text, at):
         return None
     try:
-        value = msgspec.json.decode(whole)
+        value = msgspec.json.decode(text[:end] + "".join(reversed(open_[:depth])))
     except (msgspec.DecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 
-from .event_stream import BOM, EventStream, is_complete
+from .event_stream import BOM, MAX_EVENT, is_complete
 
 MAX_LINES = 1000  # lines that may come before the first data until they are taken for pieces of a text
+MAX_DATA = 16 << 10  # bytes of data over several lines, which are read again with each of them
 
 _FIELD = re.compile(rb"(?:%b)?(?:data|event|id|retry)?:" % BOM)
 
@@ -25,8 +26,11 @@ class LineItems:
         self._are_lines: bool | None = None
         self._held: list[bytes] = []
         self._count = 0  # of those that are held and not empty
+        self._bytes = 0  # of them
+        self._has_event = False  # among them
         self._has_blanks = False  # the lines between events are items too
-        self._data: list[bytes] = []  # of the event that is under way, while there are none
+        self._data: list[bytes] = []  # of the event that is under way
+        self._size = 0  # bytes of it
 
     @property
     def are_pieces(self) -> bool:
@@ -41,6 +45,7 @@ class LineItems:
             if not self._are_lines:
                 return b"" if self._are_lines is None else self.end()
             held, self._held = self._held, []
+            self._begin_event()
             return b"".join(map(self._ended, held))
         return self._ended(item) if self._are_lines else item
 
@@ -52,25 +57,40 @@ class LineItems:
 
     def _look(self, item: bytes) -> bool | None:
         if not item:
+            self._begin_event()
             return None
         self._count += 1
-        if b"\n" in item or b"\r" in item or not _FIELD.match(item) or self._count > MAX_LINES:
+        self._bytes += len(item)
+        if b"\n" in item or b"\r" in item or not _FIELD.match(item):
             return False
-        return True if self._count > 1 and self._hold_event() else None
+        if self._count > MAX_LINES or self._bytes > MAX_EVENT:
+            return False
+        if not self._has_event and item.startswith((b"data:", BOM + b"data:")):
+            data = item.removeprefix(BOM)[5:].removeprefix(b" ")
+            self._has_event = self._completes(data) or is_complete(data)
+        return True if self._count > 1 and self._has_event else None
 
-    def _hold_event(self) -> bool:
-        if any(line.startswith(b"data:") and is_complete(line[5:]) for line in self._held):
-            return True
-        stream = EventStream()
-        found = stream.feed(b"\n".join((*self._held, b"", b"")))
-        return any(sent.data is not None and is_complete(sent.data) for sent in found)
+    def _completes(self, data: bytes) -> bool:
+        """Whether the data of the event under way is whole with this line of it.
+
+        In a large one over several lines, whether this line is whole: nothing is read again and again.
+        """
+        self._size += len(data)
+        if self._size > MAX_DATA:
+            self._data.clear()
+        self._data.append(data)
+        if not is_complete(b"\n".join(self._data)):
+            return False
+        self._begin_event()
+        return True
+
+    def _begin_event(self) -> None:
+        self._data.clear()
+        self._size = 0
 
     def _ended(self, line: bytes) -> bytes:
         if not line:
             self._has_blanks = True
-        elif not self._has_blanks and line.startswith(b"data:"):
-            self._data.append(line[5:])
-            if is_complete(b"\n".join(self._data)):
-                self._data.clear()
-                return line + b"\n\n"
+        elif not self._has_blanks and line.startswith(b"data:") and self._completes(line[5:].removeprefix(b" ")):
+            return line + b"\n\n"
         return line + b"\n"

@@ -21,6 +21,7 @@ from .reported import error_in
 Protocol = Literal["", "chat", "completions", "responses", "messages"]
 Shown = Literal["pass", "read"]
 PING = b": ping\n\n"
+MAX_IDLE = 1000  # events that may say nothing before the first that says what a stream is
 NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 # Events that need no look but one for their end: clients may have them as they are.
 _PLAIN = re.compile(rb"(?:(?:event: ?+(?!(?:ping|error)\n).++\n)?data: ?+\{.++\n\n)++")  # with no CR in them
@@ -137,6 +138,7 @@ class Opening:
         self._lead = b""
         self._lines = LineItems()
         self._events: EventStream | None = None  # from when it is known to be events
+        self._idle = 0  # events so far that say nothing
 
     def feed(self, items: list[Any]) -> Shown | None:
         for item in items:
@@ -167,16 +169,20 @@ class Opening:
         return (self._shown(last) if last is not None else None) or "read"
 
     def _shown(self, event: Sent) -> Shown | None:
-        """None for what says nothing, such as a ping."""
+        """None for what says nothing, such as a ping. All of that is held back, and so there may be only so much."""
         if event.data is None or event.name == "ping" or not event.data.strip():
-            return None
+            return self._says_nothing()
         if error_in(event.name, event.data) is not None or not is_complete(event.data):
             return "read"
         protocol = protocol_of(event.name, event.data)
         if not protocol and fields_of(event.data).get("choices") == []:  # Azure's first one says this and no more
-            return None
+            return self._says_nothing()
         fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)
         return "pass" if fits or not protocol else "read"
+
+    def _says_nothing(self) -> Shown | None:
+        self._idle += 1
+        return "read" if self._idle > MAX_IDLE else None
 
 
 def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:

@@ -168,15 +168,15 @@ class Serving:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
             first = await anext(batches, None) or (0, [])  # Python 3.11 fails on a default that is a tuple
-            opening = Opening(dialect.protocol)
+            opening, held = Opening(dialect.protocol), [*first[1]]
             shows = opening.feed(first[1]) if len(calls) == 1 else "read"
             while shows is None and (batch := await anext(batches, None)) is not None:
-                first = (0, [*first[1], *batch[1]])
+                held += batch[1]
                 shows = opening.feed(batch[1])
             if raw is not None and (shows or opening.end()) == "pass":
-                events = _raw_events(exchange, encoder, raw, batches, first[1])
+                events = _raw_events(exchange, encoder, raw, batches, held)
             else:
-                events = self._events(exchange, encoder, batches, encoder.feed(first[1], first[0]), settle)
+                events = self._events(exchange, encoder, batches, encoder.feed(held, first[0]), settle)
             async with aclosing(events):
                 await sse.stream(exchange, events, dialect.ping)
         if exchange.cycle is not None and exchange.cycle.disconnected:

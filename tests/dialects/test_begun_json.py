@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import jiter
@@ -35,3 +36,14 @@ def test_an_object_is_read_as_far_as_it_came_like_anthropics_sdk_reads_it(
 )
 def test_what_is_no_beginning_of_an_object_is_none(text: str) -> None:
     assert begun_object(text) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "unit", "tail"), [('{"a":[', "1,", ""), ('{"a":', '{"a":', ""), ('{"a":', "[", ""), ('{"a":"', "a", "")]
+)
+def test_what_a_model_began_is_read_in_a_time_that_grows_with_its_length(head: str, unit: str, tail: str) -> None:
+    """By the square of the length, it would take minutes."""
+    text = head + unit * (1_000_000 // len(unit)) + tail
+    before = time.process_time()
+    begun_object(text)
+    assert time.process_time() - before < 5
