@@ -44,7 +44,10 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
         called = [file for file in found if model_name(file).casefold() in wanted]
         if len(called) != 1:
             listed = ", ".join(file.name for file in found)
-            here = f"- source: file://{found[0].name}, or call it {place.name}.gguf"
+            called = f"it {place.name}.gguf"
+            if part := PART.fullmatch(found[0].name):
+                called = f"all of its parts {place.name}-…-of-{part[3]}.gguf"
+            here = f"- source: file://{found[0].name}, or call {called}"
             there = f"beside its source, allow_patterns: [{found[0].relative_to(place)}]"
             raise ConfigError(
                 f"{place}: several GGUF files ({listed}); one directory holds one model: name the one to serve in "

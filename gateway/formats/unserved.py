@@ -10,7 +10,9 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from stat import S_ISREG
 
 from ..placeholders import placeholder
 from .config import is_of_another_program
@@ -18,7 +20,7 @@ from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_files import BESIDE, Unserved, begin_of, few, first, json_of, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
-from .unserved_kinds import CLASS, DIRECTORIES, WEIGHTS
+from .unserved_kinds import CLASS, DIRECTORIES, FILES, WEIGHTS, predicts
 
 
 def find_unserved(path: Path) -> Unserved | None:
@@ -30,7 +32,7 @@ def find_unserved(path: Path) -> Unserved | None:
     except OSError:
         return None
     found = next((found for look in LOOKS if (found := look(path, names)) is not None), None)
-    return _with_others(path, names, _with_placeholders(path, names, found))
+    return _with_empty(path, _with_others(path, names, _with_placeholders(path, names, found)))
 
 
 def _with_placeholders(path: Path, names: frozenset[str], found: Unserved | None) -> Unserved | None:
@@ -44,6 +46,23 @@ def _with_placeholders(path: Path, names: frozenset[str], found: Unserved | None
     if not there.is_pointer and not found.is_sure and f"({name})" in found.what:  # its name was all that told the kind
         return replace(found, what=what, fix=there.fix)
     return replace(found, what=f"{found.what}; {what}", fix=f"{there.fix}, and then: {found.fix}")
+
+
+def _with_empty(path: Path, found: Unserved | None) -> Unserved | None:
+    """What was found, and that nothing is in it."""
+    empty = [] if found is None else [name for name in found.files if _is_empty(path / name)]
+    if found is None or not empty:
+        return found
+    what = f"{found.what}; {few(empty)} {'is' if len(empty) == 1 else 'are'} empty"
+    return replace(found, what=what, fix=f"get the file again, and then: {found.fix}")
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        about = file.stat()
+    except OSError:
+        return False
+    return S_ISREG(about.st_mode) and about.st_size == 0
 
 
 def _with_others(path: Path, names: frozenset[str], found: Unserved | None) -> Unserved | None:
@@ -77,7 +96,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
     found = _of_files(path, frozenset(name for name in names if suffix(name) in WEIGHTS))
-    if (found := _with_others(path, names, found)) is None:
+    if (found := _with_empty(path, _with_others(path, names, found))) is None:
         return None
     return replace(found, what=f"{found.what}, beside other directories", fix=f"{OWN_DIRECTORY}, and {found.fix}")
 
@@ -108,6 +127,22 @@ def _diffusers(path: Path, names: frozenset[str]) -> Unserved | None:
         return None
     kind = json_of(path / "model_index.json").get("_class_name", "pipeline")
     return Unserved(f"a diffusers {kind}", f"{CLASS} with diffusers and has a method images, see docs/images.md")
+
+
+def _autogluon(path: Path, names: frozenset[str]) -> Unserved | None:
+    """Its predictor, whose models below are pickles of its own classes."""
+    if "predictor.pkl" not in names or not names & {"learner.pkl", "models"}:
+        return None
+    return Unserved("a predictor of AutoGluon (predictor.pkl)", predicts("autogluon"))
+
+
+def _whisper_cpp(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A model of whisper.cpp that has its encoder for Core ML beside it."""
+    if not any(name.endswith("-encoder.mlmodelc") for name in names):
+        return None
+    files = frozenset(name for name in names if fnmatchcase(name, "ggml-*.bin"))
+    found = first(FILES, path, files, is_sure=True)
+    return found and replace(found, what=f"{found.what}, with its encoder for Core ML")
 
 
 def _directories(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -178,6 +213,8 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     gguf_files,
     _adapter,
     _diffusers,
+    _autogluon,
+    _whisper_cpp,
     _directories,
     _spark,
     sentence_transformers,

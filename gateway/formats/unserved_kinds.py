@@ -22,6 +22,7 @@ WEIGHTS = frozenset(
     "caffemodel cbm ckpt engine ftz ggml gguf joblib keras lgb lgbm litertlm llamafile mar mlmodel nemo onnx pdiparams "
     "pdmodel pdparams pickle pkl pmml pt pt2 pte pth safetensors sft skops tflite torchscript trt ubj xgb".split()
 )
+RENAMED_GGUF = "a GGUF file by another name"
 A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
 IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
@@ -130,6 +131,7 @@ FILES = (
         rb"serving\.kserve\.io",
         goes_with=True,
     ),
+    Kind("*.bin *.pt *.pth *.ggml *.model *.safetensors *.dat", RENAMED_GGUF, "call it NAME.gguf", rb"\AGGUF"),
     Kind("*.onnx", "an ONNX model", predicts("onnxruntime")),
     Kind("model.txt *.lgb *.lgbm", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version="),
     Kind("*.lgb *.lgbm", "a LightGBM model", predicts("lightgbm")),
@@ -162,9 +164,9 @@ FILES = (
     ),
     Kind("*.ts *.jit", "a program of TorchScript", f"{CLASS} with torch.jit.load", rb"\APK\x03\x04"),
     Kind("*.torchscript", "a program of TorchScript", f"{CLASS} with torch.jit.load"),
+    Kind("*.distcp", "a checkpoint of a training in parts", "join it: torch.distributed.checkpoint.format_utils"),
     Kind("*.pt *.pth", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
     Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
-    Kind("*.distcp", "a checkpoint of a training in parts", "join it: torch.distributed.checkpoint.format_utils"),
     Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),
     Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),
     Kind("*.weights.h5 tf_model.h5", "weights of Keras", predicts("keras.models.load_model")),
@@ -191,6 +193,11 @@ FILES = (
         "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\xc0\x01"
     ),  # its magic number, the first field
     Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
+    Kind(
+        "*.faiss *.usearch *.hnsw *.ann *.annoy",
+        "an index of vectors, not a model",
+        f"{CLASS} with the library that wrote it",
+    ),
     Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
     Kind(
         " ".join(f"*.{name}.{end}" for name in ("pkl", "pickle", "joblib", "sav") for end in COMPRESSED),
@@ -276,11 +283,6 @@ FILES = (
     Kind("*.ppn *.pv *.rhn", "a model of Picovoice", f"{CLASS} with the package of Picovoice that it is for"),
     Kind("*.umdl *.pmdl", "a hotword of Snowboy", predicts("snowboy")),
     Kind("*.eim", "a model of Edge Impulse, a program for one kind of processor", predicts("edge_impulse_linux")),
-    Kind(
-        "*.faiss *.usearch *.hnsw *.ann *.annoy",
-        "an index of vectors, not a model",
-        f"{CLASS} with the library that wrote it",
-    ),
     Kind("*.jld2 *.bson", "a file in which Julia keeps models", f"if it is a model: {CLASS} and starts Julia"),
     Kind(
         "*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat", rb"\AMATLAB"
@@ -349,7 +351,7 @@ FILES = (
 
 # What the beginning of a file tells whose name told nothing.
 BEGINNINGS = (
-    Kind("", "a GGUF file by another name", "call it NAME.gguf", rb"\AGGUF"),
+    Kind("", RENAMED_GGUF, "call it NAME.gguf", rb"\AGGUF"),
     Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"(?s)\APK\x03\x04.{26}[^/]{1,99}/data\.pkl"),
     Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"\A\x80\x02\x8a\nl\xfc\x9c\x46"),
     Kind("", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
@@ -374,5 +376,7 @@ PACKED = (
     Kind("bundle.json", "a bundle of MLeap", f"{CLASS} and starts Java"),
     Kind("transformerchain/*", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind("configuration.json", "a model of Deeplearning4j", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("schema.json", "a scikit-learn model that skops saved, by another name", "call it model.skops"),
+    Kind("*/data.pkl", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
     Kind("policy.pth", "an agent of Stable-Baselines3", predicts("stable_baselines3")),
 )

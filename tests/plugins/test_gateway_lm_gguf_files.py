@@ -108,6 +108,19 @@ def test_of_several_without_such_a_name_none_is_guessed(tmp_path: Path) -> None:
         it.find(tmp_path)
 
 
+def test_of_several_in_parts_all_parts_of_one_are_to_be_renamed(tmp_path: Path) -> None:
+    place = tmp_path / "chat"
+    place.mkdir()
+    for name in ("q4", "q8"):
+        for number in (1, 2):
+            model(place / f"{name}-0000{number}-of-00002.gguf")
+    with pytest.raises(ConfigError, match=r"or call all of its parts chat-…-of-00002\.gguf$"):
+        it.find(place)
+    for number in (1, 2):
+        (place / f"q4-0000{number}-of-00002.gguf").rename(place / f"chat-0000{number}-of-00002.gguf")
+    assert it.find(place) == place / "chat-00001-of-00002.gguf"
+
+
 def test_parts_are_one_model_and_found_by_their_first(tmp_path: Path) -> None:
     names = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
     for name in names:
