@@ -120,7 +120,12 @@ def weights_among(path: Path, names: Iterable[str]) -> list[str]:
     looks = MOST
     found = []
     for name in _likely(names):
-        rows = [kind for kind in FILES if not kind.goes_with and is_called(name.lower(), kind)]
+        if looks == 0 and suffix(name) in NO_MODEL:  # there may be many thousands
+            continue
+        called = [kind for kind in FILES if is_called(name.lower(), kind)]
+        if any(kind.goes_with and not kind.holds for kind in called):
+            continue
+        rows = [kind for kind in called if not kind.goes_with]
         is_one = any(not kind.holds for kind in rows) or _is_compressed(name) or unfinished([name]) is not None
         if not is_one and looks > 0:
             looks -= 1

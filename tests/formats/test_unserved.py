@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.discovery import discover
+from gateway.formats import unserved_files
 from gateway.formats.unserved import find_unserved
+from gateway.formats.unserved_files import is_called
 from gateway.plugins import Plugins
 
 from .unserved_cases import WHOLE, architecture, make, told
@@ -171,11 +173,21 @@ def test_what_belongs_to_a_model_is_no_other_model(tmp_path: Path) -> None:
     make(tmp_path / "mxnet", "net-symbol.json", "net-0000.params")
     for told_of in ("onnx/a.onnx", "mxnet/net-symbol.json"):
         (tmp_path / told_of).write_bytes(b"\x08")
+    (tmp_path / "mxnet" / "net-0000.params").write_bytes(b"\x12\x01" + bytes(6))  # as MXNet begins them
     assert [problem.what for problem in discover([tmp_path], Plugins.load()).problems] == [
         "an MXNet model (net-symbol.json)",
         "a model of ncnn (yolo.param)",
         "an ONNX model (a.onnx)",
     ]
+
+
+def test_of_many_pictures_beside_a_model_few_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.onnx", "best.pt", *(f"{number}.jpg" for number in range(1000)))
+    asked: list[str] = []
+    monkeypatch.setattr(unserved_files, "is_called", lambda name, kind: asked.append(name) or is_called(name, kind))
+    found = unserved_files.weights_among(tmp_path, [path.name for path in tmp_path.iterdir()])
+    assert found == ["a.onnx", "best.pt"]
+    assert len({name for name in asked if name.endswith(".jpg")}) <= unserved_files.MOST
 
 
 def test_files_beside_model_directories_are_no_model(tmp_path: Path) -> None:
