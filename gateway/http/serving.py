@@ -21,10 +21,11 @@ from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.event_stream import one_line
 from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
-from ..errors import GatewayError, InvalidJSON, ModelError, UnsupportedMedia
+from ..errors import GatewayError, InvalidJSON, ModelError, TooLarge, UnsupportedMedia
 from ..questions import count_tokens
 from ..spec import Endpoint
 from ..wire import DATA, Req, encode
+from ..wording import counted
 from . import sse
 from .body import BodyReader, decode_object, too_large
 from .errors import broke_off
@@ -306,6 +307,7 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
     Raises:
         Overloaded, Unavailable: the model takes no calls now.
         InvalidJSON: a number in the request is larger than a worker can be told.
+        TooLarge: its calls together are larger than all bodies that may wait.
     """
     runs = dialect.runs(prepared, model.capabilities)
     if len(runs) > 1:
@@ -314,12 +316,25 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
     request_id, route = exchange.request_id, exchange.route
     req = Req(method, DATA, prepared.stream, "application/json", request_id, False, None, scope, route)
     try:
-        bodies = [encode(inputs) for inputs in runs]
+        bodies = _encoded(runs, model.shares.max_bytes)
     except OverflowError as error:
         raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
     patience = exchange.patience()
     for body in bodies:
         yield model.call(req, body, patience)
+
+
+def _encoded(runs: list[dict[str, Any]], limit: int) -> list[bytes]:
+    """The bodies of the calls. Each holds all the fields that they share, so that many are many times the request."""
+    bodies: list[bytes] = []
+    left = limit
+    for inputs in runs:
+        bodies.append(encode(inputs))
+        left -= len(bodies[-1])
+        if left < 0 and len(runs) > 1:
+            what = f"this request is {len(runs)} calls, together larger than {counted(limit, 'byte')}"
+            raise TooLarge(f"{what} (`max_queued_bytes`); send fewer choices or prompts at once, or shorter ones")
+    return bodies
 
 
 async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -49,3 +50,25 @@ def test_bodies_that_wait_are_bounded_in_bytes(serve: Serve) -> None:
         assert served.post("/models/m/predict", b"x" * 200).status == 429
         waiting.close()
         served.wait_until(lambda: served.hub.models["m"].limiter.queued_bytes == 0)
+
+
+def test_the_calls_of_one_request_are_together_bounded_in_bytes(serve: Serve) -> None:
+    asked = []
+
+    def answer(body: Any) -> str:
+        asked.append(body)
+        return "ok"
+
+    served = serve({"m": Model({"chat_completions": answer}, limits={"slots": 4})}, max_queued_bytes=1000)
+
+    def post(choices: int) -> Any:
+        messages = [{"role": "user", "content": "x" * 400}]
+        body = {"model": "m", "messages": messages, "n": choices}
+        return served.post("/v1/chat/completions", json.dumps(body).encode())
+
+    assert post(2).status == 200
+    assert len(asked) == 2
+    refused = post(3)
+    assert refused.status == 413
+    assert b"this request is 3 calls, together larger than 1000 bytes" in refused.body
+    assert len(asked) == 2

@@ -175,6 +175,8 @@ MUTATIONS = [
              "security/test_json.py::test_no_body_makes_any_route_fail"),
     Mutation("T9", "http/body.py", "if len(whole) > limit:", "if False:",
              "http/test_errors.py::test_a_body_limit_is_exact_at_the_byte_declared_and_chunked"),
+    Mutation("T10", "http/serving.py", "if left < 0 and len(runs) > 1:", "if False:",
+             "http/test_overload.py::test_the_calls_of_one_request_are_together_bounded_in_bytes"),
     Mutation("T10", "dialects/chat_requests.py", "= 16, 16, 256, 1024, 20", "= 99, 99, 999, 9999, 20",
              "security/test_json.py::test_a_parameter_has_its_bound"),
     Mutation("T11", "contents.py", "if path.is_symlink() and not _inside(path, home)", "if False",
