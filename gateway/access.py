@@ -232,7 +232,7 @@ class KeyRing:
         before = self._keys
         self._use(found)
         if changes := keys.changes(before, self._keys):
-            audit.record(f"{_owner(self._file)}, in {self._file}", "change of keys", outcome=changes)
+            audit.record(f"a new {self._file} (of {_owner(self._file)})", "change of keys", outcome=changes)
         log.info("%d keys in force", len(self._permits))
 
     def reload_if_changed(self) -> None:

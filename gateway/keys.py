@@ -23,10 +23,14 @@ from typing import Any
 
 from .callers import SCOPES, Caller
 from .errors import ConfigError
+from .printable import one_line, quoted
 
 _FIELDS = ("name", "sha256", "scopes", "models", "rpm", "max_inflight", "expires", "created", "follows")
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ID = re.compile(r"[0-9a-z]{1,16}").fullmatch
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+ -]{0,63}").fullmatch  # in a log or a metric nobody takes it for more
+_RESERVED = ("other",)  # what metrics call the keys beyond those that they count by name
+_LIMITS = ("name", "scopes", "models", "rpm", "max_inflight", "expires")  # what a change of a key is told by
 ENV = "env"  # the id of the one key that is in no file
 
 
@@ -59,17 +63,28 @@ def find(keys: Iterable[Key], given: bytes) -> Key | None:
 
 
 def create(name: str, **limits: Any) -> tuple[Key, str]:
-    """A new key, and the text that is shown once."""
+    """A new key, and the text that is shown once.
+
+    Raises:
+        ConfigError: it cannot have that name.
+    """
+    if not _NAME(name) or name in _RESERVED:
+        form = "1 to 64 letters, digits, '_', and behind the first '.', '-', '@', '+' and blanks"
+        raise ConfigError(f"{quoted(name)} is no name for a key: {form}; and not {', '.join(_RESERVED)}")
+    return _made(name, **limits)
+
+
+def successor(old: Key) -> tuple[Key, str]:
+    """A key that may do what the old one may, has its name and its things, and the text that is shown once."""
+    limits = {name: getattr(old, name) for name in ("scopes", "models", "rpm", "max_inflight", "expires")}
+    return _made(old.name, follows=old.follows or old.id, **limits)
+
+
+def _made(name: str, **limits: Any) -> tuple[Key, str]:
     identity = secrets.token_hex(4)
     text = f"gw_{identity}_{secrets.token_urlsafe(32)}"
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return Key(id=identity, name=name, digest=digest_of(text.encode()), created=now, **limits), text
-
-
-def successor(old: Key) -> tuple[Key, str]:
-    """A key that may do what the old one may, has its things, and the text that is shown once."""
-    limits = {name: getattr(old, name) for name in ("scopes", "models", "rpm", "max_inflight", "expires")}
-    return create(old.name, follows=old.follows or old.id, **limits)
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -177,16 +192,40 @@ def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
 
 
 def changes(before: Iterable[Key], after: Iterable[Key]) -> str:
-    """What has been done to keys between two states, in words; "" for nothing."""
+    """What has been done to keys between two states, in words and without their sums; "" for nothing."""
     old, new = ({key.id: key for key in some} for some in (before, after))
-    found = [f"added {_named(key)}" for key in new.values() if key.id not in old]
+    found = [f"added {_named(key)}: {_told(key)}" for key in new.values() if key.id not in old]
     found += [f"revoked {_named(key)}" for key in old.values() if key.id not in new]
-    found += [f"changed {_named(key)}" for key in new.values() if key.id in old and old[key.id] != key]
-    return ", ".join(found)
+    found += [
+        f"changed {_named(key)}: {_changed(old[key.id], key)}"
+        for key in new.values()
+        if key.id in old and old[key.id] != key
+    ]
+    return "; ".join(found)
+
+
+def _told(key: Key) -> str:
+    follows = f", in the place of {key.follows}" if key.follows else ""
+    return ", ".join(f"{name} {_shown(getattr(key, name))}" for name in _LIMITS[1:] if getattr(key, name)) + follows
+
+
+def _changed(old: Key, new: Key) -> str:
+    told = [
+        f"{name} from {_shown(was)} to {_shown(now)}"
+        for name in _LIMITS
+        if (was := getattr(old, name)) != (now := getattr(new, name))
+    ]
+    return ", ".join(told) or "its secret"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(one_line, value)) or "none"
+    return "none" if value is None else one_line(str(value))
 
 
 def _named(key: Key) -> str:
-    return f"'{key.name}' ({key.id})"
+    return f"{quoted(key.name)} ({key.id})"
 
 
 def _key(identity: str, table: Any) -> Key:

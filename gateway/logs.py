@@ -109,7 +109,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
-        model, said = getattr(record, "model", None), getattr(record, "line", None)
+        model, said = clean(str(getattr(record, "model", None) or "")), getattr(record, "line", None)
         if said is not None:
             return self._as_said(f"{when} {model} | " if record.name.startswith(MODELS) else f"{when} ", said)
         message = clean(record.getMessage())

@@ -18,6 +18,11 @@ def one_line(text: str) -> str:
     return _ODD.sub(_written_out, text)
 
 
+def quoted(text: str) -> str:
+    """Return `text` in single quotes, on one line: none within can end them, for they are written out as `\\x27`."""
+    return "'" + one_line(text).replace("'", "\\x27") + "'"
+
+
 def lines(text: str) -> str:
     """The same, but that line ends and tabs stay."""
     return _ODD_IN_LINES.sub(_written_out, text)

@@ -171,3 +171,14 @@ def test_a_key_is_over_at_its_moment() -> None:
     key, _ = keys.create("alice", expires=NOON)
     assert not key.has_expired(NOON - datetime.timedelta(seconds=1))
     assert key.has_expired(NOON)
+
+
+@pytest.mark.parametrize("name", ["", "-", "other", "a\nb", "a'b", " a", "a" * 65, "\u202eb", "a|b"])
+def test_a_name_that_could_be_taken_for_more_is_none_for_a_new_key(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name for a key"):
+        keys.create(name)
+
+
+def test_an_old_key_with_an_odd_name_is_good_and_can_be_replaced() -> None:
+    old = Key(id="a1", name="a'b", digest="0" * 64)
+    assert keys.successor(old)[0].name == "a'b"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway import logs
-from gateway.logs import MAX_TRACEBACK, JSONLines, TextLines, clean, cut, set_up
+from gateway.logs import MAX_TRACEBACK, MODELS, JSONLines, TextLines, clean, cut, set_up
 from gateway.redaction import Redactor
 
 
@@ -49,6 +49,13 @@ def test_a_model_and_a_level_that_matters_are_named() -> None:
 def test_nothing_that_is_logged_makes_a_second_line_or_colours_a_terminal() -> None:
     line = TextLines().format(record("a\nFAKE\x1b[31m\r\x00\x85\u2028é"))
     assert line.endswith(" a\\nFAKE\\x1b[31m\\r\\x00\\x85\\u2028é")
+
+
+@pytest.mark.parametrize("extra", [{}, {"line": "said"}])
+def test_no_name_of_a_model_makes_a_second_line(extra: dict[str, str]) -> None:
+    found = record("it is lost", model="m\naudit: x", **extra)
+    found.name = f"{MODELS}m"
+    assert TextLines().format(found).count("\n") == 0
 
 
 def test_a_traceback_follows_its_line() -> None:

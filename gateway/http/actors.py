@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..audit import user
+from ..audit import Actor, user
 from ..keys import Key
 from ..peers import credentials_of
+from ..printable import quoted
 
 if TYPE_CHECKING:
     from .exchange import Exchange
 
 
-def actor_of(exchange: Exchange) -> str:
+def actor_of(exchange: Exchange) -> Actor:
     """The user behind the admin socket, the key, or where a caller without one is."""
+    request = exchange.request_id
     if exchange.is_local:
         sock = exchange.connection.transport.get_extra_info("socket") if exchange.connection is not None else None
         found = None if sock is None else credentials_of(sock.fileno())
-        return "the admin socket" if found is None else f"{user(found[1])} (process {found[0]}) over the admin socket"
+        local = "the admin socket"
+        words = local if found is None else f"{user(found[1])} (process {found[0]}) over {local}"
+        return Actor(words, request_id=request)
     caller, client = exchange.caller, exchange.scope.get("client")
-    where = client[0] if client else "an unknown address"
+    where = client[0] if client else None
+    place = where or "an unknown address"
     if isinstance(caller, Key):
-        return f"key '{caller.name}' ({caller.id}) at {where}"
-    return f"'{caller.name}' at {where}" if caller is not None and caller.name else f"somebody without a key at {where}"
+        return Actor(f"key {quoted(caller.name)} ({caller.id}) at {place}", caller.name, caller.id, where, request)
+    if caller is not None and caller.name:
+        return Actor(f"{quoted(caller.name)} at {place}", caller.name, None, where, request)
+    return Actor(f"somebody without a key at {place}", address=where, request_id=request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from served import Model, Served
 
 from gateway import keys
 from gateway.audit import user
+from gateway.logs import TextLines
 
 Serve = Callable[..., Served]
 
@@ -59,8 +61,27 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     keys.write(file, [faster, carol])
     served.hub.keys.reload()
     (found,) = audits(caplog)
-    told = f"added 'carol' ({carol.id}), revoked 'bob' ({bob.id}), changed 'alice' ({alice.id})"
+    told = (
+        f"added 'carol' ({carol.id}): scopes infer, models *; revoked 'bob' ({bob.id}); "
+        f"changed 'alice' ({alice.id}): rpm from none to 5"
+    )
     assert found["outcome"] == told and user(os.geteuid()) in found["actor"]
     assert text not in caplog.text and alice.digest not in caplog.text
     served.hub.keys.reload()
     assert len(audits(caplog)) == 1
+
+
+def test_no_name_of_a_key_and_no_id_of_a_model_makes_a_line_or_a_word_of_an_audit(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, text = keys.create("ops", scopes=("admin",))
+    keys.write(tmp_path / "keys.toml", [replace(key, name="x' (id) at 10.0.0.1: done\naudit")])
+    served = serve({"m": model()}, keys_file=tmp_path / "keys.toml", admin_http=True)
+    served.post("/admin/models/m'%0aaudit:%20y/load", Authorization=f"Bearer {text}")
+    (found,) = (record for record in caplog.records if record.name == "gateway.audit")
+    line = TextLines().format(found)
+    assert "\n" not in line
+    told = r"audit: load of model 'm\x27\naudit: y' by key 'x\x27 (id) at 10.0.0.1: done\naudit' (KEY) at 127.0.0.1: "
+    assert told.replace("KEY", key.id) in line
+    fields = vars(found)
+    assert (fields["key_id"], fields["address"]) == (key.id, "127.0.0.1") and fields["request_id"]
