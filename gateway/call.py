@@ -90,6 +90,7 @@ class Call:
         "seat",
         "size",
         "started",
+        "taken",
         "unread",
         "unread_size",
         "until",
@@ -106,6 +107,7 @@ class Call:
         self.reply = b""  # the whole body of an answer that is no stream
         self.items: list[Any] = []
         self.size = 0  # bytes of the items not yet taken
+        self.taken = 0  # bytes of those that were
         self.error: BaseException | None = None
         self.ended = False  # the model's code has stopped
         self.got_slot = True  # False while it waits for one inside the worker
@@ -189,6 +191,7 @@ class Call:
         self.deadline = self.until
         items, self.items = self.items, []
         size, self.size = self.size, 0
+        self.taken += size
         self.owed += len(items)
         self.owed_size += size
         if not self.ended and self.owner is not None:

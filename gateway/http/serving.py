@@ -6,6 +6,7 @@ whole answers: the value that comes back and the client's `stream` decide, n > 1
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -21,10 +22,10 @@ from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.event_stream import one_line
 from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
-from ..errors import GatewayError, InvalidJSON, ModelError, TooLarge, UnsupportedMedia
+from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, Timeout, TooLarge, UnsupportedMedia
 from ..questions import count_tokens
 from ..spec import Endpoint
-from ..wire import DATA, Req, encode
+from ..wire import DATA, MAX_PAYLOAD, Req, encode
 from ..wording import counted
 from . import sse
 from .body import BodyReader, decode_object, too_large
@@ -147,6 +148,7 @@ class Serving:
                     encoder.feed(items, run)
                     if encoder.is_complete:
                         break
+                    _check_whole(calls)
         except Exception as error:
             self._end_unfinished(exchange, encoder, calls, error)
             raise
@@ -282,6 +284,20 @@ class Serving:
         tokens.sums[1] += completion
         finished = failed or ("stop" if reason in ("tool_calls", "function_call", "content_filter") else reason)
         tokens.finished[finished] = tokens.finished.get(finished, 0) + 1
+
+
+def _check_whole(calls: list[Call]) -> None:
+    """What comes item by item, to be answered whole, is bounded as what comes at once is.
+
+    Raises:
+        Timeout: it takes longer than any answer may.
+        InvalidOutput: it is larger.
+    """
+    begun, limit = calls[0].started, calls[0].limits.request_timeout
+    if asyncio.get_running_loop().time() - begun > limit:
+        raise Timeout(f"the model did not finish its answer within {limit:g} s; a longer one can be streamed")
+    if sum(call.taken for call in calls) > MAX_PAYLOAD:
+        raise InvalidOutput(f"the answer has more than {counted(MAX_PAYLOAD, 'byte')}; a larger one can be streamed")
 
 
 def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from served import Model, Served
 
+from gateway.http import serving
+
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 ROUTES = [("/models/m/predict", {}), ("/v1/models/m:predict", {}), ("/v1/chat/completions", CHAT)]
@@ -78,3 +80,25 @@ def test_a_stream_that_takes_longer_ends_with_an_error_in_it(serve: Serve) -> No
 def test_several_choices_share_the_time(serve: Serve) -> None:
     served = serve({"m": Model({"chat_completions": forever})})
     assert served.post("/v1/chat/completions", {**CHAT, "n": 3}, X_Request_Timeout="0.05").status == 504
+
+
+async def without_end(inputs: Any) -> AsyncIterator[Any]:
+    while True:
+        yield "and so on "
+
+
+def test_a_whole_answer_that_comes_for_ever_ends_with_the_limit_of_its_model(serve: Serve) -> None:
+    served = serve({"m": Model({"chat_completions": without_end}, limits={"request_timeout": 0.2})})
+    answer = served.post("/v1/chat/completions", CHAT)
+    assert answer.status == 504 and b"did not finish its answer within 0.2 s" in answer.body
+    assert served.models["m"].stopped.acquire(timeout=30)
+
+
+def test_a_whole_answer_that_comes_item_by_item_is_bounded_in_bytes(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_PAYLOAD", 100_000)
+    served = serve({"m": Model({"chat_completions": without_end})})
+    answer = served.post("/v1/chat/completions", CHAT)
+    assert answer.status == 500 and b"more than 100000 bytes" in answer.body
+    assert served.models["m"].stopped.acquire(timeout=30)
