@@ -37,6 +37,7 @@ def is_language_model(path: Path) -> bool:
 
 # Halves of models of images or sound, whose text is nothing without the other half, or is no text; how they end.
 HALVES = ("GitForCausalLM", "MusicgenForCausalLM", "MusicgenMelodyForCausalLM", "MoshiForCausalLM", "TrOCRForCausalLM")
+EMBEDDING = ("modules.json", "1_Pooling/config.json")  # of a model that gives vectors, whatever its config.json says
 SENSES = ("vision_config", "audio_config", "image_token_id", "image_token_index", "img_processor", "patch_size")
 SEEING = ("fuyu",)  # model types whose config.json may have none of these
 
@@ -44,8 +45,8 @@ SEEING = ("fuyu",)  # model types whose config.json may have none of these
 def is_checkpoint(place: Path) -> bool:
     """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
     weights = [file for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model")]
-    if (place / "modules.json").is_file() or not weights:  # an adapter may have the config.json of its base
-        return False
+    if any((place / name).is_file() for name in EMBEDDING) or not weights:
+        return False  # an adapter may have the config.json of its base
     try:
         config = peek_json(place / "config.json")
     except (OSError, ValueError):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FRAMEWORK = "sentence-transformers"
 TARGET = "gateway_sentence_transformers:SentenceTransformerModel"
+MADE_OF = ("modules.json", "1_Pooling/config.json")  # one without the other is refused by the load
 
 
 @hookimpl
@@ -82,7 +83,7 @@ def _is_ours(path: Path) -> bool:
     if weights is None or has_code(path):
         return False
     about = weights / "config_sentence_transformers.json"
-    if not (about.is_file() or (weights / "modules.json").is_file()) or _is_another_encoder(weights):
+    if not (about.is_file() or any((weights / name).is_file() for name in MADE_OF)) or _is_another_encoder(weights):
         return False
     if not about.is_file():
         return True

@@ -21,6 +21,7 @@ BY = "sentence-transformers"
 OURS = "sentence_transformers."
 FOREIGN = f"code that comes with it, or of another package; {checkpoints.TRUST}"
 TRANSFORMERS = ("Transformer", "CLIPModel")
+POOLING = "1_Pooling/config.json"  # of a saved model, beside a modules.json
 ROUTERS = ("Router", "Asym")
 # The file that tells a module how it was made. Without it the library makes another one, or none.
 CONFIGS = {
@@ -80,9 +81,15 @@ def unloadable(place: Path, why: object) -> ConfigError:
 
 
 def _modules(place: Path, *, trusted: bool) -> Iterator[tuple[str, Path]]:
-    """Without a modules.json the library takes the folder for a transformer, and the mean of its tokens."""
+    """Without a modules.json the library takes the folder for a transformer, and the mean of its tokens.
+
+    So it does where that file is missing of a model that has another pooling, which would answer with other vectors.
+    """
     file = place / "modules.json"
     if not file.is_file():
+        rest = [name for name in ("config_sentence_transformers.json", POOLING) if (place / name).is_file()]
+        if rest:
+            raise unloadable(place, f"{rest[0]} is there without modules.json, which says how vectors are made: get it")
         yield "Transformer", place
         return
     try:

@@ -12,6 +12,7 @@ import gateway_sentence_transformers as plugin
 import numpy as np
 import pytest
 from closeness import assert_near
+from gateway_lm_directories import is_checkpoint
 from gateway_sentence_transformers import Batcher, SentenceTransformerModel, Text, choose_pass, find_model
 from gateway_st_encoder import Shape, Tokens
 from gateway_st_fields import Ask, Task
@@ -39,6 +40,14 @@ def test_a_directory_with_modules_json_is_ours(tmp_path: Path) -> None:
     assert spec is not None
     assert spec.target == "gateway_sentence_transformers:SentenceTransformerModel"
     assert (spec.format, spec.extra, spec.limits.slots) == ("sentence-transformers", "sentence-transformers", 64)
+
+
+def test_a_language_model_with_a_pooling_is_ours_and_no_chat_model(tmp_path: Path) -> None:
+    config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    write(tmp_path, config_json=config, **{"model.safetensors": "", "1_Pooling__config_json": {}})
+    spec = find_model(tmp_path, {})
+    assert spec is not None and spec.format == "sentence-transformers"
+    assert not is_checkpoint(tmp_path)
 
 
 def test_the_directory_that_weights_name_is_looked_at(tmp_path: Path) -> None:

@@ -154,6 +154,14 @@ BROKEN: Mapping[str, tuple[Break, str]] = {
         r"modules\.json names a module Pooling, and 1_Pooling/config\.json is not there: get it",
     ),
     "a broken module": (write("1_Pooling/config.json", "{"), r"1_Pooling/config\.json of its module Pooling cannot be"),
+    "no modules.json": (
+        remove("modules.json"),
+        r"config_sentence_transformers\.json is there without modules\.json, which says how vectors are made: get it",
+    ),
+    "a pooling alone": (
+        remove("modules.json", "config_sentence_transformers.json"),
+        r"1_Pooling/config\.json is there without modules\.json, which says how vectors are made: get it",
+    ),
     "no modules": (write("modules.json", []), r"modules\.json lists no modules"),
     "modules that are no list": (write("modules.json", {"a": 1}), r"modules\.json is no list of modules"),
     "code of its own": (
@@ -270,11 +278,17 @@ def test_a_network_of_texts_and_images_has_no_one_matrix_of_tokens(
     loaded(copied, monkeypatch).unload()
 
 
+def of_an_encoder(place: Path) -> None:
+    """Nothing is left that sentence-transformers has saved; only config.yaml says what it is for."""
+    remove("modules.json", "1_Pooling", "config_sentence_transformers.json")(place)
+    (place / "config.yaml").write_text("framework: sentence-transformers\n")
+
+
 UNHARMED: Mapping[str, Break] = {
     "as it was saved": lambda place: None,
     "a pooler that nobody reads is not there": lambda place: keep(place, lambda name: "pooler" not in name),
     "an older tokenizer": remove("tokenizer.json"),
-    "no modules.json": remove("modules.json"),
+    "a plain encoder, which the library makes a model of": of_an_encoder,
 }
 
 
