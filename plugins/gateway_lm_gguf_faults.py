@@ -23,6 +23,7 @@ from gateway_lm_gguf_rope import say_lost
 from gateway import ConfigError, placeholder
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # how tokens of a template look: <|im_start|>, <start_of_turn>
+LAYER = re.compile(r"blk\.(\d{1,6})\.")
 MAX_DIMENSIONS = 4  # of ggml
 LONG_WAY = "transformers.integrations.ggml"  # the module with the list of what transformers reads
 
@@ -84,7 +85,20 @@ def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
     if not header.tensors:
         raise ConfigError("it has no tensors, and so no weights: get the file again")
     check_tensors(header, [len(data) for data in maps], [file.name for file in files])
+    say_left_over(header)
     return header
+
+
+def say_left_over(header: Header) -> None:
+    """Raise `ConfigError` where there are more layers than the metadata say, which would be left out of every answer.
+
+    llama.cpp refuses such a file too: every tensor is read, or the file is another model's.
+    """
+    count = header.metadata.get(f"{header.architecture}.block_count")
+    there = [int(match[1]) for info in header.tensors if (match := LAYER.match(info.name))]
+    if isinstance(count, int) and there and max(there) >= count:
+        what = f"it has the weights of {max(there) + 1} layers, and its block_count says {count}"
+        raise ConfigError(f"{what}: convert the model again, or get the file again")
 
 
 def check_tensors(header: Header, sizes: Sequence[int], names: Sequence[str]) -> None:

@@ -195,3 +195,13 @@ def test_a_modelfile_beside_a_gguf_is_said_to_be_unread(tmp_path: Path) -> None:
     (tmp_path / "models" / "m" / "Modelfile").write_text("FROM ./model.gguf\nSYSTEM hi\n")
     (spec,) = inventory(tmp_path / "models").specs
     assert "Modelfile" in spec.notes[0]
+
+
+@pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.7.ffn_up.weight"])
+def test_layers_beyond_those_of_the_metadata_are_not_left_out_without_a_word(name: str) -> None:
+    tensors = tuple(TensorInfo(each, (32,), 0, 0) for each in ("blk.0.attn_q.weight", "blk.1.attn_q.weight", name))
+    metadata = {"general.architecture": "llama", "llama.block_count": 2}
+    with pytest.raises(ConfigError, match=r"the weights of [38] layers, and its block_count says 2: convert"):
+        it.say_left_over(Header(metadata, tensors))
+    it.say_left_over(Header(metadata, tensors[:2]))
+    it.say_left_over(Header({"general.architecture": "llama"}, tensors))
