@@ -23,6 +23,7 @@ from .wording import counted
 log = logging.getLogger("gateway.access")
 NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 LOOK = 30.0  # seconds at most between two looks at who has expired
+MAX_REVOKED = 1000
 FEW_GUESTS = 1024  # permits of a plugin's callers that are kept without a look at who needs them
 
 
@@ -198,6 +199,7 @@ class KeyRing:
             digest = keys.digest_of(api_key.encode())
             self._own = (Key(id=keys.ENV, name="GATEWAY_API_KEY", digest=digest, scopes=SCOPES),)
         self._keys: tuple[Key, ...] = ()
+        self._revoked: dict[str, Key] = {}  # the latest since the start, by digest: who goes on using one is named
         self._permits: dict[str, Permits] = {}
         self._use(keys.read(file))
 
@@ -219,6 +221,16 @@ class KeyRing:
         """Whose key it is, and what calls it has under way; None for a wrong one and for one that has expired."""
         key = keys.find(self._keys, given)
         return None if key is None or key.has_expired(now) else self._permits[key.id]
+
+    def refused(self, given: bytes) -> tuple[Key | None, str]:
+        """Whose key it is or was that `find` has refused, if it is known, and the cause, for operators alone.
+
+        The whole key counts, and not the id in it: nobody is named for a guess of somebody else.
+        """
+        if (key := keys.find(self._keys, given)) is not None:
+            return key, "key_expired"
+        key = self._revoked.get(keys.digest_of(given))
+        return key, "key_unknown" if key is None else "key_revoked"
 
     def reload(self) -> None:
         """Read the file again; a broken one changes nothing, and the log says why."""
@@ -245,8 +257,12 @@ class KeyRing:
 
     def _use(self, found: Iterable[Key]) -> None:
         """Calls under way keep counting for a key that stays. One that was replaced under its id has gone."""
-        before = {(key.id, key.digest) for key in self._keys}
+        before, was = {(key.id, key.digest) for key in self._keys}, self._keys
         self._keys = (*self._own, *found)
+        now = {key.digest for key in self._keys}
+        self._revoked |= {key.digest: key for key in was if key.digest not in now}
+        while len(self._revoked) > MAX_REVOKED:
+            del self._revoked[next(iter(self._revoked))]
         stays = {key.id for key in self._keys if (key.id, key.digest) in before}
         permits = {key.id: Permits(key) for key in self._keys}
         for identity, known in self._permits.items():

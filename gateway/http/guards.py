@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import random
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..callers import NOBODY, Caller, Scope
@@ -157,7 +158,7 @@ class Guard:
             if guest is not None:
                 if guest.has_expired(now):
                     exchange.caller = guest
-                    raise Unauthorized("Incorrect API key provided: it has expired.")
+                    raise Unauthorized("Incorrect API key provided: it has expired.", cause="key_expired")
                 exchange.credential = b""
                 self._admit(exchange, guest, self._guests.permits(guest, exchange.started))
                 return
@@ -166,11 +167,15 @@ class Guard:
                 return
         if given is None:
             raise Unauthorized(
-                "Incorrect API key provided: none. Send it as 'Authorization: Bearer KEY' or as 'x-api-key'."
+                "Incorrect API key provided: none. Send it as 'Authorization: Bearer KEY' or as 'x-api-key'.",
+                cause="key_missing",
             )
         permits = self._keys.find(given, now)
         if permits is None:
-            raise Unauthorized("Incorrect API key provided.")
+            key, cause = self._keys.refused(given)
+            if key is not None:  # named for the log and the metrics, with no right of its own
+                exchange.caller = replace(NOBODY, name=key.name)
+            raise Unauthorized("Incorrect API key provided.", cause=cause)
         exchange.credential = given
         self._admit(exchange, permits.caller, permits)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import http.client
 import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,8 @@ def test_refused_callers_count_with_their_reason(doors: Callable[..., Doors]) ->
     assert raw(served, "host: evil.example") == 421
     samples = scrape(served, **opened(found, "ops"))
     assert samples["gateway_rejections_total"] == {
-        ("", "", "invalid_api_key"): 3,
+        ("key_missing", "", "invalid_api_key"): 2,
+        ("key_unknown", "", "invalid_api_key"): 1,
         ("", "", "permission_denied"): 1,
         ("", "m", "request_too_large"): 1,
         ("model_hidden", "", "model_not_found"): 1,
@@ -135,7 +138,9 @@ def test_a_websocket_that_is_refused_counts_too(doors: Callable[..., Doors]) -> 
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
     key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     assert found.served.get("/v1/websocket", **upgrade, **key).status == 401
-    assert scrape(found.served, **opened(found, "ops"))["gateway_rejections_total"] == {("", "", "invalid_api_key"): 1}
+    assert scrape(found.served, **opened(found, "ops"))["gateway_rejections_total"] == {
+        ("key_missing", "", "invalid_api_key"): 1
+    }
 
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,6 +258,29 @@ def test_the_log_says_why_a_limit_or_a_model_was_refused_and_the_answer_does_not
         ("model_not_found", None, "***"),
         ("rate_limit_exceeded", "rpm", None),
         ("rate_limit_exceeded", "max_inflight", None),
+    ]
+
+
+def test_of_a_refused_key_the_log_and_the_metrics_say_why_and_whose_it_was(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    made = {name: keys.create(name) for name in ("good", "late", "gone")}
+    held = {name: key for name, (key, _) in made.items()}
+    held["late"] = replace(held["late"], expires=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+    keys.write(file := tmp_path / "keys.toml", held.values())
+    served = serve({"m": model()}, keys_file=file, access_log=True)
+    keys.write(file, [held["good"], held["late"]])
+    served.do(served.hub.keys.reload)
+    guess = made["late"][1][:-1] + "-"  # its id, and another secret
+    given = [{"x_api_key": text} for text in (made["late"][1], made["gone"][1], guess)]
+    answers = [served.post("/models/m/predict", **one) for one in (*given, {})]
+    assert [answer.status for answer in answers] == [401] * 4
+    assert len({answer.body.replace(answer.headers["x-request-id"].encode(), b"") for answer in answers[:3]}) == 1
+    assert [(event["key"], event["cause"]) for event in lines.events(4)] == [
+        ("late", "key_expired"),
+        ("gone", "key_revoked"),
+        (None, "key_unknown"),
+        (None, "key_missing"),
     ]
 
 
