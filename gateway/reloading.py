@@ -156,7 +156,7 @@ def _forget_compiled(spec: ModelSpec) -> None:
     waiting = [(str(place), 0) for place in (spec.root, *spec.import_dirs)]
     while waiting:
         place, depth = waiting.pop()
-        for entry in _entries(place):
+        for entry in entries_of(place):
             # A link leads where the model may not write, and its data directory is full of whatever it likes.
             if entry.is_dir(follow_symlinks=False):
                 if depth < DEEPEST and entry.path != str(spec.data_dir):
@@ -166,7 +166,8 @@ def _forget_compiled(spec: ModelSpec) -> None:
                     os.unlink(entry.path)
 
 
-def _entries(place: str) -> list[os.DirEntry[str]]:
+def entries_of(place: str) -> list[os.DirEntry[str]]:
+    """What is in a directory; nothing where it cannot be read."""
     try:
         with os.scandir(place) as entries:
             return list(entries)

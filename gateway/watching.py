@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .audit import audited
 from .contents import DEEPEST
 from .errors import ConfigError
-from .reloading import not_reloaded, reload
+from .reloading import entries_of, not_reloaded, reload
 from .replica import LoadError
 from .roots import look_again
 
@@ -157,7 +157,7 @@ def files_of(spec: ModelSpec) -> dict[str, tuple[int, int, int]]:
     waiting = [(str(spec.root), 0)]
     while waiting:
         place, depth = waiting.pop()
-        for entry in _entries(place):
+        for entry in entries_of(place):
             if entry.is_dir(follow_symlinks=False):
                 is_read = not entry.name.startswith(".") and entry.name not in UNREAD
                 if is_read and depth < DEEPEST and entry.path != str(spec.data_dir):
@@ -167,14 +167,6 @@ def files_of(spec: ModelSpec) -> dict[str, tuple[int, int, int]]:
                     known = entry.stat()
                     found[entry.path] = known.st_ino, known.st_size, known.st_mtime_ns
     return found
-
-
-def _entries(place: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(place) as entries:
-            return list(entries)
-    except OSError:
-        return []
 
 
 class Owners:

@@ -138,9 +138,7 @@ class Exchange:
         self.error = ""  # the code of what went wrong, also behind a status that said 200
         self.cause = self.asked = ""  # what operators are told of it, and not the client: see `GatewayError`
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
-        self.reading = self.sending = (
-            0.0  # seconds of its client: until the body was here, and until an answer was taken
-        )
+        self.reading = self.sending = 0.0  # seconds of its client: until the body was here; until answers were taken
         self._kept_waiting = 0.0  # `sending`, when its call ended
         self.has_run = False  # a call of it had a slot
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
@@ -359,7 +357,9 @@ class Exchange:
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
         body = b"" if self.status in NO_BODY else chunk
-        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
+        waits = self.cycle is not None and self.cycle.flow.write_paused
+        send = self.send if waits else self._send  # a coroutine less for each chunk that goes out at once
+        await send({"type": "http.response.body", "body": body, "more_body": not last})
 
     def break_off(self) -> None:
         """End the connection in the middle of a body, behind what was written: a stream that failed must not look

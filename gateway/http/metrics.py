@@ -36,9 +36,8 @@ REASONS = {
 KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT, TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME}
 OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
 MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
-CAUSES = frozenset(
-    "key_expired key_missing key_revoked key_unknown max_inflight model_hidden rpm".split()
-)  # of these codes
+# What is said of these codes beside them.
+CAUSES = frozenset("key_expired key_missing key_revoked key_unknown max_inflight model_hidden rpm".split())
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (

@@ -293,7 +293,8 @@ def _check_whole(calls: list[Call]) -> None:
         Timeout: it takes longer than any answer may.
         InvalidOutput: it is larger.
     """
-    begun, limit = calls[0].started, calls[0].limits.request_timeout
+    begun = max(call.started for call in calls)  # one that waits for a slot has none
+    limit = calls[0].limits.request_timeout
     if asyncio.get_running_loop().time() - begun > limit:
         raise Timeout(f"the model did not finish its answer within {limit:g} s; a longer one can be streamed")
     if sum(call.taken for call in calls) > MAX_PAYLOAD:

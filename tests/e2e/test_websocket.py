@@ -242,6 +242,7 @@ def test_predict_of_a_websocket_model_is_trusss_assertion(url: str) -> None:
         assert json.load(answer) == {"error": words}
 
 
+# A load in another process, which nothing but a file tells to go on.
 WAIT = "import pathlib, time\nwhile not pathlib.Path('../go').exists():\n    time.sleep(0.01)\n"
 
 
