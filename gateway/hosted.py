@@ -22,9 +22,10 @@ from .backoff import Breaker
 from .call import NEVER, Call
 from .early import Early, Waiter
 from .errors import BadRequest, Draining, GatewayError
+from .health_check import HealthCheck
 from .histogram import Histogram
 from .keeper import Keeper
-from .questions import HealthCheck, hot_reload
+from .questions import hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner
 from .retiring import Retiring
@@ -96,7 +97,7 @@ class HostedModel:
         self._idle = asyncio.Event()  # set when a stopping model has nothing in flight any more
         self._killing: set[asyncio.Task[None]] = set()
         self._killed: dict[int, str] = {}  # replicas that we ended, and why: a key of `restart_reasons`
-        self._health = HealthCheck(spec.limits)
+        self.health = HealthCheck(spec.name, spec.limits)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,9 +227,14 @@ class HostedModel:
     async def is_healthy(self) -> bool:
         """What the model's own `is_healthy` says; without one, whether it is ready."""
         replica = next(iter(self._ready), None)
-        if self.state != "ready" or replica is None or not self.capabilities.has_health_check:
+        if replica is None or not self.has_health:
             return self.state == "ready"
-        return await self._health.ask(replica)
+        return await self.health.ask(replica)
+
+    @property
+    def has_health(self) -> bool:
+        """Whether its code can say how it is now."""
+        return self.state == "ready" and self.capabilities.has_health_check
 
     async def hot_reload(self) -> None:
         """Swap the model's class in place, in every replica.
@@ -358,7 +364,7 @@ class HostedModel:
         self.spec = spec
         self._admission.use(spec.limits)
         self.breaker = Breaker(spec.limits.max_crashes)
-        self._health = HealthCheck(spec.limits)
+        self.health = HealthCheck(spec.name, spec.limits)
         for keeper in fresh:
             self.join(keeper)
             keeper.start()
@@ -433,6 +439,7 @@ class HostedModel:
     def _nobody_serves(self) -> None:
         """Those who wait hear of it, unless another replica is there for them."""
         if not self.limiter.seats:
+            self.health.forget()
             for call in self.limiter.waiting():
                 call.abandon(self._admission.lost())
 

@@ -1,14 +1,13 @@
-"""What the gateway itself asks of a model, without a slot and past the queue: its health, new code, token counts."""
+"""What the gateway itself asks of a model, without a slot and past the queue: new code, token counts, its health."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .call import NEVER, Call
+from .call import Call
 from .errors import GatewayError
 from .plain import to_capabilities
 from .replica import Replica
@@ -18,32 +17,7 @@ from .wire import DATA, Req, WireError, decode, encode
 if TYPE_CHECKING:
     from .hosted import HostedModel
 
-HEALTH_TIMEOUT = 10.0  # seconds
 COUNT_TIMEOUT = 5.0  # seconds that an answer waits for its token counts before they are estimated
-
-
-class HealthCheck:
-    """The model's own `is_healthy`, one question at a time."""
-
-    def __init__(self, limits: Limits) -> None:
-        # No killing: a model that cannot say how it is may still answer its calls.
-        self._limits = replace(limits, request_timeout=HEALTH_TIMEOUT, cancel_grace=NEVER)
-        self._last: Call | None = None
-
-    async def ask(self, replica: Replica) -> bool:
-        """What it says; None means that it is ready, which it is."""
-        if self._last is not None and not self._last.ended:
-            return False  # the last one hangs; another would only take another thread
-        call = self._last = _call("is_healthy", self._limits)
-        try:
-            replica.open(call, lambda call: None)
-            with call:
-                async with asyncio.timeout(HEALTH_TIMEOUT):
-                    await call.first()
-            answer = decode(call.reply)
-        except (GatewayError, ConnectionError, TimeoutError, WireError):
-            return False
-        return answer is None or bool(answer)
 
 
 async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilities | None:
@@ -56,7 +30,7 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
     """
     found = None
     for replica in tuple(replicas):
-        call = _call("hot_reload", limits)
+        call = question("hot_reload", limits)
         try:
             replica.open(call, lambda call: None)
         except ConnectionError:
@@ -83,6 +57,7 @@ async def count_tokens(
         return None
 
 
-def _call(method: str, limits: Limits) -> Call:
+def question(method: str, limits: Limits) -> Call:
+    """A call that is opened at a replica itself."""
     req = Req(method=method, mode=DATA, stream=False, content_type="", request_id=method.replace("_", "-"))
     return Call(req, b"", limits, asyncio.get_running_loop())

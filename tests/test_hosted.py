@@ -28,8 +28,8 @@ from gateway.errors import (
     Timeout,
     Unavailable,
 )
+from gateway.health_check import HEALTH_TIMEOUT
 from gateway.hosted import HostedModel
-from gateway.questions import HEALTH_TIMEOUT
 from gateway.refusals import MAX_RETRY_AFTER
 from gateway.spec import Capabilities, Limits, ModelSpec
 from gateway.wire import Failure
@@ -715,6 +715,48 @@ async def test_a_check_that_raises_is_unhealthy() -> None:
         await turns()
         found.fakes.last.fail(found.fakes.opened[0], GatewayError("no"))
         assert not await probe
+
+
+async def test_each_change_of_what_a_check_says_is_a_line_and_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.models")
+    async with hosted(capabilities=PROBED) as found:
+        caplog.clear()
+        told = []
+        for answer in (True, False, False, GatewayError("no"), True, True):
+            probe = asyncio.create_task(found.model.is_healthy())
+            await turns()
+            if isinstance(answer, GatewayError):
+                found.fakes.last.fail(found.fakes.opened[-1], answer)
+            else:
+                found.fakes.last.answer(found.fakes.opened[-1], answer)
+            await probe
+            told.append(found.model.health.problem)
+        assert told == ["", *["its is_healthy says False"] * 2, "its is_healthy failed: no", "", ""]
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            ("WARNING", "model 'm' is unhealthy, and gets calls still: its is_healthy says False"),
+            ("INFO", "model 'm' is healthy again"),
+        ]
+
+
+async def test_who_asks_while_a_check_is_asked_gets_its_answer() -> None:
+    async with hosted(capabilities=PROBED) as found:
+        probes = [asyncio.create_task(found.model.is_healthy()) for _ in range(3)]
+        await turns()
+        probes[0].cancel()
+        (call,) = found.fakes.opened
+        found.fakes.last.answer(call, True)
+        assert [await probe for probe in probes[1:]] == [True, True]
+
+
+async def test_what_a_lost_replica_said_of_its_health_is_forgotten() -> None:
+    async with hosted(capabilities=PROBED) as found:
+        probe = asyncio.create_task(found.model.is_healthy())
+        await turns()
+        found.fakes.last.answer(found.fakes.opened[-1], False)
+        await probe
+        found.fakes.last.die("gone")
+        await turns()
+        assert (found.model.health.is_good, found.model.health.problem) == (None, "")
 
 
 async def test_a_check_takes_no_slot() -> None:

@@ -55,14 +55,18 @@ def _full(model: dict[str, Any], now: float) -> tuple[str, ...]:
     pids = ", ".join(str(replica["pid"]) for replica in model["replicas"] if replica["pid"])
     restarts, running = str(model["restarts"]), f"{model['running']} of {model['slots']}"
     calls = running, str(model["queued"]), restarts, model["reason"]
-    return model["id"], model["state"], pids, " ".join(model["devices"]), *_times(model, now), *calls
+    return model["id"], _state(model), pids, " ".join(model["devices"]), *_times(model, now), *calls
 
 
 def _narrow(model: dict[str, Any], now: float) -> tuple[str, ...]:
     first, *others = [str(replica["pid"]) for replica in model["replicas"] if replica["pid"]] or [""]
     pid = f"{first} +{len(others)}" if others else first
     calls = f"{model['running']}/{model['slots']}" + (f" +{model['queued']}" if model["queued"] else "")
-    return model["id"], model["state"], pid, *_times(model, now), calls, str(model["restarts"])
+    return model["id"], _state(model), pid, *_times(model, now), calls, str(model["restarts"])
+
+
+def _state(model: dict[str, Any]) -> str:
+    return "unhealthy" if model["healthy"] is False else model["state"]
 
 
 def _times(model: dict[str, Any], now: float) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ import msgspec
 
 from ..audit import audited
 from ..errors import BadRequest, ConfigError, GatewayError
+from ..health_check import ask_health
 from ..placement import NO_ROOM
 from ..processes import Usage, usage_of
 from ..reloading import NoRoom, reload
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ..hosted import HostedModel
     from ..hub import Hub
     from ..tails import Line
+
+HEALTH_WAIT = 1.0  # seconds that a list waits for what models say of their health
 
 Handler = Callable[[Exchange], Awaitable[None]]
 ROOT = "/admin/models"
@@ -103,7 +106,9 @@ class Admin:
             await exchange.write(b"", last=True)
 
     async def _list(self, exchange: Exchange) -> None:
-        await exchange.reply(200, _encode({"models": await self._described(self._hub.seen(exchange.sees), exchange)}))
+        seen = self._hub.seen(exchange.sees)
+        await ask_health(seen, HEALTH_WAIT)
+        await exchange.reply(200, _encode({"models": await self._described(seen, exchange)}))
 
     async def _look(self, exchange: Exchange) -> None:
         found = await look_again(self._hub)
@@ -180,7 +185,8 @@ class Admin:
         return {
             "id": model.name,
             "state": model.state,
-            "reason": self._hub.reason(model, exchange.sees, True) or model.note,
+            "healthy": model.health.is_good if model.has_health else None,
+            "reason": "; ".join(filter(None, self._reasons(model, exchange))),
             "restarts": model.restarts,
             "load_seconds": model.load_seconds,
             "slots": model.limiter.slots,
@@ -194,6 +200,10 @@ class Admin:
                 for index, state in model.phases().items()
             ],
         }
+
+    def _reasons(self, model: HostedModel, exchange: Exchange) -> tuple[str, ...]:
+        health = model.health.problem if model.has_health else ""
+        return self._hub.reason(model, exchange.sees, True), health, model.note
 
 
 def _shown(usage: Usage | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from ..health_check import ask_health
 from ..spec import State
 from .model_series import merge
 
@@ -27,6 +28,7 @@ def families(hub: Hub, sees: Sees) -> Iterator[Any]:
     running = GaugeMetricFamily("gateway_requests_in_flight", "Calls that hold a slot.", labels=["model"])
     queued = GaugeMetricFamily("gateway_requests_queued", "Calls that wait for one.", labels=["model"])
     states = GaugeMetricFamily("gateway_model_state", "1 for the state it is in.", labels=["model", "replica", "state"])
+    healthy = GaugeMetricFamily("gateway_model_healthy", "What its own is_healthy said last.", labels=["model"])
     restarts = CounterMetricFamily("gateway_replica_restarts", "Replicas started again.", labels=["model", "reason"])
     seconds = HistogramMetricFamily("gateway_load_duration_seconds", "Of good loads.", labels=["model"])
     loads = CounterMetricFamily("gateway_model_loads", "Loads tried.", labels=["model", "result"])
@@ -34,6 +36,8 @@ def families(hub: Hub, sees: Sees) -> Iterator[Any]:
     for model in hub.seen(sees):
         running.add_metric([model.name], model.limiter.running)
         queued.add_metric([model.name], model.queued)
+        if model.has_health and model.health.is_good is not None:
+            healthy.add_metric([model.name], float(model.health.is_good))
         for reason, count in model.restart_reasons.items():
             restarts.add_metric([model.name, reason], count)
         for result, count in model.load_results.items():
@@ -44,16 +48,21 @@ def families(hub: Hub, sees: Sees) -> Iterator[Any]:
                 states.add_metric([model.name, str(replica), state], float(phase == state))
         for replica, pid in model.pids().items():
             memory.add_metric([model.name, str(replica), "host"], _resident(pid))
-    yield from (running, queued, states, restarts, seconds, loads, memory)
+    yield from (running, queued, states, healthy, restarts, seconds, loads, memory)
 
 
 async def scrape(hub: Hub, sees: Sees) -> list[Any]:
-    """What the models registered with prometheus_client in their workers, with the label `model`."""
-    replicas = [(model, index, replica) for model in hub.seen(sees) for index, replica in model.ready_replicas()]
+    """What the models registered with prometheus_client in their workers, with the label `model`.
+
+    Those that have an `is_healthy` are asked for that meanwhile.
+    """
+    seen = hub.seen(sees)
+    replicas = [(model, index, replica) for model in seen for index, replica in model.ready_replicas()]
     if not replicas:
         return []
     tasks = [asyncio.ensure_future(replica.scrape()) for _, _, replica in replicas]
-    await asyncio.wait(tasks, timeout=SCRAPE_TIMEOUT)
+    health = asyncio.create_task(ask_health(seen, SCRAPE_TIMEOUT))
+    await asyncio.wait([*tasks, health], timeout=SCRAPE_TIMEOUT)
     texts = []
     for (model, index, _), task in zip(replicas, tasks, strict=True):
         if not task.done():

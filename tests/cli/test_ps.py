@@ -25,6 +25,7 @@ def model(name: str, **more: Any) -> dict[str, Any]:
     found = {
         "id": name,
         "state": "ready",
+        "healthy": None,
         "reason": "",
         "restarts": 0,
         "load_seconds": 1.5,
@@ -78,6 +79,15 @@ def test_on_a_terminal_every_line_fits_and_what_tells_names_apart_is_there(
     assert "restarts" in rows[1] and next(row for row in rows if row[:1] == ["echo"])[-1] == "12"
     reason = next(line for line in lines if line.startswith("broken: "))
     assert reason.endswith("…") and "flash_attn" in reason
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_model_that_says_it_is_unhealthy_is_shown_so_with_its_reason(run: Run, hosted: list[dict[str, Any]]) -> None:
+    hosted[0] |= {"healthy": False, "reason": "its is_healthy says False"}
+    narrow, wide = run("ps").stdout.splitlines(), run("ps", "--wide").stdout
+    assert ["echo", "unhealthy"] in [line.split()[:2] for line in narrow]
+    assert "echo: its is_healthy says False" in narrow
+    assert "unhealthy" in wide and "its is_healthy says False" in wide
 
 
 @pytest.mark.usefixtures("hosted", "terminal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,26 @@ def test_readiness_asks_the_models_own_health_check(serve: Serve, says: Any, sta
     for path in ("/v1/models/m/loaded", "/ping"):
         assert served.get(path).status == 200, "they never ask it"
     assert served.post("/models/m/predict").status == 200
+
+
+def test_what_a_model_says_of_its_health_is_seen_by_operators_and_in_the_metrics_without_a_probe(serve: Serve) -> None:
+    says = [True]
+    ill = Model({"predict": fine, "is_healthy": lambda inputs: says[-1]}, capabilities={"has_health_check": True})
+    served = serve({"ill": ill, "plain": Model({"predict": fine})}, admin_http=True, api_key="k" * 20)
+
+    def series() -> list[str]:
+        text = served.get("/metrics", Authorization="Bearer " + "k" * 20).body.decode()
+        return [line for line in text.splitlines() if line.startswith("gateway_model_healthy")]
+
+    assert series() == ['gateway_model_healthy{model="ill"} 1.0']
+    says.append(False)
+    listed = json.loads(served.get("/admin/models", Authorization="Bearer " + "k" * 20).body)["models"]
+    shown = {model["id"]: (model["state"], model["healthy"], model["reason"]) for model in listed}
+    assert shown == {
+        "ill": ("ready", False, "its is_healthy says False"),
+        "plain": ("ready", None, ""),
+    }
+    assert series() == ['gateway_model_healthy{model="ill"} 0.0']
 
 
 def test_questions_about_models_take_no_slot(serve: Serve) -> None:
