@@ -122,6 +122,7 @@ class Dialect:
     keeps: ClassVar[bool] = False  # clients may ask for answers again and go on from them: see http/stored.py
     protocol: ClassVar[Protocol] = ""  # in whose words its streams are; events of others are read, and not passed on
     ending: ClassVar[type[Ending]] = Ending  # of streams that models frame themselves
+    takes_ids: ClassVar[bool] = False  # its requests may hold token ids, of which there are no more than a model reads
     body: ClassVar[Literal["json", "form"]] = (
         "json"  # form: multipart, its files as {"filename", "content_type", "data"}
     )

@@ -41,6 +41,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 class CompletionsDialect(Dialect):
     protocol, ending = "completions", ChunkEnding
+    takes_ids = True
     request_schema = SCHEMA
     response_schema = answer_schemas.COMPLETION
     event_schema = answer_schemas.COMPLETION_EVENT

@@ -57,6 +57,7 @@ def register_dialects(register: Callable[[str, Any], None]) -> None:
 
 
 class EmbeddingsDialect(Dialect):
+    takes_ids = True
     request_schema = SCHEMA
     response_schema = answer_schemas.EMBEDDINGS
 

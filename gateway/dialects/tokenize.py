@@ -126,6 +126,7 @@ class TokenizeEncoder(ValueEncoder):
 
 
 class DetokenizeDialect(Dialect):
+    takes_ids = True
     request_schema = DETOKENIZE
     response_schema = answer_schemas.PROMPT
 

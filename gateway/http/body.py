@@ -24,6 +24,7 @@ MAX_DEPTH = 64
 TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
 MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and texts, of a JSON body
 MAX_KEYS = 1 << 18  # a key takes the time of several texts
+MAX_IDS = 1 << 20  # values of a body that holds token ids; each is looked at, which a plain number is not
 MAX_DEAR, LONG_NUMBER = 1 << 15, 100  # numbers that take microseconds each; so many digits make one of them
 MAX_EXPONENTS = 1 << 21  # numbers of two digits in the exponent, of which a few take half a microsecond
 IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
@@ -111,13 +112,13 @@ BOM = codecs.BOM_UTF8
 _decode = msgspec.json.Decoder().decode
 
 
-def decode_json(body: bytes, most: int = MAX_ITEMS) -> Any:
+def decode_json(body: bytes, most: int = MAX_ITEMS, values: int | None = None) -> Any:
     """One JSON value, or InvalidJSON or TooLarge and nothing else, whatever the bytes are.
 
     Strict: UTF-8, no NaN or Infinity, at most 64 levels, numbers that fit 64 bits. Of duplicate keys the last wins.
     """
     items = body.count(b"[") + body.count(b"{")
-    _check_amount(body, most)
+    _check_amount(body, most, values)
     if not body:
         raise InvalidJSON("the body is empty; send a JSON object")
     if body.startswith(BOM):  # RFC 8259 lets a reader ignore it; PowerShell and .NET write it
@@ -132,10 +133,10 @@ def decode_json(body: bytes, most: int = MAX_ITEMS) -> Any:
     return value
 
 
-def _check_amount(body: bytes, most: int) -> None:
+def _check_amount(body: bytes, most: int, values: int | None) -> None:
     """Refuse JSON that would take far more time and memory than it has bytes: what is cheap to send is dear to read.
 
-    `most` is how many arrays and objects there may be.
+    `most` is how many arrays and objects there may be, `values` how many values of any kind where that is bounded.
 
     Raises:
         TooLarge: there are more, or too many texts or keys, or numbers that are dear.
@@ -152,6 +153,8 @@ def _check_amount(body: bytes, most: int) -> None:
         raise TooLarge(f"the body holds more than {most} arrays and objects; send it in several requests")
     if outside.count(b":") > MAX_KEYS:
         raise TooLarge(f"the body holds more than {MAX_KEYS} keys of objects; send it in several requests")
+    if values is not None and outside.count(b",") >= values:
+        raise TooLarge(f"the body holds more than {values} token ids and other values; send it in several requests")
     if _has_dear_numbers(outside):
         raise TooLarge(
             f"the body holds more than {MAX_DEAR} numbers with large exponents or very many digits, which take long to "
@@ -198,14 +201,14 @@ def is_deep(body: bytes) -> bool:
     return bool(brackets)
 
 
-def decode_object(body: bytes, most: int = MAX_ITEMS) -> dict[str, Any]:
+def decode_object(body: bytes, most: int = MAX_ITEMS, values: int | None = None) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         InvalidJSON: not JSON, or not an object.
         TooLarge: it holds too much.
     """
-    value = decode_json(body, most)
+    value = decode_json(body, most, values)
     if not isinstance(value, dict):
         raise InvalidJSON(f"the body must be a JSON object, not {_json_name(value)}")
     return value

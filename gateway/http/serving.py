@@ -28,7 +28,7 @@ from ..spec import Endpoint
 from ..wire import DATA, MAX_PAYLOAD, Req, encode
 from ..wording import counted
 from . import sse
-from .body import BodyReader, decode_object, too_large
+from .body import MAX_IDS, BodyReader, decode_object, too_large
 from .errors import broke_off
 from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
@@ -76,7 +76,7 @@ class Serving:
         if (strict := self._verbatim.find(endpoint, exchange, named, body)) is not None:
             await self._verbatim.answer(endpoint, exchange, strict, body)
             return
-        fields = _parse(exchange, dialect, body) if endpoint.verb == "POST" else _query(exchange)
+        fields = self._parse(exchange, dialect, named, body) if endpoint.verb == "POST" else _query(exchange)
         asked = take(fields, "model", str)
         model = self._hub.find_for(endpoint, named or asked, exchange.sees)
         if model.state != "ready":
@@ -138,6 +138,14 @@ class Serving:
             return self._hub.find(named, exchange.sees).spec.limits.max_body
         limits = [model.spec.limits for model in self._hub.seen(exchange.sees)]
         return max((limit.max_body for limit in limits), default=self._hub.settings.gateway.limits.max_body)
+
+    def _parse(self, exchange: Exchange, dialect: Dialect, named: str, body: bytes) -> dict[str, Any]:
+        if dialect.body == "form":
+            return decode_form(body, exchange.header(b"content-type"))
+        if dialect.takes_ids and len(body) > MAX_IDS:
+            models = [self._hub.find(named, exchange.sees)] if named else self._hub.seen(exchange.sees)
+            return decode_object(body, values=max([MAX_IDS, *(m.capabilities.max_model_len or 0 for m in models)]))
+        return decode_object(body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:
         first_at = 0.0
@@ -306,12 +314,6 @@ def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:
     exchange.also += ((b"x-gateway-left-out", told.encode()),)
     fields = {"request_id": exchange.request_id, "model": exchange.model}
     log.info("request %s: model '%s' was not given %s", exchange.request_id, exchange.model, told, extra=fields)
-
-
-def _parse(exchange: Exchange, dialect: Dialect, body: bytes) -> dict[str, Any]:
-    if dialect.body == "form":
-        return decode_form(body, exchange.header(b"content-type"))
-    return decode_object(body)
 
 
 def _query(exchange: Exchange) -> dict[str, Any]:

@@ -95,6 +95,8 @@ MUTATIONS = [
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
     Mutation("T9", "http/body.py", """bare.count(b'"') > 2 * MAX_TEXTS""", "False",
              "http/test_body.py::test_json_that_is_dear_to_read_is_refused_before_it_is_read"),
+    Mutation("T9", "http/body.py", "values is not None and", "False and",
+             "security/test_json.py::test_there_are_no_more_token_ids_than_any_model_reads"),
     Mutation("T9", "http/stored.py", "if found > MOST:", "if False:",
              "http/test_stored.py::test_few_items_of_very_many_parts_are_no_conversation"),
     Mutation("T9", "http/body.py", "if _has_dear_numbers(outside):", "if False:",

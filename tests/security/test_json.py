@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from served import Answer, Model, Served
 
-from gateway.http.body import decode_json
+from gateway.dialects import openai_completions, tokenize
+from gateway.http.body import MAX_IDS, decode_json
 
 Serve = Callable[..., Served]
 CORPUS = {
@@ -85,3 +86,36 @@ def test_a_parameter_has_its_bound(serve: Serve, fields: Callable[[int], dict[st
     chat = {"messages": [{"role": "user", "content": "hi"}]}
     assert served.post("/v1/chat/completions", {**chat, **fields(most)}).status == 200
     assert served.post("/v1/chat/completions", {**chat, **fields(most + 1)}).status == 400
+
+
+ID_PLUGINS = [openai_completions, tokenize]
+IDS = ("/v1/completions", "prompt"), ("/v1/embeddings", "input"), ("/v1/detokenize", "tokens")
+
+
+@pytest.mark.parametrize(("path", "name"), IDS)
+def test_there_are_no_more_token_ids_than_any_model_reads(serve: Serve, path: str, name: str) -> None:
+    methods = {"completions": lambda inputs: "fine", "embeddings": lambda i: [[1.0]], "detokenize": lambda i: "fine"}
+    served = serve({"m": Model(methods, capabilities={"extra": {"token_ids": True}})}, plugins=ID_PLUGINS)
+
+    def post(count: int) -> Answer:
+        return served.post(path, b'{"%b": [%b1]}' % (name.encode(), b"1," * (count - 1)))
+
+    assert post(MAX_IDS).status == 200
+    refused = post(MAX_IDS + 1)
+    assert refused.status == 413
+    assert refused.error["message"].startswith(f"the body holds more than {MAX_IDS} token ids")
+
+
+def test_of_token_ids_there_may_be_as_many_as_the_longest_context_has(serve: Serve) -> None:
+    long = Model({"detokenize": lambda inputs: str(len(inputs["tokens"]))}, capabilities={"max_model_len": MAX_IDS + 9})
+    served = serve({"long": long, "short": Model({"completions": lambda inputs: "fine"})}, plugins=ID_PLUGINS)
+    body = b'{"tokens": [%b1]}' % (b"1," * (MAX_IDS + 7))
+    for path in ("/v1/detokenize", "/models/long/v1/detokenize"):
+        assert served.post(path, body).json == {"prompt": str(MAX_IDS + 8)}
+        assert served.post(path, body.replace(b"[1,", b"[1,1,1,")).status == 413
+    assert served.post("/models/short/v1/completions", body.replace(b"tokens", b"prompt")).status == 413
+
+
+def test_commas_in_a_text_are_no_token_ids(serve: Serve) -> None:
+    served = serve({"m": Model({"completions": lambda inputs: "fine"})}, plugins=ID_PLUGINS)
+    assert served.post("/v1/completions", {"prompt": "1," * (MAX_IDS + 1)}).status == 200
