@@ -31,12 +31,14 @@ from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
 from .placeholders import placeholders
 from .planning import plan_inventory
 from .preview import source_of
+from .remarks import remarks
 from .requirements import lacking
 from .secret_sources import SecretSources
+from .spec import Level
 from .targets import missing_target
 from .variables import unset
 from .weights import missing_weights, unmounted
-from .wording import addressed, table_of
+from .wording import addressed, shorten, table_of
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -50,7 +52,7 @@ _LIST = "import importlib.metadata as m, json; print(json.dumps({d.name: d.versi
 class Finding:
     """A line of `gateway check`. An error keeps the model from serving; a note is for information."""
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     code: str
     where: str
     what: str
@@ -110,17 +112,14 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     config = read_config(spec.root)
     here = shorten(str(spec.root))
 
-    def finding(level: Literal["error", "warning", "note"], code: str, what: str, fix: str = "") -> Finding:
+    def finding(level: Level, code: str, what: str, fix: str = "") -> Finding:
         what, fix = addressed(what, spec.name), addressed(fix, spec.name)
         return Finding(level=level, code=code, where=here, what=what, fix=fix, model=spec.name)
 
     # 2
     yield from (_finding(problem, spec.name) for problem in config.problems)
     yield from (finding("note", "no_effect", note) for note in config.notes)
-    told = [str(problem)[len(str(spec.root)) :] for problem in config.problems] + list(config.notes)
-    for note in spec.notes:
-        if not note.endswith(tuple(told)):
-            yield finding("warning", "odd_model", note.removeprefix(f"{here}: "))
+    yield from (_finding(problem, spec.name) for problem in remarks(spec, config))
     # 3
     source = source_of(spec)
     if source is not None and source[0].is_relative_to(spec.root):
@@ -231,8 +230,3 @@ def installed(python: str | None) -> Mapping[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {canonical(name): version for name, version in json.loads(answer).items()}
-
-
-def shorten(path: str) -> str:
-    """Return a path as people would type it from here."""
-    return path.removeprefix(f"{Path.cwd()}/")

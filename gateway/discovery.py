@@ -168,7 +168,8 @@ class _Search:
         makes = f"its files make it one model of {spec.format}" if spec else "it is broken, and holds one model at most"
         what = f"{makes}, so that these are passed over: {few(others)}"
         fix = "move what is to be served into a directory of its own"
-        self._problem(path, what, fix=fix, code="passed_over", level="warning")
+        # beside what serves they are no fault; a broken one may be so because of them
+        self._problem(path, what, fix=fix, code="passed_over", level="note" if spec else "warning")
 
     def _below(self, path: Path, prefix: str, depth: int, above: tuple[Path, ...], *, spec: ModelSpec | None) -> None:
         """The models in a directory that became one by its files alone, a GGUF dropped beside them for example.

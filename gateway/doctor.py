@@ -311,7 +311,7 @@ def _environment(found: Inventory) -> Iterator[Line]:
     devices = ", ".join(f"GPU {device.index} {device.model}" for device in found.devices)
     yield _pass("devices", devices or "no GPU was found; models that want one do not load")
     for problem in found.problems:
-        if problem.model is None:
+        if problem.model is None and problem.level != "note":
             yield Line(name=problem.where, level=_levels[problem.level], what=problem.what, fix=problem.fix)
     findings = check(found)
     for name in dict.fromkeys([*(spec.name for spec in found.specs), *(f.model for f in findings if f.model)]):

@@ -59,7 +59,7 @@ async def look_again(hub: Hub, *, reloads: bool = False) -> Changes:
     served = {name for name, model in hub.models.items() if reloads and not model.spec.is_stand_in}
     for problem in problems:
         if problem not in hub.problems and problem.model not in served:
-            log.log(logging.ERROR if problem.level == "error" else logging.WARNING, "%s", problem)
+            log.log(problem.log_level, "%s", problem)
     hub.problems = problems
     for spec in specs:
         there = hub.models.get(spec.name)

@@ -5,6 +5,7 @@ Everything here can be printed, compared and sent over the channel. Nothing here
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ DERIVABLE = (*DERIVED, "completions", "rerank")
 
 ON_DEMAND_WAIT = 60.0  # seconds a request waits for a model that loads on demand, unless told; no time for others
 
+Level = Literal["error", "warning", "note"]  # an error keeps a model from serving; a note is for information
 State = Literal["unloaded", "loading", "ready", "restarting", "draining", "failed"]
 
 
@@ -102,7 +104,8 @@ class ModelSpec:
     memory_limit: int | None = None  # bytes that each worker may allocate
     allow_links: bool = False  # symbolic links in its directory may lead out of it
     forward_credentials: bool = False  # its Requests have the key, token or cookie that let them into the gateway
-    notes: tuple[str, ...] = ()  # what `gateway check` says of it though it loads
+    notes: tuple[str, ...] = ()  # what is odd about it though it loads: warnings
+    asides: tuple[str, ...] = ()  # what lies beside it and is passed over, which is no fault of it
 
     @property
     def is_stand_in(self) -> bool:
@@ -115,7 +118,7 @@ INVALID = "invalid_model"  # the code of what a format, or a plugin, says is wro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a directory is not served, or what is odd about it; one line for people.
+    """Why a directory is not served, or what is odd about it, or to be known of it; one line for people.
 
     `where` is a path, with ":line" when there is one. `fix` says what to do next.
     """
@@ -124,8 +127,12 @@ class Problem:
     what: str
     fix: str = ""
     code: str = INVALID
-    level: Literal["error", "warning"] = "error"
+    level: Level = "error"
     model: str | None = None
+
+    @property
+    def log_level(self) -> int:
+        return {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}[self.level]
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 TABLE = "[models.NAME"  # how advice is written where the id of the model is not known
 
@@ -67,3 +68,8 @@ def table_of(model: str, part: str = "") -> str:
 def addressed(text: str, model: str | None) -> str:
     """Advice about the table of a model, with its id: those who give it may know no more than a directory's name."""
     return text if model is None else text.replace(TABLE, table_of(model)[:-1])
+
+
+def shorten(path: str) -> str:
+    """Return a path, or a text that begins with one, as people would type it from here."""
+    return path.removeprefix(f"{Path.cwd()}/")

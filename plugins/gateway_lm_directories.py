@@ -86,8 +86,8 @@ def _siblings(place: Path) -> set[str]:
     return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
 
 
-def passed_over(path: Path) -> Iterator[str]:
-    """A directory may hold a model twice, and files of other servers."""
+def odd(path: Path) -> Iterator[str]:
+    """What is in a directory, which may hold a model twice, and has no effect though it may be meant to have one."""
 
     place = peek_weights(path)
     if place is not None and (place / "adapter_config.json").is_file():
@@ -95,16 +95,22 @@ def passed_over(path: Path) -> Iterator[str]:
     if place is None or not place.is_dir():
         return
     yield from _senses(place)
+    file = find(place, [path.absolute().name], peek_patterns(path))
+    if file is not None and (place / "config.json").is_file() and any(place.glob("*.safetensors")):
+        what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
+        yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
+
+
+def passed_over(path: Path) -> Iterator[str]:
+    """The files of other models and servers, as they lie beside many a model."""
+    place = peek_weights(path)
+    if place is None or not place.is_dir():
+        return
     chosen = peek_patterns(path)
     file = find(place, [path.absolute().name], chosen)
     if told := say_passed_over(place, file, chosen):
         yield told
-    if file is None:
-        return
-    if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
-        what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
-        yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"
-    if (place / "Modelfile").is_file():
+    if file is not None and (place / "Modelfile").is_file():
         yield f"the Modelfile of Ollama beside {file.name} is not read: put its SYSTEM and PARAMETER into requests"
 
 

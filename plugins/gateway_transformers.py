@@ -47,12 +47,13 @@ SHORTEST = 64  # tokens; a model that can hold no more in a slot is not worth se
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     """A directory with a causal-LM checkpoint or a GGUF file, its own or the one its config.yaml names."""
-    from gateway_lm_directories import is_language_model, passed_over
+    from gateway_lm_directories import is_language_model, odd, passed_over
 
     if not is_language_model(path):
         return None
     spec = describe(path, target=TARGET, format="transformers", overrides=overrides, slots=SLOTS, extra="transformers")
-    return replace(spec, notes=(*spec.notes, *passed_over(path)))
+    notes, asides = (*spec.notes, *odd(path)), (*spec.asides, *passed_over(path))
+    return replace(spec, notes=notes, asides=asides)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..wording import addressed
+from ..wording import addressed, shorten
 from . import options
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def _show_directories(settings: Settings, as_json: bool) -> None:
 
 
 def _row(spec: ModelSpec, found: Inventory) -> dict[str, Any]:
-    from ..checking import shorten
     from ..preview import devices_wanted, routes_of
 
     return {
@@ -65,7 +64,7 @@ def _row(spec: ModelSpec, found: Inventory) -> dict[str, Any]:
         "replicas": spec.replicas,
         "devices": devices_wanted(spec),
         "routes": routes_of(spec, found.plugins.endpoints()),
-        "notes": [addressed(shorten(note), spec.name) for note in spec.notes],
+        "notes": [addressed(shorten(note), spec.name) for note in (*spec.notes, *spec.asides)],
     }
 
 

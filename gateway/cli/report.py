@@ -67,8 +67,8 @@ class Report:
 
     async def _show(self, hub: Hub) -> None:
         rows = [_row(model, hub) for model in hub.models.values()]
-        broken = {problem.model: problem for problem in self._found.problems if problem.model is not None}
-        others = ((name, problem) for name, problem in broken.items() if name not in hub.models)
+        broken = {problem.model: problem for problem in self._found.problems if problem.level in STATES}
+        others = ((name, problem) for name, problem in broken.items() if name and name not in hub.models)
         rows += [(name, STATES[problem.level], "", "", problem.what) for name, problem in others]
         shown = text_of(table(("model", "state", "device", "slots", "routes"), rows))
         await say(f"{shown}{snippets(hub, self._url) or _why_not(hub)}")

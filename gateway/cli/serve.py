@@ -94,15 +94,16 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
     """What there is, its problems and dangers told. Without any model there is nothing to do but to wait for one."""
     from ..allowances import allowances
     from ..inventory import take_inventory
+    from ..remarks import told_at_start
     from ..variables import unset
+    from ..wording import shorten
 
     found = take_inventory(settings, only=only)
-    for problem in found.problems:
+    for problem in (*found.problems, *(each for spec in found.specs for each in told_at_start(spec))):
         if settings.gateway.log_format == "text":
-            _warn(str(problem), problem.level)
+            _warn(shorten(str(problem)), problem.level)
         else:
-            level = logging.ERROR if problem.level == "error" else logging.WARNING
-            log.log(level, "%s", problem, extra={"code": problem.code, "model": problem.model})
+            log.log(problem.log_level, "%s", problem, extra={"code": problem.code, "model": problem.model})
     for allowance in allowances(settings, found.specs):
         _tell(allowance.what, "allowance", allowance.model, settings)
     for spec in found.specs:

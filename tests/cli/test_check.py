@@ -14,6 +14,21 @@ from gateway.checking import installed
 Run = Callable[..., Result]
 Models = Callable[..., Path]
 
+# A plugin for files *.w, which says of every model that something lies beside it.
+PLUGIN = """
+from dataclasses import replace
+from gateway import describe, hookimpl
+
+@hookimpl
+def find_model(path, overrides):
+    if (path / "model.w").exists():
+        spec = describe(path, target=f"{__file__}:Served", format="sklearn", overrides=overrides)
+        return replace(spec, asides=("a projector lies beside it",))
+
+class Served:
+    def predict(self, inputs):
+        return inputs
+"""
 GOOD = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
 
 
@@ -101,6 +116,26 @@ def test_keys_without_effect_are_notes_and_no_failure(run: Run, models: Models) 
     assert "system_packages has no effect here" in [item["what"] for item in notes]
     assert any(item["what"].startswith("python_version is py38") for item in notes)
     assert run("check", "--strict").exit_code == 0
+
+
+def test_what_lies_beside_a_model_that_is_served_is_a_note_and_no_failure(run: Run, models: Models) -> None:
+    models(
+        {"m/model.w": "", "m/other.pt": "", "../w.py": PLUGIN, "../gateway.toml": '[gateway]\nplugins = ["./w.py"]\n'}
+    )
+    found = findings(run)
+    assert {(item["level"], item["code"]) for item in found} == {("note", "passed_over")}
+    assert any("these are passed over: other.pt" in item["what"] for item in found)
+    assert "a projector lies beside it" in [item["what"] for item in found]
+    assert run("check", "--strict").exit_code == 0
+    assert run("doctor").exit_code == 0
+
+
+def test_what_may_be_meant_to_have_an_effect_is_a_warning_still(run: Run, models: Models) -> None:
+    models({"m/model.w": "", "../w.py": PLUGIN.replace("asides", "notes")})
+    Path("gateway.toml").write_text('[gateway]\nplugins = ["./w.py"]\n')
+    found = only(run)
+    assert (found["level"], found["code"], found["what"]) == ("warning", "odd_model", "a projector lies beside it")
+    assert run("check", "--strict").exit_code == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ def told(root: Path, format: str, fault: str = "") -> list[str]:
     plugins.register(SimpleNamespace(find_model=find_model), "it", source="test")
     found = discover([root], plugins)
     assert [spec.name for spec in found.specs] == ([] if fault else ["it"])
-    return [str(problem) for problem in found.problems if problem.code == "passed_over"]
+    problems = [problem for problem in found.problems if problem.code == "passed_over"]
+    in_it = [problem for problem in problems if "in its directories" not in problem.what]
+    assert {problem.level for problem in in_it} <= {"warning" if fault else "note"}
+    return [str(problem) for problem in problems]
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_modelfile_beside_a_gguf_is_said_to_be_unread(tmp_path: Path) -> None:
     write(tmp_path / "models" / "m" / "model.gguf")
     (tmp_path / "models" / "m" / "Modelfile").write_text("FROM ./model.gguf\nSYSTEM hi\n")
     (spec,) = inventory(tmp_path / "models").specs
-    assert "Modelfile" in spec.notes[0]
+    assert "Modelfile" in spec.asides[0]
 
 
 @pytest.mark.parametrize("name", ["blk.2.attn_q.weight", "blk.7.ffn_up.weight"])

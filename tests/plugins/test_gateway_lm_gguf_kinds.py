@@ -60,8 +60,8 @@ def test_beside_a_chat_model_it_is_passed_over_with_a_note(kind: str, tmp_path: 
     model(tmp_path / "m" / "chat.gguf")
     write(tmp_path / "m" / "aside.gguf", {**said, **VOCABULARY})
     (spec,) = look(tmp_path).specs
-    (note,) = spec.notes
-    assert note.startswith(f"passed over beside chat.gguf: aside.gguf is {says}")
+    (aside,) = spec.asides
+    assert aside.startswith(f"passed over beside chat.gguf: aside.gguf is {says}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +111,7 @@ def test_another_model_beside_the_one_with_the_name_of_the_directory_is_noted(tm
     model(tmp_path / "m" / "m.gguf")
     model(tmp_path / "m" / "other.gguf")
     (spec,) = look(tmp_path).specs
-    assert spec.notes == ("passed over beside m.gguf: other.gguf is another model: give it a directory of its own",)
+    assert spec.asides == ("passed over beside m.gguf: other.gguf is another model: give it a directory of its own",)
 
 
 def test_the_line_names_what_would_serve_it(tmp_path: Path) -> None:
