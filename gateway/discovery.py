@@ -131,6 +131,8 @@ class _Search:
         parts = set() if unserved is None or found else unserved.says_of_parts
         if is_sure or {each.code for each in self.problems[told:]} <= parts:  # else it would not be told
             self.problems[told:] = [each for each in self.problems[told:] if each.code not in parts]
+        if unserved is not None and is_sure and unserved.is_whole and not found:  # of a root: its parts were asked for
+            self.problems[told:] = [each for each in self.problems[told:] if _is_below_meant(each, path)]
         is_alone = is_sure or not (found or len(self.problems) > told)
         if not is_alone:  # what lies beside the directories of models is no model, but for files that are nothing else
             unserved = find_loose(path, [spec.root for spec in found.values()])
@@ -257,6 +259,12 @@ class _Search:
 def _is_meant(path: Path) -> bool:
     """Whether the directory says itself that it is one model."""
     return any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py"))
+
+
+def _is_below_meant(problem: Problem, root: Path) -> bool:
+    """Whether it is of a directory below `root` that says itself that it is one model."""
+    place = Path(re.sub(r":\d+$", "", problem.where))
+    return any(_is_meant(each) for each in (place, *place.parents) if each != root and each.is_relative_to(root))
 
 
 def _is_part(directory: Path, place: Path) -> bool:

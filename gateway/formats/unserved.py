@@ -20,7 +20,7 @@ from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_files import BESIDE, Unserved, begin_of, few, first, json_of, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
-from .unserved_kinds import CLASS, DIRECTORIES, FILES, WEIGHTS, predicts
+from .unserved_kinds import CLASS, DIRECTORIES, FILES, KALDI, WEIGHTS, predicts
 
 
 def find_unserved(path: Path) -> Unserved | None:
@@ -145,6 +145,13 @@ def _whisper_cpp(path: Path, names: frozenset[str]) -> Unserved | None:
     return found and replace(found, what=f"{found.what}, with its encoder for Core ML")
 
 
+def _vosk(path: Path, names: frozenset[str]) -> Unserved | None:
+    """A model of Kaldi as Vosk hands it on, with its graph beside it."""
+    if not {"am", "conf"} <= names or not (path / "am" / "final.mdl").is_file():
+        return None
+    return Unserved("a Kaldi model (am/final.mdl)", KALDI)
+
+
 def _directories(path: Path, names: frozenset[str]) -> Unserved | None:
     return first(DIRECTORIES, path, names, is_sure=True)
 
@@ -215,6 +222,7 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _diffusers,
     _autogluon,
     _whisper_cpp,
+    _vosk,
     _directories,
     _spark,
     sentence_transformers,

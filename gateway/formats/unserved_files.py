@@ -34,6 +34,7 @@ class Unserved:
     is_sure: bool = True  # False: files that may lie about, above directories with models in them
     tells_depth: bool = False  # that what is in it lies too deep to be searched
     files: tuple[str, ...] = ()  # those that it says this of, where it says it of files
+    is_whole: bool = True  # False: a file of its own, which may lie above directories that are no parts of it
 
     @property
     def says_of_parts(self) -> frozenset[str]:
@@ -171,7 +172,8 @@ def first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure: 
 
 def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
     files = tuple(names)
-    return Unserved(f"{kind.what} ({few(names)})", kind.fix, is_sure, kind.tells_depth, files)
+    is_whole = is_sure and "*" not in kind.names
+    return Unserved(f"{kind.what} ({few(names)})", kind.fix, is_sure, kind.tells_depth, files, is_whole)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

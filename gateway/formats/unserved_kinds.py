@@ -26,6 +26,7 @@ RENAMED_GGUF = "a GGUF file by another name"
 A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
 IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
+KALDI = f"{CLASS} with vosk and has a method transcriptions, see docs/audio.md"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -110,7 +111,13 @@ DIRECTORIES = (
     ),
     Kind("config.json", "a model of timm", predicts("timm"), rb'"pretrained_cfg"|"num_features"\s*:'),
     Kind("config.json", "a Keras model", predicts("keras.saving"), rb'"registered_name"|"keras_version"'),
-    Kind("*.mlmodelc *.mlpackage", "a Core ML model", f"convert it, or {CLASS}"),
+    Kind("*.mlmodelc *.mlpackage coremldata.bin", "a Core ML model", f"convert it, or {CLASS}"),
+    Kind("manifest.json", "a Core ML model", f"convert it, or {CLASS}", rb'"itemInfoEntries"'),
+    Kind("metadata.json", "a model of Rasa, unpacked", predicts("rasa"), rb'"rasa_open_source_version"'),
+    Kind("type.txt", "a predictor of GluonTS", predicts("gluonts"), rb"\Agluonts\."),
+    Kind("_metadata _sharding", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors", rb"\A\s*\{"),
+    Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
+    Kind("manifest.ocdbt", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
 )
 
 
@@ -297,14 +304,11 @@ FILES = (
     Kind("*.dvc", "a pointer of DVC and not the file", "dvc pull"),
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
     Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("_metadata _sharding", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors", rb"\A\s*\{"),
-    Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
-    Kind("manifest.ocdbt", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
     Kind("*.msgpack", "weights of Flax (JAX)", "get the model as *.safetensors"),
     Kind("*.ckpt-*.index *.ckpt.index *.data-00000-of-?????", "a checkpoint of TensorFlow", predicts("tensorflow")),
     Kind("*.pdparams *.pdiparams", "weights of Paddle", predicts("paddle")),
     Kind("*-????.params", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", goes_with=True),
-    Kind("final.mdl", "a Kaldi model", f"{CLASS} with vosk and has a method transcriptions, see docs/audio.md"),
+    Kind("final.mdl", "a Kaldi model", KALDI),
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),
     Kind("*.txt", "word vectors as text", predicts("gensim"), rb"\A[^\s\d.+-]\S*( -?\d+\.\d+){20}"),

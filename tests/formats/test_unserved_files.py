@@ -95,6 +95,9 @@ BEGINNINGS = (
     b"\x01\x01\x01\x0dloss_metric_2\x03",
     b'{"version":"1","build_config":{}}',
     b"models:\n  - model.npz\nvocabs:\n  - vocab.spm\n",
+    b'{"fileFormatVersion":"1.0.0","itemInfoEntries":{}}',
+    b'{"rasa_open_source_version":"3.6.0"}',
+    b"gluonts.torch.model.predictor.PyTorchPredictor",
     b'{"architecture":"LlamaForCausalLM","mapping":{"world_size":1,"tp_size":1}}',
 )
 
