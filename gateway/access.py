@@ -193,7 +193,9 @@ class KeyRing:
     """
 
     def __init__(self, api_key: str | None, file: Path) -> None:
+        self.place = os.path.realpath(file)  # what others compare with theirs
         self._file, self._seen, self._is_gone = file, _stamp(file), False
+        self._looking = asyncio.Lock()  # one look after the other: an older state of the file replaces no newer one
         self._own: tuple[Key, ...] = ()
         if api_key is not None:
             digest = keys.digest_of(api_key.encode())
@@ -232,28 +234,38 @@ class KeyRing:
         key = self._revoked.get(keys.digest_of(given))
         return key, "key_unknown" if key is None else "key_revoked"
 
-    def reload(self) -> None:
-        """Read the file again; a broken one changes nothing, and the log says why."""
-        stamp = _stamp(self._file)  # before it is read: what is written meanwhile is seen at the next look
+    @property
+    def in_force(self) -> list[str]:
+        """The ids of the keys, without that of the environment."""
+        return [identity for identity in self._permits if identity != keys.ENV]
+
+    async def reload(self) -> str:
+        """Read the file again; what is wrong with it, or "". A broken one changes nothing, and the log says why."""
+        async with self._looking:
+            return await self._read()
+
+    async def reload_if_changed(self) -> None:
+        async with self._looking:
+            stamp = await asyncio.to_thread(_stamp, self._file)
+            if stamp is None and self._seen is not None and not self._is_gone:
+                log.warning("%s is gone: the keys that it had at the last look stay in force. %s", self._file, AT_ONCE)
+            self._is_gone = stamp is None
+            if stamp not in (self._seen, None):
+                await self._read()
+
+    async def _read(self) -> str:
         try:
-            found = keys.read(self._file)
+            stamp, owner, found = await asyncio.to_thread(_read, self._file)  # it may be on a network
         except Exception as error:
             log.error("the keys stay as they were: %s", error)
-            return
+            return str(error)
         self._seen = stamp or self._seen
         before = self._keys
         self._use(found)
         if changes := keys.changes(before, self._keys):
-            audit.record(f"a new {self._file} (of {_owner(self._file)})", "change of keys", outcome=changes)
+            audit.record(f"a new {self._file} (of {owner})", "change of keys", outcome=changes)
         log.info("%d keys in force", len(self._permits))
-
-    def reload_if_changed(self) -> None:
-        stamp = _stamp(self._file)
-        if stamp is None and self._seen is not None and not self._is_gone:
-            log.warning("%s is gone: the keys that it had at the last look stay in force. %s", self._file, AT_ONCE)
-        self._is_gone = stamp is None
-        if stamp not in (self._seen, None):
-            self.reload()
+        return ""
 
     def _use(self, found: Iterable[Key]) -> None:
         """Calls under way keep counting for a key that stays. One that was replaced under its id has gone."""
@@ -273,6 +285,12 @@ class KeyRing:
         self._permits = permits
         for key in self._keys:
             permits[key.id].rekey(key)
+
+
+def _read(file: Path) -> tuple[tuple[int, int, int] | None, str, tuple[Key, ...]]:
+    """What tells this state of the file, whose it is, and its keys."""
+    stamp = _stamp(file)  # before it is read: what is written meanwhile is seen at the next look
+    return stamp, _owner(file), keys.read(file)
 
 
 def _owner(file: Path) -> str:

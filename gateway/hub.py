@@ -317,7 +317,7 @@ class Hub:
         while True:
             await asyncio.sleep(POLL)
             try:
-                self.keys.reload_if_changed()
+                await self.keys.reload_if_changed()
                 await self.tell_changes()
             except Exception:
                 log.exception("the sources of secrets could not be looked at")

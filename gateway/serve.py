@@ -84,6 +84,7 @@ class _Life:
         self._server: GatewayServer | None = None
         self._loaded: Loaded | None = None  # with `reload`
         self._hanging_up: asyncio.Task[None] | None = None
+        self._reading_keys: asyncio.Task[str] | None = None
         self._hung_up = False
         self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
@@ -182,7 +183,8 @@ class _Life:
 
     def _on_hang_up(self) -> None:
         assert self._hub is not None
-        self._hub.keys.reload()
+        self._reading_keys = asyncio.create_task(self._hub.keys.reload(), name="the look at the keys")
+        self._reading_keys.add_done_callback(_log_failure)
         if self._server is not None and self._server.certificate is not None:
             self._server.certificate.reload_if_changed()
         self._hung_up = True
@@ -258,6 +260,6 @@ async def _first(task: asyncio.Task[Any], event: Coroutine[Any, Any, Any]) -> No
     waiting.cancel()
 
 
-def _log_failure(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("%s failed", task.get_name(), exc_info=error)

@@ -61,6 +61,12 @@ def admin_path(setting: Path | None, port: int) -> Path:
     return place / f"gateway-{port}.sock"
 
 
+def admin_paths(setting: Path | None) -> list[Path]:
+    """Those of every gateway of this user that runs, or was killed, and the one that is set."""
+    found = sorted(admin_path(None, 0).parent.glob("gateway-*.sock"))
+    return found if setting is None or setting in found else [setting, *found]
+
+
 def bind_admin(path: Path) -> socket.socket:
     """Return the listening admin socket; only its owner may connect.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from pathlib import Path
 
@@ -112,12 +113,12 @@ def test_a_changed_file_is_taken_up_and_calls_under_way_stay_counted(tmp_path: P
     assert mine is not None
     mine.take(0)
     keys.write(file, [alice, bob])
-    ring.reload_if_changed()
+    asyncio.run(ring.reload_if_changed())
     assert ring.find(other.encode(), NOW) is not None
     again = ring.find(text.encode(), NOW)
     assert again is not None and again.running == 1
     keys.write(file, [bob])
-    ring.reload_if_changed()
+    asyncio.run(ring.reload_if_changed())
     assert ring.find(text.encode(), NOW) is None
 
 
@@ -130,16 +131,16 @@ def test_a_file_that_is_gone_is_told_once_with_what_becomes_of_its_keys(
     ring = KeyRing(None, file)
     file.unlink()
     for _ in range(2):
-        ring.reload_if_changed()
+        asyncio.run(ring.reload_if_changed())
     (line,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "keys.toml is gone: the keys that it had at the last look stay in force" in line.getMessage()
     assert "SIGHUP" in line.getMessage() and ring.find(text.encode(), NOW) is not None
-    ring.reload()  # as at SIGHUP
+    asyncio.run(ring.reload())  # as at SIGHUP
     assert ring.is_required and ring.find(text.encode(), NOW) is None
     keys.write(file, [key])
-    ring.reload_if_changed()
+    asyncio.run(ring.reload_if_changed())
     file.unlink()
-    ring.reload_if_changed()
+    asyncio.run(ring.reload_if_changed())
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
@@ -148,7 +149,7 @@ def test_the_first_key_closes_a_gateway_that_was_open(tmp_path: Path) -> None:
     ring = KeyRing(None, file)
     key, text = keys.create("alice")
     keys.write(file, [key])
-    ring.reload_if_changed()
+    asyncio.run(ring.reload_if_changed())
     assert ring.is_required and ring.find(text.encode(), NOW) is not None
 
 
@@ -158,7 +159,7 @@ def test_a_broken_file_changes_nothing_while_the_gateway_runs(tmp_path: Path) ->
     keys.write(file, [key])
     ring = KeyRing(None, file)
     file.write_text("[keys.")
-    ring.reload()
+    asyncio.run(ring.reload())
     assert ring.find(text.encode(), NOW) is not None
 
 
@@ -178,8 +179,8 @@ def test_what_is_written_while_the_file_is_read_is_seen_at_the_next_look(
 
     original = keys.read
     monkeypatch.setattr(keys, "read", read)
-    ring.reload()
-    ring.reload_if_changed()
+    asyncio.run(ring.reload())
+    asyncio.run(ring.reload_if_changed())
     assert ring.find(text.encode(), NOW) is None
 
 

@@ -16,7 +16,6 @@ from . import options
 if TYPE_CHECKING:
     from ..keys import Key
 
-FOLLOWS = "A running gateway follows within half a minute, or at once on SIGHUP."
 _yes = click.option("--yes", is_flag=True, help="Do not ask, though several keys have that name.")
 
 
@@ -45,16 +44,18 @@ def add(
     """Make a key and print it, once. Only its hash is kept."""
     from .. import keys
     from ..printable import one_line
+    from .following import told
 
     wanted = _scopes(scopes)
-    file = _file(config)
+    settings = options.settings_of(config)
+    file = settings.gateway.keys_file
     limits: dict[str, Any] = {"rpm": rpm, "max_inflight": max_inflight, "expires": _time(expires)}
     key, text = keys.create(name, scopes=wanted, models=_list(models or "*"), **limits)
     with keys.changing(file):
         keys.write(file, (*keys.read(file), key))
     click.echo(text)
     click.echo(f"Key {key.id} of {one_line(name)} is in {file}; this is the only time that it is shown.", err=True)
-    click.echo("A running gateway takes it up within half a minute, or at once on SIGHUP.", err=True)
+    click.echo(told(settings), err=True)
 
 
 @command.command("list")
@@ -122,6 +123,7 @@ class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # which it takes
 def change(which: str, models: str | None, scopes: str | None, yes: bool, config: Path | None, **limits: Any) -> None:
     """Change what a key may do; what is not given stays. The key itself stays too."""
     from .. import keys
+    from .following import told
 
     new: dict[str, Any] = {name: None if value == "none" else value for name, value in limits.items() if value}
     if "expires" in new:
@@ -132,13 +134,14 @@ def change(which: str, models: str | None, scopes: str | None, yes: bool, config
         new["scopes"] = _scopes(scopes)
     if not new:
         raise click.UsageError("nothing to change; say --models, --scopes, --rpm, --max-inflight or --expires")
-    file = _file(config)
+    settings = options.settings_of(config)
+    file = settings.gateway.keys_file
     with keys.changing(file):
         found = keys.read(file)
         chosen = keys.those(found, which)
         _confirm("Change", chosen, yes)
         keys.write(file, [replace(key, **new) if key in chosen else key for key in found])
-    click.echo(f"Changed {_named(chosen)}. {FOLLOWS}")
+    click.echo(f"Changed {_named(chosen)}. {told(settings)}")
 
 
 @command.command("rotate")
@@ -153,10 +156,12 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
     It may do what the old one may, and has its kept responses. The old one ends after --grace.
     """
     from .. import keys
+    from .following import told
 
     end = _time(grace, "--grace")
     assert end is not None
-    file = _file(config)
+    settings = options.settings_of(config)
+    file = settings.gateway.keys_file
     with keys.changing(file):
         found = keys.read(file)
         chosen = keys.those(found, which)
@@ -167,7 +172,7 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
         ends = end if old.expires is None else min(end, old.expires)
         keys.write(file, (*(replace(key, expires=ends) if key == old else key for key in found), new))
     click.echo(text)
-    click.echo(f"Key {new.id} follows {old.id}, which ends {ends:%Y-%m-%d %H:%M} UTC. {FOLLOWS}", err=True)
+    click.echo(f"Key {new.id} follows {old.id}, which ends {ends:%Y-%m-%d %H:%M} UTC. {told(settings)}", err=True)
 
 
 @command.command("revoke")
@@ -177,14 +182,16 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
 def revoke(which: str, yes: bool, config: Path | None) -> None:
     """Take a key away: the one of that id, or all of that name."""
     from .. import keys
+    from .following import told
 
-    file = _file(config)
+    settings = options.settings_of(config)
+    file = settings.gateway.keys_file
     with keys.changing(file):
         before = keys.read(file)
         gone = keys.those(before, which)
         _confirm("Revoke", gone, yes)
         keys.write(file, keys.without(before, which))
-    click.echo(f"Revoked {_named(gone)}. {FOLLOWS}")
+    click.echo(f"Revoked {_named(gone)}. {told(settings)}")
 
 
 def _confirm(verb: str, chosen: Sequence[Key], yes: bool) -> None:

@@ -21,20 +21,25 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
+class Absent(click.ClickException):
+    """Nobody listens there."""
+
+
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float | None) -> None:
         super().__init__("localhost")
-        self._path = path
+        self._path, self._patience = path, patience
 
     def connect(self) -> None:
         self.sock = connect_admin(self._path)
+        self.sock.settimeout(self._patience)
 
 
 class Operator:
-    """The gateway whose admin socket this is."""
+    """The gateway whose admin socket this is. `patience` is how many seconds it may be silent, None for any time."""
 
-    def __init__(self, path: Path, elsewhere: Client | None = None) -> None:
-        self._path, self._elsewhere = path, elsewhere
+    def __init__(self, path: Path, elsewhere: Client | None = None, patience: float | None = None) -> None:
+        self._path, self._elsewhere, self._patience = path, elsewhere, patience
 
     @classmethod
     def of(cls, settings: Settings, url: str | None) -> Operator:
@@ -63,7 +68,7 @@ class Operator:
 
     @contextmanager
     def _request(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
-        connection = _Connection(self._path)
+        connection = _Connection(self._path, self._patience)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -71,9 +76,7 @@ class Operator:
                 raise click.ClickException(message_of(response.read()))
             yield response
         except (FileNotFoundError, ConnectionRefusedError):
-            raise click.ClickException(
-                f"no gateway of yours listens at {self._path}; is it on another --url?"
-            ) from None
+            raise Absent(f"no gateway of yours listens at {self._path}; is it on another --url?") from None
         except ConfigError as error:
             raise click.ClickException(str(error)) from error
         except (OSError, http.client.HTTPException) as error:

@@ -2,6 +2,7 @@
 
     GET   /admin/models               every model with its state, reason, replicas and calls
     POST  /admin/reload               look at the model roots again: what is new, mended or gone
+    POST  /admin/keys/reload          read the file of keys again, and say which are in force; over the socket only
     POST  /admin/models/{id}/reload   read its directory again and serve that, without a gap
     POST  /admin/models/{id}/load     load a model that is not loaded, or could not be
     POST  /admin/models/{id}/unload   end its processes and give back its devices
@@ -41,6 +42,7 @@ HEALTH_WAIT = 1.0  # seconds that a list waits for what models say of their heal
 
 Handler = Callable[[Exchange], Awaitable[None]]
 ROOT = "/admin/models"
+KEYS = "/admin/keys/reload"
 _encode = msgspec.json.encode
 
 
@@ -58,8 +60,10 @@ class Admin:
         self._hub = hub
         self._orders: dict[str, Handler] = {"reload": self._reload, "load": self._load, "unload": self._unload}
 
-    def find(self, path: str) -> tuple[str, Handler, str] | None:
-        """Method, handler and model of a path; None for one that is not ours."""
+    def find(self, path: str, is_local: bool) -> tuple[str, Handler, str] | None:
+        """Method, handler and model of a path; None for one that is not ours. `is_local`: over the admin socket."""
+        if path == KEYS and is_local:
+            return "POST", self._reload_keys, ""
         if path == ROOT:
             return "GET", self._list, ""
         if path == "/admin/logs":
@@ -115,6 +119,12 @@ class Admin:
         broken = {name: reason for name, reason in found.broken.items() if exchange.sees(name)}
         new, gone = ([name for name in names if exchange.sees(name)] for names in (found.new, found.gone))
         await exchange.reply(200, _encode({"new": new, "failed": broken, "gone": gone}))
+
+    async def _reload_keys(self, exchange: Exchange) -> None:
+        keys = self._hub.keys
+        if reason := await keys.reload():
+            raise NotReloaded(f"the keys stay as they were: {reason}")
+        await exchange.reply(200, _encode({"file": keys.place, "keys": keys.in_force}))
 
     async def _reload(self, exchange: Exchange) -> None:
         with audited(actor_of(exchange), "reload", exchange.model):

@@ -73,7 +73,11 @@ class Routes:
             return self._kept(exchange, path)
         if path == "/v2" or path.startswith(V2_ROOTS):
             return self._v2(exchange, path)
-        if path.startswith("/admin/") and exchange.is_admin and (found := self._admin.find(path)) is not None:
+        if (
+            path.startswith("/admin/")
+            and exchange.is_admin
+            and (found := self._admin.find(path, exchange.is_local)) is not None
+        ):
             method, handler, name = found
             return _only(exchange, method, handler, name)
         if path == "/v1/models":

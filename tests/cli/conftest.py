@@ -17,6 +17,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))  # no other gateway is told of these keys
 
     def invoke(*arguments: str, **more: Any) -> Result:
         return CliRunner().invoke(cli, arguments, prog_name="gateway", **more)

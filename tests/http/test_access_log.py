@@ -270,7 +270,7 @@ def test_of_a_refused_key_the_log_and_the_metrics_say_why_and_whose_it_was(
     keys.write(file := tmp_path / "keys.toml", held.values())
     served = serve({"m": model()}, keys_file=file, access_log=True)
     keys.write(file, [held["good"], held["late"]])
-    served.do(served.hub.keys.reload)
+    served.do(served.hub.keys.reload())
     guess = made["late"][1][:-1] + "-"  # its id, and another secret
     given = [{"x_api_key": text} for text in (made["late"][1], made["gone"][1], guess)]
     answers = [served.post("/models/m/predict", **one) for one in (*given, {})]

@@ -59,7 +59,7 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     served = serve({"m": model()}, keys_file=file)
     faster = keys.Key(id=alice.id, name="alice", digest=alice.digest, rpm=5)
     keys.write(file, [faster, carol])
-    served.hub.keys.reload()
+    served.do(served.hub.keys.reload())
     (found,) = audits(caplog)
     told = (
         f"added 'carol' ({carol.id}): scopes infer, models *; revoked 'bob' ({bob.id}); "
@@ -67,7 +67,7 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     )
     assert found["outcome"] == told and user(os.geteuid()) in found["actor"]
     assert text not in caplog.text and alice.digest not in caplog.text
-    served.hub.keys.reload()
+    served.do(served.hub.keys.reload())
     assert len(audits(caplog)) == 1
 
 

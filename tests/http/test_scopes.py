@@ -113,7 +113,7 @@ def test_an_expired_or_revoked_key_is_no_key(doors: Callable[..., Doors]) -> Non
     hub = all_of_it.served.hub
     file = hub.settings.gateway.keys_file
     keys.write(file, keys.without(keys.read(file), "bob"))
-    hub.keys.reload()
+    all_of_it.served.do(hub.keys.reload())
     assert all_of_it.get("bob", "/v1/models").status == 401
 
 

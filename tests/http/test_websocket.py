@@ -76,7 +76,7 @@ def test_a_key_that_made_its_calls_and_one_that_was_revoked_are_told_apart(
         assert closed(connection) == 1013
     with opened(served, gone_text) as connection:
         keys.write(file, [few, ops])
-        served.do(served.hub.keys.reload)
+        served.do(served.hub.keys.reload())
         assert closed(connection) == 1008
     events = lines.events(2)
     assert [(event["status"], event["error"]) for event in events] == [

@@ -256,7 +256,7 @@ def test_a_request_for_a_model_that_a_key_does_not_see_counts_for_nobody(serve: 
     scoped = Scoped(serve, tmp_path)
     limited, text = keys.create("limited", models=(MINE,), rpm=1)
     keys.write(tmp_path / "keys.toml", [*keys.read(tmp_path / "keys.toml"), limited])
-    scoped.served.do(scoped.served.hub.keys.reload)
+    scoped.served.do(scoped.served.hub.keys.reload())
     ways = ["/models/{}/predict", "/v1/models/{}:predict", "/models/{}/v1/chat/completions", "/v2/models/{}/infer"]
     for name in (HIDDEN, MINE):
         for path in ways:
@@ -433,7 +433,7 @@ class Holders:
 
     def change(self, *left: keys.Key) -> None:
         keys.write(self.file, [*left, self.other])
-        self.served.do(self.served.hub.keys.reload)
+        self.served.do(self.served.hub.keys.reload())
 
     def begin(self, path: str, body: Any, text: str | None = None) -> http.client.HTTPConnection:
         """A request that is being answered."""
