@@ -14,6 +14,7 @@ from typing import Any
 from .. import wire
 from . import records, responses, results, truss
 from .answers import NOTHING, Answers
+from .nothing import Nothing
 from .run import Run
 from .threads import Outbox, Pool
 
@@ -24,10 +25,16 @@ class Delivery:
     """`pool` are the threads of those who hold a slot, `tails` of those who do not any more."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, outbox: Outbox, answers: Answers, pool: Pool, tails: Pool
+        self,
+        loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
+        answers: Answers,
+        pool: Pool,
+        tails: Pool,
+        nothing: Nothing,
     ) -> None:
         self._loop, self._outbox, self._answers = loop, outbox, answers
-        self._pool, self._tails = pool, tails
+        self._pool, self._tails, self._nothing = pool, tails, nothing
 
     def pump(self, run: Run, stream: Any) -> None:
         """Run an iterator to its end, or to the cancellation, and close it on this very thread. Never raises."""
@@ -83,6 +90,8 @@ class Delivery:
         elif responses.is_response(value):
             await self._respond(run, value)
         else:
+            if value is None:
+                self._nothing.seen(run)
             self._answers.reply(run, encode(run, value))
 
     async def _iterate(self, run: Run, stream: AsyncIterator[Any]) -> None:

@@ -23,8 +23,9 @@ from .adapter import Method, capabilities
 from .answers import Answers
 from .delivery import Delivery, encode, is_sync_stream, needs_loop
 from .derived import derive
-from .failures import BadInput, Unhandled, say
+from .failures import BadInput, Unhandled, places_of, say
 from .loader import Loaded
+from .nothing import Nothing
 from .parity import IMPROVED, rules_of
 from .run import Run
 from .slots import Slots
@@ -57,7 +58,8 @@ class Executor:
         self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not made for several
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
-        self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails)
+        self._nothing = Nothing(places_of(loaded.spec))
+        self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails, self._nothing)
         taken = self._tell_slot if self._descriptor.has_hooks else None
         self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)
         self._runs: dict[int, Run] = {}
@@ -196,6 +198,8 @@ class Executor:
             elif needs_loop(value):
                 outbox.put(self._adopt, run, value)
             else:
+                if value is None:
+                    self._nothing.seen(run)
                 outbox.put(answers.reply, run, encode(run, value))
         except BaseException as error:
             outbox.put(answers.fail, run, error)
@@ -241,9 +245,13 @@ class Executor:
         value, request = await self._read(run, self._descriptor.pipeline_input or run.method)
         if before is not None:
             value = await self._step(run, before, value, request, self._aux)
+            if value is None:
+                self._nothing.seen(run)
         await self._slots.wait(run)
         value = await self._step(run, run.method, value, request, self._pool)
         if after is not None:
+            if value is None:
+                self._nothing.seen(run)
             if is_sync_stream(value) or hasattr(value, "__aiter__") or responses.is_response(value):
                 raise ModelReturnedStream(
                     "`predict` returned a generator or a Response, which `postprocess` cannot be given"
@@ -285,6 +293,7 @@ class Executor:
         found = await self._aux.run(hot_reload.reload, loaded, self._endpoint_methods)
         found = looking.mark(found, loaded.spec)
         loaded.descriptor = self._descriptor = derive(loaded.model, found, loaded.spec)
+        self._nothing.renew()
         news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
         self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
 
