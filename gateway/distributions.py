@@ -5,7 +5,9 @@ A name that is in none of them may as well be a file that was forgotten, so nobo
 
 from __future__ import annotations
 
+import difflib
 import re
+import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
@@ -154,6 +156,7 @@ SAME_NAME = frozenset(
     """.split()
 )
 LAST_WITH = {"pkg_resources": "setuptools<82"}  # what a later version of a distribution has no more
+NEAR, SHORTEST = 0.8, 4  # of 1, nunpy and numpy are; letters of what is compared
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -183,6 +186,21 @@ def to_install(module: str) -> str | None:
     if line := LAST_WITH.get(module.partition(".")[0]):
         return f"'{line}'"
     return next(iter(candidates(module)), None)
+
+
+def did_you_mean(module: str) -> str:
+    """ "did you mean numpy?" of a dotted name that nothing has; empty where no module that is here, or known, is near.
+
+    Nobody is told to install what was misspelt: another may have taken that name for who mistypes it.
+    """
+    top = module.partition(".")[0]
+    known = {*SAME_NAME, *(name for name, found in OTHERWISE_NAMED.items() if found and "." not in name)}
+    for names in (packages_distributions(), sys.stdlib_module_names, known):
+        # A short or a plain word that is part of another, such as lib or config, is a file of somebody's.
+        alike = [name for name in names if abs(len(name) - len(top)) < 2 and not name.startswith("_") and name != top]
+        if len(top) >= SHORTEST and (close := difflib.get_close_matches(top, alike, n=1, cutoff=NEAR)):
+            return f"did you mean {close[0]}?" + (f" (pip install {to_install(close[0])})" if names is known else "")
+    return ""
 
 
 def is_namespace(module: str) -> bool:

@@ -23,6 +23,9 @@ ELSEWHERE = {
     "transcribe": "audio_transcriptions",
 }
 CALLED = ("predict", "preprocess", "postprocess", "websocket", "is_healthy", "load", "unload", "setup_environment")
+# Of a class that has none of those that a request calls, and what to do where no name of its own is near one.
+NONE = "a model needs one of the methods predict, chat_completions, embeddings, … (all of them are in docs/models.md)"
+SMALLEST = "the smallest one is `def predict(self, inputs): return inputs`"
 CLOSE = 0.8  # of 1: `predcit` is, `prediction` is not quite, `preprocess` and `postprocess` are 0.76 alike
 
 

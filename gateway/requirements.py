@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from .distributions import canonical, name_in, required, to_install
+from .distributions import canonical, did_you_mean, name_in, required, to_install
 from .errors import ConfigError
 from .imports import Import, imports_of
 from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, parsed, place_of, requirements_of
@@ -181,4 +181,6 @@ def _absent(found: Import, lines: list[str], spec: ModelSpec) -> Lack:
         fix = f"pip install '{line}'"
     elif known := to_install(found.module):
         fix = f"pip install {known}"
+    elif meant := did_you_mean(found.module):
+        fix = meant
     return "error", "missing_module", f"{found.where} imports {found.module}, which is not here", fix

@@ -358,3 +358,8 @@ def test_what_such_a_file_may_do_without_is_no_finding(tmp_path: Path, text: str
 def test_a_file_that_the_class_may_do_without_may_lack_what_it_imports(tmp_path: Path) -> None:
     source = f"try:\n    import helper\nexcept ImportError:\n    pass\n{GOOD}"
     assert lacks(tmp_path, "", source, files={"packages/helper.py": "import skimage\n"}) == []
+
+
+def test_a_misspelt_module_is_told_what_it_may_have_meant(tmp_path: Path) -> None:
+    ((level, code, _, fix),) = lacks(tmp_path, "", f"import clickk\n{GOOD}")
+    assert (level, code, fix) == ("error", "missing_module", "did you mean click?")

@@ -200,8 +200,8 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
     meant = {name: for_it for name, for_it in _near(found, methods, have) if not found.has(for_it)}
     if found.whole and not have:
         fix = "; ".join(f"it has {name}: did you mean {for_it}?" for name, for_it in meant.items())
-        what = "Truss model must have a `predict` or `websocket` method."
-        yield Problem(where=f"{path}:{found.line}", what=what, fix=fix, code="no_method")
+        fix, place = fix or near_names.SMALLEST, f"{path}:{found.line}"
+        yield Problem(where=place, what=near_names.NONE, fix=fix, code="no_method")
     elif have:
         for name, for_it in meant.items():
             what, place = f"nothing calls `{name}`", f"{path}:{found.methods[name].lineno}"

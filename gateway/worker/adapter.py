@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from ..near_names import NONE, SMALLEST
 from ..spec import Capabilities, MethodInfo
 from . import misspelt
 from .failures import say
@@ -115,8 +116,11 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     if predict is not None:
         methods["predict"] = predict
     if websocket is None and (predict is None if strict else not methods):
-        hint = "" if strict else misspelt.hint(model, endpoint_methods, have=())
-        raise ModelDefinitionError(f"Truss model must have a `predict` or `websocket` method.{hint}")
+        raise ModelDefinitionError(
+            "Truss model must have a `predict` or `websocket` method."
+            if strict
+            else f"{NONE};{misspelt.hint(model, endpoint_methods, have=()) or f' {SMALLEST}'}"
+        )
     if not strict and (hint := misspelt.hint(model, endpoint_methods, have=methods)):
         say(hint.strip())
     if preprocess is not None and predict is not None and predict.takes == "request":

@@ -54,6 +54,8 @@ def _unknown(top: str, model: Mapping[str, Any]) -> str:
     names = {path.stem for place in _places(model) if place.is_dir() for path in place.iterdir() if _is_code(path)}
     if close := difflib.get_close_matches(top, names, n=1, cutoff=0.8):
         return f"the model has {close[0]}, and no {top}"
+    if meant := distributions.did_you_mean(top):
+        return meant
     packages = (model.get("config") or {}).get("bundled_packages_dir") or "packages"
     return (
         f"if it is code of yours, put {top}.py or a directory {top} into {packages}/ of the model; if it comes with a"

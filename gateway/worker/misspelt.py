@@ -12,7 +12,7 @@ from ..near_names import CALLED, near
 def hint(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -> str:
     """A sentence that names it, with a space before; empty when there is none. `have` are those that are served."""
     return "".join(
-        f" It has `{name}`, which nothing calls: did you mean `{meant}`?"
+        f" the class has `{name}`, which nothing calls: did you mean `{meant}`?"
         for name, meant in near(_own_methods(type(model)), {*endpoint_methods, *CALLED}, have)
         if not hasattr(model, meant)
     )

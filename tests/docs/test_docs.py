@@ -414,7 +414,7 @@ def test_every_route_answers(gateway: Gateway) -> None:
         name = "text-stats" if "predict" in path or "schema" in path else "shout"
         status, body = get(f"{gateway.url}{path.replace('{id}', name)}", method, b"{}" if method == "POST" else None)
         assert status != 405, f"{method} {path}"
-        assert "unknown_url" not in body, f"{method} {path}"
+        assert status != 404 or "unknown_url" not in body, f"{method} {path}"  # /metrics may count some of others
 
 
 def test_every_route_is_in_the_table(gateway: Gateway) -> None:

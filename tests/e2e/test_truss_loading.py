@@ -327,7 +327,7 @@ DEFINITIONS = {
         "def predict(self, x): ...\n    async def websocket(self, websocket): ...",
         "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods.",
     ),
-    "neither": ("def load(self): ...", "Truss model must have a `predict` or `websocket` method."),
+    "neither": ("def load(self): ...", "a model needs one of the methods predict, chat_completions, embeddings, …"),
     "request-only-predict": (
         "def preprocess(self, x): ...\n    def predict(self, request: Request): ...",
         "When using `preprocess`, the predict method cannot only have the request argument (because the result of "

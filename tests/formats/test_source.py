@@ -87,7 +87,7 @@ def test_what_may_work_is_no_problem(tmp_path: Path, source: str) -> None:
             "websocket_and_predict",
             "cannot have both `websocket` and any of",
         ),
-        ("def load(self): ...", "no_method", "Truss model must have a `predict` or `websocket` method."),
+        ("def load(self): ...", "no_method", "a model needs one of the methods predict, chat_completions"),
         (
             "def preprocess(self, x): ...\n  def predict(self, request: Request): ...",
             "discarded_result",

@@ -207,7 +207,10 @@ def test_websocket_takes_one_argument_is_async_and_stands_alone() -> None:
 
 
 def test_a_class_without_any_method_to_serve_is_refused() -> None:
-    assert error_of(load=nothing) == "Truss model must have a `predict` or `websocket` method."
+    assert error_of(load=nothing) == (
+        "a model needs one of the methods predict, chat_completions, embeddings, … (all of them are in docs/models.md);"
+        " the smallest one is `def predict(self, inputs): return inputs`"
+    )
 
 
 def test_hooks_whose_results_would_be_thrown_away_are_refused() -> None:

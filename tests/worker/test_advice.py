@@ -81,7 +81,10 @@ def test_what_the_requirements_say_comes_first(tmp_path: Path, statement: str, r
     assert in_file == f"; run: pip install '{requirement}', as its requirements say"
 
 
-@pytest.mark.parametrize("statement", ["import helpers.stuff", "from utils import run", "import src.model", "import x"])
+@pytest.mark.parametrize(
+    "statement",
+    ["import helpers.stuff", "from utils import run", "import config", "import lib", "import src.model", "import x"],
+)
 def test_nobody_is_told_to_install_what_may_be_a_file_of_the_model(tmp_path: Path, statement: str) -> None:
     told = said(tmp_path, statement, "requirements: [numpy]\n")
     assert "pip install" not in told
@@ -91,6 +94,22 @@ def test_nobody_is_told_to_install_what_may_be_a_file_of_the_model(tmp_path: Pat
 def test_a_file_of_nearly_that_name_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "packages" / "helper").mkdir(parents=True)
     assert said(tmp_path, "import helpers") == "; the model has helper, and no helpers"
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("import numpyy as np", "; did you mean numpy?"),
+        ("from sklean.svm import SVC", "; did you mean sklearn? (pip install scikit-learn)"),
+        ("import jsonn", "; did you mean json?"),
+        ("from colections import deque", "; did you mean collections?"),
+    ],
+)
+def test_a_misspelt_module_is_told_what_it_may_have_meant_and_never_to_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, expected: str
+) -> None:
+    monkeypatch.setattr(distributions, "packages_distributions", lambda: {"numpy": ["numpy"], "_numpyy": ["other"]})
+    assert said(tmp_path, statement) == expected
 
 
 def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:

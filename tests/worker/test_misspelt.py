@@ -29,7 +29,7 @@ def look_at(*names: str, strict: bool = False) -> None:
     ],
 )
 def test_a_class_that_serves_nothing_hears_what_it_may_have_meant(wrote: str, meant: str) -> None:
-    with pytest.raises(ModelDefinitionError, match=f"It has `{wrote}`.* did you mean `{meant}`"):
+    with pytest.raises(ModelDefinitionError, match=f"the class has `{wrote}`.* did you mean `{meant}`"):
         look_at(wrote)
     with pytest.raises(ModelDefinitionError) as caught:
         look_at(wrote, strict=True)
