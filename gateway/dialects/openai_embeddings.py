@@ -24,6 +24,7 @@ from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .reported import error_of
 
 MAX_INPUTS = 2048
+ROWS = "return a list with a list of numbers for each text of the input"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["input"],
@@ -141,7 +142,10 @@ class EmbeddingsEncoder(Encoder):
         if usage is not None:
             return []
         keys = ", ".join(sorted(value)[:10]) or "none"
-        raise InvalidOutput(f"embeddings returned a dict of which no key is known: {keys}")
+        raise InvalidOutput(
+            f"embeddings returned a dict of which no key is known: {keys}; "
+            "known are data, embeddings, embedding and usage"
+        )
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -186,7 +190,7 @@ class EmbeddingsEncoder(Encoder):
         expected = len(self._inputs["input"])
         if len(self._rows) != expected:
             raise InvalidOutput(
-                f"embeddings returned {counted(len(self._rows), 'vector')} for {counted(expected, 'input')}"
+                f"embeddings returned {counted(len(self._rows), 'vector')} for {counted(expected, 'input')}; {ROWS}"
             )
         width = len(self._rows[0])
         for index, row in enumerate(self._rows):
@@ -227,7 +231,7 @@ def rows_of(value: Any, where: str = "$") -> list[bytes]:
         flat = bool(value) and isinstance(value[0], int | float)
         rows = [_row(value, where)] if flat else [_row(item, f"{where}[{i}]") for i, item in enumerate(value)]
     else:
-        raise InvalidOutput(f"embeddings returned {a_type(value)}, not vectors (at {where})")
+        raise InvalidOutput(f"embeddings returned {a_type(value)}, not vectors (at {where}); {ROWS}")
     # A sum is not finite when one of its terms is not: one pass in C over all of them.
     if not all(math.isfinite(sum(memoryview(row).cast("f"))) for row in rows):
         _refuse_not_finite(rows)
@@ -274,7 +278,7 @@ def _row(item: Any, where: str) -> bytes:
     if isinstance(item, list):
         wrong = next(i for i, number in enumerate(item) if not isinstance(number, int | float))
         raise InvalidOutput(f"embeddings returned {a_type(item[wrong])} where a number belongs (at {where}[{wrong}])")
-    raise InvalidOutput(f"embeddings returned {a_type(item)} where a vector belongs (at {where})")
+    raise InvalidOutput(f"embeddings returned {a_type(item)} where a vector belongs (at {where}); {ROWS}")
 
 
 def shortened(row: bytes, dimensions: int) -> bytes:

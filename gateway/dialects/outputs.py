@@ -47,6 +47,7 @@ SHORTHAND = frozenset(
     "stop_sequence".split()
 )
 ENVELOPE = frozenset("id object created model system_fingerprint choices usage error".split())
+_KNOWN = "content, reasoning_content, refusal, tool_calls, logprobs, finish_reason, usage, choices and error"
 _AS_TEXT = 'yield {"content": text} for a text that begins with "data:"'
 _LOGPROBS = ("content", "refusal")
 _OTHER_REASONS = {"eos": "stop", "eos_token": "stop", "model_length": "length", "max_tokens": "length"}  # of servers
@@ -95,7 +96,10 @@ class Normalizer:
             return self._fields(value)
         if isinstance(value, list) and self._width > 1:
             return self._list(value)
-        raise InvalidOutput(f"the model returned {_what(value)}, which is no answer")
+        raise InvalidOutput(
+            f"the model returned {_what(value)}, which is no answer; return a str, or a dict such as "
+            '{"content": "Hello"}'
+        )
 
     def end(self) -> list[AnyEvent]:
         """What is left when the values have ended: half a character becomes a replacement mark.
@@ -162,7 +166,7 @@ class Normalizer:
             return self._envelope(value)
         if SHORTHAND.isdisjoint(value):
             keys = ", ".join(sorted(value)[:10]) or "none"
-            raise InvalidOutput(f"the model returned a dict of which no key is known: {keys}")
+            raise InvalidOutput(f"the model returned a dict of which no key is known: {keys}; known are {_KNOWN}")
         return [*self._message(self._choice, value), *self._ending(self._choice, value), *_usage(value)]
 
     def _envelope(self, value: dict[str, Any]) -> list[AnyEvent]:

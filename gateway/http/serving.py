@@ -33,6 +33,7 @@ from .errors import broke_off
 from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
 from .kin import look_at
+from .misgiven import Teller
 from .predict import check_encoding, http_scope, pass_response
 from .runs import Batch, Together, heads, values
 from .stored import Stored
@@ -110,6 +111,8 @@ class Serving:
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
             encoder = dialect.encoder(prepared, context)
+            teller = Teller(self._hub.tails, exchange, method, calls)
+            held.push(teller.leave)
             try:
                 first = await heads(calls)
             except Exception as error:
@@ -126,7 +129,7 @@ class Serving:
                 # SSE of another method, or with stop strings to look for, is read and not passed on
                 passes = len(calls) == 1 and method == endpoint.method and not context.stops
                 raw = RawStream(dialect.ending(prepared.n)) if passes else None
-                await self._stream(exchange, dialect, encoder, calls, raw, settle)
+                await self._stream(exchange, dialect, encoder, calls, raw, settle, teller)
             elif prepared.stream:
                 await self._stream_bytes(exchange, encoder, calls)
             else:
@@ -175,6 +178,7 @@ class Serving:
         calls: list[Call],
         raw: RawStream | None,
         settle: Settle,
+        teller: Teller,
     ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
         async with aclosing(values(calls)) as batches:
@@ -185,9 +189,9 @@ class Serving:
                 held += batch[1]
                 shows = opening.feed(batch[1])
             if raw is not None and (shows or opening.end()) == "pass":
-                events = _raw_events(exchange, encoder, raw, batches, held)
+                events = _raw_events(exchange, encoder, raw, batches, held, teller)
             else:
-                events = self._events(exchange, encoder, batches, encoder.feed(held, first[0]), settle)
+                events = self._events(exchange, encoder, batches, encoder.feed(held, first[0]), settle, teller)
             async with aclosing(events):
                 await sse.stream(exchange, events, dialect.ping)
         if exchange.cycle is not None and exchange.cycle.disconnected:
@@ -216,7 +220,7 @@ class Serving:
         self._count(exchange, encoder, failed=None, first_at=None)
 
     async def _events(
-        self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes, settle: Settle
+        self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes, settle: Settle, teller: Teller
     ) -> Events:
         now = time.monotonic
         first_at = last_at = now()
@@ -244,7 +248,7 @@ class Serving:
             pass
         except Exception as error:
             failed = "error"
-            yield _failure(exchange, encoder, error)
+            yield _failure(exchange, encoder, error, teller)
         finally:
             exchange.end_call()
             if failed is None and not encoder.ends_with_usage:
@@ -371,7 +375,7 @@ def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
 
 
 async def _raw_events(
-    exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, items: list[Any]
+    exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, items: list[Any], teller: Teller
 ) -> Events:
     """The events of a model that frames its own."""
     try:
@@ -393,11 +397,12 @@ async def _raw_events(
     except ClientLeft:
         pass
     except Exception as error:
-        yield _failure(exchange, encoder, error)
+        yield _failure(exchange, encoder, error, teller)
 
 
-def _failure(exchange: Exchange, encoder: Encoder, error: Exception) -> bytes:
+def _failure(exchange: Exchange, encoder: Encoder, error: Exception, teller: Teller) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
+    teller.tell(error)
     return one_line(encoder.fail(broke_off(error, exchange)))
 
 

@@ -279,7 +279,7 @@ def test_a_vector_without_direction_scores_zero() -> None:
     ("query", "documents", "message"),
     [
         ([[1.0]], [[1.0]] * 2, "2 vectors for 3 inputs"),
-        ([[1.0]] * 2, [[1.0]] * 3, "2 vectors for 1 input$"),
+        ([[1.0]] * 2, [[1.0]] * 3, "2 vectors for 1 input; "),
         ([[1.0, 2.0]], [[1.0]] * 3, "another length for the query"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.near_names import NONE, SMALLEST
+
 from .trusses import Trusses
 
 # What a model gets as `config` for an empty config.yaml.
@@ -327,7 +329,7 @@ DEFINITIONS = {
         "def predict(self, x): ...\n    async def websocket(self, websocket): ...",
         "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods.",
     ),
-    "neither": ("def load(self): ...", "a model needs one of the methods predict, chat_completions, embeddings, …"),
+    "neither": ("def load(self): ...", f"{NONE}; {SMALLEST}"),
     "request-only-predict": (
         "def preprocess(self, x): ...\n    def predict(self, request: Request): ...",
         "When using `preprocess`, the predict method cannot only have the request argument (because the result of "

@@ -18,16 +18,18 @@ from gateway.errors import (
     Draining,
     GatewayError,
     HTTPError,
+    InvalidOutput,
     ModelError,
     OutOfMemory,
     Overloaded,
     Unavailable,
 )
-from gateway.http import errors
+from gateway.http import errors, misgiven
 from gateway.replica import LoadError
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**CHAT, "stream": True}
+EMBED = {"model": "m", "input": "a"}
 Serve = Callable[..., Served]
 
 
@@ -212,6 +214,45 @@ def test_output_that_makes_no_sense_is_the_models_fault(serve: Serve) -> None:
         answer = served.post(path, body)
         assert (answer.status, answer.error["code"]) == (500, "invalid_model_output")
         assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "body", "said"),
+    [
+        ({"text": "a"}, "/v1/chat/completions", CHAT, "no key is known: text; known are content, "),
+        (3, "/v1/chat/completions", STREAM, "returned an int, which is no answer; return a str, or a dict such as "),
+        ({"vector": [1.0]}, "/v1/embeddings", EMBED, "no key is known: vector; known are data, embeddings, "),
+        ("a", "/v1/embeddings", EMBED, "a str, not vectors (at $); return a list with a list of numbers for each "),
+        ([[1.0]] * 2, "/v1/embeddings", EMBED, "2 vectors for 1 input; return a list with a list of numbers for each "),
+    ],
+)
+def test_the_author_reads_what_was_wrong_with_an_output_and_what_is_right_in_the_answer_and_in_the_models_log(
+    serve: Serve, given: Any, path: str, body: Any, said: str
+) -> None:
+    served = serve({"m": everything(lambda inputs: given)})
+    answer = served.post(path, body)
+    assert said in answer.error["message"] and answer.error["message"].endswith(misgiven.HELP)
+    line = f"ERROR gateway: {path}: {path[4:].replace('/', '_')}: {answer.error['message']}"
+    assert [text for text in served.hub.tails.of("m") if text.endswith(line)] == served.hub.tails.of("m")[-1:]
+
+
+def test_an_output_that_makes_no_sense_in_the_middle_of_a_stream_is_in_the_models_log_once(serve: Serve) -> None:
+    async def stream(inputs: Any) -> Any:
+        yield "a"
+        yield {"text": "b"}
+
+    served = serve({"m": everything(stream)})
+    assert misgiven.HELP.encode() in served.post("/v1/chat/completions", STREAM).body
+    assert sum("no key is known" in line for line in served.hub.tails.of("m")) == 1
+
+
+def test_what_the_worker_has_told_is_not_told_again(serve: Serve) -> None:
+    def fail(inputs: Any) -> Any:
+        raise InvalidOutput("no plain form")
+
+    served = serve({"m": everything(fail)})
+    assert served.post("/v1/chat/completions", CHAT).error["message"] == "no plain form"
+    assert not any("no plain form" in line for line in served.hub.tails.of("m"))
 
 
 def test_a_response_object_cannot_be_one_of_several_choices(serve: Serve) -> None:
