@@ -92,7 +92,10 @@ class Admission:
             )
 
     def lost(self) -> Crashed:
-        return Crashed(f"the worker of model '{self._name}' was lost before this call began", should_retry=True)
+        text = (
+            f"the worker of model '{self._name}' was lost before this call began; `gateway logs {self._name}` says how"
+        )
+        return Crashed(text, should_retry=True)
 
     # ── what a call that waits asks of its owner ─────────────────────────────────────────────────────────────────
 

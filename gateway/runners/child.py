@@ -228,16 +228,25 @@ def place_of(python: str, path: str) -> dict[str, str]:
     return {"PATH": os.pathsep.join(places), **venv}
 
 
+EXITED = "code of the model, or of a library, ended its process"
+CRASHED = "compiled code of a library crashed; what was printed last shows where"
+HINTS = {
+    "SIGKILL": "out of memory, or killed by hand",
+    "SIGABRT": "compiled code of a library gave up; it may have printed why",
+    **dict.fromkeys(("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"), CRASHED),
+}
+
+
 def exit_reason(code: int) -> str:
     """What an exit status tells people."""
     if code >= 0:
-        return f"the worker exited with status {code}"
+        return f"the worker exited with status {code}" + (f" ({EXITED})" if code else "")
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
-    return f"the worker was ended by {name}{hint}"
+    hint = HINTS.get(name)
+    return f"the worker was ended by {name}" + (f" ({hint})" if hint else "")
 
 
 async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) -> None:

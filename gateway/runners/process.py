@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import plain, printable, wire
@@ -32,6 +32,8 @@ CLOSED_GRACE = 1.0  # seconds that a worker has to be gone after it closed its c
 ITS_SHARE = 0.9  # of the grace of a stop: the worker leaves by itself before it is made to
 SCRAPE_TIMEOUT = 5.0  # seconds
 WHOSE_TIMEOUT = 2.0  # seconds; a worker that cannot say so is taken for a stranger
+ASK_LOG = "; `gateway logs {}` says how it ended"
+MOST_NAMED = 3  # of the requests that a worker took along
 OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
@@ -58,7 +60,7 @@ class ProcessReplica:
         self._scrape: asyncio.Future[bytes] | None = None
         self._whose: dict[tuple[int, int], asyncio.Future[bool]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._broken = False
+        self._broken = self._is_stopping = self._has_loaded = False
         self._has_met = False  # hellos were exchanged
         self._is_described = False
         self._news: wire.Update | None = None  # what changed before that
@@ -135,6 +137,7 @@ class ProcessReplica:
         )
 
     async def stop(self, grace: float) -> None:
+        self._is_stopping = True
         if self._child.is_running and not self._broken:
             try:
                 self._send(wire.SHUTDOWN, 0, wire.encode(wire.Shutdown(grace * ITS_SHARE)))
@@ -292,6 +295,7 @@ class ProcessReplica:
             if self._ready.done():
                 raise WireError("a second ready")
             self.last_ping = self._loop.time()
+            self._has_loaded = True
             self._ready.set_result(plain.to_capabilities(wire.decode_weighed(payload)))
         elif kind == wire.ERROR:
             failure = wire.decode_head(wire.Failure, payload)
@@ -361,22 +365,27 @@ class ProcessReplica:
             return
         self._broken = True
         calls, self._calls = self._calls, {}
-        text = f"the worker of model '{self._name}' was lost while it ran this call"
+        text = f"the worker of model '{self._name}' was lost while it ran this call{ASK_LOG.format(self._name)}"
+        ran = [call.req.request_id for call, _ in calls.values()]
         for call, ended in calls.values():
             call.on_error(Crashed(text, should_retry=False))
             ended(call)
         if self._scrape is not None and not self._scrape.done():
             self._scrape.set_result(b"")
-        self._spawn(self._say_why(reason))
+        self._spawn(self._say_why(reason, ran))
 
-    async def _say_why(self, reason: str) -> None:
-        """How the process ended is known a moment after its socket closed."""
+    async def _say_why(self, reason: str, ran: Sequence[str]) -> None:
+        """How the process ended is known a moment after its socket closed. `ran` are the requests that it had."""
         if not reason:
             try:
                 async with asyncio.timeout(CLOSED_GRACE):
                     reason = await self._child.wait()
             except TimeoutError:
                 reason = "the worker closed its channel"
+        if self._has_loaded and not self._is_stopping:  # of a load that fails others tell
+            told = f", while it ran {', '.join(ran[:MOST_NAMED])}" if ran else ""
+            more = f" and {len(ran) - MOST_NAMED} more" if len(ran) > MOST_NAMED else ""
+            self._launch.on_log(f"ERROR gateway: {reason}{told}{more}")
         error = LoadError(reason)
         for future in (self._hello, self._ready):
             if not future.done():

@@ -40,9 +40,12 @@ async def test_a_killed_worker_ends_every_call_on_it_and_says_how_it_died(tmp_pa
             with pytest.raises(Crashed) as caught:
                 await call.first()
             assert caught.value.should_retry is False
+            assert "`gateway logs m` says how it ended" in caught.value.message
         with pytest.raises(Crashed):
             await stream.take()
         assert await found.replica.lost == "the worker was ended by SIGKILL (out of memory, or killed by hand)"
+        said = await found.log.find("ERROR gateway: the worker was ended by SIGKILL (out of memory, or killed by hand)")
+        assert said.endswith(", while it ran r, r, r and 1 more")
         assert list(found.replica.calls()) == []
         assert len(found.ended) == 4
         with pytest.raises(ConnectionError):
@@ -59,7 +62,9 @@ async def test_a_worker_that_exits_in_a_stream_breaks_it_off_with_the_status_as_
         found.open("let_go")
         with pytest.raises(Crashed):
             await stream.take()
-        assert await found.replica.lost == "the worker exited with status 7"
+        assert await found.replica.lost == (
+            "the worker exited with status 7 (code of the model, or of a library, ended its process)"
+        )
 
 
 async def test_a_worker_that_breaks_the_protocol_is_of_no_further_use_and_nobody_else_suffers(tmp_path: Path) -> None:
@@ -145,6 +150,7 @@ async def test_a_stop_lets_the_model_unload_and_leaves_nothing(tmp_path: Path) -
         await found.replica.stop(30)
         assert "unloaded" in found.log.lines
         assert not tmp.exists()
+        assert not any("exited with" in line for line in found.log.lines)  # it was told to
         assert await found.replica.lost == "the worker exited with status 0"
         await found.replica.stop(1)
 

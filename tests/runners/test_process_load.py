@@ -37,7 +37,7 @@ async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_pa
         "relative": ("from .helper import x\n", "absolute imports"),
         "class": ("class Modell: pass\n", "has no class 'Model' (classes there: Modell)"),
         "definition": ("class Model:\n    def predict(self, a, b, c): ...\n", "cannot have more than two arguments"),
-        "methods": ("class Model:\n    def load(self): ...\n", "must have a `predict` or `websocket` method"),
+        "methods": ("class Model:\n    def load(self): ...\n", "a model needs one of the methods predict, "),
         "file": (None, "No module class file found"),
     }
 
