@@ -27,7 +27,7 @@ from .histogram import Histogram
 from .keeper import Keeper
 from .questions import hot_reload
 from .refusals import refusal
-from .replica import Launch, LoadError, Replica, Runner
+from .replica import Launch, LoadError, Replica, Runner, UnderWay
 from .retiring import Retiring
 from .shares import Shares
 from .spec import ON_DEMAND_WAIT, Capabilities, ModelSpec, State
@@ -348,7 +348,7 @@ class HostedModel:
             LoadError: they could not be loaded; nothing has changed.
         """
         if self._successors or self._stopping:
-            raise LoadError("it is being reloaded or stopped already")
+            raise UnderWay("it is being reloaded or stopped already")
         await self._successors.load(self, spec, self._ready, lambda fresh: self._switch(spec, fresh))
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
@@ -377,7 +377,7 @@ class HostedModel:
     def check_replaceable(self) -> None:
         """Refuse what would meet another reload half-way. Raises `LoadError`."""
         if self._replacing or self._successors:
-            raise LoadError("it is being reloaded already")
+            raise UnderWay("it is being reloaded already")
 
     async def replace(self, spec: ModelSpec, grace: float) -> None:
         """Stop, then serve this spec: for what cannot be loaded beside the old, and for what was not ready.

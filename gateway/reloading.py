@@ -25,7 +25,7 @@ from .discovery import discover
 from .errors import ConfigError
 from .mounts import contradictions
 from .placement import NO_ROOM
-from .replica import LoadError
+from .replica import LoadError, UnderWay
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -59,8 +59,10 @@ async def reload(hub: Hub, model: HostedModel) -> None:
     """
     try:
         await _reload(hub, model)
+    except UnderWay:
+        raise
     except (ConfigError, LoadError) as error:
-        if model.state == "ready":
+        if model.state == "ready" and await asyncio.to_thread(model.spec.root.is_dir):  # else it is gone, as is told
             hub.tails.note(model.name, f"not reloaded, {SERVES_ON}: {error}")
             model.note = f"the reload at {time.strftime('%H:%M:%S')} failed, {SERVES_ON}: {error}"
         raise

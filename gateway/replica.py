@@ -36,6 +36,10 @@ class LoadError(Exception):
         self.fatal = fatal
 
 
+class UnderWay(LoadError):
+    """Another reload, or a stop, of the model has not ended: that one says how it went."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """Everything a runner needs to start one replica."""

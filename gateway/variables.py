@@ -75,13 +75,18 @@ def unset(spec: ModelSpec, environ: Mapping[str, str] = os.environ, most_bytes: 
         does = "is needed" if need == Need.REQUIRED else "is read"
         has = "the gateway has it, and " if is_here else ""
         what = f"{name} {does} and will not be there: {has}models do not inherit the environment of the gateway"
-        yield Unset(level, where, name, what, _fix(name, spec.name, is_secret))
+        yield Unset(level, where, name, what, _fix(name, spec.name, is_secret, is_here))
 
 
-def _fix(name: str, model: str, is_secret: bool) -> str:
+def _fix(name: str, model: str, is_secret: bool, is_here: bool) -> str:
     if is_secret:
         return f"it is a secret: read secrets[{name!r}]"
-    return f"set it under {table_of(model, 'environment')} in gateway.toml, or make it a secret: secrets[{name!r}]"
+    settings = f"set it under {table_of(model, 'environment')} in gateway.toml"
+    if not is_here:
+        return f"{settings}, or make it a secret: secrets[{name!r}]"
+    # It was set in the shell, and may well be what must not stand in a file.
+    shell = f"set GATEWAY_SECRET_{name.upper()} in its place, write `{name}: null` below `secrets:` in config.yaml"
+    return f"{shell}, and read secrets[{name!r}]; or {settings}"
 
 
 class _Look:

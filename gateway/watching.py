@@ -223,7 +223,8 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
         with audited("a change of its files", "reload", model.name, with_reason=False):
             await reload(hub, model)
     except (ConfigError, LoadError) as error:
-        log.error("%s", not_reloaded(model, error), extra={"model": model.name})
+        if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
+            log.error("%s", not_reloaded(model, error), extra={"model": model.name})
     except Exception:
         log.exception("%s: not reloaded", model.name)
 

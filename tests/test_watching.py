@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gateway import reloading, watching
+from gateway.errors import ConfigError
+from gateway.replica import UnderWay
 from gateway.spec import ModelSpec
+from gateway.tails import Tails
 from gateway.watching import NOBODY, Files, Owners, places
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +39,36 @@ def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(
     tmp_path: Path, path: str, concerns: bool
 ) -> None:
     assert Owners([spec(tmp_path, "good")]).concerns(str(tmp_path / path)) is concerns
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_directory_that_is_removed_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_there: bool
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ConfigError("it has no model.py")
+
+    monkeypatch.setattr(watching, "reload", fail)
+    root = tmp_path if is_there else tmp_path / "gone"
+    model: Any = SimpleNamespace(name="m", state="ready", spec=SimpleNamespace(root=root))
+    await watching._reload(SimpleNamespace(), model)  # type: ignore[arg-type]
+    assert ("not reloaded" in caplog.text) is is_there
+
+
+@pytest.mark.parametrize("error", [UnderWay("it is being reloaded already"), ConfigError("no model any more")])
+async def test_neither_a_second_reload_at_once_nor_that_of_a_directory_that_goes_is_noted_as_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(reloading, "_reload", fail)
+    root = tmp_path if isinstance(error, UnderWay) else tmp_path / "gone"
+    model: Any = SimpleNamespace(name="m", state="ready", note="", spec=SimpleNamespace(root=root))
+    hub: Any = SimpleNamespace(tails=Tails())
+    with pytest.raises(type(error)):
+        await reloading.reload(hub, model)
+    assert (model.note, hub.tails.of("m")) == ("", [])
 
 
 def test_what_a_model_writes_to_its_data_reloads_nothing(tmp_path: Path) -> None:

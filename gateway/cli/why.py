@@ -20,20 +20,22 @@ def explained(settings: Settings, url: str | None, name: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        if error.status != 503 or not (reason := _reason(settings, url, name)):
+        if error.status != 503 or not (reason := _reason(settings, url, name, error.message)):
             raise
         raise click.ClickException(f"{error.message}{reason}") from error
 
 
-def _reason(settings: Settings, url: str | None, name: str) -> str:
+def _reason(settings: Settings, url: str | None, name: str, message: str) -> str:
+    """Of the model that is called so, or that the message names: `name` may be an alias of it."""
     from .operator import Operator
 
     try:
         models = Operator.of(settings, url).ask("GET", "/admin/models")["models"]
     except click.ClickException:
         return ""
-    found = next((model for model in models if model["id"] == name and model["reason"]), None)
-    if found is None:
+    named = (model for model in models if model["id"] == name or f"'{model['id']}'" in message)
+    if (found := next((model for model in named if model["reason"]), None)) is None:
         return ""
+    name = found["id"]
     there = f" --url {url}" if url else ""
     return f"\n{name} is {found['state']}: {found['reason']}\nIts log: gateway logs {name}{there}"

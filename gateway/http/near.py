@@ -8,7 +8,8 @@ from collections.abc import Collection
 V1, MODELS = "/v1", "/models/"
 ELSEWHERE = ("/v2", "/v3", "/api", "/openai")  # how base URLs of other servers end
 PREDICTS = ("/predict", "/v1/predict", "/v1/models/predict", "/models/predict")
-CLOSE = 0.94  # of 1: a letter or two of a path
+OF_ONE = ("/predict", "/status", "/ping")  # what a model has beside the routes of its methods
+CLOSE, SHORT = 0.94, 0.8  # of 1: a letter or two of a path, or of a word
 
 
 def meant(path: str, known: Collection[str]) -> str:
@@ -26,5 +27,18 @@ def meant(path: str, known: Collection[str]) -> str:
             return f"; it is {other}: the base URL of this client has to end with {V1}"
     if path in PREDICTS:
         return f"; it is {V1}{MODELS}NAME:predict, with a name that GET {V1}/models lists"
-    close = difflib.get_close_matches(path, known, n=1, cutoff=CLOSE) if path not in known else ()
-    return f"; did you mean {close[0]}?" if close else ""
+    base, rest = _of_one(path)
+    ours = known if not base or rest.startswith(f"{V1}/") else OF_ONE
+    close = difflib.get_close_matches(rest, ours, n=1, cutoff=CLOSE if ours is known else SHORT)
+    return f"; did you mean {base}{close[0]}?" if close and close[0] != rest else ""
+
+
+def _of_one(path: str) -> tuple[str, str]:
+    """The base URL of one model and what is behind it; of another path, nothing and all of it."""
+    if not path.startswith(MODELS):
+        return "", path
+    name, found, rest = path[len(MODELS) :].partition(f"{V1}/")
+    if not found:
+        name, _, rest = name.rpartition("/")
+        return (f"{MODELS}{name}", f"/{rest}") if name else ("", path)
+    return f"{MODELS}{name}", f"{V1}/{rest}"

@@ -112,6 +112,8 @@ class Routes:
                     return _only(exchange, "GET", handler, target[: -len(ending)])
         if exchange.method == "POST":  # a predict of somebody's who has the form of other servers in mind
             name = target.removesuffix("/predict").removesuffix("/invocations").removesuffix("/infer")[:128]
+            if colon and name not in self._hub.models:  # NAME:predcit
+                name = name.rpartition(":")[0]
             raise method_not_allowed(exchange.path, "GET, HEAD", f"; to call it: POST {V1_MODELS}{name}:predict")
         return _only(exchange, "GET", self._models.show, target)
 
@@ -151,7 +153,7 @@ class Routes:
                 exchange.model = name
                 return handler
             raise UnknownModel(f"no model named '{exchange.model[:128]}' here (have: {name[:128]})", param="model")
-        raise _unknown(exchange)
+        raise _unknown(exchange, self._endpoints)
 
     def _kept(self, exchange: Exchange, path: str, name: str = "") -> Handler:
         handlers = self._serving.stored.handlers(path[len(RESPONSES) + 1 :])

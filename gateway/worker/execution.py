@@ -100,8 +100,10 @@ class Executor:
 
     def _missing(self, name: str) -> Method:
         """A method that says that there is none, to those whose body can be read: Truss's order."""
-        text = f"`{name}` must only be called if model has it."
+        text, own = f"`{name}` must only be called if model has it.", list(self._descriptor.methods)
         is_assertion = name == "predict" and self._descriptor.websocket is not None
+        if own and not (is_assertion or self._descriptor.strict):
+            text = f"the model has no `{name}`, it has {', '.join(own)}; GET /v1/models lists the routes of each model"
 
         def refuse(inputs: Any) -> None:
             if is_assertion:

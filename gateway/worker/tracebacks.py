@@ -18,7 +18,8 @@ LEADING = (
     *(LIBRARY + name for name in ("asyncio/", "importlib/", "concurrent/", "contextlib.py", "threading.py")),
 )
 
-TOLD = frozenset({str(Path(__file__).resolve().with_name("secrets.py"))})  # files of ours whose errors say it all
+# Files of ours whose errors say it all: what they did behind the line of the model is nothing to look at.
+TOLD = frozenset(str(Path(__file__).resolve().with_name(name)) for name in ("secrets.py", "terminal.py"))
 
 
 def lines_of(error: BaseException, places: Sequence[str]) -> str:
@@ -59,7 +60,7 @@ def _own_first(frames: Sequence[traceback.FrameSummary], places: Sequence[str]) 
 
 
 def _without_told(frames: Sequence[traceback.FrameSummary], places: Sequence[str]) -> Sequence[traceback.FrameSummary]:
-    """Behind secrets["key"] of the model's code there is nothing that its author could change."""
+    """Behind secrets["key"] or input() of the model's code there is nothing that its author could change."""
     last = len(frames)
     while last and frames[last - 1].filename in TOLD:
         last -= 1

@@ -43,13 +43,14 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     serve: Serve, tmp_path: Path
 ) -> None:
     env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    (tmp_path / "gateway.toml").write_text('[models.mine]\naliases = ["nick"]\n')
     gateway = serve({"mine": {"model.py": "class Model\n"}}, "--reload", env=env, until="accepting")
     gateway.wait_for("its files are watched")
     (listed,) = ask(gateway, "/v1/models")[1]["data"]
     assert (listed["id"], listed["status"]) == ("mine", "failed") and "model.py:1: syntax" in listed["status_reason"]
     assert ask(gateway, "/models/mine/predict", {})[0] == 503
     gateway.wait_for("No model is ready")
-    for command in (["predict", "mine"], ["chat", "mine", "hello"]):
+    for command in (["predict", "mine"], ["chat", "mine", "hello"], ["chat", "nick", "hello"]):
         told = operate(gateway, tmp_path, *command)
         assert told.returncode == 1 and "mine is failed: model.py:1: syntax" in told.stderr, told.stderr
         assert "gateway logs mine" in told.stderr

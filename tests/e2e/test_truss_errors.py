@@ -274,8 +274,10 @@ NO_PREDICT = "`predict` must only be called if model has it."
 
 
 def test_predict_on_a_model_without_it_is_404_with_code_700(truss: Trusses) -> None:
-    assert truss.predict("chat-only", b"1").error == (404, "700", NO_PREDICT)
-    assert truss.predict("chat-only", msgpack.packb(1), BINARY).error == (404, "700", NO_PREDICT)
+    for answer in (truss.predict("chat-only", b"1"), truss.predict("chat-only", msgpack.packb(1), BINARY)):
+        assert answer.error[:2] == (404, "700")
+        assert answer.error[2].startswith("the model has no `predict`, it has chat_completions")
+        assert answer.error[2].endswith("; GET /v1/models lists the routes of each model")
 
 
 def test_a_body_that_cannot_be_read_is_the_first_thing_to_say_of_a_missing_predict(truss: Trusses) -> None:

@@ -32,12 +32,27 @@ def test_a_slip_of_the_pen_is_asked_about(path: str) -> None:
     assert meant(path, KNOWN) == "; did you mean /v1/chat/completions?"
 
 
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/models/m/v1/chat/completion", "/models/m/v1/chat/completions"),
+        ("/models/team/m/v1/chat/compeltions", "/models/team/m/v1/chat/completions"),
+        ("/models/m/predcit", "/models/m/predict"),
+    ],
+)
+def test_a_slip_of_the_pen_behind_the_base_url_of_one_model_is_asked_about_too(path: str, right: str) -> None:
+    assert meant(path, KNOWN) == f"; did you mean {right}?"
+    with Served({"m": Model({"predict": lambda inputs: "fine"})}) as served:
+        answer = served.post(path.replace("team/", ""), {})
+        assert answer.status == 404 and f"did you mean {right.replace('team/', '')}?" in answer.body.decode()
+
+
 @pytest.mark.parametrize("path", ["/predict", "/v1/predict"])
 def test_a_predict_of_no_model_is_told_where_those_of_models_are(path: str) -> None:
     assert meant(path, KNOWN) == "; it is /v1/models/NAME:predict, with a name that GET /v1/models lists"
 
 
-@pytest.mark.parametrize("path", ["/v1/models/m/predict", "/v1/models/m", "/v1/models/m/infer"])
+@pytest.mark.parametrize("path", ["/v1/models/m/predict", "/v1/models/m", "/v1/models/m/infer", "/v1/models/m:predcit"])
 def test_a_post_beside_the_predict_of_a_model_names_it(path: str) -> None:
     with Served({"m": Model({"predict": lambda inputs: "fine"})}) as served:
         answer = served.post(path, {})

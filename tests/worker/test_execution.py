@@ -227,7 +227,8 @@ async def test_a_missing_method_is_404_with_trusss_code() -> None:
     worker = Worker(Model)
     failure = await worker.wire.error(worker.chat())
     assert (failure.status, failure.truss_code) == (404, 700)
-    assert failure.message == "`chat_completions` must only be called if model has it."
+    said = "the model has no `chat_completions`, it has predict; GET /v1/models lists the routes of each model"
+    assert failure.message == said
 
 
 async def test_a_large_answer_leaves_in_parts_and_one_that_nobody_wants_stops() -> None:

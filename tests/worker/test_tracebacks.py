@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.spec import ModelSpec
-from gateway.worker import loader
+from gateway.worker import loader, terminal
 from gateway.worker.failures import trace_of
 from gateway.worker.secrets import Secrets
 
@@ -32,8 +33,6 @@ def failed(root: Path, source: str, **files: str) -> tuple[BaseException, str]:
 
 @pytest.fixture(autouse=True)
 def path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import sys
-
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.setenv("NUM_LOAD_RETRIES_TRUSS", "0")
@@ -89,6 +88,18 @@ class Model:
 """
     _, text = failed(tmp_path, source)
     assert files_of(text)[0] == "model.py" and "gateway/chat.py" in text
+
+
+def test_what_asks_for_a_terminal_is_shown_by_the_line_of_the_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_refused", "")
+    for name in ("stdin", "breakpointhook"):  # which are as they were afterwards
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    terminal.refuse("m")
+    source = "class Model:\n    def predict(self, x): ...\n    def load(self):\n        breakpoint()\n"
+    _, text = failed(tmp_path, source)
+    assert files_of(text) == ["model.py"] and "needs a terminal" in text
 
 
 def test_where_no_file_is_the_models_own_ours_lead_no_more(tmp_path: Path) -> None:
