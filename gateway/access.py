@@ -203,12 +203,9 @@ class KeyRing:
         self._keys: tuple[Key, ...] = ()
         self._revoked: dict[str, Key] = {}  # the latest since the start, by digest: who goes on using one is named
         self._permits: dict[str, Permits] = {}
+        # Whether a request needs a key. A file of keys asks for one though all of them were revoked.
+        self.is_required = False
         self._use(keys.read(file))
-
-    @property
-    def is_required(self) -> bool:
-        """Whether a request needs a key. A file of keys asks for one though all of them were revoked."""
-        return bool(self._permits) or self._seen is not None
 
     def __str__(self) -> str:
         """Whether keys are needed and which there are, in a sentence."""
@@ -283,6 +280,7 @@ class KeyRing:
             else:
                 known.revoke()
         self._permits = permits
+        self.is_required = bool(permits) or self._seen is not None
         for key in self._keys:
             permits[key.id].rekey(key)
 

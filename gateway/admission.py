@@ -147,7 +147,8 @@ class Admission:
             held = None
             seat.waiting -= 1
         self.limiter.give_back(seat, held)
-        call.let_go()
+        if call.then is not None:
+            call.let_go()
         if self.notify is not None:
             self.notify()
 

@@ -66,7 +66,6 @@ class Call:
         "_future",
         "_loop",
         "_on_ready",
-        "_then",
         "arrived",
         "body",
         "cancelled_at",
@@ -91,6 +90,7 @@ class Call:
         "size",
         "started",
         "taken",
+        "then",
         "unread",
         "unread_size",
         "until",
@@ -122,7 +122,7 @@ class Call:
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
         self._on_ready: Callable[[Call], None] | None = None
-        self._then: Callable[[], None] | None = None
+        self.then: Callable[[], None] | None = None  # for `let_go`
         self.on_credit: Callable[[int], None] | None = None  # websocket: so many of our messages were taken
         self.unread = self.unread_size = 0  # of those, the ones that were not, and their bytes
         self.owed = self.owed_size = 0  # taken by the client, not yet granted to the worker
@@ -230,13 +230,13 @@ class Call:
         """Whether its code still runs; then `then` is called when that has stopped."""
         if self.ended:
             return False
-        self._then = then
+        self.then = then
         return True
 
     def let_go(self) -> None:
         """Its slot was given back."""
-        if self._then is not None:
-            then, self._then = self._then, None
+        if self.then is not None:
+            then, self.then = self.then, None
             then()
 
     async def _wait(self) -> None:

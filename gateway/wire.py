@@ -344,7 +344,8 @@ def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
         start = HEAD_SIZE.size + HEAD_SIZE.unpack_from(view)[0]
         if start > len(view) or start > MAX_FRAME:
             raise WireError(f"{cls.__name__} head of {start} bytes in a payload of {len(view)}")
-        return cast(H, _decoders[cls](view[HEAD_SIZE.size : start])), view[start:]
+        head: H = _decoders[cls](view[HEAD_SIZE.size : start])
+        return head, view[start:]
     except BROKEN as error:
         raise WireError(f"bad {cls.__name__}: {error}") from error
 

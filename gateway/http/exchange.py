@@ -16,7 +16,7 @@ from ..access import Permits
 from ..call import NEVER, Patience
 from ..callers import Caller
 from ..errors import BadRequest, GatewayError
-from .protocol import STATUS, GuardedProtocol, cycle_of, write_whole
+from .protocol import STATUS, Cycle, GuardedProtocol, write_whole
 
 JSON = b"application/json"
 REFUSED = "gateway.refused"  # in the same place: told of an error that is answered there
@@ -117,7 +117,7 @@ class Exchange:
         "tokens",
     )
 
-    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any, cycle: Cycle | None = None) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -149,7 +149,7 @@ class Exchange:
         self._runs: Watched | None = None  # what was last begun for it, and may run when nobody waits any more
         self._over: GatewayError | None = None  # why it may not go on
         self.started = time.monotonic()
-        self.cycle = cycle_of(send)
+        self.cycle = cycle  # where `send` is the server's own
 
     def count_in(self) -> None:
         """Count a call for the limits of its caller, and end it with the caller's key, until `count_out`.
@@ -319,7 +319,8 @@ class Exchange:
     def _timing(self) -> bytes:
         """Where the time of a whole answer went, as a line of its head."""
         now = time.monotonic()
-        self.ended = self.ended or now
+        if not self.ended:
+            self.ended = now
         waited, ran = self.queued + self.load, self.ran
         ours = now - self.started - waited - ran
         if ours < 0.0:

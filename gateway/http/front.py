@@ -17,6 +17,7 @@ from ..errors import GatewayError, Unavailable
 from . import errors, kin
 from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
 from .guards import HEALTH, costs
+from .protocol import cycle_of
 from .stall import SEND_TIMEOUT
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Front:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, cycle_of(send))
         try:
             try:
                 self._guard.check(exchange)
@@ -88,7 +89,7 @@ class Front:
         """
         if scope["method"] != "POST" or not scope["path"].endswith(PREDICT_ENDINGS):
             return False
-        exchange = Exchange(scope, cycle.receive, cycle.send)
+        exchange = Exchange(scope, cycle.receive, cycle.send, cycle)
         try:
             try:
                 self._guard.check(exchange)
@@ -124,7 +125,8 @@ class Front:
         exchange.unwatch()
         if not exchange.has_run:
             exchange.measure()
-        if exchange.was_cut_off:
+        connection = exchange.connection
+        if connection is not None and connection.stall is not None and connection.stall.has_cut_off:
             exchange.error = SEND_TIMEOUT
         if exchange.permits is not None:
             if exchange.cycle is not None and exchange.cycle.flow.write_paused:

@@ -94,7 +94,7 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
         None,
         http_scope(exchange, model) if method in model.request_methods else None,
         exchange.route,
-        b"text/event-stream" in accept.lower(),
+        accept.lower().find(b"text/event-stream") >= 0,  # `in` makes an error first, and drops it
     )
 
 

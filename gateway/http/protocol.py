@@ -36,6 +36,7 @@ LINGER = 5.0  # seconds in which the rest of a refused body is thrown away befor
 # once is never given what it has not read by then
 PARTING = 0.1
 TAIL = HIGH_WATER_LIMIT + 1  # bytes at the end of a large answer that TLS gets apart, to say whether it is full
+Cycle = RequestResponseCycle  # what the server knows of one request
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _TEXTS = {
@@ -58,7 +59,7 @@ class _Flow(FlowControl):
     is_held = False
 
     def resume_reading(self) -> None:
-        if not self.is_held:
+        if self.read_paused and not self.is_held:
             super().resume_reading()
 
 
@@ -90,7 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _lingering = False
     _stopping = False
     is_local = False  # it came over the admin socket
-    _stall: Stall | None = None
+    stall: Stall | None = None
     _unread: asyncio.TimerHandle | None = None
     _status = 400
 
@@ -175,11 +176,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> bool:
         """Parse it. False: the connection is another protocol's from here on."""
         self._bytes += len(data)
-        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+        if self._in_head and data.lower().find(b"pgrade") >= 0:  # `in` makes an error first, and drops it
             is_get = data.startswith(b"GET ") if self._bytes == len(data) else self.parser.get_method() == b"GET"
             data = _ignore_upgrade(data, is_get)
         try:
             self.parser.feed_data(data)
+            if self._body and not self._in_head:  # there is more to come of it, and somebody may wait for what is here
+                self.cycle.message_event.set()
         except httptools.HttpParserError:
             self.send_400_response("")
         except httptools.HttpParserUpgrade:
@@ -203,7 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._running = cycle
             if cycle.more_body or self.begin is None or not self.begin(cycle.scope, cycle):
                 super()._start_asgi_task(cycle, app)
-        if self.transport.is_closing():
+        if not self._bytes or self.transport.is_closing():  # the read ended with the message
             return
         if self._bytes > MAX_HEAD:  # a head, or what stands between the pieces of a body and behind them
             self._refuse_now(431)
@@ -238,13 +241,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._bytes = 0
         self._body += len(body)
-        # from here on as in the base class
-        if (self.parser.should_upgrade() and self._should_upgrade()) or self.cycle.response_complete:
+        # from here on as in the base class, but for its word to who waits: `_feed` has one for each read
+        cycle = self.cycle
+        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
             return
-        self.cycle.body += body
-        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        self.cycle.message_event.set()
 
     # One timer a connection instead of one a request: it looks how long the connection has been idle.
 
@@ -254,7 +257,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._unparsed and self._later is None:
             self._later = self.loop.call_soon(self._read_on)
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._running, app = self.pipeline.pop()
             super()._start_asgi_task(self._running, app)
@@ -318,11 +322,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
-        super().on_message_complete()
+        # from here on as in the base class
+        cycle = self.cycle
+        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        for timer in (self._idle_timer, self._stall, self._unread, self._later):
+        for timer in (self._idle_timer, self.stall, self._unread, self._later):
             if timer is not None:
                 timer.cancel()
         self._unparsed = b""
@@ -351,19 +360,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def watch_rest(self) -> None:
         """What waits for the client must be taken. Called for a connection that was closed, too."""
-        if self._stall is None:
-            self._stall = Stall(self.transport, self.loop, self.send_timeout)
+        if self.stall is None:
+            self.stall = Stall(self.transport, self.loop, self.send_timeout)
 
     @property
     def was_cut_off(self) -> bool:
         """Its client took too little of what waited for it."""
-        return self._stall is not None and self._stall.has_cut_off
+        return self.stall is not None and self.stall.has_cut_off
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        if self.stall is not None:
+            self.stall.cancel()
+            self.stall = None
 
     def linger(self) -> None:
         """Close once the client has stopped sending: closed at once, it would learn of a reset, not of the answer."""
