@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .callers import Caller
     from .errors import BadRequest, ConfigError, GatewayError, HTTPError
     from .fingerprints import fingerprint
+    from .formats.architectures import peek_architecture
     from .formats.config import has_code, peek_config
     from .formats.describe import describe
     from .hookspecs import hookimpl
@@ -42,6 +43,7 @@ _WHERE = {
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
     "parse_json": "ordinary",
+    "peek_architecture": "formats.architectures",
     "peek_archive": "archives",
     "peek_config": "formats.config",
     "peek_json": "ordinary",
@@ -70,6 +72,7 @@ __all__ = [
     "has_code",
     "hookimpl",
     "parse_json",
+    "peek_architecture",
     "peek_archive",
     "peek_config",
     "peek_json",

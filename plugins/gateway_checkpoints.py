@@ -45,39 +45,16 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         config = dict(peek_json(place / "config.json"))
     except (OSError, ValueError, TypeError) as error:
         raise unloadable(place, f"config.json: {getattr(error, 'strerror', None) or error}: get it", by) from error
-    if config.get("auto_map") and not trusted and not _has_module(config.get("model_type")):
+    if config.get("auto_map") and not trusted and not has_module(config.get("model_type")):
         code = "its architecture is code that comes with it (auto_map in config.json), which is not run"
         fix = CODE if by == "transformers" else TRUST
         raise unloadable(place, f"{code}; {fix}", by)
     _say_broken(place, by)
     is_quantized = any(config.get(key) for key in ("quantization_config", "quantization"))
-    if not trusted and (is_quantized or not _has_module(config.get("model_type"))):
+    if not trusted and (is_quantized or not has_module(config.get("model_type"))):
         _ask(place, is_quantized=is_quantized)
     if not trusted or any((place / name).is_file() for name in WEIGHTS):  # code may have weights of its own
         say_weights(place, by, named=config.get("transformers_weights"))
-
-
-def check(place: Path) -> None:
-    """What the load says, and what it learns only of the weights as a whole."""
-    say_unloadable(place)
-    _say_unbatched(place)
-    if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
-        say_factors(place, tensors(place))
-
-
-def _say_unbatched(place: Path) -> None:
-    """Raise `ConfigError` for a kind whose code has an attention of its own, which takes no batch of ours."""
-    config = peek_json(place / "config.json")
-    if not _has_module(config.get("model_type")):
-        return
-    kind = config["model_type"].replace("-", "_")
-    try:
-        code = (_library() / kind / f"modeling_{kind}.py").read_text("utf-8")
-    except (OSError, ValueError):
-        return
-    if "ALL_ATTENTION_FUNCTIONS" not in code:  # where the others look for the attention that was chosen
-        name = next(iter(config.get("architectures") or ()), kind)
-        raise ConfigError(f"{place}: {name} cannot be batched here: its attention does not pass through our cache")
 
 
 def _say_broken(place: Path, by: str) -> None:
@@ -194,10 +171,21 @@ def tensors(place: Path) -> Iterator[str]:
         yield from table if isinstance(table, dict) else ()
 
 
-def _has_module(kind: object) -> bool:
+def has_module(kind: object) -> bool:
     """Whether the library has a directory for a `model_type`; where it has none it may know it all the same."""
     is_name = isinstance(kind, str) and re.fullmatch(r"[\w-]+", kind)
     return bool(is_name and (_library() / str(kind).replace("-", "_")).is_dir())
+
+
+def code_of(config: Mapping[str, Any]) -> str:
+    """What the library computes a kind of model with, as text; "" of one that it has no such file for."""
+    if not has_module(config.get("model_type")):
+        return ""
+    kind = str(config["model_type"]).replace("-", "_")
+    try:
+        return (_library() / kind / f"modeling_{kind}.py").read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _library() -> Path:

@@ -180,7 +180,10 @@ def adopt(model: Any) -> int:
 
     AttentionInterface.register(NAME, attend)
     ids = torch.arange(CHECKED, device=model.device) % model.config.get_text_config().vocab_size
-    wanted = model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
+    alone = model(input_ids=ids[None], use_cache=False).logits[0].float()
+    wanted, begun = alone[-1], model(input_ids=ids[None, : CHECKED // 2], use_cache=False).logits[0, -1].float()
+    if not _off(begun, alone[CHECKED // 2 - 1]) < TOLERANCE:
+        raise UnsupportedModel("its words see those that come after them, as in an encoder")
     cache = Cache(2, CHECKED)
     try:
         model.set_attn_implementation(NAME)
@@ -196,10 +199,14 @@ def adopt(model: Any) -> int:
         raise UnsupportedModel(f"its forward pass does not take our cache: {error!r}") from error
     if not cache.layers:
         raise UnsupportedModel("its attention does not pass through our cache")
-    off = float((logits - wanted).abs().max() / wanted.abs().max())
+    off = _off(logits, wanted)
     if not off < TOLERANCE:
         raise UnsupportedModel(f"its answers change with our cache, by {off:.0%} of a logit")
     return cache.bytes_per_token
+
+
+def _off(logits: Tensor, wanted: Tensor) -> float:
+    return float((logits - wanted).abs().max() / wanted.abs().max())
 
 
 def lay_out(model: torch.nn.Module) -> None:

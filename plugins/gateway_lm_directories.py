@@ -11,7 +11,16 @@ from pathlib import Path
 
 from gateway_lm_gguf_files import find, say_passed_over
 
-from gateway import ConfigError, has_code, peek_config, peek_json, peek_patterns, peek_weights, placeholder
+from gateway import (
+    ConfigError,
+    has_code,
+    peek_architecture,
+    peek_config,
+    peek_json,
+    peek_patterns,
+    peek_weights,
+    placeholder,
+)
 
 INDEX = "model.safetensors.index.json"
 PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
@@ -35,8 +44,6 @@ def is_language_model(path: Path) -> bool:
     return find(place, [path.absolute().name], peek_patterns(path)) is not None or is_checkpoint(place)
 
 
-# Halves of models of images or sound, whose text is nothing without the other half, or is no text; how they end.
-HALVES = ("GitForCausalLM", "MusicgenForCausalLM", "MusicgenMelodyForCausalLM", "MoshiForCausalLM", "TrOCRForCausalLM")
 EMBEDDING = ("modules.json", "1_Pooling/config.json")  # of a model that gives vectors, whatever its config.json says
 SENSES = ("vision_config", "audio_config", "image_token_id", "image_token_index", "img_processor", "patch_size")
 SEEING = ("fuyu",)  # model types whose config.json may have none of these
@@ -47,13 +54,8 @@ def is_checkpoint(place: Path) -> bool:
     weights = [file for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model")]
     if any((place / name).is_file() for name in EMBEDDING) or not weights:
         return False  # an adapter may have the config.json of its base
-    try:
-        config = peek_json(place / "config.json")
-    except (OSError, ValueError):
-        return False
-    architectures = config.get("architectures") if isinstance(config, dict) else None
-    names = [str(name) for name in architectures or ()]
-    if not any(name.endswith("ForCausalLM") for name in names) or any(name in HALVES for name in names):
+    found = peek_architecture(place)
+    if found is None or not found.writes or not found.name.endswith("ForCausalLM"):
         return False
     say_incomplete(place)
     return True

@@ -59,7 +59,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
 @hookimpl
 def check_model(spec: ModelSpec) -> Iterator[Problem]:
     """What the load of a GGUF file, or of a checkpoint, would say before it reads the weights."""
-    import gateway_checkpoints
+    import gateway_lm_architectures
     import gateway_lm_gguf_files
     import gateway_wordless
 
@@ -77,7 +77,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
             return
         gateway_lm_gguf_files.say_others(place, chosen)
         if spec.python is None:  # other environments may have another version of the library
-            gateway_checkpoints.check(place)
+            gateway_lm_architectures.check(place)
             gateway_wordless.check(place)
     except (ConfigError, OSError, ValueError) as error:
         code = "invalid_gguf" if file else "unloadable"
@@ -100,6 +100,7 @@ class LanguageModel:
         weights = weights_path(self.config, Path.cwd())
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all files are here: nothing may wait for a network
         import gateway_checkpoints as checkpoints
+        import gateway_lm_architectures
         import gateway_lm_attention
         import gateway_lm_engine
         import gateway_lm_gguf
@@ -123,6 +124,7 @@ class LanguageModel:
         if not gguf:
             gateway_lm_gguf_files.say_others(folder, chosen)
             checkpoints.say_unloadable(folder)
+            gateway_lm_architectures.say_no_language_model(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the library for tokenizers has no other kind

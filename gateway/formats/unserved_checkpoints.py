@@ -7,52 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .unserved_files import BESIDE, Unserved, begin_of, json_of, read_json, suffix, unfinished
+from .architectures import describe_architecture, other_encoder
+from .unserved_files import BESIDE, Unserved, read_json, suffix, unfinished
 from .unserved_kinds import CLASS, NO_MODEL
 
 SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.safetensors"
 
 
-OTHER_MODULES = {b".sparse_encoder.": "SparseEncoder", b".cross_encoder.": "CrossEncoder"}
-
-
 def sentence_transformers(path: Path, names: frozenset[str]) -> Unserved | None:
-    kind = json_of(path / "config_sentence_transformers.json").get("model_type")
-    if kind is None:  # older folders say it by their modules alone
-        modules = begin_of(path / "modules.json")
-        kind = next((what for module, what in OTHER_MODULES.items() if module in modules), None)
-    if kind in (None, "SentenceTransformer"):
-        return None
-    what = f"a {kind} of sentence-transformers, which gives no vectors of texts"
-    method = "rerank, see docs/rerank.md" if kind == "CrossEncoder" else "embeddings"
-    return Unserved(what, f"{CLASS} with sentence_transformers and has a method {method}")
-
-
-# The end of an architecture's name → what it is, and the method that would answer for it.
-ARCHITECTURES = (
-    ("GitForCausalLM", "a model that describes images", "predict"),
-    ("TrOCRForCausalLM", "the half of a reader of images that writes", "predict"),
-    ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
-    ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
-    ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),
-    ("ForSequenceClassification", "a classifier of texts", "classify or rerank, see docs/rerank.md"),
-    ("ForTokenClassification", "a classifier of words", "predict"),
-    ("ForQuestionAnswering", "a finder of answers in texts", "predict"),
-    ("ForMultipleChoice", "a classifier of choices", "predict"),
-    ("ForMaskedLM", "a model that fills gaps in texts", "predict"),
-    ("ForPreTraining", "a model to be trained further", "predict"),
-    ("ForImageClassification", "a classifier of images", "predict"),
-    ("ForObjectDetection", "a detector of objects", "predict"),
-    ("ForAudioClassification", "a classifier of sound", "predict"),
-    ("ForSpeechSeq2Seq", "a model of speech", "transcriptions, see docs/audio.md"),
-    ("ForCTC", "a model of speech", "transcriptions, see docs/audio.md"),
-    ("ForTextToSpeech", "a model that speaks", "speech, see docs/audio.md"),
-    ("VitsModel", "a model that speaks", "speech, see docs/audio.md"),
-    ("BarkModel", "a model that speaks", "speech, see docs/audio.md"),
-)
-
-
-HALVES = tuple(ending for ending, _, _ in ARCHITECTURES if ending.endswith("ForCausalLM"))
+    found = other_encoder(path)
+    return Unserved(f"a {found.name}, {found.what}", found.fix) if found else None
 
 
 def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -64,19 +28,14 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
         if not weights and not names & {"tokenizer.json", "tokenizer_config.json"}:
             return None  # some other program's
         return Unserved(f"a checkpoint whose config.json {failure}", "get the file again")
-    architectures = config.get("architectures")
-    if not architectures:
+    found = describe_architecture(config)
+    if found is None:
         return _without_architecture(config, weights)
-    named = [str(name) for name in architectures] if isinstance(architectures, list) else [str(architectures)]
-    name = named[0]
-    if any(one.endswith("ForCausalLM") for one in named) and not name.endswith(HALVES):
-        return _language_model(path, name, names, weights)
-    if name.endswith("LMHeadModel") and weights != "safetensors":
-        return _language_model(path, name, names, weights)
+    if found.writes and (found.name.endswith("ForCausalLM") or weights != "safetensors"):
+        return _language_model(path, found.name, names, weights)
     if weights is None and all(_is_beside(path, each) for each in names):
-        return _without_weights(path, name, names)
-    what, method = _described(name, config)
-    return Unserved(f"{name}, {what}", f"{CLASS} with transformers and has a method {method}")
+        return _without_weights(path, found.name, names)
+    return Unserved(f"{found.name}, {found.what}", found.fix)
 
 
 def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Unserved | None:
@@ -119,30 +78,6 @@ def _is_beside(path: Path, name: str) -> bool:
         or suffix(name) in NO_MODEL
         or (path / name).is_dir()
     )
-
-
-def _described(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
-    """What a model of this architecture is, and the method by which a class could serve it."""
-    for ending, what, method in ARCHITECTURES:
-        if name.endswith(ending):
-            return what, method
-    if "Whisper" in name:
-        return "a model of speech", "transcriptions, see docs/audio.md"
-    parts = config.keys() & {"vision_config", "audio_config", "image_token_id", "image_token_index"}
-    if name.endswith("ForConditionalGeneration") or parts:
-        if config.get("is_encoder_decoder") is True and not parts:
-            return "a model with an encoder and a decoder", "predict"
-        return "a model of more than texts; the plugin transformers serves texts alone", "chat_completions"
-    if name.endswith("LMHeadModel"):
-        return "a language model by an older name, served with framework: transformers in config.yaml", "completions"
-    if name.endswith("Model") and config.keys() & {"image_size", "patch_size", "conv_dim", "sampling_rate"}:
-        return "an encoder of images or sound", "predict"
-    if name.endswith("Model"):
-        return (
-            "an encoder without a head; saved by sentence-transformers (with modules.json) it would give embeddings",
-            "embeddings",
-        )
-    return "an architecture that no plugin serves", "predict"
 
 
 OTHER_WEIGHTS = (

@@ -101,6 +101,8 @@ def read(model: Any, cache: Cache, prompts: list[tuple[int, Any]], pieces: int) 
         ("gemma2", {"head_dim": 16}, "softcap"),
         ("bloom", {"n_layer": 2, "n_head": 4}, "does not pass through our cache"),
         ("mamba", {"state_size": 8}, "our cache"),
+        ("bert", {"is_decoder": False}, "its words see those that come after them"),
+        ("bert", {"is_decoder": False, "num_hidden_layers": 1}, "its words see those that come after them"),
     ],
 )
 def test_a_model_that_cannot_work_with_our_cache_is_refused(

@@ -1,0 +1,157 @@
+"""What the architecture in a config.json is, in words, and what would serve it.
+
+Plugins ask the same through `peek_architecture`, where config.yaml chose them for a checkpoint that may mean nothing to
+them. Names are transformers' and sentence-transformers'; neither is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .unserved_files import begin_of, json_of
+from .unserved_kinds import CLASS
+
+# The end of an architecture's name → what it is, and the method that would answer for it.
+KNOWN = (
+    ("GitForCausalLM", "a model that describes images", "predict"),
+    ("TrOCRForCausalLM", "the half of a reader of images that writes", "predict"),
+    ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
+    ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
+    ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),
+    ("ForSequenceClassification", "a classifier of texts", "classify or rerank, see docs/rerank.md"),
+    ("ForTokenClassification", "a classifier of words", "predict"),
+    ("ForQuestionAnswering", "a finder of answers in texts", "predict"),
+    ("ForMultipleChoice", "a classifier of choices", "predict"),
+    ("ForNextSentencePrediction", "a classifier of pairs of texts", "predict"),
+    ("RewardModel", "a model that gives texts a score", "classify or rerank, see docs/rerank.md"),
+    ("ForImageClassification", "a classifier of images", "predict"),
+    ("ForObjectDetection", "a detector of objects", "predict"),
+    ("ForAudioClassification", "a classifier of sound", "predict"),
+    ("ForSpeechSeq2Seq", "a model of speech", "transcriptions, see docs/audio.md"),
+    ("ForCTC", "a model of speech", "transcriptions, see docs/audio.md"),
+    ("ForTextToSpeech", "a model that speaks", "speech, see docs/audio.md"),
+    ("VitsModel", "a model that speaks", "speech, see docs/audio.md"),
+    ("BarkModel", "a model that speaks", "speech, see docs/audio.md"),
+    ("MTModel", "a translator", "predict"),
+    ("DoubleHeadsModel", "a language model with a second head, which chooses", "predict"),
+    ("DiscriminatorModel", "a model that finds words that were replaced", "predict"),
+)
+HALVES = tuple(ending for ending, _, _ in KNOWN if ending.endswith("ForCausalLM"))
+# Heads that were for the training alone, which sentence-transformers leaves away.
+TRAINED = (
+    ("ForMaskedLM", "a model that fills gaps in texts"),
+    ("ForPreTraining", "a model to be trained further"),
+)
+OLDER = ("LMHeadModel", "ModelWithLMHead")  # as language models were called before
+TEXT_TO_TEXT = re.compile(
+    r"(M|UM|Long)?T5(Gemma)?|SwitchTransformers|(M|PL)?Bart|Mvp|(BigBird)?Pegasus(X)?|Blenderbot(Small)?|M2M100|NllbMoe|"
+    r"LED|ProphetNet|FSMT"
+)
+DRAFT = re.compile(r"(?i)eagle|medusa|draft|speculator|dflash|(mtp|nextn)(model)?$")
+DRAFT_KEYS = {"draft_vocab_size", "eagle_config", "medusa_num_heads", "speculators_model_type", "dflash_config"}
+DIFFUSION = re.compile(r"(?i)(dream|llada|sdar|diffu\w*|bd3lm|mdlm|fast_?dllm)(?![a-z]*image)")
+SENSES = {"vision_config", "audio_config", "image_token_id", "image_token_index"}
+SIGNALS = {"image_size", "patch_size", "conv_dim", "sampling_rate", "num_mel_bins", "audio_encoder"}
+OF_NO_TEXT = {"prediction_length", "context_length", "backbone", "backbone_config", "num_queries", "num_channels"}
+EMBEDDINGS = (
+    "for embeddings save it with sentence-transformers, which writes modules.json, or, where the mean of its tokens is "
+    "right, write framework: sentence-transformers into a config.yaml"
+)
+OTHER_MODULES = {
+    b".sparse_encoder.": "SparseEncoder",
+    b".cross_encoder.": "CrossEncoder",
+    b".multi_vector_encoder.": "MultiVectorEncoder",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    name: str  # as config.json has it, or the class of sentence-transformers
+    what: str
+    fix: str  # what would serve it
+    writes: bool = False  # one word after another, which the plugin transformers serves
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.what}: {self.fix}"
+
+
+def peek_architecture(place: Path) -> Architecture | None:
+    """What the checkpoint in a folder is; None where its files do not say it."""
+    return other_encoder(place) or describe_architecture(json_of(place / "config.json"))
+
+
+def other_encoder(place: Path) -> Architecture | None:
+    """What sentence-transformers saved that gives no vector of a text."""
+    kind = json_of(place / "config_sentence_transformers.json").get("model_type")
+    if kind is None:  # older folders say it by their modules alone
+        modules = begin_of(place / "modules.json")
+        kind = next((what for module, what in OTHER_MODULES.items() if module in modules), None)
+    if kind in (None, "SentenceTransformer"):
+        return None
+    method = "rerank, see docs/rerank.md" if kind == "CrossEncoder" else "embeddings"
+    fix = f"{CLASS} with sentence_transformers and has a method {method}"
+    return Architecture(str(kind), "a model of sentence-transformers that gives no one vector of a text", fix)
+
+
+def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
+    """What the first of the architectures in a config.json is, or the one that writes; None where there are none."""
+    found = config.get("architectures")
+    names = [str(name) for name in found] if isinstance(found, Sequence) and not isinstance(found, str) else [found]
+    if not names or not names[0]:
+        return None
+    told = [_describe(str(name), config) for name in names]
+    return next((each for each in told if each.writes), told[0])
+
+
+def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
+    parts = config.keys() & SENSES
+    with_class = f"{CLASS} with transformers and has a method"
+    if (DRAFT.search(name) or config.keys() & DRAFT_KEYS) and not parts:
+        what = "a draft, which guesses words for a larger model (speculative decoding) and is no model alone"
+        return Architecture(name, what, "serve the model that it was made for, or both with a server that takes drafts")
+    if DIFFUSION.match(name) and not parts:
+        what = "a language model by diffusion, which does not write one word after another"
+        return Architecture(name, what, f"{with_class} chat_completions")
+    for ending, what, method in KNOWN:
+        if name.endswith(ending):
+            return Architecture(name, what, f"{with_class} {method}")
+    for ending, what in TRAINED:
+        if name.endswith(ending):
+            return Architecture(name, what, f"{EMBEDDINGS}; for what it does itself {with_class} predict")
+    if name.endswith("ForCausalLM"):
+        return Architecture(name, "a language model", "the plugin transformers serves it", writes=True)
+    if name.endswith(OLDER):
+        return Architecture(name, "a language model by an older name", "framework: transformers in config.yaml", True)
+    return _without_a_table(name, config, with_class)
+
+
+def _without_a_table(name: str, config: Mapping[str, Any], with_class: str) -> Architecture:
+    parts = config.keys() & SENSES
+    if "Whisper" in name:
+        return Architecture(name, "a model of speech", f"{with_class} transcriptions, see docs/audio.md")
+    if name.endswith("ForConditionalGeneration"):
+        writes_from_text = config.get("is_encoder_decoder") is True or TEXT_TO_TEXT.match(name)
+        if writes_from_text and not parts and not config.keys() & SIGNALS:
+            what = "a model that writes one text from another, with an encoder and a decoder"
+            return Architecture(name, what, f"{with_class} predict")
+    elif name.endswith("Model"):
+        return _base(name, config, with_class)
+    if name.endswith("ForConditionalGeneration") or parts:
+        what = "a model of more than texts; the plugin transformers serves texts alone"
+        return Architecture(name, what, f"{with_class} chat_completions")
+    return Architecture(name, "an architecture that no plugin serves", f"{with_class} predict")
+
+
+def _base(name: str, config: Mapping[str, Any], with_class: str) -> Architecture:
+    """A network without a head; only one that reads tokens has a use for sentence-transformers."""
+    if config.keys() & SENSES:
+        return Architecture(name, "an encoder of images or sound, and maybe of texts", f"{with_class} embeddings")
+    if config.keys() & SIGNALS:
+        return Architecture(name, "an encoder of images or sound", f"{with_class} predict")
+    if config.keys() & OF_NO_TEXT:
+        return Architecture(name, "a network without a head", f"{with_class} predict")
+    return Architecture(name, "an encoder, or a language model, without a head", EMBEDDINGS)

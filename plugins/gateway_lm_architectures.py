@@ -1,0 +1,95 @@
+"""Whether a checkpoint is a language model that can be served: by its architecture, its settings, its tensors' names.
+
+For `gateway check` and for the load, so that both say the same. Opens headers of weights only; transformers is imported
+only for an architecture whose name does not say it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gateway_checkpoints as checkpoints
+
+from gateway import ConfigError, peek_architecture, peek_json
+
+AS_DECODER = "add `is_decoder=True"  # what the code of an encoder says when it is asked to write
+# Published without their prefix, as the library wrote them once; their head has always been the matrix of their words.
+BARE = ("bloom", "ctrl", "gpt2", "openai-gpt", "opt")
+DOES_NOT_REACH = "its attention does not pass through our cache"
+
+
+def check(place: Path) -> None:
+    """What the load says, and what it learns only of the weights as a whole."""
+    checkpoints.say_unloadable(place)
+    say_no_language_model(place)
+    _say_unbatched(place)
+    if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
+        checkpoints.say_factors(place, checkpoints.tensors(place))
+
+
+def say_no_language_model(place: Path) -> None:
+    """Raise `ConfigError` for a checkpoint that is something else, or whose words would see those after them."""
+    config = peek_json(place / "config.json")
+    found = peek_architecture(place)
+    if found is not None and not found.writes and not _is_mapped(found.name, config.get("model_type")):
+        raise ConfigError(f"{place}: {found}")
+    if found is None and config.get("is_encoder_decoder"):
+        raise ConfigError(f"{place}: its config.json says is_encoder_decoder, and a language model is a decoder alone")
+    if AS_DECODER in checkpoints.code_of(config) and not config.get("is_decoder"):
+        name = found.name if found else config.get("model_type")
+        what = f"{name} is an encoder, whose words see those that come after them"
+        raise ConfigError(f"{place}: {what}: it writes only where config.json has is_decoder, as it was trained")
+    _say_headless(place, config)
+
+
+def _is_mapped(name: str, kind: object) -> bool:
+    """Whether the library takes a name that does not say so for a language model of its kind."""
+    if not isinstance(kind, str) or not checkpoints.has_module(kind):
+        return False
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MAPPED
+
+    return MAPPED.get(kind) == name
+
+
+def _say_headless(place: Path, config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for what a base model saves: its tensors lack the name under which a language model has it.
+
+    The library would take the matrix of the words for the head wherever the two may be one, and answer with nonsense.
+    """
+    if config.get("model_type") in BARE:
+        return
+    prefixes = set(re.findall(r'base_model_prefix = "(\w+)"', checkpoints.code_of(config)))
+    names = list(checkpoints.tensors(place)) or _pickled(place)
+    if not prefixes or not any(re.search(r"\.\d+\.", name) for name in names):
+        return
+    if any(name.startswith((*(f"{prefix}." for prefix in prefixes), "lm_head", "language_model.")) for name in names):
+        return
+    what = f"its tensors ({min(names)} and others) are those of a base model, or of one for embeddings, without a head"
+    fix = "for chat get the whole model; for embeddings get its modules.json and 1_Pooling too, which make its vectors"
+    raise ConfigError(f"{place}: {what}: {fix}")
+
+
+def _pickled(place: Path) -> list[str]:
+    """The names in a pytorch_model.bin, read without running any code; none of what is no such file."""
+    file = place / "pytorch_model.bin"
+    if not file.is_file():
+        return []
+    import torch
+
+    try:
+        found = torch.load(file, map_location="meta", mmap=True, weights_only=True)
+    except Exception:  # whatever a broken file makes of it: the load of the weights tells that
+        return []
+    return [str(name) for name in found] if isinstance(found, Mapping) else []
+
+
+def _say_unbatched(place: Path) -> None:
+    """Raise `ConfigError` for a kind whose code has an attention of its own, which takes no batch of ours."""
+    config = peek_json(place / "config.json")
+    code = checkpoints.code_of(config)
+    if code and "ALL_ATTENTION_FUNCTIONS" not in code:  # where the others look for the attention that was chosen
+        name = next(iter(config.get("architectures") or ()), config["model_type"])
+        raise ConfigError(f"{place}: {name} cannot be batched here: {DOES_NOT_REACH}")
