@@ -38,12 +38,14 @@ def start(
     network: bool = False,
     tracing: bool = False,
     memory: int | None = None,
+    gate: int | None = None,
 ) -> Start:
     """`command` in `cwd` with this environment, confined as `sandbox` says.
 
     `writable` and `network` are for a strict one: where it may write, and whether it keeps the network. `tracing` is
     for another: whether root keeps what reads the memory of other processes. `memory` are the bytes that it may
-    allocate.
+    allocate. At `gate`, one end of a socket, a strict one says that it is confined, and goes on when the other end is
+    closed.
     """
     said = {
         "GW_SANDBOX": sandbox,
@@ -57,6 +59,8 @@ def start(
         said["GW_TRACING"] = "1"
     if memory is not None:
         said["GW_MEMORY"] = str(memory)
+    if gate is not None:
+        said["GW_GATE"] = str(gate)
     if MARK in environment:
         said[MARK] = environment[MARK]
     theirs = {SET + name: value for name, value in environment.items()}

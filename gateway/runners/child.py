@@ -23,7 +23,6 @@ from .reaper import MARK, Network, born, hold_network, is_of, is_ours, network_o
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
 LOOK_AGAIN = 0.01  # seconds between two looks whether they have gone
 OF_TERMINALS = ("TERM", "COLORTERM", "NO_COLOR", "INPUTRC", "PYTHONBREAKPOINT")  # what debuggers look at
-SET_UP = 10.0  # seconds within which a strict worker has a network of its own, or never
 LAST_LINES = 0.5  # seconds to wait for the end of the log: a process that hid from us may hold it open for ever
 
 
@@ -57,16 +56,18 @@ class Child:
             ConfigError: there is no place for its temporary files.
         """
         ours, theirs = socket.socketpair()
+        gate, its_gate = socket.socketpair() if self._launch.spec.sandbox == "strict" else (None, None)
+        passed = [end for end in (theirs, its_gate) if end is not None]
         # A terminal is handed on as it is, and not its session, from which its input could be forged.
         output = 2 if self._launch.terminal and os.isatty(2) else asyncio.subprocess.PIPE
         try:
             self._scratch = Scratch()
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
-            begun = self._start(theirs.fileno())
+            begun = self._start(*(end.fileno() for end in passed))
             self._process = await asyncio.create_subprocess_exec(
                 *begun.command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[end.fileno() for end in passed],
                 start_new_session=True,
                 stdin=None if self._launch.terminal else asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -74,31 +75,32 @@ class Child:
                 cwd=confinement.PLACE,
                 env=begun.environment,
             )
-        except (OSError, ValueError) as error:  # the latter of a variable that the system does not take
+        except BaseException as error:
             ours.close()
-            raise LoadError(f"the worker process could not be started: {error}") from error
-        except BaseException:
-            ours.close()
+            if gate is not None:
+                gate.close()
+            if isinstance(error, (OSError, ValueError)):  # the latter of a variable that the system does not take
+                raise LoadError(f"the worker process could not be started: {error}") from error
             raise
         finally:
-            theirs.close()
+            for end in passed:
+                end.close()
         self._born = born(self._process.pid)
         self._launch.guard(self._process.pid, self._mark)
         if self._process.stdout is not None:
             self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
-        if self._launch.spec.sandbox == "strict":
-            self._noting = asyncio.create_task(self._note_network(self._process.pid))
+        if gate is not None:
+            self._noting = asyncio.create_task(self._note_network(self._process.pid, gate))
+            self._noting.add_done_callback(lambda _: gate.close())  # also of one that was cancelled before it began
         return ours
 
-    async def _note_network(self, pid: int) -> None:
-        """Nothing says when it has its own, and nothing of the model runs before."""
-        until = asyncio.get_running_loop().time() + SET_UP
-        while self.is_running and asyncio.get_running_loop().time() < until:
-            self._network = hold_network(pid)
-            if self._network is not None:
-                self._launch.guard(pid, self._mark)
-                return
-            await asyncio.sleep(LOOK_AGAIN)
+    async def _note_network(self, pid: int, gate: socket.socket) -> None:
+        """Take hold of it once it is the worker's own. Nothing of the model runs before the gate is closed."""
+        gate.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(gate, 1)  # nothing, when it could not be confined, or has ended
+        self._network = hold_network(pid)
+        if self._network is not None:
+            self._launch.guard(pid, self._mark)
 
     @property
     def _mark(self) -> str:
@@ -113,7 +115,7 @@ class Child:
     def _python(self) -> str:
         return self._launch.spec.python or sys.executable
 
-    def _start(self, fd: int) -> confinement.Start:
+    def _start(self, fd: int, gate: int | None = None) -> confinement.Start:
         """What is executed: our own Python gives up what no worker needs, and becomes the model's.
 
         Until then nothing of the model counts, or what that starts could be there without having given up anything.
@@ -131,6 +133,7 @@ class Child:
             writable=self._writable(),
             tracing=spec.sandbox == "basic",
             memory=spec.memory_limit,
+            gate=gate,
         )
 
     @property

@@ -27,6 +27,9 @@ def main(command: list[str]) -> None:
     ours = {name: os.environ.pop(name) for name in tuple(os.environ) if name.startswith("GW_")}
     theirs = {name.removeprefix(SET): value for name, value in ours.items() if name.startswith(SET)}
     parent, memory = int(ours["GW_PARENT_PID"]), ours.get("GW_MEMORY")
+    gate = int(ours["GW_GATE"]) if "GW_GATE" in ours else None
+    if gate is not None:
+        os.set_inheritable(gate, False)
     sandbox.tie_to_parent(parent)
     sandbox.limit_accidents(int(memory) if memory else None)
     if ours["GW_SANDBOX"] == "strict":
@@ -37,11 +40,19 @@ def main(command: list[str]) -> None:
             refuse(str(error), theirs)
     elif "GW_TRACING" not in ours:
         sandbox.lay_down_tracing()
+    wait_at(gate)
     sandbox.tie_to_parent(parent)  # again: it does not outlive a change of credentials
     if ours["GW_SANDBOX"] == "strict" and "GW_NETWORK" in ours:
         sandbox.hand_over()
     os.chdir(ours["GW_CWD"])
     os.execve(command[0], command, theirs)
+
+
+def wait_at(gate: int | None) -> None:
+    """Let the gateway take hold of what it knows us by, before anything of the model runs, and could hide from it."""
+    if gate is not None:
+        os.write(gate, b".")
+        os.read(gate, 1)  # the end of it
 
 
 def refuse(error: str, theirs: dict[str, str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.runners import child, reaper
 from gateway.runners.reaper import Reaper
 
 from .confined import confined
@@ -365,13 +367,32 @@ async def test_what_hides_from_a_strict_worker_goes_with_it(tmp_path: Path, end:
 
 
 @confined
+async def test_nothing_of_a_strict_model_runs_before_its_network_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hides and is left alone by a worker that ends at once could else be there before anybody has looked."""
+    looks: list[bytes] = []
+
+    def late(pid: int) -> int | None:
+        time.sleep(0.5)  # the gateway was busy: time enough to begin, for one whom nothing keeps
+        looks.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return reaper.hold_network(pid)
+
+    monkeypatch.setattr(child, "hold_network", late)
+    async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
+        await found.ask("predict")
+    (command,) = looks
+    assert b"sandbox_start.py" in command
+
+
+@confined
 async def test_what_hides_from_a_strict_worker_goes_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
-    reaper = Reaper()
+    ours = Reaper()
     async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
         pid = await found.ask("predict")
         assert found.replica.pid is not None
-        reaper.add(found.replica.pid, "another mark")
-        reaper.close()
+        ours.add(found.replica.pid, "another mark")
+        ours.close()
         await gone(pid)
 
 

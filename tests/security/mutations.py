@@ -604,6 +604,8 @@ MUTATIONS = [
              "test_archives.py::test_a_file_that_unpacks_to_more_than_it_may_is_refused"),
     Mutation("T74", "ordinary.py", "text.count(b\"{\") > most", "text.count(b\"{\") > most << 20",
              "test_ordinary.py::test_json_of_very_many_values_is_refused_before_it_is_read"),
+    Mutation("T75", "worker/sandbox_start.py", "        os.read(gate, 1)  # the end of it", "        pass",
+             "runners/test_forks.py::test_nothing_of_a_strict_model_runs_before_its_network_is_held"),
     Mutation("T75", "runners/child.py", "self._mark, network_of(self._network))", "self._mark, None)",
              "runners/test_forks.py::test_what_hides_from_a_strict_worker_goes_with_it"),
     Mutation("T75", "runners/reaper.py", "mark, born(pid), hold_network(pid)", "mark, born(pid), None",
