@@ -162,7 +162,7 @@ class HostedModel:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self.limiter.in_flight or self._admission.aside or any(True for _ in self._retiring.calls()))
+        return bool(self.limiter.in_flight or self._admission.aside or self._retiring.is_awaited)
 
     def _after_a_call(self) -> None:
         self._retiring.look()
@@ -325,6 +325,7 @@ class HostedModel:
             shutting = Draining(f"model '{self.name}' is shutting down", retry_after=1)
             call.abandon(self.not_ready() if self._replacing else shutting)
         left = max(deadline - self._loop.time(), LAST_GRACE)
+        self._retiring.end()
         await asyncio.gather(*(replica.stop(left) for replica in self._ready), return_exceptions=True)
         for keeper in self._keepers:
             keeper.cancel()

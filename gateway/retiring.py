@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from .call import Call
+from .call import NEVER, Call
 from .replica import Replica
 
 
@@ -23,6 +23,16 @@ class Retiring:
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(tuple(self._idle))
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for one of its calls; code may run on that nobody waits for."""
+        return any(call.cancelled_at == NEVER for call in self.calls())
+
+    def end(self) -> None:
+        """End them now, with what still runs in them."""
+        for idle in self._idle.values():
+            idle.set()
 
     def calls(self) -> Iterator[Call]:
         return (call for replica in self for call in replica.calls())

@@ -116,6 +116,28 @@ async def test_the_new_one_is_kept_alive_and_the_old_one_is_not() -> None:
         assert found.fakes.last.launch.spec.display_name == "the second"
 
 
+async def test_a_stop_does_not_wait_for_code_of_a_replaced_one_that_nobody_waits_for() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        old.is_obedient = False
+        await found.model.reload(other(found))
+        call.client_left()
+        began = asyncio.get_running_loop().time()
+        await found.model.stop(30)
+        assert len(old.stopped) == 1 and asyncio.get_running_loop().time() - began < 1
+
+
+async def test_a_stop_ends_a_replaced_one_whose_code_outlives_all_grace() -> None:
+    async with hosted() as found:
+        old, call = begun(found)
+        old.is_obedient = False
+        await found.model.reload(other(found))
+        began = asyncio.get_running_loop().time()
+        await found.model.stop(30)
+        assert isinstance(await error_of(call), Draining)
+        assert len(old.stopped) == 1 and asyncio.get_running_loop().time() - began < 31
+
+
 async def test_two_reloads_at_once_are_one_too_many() -> None:
     async with hosted() as found:
         loading = asyncio.Event()

@@ -114,3 +114,11 @@ def test_data_has_no_code_that_reads(tmp_path: Path) -> None:
 def test_variables_of_a_login_are_told_only_where_they_are_needed(tmp_path: Path) -> None:
     assert found(tmp_path, "import os\nK = os.getenv('USER')", has="USER") == []
     assert [each[0] for each in found(tmp_path, "import os\nK = os.environ['USER']", has="USER")] == ["warning"]
+
+
+def test_what_was_set_in_the_shell_is_told_how_it_comes_from_there(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(f"import os\nK = os.environ['API_KEY']\n{MODEL}")
+    model = ModelSpec(name="m", target="model:Model", root=tmp_path, own_code=True)
+    (here,), (nowhere,) = unset(model, {"API_KEY": "x"}), unset(model, {})
+    assert here.fix.startswith("set GATEWAY_SECRET_API_KEY in its place, ")
+    assert nowhere.fix.startswith("set it under [models.m.environment] in gateway.toml, or ")

@@ -103,7 +103,7 @@ def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef], module: ast.Mo
     )[-1]
     if name in foreign and name not in own:
         return f"{name} is {foreign[name].what}: {foreign[name].instead.replace('class Model', f'class {class_name}')}"
-    return f"call {name} {class_name}, or write model_class_name: {name} into config.yaml"
+    return f"rename {name} to {class_name}, or write model_class_name: {name} into config.yaml"
 
 
 def _parse(path: Path) -> ast.Module | None:

@@ -158,7 +158,7 @@ def test_a_missing_class_names_those_there(run: Run, models: Models) -> None:
     found = only(run)
     assert found["code"] == "class_not_found"
     assert found["what"] == "no class Model in model.py (have: Other)"
-    assert found["fix"] == "call Other Model, or write model_class_name: Other into config.yaml"
+    assert found["fix"] == "rename Other to Model, or write model_class_name: Other into config.yaml"
 
 
 @pytest.mark.parametrize(

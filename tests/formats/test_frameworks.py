@@ -115,7 +115,7 @@ def test_a_class_of_a_models_kind_beside_a_foreign_one_is_the_one_that_is_named(
     text = FILES["LitServe"][0] + "class Sentiment:\n  def predict(self, inputs): ...\n"
     (tmp_path / "model.py").write_text(text)
     (problem,) = inspect_source(tmp_path / "model.py", "Model")
-    assert problem.fix == "call Sentiment Model, or write model_class_name: Sentiment into config.yaml"
+    assert problem.fix == "rename Sentiment to Model, or write model_class_name: Sentiment into config.yaml"
 
 
 def test_a_function_that_another_server_calls_is_named(tmp_path: Path) -> None:
