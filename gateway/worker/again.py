@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..wording import table_of
+from ..wording import instead_of, table_of
 from .terminal import NoTerminal, has_quit
 
 _LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
@@ -38,7 +38,7 @@ def missing_variable(error: BaseException) -> str | None:
 
 
 def about_place(error: BaseException, data_dir: str | Path | None) -> str:
-    """A clause about a file that cannot be written where the code wants it; empty of any other error."""
+    """A clause about a file that cannot be written where the code wants it, or is not where a relative path leads."""
     for file in _files(error):
         path = os.path.abspath(os.fsdecode(file.filename))
         is_data = _is_below(path, data_dir)
@@ -48,7 +48,17 @@ def about_place(error: BaseException, data_dir: str | Path | None) -> str:
                 f"; {path} is where nothing can be written{kept}: write what need not stay below"
                 " tempfile.gettempdir(), the rest below a directory on a volume"
             )
+        if file.errno == errno.ENOENT and not os.path.isabs(os.fsdecode(file.filename)):
+            return f"; it was looked for as {path}{instead_of(os.path.basename(path), _names(os.path.dirname(path)))}"
     return ""
+
+
+def _names(directory: str) -> list[str]:
+    """What is in a directory, but for what no model looks for."""
+    try:
+        return [name for name in os.listdir(directory) if not name.startswith((".", "__"))]
+    except OSError:
+        return []
 
 
 def _files(error: BaseException) -> Iterator[OSError]:

@@ -89,4 +89,9 @@ def _of_python(value: Any) -> str:
         return "send value.total_seconds()"
     if isinstance(value, enum.Enum):
         return "send value.value"
-    return "send str(value)" if isinstance(value, _AS_TEXT) else ""
+    if isinstance(value, _AS_TEXT):
+        return "send str(value)"
+    if inspect.isroutine(value):
+        return "it is a function: call it"
+    of_its_own = not isinstance(value, type) and hasattr(value, "__dict__")
+    return "send vars(value), or a dict of what is wanted of it" if of_its_own else "make a dict, a list or a str of it"

@@ -131,7 +131,7 @@ def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
 
 
 def test_what_cannot_be_sent_has_its_path_in_the_answer_and_in_one_line_of_the_log(gateway: Gateway) -> None:
-    said = "Object of type object is not JSON serializable (at $.rows[0].odd)"
+    said = "Object of type object is not JSON serializable (at $.rows[0].odd: make a dict, a list or a str of it)"
     assert said in ask(gateway, "/v1/models/{model}:predict", {"odd": True}, "odd-1")
     gateway.wait_for(
         re.escape(

@@ -397,11 +397,12 @@ def test_bytes_are_the_raw_body_for_either_kind_of_request(truss: Trusses) -> No
 
 
 def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> None:
-    words = "Unhandled exception: TypeError: Object of type Odd is not JSON serializable (at $.x)"
+    way = "send vars(value), or a dict of what is wanted of it"
+    words = f"Unhandled exception: TypeError: Object of type Odd is not JSON serializable (at $.x: {way})"
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
     words = "Unhandled exception: TypeError: the result cannot be written as JSON: it holds itself (at $[0])"
     assert truss.predict("values", b'"circle"').error == (500, "500", words)
-    words = "Unhandled exception: TypeError: can not serialize 'Odd' object (at $.x)"
+    words = f"Unhandled exception: TypeError: can not serialize 'Odd' object (at $.x: {way})"
     assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
 
 

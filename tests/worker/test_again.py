@@ -91,3 +91,14 @@ def test_a_data_directory_that_could_not_be_made_is_told(
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no", "/nothing"), OSError("x"), ValueError("x")])
 def test_other_errors_have_nothing_to_do_with_places(error: Exception, tmp_path: Path) -> None:
     assert about_place(error, tmp_path) == ""
+
+
+def test_a_file_of_a_relative_path_that_is_missing_is_told_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").touch()
+    told = about_place(caught(lambda: open("wieghts.bin")), None)
+    assert told == f"; it was looked for as {tmp_path}/wieghts.bin (did you mean weights.bin?)"
+    assert about_place(caught(lambda: open("deep/x.bin")), None) == f"; it was looked for as {tmp_path}/deep/x.bin"
+    assert about_place(caught(lambda: open(tmp_path / "nothing")), None) == ""

@@ -144,8 +144,12 @@ def test_a_promise_an_iterator_and_other_odd_values_say_what_to_do() -> None:
     assert "send list(value)" in refused({"a": iter([1])})
     assert "send [value.real, value.imag]" in refused(1j)
     assert "send dict(value)" in refused([MappingProxyType({})])
-    assert refused([object()]).endswith("Object of type object is not JSON serializable (at $[0])")
-    assert refused(object()).endswith("Object of type object is not JSON serializable")
+    assert refused([object()]).endswith(
+        "Object of type object is not JSON serializable (at $[0]: make a dict, a list or a str of it)"
+    )
+    assert refused(object()).endswith(
+        "Object of type object is not JSON serializable (make a dict, a list or a str of it)"
+    )
 
 
 def test_a_result_that_holds_itself_or_nests_without_end_is_refused() -> None:
@@ -176,8 +180,8 @@ def looped() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ({"rows": [0, {"image": Holds()}]}, "'Holds' object (at $.rows[1].image)"),
-        ({"rows": [Picture(data=[Holds()])]}, "'Holds' object (at $.rows[0].data[0])"),
+        ({"rows": [0, {"image": Holds()}]}, "'Holds' object (at $.rows[1].image: send vars(value), or "),
+        ({"rows": [Picture(data=[Holds()])]}, "'Holds' object (at $.rows[0].data[0]: send vars(value), or "),
         ([Known("pandas.core.frame", "DataFrame").value], "'pandas.DataFrame' object (at $[0]: send value.to_dict("),
         ({"a": np.array([None])}, "'numpy.ndarray of dtype object' object (at $.a: send value.tolist())"),
         ({"a": Known("torch", "Tensor").value}, "'torch.Tensor' object (at $.a: send value.numpy(force=True))"),
@@ -207,9 +211,12 @@ def test_strict_parity_keeps_trusss_words() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ({"content": "x", "extra": [Holds()]}, "type Holds cannot be sent (at $.extra[0])"),
-        ([[0.1, Holds()]], "type Holds cannot be sent (at $[0][1])"),
-        ({"data": [Row(Picture(data=Holds()))]}, "type Holds cannot be sent (at $.data[0].image.data)"),  # type: ignore[arg-type]
+        ({"content": "x", "extra": [Holds()]}, "type Holds cannot be sent (at $.extra[0]: send vars(value), or "),
+        ([[0.1, Holds()]], "type Holds cannot be sent (at $[0][1]: send vars(value), or "),
+        (
+            {"data": [Row(Picture(data=Holds()))]},
+            "type Holds cannot be sent (at $.data[0].image.data: send vars(value), or ",
+        ),  # type: ignore[arg-type]
         (MappingProxyType({"a": {1, 2}}), "type set cannot be sent (at $.a: send list(value))"),
         ({"at": dt.datetime(2024, 5, 6)}, "type datetime cannot be sent (at $.at: send value.isoformat())"),
         ({"a": np.array([None])}, "type numpy.ndarray of dtype object cannot be sent (at $.a: send value.tolist())"),
