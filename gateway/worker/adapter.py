@@ -123,6 +123,9 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
         )
     if not strict and (hint := misspelt.hint(model, endpoint_methods, have=methods)):
         say(hint.strip())
+    for method in (preprocess, *methods.values(), postprocess):
+        if method is not None and (told := misspelt.without_self(method.name, method.function)):
+            say(told)
     if preprocess is not None and predict is not None and predict.takes == "request":
         raise ModelDefinitionError(
             "When using `preprocess`, the predict method cannot only have the request argument "

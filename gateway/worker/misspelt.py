@@ -8,6 +8,8 @@ from typing import Any
 
 from ..near_names import CALLED, near
 
+SELF = ("self", "this", "me", "_", "__self__")  # what authors call the model itself
+
 
 def hint(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -> str:
     """A sentence that names it, with a space before; empty when there is none. `have` are those that are served."""
@@ -15,6 +17,21 @@ def hint(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -
         f" the class has `{name}`, which nothing calls: did you mean `{meant}`?"
         for name, meant in near(_own_methods(type(model)), {*endpoint_methods, *CALLED}, have)
         if not hasattr(model, meant)
+    )
+
+
+def without_self(name: str, function: Any) -> str:
+    """A sentence about a method whose one parameter is the model itself, for its author left `self` out; else empty."""
+    plain = getattr(function, "__func__", None)
+    if not inspect.isfunction(plain) or not inspect.ismethod(function) or inspect.isclass(function.__self__):
+        return ""
+    taken = list(inspect.signature(plain, follow_wrapped=False).parameters.values())
+    first = taken[0].name if len(taken) == 1 and taken[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else "self"
+    if first in SELF:
+        return ""
+    return (
+        f"WARNING gateway: `{name}({first})` has no self, so {first} is the model itself and not what was sent: write "
+        f"`{name}(self, {first})`"
     )
 
 

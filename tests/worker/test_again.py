@@ -98,7 +98,7 @@ def test_a_file_of_a_relative_path_that_is_missing_is_told_where_it_was_looked_f
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").touch()
-    told = about_place(caught(lambda: open("wieghts.bin")), None)
+    told = about_place(caught(Path("wieghts.bin").read_text), None)
     assert told == f"; it was looked for as {tmp_path}/wieghts.bin (did you mean weights.bin?)"
-    assert about_place(caught(lambda: open("deep/x.bin")), None) == f"; it was looked for as {tmp_path}/deep/x.bin"
-    assert about_place(caught(lambda: open(tmp_path / "nothing")), None) == ""
+    assert about_place(caught(Path("deep/x.bin").read_text), None) == f"; it was looked for as {tmp_path}/deep/x.bin"
+    assert about_place(caught((tmp_path / "nothing").read_text), None) == ""

@@ -36,6 +36,19 @@ def test_a_class_that_serves_nothing_hears_what_it_may_have_meant(wrote: str, me
     assert str(caught.value) == "Truss model must have a `predict` or `websocket` method."
 
 
+def test_a_method_without_self_is_told_that_it_is_given_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    def predict(inputs: Any) -> Any: ...
+
+    def other(self: Any) -> Any: ...
+
+    describe(type("Model", (), {"preprocess": other, "predict": predict})(), ENDPOINTS)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "`predict(inputs)` has no self" in line and line.endswith("write `predict(self, inputs)`")
+    describe(type("Model", (), {"predict": staticmethod(predict)})(), ENDPOINTS)
+    describe(type("Model", (), {"predict": classmethod(predict)})(), ENDPOINTS)
+    assert capsys.readouterr().err == ""
+
+
 def test_beside_a_method_that_serves_only_a_slip_of_the_pen_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     look_at("predict", "chat_completion")
     assert "did you mean `chat_completions`?" in capsys.readouterr().err
