@@ -80,6 +80,8 @@ def read_chat(body: dict[str, Any]) -> Prepared:
 def usage_options(inputs: dict[str, Any], stream: bool) -> dict[str, bool]:
     """Whether a stream ends with its usage, and whether each chunk has it too: vLLM's word, which needs the first."""
     options = take(inputs, "stream_options", dict, {}) if stream else {}
+    if not options:
+        return {"include_usage": False, "continuous_usage": False}
     for name in ("include_usage", "continuous_usage_stats"):
         if not isinstance(value := options.get(name), bool | None):
             raise wrong_type(f"stream_options.{name}", "a boolean", value)

@@ -66,7 +66,7 @@ class EventStream:
             data = data.removeprefix(b"\n")
         if not data:
             return []
-        if b"\r" in data:
+        if data.find(b"\r") >= 0:  # here and below: `in` makes an error first, and drops it
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = data.split(b"\n")
@@ -160,6 +160,6 @@ def one_line(events: bytes) -> bytes:
     if events.isascii():
         return events
     for character, escape in _OTHER_ENDS:
-        if character in events:
+        if events.find(character) >= 0:
             events = events.replace(character, escape)
     return events

@@ -101,7 +101,7 @@ class RawStream:
             begun, data = (data[:end], data[end:]) if end > 1 else (data, b"")
             out = self._read(begun)
         is_open = self._stream.is_between and not self._ending.is_closed
-        if is_open and b"\r" not in data and (plain := _PLAIN.match(data)) is not None:
+        if is_open and data.find(b"\r") < 0 and (plain := _PLAIN.match(data)) is not None:
             data = data[plain.end() :]
             out += self._read(plain[0]) if self._ending.hint.search(plain[0]) else one_line(plain[0])
         return out + self._read(data) if data else out

@@ -76,7 +76,8 @@ class Guard:
         pairs = exchange.scope["headers"]
         if len(headers) != len(pairs) and sum(name == b"host" for name, _ in pairs) > 1:
             raise BadRequest("the request has more than one Host header", headers=CLOSE)
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        encoding = headers.get(b"transfer-encoding")
+        if encoding is not None and encoding.lower() != b"chunked":
             raise BadRequest("the only transfer-encoding that is understood is chunked", headers=CLOSE)
         host = headers.get(b"host")
         if host not in self._good_hosts:

@@ -6,7 +6,7 @@ ours. Its private send hook is replaced, for a cancel scope around every send co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Coroutine
 from typing import Any
 
 from sse_starlette.event import ServerSentEvent
@@ -20,8 +20,15 @@ AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 class LeanEventSourceResponse(EventSourceResponse):
-    async def _send_with_timeout(self, send: Any, message: Any) -> None:
-        await send(message)
+    exchange: Exchange
+
+    def _send_with_timeout(self, send: Any, message: Any) -> Coroutine[Any, Any, None]:
+        """The server's own `send`, with nothing around it while the client takes what comes."""
+        exchange = self.exchange
+        if exchange.cycle is not None and exchange.cycle.flow.write_paused:
+            return exchange.send(message)
+        sent: Coroutine[Any, Any, None] = send(message)
+        return sent
 
 
 class _Ping(ServerSentEvent):
@@ -40,5 +47,6 @@ async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) 
     response = LeanEventSourceResponse(events, ping=PING_INTERVAL, ping_message_factory=lambda: _Ping(ping), sep="\n")
     del response.headers["connection"]  # whether it stays open is the server's to say
     response.raw_headers += exchange.common
+    response.exchange = exchange
     exchange.status = 200
     await exchange.hand_to(response)
