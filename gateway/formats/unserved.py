@@ -16,8 +16,10 @@ from stat import S_ISREG
 
 from ..placeholders import placeholder
 from .config import is_of_another_program
+from .unserved_beginnings import begin_of
 from .unserved_checkpoints import checkpoint, sentence_transformers
-from .unserved_files import BESIDE, Unserved, begin_of, few, first, json_of, single_files, suffix, weights_among
+from .unserved_companions import companions
+from .unserved_files import BESIDE, MOST, Unserved, few, first, json_of, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
 from .unserved_kinds import CLASS, DIRECTORIES, FILES, KALDI, WEIGHTS, predicts
@@ -72,11 +74,14 @@ def _with_others(path: Path, names: frozenset[str], found: Unserved | None) -> U
     stems = {name.rpartition(".")[0] for name in found.files}
     others = [
         name
-        for name in weights_among(path, names - {*found.files})
+        for name in weights_among(path, names - {*found.files} - companions(path, names))
         if not (
             name.startswith(".") or (suffix(name) == "bin" and name[:-4] in stems)
         )  # the weights of what is described beside them
     ]
+    if others:
+        begins = [begin_of(path / name) for name in found.files[:MOST]]  # an ONNX model names the file of its weights
+        others = [name for name in others if not any(os.fsencode(name) in begin for begin in begins)]
     if not others:
         return found
     count = f"{len(others)} other{'s' if len(others) > 1 else ''}"
@@ -95,6 +100,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
         return None
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
+    names -= companions(path, names)
     found = _of_files(path, frozenset(name for name in names if suffix(name) in WEIGHTS))
     if (found := _with_empty(path, _with_others(path, names, found))) is None:
         return None
@@ -137,12 +143,15 @@ def _autogluon(path: Path, names: frozenset[str]) -> Unserved | None:
 
 
 def _whisper_cpp(path: Path, names: frozenset[str]) -> Unserved | None:
-    """A model of whisper.cpp that has its encoder for Core ML beside it."""
-    if not any(name.endswith("-encoder.mlmodelc") for name in names):
+    """A model of whisper.cpp that has its encoder for Core ML or OpenVINO beside it."""
+    for_core_ml = any(name.endswith("-encoder.mlmodelc") for name in names)
+    if not for_core_ml and not any(name.endswith("-encoder-openvino.xml") for name in names):
         return None
-    files = frozenset(name for name in names if fnmatchcase(name, "ggml-*.bin"))
+    files = frozenset(name for name in names - companions(path, names) if fnmatchcase(name, "ggml-*.bin"))
     found = first(FILES, path, files, is_sure=True)
-    return found and replace(found, what=f"{found.what}, with its encoder for Core ML")
+    return found and replace(
+        found, what=f"{found.what}, with its encoder for {'Core ML' if for_core_ml else 'OpenVINO'}"
+    )
 
 
 def _vosk(path: Path, names: frozenset[str]) -> Unserved | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .unserved_files import begin_of, json_of, suffix, unfinished, weights_among
+from .unserved_beginnings import begin_of
+from .unserved_companions import companions
+from .unserved_files import json_of, suffix, unfinished, weights_among
 from .unserved_kinds import WEIGHTS
 
 ESTIMATOR = frozenset("joblib pickle pkl skops".split())
@@ -30,6 +32,7 @@ def other_weights(path: Path, format: str | None, fault: str) -> list[str]:
         names = frozenset(child.name for child in path.iterdir() if child.is_file() and not child.name.startswith("."))
     except OSError:
         return []
+    names -= companions(path, names)
     own = OWN.get(format or "", frozenset())
     if format is None:
         named = {word.lower() for word in re.findall(r"\.(\w+)\b", fault)}

@@ -5,26 +5,25 @@ The kinds are rows of `unserved_kinds`, and of `unserved_code` for programs.
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from .. import archives, ordinary
+from .unserved_beginnings import BEGINNING, begin_of
 from .unserved_code import PROGRAMS
+from .unserved_companions import companions
 from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, TORCH, WEIGHTS, Kind
+from .unserved_tables import table
 from .unserved_torch import torch_kind
 
 LARGEST = 1 << 20  # bytes of a JSON file that is looked at: a config is a few thousand
 BESIDE = r"(?i)(readme|license|notice)\b"  # what lies beside a model
 UNSERVED = "unserved"  # the code of the problem that a directory with a model is nobody's
 TOO_DEEP = "too_deep"  # that of the problem that something lies too deep to be searched
-BEGINNING = 1 << 18  # bytes of a file that are searched for what tells its kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,11 @@ MAYBE_UNFINISHED = (".part", ".partial", ".download")  # of files that would be 
 ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar .gguf.gz .gguf.zst .bin.gz".split())
 
 
+ROWS = (*PROGRAMS, *FILES)
+
+
 def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
-    found = _single_files(path, names)
+    found = _single_files(path, names - companions(path, names))
     if found is None or found.fix != TORCH:
         return found
     kinds = {name: kind for name in found.files[:MOST] if (kind := torch_kind(path / name, begin_of(path / name)))}
@@ -59,7 +61,7 @@ def single_files(path: Path, names: frozenset[str]) -> Unserved | None:
 def _single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if found := unfinished(names):
         return _of_one(found, "a download that is not finished", "get the file again")
-    if known := first((*PROGRAMS, *FILES), path, names, is_sure=False):
+    if known := first(ROWS, path, names, is_sure=False):
         return known
     lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
     if model := next((kind for name in sorted(lasting) if (kind := _packed(path / name))), None):
@@ -79,7 +81,7 @@ def _is_compressed(name: str) -> bool:
     inner = name.rpartition(".")[0].lower()
     if suffix(name) not in COMPRESSED or suffix(inner) == "tar":
         return False
-    by_name = any(is_called(inner, kind) for kind in FILES if not kind.holds and not kind.goes_with)
+    by_name = any(not kind.holds and not kind.goes_with for kind in _files_called(inner))
     return by_name or inner.startswith("model") or suffix(inner) in WEIGHTS
 
 
@@ -123,7 +125,7 @@ def weights_among(path: Path, names: Iterable[str]) -> list[str]:
     for name in _likely(names):
         if looks == 0 and suffix(name) in NO_MODEL:  # there may be many thousands
             continue
-        called = [kind for kind in FILES if is_called(name.lower(), kind)]
+        called = _files_called(name.lower())
         if any(kind.goes_with and not kind.holds for kind in called):
             continue
         rows = [kind for kind in called if not kind.goes_with]
@@ -143,31 +145,37 @@ def _may_be(name: str, begin: bytes) -> bool:
 
 
 def suffix(name: str) -> str:
-    return Path(name).suffix[1:].lower()
+    stem, _, end = name.rpartition(".")
+    return end.lower() if stem else ""
 
 
 def unfinished(names: Iterable[str]) -> str | None:
     for name in sorted(names):
         inner = name.rpartition(".")[0].lower()
         if name.endswith(UNFINISHED) or (
-            name.endswith(MAYBE_UNFINISHED) and any(is_called(inner, kind) for kind in FILES if not kind.holds)
+            name.endswith(MAYBE_UNFINISHED) and any(not kind.holds for kind in _files_called(inner))
         ):
             return name
     return None
 
 
-def first(kinds: Iterable[Kind], path: Path, names: frozenset[str], *, is_sure: bool) -> Unserved | None:
-    lowered = {name: name.lower() for name in sorted(names)}
-    begins: dict[str, bytes] = {}
-    for kind in kinds:
-        found = [name for name, low in lowered.items() if is_called(low, kind)]
-        if kind.holds:
-            for name in found:
-                begins.setdefault(name, begin_of(path / name))
-            found = [name for name in found if re.search(kind.holds, begins[name])]
-        if found:
-            return listed(kind, found, is_sure=is_sure)
-    return None
+def first(kinds: tuple[Kind, ...], path: Path, names: frozenset[str], *, is_sure: bool) -> Unserved | None:
+    """What the first row tells that any of the files is for, with all files that it is for. Reads each once at most."""
+    known = table(kinds)
+    best, found = len(kinds), list[str]()
+    for name in sorted(names):
+        begin: bytes | None = None
+        for row in known.rows(name.lower()):
+            if row > best:
+                break
+            if holds := kinds[row].holds:
+                begin = begin_of(path / name) if begin is None else begin
+                if not re.search(holds, begin):
+                    continue
+            best, found = (best, found) if row == best else (row, [])
+            found.append(name)
+            break
+    return listed(kinds[best], found, is_sure=is_sure) if found else None
 
 
 def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
@@ -181,46 +189,13 @@ def few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _files_called(name: str) -> list[Kind]:
+    """The rows of `FILES` that are for files of that name, which is in small letters."""
+    return [FILES[row] for row in table(FILES).rows(name)]
+
+
 def is_called(name: str, kind: Kind) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in kind.names.split())
-
-
-def begin_of(file: Path, size: int = BEGINNING) -> bytes:
-    """What a file begins with; of one that was compressed, what was."""
-    try:
-        with ordinary.opened(file) as opened:
-            begin = opened.read(size)
-    except OSError:
-        return b""
-    return next((inner for look in UNCOMPRESS if (inner := look(begin))), begin)
-
-
-def _gzip(begin: bytes) -> bytes:
-    return _inner(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress, begin) if begin[:2] == b"\x1f\x8b" else b""
-
-
-def _zlib(begin: bytes) -> bytes:
-    return _inner(zlib.decompressobj().decompress, begin) if begin[:1] == b"\x78" else b""
-
-
-def _bz2(begin: bytes) -> bytes:
-    return _inner(bz2.BZ2Decompressor().decompress, begin) if begin[:3] == b"BZh" else b""
-
-
-def _lzma(begin: bytes) -> bytes:
-    is_one = begin[:6] == b"\xfd7zXZ\0" or begin[:3] == b"\x5d\0\0"
-    return _inner(lzma.LZMADecompressor(memlimit=LARGEST_MEMORY).decompress, begin) if is_one else b""
-
-
-def _inner(decompress: Callable[[bytes, int], bytes], begin: bytes) -> bytes:
-    try:
-        return decompress(begin, BEGINNING)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError):
-        return b""
-
-
-LARGEST_MEMORY = 1 << 28  # bytes; what the strongest common setting needs is a quarter of it
-UNCOMPRESS = (_gzip, _zlib, _bz2, _lzma)
 
 
 def json_of(path: Path) -> Mapping[str, Any]:

@@ -27,6 +27,11 @@ A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
 IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
 KALDI = f"{CLASS} with vosk and has a method transcriptions, see docs/audio.md"
+INDEX = ("an index of vectors, not a model", f"{CLASS} with the library that wrote it")
+NCNN, NCNN_BINARY = rb"\A7767517\s", rb"\A\x45\x8a\x76\0"
+FAISS = rb"\A(Ix|Iw|IH|Im|Is|Ip|IB)[A-Za-z0-9]{2}"  # how one is written by FAISS
+# Of its second and third format the magic number; of the first the sizes of a model, the vocabulary's with a sign.
+LLAMA2_C = rb"(?s)\A(24ka|..\0\0..\0\0([\x01-\xff]\0{3}){3}..(\0\0|\xff\xff)..\0\0)"
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -114,6 +119,8 @@ DIRECTORIES = (
     Kind("*.mlmodelc *.mlpackage coremldata.bin", "a Core ML model", f"convert it, or {CLASS}"),
     Kind("manifest.json", "a Core ML model", f"convert it, or {CLASS}", rb'"itemInfoEntries"'),
     Kind("metadata.json", "a model of Rasa, unpacked", predicts("rasa"), rb'"rasa_open_source_version"'),
+    Kind("chroma.sqlite3 data_level0.bin", "a store of vectors of Chroma, not a model", f"{CLASS} with chromadb"),
+    Kind("scann_config.pb", "an index of vectors of ScaNN, not a model", f"{CLASS} with scann"),
     Kind("type.txt", "a predictor of GluonTS", predicts("gluonts"), rb"\Agluonts\."),
     Kind("_metadata _sharding", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors", rb"\A\s*\{"),
     Kind("_checkpoint_metadata", "a checkpoint of Orbax (JAX)", "get the model as *.safetensors"),
@@ -154,6 +161,7 @@ FILES = (
     Kind("*.bin", "word vectors of word2vec", predicts("gensim"), rb"\A\d+ \d+\n"),
     Kind("*.json", "a CatBoost model", predicts("catboost"), rb'"(oblivious_trees|float_features)"'),
     Kind("*.json", "a model of TensorFlow.js", f"convert it, or {CLASS}", rb'"modelTopology"'),
+    Kind("*.bin", "a model of llama2.c", "get the model as *.safetensors or as a GGUF file", LLAMA2_C),
     Kind("*.bin *.ftz", "a fastText model", predicts("fasttext"), rb"\A\xba\x16\x4f\x2f"),
     Kind("*.ftz", "a fastText model", predicts("fasttext")),
     Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\A(fmgg|tjgg|algg)"),
@@ -200,11 +208,8 @@ FILES = (
         "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\xc0\x01"
     ),  # its magic number, the first field
     Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
-    Kind(
-        "*.faiss *.usearch *.hnsw *.ann *.annoy",
-        "an index of vectors, not a model",
-        f"{CLASS} with the library that wrote it",
-    ),
+    Kind("*.faiss *.usearch *.hnsw *.ann *.annoy", *INDEX, goes_with=True),
+    Kind("*.index", *INDEX, FAISS, goes_with=True),
     Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
     Kind(
         " ".join(f"*.{name}.{end}" for name in ("pkl", "pickle", "joblib", "sav") for end in COMPRESSED),
@@ -246,8 +251,8 @@ FILES = (
     Kind("*.sentis", "a model for Unity", "get it as ONNX"),
     Kind("*.mpk", "a record of Burn", "get the model as ONNX or *.safetensors"),
     Kind("*.mpk.gz", "a record of Burn", "get the model as ONNX or *.safetensors"),
-    Kind("*.param", "a model of ncnn", predicts("ncnn"), rb"\A7767517\s"),
-    Kind("*.param.bin", "a model of ncnn", predicts("ncnn"), rb"\A\x45\x8a\x76\0"),
+    Kind("*.param", "a model of ncnn", predicts("ncnn"), NCNN),
+    Kind("*.param.bin", "a model of ncnn", predicts("ncnn"), NCNN_BINARY),
     Kind("*.tensors", "weights of Tensorizer", "get the model as *.safetensors"),
     Kind("*.sbs", "a language model of gemma.cpp", "get it as *.safetensors or as a GGUF file"),
     Kind("*.argosmodel", "a package of Argos Translate", predicts("argostranslate")),
@@ -294,6 +299,8 @@ FILES = (
     Kind(
         "*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat", rb"\AMATLAB"
     ),
+    Kind("*.tnnmodel", "a model of TNN", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.uff", "a model in UFF, which older TensorRT reads", f"convert it to ONNX, and {predicts('onnxruntime')}"),
     Kind("*.mindir", "a model of MindSpore", predicts("mindspore")),
     Kind("*.torrent *.metalink *.url", "a link to a download and not the file", "download what it names"),
     Kind(

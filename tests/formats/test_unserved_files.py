@@ -97,6 +97,8 @@ BEGINNINGS = (
     b"models:\n  - model.npz\nvocabs:\n  - vocab.spm\n",
     b'{"fileFormatVersion":"1.0.0","itemInfoEntries":{}}',
     b'{"rasa_open_source_version":"3.6.0"}',
+    b"24ka\1\0\0\0",
+    b"IxF2\x80\1\0\0",
     b"gluonts.torch.model.predictor.PyTorchPredictor",
     b'{"architecture":"LlamaForCausalLM","mapping":{"world_size":1,"tp_size":1}}',
 )
