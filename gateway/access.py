@@ -261,7 +261,7 @@ class KeyRing:
         self._use(found)
         if changes := keys.changes(before, self._keys):
             audit.record(f"a new {self._file} (of {owner})", "change of keys", outcome=changes)
-        log.info("%d keys in force", len(self._permits))
+        log.info("%s in force", counted(len(self._permits), "key"))
         return ""
 
     def _use(self, found: Iterable[Key]) -> None:

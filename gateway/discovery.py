@@ -20,17 +20,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .formats.describe import complete
-from .formats.unserved import find_loose, find_unserved
+from .formats.unserved import find_loose, find_unserved, loose_classes
 from .formats.unserved_beside import is_another_model, other_weights
 from .formats.unserved_files import TOO_DEEP, UNSERVED, few
 from .patterns import is_pattern, tables_of
 from .spec import INVALID, ModelSpec, Problem
 from .weights import peek_all_weights
-from .wording import addressed, table_of
+from .wording import addressed, counted, table_of
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -84,6 +85,8 @@ class _Search:
         self._plugins = plugins
         self._settings = settings
         self._looks = MAX_LOOKS
+        self._empty: list[Path] = []  # directories in which nothing is
+        self._loose: list[Path] = []  # files with a class Model, beside directories of models
 
     def root(self, root: Path) -> None:
         if not root.is_dir():
@@ -95,6 +98,22 @@ class _Search:
         if len(self.specs) + len(self.problems) == before:
             fix = f"gateway new {root / 'my-model'}"
             self._problem(root, "no models here", fix=f"make one: {fix}", code="empty_root", level="warning")
+        self._notes(root)
+
+    def _notes(self, root: Path) -> None:
+        """What lies in a root and is no model yet: a line for each kind, and none for the root itself."""
+        if empty := [os.path.relpath(path, root) for path in self._empty if path != root]:
+            what = f"{counted(len(empty), 'empty directory', 'empty directories')}: {few(empty)}"
+            fix = f"gateway new {root / empty[0]} makes a model there"
+            self._problem(root, what, fix=fix, code="empty_directory", level="note")
+        if self._loose:
+            names = [os.path.relpath(path, root) for path in self._loose]
+            first = self._loose[0]
+            into = first.with_suffix("")
+            move = f"mkdir -p {quote(str(into))} && mv {quote(str(first))} {quote(str(into / 'model.py'))}"
+            what = f"a class Model in a file beside directories of models: {few(names)}"
+            self._problem(root, what, fix=f"a model is a directory: {move}", code="loose_file", level="note")
+        self._empty, self._loose = [], []
 
     def unused_tables(self, settings: Settings) -> None:
         """A [models.NAME] table for no model is a typing error, or a model that went away."""
@@ -104,7 +123,9 @@ class _Search:
                 continue
             if name not in self.specs and name not in broken:
                 where = settings.table_origin(name)
-                have = f"have: {', '.join(self.specs)}" if self.specs else "there are no models"
+                failed = (problem.model for problem in self.problems if problem.level == "error" and problem.model)
+                meant = dict.fromkeys([*self.specs, *failed])
+                have = f"have: {', '.join(meant)}" if meant else "there are no models"
                 self._problem(Path(where), f"{table_of(name)}: no model named {name!r} ({have})", code="unused_table")
 
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
@@ -136,6 +157,9 @@ class _Search:
         is_alone = is_sure or not (found or len(self.problems) > told)
         if not is_alone:  # what lies beside the directories of models is no model, but for files that are nothing else
             unserved = find_loose(path, [spec.root for spec in found.values()])
+            self._loose += loose_classes(path)
+        elif unserved is None and _is_empty(path):
+            self._empty.append(path)
         if unserved is not None:
             model = name if is_alone and name not in found else None
             self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=model)
@@ -265,6 +289,13 @@ def _is_below_meant(problem: Problem, root: Path) -> bool:
     """Whether it is of a directory below `root` that says itself that it is one model."""
     place = Path(re.sub(r":\d+$", "", problem.where))
     return any(_is_meant(each) for each in (place, *place.parents) if each != root and each.is_relative_to(root))
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return all(child.name.startswith(".") for child in path.iterdir())
+    except OSError:
+        return False
 
 
 def _is_part(directory: Path, place: Path) -> bool:

@@ -33,6 +33,7 @@ from .shares import Shares
 from .spec import ON_DEMAND_WAIT, Capabilities, ModelSpec, State
 from .successors import Successors
 from .wire import Req
+from .wording import in_state
 
 log = logging.getLogger("gateway.models")
 
@@ -386,7 +387,7 @@ class HostedModel:
         Requests that come meanwhile are treated as those that come while it loads.
 
         Raises:
-            LoadError: it could not be loaded; the model is failed.
+            LoadError: it could not be loaded; the model has failed.
         """
         self.check_replaceable()
         before, self._replacing = self._stops, True
@@ -477,4 +478,4 @@ class HostedModel:
             slots = self.limiter.slots
             loaded = f", loaded in {self.load_seconds:.1f} s" if self.load_seconds is not None else ""
             return f"model '{self.name}' is ready with {slots} slot{'s' * (slots != 1)}{loaded}"
-        return f"model '{self.name}' is {self.state}{because}"
+        return f"model '{self.name}' {in_state(self.state)}{because}"

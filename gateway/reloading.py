@@ -4,7 +4,7 @@ room for both           the new replicas are loaded beside the old, then calls g
 no room for both, or    the old ones finish and end, then the new ones are loaded: requests wait, as `wait_for_ready`
 reload = "replace"      says, or get 503 with Retry-After
 it was not ready        it is loaded anew
-it cannot be loaded     beside the old, what was there serves on; else the model is failed until a reload that is good
+it cannot be loaded     beside the old, what was there serves on; else the model has failed until a reload that is good
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Gateway:
 
     def reason(self, name: str) -> str:
         """Why a model has failed, as the log of the gateway says: clients are not told."""
-        return self.wait_for(rf"model '{re.escape(name)}' is failed: (.*)")[1]
+        return self.wait_for(rf"model '{re.escape(name)}' failed: (.*)")[1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status; that of an earlier end if there was one."""
@@ -162,7 +162,7 @@ class Gateway:
         return found["status"] == "not ready" and not self._has_failed()
 
     def _has_failed(self) -> bool:
-        return re.search(r"model '[^']+' is failed", self.log) is not None
+        return re.search(r"model '[^']+' failed", self.log) is not None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

@@ -21,6 +21,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def in_state(state: str) -> str:
+    """The state of a model as the rest of a sentence about it: "is loading", "failed"."""
+    return state if state == "failed" else f"is {state}"
+
+
 def with_article(name: str) -> str:
     """A name, such as that of a type, after "a" or "an" as it is spoken."""
     plain = name.lstrip("_")

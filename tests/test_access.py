@@ -103,6 +103,21 @@ def test_an_expired_key_is_no_key(tmp_path: Path) -> None:
     assert KeyRing(None, tmp_path / "keys.toml").find(text.encode(), NOW) is None
 
 
+def test_the_log_counts_the_keys_of_a_new_file_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "keys.toml"
+    made = [keys.create(name)[0] for name in ("alice", "bob")]
+    keys.write(file, made)
+    ring = KeyRing(None, file)
+    for count in (1, 2):
+        keys.write(file, made[:count])
+        asyncio.run(ring.reload())
+    assert [record.message for record in caplog.records if "in force" in record.message] == [
+        "1 key in force",
+        "2 keys in force",
+    ]
+
+
 def test_a_changed_file_is_taken_up_and_calls_under_way_stay_counted(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     alice, text = keys.create("alice", max_inflight=1)

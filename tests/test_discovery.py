@@ -212,6 +212,32 @@ def test_weights_beside_directories_of_models_have_a_line_and_other_files_none(t
     assert (problem.level, problem.model) == ("warning", None)
 
 
+def test_empty_directories_and_loose_classes_below_a_root_have_one_note_each(tmp_path: Path) -> None:
+    model(tmp_path / "echo")
+    for empty in ("new", "team/later", "kept"):
+        (tmp_path / empty).mkdir(parents=True)
+    (tmp_path / "kept" / ".gitkeep").touch()
+    (tmp_path / "shout.py").write_text(MODEL)
+    (tmp_path / "script.py").write_text("print('hello')\n")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["echo"]
+    empty, loose = found.problems
+    assert (empty.level, empty.code, empty.what) == (
+        "note",
+        "empty_directory",
+        "3 empty directories: kept, new, team/later",
+    )
+    assert empty.fix == f"gateway new {tmp_path}/kept makes a model there"
+    assert (loose.level, loose.code, loose.where) == ("note", "loose_file", str(tmp_path))
+    assert loose.what == "a class Model in a file beside directories of models: shout.py"
+    moved = f"mkdir -p {tmp_path}/shout && mv {tmp_path}/shout.py {tmp_path}/shout/model.py"
+    assert loose.fix == f"a model is a directory: {moved}"
+    subprocess.run(moved, shell=True, check=True)
+    assert names(find(tmp_path)) == ["echo", "shout"]
+
+
 def test_weights_that_a_model_beside_them_names_are_its_own(tmp_path: Path) -> None:
     model(tmp_path / "one", f"WEIGHTS = '../yolo11n.pt'\n{MODEL}")
     truss(tmp_path / "two", "model_metadata:\n  file: ../face.onnx\n")
@@ -443,8 +469,14 @@ def test_a_table_for_no_model_is_told_with_its_line(tmp_path: Path) -> None:
 
     found = find(tmp_path / "models", settings=settings(tmp_path, text))
 
-    assert f"{tmp_path}/gateway.toml:1: [models.ecko]: no model named 'ecko' (have: echo)" in told(found)
+    assert f"{tmp_path}/gateway.toml:1: [models.ecko]: no model named 'ecko' (have: echo, broken)" in told(found)
     assert len(found.problems) == 2
+
+
+def test_a_broken_model_is_one_that_there_is(tmp_path: Path) -> None:
+    truss(tmp_path / "models" / "broken", "a: [")
+    found = find(tmp_path / "models", settings=settings(tmp_path, "[models.ecko]\nslots = 4\n"))
+    assert "no model named 'ecko' (have: broken)" in told(found)
 
 
 # ── ids ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from gateway import keys
 from gateway.access import Permits
 from gateway.dialects.one_value import what
 from gateway.errors import RateLimited
-from gateway.wording import a_type, addressed, counted, instead_of, table_of, with_article
+from gateway.wording import a_type, addressed, counted, in_state, instead_of, table_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,10 @@ from gateway.wording import a_type, addressed, counted, instead_of, table_of, wi
 )
 def test_a_noun_is_in_the_plural_unless_there_is_one(number: int, expected: str) -> None:
     assert counted(number, "call") == expected
+
+
+def test_a_state_is_said_as_a_sentence_has_it() -> None:
+    assert [in_state(state) for state in ("loading", "failed", "ready")] == ["is loading", "failed", "is ready"]
 
 
 def test_a_noun_with_another_plural_has_it() -> None:

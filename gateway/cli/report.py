@@ -117,6 +117,8 @@ STATES = {"error": "broken", "warning": "not served"}
 
 
 def _why_not(hub: Hub) -> str:
+    if not hub.models:
+        return "There is no model yet."
     if all(model.state == "unloaded" for model in hub.models.values()):
         return "Every model loads at its first request."
     if any(model.state == "ready" for model in hub.models.values()):

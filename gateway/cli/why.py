@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..wording import in_state
 from .client import Refused
 
 if TYPE_CHECKING:
@@ -38,4 +39,4 @@ def _reason(settings: Settings, url: str | None, name: str, message: str) -> str
         return ""
     name = found["id"]
     there = f" --url {url}" if url else ""
-    return f"\n{name} is {found['state']}: {found['reason']}\nIts log: gateway logs {name}{there}"
+    return f"\n{name} {in_state(found['state'])}: {found['reason']}\nIts log: gateway logs {name}{there}"

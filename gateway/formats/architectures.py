@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .unserved_files import begin_of, json_of
+from .unserved_beginnings import begin_of
+from .unserved_files import json_of
 from .unserved_kinds import CLASS
 
 # The end of an architecture's name → what it is, and the method that would answer for it.

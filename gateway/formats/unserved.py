@@ -107,6 +107,15 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
     return replace(found, what=f"{found.what}, beside other directories", fix=f"{OWN_DIRECTORY}, and {found.fix}")
 
 
+def loose_classes(path: Path) -> list[Path]:
+    """The files in it that would be models, were each called model.py and in a directory of its own."""
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix == ".py" and file.is_file())
+    except OSError:
+        return []
+    return [file for file in files[:MOST] if re.search(rb"(?m)^class Model\b", begin_of(file))]
+
+
 def _of_files(path: Path, names: frozenset[str]) -> Unserved | None:
     return gguf_files(path, names) or image_parts(path, names) or single_files(path, names)
 

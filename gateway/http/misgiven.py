@@ -30,7 +30,8 @@ class Teller:
             return
         error.message += HELP
         of = self._exchange
-        line = f"[{of.request_id}] ERROR gateway: {of.route}: {self._method}: {error.message}"
+        route = of.route.replace("{model}", of.model)
+        line = f"[{of.request_id}] ERROR gateway: {route}: {self._method}: {error.message}"
         self._tails.add(of.model, printable.one_line(KNOWN(line)))
 
     def leave(self, kind: object, error: BaseException | None, trace: object) -> None:

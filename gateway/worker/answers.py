@@ -111,7 +111,7 @@ class Answers:
             error.args = (f"item {run.window.sent + 1} of the stream: {error}",)
         failure = run.rules.failure(error, run.stage, self._debug)
         if failure is None or failure.status >= 500 or not isinstance(error, BadInput | Unserializable):
-            log(error, run.head.request_id, self._spec, run.told)
+            log(error, run.head.request_id, self._spec, run.told(self._spec.name))
             if advice := about_body(error, run.method.name, places_of(self._spec)):
                 say(f"[{run.head.request_id}] {advice}")
         if failure is None:

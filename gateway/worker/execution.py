@@ -58,7 +58,7 @@ class Executor:
         self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not made for several
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
-        self._nothing = Nothing(places_of(loaded.spec))
+        self._nothing = Nothing(loaded.spec.name, places_of(loaded.spec))
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails, self._nothing)
         taken = self._tell_slot if self._descriptor.has_hooks else None
         self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)

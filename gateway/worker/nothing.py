@@ -21,10 +21,10 @@ from .tracebacks import is_own
 
 
 class Nothing:
-    """What was said of the methods of one loaded model. `places` are the directories of its own code."""
+    """What was said of the methods of the model of that name. `places` are the directories of its own code."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self._places = places
+    def __init__(self, model: str, places: Sequence[str]) -> None:
+        self._model, self._places = model, places
         self._seen: set[str] = set()  # methods that need not be looked at again
 
     def renew(self) -> None:
@@ -38,8 +38,9 @@ class Nothing:
             return
         self._seen.add(method.name)
         if (place := _unsaid(method, self._places)) is not None:
+            told = run.told(self._model)
             say(
-                f"[{run.head.request_id}] WARNING gateway: {run.told} returned None ({place}): is a `return` missing? "
+                f"[{run.head.request_id}] WARNING gateway: {told} returned None ({place}): is a `return` missing? "
                 "Where nothing is meant, write `return None`. This is said once"
             )
 

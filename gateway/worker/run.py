@@ -59,11 +59,10 @@ class Run:
         self.batch: list[bytes] = []  # items of this turn of the loop
         self.batch_since = 0.0
 
-    @property
-    def told(self) -> str:
-        """Whose code ran last, by name, and the route that it ran for."""
+    def told(self, model: str) -> str:
+        """Whose code ran last, by name, and the route that it ran for, as a path of that model."""
         name = (self.step or self.method).name
-        return f"{self.head.route}: {name}" if self.head.route else name
+        return f"{self.head.route.replace('{model}', model)}: {name}" if self.head.route else name
 
     @property
     def cancelled(self) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import Result
 
 from gateway.cli.options import settings_of
+from gateway.cli.report import _why_not
 from gateway.cli.serve import _find_models
 
 GOOD = "class Model:\n    def predict(self, x):\n        return x\n"
@@ -58,3 +60,10 @@ def test_the_start_tells_what_a_config_says_in_vain_and_what_lies_beside_a_model
     _find_models(replace(settings, gateway=replace(settings.gateway, log_format="json")), [], reload=False)
     levels = {(record.__dict__["code"], record.levelname) for record in caplog.records}
     assert levels == {("unknown_key", "WARNING"), ("passed_over", "INFO")}
+
+
+def test_a_gateway_without_models_does_not_say_when_they_load() -> None:
+    hub: Any = SimpleNamespace(models={})
+    assert _why_not(hub) == "There is no model yet."
+    hub.models["m"] = SimpleNamespace(state="unloaded")
+    assert _why_not(hub) == "Every model loads at its first request."

@@ -217,7 +217,7 @@ def test_a_load_that_goes_wrong_fails_its_model_with_the_reason(
     assert str(refused) == "status 503 model_failed"
     assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers
     assert REASONS[name] not in json.dumps(refused.value), "the public body tells what the log should"
-    gateway.wait_for(rf"model '{name}' is failed: .*{REASONS[name]}")
+    gateway.wait_for(rf"model '{name}' failed: .*{REASONS[name]}")
 
 
 # ── code that does not come to an end ────────────────────────────────────────────────────────────────────────────────

@@ -52,7 +52,7 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     gateway.wait_for("No model is ready")
     for command in (["predict", "mine"], ["chat", "mine", "hello"], ["chat", "nick", "hello"]):
         told = operate(gateway, tmp_path, *command)
-        assert told.returncode == 1 and "mine is failed: model.py:1: syntax" in told.stderr, told.stderr
+        assert told.returncode == 1 and "mine failed: model.py:1: syntax" in told.stderr, told.stderr
         assert "gateway logs mine" in told.stderr
 
     (tmp_path / "models/mine/model.py").write_text(good("mended"))
@@ -61,13 +61,13 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
 
     (tmp_path / "models/other").mkdir()
     (tmp_path / "models/other/model.py").write_text("import nothing_of_that_name\n" + good("other"))
-    gateway.wait_for("model 'other' is failed: .*nothing_of_that_name")
+    gateway.wait_for("model 'other' failed: .*nothing_of_that_name")
     (tmp_path / "models/other/model.py").write_text(good("other"))
     gateway.wait_for("model 'other' is ready")
     needs = "    def load(self):\n        import os\n        os.environ['NO_SUCH_API_KEY']\n"
     (tmp_path / "models/keyed").mkdir()
     (tmp_path / "models/keyed/model.py").write_text(good("keyed") + needs)
-    gateway.wait_for("model 'keyed' is failed: KeyError: 'NO_SUCH_API_KEY'; models do not inherit the environment")
+    gateway.wait_for("model 'keyed' failed: KeyError: 'NO_SUCH_API_KEY'; models do not inherit the environment")
     assert "keyed: load failed, trying again" not in gateway.log and "load() failed" not in gateway.log
     (tmp_path / "models/other/model.py").write_text("class Model:\n    def predict(self, x):\n        return 1 / 0\n")
     gateway.wait_for("model 'other' is reloaded")
@@ -123,7 +123,7 @@ def test_a_lazy_model_answers_its_first_client_and_a_load_that_fails_says_why(se
     assert (told.returncode, told.stdout, told.stderr) == (0, "hello\n", "c is loading …\n")
     told = operate(gateway, tmp_path, "chat", "bad", "good morning")
     assert told.returncode == 1 and told.stderr.startswith("bad is loading …\n")
-    assert "bad is failed: RuntimeError: no such weights" in told.stderr and "gateway logs bad" in told.stderr
+    assert "bad failed: RuntimeError: no such weights" in told.stderr and "gateway logs bad" in told.stderr
 
 
 def test_metrics_are_scraped_on_after_a_model_that_was_called_is_removed(serve: Serve, tmp_path: Path) -> None:

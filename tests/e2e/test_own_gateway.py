@@ -83,7 +83,7 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
     (tmp_path / "url.new").rename(tmp_path / "url")
     gateway.wait_for("server asked /health while it loaded")
     assert get(f"{gateway.url}/health")[0] == 200, "others are answered meanwhile"
-    gateway.wait_for("model 'server' is failed")
+    gateway.wait_for("model 'server' failed")
 
     assert (tmp_path / "seen").exists(), gateway.log
     asked, by_program, other = json.loads((tmp_path / "seen").read_text())

@@ -128,7 +128,7 @@ def test_what_keeps_a_model_from_its_load_is_in_its_log_with_what_to_do(serve: S
         (tmp_path / f"models/{name}").mkdir()
         (tmp_path / f"models/{name}/model.py").write_text(code)
     for name, (_, expected) in told.items():
-        gateway.wait_for(f"model '{name}' is failed: ")
+        gateway.wait_for(f"model '{name}' failed: ")
         log = operate(gateway, tmp_path, "logs", name).stdout
         assert re.search(expected, log), (name, log)
         assert "/gateway/worker/" not in log, log
