@@ -35,6 +35,7 @@ log = logging.getLogger("gateway.models")
 
 SETTLE = 400  # milliseconds of quiet after a change: editors write in several steps
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
+SLOW = 10.0  # seconds of a reload after which people are told how to end it
 UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
 KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
 NOBODY = ""  # in the place of a model's name
@@ -219,6 +220,7 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
         await _read(hub, model)
         return
     log.info("%s: its files have changed", model.name)
+    timer = asyncio.get_running_loop().call_later(SLOW, _tell_slow, model.name)
     try:
         with audited("a change of its files", "reload", model.name, with_reason=False):
             await reload(hub, model)
@@ -227,6 +229,14 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
             log.error("%s", not_reloaded(model, error), extra={"model": model.name})
     except Exception:
         log.exception("%s: not reloaded", model.name)
+    finally:
+        timer.cancel()
+
+
+def _tell_slow(name: str) -> None:
+    """It may load large files, or in a loop without end, and who mends that sees nothing happen."""
+    told = "what changes meanwhile counts when that has ended; to begin anew now"
+    log.info("%s: it still loads; %s: gateway unload %s, then gateway load %s", name, told, name, name)
 
 
 async def _read(hub: Hub, model: HostedModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,26 @@ async def test_a_directory_that_is_removed_while_it_is_looked_at_is_no_error(
     model: Any = SimpleNamespace(name="m", state="ready", spec=SimpleNamespace(root=root))
     await watching._reload(SimpleNamespace(), model)  # type: ignore[arg-type]
     assert ("not reloaded" in caplog.text) is is_there
+
+
+async def test_a_reload_that_takes_long_says_how_to_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, tell = asyncio.Event(), watching._tell_slow
+
+    def say(name: str) -> None:
+        tell(name)
+        told.set()
+
+    async def load(*_: Any) -> None:
+        await told.wait()
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(watching, "_tell_slow", say)
+    monkeypatch.setattr(watching, "reload", load)
+    monkeypatch.setattr(watching, "SLOW", 0.0)
+    await watching._reload(SimpleNamespace(), SimpleNamespace(name="m", state="ready"))  # type: ignore[arg-type]
+    assert caplog.text.count("to begin anew now: gateway unload m, then gateway load m") == 1
 
 
 @pytest.mark.parametrize("error", [UnderWay("it is being reloaded already"), ConfigError("no model any more")])

@@ -37,7 +37,7 @@ def command(path: Path, template: str) -> None:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     click.echo(f"{path}: {chosen.about}")
     click.echo("\nNext:")
-    for step in _steps(path, chosen, name):
+    for step in _steps(path, chosen):
         click.echo(f"  {step}")
 
 
@@ -48,13 +48,38 @@ def _write(path: Path, template: Template, name: str) -> None:
         place.write_text(text.replace("{name}", name), "utf-8")
 
 
-def _steps(path: Path, template: Template, name: str) -> list[str]:
-    # A root that is the model itself would hide the models beside it, so the directory above is served.
-    root = path.parent if path.parent != Path(".") else path
+def _steps(path: Path, template: Template) -> list[str]:
+    root, is_running = _root_of(path)
+    name = path.absolute().relative_to(root.absolute()).as_posix() if root != path else path.absolute().name
     steps = [step.format(path=path) for step in template.before]
-    steps.append(f"gateway serve --models {root}")
+    steps.append(f"gateway load {name}" if is_running else f"gateway serve --models {root}")
     key = """-H "Authorization: Bearer $GATEWAY_API_KEY" """ if _needs_key() else ""
     return [*steps, template.ask.format(name=name, url="http://127.0.0.1:8000", key=key)]
+
+
+def _root_of(path: Path) -> tuple[Path, bool]:
+    """The model root that the directory is below, and whether a gateway runs over it."""
+    from .operator import Operator
+
+    place = path.absolute()
+    try:
+        settings = options.settings_of()
+    except ConfigError:  # which `gateway serve` tells
+        return _above(path), False
+    try:
+        running = Operator.of(settings, None).ask("GET", "/admin/models").get("roots", ())
+    except click.ClickException:  # none runs
+        running = ()
+    roots = [(Path(root), True) for root in running] + [(root, False) for root in settings.gateway.models]
+    for root, is_running in roots:
+        if place != root.absolute() and place.is_relative_to(root.absolute()):
+            return root, is_running
+    return _above(path), False
+
+
+def _above(path: Path) -> Path:
+    """A root that is the model itself would hide the models beside it, so the directory above is served."""
+    return path.parent if path.parent != Path(".") else path
 
 
 def _needs_key() -> bool:

@@ -112,7 +112,10 @@ class Admin:
     async def _list(self, exchange: Exchange) -> None:
         seen = self._hub.seen(exchange.sees)
         await ask_health(seen, HEALTH_WAIT)
-        await exchange.reply(200, _encode({"models": await self._described(seen, exchange)}))
+        found: dict[str, Any] = {"models": await self._described(seen, exchange)}
+        if exchange.is_local:  # others are told nothing of the directories of this machine
+            found["roots"] = [str(root.expanduser().absolute()) for root in self._hub.settings.gateway.models]
+        await exchange.reply(200, _encode(found))
 
     async def _look(self, exchange: Exchange) -> None:
         found = await look_again(self._hub)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from gateway.cli.operator import Operator
 from gateway.cli.templates import TEMPLATES
 
 Run = Callable[..., Result]
@@ -21,6 +22,24 @@ def test_the_default_is_a_chat_model_of_about_twelve_lines(run: Run) -> None:
     assert [path.name for path in Path("models/hello").iterdir()] == ["model.py"]
     assert 8 <= len(Path("models/hello/model.py").read_text().splitlines()) <= 13
     assert result.stdout.splitlines()[-2:] == ["  gateway serve --models models", "  gateway chat hello hello"]
+
+
+def test_its_id_is_the_path_below_the_root_that_it_is_in(run: Run) -> None:
+    lines = run("new", "models/team/hello").stdout.splitlines()
+    assert lines[-2:] == ["  gateway serve --models models", "  gateway chat team/hello hello"]
+    Path("gateway.toml").write_text('[gateway]\nmodels = ["served"]\n')
+    lines = run("new", "served/deep/er/hello").stdout.splitlines()
+    assert lines[-2:] == ["  gateway serve --models served", "  gateway chat deep/er/hello hello"]
+    assert run("new", "other/hello").stdout.splitlines()[-1] == "  gateway chat hello hello"
+
+
+def test_a_gateway_that_runs_over_its_root_is_told_to_load_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Operator, "ask", lambda *_: {"models": [], "roots": [str(Path("models").absolute())]})
+    assert run("new", "models/team/hello").stdout.splitlines()[-2:] == [
+        "  gateway load team/hello",
+        "  gateway chat team/hello hello",
+    ]
+    assert "  gateway serve --models other" in run("new", "other/hello").stdout.splitlines()
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
