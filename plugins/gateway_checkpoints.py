@@ -35,6 +35,7 @@ SETTINGS = (
 )
 INDEX = ".index.json"
 META = "__metadata__"
+WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32")  # as a safetensors header has them
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
 MOST_VALUES = 4_000_000  # of a header; a tensor has about ten
 
@@ -55,6 +56,8 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         _ask(place, is_quantized=is_quantized)
     if not trusted or any((place / name).is_file() for name in WEIGHTS):  # code may have weights of its own
         say_weights(place, by, named=config.get("transformers_weights"))
+    if not is_quantized:
+        _say_whole_numbers(place)
 
 
 def _say_broken(place: Path, by: str) -> None:
@@ -128,6 +131,8 @@ def _misnamed(place: Path, wanted: str) -> str:
         return f"{what}: get the index of these, or rename the one that is the whole model"
     if onnx := sorted(file.relative_to(place) for file in (*place.glob("*.onnx"), *place.glob("onnx/*.onnx"))):
         return f"its weights are there for ONNX alone ({onnx[0]}): get {wanted}"
+    if vino := sorted(file.relative_to(place) for file in place.glob("**/openvino_model*.xml")):
+        return f"its weights are there for OpenVINO alone ({vino[0]}): get {wanted}"
     return f"it has no weights: get {wanted}"
 
 
@@ -159,8 +164,20 @@ def _torn(file: Path) -> str | None:
     return None if size == whole else f"has {size:,} bytes of {whole:,}: it is not whole, get the file again"
 
 
+def _say_whole_numbers(place: Path) -> None:
+    """Raise `ConfigError` for matrices whose numbers somebody rounded: the library would take them as they are."""
+    kinds = {name: str(each.get("dtype")) for name, each in _headers(place) if name.endswith("weight")}
+    if names := sorted(name for name, kind in kinds.items() if kind in WHOLE_NUMBERS):
+        what = f"{len(names)} of its matrices, {names[0]} among them, are whole numbers ({kinds[names[0]]})"
+        raise ConfigError(f"{place}: {what}, and config.json does not say of what: get one that is not quantized")
+
+
 def tensors(place: Path) -> Iterator[str]:
     """The names in the headers of the *.safetensors; none of a file that the load will call damaged."""
+    return (name for name, _ in _headers(place))
+
+
+def _headers(place: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for file in sorted(filter(Path.is_file, place.glob("*.safetensors"))):
         try:
             with file.open("rb") as opened:
@@ -168,7 +185,8 @@ def tensors(place: Path) -> Iterator[str]:
                 table = parse_json(opened.read(size), MOST_VALUES) if size <= LONGEST else {}
         except (OSError, ValueError):
             continue
-        yield from table if isinstance(table, dict) else ()
+        if isinstance(table, dict):
+            yield from ((name, each) for name, each in table.items() if isinstance(each, dict))
 
 
 def has_module(kind: object) -> bool:

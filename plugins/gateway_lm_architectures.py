@@ -18,20 +18,22 @@ from gateway import ConfigError, peek_architecture, peek_json
 AS_DECODER = "add `is_decoder=True"  # what the code of an encoder says when it is asked to write
 # Published without their prefix, as the library wrote them once; their head has always been the matrix of their words.
 BARE = ("bloom", "ctrl", "gpt2", "openai-gpt", "opt")
-DOES_NOT_REACH = "its attention does not pass through our cache"
+ATTENTION = re.compile(r"self\.(?:self_attn|attention|attn|self_attention)\(((?:[^()]|\([^()]*\))*)\)")  # calls of it
+OPTIONS = ("softcap", "s_aux", "position_bias")  # that the code of a kind gives its attention, and ours does not know
+LAYERS = ("layer_types", "layers_block_type", "block_types")
+STATE = re.compile(r"linear|conv|mamba|recurrent|lightning")
 
 
 def check(place: Path) -> None:
     """What the load says, and what it learns only of the weights as a whole."""
     checkpoints.say_unloadable(place)
     say_no_language_model(place)
-    _say_unbatched(place)
     if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
         checkpoints.say_factors(place, checkpoints.tensors(place))
 
 
 def say_no_language_model(place: Path) -> None:
-    """Raise `ConfigError` for a checkpoint that is something else, or whose words would see those after them."""
+    """Raise `ConfigError` for a checkpoint that is something else, or a language model that cannot be served here."""
     config = peek_json(place / "config.json")
     found = peek_architecture(place)
     if found is not None and not found.writes and not _is_mapped(found.name, config.get("model_type")):
@@ -43,6 +45,7 @@ def say_no_language_model(place: Path) -> None:
         what = f"{name} is an encoder, whose words see those that come after them"
         raise ConfigError(f"{place}: {what}: it writes only where config.json has is_decoder, as it was trained")
     _say_headless(place, config)
+    _say_unbatched(place, config)
 
 
 def _is_mapped(name: str, kind: object) -> bool:
@@ -86,10 +89,33 @@ def _pickled(place: Path) -> list[str]:
     return [str(name) for name in found] if isinstance(found, Mapping) else []
 
 
-def _say_unbatched(place: Path) -> None:
-    """Raise `ConfigError` for a kind whose code has an attention of its own, which takes no batch of ours."""
-    config = peek_json(place / "config.json")
+def _say_unbatched(place: Path, config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a kind whose attention takes no batch of ours, or that keeps more than keys and values.
+
+    What else there is, the load finds when it compares the two.
+    """
     code = checkpoints.code_of(config)
-    if code and "ALL_ATTENTION_FUNCTIONS" not in code:  # where the others look for the attention that was chosen
+    if code and (why := _reason(code, config)):
         name = next(iter(config.get("architectures") or ()), config["model_type"])
-        raise ConfigError(f"{place}: {name} cannot be batched here: {DOES_NOT_REACH}")
+        raise ConfigError(f"{place}: {name} cannot be batched here: {why}")
+
+
+def _reason(code: str, config: Mapping[str, Any]) -> str | None:
+    if (
+        "ALL_ATTENTION_FUNCTIONS" not in code and "AutoModel" not in code
+    ):  # where the attention is chosen, or is another's
+        return "its attention does not pass through our cache"
+    calls = ATTENTION.findall(code)
+    if calls and all("**" not in call for call in calls):
+        return "its layers do not pass on what our cache needs"
+    options = [name for name in OPTIONS if re.search(rf"\n\s+{name}=", code)]
+    if "softcap" in options and config.get("attn_logit_softcapping", ...) is None:
+        options.remove("softcap")
+    if options:
+        return f"its attention uses {options[0]}"
+    kinds = next((config[key] for key in LAYERS if isinstance(config.get(key), list)), None)
+    if kinds is None:
+        found = next((key for key in sorted(config) if key.startswith("mamba_")), None)
+    else:
+        found = next((str(kind) for kind in kinds if STATE.search(str(kind))), None)
+    return f"it has layers with a state of their own ({found}), which our cache does not keep" if found else None

@@ -29,6 +29,7 @@ from gateway import (
     describe,
     has_code,
     hookimpl,
+    peek_architecture,
     peek_config,
     peek_json,
     peek_weights,
@@ -73,6 +74,9 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     except ConfigError as error:
         where, _, what = str(error).partition(": ")  # a folder in it, perhaps
         yield Problem(where=where, what=what, code="unloadable", model=spec.name)
+        return
+    if note := gateway_st_loadable.assumed(place):
+        yield Problem(where=str(spec.root), what=note, level="warning", code="assumed_pooling", model=spec.name)
 
 
 def _is_ours(path: Path) -> bool:
@@ -83,25 +87,15 @@ def _is_ours(path: Path) -> bool:
     if weights is None or has_code(path):
         return False
     about = weights / "config_sentence_transformers.json"
-    if not (about.is_file() or any((weights / name).is_file() for name in MADE_OF)) or _is_another_encoder(weights):
+    if not (about.is_file() or any((weights / name).is_file() for name in MADE_OF)):
         return False
-    if not about.is_file():
-        return True
     try:
-        kind = peek_json(about).get("model_type", "SentenceTransformer")
-    except (OSError, ValueError, AttributeError) as error:
+        if about.is_file() and not isinstance(peek_json(about), dict):
+            raise ValueError("it is a list, or a bare value")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{about} is not a JSON object ({error}); get the model's files again") from error
-    return bool(kind == "SentenceTransformer")  # the library's cross and sparse encoders give no such vectors
-
-
-def _is_another_encoder(weights: Path) -> bool:
-    """Whether its modules are those of the library's cross or sparse encoders: older folders say it by these alone."""
-    try:
-        modules = peek_json(weights / "modules.json")
-        kinds = [str(module["type"]) for module in modules]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False  # which the load tells
-    return any(f".{name}_encoder." in kind for kind in kinds for name in ("sparse", "cross"))
+    found = peek_architecture(weights)
+    return found is None or found.is_saved_by == "transformers"  # cross and sparse encoders give no such vectors
 
 
 def _left_out(path: Path) -> Iterator[str]:
@@ -138,7 +132,7 @@ class SentenceTransformerModel:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             what = f"its modules make no vector of a text ({type(error).__name__}: {error})"
             raise loadable.unloadable(path, what) from error
-        for note in _left_out(Path.cwd()):
+        for note in (*_left_out(Path.cwd()), *filter(None, [loadable.assumed(path)])):
             print(f"warning: {note}")
         self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)
         self.capabilities = {"max_model_len": encoder.max_tokens, "dimensions": encoder.dimensions}

@@ -100,7 +100,9 @@ class Encoder:
                 padding = {name: value[0, places[0]].item() for name, value in tensors.items()}
             with _computing():
                 dimensions = self.model(self._to_device(probe), **_of(task))["sentence_embedding"].shape[1]
-            return Way(has_rows, side, padding, self._limit(task), self.model.truncate_dim or dimensions)
+            if self.model.truncate_dim:
+                dimensions = min(dimensions, self.model.truncate_dim)
+            return Way(has_rows, side, padding, self._limit(task), dimensions)
         except (TypeError, ValueError):
             if self.routes:
                 return None

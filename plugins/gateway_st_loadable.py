@@ -15,9 +15,10 @@ from typing import Any
 import gateway_checkpoints as checkpoints
 import gateway_wordless
 
-from gateway import ConfigError, peek_json
+from gateway import ConfigError, peek_architecture, peek_json
 
 BY = "sentence-transformers"
+ABOUT = "config_sentence_transformers.json"
 OURS = "sentence_transformers."
 FOREIGN = f"code that comes with it, or of another package; {checkpoints.TRUST}"
 TRANSFORMERS = ("Transformer", "CLIPModel")
@@ -45,6 +46,7 @@ def check(place: Path, *, trusted: bool = False) -> None:
 
 def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Path]]:
     """The modules, each with its kind and its folder; raise `ConfigError` for files that are missing or not whole."""
+    _say_other(place)
     found = list(_modules(place, trusted=trusted))
     for kind, folder in found:
         if config := CONFIGS.get(kind):
@@ -56,6 +58,19 @@ def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Pat
         if kind == "StaticEmbedding" and not (folder / "tokenizer.json").is_file():
             raise unloadable(folder, "it has no tokenizer (tokenizer.json): get it")
     return found
+
+
+def assumed(place: Path) -> str | None:
+    """How the library makes a vector where the checkpoint does not say it; None where it does."""
+    found = peek_architecture(place)
+    if (place / "modules.json").is_file() or found is None:
+        return None
+    config = peek_json(place / "config.json")
+    if "vision_config" in config:  # it has a way of its own
+        return None
+    is_causal = found.name.endswith("ForCausalLM") and config.get("is_causal", True)
+    how = "that of its last token" if is_causal else "the mean of its tokens"
+    return f"{found.name}, {found.what}, without modules.json: a vector is {how}, which is not part of the checkpoint"
 
 
 def say_wrong(place: Path, model: Any) -> None:
@@ -76,6 +91,20 @@ def say_wrong(place: Path, model: Any) -> None:
             _say_unfilled(place, network, reads_tokens=reads_tokens)
 
 
+def _say_other(place: Path) -> None:
+    """Raise `ConfigError` for what gives no vectors of texts, and for a length of vectors that means nothing."""
+    found = peek_architecture(place)
+    is_whole = (place / "modules.json").is_file() and (found is None or found.is_saved_by == "transformers")
+    if found is not None and not found.gives_vectors and not is_whole:
+        raise ConfigError(f"{place}: {found}")
+    try:
+        length = peek_json(place / ABOUT).get("truncate_dim")
+    except (OSError, ValueError, AttributeError):
+        return  # which the library tells, where it needs the file
+    if length is not None and (type(length) is not int or length < 1):
+        raise unloadable(place, f"truncate_dim of {ABOUT} is {length!r}, and no length of a vector: mend it")
+
+
 def unloadable(place: Path, why: object) -> ConfigError:
     return checkpoints.unloadable(place, why, BY)
 
@@ -87,7 +116,7 @@ def _modules(place: Path, *, trusted: bool) -> Iterator[tuple[str, Path]]:
     """
     file = place / "modules.json"
     if not file.is_file():
-        rest = [name for name in ("config_sentence_transformers.json", POOLING) if (place / name).is_file()]
+        rest = [name for name in (ABOUT, POOLING) if (place / name).is_file()]
         if rest:
             raise unloadable(place, f"{rest[0]} is there without modules.json, which says how vectors are made: get it")
         yield "Transformer", place
@@ -142,6 +171,8 @@ def _say_transformer(folder: Path, *, trusted: bool) -> None:
         return  # its base has what is looked at here
     checkpoints.say_unloadable(folder, trusted=trusted, by=BY)
     config = peek_json(folder / "config.json")
+    if not trusted and not config.get("quantization_config"):
+        checkpoints.say_factors(folder, checkpoints.tensors(folder))
     if trusted or not {"vision_config", "audio_config"} & config.keys():
         return
     if not any((folder / name).is_file() for name in PROCESSORS):

@@ -75,6 +75,8 @@ class Architecture:
     what: str
     fix: str  # what would serve it
     writes: bool = False  # one word after another, which the plugin transformers serves
+    gives_vectors: bool = False  # of the words of a text, from which sentence-transformers can make one
+    is_saved_by: str = "transformers"
 
     def __str__(self) -> str:
         return f"{self.name}, {self.what}: {self.fix}"
@@ -88,14 +90,15 @@ def peek_architecture(place: Path) -> Architecture | None:
 def other_encoder(place: Path) -> Architecture | None:
     """What sentence-transformers saved that gives no vector of a text."""
     kind = json_of(place / "config_sentence_transformers.json").get("model_type")
-    if kind is None:  # older folders say it by their modules alone
+    if kind in (None, "SentenceTransformer"):  # older folders say it by their modules alone
         modules = begin_of(place / "modules.json")
         kind = next((what for module, what in OTHER_MODULES.items() if module in modules), None)
-    if kind in (None, "SentenceTransformer"):
+    if kind is None:
         return None
     method = "rerank, see docs/rerank.md" if kind == "CrossEncoder" else "embeddings"
     fix = f"{CLASS} with sentence_transformers and has a method {method}"
-    return Architecture(str(kind), "a model of sentence-transformers that gives no one vector of a text", fix)
+    what = "a model of sentence-transformers that gives no one vector of a text"
+    return Architecture(str(kind), what, fix, is_saved_by="sentence-transformers")
 
 
 def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
@@ -122,11 +125,13 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
             return Architecture(name, what, f"{with_class} {method}")
     for ending, what in TRAINED:
         if name.endswith(ending):
-            return Architecture(name, what, f"{EMBEDDINGS}; for what it does itself {with_class} predict")
+            fix = f"{EMBEDDINGS}; for what it does itself {with_class} predict"
+            return Architecture(name, what, fix, gives_vectors=True)
     if name.endswith("ForCausalLM"):
-        return Architecture(name, "a language model", "the plugin transformers serves it", writes=True)
+        return Architecture(name, "a language model", "the plugin transformers serves it", True, True)
     if name.endswith(OLDER):
-        return Architecture(name, "a language model by an older name", "framework: transformers in config.yaml", True)
+        fix = "framework: transformers in config.yaml"
+        return Architecture(name, "a language model by an older name", fix, True, True)
     return _without_a_table(name, config, with_class)
 
 
@@ -138,21 +143,23 @@ def _without_a_table(name: str, config: Mapping[str, Any], with_class: str) -> A
         writes_from_text = config.get("is_encoder_decoder") is True or TEXT_TO_TEXT.match(name)
         if writes_from_text and not parts and not config.keys() & SIGNALS:
             what = "a model that writes one text from another, with an encoder and a decoder"
-            return Architecture(name, what, f"{with_class} predict")
+            return Architecture(name, what, f"{with_class} predict", gives_vectors=True)
     elif name.endswith("Model"):
         return _base(name, config, with_class)
     if name.endswith("ForConditionalGeneration") or parts:
         what = "a model of more than texts; the plugin transformers serves texts alone"
         return Architecture(name, what, f"{with_class} chat_completions")
-    return Architecture(name, "an architecture that no plugin serves", f"{with_class} predict")
+    what = "an architecture that no plugin serves"
+    return Architecture(name, what, f"{with_class} predict", gives_vectors=not parts)
 
 
 def _base(name: str, config: Mapping[str, Any], with_class: str) -> Architecture:
     """A network without a head; only one that reads tokens has a use for sentence-transformers."""
     if config.keys() & SENSES:
-        return Architecture(name, "an encoder of images or sound, and maybe of texts", f"{with_class} embeddings")
+        what = "an encoder of images or sound, and maybe of texts"
+        return Architecture(name, what, f"{with_class} embeddings", gives_vectors=True)
     if config.keys() & SIGNALS:
         return Architecture(name, "an encoder of images or sound", f"{with_class} predict")
     if config.keys() & OF_NO_TEXT:
         return Architecture(name, "a network without a head", f"{with_class} predict")
-    return Architecture(name, "an encoder, or a language model, without a head", EMBEDDINGS)
+    return Architecture(name, "an encoder, or a language model, without a head", EMBEDDINGS, gives_vectors=True)

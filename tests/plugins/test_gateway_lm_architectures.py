@@ -132,6 +132,48 @@ def test_a_language_model_by_whatever_name_is_served(
     assert serve(place).is_healthy()
 
 
+# ── kinds that our cache cannot serve ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "says"),
+    [
+        ("gemma2", {"head_dim": 16}, "its attention uses softcap"),
+        ("vaultgemma", {"head_dim": 16}, "its attention uses softcap"),
+        ("gpt_oss", {"head_dim": 16, "num_local_experts": 4}, "its attention uses s_aux"),
+        ("stablelm", {}, "its layers do not pass on what our cache needs"),
+        ("nemotron", {}, "its layers do not pass on what our cache needs"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, r"layers with a state of their own \(conv\)"),
+        ("bloom", {"n_layer": 2, "n_head": 4}, "its attention does not pass through our cache"),
+    ],
+)
+def test_a_kind_that_cannot_be_batched_is_told_before_its_load(
+    kind: str, settings: dict[str, Any], says: str, make: Callable[..., Path], serve: Callable[..., Any]
+) -> None:
+    place = make("AutoModelForCausalLM", kind, **settings)
+    with pytest.raises(ConfigError, match=f"cannot be batched here: .*{says}") as refused:
+        serve(place)
+    assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("gemma2", {"head_dim": 16, "attn_logit_softcapping": None}),
+        ("gemma", {"head_dim": 16}),
+        ("phi", {}),
+        ("gpt_neox", {}),
+        ("olmo2", {}),
+    ],
+)
+def test_check_is_silent_of_a_kind_that_is_served(
+    kind: str, settings: dict[str, Any], make: Callable[..., Path], serve: Callable[..., Any]
+) -> None:
+    place = make("AutoModelForCausalLM", kind, **settings)
+    assert told(place) == []
+    assert serve(place).is_healthy()
+
+
 # ── tensors by the names of a base model ─────────────────────────────────────────────────────────────────────────────
 
 
