@@ -88,8 +88,9 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
         file = _check(_model_file(place, spec.root), spec.root, spec.config)
         if file.suffix != ".skops":
             return
-        if reason := useless(file):
+        if reason := useless(file):  # then it is no use to trust its types
             yield Problem(where=str(spec.root), what=reason, code="unloadable", model=spec.name)
+            return
         _check_types(file, spec.config)
     except ConfigError as error:
         yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
@@ -151,6 +152,7 @@ class SklearnModel:
 
         from gateway_sklearn_columns import missing, read_by
         from gateway_sklearn_rows import Rows
+        from gateway_sklearn_saved import SWITCHES, no_predict
 
         root = Path.cwd()
         file = _check(_model_file(weights_path(self.config, root), root), root, self.config)
@@ -158,7 +160,8 @@ class SklearnModel:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, self.config)
         if not hasattr(model, "predict"):
-            raise ConfigError(f"{file.name} holds an object of type {type(model).__name__}, which has no predict")
+            off = next((name for name in SWITCHES if getattr(_last(model), name, None) is False), None)
+            raise ConfigError(no_predict(file, type(model).__name__, off))
         _check_fitted(model, file)
         for note in _left_out(root):
             print(f"warning: {note}")
@@ -268,8 +271,11 @@ def _open(file: Path, trust: Mapping[str, Any]) -> Any:
     """
     import joblib
     import skops.io
+    from gateway_sklearn_saved import useless
 
     is_pickle = file.suffix in PICKLES
+    if not is_pickle and (reason := useless(file)):  # before anybody is asked to trust its types
+        raise ConfigError(reason)
     trusted = [] if is_pickle else _check_types(file, trust)
     try:
         return joblib.load(file) if is_pickle else skops.io.load(file, trusted=trusted)

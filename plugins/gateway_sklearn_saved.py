@@ -14,6 +14,17 @@ from gateway_sklearn_files import LARGEST_SCHEMA, LARGEST_TABLE, MOST_VALUES, SC
 
 from gateway import parse_json, peek_archive
 
+# Parameters that leave an estimator without predict.
+SWITCHES = {
+    "novelty": "with novelty=False it judges nothing but what it was fitted on; fit it with novelty=True",
+    "refit": "with refit=False it keeps no fitted estimator; fit it with refit=True",
+}
+
+
+def no_predict(file: Path, kind: str, off: str | None) -> str:
+    """That the object in a file cannot predict, and the parameter that is the reason, one of `SWITCHES`."""
+    return f"{file.name} holds an object of type {kind}, which has no predict{f': {SWITCHES[off]}' if off else ''}"
+
 
 def useless(file: Path) -> str | None:
     """Why the load will refuse the object in the file; None of one that may predict, or cannot be read here."""
@@ -25,8 +36,9 @@ def useless(file: Path) -> str | None:
         return None
     name = str(node.get("__class__"))
     last = _last(node)
-    if _cannot_predict(last):
-        return f"{file.name} holds an object of type {name}, which has no predict"
+    off = _switched_off(last)
+    if off or _cannot_predict(last):
+        return no_predict(file, name, off)
     if _is_unfitted(last):
         return (
             f"{file.name} holds an estimator of type {last.get('__class__')} that was not fitted; fit it, then save it"
@@ -43,7 +55,6 @@ def _last(node: Mapping[str, Any]) -> Mapping[str, Any]:
             inner = (_content(steps[-1]) or [None])[-1]
         elif "refit" in values and "cv" in values:  # of a search; without refit it has found, and fitted none
             inner = values.get("best_estimator_")
-            inner = {} if inner is None and _refits_not(values["refit"]) else inner
         elif node.get("__class__") == "FrozenEstimator":
             inner = values.get("estimator")
         else:
@@ -59,8 +70,13 @@ def _content(node: Any) -> list[Any]:
     return content if isinstance(content, list) else []
 
 
-def _refits_not(node: Any) -> bool:
-    return isinstance(node, Mapping) and node.get("content") == "false"
+def _switched_off(node: Mapping[str, Any]) -> str | None:
+    """The parameter by which an estimator of scikit-learn has no predict."""
+    if not str(node.get("__module__")).startswith("sklearn."):
+        return None
+    values = _values(node)
+    given = ((name, each) for name in SWITCHES if isinstance(each := values.get(name), Mapping))
+    return next((name for name, each in given if each.get("content") == "false"), None)
 
 
 def _values(node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import joblib
 import pytest
 import skops.io
 from gateway_sklearn import SklearnModel, check_model, find_model
@@ -16,12 +17,13 @@ from sklearn.cluster import DBSCAN
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.feature_selection import SelectFromModel
+from sklearn.feature_selection import SelectFromModel, SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import ClassifierChain
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -38,6 +40,10 @@ def logistic() -> Any:
     return LogisticRegression(max_iter=1000)
 
 
+NOVELTY = (
+    "which has no predict: with novelty=False it judges nothing but what it was fitted on; fit it with novelty=True"
+)
+REFIT = "which has no predict: with refit=False it keeps no fitted estimator; fit it with refit=True"
 USELESS: Mapping[str, tuple[Callable[[], Any], str]] = {
     "a scaler": (lambda: StandardScaler().fit(X), "of type StandardScaler, which has no predict"),
     "a pipeline of transformers": (
@@ -58,7 +64,12 @@ USELESS: Mapping[str, tuple[Callable[[], Any], str]] = {
     ),
     "a search without a best one": (
         lambda: search(logistic(), "C", refit=False).fit(X, Y),
-        "of type GridSearchCV, which has no predict",
+        f"of type GridSearchCV, {REFIT}",
+    ),
+    "outliers of its own data": (lambda: LocalOutlierFactor().fit(X), f"of type LocalOutlierFactor, {NOVELTY}"),
+    "a pipeline that ends in these": (
+        lambda: make_pipeline(StandardScaler(), LocalOutlierFactor()).fit(X),
+        f"of type Pipeline, {NOVELTY}",
     ),
     "a frozen scaler": (
         lambda: FrozenEstimator(StandardScaler().fit(X)),
@@ -70,7 +81,13 @@ USELESS: Mapping[str, tuple[Callable[[], Any], str]] = {
     "a table": (lambda: X, "of type ndarray, which has no predict"),
     "not fitted": (logistic, "estimator of type LogisticRegression that was not fitted; fit it, then save it"),
 }
+UNTRUSTED: Mapping[str, Callable[[], Any]] = {
+    "a search without a best one": lambda: search(logistic(), "C", refit=False).fit(X, Y),
+    "neighbours": lambda: NearestNeighbors().fit(X),
+    "a selector": lambda: SelectKBest(k=1).fit(X, Y),
+}
 USEFUL: Mapping[str, Callable[[], Any]] = {
+    "outliers of new data": lambda: make_pipeline(StandardScaler(), LocalOutlierFactor(novelty=True)).fit(X),
     "a pipeline": lambda: make_pipeline(StandardScaler(), logistic()).fit(X, Y),
     "a search of pipelines": lambda: search(make_pipeline(PCA(), logistic()), "logisticregression__C").fit(X, Y),
     "a frozen one": lambda: FrozenEstimator(logistic().fit(X, Y)),
@@ -100,6 +117,36 @@ def test_check_and_load_say_the_same_of_what_cannot_predict(
     with pytest.raises(ConfigError) as refused:
         SklearnModel(config=described(tmp_path).config).load()
     assert str(refused.value) == what
+
+
+@pytest.mark.parametrize("kind", UNTRUSTED)
+def test_nobody_is_asked_to_trust_the_types_of_what_cannot_predict(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skops.io.dump(UNTRUSTED[kind](), tmp_path / "model.skops")
+    assert skops.io.get_untrusted_types(file=tmp_path / "model.skops")
+    spec = find_model(tmp_path, {})
+    assert spec is not None
+    (what,) = [problem.what for problem in check_model(spec)]
+    assert "which has no predict" in what and "trust" not in what
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        SklearnModel(config=spec.config).load()
+    assert str(refused.value) == what
+
+
+@pytest.mark.parametrize("kind", ["outliers of its own data", "a search without a best one"])
+def test_a_pickle_of_what_cannot_predict_has_the_same_reason(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, says = USELESS[kind]
+    joblib.dump(make(), tmp_path / "model.joblib")
+    spec = find_model(tmp_path, {"allow_pickle": True})
+    assert spec is not None
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        SklearnModel(config=spec.config).load()
+    assert str(refused.value).endswith(says)
 
 
 def node(of: str, values: Any, module: str) -> Any:
