@@ -157,6 +157,11 @@ def test_what_a_model_says_of_its_health_is_seen_by_operators_and_in_the_metrics
     assert series() == ['gateway_model_healthy{model="ill"} 0.0']
 
 
+def test_no_key_is_told_of_directories_of_this_machine(serve: Serve) -> None:
+    served = serve({"plain": Model({"predict": fine})}, admin_http=True, api_key="k" * 20)
+    assert list(json.loads(served.get("/admin/models", Authorization="Bearer " + "k" * 20).body)) == ["models"]
+
+
 def test_questions_about_models_take_no_slot(serve: Serve) -> None:
     async def forever(inputs: Any) -> Any:
         await asyncio.Event().wait()

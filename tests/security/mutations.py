@@ -107,6 +107,8 @@ MUTATIONS = [
              "test_keys.py::test_nobody_changes_the_keys_between_reading_and_writing"),
     Mutation("T65", "http/admin.py", "if reason := await keys.reload():", "if reason := '':",
              "e2e/test_keys_followed.py::test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go"),
+    Mutation("T16", "http/admin.py", "if exchange.is_local:", "if exchange:",
+             "http/test_models.py::test_no_key_is_told_of_directories_of_this_machine"),
     Mutation("T65", "http/admin.py", "if path == KEYS and is_local:", "if path == KEYS:",
              "e2e/test_keys_followed.py::test_over_http_nobody_has_the_keys_read_again"),
     Mutation("T65", "cli/following.py", 'if answer["file"] == ours:', "if True:",
