@@ -22,12 +22,27 @@ from .events import (
     encode_json,
     estimate_tokens,
 )
+from .object_pieces import ObjectPieces
 from .outputs import Normalizer
 from .stops import StopCutter
 
 
+class Called:
+    """A tool call so far."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self, id: str | None, name: str, arguments: str) -> None:
+        self.id, self.name = id, name
+        self.arguments = ObjectPieces(arguments)
+
+    @property
+    def function(self) -> dict[str, str]:
+        return {"name": self.name, "arguments": self.arguments.text}
+
+
 class Choice:
-    """One choice so far. `calls` are tool calls in OpenAI's shape."""
+    """One choice so far."""
 
     __slots__ = (
         "answered",
@@ -45,7 +60,7 @@ class Choice:
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[Called] = []
         self.logprobs: list[Any] = []
         self.refusal_logprobs: list[Any] = []
         self.finish: str | None = None
@@ -55,7 +70,7 @@ class Choice:
     @property
     def written(self) -> str:
         """All that the model wrote."""
-        arguments = (call["function"]["arguments"] for call in self.calls)
+        arguments = (call.arguments.text for call in self.calls)
         return "".join((*self.reasoning, *self.content, *self.refusal, *arguments))
 
     def apply(self, event: ChoiceEvent) -> None:
@@ -69,10 +84,9 @@ class Choice:
             self.refusal.append(event.text)
         elif isinstance(event, ToolCall):
             if event.name is not None:
-                function = {"name": event.name, "arguments": event.arguments}
-                self.calls.append({"id": event.id, "type": "function", "function": function})
+                self.calls.append(Called(event.id, event.name, event.arguments))
             else:
-                self.calls[event.call]["function"]["arguments"] += event.arguments
+                self.calls[event.call].arguments.add(event.arguments)
         elif isinstance(event, Logprobs):
             self.logprobs += event.content
             self.refusal_logprobs += event.refusal
@@ -199,7 +213,7 @@ class EventEncoder(Encoder):
         out += [self._put(Text(index, rest)) for index, cutter in enumerate(self._cutters) if (rest := cutter.rest())]
         for index, choice in enumerate(self.choices):
             for number, call in enumerate(choice.calls):
-                if not call["function"]["arguments"]:  # clients parse them as JSON
+                if not call.arguments:  # clients parse them as JSON
                     out.append(self.take(ToolCall(index, number, None, None, "{}"), self.runs[0]))
         answered = sum(choice.answered for choice in self.choices)
         if len(self.runs) < len(self.choices) != answered:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from ..errors import InvalidOutput
 from .answer import Choice
 from .begun_json import begun_object
 from .events import Event, Reasoning, Refusal, Text, ToolCall, encode_json
+from .object_pieces import decoded
 
 DELTAS = {
     "text": ("text_delta", "text"),
@@ -114,18 +113,7 @@ class Blocks(Choice):
         self.blocks[-1].pieces = [piece for piece in pieces if piece[1]]
 
     def _is_done(self, block: Block) -> bool:
-        return block.kind != "tool_use" or self._input(block) is not None
-
-    def _input(self, block: Block) -> dict[str, Any] | None:
-        """The arguments of a call; None while they are no complete object."""
-        text = self.calls[block.call]["function"]["arguments"]
-        if not text.rstrip().endswith("}"):
-            return None
-        try:
-            value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
+        return block.kind != "tool_use" or self.calls[block.call].arguments.whole is not None
 
     def close(self) -> None:
         """All has ended. An empty answer is one empty text block."""
@@ -168,8 +156,8 @@ class Blocks(Choice):
     def _whole(self, block: Block) -> dict[str, Any]:
         value = {**block.start}
         if block.kind == "tool_use":
-            text = self.calls[block.call]["function"]["arguments"]
-            if (found := self._input(block)) is None:
+            text = self.calls[block.call].arguments.text
+            if (found := decoded(text)) is None:
                 found = begun_object(text)
             if found is not None:
                 value["input"] = found

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import InvalidOutput
 from ..wire import Structured
 from ..wording import a_type
 from .anthropic_blocks import Given, Signature
 from .begun_json import begun_object
 from .events import Event, Finish, Reasoning, Text, checked, encode_json, unwrap, usage_of
 from .located import Odd
+from .object_pieces import decoded
 from .outputs import Normalizer
 from .tool_calls import ToolCalls
 
@@ -42,7 +44,7 @@ class MessageValues(Normalizer):
         self.usage: dict[str, Any] = {}  # counts in Anthropic's names, beside input and output
         self.stop_reason: str | None = None  # in Anthropic's words
         self._held: dict[str, Any] | None = None  # a block of another kind, or with citations, until all of it is there
-        self._held_input = ""
+        self._held_pieces: dict[str, list[Any]] = {}  # of it, by the name of their field: joined once
 
     def feed(self, value: Any) -> Events:
         if isinstance(value, Structured) and value.fields.get("type") in KNOWN:
@@ -99,24 +101,31 @@ class MessageValues(Normalizer):
             return [Text(0, text)] if (text := _string(block, "text")) else []
         if kind == "thinking":
             return [Reasoning(0, text)] if (text := _string(block, "thinking")) else []
-        self._held, self._held_input = {**block}, ""
+        self._held, self._held_pieces = {**block}, {"text": [], "citations": [], "input": []}
         return []
 
-    def _add(self, held: dict[str, Any], delta: dict[str, Any]) -> None:
+    def _add(self, delta: dict[str, Any]) -> None:
         kind = delta.get("type")
         if kind == "input_json_delta":
-            self._held_input += _string(delta, "partial_json")
+            self._held_pieces["input"].append(_string(delta, "partial_json"))
         elif kind == "text_delta":
-            held["text"] = _string(held, "text") + _string(delta, "text")
+            self._held_pieces["text"].append(_string(delta, "text"))
         elif kind == "citations_delta":
-            held["citations"] = [*(held.get("citations") or []), unwrap(delta.get("citation"))]
+            self._held_pieces["citations"].append(unwrap(delta.get("citation")))
 
     def _release(self) -> Events:
         held, self._held = self._held, None
         if held is None:
             return []
-        if self._held_input:
-            held["input"] = begun_object(self._held_input) or {}
+        pieces = self._held_pieces
+        if pieces["text"]:
+            held["text"] = "".join((_string(held, "text"), *pieces["text"]))
+        if pieces["citations"]:
+            held["citations"] = [*(held.get("citations") or []), *pieces["citations"]]
+        if text := "".join(pieces["input"]).strip():
+            held["input"] = decoded(text) or begun_object(text)
+            if held["input"] is None:
+                raise InvalidOutput(f"the input of a block {held.get('type')!r} is no JSON object that can be read")
         return [_given(held)]
 
     def _tool_use(self, block: dict[str, Any], index: Any) -> Events:
@@ -129,7 +138,7 @@ class MessageValues(Normalizer):
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> Events:
         if self._held is not None:
-            self._add(self._held, delta)
+            self._add(delta)
             return []
         kind = delta.get("type")
         if kind == "input_json_delta":

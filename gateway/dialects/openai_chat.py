@@ -121,9 +121,11 @@ class ChatEncoder(ChunkEncoder):
         if choice.reasoning:
             message["reasoning_content"] = "".join(choice.reasoning)
         if choice.calls and self._legacy:
-            message["function_call"] = choice.calls[0]["function"]
+            message["function_call"] = choice.calls[0].function
         elif choice.calls:
-            message["tool_calls"] = choice.calls
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": call.function} for call in choice.calls
+            ]
         found: dict[str, Any] | None = None
         if choice.logprobs or choice.refusal_logprobs:
             found = _logprobs(choice.logprobs, choice.refusal_logprobs)

@@ -12,13 +12,13 @@ message. The input of a custom tool is known when its call is done, for the mode
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from typing import Any, Literal
-
-import msgspec
 
 from ..errors import InvalidOutput
 from ..wording import a_type
 from .events import ChoiceEvent, Logprobs, Reasoning, Refusal, Text, ToolCall, encode_json, unwrap
+from .object_pieces import ObjectPieces
 from .responses_items import new_id
 from .responses_tools import NONE, Tools, input_of
 
@@ -44,41 +44,28 @@ def part_of(kind: str, text: str, logprobs: list[Any]) -> dict[str, Any]:
 class _Item:
     """One item under way. `value` is the item but for what `pieces` hold."""
 
-    __slots__ = ("checked", "is_done", "is_open", "kind", "logprobs", "pieces", "unsent", "value")
+    __slots__ = ("is_done", "is_open", "kind", "logprobs", "pieces", "unsent", "value")
 
     def __init__(self, kind: Kind, value: dict[str, Any]) -> None:
         self.kind, self.value = kind, value
-        self.pieces: list[str] = []
+        self.pieces = ObjectPieces()
         self.logprobs: list[Any] = []
         self.unsent: list[Piece] = []
-        self.checked = 0  # how many pieces were there when the arguments were no complete object
         self.is_open = self.is_done = False
 
     def write(self, text: str, logprobs: list[Any]) -> None:
-        self.pieces.append(text)
+        self.pieces.add(text)
         self.logprobs += logprobs
         self.unsent.append((text, logprobs))
 
     @property
     def may_end(self) -> bool:
         """Nothing more can come for it now that another item has begun."""
-        if self.kind not in _CALLS:
-            return True
-        if self.checked == len(self.pieces):
-            return False
-        self.checked = len(self.pieces)
-        text = "".join(self.pieces).strip()
-        if not text.startswith("{") or not text.endswith("}"):
-            return False
-        try:
-            msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
+        return self.kind not in _CALLS or self.pieces.whole is not None
 
     def finished(self, status: str) -> dict[str, Any]:
         """The item as it stays."""
-        text = "".join(self.pieces)
+        text = self.pieces.text
         if self.kind == "function_call_arguments":
             return {**self.value, "arguments": text, "status": status}
         if self.kind == "custom_tool_call_input":
@@ -94,8 +81,9 @@ class Output:
         self.items: list[dict[str, Any]] = []
         self._tools = tools.offered
         self._stream, self._sequence = stream, 2  # response.created and response.in_progress are 0 and 1
-        self._under_way: list[_Item] = []  # all but the first are held back
+        self._under_way: deque[_Item] = deque()  # all but the first are held back
         self._calls: dict[int, _Item] = {}
+        self._call_ids: set[str] = set()
         self._logprobs: list[Any] = []  # of text that is still to come
 
     @property
@@ -206,8 +194,9 @@ class Output:
 
     def _call_id(self, given: str | None) -> str:
         """Clients tell calls by it, so no two may share one."""
-        taken = {item.value["call_id"] for item in self._calls.values()}
-        return given if given and given not in taken else f"call_{secrets.token_hex(16)}"
+        identity = given if given and given not in self._call_ids else f"call_{secrets.token_hex(16)}"
+        self._call_ids.add(identity)
+        return identity
 
     def _advance(self) -> bytes:
         """Tell of the first item what is known, and of the next ones when it can be closed."""
@@ -244,7 +233,7 @@ class Output:
         )
 
     def _close(self, status: str) -> bytes:
-        item = self._under_way.pop(0)
+        item = self._under_way.popleft()
         item.is_done = True
         value, at, index = item.finished(status), self._at(item), len(self.items)
         if item.kind == "custom_tool_call_input":

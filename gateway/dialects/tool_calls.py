@@ -18,12 +18,12 @@ from .located import Odd
 
 
 class _Known:
-    """A call so far. `index` and `id` are the model's own; `name` is None until it came."""
+    """A call so far. `id` is the model's own; `name` is None until it came."""
 
-    __slots__ = ("id", "index", "name")
+    __slots__ = ("id", "name")
 
-    def __init__(self, index: int | None, given: str | None) -> None:
-        self.index, self.id = index, given
+    def __init__(self, given: str | None) -> None:
+        self.id = given
         self.name: str | None = None
 
 
@@ -31,6 +31,10 @@ class ToolCalls:
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._calls: list[_Known] = []
+        # The first call with an index, with an index and an id (or none), with an id: no piece asks all of them.
+        self._by_index: dict[int, int] = {}
+        self._by_both: dict[tuple[int, str | None], int] = {}
+        self._by_id: dict[str, int] = {}
 
     def read(self, value: Any) -> ToolCall | None:
         """The event of one tool call or piece of one; None when it says nothing new.
@@ -61,19 +65,28 @@ class ToolCalls:
         return ToolCall(self._choice, number, None, None, arguments) if arguments else None
 
     def _find(self, index: int | None, given: str | None, name: str | None) -> int:
-        for number, known in enumerate(self._calls):
-            if index is not None and known.index == index:
-                if given is None or known.id in (None, given) or name is None:
-                    return number
-            elif index is None and given is not None and known.id == given:
-                return number
+        found: int | None = None
         last = len(self._calls) - 1
-        if index is None and given is None:
-            unnamed = last >= 0 and self._calls[last].name is None
-            if (name is None and last >= 0) or unnamed:
-                return last
-        self._calls.append(_Known(index, given))
-        return last + 1
+        if index is not None and (given is None or name is None):
+            found = self._by_index.get(index)
+        elif index is not None:
+            both = (self._by_both.get((index, None)), self._by_both.get((index, given)))
+            found = min((number for number in both if number is not None), default=None)
+        elif given is not None:
+            found = self._by_id.get(given)
+        elif last >= 0 and (name is None or self._calls[last].name is None):
+            found = last
+        return self._begin(index, given) if found is None else found
+
+    def _begin(self, index: int | None, given: str | None) -> int:
+        number = len(self._calls)
+        self._calls.append(_Known(given))
+        if index is not None:
+            self._by_index.setdefault(index, number)
+            self._by_both.setdefault((index, given), number)
+        if given is not None:
+            self._by_id.setdefault(given, number)
+        return number
 
     def check(self) -> None:
         """Look at the calls when the answer has ended.

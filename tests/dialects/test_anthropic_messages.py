@@ -459,6 +459,22 @@ def test_the_pieces_of_blocks_of_other_kinds_and_citations_are_put_together(stop
     assert plain(parse(encode_whole([[raw]], "messages")))["content"] == expected
 
 
+@pytest.mark.parametrize("given", ["no", '{"query" "x"}', '{"query": ["x"]} x', '{"query": [' + '"x",' * 40_000])
+def test_the_input_of_another_block_that_nobody_can_read_is_an_error(given: str) -> None:
+    search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    events: list[dict[str, Any]] = [
+        STREAM[0],
+        {"type": "content_block_start", "index": 0, "content_block": search},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": given}},
+        {"type": "content_block_stop", "index": 0},
+    ]
+    with pytest.raises(InvalidOutput, match="the input of a block 'server_tool_use' is no JSON object"):
+        encode_whole([events], "messages")
+    events[2]["delta"] = {"type": "input_json_delta", "partial_json": '{"query": "'}
+    broken = encode_whole([events], "messages")
+    assert plain(parse(broken))["content"] == [search]
+
+
 def test_an_error_among_those_events_is_an_error() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     with pytest.raises(HTTPError, match="busy"):

@@ -39,7 +39,8 @@ def test_what_is_no_beginning_of_an_object_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "unit", "tail"), [('{"a":[', "1,", ""), ('{"a":', '{"a":', ""), ('{"a":', "[", ""), ('{"a":"', "a", "")]
+    ("head", "unit", "tail"),
+    [('{"a":[', "1,", ""), ('{"a":', '{"a":', ""), ('{"a":', "[", ""), ('{"a":"', "a", ""), ('{"a":"', '\\"', "")],
 )
 def test_what_a_model_began_is_read_in_a_time_that_grows_with_its_length(head: str, unit: str, tail: str) -> None:
     """By the square of the length, it would take minutes."""
@@ -47,3 +48,9 @@ def test_what_a_model_began_is_read_in_a_time_that_grows_with_its_length(head: s
     before = time.process_time()
     begun_object(text)
     assert time.process_time() - before < 5
+
+
+def test_an_object_of_very_many_values_is_not_read_and_one_of_a_long_text_is() -> None:
+    assert begun_object('{"a":[' + "1," * 30_000) == {"a": [1] * 30_000}
+    assert begun_object('{"a":[' + "1," * 40_000) is None
+    assert begun_object('{"a":"' + "1," * 1_000_000 + '","b') == {"a": "1," * 1_000_000}

@@ -562,9 +562,20 @@ MUTATIONS = [
              "http/test_request_timeout.py::test_a_whole_answer_that_comes_item_by_item_is_bounded_in_bytes"),
     Mutation("T81", "http/serving.py", "    if asyncio.get_running_loop().time() - begun > limit:", "    if False:",
              "http/test_request_timeout.py::test_a_whole_answer_that_comes_for_ever_ends_with_the_limit_of_its_model"),
-    Mutation("T81", "dialects/begun_json.py", "        end, depth = at, len(open_)",
-             "        end, depth = at, len(open_)\n        _ = text[:at] + ''.join(open_)",
-             "dialects/test_begun_json.py::test_what_a_model_began_is_read_in_a_time_that_grows_with_its_length"),
+    Mutation("T81", "dialects/begun_json.py", "if not left:", "if False:",
+             "dialects/test_begun_json.py::"
+             "test_an_object_of_very_many_values_is_not_read_and_one_of_a_long_text_is"),
+    Mutation("T81", "dialects/object_pieces.py", "        if self._depth <= 0 and not self._in_text:",
+             "        self._value = decoded(self.text)\n        if False:",
+             "dialects/test_object_pieces.py::"
+             "test_an_object_that_goes_on_is_not_read_again_each_time_that_somebody_asks"),
+    Mutation("T81", "dialects/answer.py", "self.calls[event.call].arguments.add(event.arguments)",
+             "c = self.calls[event.call]; c.arguments = ObjectPieces(c.arguments.text + event.arguments)",
+             "dialects/test_object_pieces.py::"
+             "test_an_answer_in_very_many_pieces_takes_a_time_that_grows_with_their_number"),
+    Mutation("T81", "dialects/anthropic_values.py", 'if held["input"] is None:', "if False:",
+             "dialects/test_anthropic_messages.py::"
+             "test_the_input_of_another_block_that_nobody_can_read_is_an_error"),
     Mutation("T81", "dialects/line_items.py", "if self._size > MAX_DATA:", "if False:",
              "dialects/test_line_items.py::test_an_object_that_never_ends_is_not_read_again_with_every_line"),
     Mutation("T81", "dialects/raw.py", '"read" if self._idle > MAX_IDLE else None', "None",
