@@ -42,13 +42,17 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
 
 
 async def count_tokens(
-    model: HostedModel, questions: Mapping[str, Mapping[str, Any]], request_id: str
+    model: HostedModel, questions: Mapping[str, Mapping[str, Any]], request_id: str, most: int
 ) -> dict[str, int] | None:
-    """What the model's `count_tokens` says to each of these; None when it cannot say it now."""
+    """What the model's `count_tokens` says to each of these; None when it cannot say it now, or they have more than
+    `most` bytes."""
     req = Req(method="count_tokens", mode=DATA, stream=False, content_type="", request_id=request_id)
     try:
+        bodies = {name: encode(asked) for name, asked in questions.items()}
+        if sum(map(len, bodies.values())) > most:
+            return None
         with contextlib.ExitStack() as held:
-            calls = {name: held.enter_context(model.call(req, encode(asked))) for name, asked in questions.items()}
+            calls = {name: held.enter_context(model.call(req, body)) for name, body in bodies.items()}
             async with asyncio.timeout(COUNT_TIMEOUT):
                 for call in calls.values():
                     await call.first()

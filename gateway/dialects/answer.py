@@ -274,6 +274,10 @@ class EventEncoder(Encoder):
         for index, run in enumerate(self.runs):
             run.counted_prompt, run.counted = numbers.get(run.asks), numbers.get(f"completion {index}")
 
+    @property
+    def has_usage(self) -> bool:
+        return True
+
     def usage(self) -> tuple[int, int, str]:
         counts, _ = self.counts()
         return counts.prompt or 0, counts.completion or 0, self.reason()

@@ -83,6 +83,11 @@ class Encoder:
     def retell(self, error: GatewayError, run: int) -> None:
         """Puts what one run of the method said about its inputs into the words of the route, where they are others."""
 
+    @property
+    def has_usage(self) -> bool:
+        """Whether `usage` says something, which takes a look at all that was said."""
+        return False
+
     def usage(self) -> tuple[int, int, str] | None:
         """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
         return None

@@ -74,6 +74,10 @@ class ValueEncoder(Encoder):
         tokens = self.prompt_tokens
         return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
 
+    @property
+    def has_usage(self) -> bool:
+        return bool(self.texts())
+
     def usage(self) -> tuple[int, int, str] | None:
         return (self.prompt_tokens, 0, "stop") if self.texts() else None
 

@@ -206,6 +206,10 @@ class EmbeddingsEncoder(Encoder):
             return sum(map(len, given)), False
         return sum(max(1, estimate_tokens(len(text.encode()))) for text in given), True
 
+    @property
+    def has_usage(self) -> bool:
+        return True
+
     def usage(self) -> tuple[int, int, str]:
         return self._count()[0], 0, "stop"
 

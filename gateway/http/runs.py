@@ -8,11 +8,31 @@ from contextlib import aclosing
 from typing import Any
 
 from ..call import Call
-from ..errors import InvalidOutput
-from ..wire import Resp, decode
+from ..errors import InvalidOutput, TooLarge
+from ..wire import Resp, decode, encode
+from ..wording import counted
 
 Batch = tuple[int, list[Any]]  # the run, and what it has to say by now
 Pumped = tuple[int, list[Any] | None, Exception | None]
+
+
+def check_together(runs: list[dict[str, Any]], first: int, limit: int) -> None:
+    """Refuse the calls of one request before the second is encoded, when together they are too large.
+
+    Each holds all the fields that they share, so that many are many times the request; of the others only what they do
+    not share is looked at. `first` is the size of the first.
+
+    Raises:
+        TooLarge: they have more than `limit` bytes.
+        OverflowError: one of them holds an integer that does not fit 64 bits.
+    """
+    shown, total = runs[0], first * len(runs)
+    for inputs in runs[1:]:
+        own = [name for name, value in inputs.items() if shown.get(name) is not value]
+        total += sum(len(encode(inputs[name])) - len(encode(shown.get(name))) for name in own)
+    if total > limit:
+        what = f"this request is {len(runs)} calls, together larger than {counted(limit, 'byte')}"
+        raise TooLarge(f"{what} (`max_queued_bytes`); send fewer choices or prompts at once, or shorter ones")
 
 
 class Together:

@@ -22,7 +22,7 @@ from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.event_stream import one_line
 from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
-from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, Timeout, TooLarge, UnsupportedMedia
+from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, Timeout, UnsupportedMedia
 from ..questions import count_tokens
 from ..spec import Endpoint
 from ..wire import DATA, MAX_PAYLOAD, Req, encode
@@ -35,12 +35,13 @@ from .forms import decode_form
 from .kin import look_at
 from .misgiven import Teller
 from .predict import check_encoding, http_scope, pass_response
-from .runs import Batch, Together, heads, values
+from .runs import Batch, Together, check_together, heads, values
 from .stored import Stored
 from .verbatim import Verbatim
 from .waiting import until_ready
 
 if TYPE_CHECKING:
+    from ..access import Permits
     from ..hosted import HostedModel
     from ..hub import Hub
     from .metrics import Metrics
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
-Settle = Callable[[], Awaitable[None]]  # has the tokens counted that the model did not count itself
+# Has the tokens counted that the model did not count itself, where that takes no more than so many bytes.
+Settle = Callable[[int], Awaitable[None]]
+MAX_LATER = 1 << 20  # bytes that are counted behind an answer
 
 
 class Serving:
@@ -58,6 +61,7 @@ class Serving:
         self._hub, self._reader, self._metrics = hub, reader, metrics
         self.stored = Stored(hub)
         self._verbatim = Verbatim(hub)
+        self._counting: set[Permits | None] = set()  # whose streams are counted behind their end; None without keys
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             endpoint.path: partial(self._serve, endpoint, completed(dialects[endpoint.dialect]))
@@ -165,7 +169,7 @@ class Serving:
             self._end_unfinished(exchange, encoder, calls, error)
             raise
         exchange.end_call()
-        await settle()
+        await settle(MAX_PAYLOAD)
         body, headers = encoder.whole()
         await exchange.reply(200, body, encoder.content_type, headers)
         first_at = first_at or exchange.ended
@@ -242,7 +246,7 @@ class Serving:
                 if encoder.failure is not None:
                     raise encoder.failure
             if encoder.ends_with_usage:
-                await settle()
+                await settle(MAX_PAYLOAD)
             yield one_line(encoder.finish())
             failed = None
         except ClientLeft:
@@ -252,14 +256,21 @@ class Serving:
             yield _failure(exchange, encoder, error, teller)
         finally:
             exchange.end_call()
-            if failed is None and not encoder.ends_with_usage:
+            if failed is None and not encoder.ends_with_usage and exchange.permits not in self._counting:
+                self._counting.add(exchange.permits)
                 exchange.counting = spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
             else:
                 self._count(exchange, encoder, failed, first_at - exchange.started)
 
     async def _count_later(self, exchange: Exchange, encoder: Encoder, first_at: float, settle: Settle) -> None:
-        """Count a stream whose client did not ask how many tokens it had, and does not wait for that."""
-        await settle()
+        """Count a stream whose client did not ask how many tokens it had, and does not wait for that.
+
+        It counts for no limit of the caller, who therefore has one at a time, of a bounded size; all else is estimated.
+        """
+        try:
+            await settle(MAX_LATER)
+        finally:
+            self._counting.discard(exchange.permits)
         self._count(exchange, encoder, None, first_at)
 
     def _end_unfinished(self, exchange: Exchange, encoder: Encoder, calls: list[Call], error: Exception) -> None:
@@ -267,7 +278,7 @@ class Serving:
         for run, call in enumerate(calls):
             if call.error is error and isinstance(error, GatewayError):
                 encoder.retell(error, run)
-        if encoder.usage() is not None:
+        if encoder.has_usage:
             finished = self._metrics.tokens(exchange.model).finished
             reason = "abort" if isinstance(error, ClientLeft) else "error"
             finished[reason] = finished.get(reason, 0) + 1
@@ -340,33 +351,25 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
     request_id, route = exchange.request_id, exchange.route
     req = Req(method, DATA, prepared.stream, "application/json", request_id, False, None, scope, route)
     try:
-        bodies = _encoded(runs, model.shares.max_bytes)
+        body = encode(runs[0])
+        if len(runs) > 1:
+            check_together(runs, len(body), model.shares.max_bytes)
     except OverflowError as error:
         raise InvalidJSON("the body holds an integer that does not fit 64 bits") from error
     patience = exchange.patience()
-    for body in bodies:
-        yield model.call(req, body, patience)
+    yield model.call(req, body, patience)
+    for inputs in runs[1:]:
+        yield model.call(req, encode(inputs), patience)
 
 
-def _encoded(runs: list[dict[str, Any]], limit: int) -> list[bytes]:
-    """The bodies of the calls. Each holds all the fields that they share, so that many are many times the request."""
-    bodies: list[bytes] = []
-    left = limit
-    for inputs in runs:
-        bodies.append(encode(inputs))
-        left -= len(bodies[-1])
-        if left < 0 and len(runs) > 1:
-            what = f"this request is {len(runs)} calls, together larger than {counted(limit, 'byte')}"
-            raise TooLarge(f"{what} (`max_queued_bytes`); send fewer choices or prompts at once, or shorter ones")
-    return bodies
-
-
-async def _settle(encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str) -> None:
+async def _settle(
+    encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str, most: int
+) -> None:
     """Real counts of tokens where the model gave none, if it can be asked for them."""
     if not model.counts_tokens:
         return
     asked = encoder.uncounted(dialect.runs(prepared, model.capabilities))
-    if asked and (numbers := await count_tokens(model, asked, request_id)) is not None:
+    if asked and (numbers := await count_tokens(model, asked, request_id, most)) is not None:
         encoder.counted(numbers)
 
 

@@ -62,6 +62,7 @@ class Model:
         self.begun = threading.Semaphore(0)  # released for every call that runs
         self.stopped = threading.Semaphore(0)  # released for every call whose code has stopped
         self.capabilities = spec.pop("capabilities", {})
+        self.slotless: tuple[str, ...] = spec.pop("slotless", ())  # methods that hold no slot
         self.loads: list[Any] = spec.pop("loads", [])  # outcomes of its loads, see `Fakes`
         self.is_good = not self.loads or self.loads[0] is None
 
@@ -90,7 +91,8 @@ class Player(FakeReplica):
     """A replica that runs the scripts of its model."""
 
     def __init__(self, launch: Launch, model: Model) -> None:
-        methods = tuple(MethodInfo(name=name, kind="async") for name in model.methods)
+        slotless = model.slotless
+        methods = tuple(MethodInfo(name=name, kind="async", needs_slot=name not in slotless) for name in model.methods)
         capabilities = Capabilities(methods=methods, **model.capabilities)
         super().__init__(launch, Fakes(capabilities=capabilities))
         self.fakes.loads = model.loads

@@ -7,7 +7,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from served import Model, Served
+
+from gateway.errors import TooLarge
+from gateway.http import serving
+from gateway.http.runs import check_together
+from gateway.wire import encode
 
 Serve = Callable[..., Served]
 
@@ -72,3 +80,30 @@ def test_the_calls_of_one_request_are_together_bounded_in_bytes(serve: Serve) ->
     assert refused.status == 413
     assert b"this request is 3 calls, together larger than 1000 bytes" in refused.body
     assert len(asked) == 2
+
+
+def test_the_body_of_a_call_is_made_when_those_before_it_are_admitted(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, admitted = serve({"m": Model({"chat_completions": lambda body: "ok"}, limits={"slots": 4})}), []
+
+    def watched(inputs: Any) -> bytes:
+        admitted.append(served.hub.models["m"].limiter.in_flight)
+        return encode(inputs)
+
+    monkeypatch.setattr(serving, "encode", watched)
+    chat = {"messages": [{"role": "user", "content": "hi"}], "n": 4}
+    assert served.post("/v1/chat/completions", chat).status == 200
+    assert admitted == [0, 1, 2, 3]
+
+
+values = st.recursive(st.integers(-(2**63), 2**64 - 1) | st.text(), st.lists, max_leaves=3)
+
+
+@given(st.dictionaries(st.text(), values, max_size=3), st.lists(values, min_size=2, max_size=5))
+def test_what_calls_are_together_is_known_before_they_are_encoded(shared: dict[str, Any], prompts: list[Any]) -> None:
+    runs = [{**shared, "prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts)]
+    sizes = [len(encode(run)) for run in runs]
+    check_together(runs, sizes[0], sum(sizes))
+    with pytest.raises(TooLarge):
+        check_together(runs, sizes[0], sum(sizes) - 1)
