@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_STEPS = 2000  # schemas looked at; a small one can unfold into any number
+MAX_STEPS = 2000  # schemas and values looked at; a small schema can unfold into any number
 MAX_DEPTH = 50
 MAX_TEXT = 4096  # characters of the example as JSON
+MARKS = 2  # characters that JSON has around a list, between a value and the next, and behind a key
 _PLAIN: dict[str, Any] = {"integer": 1, "number": 1.0, "boolean": True, "null": None}
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _FORMATS = {
@@ -35,45 +36,86 @@ class _NoExample(Exception):
     """There is none for this part of the schema."""
 
 
+class _TooLong(Exception):
+    """There have been as many steps as one schema may take."""
+
+
 def example(schema: Any) -> Any:
     """Its examples and defaults where it has them, the required properties only. Never raises."""
     definitions = schema.get("$defs") if isinstance(schema, Mapping) else None
     try:
-        found = _Look(definitions if isinstance(definitions, Mapping) else {}).at(schema)
-        return found if len(json.dumps(found)) <= MAX_TEXT else {}
-    except (_NoExample, TypeError, ValueError, RecursionError):
+        return _Look(definitions if isinstance(definitions, Mapping) else {}).at(schema)
+    except (_NoExample, _TooLong, TypeError, ValueError, RecursionError):
         return {}
 
 
 class _Look:
-    """One walk through a schema."""
+    """One walk through a schema. What it makes is bounded before it is made: `[x] * n` is small until it is written."""
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
         self._definitions = definitions
         self._open: list[str] = []  # definitions that the walk is in
-        self._steps = self._depth = 0
+        self._depth = 0
+        self._steps = MAX_STEPS  # that are left
+        self._room = MAX_TEXT  # characters that are left for the example
 
     def at(self, schema: Any) -> Any:
-        self._steps += 1
-        if self._steps > MAX_STEPS or self._depth > MAX_DEPTH:
+        self._step()
+        if self._depth > MAX_DEPTH:
             raise _NoExample
         if not isinstance(schema, Mapping):
-            return {}
+            return self._given({})
         self._depth += 1
         try:
             return self._of(schema)
         finally:
             self._depth -= 1
 
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise _TooLong
+
+    def _take(self, characters: int) -> None:
+        if characters > self._room:
+            raise _NoExample
+        self._room -= characters
+
+    def _given(self, value: Any) -> Any:
+        """A value as it is, when there is room for it."""
+        self._step()
+        if isinstance(value, Mapping):
+            self._take(MARKS)
+            for key, inner in value.items():
+                self._name(key)
+                self._given(inner)
+        elif isinstance(value, list):
+            self._take(MARKS)
+            for inner in value:
+                self._take(MARKS)
+                self._given(inner)
+        else:
+            self._plain(value)
+        return value
+
+    def _name(self, name: str) -> None:
+        self._plain(name)
+        self._take(2 * MARKS)
+
+    def _plain(self, value: Any) -> None:
+        if isinstance(value, str) and len(value) > self._room:  # to write it would take as long as it is
+            raise _NoExample
+        self._take(len(json.dumps(value, allow_nan=False)))
+
     def _of(self, schema: Mapping[str, Any]) -> Any:
         if isinstance(reference := schema.get("$ref"), str):
             return self._definition(reference.rpartition("/")[2])
         for key in ("examples", "enum"):
             if isinstance(given := schema.get(key), list) and given:
-                return given[0]
+                return self._given(given[0])
         for key in ("default", "const"):
             if key in schema:
-                return schema[key]
+                return self._given(schema[key])
         for key in ("anyOf", "oneOf", "allOf"):
             if isinstance(given := schema.get(key), list) and given:
                 return self._first(given)
@@ -83,15 +125,23 @@ class _Look:
         if kind == "array":
             return self._list(schema.get("items"), schema.get("minItems"))
         if kind in ("integer", "number"):
-            return _within(schema, kind)
+            return self._given(_within(schema, kind))
         if kind == "string":
-            return _text(schema)
+            return self._given(_text(schema))
         if isinstance(kind, str) and kind in _PLAIN:
-            return _PLAIN[kind]
+            return self._given(_PLAIN[kind])
         properties, required = schema.get("properties"), schema.get("required")
         if not isinstance(required, list) or not isinstance(properties, Mapping):
-            return {}
-        return {name: self.at(properties.get(name)) for name in required if isinstance(name, str)}
+            return self._given({})
+        return dict(self._fields(properties, required))
+
+    def _fields(self, properties: Mapping[str, Any], required: list[Any]) -> Iterator[tuple[str, Any]]:
+        self._take(MARKS)
+        for name in required:
+            self._step()
+            if isinstance(name, str):
+                self._name(name)
+                yield name, self.at(properties.get(name))
 
     def _definition(self, name: str) -> Any:
         if name in self._open:  # an example would hold itself
@@ -103,22 +153,29 @@ class _Look:
             self._open.pop()
 
     def _first(self, alternatives: list[Any]) -> Any:
+        room = self._room
         for schema in alternatives:
             try:
                 return self.at(schema)
             except _NoExample:
-                continue
+                self._room = room
         raise _NoExample
 
     def _list(self, items: Any, least: Any) -> list[Any]:
         count = least if isinstance(least, int) and least > 1 else 1
-        if count > MAX_STEPS:
-            raise _NoExample
+        room = self._room
         try:
-            return [self.at(items)] * count
+            self._take(MARKS)
+            before = self._room
+            self._take(MARKS)
+            item = self.at(items)
+            self._take((before - self._room) * (count - 1))
+            return [item] * count
         except _NoExample:
             if isinstance(least, int) and least > 0:
                 raise
+            self._room = room
+            self._take(MARKS)
             return []
 
 
@@ -126,7 +183,7 @@ def _within(schema: Mapping[str, Any], kind: str) -> int | float:
     """A number that its bounds let in, near 1; one that is a multiple of something is that, or the least of it."""
     step: float = 1 if kind == "integer" else 0.5
     value: float = _PLAIN[kind]
-    bounds = {name: given for name, given in schema.items() if isinstance(given, int | float) and name in _BOUNDS}
+    bounds = {name: schema[name] for name in _BOUNDS if isinstance(schema.get(name), int | float)}
     if "multipleOf" in bounds and bounds["multipleOf"] > 0:
         step = value = bounds["multipleOf"]
         value *= max(1, math.ceil(bounds.get("minimum", value) / step))

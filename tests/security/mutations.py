@@ -543,6 +543,11 @@ MUTATIONS = [
              "http/test_pages.py::test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_once"),
     Mutation("T59", "dialects/oip_schema.py", "    if next(steps, None) is None:\n", "    if depth > 6:\n",
              "http/test_hoisting.py::test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps"),
+    Mutation("T59", "example_values.py", "self._take((before - self._room) * (count - 1))", "pass",
+             "test_example_values.py::"
+             "test_an_example_that_nobody_would_paste_is_not_made_to_see_how_long_it_is"),
+    Mutation("T59", "example_values.py", "        self._steps -= 1\n", "",
+             "test_example_values.py::test_the_example_of_a_schema_is_found_in_few_steps"),
     Mutation("T59", "plain.py", "    _check_shown(value)\n", "",
              "runners/test_frames.py::test_capabilities_of_no_class_end_the_worker"),
     Mutation("T59", "http/model_series.py", "if len(lines) > MAX_LINES:", "if False:",
