@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gateway.dialects import oip_schema
-from gateway.http.hoisting import PLACE, hoist
+from gateway.http.hoisting import MAX_DEFINITIONS, PLACE, hoist
 
 
 class Node(BaseModel):
@@ -78,6 +78,37 @@ def test_a_schema_that_nests_too_deep_lets_in_anything_and_leaves_nothing_behind
     components: dict[str, Any] = {"Kept": {}}
     assert hoist({"$defs": {"Deep": schema}, "$ref": "#/$defs/Deep"}, "M", components) == {}
     assert components == {"Kept": {}}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[chr(0x4E00 + number) for number in range(1000)], ["_", *(f"_.{number}" for number in range(2, 1000)), "é", "è"]],
+    ids=["names that become one", "names that have the numbers"],
+)
+def test_names_that_are_one_once_they_are_written_are_told_apart_in_few_steps(names: list[str]) -> None:
+    class Asked(dict[str, Any]):
+        questions = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.questions += 1
+            return super().__contains__(name)
+
+    components = Asked()
+    defined = {"$defs": {name: {"const": name} for name in names}, "$ref": f"#/$defs/{names[-1]}"}
+    found = hoist(defined, "M", components)
+    assert components.questions < 4 * len(names)
+    assert [*components.values()] == [{"const": name} for name in names]
+    assert components[found["$ref"].removeprefix(PLACE)] == {"const": names[-1]}
+
+
+def test_more_definitions_than_anybody_reads_let_in_anything_and_are_not_looked_at() -> None:
+    definitions = {f"D{number}": {} for number in range(MAX_DEFINITIONS)}
+    components: dict[str, Any] = {}
+    hoist({"$defs": definitions, "$ref": "#/$defs/D1"}, "M", components)
+    assert len(components) == MAX_DEFINITIONS
+    components.clear()
+    assert hoist({"$defs": {**definitions, "More": {}}, "$ref": "#/$defs/D1"}, "M", components) == {}
+    assert components == {}
 
 
 names = st.sampled_from(["A", "B", "a/b", "é", "", "A.B"])

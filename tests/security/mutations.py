@@ -548,6 +548,12 @@ MUTATIONS = [
              "test_an_example_that_nobody_would_paste_is_not_made_to_see_how_long_it_is"),
     Mutation("T59", "example_values.py", "        self._steps -= 1\n", "",
              "test_example_values.py::test_the_example_of_a_schema_is_found_in_few_steps"),
+    Mutation("T59", "http/hoisting.py", "        found.add(wanted)\n",
+             "        found.add(wanted)\n        last.clear()\n",
+             "http/test_hoisting.py::test_names_that_are_one_once_they_are_written_are_told_apart_in_few_steps"),
+    Mutation("T59", "http/hoisting.py", "if len(definitions) > MAX_DEFINITIONS:", "if False:",
+             "http/test_hoisting.py::"
+             "test_more_definitions_than_anybody_reads_let_in_anything_and_are_not_looked_at"),
     Mutation("T59", "plain.py", "    _check_shown(value)\n", "",
              "runners/test_frames.py::test_capabilities_of_no_class_end_the_worker"),
     Mutation("T59", "http/model_series.py", "if len(lines) > MAX_LINES:", "if False:",
