@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..wording import counted
 from .base import missing, take, wrong_type
 from .events import encode_json
 from .oip_binary import pack, size_of, unpack
-from .oip_schema import BY_TYPE, OUTPUT, Schema, kinds_of, metadata, resolved
+from .oip_schema import BY_TYPE, OUTPUT, Schema, fields_of, kinds_of, metadata, resolved
 from .oip_tensors import (
     FLOATS,
     Binary,
@@ -89,10 +89,7 @@ def read_raw(data: bytes | memoryview, schema: Schema) -> InferRequest:
         BadRequest: the model takes several, or these bytes do not tell the shape.
         TooLarge: they have too many rows.
     """
-    whole = resolved(schema, schema)
-    ways = [whole, *whole.get("anyOf", ())]  # a field may have two names, one of which is needed
-    needed = next((way["required"] for way in ways if way.get("required")), ())
-    tensors = metadata(schema)
+    needed, tensors = _needed(schema), metadata(schema)
     tensors = [tensor for tensor in tensors if tensor["name"] in needed] or tensors
     if len(tensors) != 1:
         names = ", ".join(tensor["name"] for tensor in tensors)
@@ -108,6 +105,17 @@ def read_raw(data: bytes | memoryview, schema: Schema) -> InferRequest:
     found = Tensor(name, datatype, tuple(shape), unpack(name, datatype, math.prod(shape), data))
     check_rows((found,))
     return InferRequest(None, (found,), all_binary=True)
+
+
+def _needed(schema: Schema) -> frozenset[str]:
+    """The names of the fields that must be there; of a field that has two names it is the first."""
+    whole = resolved(schema, schema)
+    either = whole.get("anyOf")
+    for way in (whole, *(either if isinstance(either, list) else ())):
+        required = way.get("required") if isinstance(way, Mapping) else None
+        if isinstance(required, list) and required:
+            return frozenset(name for name in required if isinstance(name, str))
+    return frozenset()
 
 
 def encode_inputs(request: InferRequest, schema: Schema, most: int = 1 << 62) -> bytes:
@@ -134,7 +142,7 @@ def _written(request: InferRequest, schema: Schema) -> Iterator[bytes]:
             raise BadRequest(f"the model takes one tensor, not {len(request.inputs)}", param="inputs")
         yield from request.inputs[0].written()
         return
-    properties = resolved(schema, schema).get("properties", {})
+    properties = fields_of(resolved(schema, schema))
     fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name in properties}
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in properties:

@@ -8,13 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from counting import calls_in
 from fakes import PATIENT
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gateway.dialects import oip_schema
 from gateway.http.hoisting import MAX_DEFINITIONS, PLACE, hoist
 
 
@@ -129,21 +127,3 @@ def test_whatever_a_model_says_every_reference_leads_somewhere(definitions: dict
     found = hoist({**root, "$defs": definitions}, "M", components)
     assert {reference.removeprefix(PLACE) for reference in references([found, components])} <= components.keys()
     assert len(msgspec.json.encode([found, components])) <= 4 * len(msgspec.json.encode([root, definitions])) + 1000
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}] * 40}}, "$ref": "#/$defs/A"},
-        {"$defs": {"A": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/A"}] * 40}}}, "$ref": "#/$defs/A"},
-        {"$defs": {"A": {"type": ["array", "object"] * 30, "items": {"$ref": "#/$defs/A"}}}, "$ref": "#/$defs/A"},
-        Node.model_json_schema(),
-    ],
-    ids=["alternatives", "lists", "types", "fields"],
-)
-def test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps(schema: dict[str, Any]) -> None:
-    def look() -> None:
-        oip_schema.metadata(schema)
-        oip_schema.kinds_of(schema, schema)
-
-    assert calls_in(look) < 200_000

@@ -541,8 +541,8 @@ MUTATIONS = [
              "http/test_hoisting.py::test_whatever_a_model_says_every_reference_leads_somewhere"),
     Mutation("T59", "http/openapi.py", "if key not in self._rendered:", "if True:",
              "http/test_pages.py::test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_once"),
-    Mutation("T59", "dialects/oip_schema.py", "    if next(steps, None) is None:\n", "    if depth > 6:\n",
-             "http/test_hoisting.py::test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps"),
+    Mutation("T59", "dialects/oip_schema.py", "        self.left -= 1\n        found", "        found",
+             "dialects/test_oip_schema.py::test_the_tensors_of_a_schema_that_recurses_are_found_in_few_steps"),
     Mutation("T59", "example_values.py", "self._take((before - self._room) * (count - 1))", "pass",
              "test_example_values.py::"
              "test_an_example_that_nobody_would_paste_is_not_made_to_see_how_long_it_is"),
@@ -554,6 +554,11 @@ MUTATIONS = [
     Mutation("T59", "http/hoisting.py", "if len(definitions) > MAX_DEFINITIONS:", "if False:",
              "http/test_hoisting.py::"
              "test_more_definitions_than_anybody_reads_let_in_anything_and_are_not_looked_at"),
+    Mutation("T59", "dialects/oip_schema.py", "min(MAX_STEPS, left)", "MAX_STEPS",
+             "dialects/test_oip_schema.py::"
+             "test_what_many_fields_lead_to_is_looked_at_as_often_as_one_schema_may_ask"),
+    Mutation("T59", "dialects/oip_schema.py", "else None, found", "else None, dict(found)",
+             "dialects/test_oip_schema.py::test_a_step_copies_nothing_of_the_schema"),
     Mutation("T59", "plain.py", "    _check_shown(value)\n", "",
              "runners/test_frames.py::test_capabilities_of_no_class_end_the_worker"),
     Mutation("T59", "http/model_series.py", "if len(lines) > MAX_LINES:", "if False:",
