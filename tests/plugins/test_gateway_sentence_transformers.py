@@ -470,4 +470,4 @@ def test_other_encoders_of_the_library_are_told_by_their_modules_alone(kind: str
     found = discover([place.parent], Plugins.load())
     assert found.specs == ()
     (problem,) = found.problems
-    assert "which gives no vectors of texts" in problem.what
+    assert "gives no one vector of a text" in problem.what
