@@ -196,6 +196,7 @@ class KeyRing:
         self.place = os.path.realpath(file)  # what others compare with theirs
         self._file, self._seen, self._is_gone = file, _stamp(file), False
         self._looking = asyncio.Lock()  # one look after the other: an older state of the file replaces no newer one
+        self._refused = ""  # why the file that is there now is not used
         self._own: tuple[Key, ...] = ()
         if api_key is not None:
             digest = keys.digest_of(api_key.encode())
@@ -206,6 +207,11 @@ class KeyRing:
         # Whether a request needs a key. A file of keys asks for one though all of them were revoked.
         self.is_required = False
         self._use(keys.read(file))
+
+    @property
+    def count(self) -> int:
+        """How many keys are in force."""
+        return len(self._permits)
 
     def __str__(self) -> str:
         """Whether keys are needed and which there are, in a sentence."""
@@ -239,7 +245,7 @@ class KeyRing:
     async def reload(self) -> str:
         """Read the file again; what is wrong with it, or "". A broken one changes nothing, and the log says why."""
         async with self._looking:
-            return await self._read()
+            return await self._read(asked=True)
 
     async def reload_if_changed(self) -> None:
         async with self._looking:
@@ -248,15 +254,19 @@ class KeyRing:
                 log.warning("%s is gone: the keys that it had at the last look stay in force. %s", self._file, AT_ONCE)
             self._is_gone = stamp is None
             if stamp not in (self._seen, None):
-                await self._read()
+                await self._read(asked=False)
 
-    async def _read(self) -> str:
+    async def _read(self, *, asked: bool) -> str:
+        """Where nobody `asked`, what is wrong is told once."""
         try:
             stamp, owner, found = await asyncio.to_thread(_read, self._file)  # it may be on a network
         except Exception as error:
-            log.error("the keys stay as they were: %s", error)
-            return str(error)
+            if (reason := str(error)) != self._refused or asked:
+                audit.refused(f"a new {self._file}", "change of keys", f"they stay as they were: {reason}")
+            self._refused = reason
+            return reason
         self._seen = stamp or self._seen
+        self._refused = ""
         before = self._keys
         self._use(found)
         if changes := keys.changes(before, self._keys):

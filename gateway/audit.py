@@ -1,4 +1,5 @@
-"""Who changed what while the gateway ran: a line of the log for every load, unload and reload, and for changes of keys.
+"""Who changed what: a line of the log for starts and stops, for every load, unload and reload, for models that come and
+go, and for changes of settings, keys and the certificate, with those that were refused.
 
 They are of the logger `gateway.audit`, and are written whatever the level of the log is.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,25 +31,38 @@ class Actor:
         return self.words
 
 
-def record(actor: Actor | str, action: str, *, model: str | None = None, outcome: str = "done") -> None:
-    """`actor` says who it was in words, `outcome` what came of it."""
+def record(
+    actor: Actor | str,
+    action: str,
+    *,
+    model: str | None = None,
+    outcome: str = "done",
+    level: int = logging.INFO,
+    more: Mapping[str, object] = {},
+) -> None:
+    """`actor` says who it was in words, `outcome` what came of it; `more` are fields of the line beside these."""
     log.setLevel(logging.INFO)
     what = f"{action} of model {quoted(model)}" if model else action
-    extra = {"actor": str(actor), "action": action, "outcome": outcome} | ({"model": model} if model else {})
+    extra = {"actor": str(actor), "action": action, "outcome": outcome, **more} | ({"model": model} if model else {})
     if isinstance(actor, Actor):
         fields = {name: getattr(actor, name) for name in ("key", "key_id", "address", "request_id")}
         extra |= {name: value for name, value in fields.items() if value is not None}
-    log.info("audit: %s by %s: %s", what, actor, outcome, extra=extra)
+    log.log(level, "audit: %s by %s: %s", what, actor, outcome, extra=extra)
+
+
+def refused(actor: Actor | str, action: str, reason: str, *, model: str | None = None) -> None:
+    """What was to be changed and could not be, or not so."""
+    record(actor, action, model=model, outcome=f"failed: {reason}", level=logging.WARNING)
 
 
 @contextmanager
-def audited(actor: Actor | str, action: str, model: str, *, with_reason: bool = True) -> Iterator[None]:
-    """Record what the block does, and how it ends; without the reason where another line of the log has it."""
+def audited(actor: Actor | str, action: str, model: str, *, in_short: bool = False) -> Iterator[None]:
+    """Record what the block does, and how it ends; `in_short` where another line of the log has the whole reason."""
     try:
         yield
     except BaseException as error:
-        reason = f": {str(error) or type(error).__name__}" if with_reason else ""
-        record(actor, action, model=model, outcome=f"failed{reason}")
+        reason = str(error).strip() or type(error).__name__
+        refused(actor, action, reason.partition("\n")[0] if in_short else reason, model=model)
         raise
     record(actor, action, model=model)
 

@@ -38,6 +38,7 @@ from .wording import in_state
 log = logging.getLogger("gateway.models")
 
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
+LEVELS: Mapping[State, int] = {"restarting": logging.WARNING, "failed": logging.ERROR}
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds, bounds of the histogram
 
 
@@ -424,7 +425,7 @@ class HostedModel:
         assert keeper.replica is not None
         self._learn(keeper.replica.capabilities)
         self.limiter.add(keeper.seat)
-        keeper.phase = "ready"
+        keeper.phase, keeper.reason = "ready", ""
         self.changed()
 
     def part(self, keeper: Keeper) -> bool:
@@ -447,9 +448,20 @@ class HostedModel:
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def changed(self, reason: str = "") -> None:
-        if not self._stopping:  # a load that ended after the stop began changes nothing
-            self._derive(reason)
+    def changed(self, reason: str = "", keeper: Keeper | None = None) -> None:
+        if self._stopping:  # a load that ended after the stop began changes nothing
+            return
+        previous = self.state
+        self._derive(reason)
+        if keeper is not None and self.state == previous:  # or that has been told
+            level = LEVELS.get(keeper.phase, logging.INFO)
+            log.log(
+                level, "model '%s' %s still, but %s", self.name, in_state(previous), _ill(keeper), extra={"model": self.name}
+            )
+
+    def ill_replicas(self) -> list[str]:
+        """What is wrong with single ones of those that it has."""
+        return [_ill(keeper) for keeper in self._keepers if keeper.phase in LEVELS]
 
     def _derive(self, reason: str = "") -> None:
         """The model is as good as its best replica."""
@@ -466,8 +478,12 @@ class HostedModel:
         self._changed.set()
         if state not in ("loading", "restarting"):
             self._early.wake()
-        level = logging.ERROR if state == "failed" else logging.INFO
-        log.log(level, "%s", self.explain(), extra={"model": self.name, "state": state, "previous": previous})
+        log.log(
+            LEVELS.get(state, logging.INFO),
+            "%s",
+            self.explain(),
+            extra={"model": self.name, "state": state, "previous": previous},
+        )
         event = {"model": self.name, "state": state, "previous": previous, "reason": self.reason, "at": time.time()}
         self._on_change(event)
 
@@ -479,3 +495,7 @@ class HostedModel:
             loaded = f", loaded in {self.load_seconds:.1f} s" if self.load_seconds is not None else ""
             return f"model '{self.name}' is ready with {slots} slot{'s' * (slots != 1)}{loaded}"
         return f"model '{self.name}' {in_state(self.state)}{because}"
+
+
+def _ill(keeper: Keeper) -> str:
+    return f"its replica {keeper.index} {in_state(keeper.phase)}" + (f": {keeper.reason}" if keeper.reason else "")

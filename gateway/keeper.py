@@ -52,8 +52,8 @@ class Owner(Protocol):
     def lost(self, keeper: Keeper, replica: Replica) -> None:
         """What was lost is counted; those who wait may have nobody left."""
 
-    def changed(self, reason: str = "") -> None:
-        """Its phase did."""
+    def changed(self, reason: str = "", keeper: Keeper | None = None) -> None:
+        """The phase of this one did."""
 
 
 class Keeper:
@@ -62,6 +62,7 @@ class Keeper:
     def __init__(self, owner: Owner, spec: ModelSpec, index: int) -> None:
         self.spec, self.index = spec, index
         self.phase: State = "loading"
+        self.reason = ""  # why it is restarting or failed
         self.replica: Replica | None = None
         self.loading: Replica | None = None
         self.load_began = self.next_try = 0.0
@@ -179,8 +180,8 @@ class Keeper:
         self.load_began = self._loop.time()
 
     def _set(self, phase: State, reason: str = "") -> None:
-        self.phase = phase
-        self._owner.changed(reason)
+        self.phase, self.reason = phase, reason
+        self._owner.changed(reason, self)
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:

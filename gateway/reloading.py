@@ -15,10 +15,10 @@ import logging
 import os
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .audit import audited
+from .audit import audited, record
 from .claims import Claim
 from .contents import DEEPEST
 from .discovery import discover
@@ -26,6 +26,8 @@ from .errors import ConfigError
 from .mounts import contradictions
 from .placement import NO_ROOM
 from .replica import LoadError, UnderWay
+from .settings import ModelSettings
+from .settings_changes import changes
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -103,19 +105,27 @@ async def use_settings(hub: Hub, settings: Settings) -> None:
     """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
     before, hub.settings = hub.settings, replace(hub.settings, models=settings.models, origins=settings.origins)
     hub.aliases = hub.settings.aliases_of(hub.models)
-    ours = [item.name for item in fields(settings.gateway)]
-    changed = [name for name in ours if getattr(settings.gateway, name) != getattr(before.gateway, name)]
-    if changed:
-        log.warning("settings that need a restart: %s", ", ".join(f"gateway.{name}" for name in changed))
+    _tell_changes(before, settings)
     for name, model in list(hub.models.items()):
         if model.spec.is_stand_in or settings.model(name) == before.model(name):
             continue
         try:
-            with audited("SIGHUP", "reload", name, with_reason=False):
+            with audited("SIGHUP", "reload", name, in_short=True):
                 await reload(hub, model)
         except (ConfigError, LoadError) as error:
             log.error("%s", not_reloaded(model, error), extra={"model": name})
     log.info("the settings were read again")
+
+
+def _tell_changes(before: Settings, after: Settings) -> None:
+    """What is the gateway's own is compared with what is in force, so each look tells it again."""
+    if changed := changes(before.gateway, after.gateway, "gateway."):
+        outcome = f"after the next start: {changed}"
+        record("SIGHUP", "change of settings", outcome=outcome, level=logging.WARNING)
+    for name in sorted({*before.models, *after.models}):
+        was, now = (some.models.get(name, ModelSettings()) for some in (before, after))
+        if changed := changes(was, now, f"models.{name}."):
+            record("SIGHUP", "change of settings", outcome=changed)
 
 
 async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[Claim]) -> None:

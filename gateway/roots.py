@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import audit
 from .discovery import id_problem
 from .errors import UnknownModel
 from .replica import LoadError
@@ -21,6 +22,7 @@ from .searching import narrow, search
 from .spec import ModelSpec, Problem
 
 if TYPE_CHECKING:
+    from .audit import Actor
     from .hosted import HostedModel
     from .hub import Hub, Sees
 
@@ -49,10 +51,11 @@ def host_broken(hub: Hub, problems: Iterable[Problem]) -> dict[str, str]:
     return broken
 
 
-async def look_again(hub: Hub, *, reloads: bool = False) -> Changes:
+async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> Changes:
     """Host what is new or mended, and begin to load it. What is hosted is not read again: that is a reload.
 
-    With `reloads` the caller does that too, so what is wrong with a model that serves is told by its reload.
+    What has changed is told as the `actor`'s doing. With `reloads` the caller does that too, so what is wrong with a
+    model that serves is told by its reload.
     """
     specs, problems = await asyncio.to_thread(_search, hub)
     changes = Changes()
@@ -67,27 +70,32 @@ async def look_again(hub: Hub, *, reloads: bool = False) -> Changes:
             hub.models[spec.name] = hub.host(spec)
             changes.new.append(spec.name)
     named = {spec.name for spec in specs}
-    broken = {name: reason for name, reason in host_broken(hub, problems).items() if name not in named}
-    changes.broken = broken
+    known = {name: model.reason for name, model in hub.models.items() if model.spec.is_stand_in}
+    changes.broken = {name: reason for name, reason in host_broken(hub, problems).items() if name not in named}
     gone = [model for model in hub.models.values() if model.name not in named | changes.broken.keys()]
     hub.aliases = hub.settings.aliases_of(hub.models)
     hub.begin([hub.models[name] for name in changes.new])
     for model in hub.models.values():
-        _tell_gone(model, is_gone=model in gone)
+        _tell_gone(model, actor, is_gone=model in gone)
     for model in gone:
         if model.state in ("failed", "unloaded"):
             await hub.forget(model)
             changes.gone.append(model.name)
-    for name in changes.new:
-        log.info("model '%s' was found", name)
+    for name, reason in changes.broken.items():
+        if name not in served and known.get(name) != reason:
+            audit.refused(actor, "find", reason, model=name)
+    for action, names in (("find", changes.new), ("forget", changes.gone)):
+        for name in names:
+            audit.record(actor, action, model=name)
     return changes
 
 
-def _tell_gone(model: HostedModel, *, is_gone: bool) -> None:
+def _tell_gone(model: HostedModel, actor: Actor | str, *, is_gone: bool) -> None:
     """Once for each time that it goes, and as long in what operators are shown of it."""
     if is_gone and not model.is_gone and model.state not in ("failed", "unloaded"):
         model.note = f"its directory is gone; what was loaded serves on until `gateway unload {model.name}` ends it"
         log.warning("%s: %s", model.name, model.note)
+        audit.record(actor, "forget", model=model.name, outcome="not yet: what was loaded serves on")
     elif model.is_gone and not is_gone:
         model.note = ""
     model.is_gone = is_gone
@@ -100,7 +108,7 @@ async def unload(hub: Hub, model: HostedModel) -> None:
         await hub.forget(model)
 
 
-async def find_again(hub: Hub, name: str, sees: Sees) -> HostedModel:
+async def find_again(hub: Hub, name: str, sees: Sees, actor: Actor | str) -> HostedModel:
     """The model of that name; one that is unknown, or could not be read, is looked for in the roots first.
 
     Raises:
@@ -112,7 +120,7 @@ async def find_again(hub: Hub, name: str, sees: Sees) -> HostedModel:
     except UnknownModel:
         model = None
     if model is None or model.spec.is_stand_in:
-        await look_again(hub)
+        await look_again(hub, actor)
         model = hub.find(name, sees)
     if model.spec.is_stand_in:
         raise LoadError(model.reason, fatal=True)

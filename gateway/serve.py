@@ -18,11 +18,15 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import adopted, scratch
+from . import __version__, adopted, scratch
+from .audit import record, refused, user
 from .errors import ConfigError
+from .sockets import url_of
+from .wording import counted
 
 if TYPE_CHECKING:
     from .http.front import Front
@@ -89,6 +93,7 @@ class _Life:
         self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
+        self._began, self._stopped, self._why = time.monotonic(), 0.0, ""
         self._stop = asyncio.Event()
         self._aborting: asyncio.Task[None] | None = None
 
@@ -120,11 +125,13 @@ class _Life:
         await _first(serving, server.accepting.wait())
         _settle_memory()
         accepting.set()
+        self._tell_start(self._hub)
         others = [asyncio.create_task(self._watch_files()), asyncio.create_task(self._watch_certificate(server))]
         await _first(serving, self._stop.wait())
         for task in others:
             task.cancel()
         if serving.done():  # not by a signal
+            refused("the server", "stop", "it ended by itself, which it should not")
             await self._end(watching)
             serving.result()
             return 1
@@ -151,7 +158,20 @@ class _Life:
         server.force_exit = True  # whoever has not read its answer by now
         await serving
         self._hub.responses.close()  # by now the last answers are kept
+        self._tell_stop(f"done in {time.monotonic() - self._stopped:.1f} s")
         log.info("stopped")
+
+    def _tell_start(self, hub: Hub | None) -> None:
+        assert hub is not None
+        settings, models, known = self._settings, len(hub.models), hub.keys.count
+        url = url_of(settings.host, self._sockets[0].getsockname()[1], settings.tls_cert is not None)
+        of = f"{counted(models, 'model')}, {counted(known, 'key')}"
+        told = f"version {__version__} at {url}, process {os.getpid()}, {of}"
+        more = {"version": __version__, "url": url, "pid": os.getpid(), "models": models, "keys": known}
+        record(user(os.geteuid()), "start", outcome=told, more=more)
+
+    def _tell_stop(self, outcome: str) -> None:
+        record(self._why, "stop", outcome=outcome, more={"pid": os.getpid()})
 
     async def _look_at_files(self, hub: Hub) -> None:
         """Know them from before the first load on."""
@@ -204,13 +224,15 @@ class _Life:
                 if self._settings_again is not None:
                     await use_settings(self._hub, await asyncio.to_thread(self._settings_again))
             except ConfigError as error:
-                log.error("the settings stay as they were: %s", error)
-            await look_again(self._hub)
+                refused("SIGHUP", "change of settings", f"they stay as they were: {error}")
+            await look_again(self._hub, "SIGHUP")
 
     # ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_signal(self, number: int) -> None:
         if not self._stop.is_set():
+            self._why, self._stopped = signal.Signals(number).name, time.monotonic()
+            self._tell_stop(f"begun; it ran for {self._stopped - self._began:.0f} s")
             self._stop.set()
         elif self._aborting is None:
             self._aborting = asyncio.get_running_loop().create_task(self._abort(number))
@@ -218,6 +240,7 @@ class _Life:
     async def _abort(self, number: int) -> None:
         """Say farewell to those who wait, then go without looking back: the reaper ends every worker's group."""
         log.warning("stopping at once")
+        refused(f"a second {signal.Signals(number).name}", "stop", "what was open is ended at once")
         if self._hub is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(FAREWELL):

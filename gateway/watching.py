@@ -38,6 +38,7 @@ ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not 
 SLOW = 10.0  # seconds of a reload after which people are told how to end it
 UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
 KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
+FILES = "a change of its files"  # who gives the orders here, for the audit log
 NOBODY = ""  # in the place of a model's name
 
 
@@ -204,7 +205,7 @@ class Owners:
 
 async def _look(hub: Hub) -> None:
     try:
-        await look_again(hub, reloads=True)
+        await look_again(hub, FILES, reloads=True)
     except Exception:
         log.exception("the model roots could not be looked at")
 
@@ -222,7 +223,7 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
     log.info("%s: its files have changed", model.name)
     timer = asyncio.get_running_loop().call_later(SLOW, _tell_slow, model.name)
     try:
-        with audited("a change of its files", "reload", model.name, with_reason=False):
+        with audited(FILES, "reload", model.name, in_short=True):
             await reload(hub, model)
     except (ConfigError, LoadError) as error:
         if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
@@ -243,7 +244,8 @@ async def _read(hub: Hub, model: HostedModel) -> None:
     """Its next load is of the files as they are now."""
     then = "its next call loads it" if hub.is_lazy(model.name) else f"`gateway load {model.name}` loads it"
     try:
-        await reload(hub, model)
+        with audited(FILES, "read", model.name, in_short=True):
+            await reload(hub, model)
     except (ConfigError, LoadError) as error:
         log.error("%s: it is not loaded, and could not be: %s", model.name, error, extra={"model": model.name})
     else:

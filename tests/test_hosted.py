@@ -600,6 +600,33 @@ async def test_with_a_second_replica_the_model_stays_ready_and_nobody_who_waits_
         assert calls[2] in two.open_calls
 
 
+async def test_the_loss_of_one_replica_of_several_is_a_warning_and_its_reason_is_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with hosted(replicas=2) as found:
+        found.fakes.loads = [LoadError("no memory", fatal=True)]
+        caplog.clear()
+        found.fakes.replicas[0].die("killed by SIGKILL")
+        await turns()
+        assert found.model.state == "ready"
+        assert found.model.ill_replicas() == ["its replica 0 is restarting: killed by SIGKILL"]
+        await asyncio.sleep(10)  # of the clock that nobody waits for
+        assert found.model.ill_replicas() == ["its replica 0 is failed: no memory"]
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            ("WARNING", "model 'm' is ready still, but its replica 0 is restarting: killed by SIGKILL"),
+            ("ERROR", "model 'm' is ready still, but its replica 0 is failed: no memory"),
+        ]
+
+
+async def test_a_model_that_restarts_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async with hosted() as found:
+        caplog.clear()
+        found.fakes.last.die("killed by SIGKILL")
+        await turns()
+        (told,) = caplog.records
+        assert (told.levelname, told.getMessage()) == ("WARNING", "model 'm' is restarting: killed by SIGKILL")
+
+
 async def test_a_replica_that_refuses_a_call_gets_no_more_of_them() -> None:
     """Between the loss of the channel and the news of it a dead replica looks like the freest."""
     async with hosted(replicas=2) as found:

@@ -55,6 +55,10 @@ async def hub_over(root: Path, only: tuple[str, ...] = (), **tables: ModelSettin
         await hub.stop(0)
 
 
+def audits(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "gateway.audit"]
+
+
 def states(hub: Hub) -> dict[str, str]:
     return {name: model.state for name, model in hub.models.items()}
 
@@ -86,11 +90,11 @@ async def test_what_is_mended_or_new_is_loaded_and_what_is_gone_is_forgotten(tmp
         write(tmp_path, "new", GOOD)
         write(tmp_path, "newly-broken", TYPO)
         (tmp_path / "worse/model.py").unlink()
-        changes = await look_again(hub)
+        changes = await look_again(hub, "a test")
         await turns()
         assert states(hub) == {"bad": "ready", "new": "ready", "newly-broken": "failed"}
         assert (changes.new, changes.gone, list(changes.broken)) == (["bad", "new"], ["worse"], ["newly-broken"])
-        again = await look_again(hub)
+        again = await look_again(hub, "a test")
         assert (again.new, again.gone) == ([], [])
 
 
@@ -100,11 +104,11 @@ async def test_a_reason_follows_the_file_and_a_model_that_serves_is_left_alone(t
     async with hub_over(tmp_path) as hub:
         write(tmp_path, "bad", "x = 1\ny = (\n")
         write(tmp_path, "good", TYPO)
-        await look_again(hub)
+        await look_again(hub, "a test")
         assert "model.py:2" in hub.models["bad"].reason
         assert hub.models["good"].state == "ready"
         (tmp_path / "good/model.py").unlink()
-        await look_again(hub)
+        await look_again(hub, "a test")
         assert hub.models["good"].state == "ready"
 
 
@@ -112,7 +116,7 @@ async def test_a_new_model_that_loads_on_demand_waits_for_its_request(tmp_path: 
     write(tmp_path, "good", GOOD)
     async with hub_over(tmp_path, lazy=ModelSettings(load="lazy", aliases=("idle",))) as hub:
         write(tmp_path, "lazy", GOOD)
-        await look_again(hub)
+        await look_again(hub, "a test")
         assert hub.models["lazy"].state == "unloaded"
         assert hub.find("idle", everybody).name == "lazy"
 
@@ -121,7 +125,7 @@ async def test_models_that_the_command_did_not_name_are_not_found_later(tmp_path
     write(tmp_path, "good", GOOD)
     async with hub_over(tmp_path, only=("good",)) as hub:
         write(tmp_path, "new", GOOD)
-        await look_again(hub)
+        await look_again(hub, "a test")
         assert states(hub) == {"good": "ready"}
 
 
@@ -129,10 +133,32 @@ async def test_an_order_for_an_unknown_or_broken_model_looks_for_it_first(tmp_pa
     write(tmp_path, "bad", TYPO)
     async with hub_over(tmp_path) as hub:
         with pytest.raises(LoadError, match="syntax"):
-            await find_again(hub, "bad", everybody)
+            await find_again(hub, "bad", everybody, "a test")
         with pytest.raises(UnknownModel):
-            await find_again(hub, "nobody", everybody)
+            await find_again(hub, "nobody", everybody, "a test")
         write(tmp_path, "new", GOOD)
-        assert (await find_again(hub, "new", everybody)).state in ("loading", "ready")
+        assert (await find_again(hub, "new", everybody, "a test")).state in ("loading", "ready")
         await hub.load(hub.models["bad"])
         assert hub.models["bad"].state == "failed"
+
+
+async def test_what_comes_goes_and_breaks_is_audited_once_with_who_had_it_looked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "serves", GOOD)
+    write(tmp_path, "broken", TYPO)
+    async with hub_over(tmp_path) as hub:
+        write(tmp_path, "new", GOOD)
+        write(tmp_path, "other", TYPO)
+        for name in ("serves", "broken"):
+            (tmp_path / name / "model.py").unlink()
+            (tmp_path / name).rmdir()
+        for _ in range(2):
+            await look_again(hub, "a test")
+        told = audits(caplog)
+        assert told[0].startswith("audit: forget of model 'serves' by a test: not yet: what was loaded serves on")
+        assert told[1].startswith("audit: find of model 'other' by a test: failed: model.py")
+        assert told[2:] == [
+            "audit: find of model 'new' by a test: done",
+            "audit: forget of model 'broken' by a test: done",
+        ]

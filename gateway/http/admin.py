@@ -118,7 +118,7 @@ class Admin:
         await exchange.reply(200, _encode(found))
 
     async def _look(self, exchange: Exchange) -> None:
-        found = await look_again(self._hub)
+        found = await look_again(self._hub, actor_of(exchange))
         broken = {name: reason for name, reason in found.broken.items() if exchange.sees(name)}
         new, gone = ([name for name in names if exchange.sees(name)] for names in (found.new, found.gone))
         await exchange.reply(200, _encode({"new": new, "failed": broken, "gone": gone}))
@@ -172,7 +172,7 @@ class Admin:
         name, exchange.model = exchange.model, ""  # an order is no call of it
         known = list(self._hub.models.values())
         try:
-            model = await find_again(self._hub, name, exchange.sees)
+            model = await find_again(self._hub, name, exchange.sees, actor_of(exchange))
         except LoadError as error:
             raise NotReloaded(f"model '{name}' was not {what}: {error}") from error
         return model, model not in known
@@ -216,7 +216,8 @@ class Admin:
 
     def _reasons(self, model: HostedModel, exchange: Exchange) -> tuple[str, ...]:
         health = model.health.problem if model.has_health else ""
-        return self._hub.reason(model, exchange.sees, True), health, model.note
+        single = model.ill_replicas() if model.state == "ready" else []
+        return self._hub.reason(model, exchange.sees, True), *single, health, model.note
 
 
 def _shown(usage: Usage | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import audit
 from ..errors import ConfigError
 
 log = logging.getLogger("gateway.http")
@@ -25,7 +26,7 @@ class Certificate:
 
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert, self._key = cert, key
-        self._seen = self._stamps()
+        self._seen, self._refused = self._stamps(), ""  # and why the files that are there now are not used
         try:
             self.context = self._current = self._read()
         except (OSError, ssl.SSLError) as error:
@@ -40,10 +41,15 @@ class Certificate:
         try:
             self._current = self._read()
         except (OSError, ssl.SSLError, ConfigError) as error:
-            log.error("the certificate stays as it was: %s: %s", self._cert, error)
+            if (reason := str(error)) != self._refused:  # it is looked at again and again
+                audit.refused(self._actor(), "change of the certificate", f"it stays as it was: {reason}")
+            self._refused = reason
             return
-        self._seen = stamps
-        log.info("the certificate was read again")
+        self._seen, self._refused = stamps, ""
+        audit.record(self._actor(), "change of the certificate")
+
+    def _actor(self) -> str:
+        return f"a new {self._cert}"
 
     def _read(self) -> ssl.SSLContext:
         context = _context(self._cert, self._key)

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from gateway import keys
+from gateway import __version__, keys
+from gateway.audit import user
 from gateway.testing import Gateway
 
 from .conftest import write_models
@@ -365,6 +366,23 @@ def test_ctrl_c_while_models_load_ends_in_order(serve: Serve) -> None:
     pids = workers(gateway)
     assert gateway.stop(signal.SIGINT) == 0
     assert not wait_gone(pids, 0)
+
+
+def test_a_start_and_a_stop_are_audited_with_what_is_served_and_why_it_ends(serve: Serve, tmp_path: Path) -> None:
+    keys.write(tmp_path / "keys.toml", [keys.create(name)[0] for name in ("a", "b")])
+    options = ("--log-format", "json")
+    gateway = serve({"echo": {"model.py": ECHO}, "echo2": {"model.py": ECHO}}, *options, env={"GATEWAY_API_KEY": "k"})
+    assert gateway.stop() == 0
+    events = [json.loads(line) for line in gateway.log.splitlines() if line.startswith("{")]
+    start, *stops = [event for event in events if event["logger"] == "gateway.audit"]
+    assert (start["action"], start["actor"]) == ("start", user(os.geteuid()))
+    told = {name: start[name] for name in ("version", "url", "pid", "models", "keys")}
+    pid = gateway.process.pid
+    assert told == {"version": __version__, "url": gateway.url, "pid": pid, "models": 2, "keys": 3}
+    assert f"version {__version__} at {gateway.url}, process {pid}, 2 models, 3 keys" in start["message"]
+    assert [(stop["action"], stop["actor"], stop["pid"]) for stop in stops] == [("stop", "SIGTERM", pid)] * 2
+    began, ended = (stop["outcome"] for stop in stops)
+    assert re.fullmatch(r"begun; it ran for \d+ s", began) and re.fullmatch(r"done in \d+\.\d s", ended)
 
 
 def test_sigkill_leaves_no_worker_behind(serve: Serve) -> None:

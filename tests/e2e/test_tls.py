@@ -104,18 +104,18 @@ def test_a_renewed_certificate_is_shown_after_a_signal_and_a_broken_one_is_not(
     first = authority.seen(gateway)
     authority.renew()
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_for("the certificate was read again")
+    gateway.wait_for("change of the certificate by a new .*: done")
     second = authority.seen(gateway)
     assert second != first
     old = authority.key.read_bytes()
     authority.renew()
     authority.key.write_bytes(old)  # in the middle of a renewal: a certificate and the key of another
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_for("the certificate stays as it was")
+    gateway.wait_for("change of the certificate by a new .*: failed: it stays as it was")
     assert authority.seen(gateway) == second
     authority.cert.write_text("no certificate")
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_for("the certificate stays as it was")
+    gateway.wait_for("(?s)failed: it stays as it was.*failed: it stays as it was")
     assert authority.seen(gateway) == second
 
 
@@ -151,10 +151,12 @@ def test_a_signal_has_the_settings_read_again_and_reloads_what_changed(serve: Se
     gateway.process.send_signal(signal.SIGHUP)
     gateway.wait_for("the settings were read again")
     assert slots() == {"m": 3, "n": 1}
-    assert "settings that need a restart: gateway.drain_timeout" in gateway.log
+    told = "audit: change of settings by SIGHUP: "
+    assert f"{told}after the next start: gateway.drain_timeout from 30.0 to 7.0" in gateway.log
+    assert f"{told}models.m.slots from none to 3" in gateway.log
     (tmp_path / "gateway.toml").write_text("[gateway]\nzebra = 1\n")
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_for("the settings stay as they were: .*zebra")
+    gateway.wait_for("change of settings by SIGHUP: failed: they stay as they were: .*zebra")
     body = json.dumps({}).encode()
     with urllib.request.urlopen(f"{gateway.url}/models/m/predict", data=body, timeout=10) as response:
         assert response.status == 200

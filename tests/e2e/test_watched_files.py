@@ -64,7 +64,8 @@ def test_a_reload_that_failed_is_told_once_and_shown_as_long_as_the_old_code_ser
         shown = " ".join(operate(gateway, tmp_path, "ps").stdout.split())
         assert re.search(rf"m ready .* the reload at \d\d:\d\d:\d\d failed, the code that .* serves on: .*{why}", shown)
         lines = [line for line in gateway.log.splitlines() if why in line and " m | " not in line]  # its own log aside
-        assert len(lines) == 1, gateway.log
+        audited, told = lines
+        assert "audit: reload of model 'm' by a change of its files: failed: " in audited and "ERROR m: not" in told
         assert ask(gateway, "/models/m/predict", {}) == (200, ["m"])
     code.write_text(good("mended"))
     gateway.wait_for("model 'm' is reloaded")
@@ -86,7 +87,7 @@ def test_a_directory_that_is_gone_is_told_once_with_what_ends_its_model(serve: S
     assert status == 404 and "(have: n, renamed)" in answer["error"]
     (tmp_path / "models/m").mkdir()
     (tmp_path / "models/m/model.py").write_text(good("anew"))
-    gateway.wait_for("(?s)model 'm' was found.*model 'm' is ready")
+    gateway.wait_for("(?s)find of model 'm' by a change of its files: done.*model 'm' is ready")
     assert ask(gateway, "/models/m/predict", {}) == (200, ["anew"])
 
 

@@ -71,6 +71,22 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     assert len(audits(caplog)) == 1
 
 
+def test_a_file_of_keys_that_cannot_be_used_is_told_once_and_at_each_signal(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.toml"
+    keys.write(file, [keys.create("alice")[0]])
+    served = serve({"m": model()}, keys_file=file)
+    file.write_text("[alice\n")
+    for _ in range(3):
+        served.do(served.hub.keys.reload_if_changed())
+    (found,) = audits(caplog)
+    assert (found["action"], found["levelname"]) == ("change of keys", "WARNING")
+    assert found["outcome"].startswith(f"failed: they stay as they were: {file}")
+    served.do(served.hub.keys.reload())
+    assert len(audits(caplog)) == 2
+
+
 def test_no_name_of_a_key_and_no_id_of_a_model_makes_a_line_or_a_word_of_an_audit(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,7 +94,7 @@ def test_no_name_of_a_key_and_no_id_of_a_model_makes_a_line_or_a_word_of_an_audi
     keys.write(tmp_path / "keys.toml", [replace(key, name="x' (id) at 10.0.0.1: done\naudit")])
     served = serve({"m": model()}, keys_file=tmp_path / "keys.toml", admin_http=True)
     served.post("/admin/models/m'%0aaudit:%20y/load", Authorization=f"Bearer {text}")
-    (found,) = (record for record in caplog.records if record.name == "gateway.audit")
+    (found,) = (record for record in caplog.records if getattr(record, "action", "") == "load")
     line = TextLines().format(found)
     assert "\n" not in line
     told = r"audit: load of model 'm\x27\naudit: y' by key 'x\x27 (id) at 10.0.0.1: done\naudit' (KEY) at 127.0.0.1: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 from pathlib import Path
 
 import pytest
@@ -47,9 +46,12 @@ def test_a_key_with_a_pass_phrase_does_not_replace_the_pair_of_a_running_gateway
     cert, key = pair(tmp_path)
     certificate = Certificate(cert, key)
     lock(key)
-    with caplog.at_level(logging.ERROR, "gateway.http"):
-        certificate.reload_if_changed()
-    assert "stays as it was" in caplog.text and "has a pass phrase" in caplog.text
+    certificate.reload_if_changed()
+    (told,) = (record for record in caplog.records if record.name == "gateway.audit")
+    assert (vars(told)["action"], told.levelname) == ("change of the certificate", "WARNING")
+    assert vars(told)["outcome"].startswith("failed: it stays as it was: ") and "has a pass phrase" in caplog.text
+    certificate.reload_if_changed()
+    assert len(caplog.records) == 1, "it is looked at twice a minute"
 
 
 OUT_OF_DATE = [(NOW - 9 * DAY, NOW - DAY, "has expired"), (NOW + DAY, NOW + 9 * DAY, "is not valid yet")]
