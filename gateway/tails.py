@@ -6,6 +6,7 @@ Kept by the model's name: they outlive its workers, a reload, and a directory th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ class Line(NamedTuple):
     number: int  # in the order of all models' lines
     model: str
     text: str
+    at: float  # seconds since 1970
 
 
 class Tails:
@@ -39,10 +41,11 @@ class Tails:
 
     def note(self, model: str, text: str) -> None:
         """The same for what the gateway's own log has said already."""
+        now = time.time()
         kept = self._lines.setdefault(model, deque(maxlen=TAIL))
         for line in text.split("\n"):
             self._count += 1
-            kept.append(Line(self._count, model, line))
+            kept.append(Line(self._count, model, line, now))
             for follower in self._followers:
                 follower.take(kept[-1])
 
@@ -104,7 +107,7 @@ class Follower:
         found, self._new = list(self._new), deque()
         if self._dropped:
             lost = f"... {counted(self._dropped, 'line')} dropped: they came faster than they were read"
-            found.insert(0, Line(found[0].number, "", lost))
+            found.insert(0, Line(found[0].number, "", lost, found[0].at))
             self._dropped = 0
         if self._is_over:
             self._changed.set()

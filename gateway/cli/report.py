@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..inventory import Inventory
 
 log = logging.getLogger("gateway.serve")
-UNLIMITED = 10_000  # slots; as many as nobody counts
 TURN = 0.1  # seconds that a terminal has to take what is drawn: one that is held up by Ctrl-S takes nothing
 PATIENCE = 3.0  # seconds of loading after which people are told what answers already
 
@@ -70,7 +69,7 @@ class Report:
         broken = {problem.model: problem for problem in self._found.problems if problem.level in STATES}
         others = ((name, problem) for name, problem in broken.items() if name and name not in hub.models)
         rows += [(name, STATES[problem.level], "", "", problem.what) for name, problem in others]
-        shown = text_of(table(("model", "state", "device", "slots", "routes"), rows))
+        shown = text_of(table(("model", "state", "device", "slots", "routes"), rows, several=True))
         await say(f"{shown}{snippets(hub, self._url) or _why_not(hub)}")
 
 
@@ -134,7 +133,7 @@ def _row(model: HostedModel, hub: Hub) -> tuple[str, str, str, str, str]:
         routes = "\n".join((*hub.routes(model), "loads at its first request"))
     else:
         routes = "\n".join(hub.routes(model)) or "none"
-    return model.name, model.state, devices_of(model, hub), "unlimited" if slots >= UNLIMITED else str(slots), routes
+    return model.name, model.state, devices_of(model, hub), str(slots), routes
 
 
 def devices_of(model: HostedModel, hub: Hub) -> str:

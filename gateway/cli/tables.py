@@ -19,8 +19,11 @@ WIDE = 200  # columns where no terminal says how many there are: a pipe should n
 ENDLESS = 100_000  # columns of a table that is not to be broken at all
 
 
-def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]], *, fold: bool = True) -> Table:
-    """A table without lines. `columns` of None leaves out the head; without `fold` each row is one line."""
+def table(
+    columns: Sequence[str] | None, rows: Iterable[Sequence[str]], *, fold: bool = True, several: bool = False
+) -> Table:
+    """A table without lines. `columns` of None leaves out the head; without `fold` each row is one line, however
+    narrow it is. Line ends in a cell are spaces unless there may be `several` lines."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -31,8 +34,12 @@ def table(columns: Sequence[str] | None, rows: Iterable[Sequence[str]], *, fold:
     for column in columns or ():
         found.add_column(column, overflow="fold" if fold else "ellipsis", no_wrap=not fold)
     for row in rows:
-        found.add_row(*(Text(printable.lines(cell)) for cell in row))  # Text: no cell is markup
+        found.add_row(*(Text(_cell(cell, several=several)) for cell in row))  # Text: no cell is markup
     return found
+
+
+def _cell(text: str, *, several: bool) -> str:
+    return printable.lines(text if several else " ".join(text.splitlines()))
 
 
 def show(found: Table, *, wide: bool = False) -> None:

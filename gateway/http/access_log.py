@@ -12,6 +12,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..keys import Key
 from .exchange import CLIENT_LEFT, Exchange
 from .guards import PROBES, bearer
 from .stall import SEND_TIMEOUT
@@ -25,34 +26,47 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@{}+*~-]+").fullmatch
 
 
 class AccessLog:
-    """Writes at `level`: an access log that was asked for is written whatever level the rest of the log has."""
+    """Writes at `level`: an access log that was asked for is written whatever level the rest of the log has.
 
-    def __init__(self, level: int) -> None:
+    What operators look at over the admin socket is told at the level of debugging.
+    """
+
+    def __init__(self, level: int, *, debug: bool = False) -> None:
         self._level = level
-        log.setLevel(level)
+        log.setLevel(logging.DEBUG if debug else level)
 
     def note(self, exchange: Exchange) -> None:
         """Tell of the request, once its tokens are known."""
-        if exchange.status < 400 and exchange.path in PROBES:
-            return
+        if exchange.status < 400:
+            if exchange.path in PROBES:
+                return
+            if exchange.is_local and exchange.method == "GET":  # `gateway ps` and the like look all day
+                self._tell(exchange, logging.DEBUG)
+                return
+        self._tell(exchange, self._level)
+
+    def _tell(self, exchange: Exchange, level: int) -> None:
         seconds = time.monotonic() - exchange.started
         if exchange.counting is None:
-            self._write(exchange, seconds)
+            self._write(exchange, seconds, level)
         else:
-            exchange.counting.add_done_callback(lambda _: self._write(exchange, seconds))
+            exchange.counting.add_done_callback(lambda _: self._write(exchange, seconds, level))
 
-    def _write(self, exchange: Exchange, seconds: float) -> None:
+    def _write(self, exchange: Exchange, seconds: float, level: int) -> None:
+        if not log.isEnabledFor(level):
+            return
         found = fields_of(exchange, seconds)
         line = " ".join(f"{name}={_word(value)}" for name, value in found.items())
         message = f"{found['method']} {found['path']} {found['status']}"
-        log.log(self._level, "%s", message, extra={**found, "line": f"request {line}"})
+        log.log(level, "%s", message, extra={**found, "line": f"request {line}"})
 
 
 def access_log(settings: GatewaySettings) -> AccessLog | None:
     """The one that the settings ask for; `log_level = "debug"` shows its lines too."""
+    debug = settings.log_level == "debug"
     if settings.access_log:
-        return AccessLog(logging.INFO)
-    return AccessLog(logging.DEBUG) if settings.log_level == "debug" else None
+        return AccessLog(logging.INFO, debug=debug)
+    return AccessLog(logging.DEBUG) if debug else None
 
 
 def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
@@ -62,6 +76,7 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
     return {
         "request_id": exchange.request_id,
         "key": (caller.name[:MAX_WORD] or None) if caller is not None else None,
+        "key_id": caller.id if isinstance(caller, Key) else None,
         "client": "admin-socket" if exchange.is_local else client[0] if client else None,
         "model": exchange.model or None,
         "route": exchange.route or None,

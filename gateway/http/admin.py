@@ -82,8 +82,7 @@ class Admin:
         if follows:
             await self._follow(exchange, count, wants)
             return
-        lines = [line.text for line in self._hub.tails.last(count, wants)]
-        await exchange.reply(200, _encode({"model": name, "lines": lines}))
+        await exchange.reply(200, _encode({"model": name, "lines": [*map(_line, self._hub.tails.last(count, wants))]}))
 
     async def _all_logs(self, exchange: Exchange) -> None:
         count, follows = _asked(exchange)
@@ -91,7 +90,7 @@ class Admin:
             await self._follow(exchange, count, exchange.sees)
             return
         lines = self._hub.tails.last(count, exchange.sees)
-        await exchange.reply(200, _encode({"lines": [{"model": line.model, "line": line.text} for line in lines]}))
+        await exchange.reply(200, _encode({"lines": [*map(_line, lines)]}))
 
     async def _follow(self, exchange: Exchange, count: int, wants: Callable[[str], bool]) -> None:
         """An object a line, until the client leaves or the gateway ends."""
@@ -100,9 +99,9 @@ class Admin:
             lines = tails.last(count, wants)  # and what comes after these is the follower's
             exchange.watch(follower)
             await exchange.start(200, [(b"content-type", b"application/x-ndjson"), UNBUFFERED])
-            await exchange.write(b"".join(map(_line, lines)))  # at once, though it be nothing: the head goes with it
+            await exchange.write(_json_lines(lines))  # at once, though it be nothing: the head goes with it
             while lines := await follower.lines():
-                await exchange.write(b"".join(map(_line, lines)))
+                await exchange.write(_json_lines(lines))
         if follower.error is not None:
             exchange.break_off()
             raise follower.error
@@ -237,5 +236,9 @@ def _asked(exchange: Exchange) -> tuple[int, bool]:
     return int(count), follow == "true"
 
 
-def _line(line: Line) -> bytes:
-    return _encode({"model": line.model, "line": line.text}) + b"\n"
+def _line(line: Line) -> dict[str, Any]:
+    return {"time": round(line.at, 3), "model": line.model, "line": line.text}
+
+
+def _json_lines(lines: list[Line]) -> bytes:
+    return b"".join(_encode(_line(line)) + b"\n" for line in lines)

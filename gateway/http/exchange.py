@@ -80,6 +80,7 @@ class Exchange:
         "_counted",
         "_kept_waiting",
         "_left",
+        "_left_unread",
         "_over",
         "_receive",
         "_runs",
@@ -147,6 +148,7 @@ class Exchange:
         self._left: Callable[[], None] | None = None
         self._watched: Watched | None = None  # what it waits for
         self._runs: Watched | None = None  # what was last begun for it, and may run when nobody waits any more
+        self._left_unread = False  # much of its answer was here still
         self._over: GatewayError | None = None  # why it may not go on
         self.started = time.monotonic()
         self.cycle = cycle  # where `send` is the server's own
@@ -272,7 +274,21 @@ class Exchange:
 
     @property
     def client_is_gone(self) -> bool:
+        """Whether it left before the end, as far as one sees: what is in buffers of the system counts as taken."""
+        if self._left_unread:
+            return True
         return self.cycle is not None and self.cycle.disconnected and not self.cycle.response_complete
+
+    async def taken(self) -> None:
+        """Wait until its client has taken most of what waits for it, or is gone."""
+        if self.cycle is None or self.connection is None:
+            return
+        began = time.monotonic()
+        try:
+            await self.cycle.flow.drain()
+        finally:
+            self.sending += time.monotonic() - began
+            self._left_unread = self.connection.lost_unread and not self.was_cut_off
 
     @property
     def is_over(self) -> bool:

@@ -125,14 +125,25 @@ class Front:
         exchange.unwatch()
         if not exchange.has_run:
             exchange.measure()
+        if exchange.cycle is not None and exchange.cycle.flow.write_paused:
+            spawn(self._close_later(exchange))
+        else:
+            self._close(exchange)
+
+    async def _close_later(self, exchange: Exchange) -> None:
+        """A large answer is held here until its client has taken it: so long it is one of those at once, and how it
+        ends is not known."""
+        try:
+            await exchange.taken()
+        finally:
+            self._close(exchange)
+
+    def _close(self, exchange: Exchange) -> None:
         connection = exchange.connection
         if connection is not None and connection.stall is not None and connection.stall.has_cut_off:
             exchange.error = SEND_TIMEOUT
         if exchange.permits is not None:
-            if exchange.cycle is not None and exchange.cycle.flow.write_paused:
-                spawn(self._count_out_later(exchange))
-            else:
-                exchange.count_out()
+            exchange.count_out()
         if self._metrics.observe(exchange) and self._observer is not None:
             self._observer(record_of(exchange))
         if self._access is not None:
@@ -179,13 +190,6 @@ class Front:
         exchange.route = scope.get("path_template", "")  # Litestar's, which holds no value
         if exchange.status == 503 and exchange.path in HEALTH and not exchange.error:
             exchange.error = Unavailable.code
-
-    @staticmethod
-    async def _count_out_later(exchange: Exchange) -> None:
-        """A large answer is held here until its client has taken it: so long it is one of those at once."""
-        assert exchange.cycle is not None
-        await exchange.cycle.flow.drain()
-        exchange.count_out()
 
 
 def record_of(exchange: Exchange) -> dict[str, Any]:

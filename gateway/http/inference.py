@@ -66,7 +66,7 @@ class Inference:
     async def infer(self, exchange: Exchange) -> None:
         """Tensors in, predict, tensors out; a Response that predict makes itself goes out as it is."""
         model = self._hub.find(exchange.model, exchange.sees)
-        exchange.model, exchange.route = model.name, ROUTE
+        exchange.model = model.name
         _check_predicts(model)
         body = await exchange.body(self._reader, model.spec.limits.max_body)
         encoding = encoding_of(exchange)

@@ -116,7 +116,7 @@ class Metrics:
         series.duration.add(now - exchange.started)
         if exchange.queued:
             series.queue.add(exchange.queued)
-        else:
+        elif exchange.has_run:
             series.queue.counts[0] += 1
         if exchange.has_run:
             series.run.add(exchange.ran)
@@ -237,7 +237,6 @@ class Metrics:
         for (model, route), series in self._series.items():
             if not sees(model):
                 continue
-            runs.add_metric([model, route], series.run.buckets(), series.run.total)
             clients.add_metric([model, route, "body"], series.reading)
             clients.add_metric([model, route, "send"], series.sending)
             for reason, count in series.broken.items():
@@ -245,7 +244,9 @@ class Metrics:
             for status, count in series.statuses.items():
                 requests.add_metric([model, route, str(status)], count)
             durations.add_metric([model, route], series.duration.buckets(), series.duration.total)
-            queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
+            if model:
+                queues.add_metric([model, route], series.queue.buckets(), series.queue.total)
+                runs.add_metric([model, route], series.run.buckets(), series.run.total)
         rejections = CounterMetricFamily(
             "gateway_rejections", "Requests refused before a slot.", labels=["model", "reason", "cause"]
         )

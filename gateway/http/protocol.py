@@ -90,6 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _refusal: bytes | None = None  # goes out when the requests before it are answered
     _lingering = False
     _stopping = False
+    lost_unread = False  # it ended while much of an answer waited for its client
     is_local = False  # it came over the admin socket
     stall: Stall | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -335,6 +336,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._unparsed = b""
+        self.lost_unread = self.flow.write_paused
         super().connection_lost(exc)
         for cycle in self._unanswered():  # the base class tells the newest only
             cycle.disconnected = True

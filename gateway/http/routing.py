@@ -26,8 +26,10 @@ from ..dialects.oip import VERSION
 from ..errors import GatewayError, MethodNotAllowed, UnknownModel, UnknownURL
 from ..hub import SOLE
 from ..spec import Endpoint
+from .admin import ROOT as ADMIN_MODELS
 from .exchange import Exchange
 from .guards import is_preflight, preflight
+from .inference import ROUTE as INFER
 from .near import meant
 from .predict import ROUTE
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Exchange], Awaitable[None]]
 MODELS, V1_MODELS, RESPONSES = "/models/", "/v1/models/", "/v1/responses"
 V2_MODELS, V2_REPOSITORY = V2_ROOTS = ("/v2/models/", "/v2/repository/")
+MODEL, HOT_RELOAD, V2_MODEL = "/v1/models/{model}", "/models/{model}/hot-reload", "/v2/models/{model}"
 PREDICT_VERBS = ("predict", "predict_binary")
 
 
@@ -79,14 +82,14 @@ class Routes:
             and (found := self._admin.find(path, exchange.is_local)) is not None
         ):
             method, handler, name = found
-            return _only(exchange, method, handler, name)
+            route = f"{ADMIN_MODELS}/{{model}}{path[path.rindex('/') :]}" if name else path
+            return _only(exchange, method, handler, name, route)
         if path == "/v1/models":
-            return _only(exchange, "GET", self._models.list_all, "")
+            return _only(exchange, "GET", self._models.list_all, "", path)
         if path == "/invocations":
-            exchange.route = ROUTE
-            return _only(exchange, "POST", self.predict, "model")
+            return _only(exchange, "POST", self.predict, "model", ROUTE)
         if path == "/hot-reload":
-            return _only(exchange, "POST", self._models.hot_reload, "model")
+            return _only(exchange, "POST", self._models.hot_reload, "model", HOT_RELOAD)
         return None
 
     def name(self, exchange: Exchange) -> None:
@@ -96,26 +99,24 @@ class Routes:
         exchange.model = ""
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
-        exchange.route = endpoint.path
-        return _only(exchange, endpoint.verb, self._serving.handler(endpoint), name)
+        return _only(exchange, endpoint.verb, self._serving.handler(endpoint), name, endpoint.path)
 
     def _v1_models(self, exchange: Exchange, target: str) -> Handler:
         name, colon, verb = target.rpartition(":")
         if colon and verb in PREDICT_VERBS:
-            exchange.route = ROUTE
-            return _only(exchange, "POST", self.predict, name)
+            return _only(exchange, "POST", self.predict, name, ROUTE)
         if not target:
-            return _only(exchange, "GET", self._models.list_all, "")
+            return _only(exchange, "GET", self._models.list_all, "", "/v1/models")
         if target not in self._hub.models or not exchange.sees(target):
             for ending, handler in (("/loaded", self._models.loaded), ("/schema", self._models.schema)):
                 if target.endswith(ending):
-                    return _only(exchange, "GET", handler, target[: -len(ending)])
+                    return _only(exchange, "GET", handler, target[: -len(ending)], f"{MODEL}{ending}")
         if exchange.method == "POST":  # a predict of somebody's who has the form of other servers in mind
             name = target.removesuffix("/predict").removesuffix("/invocations").removesuffix("/infer")[:128]
             if colon and name not in self._hub.models:  # NAME:predcit
                 name = name.rpartition(":")[0]
             raise method_not_allowed(exchange.path, "GET, HEAD", f"; to call it: POST {V1_MODELS}{name}:predict")
-        return _only(exchange, "GET", self._models.show, target)
+        return _only(exchange, "GET", self._models.show, target, MODEL)
 
     def _model_base(self, exchange: Exchange, target: str) -> Handler:
         name, found, rest = target.partition("/v1/")
@@ -123,19 +124,18 @@ class Routes:
             return self._v1_of(exchange, name, f"/v1/{rest}")
         for ending in ("/predict", "/invocations"):
             if target.endswith(ending):
-                exchange.route = ROUTE
-                return _only(exchange, "POST", self.predict, target[: -len(ending)])
+                return _only(exchange, "POST", self.predict, target[: -len(ending)], ROUTE)
         if target.endswith("/ping"):
-            return _only(exchange, "GET", self._models.loaded, target[: -len("/ping")])
+            return _only(exchange, "GET", self._models.loaded, target[: -len("/ping")], f"{MODEL}/loaded")
         for path, endpoint in self._endpoints.items():  # /rerank and others that are not below /v1/
             if target.endswith(path):
                 return self._endpoint(exchange, endpoint, target[: -len(path)])
         if target.endswith("/hot-reload"):
-            return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")])
+            return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")], HOT_RELOAD)
         if target.endswith("/logs") and exchange.is_admin:
-            return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")])
+            return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")], "/models/{model}/logs")
         if target.endswith("/status"):
-            return _only(exchange, "GET", self._models.show, target[: -len("/status")])
+            return _only(exchange, "GET", self._models.show, target[: -len("/status")], MODEL)
         raise _unknown(exchange, self._endpoints)
 
     def _v1_of(self, exchange: Exchange, name: str, path: str) -> Handler:
@@ -146,7 +146,7 @@ class Routes:
         if path.startswith(f"{RESPONSES}/") and RESPONSES in self._endpoints:
             return self._kept(exchange, path, name)
         if path in ("/v1/models", V1_MODELS):
-            return _only(exchange, "GET", self._models.list_one, name)
+            return _only(exchange, "GET", self._models.list_one, name, "/v1/models")
         if path.startswith(V1_MODELS):
             handler = self._v1_models(exchange, path[len(V1_MODELS) :])
             if exchange.model in (name, SOLE):
@@ -162,37 +162,38 @@ class Routes:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         if method not in handlers:
             raise method_not_allowed(exchange.path, "GET, HEAD" + ", DELETE" * ("DELETE" in handlers))
-        exchange.model = name
-        return handlers[method]
+        route = f"{RESPONSES}/{{response}}" + "/input_items" * path.endswith("/input_items")
+        return _only(exchange, exchange.method, handlers[method], name, route)
 
     def _v2(self, exchange: Exchange, path: str) -> Handler:
         inference = self._inference
         if path == "/v2":
-            return _only(exchange, "GET", inference.server, "")
+            return _only(exchange, "GET", inference.server, "", path)
         if path == f"{V2_REPOSITORY}index":
-            return _only(exchange, "POST", inference.index, "")
+            return _only(exchange, "POST", inference.index, "", path)
         _, is_model, name = path.partition(f"{V2_REPOSITORY}models/")
         if is_model:
             for ending, handler in (("/load", inference.load), ("/unload", inference.unload)):
                 if name.endswith(ending):
-                    return _only(exchange, "POST", handler, name[: -len(ending)])
+                    route = f"{V2_REPOSITORY}models/{{model}}{ending}"
+                    return _only(exchange, "POST", handler, name[: -len(ending)], route)
         if not path.startswith(V2_MODELS):
             raise _unknown(exchange)
         name = path[len(V2_MODELS) :]
         if name in self._hub.models and exchange.sees(name):
-            return _only(exchange, "GET", inference.metadata, name)
+            return _only(exchange, "GET", inference.metadata, name, V2_MODEL)
         if name.endswith("/infer"):
-            return _only(exchange, "POST", inference.infer, _versionless(name[: -len("/infer")]))
+            return _only(exchange, "POST", inference.infer, _versionless(name[: -len("/infer")]), INFER)
         if name == "stats":
-            return _only(exchange, "GET", inference.stats, "")
+            return _only(exchange, "GET", inference.stats, "", path)
         for ending, handler in (
             ("/ready", inference.ready),
             ("/config", inference.config),
             ("/stats", inference.stats),
         ):
             if name.endswith(ending):
-                return _only(exchange, "GET", handler, _versionless(name[: -len(ending)]))
-        return _only(exchange, "GET", inference.metadata, _versionless(name))
+                return _only(exchange, "GET", handler, _versionless(name[: -len(ending)]), f"{V2_MODEL}{ending}")
+        return _only(exchange, "GET", inference.metadata, _versionless(name), V2_MODEL)
 
 
 def _versionless(name: str) -> str:
@@ -207,7 +208,9 @@ def _versionless(name: str) -> str:
     return model
 
 
-def _only(exchange: Exchange, method: str, handler: Handler, name: str) -> Handler:
+def _only(exchange: Exchange, method: str, handler: Handler, name: str, route: str) -> Handler:
+    """The handler, where this is its method; `route` is what the request counts for, whichever way it is spelt."""
+    exchange.route = route
     if exchange.method != method and (method, exchange.method) != ("GET", "HEAD"):
         raise method_not_allowed(exchange.path, "GET, HEAD" if method == "GET" else method)
     exchange.model = name

@@ -97,6 +97,13 @@ def test_wide_cuts_nothing(run: Run) -> None:
     assert "…" not in printed
 
 
+def test_a_reason_of_several_lines_is_one_line_of_the_table(run: Run, hosted: list[dict[str, Any]]) -> None:
+    hosted[0]["reason"] = "the load failed:\nRuntimeError: no\r\n  memory"
+    printed = run("ps", "--wide").stdout
+    assert "the load failed: RuntimeError: no   memory" in printed
+    assert len([line for line in printed.splitlines() if line.strip()]) == 2 + 4
+
+
 @pytest.mark.usefixtures("hosted")
 def test_what_is_no_terminal_gets_a_line_a_model_and_all_of_it(run: Run) -> None:
     plain = run("ps").stdout

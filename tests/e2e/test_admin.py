@@ -80,7 +80,8 @@ def word(gateway: Gateway) -> str:
 
 
 def test_ps_and_logs_show_what_runs(serve: Serve, operate: Any, tmp_path: Path) -> None:
-    gateway = serve({"m": {"model.py": says("first")}, "n": {"model.py": says("other")}}, env=ENV(tmp_path))
+    models = {"m": {"model.py": says("first")}, "n": {"model.py": says("other")}}
+    gateway = serve(models, env={**ENV(tmp_path), "GATEWAY_ACCESS_LOG": "true"})
     found = {model["id"]: model for model in json.loads(operate(gateway, "ps", "--json").stdout)}
     assert (
         found["m"]["state"] == "ready"
@@ -97,7 +98,12 @@ def test_ps_and_logs_show_what_runs(serve: Serve, operate: Any, tmp_path: Path) 
     wrong = operate(gateway, "logs", "nobody")
     assert wrong.returncode == 1 and "no model named 'nobody'" in wrong.stderr
     everything = operate(gateway, "logs", "-n", "300").stdout.splitlines()
-    assert "m: first loads" in everything and "n: other loads" in everything
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in everything)
+    assert operate(gateway, "unload", "n").returncode == 0
+    gateway.wait_for("client=admin-socket .*path=/admin/models/n/unload")
+    assert "path=/admin/models\n" not in gateway.log, "looking leaves no line"
+    texts = [line[len("2026-11-29 12:00:00 ") :] for line in everything]
+    assert "m: first loads" in texts and "n: other loads" in texts
 
 
 def test_logs_are_followed_over_a_reload_a_crash_and_to_the_end(serve: Serve, tmp_path: Path) -> None:
@@ -131,7 +137,9 @@ def until_line(process: subprocess.Popen[str], wanted: str) -> list[str]:
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
-        if line.rstrip("\n") == wanted:
+        day, at, text = line.rstrip("\n").split(" ", 2)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", f"{day} {at}")
+        if text == wanted:
             return seen
         seen.append(line)
     raise AssertionError(f"it ended without {wanted!r}: {seen}")

@@ -284,6 +284,71 @@ def test_of_a_refused_key_the_log_and_the_metrics_say_why_and_whose_it_was(
     ]
 
 
+def test_two_keys_of_one_name_are_told_apart_by_their_ids(serve: Serve, lines: Lines, tmp_path: Path) -> None:
+    (old, old_text), (new, new_text) = keys.create("alice"), keys.create("alice")
+    keys.write(file := tmp_path / "keys.toml", [old, new])
+    served = serve({"m": model()}, keys_file=file, access_log=True)
+    for text in (old_text, new_text, "wrong"):
+        served.post("/models/m/predict", x_api_key=text)
+    found = [(event["key"], event["key_id"]) for event in lines.events(3)]
+    assert found == [("alice", old.id), ("alice", new.id), (None, None)]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_that_leaves_a_whole_answer_behind_is_told(serve: Serve, lines: Lines, leaves: bool) -> None:
+    served = serve({"m": Model({"predict": lambda body: b"x" * (32 << 20)})}, access_log=True)
+    with closing(served.connect()) as connection:
+        connection.request("POST", "/models/m/predict", b"{}")
+        size = 1000 if leaves else 32 << 20
+        assert len(connection.getresponse().read(size)) == size
+    (event,) = lines.events(1)
+    assert (event["status"], event["error"], event["client_gone"]) == (200, None, leaves)
+
+
+def test_a_client_that_takes_nothing_of_a_whole_answer_is_told(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": Model({"predict": lambda body: b"x" * (32 << 20)})}, access_log=True, send_timeout=0.2)
+    with closing(served.connect()) as connection:
+        connection.request("POST", "/models/m/predict", b"{}")
+        (event,) = lines.events(1)
+    assert (event["status"], event["error"], event["client_gone"]) == (200, "send_timeout", False)
+    assert event["send"] >= 0.2 and event["run"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("/models/m/v1/models", "/v1/models"),
+        ("/v1/models/m", "/v1/models/{model}"),
+        ("/models/m/status", "/v1/models/{model}"),
+        ("/models/m/ping", "/v1/models/{model}/loaded"),
+        ("/v1/models/m/schema", "/v1/models/{model}/schema"),
+        ("/v2", "/v2"),
+        ("/v2/models/m/versions/1/ready", "/v2/models/{model}/ready"),
+        ("/v2/models/stats", "/v2/models/stats"),
+        ("/admin/models", "/admin/models"),
+        ("/models/m/logs", "/models/{model}/logs"),
+        ("/version", "/version"),
+    ],
+)
+def test_a_question_about_models_has_a_route_too(serve: Serve, lines: Lines, path: str, route: str) -> None:
+    served = serve({"m": model()}, access_log=True, api_key="k" * 20, admin_http=True)
+    served.get(path, Authorization="Bearer " + "k" * 20)
+    (event,) = lines.events(1)
+    assert event["route"] == route and event["model"] is None
+
+
+def test_only_what_may_wait_for_a_slot_counts_in_the_histograms_of_calls(serve: Serve) -> None:
+    served = serve({"m": model()})
+    served.get("/v1/models")
+    served.get("/nowhere")
+    served.post(SHARED, b"{no json")
+    assert served.post("/models/m/predict").status == 200
+    samples = scrape(served)
+    for name in ("gateway_queue_duration_seconds_count", "gateway_model_duration_seconds_count"):
+        assert samples[name] == {("m", PREDICT): 1}
+
+
 async def forever(body: Any) -> Any:
     await asyncio.Event().wait()
 

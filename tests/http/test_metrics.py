@@ -192,6 +192,7 @@ def test_names_that_clients_make_up_never_make_a_series(serve: Serve) -> None:
     assert {labels["route"] for labels in counted} <= {
         "",
         "/metrics",
+        "/v1/models/{model}",
         "/v1/models/{model}:predict",
         "/v1/chat/completions",
     }
