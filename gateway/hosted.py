@@ -456,7 +456,12 @@ class HostedModel:
         if keeper is not None and self.state == previous:  # or that has been told
             level = LEVELS.get(keeper.phase, logging.INFO)
             log.log(
-                level, "model '%s' %s still, but %s", self.name, in_state(previous), _ill(keeper), extra={"model": self.name}
+                level,
+                "model '%s' %s still, but %s",
+                self.name,
+                in_state(previous),
+                _ill(keeper),
+                extra={"model": self.name},
             )
 
     def ill_replicas(self) -> list[str]:

@@ -20,22 +20,24 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def write(model: str, text: str) -> None:
-    """One line, or the lines of one traceback."""
+    """One line, or those of one record or traceback."""
     head, *rest = text.split("\n")
     named = _ID(head)
     start = named.end() if named else 0
     record = _RECORD(head, start)
     said = record or _LEVEL(head, start)
-    level = _LEVELS[said[1]] if said else logging.ERROR if rest else logging.INFO
-    message = head[record.end() if record else start :] or head
+    trace = next((number for number, line in enumerate(rest) if _TRACEBACK in line), None)
+    is_traceback = _TRACEBACK in head or trace is not None
+    level = _LEVELS[said[1]] if said else logging.ERROR if is_traceback else logging.INFO
+    message = "\n".join((head[record.end() if record else start :] or head, *rest[:trace]))
     fields: dict[str, object] = {"model": model, "line": text}
     if named:
         fields["request_id"] = named[1]
     if record:
         fields["source"] = record[2]
-    if rest:
-        fields["error"] = rest[-1].strip()
-        fields["traceback"] = "\n".join(rest)
+    if is_traceback:
+        fields["error"] = text.splitlines()[-1].strip()
+        fields["traceback"] = "\n".join(rest[trace:])
         if _TRACEBACK in head:
             message, fields["traceback"] = rest[-1].strip(), text
     logger = logging.getLogger(f"gateway.model.{model.replace('/', '.')}")

@@ -71,6 +71,8 @@ FROM_WORKER = {RESP: MAX_PAYLOAD, ITEMS: MAX_PAYLOAD, MESSAGE: MAX_PAYLOAD, METR
 MAX_ITEM = MAX_PAYLOAD - 16  # bytes of an item that is sent alone, behind the head of its list
 MAX_HEAD = 64 * 1024  # bytes of the headers of an answer, as of a request
 MAX_DIMENSIONS = 32  # of an array: those of NumPy 1
+# Beside the channel, on stderr: the first characters of the lines that are one record of the worker's log.
+BEGINS, GOES_ON = "\x1e", "\x1f"
 
 # How the body of a call is to be read, and what comes back.
 BYTES = 0  # Truss-style: raw bytes in, raw bytes out, parsed in the worker

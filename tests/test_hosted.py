@@ -611,10 +611,10 @@ async def test_the_loss_of_one_replica_of_several_is_a_warning_and_its_reason_is
         assert found.model.state == "ready"
         assert found.model.ill_replicas() == ["its replica 0 is restarting: killed by SIGKILL"]
         await asyncio.sleep(10)  # of the clock that nobody waits for
-        assert found.model.ill_replicas() == ["its replica 0 is failed: no memory"]
+        assert found.model.ill_replicas() == ["its replica 0 failed: no memory"]
         assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
             ("WARNING", "model 'm' is ready still, but its replica 0 is restarting: killed by SIGKILL"),
-            ("ERROR", "model 'm' is ready still, but its replica 0 is failed: no memory"),
+            ("ERROR", "model 'm' is ready still, but its replica 0 failed: no memory"),
         ]
 
 

@@ -17,6 +17,7 @@ from gateway import model_log
 from gateway.logs import JSONLines, TextLines, set_up
 from gateway.runners.blocks import MAX_LINES, Blocks
 from gateway.runners.log import LineReader
+from gateway.worker.records import Formatter
 
 
 class Records(logging.Handler):
@@ -89,6 +90,44 @@ def test_a_traceback_is_one_object_with_what_was_said_before_it(records: Records
     assert event["traceback"].endswith("ValueError: no a")
     assert event.get("request_id") == ("id-1" if head else None)
     assert event["message"] in ("ValueError: no a", "Internal error.", "it failed")
+
+
+def written(text: str, **more: Any) -> bytes:
+    """A record as our worker writes it."""
+    record = logging.LogRecord("my.code", logging.WARNING, "", 0, text, None, more.get("exc_info"))
+    return (Formatter("%(levelname)s %(name)s: %(message)s").format(record) + "\n").encode()
+
+
+def test_a_record_of_several_lines_is_one_object(records: Records) -> None:
+    several = written("first\n\nsecond\r\nTHIRD: x") + written("alone\n") + written("a\nb")
+    LineReader(partial(model_log.write, "a")).feed(b"before\n" + several + b"after\n", last=True)
+    assert [(event["level"], event["message"]) for event in records.events] == [
+        ("info", "before"),
+        ("warning", "first\n\nsecond\nTHIRD: x"),
+        ("warning", "alone"),
+        ("warning", "a\nb"),
+        ("info", "after"),
+    ]
+    assert all("traceback" not in event and "error" not in event for event in records.events)
+    shown = TextLines().format(records.found[1]).splitlines()
+    assert [line.partition(" a | ")[2] for line in shown] == ["WARNING my.code: first", "", "second", "THIRD: x"]
+
+
+def test_a_record_with_a_traceback_is_one_object_with_its_whole_message(records: Records) -> None:
+    try:
+        raise ValueError("first\nFile of its own\nlast")
+    except ValueError as error:
+        text = written("it failed\nwith this", exc_info=(type(error), error, error.__traceback__))
+    LineReader(partial(model_log.write, "a")).feed(text + b"after\n", last=True)
+    event, after = records.events
+    assert (event["level"], event["message"]) == ("warning", "it failed\nwith this")
+    assert event["traceback"].startswith("Traceback (most") and event["traceback"].endswith("\nlast")
+    assert after["message"] == "after"
+
+
+def test_what_a_model_prints_with_the_marks_of_records_is_lines_all_the_same(records: Records) -> None:
+    LineReader(partial(model_log.write, "a")).feed(b"\x1fa\n\x1eb\n\x1e\x1fc\n\x1f\x1b[31md\n", last=True)
+    assert [event["message"] for event in records.events] == ["a", "b", "\\x1fc\nd"]
 
 
 def test_in_text_every_line_of_a_traceback_says_whose_it_is(records: Records) -> None:

@@ -175,7 +175,7 @@ class Guard:
         if permits is None:
             key, cause = self._keys.refused(given)
             if key is not None:  # named for the log and the metrics, with no right of its own
-                exchange.caller = replace(NOBODY, name=key.name)
+                exchange.caller = replace(key, scopes=NOBODY.scopes, models=NOBODY.models)
             raise Unauthorized("Incorrect API key provided.", cause=cause)
         exchange.credential = given
         self._admit(exchange, permits.caller, permits)

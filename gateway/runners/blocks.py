@@ -1,13 +1,15 @@
 """Lines of a model's output that belong together: a traceback is one thing, with the line that says why it is there.
 
-Anything else is passed on line by line. A traceback ends with the next line that is none of its own, and when its
-process is silent or ends: `flush`.
+So are the lines that our worker marks as those of one record. Anything else is passed on line by line. A traceback ends
+with the next line that is none of its own, and when its process is silent or ends: `flush`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+
+from ..wire import BEGINS, GOES_ON
 
 MAX_LINES = 500  # of one block: the next begins then
 _BEGIN = re.compile(r"[ |+]*(?:Exception Group )?Traceback \(most recent call last\):").fullmatch
@@ -23,6 +25,7 @@ class Blocks:
     def __init__(self, emit: Callable[[str], None]) -> None:
         self._emit = emit
         self._lines: list[str] = []
+        self._is_record = False  # whose lines are marked
         self._in_frames = False  # or the exception has been named, and only a chain goes on
 
     @property
@@ -30,7 +33,17 @@ class Blocks:
         """Whether lines are held that the next one may belong to."""
         return bool(self._lines)
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, mark: str = "") -> None:
+        """`mark` is that of a line of a record, BEGINS or GOES_ON."""
+        if mark == GOES_ON and self._is_record and len(self._lines) < MAX_LINES:
+            self._lines.append(text)
+            return
+        if mark == BEGINS:
+            self.flush()
+            self._lines, self._is_record = [text], True
+            return
+        if self._is_record:  # it has ended
+            self.flush()
         if self._lines and (self._takes(text) and len(self._lines) < MAX_LINES):
             self._lines.append(text)
             return
@@ -43,7 +56,7 @@ class Blocks:
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
-        self._in_frames = False
+        self._in_frames = self._is_record = False
         if lines:
             self._emit("\n".join(lines))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from .. import printable
 from ..redaction import KNOWN, Redactor
+from ..wire import BEGINS, GOES_ON
 from ..wording import counted
 from .blocks import Blocks
 
@@ -24,6 +25,7 @@ log = logging.getLogger("gateway.models")
 MAX_LINE = 2048  # bytes
 TAIL = 200  # lines kept for the report of a failed load
 MARK = "... (truncated)"
+MARKS = BEGINS.encode(), GOES_ON.encode()
 A_SECOND, BURST = 500, 2000  # short lines; each 256 bytes of a long one count as another
 TURN = 25  # lines in one turn of the loop: a millisecond
 KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
@@ -186,13 +188,15 @@ class LineReader:
     def line(self, raw: bytes) -> None:
         """One line, whoever it is from."""
         # Hidden first and cut then: half a secret would not be found.
+        mark = chr(raw[0]) if raw[:1] in MARKS else ""
+        raw = raw[len(mark) :]
         text = _COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace"))
         text = self._redact_cut(text) if len(raw) > 2 * MAX_LINE else self.redact(text)
         text = printable.lines(text)
         if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
             text = text[:MAX_LINE] + MARK
         self.tail.append(text)
-        self._blocks.line(text)
+        self._blocks.line(text, mark)
 
     def _pass_on(self, text: str) -> None:
         """A line, or the lines of a traceback."""

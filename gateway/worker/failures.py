@@ -14,6 +14,7 @@ from ..spec import ModelSpec
 from ..wire import MAX_FRAME, Failure, check_weight, encode, headers_are_clean
 from ..wording import with_article
 from .again import about_place, about_secret, about_variable, missing_variable
+from .records import as_one
 from .secrets import SecretNotFound
 from .terminal import examine
 from .tracebacks import has_own, lines_of
@@ -162,9 +163,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def say(text: str) -> None:
-    """A line in the model's log; a model may have closed it."""
+    """A record of the model's log; a model may have closed it."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(as_one(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

@@ -1,9 +1,15 @@
-"""What the model says with `logging`: a line of its log each, with the id of the call that it belongs to."""
+"""What the model says with `logging`: a record of its log each, with the id of the call that it belongs to.
+
+A record of several lines says so: a log is read line by line, and nothing else tells where one ends.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from contextvars import ContextVar
+
+from ..wire import BEGINS, GOES_ON
 
 request_id: ContextVar[str] = ContextVar(
     "request_id", default=""
@@ -14,7 +20,15 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         call = request_id.get()
-        return f"[{call}] {text}" if call else text
+        return as_one(f"[{call}] {text}" if call else text)
+
+
+def as_one(text: str) -> str:
+    """Mark the lines as those of one record; the gateway takes the marks out again. A terminal gets none."""
+    first, *rest = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
+    if rest and os.isatty(2):
+        return text
+    return "\n".join((BEGINS + first, *(GOES_ON + line for line in rest))) if rest else first
 
 
 def set_up(debug: bool) -> None:

@@ -276,11 +276,11 @@ def test_of_a_refused_key_the_log_and_the_metrics_say_why_and_whose_it_was(
     answers = [served.post("/models/m/predict", **one) for one in (*given, {})]
     assert [answer.status for answer in answers] == [401] * 4
     assert len({answer.body.replace(answer.headers["x-request-id"].encode(), b"") for answer in answers[:3]}) == 1
-    assert [(event["key"], event["cause"]) for event in lines.events(4)] == [
-        ("late", "key_expired"),
-        ("gone", "key_revoked"),
-        (None, "key_unknown"),
-        (None, "key_missing"),
+    assert [(event["key"], event["key_id"], event["cause"]) for event in lines.events(4)] == [
+        ("late", held["late"].id, "key_expired"),
+        ("gone", held["gone"].id, "key_revoked"),
+        (None, None, "key_unknown"),
+        (None, None, "key_missing"),
     ]
 
 

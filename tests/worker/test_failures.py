@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException as StarletteError
 from gateway import wire
 from gateway.errors import BadRequest, HTTPError, Overloaded
 from gateway.spec import ModelSpec
+from gateway.wire import BEGINS, GOES_ON
 from gateway.worker.failures import (
     GENERIC,
     BadInput,
@@ -156,6 +157,12 @@ def test_however_long_an_error_is_its_frame_is_one_that_the_gateway_takes(failur
     assert (found.status, found.code, found.message[:1]) == (failure.status, failure.code, failure.message[:1])
 
 
+def lines_of(capsys: Any) -> list[str]:
+    """What was said, without the marks of records."""
+    text: str = capsys.readouterr().err
+    return text.replace(BEGINS, "").replace(GOES_ON, "").splitlines()
+
+
 def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> None:
     path = tmp_path / "model.py"
     path.write_text("def predict():\n    raise ValueError('boom')\n")
@@ -165,7 +172,7 @@ def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> No
         names["predict"]()
     except ValueError as error:
         log(error, "r1", spec(tmp_path), "/v1/chat/completions: chat_completions")
-    lines = capsys.readouterr().err.splitlines()
+    lines = lines_of(capsys)
     assert lines[0] == "[r1] /v1/chat/completions: chat_completions raised a ValueError"
     assert "model.py" in lines[2]
     assert lines[-1] == "ValueError: boom"
@@ -173,7 +180,7 @@ def test_the_log_begins_at_the_models_own_file(tmp_path: Any, capsys: Any) -> No
 
 def test_the_log_of_a_strict_model_has_trusss_heading(capsys: Any) -> None:
     log(ValueError("boom"), "r1", replace(spec(), parity="strict"), "predict")
-    assert capsys.readouterr().err.splitlines()[0] == f"[r1] {GENERIC}"
+    assert lines_of(capsys)[0] == f"[r1] {GENERIC}"
 
 
 def test_a_request_that_a_model_refuses_is_one_line_of_its_log_and_no_traceback(capsys: Any) -> None:
@@ -199,7 +206,7 @@ def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceb
         os.environ["NO_SUCH_KEY_HERE"]
     except KeyError as error:
         log(error, "r1", spec(), "predict")
-    told = capsys.readouterr().err.splitlines()
+    told = lines_of(capsys)
     assert told[-2] == "KeyError: 'NO_SUCH_KEY_HERE'"
     assert told[-1].startswith("[r1] NO_SUCH_KEY_HERE is not there; models do not inherit the environment")
     assert "[models.m.environment]" in told[-1]
@@ -225,7 +232,7 @@ def test_code_of_the_model_that_fails_while_its_result_is_written_has_its_traceb
             raise Unserializable("it cannot be written") from error
     except Unserializable as error:
         log(error, "r1", spec(tmp_path), "predict")
-    lines = capsys.readouterr().err.splitlines()
+    lines = lines_of(capsys)
     assert lines[0] == "[r1] ERROR gateway: predict gave what cannot be sent: it cannot be written"
     assert "model.py" in lines[2] and lines[-1] == "ValueError: boom"
     assert not any("Unserializable" in line for line in lines)
