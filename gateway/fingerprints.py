@@ -55,7 +55,7 @@ def _remembered(memory: Path | None) -> str | None:
     if memory is None:
         return None
     try:
-        found = memory.read_text("ascii")
+        found = ordinary.content(memory).decode("ascii")
     except (OSError, UnicodeDecodeError):
         return None
     return found if re.fullmatch("[0-9a-f]{64}", found) else None

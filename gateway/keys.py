@@ -21,6 +21,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import ordinary
 from .callers import SCOPES, Caller
 from .errors import ConfigError
 from .printable import one_line, quoted
@@ -97,8 +98,9 @@ def read(file: Path) -> tuple[Key, ...]:
         ConfigError: others may read it, or it is no key file; a line for everything wrong.
     """
     try:
-        mode = file.stat().st_mode
-        text = file.read_text("utf-8-sig")
+        with ordinary.opened(file) as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            text = ordinary.rest(opened).decode("utf-8-sig")
     except FileNotFoundError:
         if file.is_symlink():
             raise ConfigError(f"{file}: leads to {file.readlink()}, which is not there") from None

@@ -1,6 +1,7 @@
 """Files of directories that come from anywhere, read as what they may be: no pipe, no device, and of a bounded size.
 
-A pipe that nobody writes to would hold the gateway up for ever, and an endless file fill its memory.
+A pipe that nobody writes to would hold the gateway up for ever, one who has a lease on a file for most of a minute, and
+an endless file fill its memory. So all that is read while the gateway serves is opened here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ MOST_VALUES = 1_000_000  # in JSON: an empty array or object has two bytes there
 
 
 def opened(path: Path) -> BufferedReader:
-    """The file, for reading. Raises `OSError`, also for what is no ordinary file."""
+    """The file, for reading. Raises `OSError`, also for what is no ordinary file, but for /dev/null.
+
+    Who has a lease on it is asked to give it up, and not waited for: the next try finds it free.
+    """
     found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(found).st_mode):
+    what = os.fstat(found)
+    if not stat.S_ISREG(what.st_mode) and what.st_rdev != os.stat(os.devnull).st_rdev:  # which is as good as empty
         os.close(found)
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     return os.fdopen(found, "rb")
@@ -31,9 +36,14 @@ def opened(path: Path) -> BufferedReader:
 def content(path: Path, most: int = MOST) -> bytes:
     """What is in it. Raises `OSError`, also for more than `most` bytes."""
     with opened(path) as file:
-        found = file.read(most + 1)
+        return rest(file, most)
+
+
+def rest(file: BufferedReader, most: int = MOST) -> bytes:
+    """What is still to be read. Raises `OSError`, also for more than `most` bytes."""
+    found = file.read(most + 1)
     if len(found) > most:
-        raise OSError(errno.EFBIG, f"it has more than {counted(most, 'byte')}", str(path))
+        raise OSError(errno.EFBIG, f"it has more than {counted(most, 'byte')}", str(file.name))
     return found
 
 

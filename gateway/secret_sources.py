@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import ordinary
 from .wording import a_type
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ DEPLOYMENT_FILE = Path("/etc/b10_dynamic_config/environment")
 
 
 class SecretSources:
-    """Reads files and the environment at every call; remembers nothing but what it complained about."""
+    """Reads files and the environment at every call; remembers for those files alone that nobody may open just now."""
 
     def __init__(self, settings: Settings) -> None:
         self._dir = settings.gateway.secrets_dir
         self._deployment_file = settings.gateway.environment_file or DEPLOYMENT_FILE
         self._complaint = ""
+        self._latest: dict[Path, str | None] = {}
 
     def for_model(self, spec: ModelSpec) -> dict[str, str]:
         """The values of the names it declares; one without a value is left out."""
@@ -41,21 +43,21 @@ class SecretSources:
         return {name: str(value) for name, value in values.items() if value}
 
     def _find(self, name: str) -> str | None:
-        if (value := _read(TRUSS_DIR, name)) is not None:
+        if (value := self._read(TRUSS_DIR, name)) is not None:
             return value
         if (value := os.environ.get(f"TRUSS_SECRET_{name}")) is not None:
             return value
-        if self._dir is not None and (value := _read(self._dir, name)) is not None:
+        if self._dir is not None and (value := self._read(self._dir, name)) is not None:
             return value
         for variable in (f"GATEWAY_SECRET_{name}", f"GATEWAY_SECRET_{name.upper()}"):
             if (value := os.environ.get(variable)) is not None:
                 return value
-        return _read(RUN_DIR, name)
+        return self._read(RUN_DIR, name)
 
     def deployment(self) -> dict[str, Any] | None:
         """Truss's `environment`: the JSON object in the environment file, None without one."""
         try:
-            value = json.loads(self._deployment_file.read_text())
+            value = json.loads(ordinary.content(self._deployment_file))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -66,16 +68,20 @@ class SecretSources:
             return None
         return value
 
+    def _read(self, directory: Path, name: str) -> str | None:
+        if "/" in name or name.startswith("."):
+            return None
+        path = directory / name
+        try:
+            found = ordinary.content(path).decode()
+        except BlockingIOError:  # somebody has a lease on it, and a secret has not gone for that
+            return self._latest.get(path)
+        except (OSError, ValueError):  # not there, or no text
+            found = None
+        self._latest[path] = found
+        return found
+
     def _complain(self, text: str) -> None:
         if text != self._complaint:  # it is asked every half minute
             self._complaint = text
             log.warning("%s", text)
-
-
-def _read(directory: Path, name: str) -> str | None:
-    if "/" in name or name.startswith("."):
-        return None
-    try:
-        return (directory / name).read_text()
-    except (OSError, ValueError):  # not there, or no text
-        return None

@@ -88,7 +88,7 @@ class _Life:
         self._server: GatewayServer | None = None
         self._loaded: Loaded | None = None  # with `reload`
         self._hanging_up: asyncio.Task[None] | None = None
-        self._reading_keys: asyncio.Task[str] | None = None
+        self._looks: set[asyncio.Task[Any]] = set()  # at single files, after SIGHUP
         self._hung_up = False
         self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
@@ -191,7 +191,7 @@ class _Life:
     async def _watch_certificate(self, server: GatewayServer) -> None:
         while server.certificate is not None:
             await asyncio.sleep(CERTIFICATE_POLL)
-            server.certificate.reload_if_changed()
+            await server.certificate.reload_if_changed()
 
     async def _end(self, watching: asyncio.Task[None]) -> None:
         assert self._hub is not None
@@ -203,10 +203,14 @@ class _Life:
 
     def _on_hang_up(self) -> None:
         assert self._hub is not None
-        self._reading_keys = asyncio.create_task(self._hub.keys.reload(), name="the look at the keys")
-        self._reading_keys.add_done_callback(_log_failure)
+        looks: list[Coroutine[Any, Any, Any]] = [self._hub.keys.reload()]
         if self._server is not None and self._server.certificate is not None:
-            self._server.certificate.reload_if_changed()
+            looks.append(self._server.certificate.reload_if_changed())
+        for look in looks:
+            task = asyncio.create_task(look, name="the look at keys and certificate")
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+            task.add_done_callback(_log_failure)
         self._hung_up = True
         if self._hanging_up is None or self._hanging_up.done():
             self._hanging_up = asyncio.create_task(self._look_again(), name="the look at settings and models")

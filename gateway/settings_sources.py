@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from . import ordinary
 from .errors import ConfigError
 from .patterns import is_pattern
 from .settings import (
@@ -91,7 +92,7 @@ class Sources:
 
     def read_file(self, file: Path) -> None:
         try:
-            text = file.read_text("utf-8-sig")
+            text = ordinary.content(file).decode("utf-8-sig")
             data = tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
@@ -130,9 +131,11 @@ class Sources:
             self._errors.append("GATEWAY_API_KEY and GATEWAY_API_KEY_FILE are both set; set one")
         elif file:
             try:
-                key = Path(file).expanduser().read_text("utf-8").strip()
+                key = ordinary.content(Path(file).expanduser()).decode().strip()
             except (OSError, UnicodeDecodeError) as error:
-                self._errors.append(f"GATEWAY_API_KEY_FILE={file}: cannot be read ({type(error).__name__})")
+                self._errors.append(
+                    f"GATEWAY_API_KEY_FILE={file}: cannot be read: {getattr(error, 'strerror', 'not UTF-8')}"
+                )
                 return
             if not key:
                 self._errors.append(f"GATEWAY_API_KEY_FILE={file}: the file is empty")

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import fcntl
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway import ordinary, peek_json
+from gateway import keys, ordinary, peek_json
+from gateway.access import KeyRing
+from gateway.errors import ConfigError
+from gateway.secret_sources import SecretSources
+from gateway.settings import load_settings
+from gateway.spec import ModelSpec
+
+ROOT = Path(__file__).parent.parent
+# Modules that open files themselves, and what those are.
+OPENED_ELSEWHERE = {
+    "adopted.py": "/proc",
+    "cpu.py": "/proc and /sys",
+    "devices.py": "/sys",
+    "downloads.py": "files that it has written itself, in the worker's process or a build's",
+    "environments.py": "a file to write to",
+    "frozen.py": "/proc",
+    "http/model_metrics.py": "/proc",
+    "http/pages.py": "files of this package",
+    "peers.py": "/proc",
+    "processes.py": "/proc",
+    "runners/reaper.py": "/proc",
+}
 
 
 def test_of_an_ordinary_file_there_is_the_content(tmp_path: Path) -> None:
@@ -28,6 +54,10 @@ def test_pipes_devices_and_directories_are_none(tmp_path: Path) -> None:
             ordinary.content(tmp_path / name)
 
 
+def test_nothing_is_an_empty_file() -> None:
+    assert ordinary.content(Path(os.devnull)) == b""
+
+
 def test_json_that_is_none_is_an_error_that_plugins_expect(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     for text in ("[" * 100_000, "{", "\xff"):
@@ -46,3 +76,91 @@ def test_json_of_very_many_values_is_refused_before_it_is_read(tmp_path: Path) -
     (tmp_path / "a.json").write_bytes(b"[" + b"[]," * ordinary.MOST_VALUES + b"[]]")
     with pytest.raises(ValueError, match="more than 1000000 values"):
         peek_json(tmp_path / "a.json")
+
+
+# ── what a running gateway reads again ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def leased() -> Iterator[Callable[[Path], None]]:
+    """A function that takes a lease on a file: whoever opens it is held up until it is given back."""
+    held: list[int] = []
+
+    def lease(file: Path) -> None:
+        held.append(os.open(file, os.O_RDWR))
+        fcntl.fcntl(held[-1], fcntl.F_SETSIG, 0)
+        fcntl.fcntl(held[-1], fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which its holder is asked to give it back
+    yield lease
+    for each in held:
+        os.close(each)
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.timeout(20)  # a lease that is waited for takes 45 seconds
+def test_no_pipe_and_no_lease_in_the_place_of_the_keys_holds_up_the_gateway(
+    tmp_path: Path, leased: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "keys.toml"
+    key, _ = keys.create("alice")
+    keys.write(file, [key])
+    ring = KeyRing(None, file)
+    leased(file)
+    assert "temporarily unavailable" in asyncio.run(ring.reload()) and ring.in_force == [key.id]
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    assert "no ordinary file" in asyncio.run(ring.reload()) and ring.in_force == [key.id]
+
+
+@pytest.mark.timeout(20)
+def test_no_pipe_and_no_lease_in_the_place_of_a_secret_holds_up_the_gateway_or_takes_it_away(
+    tmp_path: Path, leased: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("a-secret")
+    sources = SecretSources(load_settings(flags={"gateway.secrets_dir": str(tmp_path)}, environ={}))
+    spec = ModelSpec(name="m", target="", root=tmp_path, secrets=("token",))
+    assert sources.for_model(spec) == {"token": "a-secret"}
+    leased(file)
+    assert sources.for_model(spec) == {"token": "a-secret"}
+    file.unlink()
+    os.mkfifo(file)
+    assert sources.for_model(spec) == {}
+
+
+@pytest.mark.timeout(20)
+def test_no_pipe_and_no_lease_in_the_place_of_the_settings_holds_up_the_gateway(
+    tmp_path: Path, leased: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="no ordinary file"):
+        load_settings(file, environ={})
+    file.unlink()
+    file.write_text("")
+    leased(file)
+    with pytest.raises(ConfigError, match="temporarily unavailable"):
+        load_settings(file, environ={})
+
+
+def test_every_module_of_the_gateway_that_opens_files_of_others_does_it_here() -> None:
+    """Commands read before anything is served, and workers are processes of their own."""
+    found = set()
+    for file in sorted((ROOT / "gateway").rglob("*.py")):
+        name = str(file.relative_to(ROOT / "gateway"))
+        if name.startswith(("worker/", "cli/")) or name in ("ordinary.py", "testing.py"):
+            continue
+        if any(map(_opens, ast.walk(ast.parse(file.read_text())))):
+            found.add(name)
+    assert found == set(OPENED_ELSEWHERE)
+
+
+def _opens(node: ast.AST) -> bool:
+    """Whether it is a call that opens a file: `open`, those of `Path` that read, and its `open` with a mode."""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute):
+        has_mode = bool(node.args) and isinstance(node.args[0], ast.Constant | ast.IfExp)
+        return node.func.attr in ("read_text", "read_bytes") or (node.func.attr == "open" and has_mode)
+    return isinstance(node.func, ast.Name) and node.func.id == "open"

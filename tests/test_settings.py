@@ -237,7 +237,7 @@ def test_a_directory_that_has_the_name_of_the_settings_is_not_passed_over(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gateway.toml").mkdir()
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot be read: it is no ordinary file"):
         load_settings(environ={})
 
 
@@ -421,6 +421,7 @@ def test_the_api_key_comes_from_the_environment_or_a_file_and_is_never_shown(tmp
         ({"GATEWAY_API_KEY": "a", "GATEWAY_API_KEY_FILE": "b"}, "both set"),
         ({"GATEWAY_API_KEY_FILE": "/nowhere/key"}, "cannot be read"),
         ({"GATEWAY_API_KEY_FILE": "/dev/null"}, "the file is empty"),
+        ({"GATEWAY_API_KEY_FILE": "/dev/zero"}, "cannot be read: it is no ordinary file"),
         ({"GATEWAY_API_KEY": "two words s3cret"}, "no HTTP header can carry"),
         ({"GATEWAY_API_KEY": "schlüssel-s3cret"}, "no HTTP header can carry"),
     ],

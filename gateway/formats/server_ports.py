@@ -7,6 +7,7 @@ Nothing is said of a model that starts neither a process nor a server.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import ordinary
 from ..spec import ModelSpec
 
 STARTS = re.compile(
@@ -91,7 +93,8 @@ def _sources(spec: ModelSpec) -> Iterator[tuple[Path, str]]:
         count += 1
         if count > MAX_FILES:
             return
-        yield path, path.read_text("utf-8", "replace")
+        with contextlib.suppress(OSError):
+            yield path, ordinary.content(path, MAX_SOURCE).decode("utf-8", "replace")
 
 
 def _of_config(config: Mapping[str, Any], at: str = "config.yaml") -> Iterator[ServerPort]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import ssl
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import audit
+from .. import audit, ordinary
 from ..errors import ConfigError
 
 log = logging.getLogger("gateway.http")
@@ -26,6 +27,7 @@ class Certificate:
 
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert, self._key = cert, key
+        self._looking = asyncio.Lock()
         self._seen, self._refused = self._stamps(), ""  # and why the files that are there now are not used
         try:
             self.context = self._current = self._read()
@@ -33,8 +35,12 @@ class Certificate:
             raise ConfigError(f"tls_cert {cert}: {error.strerror or error}") from error
         self.context.sni_callback = self._choose
 
-    def reload_if_changed(self) -> None:
+    async def reload_if_changed(self) -> None:
         """Files that make no sense, as in the middle of being replaced, change nothing."""
+        async with self._looking:
+            await asyncio.to_thread(self._look)
+
+    def _look(self) -> None:
         stamps = self._stamps()
         if stamps == self._seen:
             return
@@ -131,5 +137,8 @@ def _context(cert: Path, key: Path | None) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for file in (cert, key):
+        if file is not None:
+            ordinary.opened(file).close()  # OpenSSL would wait for who has a lease on it, or ends a pipe
     context.load_cert_chain(cert, key, password=no_pass_phrase)
     return context
