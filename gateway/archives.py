@@ -40,12 +40,12 @@ def peek_archive(path: Path, name: str, most: int, table: int = LARGEST_TABLE) -
     with _opened(path, table) as archive:
         if name not in archive.namelist():
             raise OSError(errno.ENOENT, f"there is no {name} in it", str(path))
+        if archive.getinfo(name).file_size > most:  # no more than it says is ever unpacked of it
+            raise OSError(errno.EFBIG, f"{name} in it has more than {counted(most, 'byte')}", str(path))
         found = bytearray()
         with archive.open(name) as packed:
             while block := packed.read(STEP):
                 found += block
-                if len(found) > most:
-                    raise OSError(errno.EFBIG, f"{name} in it has more than {counted(most, 'byte')}", str(path))
         return bytes(found), {each.filename: each.file_size for each in archive.infolist()}
 
 

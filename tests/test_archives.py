@@ -32,6 +32,26 @@ def test_a_file_that_unpacks_to_more_than_it_may_is_refused(tmp_path: Path, pack
         peek_archive(file, "a", 9_999)
 
 
+def test_what_says_that_it_unpacks_to_more_is_refused_before_any_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = packed(tmp_path, {"a": b"x" * 10_000})
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *given: pytest.fail("it is unpacked"))
+    with pytest.raises(OSError, match="more than 9999 bytes"):
+        peek_archive(file, "a", 9_999)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_unpacks_to_more_than_it_says_gives_no_more(tmp_path: Path, packing: int) -> None:
+    """Its size is said in the table at the end: the second of the two places here."""
+    file = packed(tmp_path, {"a": b"x" * 10_000}, packing)
+    whole, size = file.read_bytes(), (10_000).to_bytes(4, "little")
+    at = whole.rindex(size)
+    file.write_bytes(whole[:at] + (100).to_bytes(4, "little") + whole[at + 4 :])
+    with pytest.raises(OSError, match="no zip file that can be read"):
+        peek_archive(file, "a", 1 << 20)
+
+
 def test_what_is_no_such_archive_is_one_kind_of_error(tmp_path: Path) -> None:
     file = packed(tmp_path, {"a": b"x" * 10_000})
     with pytest.raises(OSError, match="no b in it"):
