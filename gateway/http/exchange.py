@@ -16,7 +16,7 @@ from ..access import Permits
 from ..call import NEVER, Patience
 from ..callers import Caller
 from ..errors import BadRequest, GatewayError
-from .protocol import STATUS, Cycle, GuardedProtocol, write_whole
+from .protocol import STATUS, TAIL, Cycle, GuardedProtocol, write_whole
 
 JSON = b"application/json"
 REFUSED = "gateway.refused"  # in the same place: told of an error that is answered there
@@ -354,6 +354,9 @@ class Exchange:
 
     async def send(self, message: Any) -> None:
         """Send an ASGI message, and count the time for which the client takes nothing."""
+        if len(message.get("body", b"")) > TAIL and self.scope["scheme"] == "https":
+            await self._send_in_pieces(message)
+            return
         if self.cycle is None or not self.cycle.flow.write_paused:
             await self._send(message)
             return
@@ -362,6 +365,16 @@ class Exchange:
             await self._send(message)
         finally:
             self.sending += time.monotonic() - began
+
+    async def _send_in_pieces(self, message: Any) -> None:
+        """TLS takes a write of any size, and holds the loop until it has encrypted all of it: so each piece waits until
+        there is room, and others have their turn before the next."""
+        body, more = memoryview(message["body"]), message.get("more_body", False)
+        for start in range(0, len(body), TAIL):
+            is_last = start + TAIL >= len(body)
+            await self.send({**message, "body": body[start : start + TAIL], "more_body": more or not is_last})
+            if not is_last:
+                await asyncio.sleep(0)
 
     @property
     def common(self) -> list[tuple[bytes, bytes]]:
@@ -375,7 +388,8 @@ class Exchange:
     async def write(self, chunk: bytes, last: bool = False) -> None:
         body = b"" if self.status in NO_BODY else chunk
         waits = self.cycle is not None and self.cycle.flow.write_paused
-        send = self.send if waits else self._send  # a coroutine less for each chunk that goes out at once
+        goes_at_once = not waits and len(body) <= TAIL
+        send = self._send if goes_at_once else self.send  # a coroutine less for each chunk
         await send({"type": "http.response.body", "body": body, "more_body": not last})
 
     def break_off(self) -> None:

@@ -157,6 +157,12 @@ MUTATIONS = [
     Mutation("T28", "http/server.py", "if connection.transport.is_closing():", "if False:",
              "http/test_stall.py::"
              "test_who_takes_nothing_of_a_small_answer_is_cut_off_once_the_connection_is_to_end"),
+    Mutation("T68", "http/exchange.py", 'if len(message.get("body", b"")) > TAIL and', "if False and",
+             "security/test_callers.py::"
+             "test_an_answer_of_a_plugin_that_its_client_does_not_take_is_one_of_those_at_once"),
+    Mutation("T68", "http/exchange.py", "not waits and len(body) <= TAIL", "not waits",
+             "security/test_callers.py::"
+             "test_no_write_of_a_plugin_or_a_model_holds_the_loop_until_all_of_it_is_encrypted"),
     Mutation("T68", "http/protocol.py", 'len(body) > TAIL and cycle.scope["scheme"] == "https"', "False",
              "security/test_callers.py::test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once"),
     Mutation("T28", "http/handshakes.py", "ssl_shutdown_timeout=FAREWELL,", "",

@@ -594,6 +594,76 @@ def test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once(
         assert holders.served.post(path, CHAT, x_api_key=holders.text).status == 200
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_answer_of_a_plugin_that_its_client_does_not_take_is_one_of_those_at_once(
+    serve: Serve, tmp_path: Path, encrypted: bool
+) -> None:
+    size = 1 << 25
+
+    @get("/plugged", sync_to_thread=False)
+    def plugged() -> bytes:
+        return b"x" * size
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(plugged))
+    tls = certificate(tmp_path) if encrypted else {}
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[extra], limits={"max_inflight": 1}, **tls)
+    known = {"Authorization": f"Bearer {holders.text}"}
+    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    assert permits is not None
+    with contextlib.closing(holders.served.connect()) as connection:
+        connection.request("GET", "/plugged", headers=known)
+        assert connection.sock.recv(5) == b"HTTP/", "it is on its way"
+        assert holders.served.get("/plugged", **known).status == 429
+        taken = 0
+        while taken < size:
+            part = connection.sock.recv(1 << 20)
+            assert part, "the whole answer comes"
+            taken += len(part)
+    holders.served.wait_until(lambda: permits.running == 0)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_no_write_of_a_plugin_or_a_model_holds_the_loop_until_all_of_it_is_encrypted(
+    serve: Serve, tmp_path: Path, chunked: bool
+) -> None:
+    size = 1 << 23
+    sizes: list[int] = []
+
+    @get("/plugged", sync_to_thread=False)
+    def plugged() -> bytes:
+        return b"x" * size
+
+    async def stream(body: bytes) -> Any:
+        yield b"x" * size
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(plugged))
+    holders = Holders(serve, tmp_path, {MINE: Model({"predict": stream})}, plugins=[extra], **certificate(tmp_path))
+    known = {"Authorization": f"Bearer {holders.text}"}
+    with contextlib.closing(holders.served.connect()) as connection:
+        connection.connect()
+        holders.served.wait_until(lambda: bool(holders.served.server.server_state.connections))
+        (there,) = holders.served.server.server_state.connections
+        there.transport = Counting(there.transport, sizes)
+        path = f"/models/{MINE}/predict" if chunked else "/plugged"
+        connection.request("POST" if chunked else "GET", path, b"{}" if chunked else None, known)
+        assert connection.getresponse().read() == b"x" * size
+    assert sum(sizes) >= size and max(sizes) < 1 << 17
+
+
+class Counting:
+    """A transport that keeps the sizes of what is written to it."""
+
+    def __init__(self, transport: Any, sizes: list[int]) -> None:
+        self._transport, self._sizes = transport, sizes
+
+    def write(self, data: bytes) -> None:
+        self._sizes.append(len(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Stubborn:
     """Code that does not stop when it is told to, but when the test says so."""
 
