@@ -276,6 +276,11 @@ class KeyRing:
 
     def _use(self, found: Iterable[Key]) -> None:
         """Calls under way keep counting for a key that stays. One that was replaced under its id has gone."""
+        found = tuple(found)
+        if shared := list(keys.namesakes(found)):
+            log.warning(
+                "%s: several keys have one name, which no log or metric tells apart: %s", self._file, ", ".join(shared)
+            )
         before, was = {(key.id, key.digest) for key in self._keys}, self._keys
         self._keys = (*self._own, *found)
         now = {key.digest for key in self._keys}

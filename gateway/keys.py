@@ -63,12 +63,17 @@ def find(keys: Iterable[Key], given: bytes) -> Key | None:
     return found
 
 
-def create(name: str, **limits: Any) -> tuple[Key, str]:
-    """A new key, and the text that is shown once.
+def create(name: str, among: Iterable[Key] = (), **limits: Any) -> tuple[Key, str]:
+    """A new key, and the text that is shown once. `among` are those that there are.
 
     Raises:
         ConfigError: it cannot have that name.
     """
+    if taken := [key.id for key in among if key.name == name]:
+        raise ConfigError(
+            f"there is a key {quoted(name)} ({', '.join(taken)}), and no log or metric would tell the two apart: choose"
+            " another name, or put a new key in its place with `gateway keys rotate`"
+        )
     if not _NAME(name) or name in _RESERVED:
         form = "1 to 64 letters, digits, '_', and behind the first '.', '-', '@', '+' and blanks"
         raise ConfigError(f"{quoted(name)} is no name for a key: {form}; and not {', '.join(_RESERVED)}")
@@ -191,6 +196,16 @@ def without(keys: Iterable[Key], which: str) -> tuple[Key, ...]:
     keys = tuple(keys)
     gone = those(keys, which)
     return tuple(key for key in keys if key not in gone)
+
+
+def namesakes(keys: Iterable[Key]) -> Iterator[str]:
+    """Names that several callers have, with the ids of their keys. A key and those that came in its place are one."""
+    found: dict[str, list[Key]] = {}
+    for key in keys:
+        found.setdefault(key.name, []).append(key)
+    for name, those_of_it in found.items():
+        if len({key.owner for key in those_of_it}) > 1:
+            yield f"{quoted(name)} ({', '.join(key.id for key in those_of_it)})"
 
 
 def changes(before: Iterable[Key], after: Iterable[Key]) -> str:

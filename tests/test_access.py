@@ -159,6 +159,22 @@ def test_a_file_that_is_gone_is_told_once_with_what_becomes_of_its_keys(
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
+def test_keys_of_several_callers_that_have_one_name_are_told_at_the_start_and_when_they_come(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key and the one that came in its place are one caller's."""
+    file = tmp_path / "keys.toml"
+    (alice, _), (bob, _), (other, _) = keys.create("alice"), keys.create("bob"), keys.create("alice")
+    keys.write(file, [alice, bob, keys.successor(bob)[0]])
+    ring = KeyRing(None, file)
+    assert caplog.records == []
+    keys.write(file, [alice, other])
+    asyncio.run(ring.reload())
+    KeyRing(None, file)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2 and all(line.endswith(f"tells apart: 'alice' ({alice.id}, {other.id})") for line in told)
+
+
 def test_the_first_key_closes_a_gateway_that_was_open(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     ring = KeyRing(None, file)

@@ -50,9 +50,10 @@ def add(
     settings = options.settings_of(config)
     file = settings.gateway.keys_file
     limits: dict[str, Any] = {"rpm": rpm, "max_inflight": max_inflight, "expires": _time(expires)}
-    key, text = keys.create(name, scopes=wanted, models=_list(models or "*"), **limits)
     with keys.changing(file):
-        keys.write(file, (*keys.read(file), key))
+        found = keys.read(file)
+        key, text = keys.create(name, found, scopes=wanted, models=_list(models or "*"), **limits)
+        keys.write(file, (*found, key))
     click.echo(text)
     click.echo(f"Key {key.id} of {one_line(name)} is in {file}; this is the only time that it is shown.", err=True)
     click.echo(told(settings), err=True)

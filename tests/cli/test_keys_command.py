@@ -25,6 +25,17 @@ def test_a_key_is_printed_alone_so_that_a_script_can_keep_it(run: Run) -> None:
     assert "only time" in result.stderr
 
 
+def test_a_name_that_a_key_has_is_refused_for_another_caller(run: Run) -> None:
+    run("keys", "add", "alice")
+    (first,) = keys.read(Path("keys.toml"))
+    refused = run("keys", "add", "alice")
+    assert refused.exit_code == 2 and not refused.stdout
+    assert f"there is a key 'alice' ({first.id})" in refused.stderr and "gateway keys rotate" in refused.stderr
+    assert keys.read(Path("keys.toml")) == (first,)
+    run("keys", "revoke", "alice")
+    assert run("keys", "add", "alice").exit_code == 0
+
+
 def test_the_list_shows_what_keys_may_do_and_no_key(run: Run) -> None:
     text = run("keys", "add", "alice", "--expires", "2020-01-31").stdout.strip()
     run("keys", "add", "ops", "--scopes", "admin,metrics")
@@ -150,8 +161,7 @@ def test_a_rotated_key_has_a_successor_with_its_limits_and_things(run: Run) -> N
 
 
 def test_several_keys_of_one_name_are_not_touched_without_a_question(run: Run) -> None:
-    for _ in range(2):
-        run("keys", "add", "alice")
+    keys.write(Path("keys.toml"), [keys.create("alice")[0] for _ in range(2)])
     before = keys.read(Path("keys.toml"))
     for command in (("revoke", "alice"), ("change", "alice", "--rpm", "5")):
         asked = run("keys", *command, input="n\n")

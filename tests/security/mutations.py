@@ -107,10 +107,12 @@ MUTATIONS = [
              "test_keys.py::test_nobody_changes_the_keys_between_reading_and_writing"),
     Mutation("T65", "http/admin.py", "if reason := await keys.reload():", "if reason := '':",
              "e2e/test_keys_followed.py::test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go"),
-<<<<<<< HEAD
     Mutation("T16", "http/admin.py", "if exchange.is_local:", "if exchange:",
              "http/test_models.py::test_no_key_is_told_of_directories_of_this_machine"),
-=======
+    Mutation("T83", "keys.py", "if key.name == name]", "if False]",
+             "cli/test_keys_command.py::test_a_name_that_a_key_has_is_refused_for_another_caller"),
+    Mutation("T83", "access.py", "if shared := list(keys.namesakes(found)):", "if shared := []:",
+             "test_access.py::test_keys_of_several_callers_that_have_one_name_are_told_at_the_start_and_when_they_come"),
     Mutation("T82", "ordinary.py", "os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC", "os.O_RDONLY | os.O_CLOEXEC",
              "test_ordinary.py::test_no_pipe_and_no_lease_in_the_place_of_the_keys_holds_up_the_gateway"),
     Mutation("T82", "secret_sources.py", "return self._latest.get(path)", "return None",
@@ -121,7 +123,6 @@ MUTATIONS = [
              "test_ordinary.py::test_every_module_of_the_gateway_that_opens_files_of_others_does_it_here"),
     Mutation("T82", "http/tls.py", "ordinary.opened(file).close()", "pass",
              "http/test_tls.py::test_a_pipe_in_the_place_of_the_pair_holds_up_nobody"),
->>>>>>> 7af2bbf (Nothing in the place of a file that the gateway reads again holds it up)
     Mutation("T65", "http/admin.py", "if path == KEYS and is_local:", "if path == KEYS:",
              "e2e/test_keys_followed.py::test_over_http_nobody_has_the_keys_read_again"),
     Mutation("T65", "cli/following.py", 'if answer["file"] == ours:', "if True:",
