@@ -2,7 +2,8 @@
 
 A model may write very many files at once. So paths are looked at on a thread, and the loop gets names of models. What
 comes with a directory that is moved, or with a link that leads elsewhere now, is no change of a file: where such a
-thing was seen, the files of each model are compared with those that it was loaded from.
+thing was seen, the files of each model are compared with those that it was loaded from. So it is now and then where a
+directory more cannot be watched: the system has a bound for all programs of a user, and there is one of our own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.models")
 
 SETTLE = 400  # milliseconds of quiet after a change: editors write in several steps
+MOST_WATCHED = 10_000  # directories: each takes memory of the system's, and the walk over all takes time
+NOW_AND_THEN = 10.0  # seconds between two looks at the files of models that cannot be watched
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
 SLOW = 10.0  # seconds of a reload after which people are told how to end it
 UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
@@ -47,22 +50,39 @@ class Changed(NamedTuple):
 
     models: frozenset[str]
     roots: bool  # something may be a model now, or be mended
-    moved: bool  # a directory came, whose files may be others than those that a model was loaded from
+    came: bool  # a directory, which is to be watched, and whose files may be others than a model was loaded from
     places: frozenset[Path]  # what is to be watched by now
+
+
+class Unwatched(Exception):
+    """There are directories that cannot be watched; the text says why."""
 
 
 async def watch(hub: Hub, loaded: Loaded) -> None:
     """Reload and find models as files change, until cancelled. `loaded` has looked at them when their loads began."""
+    told = ""
     while True:
         try:
             await _watch(hub, loaded)
-        except Exception:  # a root that vanished, a limit of the system on watched directories
+            told = ""
+        except Unwatched as error:
+            if str(error) != told:
+                log.warning("models are reloaded %g s after a change, not at once: %s", NOW_AND_THEN, error)
+            told = str(error)
+            await asyncio.sleep(NOW_AND_THEN)
+            await _look(hub)
+            await _reload_all(hub, await loaded.changed(hub))
+        except Exception:  # a root that vanished
             log.exception("the files of models could not be watched")
             await asyncio.sleep(ROOT_POLL / 1000)
 
 
 async def _watch(hub: Hub, loaded: Loaded) -> None:
-    """Returns when other directories are to be watched."""
+    """Returns when other directories are to be watched.
+
+    Raises:
+        Unwatched: some cannot be.
+    """
     roots = hub.settings.gateway.models
     watched = await asyncio.to_thread(places, roots, _specs(hub))
     if not watched:
@@ -77,11 +97,11 @@ async def _watch(hub: Hub, loaded: Loaded) -> None:
             if changed.roots or unseen:
                 await _look(hub)
             models = changed.models
-            if models or changed.roots or changed.moved or unseen:
+            if models or changed.roots or unseen:
                 models |= await loaded.changed(hub)
             unseen = False
             await _reload_all(hub, models)
-            if changed.places != watched:
+            if changed.came or changed.places != watched:  # one that came again is not watched as it was
                 return
     finally:
         files.close()
@@ -92,24 +112,57 @@ def _specs(hub: Hub) -> list[ModelSpec]:
 
 
 def places(roots: Iterable[Path], specs: Iterable[ModelSpec]) -> frozenset[Path]:
+    """The roots that are there, the directories of models that links lead to from them, and what is below both: but for
+    what models write to, and one more than may be watched at most."""
+    specs = list(specs)
+    waiting = [(str(top), 0) for top in tops(roots, specs)]
+    data = {str(spec.root.resolve()) + place for spec in specs if (place := _data_of(spec))}
+    found: set[Path] = set()
+    while waiting and len(found) <= MOST_WATCHED:
+        place, depth = waiting.pop()
+        found.add(Path(place))
+        if depth < DEEPEST:
+            waiting += [(entry.path, depth + 1) for entry in _inner(place) if entry.path not in data]
+    return frozenset(found)
+
+
+def tops(roots: Iterable[Path], specs: Iterable[ModelSpec]) -> set[Path]:
     """The roots that are there, and the directories of models that links lead to from them."""
     found = {root.expanduser().resolve() for root in roots if root.expanduser().is_dir()}
     linked = {spec.root.resolve() for spec in specs if spec.root.is_dir()}
-    return frozenset(found | {place for place in linked if not any(place.is_relative_to(root) for root in found)})
+    return found | {place for place in linked if not any(place.is_relative_to(root) for root in found)}
+
+
+def _data_of(spec: ModelSpec) -> str:
+    """The directory that a model writes to, as what stands behind its root; "" for one that is all of the root."""
+    return str(spec.data_dir).removeprefix(str(spec.root)) if spec.data_dir else ""
+
+
+def _inner(place: str) -> list[os.DirEntry[str]]:
+    """The directories in one in which code of a model may change."""
+    directories = (entry for entry in entries_of(place) if entry.is_dir(follow_symlinks=False))
+    return [entry for entry in directories if not entry.name.startswith(".") and entry.name not in UNREAD]
 
 
 class Files:
-    """What is below some directories, on a thread of its own: one that waits all the time would be missed elsewhere."""
+    """What is in some directories, on a thread of its own: one that waits all the time would be missed elsewhere."""
 
-    def __init__(self, roots: Sequence[Path], watched: Collection[Path]) -> None:
-        self._roots = roots
+    def __init__(self, roots: Sequence[Path], watched: frozenset[Path]) -> None:
+        self._roots, self._watched, self._tops = roots, watched, set[Path]()
         self._stopped = threading.Event()
         self._batches = self._watch(watched)
         self._owners = Owners(())
         self._thread = ThreadPoolExecutor(1, "watching")
 
     async def changed(self, specs: Sequence[ModelSpec]) -> Changed:
-        """The next changes, or none after a while. Cancelled, it leaves nobody to wait for."""
+        """The next changes, or none after a while. Cancelled, it leaves nobody to wait for.
+
+        Raises:
+            Unwatched: there are too many.
+        """
+        if len(self._watched) > MOST_WATCHED:
+            roots = " and ".join(map(str, self._roots))
+            raise Unwatched(f"there are more than {MOST_WATCHED} directories below {roots}")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._next, specs)
 
     def close(self) -> None:
@@ -127,15 +180,24 @@ class Files:
             rust_timeout=ROOT_POLL,
             yield_on_timeout=True,
             stop_event=self._stopped,
+            recursive=False,  # the library says nothing of new directories when the bound of the system is reached
         )
 
     def _next(self, specs: Sequence[ModelSpec]) -> Changed:
         self._owners = Owners(specs)
-        paths = [path for _, path in next(self._batches, ())]
+        try:
+            paths = [path for _, path in next(self._batches, ())]
+        except OSError as error:
+            bound = "fs.inotify.max_user_watches" if "limit" in str(error) else "the system"
+            raise Unwatched(f"{bound} allows no more directories to be watched ({error})") from error
         owners = {self._owners.of(path) for path in paths if path.endswith(KINDS)}
         others = {self._owners.of(path) for path in paths if not path.endswith(KINDS)}
         models, is_new = frozenset(owners - {NOBODY}), NOBODY in owners | others
-        return Changed(models, is_new, bool(others - {NOBODY}), places(self._roots, specs))
+        now = tops(self._roots, specs)
+        came = any(map(os.path.isdir, paths))
+        if came or now != self._tops:  # at the first look too: directories may have come before they were watched
+            self._tops, self._watched = now, places(self._roots, specs)
+        return Changed(models, is_new, came, self._watched)
 
 
 class Loaded:
@@ -159,12 +221,10 @@ def files_of(spec: ModelSpec) -> dict[str, tuple[int, int, int]]:
     waiting = [(str(spec.root), 0)]
     while waiting:
         place, depth = waiting.pop()
+        if depth < DEEPEST:
+            waiting += [(each.path, depth + 1) for each in _inner(place) if each.path != str(spec.data_dir)]
         for entry in entries_of(place):
-            if entry.is_dir(follow_symlinks=False):
-                is_read = not entry.name.startswith(".") and entry.name not in UNREAD
-                if is_read and depth < DEEPEST and entry.path != str(spec.data_dir):
-                    waiting.append((entry.path, depth + 1))
-            elif entry.name.endswith(KINDS):
+            if entry.name.endswith(KINDS) and not entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(OSError):  # it is gone by now
                     known = entry.stat()
                     found[entry.path] = known.st_ino, known.st_size, known.st_mtime_ns
@@ -180,9 +240,8 @@ class Owners:
         for spec in specs:
             for root in {str(spec.root), str(spec.root.resolve())}:
                 self._of[root] = spec.name, False
-                data = spec.data_dir and root + str(spec.data_dir).removeprefix(str(spec.root))
-                if data and data != root:
-                    self._of[data] = spec.name, True
+                if data := _data_of(spec):
+                    self._of[root + data] = spec.name, True
 
     def of(self, path: str) -> str:
         return self._place(path.rpartition("/")[0])[0]

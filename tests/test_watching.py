@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,5 +142,81 @@ async def test_paths_are_looked_at_beside_the_loop(tmp_path: Path, monkeypatch: 
             (tmp_path / "good/model.py").write_text(f"# {number}\n")
     finally:
         files.close()
-    assert changed.models == {"good"} and changed.places == {tmp_path}
+    assert changed.models == {"good"} and changed.places == {tmp_path, tmp_path / "good"}
     assert where and threading.current_thread() not in where
+
+
+def test_what_a_model_writes_to_is_not_watched_and_neither_is_what_nobody_reads(tmp_path: Path) -> None:
+    good = spec(tmp_path, "good")
+    for name in ("data/a/b", "src/part", "__pycache__", ".git/objects", "more/data"):
+        (tmp_path / "good" / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "good")
+    inner = ("", "src", "src/part", "more", "more/data")
+    assert places([tmp_path], [good]) == {tmp_path, *(tmp_path / "good" / name for name in inner)}
+
+
+def test_no_more_directories_than_may_be_watched_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "MOST_WATCHED", 10)
+    for number in range(30):
+        (tmp_path / f"m/{number}").mkdir(parents=True)
+    assert len(places([tmp_path], [])) == 11
+
+
+async def test_a_directory_that_goes_and_comes_again_is_watched_anew(tmp_path: Path) -> None:
+    good = spec(tmp_path, "good")
+    (tmp_path / "good/src").mkdir()
+    files = Files([tmp_path], places([tmp_path], [good]))
+    try:
+        await files.changed([good])  # from here on it looks
+        (tmp_path / "good/src").rmdir()
+        (tmp_path / "good/src").mkdir()
+        while not (changed := await files.changed([good])).came:
+            pass
+    finally:
+        files.close()
+    assert tmp_path / "good/src" in changed.places
+
+
+class Enough(Exception):
+    """The test has seen what it wanted."""
+
+
+@pytest.mark.parametrize("which", ["ours", "the system's"])
+async def test_directories_that_cannot_be_watched_are_told_once_and_looked_at_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    reloaded: list[frozenset[str]] = []
+
+    async def look(hub: Any) -> None:
+        pass
+
+    async def reload_all(hub: Any, names: frozenset[str]) -> None:
+        reloaded.append(names)
+        if len(reloaded) == 3:
+            raise Enough
+
+    def full(*places: Any, **options: Any) -> Any:
+        raise OSError("OS file watch limit reached. about ...")
+        yield
+
+    monkeypatch.setattr(watching, "NOW_AND_THEN", 0.01)
+    monkeypatch.setattr(watching, "_look", look)
+    monkeypatch.setattr(watching, "_reload_all", reload_all)
+    if which == "ours":
+        monkeypatch.setattr(watching, "MOST_WATCHED", 0)
+    else:
+        monkeypatch.setattr("watchfiles.watch", full)
+    good = spec(tmp_path, "good")
+    (tmp_path / "good/model.py").write_text("# first\n")
+    model = SimpleNamespace(spec=good, is_gone=False)
+    gateway = SimpleNamespace(models=[tmp_path])
+    hub: Any = SimpleNamespace(models={"good": model}, settings=SimpleNamespace(gateway=gateway))
+    loaded = watching.Loaded()
+    await loaded.changed(hub)
+    (tmp_path / "good/model.py").write_text("# second, and longer\n")
+    with caplog.at_level(logging.WARNING), pytest.raises(Enough):
+        await watching.watch(hub, loaded)
+    assert reloaded == [{"good"}, frozenset(), frozenset()]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "models are reloaded 0.01 s after a change, not at once: " in line
+    assert ("more than 0 directories" if which == "ours" else "fs.inotify.max_user_watches") in line
