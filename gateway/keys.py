@@ -138,7 +138,7 @@ def write(file: Path, keys: Iterable[Key]) -> None:
     """Replace the file in one step; only its owner may read it.
 
     Raises:
-        ConfigError: its directory cannot be written to.
+        ConfigError: its directory cannot be written to, or the disk is full.
     """
     text = "# API keys of the gateway; `gateway keys` writes this file.\n" + "".join(map(_table, keys))
     try:
@@ -152,8 +152,10 @@ def write(file: Path, keys: Iterable[Key]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(temporary, file)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"{file}: cannot be written, and is as it was: {error.strerror}") from error
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import os
 import stat
@@ -111,6 +112,16 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, told: str
     file.chmod(0o600)
     with pytest.raises(ConfigError, match=told):
         keys.read(file)
+
+
+def test_a_full_disk_changes_no_key_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys.toml"
+    key, _ = keys.create("alice")
+    keys.write(file, [key])
+    monkeypatch.setattr(os, "fsync", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(ConfigError, match="is as it was: No space left on device"):
+        keys.write(file, [])
+    assert keys.read(file) == (key,) and list(tmp_path.iterdir()) == [file]
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:

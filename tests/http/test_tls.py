@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-<<<<<<< HEAD
-=======
-import logging
 import os
->>>>>>> 7af2bbf (Nothing in the place of a file that the gateway reads again holds it up)
 from pathlib import Path
 
 import pytest
@@ -52,18 +48,12 @@ def test_a_key_with_a_pass_phrase_does_not_replace_the_pair_of_a_running_gateway
     cert, key = pair(tmp_path)
     certificate = Certificate(cert, key)
     lock(key)
-<<<<<<< HEAD
-    certificate.reload_if_changed()
+    asyncio.run(certificate.reload_if_changed())
     (told,) = (record for record in caplog.records if record.name == "gateway.audit")
     assert (vars(told)["action"], told.levelname) == ("change of the certificate", "WARNING")
     assert vars(told)["outcome"].startswith("failed: it stays as it was: ") and "has a pass phrase" in caplog.text
-    certificate.reload_if_changed()
+    asyncio.run(certificate.reload_if_changed())
     assert len(caplog.records) == 1, "it is looked at twice a minute"
-=======
-    with caplog.at_level(logging.ERROR, "gateway.http"):
-        asyncio.run(certificate.reload_if_changed())
-    assert "stays as it was" in caplog.text and "has a pass phrase" in caplog.text
->>>>>>> 7af2bbf (Nothing in the place of a file that the gateway reads again holds it up)
 
 
 @pytest.mark.timeout(20)  # a pipe is waited for without end
