@@ -143,9 +143,8 @@ class Serving:
         """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
         if named:
             return self._hub.find(named, exchange.sees).spec.limits.max_body
-        hub = self._hub
-        models = hub.models.values() if exchange.caller is None else hub.seen(exchange.sees)  # all, or those it sees
-        return max([model.spec.limits.max_body for model in models], default=hub.settings.gateway.limits.max_body)
+        most = [model.spec.limits.max_body for model in self._hub.seen(exchange.sees)]
+        return max(most, default=self._hub.settings.gateway.limits.max_body)
 
     def _parse(self, exchange: Exchange, dialect: Dialect, named: str, body: bytes) -> dict[str, Any]:
         if dialect.body == "form":
