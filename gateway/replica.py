@@ -98,7 +98,7 @@ class Replica(Protocol):
         """The metrics that the model itself registered, as Prometheus text."""
 
     async def owns(self, client_port: int, server_port: int) -> bool:
-        """Whether a connection from this machine to the gateway is its process's, or that of one which this started."""
+        """What it says itself: whether a connection from this machine is its process's, or that of one it started."""
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
         """Tell the model that a source of its secrets or its environment changed."""

@@ -59,6 +59,7 @@ class ProcessReplica:
         self._ready: asyncio.Future[Capabilities] = self._loop.create_future()
         self._scrape: asyncio.Future[bytes] | None = None
         self._whose: dict[tuple[int, int], asyncio.Future[bool]] = {}
+        self._owes_whose = False  # it did not say so in time: code of the model holds it up
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = self._is_stopping = self._has_loaded = False
         self._has_met = False  # hellos were exchanged
@@ -230,8 +231,8 @@ class ProcessReplica:
 
     async def owns(self, client_port: int, server_port: int) -> bool:
         ports = client_port, server_port
-        if self._broken or not self._has_met:
-            return False
+        if self._broken or not self._has_met or self._owes_whose or self._launch.spec.sandbox == "strict":
+            return False  # the network of a strict one is its own, and leads to nobody
         answer = self._whose.get(ports)
         if answer is None:
             answer = self._whose[ports] = self._loop.create_future()
@@ -243,6 +244,7 @@ class ProcessReplica:
             await asyncio.wait([answer], timeout=WHOSE_TIMEOUT)
         finally:
             self._whose.pop(ports, None)
+        self._owes_whose = not answer.done()
         return answer.done() and answer.result()
 
     def update(self, secrets: Mapping[str, str] | None, deployment: Mapping[str, Any] | None) -> None:
@@ -309,6 +311,7 @@ class ProcessReplica:
                 self._scrape.set_result(bytes(payload))
         elif kind == wire.WHOSE:
             said = wire.decode_head(wire.Whose, payload)
+            self._owes_whose = False
             asked = self._whose.get((said.client_port, said.server_port))
             if asked is not None and not asked.done():
                 asked.set_result(said.is_mine)

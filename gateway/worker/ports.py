@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..family import family, inodes_of, tcp_sockets
 from ..spec import ModelSpec
 from ..wording import table_of
-from .family import family, inodes_of, tcp_sockets
 
 LISTEN = "0A"  # the state, as /proc/net/tcp writes it
 READ_AT_MOST = 1024 * 1024  # bytes of a file of the model, which is source or settings

@@ -21,6 +21,7 @@ from typing import Any
 from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
+from ..family import owns
 from ..spec import Capabilities
 from ..wording import addressed
 from . import adapter, ports, terminal
@@ -29,7 +30,6 @@ from .again import about_place, about_secret, about_variable, may_help, missing_
 from .blocked import Watch
 from .execution import Executor
 from .failures import encode_failure, log, missing_secret, say, text_of, trace_of
-from .family import owns
 from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
 from .secrets import Secrets

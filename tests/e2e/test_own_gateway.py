@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.http import kin
 from gateway.testing import Gateway
 
 ASK = """
@@ -25,19 +27,27 @@ def wait_for_url():
     while not pathlib.Path("../../url").exists(): time.sleep(0.01)
 """
 # A server of its own that could not have its port: its health check must not be answered in its place.
-CHILD_SERVER = f"""{ASK}
-PROGRAM = "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)"
+CHILD_SERVER = f'''{ASK}
+# The health checks are asked by a program: those of the worker itself are seen by a gateway that is root only.
+PROGRAM = """
+import sys, urllib.error, urllib.request
+for url in sys.argv[1:]:
+    try: print(urllib.request.urlopen(url).status)
+    except urllib.error.HTTPError as error: print(error.code, error.read().decode())
+"""
 class Model:
     def load(self):
         wait_for_url()
-        asked = {{path: ask(path) for path in ("/health", "/", "/v1/models", "/ping", "/version", "/readyz")}}
-        by_program = subprocess.run([sys.executable, "-c", PROGRAM, pathlib.Path("../../url").read_text() + "/health"],
-                                    capture_output=True, text=True, start_new_session=True)
+        asked = {{path: ask(path) for path in ("/", "/v1/models", "/version")}}
+        url = pathlib.Path("../../url").read_text()
+        checks = [url + path for path in ("/health", "/ping", "/readyz", "/livez")]
+        by_program = subprocess.run([sys.executable, "-c", PROGRAM, *checks], capture_output=True, text=True,
+                                    start_new_session=True)
         other = ask("/models/other/predict", 1), ask("/v1/models/other")
-        pathlib.Path("../../seen").write_text(json.dumps([asked, by_program.stderr, other]))
+        pathlib.Path("../../seen").write_text(json.dumps([asked, by_program.stdout, other]))
         raise ImportError("the server is not up")  # which another try does not help
     def predict(self, x): return x
-"""
+'''
 SELF = f"""{ASK}
 class Model:
     def predict(self, x): return ask("/models/self/predict", 0) if x else "inner"
@@ -58,6 +68,27 @@ OTHER = f"""{ASK}
 class Model:
     def predict(self, x): return ask("/models/roomy/predict", 0) if x == "ask" else x
 """
+# Says that every connection of this machine is its own, and stays in its load.
+LIAR = """
+import os, pathlib, time
+from gateway.worker import server
+server.owns = lambda client_port, server_port: True
+class Model:
+    def load(self):
+        print("lying")
+        while not pathlib.Path("../../stop").exists(): time.sleep(0.01)
+    def predict(self, x): return x
+"""
+# Holds the interpreter's lock: neither its loop nor its threads go on.
+DEAF = """
+import ctypes
+class Model:
+    def load(self):
+        print("holding", flush=True)
+        ctypes.PyDLL(None).sleep(3600)
+    def predict(self, x): return x
+"""
+OPEN = ("/livez", "/readyz", "/health", "/v1/models", "/metrics", "/openapi.json", "/")
 
 
 def get(url: str, body: Any = None) -> tuple[int, Any]:
@@ -81,7 +112,7 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
     gateway.wait_for("model 'other' is ready")
     (tmp_path / "url.new").write_text(gateway.url)
     (tmp_path / "url.new").rename(tmp_path / "url")
-    gateway.wait_for("server asked /health while it loaded")
+    gateway.wait_for("server asked / while it loaded")
     assert get(f"{gateway.url}/health")[0] == 200, "others are answered meanwhile"
     gateway.wait_for("model 'server' failed")
 
@@ -91,12 +122,14 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
     for path, (status, error) in asked.items():
         assert status == 421, path
         assert f"port {port} is that of the gateway itself" in str(error)
-    assert "421" in by_program
+    checks = by_program.splitlines()
+    assert len(checks) == 4
+    assert all(line.startswith("421") and f"port {port} is that of the gateway itself" in line for line in checks)
     assert other[0] == [200, 1]
     assert other[1][0] == 200
     reason = gateway.reason("server")
     assert "the server is not up" in reason
-    assert f"it asked /health while it loaded, but port {port} is that of the gateway" in reason
+    assert f"it asked / while it loaded, but port {port} is that of the gateway" in reason
 
     for name in ("self", "hooked"):
         status, (inner, error) = get(f"{gateway.url}/models/{name}/predict", 1)
@@ -108,3 +141,31 @@ def test_what_a_model_asks_of_its_own_gateway(serve: Callable[..., Gateway], tmp
     assert "waits_for_itself" in answer["choices"][0]["message"]["content"]
     assert get(f"{gateway.url}/models/roomy/predict", 1) == (200, [200, "inner"])
     assert get(f"{gateway.url}/models/other/predict", "ask") == (200, [200, "inner"])
+
+
+def test_a_model_that_says_all_connections_are_its_own_closes_no_page(
+    serve: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    gateway = serve({"liar": {"model/model.py": LIAR, "config.yaml": ""}}, until="accepting")
+    gateway.wait_for("lying")
+    try:
+        assert {path: status(gateway.url + path) for path in OPEN} == dict.fromkeys(OPEN, 200) | {"/readyz": 503}
+    finally:
+        (tmp_path / "stop").touch()
+
+
+def test_health_checks_do_not_wait_for_a_load_that_holds_the_lock(serve: Callable[..., Gateway]) -> None:
+    gateway = serve({"deaf": {"model/model.py": DEAF, "config.yaml": ""}}, until="accepting")
+    gateway.wait_for("holding")
+    begun = time.monotonic()
+    assert status(f"{gateway.url}/livez") == 200
+    assert status(f"{gateway.url}/readyz") == 503
+    assert time.monotonic() - begun < kin.LOOK_TIMEOUT * 2 + 0.5, "a worker that was asked has two seconds for each"
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.errors import WaitsForItself
+from gateway.errors import OwnGateway, WaitsForItself
+from gateway.family import STRANGER, Holder
 from gateway.http import kin
+from gateway.http.guards import HEALTH
 
 LOCAL = SimpleNamespace(scope={"client": ("127.0.0.1", 5000), "server": ("127.0.0.1", 8000)})
 
@@ -36,6 +40,7 @@ class Model:
     """A model with one slot, held by a call; all connections are its own."""
 
     name = "m"
+    pid = 77
     limiter = SimpleNamespace(slots=1)
 
     def __init__(self) -> None:
@@ -50,6 +55,14 @@ class Model:
     async def owns(self, client: int, server: int) -> bool:
         self.asked += 1
         return True
+
+
+HIDDEN = Holder(hidden=(Model.pid,))  # what a gateway sees that is not root: the worker has to be asked
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kin, "who_holds", lambda *asked: HIDDEN)
 
 
 def look_at(model: Model, call: Waiting) -> None:
@@ -88,3 +101,63 @@ def test_a_call_that_goes_on_waiting_for_its_own_model_is_refused(monkeypatch: p
         assert model.asked == 3
 
     asyncio.run(scenario())
+
+
+BETWEEN = (("127.0.0.1", 5000), ("127.0.0.1", 8000))
+
+
+def test_a_worker_is_asked_only_where_the_tables_do_not_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        model = Model()
+        replicas: Any = [model]
+        for found, owner in ((STRANGER, None), (Holder(Model.pid), model)):
+            monkeypatch.setattr(kin, "who_holds", lambda *asked, found=found: found)
+            assert await kin.owner_of(BETWEEN, replicas) is owner
+        monkeypatch.setattr(kin, "who_holds", lambda *asked: HIDDEN)
+        assert await kin.owner_of(BETWEEN, replicas, may_ask=False) is None
+        assert not model.asked
+        assert await kin.owner_of(BETWEEN, replicas) is model
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_is_never_asked_whose_a_health_check_is() -> None:
+    async def scenario() -> None:
+        replica = Model()
+        model = SimpleNamespace(name="m", loading_replicas=lambda: [replica], asked_us=lambda *said: False)
+        hub: Any = SimpleNamespace(models={"m": model})
+        for path in sorted(HEALTH):
+            await kin.check_question(question(path), hub)
+        assert not replica.asked
+        with pytest.raises(OwnGateway):
+            await kin.check_question(question("/v1/models"), hub)
+
+    asyncio.run(scenario())
+
+
+def question(path: str) -> Any:
+    return SimpleNamespace(**vars(LOCAL), model="", path=path, sees=lambda name: True)
+
+
+def test_a_look_that_takes_long_is_not_waited_for_nor_are_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, looks = threading.Event(), []
+
+    def look(*asked: Any) -> Holder:
+        looks.append(asked)
+        release.wait(30)
+        return STRANGER
+
+    monkeypatch.setattr(kin, "who_holds", look)
+    monkeypatch.setattr(kin, "LOOK_TIMEOUT", 0.05)
+
+    async def scenario() -> None:
+        begun, replicas = time.monotonic(), [Model()]
+        asked = (kin.owner_of(BETWEEN, replicas) for _ in range(50))  # type: ignore[arg-type]
+        assert await asyncio.gather(*asked) == [None] * 50
+        assert time.monotonic() - begun < 5
+        assert len(looks) == 1, "one at a time, and those that nobody waits for are not done"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        release.set()

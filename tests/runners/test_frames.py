@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -48,6 +48,7 @@ class Transport:
     def __init__(self) -> None:
         self.closed = False
         self.reading = True
+        self.kinds: list[int] = []  # of what was sent in one frame
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
@@ -57,9 +58,10 @@ class Transport:
     def abort(self) -> None:
         self.closed = True
 
-    def write(self, data: Any) -> None: ...
+    def write(self, data: bytes) -> None:
+        self.kinds.append(HEADER.unpack_from(data)[1])
 
-    writelines = write
+    def writelines(self, data: Any) -> None: ...
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -71,8 +73,8 @@ class Transport:
 class Fed:
     """A replica that is ready, with a call of each kind, and the door where a worker's bytes come in."""
 
-    def __init__(self, ready: bool = True) -> None:
-        spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"))
+    def __init__(self, ready: bool = True, sandbox: Literal["basic", "strict"] = "basic") -> None:
+        spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"), sandbox=sandbox)
         self.described: list[Capabilities] = []
         self.replica = ProcessReplica(Launch(spec=spec, index=0, on_described=self.described.append))
         self.errors: list[Exception | None] = []
@@ -529,3 +531,36 @@ def test_any_plain_value_passes_the_scales(value: Any, times: int) -> None:
     payload = wire.encode([value, Structured({"a": value}, "{}"), Array((1,), b"\0" * 4)] * times)
     wire.check_weight(payload)
     assert wire.decode(payload)[0] == value
+
+
+# ── what a worker is asked ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_worker_that_did_not_say_whose_a_connection_is_is_not_asked_again_until_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.runners.process.WHOSE_TIMEOUT", 0.01)
+
+    async def scenario() -> None:
+        fed = Fed(ready=False)
+        fed.replica._has_met = True
+        assert [await fed.replica.owns(port, 80) for port in (1, 2, 3)] == [False] * 3
+        assert fed.transport.kinds.count(wire.WHOSE) == 1
+        fed.feed(frame(wire.WHOSE, 0, wire.encode(wire.Whose(1, 80, True))))
+        assert not await fed.replica.owns(4, 80)
+        assert fed.transport.kinds.count(wire.WHOSE) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_strict_worker_whose_network_leads_to_nobody_is_not_asked() -> None:
+    async def scenario() -> None:
+        fed = Fed(ready=False, sandbox="strict")
+        fed.replica._has_met = True
+        asked = asyncio.create_task(fed.replica.owns(1, 80))
+        await asyncio.sleep(0)
+        assert wire.WHOSE not in fed.transport.kinds
+        fed.feed(frame(wire.WHOSE, 0, wire.encode(wire.Whose(1, 80, True))))
+        assert not await asked
+
+    asyncio.run(scenario())

@@ -704,6 +704,25 @@ MUTATIONS = [
              "test_local_projects.py::test_nothing_behind_a_link_is_tidied_away"),
     Mutation("T11", "../plugins/gateway_sklearn_columns.py", "    _refuse_files(model)\n", "",
              "plugins/test_sklearn_frames.py::test_texts_that_are_names_of_files_are_never_opened"),
+    Mutation("T90", "http/kin.py", "    if found.process is not None:",
+             "    found = Holder(hidden=tuple(by_pid))\n    if found.process is not None:",
+             "e2e/test_own_gateway.py::test_a_model_that_says_all_connections_are_its_own_closes_no_page"),
+    Mutation("T90", "http/kin.py", "may_ask=exchange.path not in HEALTH", "may_ask=True",
+             "http/test_kin.py::test_a_worker_is_never_asked_whose_a_health_check_is"),
+    Mutation("T90", "http/kin.py", "await asyncio.wait([look], timeout=LOOK_TIMEOUT)", "await asyncio.wait([look])",
+             "http/test_kin.py::test_a_look_that_takes_long_is_not_waited_for_nor_are_those_behind_it"),
+    Mutation("T90", "family.py", "any(_holds(pid, links, until) for pid in everybody if pid not in seen)", "False",
+             "test_family.py::test_what_another_is_seen_to_hold_is_not_though_the_worker_hides_its_files"),
+    Mutation("T90", "family.py", "if (each.here, each.there) in ends]",
+             "if (each.port, each.peer) == (client[1], server[1])]",
+             "test_family.py::test_a_connection_between_other_addresses_is_another_though_its_ports_are_the_same"),
+    Mutation("T90", "family.py", "if time.monotonic() > until:", "if False:",
+             "test_family.py::test_what_is_not_found_in_time_is_a_strangers"),
+    Mutation("T90", "runners/process.py", "or self._owes_whose ", "",
+             "runners/test_frames.py::"
+             "test_a_worker_that_did_not_say_whose_a_connection_is_is_not_asked_again_until_it_has"),
+    Mutation("T90", "runners/process.py", ' or self._launch.spec.sandbox == "strict"', "",
+             "runners/test_frames.py::test_a_strict_worker_whose_network_leads_to_nobody_is_not_asked"),
 ]  # fmt: skip
 
 
