@@ -6,6 +6,7 @@ They are of the logger `gateway.audit`, and are written whatever the level of th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pwd
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,9 @@ def audited(actor: Actor | str, action: str, model: str, *, in_short: bool = Fal
     """Record what the block does, and how it ends; `in_short` where another line of the log has the whole reason."""
     try:
         yield
+    except asyncio.CancelledError:
+        record(actor, action, model=model, outcome="given up")
+        raise
     except BaseException as error:
         reason = str(error).strip() or type(error).__name__
         refused(actor, action, reason.partition("\n")[0] if in_short else reason, model=model)

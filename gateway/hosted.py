@@ -24,7 +24,7 @@ from .early import Early, Waiter
 from .errors import BadRequest, Draining, GatewayError
 from .health_check import HealthCheck
 from .histogram import Histogram
-from .keeper import Keeper
+from .keeper import Keeper, to_the_end
 from .questions import hot_reload
 from .refusals import refusal
 from .replica import Launch, LoadError, Replica, Runner, UnderWay
@@ -292,8 +292,8 @@ class HostedModel:
             replica.update(secrets, deployment)
 
     async def settled(self) -> State:
-        """Wait for the end of the first load, good or bad."""
-        while self.state in ("unloaded", "loading"):
+        """Wait for the end of the load, good or bad, and of that which replaces it."""
+        while self._replacing or self.state == "loading":
             self._changed.clear()
             await self._changed.wait()
         return self.state
@@ -341,6 +341,7 @@ class HostedModel:
             self._derive(reason)
         self._stopping = False
         self._idle.clear()
+        self._changed.set()
 
     # ── reload ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -350,8 +351,7 @@ class HostedModel:
         Raises:
             LoadError: they could not be loaded; nothing has changed.
         """
-        if self._successors or self._stopping:
-            raise UnderWay("it is being reloaded or stopped already")
+        self.check_replaceable()
         await self._successors.load(self, spec, self._ready, lambda fresh: self._switch(spec, fresh))
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
@@ -378,20 +378,40 @@ class HostedModel:
         await self._retiring.ended()
 
     def check_replaceable(self) -> None:
-        """Refuse what would meet another reload half-way. Raises `LoadError`."""
-        if self._replacing or self._successors:
-            raise UnderWay("it is being reloaded already")
+        """Refuse what would meet another reload, or a stop, half-way. Raises `UnderWay`."""
+        if self.is_under_way:
+            raise UnderWay("it is being reloaded or stopped already")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is being reloaded or stopped; of one that was not ready, only until its load has begun."""
+        return self._replacing or self._stopping or bool(self._successors)
+
+    async def replaceable(self) -> None:
+        """Wait for the end of what is under way."""
+        while self.is_under_way:
+            if self._successors:
+                await self._successors.ended()
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def replace(self, spec: ModelSpec, grace: float) -> None:
         """Stop, then serve this spec: for what cannot be loaded beside the old, and for what was not ready.
 
-        Requests that come meanwhile are treated as those that come while it loads.
+        Requests that come meanwhile are treated as those that come while it loads. Whoever is cancelled here leaves
+        it loading, for what comes next to replace.
 
         Raises:
             LoadError: it could not be loaded; the model has failed.
         """
         self.check_replaceable()
         before, self._replacing = self._stops, True
+        await to_the_end(self._replace(spec, grace, before))
+        if await self.settled() != "ready":
+            raise LoadError(self.reason)
+
+    async def _replace(self, spec: ModelSpec, grace: float, before: int) -> None:
         try:
             await self.stop(grace)
         finally:
@@ -402,8 +422,6 @@ class HostedModel:
         self.spec = spec
         self.breaker = Breaker(spec.limits.max_crashes)
         self.start()
-        if await self.settled() != "ready":
-            raise LoadError(self.reason)
 
     # ── what keepers say ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -133,11 +133,11 @@ async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[C
     fresh = [claim for claim in hub.held_by(model.name) if not any(claim is other for other in old)]
     try:
         await model.reload(spec)
-    except BaseException:
-        hub.give_back(fresh)
-        raise
-    if old:
-        spawn(_give_back_later(hub, model, old))
+    finally:  # whoever waits may be cancelled in the turn in which it has switched
+        if model.spec is not spec:
+            hub.give_back(fresh)
+        elif old:
+            spawn(_give_back_later(hub, model, old))
 
 
 async def _give_back_later(hub: Hub, model: HostedModel, old: Sequence[Claim]) -> None:

@@ -20,6 +20,7 @@ class Successors:
         self.keepers: list[Keeper] = []
         self.taken_ports: tuple[int, ...] = ()
         self._task: asyncio.Task[None] | None = None
+        self._is_given_up = False
 
     def __bool__(self) -> bool:
         return self._task is not None
@@ -27,7 +28,8 @@ class Successors:
     async def load(
         self, owner: Owner, spec: ModelSpec, serving: Sequence[Replica], switch: Callable[[list[Keeper]], None]
     ) -> None:
-        """Load as many as the spec says, then call `switch` with them. Whoever is cancelled here ends the load.
+        """Load as many as the spec says, then call `switch` with them. Whoever is cancelled here ends the load, and
+        goes when nothing is left of it.
 
         Raises:
             LoadError: one could not be loaded, or `cancel` was called; nothing is left of the others.
@@ -37,14 +39,17 @@ class Successors:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            task.cancel()
+            self.cancel()
+            await to_the_end(self.ended())  # so that the next one meets nothing of these
             raise
         if task.cancelled():
             raise LoadError("the model was stopped meanwhile")
         task.result()
 
     def cancel(self) -> None:
-        if self._task is not None:
+        """Only once: a second time would interrupt what it does so that nothing is left behind."""
+        if self._task is not None and not self._is_given_up:
+            self._is_given_up = True
             self._task.cancel()
 
     async def ended(self) -> None:
@@ -53,7 +58,7 @@ class Successors:
             await asyncio.wait([self._task])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+        self._task, self._is_given_up = None, False
 
     async def _load(
         self, owner: Owner, spec: ModelSpec, serving: Sequence[Replica], switch: Callable[[list[Keeper]], None]

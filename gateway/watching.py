@@ -18,17 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .audit import audited
 from .contents import DEEPEST
-from .errors import ConfigError
-from .reloading import entries_of, not_reloaded, reload
-from .replica import LoadError
+from .following import FILES, Following
+from .reloading import entries_of
 from .roots import look_again
 
 if TYPE_CHECKING:
     from watchfiles import Change
 
-    from .hosted import HostedModel
     from .hub import Hub
     from .spec import ModelSpec
 
@@ -38,10 +35,8 @@ SETTLE = 400  # milliseconds of quiet after a change: editors write in several s
 MOST_WATCHED = 10_000  # directories: each takes memory of the system's, and the walk over all takes time
 NOW_AND_THEN = 10.0  # seconds between two looks at the files of models that cannot be watched
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
-SLOW = 10.0  # seconds of a reload after which people are told how to end it
 UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
 KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
-FILES = "a change of its files"  # who gives the orders here, for the audit log
 NOBODY = ""  # in the place of a model's name
 
 
@@ -60,24 +55,28 @@ class Unwatched(Exception):
 
 async def watch(hub: Hub, loaded: Loaded) -> None:
     """Reload and find models as files change, until cancelled. `loaded` has looked at them when their loads began."""
-    told = ""
-    while True:
-        try:
-            await _watch(hub, loaded)
-            told = ""
-        except Unwatched as error:
-            if str(error) != told:
-                log.warning("models are reloaded %g s after a change, not at once: %s", NOW_AND_THEN, error)
-            told = str(error)
-            await asyncio.sleep(NOW_AND_THEN)
-            await _look(hub)
-            await _reload_all(hub, await loaded.changed(hub))
-        except Exception:  # a root that vanished
-            log.exception("the files of models could not be watched")
-            await asyncio.sleep(ROOT_POLL / 1000)
+    following, told = Following(hub), ""
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes for people, whatever they concern
+    try:
+        while True:
+            try:
+                await _watch(hub, loaded, following)
+                told = ""
+            except Unwatched as error:
+                if str(error) != told:
+                    log.warning("models are reloaded %g s after a change, not at once: %s", NOW_AND_THEN, error)
+                told = str(error)
+                await asyncio.sleep(NOW_AND_THEN)
+                await _look(hub)
+                following.changed(await loaded.changed(hub))
+            except Exception:  # a root that vanished
+                log.exception("the files of models could not be watched")
+                await asyncio.sleep(ROOT_POLL / 1000)
+    finally:
+        following.close()
 
 
-async def _watch(hub: Hub, loaded: Loaded) -> None:
+async def _watch(hub: Hub, loaded: Loaded, following: Following) -> None:
     """Returns when other directories are to be watched.
 
     Raises:
@@ -100,7 +99,7 @@ async def _watch(hub: Hub, loaded: Loaded) -> None:
             if models or changed.roots or unseen:
                 models |= await loaded.changed(hub)
             unseen = False
-            await _reload_all(hub, models)
+            following.changed(models)
             if changed.came or changed.places != watched:  # one that came again is not watched as it was
                 return
     finally:
@@ -267,45 +266,3 @@ async def _look(hub: Hub) -> None:
         await look_again(hub, FILES, reloads=True)
     except Exception:
         log.exception("the model roots could not be looked at")
-
-
-async def _reload_all(hub: Hub, names: Iterable[str]) -> None:
-    for name in sorted(names):
-        if (model := hub.models.get(name)) is not None and not model.is_gone:
-            await _reload(hub, model)
-
-
-async def _reload(hub: Hub, model: HostedModel) -> None:
-    if model.state == "unloaded":
-        await _read(hub, model)
-        return
-    log.info("%s: its files have changed", model.name)
-    timer = asyncio.get_running_loop().call_later(SLOW, _tell_slow, model.name)
-    try:
-        with audited(FILES, "reload", model.name, in_short=True):
-            await reload(hub, model)
-    except (ConfigError, LoadError) as error:
-        if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
-            log.error("%s", not_reloaded(model, error), extra={"model": model.name})
-    except Exception:
-        log.exception("%s: not reloaded", model.name)
-    finally:
-        timer.cancel()
-
-
-def _tell_slow(name: str) -> None:
-    """It may load large files, or in a loop without end, and who mends that sees nothing happen."""
-    told = "what changes meanwhile counts when that has ended; to begin anew now"
-    log.info("%s: it still loads; %s: gateway unload %s, then gateway load %s", name, told, name, name)
-
-
-async def _read(hub: Hub, model: HostedModel) -> None:
-    """Its next load is of the files as they are now."""
-    then = "its next call loads it" if hub.is_lazy(model.name) else f"`gateway load {model.name}` loads it"
-    try:
-        with audited(FILES, "read", model.name, in_short=True):
-            await reload(hub, model)
-    except (ConfigError, LoadError) as error:
-        log.error("%s: it is not loaded, and could not be: %s", model.name, error, extra={"model": model.name})
-    else:
-        log.info("%s: its files have changed; it is not loaded: %s", model.name, then, extra={"model": model.name})

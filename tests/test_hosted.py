@@ -50,11 +50,13 @@ def now() -> float:
 class Hosted:
     """A model and what it tells its observers."""
 
-    def __init__(self, fakes: Fakes, limits: Limits = LIMITS, replicas: int = 1, **options: Any) -> None:
+    def __init__(
+        self, fakes: Fakes, limits: Limits = LIMITS, replicas: int = 1, name: str = "m", **options: Any
+    ) -> None:
         self.fakes = fakes
         self.events: list[tuple[str, str]] = []
         self.changed = asyncio.Event()
-        spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"), limits=limits, replicas=replicas)
+        spec = ModelSpec(name=name, target="model:Model", root=Path("/nowhere"), limits=limits, replicas=replicas)
         self.model = HostedModel(spec, fakes, launch_of, self.note, **options)
 
     def note(self, event: Any) -> None:

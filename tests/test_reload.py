@@ -240,7 +240,7 @@ async def test_a_stop_in_the_middle_of_a_replacement_is_the_last_word() -> None:
         _, call = begun(found)
         replacing = asyncio.create_task(found.model.replace(other(found), 30))
         await turns()
-        with pytest.raises(LoadError, match="being reloaded already"):
+        with pytest.raises(LoadError, match="being reloaded or stopped already"):
             await found.model.replace(other(found), 30)
         stopping = asyncio.create_task(found.model.stop(0))
         await error_of(call)

@@ -218,6 +218,27 @@ class Supervision(RuleBasedStateMachine):
         if self.model.state == "ready" and (self.reloading is None or self.reloading.done()):
             self.run(begin())
 
+    @precondition(lambda self: self.reloading is not None and not self.reloading.done())
+    @rule(then_stop=st.booleans())
+    def give_up_reload(self, then_stop: bool) -> None:
+        """What a newer change of its files does."""
+
+        async def give_up() -> None:
+            assert self.reloading is not None
+            self.reloading.cancel()
+            if then_stop:
+                await turns(1)
+                await self.model.stop(0.0)
+            await asyncio.wait([self.reloading])
+            assert not self.model.is_under_way
+            if then_stop:
+                assert self.machines.alive == set(), "a process is left over"
+                self.machines.forget()
+                self.model.start()
+                await turns()
+
+        self.run(give_up())
+
     @rule(grace=st.sampled_from([0.0, 1.0, 30.0]), restart=st.booleans(), twice=st.booleans())
     def stop(self, grace: float, restart: bool, twice: bool) -> None:
         async def stop() -> None:

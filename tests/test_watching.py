@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway import reloading, watching
-from gateway.errors import ConfigError
-from gateway.replica import UnderWay
+from gateway import watching
 from gateway.spec import ModelSpec
-from gateway.tails import Tails
 from gateway.watching import NOBODY, Files, Owners, places
 
 pytestmark = pytest.mark.anyio
@@ -41,56 +37,6 @@ def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(
     tmp_path: Path, path: str, concerns: bool
 ) -> None:
     assert Owners([spec(tmp_path, "good")]).concerns(str(tmp_path / path)) is concerns
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-async def test_a_directory_that_is_removed_while_it_is_looked_at_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_there: bool
-) -> None:
-    async def fail(*_: Any) -> None:
-        raise ConfigError("it has no model.py")
-
-    monkeypatch.setattr(watching, "reload", fail)
-    root = tmp_path if is_there else tmp_path / "gone"
-    model: Any = SimpleNamespace(name="m", state="ready", spec=SimpleNamespace(root=root))
-    await watching._reload(SimpleNamespace(), model)  # type: ignore[arg-type]
-    assert ("not reloaded" in caplog.text) is is_there
-
-
-async def test_a_reload_that_takes_long_says_how_to_begin_anew(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    told, tell = asyncio.Event(), watching._tell_slow
-
-    def say(name: str) -> None:
-        tell(name)
-        told.set()
-
-    async def load(*_: Any) -> None:
-        await told.wait()
-
-    caplog.set_level("INFO")
-    monkeypatch.setattr(watching, "_tell_slow", say)
-    monkeypatch.setattr(watching, "reload", load)
-    monkeypatch.setattr(watching, "SLOW", 0.0)
-    await watching._reload(SimpleNamespace(), SimpleNamespace(name="m", state="ready"))  # type: ignore[arg-type]
-    assert caplog.text.count("to begin anew now: gateway unload m, then gateway load m") == 1
-
-
-@pytest.mark.parametrize("error", [UnderWay("it is being reloaded already"), ConfigError("no model any more")])
-async def test_neither_a_second_reload_at_once_nor_that_of_a_directory_that_goes_is_noted_as_one_that_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    async def fail(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(reloading, "_reload", fail)
-    root = tmp_path if isinstance(error, UnderWay) else tmp_path / "gone"
-    model: Any = SimpleNamespace(name="m", state="ready", note="", spec=SimpleNamespace(root=root))
-    hub: Any = SimpleNamespace(tails=Tails())
-    with pytest.raises(type(error)):
-        await reloading.reload(hub, model)
-    assert (model.note, hub.tails.of("m")) == ("", [])
 
 
 def test_what_a_model_writes_to_its_data_reloads_nothing(tmp_path: Path) -> None:
@@ -190,7 +136,7 @@ async def test_directories_that_cannot_be_watched_are_told_once_and_looked_at_no
     async def look(hub: Any) -> None:
         pass
 
-    async def reload_all(hub: Any, names: frozenset[str]) -> None:
+    def changed(follows: Any, names: frozenset[str]) -> None:
         reloaded.append(names)
         if len(reloaded) == 3:
             raise Enough
@@ -201,7 +147,7 @@ async def test_directories_that_cannot_be_watched_are_told_once_and_looked_at_no
 
     monkeypatch.setattr(watching, "NOW_AND_THEN", 0.01)
     monkeypatch.setattr(watching, "_look", look)
-    monkeypatch.setattr(watching, "_reload_all", reload_all)
+    monkeypatch.setattr(watching.Following, "changed", changed)
     if which == "ours":
         monkeypatch.setattr(watching, "MOST_WATCHED", 0)
     else:

@@ -72,6 +72,29 @@ def test_a_reload_that_failed_is_told_once_and_shown_as_long_as_the_old_code_ser
     assert "failed" not in operate(gateway, tmp_path, "ps").stdout
 
 
+def test_a_load_that_hangs_is_given_up_for_a_change_of_its_files_and_keeps_no_other_model_waiting(
+    serve: Serve, tmp_path: Path
+) -> None:
+    hangs = good("x") + "    def load(self):\n        print('it hangs')\n        while True:\n            pass\n"
+    files = {"new": {"model.py": hangs}, "m": {"model.py": good("m")}, "n": {"model.py": good("n")}}
+    gateway = serve(files, "--reload", env={"XDG_RUNTIME_DIR": str(tmp_path)}, until="accepting")
+    for line in ("new . it hangs", "model 'm' is ready", "model 'n' is ready"):
+        gateway.wait_for(line)
+    (tmp_path / "models/new/model.py").write_text(good("mended"))
+    gateway.wait_for("model 'new' is ready")
+    assert ask(gateway, "/models/new/predict", {}) == (200, ["mended"])
+
+    (tmp_path / "models/m/model.py").write_text(hangs)
+    gateway.wait_for("m . it hangs")
+    (tmp_path / "models/n/model.py").write_text(good("other"))
+    gateway.wait_for("model 'n' is reloaded")
+    assert ask(gateway, "/models/n/predict", {}) == (200, ["other"])
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["m"])
+    (tmp_path / "models/m/model.py").write_text(good("mended"))
+    gateway.wait_for("model 'm' is reloaded")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["mended"])
+
+
 def test_a_directory_that_is_gone_is_told_once_with_what_ends_its_model(serve: Serve, tmp_path: Path) -> None:
     gateway = start(serve, tmp_path, "m", "n")
     (tmp_path / "models/m").rename(tmp_path / "models/renamed")

@@ -1,0 +1,287 @@
+"""`serve --reload`: the newest change of a model is what serves, whatever loads of it at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import Fakes, LoadError, VirtualLoop, predict, turns
+from test_hosted import Hosted, hosted
+
+from gateway import following, reloading
+from gateway.errors import ConfigError
+from gateway.following import AT_ONCE, Following, reload_changed
+from gateway.replica import UnderWay
+from gateway.spec import ModelSpec
+from gateway.tails import Tails
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+class Claim:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+
+
+class FakeHub:
+    """Models whose files are numbered, and a ledger of claims. `has_room` says whether old and new find room."""
+
+    def __init__(self, *found: Hosted) -> None:
+        self.models = {each.model.name: each.model for each in found}
+        self.settings = SimpleNamespace(
+            gateway=SimpleNamespace(drain_timeout=30.0), model=lambda name: SimpleNamespace(reload="beside")
+        )
+        self.tails, self.has_room, self.version = Tails(), True, 0
+        self.claims = [Claim(name) for name in self.models]
+
+    def read(self, hub: FakeHub, model: Any) -> ModelSpec:
+        self.version += 1
+        return replace(model.spec, display_name=str(self.version))
+
+    def is_lazy(self, name: str) -> bool:
+        return False
+
+    def held_by(self, name: str) -> list[Claim]:
+        return [claim for claim in self.claims if claim.owner == name]
+
+    def place(self, specs: Sequence[ModelSpec]) -> dict[str, tuple[str, str]]:
+        (spec,) = specs
+        if not self.has_room and self.held_by(spec.name):
+            return {spec.name: ("busy", "no room")}
+        self.claims.append(Claim(spec.name))
+        return {}
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        self.claims = [claim for claim in self.claims if claim not in claims]
+
+    def hold(self, claims: Sequence[Claim]) -> None:
+        self.claims += claims
+
+
+@asynccontextmanager
+async def followed(monkeypatch: pytest.MonkeyPatch, *found: Hosted) -> AsyncIterator[tuple[Any, Following]]:
+    async def at_once(work: Any, *arguments: Any) -> Any:
+        return work(*arguments)
+
+    hub: Any = FakeHub(*found)
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    monkeypatch.setattr(reloading, "read_again", hub.read)
+    follows = Following(hub)
+    try:
+        yield hub, follows
+    finally:
+        follows.close()
+        await turns(20)
+
+
+async def served(follows: Following, found: Hosted, version: int) -> None:
+    """Wait until nothing is left to do of its model; that version is what serves then."""
+    for task in [task for task in follows._tasks if task.get_name() == f"{found.model.name}/following"]:
+        await task
+    assert (found.model.state, found.model.spec.display_name) == ("ready", str(version))
+
+
+async def test_a_newer_change_ends_the_reload_that_hangs_and_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hosted(replicas=2) as found, followed(monkeypatch, found) as (hub, follows):
+        await turns()
+        old = list(found.fakes.replicas)
+        found.fakes.loads = [None, asyncio.Event()]
+        began = asyncio.get_running_loop().time()
+        follows.changed(["m"])
+        await asyncio.sleep(5)
+        assert len(found.fakes.replicas) == 4 and found.model.state == "ready"
+        assert found.model.call(predict(), b"") in [call for replica in old for call in replica.open_calls]
+
+        follows.changed(["m"])
+        await served(follows, found, 2)
+        good, hanging = found.fakes.replicas[2:4]
+        assert good.killed and hanging.killed
+        assert asyncio.get_running_loop().time() - began < 7
+        for call in found.fakes.opened:
+            old[0].end(call)
+            old[1].end(call)
+        await turns(20)
+        assert len(hub.claims) == 1 and all(replica.stopped for replica in old)
+
+
+async def test_a_first_load_that_hangs_is_given_up_for_a_change_and_who_waits_hears_how_that_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with hosted(asyncio.Event()) as found, followed(monkeypatch, found) as (hub, follows):
+        await turns()
+        settled = asyncio.create_task(found.model.settled())
+        found.fakes.loads = [asyncio.Event()]
+        for _ in range(2):
+            follows.changed(["m"])
+            await asyncio.sleep(1)
+        await served(follows, found, 2)
+        assert [bool(replica.killed) for replica in found.fakes.replicas] == [True, True, False]
+        assert await settled == "ready" and len(hub.claims) == 1
+
+
+async def test_a_load_that_hangs_keeps_no_other_model_from_being_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = Hosted(Fakes(), name="n")
+    async with hosted() as first, followed(monkeypatch, first, second) as (_, follows):
+        second.model.start()
+        await second.model.settled()
+        first.fakes.loads = [asyncio.Event()]
+        follows.changed(["m"])
+        await turns(20)
+        follows.changed(["n"])
+        await served(follows, second, 2)
+        assert not first.fakes.last.killed
+        await second.model.stop(0)
+
+
+async def test_a_change_while_an_operator_reloads_is_loaded_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (hub, follows):
+        loading = asyncio.Event()
+        found.fakes.loads = [loading]
+        ordered = asyncio.create_task(reloading.reload(hub, found.model))
+        await turns()
+        follows.changed(["m"])
+        await asyncio.sleep(1)
+        assert not found.fakes.last.killed and len(found.fakes.replicas) == 2
+        loading.set()
+        await ordered
+        await served(follows, found, 2)
+
+
+async def test_a_change_while_an_operator_unloads_does_not_load_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (_, follows):
+        call = found.model.call(predict(), b"")
+        unloading = asyncio.create_task(found.model.stop(30))
+        await turns()
+        follows.changed(["m"])
+        await turns(20)
+        found.fakes.last.answer(call)
+        await unloading
+        await turns(20)
+        assert (found.model.state, found.model.spec.display_name) == ("unloaded", "1")
+        assert len(found.fakes.replicas) == 1
+
+
+async def test_where_there_is_no_room_for_both_a_change_during_the_drain_is_what_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (hub, follows):
+        hub.has_room = False
+        call = found.model.call(predict(), b"")
+        found.fakes.loads = [asyncio.Event()]
+        follows.changed(["m"])
+        await asyncio.sleep(1)
+        follows.changed(["m"])
+        await asyncio.sleep(1)
+        assert found.model.state == "draining"
+        found.fakes.last.answer(call)
+        await served(follows, found, 2)
+        assert len(hub.claims) == 1 and all(replica.lost.done() for replica in found.fakes.replicas[:-1])
+
+
+async def test_a_stop_in_the_turns_after_a_newer_change_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in range(12):
+        async with hosted(replicas=3) as found, followed(monkeypatch, found) as (hub, follows):
+            await turns()
+            found.fakes.loads = [None, None, asyncio.Event()]
+            follows.changed(["m"])
+            await asyncio.sleep(1)
+            follows.changed(["m"])
+            await turns(count)
+            await found.model.stop(0)
+            await asyncio.sleep(1)
+            assert found.model.state == "unloaded"
+            assert all(replica.lost.done() for replica in found.fakes.replicas)
+            hub.give_back(hub.held_by("m")[:1])  # as the unload does with what it serves from
+            assert hub.claims == []
+
+
+async def test_a_model_that_writes_to_its_directory_whenever_it_loads_is_loaded_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (_, follows):
+
+        async def load(replica: Any) -> None:
+            await asyncio.sleep(1)
+            if not found.model.spec.display_name:
+                follows.changed(["m"])
+            await asyncio.sleep(20)
+
+        monkeypatch.setattr(found.fakes, "load", load)
+        follows.changed(["m"])
+        await served(follows, found, AT_ONCE + 6)
+        assert caplog.text.count("belongs in its data") == 1
+
+
+async def test_code_that_is_no_good_is_told_and_the_next_change_is_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (hub, follows):
+        found.fakes.loads = [LoadError("a syntax error", fatal=True)]
+        hub.models["m"].spec = replace(found.model.spec, root=Path("/"))
+        follows.changed(["m"])
+        await turns(20)
+        assert "m: not reloaded, the code that was loaded before serves on: a syntax error" in caplog.text
+        follows.changed(["m"])
+        await served(follows, found, 2)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_directory_that_is_removed_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_there: bool
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ConfigError("it has no model.py")
+
+    async def at_once(work: Any) -> Any:
+        return work()
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    monkeypatch.setattr(following, "reload", fail)
+    root = tmp_path if is_there else tmp_path / "gone"
+    model: Any = SimpleNamespace(name="m", state="ready", spec=SimpleNamespace(root=root))
+    await reload_changed(SimpleNamespace(), model, asyncio.Event())  # type: ignore[arg-type]
+    assert ("not reloaded" in caplog.text) is is_there
+
+
+async def test_a_reload_that_takes_long_says_how_to_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def load(*_: Any) -> None:
+        await asyncio.sleep(following.SLOW + 1)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(following, "reload", load)
+    model: Any = SimpleNamespace(name="m", state="ready")
+    await reload_changed(SimpleNamespace(), model, asyncio.Event())  # type: ignore[arg-type]
+    assert caplog.text.count("m: it still loads; the next change of its files begins anew") == 1
+
+
+@pytest.mark.parametrize("error", [UnderWay("it is being reloaded already"), ConfigError("no model any more")])
+async def test_neither_a_second_reload_at_once_nor_that_of_a_directory_that_goes_is_noted_as_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise error
+
+    async def at_once(work: Any) -> Any:
+        return work()
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    monkeypatch.setattr(reloading, "_reload", fail)
+    root = tmp_path if isinstance(error, UnderWay) else tmp_path / "gone"
+    model: Any = SimpleNamespace(name="m", state="ready", note="", spec=SimpleNamespace(root=root))
+    hub: Any = SimpleNamespace(tails=Tails())
+    with pytest.raises(type(error)):
+        await reloading.reload(hub, model)
+    assert (model.note, hub.tails.of("m")) == ("", [])
