@@ -191,6 +191,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 # Split so that it went unseen: the parser took the body for the new protocol's, nobody may run it.
                 self.cycle.more_body = True
             elif not self._unanswered():
+                self._disarm()
+                if self._idle_timer is not None:
+                    self._idle_timer.cancel()
                 self.handle_websocket_upgrade()
                 return False
             self.send_400_response("")
@@ -310,6 +313,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.url) > MAX_URL:
             self._refuse(414)
         self._in_head, self._bytes = False, 0
+        if self.parser.should_upgrade() and self._should_upgrade():
+            if self._has_body():  # which nobody would read, nor wait for only so long
+                self._refuse(400)
+            super().on_headers_complete()
+            return  # its deadline goes on until it is a websocket
         if self._timer is not None:
             self._disarm()
         super().on_headers_complete()
@@ -317,6 +325,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.__class__ = _UnmeasuredCycle
         if 0 < len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # or the end of the connection would not be seen either
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t") != b"")
+            for name, value in self.headers
+        )
 
     def on_message_complete(self) -> None:
         self._in_head, self._bytes = True, 0

@@ -432,6 +432,39 @@ def test_a_websocket_begins_however_its_head_is_cut(first: int, second: int) -> 
     test()
 
 
+UPGRADE = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize("length", [b"content-length: 30", b"content-length: 1", b"transfer-encoding: chunked"])
+@pytest.mark.parametrize("before", [b"", GET])
+def test_a_websocket_with_a_body_is_refused_at_its_head(before: bytes, length: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        connection.protocol.handle_websocket_upgrade = pytest.fail
+        await connection.receive(before)
+        await connection.receive(UPGRADE + length + b"\r\n\r\n")
+        assert connection.statuses == [200] * bool(before) + [400] and connection.transport.closed
+
+    test()
+
+
+@pytest.mark.parametrize("length", [b"", b"content-length: 0\r\n", b"content-length: 000\r\n"])
+def test_a_websocket_without_one_begins_and_no_timer_of_requests_ends_it(length: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection, upgraded = Connection(), []
+        connection.protocol.handle_websocket_upgrade = lambda: upgraded.append(True)
+        await connection.receive(GET)
+        await connection.receive(UPGRADE)
+        await connection.receive(length + b"\r\n")
+        assert upgraded == [True]
+        await asyncio.sleep(HEAD_TIMEOUT + 2 * KEEP_ALIVE)
+        assert not connection.transport.closed and not connection.timers()
+
+    test()
+
+
 @played
 async def test_a_websocket_behind_an_unanswered_request_is_refused_behind_its_answer() -> None:
     connection = Connection()
