@@ -24,7 +24,8 @@ class Channel(asyncio.BufferedProtocol):
     The payload view is valid during the call only: copy what you keep. An exception out of `on_frame`, or a frame that
     breaks the rules, ends the channel with that error. `max_pending` bounds the bytes of split payloads that are not
     complete yet, of all calls together; `limits` those of one, by kind, and what is not in it may not be larger than a
-    frame. Without `limits` the peer is trusted.
+    frame. `is_wanted(kind, call)` is asked before a part is kept: what nobody waits for is dropped, and `on_frame` has
+    its last part alone. Without these two the peer is trusted.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Channel(asyncio.BufferedProtocol):
         on_lost: Callable[[Exception | None], None],
         max_pending: int = MAX_PENDING,
         limits: Mapping[int, int] | None = None,
+        is_wanted: Callable[[int, int], bool] = lambda kind, call: True,
     ) -> None:
         self._on_frame, self._on_lost, self._max_pending, self._limits = on_frame, on_lost, max_pending, limits
+        self._is_wanted = is_wanted
         self._buffer = bytearray(READ_BUFFER)
         self._view = memoryview(self._buffer)
         self._read = self._written = 0
@@ -110,6 +113,8 @@ class Channel(asyncio.BufferedProtocol):
         if entry is None:
             if not flags & MORE:
                 self._on_frame(kind, call, payload)
+                return
+            if not self._is_wanted(kind, call):
                 return
             entry = self._parts[call] = kind, bytearray()
             self._pending += OF_A_SPLIT

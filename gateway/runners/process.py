@@ -34,6 +34,7 @@ SCRAPE_TIMEOUT = 5.0  # seconds
 WHOSE_TIMEOUT = 2.0  # seconds; a worker that cannot say so is taken for a stranger
 ASK_LOG = "; `gateway logs {}` says how it ended"
 MOST_NAMED = 3  # of the requests that a worker took along
+LAST_ID = 0xFFFFFFFF  # of calls
 OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
@@ -53,6 +54,7 @@ class ProcessReplica:
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, tuple[Call, Callable[[Call], None]]] = {}
         self._next_id = 0
+        self._has_gone_round = False  # every id was a call's
         self._child = Child(launch)
         self._channel: Channel | None = None
         self._hello: asyncio.Future[wire.WorkerHello] = self._loop.create_future()
@@ -81,7 +83,7 @@ class ProcessReplica:
     async def start(self) -> Capabilities:
         """Spawn, shake hands, load. See `Replica.start`."""
         try:
-            channel = Channel(self._on_frame, self._on_lost, limits=wire.FROM_WORKER)
+            channel = self._new_channel()
             sock = await self._child.spawn()
             self._spawn(self._watch())
             await self._loop.create_connection(lambda: channel, sock=sock)
@@ -92,6 +94,9 @@ class ProcessReplica:
         except BaseException:
             await self.kill("the load was given up")
             raise
+
+    def _new_channel(self) -> Channel:
+        return Channel(self._on_frame, self._on_lost, limits=wire.FROM_WORKER, is_wanted=self._is_wanted)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -178,7 +183,9 @@ class ProcessReplica:
     def _free_id(self) -> int:
         call_id = self._next_id
         while True:
-            call_id = call_id + 1 if call_id < 0xFFFFFFFF else 1
+            if call_id == LAST_ID:
+                call_id, self._has_gone_round = 0, True
+            call_id += 1
             if call_id not in self._calls:
                 return call_id
 
@@ -279,9 +286,8 @@ class ProcessReplica:
                     call.on_items(items, size)
                 else:
                     self._on_call_frame(kind, call_id, call, ended, payload)
-            elif kind not in OF_CALLS:
-                raise WireError(f"{wire.name_of(kind)} frame for a call")
-            # else late items after a cancel
+            else:
+                self._check_late(kind, call_id)
         elif kind == wire.PING:
             self.last_ping, self.lag = self._loop.time(), wire.decode_head(wire.Ping, payload).lag
         elif kind == wire.HELLO:
@@ -317,6 +323,22 @@ class ProcessReplica:
                 asked.set_result(said.is_mine)
         else:
             raise WireError(f"{wire.name_of(kind)} frame from a worker")
+
+    def _check_late(self, kind: int, call_id: int) -> None:
+        """What comes behind the end of a call, as items do after a cancel; of a call that never was, nothing may."""
+        if kind not in OF_CALLS:
+            raise WireError(f"{wire.name_of(kind)} frame for a call")
+        if call_id > self._next_id and not self._has_gone_round:
+            raise WireError(f"{wire.name_of(kind)} frame for call {call_id}, which never was")
+
+    def _is_wanted(self, kind: int, call_id: int) -> bool:
+        """Whether the parts of a split payload are kept until it is whole."""
+        if not call_id and kind in OF_CALLS:
+            raise WireError(f"{wire.name_of(kind)} frame for no call")
+        if call_id and call_id not in self._calls:
+            self._check_late(kind, call_id)
+            return False
+        return True
 
     def _on_call_frame(
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview

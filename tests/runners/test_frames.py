@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from gateway import plain, wire
 from gateway.call import Call
-from gateway.channel import OF_A_SPLIT, TURN, Channel
+from gateway.channel import OF_A_SPLIT, TURN
 from gateway.replica import Launch
 from gateway.runners.process import ProcessReplica
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
@@ -79,7 +79,8 @@ class Fed:
         self.replica = ProcessReplica(Launch(spec=spec, index=0, on_described=self.described.append))
         self.errors: list[Exception | None] = []
         self.transport = Transport()
-        self.channel = Channel(self.replica._on_frame, self.errors.append, limits=wire.FROM_WORKER)
+        self.replica._on_lost = self.errors.append  # type: ignore[method-assign]
+        self.channel = self.replica._new_channel()
         self.channel.connection_made(self.transport)  # type: ignore[arg-type]
         self.replica._channel = self.channel
         if ready:
@@ -98,6 +99,12 @@ class Fed:
         self.feed(frame(wire.RESP, STREAM, wire.join(Resp(200, wire.DATA, True, False, ""))))
         self.feed(frame(wire.RESP, CHUNKS, wire.join(Resp(200, wire.BYTES, True, False, ""))))
         self.feed(frame(wire.RESP, SOCKET, wire.join(Resp(200, wire.DATA, False, False, ""))))
+
+    def open(self) -> int:
+        """One more call, which has no answer yet; its id."""
+        call = Call(predict(), b"", Limits(), asyncio.get_running_loop())
+        self.replica.open(call, lambda call: None)
+        return call.id
 
     def feed(self, data: bytes) -> None:
         view = memoryview(data)
@@ -343,12 +350,57 @@ def test_a_payload_larger_than_its_kind_ends_the_worker_before_all_of_it_is_ther
 def test_split_payloads_that_hold_nothing_take_no_memory() -> None:
     def work() -> None:
         fed = Fed()
+        more = [fed.open() for _ in range(201)]
         fed.channel._max_pending = 1000 * OF_A_SPLIT
-        fed.feed(b"".join(HEADER.pack(0, wire.RESP | MORE, call) for call in range(100, 300)))
+        fed.feed(b"".join(HEADER.pack(0, wire.RESP | MORE, call) for call in more[:200]))
         assert fed.error is None
         fed.channel._max_pending = 100 * OF_A_SPLIT
-        fed.feed(HEADER.pack(0, wire.RESP | MORE, 99))
+        fed.feed(HEADER.pack(0, wire.RESP | MORE, more[200]))
         assert isinstance(fed.error, WireError)
+
+    ran(work)
+
+
+def part(call: int, kind: int = wire.RESP) -> bytes:
+    """All but the end of an answer."""
+    return HEADER.pack(MAX_FRAME, kind | MORE, call) + b"x" * MAX_FRAME
+
+
+@pytest.mark.parametrize("kind", [wire.RESP, wire.ITEMS, wire.MESSAGE])
+def test_a_call_that_never_was_has_no_answer_nor_a_part_of_one(kind: int) -> None:
+    for call in (UNKNOWN, 1000, 0xFFFFFFFF):
+        assert "never was" in refused(part(call, kind))
+        assert "never was" in refused(frame(kind, call, b"x"))
+    assert "no call" in refused(part(0, kind))
+
+
+def test_of_a_call_that_has_ended_late_parts_are_legal_and_none_is_kept() -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.feed(frame(wire.RESP, PLAIN, resp()))
+        late = part(PLAIN)
+        with counted() as cost:
+            for _ in range(100):
+                fed.feed(late)
+            fed.feed(frame(wire.RESP, PLAIN, b"the end of it"))
+            memory, _ = cost()
+        assert fed.error is None
+        assert memory < 10 * MAX_FRAME and fed.channel._pending == 0, memory
+        fed.feed(part(CHUNKS, wire.ITEMS))
+        assert fed.channel._pending > MAX_FRAME
+        fed.feed(frame(wire.END, CHUNKS))
+        assert fed.channel._pending == 0, "what it gave up"
+
+    ran(work)
+
+
+def test_every_id_was_a_calls_once_they_have_gone_round() -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.replica._next_id = 0xFFFFFFFE
+        assert [fed.open(), fed.open()] == [0xFFFFFFFF, UNKNOWN - 4]
+        fed.feed(frame(wire.ITEMS, UNKNOWN, items()))
+        assert fed.error is None
 
     ran(work)
 

@@ -725,6 +725,10 @@ MUTATIONS = [
              "runners/test_frames.py::test_a_strict_worker_whose_network_leads_to_nobody_is_not_asked"),
     Mutation("T6", "http/protocol.py", "if self._has_body():", "if False:",
              "http/test_protocol.py::test_a_websocket_with_a_body_is_refused_at_its_head"),
+    Mutation("T58", "channel.py", "if not self._is_wanted(kind, call):", "if False:",
+             "runners/test_frames.py::test_of_a_call_that_has_ended_late_parts_are_legal_and_none_is_kept"),
+    Mutation("T58", "runners/process.py", "if call_id > self._next_id and not self._has_gone_round:", "if False:",
+             "runners/test_frames.py::test_a_call_that_never_was_has_no_answer_nor_a_part_of_one"),
 ]  # fmt: skip
 
 
