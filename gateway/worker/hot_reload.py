@@ -7,13 +7,16 @@ the old code. Whatever is wrong with the new code leaves the old one serving.
 from __future__ import annotations
 
 import importlib
+import linecache
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from ..errors import HTTPError
 from .adapter import Descriptor, describe
+from .failures import places_of
 from .loader import Loaded, NoSuchClass, import_target
+from .sources import pin_modules, unpin
 
 
 def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
@@ -32,16 +35,20 @@ def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
         if cached := getattr(module, "__cached__", None):
             Path(cached).unlink(missing_ok=True)
     importlib.invalidate_caches()
+    sources = unpin(removed)
     old = type(model)
     try:
         model.__class__ = import_target(spec)
-        return describe(model, endpoint_methods, spec.parity == "strict")
+        found = describe(model, endpoint_methods, spec.parity == "strict")
     except (Exception, SystemExit) as error:
         model.__class__ = old
         sys.modules.update(removed)
+        linecache.cache.update(sources)
         if isinstance(error.__cause__, NoSuchClass):  # in Python's words, without the path of the file
             raise HTTPError(422, f"AttributeError: {error.__cause__}", code="reload_failed") from error
         raise HTTPError(422, f"{type(error).__name__}: {error}", code="reload_failed") from error
+    pin_modules(places_of(spec))
+    return found
 
 
 def _is_below(module: ModuleType, directory: Path) -> bool:

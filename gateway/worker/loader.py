@@ -28,8 +28,9 @@ from . import looking, records
 from .adapter import Descriptor, describe
 from .again import may_help
 from .derived import derive
-from .failures import say, text_of
+from .failures import places_of, say, text_of
 from .secrets import Secrets
+from .sources import pin, pin_modules
 from .stepping_aside import step_aside
 
 RETRY_PAUSE = 1.0  # seconds between two attempts of load(), as in Truss
@@ -81,13 +82,20 @@ def load(
     _make_data_dir(spec)
     _mount_weights(spec, secrets)
     cls = import_target(spec)
+    _pin_sources(spec)
     model = construct(cls, spec, secrets, deployment)
     descriptor = describe(model, endpoint_methods, spec.parity == "strict")
     on_described(model, descriptor)
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
     _load_with_retries(model, loop, spec.parity == "strict")
+    _pin_sources(spec)  # of what is imported as late as that
     return Loaded(spec, model, derive(model, looking.mark(descriptor, spec), spec))
+
+
+def _pin_sources(spec: ModelSpec) -> None:
+    if spec.own_code:
+        pin_modules(places_of(spec))
 
 
 def _check_contents(spec: ModelSpec) -> None:
@@ -188,6 +196,7 @@ def import_file(path: Path, name: str) -> ModuleType:
     # No package, so that a relative import fails, as Truss wants it: model.py may have another name tomorrow.
     module.__package__ = ""
     sys.modules[name] = module
+    pin(str(path))  # its imports may take long, and its author may go on meanwhile
     try:
         module_spec.loader.exec_module(module)
     except BaseException as error:
