@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "date", "server"})
+OURS = frozenset(
+    "content-length transfer-encoding connection keep-alive upgrade date server "
+    "x-request-id request-id x-content-type-options server-timing".split()
+)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}").fullmatch
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,8192}").fullmatch
 

@@ -103,6 +103,19 @@ def test_headers_of_a_models_response_cannot_break_the_answer(serve: Serve, path
     assert not {"x-split", "x-evil", "bad name", "connection", "transfer-encoding"} & set(answer.headers)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/m/predict"])
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_every_answer_says_of_itself_is_not_the_models_to_say(serve: Serve, path: str, status: int) -> None:
+    names = ("x-request-id", "Request-Id", "X-Content-Type-Options", "server-timing")
+    reply = Reply(b"by hand", status=status, headers=tuple((name, "theirs") for name in names), raw=True)
+    served = serve({"m": Model({"chat_completions": lambda i: reply, "predict": lambda i: reply})})
+    answer = served.post(path, CHAT)
+    assert answer.status == status
+    for name in names:
+        (value,) = [value for given, value in answer.pairs if given.lower() == name.lower()]
+        assert "theirs" not in value
+
+
 def test_a_connection_goes_on_after_any_answer(serve: Serve) -> None:
     served = serve({"m": Model({"chat_completions": script, "predict": script})})
     connection = served.connect()

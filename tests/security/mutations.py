@@ -729,6 +729,8 @@ MUTATIONS = [
              "runners/test_frames.py::test_of_a_call_that_has_ended_late_parts_are_legal_and_none_is_kept"),
     Mutation("T58", "runners/process.py", "if call_id > self._next_id and not self._has_gone_round:", "if False:",
              "runners/test_frames.py::test_a_call_that_never_was_has_no_answer_nor_a_part_of_one"),
+    Mutation("T58", "http/headers.py", "x-request-id request-id x-content-type-options server-timing", "",
+             "http/test_front.py::test_what_every_answer_says_of_itself_is_not_the_models_to_say"),
 ]  # fmt: skip
 
 
