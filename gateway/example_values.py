@@ -45,7 +45,7 @@ def example(schema: Any) -> Any:
     definitions = schema.get("$defs") if isinstance(schema, Mapping) else None
     try:
         return _Look(definitions if isinstance(definitions, Mapping) else {}).at(schema)
-    except (_NoExample, _TooLong, TypeError, ValueError, RecursionError):
+    except (_NoExample, _TooLong, ArithmeticError, TypeError, ValueError, RecursionError):
         return {}
 
 

@@ -17,6 +17,7 @@ from .dialects.foreign import completed
 from .dialects.oip_schema import metadata
 from .dialects.oip_tensors import measured
 from .example_values import MAX_TEXT, example
+from .learned import Learned
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -56,12 +57,11 @@ curl {url}{path} {cacert}{key}-H 'Content-Type: application/json' \\
   -d {body}
 """
 
-
+Described = list[dict[str, Any]]
 METHODS = {"chat_completions": CHAT, "embeddings": EMBEDDINGS, "predict": PREDICT}
 
 
-def predict_input(model: HostedModel) -> Any:
-    """An input of the model's predict: the one that its config.yaml shows, else one that its schema takes."""
+def _input(model: HostedModel) -> Any:
     told = model.spec.config.get("model_metadata")
     shown = told.get("example_model_input") if isinstance(told, Mapping) else None
     if shown is not None and _is_short_json(shown):
@@ -69,18 +69,32 @@ def predict_input(model: HostedModel) -> Any:
     return example(model.capabilities.input_schema or {})
 
 
-def predict_tensors(model: HostedModel) -> dict[str, Any]:
-    """The same input as a request of the Open Inference Protocol."""
-    schema, given = model.capabilities.input_schema, predict_input(model)
+def _tensors(model: HostedModel) -> tuple[Described, Described]:
+    capabilities = model.capabilities
+    return metadata(capabilities.input_schema), metadata(capabilities.output_schema)
+
+
+def _as_request(model: HostedModel) -> dict[str, Any]:
+    given, taken = predict_input(model), tensors_of(model)[0]
+    if not isinstance(given, dict):
+        given = {taken[0]["name"]: given} if len(taken) == 1 else {}
     tensors = []
-    for described in metadata(schema):
+    for described in taken:
         name = described["name"]
-        value = given.get(name) if isinstance(given, dict) else given
+        value = given.get(name)
         found = None if value is None else measured(value)
         if found is not None:
             shape, data = found
             tensors.append({"name": name, "datatype": described["datatype"], "shape": shape, "data": data})
     return {"inputs": tensors}
+
+
+# An input of the model's predict: the one that its config.yaml shows, else one that its schema takes.
+predict_input: Learned[Any] = Learned("the example", _input, dict)
+# The tensors that it takes and those that it gives, in the words of the Open Inference Protocol.
+tensors_of = Learned("what is said of the tensors", _tensors, lambda: ([], []))
+# The same input as a request of that protocol.
+predict_tensors = Learned("the example", _as_request, lambda: {"inputs": []})
 
 
 def _is_short_json(value: Any) -> bool:

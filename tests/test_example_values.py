@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -41,9 +42,15 @@ def test_a_value_keeps_to_its_bounds(schema: Any, value: Any) -> None:
         {"type": "array", "items": {"type": "integer"}, "minItems": MAX_STEPS + 1},
         {"type": "string", "minLength": 10**9},
         {"type": "integer", "minimum": "many", "multipleOf": 0},
+        {"type": "number", "multipleOf": 1e-300, "minimum": 1e300},
+        {"type": "integer", "multipleOf": 3, "minimum": 10**320},
+        {"type": "number", "multipleOf": math.inf},
+        {"type": "number", "minimum": math.inf, "multipleOf": 5e-324},
+        {"type": "number", "minimum": math.nan, "default": math.nan},
+        {"type": "integer", "const": 10**5000},
         {"type": "string", "format": ["date"], "minLength": -1},
     ],
-    ids=str,
+    ids=lambda schema: "-".join(schema),
 )
 def test_bounds_that_nobody_could_paste_or_that_make_no_sense_cost_nothing(schema: Any) -> None:
     assert len(str(example(schema))) < 20

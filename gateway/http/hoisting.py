@@ -7,7 +7,7 @@ definitions in place of their references would do for flat ones; a recursive one
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, MutableMapping
 from typing import Any
 
 Json = dict[str, Any]
@@ -17,7 +17,7 @@ _START = "#/$defs/"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def hoist(schema: Mapping[str, Any], prefix: str, components: Json) -> Json:
+def hoist(schema: Mapping[str, Any], prefix: str, components: MutableMapping[str, Any]) -> Json:
     """The schema with references into the document; what they lead to is added to `components`.
 
     A reference to anything else lets in anything: nobody who reads the document is sent elsewhere by a model. So does

@@ -16,9 +16,10 @@ from .. import __version__
 from ..audit import audited
 from ..call import ClientLeft
 from ..dialects import oip, oip_binary
-from ..dialects.oip_schema import Schema, metadata
+from ..dialects.oip_schema import Schema
 from ..dialects.oip_tensors import MAX_ROWS
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge, Unavailable
+from ..examples import tensors_of
 from ..roots import unload
 from ..wire import BYTES, Req
 from .actors import actor_of
@@ -158,10 +159,10 @@ class Inference:
 
     async def metadata(self, exchange: Exchange) -> None:
         model = self._find(exchange)
-        capabilities = model.capabilities
-        if not capabilities.methods:  # it was never ready, so nobody knows
+        if not model.capabilities.methods:  # it was never ready, so nobody knows
             raise model.not_ready()
         _check_predicts(model)
+        inputs, outputs = tensors_of(model)
         await exchange.reply(
             200,
             _encode(
@@ -169,8 +170,8 @@ class Inference:
                     "name": model.name,
                     "versions": [oip.VERSION],
                     "platform": model.spec.format,
-                    "inputs": metadata(capabilities.input_schema),
-                    "outputs": metadata(capabilities.output_schema),
+                    "inputs": inputs,
+                    "outputs": outputs,
                 }
             ),
         )
@@ -178,9 +179,7 @@ class Inference:
     async def config(self, exchange: Exchange) -> None:
         model = self._find(exchange)
         _check_predicts(model)
-        capabilities = model.capabilities
-        tensors = metadata(capabilities.input_schema), metadata(capabilities.output_schema)
-        await exchange.reply(200, _encode(oip.config(model.name, model.spec.format, *tensors)))
+        await exchange.reply(200, _encode(oip.config(model.name, model.spec.format, *tensors_of(model))))
 
     async def stats(self, exchange: Exchange) -> None:
         """Of one model, or of all that the caller sees."""

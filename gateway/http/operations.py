@@ -5,12 +5,16 @@ Each says which models a caller may name there, has a body that may be sent as i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..dialects.base import Dialect
 from ..dialects.foreign import completed
 from ..examples import predict_input, predict_tensors
+from ..learned import tell_left_out
 from .choices import Choices, first_choice
 from .components import ERRORS, PLACE, family
 from .errors import shape_of
@@ -268,7 +272,7 @@ def _of_predict(hub: Hub, choices: Choices, components: Json) -> Iterator[tuple[
     for model in predicting:
         if model.capabilities.input_schema is not None:
             path = f"/models/{model.name}/predict"
-            yield path, {"post": _typed(path, model, components)}
+            yield path, {"post": _own(path, model, components)}
 
 
 def _predict(path: str, name: str, summary: str, *, body: Mapping[str, Any] = ANYTHING, **more: Any) -> Json:
@@ -277,14 +281,37 @@ def _predict(path: str, name: str, summary: str, *, body: Mapping[str, Any] = AN
     return operation(path, name, summary, "predict", body=body, answers=streams, **more)
 
 
-def _typed(path: str, model: HostedModel, components: Json) -> Json:
-    """Predict of a model that says what it takes. What its schemas refer to is added to the components."""
-    name = "".join(part.title() for part in model.name.replace("/", "-").replace(".", "-").split("-"))
+def _own(path: str, model: HostedModel, components: Json) -> Json:
+    """Predict of a model that says what it takes. What its schemas refer to is added to the components.
+
+    A schema that is more than can be shown leaves out what it says: the document is that of all models.
+    """
+    added: Json = {}
+    try:
+        schemas = _schemas(model, ChainMap(added, components))
+        msgspec.json.encode([schemas, added])
+    except Exception:
+        tell_left_out(model, "the schema")
+        description = "What this model says of its predict cannot be shown: see the log."
+        return _predict(path, f"predict{_joined(model)}", f"Runs `predict` of {model.name}", description=description)
+    components.update(added)
+    return _predict(
+        path,
+        f"predict{_joined(model)}",
+        f"Runs `predict` of {model.name}",
+        example=predict_input(model),
+        **schemas,
+    )
+
+
+def _schemas(model: HostedModel, components: MutableMapping[str, Any]) -> Json:
     taken, given = model.capabilities.input_schema or {}, model.capabilities.output_schema
-    answer = ANYTHING if given is None else hoist(given, f"{name}Output", components)
-    body = hoist(taken, f"{name}Input", components)
-    summary = f"Runs `predict` of {model.name}"
-    return _predict(path, f"predict{name}", summary, body=body, example=predict_input(model), answer=answer)
+    answer = ANYTHING if given is None else hoist(given, f"{_joined(model)}Output", components)
+    return {"answer": answer, "body": hoist(taken, f"{_joined(model)}Input", components)}
+
+
+def _joined(model: HostedModel) -> str:
+    return "".join(part.title() for part in model.name.replace("/", "-").replace(".", "-").split("-"))
 
 
 # ── the Open Inference Protocol ──────────────────────────────────────────────────────────────────────────────────────

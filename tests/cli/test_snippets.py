@@ -109,9 +109,15 @@ def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:
     )
 
 
+class Hosted(SimpleNamespace):
+    """Of a hosted model what is shown; it is itself and no other, as that is."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def model(name: str, method: str, *, state: str = "ready", length: int | None = None) -> Any:
     capabilities = Capabilities(methods=(MethodInfo(name=method, kind="sync"),), max_model_len=length)
-    return SimpleNamespace(name=name, state=state, capabilities=capabilities, spec=SimpleNamespace(config={}))
+    return Hosted(name=name, state=state, capabilities=capabilities, spec=SimpleNamespace(config={}))
 
 
 def test_the_chat_model_that_reads_most_is_shown() -> None:

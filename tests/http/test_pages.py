@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 from served import Model, Served
 
-from gateway import hookimpl, keys
+from gateway import examples, hookimpl, keys
 from gateway.cli.snippets import snippets
 from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.dialects.base import Encoder, Prepared
-from gateway.http import openapi, pages
+from gateway.http import openapi, operations, pages
 from gateway.replica import LoadError
 from gateway.spec import Endpoint
 
@@ -83,6 +83,69 @@ def test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_onc
     assert len(first) < empty + 5000
     assert served.get("/openapi.json").body == first
     assert len(made) == 1
+
+
+def with_odd_one() -> dict[str, Model]:
+    odd = {"$defs": {"Odd": {}}, "$ref": "#/$defs/Odd", "type": "odd"}
+    return models() | {"odd": Model({"predict": fine}, capabilities={"input_schema": odd, "output_schema": odd})}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(examples, "example"), (examples, "metadata"), (operations, "hoist")],
+    ids=["example", "tensors", "definitions"],
+)
+def test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_says_and_no_other(
+    module: Any, name: str, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    find = getattr(module, name)
+
+    def fail(schema: Any, *rest: Any) -> Any:
+        if schema.get("type") == "odd":
+            raise ZeroDivisionError
+        return find(schema, *rest)
+
+    monkeypatch.setattr(module, name, fail)
+    served = serve(with_odd_one())
+    document = served.get("/openapi.json")
+    assert document.status == 200
+    paths = document.json["paths"]
+    assert paths["/models/org/typed-1.5/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"] != {}
+    assert paths["/models/odd/predict"]["post"]["operationId"] == "predictOdd"
+    assert [served.get(f"/v2/models/{known}").status for known in ("odd", "org/typed-1.5")] == [200, 200]
+    assert served.get("/docs/examples").status == 200
+    served.do(lambda: snippets(served.hub, "http://127.0.0.1:1"))
+    assert "of 'odd' is left out" in caplog.text
+    assert "typed" not in caplog.text
+
+
+def test_what_a_model_says_is_looked_at_once_for_all_pages(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    for name in ("example", "metadata"):
+        find = getattr(examples, name)
+        monkeypatch.setattr(
+            examples, name, lambda schema, find=find, name=name: (schema and looked.append(name)) or find(schema)
+        )
+    served = serve({"typed": Model({"predict": fine}, capabilities={"input_schema": INPUT})})
+    for _ in range(3):
+        for path in ("/openapi.json", "/docs/examples", "/v2/models/typed", "/v2/models/typed/config"):
+            assert served.get(path).status == 200
+        monkeypatch.setattr(openapi, "KEPT", 0)
+    assert sorted(looked) == ["example", "metadata"]
+
+
+def test_an_example_that_is_not_an_object_is_that_of_the_only_tensor(serve: Serve) -> None:
+    fields = {f"f{number}": {"type": "number"} for number in range(50)}
+    several = {"properties": fields, "examples": [[1] * 1000]}
+    only = {"type": "array", "items": {"type": "number"}, "minItems": 2}
+    served = serve(
+        {
+            name: Model({"predict": fine}, capabilities={"input_schema": schema})
+            for name, schema in {"several": several, "only": only}.items()
+        }
+    )
+    found = {name: examples.predict_tensors(model)["inputs"] for name, model in served.hub.models.items()}
+    assert found == {"several": [], "only": [{"name": "output-0", "datatype": "FP64", "shape": [2], "data": [1, 1]}]}
 
 
 def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:

@@ -583,6 +583,19 @@ MUTATIONS = [
              "test_what_many_fields_lead_to_is_looked_at_as_often_as_one_schema_may_ask"),
     Mutation("T59", "dialects/oip_schema.py", "else None, found", "else None, dict(found)",
              "dialects/test_oip_schema.py::test_a_step_copies_nothing_of_the_schema"),
+    Mutation("T59", "example_values.py", "ArithmeticError, ", "",
+             "test_example_values.py::"
+             "test_bounds_that_nobody_could_paste_or_that_make_no_sense_cost_nothing"),
+    Mutation("T59", "learned.py", "except Exception:", "except EOFError:",
+             "http/test_pages.py::"
+             "test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_says_and_no_other"),
+    Mutation("T59", "http/operations.py", "except Exception:", "except EOFError:",
+             "http/test_pages.py::"
+             "test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_says_and_no_other"),
+    Mutation("T59", "learned.py", "        self._known[model] = ", "        _ = ",
+             "http/test_pages.py::test_what_a_model_says_is_looked_at_once_for_all_pages"),
+    Mutation("T59", "examples.py", "if len(taken) == 1 else {}", "| {one['name']: given for one in taken}",
+             "http/test_pages.py::test_an_example_that_is_not_an_object_is_that_of_the_only_tensor"),
     Mutation("T59", "plain.py", "    _check_shown(value)\n", "",
              "runners/test_frames.py::test_capabilities_of_no_class_end_the_worker"),
     Mutation("T59", "http/model_series.py", "if len(lines) > MAX_LINES:", "if False:",
