@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
-from .errors import GatewayError
+from .errors import GatewayError, InvalidOutput
 from .plain import to_capabilities
 from .replica import Replica
 from .spec import Capabilities, Limits
-from .wire import DATA, Req, WireError, decode, encode
+from .wire import DATA, MAX_FRAME, Req, WireError, decode, encode
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -26,7 +26,7 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
     Returns what the model can do from now on.
 
     Raises:
-        GatewayError: 422 when the new code is no good.
+        GatewayError: 422 when the new code is no good, 500 when what it says of itself is more than a load may say.
     """
     found = None
     for replica in tuple(replicas):
@@ -37,8 +37,18 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
             continue  # it will come back with the new code
         with call:
             await call.first()
-        found = to_capabilities(decode(call.reply))
+        found = _capabilities(call.reply)
     return found
+
+
+def _capabilities(reply: bytes) -> Capabilities:
+    """An answer may be a thousand times as large as what a worker says when it has loaded."""
+    try:
+        if len(reply) > MAX_FRAME:
+            raise WireError(f"{len(reply)} bytes, at most {MAX_FRAME} can be told")
+        return to_capabilities(decode(reply))
+    except WireError as error:
+        raise InvalidOutput(f"the new code is in place, but not what it can do: {error}") from error
 
 
 async def count_tokens(

@@ -21,6 +21,7 @@ from . import misspelt
 from .failures import say
 
 HOOKS = ("preprocess", "predict", "postprocess")
+LONGEST = 2**53  # tokens: from here on a number is none that was counted
 TRUSS = frozenset({"chat_completions", "completions", "embeddings", "messages", "responses"})
 # Methods of these names are looked at by `derived.py`.
 COUNTING = frozenset({"count_tokens", "tokenize", "detokenize", "tokenizer_info"})
@@ -185,11 +186,16 @@ def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
         input_schema=inputs,
         output_schema=outputs,
         supports_streaming=streaming,
-        max_model_len=int(longest) if longest is not None else None,
+        max_model_len=_length(longest),
         supports_n=bool(extra.pop("supports_n", False)),
         prefill=bool(extra.pop("prefill", False)),
         extra=extra,
     )
+
+
+def _length(given: Any) -> int | None:
+    """Tokens; None for what stands for no limit, such as the 1e30 of a tokenizer that does not know its own."""
+    return None if given is None or (length := int(given)) > LONGEST else length
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:

@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from .. import plain, wire
+from .. import wire
 from ..channel import Channel
 from . import hot_reload, inputs, looking, records, responses, websocket
 from .adapter import Method, capabilities
@@ -30,6 +30,7 @@ from .parity import IMPROVED, rules_of
 from .run import Run
 from .slots import Slots
 from .threads import Outbox, Pool
+from .told import encoded
 
 ITS_SHARE = 0.9  # of `cancel_grace`: cancelled then, it has the rest to end before its worker may be killed
 LARGE = 256 * 1024  # bytes of a body that take a thread rather than a millisecond of the loop
@@ -296,8 +297,8 @@ class Executor:
         found = looking.mark(found, loaded.spec)
         loaded.descriptor = self._descriptor = derive(loaded.model, found, loaded.spec)
         self._nothing.renew()
-        news = plain.from_capabilities(capabilities(loaded.model, loaded.descriptor))
-        self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), wire.encode(news)))
+        news = encoded(capabilities(loaded.model, loaded.descriptor))
+        self._answers.reply(run, wire.join(wire.Resp(200, wire.DATA, False, True, ""), news))
 
     async def _read(self, run: Run, method: Method) -> tuple[Any, Any]:
         """What the method is given; a large body is read where it holds up nobody."""

@@ -22,7 +22,6 @@ from .. import plain, wire
 from ..channel import Channel
 from ..errors import ConfigError
 from ..family import owns
-from ..spec import Capabilities
 from ..wording import addressed
 from . import adapter, ports, terminal
 from .advice import about_missing, is_missing
@@ -34,6 +33,7 @@ from .forks import Forks, open_descriptors
 from .loader import Loaded, Unloadable, load
 from .secrets import Secrets
 from .threads import Outbox, Pool
+from .told import encoded
 
 PING_INTERVAL = 1.0  # seconds
 UNBOUNDED = 1 << 62  # the gateway has bounded every body already
@@ -99,7 +99,7 @@ class Server:
             if (port := ports.foreign(spec, hello.taken_ports, asked.found, own)) is not None:
                 raise Unloadable(ports.advice(spec.name, port))
             found = replace(adapter.capabilities(loaded.model, loaded.descriptor), ports=tuple(sorted(own)))
-            ready = _encoded(found)
+            ready = encoded(found)
         except BaseException as error:
             failure = self._load_failure(error, hello, asked.found)
             self._outbox.put(self._write, wire.ERROR, encode_failure(failure))
@@ -112,7 +112,7 @@ class Server:
     def _tell_described(self, model: Any, descriptor: adapter.Descriptor) -> None:
         """Say what the class can do; what it says only when it is loaded comes with `ready`."""
         with contextlib.suppress(Exception):
-            self._outbox.put(self._write, wire.DESCRIBED, _encoded(adapter.capabilities(model, descriptor)))
+            self._outbox.put(self._write, wire.DESCRIBED, encoded(adapter.capabilities(model, descriptor)))
 
     def _load_failure(self, error: BaseException, hello: wire.Hello, asked: Collection[int]) -> wire.Failure:
         if not isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError)):
@@ -254,19 +254,6 @@ class Server:
         unload = getattr(self._loaded.model, "unload", None) if self._loaded is not None else None
         if unload is not None:
             await self._try("unload", unload)
-
-
-def _encoded(found: Capabilities) -> bytes:
-    """What the model can do, without the schemas and the rest of its own if the gateway would not take them."""
-    payload = wire.encode(plain.from_capabilities(found))
-    try:
-        if len(payload) > wire.MAX_FRAME:
-            raise wire.WireError(f"{len(payload)} bytes, at most {wire.MAX_FRAME} can be told")
-        plain.to_capabilities(wire.decode_weighed(payload))
-        return payload
-    except wire.WireError as error:
-        say(f"the schemas of predict are left out of what the gateway is told: {error}")
-        return wire.encode(plain.from_capabilities(replace(found, input_schema=None, output_schema=None, extra={})))
 
 
 def _model_metrics(loaded: Loaded | None) -> bytes:

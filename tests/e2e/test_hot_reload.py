@@ -76,3 +76,15 @@ def test_the_shared_address_reloads_the_only_model_and_ignores_the_body(
     (tmp_path / "models/hello/model/words.py").write_text('GREETING = "good day"\n')
     assert post(f"{gateway.url}/hot-reload", {"nobody": "reads this"}) == (200, {"msg": "Hot reload complete"})
     assert post(predict) == (200, ["good day", "once", 2])
+
+
+def test_new_code_with_a_schema_that_cannot_be_told_serves_without_one(
+    serve: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    large = FIRST + "    input_schema = {'minimum': 10**320}\n"
+    gateway = serve({"hello": {"model/model.py": large, "model/words.py": 'GREETING = "hello"\n', "config.yaml": ""}})
+    predict = f"{gateway.url}/v1/models/model:predict"
+    assert post(predict) == (200, ["hello", "once", 1])
+    (tmp_path / "models/hello/model/words.py").write_text('GREETING = "good day"\n')
+    assert post(f"{gateway.url}/hot-reload") == (200, {"msg": "Hot reload complete"})
+    assert post(predict) == (200, ["good day", "once", 2])

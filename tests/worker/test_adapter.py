@@ -340,3 +340,10 @@ def test_a_type_without_a_schema_serves_without_one() -> None:
 def test_a_class_may_name_its_schemas_itself() -> None:
     found = told(predict=plain, input_schema={"type": "string"}, output_schema={"type": "number"})
     assert (found.input_schema, found.output_schema) == ({"type": "string"}, {"type": "number"})
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(4096, 4096), ("512", 512), (None, None), (int(1e30), None), (1e30, None)]
+)
+def test_a_length_that_stands_for_no_limit_is_none(given: Any, found: int | None) -> None:
+    assert told(predict=plain, capabilities={"max_model_len": given}).max_model_len == found
