@@ -59,17 +59,19 @@ def _with_references(value: Any, names: Mapping[str, str]) -> Any:
         return [_with_references(item, names) for item in value]
     if not isinstance(value, Mapping):
         return value
-    found = {key: _with_references(item, names) for key, item in value.items()}
+    mapping = value.get("mapping")  # of a discriminator: its values are references too
+    found = {key: _with_references(item, names) for key, item in value.items() if key != "mapping"}
     reference = value.get("$ref")
     if isinstance(reference, str):
         if reference in names:
             found["$ref"] = names[reference]
         else:
             del found["$ref"]
-    mapping = value.get("mapping")  # of a discriminator: its values are references too
     if isinstance(mapping, Mapping):
         found["mapping"] = {
             key: names.get(item, item) if isinstance(item, str) else _with_references(item, names)
             for key, item in mapping.items()
         }
+    elif "mapping" in value:
+        found["mapping"] = _with_references(mapping, names)
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from counting import calls_in
 from fakes import PATIENT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +99,18 @@ def test_names_that_are_one_once_they_are_written_are_told_apart_in_few_steps(na
     assert components.questions < 4 * len(names)
     assert [*components.values()] == [{"const": name} for name in names]
     assert components[found["$ref"].removeprefix(PLACE)] == {"const": names[-1]}
+
+
+def test_mappings_inside_mappings_are_each_followed_once() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = {"a": "#/$defs/Cat"}
+        for _ in range(levels):
+            value = {"mapping": value}
+        return {"$defs": {"Cat": {}}, **value}
+
+    few, twice = (calls_in(partial(hoist, nested(levels), "M", {})) for levels in (8, 16))
+    assert twice < 3 * few
+    assert hoist({"mapping": [1]}, "M", {}) == {"mapping": [1]}
 
 
 def test_more_definitions_than_anybody_reads_let_in_anything_and_are_not_looked_at() -> None:
