@@ -26,6 +26,7 @@ log = logging.getLogger("gateway.models")
 
 SLOW = 10.0  # seconds of a reload after which people are told how to end it
 FILES = "a change of its files"  # who gives the orders here, for the audit log
+OWN = "where it writes them itself, they belong in its data directory, or it is loaded again and again"
 AT_ONCE = 10  # loads in a row that a newer change ends as soon as it is seen
 
 
@@ -64,9 +65,7 @@ class Following:
                 newer.clear()
                 given_up = 0 if await self._load(model, newer, _patience(given_up)) else given_up + 1
                 if given_up == AT_ONCE:
-                    log.warning(
-                        "%s: its files change whenever it loads; %s", name, "what it writes belongs in its data"
-                    )
+                    log.warning("%s: its files changed during %d loads in a row; %s", name, given_up, OWN)
         finally:
             del self._newer[name]
 

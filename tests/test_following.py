@@ -220,7 +220,9 @@ async def test_a_model_that_writes_to_its_directory_whenever_it_loads_is_loaded_
         monkeypatch.setattr(found.fakes, "load", load)
         follows.changed(["m"])
         await served(follows, found, AT_ONCE + 6)
-        assert caplog.text.count("belongs in its data") == 1
+        assert (
+            caplog.text.count("m: its files changed during 10 loads in a row; where it writes them itself, they") == 1
+        )
 
 
 async def test_code_that_is_no_good_is_told_and_the_next_change_is_served(
