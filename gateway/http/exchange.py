@@ -16,7 +16,7 @@ from ..access import Permits
 from ..call import NEVER, Patience
 from ..callers import Caller
 from ..errors import BadRequest, GatewayError
-from .protocol import STATUS, TAIL, Cycle, GuardedProtocol, write_whole
+from .protocol import PIECE, STATUS, Cycle, GuardedProtocol, write_whole
 
 JSON = b"application/json"
 REFUSED = "gateway.refused"  # in the same place: told of an error that is answered there
@@ -31,8 +31,9 @@ _HEAD = (
     b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n"
     b"x-content-type-options: nosniff\r\n"
 )
-_TIMING = b"server-timing: queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, gateway;dur=%.1f\r\n"  # milliseconds
-_TIMING_AT_ONCE = b"server-timing: queue;dur=0.0, load;dur=0.0, model;dur=%.1f, gateway;dur=%.1f\r\n"
+_WAITED = b"queue;dur=%.1f, load;dur=%.1f"  # milliseconds
+_TIMES = b"queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, gateway;dur=%.1f"
+_TIMES_PIECE = b"queue;dur=0.0, load;dur=0.0, model;dur=%.1f, gateway;dur=%.1f"
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -303,15 +304,19 @@ class Exchange:
         if self.reply_now(status, body, content_type, headers):
             return
         pairs = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
+        self.ended = self.ended or time.monotonic()
+        self.unwatch()  # the call has said all: from here on it is the answer that ends with a key, or a client
         await self.start(status, pairs)
         await self.write(body, last=True)
 
     def reply_now(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
     ) -> bool:
-        """Send a whole answer in one write; False when that must go through ASGI instead."""
+        """Send a whole answer in one write; False when that must go through ASGI instead, or in pieces."""
         cycle = self.cycle
         if cycle is None or self.method == "HEAD" or status in NO_BODY or cycle.flow.write_paused:
+            return False
+        if len(body) > PIECE and self.scope["scheme"] == "https":
             return False
         self.status = status
         request_id = self.request_id.encode()
@@ -323,7 +328,8 @@ class Exchange:
             request_id,
         )
         if self.sent and not self.error:
-            head += self._timing()
+            self.ended = self.ended or time.monotonic()
+            head += b"server-timing: %b\r\n" % self._timing()
         for name, value in (*headers, *self.also):
             if name == b"connection":  # write_whole says it
                 cycle.keep_alive = cycle.keep_alive and value != b"close"
@@ -333,17 +339,16 @@ class Exchange:
         return True
 
     def _timing(self) -> bytes:
-        """Where the time of a whole answer went, as a line of its head."""
-        now = time.monotonic()
+        """Where the time went, of a call that has ended; and of one that goes on, how long it waited."""
         if not self.ended:
-            self.ended = now
+            return _WAITED % (self.queued * 1e3, self.load * 1e3)
         waited, ran = self.queued + self.load, self.ran
-        ours = now - self.started - waited - ran
+        ours = time.monotonic() - self.started - waited - ran
         if ours < 0.0:
             ours = 0.0
         if not waited:
-            return _TIMING_AT_ONCE % (ran * 1e3, ours * 1e3)
-        return _TIMING % (self.queued * 1e3, self.load * 1e3, ran * 1e3, ours * 1e3)
+            return _TIMES_PIECE % (ran * 1e3, ours * 1e3)
+        return _TIMES % (self.queued * 1e3, self.load * 1e3, ran * 1e3, ours * 1e3)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers of an answer whose body follows in `write`s."""
@@ -354,7 +359,7 @@ class Exchange:
 
     async def send(self, message: Any) -> None:
         """Send an ASGI message, and count the time for which the client takes nothing."""
-        if len(message.get("body", b"")) > TAIL and self.scope["scheme"] == "https":
+        if len(message.get("body", b"")) > PIECE and self.scope["scheme"] == "https":
             await self._send_in_pieces(message)
             return
         if self.cycle is None or not self.cycle.flow.write_paused:
@@ -368,11 +373,13 @@ class Exchange:
 
     async def _send_in_pieces(self, message: Any) -> None:
         """TLS takes a write of any size, and holds the loop until it has encrypted all of it: so each piece waits until
-        there is room, and others have their turn before the next."""
+        there is room, and others have their turn before the next, until there is nobody to take it."""
         body, more = memoryview(message["body"]), message.get("more_body", False)
-        for start in range(0, len(body), TAIL):
-            is_last = start + TAIL >= len(body)
-            await self.send({**message, "body": body[start : start + TAIL], "more_body": more or not is_last})
+        for start in range(0, len(body), PIECE):
+            if self.cycle is not None and self.cycle.disconnected:
+                return
+            is_last = start + PIECE >= len(body)
+            await self.send({**message, "body": body[start : start + PIECE], "more_body": more or not is_last})
             if not is_last:
                 await asyncio.sleep(0)
 
@@ -381,14 +388,14 @@ class Exchange:
         """The headers that every answer to this request has."""
         request_id = self.request_id.encode()
         headers = [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
-        if self.sent and not self.error:  # of a stream, which is not over
-            headers.append((b"server-timing", b"queue;dur=%.1f, load;dur=%.1f" % (self.queued * 1e3, self.load * 1e3)))
+        if self.sent and not self.error:
+            headers.append((b"server-timing", self._timing()))
         return headers
 
     async def write(self, chunk: bytes, last: bool = False) -> None:
         body = b"" if self.status in NO_BODY else chunk
         waits = self.cycle is not None and self.cycle.flow.write_paused
-        goes_at_once = not waits and len(body) <= TAIL
+        goes_at_once = not waits and len(body) <= PIECE
         send = self._send if goes_at_once else self.send  # a coroutine less for each chunk
         await send({"type": "http.response.body", "body": body, "more_body": not last})
 

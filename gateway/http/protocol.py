@@ -35,7 +35,9 @@ LINGER = 5.0  # seconds in which the rest of a refused body is thrown away befor
 # seconds between the last bytes of an answer that breaks off and its end: a page in a browser that learns of both at
 # once is never given what it has not read by then
 PARTING = 0.1
-TAIL = HIGH_WATER_LIMIT + 1  # bytes at the end of a large answer that TLS gets apart, to say whether it is full
+# bytes of an answer that TLS gets at once: it says then that it is full, and keeps the loop until they are encrypted
+PIECE = HIGH_WATER_LIMIT + 1
+COPIED = 1 << 20  # bytes of a body that are put behind its head, for one write instead of two
 Cycle = RequestResponseCycle  # what the server knows of one request
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -504,23 +506,20 @@ def cycle_of(send: Any) -> RequestResponseCycle | None:
 
 
 def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryview) -> None:
-    """Send a complete response in one write: what two `send` calls do, less their checks of headers we made ourselves.
+    """Send a complete response at once: what two `send` calls do, less their checks of headers we made ourselves.
 
-    `head` is everything from the status line to the last header, without the blank line.
+    `head` is everything from the status line to the last header, without the blank line. Over TLS the body
+    has at most a PIECE.
     """
     if cycle.disconnected:
         return
     cycle.response_started = cycle.response_complete = True
-    tail: bytes | memoryview = b""
-    if len(body) > TAIL and cycle.scope["scheme"] == "https":
-        # The first write goes through TLS unseen, however large. The second waits in there when the first does below.
-        body, tail = memoryview(body)[:-TAIL], memoryview(body)[-TAIL:]
-    if cycle.keep_alive:
-        cycle.transport.write(b"".join((head, b"\r\n", body)))
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    if len(body) > COPIED:
+        cycle.transport.write(head + end)
+        cycle.transport.write(body)
     else:
-        cycle.transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
-    if tail:
-        cycle.transport.write(tail)
+        cycle.transport.write(b"".join((head, end, body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
         connection = cycle.scope.get("gateway.connection")

@@ -162,14 +162,16 @@ MUTATIONS = [
     Mutation("T28", "http/server.py", "if connection.transport.is_closing():", "if False:",
              "http/test_stall.py::"
              "test_who_takes_nothing_of_a_small_answer_is_cut_off_once_the_connection_is_to_end"),
-    Mutation("T68", "http/exchange.py", 'if len(message.get("body", b"")) > TAIL and', "if False and",
+    Mutation("T68", "http/exchange.py", 'if len(message.get("body", b"")) > PIECE and', "if False and",
              "security/test_callers.py::"
              "test_an_answer_of_a_plugin_that_its_client_does_not_take_is_one_of_those_at_once"),
-    Mutation("T68", "http/exchange.py", "not waits and len(body) <= TAIL", "not waits",
+    Mutation("T68", "http/exchange.py", "not waits and len(body) <= PIECE", "not waits",
              "security/test_callers.py::"
              "test_no_write_of_a_plugin_or_a_model_holds_the_loop_until_all_of_it_is_encrypted"),
-    Mutation("T68", "http/protocol.py", 'len(body) > TAIL and cycle.scope["scheme"] == "https"', "False",
+    Mutation("T68", "http/exchange.py", 'if len(body) > PIECE and self.scope["scheme"] == "https"', "if False",
              "security/test_callers.py::test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once"),
+    Mutation("T65", "http/exchange.py", "self.unwatch()  # the call has said all", "pass  # the call has said all",
+             "security/test_callers.py::test_an_answer_that_goes_out_in_pieces_ends_with_its_key"),
     Mutation("T28", "http/handshakes.py", "ssl_shutdown_timeout=FAREWELL,", "",
              "http/test_stall.py::test_who_takes_the_last_answer_slowly_over_tls_gets_all_of_it"),
     Mutation("T28", "http/stall.py", "if not self._is_encrypted:", "if True:",

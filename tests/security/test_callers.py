@@ -622,9 +622,9 @@ def test_an_answer_of_a_plugin_that_its_client_does_not_take_is_one_of_those_at_
     holders.served.wait_until(lambda: permits.running == 0)
 
 
-@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("kind", ["plugged", "stream", "whole", "chat"])
 def test_no_write_of_a_plugin_or_a_model_holds_the_loop_until_all_of_it_is_encrypted(
-    serve: Serve, tmp_path: Path, chunked: bool
+    serve: Serve, tmp_path: Path, kind: str
 ) -> None:
     size = 1 << 23
     sizes: list[int] = []
@@ -637,17 +637,38 @@ def test_no_write_of_a_plugin_or_a_model_holds_the_loop_until_all_of_it_is_encry
         yield b"x" * size
 
     extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(plugged))
-    holders = Holders(serve, tmp_path, {MINE: Model({"predict": stream})}, plugins=[extra], **certificate(tmp_path))
+    predict = stream if kind == "stream" else lambda body: b'"%b"' % (b"x" * size)
+    model = Model({"predict": predict, "chat_completions": lambda inputs: "x" * size})
+    holders = Holders(serve, tmp_path, {MINE: model}, plugins=[extra], **certificate(tmp_path))
     known = {"Authorization": f"Bearer {holders.text}"}
     with contextlib.closing(holders.served.connect()) as connection:
         connection.connect()
         holders.served.wait_until(lambda: bool(holders.served.server.server_state.connections))
         (there,) = holders.served.server.server_state.connections
         there.transport = Counting(there.transport, sizes)
-        path = f"/models/{MINE}/predict" if chunked else "/plugged"
-        connection.request("POST" if chunked else "GET", path, b"{}" if chunked else None, known)
-        assert connection.getresponse().read() == b"x" * size
+        path = f"/models/{MINE}/" + ("v1/chat/completions" if kind == "chat" else "predict")
+        if kind == "plugged":
+            connection.request("GET", "/plugged", headers=known)
+        else:
+            connection.request("POST", path, json.dumps(CHAT), known)
+        answer = connection.getresponse()
+        assert answer.read().count(b"x") >= size
     assert sum(sizes) >= size and max(sizes) < 1 << 17
+    if kind in ("whole", "chat"):
+        named = [part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")]
+        assert named == ["queue", "load", "model", "gateway"]
+
+
+def test_an_answer_that_goes_out_in_pieces_ends_with_its_key(serve: Serve, tmp_path: Path) -> None:
+    size = 1 << 25
+    answer = {"predict": lambda body: b'"%b"' % (b"x" * size)}
+    holders = Holders(serve, tmp_path, {MINE: Model(answer)}, **certificate(tmp_path))
+    with contextlib.closing(holders.begin(f"/models/{MINE}/predict", {})) as connection:
+        response = connection.getresponse()
+        assert response.status == 200
+        holders.change()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
 
 
 class Counting:
