@@ -78,20 +78,20 @@ def fetch_bucket(
     place, options = _address(url, kind)
     if credentials is not None:
         options |= _options(kind, secret or "", credentials)
-    with lock(path):
-        if path.exists():
-            return
-        files = _file_system(url, kind, options)
-        part = path.with_name(f"{path.name}.part")
-        if part.is_dir():
-            shutil.rmtree(part)  # into a directory that exists fsspec copies one level deeper
-        try:
+    try:
+        with lock(path):
+            if path.exists():
+                return
+            files = _file_system(url, kind, options)
+            part = path.with_name(f"{path.name}.part")
+            if part.is_dir():
+                shutil.rmtree(part)  # into a directory that exists fsspec copies one level deeper
             _copy(files, place, part, entry)
-        except ConfigError:
-            raise
-        except Exception as error:  # every back end of fsspec has its own
-            fail(url, error)
-        keep(part, path)
+            keep(part, path)
+    except ConfigError:
+        raise
+    except Exception as error:  # every back end of fsspec has its own
+        fail(url, error)
 
 
 def check_address(url: str) -> None:

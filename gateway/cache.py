@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from .errors import ConfigError
 
 ELSEWHERE = "set cache_dir in gateway.toml, or GATEWAY_CACHE_DIR, to a directory that can be written to"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def advice_on(error: BaseException) -> str:
+    """What to do when something could not be written here for want of room; nothing for other errors."""
+    return f"make room for it, or {ELSEWHERE}" if isinstance(error, OSError) and error.errno in _FULL else ""
 
 
 def cache_dir() -> Path:

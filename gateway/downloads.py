@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .cache import make
+from .cache import advice_on, make
 from .errors import ConfigError
 from .fingerprints import fingerprint
 
@@ -73,18 +73,18 @@ def fetch_file(
     """
     if _is_it(path, sha256):
         return
-    with lock(path):
-        if _is_it(path, sha256):
-            return
-        part = path.with_name(f"{path.name}.part")
-        try:
+    try:
+        with lock(path):
+            if _is_it(path, sha256):
+                return
+            part = path.with_name(f"{path.name}.part")
             _download(url, part, token, is_compared=sha256 is not None)
-        except OSError as error:
-            fail(url, error, _closed(error, secret, token))
-        if sha256 and (found := _digest(part)) != sha256.lower():
-            part.unlink()
-            raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
-        keep(part, path)
+            if sha256 and (found := _digest(part)) != sha256.lower():
+                part.unlink()
+                raise ConfigError(f"weights {url}: sha256 is {found}, expected {sha256}; the file was thrown away")
+            keep(part, path)
+    except OSError as error:
+        fail(url, error, _closed(error, secret, token))
 
 
 def keep(part: Path, path: Path) -> None:
@@ -169,7 +169,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def fail(url: str, error: Exception, advice: str = "") -> NoReturn:
     what = f"weights {url} could not be fetched: {_first_line(error)}"
-    advice = advice or "when offline, download it elsewhere and use a file:// source"
+    advice = advice or advice_on(error) or "when offline, download it elsewhere and use a file:// source"
     raise ConfigError(f"{what}; {advice}") from error
 
 

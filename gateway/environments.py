@@ -18,14 +18,14 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 from . import __version__, confinement, contents, environment_keys, inherited
 from .build_lines import Lines
-from .cache import cache_dir, make
+from .cache import ELSEWHERE, advice_on, cache_dir, make
 from .clearing import clear_away
 from .errors import ConfigError
 from .local_projects import tidied
@@ -63,7 +63,8 @@ async def ensure(
     gateway's own what `inherited` names. That of a strict model is confined as its worker is, but for the network.
 
     Raises:
-        ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines.
+        ConfigError: uv is missing, or the build failed; the text ends with the resolver's last lines; or what is
+            wrong with its place.
     """
     cache = root or cache_dir()
     key = await _patiently(partial(key_of, spec, variables, cache))  # it may read wheels
@@ -73,7 +74,7 @@ async def ensure(
         return python
     uv = find_uv()
     make(directory.parent)
-    with await _patiently(partial(_Lock, directory.with_suffix(".lock"))):
+    with _told(directory), await _patiently(partial(_Lock, directory.with_suffix(".lock"))):
         if complete.is_file() and directory.is_dir():  # somebody else was quicker
             return python
         build = _Build(spec, directory, {**inherited.of_builds(), **(variables or {})}, on_log)
@@ -91,15 +92,32 @@ async def ensure(
             given_up = threading.Event()
             async with _entered(tidied(in_place, given_up), given_up):
                 await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
+            complete.touch()
+        except BaseException:
+            await _finished(partial(clear_away, directory))  # it may be what has filled the disk
+            raise
         finally:
             build.end()
-        complete.touch()
         on_log("the environment is ready")
     return python
 
 
+@contextlib.contextmanager
+def _told(place: Path) -> Iterator[None]:
+    """Raises `ConfigError` for what cannot be written there, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        advice = advice_on(error) or ELSEWHERE
+        raise ConfigError(f"nothing can be built in {place.parent}: {error.strerror or error}; {advice}") from error
+
+
 def import_path(root: Path | None = None) -> Path:
-    """A directory that holds our package and nothing else of the environment that we are installed in."""
+    """A directory that holds our package and nothing else of the environment that we are installed in.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     package = Path(__file__).resolve().parent
     # A directory for each of us: two gateways of other versions may share a cache.
     whose = f"{__version__}-{hashlib.sha256(str(package).encode()).hexdigest()[:16]}"
@@ -108,9 +126,10 @@ def import_path(root: Path | None = None) -> Path:
     link = directory / "gateway"
     if not link.is_symlink() or link.resolve() != package:
         fresh = directory / f".gateway-{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(package)
-        fresh.replace(link)
+        with _told(directory):
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(package)
+            fresh.replace(link)
     return directory
 
 

@@ -68,5 +68,8 @@ def _remember(memory: Path | None, found: str) -> None:
     part = memory.with_name(f"{memory.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(found, "ascii")
-        part.replace(memory)
+        try:
+            part.write_text(found, "ascii")
+            part.replace(memory)
+        except OSError:
+            part.unlink()

@@ -60,6 +60,7 @@ class Stderr(logging.Handler):
         self._lines: deque[str] = deque()
         self._size = 0
         self._is_writing = False
+        self._is_torn = False  # what could not be written may have been so in part
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -90,13 +91,17 @@ class Stderr(logging.Handler):
                 self._changed.wait_for(lambda: bool(self._lines))
                 lines, self._size, self._is_writing = list(self._lines), 0, True
                 self._lines.clear()
-                if lost := self.dropped - self._told:
-                    self._told = self.dropped
-                    lines.append(self._confession(lost))
+                lost = self.dropped - self._told
+            text = "".join(("\n", *lines) if self._is_torn else lines) + (self._confession(lost) if lost else "")
             try:
-                printing.write("".join(lines), "stderr")
+                printing.write(text, "stderr")
             except Exception:  # nobody is there, or the disk is full
-                self.dropped += len(lines)
+                with self._changed:
+                    self.dropped += len(lines)
+                self._is_torn = True
+            else:
+                self._told += lost
+                self._is_torn = False
 
     def _confession(self, lost: int) -> str:
         what = f"lost from this log: {counted(lost, 'line')}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
+from full_disk import full_disk
 
 from gateway.cache import cache_dir
 from gateway.downloads import fetch_file, fetch_snapshot, find_snapshot, keep
@@ -262,6 +263,15 @@ def test_what_cannot_be_fetched_names_the_address_and_the_way_out(
 
     assert str(caught.value).startswith(f"weights {url} could not be fetched: ")
     assert "file:// source" in str(caught.value)
+
+
+def test_on_a_full_disk_nothing_counts_and_room_is_asked_for(server: Any, tmp_path: Path) -> None:
+    place = tmp_path / "w.bin"
+    with full_disk(at=1000), pytest.raises(ConfigError, match=r"File too large; make room for it, or set cache"):
+        fetch_file(f"{server.url}/file", place)
+    assert not place.exists()
+    fetch_file(f"{server.url}/file", place)
+    assert place.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from confining import why_not
+from full_disk import full_disk
 
 from gateway import environments
 from gateway.errors import ConfigError
@@ -216,6 +217,22 @@ def test_a_failed_build_says_the_last_lines_and_is_never_half_used(
         with pytest.raises(ConfigError, match="could not be built:\nfirst line\nno solution found"):
             asyncio.run(environments.ensure(model, lines.append, tmp_path))
     assert lines.count("no solution found") == 2
+
+
+def test_a_full_disk_is_told_as_one_and_a_failed_build_gives_its_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nfor last; do :; done\n[ "$1" = venv ] && echo large > "$last/large"; [ "$1" = venv ]\n')
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "find_uv", lambda: str(uv))
+    model = spec(tmp_path, requirements=["nothing"])
+    build = lambda: asyncio.run(environments.ensure(model, print, tmp_path / "cache"))  # noqa: E731
+    with full_disk(), pytest.raises(ConfigError, match=r"nothing can be built in .*: File too large; make room for it"):
+        build()
+    with pytest.raises(ConfigError, match="could not be built"):
+        build()
+    assert not [place for place in (tmp_path / "cache" / "envs").iterdir() if place.is_dir()]
 
 
 @pytest.mark.parametrize(

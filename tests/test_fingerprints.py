@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from gateway import fingerprints
 from gateway.fingerprints import fingerprint
@@ -83,3 +84,11 @@ def test_a_memory_that_a_power_cut_left_is_not_believed(tmp_path: Path, cache: P
         memory.write_bytes(left)
 
     assert [fingerprint(file) for file in files] == sums
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_full_disk_costs_the_next_reader_time_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    path = write(tmp_path / "one", b"1234")
+    with full_disk(at=10):
+        assert fingerprint(path) == hashlib.sha256(b"1234").hexdigest()
+    assert list(cache.iterdir()) == []

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,29 @@ def test_a_log_that_cannot_be_written_is_no_trouble(how: str) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout == "went on\n"
     assert done.returncode == 0
+
+
+FULL = """
+import logging, resource
+from gateway import logs
+logs.set_up("json")
+log, (handler,) = logging.getLogger("gateway.test"), logging.getLogger().handlers
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+for number in range(3):
+    log.info("lost %s", number)
+    handler.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+log.info("found")
+handler.flush()
+"""
+
+
+def test_what_a_full_disk_cut_off_is_no_part_of_the_next_line_and_what_was_lost_is_counted(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file, python(FULL, stderr=file) as process:
+        assert process.wait(60) == 0
+    _, *lines = filter(None, (tmp_path / "log").read_text().splitlines())
+    assert [json.loads(line)["message"] for line in lines] == ["found", "lost from this log: 3 lines"]
 
 
 def test_no_socket_becomes_the_log_of_a_process_without_one() -> None:

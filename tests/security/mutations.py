@@ -109,6 +109,18 @@ MUTATIONS = [
              "e2e/test_keys_followed.py::test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go"),
     Mutation("T16", "http/admin.py", "if exchange.is_local:", "if exchange:",
              "http/test_models.py::test_no_key_is_told_of_directories_of_this_machine"),
+    Mutation("T31", "logs.py", "self._is_torn = True", "pass",
+             "test_logs.py::"
+             "test_what_a_full_disk_cut_off_is_no_part_of_the_next_line_and_what_was_lost_is_counted"),
+    Mutation("T31", "logs.py", "self._told += lost", "self._told = self.dropped",
+             "test_logs.py::"
+             "test_what_a_full_disk_cut_off_is_no_part_of_the_next_line_and_what_was_lost_is_counted"),
+    Mutation("T31", "fingerprints.py", "            part.unlink()", "            pass",
+             "test_fingerprints.py::test_a_full_disk_costs_the_next_reader_time_and_leaves_nothing_behind"),
+    Mutation("T31", "environments.py", "await _finished(partial(clear_away, directory))", "pass",
+             "test_environments.py::test_a_full_disk_is_told_as_one_and_a_failed_build_gives_its_room_back"),
+    Mutation("T31", "cache.py", "error.errno in _FULL", "False",
+             "test_downloads.py::test_on_a_full_disk_nothing_counts_and_room_is_asked_for"),
     Mutation("T31", "keys.py", "        Path(temporary).unlink(missing_ok=True)", "        pass",
              "test_keys.py::test_a_full_disk_changes_no_key_and_leaves_nothing_behind"),
     Mutation("T31", "keys.py", "        if isinstance(error, OSError):", "        if False:",
