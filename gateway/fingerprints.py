@@ -2,16 +2,20 @@
 
 Reading gigabytes takes a while, so a sum is remembered beside everything else that can be made again. It is looked up
 by what no writer can keep: device, inode, size, the time of the last write and that of the last change, which nobody
-can set.
+can set. Only who has mapped it writes again without a new time, so of a file that somebody writes to nothing is known.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
 import re
+import signal
 import time
+from io import BufferedReader
 from pathlib import Path
 
 from . import ordinary
@@ -27,7 +31,7 @@ def fingerprint(path: Path) -> str:
     """Return the SHA-256 of the file's content, in hexadecimal. Raises `OSError` when it cannot be read."""
     with ordinary.opened(path) as file:
         before = os.fstat(file.fileno())
-        memory = _memory(before)
+        memory = None if _is_written_to(file) else _memory(before)
         if known := _remembered(memory):
             return known
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -35,6 +39,20 @@ def fingerprint(path: Path) -> str:
     if _key(after) == _key(before) and time.time() - after.st_ctime > SETTLED:
         _remember(memory, found)
     return found
+
+
+def _is_written_to(file: BufferedReader) -> bool:
+    """Whether somebody may write to it now, as far as the system says: then it grants no lease, which we do not keep.
+
+    Who opens it in between has a signal sent to us: one that ends no process, unlike that of leases.
+    """
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:  # another user's file, too, or a place without leases
+        return error.errno == errno.EAGAIN
+    return False
 
 
 def _memory(stat: os.stat_result) -> Path | None:

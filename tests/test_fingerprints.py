@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import time
 from pathlib import Path
@@ -92,3 +93,17 @@ def test_a_full_disk_costs_the_next_reader_time_and_leaves_nothing_behind(tmp_pa
     with full_disk(at=10):
         assert fingerprint(path) == hashlib.sha256(b"1234").hexdigest()
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.usefixtures("settled")
+def test_of_a_file_that_somebody_has_mapped_nothing_is_remembered(tmp_path: Path, cache: Path) -> None:
+    """A page that was written to is written to again without any time of the file changing."""
+    path = write(tmp_path / "one", b"1234")
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    for content in (b"5678", b"abcd"):
+        mapped[:] = content
+        assert fingerprint(path) == hashlib.sha256(content).hexdigest()
+    mapped.close()
+    assert fingerprint(path) == hashlib.sha256(b"abcd").hexdigest()
+    assert len(list(cache.iterdir())) == 1

@@ -109,10 +109,13 @@ MUTATIONS = [
              "e2e/test_keys_followed.py::test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go"),
     Mutation("T16", "http/admin.py", "if exchange.is_local:", "if exchange:",
              "http/test_models.py::test_no_key_is_told_of_directories_of_this_machine"),
+    Mutation("T13", "fingerprints.py", "None if _is_written_to(file) else _memory(before)", "_memory(before)",
+             "test_fingerprints.py::test_of_a_file_that_somebody_has_mapped_nothing_is_remembered"),
     Mutation("T31", "logs.py", "self._is_torn = True", "pass",
              "test_logs.py::"
              "test_what_a_full_disk_cut_off_is_no_part_of_the_next_line_and_what_was_lost_is_counted"),
-    Mutation("T31", "logs.py", "self._told += lost", "self._told = self.dropped",
+    Mutation("T31", "logs.py", "lost = self.dropped - self._told",
+             "lost, self._told = self.dropped - self._told, self.dropped",
              "test_logs.py::"
              "test_what_a_full_disk_cut_off_is_no_part_of_the_next_line_and_what_was_lost_is_counted"),
     Mutation("T31", "fingerprints.py", "            part.unlink()", "            pass",
