@@ -311,6 +311,17 @@ class Hub:
         """Claim again what was given back a moment ago."""
         self._claims += claims
 
+    def places_of(self, name: str) -> dict[str, Placement]:
+        """Where its replicas are started, by owner of the claim."""
+        return {owner: place for owner, place in self._placements.items() if owner.rpartition("/")[0] == name}
+
+    def put_back(self, name: str, places: Mapping[str, Placement], devices: Sequence[str]) -> None:
+        """Start its replicas there again, when the places of a reload that failed have come to nothing."""
+        for owner in self.places_of(name):
+            del self._placements[owner]
+        self._placements.update(places)
+        self.models[name].devices = list(devices)
+
     # ── secrets and environment ──────────────────────────────────────────────────────────────────────────────────
 
     async def _watch_sources(self) -> None:

@@ -14,8 +14,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .audit import audited, record
@@ -83,15 +84,17 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
         model.spec = spec
         return
     old, was_ready = hub.held_by(model.name), model.state == "ready"
+    put_back = partial(hub.put_back, model.name, hub.places_of(model.name), model.devices)
     beside = hub.settings.model(model.name).reload == "beside"
     if was_ready and beside and not hub.place([spec]):
-        await _beside(hub, model, spec, old)
+        await _beside(hub, model, spec, old, put_back)
         return
     model.check_replaceable()
     hub.give_back(old)
     refused = hub.place([spec])
     if refused:
         hub.hold(old)
+        put_back()
         raise NoRoom(f"{NO_ROOM}: {refused[model.name][1]}", fatal=True)
     try:
         await model.replace(spec, hub.settings.gateway.drain_timeout)
@@ -128,7 +131,9 @@ def _tell_changes(before: Settings, after: Settings) -> None:
             record("SIGHUP", "change of settings", outcome=changed)
 
 
-async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[Claim]) -> None:
+async def _beside(
+    hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[Claim], put_back: Callable[[], None]
+) -> None:
     """Both hold their devices until the old replicas have ended, or the new ones could not be loaded."""
     fresh = [claim for claim in hub.held_by(model.name) if not any(claim is other for other in old)]
     try:
@@ -136,6 +141,7 @@ async def _beside(hub: Hub, model: HostedModel, spec: ModelSpec, old: Sequence[C
     finally:  # whoever waits may be cancelled in the turn in which it has switched
         if model.spec is not spec:
             hub.give_back(fresh)
+            put_back()
         elif old:
             spawn(_give_back_later(hub, model, old))
 

@@ -68,6 +68,12 @@ class FakeHub:
     def hold(self, claims: Sequence[Claim]) -> None:
         self.claims += claims
 
+    def places_of(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def put_back(self, name: str, places: dict[str, Any], devices: Sequence[str]) -> None:
+        self.models[name].devices = list(devices)
+
 
 @asynccontextmanager
 async def followed(monkeypatch: pytest.MonkeyPatch, *found: Hosted) -> AsyncIterator[tuple[Any, Following]]:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from fakes import Fakes, LoadError, VirtualLoop, predict, turns
 
 import gateway.hub as hub_module
-from gateway import secret_sources
+from gateway import reloading, secret_sources
 from gateway.callers import everybody
 from gateway.devices import GIB, Device
 from gateway.errors import (
@@ -337,6 +338,40 @@ async def test_a_model_that_could_not_be_loaded_may_be_loaded_again_by_name() ->
         assert await model.settled() == "ready"
         await hub.load(model)  # which it is
         assert len(runners.launches) == 2
+
+
+async def test_after_a_reload_that_failed_a_lost_replica_starts_again_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runners = Runners(a=Fakes(None, LoadError("no weights", fatal=True), None))
+    async with hub_of(spec("a", resources=Resources(gpus=1)), runners=runners, devices=gpus(2)) as hub:
+        model = hub.models["a"]
+        monkeypatch.setattr(reloading, "read_again", lambda _, model: replace(model.spec))
+        with pytest.raises(LoadError, match="no weights"):
+            await reloading.reload(hub, model)
+        runners.fakes["a"].replicas[0].die("crashed")
+        await asyncio.sleep(60)  # of the virtual clock: it is tried again after its back-off
+        assert model.state == "ready"
+        first, failed, again = (launch.environment["CUDA_VISIBLE_DEVICES"] for launch in runners.launches)
+        assert failed != first, "it was loaded beside"
+        assert again == first and model.devices == [first]
+
+
+async def test_after_a_reload_without_room_a_lost_replica_starts_again_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runners = Runners(a=Fakes())
+    async with hub_of(spec("a", resources=Resources(gpus=1)), runners=runners, devices=gpus(2)) as hub:
+        model = hub.models["a"]
+        larger = replace(model.spec, resources=Resources(gpus=3))
+        monkeypatch.setattr(reloading, "read_again", lambda _, model: larger)
+        with pytest.raises(LoadError):
+            await reloading.reload(hub, model)
+        runners.fakes["a"].replicas[0].die("crashed")
+        await asyncio.sleep(60)  # of the virtual clock: it is tried again after its back-off
+        assert model.state == "ready"
+        first, again = (launch.environment["CUDA_VISIBLE_DEVICES"] for launch in runners.launches)
+        assert again == first and model.devices == [first]
 
 
 async def test_nothing_is_kept_under_the_name_of_a_model_that_is_forgotten() -> None:
