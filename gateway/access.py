@@ -115,13 +115,15 @@ class Permits:
         for lease in tuple(self._leases):
             lease.caller = key
             if lease.model and not (key.may("infer") and key.sees(lease.model)):
-                lease.end(PermissionDenied(f"this key may not use model '{lease.model}' any more"))
+                text = f"this key may not use model '{lease.model}' any more"
+                lease.end(PermissionDenied(text, cause="key_changed"))
         self._expire()
 
     def revoke(self) -> None:
         """End what is under way: there is no such key any more."""
         for lease in tuple(self._leases):
-            lease.end(Unauthorized("Incorrect API key provided: it was revoked while this ran."))
+            text = "Incorrect API key provided: it was revoked while this ran."
+            lease.end(Unauthorized(text, cause="key_revoked"))
 
     def _watch(self, expires: datetime.datetime) -> None:
         """Look again when somebody expires, and now and then before: the clock on the wall may be set."""
@@ -140,7 +142,8 @@ class Permits:
             if lease.caller is None or lease.caller.expires is None:
                 continue
             if lease.caller.has_expired(now):
-                lease.end(Unauthorized("Incorrect API key provided: it expired while this ran."))
+                text = "Incorrect API key provided: it expired while this ran."
+                lease.end(Unauthorized(text, cause="key_expired"))
             elif lease.caller.expires < self._due:
                 self._watch(lease.caller.expires)
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from .call import NEVER, Call
-from .deadlines import Deadlines
+from .deadlines import CLIENTS, Deadlines
 from .errors import Crashed, GatewayError, Overloaded
 from .limiter import Limiter, Seat
 from .replica import Replica
@@ -65,7 +65,7 @@ class Admission:
             QueueTimeout: its client's time is over already.
         """
         if patience <= 0:
-            raise self.deadlines.too_late(0.0)
+            raise self.deadlines.too_late(0.0, cause=CLIENTS)
         call = Call(req, body, self.limits, self._loop, patience)
         call.owner = self
         if req.method in self.slotless:
@@ -89,6 +89,7 @@ class Admission:
             raise Overloaded(
                 f"model '{self._name}' is overloaded: {counted(calls, 'call')} at once, room for {room}",
                 retry_after=self.limiter.retry_after(),
+                cause="max_queue",
             )
 
     def lost(self) -> Crashed:
@@ -155,7 +156,8 @@ class Admission:
     def _open_aside(self, call: Call) -> None:
         """Send a call that needs no slot, so that it waits behind none that has one."""
         if self.aside >= ASIDE:
-            raise Overloaded(f"model '{self._name}' is overloaded: {ASIDE} calls count tokens", retry_after=1)
+            text = f"model '{self._name}' is overloaded: {ASIDE} calls count tokens"
+            raise Overloaded(text, retry_after=1, cause="counting")
         try:
             random.choice(self._ready()).open(call, self._aside_ended)
         except ConnectionError:

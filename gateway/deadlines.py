@@ -18,6 +18,7 @@ from .replica import Replica
 SWEEP = 0.1  # seconds between two looks
 LATE = 0.005  # seconds; how late a deadline may be noticed, so that many are looked at together
 SILENT = 15.0  # seconds without a heartbeat: such a worker hears no cancel, and is given no grace
+CLIENTS = "x_request_timeout"  # the cause where it is the client whose time is over
 STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itself stood still
 
 
@@ -63,7 +64,7 @@ class Deadlines:
         for call in self._limiter.waiting():
             has_calls = True
             if call.deadline < now:
-                call.abandon(self.too_late(now - call.arrived))
+                call.abandon(self._never_began(call, now))
             elif call.deadline < soonest:
                 soonest = call.deadline
         for replica in tuple(self._replicas()):
@@ -107,7 +108,7 @@ class Deadlines:
             return False
         del self._still[id(replica)]
         for call in calls:
-            call.abandon(Timeout(f"model '{self._name}' stands still: {reason}"))
+            call.abandon(Timeout(f"model '{self._name}' stands still: {reason}", cause="frozen"))
         self._kill(replica, f"it stands still: {reason}", "frozen")
         return True
 
@@ -116,22 +117,28 @@ class Deadlines:
         now = self._loop.time()
         if now <= call.deadline or (now <= call.until and now > self.due + STOPPED):
             return False
-        call.abandon(self.too_late(now - call.arrived))
+        call.abandon(self._never_began(call, now))
         return True
 
-    def too_late(self, waited: float) -> QueueTimeout:
-        """Why a call never began, `waited` seconds after it had come."""
+    def too_late(self, waited: float, cause: str) -> QueueTimeout:
+        """Why a call never began, `waited` seconds after it had come; `cause` is the limit, for operators."""
         text = f"waited {waited:.1f} s for a slot of model '{self._name}'"
-        return QueueTimeout(text, retry_after=self._limiter.retry_after())
+        return QueueTimeout(text, retry_after=self._limiter.retry_after(), cause=cause)
+
+    def _never_began(self, call: Call, now: float) -> QueueTimeout:
+        cause = CLIENTS if call.until < now else "queue_timeout"
+        return self.too_late(now - call.arrived, cause)
 
     def _timeout(self, call: Call, now: float) -> GatewayError:
         if call.until < now:
             if not call.got_slot:
-                return self.too_late(now - call.arrived)
+                return self.too_late(now - call.arrived, CLIENTS)
             left = call.patience
             given = left.given if isinstance(left, Patience) else left
-            return Timeout(f"model '{self._name}' was not done within the {given:g} s that the request gave it")
+            text = f"model '{self._name}' was not done within the {given:g} s that the request gave it"
+            return Timeout(text, cause=CLIENTS)
         if call.head is not None:
-            return Timeout(f"model '{self._name}' sent nothing of its stream in time")
-        limit = call.limits.first_item_timeout if call.req.stream else call.limits.request_timeout
-        return Timeout(f"model '{self._name}' did not answer within {limit:g} s")
+            cause = "gap_timeout" if call.taken else "first_item_timeout"
+            return Timeout(f"model '{self._name}' sent nothing of its stream in time", cause=cause)
+        cause = "first_item_timeout" if call.req.stream else "request_timeout"
+        return Timeout(f"model '{self._name}' did not answer within {getattr(call.limits, cause):g} s", cause=cause)

@@ -87,7 +87,7 @@ class Early:
         if len(self._waiters) >= room:
             waiting = counted(len(self._waiters), "request")
             text = f"model '{self._name}' is not ready, and {waiting} for it wait already"
-            raise Overloaded(text, retry_after=self.retry_after())
+            raise Overloaded(text, retry_after=self.retry_after(), cause="max_queue")
         size = len(waiter.body)
         self._shares.make_room(self, size)
         self._waiters[waiter] = None

@@ -264,6 +264,30 @@ class HTTPError(ModelError):
         return self.status
 
 
+# What ours are given in the place of the code of their class, with that of admin.NotReloaded.
+GIVEN_CODES = frozenset(
+    {
+        "context_length_exceeded",
+        "invalid_type",
+        "missing_required_parameter",
+        "previous_response_not_found",
+        "reload_failed",
+        "thread_unsupported_request",
+        "unsupported_value",
+    }
+)
+
+# What operators are told beside a code. The access log and the metrics have these and no others.
+CAUSES = frozenset(
+    {
+        *("key_missing", "key_unknown", "key_expired", "key_revoked", "key_changed", "model_hidden"),
+        *("rpm", "max_inflight", "max_queue", "max_queued_bytes", "counting"),
+        *("queue_timeout", "x_request_timeout", "request_timeout", "first_item_timeout", "gap_timeout", "frozen"),
+        *("unloaded", "unloading", "stopping", "restarting", "crashing", "no_room", "unhealthy"),
+    }
+)
+
+
 def codes_of(cls: type[GatewayError]) -> frozenset[str]:
     """The codes of this error and of all below it."""
     return frozenset({cls.code}.union(*map(codes_of, cls.__subclasses__())))

@@ -21,12 +21,12 @@ from .admission import Admission
 from .backoff import Breaker
 from .call import NEVER, Call
 from .early import Early, Waiter
-from .errors import BadRequest, Draining, GatewayError
+from .errors import BadRequest, GatewayError
 from .health_check import HealthCheck
 from .histogram import Histogram
 from .keeper import Keeper, to_the_end
 from .questions import hot_reload
-from .refusals import refusal
+from .refusals import refusal, stopped
 from .replica import Launch, LoadError, Replica, Runner, UnderWay
 from .retiring import Retiring
 from .shares import Shares
@@ -92,6 +92,7 @@ class HostedModel:
         self._successors = Successors()
         self._replacing = False  # it is stopped only to be loaded again
         self._stops = 0
+        self._ending = ""  # what its stop is a part of
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._changed = asyncio.Event()
@@ -182,6 +183,7 @@ class HostedModel:
             expected_load=self.load_seconds,
             next_try=max((keeper.next_try for keeper in self._keepers), default=0.0) - now,
             reason=self.reason if self._debug else "",
+            ending=self._ending,
             strict=self.spec.parity == "strict",
         )
 
@@ -298,14 +300,16 @@ class HostedModel:
             await self._changed.wait()
         return self.state
 
-    async def stop(self, grace: float, reason: str = "stopped") -> None:
+    async def stop(self, grace: float, reason: str = "stopped", *, cause: str = "stopping") -> None:
         """Take no more calls, let those that run finish within `grace` seconds, unload, end the processes.
 
-        `reason` is what people are told of it then.
+        `reason` is what people are told of it then, `cause` what operators are of the calls that it refuses: the
+        whole gateway is stopping, or the model is `unloading`.
 
         May be called again meanwhile, with less grace.
         """
         self._stops += 1
+        self._ending = cause
         deadline = self._loop.time() + grace
         if not self._stopping:
             self._successors.cancel()
@@ -324,8 +328,7 @@ class HostedModel:
                 pass
         running = (call for replica in self._all_replicas() for call in replica.calls())
         for call in (*self.limiter.waiting(), *running):
-            shutting = Draining(f"model '{self.name}' is shutting down", retry_after=1)
-            call.abandon(self.not_ready() if self._replacing else shutting)
+            call.abandon(self.not_ready() if self._replacing else stopped(self.name, cause))
         left = max(deadline - self._loop.time(), LAST_GRACE)
         self._retiring.end()
         await asyncio.gather(*(replica.stop(left) for replica in self._ready), return_exceptions=True)

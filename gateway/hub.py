@@ -112,16 +112,16 @@ class Hub:
         raise error
 
     def find_for(self, endpoint: Endpoint, name: str | None, sees: Sees) -> HostedModel:
-        """The model that a request to a shared route means. Without a name: the only one that serves the route.
+        """The model that a request to a shared route means; a named one may not serve it, see `check_serves`.
+
+        Without a name: the only one that serves the route.
 
         Raises:
-            UnknownModel, RouteNotSupported: the named one is not there, or lacks the method.
+            UnknownModel: the named one is not there.
             BadRequest: no name, and several candidates.
         """
         if name is not None:
-            model = self.find(name, sees)
-            self.check_serves(model, endpoint)
-            return model
+            return self.find(name, sees)
         serving = [model for model in self.seen(sees) if self.serves(model, endpoint)]
         sole = self.sole(serving)
         if sole is not None:
@@ -218,7 +218,7 @@ class Hub:
             Unavailable: no device has room for it now.
         """
         if self.draining:
-            raise Draining("the gateway is shutting down", retry_after=1)
+            raise Draining("the gateway is shutting down", retry_after=1, cause="stopping")
         model = self.models[name]
         refused = self.place([model.spec])
         if not refused:
@@ -227,7 +227,8 @@ class Hub:
         reason, text = refused[name]
         if reason == "busy":
             log.warning("model '%s' is not loaded: %s", name, text)
-            raise Unavailable(f"model '{name}' is not loaded: no device has room for it now", retry_after=BUSY_RETRY)
+            full = f"model '{name}' is not loaded: no device has room for it now"
+            raise Unavailable(full, retry_after=BUSY_RETRY, cause="no_room")
         model.fail(text)
 
     async def load(self, model: HostedModel) -> None:
@@ -245,7 +246,7 @@ class Hub:
         """End a model's processes, when what they run has finished, and give back its devices."""
         if not model.spec.is_stand_in:  # which has none
             then = "" if self.is_lazy(model.name) else f"; `gateway load {model.name}` loads it"
-            await model.stop(self.settings.gateway.drain_timeout, f"stopped{then}")
+            await model.stop(self.settings.gateway.drain_timeout, f"stopped{then}", cause="unloading")
             self.give_back(self.held_by(model.name))
 
     async def forget(self, model: HostedModel) -> None:

@@ -102,6 +102,7 @@ class Limiter:
                 f"model '{self.name}' is overloaded: {counted(self.running, 'call')} in progress, "
                 f"{self.queued} waiting, the queue holds {self.max_queue}",
                 retry_after=self.retry_after(),
+                cause="max_queue",
             )
         size = len(call.body) if seat is None else 0
         if shares.calls >= shares.max_calls or shares.bytes + size > shares.max_bytes:

@@ -108,12 +108,15 @@ class Shares:
         """
         calls, waiting = self.calls + 1, self.bytes + size
         payers: list[tuple[Party, Waiting]] = []
+        cause = ""
         lines: dict[Party, Iterator[Waiting]] = {}
         while calls > self.max_calls or waiting > self.max_bytes:
             if calls > self.max_calls:
+                cause = "max_inflight"
                 text = f"the gateway is overloaded: {counted(self.max_calls, 'call')} in flight already"
                 shares = {party: party.in_flight + (party is of) for party in self.parties}
             else:
+                cause = "max_queued_bytes"
                 text = f"the gateway is overloaded: bodies of {counted(self.max_bytes, 'byte')} wait already"
                 shares = {party: party.queued_bytes + size * (party is of) for party in self.parties}
             left = {party: party.line for party in self.parties}
@@ -125,10 +128,10 @@ class Shares:
                 if share > shares[payer] and left[party]:
                     payer = party
             if payer is of:
-                raise Overloaded(text, retry_after=of.retry_after())
+                raise Overloaded(text, retry_after=of.retry_after(), cause=cause)
             line = lines.setdefault(payer, payer.newest_first())
             payers.append((payer, next(line)))
             calls -= 1
             waiting -= len(payers[-1][1].body)
         for party, call in payers:
-            call.abandon(Overloaded(text, retry_after=party.retry_after()))
+            call.abandon(Overloaded(text, retry_after=party.retry_after(), cause=cause))

@@ -192,7 +192,7 @@ async def test_a_model_without_the_route_says_what_it_serves() -> None:
     runners = Runners(a=Fakes(capabilities=serves("predict", "embeddings")))
     async with hub_of(spec("a"), runners=runners) as hub:
         with pytest.raises(RouteNotSupported, match="it serves: /v1/models/a:predict, /v1/embeddings"):
-            hub.find_for(CHAT, "a", everybody)
+            hub.check_serves(hub.find_for(CHAT, "a", everybody), CHAT)
 
 
 async def test_a_model_that_never_was_ready_is_believed_to_have_the_method() -> None:

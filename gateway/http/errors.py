@@ -132,7 +132,7 @@ def broke_off(error: BaseException, exchange: Exchange) -> GatewayError:
     else:
         log.error("request %s failed", exchange.request_id, exc_info=error, extra=fields)
         error = unexpected(error)
-    exchange.error = error.code
+    exchange.error, exchange.cause = error.code, error.cause
     return error
 
 

@@ -192,6 +192,7 @@ class Inference:
         is_ready = await model.is_healthy()
         if not is_ready:
             exchange.error = Unavailable.code
+            exchange.cause = "unhealthy" if model.state == "ready" else model.not_ready().cause
         await exchange.reply(200 if is_ready else 503, _encode({"name": model.name, "ready": is_ready}))
 
     async def index(self, exchange: Exchange) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import GatewayError, codes_of
+from ..errors import CAUSES, GIVEN_CODES, GatewayError, RouteNotSupported, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
@@ -33,11 +33,9 @@ REASONS = {
     "shutting_down": "drain",
     SEND_TIMEOUT: SEND_TIMEOUT,
 }  # why code was stopped, by the error of its client
-KNOWN_CODES = codes_of(GatewayError) | {SEND_TIMEOUT, TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME}
+KNOWN_CODES = codes_of(GatewayError) | GIVEN_CODES | {SEND_TIMEOUT, TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME}
 OTHER = "other"  # stands for the codes that models make up, and for the names of callers beyond so many
 MAX_CALLERS = 1000  # names; those of keys are few, a plugin may know any number
-# What is said of these codes beside them.
-CAUSES = frozenset("key_expired key_missing key_revoked key_unknown max_inflight model_hidden rpm".split())
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 FIRST_TOKEN = (
@@ -157,10 +155,10 @@ class Metrics:
     def rejected(self, exchange: Exchange, error: GatewayError) -> None:
         """Note why a request failed, and count it if that was before a call of it had a slot: by the code that its
         client got, and the cause that it did not get."""
-        exchange.error, exchange.cause, exchange.asked = error.code, error.cause, error.asked
+        exchange.error, exchange.cause, exchange.asked = error.code, error.cause, error.asked or exchange.asked
         if not exchange.has_run:
             exchange.measure()
-        if error.by_model or exchange.has_run:
+        if (error.by_model or exchange.has_run) and error.code != RouteNotSupported.code:  # of a predict, the worker's
             return
         model = exchange.model
         if model not in self._hub.models or not exchange.sees(model):

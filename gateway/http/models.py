@@ -42,8 +42,8 @@ class Models:
             return
         error: GatewayError = model.not_ready()
         if model.state == "ready":
-            error = Unavailable(f"model '{model.name}' says that it is unhealthy")
-        exchange.error = error.code
+            error = Unavailable(f"model '{model.name}' says that it is unhealthy", cause="unhealthy")
+        exchange.error, exchange.cause = error.code, error.cause
         shape: errors.Shape = "anthropic" if _for_anthropic(exchange) else "openai"
         body = errors.body_of(error, shape, exchange.request_id)
         await exchange.reply(error.status, body, headers=errors.headers_of(error, "truss"))

@@ -72,7 +72,8 @@ class Serving:
         return self._handlers[endpoint.path]
 
     async def _serve(self, endpoint: Endpoint, dialect: Dialect, exchange: Exchange) -> None:
-        named, exchange.model = exchange.model, ""
+        if named := exchange.model:
+            exchange.model = self._hub.find(named, exchange.sees).name
         check_encoding(exchange)
         body = b""
         if endpoint.verb == "POST":
@@ -84,8 +85,9 @@ class Serving:
         fields = self._parse(exchange, dialect, named, body) if endpoint.verb == "POST" else _query(exchange)
         asked = take(fields, "model", str)
         model = self._hub.find_for(endpoint, named or asked, exchange.sees)
+        exchange.model = model.name
+        self._hub.check_serves(model, endpoint)
         if model.state != "ready":
-            exchange.model = model.name
             await until_ready(exchange, model, body)
             self._hub.check_serves(model, endpoint)
         if len(body) > model.spec.limits.max_body:
@@ -93,7 +95,6 @@ class Serving:
         method = self._hub.method_for(model, endpoint)
         turn = self.stored.turn(exchange, fields) if dialect.keeps else None
         prepared = dialect.read(fields if turn is None else await turn.begin(), method or endpoint.method)
-        exchange.model = model.name
         if prepared.left_out:
             _say_left_out(exchange, prepared.left_out)
         if method is None:
@@ -319,7 +320,8 @@ def _check_whole(calls: list[Call]) -> None:
     begun = max(call.started for call in calls)  # one that waits for a slot has none
     limit = calls[0].limits.request_timeout
     if asyncio.get_running_loop().time() - begun > limit:
-        raise Timeout(f"the model did not finish its answer within {limit:g} s; a longer one can be streamed")
+        text = f"the model did not finish its answer within {limit:g} s; a longer one can be streamed"
+        raise Timeout(text, cause="request_timeout")
     if sum(call.taken for call in calls) > MAX_PAYLOAD:
         raise InvalidOutput(f"the answer has more than {counted(MAX_PAYLOAD, 'byte')}; a larger one can be streamed")
 

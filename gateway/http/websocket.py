@@ -65,7 +65,8 @@ class WebSockets:
                 async with _leaving(exchange, receive):
                     await until_ready(exchange, model)
             if model.state == "ready" and not _has_method(model):
-                exchange.status, exchange.error = SWITCHED, RouteNotSupported.code
+                exchange.status = SWITCHED
+                self._metrics.rejected(exchange, RouteNotSupported(NOT_IMPLEMENTED))
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": UNSUPPORTED, "reason": NOT_IMPLEMENTED})
                 return
@@ -178,7 +179,8 @@ class _Bridge:
             try:
                 await self._pass_on(wire.encode(["receive", data if data is not None else message.get("bytes")]))
             except TimeoutError:
-                self._call.abandon(Overloaded("models have too many messages to take", retry_after=LATER_RETRY))
+                text = "models have too many messages to take"
+                self._call.abandon(Overloaded(text, retry_after=LATER_RETRY, cause="max_queued_bytes"))
                 return
 
     async def _pass_on(self, payload: bytes) -> None:

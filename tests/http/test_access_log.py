@@ -361,7 +361,7 @@ def test_every_error_of_the_gateway_before_a_slot_counts_as_rejected_and_none_be
     assert served.get(SHARED).status == 405
     assert scrape(served)["gateway_rejections_total"] == {
         ("", "", "invalid_json"): 1,
-        ("", "", "invalid_value"): 1,
+        ("", "m", "invalid_value"): 1,
         ("", "", "method_not_allowed"): 1,
     }
 

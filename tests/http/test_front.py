@@ -55,11 +55,12 @@ def test_plugins_are_told_how_every_call_ended(serve: Serve) -> None:
         with served.busy("m", path, {**CHAT, "user": "wait"}):
             served.wait_until(lambda: served.hub.models["m"].limiter.running == 1)
         served.wait_until(lambda: served.hub.models["m"].limiter.running == 0)
-    served.wait_until(lambda: len(records) == 5)
+    served.wait_until(lambda: len(records) == 6)
     assert [(r["route"], r["status"], r["outcome"]) for r in records] == [
         (SHARED, 200, "ok"),
         (PREDICT, 500, "model_error"),
         (SHARED, 200, "enough"),
+        (SHARED, 400, "invalid_value"),
         (PREDICT, 499, "client_left"),
         (SHARED, 499, "client_left"),
     ]

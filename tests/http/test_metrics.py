@@ -148,7 +148,7 @@ def test_calls_that_were_not_admitted_are_counted_by_reason_on_every_route(serve
     served.post("/v1/chat/completions", {**CHAT, "stream": True})
     served.post("/models/loading/predict")
     samples = scrape(served)
-    assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded", cause="") == 3
+    assert value(samples, "gateway_rejections_total", model="m", reason="model_overloaded", cause="max_queue") == 3
     assert value(samples, "gateway_rejections_total", model="loading", reason="model_loading", cause="") == 1
 
 

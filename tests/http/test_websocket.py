@@ -90,6 +90,7 @@ def test_a_model_without_the_method_is_an_error_in_the_log(serve: Serve, lines: 
     served = serve({"m": Model({"predict": lambda body: body})}, access_log=True)
     with connect(f"ws://127.0.0.1:{served.port}/models/m/v1/websocket") as connection:
         assert closed(connection) == 1003
+    assert served.app._metrics._rejections == {("m", "route_not_supported", ""): 1}
     (event,) = lines.events(1)
     assert event["error"] == "route_not_supported"
 
