@@ -41,6 +41,7 @@ class Reads:
 
 
 NAN = float("nan")
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 PLAIN = (str, bytes, int, float, complex, type, type(None))
 
 
@@ -50,7 +51,7 @@ def read_by(model: Any) -> Reads:
     Raises:
         ConfigError: it reads what no request can hold, or must not.
     """
-    _refuse_files(model)
+    _refuse_unsafe(model)
     readers = [*_readers(model, None)]
     kinds = dict.fromkeys(reader.kind for reader in readers)
     certain = [kind for kind in kinds if kind != "items"] or list(kinds) or ["table"]
@@ -83,29 +84,49 @@ def read_by(model: Any) -> Reads:
     )
 
 
-def _refuse_files(model: Any) -> None:
-    """Wherever it is: a step before it may hand on what it got."""
+def _refuse_unsafe(model: Any) -> None:
+    """What would let a request do more than be predicted on, wherever it is: a step before may hand on what it got."""
     waiting, seen = [model], {}
     while waiting:
         part = waiting.pop()
         if isinstance(part, PLAIN) or id(part) in seen:
             continue
         seen[id(part)] = part  # kept, so that its id is no other's
-        opens = getattr(part, "input", "content")
-        if isinstance(opens, str) and opens != "content" and hasattr(part, "build_analyzer"):
-            raise ConfigError(
-                f"the {type(part).__name__} has input={opens!r}: it would open the files that a request names; fit it "
-                "on texts (input='content')"
-            )
+        _refuse_files(part)
+        _refuse_methods(part)
         if isinstance(part, dict):
             waiting += part.values()
-        elif isinstance(part, (list, tuple, set)):
+        elif isinstance(part, (list, tuple, set, frozenset)):
             waiting += part
         elif getattr(getattr(part, "dtype", None), "kind", "") == "O" and hasattr(part, "flat"):
-            waiting += part.flat
-        else:
-            waiting += getattr(part, "__dict__", {}).values()
-            waiting += (getattr(part, name, None) for name in ("__self__", "func", "args", "keywords"))
+            waiting += getattr(part, "data", part).flat if hasattr(part, "mask") else part.flat  # what is masked too
+        waiting += getattr(part, "__dict__", {}).values()
+        waiting += (getattr(part, name, None) for name in ("__self__", "func", "args", "keywords"))
+
+
+def _refuse_files(part: Any) -> None:
+    opens = getattr(part, "input", "content")
+    if hasattr(part, "build_analyzer") and not _is_one_of(opens, ("content",)):
+        raise ConfigError(
+            f"the {type(part).__name__} has input={opens!r}: it would open the files that a request names; fit it "
+            "on texts (input='content')"
+        )
+
+
+def _refuse_methods(part: Any) -> None:
+    """Stacks and chains call the saved names on whatever was saved with them: an array writes itself to a file."""
+    for attribute in ("stack_method_", "chain_method_"):
+        names = getattr(part, attribute, [])
+        for name in names if type(names) is list else [names]:
+            if not _is_one_of(name, METHODS):
+                raise ConfigError(
+                    f"the {type(part).__name__} has {attribute}={names!r}: it may call {', '.join(METHODS)}"
+                )
+
+
+def _is_one_of(value: Any, texts: tuple[str, ...]) -> bool:
+    """Of exactly the type str: an array of one text, or a class of somebody's, is equal to whatever it says it is."""
+    return type(value) is str and value in texts
 
 
 def missing(reads: Reads) -> str | None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from gateway_sklearn import SklearnModel, find_model
 from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -183,6 +184,55 @@ def test_texts_that_are_names_of_files_are_never_opened(
     reads_files.fit([str(tmp_path / "a.txt")] * 2, [0, 1])
     with pytest.raises(ConfigError, match="would open the files that a request names"):
         serve(reads_files)
+
+
+class Equal:
+    """Not a text, and equal to one."""
+
+    def __eq__(self, other: object) -> bool:
+        return other == "filename"
+
+
+class Text(str):
+    """Reads as one text and is equal to another."""
+
+    def __eq__(self, other: object) -> bool:
+        return other == "filename"
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [np.array("filename"), np.array(["filename"]), np.str_("filename"), Equal(), Text("content"), None],
+    ids=["an array", "an array of one", "NumPy's text", "what is equal to it", "a text of another class", "nothing"],
+)
+def test_whatever_is_not_the_word_content_opens_no_files(serve: Any, opens: Any) -> None:
+    reads = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["good", "bad"], [0, 1])
+    reads[0].input = opens
+    with pytest.raises(ConfigError, match="would open the files that a request names"):
+        serve(reads)
+
+
+def test_a_vectorizer_that_is_masked_in_an_array_is_found(serve: Any) -> None:
+    reads = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["good", "bad"], [0, 1])
+    hidden = CountVectorizer(input="filename")
+    reads[1].extra = np.ma.MaskedArray(np.array([hidden], dtype=object), mask=[True])
+    with pytest.raises(ConfigError, match="would open the files that a request names"):
+        serve(reads)
+
+
+@pytest.mark.parametrize("name", ["tofile", np.array("tofile"), Text("predict")], ids=["text", "array", "other class"])
+def test_a_stack_or_a_chain_calls_no_method_but_those_that_predict(serve: Any, name: Any) -> None:
+    stack = StackingClassifier([("one", LogisticRegression())], cv=2).fit([[0], [1]] * 4, [0, 1] * 4)
+    chain = ClassifierChain(LogisticRegression()).fit([[0], [1]] * 4, [[0, 1], [1, 0]] * 4)
+    assert serve(stack).predict({"inputs": [[1]]})["predictions"] == [1]
+    assert serve(chain).predict({"inputs": [[1]]})["predictions"] == [[1, 0]]
+    stack.stack_method_, chain.chain_method_ = [name], name
+    stack.estimators_ = [np.zeros(1)]
+    for unsafe in (stack, chain):
+        with pytest.raises(ConfigError, match="it may call predict, predict_proba"):
+            serve(unsafe)
 
 
 def test_a_model_that_was_not_fitted_fails_its_load(serve: Any) -> None:
