@@ -1,4 +1,4 @@
-"""Attention of packed requests over a cache with one row a request, and whether a model can work with it.
+"""Attention of packed requests over a cache with one row a request.
 
 A forward gets the tokens of all requests as one sequence. Everything in a transformer but attention treats tokens one
 by one, so this function, which transformers calls in every layer, is all that has to know whose token is whose.
@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "gateway_slots"  # what transformers knows our function by
-CHECKED = 12  # tokens of the check: enough for a piece, a second piece and a single token
-TOLERANCE = 0.05  # of the largest logit; rounding to half precision is below 0.01, a wrong mask far above
 
 
 class UnsupportedModel(Exception):
@@ -134,6 +132,8 @@ def attend(
     """
     if odd := [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]:
         raise UnsupportedModel(f"its attention uses {odd[0]}")
+    if attention_mask is not None:  # the library makes none for a function that it does not know
+        raise UnsupportedModel("its attention adds a mask that it computes itself")
     keys, values = batch.cache.store(module.layer_idx, key[0], value[0], batch)
     heads = keys.shape[1]
     repeats = query.shape[1] // heads
@@ -167,46 +167,6 @@ def forward(model: Any, batch: Batch) -> Tensor:
         batch=batch,
     )
     return output.logits[0]
-
-
-@torch.inference_mode()
-def adopt(model: Any) -> int:
-    """Switch the model to our attention, after comparing it with its own; returns the cache's bytes per token.
-
-    transformers has some two hundred architectures, and not all of them ask for attention in a way that we can answer:
-    better to refuse one here than to serve nonsense. Raises `UnsupportedModel`.
-    """
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, attend)
-    ids = torch.arange(CHECKED, device=model.device) % model.config.get_text_config().vocab_size
-    alone = model(input_ids=ids[None], use_cache=False).logits[0].float()
-    wanted, begun = alone[-1], model(input_ids=ids[None, : CHECKED // 2], use_cache=False).logits[0, -1].float()
-    if not _off(begun, alone[CHECKED // 2 - 1]) < TOLERANCE:
-        raise UnsupportedModel("its words see those that come after them, as in an encoder")
-    cache = Cache(2, CHECKED)
-    try:
-        model.set_attn_implementation(NAME)
-        for start, stop in ((0, CHECKED // 2), (CHECKED // 2, CHECKED - 1), (CHECKED - 1, CHECKED)):
-            positions = torch.arange(start, stop, device=model.device)
-            last = torch.tensor([stop - start - 1], device=model.device)
-            groups = [Group(1, 1, stop - start, stop)]
-            batch = Batch(cache, ids[start:stop], positions, torch.ones_like(positions), last, groups)
-            logits = forward(model, batch)[-1].float()
-    except UnsupportedModel:
-        raise
-    except Exception as error:
-        raise UnsupportedModel(f"its forward pass does not take our cache: {error!r}") from error
-    if not cache.layers:
-        raise UnsupportedModel("its attention does not pass through our cache")
-    off = _off(logits, wanted)
-    if not off < TOLERANCE:
-        raise UnsupportedModel(f"its answers change with our cache, by {off:.0%} of a logit")
-    return cache.bytes_per_token
-
-
-def _off(logits: Tensor, wanted: Tensor) -> float:
-    return float((logits - wanted).abs().max() / wanted.abs().max())
 
 
 def lay_out(model: torch.nn.Module) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import gateway_lm_attention as attention
 import gateway_lm_sampling as sampling
 import torch
+from gateway_lm_adoption import adopt
 from torch import Tensor
 
 FAILED_STEPS = 3  # in a row, after which the engine gives up and the model is unhealthy
@@ -114,7 +115,7 @@ class Engine:
         """
         self.model = model
         self.step_tokens = step_tokens
-        per_token = attention.adopt(model)
+        per_token = adopt(model)
         self.length = min(length, memory // (slots * per_token))
         self.cache_bytes = self.length * slots * per_token
         self.cache = attention.Cache(slots, self.length)

@@ -9,9 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import gateway_lm_adoption as adoption  # noqa: E402
 import gateway_lm_attention as attention  # noqa: E402
 from closeness import assert_near  # noqa: E402
-from gateway_lm_attention import Batch, Cache, Group, UnsupportedModel, adopt, forward, group, lay_out  # noqa: E402
+from gateway_lm_adoption import adopt  # noqa: E402
+from gateway_lm_attention import Batch, Cache, Group, UnsupportedModel, forward, group, lay_out  # noqa: E402
 
 Make = Callable[..., Any]
 
@@ -103,6 +105,7 @@ def read(model: Any, cache: Cache, prompts: list[tuple[int, Any]], pieces: int) 
         ("mamba", {"state_size": 8}, "our cache"),
         ("bert", {"is_decoder": False}, "its words see those that come after them"),
         ("bert", {"is_decoder": False, "num_hidden_layers": 1}, "its words see those that come after them"),
+        ("doge", {}, "a mask that it computes itself"),
     ],
 )
 def test_a_model_that_cannot_work_with_our_cache_is_refused(
@@ -113,6 +116,24 @@ def test_a_model_that_cannot_work_with_our_cache_is_refused(
         adopt(model)
 
 
+def small(*given: Any, **more: Any) -> Any:
+    """Attention that is off by less than what a wrong mask does."""
+    out, none = attention.attend(*given, **more)
+    return out * 1.01, none
+
+
+def late(*given: Any, **more: Any) -> Any:
+    """Attention that is off only behind the first thirty tokens."""
+    out, none = attention.attend(*given, **more)
+    return torch.where(more["batch"].positions[None, :, None, None] < 30, out, out * 1.5), none
+
+
+def beside_a_longer_row(*given: Any, **more: Any) -> Any:
+    """Attention that is off only for a row that shares its call with a longer one."""
+    out, none = attention.attend(*given, **more)
+    return (out * 1.5 if more["batch"].groups[0].rows > 1 else out), none
+
+
 def test_a_model_whose_answers_would_change_is_refused(
     make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +141,50 @@ def test_a_model_whose_answers_would_change_is_refused(
     monkeypatch.setattr(Group, "mask", lambda *_: None)  # every token sees the whole piece
     with pytest.raises(UnsupportedModel, match="answers change"):
         adopt(model)
+
+
+@pytest.mark.parametrize("wrong", [small, late, beside_a_longer_row])
+def test_a_difference_that_is_small_or_comes_late_is_found(
+    wrong: Any, make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A language model that answers a little differently here than everywhere else has answers that nobody expects."""
+    model = make_model(tmp_path, "llama", 300)
+    monkeypatch.setattr(adoption, "attend", wrong)
+    with pytest.raises(UnsupportedModel, match="answers change"):
+        adopt(model)
+
+
+def test_a_difference_by_chance_is_none_of_the_model(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that rounding makes choose another expert for some tokens does so for few."""
+    model = make_model(tmp_path, "llama", 300)
+    calls = 0
+
+    def once(*given: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        out, none = attention.attend(*given, **more)
+        return (out * 1.1 if calls == 1 else out), none
+
+    monkeypatch.setattr(adoption, "attend", once)
+    assert adopt(model) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (kind, dtype)
+        for kind in ("llama", "mixtral", "qwen2_moe", "gemma3_text")
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    ],
+)
+def test_rounding_is_no_difference(kind: str, dtype: Any, make_model: Make, tmp_path: Path) -> None:
+    assert adopt(make_model(tmp_path, kind, 300, initializer_range=0.1).to(dtype)) > 0
+
+
+def test_a_context_shorter_than_the_comparison_will_do(make_model: Make, tmp_path: Path) -> None:
+    assert adopt(make_model(tmp_path, "gpt2", 300, n_positions=16, n_embd=64, n_layer=2, n_head=4)) > 0
 
 
 def test_the_size_of_a_token_in_the_cache_is_measured(make_model: Make, tmp_path: Path) -> None:
