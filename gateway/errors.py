@@ -51,7 +51,7 @@ class GatewayError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str = "internal_error"
-    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: none, and the answer is no JSON
+    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: none, and with strict parity no JSON
     truss_message: str | None = None  # where Truss has words of its own for the situation
     should_retry: bool | None = None
     cause: str = ""  # more exactly why, for operators: in the access log and the metrics, never in an answer

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 # What other servers and libraries call it. Where the class has a method that is served, these may be helpers.
 ELSEWHERE = {
+    "__call__": "predict",
     "chat": "chat_completions",
     "complete": "completions",
     "embed": "embeddings",
@@ -34,7 +35,22 @@ def near(names: Iterable[str], known: Collection[str], have: Collection[str]) ->
     for name in names:
         if name in known:
             continue
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=CLOSE)
-        meant = close[0] if close else None if have else ELSEWHERE.get(name)
+        meant = _nearest(name, known) or ("" if have else ELSEWHERE.get(_nearest(name, ELSEWHERE), ""))
         if meant in known:
-            yield name, str(meant)
+            yield name, meant
+
+
+def is_asked_about(name: str) -> bool:
+    """Whether a method of that name may have been meant for us: what is private is its author's own."""
+    return not name.startswith("_") or name in ELSEWHERE
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """The one that it is, or is nearly; empty without one."""
+    low = name.lower()
+    if low in known:
+        return low
+    for at in range(len(low) - 1):  # `laod` is 0.75 of `load`
+        if (swapped := f"{low[:at]}{low[at + 1]}{low[at]}{low[at + 2 :]}") in known:
+            return swapped
+    return next(iter(difflib.get_close_matches(low, known, n=1, cutoff=CLOSE)), "")

@@ -27,6 +27,7 @@ from .errors import ConfigError
 from .mounts import contradictions
 from .placement import NO_ROOM
 from .replica import LoadError, UnderWay
+from .roots import what_is_gone
 from .settings import ModelSettings
 from .settings_changes import changes
 from .spec import ModelSpec
@@ -166,7 +167,8 @@ def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
             _forget_compiled(spec)
             return spec
     problems = [str(problem) for problem in found.problems if problem.model == model.name]
-    raise ConfigError("\n".join(problems) or f"{model.spec.root} is no model any more")
+    what = f"{what_is_gone(model.spec)}; put it back, or `gateway unload {model.name}` ends the model"
+    raise ConfigError("\n".join(problems) or f"{model.spec.root} is no model any more: {what}")
 
 
 def _forget_compiled(spec: ModelSpec) -> None:

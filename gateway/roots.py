@@ -73,10 +73,11 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> 
     known = {name: model.reason for name, model in hub.models.items() if model.spec.is_stand_in}
     changes.broken = {name: reason for name, reason in host_broken(hub, problems).items() if name not in named}
     gone = [model for model in hub.models.values() if model.name not in named | changes.broken.keys()]
+    whys = await asyncio.to_thread(lambda: {model.name: what_is_gone(model.spec) for model in gone})
     hub.aliases = hub.settings.aliases_of(hub.models)
     hub.begin([hub.models[name] for name in changes.new])
     for model in hub.models.values():
-        _tell_gone(model, actor, is_gone=model in gone)
+        _tell_gone(model, actor, whys.get(model.name, ""))
     for model in gone:
         if model.state in ("failed", "unloaded"):
             await hub.forget(model)
@@ -90,10 +91,21 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> 
     return changes
 
 
-def _tell_gone(model: HostedModel, actor: Actor | str, *, is_gone: bool) -> None:
-    """Once for each time that it goes, and as long in what operators are shown of it."""
+def what_is_gone(spec: ModelSpec) -> str:
+    """What made its directory a model, and is there no more. Looks at the disk: not for the loop."""
+    if not spec.root.is_dir():
+        return "its directory is gone"
+    names = [f"{spec.target.partition(':')[0].replace('.', '/')}.py"] if spec.format in ("python", "truss") else []
+    names += ["config.yaml"] if spec.format == "truss" else []
+    missing = " and ".join(name for name in names if not (spec.root / name).is_file())
+    return f"{missing} is gone from its directory" if missing else "its directory is no model any more"
+
+
+def _tell_gone(model: HostedModel, actor: Actor | str, why: str) -> None:
+    """Once for each time that it goes, and as long in what operators are shown of it; `why` is empty if it is there."""
+    is_gone = bool(why)
     if is_gone and not model.is_gone and model.state not in ("failed", "unloaded"):
-        model.note = f"its directory is gone; what was loaded serves on until `gateway unload {model.name}` ends it"
+        model.note = f"{why}; what was loaded serves on until `gateway unload {model.name}` ends it"
         log.warning("%s: %s", model.name, model.note)
         audit.record(actor, "forget", model=model.name, outcome="not yet: what was loaded serves on")
     elif model.is_gone and not is_gone:

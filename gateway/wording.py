@@ -51,6 +51,12 @@ def ungiven(method: str, needed: Iterable[str], offered: Iterable[str]) -> str:
     return f"`{method}` needs {', '.join(needed)}, which nobody gives" + (f"; there are {given}" if given else "")
 
 
+def whole_body(names: Iterable[str]) -> str:
+    """What to write in place of a method that takes the keys of its input one by one."""
+    *keys, last = (f'inputs["{name}"]' for name in names)
+    return f"the body arrives whole, as the first: take one `inputs`, and of that {', '.join(keys)} and {last}"
+
+
 def path_of(steps: Iterable[str | int]) -> str:
     """Where a value is in another: "$.rows[3].image"."""
     parts = [

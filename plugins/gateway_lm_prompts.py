@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 NO_EFFORT = ("none", "minimal")  # words of `reasoning_effort` that ask for no thought
 SWITCHES = ("enable_thinking", "thinking")  # what templates call it
+# What transformers and Jinja pass on by these names when they render: a variable of the same name stands in their way.
+RENDERERS = ("self", "conversations", "messages")
 ENDING = 8  # tokens at the end of a prompt that tell whether it has opened a thought
 
 Json = dict[str, Any]
@@ -224,8 +226,8 @@ class Prompts:
     def _options(self, inputs: Mapping[str, Any]) -> Json:
         """What the template gets beside the messages."""
         options = inputs.get("chat_template_kwargs") or {}
-        reserved = inspect.signature(self._tokenizer.apply_chat_template).parameters
-        if not isinstance(options, dict) or (taken := options.keys() & reserved.keys()):
+        reserved = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, *RENDERERS}
+        if not isinstance(options, dict) or (taken := options.keys() & reserved):
             what = f"cannot set {', '.join(sorted(taken))}" if isinstance(options, dict) else "must be an object"
             raise BadRequest(f"chat_template_kwargs {what}", param="chat_template_kwargs")
         options = {**self._thinking(inputs), **options}

@@ -36,6 +36,14 @@ class Refused(click.ClickException):
         self.status, self.retry_after = status, retry_after
 
 
+class BrokenOff(click.ClickException):
+    """The answer ended before its end."""
+
+    @classmethod
+    def of(cls, client: Client) -> Self:
+        return cls(f"the answer of {client.url} broke off")
+
+
 class Client:
     def __init__(self, url: str, key: str | None = None, *, tls_cert: Path | None = None, is_own: bool = False) -> None:
         """`tls_cert` is the certificate of the settings; `is_own` says that the gateway is the one of the settings."""
@@ -93,6 +101,8 @@ class Client:
                 raise Refused(response.status, said, _retry_after(response))
             yield response
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, (http.client.IncompleteRead, ConnectionResetError)):
+                raise BrokenOff.of(self) from error
             raise click.ClickException(self._why(error)) from error
         finally:
             connection.close()
@@ -115,8 +125,6 @@ class Client:
             return f"{self.url}: {error.verify_message}; --cacert FILE names the certificates to trust"
         if isinstance(error, ConnectionRefusedError):
             return f"no gateway answers at {self.url}; start it with: gateway serve"
-        if isinstance(error, (http.client.IncompleteRead, ConnectionResetError)):
-            return f"the answer of {self.url} broke off"
         return f"{self.url}: {error or type(error).__name__}"
 
 

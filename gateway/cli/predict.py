@@ -13,7 +13,17 @@ import click
 from . import options
 
 
-@click.command("predict")
+class Command(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                raise click.UsageError(f"{error.message.rstrip('.')}: the input goes behind -d", ctx) from error
+            raise
+
+
+@click.command("predict", cls=Command)
 @click.argument("name")
 @click.option("-d", "--data", metavar="JSON", help="The input.")
 @click.option("-f", "--file", metavar="FILE", help="A file with the input; - is standard input.")
@@ -27,9 +37,9 @@ def command(
 
     The model is one of a running gateway, and is waited for while it loads; what it streams is printed as it comes.
 
-    VALUE is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
+    VALUE of -i is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
     """
-    from .client import Client
+    from .client import BrokenOff, Client
     from .loading import answered
     from .why import explained
 
@@ -43,6 +53,8 @@ def command(
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             last = chunk
+        if response.length:  # `read1` ends here as it does at the end of a whole answer
+            raise BrokenOff.of(client)
         is_text = (response.getheader("content-type") or "").startswith(("application/json", "text/"))
         if (is_text or sys.stdout.isatty()) and not last.endswith(b"\n"):
             click.echo()

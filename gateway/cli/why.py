@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..wording import in_state
-from .client import Refused
+from .client import BrokenOff, Refused
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def explained(settings: Settings, url: str | None, name: str) -> Iterator[None]:
-    """An error that says that the model is not ready gets the reason, where the gateway's admin socket gives it."""
+    """An error that says that the model is not ready gets the reason, where the gateway's admin socket gives it.
+
+    An answer that broke off has none with it: its model's log has.
+    """
     try:
         yield
     except Refused as error:
         if error.status != 503 or not (reason := _reason(settings, url, name, error.message)):
             raise
         raise click.ClickException(f"{error.message}{reason}") from error
+    except BrokenOff as error:
+        raise click.ClickException(f"{error.message}; what its model raised: {_logs(name, url)}") from error
 
 
 def _reason(settings: Settings, url: str | None, name: str, message: str) -> str:
@@ -38,5 +43,8 @@ def _reason(settings: Settings, url: str | None, name: str, message: str) -> str
     if (found := next((model for model in named if model["reason"]), None)) is None:
         return ""
     name = found["id"]
-    there = f" --url {url}" if url else ""
-    return f"\n{name} {in_state(found['state'])}: {found['reason']}\nIts log: gateway logs {name}{there}"
+    return f"\n{name} {in_state(found['state'])}: {found['reason']}\nIts log: {_logs(name, url)}"
+
+
+def _logs(name: str, url: str | None) -> str:
+    return f"gateway logs {name}" + (f" --url {url}" if url else "")

@@ -16,6 +16,9 @@ BEGUN = ("prefix", "partial")  # what Mistral and DeepSeek, Qwen and Moonshot ca
 # Keys of a message on chat and other servers that other routes have blocks or items for, or no place at all.
 NOT_IN_TURNS = ("images", "audio", "tools", "tool_calls", "function_call", "reasoning_content", "reasoning")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+# Those that have a content, be it null; a message of the assistant may be calls, or a thought, alone.
+SPEAKS = frozenset({"system", "developer", "user", "tool"})
+MOST_NAMED = 5  # keys of a message that has others in place of one that it needs
 MAX_N, MAX_STOP, MAX_STOP_LENGTH, MAX_BIAS, MAX_TOP_LOGPROBS = 16, 16, 256, 1024, 20
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
@@ -108,6 +111,8 @@ def check_messages(inputs: dict[str, Any]) -> None:
             raise wrong_type(f"{where}.role", "a string", role)
         if role not in ROLES:
             raise BadRequest(f"'{where}.role' must be one of {', '.join(sorted(ROLES))}", param=f"{where}.role")
+        if role in SPEAKS and "content" not in message:
+            raise missing(f"{where}.content", [name[:64] for name in message if name != "role"][:MOST_NAMED])
         content = message.get("content")
         if content is None or isinstance(content, str):
             continue

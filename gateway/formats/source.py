@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import near_names, ordinary
 from ..spec import Problem
-from ..wording import ungiven
+from ..wording import ungiven, whole_body
 from .frameworks import Written, written
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
@@ -168,8 +168,8 @@ def _class_info(node: ast.ClassDef) -> ClassInfo:
 
 
 def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[Problem]:
-    def problem(line: int, what: str, code: str) -> Problem:
-        return Problem(where=f"{path}:{line}", what=what, code=code)
+    def problem(line: int, what: str, code: str, fix: str = "") -> Problem:
+        return Problem(where=f"{path}:{line}", what=what, code=code, fix=fix)
 
     for name, offered in (("__init__", OFFERED), ("load", ()), ("unload", ())):
         if (called := found.methods.get(name)) and (needed := _not_offered(called, offered)):
@@ -179,7 +179,7 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
             continue
         if name in PIPELINE or name in methods:
             if what := _signature_problem(name, method, parameters):
-                yield problem(method.lineno, what, "bad_signature")
+                yield problem(method.lineno, what, "bad_signature", _in_the_body(method, parameters))
         elif name == "is_healthy" and parameters:
             yield problem(method.lineno, f"`{name}` must have only one argument: `self`.", "bad_signature")
         elif name == "websocket":
@@ -221,7 +221,7 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
 
 
 def _near(found: ClassInfo, methods: Collection[str], have: Collection[str]) -> Iterator[tuple[str, str]]:
-    own = [name for name in found.methods if not name.startswith("_")]
+    own = [name for name in found.methods if near_names.is_asked_about(name)]
     return near_names.near(own, {*methods, *near_names.CALLED}, have)
 
 
@@ -269,6 +269,12 @@ def _signature_problem(name: str, method: _Function, parameters: list[ast.arg]) 
                 f" Got: {signature} "
             )
     return None
+
+
+def _in_the_body(method: _Function, parameters: list[ast.arg]) -> str:
+    if method.args.vararg or method.args.kwarg or _is_request(parameters[0]):
+        return ""
+    return whole_body(parameter.arg for parameter in parameters)
 
 
 def _is_request(parameter: ast.arg) -> bool:

@@ -79,7 +79,7 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
         headers.append((b"www-authenticate", b"Bearer"))
     if shape == "truss":
         headers.append((b"x-baseten-error-source", b"04"))
-        headers.append((b"x-baseten-error-code", str(error.truss_code).encode()))
+        headers.append((b"x-baseten-error-code", str(error.truss_code or GatewayError.truss_code).encode()))
     return headers
 
 
@@ -104,7 +104,7 @@ async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = 
     """Send the error as a whole answer."""
     error = explained(error, exchange)
     shape = shape or ("truss" if exchange.strict else shape_of(exchange.path, exchange.headers))
-    if shape == "truss" and not error.truss_code:
+    if shape == "truss" and exchange.strict and not error.truss_code:
         await exchange.reply(error.status, GAVE_UP, TEXT, [(b"connection", b"close")])
         return
     await exchange.reply(error.status, body_of(error, shape, exchange.request_id), headers=headers_of(error, shape))

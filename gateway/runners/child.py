@@ -241,9 +241,9 @@ HINTS = {
 
 
 def exit_reason(code: int) -> str:
-    """What an exit status tells people."""
+    """What an exit status tells people. That of a worker that was told to end is shown to nobody."""
     if code >= 0:
-        return f"the worker exited with status {code}" + (f" ({EXITED})" if code else "")
+        return f"the worker exited with status {code} ({EXITED})"
     try:
         name = signal.Signals(-code).name
     except ValueError:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ..near_names import NONE, SMALLEST
 from ..spec import Capabilities, MethodInfo
+from ..wording import whole_body
 from . import misspelt
 from .failures import say
 
@@ -123,7 +124,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
             else f"{NONE};{misspelt.hint(model, endpoint_methods, have=()) or f' {SMALLEST}'}"
         )
     if not strict and (hint := misspelt.hint(model, endpoint_methods, have=methods)):
-        say(hint.strip())
+        say(f"WARNING gateway: {hint.strip()}")
     for method in (preprocess, *methods.values(), postprocess):
         if method is not None and (told := misspelt.without_self(method.name, method.function)):
             say(told)
@@ -225,7 +226,8 @@ def _method(name: str, function: Callable[..., Any], strict: bool = False) -> Me
     elif len(parameters) == 1:
         takes = "request" if is_request(parameters[0]) else "inputs"
     elif len(parameters) > 2:
-        raise ModelDefinitionError(f"`{name}` method cannot have more than two arguments. Got: {signature}")
+        text = f"`{name}` method cannot have more than two arguments. Got: {signature}"
+        raise ModelDefinitionError(text + ("" if strict else _in_the_body(parameters, " ")))
     elif is_request(parameters[0]):
         raise ModelDefinitionError(
             f"`{name}` method with two arguments is not allowed to have request as first argument, "
@@ -234,14 +236,18 @@ def _method(name: str, function: Callable[..., Any], strict: bool = False) -> Me
     elif is_request(parameters[1]) or (not strict and _is_untyped_request(parameters[1])):
         takes = "inputs_and_request"
     else:
-        raise ModelDefinitionError(
-            f"`{name}` method with two arguments must have request as second argument (type annotated). "
-            f"Got: {signature} "
-        )
+        text = f"`{name}` method with two arguments must have request as second argument (type annotated). "
+        text += f"Got: {signature} "
+        raise ModelDefinitionError(text + ("" if strict else _in_the_body(parameters)))
     has_inputs = takes in ("inputs", "inputs_and_request")
     typed = hints.get(parameters[0].name, parameters[0].annotation) if has_inputs else None
     returns = hints.get("return", signature.return_annotation)
     return Method(name, function, kind_of(function), takes, typed if _is_pydantic(typed) else None, returns, has_inputs)
+
+
+def _in_the_body(parameters: list[inspect.Parameter], before: str = "") -> str:
+    is_plain = all(one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters)
+    return f"{before}({whole_body(one.name for one in parameters)})" if is_plain else ""
 
 
 def _is_untyped_request(parameter: inspect.Parameter) -> bool:

@@ -26,6 +26,12 @@ def is_missing(error: BaseException) -> bool:
 
 def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     """A clause to put behind the text of the error. `model` is its ModelSpec as plain data."""
+    told = _about_missing(error, model)
+    # An install changes no file of the model, so that `--reload` sees nothing of it.
+    return f"{told}, then: gateway reload {model['name']}" if told.startswith("; run: pip") else told
+
+
+def _about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     statement, module = _imported(error)
     top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
     beside = Path(model["root"], *package.split("."))
@@ -40,7 +46,7 @@ def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
         return f"; it should have come with {line}" if own else f"; run: pip install '{line}', as its requirements say"
     known = distributions.candidates(module)
     if top in IN_TRUSS and not own:
-        return "; Truss's image has it, here it comes with: pip install 'model-gateway[truss]'"
+        return "; run: pip install 'model-gateway[truss]', for Truss's image has it"
     if known and not any(map(distributions.is_installed, known)):
         line = distributions.to_install(module)
         return f"; add {line} to the model's requirements" if own else f"; run: pip install {line}"
@@ -57,9 +63,11 @@ def _unknown(top: str, model: Mapping[str, Any]) -> str:
     if meant := distributions.did_you_mean(top):
         return meant
     packages = (model.get("config") or {}).get("bundled_packages_dir") or "packages"
+    beside = model.get("format") == "python"  # a Truss has its code in a package, whose files are imported through it
+    place = "beside model.py" if beside else f"into {packages}/ of the model"
     return (
-        f"if it is code of yours, put {top}.py or a directory {top} into {packages}/ of the model; if it comes with a"
-        " package, add that to the requirements and install it"
+        f"if it is code of yours, put {top}.py or a directory {top} {place}; if it comes with a package, add that to"
+        " the requirements and install it"
     )
 
 

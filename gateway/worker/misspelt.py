@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
-from ..near_names import CALLED, near
+from ..near_names import CALLED, is_asked_about, near
 
 SELF = ("self", "this", "me", "_", "__self__")  # what authors call the model itself
 
@@ -41,4 +41,4 @@ def _own_methods(cls: type) -> list[str]:
     for base in cls.__mro__:
         if base.__module__ == cls.__module__ and base is not object:
             found.update({name: None for name, value in vars(base).items() if inspect.isroutine(value)})
-    return [name for name in found if not name.startswith("_")]
+    return [name for name in found if is_asked_about(name)]

@@ -21,6 +21,8 @@ INFO = (
     "padding_side truncation_side"
 ).split()
 
+# What transformers and Jinja pass on by these names when they render: a variable of the same name stands in their way.
+RENDERERS = ("self", "conversations", "messages")
 BEGUN = ("prefix", "partial")  # what Mistral and DeepSeek, Qwen and Moonshot call a message that is to be continued
 
 
@@ -150,6 +152,9 @@ class Tokens:
         if (tools := fields.get("tools")) and fields.get("tool_choice") != "none":
             options["tools"] = tools
         if isinstance(variables := fields.get("chat_template_kwargs"), dict):
+            if taken := variables.keys() & {*RENDERERS, *(one.name for one in parameters_of(template)[:1])}:
+                what = f"chat_template_kwargs cannot set {', '.join(sorted(taken))}"
+                raise HTTPError(400, what, param="chat_template_kwargs")
             options = {**variables, **options}
         options = {name: value for name, value in options.items() if accepts(template, name)}
         if goes_on:

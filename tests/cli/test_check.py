@@ -153,6 +153,14 @@ def test_the_source_is_read(run: Run, models: Models, source: str, code: str, li
     assert found["where"] == f"models/m/model/model.py:{line}"
 
 
+def test_a_method_that_takes_keys_of_the_input_is_told_where_they_are(run: Run, models: Models) -> None:
+    models({"m/model.py": "class Model:\n    def predict(self, x, y): ...\n"})
+    fix = 'the body arrives whole, as the first: take one `inputs`, and of that inputs["x"] and inputs["y"]'
+    assert only(run)["fix"] == fix
+    models({"m/model.py": "class Model:\n    def predict(self, *args, **kwargs): ...\n"})
+    assert only(run)["fix"] == ""
+
+
 def test_a_missing_class_names_those_there(run: Run, models: Models) -> None:
     models({"m/model.py": "class Other:\n    pass\n"})
     found = only(run)
@@ -166,7 +174,10 @@ def test_a_missing_class_names_those_there(run: Run, models: Models) -> None:
     [
         (["chat"], "no_method", "it has chat: did you mean chat_completions?"),
         (["predcit"], "no_method", "it has predcit: did you mean predict?"),
+        (["chatt"], "no_method", "it has chatt: did you mean chat_completions?"),
+        (["__call__"], "no_method", "it has __call__: did you mean predict?"),
         (["predict", "chat_completion"], "misspelt", "did you mean chat_completions?"),
+        (["predict", "laod"], "misspelt", "did you mean load?"),
     ],
 )
 def test_a_method_that_nothing_calls_is_told_with_what_may_have_been_meant(

@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
     """Answers each request with `status`, `content_type` and `body`."""
 
     status, content_type, body = 200, "application/json", b"{}"
+    length = 0  # of a body that is announced, and may be longer than what comes
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -45,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, headers, json.loads(data)))
         self.send_response(self.server.status)
         self.send_header("content-type", self.server.content_type)
+        if self.server.length:
+            self.send_header("content-length", str(self.server.length))
         self.end_headers()
         self.wfile.write(self.server.body)
 
@@ -113,9 +116,18 @@ def test_the_input_is_given_in_several_ways(
 
 def test_two_inputs_are_one_too_many(run: Run) -> None:
     assert "give the input by one of" in run("predict", "echo", "-d", "1", "-i", "a=1").stderr
+    assert 'extra argument ({"n": 4}): the input goes behind -d' in run("predict", "echo", '{"n": 4}').stderr
     assert "-d is not JSON" in run("predict", "echo", "-d", "{").stderr
     assert "-i a: write KEY=VALUE" in run("predict", "echo", "-i", "a").stderr
     assert "-f nowhere.json: No such file" in run("predict", "echo", "-f", "nowhere.json").stderr
+
+
+def test_an_answer_that_breaks_off_names_the_log_of_its_model(run: Run, server: Server) -> None:
+    server.length, server.body = 100, b'{"row": 1}\n'
+    result = run("predict", "m", "-d", "{}", "--url", server.url)
+    assert result.exit_code == 1 and result.stdout == '{"row": 1}\n'
+    told = f"the answer of {server.url} broke off; what its model raised: gateway logs m --url {server.url}\n"
+    assert result.stderr == f"Error: {told}"
 
 
 def test_bytes_are_written_as_they_are(run: Run, server: Server) -> None:

@@ -177,10 +177,7 @@ def test_an_error_is_json_for_a_binary_request_too(truss: Trusses) -> None:
 @pytest.mark.parametrize("name", ["exit", "interrupt"])
 @pytest.mark.parametrize("kind", ["sync", "coroutine"])
 def test_an_exit_in_predict_ends_its_call_alone(truss: Trusses, kind: str, name: str) -> None:
-    answer = truss.predict("raises", json.dumps(f"{kind}:{name}").encode())
-    assert answer.short == (500, "text/plain; charset=utf-8", b"Internal Server Error")
-    assert answer.headers["connection"] == "close"
-    assert "x-baseten-error-code" not in answer.headers
+    assert raised(truss, kind, name) == (500, "600", RAISED)
     assert raised(truss, "sync", "fastapi")[0] == 409
 
 

@@ -293,11 +293,13 @@ GOOD: dict[str, dict[str, str]] = {
 DEFINITIONS = {
     "two-arguments": (
         "def predict(self, x, y): ...",
-        "`predict` method with two arguments must have request as second argument (type annotated). Got: (x, y) ",
+        "`predict` method with two arguments must have request as second argument (type annotated). Got: (x, y) "
+        '(the body arrives whole, as the first: take one `inputs`, and of that inputs["x"] and inputs["y"])',
     ),
     "default-argument": (
         "def predict(self, x, y=None): ...",
-        "`predict` method with two arguments must have request as second argument (type annotated). Got: (x, y=None) ",
+        "`predict` method with two arguments must have request as second argument (type annotated). Got: (x, y=None) "
+        '(the body arrives whole, as the first: take one `inputs`, and of that inputs["x"] and inputs["y"])',
     ),
     "stars": (
         "def predict(self, *args, **kwargs): ...",
@@ -311,7 +313,8 @@ DEFINITIONS = {
     ),
     "three-arguments": (
         "def chat_completions(self, a, b, c): ...",
-        "`chat_completions` method cannot have more than two arguments. Got: (a, b, c)",
+        "`chat_completions` method cannot have more than two arguments. Got: (a, b, c) (the body arrives whole, as the "
+        'first: take one `inputs`, and of that inputs["a"], inputs["b"] and inputs["c"])',
     ),
     "health-argument": (
         "def predict(self, x): ...\n    def is_healthy(self, x): ...",

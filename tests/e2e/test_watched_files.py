@@ -159,3 +159,18 @@ def test_what_keeps_a_model_from_its_load_is_in_its_log_with_what_to_do(serve: S
     (tmp_path / "models/m/model.py").write_text("class Model\n")
     gateway.wait_for("m: not reloaded")
     assert "not reloaded, the code that was loaded before serves on" in operate(gateway, tmp_path, "logs", "m").stdout
+
+
+def test_a_directory_that_lacks_what_made_it_a_model_is_told_what_and_what_to_do(serve: Serve, tmp_path: Path) -> None:
+    truss = {"model/code.py": good("t"), "config.yaml": "model_class_filename: code.py\n"}
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    gateway = serve({"m": {"model.py": good("m")}, "t": truss}, "--reload", env=env)
+    for name, file in (("m", "model.py"), ("t", "config.yaml")):
+        (tmp_path / "models" / name / file).unlink()
+        gateway.wait_for(rf"{name}: .*{file} is gone from its directory; .*`gateway unload {name}` ends")
+        shown = " ".join(operate(gateway, tmp_path, "ps").stdout.split())
+        assert f"{file} is gone from its directory; " in shown and f"`gateway unload {name}` ends" in shown
+        told = operate(gateway, tmp_path, "reload", name).stderr
+        assert f"any more: {file} is gone from its directory; put it back, or `gateway unload {name}` ends" in told
+        assert ask(gateway, f"/models/{name}/predict", {}) == (200, [name])
+    assert "its directory is gone" not in gateway.log

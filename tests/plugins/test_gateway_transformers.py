@@ -269,6 +269,16 @@ def test_chat_template_kwargs_reach_the_template(model: Any) -> None:
     assert len(model.prompt_ids({"messages": HELLO, "chat_template_kwargs": {"shout": True}})) == len(plain) + 1
 
 
+@pytest.mark.parametrize("name", ["self", "conversation", "conversations", "messages", "tokenize"])
+def test_a_variable_that_stands_in_the_way_of_the_renderer_is_refused_in_our_words(model: Any, name: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        model.prompt_ids({"messages": HELLO, "chat_template_kwargs": {name: 1}})
+    assert (caught.value.message, caught.value.param) == (
+        f"chat_template_kwargs cannot set {name}",
+        "chat_template_kwargs",
+    )
+
+
 def test_a_long_prompt_is_tokenised_off_the_loop(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_transformers, "LONG_PROMPT", 10)
     assert chat(model, max_tokens=3)[1]["usage"]["completion_tokens"] == 3

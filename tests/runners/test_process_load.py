@@ -91,7 +91,8 @@ async def test_a_load_that_raises_has_two_attempts_and_its_traceback_in_the_log(
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("os._exit(3)", "the worker exited with status 3"),
+        ("os._exit(3)", r"the worker exited with status 3 \(code of the model, .* ended its process\)"),
+        ("os._exit(0)", r"the worker exited with status 0 \(code of the model, .* ended its process\)"),
         ("sys.exit(3)", "SystemExit: 3"),
         ("os.kill(os.getpid(), 11)", "the worker was ended by SIGSEGV"),
         (
@@ -99,7 +100,7 @@ async def test_a_load_that_raises_has_two_attempts_and_its_traceback_in_the_log(
             "the worker exited with status 4",
         ),  # the child holds the channel
     ],
-    ids=["_exit", "exit", "segfault", "forked"],
+    ids=["_exit", "_exit of 0", "exit", "segfault", "forked"],
 )
 async def test_a_process_that_ends_while_it_loads_is_a_load_error_that_says_how(
     tmp_path: Path, how: str, reason: str

@@ -156,7 +156,10 @@ def test_a_second_argument_must_be_the_request() -> None:
     assert error_of(predict=wrong) == (
         "`predict` method with two arguments must have request as second argument (type annotated). "
         "Got: (x: int, y: int) -> None "
+        '(the body arrives whole, as the first: take one `inputs`, and of that inputs["x"] and inputs["y"])'
     )
+    with pytest.raises(ModelDefinitionError, match=r"Got: \(x: int, y: int\) -> None $"):  # in Truss's words alone
+        describe(type("Model", (), {"predict": wrong})(), frozenset(), strict=True)
 
 
 def test_the_request_must_not_be_the_first_of_two_arguments() -> None:
@@ -172,7 +175,10 @@ def test_the_request_must_not_be_the_first_of_two_arguments() -> None:
 def test_three_arguments_are_too_many() -> None:
     def wrong(self, a, b, c): ...  # type: ignore[no-untyped-def]
 
-    assert error_of(predict=wrong) == "`predict` method cannot have more than two arguments. Got: (a, b, c)"
+    assert error_of(predict=wrong) == (
+        "`predict` method cannot have more than two arguments. Got: (a, b, c) (the body arrives whole, as the first: "
+        'take one `inputs`, and of that inputs["a"], inputs["b"] and inputs["c"])'
+    )
 
 
 @pytest.mark.parametrize("source", ["lambda self, a, b, c: 0", "lambda self, x, y=None: 0", "lambda self, x, y: 0"])

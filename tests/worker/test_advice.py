@@ -14,7 +14,10 @@ from gateway.worker.advice import about_missing, is_missing
 
 
 def said(root: Path, statement: str, config: str = "", python: str | None = None) -> str:
-    """What is said when the model's file has this statement, and nothing of the sort is installed."""
+    """What is said when the model's file has this statement, and nothing of the sort is installed.
+
+    Without what follows every install: no file of the model has changed then, so that `--reload` sees nothing of it.
+    """
     (root / "model").mkdir(exist_ok=True)
     source = root / "model" / "model.py"
     source.write_text(f"{statement}\n")
@@ -25,7 +28,9 @@ def said(root: Path, statement: str, config: str = "", python: str | None = None
         exec(compile(f"{statement}\n", str(source), "exec"), {})
     except ImportError as error:
         assert is_missing(error)
-        return about_missing(error, model)
+        told, then = about_missing(error, model), f", then: gateway reload {spec.name}"
+        assert told.endswith(then) == ("run: pip install" in told)
+        return told.removesuffix(then)
     raise AssertionError(f"{statement} worked")
 
 
@@ -165,5 +170,13 @@ def test_an_extra_of_ours_is_told_for_what_it_brings_and_for_nothing_else(
     monkeypatch.setitem(sys.modules, "helpers", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         exec(statement, {})
-    model = {"root": str(tmp_path), "target": "gateway_sklearn:SklearnModel", "extra": "sklearn"}
+    model = {"name": "m", "root": str(tmp_path), "target": "gateway_sklearn:SklearnModel", "extra": "sklearn"}
     assert about_missing(caught.value, model).startswith(expected)
+
+
+def test_a_file_that_was_forgotten_goes_beside_the_model_where_that_works(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import helpers\n")
+    spec = describe(tmp_path, target="model:Model", format="python", overrides={})
+    error = ModuleNotFoundError("No module named 'helpers'", name="helpers")
+    told = about_missing(error, {**plain.from_spec(spec), "python": None})
+    assert told.startswith("; if it is code of yours, put helpers.py or a directory helpers beside model.py; ")

@@ -333,6 +333,14 @@ def test_variables_of_the_template_count() -> None:
     assert loud["tokens"] == [*plain["tokens"], ord("!")]
 
 
+@pytest.mark.parametrize("name", ["self", "messages", "conversations"])
+def test_a_variable_that_stands_in_the_way_of_the_template_is_refused_in_our_words(name: str) -> None:
+    asked = {**CHAT, "chat_template_kwargs": {name: 1}}
+    with pytest.raises(HTTPError, match=f"^chat_template_kwargs cannot set {name}$") as caught:
+        ask(with_tokenizer(Templated()), "tokenize", asked)
+    assert (caught.value.status, caught.value.param) == (400, "chat_template_kwargs")
+
+
 def test_an_own_count_gets_what_it_has_parameters_for() -> None:
     class Counting(Plain):
         def count_tokens(self, value: Any, tool_choice: Any = None, **more: Any) -> int:

@@ -26,6 +26,9 @@ def look_at(*names: str, strict: bool = False) -> None:
         ("chat_completion", "chat_completions"),
         ("predcit", "predict"),
         ("embed", "embeddings"),
+        ("chatt", "chat_completions"),
+        ("generat", "predict"),
+        ("__call__", "predict"),
     ],
 )
 def test_a_class_that_serves_nothing_hears_what_it_may_have_meant(wrote: str, meant: str) -> None:
@@ -52,7 +55,11 @@ def test_a_method_without_self_is_told_that_it_is_given_the_model(capsys: pytest
 def test_beside_a_method_that_serves_only_a_slip_of_the_pen_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     look_at("predict", "chat_completion")
     assert "did you mean `chat_completions`?" in capsys.readouterr().err
-    look_at("predict", "chat", "embed", "run", "prediction", "_chat_completion", "pre_process_text")
+    for wrote, meant in (("laod", "load"), ("perprocess", "preprocess"), ("is_healhty", "is_healthy")):
+        look_at("predict", wrote)
+        told = f"WARNING gateway: the class has `{wrote}`, which nothing calls: did you mean `{meant}`?\n"
+        assert capsys.readouterr().err == told
+    look_at("predict", "chat", "embed", "run", "prediction", "__call__", "_chat_completion", "pre_process_text")
     look_at("predict", "chat_completions", "chat_completion")
     look_at("predict", "unload")  # which is called, and may be there without a load
     assert capsys.readouterr().err == ""
