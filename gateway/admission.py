@@ -73,6 +73,8 @@ class Admission:
         else:
             self.limiter.last_call = call.arrived
             self.limiter.enter(call)
+            if not call.started:
+                call.waits_since = call.arrived
         deadlines = self.deadlines
         if not deadlines.watching or call.deadline < deadlines.due:
             deadlines.watch(call.deadline)
@@ -118,8 +120,7 @@ class Admission:
     def _start(self, call: Call, seat: Seat) -> None:
         call.seat = seat
         if seat.inside:
-            call.got_slot = False
-            seat.waiting += 1
+            call.got_slot = False  # until the worker says so
         try:
             seat.owner.open(call, self._ended)
         except Exception as error:
@@ -128,9 +129,7 @@ class Admission:
     def _not_opened(self, call: Call, seat: Seat, error: Exception) -> None:
         """Whatever a replica does instead of taking a call, the call ends and its slot is free again."""
         call.started = 0.0
-        if not call.got_slot:
-            call.got_slot = True
-            seat.waiting -= 1
+        call.got_slot = True
         if not isinstance(error, ConnectionError):
             log.error("%s: a call could not be sent", self._name, exc_info=error)
             call.on_error(GatewayError("the call could not be sent to the model"))
@@ -146,7 +145,7 @@ class Admission:
         held: float | None = self._loop.time() - call.started
         if not call.got_slot:
             held = None
-            seat.waiting -= 1
+            call.waits_no_more()
         self.limiter.give_back(seat, held)
         if call.then is not None:
             call.let_go()

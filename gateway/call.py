@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .spec import Limits
 
 NEVER = float("inf")
+HOOKED = "predict"  # the method around which hooks run
 OCTETS = "application/octet-stream"  # of a stream that has not said what it is
 RETRY_AFTER = 1.0  # seconds, for what a worker could not do at this moment
 _BY_CODE: dict[str, type[GatewayError]] = {
@@ -84,6 +85,7 @@ class Call:
         "owed_size",
         "owner",
         "patience",
+        "queued",
         "reply",
         "req",
         "seat",
@@ -94,6 +96,7 @@ class Call:
         "unread",
         "unread_size",
         "until",
+        "waits_since",
     )
 
     def __init__(
@@ -110,7 +113,9 @@ class Call:
         self.taken = 0  # bytes of those that were
         self.error: BaseException | None = None
         self.ended = False  # the model's code has stopped
-        self.got_slot = True  # False while it waits for one inside the worker
+        self.got_slot = True  # False until the worker says so, of a model whose hooks run outside the slot
+        self.queued = 0.0  # seconds that it waited for a slot, here or inside the worker
+        self.waits_since = NEVER  # since when it waits for one now
         self.arrived = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.patience = patience
@@ -153,11 +158,16 @@ class Call:
         return self.started > 0 and self.got_slot
 
     @property
+    def has_begun(self) -> bool:
+        """Code of the model has begun: with its slot, or in a `preprocess`, which needs none."""
+        return self.started > 0 and (self.got_slot or self.req.method == HOOKED)
+
+    @property
     def waited(self) -> float:
-        """Seconds until it got a slot; until now, or until it was given up, when it got none."""
-        if self.has_slot:
-            return self.started - self.arrived
-        return min(self.cancelled_at, self._loop.time()) - self.arrived
+        """Seconds in a queue, 0 when it got its slot at once; until now, or until it was given up, when it got none."""
+        if self.waits_since == NEVER:
+            return self.queued
+        return self.queued + min(self.cancelled_at, self._loop.time()) - self.waits_since
 
     async def first(self) -> Resp:
         """The head of the answer: with its whole body in `reply`, or with a first item to take.
@@ -258,21 +268,36 @@ class Call:
     def opened(self, owner: Owner, call_id: int) -> None:
         """It has left the queue; the bound is now that of the answer."""
         self.owner, self.id = owner, call_id
-        self.started = self._loop.time()
+        self.started = now = self._loop.time()
+        if self.waits_since != NEVER:
+            self.queued += now - self.waits_since
+            self.waits_since = NEVER
         limits = self.limits
         limit = limits.first_item_timeout if self.req.stream else limits.request_timeout
         self.deadline = self.started + limit
         if self.deadline > self.until:  # not min(), whose call costs as much as all of this
             self.deadline = self.until
 
+    def on_waits(self) -> None:
+        """It waits for its slot inside the worker; so far it ran, or was on its way."""
+        if not self.got_slot and self.waits_since == NEVER:
+            self.waits_since = self._loop.time()
+            self.seat.waiting += 1
+
     def on_slot(self) -> None:
-        """It waited inside the worker, and waits no more: what came before does not count as its own time."""
+        """It has its slot inside the worker: what came before does not count for the time limit of its method."""
         if self.got_slot:
             return
         self.got_slot = True
-        self.seat.waiting -= 1
+        self.waits_no_more()
         if self.cancelled_at == NEVER and self.owner is not None:
             self.opened(self.owner, self.id)
+
+    def waits_no_more(self) -> None:
+        """It does not wait inside the worker any longer, whether it got a slot there or has ended."""
+        if self.waits_since != NEVER:
+            self.queued, self.waits_since = self.waited, NEVER
+            self.seat.waiting -= 1
 
     def on_resp(self, head: Resp, body: bytes) -> None:
         if self.head is not None and not _says_what_it_is(self.head, head, self.items):

@@ -131,8 +131,8 @@ class Deadlines:
 
     def _timeout(self, call: Call, now: float) -> GatewayError:
         if call.until < now:
-            if not call.got_slot:
-                return self.too_late(now - call.arrived, CLIENTS)
+            if call.waits_since != NEVER:
+                return self.too_late(call.waited, CLIENTS)
             left = call.patience
             given = left.given if isinstance(left, Patience) else left
             text = f"model '{self._name}' was not done within the {given:g} s that the request gave it"

@@ -14,7 +14,7 @@ from .wording import counted
 class Waiter:
     """A request without a call yet, and the body that is held for it meanwhile."""
 
-    has_slot, waited = False, 0.0  # nor a wait for a slot
+    has_slot, has_begun, waited = False, False, 0.0  # nor a wait for a slot
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body

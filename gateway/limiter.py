@@ -7,7 +7,8 @@ it. The order of a decision:
 
 A slot belongs to its call from `enter` (or from `give_back`, which hands it on) until `give_back`. FIFO among those
 who still wait. Models with preprocess or postprocess run these outside the slot, so their calls wait for it `inside`
-the worker, in its own FIFO; they count as queued until the worker says that they got it.
+the worker, in its own FIFO; they count as queued from when the worker says that they wait until it says that they got
+it.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
 A replica has one owner, its HostedModel. `start` returns when the model can take calls. `open` sends a call and returns
 at once; from then on the replica feeds it: `on_resp` once, `on_items` any number of times, and exactly one of a final
 `on_resp`, `on_end` or `on_error`, after which it tells its owner with `ended`. A call is only ended when the model's
-code for it has stopped, or can no longer run. A call that is opened with `got_slot` False waits for its slot inside;
-`on_slot` says that it got it. `lost` completes when the replica is of no further use, with the reason; every call still
-open has been ended by then.
+code for it has stopped, or can no longer run. A call that is opened with `got_slot` False gets its slot inside:
+`on_waits` says that it waits for one, `on_slot` that it got it. `lost` completes when the replica is of no further use,
+with the reason; every call still open has been ended by then.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Tails:
 class Follower:
     """New lines, for one who takes them."""
 
-    has_slot, waited = False, 0.0  # it is no call
+    has_slot, has_begun, waited = False, False, 0.0  # it is no call
 
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self._wants = wants

@@ -16,8 +16,9 @@ middle of a split payload says that the rest of it will not come.
     error      worker            Failure                    as end; with id 0: load failed, the worker cannot go on
     cancel     gateway           empty                      answered by end or error
     credit     gateway           Credit                     what the client has taken of a stream
-    slot       worker            empty                      a call that waited in the worker got its slot (models with
-                                                            preprocess or postprocess only)
+    slot       worker            empty                      a call got its slot (models with preprocess or postprocess
+                                                            only, whose calls are sent before they have one)
+    waits      worker            empty                      a call waits for its slot from now on (the same models)
     message    both              msgpack value              one websocket message
     ping       both              Ping                       heartbeat, with the loop's lag
     log        worker                                       reserved
@@ -56,11 +57,12 @@ MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may have under way before the client takes it
 
 HELLO, READY, REQ, RESP, ITEMS, END, ERROR, CANCEL, CREDIT = range(1, 10)
-SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED, WHOSE = range(10, 21)
+SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED, WHOSE, WAITS = range(10, 22)
 NAMES = (
     "",
     *("hello", "ready", "req", "resp", "items", "end", "error", "cancel", "credit"),
     *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown", "described", "whose"),
+    "waits",
 )
 
 # What a sender may break off a split payload with.

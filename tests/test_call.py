@@ -292,7 +292,10 @@ async def test_a_whole_answer_has_the_request_timeout_and_a_stream_in_its_place_
 async def test_waiting_inside_the_worker_does_not_count_as_the_calls_own_time() -> None:
     call, owner = running()
     seat = call.seat = Seat(owner, 1, inside=4)
-    call.got_slot, seat.waiting = False, 1
+    call.got_slot = False
+    call.on_waits()
+    call.on_waits()
+    assert seat.waiting == 1
     await asyncio.sleep(20)
     call.on_slot()
     call.on_slot()
@@ -301,10 +304,13 @@ async def test_waiting_inside_the_worker_does_not_count_as_the_calls_own_time() 
     assert call.deadline == now() + 600
 
 
-async def test_waiting_inside_the_worker_is_waiting_until_there_is_a_slot() -> None:
+async def test_waiting_inside_the_worker_is_waiting_from_its_word_until_there_is_a_slot() -> None:
     call, owner = running()
-    seat = call.seat = Seat(owner, 1, inside=4)
-    call.got_slot, seat.waiting = False, 1
+    call.seat = Seat(owner, 1, inside=4)
+    call.got_slot = False
+    await asyncio.sleep(4)  # its preprocess
+    assert call.has_begun and not call.has_slot and call.waited == 0
+    call.on_waits()
     await asyncio.sleep(20)
     assert not call.has_slot and call.waited == 20
     call.on_slot()
@@ -312,8 +318,19 @@ async def test_waiting_inside_the_worker_is_waiting_until_there_is_a_slot() -> N
     assert call.has_slot and call.waited == 20
 
 
+async def test_a_call_that_got_its_slot_inside_the_worker_at_once_has_waited_for_none() -> None:
+    call, owner = running()
+    seat = call.seat = Seat(owner, 1, inside=4)
+    call.got_slot = False
+    await asyncio.sleep(4)
+    call.on_slot()
+    call.on_waits()  # of a worker that errs
+    assert call.has_slot and call.waited == 0 and seat.waiting == 0
+
+
 async def test_a_call_that_was_given_up_in_the_queue_waited_until_then() -> None:
     call = Call(Req("predict", BYTES, False, "", "r"), b"", Limits(), asyncio.get_running_loop())
+    call.waits_since = call.arrived
     await asyncio.sleep(3)
     call.abandon(Timeout("too long"))
     await asyncio.sleep(5)

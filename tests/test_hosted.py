@@ -685,8 +685,10 @@ async def test_with_hooks_slots_and_queue_are_in_the_worker_and_counted_by_what_
         calls = [found.model.call(predict(), b"") for _ in range(3)]
         limiter = found.model.limiter
         assert found.fakes.opened == calls
-        assert (limiter.running, limiter.queued) == (0, 3)
+        assert (limiter.running, limiter.queued) == (3, 0)
         calls[0].on_slot()
+        for call in calls[1:]:
+            call.on_waits()
         assert (limiter.running, limiter.queued) == (1, 2)
         with pytest.raises(Overloaded):
             found.model.call(predict(), b"")

@@ -154,7 +154,17 @@ async def test_a_call_that_waits_inside_the_worker_has_waited_for_its_slot_too()
     model, _ = await ready()
     call = model.call(predict(), b"", 2.0)
     call.got_slot = False
-    call.seat.waiting += 1
-    with pytest.raises(QueueTimeout):
+    await asyncio.sleep(0.5)
+    call.on_waits()
+    with pytest.raises(QueueTimeout, match=r"waited 1\.5 s"):
+        await call.first()
+    await model.stop(0)
+
+
+async def test_a_call_whose_preprocess_takes_all_the_time_was_not_late_for_its_slot() -> None:
+    model, _ = await ready()
+    call = model.call(predict(), b"", 2.0)
+    call.got_slot = False
+    with pytest.raises(Timeout):
         await call.first()
     await model.stop(0)

@@ -57,6 +57,11 @@ class Watched(Protocol):
 
     @property
     def has_slot(self) -> bool:
+        """Whether it has its slot, or had it."""
+        ...
+
+    @property
+    def has_begun(self) -> bool:
         """Whether the model's code has begun."""
         ...
 
@@ -142,7 +147,7 @@ class Exchange:
         self.queued = self.load = 0.0  # seconds that it waited for a slot, and before that for its model to be ready
         self.reading = self.sending = 0.0  # seconds of its client: until the body was here; until answers were taken
         self._kept_waiting = 0.0  # `sending`, when its call ended
-        self.has_run = False  # a call of it had a slot
+        self.has_run = False  # code of the model has begun for it
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
         self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
         self.counting: asyncio.Task[None] | None = None  # finds those out, when the answer is over already
@@ -233,11 +238,17 @@ class Exchange:
     def measure(self) -> None:
         """Learn how long its call waited for a slot: once it has something to say, or when the request is over."""
         if self._runs is not None and not self.has_run:
-            self.queued, self.has_run = self._runs.waited, self._runs.has_slot
+            self.queued, self.has_run = self._runs.waited, self._runs.has_begun
+
+    @property
+    def had_slot(self) -> bool:
+        """A call of it had its slot."""
+        return self._runs is not None and self._runs.has_slot
 
     @property
     def ran(self) -> float:
-        """Seconds from the slot to the end of the call, or to now, less those in which the client took nothing."""
+        """Seconds from the call to its end, or to now, less those in its queue and those in which the client took
+        nothing: `preprocess` counts, which runs before there is a slot."""
         if not self.has_run:
             return 0.0
         if self.ended:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import CAUSES, GIVEN_CODES, GatewayError, RouteNotSupported, codes_of
+from ..errors import CAUSES, GIVEN_CODES, GatewayError, QueueTimeout, RouteNotSupported, codes_of
 from ..histogram import Histogram
 from . import model_metrics
 from .exchange import CLIENT_LEFT
@@ -158,7 +158,9 @@ class Metrics:
         exchange.error, exchange.cause, exchange.asked = error.code, error.cause, error.asked or exchange.asked
         if not exchange.has_run:
             exchange.measure()
-        if (error.by_model or exchange.has_run) and error.code != RouteNotSupported.code:  # of a predict, the worker's
+        in_hooks = exchange.has_run and not exchange.had_slot and not isinstance(error, QueueTimeout)
+        is_models = error.by_model or exchange.had_slot or in_hooks
+        if is_models and error.code != RouteNotSupported.code:  # of a predict, the worker's
             return
         model = exchange.model
         if model not in self._hub.models or not exchange.sees(model):

@@ -102,7 +102,7 @@ def _answer(exchange: Exchange, finish: Finish, call: Call) -> None:
     """The call has something to say: its whole reply, the start of a stream, or an error."""
     try:
         if call.has_slot:  # else `measure` finds out at the end
-            exchange.queued, exchange.has_run = call.started - call.arrived, True
+            exchange.queued, exchange.has_run = call.queued, True
         head = call.head
         if call.error is not None and not call.items:
             finish(exchange, call.error)

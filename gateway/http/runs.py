@@ -46,6 +46,10 @@ class Together:
         return any(call.has_slot for call in self._calls)
 
     @property
+    def has_begun(self) -> bool:
+        return any(call.has_begun for call in self._calls)
+
+    @property
     def waited(self) -> float:
         """The longest wait of those that got a slot, of all when none did."""
         return max(call.waited for call in [call for call in self._calls if call.has_slot] or self._calls)

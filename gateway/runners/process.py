@@ -35,7 +35,7 @@ WHOSE_TIMEOUT = 2.0  # seconds; a worker that cannot say so is taken for a stran
 ASK_LOG = "; `gateway logs {}` says how it ended"
 MOST_NAMED = 3  # of the requests that a worker took along
 LAST_ID = 0xFFFFFFFF  # of calls
-OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.MESSAGE, wire.CREDIT))
+OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.WAITS, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
 
@@ -367,6 +367,9 @@ class ProcessReplica:
             call.on_error(to_error(failure))
         elif kind == wire.SLOT:
             call.on_slot()
+            return
+        elif kind == wire.WAITS:
+            call.on_waits()
             return
         else:
             raise WireError(f"{wire.name_of(kind)} frame for a call")

@@ -61,8 +61,8 @@ class Executor:
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
         self._nothing = Nothing(loaded.spec.name, places_of(loaded.spec))
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails, self._nothing)
-        taken = self._tell_slot if self._descriptor.has_hooks else None
-        self._slots = Slots(hello.slots, hello.queue_timeout, loop, taken, self._waited_too_long)
+        tell = self._tell if self._descriptor.has_hooks else None
+        self._slots = Slots(hello.slots, hello.queue_timeout, loop, tell, self._waited_too_long)
         self._runs: dict[int, Run] = {}
         self._sockets: dict[int, websocket.Socket] = {}
         self._drained: asyncio.Future[None] | None = None
@@ -164,8 +164,8 @@ class Executor:
 
     # ── slots ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tell_slot(self, run: Run) -> None:
-        self._answers.send(wire.SLOT, run.id)
+    def _tell(self, run: Run) -> None:
+        self._answers.send(wire.SLOT if run.holds_slot else wire.WAITS, run.id)
 
     def _waited_too_long(self, run: Run) -> None:
         text = "the time of the call was over before it got a slot"

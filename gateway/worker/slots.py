@@ -14,7 +14,7 @@ from .run import NEVER, Run
 
 
 class Slots:
-    """`on_taken` hears of every slot given, `on_late` of a call that gets none any more.
+    """`tell` hears of every slot given, and of a call that gets none yet; `on_late` of a call that gets none any more.
 
     That is one which waited for longer than `timeout` seconds, or than its client wants to.
     """
@@ -24,11 +24,11 @@ class Slots:
         count: int,
         timeout: float,
         loop: asyncio.AbstractEventLoop,
-        on_taken: Callable[[Run], None] | None,
+        tell: Callable[[Run], None] | None,
         on_late: Callable[[Run], None],
     ) -> None:
         self._free, self._timeout, self._loop = count, timeout, loop
-        self._on_taken, self._on_late = on_taken, on_late
+        self._tell, self._on_late = tell, on_late
         self._queue: deque[Run] = deque()
 
     def acquire(self, run: Run, go: Callable[[], None]) -> None:
@@ -39,6 +39,8 @@ class Slots:
             run.go = go
             run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
             self._queue.append(run)
+            if self._tell is not None:
+                self._tell(run)
 
     async def wait(self, run: Run) -> None:
         """The same for a task, which may be cancelled meanwhile."""
@@ -78,6 +80,6 @@ class Slots:
             return
         self._free -= 1
         run.holds_slot = True
-        if self._on_taken is not None:
-            self._on_taken(run)
+        if self._tell is not None:
+            self._tell(run)
         go()

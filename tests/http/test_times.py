@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -115,6 +117,56 @@ def test_an_upload_that_takes_its_time_is_the_clients_time(serve: Serve, lines: 
     assert WAIT <= event["body"] <= event["duration"] - event["run"]
     seconds = samples_of(served, "gateway_client_seconds_total", part="body")
     assert seconds == [pytest.approx(event["body"], abs=1e-5)]
+
+
+def hooked(limits: dict[str, Any]) -> tuple[Model, threading.Event]:
+    """A model whose calls are in `preprocess` until the event is set, and get their slot then."""
+    go = threading.Event()
+
+    async def predict(inputs: Any) -> bytes:
+        call = model.calls[-1]
+        await asyncio.to_thread(go.wait, PATIENCE)
+        call.on_slot()
+        return b"{}"
+
+    model = Model({"predict": predict}, capabilities={"has_hooks": True}, limits=limits)
+    return model, go
+
+
+def test_preprocess_is_no_queue(serve: Serve, lines: Lines) -> None:
+    model, go = hooked({"slots": 1})
+    served = serve({"m": model}, access_log=True)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.post, "/models/m/predict", {})
+        assert model.begun.acquire(timeout=PATIENCE)
+        assert samples_of(served, "gateway_requests_in_flight") == [1]
+        assert samples_of(served, "gateway_requests_queued") == []
+        time.sleep(WAIT)  # what preprocess takes is what is measured
+        go.set()
+        assert answer.result().status == 200
+    (event,) = lines.events(1)
+    assert event["queue"] == 0 and WAIT <= event["run"] <= event["duration"]
+    assert sums(served, "gateway_queue_duration_seconds") == (1, 0)
+    assert sums(served, "gateway_model_duration_seconds")[1] >= WAIT
+    assert answer.result().headers["server-timing"].startswith("queue;dur=0.0, load;dur=0.0, model;dur=1")
+
+
+def test_a_time_limit_that_ends_a_preprocess_is_the_models(serve: Serve, lines: Lines) -> None:
+    model, go = hooked({"slots": 1, "request_timeout": 0.2})
+    served = serve({"m": model}, access_log=True)
+    assert served.post("/models/m/predict", {}).status == 504
+    go.set()
+    (event,) = lines.events(1)
+    assert event["queue"] == 0 and event["run"] >= 0.2
+    assert samples_of(served, "gateway_rejections_total") == []
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_a_call_that_gets_a_slot_at_once_has_waited_for_none(serve: Serve, lines: Lines, path: str, body: Any) -> None:
+    served = serve({"m": Model({"predict": lambda body: b"{}", "chat_completions": lambda body: "x"})}, access_log=True)
+    assert served.post(path, body).status == 200
+    (event,) = lines.events(1)
+    assert event["queue"] == 0 < event["run"]
 
 
 async def large(inputs: Any) -> Any:

@@ -479,6 +479,7 @@ HONEST = [
     (wire.ERROR, 0, wire.encode(Failure(503, "model_failed", "x", reason="y"))),
     (wire.CREDIT, SOCKET, wire.encode(wire.Credit(0, 0))),
     (wire.SLOT, PLAIN, b""),
+    (wire.WAITS, PLAIN, b""),
     (wire.MESSAGE, SOCKET, wire.encode(["send", "hello"])),
     (wire.PING, 0, wire.encode(wire.Ping(1, 0.5))),
     (wire.METRICS, 0, b"# TYPE a counter\na_total 1\n"),

@@ -396,7 +396,7 @@ def waiting(call: Call) -> Call:
     """As a model with hooks sends it: the slot comes later."""
 
     class Seat:
-        waiting = 1
+        waiting = 0
 
     call.got_slot, call.seat = False, Seat()
     return call
@@ -433,10 +433,14 @@ async def test_only_predict_holds_the_slot_and_the_gateway_is_told_who_has_it(pi
     first = waiting(pipeline.open("predict", {"items": [1]}, scope=scope("hold=1")))
     await pipeline.log.find("holding")
     await until(lambda: first.got_slot)
-    second = waiting(pipeline.open("predict", {"items": [2]}, scope=scope("free=1")))  # its preprocess frees the first
-    assert body_of(second, await second.first())["total"] == 2
-    assert body_of(first, await first.first())["total"] == 1
-    assert first.seat.waiting == second.seat.waiting == 0
+    assert first.waited == 0
+    second = waiting(pipeline.open("predict", {"items": [2]}, scope=scope()))
+    await until(lambda: second.seat.waiting == 1)
+    third = waiting(pipeline.open("predict", {"items": [3]}, scope=scope("free=1")))  # its preprocess frees the first
+    for call, total in ((first, 1), (second, 2), (third, 3)):
+        assert body_of(call, await call.first())["total"] == total
+        assert call.has_slot and call.seat.waiting == 0
+    assert first.waited == 0 < second.waited
 
 
 async def test_a_raised_http_exception_passes_and_a_stream_may_come_out_of_postprocess(pipeline: Started) -> None:

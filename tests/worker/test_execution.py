@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gateway import wire
 from gateway.spec import ModelSpec
-from gateway.wire import BYTES, DATA, END, ERROR, ITEMS, RESP, SLOT, WINDOW_ITEMS, Failure, HTTPScope, Req, Resp
+from gateway.wire import BYTES, DATA, END, ERROR, ITEMS, RESP, SLOT, WAITS, WINDOW_ITEMS, Failure, HTTPScope, Req, Resp
 from gateway.worker import answers, responses
 from gateway.worker.adapter import describe
 from gateway.worker.execution import Executor
@@ -832,7 +832,7 @@ async def test_a_call_that_waits_too_long_for_its_slot_gets_an_error() -> None:
     for call in late:
         failure = await worker.wire.error(call)
         assert (failure.status, failure.code) == (503, "queue_timeout")
-        assert [kind for kind, _ in worker.wire.of(call)] == [ERROR]
+        assert [kind for kind, _ in worker.wire.of(call)] == [WAITS, ERROR]
     gate.open()
     await worker.wire.reply(first)
     await worker.idle()
