@@ -68,6 +68,7 @@ class HostedModel:
         self.state: State = "unloaded"
         self.reason = ""
         self.note = ""  # what its operator should know of it though it serves
+        self.since = 0.0  # when its last load ended, good or bad, or it failed: seconds since 1970, as of files
         self.is_gone = False  # its directory is, or is no model any more
         self.capabilities = Capabilities()
         self.described: Capabilities | None = None  # what the class says of itself, while it loads
@@ -355,7 +356,10 @@ class HostedModel:
             LoadError: they could not be loaded; nothing has changed.
         """
         self.check_replaceable()
-        await self._successors.load(self, spec, self._ready, lambda fresh: self._switch(spec, fresh))
+        try:
+            await self._successors.load(self, spec, self._ready, lambda fresh: self._switch(spec, fresh))
+        finally:
+            self.since = time.time()
 
     def _switch(self, spec: ModelSpec, fresh: list[Keeper]) -> None:
         """Old out, new in: nothing else runs in between."""
@@ -433,13 +437,13 @@ class HostedModel:
         return self._runner(replace(self._make_launch(spec, index), taken_ports=self._successors.taken_ports))
 
     def loaded(self, replica: Replica, seconds: float) -> None:
-        self.described = None
+        self.described, self.since = None, time.time()
         self.load_seconds = seconds
         self.loads.add(seconds)
         self.load_results["ok"] = self.load_results.get("ok", 0) + 1
 
     def not_loaded(self) -> None:
-        self.described = None
+        self.described, self.since = None, time.time()
         self.load_results["error"] = self.load_results.get("error", 0) + 1
 
     def join(self, keeper: Keeper) -> None:
@@ -502,6 +506,8 @@ class HostedModel:
         if previous == state:
             return
         self._changed.set()
+        if state == "failed":
+            self.since = time.time()
         if state not in ("loading", "restarting"):
             self._early.wake()
         log.log(

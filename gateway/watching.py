@@ -9,7 +9,6 @@ directory more cannot be watched: the system has a bound for all programs of a u
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .contents import DEEPEST
 from .following import FILES, Following
-from .reloading import entries_of
+from .model_files import CODE, WEIGHTS, Stat, data_of, files_of, inner
 from .roots import look_again
+from .touched import Touched
 
 if TYPE_CHECKING:
     from watchfiles import Change
@@ -35,8 +35,6 @@ SETTLE = 400  # milliseconds of quiet after a change: editors write in several s
 MOST_WATCHED = 10_000  # directories: each takes memory of the system's, and the walk over all takes time
 NOW_AND_THEN = 10.0  # seconds between two looks at the files of models that cannot be watched
 ROOT_POLL = 1000  # milliseconds between two looks for a model root that is not there yet
-UNREAD = ("__pycache__", "node_modules")  # directories in which no code of a model changes; and those with a dot
-KINDS = (".py", ".pyx", ".pyd", ".yaml", ".yml", ".json", ".toml", ".txt", ".jinja")
 NOBODY = ""  # in the place of a model's name
 
 
@@ -44,6 +42,7 @@ class Changed(NamedTuple):
     """What some changes of files concern."""
 
     models: frozenset[str]
+    touched: frozenset[str]  # models of which files changed that are no code
     roots: bool  # something may be a model now, or be mended
     came: bool  # a directory, which is to be watched, and whose files may be others than a model was loaded from
     places: frozenset[Path]  # what is to be watched by now
@@ -55,12 +54,12 @@ class Unwatched(Exception):
 
 async def watch(hub: Hub, loaded: Loaded) -> None:
     """Reload and find models as files change, until cancelled. `loaded` has looked at them when their loads began."""
-    following, told = Following(hub), ""
+    following, touched, told = Following(hub), Touched(), ""
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes for people, whatever they concern
     try:
         while True:
             try:
-                await _watch(hub, loaded, following)
+                await _watch(hub, loaded, following, touched)
                 told = ""
             except Unwatched as error:
                 if str(error) != told:
@@ -68,7 +67,7 @@ async def watch(hub: Hub, loaded: Loaded) -> None:
                 told = str(error)
                 await asyncio.sleep(NOW_AND_THEN)
                 await _look(hub)
-                following.changed(await loaded.changed(hub))
+                following.changed(await loaded.changed(hub) | await touched.look(hub, hub.models))
             except Exception:  # a root that vanished
                 log.exception("the files of models could not be watched")
                 await asyncio.sleep(ROOT_POLL / 1000)
@@ -76,7 +75,7 @@ async def watch(hub: Hub, loaded: Loaded) -> None:
         following.close()
 
 
-async def _watch(hub: Hub, loaded: Loaded, following: Following) -> None:
+async def _watch(hub: Hub, loaded: Loaded, following: Following, touched: Touched) -> None:
     """Returns when other directories are to be watched.
 
     Raises:
@@ -92,12 +91,13 @@ async def _watch(hub: Hub, loaded: Loaded, following: Following) -> None:
     unseen = True  # what changed before these were watched
     try:
         while True:
-            changed = await files.changed(_specs(hub))
+            changed = await files.changed(_specs(hub), _ill(hub))
             if changed.roots or unseen:
                 await _look(hub)
             models = changed.models
             if models or changed.roots or unseen:
                 models |= await loaded.changed(hub)
+            models |= await touched.look(hub, hub.models if unseen else changed.touched)
             unseen = False
             following.changed(models)
             if changed.came or changed.places != watched:  # one that came again is not watched as it was
@@ -110,18 +110,23 @@ def _specs(hub: Hub) -> list[ModelSpec]:
     return [model.spec for model in hub.models.values() if not model.spec.is_stand_in]
 
 
+def _ill(hub: Hub) -> frozenset[str]:
+    """Those that any file of theirs may mend."""
+    return frozenset(name for name, model in hub.models.items() if model.state == "failed" or model.note)
+
+
 def places(roots: Iterable[Path], specs: Iterable[ModelSpec]) -> frozenset[Path]:
     """The roots that are there, the directories of models that links lead to from them, and what is below both: but for
     what models write to, and one more than may be watched at most."""
     specs = list(specs)
     waiting = [(str(top), 0) for top in tops(roots, specs)]
-    data = {str(spec.root.resolve()) + place for spec in specs if (place := _data_of(spec))}
+    data = {str(spec.root.resolve()) + place for spec in specs if (place := data_of(spec))}
     found: set[Path] = set()
     while waiting and len(found) <= MOST_WATCHED:
         place, depth = waiting.pop()
         found.add(Path(place))
         if depth < DEEPEST:
-            waiting += [(entry.path, depth + 1) for entry in _inner(place) if entry.path not in data]
+            waiting += [(entry.path, depth + 1) for entry in inner(place) if entry.path not in data]
     return frozenset(found)
 
 
@@ -130,17 +135,6 @@ def tops(roots: Iterable[Path], specs: Iterable[ModelSpec]) -> set[Path]:
     found = {root.expanduser().resolve() for root in roots if root.expanduser().is_dir()}
     linked = {spec.root.resolve() for spec in specs if spec.root.is_dir()}
     return found | {place for place in linked if not any(place.is_relative_to(root) for root in found)}
-
-
-def _data_of(spec: ModelSpec) -> str:
-    """The directory that a model writes to, as what stands behind its root; "" for one that is all of the root."""
-    return str(spec.data_dir).removeprefix(str(spec.root)) if spec.data_dir else ""
-
-
-def _inner(place: str) -> list[os.DirEntry[str]]:
-    """The directories in one in which code of a model may change."""
-    directories = (entry for entry in entries_of(place) if entry.is_dir(follow_symlinks=False))
-    return [entry for entry in directories if not entry.name.startswith(".") and entry.name not in UNREAD]
 
 
 class Files:
@@ -153,7 +147,7 @@ class Files:
         self._owners = Owners(())
         self._thread = ThreadPoolExecutor(1, "watching")
 
-    async def changed(self, specs: Sequence[ModelSpec]) -> Changed:
+    async def changed(self, specs: Sequence[ModelSpec], ill: Collection[str] = ()) -> Changed:
         """The next changes, or none after a while. Cancelled, it leaves nobody to wait for.
 
         Raises:
@@ -162,7 +156,7 @@ class Files:
         if len(self._watched) > MOST_WATCHED:
             roots = " and ".join(map(str, self._roots))
             raise Unwatched(f"there are more than {MOST_WATCHED} directories below {roots}")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._next, specs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._next, specs, ill)
 
     def close(self) -> None:
         self._stopped.set()
@@ -182,74 +176,64 @@ class Files:
             recursive=False,  # the library says nothing of new directories when the bound of the system is reached
         )
 
-    def _next(self, specs: Sequence[ModelSpec]) -> Changed:
-        self._owners = Owners(specs)
+    def _next(self, specs: Sequence[ModelSpec], ill: Collection[str]) -> Changed:
+        self._owners = Owners(specs, ill)
         try:
             paths = [path for _, path in next(self._batches, ())]
         except OSError as error:
             bound = "fs.inotify.max_user_watches" if "limit" in str(error) else "the system"
             raise Unwatched(f"{bound} allows no more directories to be watched ({error})") from error
-        owners = {self._owners.of(path) for path in paths if path.endswith(KINDS)}
-        others = {self._owners.of(path) for path in paths if not path.endswith(KINDS)}
+        owners = {self._owners.of(path) for path in paths if path.endswith(CODE)}
+        others = {self._owners.of(path) for path in paths if not path.endswith(CODE)}
         models, is_new = frozenset(owners - {NOBODY}), NOBODY in owners | others
         now = tops(self._roots, specs)
         came = any(map(os.path.isdir, paths))
         if came or now != self._tops:  # at the first look too: directories may have come before they were watched
             self._tops, self._watched = now, places(self._roots, specs)
-        return Changed(models, is_new, came, self._watched)
+        return Changed(models, frozenset(others - {NOBODY}), is_new, came, self._watched)
 
 
 class Loaded:
     """What the files of each model were when it was loaded, as far as they are looked at."""
 
     def __init__(self) -> None:
-        self._files: dict[str, Mapping[str, tuple[int, int, int]]] = {}
+        self._files: dict[str, Mapping[str, Stat]] = {}
 
     async def changed(self, hub: Hub) -> frozenset[str]:
         """The models whose files are others than at the last time. One whose directory is gone is as it was."""
         specs = [model.spec for model in hub.models.values() if not model.spec.is_stand_in and not model.is_gone]
-        found = await asyncio.to_thread(lambda: {spec.name: files_of(spec) for spec in specs})
+        found = await asyncio.to_thread(lambda: {spec.name: _code_of(spec) for spec in specs})
         before = self._files
         self._files = {name: files for name, files in (before | found).items() if name in hub.models}
         return frozenset(name for name, files in found.items() if before.get(name, files) != files)
 
 
-def files_of(spec: ModelSpec) -> dict[str, tuple[int, int, int]]:
-    """The files of a model whose change reloads it, each with what a write or a move changes of it."""
-    found: dict[str, tuple[int, int, int]] = {}
-    waiting = [(str(spec.root), 0)]
-    while waiting:
-        place, depth = waiting.pop()
-        if depth < DEEPEST:
-            waiting += [(each.path, depth + 1) for each in _inner(place) if each.path != str(spec.data_dir)]
-        for entry in entries_of(place):
-            if entry.name.endswith(KINDS) and not entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError):  # it is gone by now
-                    known = entry.stat()
-                    found[entry.path] = known.st_ino, known.st_size, known.st_mtime_ns
-    return found
+def _code_of(spec: ModelSpec) -> dict[str, Stat]:
+    return {path: found.stat for path, found in files_of(spec, CODE).items()}
 
 
 class Owners:
     """Whose a file is: that of the model whose root is nearest. What is in the directory that a model writes to is
-    nobody's matter."""
+    nobody's matter. Of the `ill` ones any file may mend them."""
 
-    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+    def __init__(self, specs: Iterable[ModelSpec], ill: Collection[str] = ()) -> None:
+        self._ill = ill
         self._of: dict[str, tuple[str, bool]] = {"": (NOBODY, False)}  # directory → its model, and whether it is data
         for spec in specs:
             for root in {str(spec.root), str(spec.root.resolve())}:
                 self._of[root] = spec.name, False
-                if data := _data_of(spec):
+                if data := data_of(spec):
                     self._of[root + data] = spec.name, True
 
     def of(self, path: str) -> str:
         return self._place(path.rpartition("/")[0])[0]
 
     def concerns(self, path: str) -> bool:
-        """Of a model its code and settings, and directories with such; elsewhere anything may make a model, or mend
-        one."""
+        """Of a model its code, settings and weights, and directories with such; elsewhere anything may make a model, or
+        mend one."""
         owner, is_data = self._place(path.rpartition("/")[0])
-        return not is_data and (owner == NOBODY or path.endswith(KINDS) or os.path.isdir(path))
+        is_any = owner == NOBODY or owner in self._ill
+        return not is_data and (is_any or path.endswith(CODE + WEIGHTS) or os.path.isdir(path))
 
     def _place(self, directory: str) -> tuple[str, bool]:
         above = []

@@ -26,7 +26,8 @@ def spec(root: Path, name: str, data: str = "data") -> ModelSpec:
     "path, concerns",
     [
         ("good/model.py", True),
-        ("good/weights.bin", False),
+        ("good/weights.bin", True),
+        ("good/notes.md", False),
         ("bad/weights.bin", True),  # it could not be read, so anything may mend it
         ("new", True),
         ("good", True),  # the directory itself
@@ -37,6 +38,12 @@ def test_a_change_concerns_a_model_by_its_kind_and_the_roots_whatever_it_is(
     tmp_path: Path, path: str, concerns: bool
 ) -> None:
     assert Owners([spec(tmp_path, "good")]).concerns(str(tmp_path / path)) is concerns
+
+
+def test_of_a_model_that_could_not_be_loaded_any_file_counts_but_its_data(tmp_path: Path) -> None:
+    owners = Owners([spec(tmp_path, "good"), spec(tmp_path, "ill")], {"ill"})
+    assert owners.concerns(str(tmp_path / "ill/words.md")) and not owners.concerns(str(tmp_path / "good/words.md"))
+    assert not owners.concerns(str(tmp_path / "ill/data/words.md"))
 
 
 def test_what_a_model_writes_to_its_data_reloads_nothing(tmp_path: Path) -> None:
@@ -154,7 +161,9 @@ async def test_directories_that_cannot_be_watched_are_told_once_and_looked_at_no
         monkeypatch.setattr("watchfiles.watch", full)
     good = spec(tmp_path, "good")
     (tmp_path / "good/model.py").write_text("# first\n")
-    model = SimpleNamespace(spec=good, is_gone=False)
+    model = SimpleNamespace(
+        name="good", spec=good, is_gone=False, state="loading", note="", is_under_way=True, since=0.0
+    )
     gateway = SimpleNamespace(models=[tmp_path])
     hub: Any = SimpleNamespace(models={"good": model}, settings=SimpleNamespace(gateway=gateway))
     loaded = watching.Loaded()

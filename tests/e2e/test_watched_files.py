@@ -174,3 +174,37 @@ def test_a_directory_that_lacks_what_made_it_a_model_is_told_what_and_what_to_do
         assert f"any more: {file} is gone from its directory; put it back, or `gateway unload {name}` ends" in told
         assert ask(gateway, f"/models/{name}/predict", {}) == (200, [name])
     assert "its directory is gone" not in gateway.log
+
+
+READS = """
+from pathlib import Path
+
+class Model:
+    def load(self):
+        self.words = (Path(__file__).parent / "weights.bin").read_text()
+
+    def predict(self, inputs):
+        return [self.words]
+"""
+
+
+def test_a_file_that_was_missing_is_put_there_and_weights_are_overwritten_and_nothing_is_restarted(
+    serve: Serve, tmp_path: Path
+) -> None:
+    gateway = start(serve, tmp_path, "n")
+    weights = tmp_path / "models/m/weights.bin"
+    weights.parent.mkdir()
+    (weights.parent / "model.py").write_text(READS)
+    gateway.wait_for("model 'm' failed: FileNotFoundError")
+    weights.write_text("first")
+    gateway.wait_for("model 'm' is ready")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["first"])
+    weights.write_text("second")
+    gateway.wait_for("model 'm' is reloaded")
+    assert ask(gateway, "/models/m/predict", {}) == (200, ["second"])
+
+    (tmp_path / "models/n/model.py").write_text(READS)
+    gateway.wait_for("n: not reloaded, the code that was loaded before serves on: FileNotFoundError")
+    (tmp_path / "models/n/weights.bin").write_text("third")
+    gateway.wait_for("model 'n' is reloaded")
+    assert ask(gateway, "/models/n/predict", {}) == (200, ["third"])
