@@ -27,6 +27,7 @@ OPENED_ELSEWHERE = {
     "devices.py": "/sys",
     "downloads.py": "files that it has written itself, in the worker's process or a build's",
     "environments.py": "a file to write to",
+    "family.py": "/proc",
     "frozen.py": "/proc",
     "http/model_metrics.py": "/proc",
     "http/pages.py": "files of this package",
