@@ -11,7 +11,9 @@ model framed itself is not kept. A store that fails is logged and costs no answe
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from ..dialects.events import encode_json
 from ..dialects.responses_items import Conversation, ids_of, listed, reference_of
 from ..errors import BadRequest, UnknownResponse
 from ..responses_store import Kept, TooManyParts
+from ..wording import counted
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -33,14 +36,31 @@ Settle = Callable[[int], Awaitable[None]]
 LIMIT, MAX_LIMIT = 20, 100  # items of a page
 LONGEST = 1 << 15  # items of a conversation: each is read, checked and written anew for every answer
 MOST = 1 << 19  # arrays and objects of a conversation, those in texts too: so many are read in about a second
+AGAIN = 60.0  # seconds between two lines of the log about what could not be kept
 _TRUE = ("true", "1")
+
+
+class Losses:
+    """What could not be kept. On a full disk that is each answer: the log has a line for one of them a minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._next, self._untold = clock, -math.inf, 0
+
+    def add(self, request_id: str, error: Exception) -> None:
+        if (now := self._clock()) < self._next:
+            self._untold += 1
+            return
+        more = f"; {counted(self._untold, 'response')} since the last such line were not kept" if self._untold else ""
+        what = "the response of request %s could not be kept: %s: %s%s"
+        log.error(what, request_id, type(error).__name__, error, more, extra={"request_id": request_id})
+        self._next, self._untold = now + AGAIN, 0
 
 
 class Turn:
     """One request of a conversation: what came before it, and what is kept of it."""
 
-    def __init__(self, store: ResponsesStore, exchange: Exchange, fields: dict[str, Any]) -> None:
-        self._store, self._exchange = store, exchange
+    def __init__(self, store: ResponsesStore, exchange: Exchange, fields: dict[str, Any], losses: Losses) -> None:
+        self._store, self._exchange, self._losses = store, exchange, losses
         self._previous: str | None = take(fields, "previous_response_id", str)
         self._fields = fields
         self._input: Any = fields.get("input")
@@ -109,8 +129,8 @@ class Turn:
         kept = Kept(record["id"], self._previous, model, encode_json(given), encode_json(record), ids)
         try:
             return await self._store.keep(owner_of(self._exchange), kept)
-        except (sqlite3.Error, OSError):
-            log.exception("the response of request %s could not be kept", self._exchange.request_id)
+        except (sqlite3.Error, OSError) as error:
+            self._losses.add(self._exchange.request_id, error)
             return False
 
 
@@ -118,10 +138,10 @@ class Stored:
     """The routes to what was kept."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub, self._store = hub, hub.responses
+        self._hub, self._store, self._losses = hub, hub.responses, Losses()
 
     def turn(self, exchange: Exchange, fields: dict[str, Any]) -> Turn:
-        return Turn(self._store, exchange, fields)
+        return Turn(self._store, exchange, fields, self._losses)
 
     def handlers(self, rest: str) -> dict[str, Callable[[Exchange], Awaitable[None]]] | None:
         """By method, what answers a path below /v1/responses/; None when nothing does."""

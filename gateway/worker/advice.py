@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import linecache
 import re
+import sys
 import textwrap
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributions
+from ..wording import instead_of
 
 IN_TRUSS = ("fastapi", "starlette", "numpy", "msgpack", "httpx")  # which Truss's image has without asking
 # What is said when a package without code lacks a module: that is no ModuleNotFoundError.
+_TAKEN = re.compile(r"^cannot import name '(\w+)' from '[\w.]+' \(")
 _NAME = re.compile(r"cannot import name '(\w+)' from '[\w.]+' \(unknown location\)")
 
 
@@ -29,6 +33,15 @@ def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     told = _about_missing(error, model)
     # An install changes no file of the model, so that `--reload` sees nothing of it.
     return f"{told}, then: gateway reload {model['name']}" if told.startswith("; run: pip") else told
+
+
+def about_taken(error: ImportError) -> str:
+    """The same for a name that a module has not; empty where that is known to have none, or is only half imported."""
+    taken, module = _TAKEN.search(str(error)), sys.modules.get(error.name or "")
+    if taken is None or module is None:
+        return ""
+    names = [name for name, value in vars(module).items() if name[:1] != "_" and not inspect.ismodule(value)]
+    return instead_of(taken[1], names)
 
 
 def _about_missing(error: ImportError, model: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..family import owns
 from ..wording import addressed
 from . import adapter, ports, terminal
-from .advice import about_missing, is_missing
+from .advice import about_missing, about_taken, is_missing
 from .again import about_place, about_secret, about_variable, may_help, missing_variable
 from .blocked import Watch
 from .execution import Executor
@@ -128,6 +128,8 @@ class Server:
             text += terminal.about_quit()
         elif isinstance(error, ImportError) and is_missing(error):
             text += about_missing(error, hello.model)
+        elif isinstance(error, ImportError) and (told := about_taken(error)):
+            text += told
         elif (variable := missing_variable(error)) is not None:
             text += about_variable(variable, hello.model["name"])
         elif secret := missing_secret(error):

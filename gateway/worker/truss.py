@@ -52,6 +52,8 @@ def _loads(body: bytes, typed: type | None, strict: bool) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, integers of 4301 digits
         text = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
+        if not body and not strict:
+            text += "; the body is empty"
         if typed is not None:
             where = "`__root__`" if strict else WHOLE
             raise BadInput(f"Input Parsing Error:\n  {where}: {text}.", code="invalid_json") from error

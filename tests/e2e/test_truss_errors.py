@@ -278,7 +278,7 @@ def test_predict_on_a_model_without_it_is_404_with_code_700(truss: Trusses) -> N
 
 
 def test_a_body_that_cannot_be_read_is_the_first_thing_to_say_of_a_missing_predict(truss: Trusses) -> None:
-    words = "Invalid JSON payload: Expecting value: line 1 column 1 (char 0)"
+    words = "Invalid JSON payload: Expecting value: line 1 column 1 (char 0); the body is empty"
     assert truss.predict("chat-only", b"").error == (400, "700", words)
     assert truss.predict("chat-only", b"\xc1", BINARY).error[:2] == (400, "700")
     assert truss.predict("websocket", b"").error == (400, "700", words)

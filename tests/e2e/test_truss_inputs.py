@@ -184,7 +184,7 @@ def test_a_body_without_a_content_type_is_json(truss: Trusses) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"", "Expecting value: line 1 column 1 (char 0); the body is empty"),
         (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b"[1,]", "Illegal trailing comma before end of array: line 1 column 3 (char 2)"),
         (b"1 2", "Extra data: line 1 column 3 (char 2)"),
@@ -284,7 +284,7 @@ WRONG = [
         "  `items[1].value`: Field required.",
     ),
     (b"{}", f"{ONE}  `items`: Field required."),
-    (b"", f"{ONE}  the body: Expecting value: line 1 column 1 (char 0)."),
+    (b"", f"{ONE}  the body: Expecting value: line 1 column 1 (char 0); the body is empty."),
     (b"[]", f"{ONE}  the body: Input should be a valid dictionary or instance of In."),
 ]
 

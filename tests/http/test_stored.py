@@ -15,6 +15,7 @@ from gateway import keys
 from gateway.dialects import openai_responses
 from gateway.errors import ModelError
 from gateway.http import stored
+from gateway.http.stored import Losses
 from gateway.settings import ResponsesSettings
 
 Serve = Callable[..., Served]
@@ -194,9 +195,27 @@ def test_a_store_that_fails_costs_no_answer(
         raise sqlite3.OperationalError("disk full")
 
     monkeypatch.setattr(gateway.served.hub.responses, "_keep", broken)
-    made = gateway.create()
-    assert made["output"][0]["content"][0]["text"] == "fine" and made["store"] is False
-    assert "could not be kept" in caplog.text and "disk full" in caplog.text
+    for _ in range(3):
+        made = gateway.create()
+        assert made["output"][0]["content"][0]["text"] == "fine" and made["store"] is False
+    (line,) = [record.getMessage() for record in caplog.records if "could not be kept" in record.getMessage()]
+    assert line.endswith("could not be kept: OperationalError: disk full")
+
+
+def test_a_disk_that_stays_full_is_a_line_a_minute_with_the_number_of_those_that_were_not_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    losses = Losses(lambda: now)
+    for second in (0, 1, 59, 60, 119):
+        now = float(second)
+        losses.add(f"r{second}", sqlite3.OperationalError("database or disk is full"))
+    why = "could not be kept: OperationalError: database or disk is full"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the response of request r0 {why}",
+        f"the response of request r60 {why}; 2 responses since the last such line were not kept",
+    ]
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_a_stream_that_failed_is_not_kept(serve: Serve) -> None:

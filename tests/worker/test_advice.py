@@ -10,7 +10,7 @@ import pytest
 
 from gateway import distributions, plain
 from gateway.formats.describe import describe
-from gateway.worker.advice import about_missing, is_missing
+from gateway.worker.advice import about_missing, about_taken, is_missing
 
 
 def said(root: Path, statement: str, config: str = "", python: str | None = None) -> str:
@@ -180,3 +180,20 @@ def test_a_file_that_was_forgotten_goes_beside_the_model_where_that_works(tmp_pa
     error = ModuleNotFoundError("No module named 'helpers'", name="helpers")
     told = about_missing(error, {**plain.from_spec(spec), "python": None})
     assert told.startswith("; if it is code of yours, put helpers.py or a directory helpers beside model.py; ")
+
+
+def test_a_name_that_a_module_lacks_is_answered_with_those_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_helpers.py").write_text("import os\n_private = 1\ndef greet(): ...\ndef wave(): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for statement, told in (
+        ("from my_helpers import g", " (have: greet, wave)"),
+        ("from my_helpers import gret", " (did you mean greet?)"),
+        ("from json import dumsp", " (did you mean dump?)"),
+    ):
+        with pytest.raises(ImportError) as caught:
+            exec(statement, {})
+        assert not is_missing(caught.value) and about_taken(caught.value) == told
+    monkeypatch.delitem(sys.modules, "my_helpers")
+    assert about_taken(ImportError("libcuda.so: no such file")) == ""

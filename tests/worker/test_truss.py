@@ -83,7 +83,10 @@ def test_nan_other_encodings_and_doubled_keys_are_read_as_python_does() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "Invalid JSON payload: Expecting value: line 1 column 1 (char 0)"),
+        (
+            b"",
+            "Invalid JSON payload: Expecting value: line 1 column 1 (char 0); the body is empty",
+        ),
         (b"{", "Invalid JSON payload: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b"[1] 2", "Invalid JSON payload: Extra data: line 1 column 5 (char 4)"),
     ],
@@ -116,7 +119,7 @@ def test_the_words_of_typed_errors_are_trusss() -> None:
     )
     assert error.param == "items[0].value"
     assert refused(b"", typed=In).message == (
-        "Input Parsing Error:\n  the body: Expecting value: line 1 column 1 (char 0)."
+        "Input Parsing Error:\n  the body: Expecting value: line 1 column 1 (char 0); the body is empty."
     )
     assert refused(b"[]", typed=In).message == (
         "Input Parsing Error:\n  the body: Input should be a valid dictionary or instance of In."
