@@ -45,6 +45,7 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
     try:
         config = dict(peek_json(place / "config.json"))
     except (OSError, ValueError, TypeError) as error:
+        _say_gguf(place, by)
         raise unloadable(place, f"config.json: {getattr(error, 'strerror', None) or error}: get it", by) from error
     if config.get("auto_map") and not trusted and not has_module(config.get("model_type")):
         code = "its architecture is code that comes with it (auto_map in config.json), which is not run"
@@ -78,6 +79,14 @@ def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
             f"is quantized{by}, and transformers does not read {len(factors)} of its tensors, {factors[0]} among them"
         )
         raise ConfigError(f"{place}: the checkpoint {what}: get one that is not, or of a kind that transformers reads")
+
+
+def _say_gguf(place: Path, by: str) -> None:
+    """Raise `ConfigError` where the weights are of the one kind of file that has no config.json."""
+    names = sorted(file.name for file in place.glob("*") if file.suffix.lower() == ".gguf")
+    if names and not (place / "config.json").exists():
+        what = f"{names[0]} is a GGUF file, which {by} does not read"
+        raise unloadable(place, f"{what}: get the model as config.json and *.safetensors", by)
 
 
 def unloadable(place: Path, why: object, by: str = "transformers") -> ConfigError:
@@ -186,7 +195,7 @@ def _headers(place: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         except (OSError, ValueError):
             continue
         if isinstance(table, dict):
-            yield from ((name, each) for name, each in table.items() if isinstance(each, dict))
+            yield from ((name, each) for name, each in table.items() if isinstance(each, dict) and name != META)
 
 
 def has_module(kind: object) -> bool:

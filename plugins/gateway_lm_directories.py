@@ -96,7 +96,9 @@ def odd(path: Path) -> Iterator[str]:
         yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
     if place is None or not place.is_dir():
         return
-    yield from _senses(place)
+    found = peek_architecture(place)
+    if found is None or found.writes:  # what else there is says what it is
+        yield from _senses(place)
     file = find(place, [path.absolute().name], peek_patterns(path))
     if file is not None and (place / "config.json").is_file() and any(place.glob("*.safetensors")):
         what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"

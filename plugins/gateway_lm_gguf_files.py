@@ -85,6 +85,8 @@ def say_others(place: Path, chosen: Chosen | None = None) -> None:
 
 def say_passed_over(place: Path, served: Path | None, chosen: Chosen | None = None) -> str | None:
     """What the GGUF files are that lie beside the one, or beside the checkpoint, that is served."""
+    if served is None and not (place / "config.json").exists():
+        return None  # there is nothing that they lie beside: `say_others` tells them
     others = [_told(file) for file in models(place, chosen) if file != served]
     return f"passed over beside {served.name if served else 'the checkpoint'}: {'; '.join(others)}" if others else None
 

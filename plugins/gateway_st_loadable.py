@@ -23,6 +23,8 @@ OURS = "sentence_transformers."
 FOREIGN = f"code that comes with it, or of another package; {checkpoints.TRUST}"
 TRANSFORMERS = ("Transformer", "CLIPModel")
 POOLING = "1_Pooling/config.json"  # of a saved model, beside a modules.json
+# Of sentence-transformers up to 6.2, one of which pooling_mode names, or a list of them.
+POOLINGS = ("cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")
 ROUTERS = ("Router", "Asym")
 # The file that tells a module how it was made. Without it the library makes another one, or none.
 CONFIGS = {
@@ -98,11 +100,15 @@ def _say_other(place: Path) -> None:
     if found is not None and not found.gives_vectors and not is_whole:
         raise ConfigError(f"{place}: {found}")
     try:
-        length = peek_json(place / ABOUT).get("truncate_dim")
+        about = peek_json(place / ABOUT)
+        length, default, prompts = (about.get(key) for key in ("truncate_dim", "default_prompt_name", "prompts"))
     except (OSError, ValueError, AttributeError):
         return  # which the library tells, where it needs the file
     if length is not None and (type(length) is not int or length < 1):
         raise unloadable(place, f"truncate_dim of {ABOUT} is {length!r}, and no length of a vector: mend it")
+    if default is not None and default not in (names := list(prompts or ())):
+        listed = ", ".join(map(str, names)) or "there are none"
+        raise unloadable(place, f"default_prompt_name of {ABOUT} is {default}, which is none of its prompts ({listed})")
 
 
 def unloadable(place: Path, why: object) -> ConfigError:
@@ -156,9 +162,14 @@ def _say_config(place: Path, kind: str, file: Path, *, trusted: bool) -> None:
     if not file.is_file():
         raise unloadable(place, f"modules.json names a module {kind}, and {name} is not there: get it")
     try:
-        function = str(peek_json(file).get("activation_function", "torch."))
+        config = peek_json(file)
+        function, modes = str(config.get("activation_function", "torch.")), config.get("pooling_mode", ())
     except (OSError, ValueError, AttributeError) as error:
         raise unloadable(place, f"{name} of its module {kind} cannot be read ({error}): get it again") from error
+    if odd := [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in POOLINGS]:
+        what = f"{name} of its module {kind} has the pooling_mode {odd[0]}"
+        if kind == "Pooling":
+            raise unloadable(place, f"{what}, which is none of {', '.join(POOLINGS)}: mend it")
     if not trusted and kind == "Dense" and not function.startswith("torch."):  # the library takes another one
         raise unloadable(place, f"its module {kind} computes with {function}, {FOREIGN}")
 

@@ -20,6 +20,7 @@ from .unserved_kinds import CLASS
 KNOWN = (
     ("GitForCausalLM", "a model that describes images", "predict"),
     ("TrOCRForCausalLM", "the half of a reader of images that writes", "predict"),
+    ("WhisperForCausalLM", "the half of a model of speech that writes", "transcriptions, see docs/audio.md"),
     ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),

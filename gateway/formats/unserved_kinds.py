@@ -32,6 +32,9 @@ NCNN, NCNN_BINARY = rb"\A7767517\s", rb"\A\x45\x8a\x76\0"
 FAISS = rb"\A(Ix|Iw|IH|Im|Is|Ip|IB)[A-Za-z0-9]{2}"  # how one is written by FAISS
 # Of its second and third format the magic number; of the first the sizes of a model, the vocabulary's with a sign.
 LLAMA2_C = rb"(?s)\A(24ka|..\0\0..\0\0([\x01-\xff]\0{3}){3}..(\0\0|\xff\xff)..\0\0)"
+# A word and its numbers, behind a line with their counts or behind none; fewer than three are a table of something.
+VECTORS = rb"\A(\d+ \d+\r?\n\S+( -?\d+\.\d+(e-?\d+)?){3}|[^\s\d.+-]\S*( -?\d\.\d{3,}(e-?\d+)?){4})"
+GENSIM = rb"(?s)\A\x80[\x02-\x05].{0,24}gensim[._]"  # the module of the first class in a pickle
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
 
@@ -210,6 +213,7 @@ FILES = (
     Kind("*.pb", "a protobuf, as frozen TensorFlow graphs are", f"if it is one: {predicts('tensorflow')}"),
     Kind("*.faiss *.usearch *.hnsw *.ann *.annoy", *INDEX, goes_with=True),
     Kind("*.index", *INDEX, FAISS, goes_with=True),
+    Kind("*.pkl *.pickle *.model *.kv *.sav *.bin", f"a model of gensim, {A_PICKLE}", predicts("gensim"), GENSIM),
     Kind("*.pkl *.pickle *.joblib", A_PICKLE, SKOPS),
     Kind(
         " ".join(f"*.{name}.{end}" for name in ("pkl", "pickle", "joblib", "sav") for end in COMPRESSED),
@@ -318,7 +322,8 @@ FILES = (
     Kind("final.mdl", "a Kaldi model", KALDI),
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),
-    Kind("*.txt", "word vectors as text", predicts("gensim"), rb"\A[^\s\d.+-]\S*( -?\d+\.\d+){20}"),
+    Kind("*.txt", "word vectors as text", predicts("gensim"), VECTORS),
+    Kind("*imatrix*.dat *.imatrix", "an importance matrix", "add its model's GGUF file", goes_with=True),
     Kind(
         "*.onnx.data *.onnx_data",
         "the weights of an ONNX model without the model",

@@ -85,6 +85,8 @@ BEGINNINGS = (
     b"svm_type c_svc\nkernel_type rbf\n",
     b'{"growth":"linear","seasonality_mode":"additive"}',
     b"the" + b" 0.418 -0.249" * 25 + b"\n",
+    b"3 4\nb -0.013405681 0.005910784 0.12758374 0.22523183\n",
+    b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c\x16gensim.models.ldamodel",
     b"\n\x0e\n\x05<unk>\x15\0\0\0\0",
     b'{"tree_metadata":{}}',
     b'<?xml version="1.0"?>\n<opencv_storage>\n<cascade type_id="opencv-cascade-classifier"><stageType>BOOST',
@@ -117,6 +119,26 @@ def test_every_kind_of_the_table_is_told_by_each_of_its_names(kind: Kind, tmp_pa
             (place / name).write_bytes(b"something else")
             found = find_unserved(place)
             assert found is None or not found.what.startswith(kind.what) or kind.what in WITHOUT_CONTENT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3 4\nb -0.013405681 0.005910784 0.12758374 0.22523183\n",
+        "40000 2\n</s> 0.25 1e-05 0.5\n".replace("1e-05", "1.5e-05"),
+        "the 0.418001 0.249683 -0.412421 0.121701\n",
+        "<user> 0.63006 0.65177 -1.5e-05 0.048975\n".replace("-1.5e", "-1.500e"),
+    ],
+)
+def test_word_vectors_as_text_are_told_with_and_without_their_counts(text: str, tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text(text)
+    assert told(tmp_path).startswith("word vectors as text (vectors.txt)")
+
+
+@pytest.mark.parametrize("text", ["3 4\n1 2 3 4\n", "ratio 0.5 0.25\n", "12 monkeys\n", "a 1.5 2.5 3.5 4.5\n"])
+def test_a_text_with_few_numbers_is_none_of_words(text: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text(text)
+    assert find_unserved(tmp_path) is None
 
 
 WITHOUT_CONTENT = {kind.what for kind in FILES if not kind.holds}

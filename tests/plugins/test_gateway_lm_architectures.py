@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_lm_architectures import say_no_language_model
 from gateway_transformers import check_model, find_model
 
 from gateway import ConfigError
@@ -145,6 +146,12 @@ def test_a_language_model_by_whatever_name_is_served(
         ("nemotron", {}, "its layers do not pass on what our cache needs"),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, r"layers with a state of their own \(conv\)"),
         ("bloom", {"n_layer": 2, "n_head": 4}, "its attention does not pass through our cache"),
+        ("doge", {}, "a mask that it computes itself"),
+        ("diffllama", {}, "its answers change with our cache"),
+        ("bart", SMALL_BART, "its answers change with our cache"),
+        ("pegasus", SMALL_BART, "its answers change with our cache"),
+        ("mbart", SMALL_BART, "its answers change with our cache"),
+        ("blenderbot-small", SMALL_BART, "its answers change with our cache"),
     ],
 )
 def test_a_kind_that_cannot_be_batched_is_told_before_its_load(
@@ -183,6 +190,21 @@ def without_prefix(place: Path, prefix: str) -> None:
     tensors = load_file(place / "model.safetensors")
     bare = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
     save_file(bare, place / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_half_of_a_model_of_speech_is_none_of_words(tmp_path: Path) -> None:
+    config = {"architectures": ["WhisperForCausalLM"], "model_type": "whisper"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="WhisperForCausalLM, the half of a model of speech that writes"):
+        say_no_language_model(tmp_path)
+
+
+def test_the_tensors_of_a_base_model_are_named_by_one_of_them(make: Callable[..., Path]) -> None:
+    """As safetensors has a name of its own in the same table, which is that of no tensor."""
+    place = make("AutoModelForCausalLM", "llama")
+    without_prefix(place, "model.")
+    (line,) = told(place)
+    assert "its tensors (embed_tokens.weight and others)" in line
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

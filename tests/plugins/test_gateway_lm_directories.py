@@ -17,7 +17,7 @@ from gateway.plugins import Plugins
 
 def look(root: Path, architecture: str, **config: Any) -> Discovery:
     place = root / "m"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     (place / "config.json").write_text(json.dumps({"architectures": [architecture], **config}))
     (place / "model.safetensors").touch()
     return discover([root], Plugins.load())
@@ -36,6 +36,28 @@ def test_a_language_model_that_reads_more_than_texts_says_that_these_alone_are_s
     (spec,) = look(tmp_path, "SomeForCausalLM", **{key: {}}).specs
     (note,) = spec.notes
     assert key in note and "texts alone are served" in note
+
+
+@pytest.mark.parametrize(
+    "architecture", ["LlavaForConditionalGeneration", "Qwen2VLForConditionalGeneration", "ViTForImageClassification"]
+)
+def test_what_is_not_served_has_no_note_of_what_would_be(architecture: str, tmp_path: Path) -> None:
+    framework(tmp_path)
+    (spec,) = look(tmp_path, architecture, vision_config={}, patch_size=8).specs
+    assert spec.notes == ()
+
+
+def test_a_projector_alone_is_told_once(tmp_path: Path) -> None:
+    place = framework(tmp_path)
+    (place / "mmproj-m.gguf").write_bytes(b"GGUF")
+    found = discover([tmp_path], Plugins.load())
+    assert [spec.asides for spec in found.specs] == [()]
+
+
+def framework(root: Path) -> Path:
+    (root / "m").mkdir(exist_ok=True)
+    (root / "m/config.yaml").write_text("framework: transformers\n")
+    return root / "m"
 
 
 def test_so_does_one_whose_kind_alone_tells_it(tmp_path: Path) -> None:

@@ -162,6 +162,26 @@ BROKEN: Mapping[str, tuple[Break, str]] = {
         remove("modules.json", "config_sentence_transformers.json"),
         r"1_Pooling/config\.json is there without modules\.json, which says how vectors are made: get it",
     ),
+    "a pooling that nobody knows": (
+        write("1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "median"}),
+        r"1_Pooling/config\.json of its module Pooling has the pooling_mode median, which is none of cls, lasttoken, ",
+    ),
+    "a default prompt that is none of the prompts": (
+        change(
+            "config_sentence_transformers.json",
+            lambda config: config.update(prompts={"query": "q: "}, default_prompt_name="passage"),
+        ),
+        r"default_prompt_name of config_sentence_transformers\.json is passage, which is none of its prompts \(query\)",
+    ),
+    "a GGUF file in place of a checkpoint": (
+        several(
+            remove("config.json", "modules.json", "1_Pooling"),
+            remove("config_sentence_transformers.json"),
+            write("x.gguf", "GGUF"),
+            write("config.yaml", "framework: sentence-transformers"),
+        ),
+        r"x\.gguf is a GGUF file, which sentence-transformers does not read: get",
+    ),
     "no modules": (write("modules.json", []), r"modules\.json lists no modules"),
     "modules that are no list": (write("modules.json", {"a": 1}), r"modules\.json is no list of modules"),
     "code of its own": (
