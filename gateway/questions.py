@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
+from .counts import whole_number
 from .errors import GatewayError, InvalidOutput
 from .plain import to_capabilities
 from .replica import Replica
@@ -66,9 +67,11 @@ async def count_tokens(
             async with asyncio.timeout(COUNT_TIMEOUT):
                 for call in calls.values():
                     await call.first()
-            return {name: int(decode(call.reply)["input_tokens"]) for name, call in calls.items()}
-    except (GatewayError, TimeoutError, WireError, KeyError, TypeError, ValueError, OverflowError):
+            found = {name: whole_number(decode(call.reply)["input_tokens"]) for name, call in calls.items()}
+    except (GatewayError, TimeoutError, WireError, KeyError, TypeError, OverflowError):
         return None
+    numbers = {name: number for name, number in found.items() if number is not None}
+    return numbers if len(numbers) == len(found) else None
 
 
 def question(method: str, limits: Limits) -> Call:

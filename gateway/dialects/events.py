@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ..counts import whole_number
 from ..errors import GatewayError, InvalidOutput
 from ..wire import Structured
 from ..wording import a_type
@@ -104,10 +105,7 @@ def usage_of(value: dict[str, Any]) -> Usage | None:
 def _count(value: Any, *names: str) -> int | None:
     fields = unwrap(value)
     if isinstance(fields, dict):
-        for name in names:
-            count = fields.get(name)
-            if isinstance(count, int | float) and math.isfinite(count) and count >= 0:
-                return int(count)
+        return next((count for name in names if (count := whole_number(fields.get(name))) is not None), None)
     return None
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from ..counts import whole_number
 from ..errors import InvalidOutput
 from ..wire import Array
 from ..wording import a_type
@@ -101,8 +102,7 @@ def _given(value: Any) -> int | None:
             usage = usage_of(counts)
             if usage is not None and usage.prompt is not None:
                 return usage.prompt
-            total = counts.get("total_tokens")
-            if type(total) is int and total >= 0:
+            if (total := whole_number(counts.get("total_tokens"))) is not None:
                 return total
     return None
 

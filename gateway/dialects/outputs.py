@@ -13,11 +13,11 @@ list of n values           n choices, where n > 1 was asked
 from __future__ import annotations
 
 import codecs
-import math
 from typing import Any
 
 import msgspec
 
+from ..counts import whole_number
 from ..errors import InvalidOutput
 from ..wire import Structured
 from ..wording import a_type, counted
@@ -173,12 +173,11 @@ class Normalizer:
         choices = value["choices"]
         if not isinstance(choices, list):
             raise Odd(f"choices is {_what(choices)}, not a list", choices)
-        created = value.get("created")
         extra = {key: item for key, item in value.items() if key not in ENVELOPE}
         events: list[AnyEvent] = [
             Head(
                 _string(value.get("id")),
-                int(created) if isinstance(created, int | float) and math.isfinite(created) else None,
+                whole_number(value.get("created")),
                 _string(value.get("system_fingerprint")),
                 checked(extra, "its answer"),
             )

@@ -71,7 +71,7 @@ class Tokens:
         self.e2e, self.queue, self.run = Histogram(LATENCY), Histogram(LATENCY), Histogram(LATENCY)
         self.first, self.between, self.per_token = Histogram(FIRST_TOKEN), Histogram(BETWEEN), Histogram(BETWEEN)
         self.prompt, self.generation = Histogram(TOKENS), Histogram(TOKENS)
-        self.sums = [0, 0]  # prompt, generation
+        self.sums = [0.0, 0.0]  # prompt, generation; an int could grow larger than a scrape can write
         self.finished: dict[str, int] = {}
 
 
@@ -85,7 +85,7 @@ class Metrics:
         self._rejections: dict[tuple[str, str, str], int] = {}
         self._cancelled: dict[tuple[str, str], int] = {}
         self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
-        self._spent: dict[str, list[int]] = {}  # prompt and generated tokens by name
+        self._spent: dict[str, list[float]] = {}  # prompt and generated tokens by name
         self.refused = Refused()
         self.lag = Histogram(LATE)  # of the gateway's own loop
         hub.on_forget.append(self._forget)
@@ -137,7 +137,7 @@ class Metrics:
             return
         if name not in self._spent and len(self._spent) >= MAX_CALLERS:
             name = OTHER
-        sums = self._spent.setdefault(name, [0, 0])
+        sums = self._spent.setdefault(name, [0.0, 0.0])
         sums[0] += prompt
         sums[1] += completion
 
@@ -281,8 +281,8 @@ class Metrics:
         yield requests
         tokens = CounterMetricFamily("gateway_key_tokens", "Tokens by key.", labels=["key", "kind"])
         for name, sums in self._spent.items():
-            for kind, count in zip(("prompt", "generation"), sums, strict=True):
-                tokens.add_metric([name, kind], count)
+            for kind, total in zip(("prompt", "generation"), sums, strict=True):
+                tokens.add_metric([name, kind], total)
         yield tokens
 
     def _vllm(self, counted: Mapping[str, Tokens]) -> Iterator[Any]:

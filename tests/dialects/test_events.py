@@ -328,6 +328,12 @@ def test_a_call_that_makes_no_sense_is_invalid(value: Any) -> None:
         ({"prompt_tokens": 1.0}, Usage(1, None)),
         ({"prompt_tokens": float("nan"), "completion_tokens": -1}, None),
         ({"prompt_tokens": "many"}, None),
+        ({"prompt_tokens": 2**53, "completion_tokens": 2**53 + 1}, Usage(2**53, None)),
+        ({"prompt_tokens": 1e308, "completion_tokens": 10**400}, None),
+        (
+            {"prompt_tokens": 1, "total_tokens": 1e308, "prompt_tokens_details": {"cached_tokens": 1e308}},
+            Usage(1, None),
+        ),
         ({"prompt_tokens": 1, "prompt_tokens_details": ["x"]}, Usage(1, None)),
         ({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}}, Usage(1, None, None, 1)),
     ],

@@ -782,6 +782,14 @@ MUTATIONS = [
              "runners/test_frames.py::test_a_call_that_never_was_has_no_answer_nor_a_part_of_one"),
     Mutation("T58", "http/headers.py", "x-request-id request-id x-content-type-options server-timing", "",
              "http/test_front.py::test_what_every_answer_says_of_itself_is_not_the_models_to_say"),
+    Mutation("T59", "counts.py", "0 <= value <= MOST", "0 <= value < float('inf')",
+             "http/test_huge_counts.py::test_counts_that_no_answer_can_have_are_estimated_and_break_no_scrape"),
+    Mutation("T59", "http/metrics.py", "self.sums = [0.0, 0.0]", "self.sums = [0, 0]",
+             "http/test_huge_counts.py::"
+             "test_a_sum_of_tokens_that_is_too_large_is_infinity_and_the_scrape_is_written"),
+    Mutation("T59", "http/metrics.py", "setdefault(name, [0.0, 0.0])", "setdefault(name, [0, 0])",
+             "http/test_huge_counts.py::"
+             "test_a_sum_of_tokens_that_is_too_large_is_infinity_and_the_scrape_is_written"),
 ]  # fmt: skip
 
 
