@@ -184,7 +184,6 @@ def test_a_body_without_a_content_type_is_json(truss: Trusses) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "Expecting value: line 1 column 1 (char 0); the body is empty"),
         (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b"[1,]", "Illegal trailing comma before end of array: line 1 column 3 (char 2)"),
         (b"1 2", "Extra data: line 1 column 3 (char 2)"),
@@ -198,6 +197,11 @@ def test_malformed_json_is_400_with_the_words_of_the_parser(truss: Trusses, body
     answer = truss.predict("look", body)
     assert answer.error == (400, "700", f"Invalid JSON payload: {message}")
     assert answer.body == json.dumps({"error": f"Invalid JSON payload: {message}"}, separators=(",", ":")).encode()
+
+
+def test_an_empty_body_is_called_that_behind_the_words_of_the_parser(truss: Trusses) -> None:
+    words = "Invalid JSON payload: Expecting value: line 1 column 1 (char 0); the body is empty"
+    assert truss.predict("look", b"").error == (400, "700", words)
 
 
 @pytest.mark.parametrize(
