@@ -164,7 +164,7 @@ def test_the_secret_that_an_entry_names_in_auth_opens_its_bucket(
     (tmp_path / "config.yaml").write_text(
         "weights:\n- {source: s3://bucket/dir, auth: {auth_method: CUSTOM_SECRET, auth_secret_name: keys}}\n"
     )
-    spec = describe(tmp_path, target="a:B", format="a", overrides={})
+    spec = describe(tmp_path, target="a:B", format="a", overrides={"secrets": ("keys",)})
     weights_path(spec.config, tmp_path, secrets={"keys": KEYS})
     assert library.asked == [("s3", {"key": "id", "secret": "s3cret"})]
     assert spec.secrets == ("keys",)  # so that its value reaches the process that fetches

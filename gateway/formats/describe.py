@@ -97,13 +97,18 @@ def complete(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
 
 
 def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
-    """Return `spec` with a [models.NAME] table over it; the same again when it lies there already."""
+    """Return `spec` with a [models.NAME] table over it; the same again when it lies there already.
+
+    Raises `ConfigError` when a directory that is only data would have a secret sent where it says.
+    """
     values = {name: value for name, value in overrides.items() if value is not None}
     if "predict_concurrency" in values:
         values.setdefault("slots", values["predict_concurrency"])
     limits = replace(spec.limits, **{name: value for name, value in values.items() if name in LIMITS})
     parity = values.get("truss_parity", spec.parity)
     allowed: Collection[str] | None = values.get("secrets")
+    if allowed is None and not spec.own_code:
+        _check_secrets(spec)
     return replace(
         spec,
         config=_effective(spec.config, limits.slots),
@@ -186,6 +191,18 @@ def _drop_variables(path: Path, data: dict[str, Any]) -> list[str]:
         return []
     what = f"environment_variables ({', '.join(names)}) of a directory that is only data are the operator's to set"
     return [f"{path / 'config.yaml'}: {what}; use [models.NAME.environment] in gateway.toml"]
+
+
+def _check_secrets(spec: ModelSpec) -> None:
+    """Data has no secret of the operator's sent to an address of its choice. That of the Hub is not its choice."""
+    entries = [entry for entry in spec.config.get("weights") or [] if secret_of(entry)]
+    elsewhere = next((entry for entry in entries if not entry["source"].startswith("hf://")), None)
+    if elsewhere is None:
+        return
+    names = ", ".join(f'"{name}"' for name in dict.fromkeys(map(secret_of, entries)))
+    what = f"a directory that is only data does not decide who gets the secret {secret_of(elsewhere)}"
+    fix = f"if that address may have it: [models.NAME] secrets = [{names}] in gateway.toml"
+    raise ConfigError(f"{spec.root / 'config.yaml'}: weights {elsewhere['source']}: {what}; {fix}")
 
 
 def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:

@@ -224,6 +224,27 @@ def test_what_a_plugin_decided_itself_stays(tmp_path: Path) -> None:
     assert complete(replace(bare, config={"mine": 1}), {}).config == {"mine": 1}
 
 
+@pytest.mark.parametrize("source", ["https://host/model.skops", "s3://b/c", "gs://b/c", "azure://a/b/c", "r2://a.b/c"])
+@pytest.mark.parametrize("auth", ["auth_secret_name: key", "auth: {auth_method: CUSTOM_SECRET, auth_secret_name: key}"])
+def test_data_has_no_secret_sent_where_it_says_unless_the_operator_lists_it(
+    tmp_path: Path, source: str, auth: str
+) -> None:
+    hub = "{source: 'hf://a/b', auth_secret_name: hub}"
+    text = f"secrets: {{key: null}}\nweights: [{hub}, {{source: '{source}', {auth}}}]"
+    bare = ModelSpec(name="m", target="plugin:Class", root=tmp_path)
+    for found in (lambda: spec(tmp_path, text), lambda: complete(bare, {})):
+        with pytest.raises(ConfigError) as caught:
+            found()
+        assert str(caught.value) == (
+            f"{tmp_path}/config.yaml: weights {source}: a directory that is only data does not decide who gets the "
+            'secret key; if that address may have it: [models.NAME] secrets = ["hub", "key"] in gateway.toml'
+        )
+    assert spec(tmp_path, text, {"secrets": ("hub", "key")}).secrets == ("key", "hub")
+    assert spec(tmp_path, text, {"secrets": ()}).secrets == ()  # it is asked without one
+    assert spec(tmp_path, text, own_code=True).secrets == ("key", "hub")
+    assert spec(tmp_path, f"weights: [{hub}, {{source: '{source}'}}]").secrets == ("hub",)
+
+
 def test_the_operator_may_list_which_of_its_secrets_a_model_has(tmp_path: Path) -> None:
     text = "secrets: {token: null, other: null}\nweights: [{source: 'hf://a/b', auth_secret_name: hub}]"
     assert spec(tmp_path, text).secrets == ("token", "other", "hub")
