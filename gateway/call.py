@@ -221,10 +221,16 @@ class Call:
         """Ask for the end of the code, if it has not ended; its time limit stays in force."""
         if not self.ended and self.cancelled_at == NEVER:
             self.cancelled_at = now = self._loop.time()
-            limit = self.deadline if self.deadline != NEVER else now + self.limits.gap_timeout
-            self.overdue = max(now, limit) + self.limits.cancel_grace
+            self.overdue = max(now, self._own_limit(now)) + self.limits.cancel_grace
             if self.owner is not None:
                 self.owner.cancel(self)
+
+    def _own_limit(self, now: float) -> float:
+        """Until when its code may run without being late; never later than a limit that is ours says."""
+        limit = self.deadline
+        if self.head is not None and limit >= self.until:  # between two items, where only its client's patience ends
+            limit = min(limit, now + self.limits.gap_timeout)
+        return limit if limit < NEVER else now  # the code of a websocket has no limit
 
     def send_message(self, payload: bytes) -> None:
         """One websocket message of the client, to a call that has begun."""

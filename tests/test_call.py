@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -361,6 +362,30 @@ async def test_a_stream_whose_client_left_while_it_was_slow_is_overdue_after_a_g
     await call.take()
     call.cancel()
     assert call.overdue == now() + 60 + 5
+
+
+async def test_a_stream_whose_client_is_patient_without_end_is_overdue_after_a_gap_all_the_same() -> None:
+    call = Call(chat(), b"{}", LIMITS, asyncio.get_running_loop(), patience=1e9)
+    call.opened(Owner(), 1)
+    call.on_resp(STREAM, b"")
+    call.on_items(["a"], 1)
+    await call.first()
+    await call.take()
+    call.client_left()
+    assert call.overdue == now() + 60 + 5
+
+
+async def test_code_that_has_no_limit_is_overdue_after_the_grace() -> None:
+    call, _ = running(chat())
+    call.limits = replace(LIMITS, gap_timeout=NEVER)
+    call.on_resp(Resp(200, DATA, False, False, ""), b"")
+    await call.first()
+    taking = asyncio.create_task(call.take())
+    await turns()
+    assert call.deadline == NEVER
+    call.client_left()
+    assert call.overdue == now() + 5
+    await asyncio.gather(taking, return_exceptions=True)
 
 
 # ── back-pressure ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -73,13 +73,14 @@ class WebSockets:
             req = wire.Req("websocket", wire.DATA, True, "", exchange.request_id, route=SHARED)
             req.scope = http_scope(exchange, model)
             with model.call(req, b"") as call:
+                farewell = call.limits.gap_timeout
                 call.limits = replace(call.limits, gap_timeout=NEVER)  # a connection may be silent
                 exchange.watch(call)
                 async with _leaving(exchange, receive):
                     await call.first()
                 exchange.status = SWITCHED
                 await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
-                code, reason = await _Bridge(call, receive, send, exchange, model.shares).run()
+                code, reason = await _Bridge(call, receive, send, exchange, model.shares, farewell).run()
                 await _close(send, code, reason)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
@@ -136,10 +137,15 @@ async def _leaving(exchange: Exchange, receive: Any) -> AsyncIterator[None]:
 
 
 class _Bridge:
-    """Messages of one connection, both ways, until one side ends it."""
+    """Messages of one connection, both ways, until one side ends it.
 
-    def __init__(self, call: Call, receive: Any, send: Any, exchange: Exchange, shares: Shares) -> None:
-        self._call, self._receive, self._send = call, receive, send
+    A model whose client has left is told, and has `farewell` seconds to end before it is cancelled.
+    """
+
+    def __init__(
+        self, call: Call, receive: Any, send: Any, exchange: Exchange, shares: Shares, farewell: float
+    ) -> None:
+        self._call, self._receive, self._send, self._farewell = call, receive, send, farewell
         self._exchange, self._permits, self._shares = exchange, exchange.permits, shares
         self._sizes: deque[int] = deque()  # of the messages that the model has not taken, oldest first
         self._size = 0
@@ -168,6 +174,8 @@ class _Bridge:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 self._call.send_message(wire.encode(["disconnect", message.get("code")]))
+                await asyncio.sleep(self._farewell)  # this task ends with the call
+                self._call.client_left()
                 return
             try:
                 if self._permits is not None:

@@ -793,6 +793,13 @@ MUTATIONS = [
     Mutation("T13", "formats/describe.py", "if allowed is None and not spec.own_code:", "if False:",
              "formats/test_describe.py::"
              "test_data_has_no_secret_sent_where_it_says_unless_the_operator_lists_it"),
+    Mutation("T25", "call.py", "limit if limit < NEVER else now", "limit",
+             "test_call.py::test_code_that_has_no_limit_is_overdue_after_the_grace"),
+    Mutation("T25", "call.py", "self.head is not None and limit >= self.until", "limit == NEVER",
+             "test_call.py::test_a_stream_whose_client_is_patient_without_end_is_overdue_after_a_gap_all_the_same"),
+    Mutation("T25", "http/websocket.py", "await asyncio.sleep(self._farewell)", "await asyncio.sleep(math.inf)",
+             "security/test_websockets.py::"
+             "test_a_websocket_whose_code_does_not_stop_does_not_keep_its_caller_from_other_models"),
 ]  # fmt: skip
 
 

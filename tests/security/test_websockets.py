@@ -7,6 +7,9 @@ import contextlib
 import os
 import socket as socket_module
 import struct
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,7 +283,7 @@ async def test_a_message_that_finds_no_room_is_told_after_a_while() -> None:
         messages: asyncio.Queue[Any] = asyncio.Queue()
         messages.put_nowait({"type": "websocket.receive", "bytes": b"hello"})
         call = Call(predict(), b"", Limits(queue_timeout=limit), loop)
-        ends.append(asyncio.ensure_future(_Bridge(call, messages.get, None, exchange, shares).run()))
+        ends.append(asyncio.ensure_future(_Bridge(call, messages.get, None, exchange, shares, 1.0).run()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert await ends[1] == (1013, "models have too many messages to take; try again in 10 s")
@@ -308,3 +311,59 @@ def test_what_comes_before_a_connection_is_accepted_stays_with_its_client(tmp_pa
                 while sent < 32 * MIB:
                     sent += early.send(bytes(MIB))
             assert sent < 32 * MIB
+
+
+# ── code that does not stop ──────────────────────────────────────────────────────────────────────────────────────────
+
+STUBBORN = """
+import asyncio
+class Model:
+    async def websocket(self, websocket):
+        await websocket.send_text("open")
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except BaseException:
+                pass
+"""
+QUIET = STUBBORN.replace("except BaseException", "except ZeroDivisionError")
+CLOSES = STUBBORN.replace("        while", "        await websocket.close()\n        while")
+BUSY = STUBBORN.replace("        while", "        await websocket.receive()\n        while")
+SOON = """
+[gateway]
+drain_timeout = 0
+keys_file = "keys.toml"
+[models.held]
+gap_timeout = 0.2
+cancel_grace = 0.2
+"""
+
+
+@pytest.mark.parametrize("source", [STUBBORN, QUIET, CLOSES, BUSY], ids=["stubborn", "quiet", "closes", "busy"])
+def test_a_websocket_whose_code_does_not_stop_does_not_keep_its_caller_from_other_models(
+    tmp_path: Path, source: str
+) -> None:
+    key, text = keys.create("one", max_inflight=1)
+    keys.write(tmp_path / "keys.toml", [key])
+    (tmp_path / "gateway.toml").write_text(SOON)
+    predicts = "class Model:\n    def predict(self, x):\n        return x\n"
+    for name, code in (("held", source), ("other", predicts)):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "model.py").write_text(code)
+    with Gateway("models", cwd=tmp_path) as gateway:
+        head = {"Authorization": f"Bearer {text}"}
+        url = f"{gateway.url.replace('http', 'ws')}/models/held/v1/websocket"
+        with connect(url, additional_headers=head) as socket:
+            assert socket.recv(timeout=20) == "open"
+            with contextlib.suppress(ConnectionClosed):  # one of them has closed it
+                socket.send("hello")
+        request = urllib.request.Request(f"{gateway.url}/v1/models/other:predict", b"{}", head)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    assert answer.status == 200
+                    break
+            except urllib.error.HTTPError as error:
+                assert error.code == 429 and time.monotonic() < end
+                time.sleep(0.1)  # nothing else tells a caller that a call of its own has ended
