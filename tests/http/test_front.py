@@ -117,6 +117,33 @@ def test_what_every_answer_says_of_itself_is_not_the_models_to_say(serve: Serve,
         assert "theirs" not in value
 
 
+OF_THE_ORIGIN = (
+    *("Access-Control-Allow-Origin", "access-control-allow-credentials", "access-control-max-age", "NEL", "report-to"),
+    *("Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Service-Worker-Allowed", "accept-ch"),
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/m/predict"])
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_holds_for_the_whole_origin_is_not_one_models_to_say(serve: Serve, path: str, status: int) -> None:
+    headers = tuple((name, "theirs") for name in (*OF_THE_ORIGIN, "x-own", "set-cookie"))
+    reply = Reply(b"by hand", status=status, headers=headers, raw=True)
+    served = serve({"m": Model({"chat_completions": lambda i: reply, "predict": lambda i: reply})})
+    answer = served.post(path, CHAT)
+    assert answer.status == status
+    assert {name.lower() for name, value in answer.pairs if value == "theirs"} == {"x-own", "set-cookie"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/m/predict"])
+def test_an_error_of_a_model_says_nothing_for_the_whole_origin_either(serve: Serve, path: str) -> None:
+    def refuse(_: Any) -> Any:
+        raise HTTPError(422, "no", headers=dict.fromkeys((*OF_THE_ORIGIN, "x-own"), "theirs"))
+
+    answer = serve({"m": Model({"chat_completions": refuse, "predict": refuse})}).post(path, CHAT)
+    assert answer.status == 422
+    assert {name.lower() for name, value in answer.pairs if value == "theirs"} == {"x-own"}
+
+
 def test_a_connection_goes_on_after_any_answer(serve: Serve) -> None:
     served = serve({"m": Model({"chat_completions": script, "predict": script})})
     connection = served.connect()

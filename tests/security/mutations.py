@@ -800,6 +800,10 @@ MUTATIONS = [
     Mutation("T25", "http/websocket.py", "await asyncio.sleep(self._farewell)", "await asyncio.sleep(math.inf)",
              "security/test_websockets.py::"
              "test_a_websocket_whose_code_does_not_stop_does_not_keep_its_caller_from_other_models"),
+    Mutation("T58", "http/headers.py", "clear-site-data", "",
+             "http/test_front.py::test_what_holds_for_the_whole_origin_is_not_one_models_to_say"),
+    Mutation("T58", "http/errors.py", '(*OURS, "content-type")', '("content-type",)',
+             "http/test_front.py::test_an_error_of_a_model_says_nothing_for_the_whole_origin_either"),
 ]  # fmt: skip
 
 
