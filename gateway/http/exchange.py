@@ -122,6 +122,7 @@ class Exchange:
         "status",
         "strict",
         "tokens",
+        "was_lost",
     )
 
     def __init__(self, scope: Any, receive: Any, send: Any, cycle: Cycle | None = None) -> None:
@@ -155,6 +156,7 @@ class Exchange:
         self._watched: Watched | None = None  # what it waits for
         self._runs: Watched | None = None  # what was last begun for it, and may run when nobody waits any more
         self._left_unread = False  # much of its answer was here still
+        self.was_lost = False  # a websocket, whose client went without a word
         self._over: GatewayError | None = None  # why it may not go on
         self.started = time.monotonic()
         self.cycle = cycle  # where `send` is the server's own
@@ -287,7 +289,7 @@ class Exchange:
     @property
     def client_is_gone(self) -> bool:
         """Whether it left before the end, as far as one sees: what is in buffers of the system counts as taken."""
-        if self._left_unread:
+        if self._left_unread or self.was_lost:
             return True
         return self.cycle is not None and self.cycle.disconnected and not self.cycle.response_complete
 

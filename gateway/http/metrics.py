@@ -121,7 +121,7 @@ class Metrics:
         if exchange.reading or exchange.sending:
             series.reading += exchange.reading
             series.sending += exchange.sending
-        if exchange.error or status == CLIENT_LEFT:
+        if exchange.error or status == CLIENT_LEFT or exchange.was_lost:
             self._count_failure(exchange, series)
         return exchange.model != ""
 
@@ -142,11 +142,11 @@ class Metrics:
         sums[1] += completion
 
     def _count_failure(self, exchange: Exchange, series: Series) -> None:
-        if exchange.status < 400:
+        if exchange.error and exchange.status < 400:
             code = exchange.error if exchange.error in KNOWN_CODES else OTHER  # a model may make up its own
             series.broken[code] = series.broken.get(code, 0) + 1
         reason = REASONS.get(exchange.error)
-        if exchange.status == CLIENT_LEFT and reason != SEND_TIMEOUT:
+        if (exchange.status == CLIENT_LEFT or exchange.was_lost) and reason != SEND_TIMEOUT:
             reason = "client_left"
         if reason is not None and exchange.sent:
             key = (exchange.model, reason)

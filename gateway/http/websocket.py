@@ -91,6 +91,7 @@ class WebSockets:
         finally:
             if failure := getattr(connection, "failure", ""):  # in tests there may be none of ours
                 exchange.error = failure
+            exchange.was_lost = not exchange.error and getattr(connection, "was_lost", False)
             exchange.measure()
             exchange.count_out()
             self._metrics.observe(exchange)

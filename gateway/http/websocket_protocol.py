@@ -61,6 +61,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _pings, _pinged = float(PINGS), 0.0
     _stall: Stall | None = None
     _failure = ""
+    was_lost = False  # its client went without a close, of either side
 
     @property
     def failure(self) -> str:
@@ -91,6 +92,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stall is not None:
             self._stall.cancel()
+        self.was_lost = self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None
         super().connection_lost(exc)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────

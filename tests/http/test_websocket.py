@@ -173,3 +173,18 @@ def test_a_text_that_is_none_is_its_clients_error(serve: Serve, lines: Lines, ca
         (event,) = lines.events(1)
     assert event["error"] == "invalid_request"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_client_that_vanishes_is_told_from_one_that_closes(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": model()}, access_log=True)
+    with opened(served):
+        pass
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
+        client.sendall(HANDSHAKE)
+        assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
+    closed_well, vanished = lines.events(2)
+    assert [event["client_gone"] for event in (closed_well, vanished)] == [False, True]
+    assert (vanished["status"], vanished["error"]) == (101, None)
+    samples = [s for family in parse_text(served.get("/metrics").body.decode()) for s in family.samples]
+    left = [s.value for s in samples if s.name == "gateway_cancellations_total" and s.labels["reason"] == "client_left"]
+    assert left == [1] and broken(served) == {}
