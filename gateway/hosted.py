@@ -116,8 +116,7 @@ class HostedModel:
             QueueTimeout: its client's time is over already.
         """
         if self.state != "ready":
-            if self.state == "unloaded" and self._on_demand is not None:
-                self._on_demand()
+            self.load_on_demand()
             raise self.not_ready()
         return self._admission.admit(req, body, patience)
 
@@ -129,19 +128,25 @@ class HostedModel:
             return given
         return ON_DEMAND_WAIT if self._on_demand is not None else 0.0
 
+    def load_on_demand(self) -> bool:
+        """Whether it has begun to load for a request: it does so on demand, and was not loaded.
+
+        Raises:
+            Unavailable, Draining: it cannot be loaded now.
+        """
+        if self.state != "unloaded" or self._on_demand is None:
+            return False
+        self._on_demand()
+        return True
+
     async def wait_ready(self, waiter: Waiter, patience: float) -> None:
         """Wait for a model that loads or restarts, as long as its limits and the client allow; `call` says how it is.
 
-        One that loads on demand begins to.
-
         Raises:
             Overloaded: as many wait as it will take at once, or the gateway holds all that it may.
-            Unavailable, Draining: it cannot be loaded now.
             Whatever `waiter` was abandoned with.
         """
         limits, seconds = self.spec.limits, min(self.wait_for_ready, patience)
-        if self.state == "unloaded" and self._on_demand is not None and seconds > 0:
-            self._on_demand()
         if (self._replacing or self.state in ("loading", "restarting")) and seconds > 0:
             await self._early.wait(waiter, seconds, limits.slots * self.spec.replicas + limits.max_queue)
 

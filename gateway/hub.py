@@ -57,6 +57,7 @@ class Hub:
         devices: Sequence[Device] = (),
     ) -> None:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
+        self.last_read = settings  # what was last read, which is not all in force
         self.only: Sequence[str] = ()  # the models that the command names, when it does
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
@@ -246,6 +247,7 @@ class Hub:
         """End a model's processes, when what they run has finished, and give back its devices."""
         if not model.spec.is_stand_in:  # which has none
             then = "" if self.is_lazy(model.name) else f"; `gateway load {model.name}` loads it"
+            then = "; its directory is gone" if model.is_gone else then
             await model.stop(self.settings.gateway.drain_timeout, f"stopped{then}", cause="unloading")
             self.give_back(self.held_by(model.name))
 

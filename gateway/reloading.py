@@ -109,7 +109,8 @@ async def use_settings(hub: Hub, settings: Settings) -> None:
     """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
     before, hub.settings = hub.settings, replace(hub.settings, models=settings.models, origins=settings.origins)
     hub.aliases = hub.settings.aliases_of(hub.models)
-    _tell_changes(before, settings)
+    _tell_changes(hub.last_read, settings)
+    hub.last_read = settings
     for name, model in list(hub.models.items()):
         if model.spec.is_stand_in or settings.model(name) == before.model(name):
             continue
@@ -122,7 +123,7 @@ async def use_settings(hub: Hub, settings: Settings) -> None:
 
 
 def _tell_changes(before: Settings, after: Settings) -> None:
-    """What is the gateway's own is compared with what is in force, so each look tells it again."""
+    """Each change once: `before` is what was read last, though not all of that is in force."""
     if changed := changes(before.gateway, after.gateway, "gateway."):
         outcome = f"after the next start: {changed}"
         record("SIGHUP", "change of settings", outcome=outcome, level=logging.WARNING)

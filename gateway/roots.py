@@ -20,6 +20,7 @@ from .errors import UnknownModel
 from .replica import LoadError
 from .searching import narrow, search
 from .spec import ModelSpec, Problem
+from .told_loads import tell_later
 
 if TYPE_CHECKING:
     from .audit import Actor
@@ -48,14 +49,15 @@ def host_broken(hub: Hub, problems: Iterable[Problem]) -> dict[str, str]:
         if model.spec.is_stand_in and model.reason != reason:
             hub.tails.note(name, f"not loaded: {reason}")
             model.fail(reason)
+    hub.aliases = hub.settings.aliases_of(hub.models)
     return broken
 
 
-async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> Changes:
+async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False, ordered: str = "") -> Changes:
     """Host what is new or mended, and begin to load it. What is hosted is not read again: that is a reload.
 
     What has changed is told as the `actor`'s doing. With `reloads` the caller does that too, so what is wrong with a
-    model that serves is told by its reload.
+    model that serves is told by its reload. How the load went of the one that is `ordered` is told by its order.
     """
     specs, problems = await asyncio.to_thread(_search, hub)
     changes = Changes()
@@ -74,7 +76,6 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> 
     changes.broken = {name: reason for name, reason in host_broken(hub, problems).items() if name not in named}
     gone = [model for model in hub.models.values() if model.name not in named | changes.broken.keys()]
     whys = await asyncio.to_thread(lambda: {model.name: what_is_gone(model.spec) for model in gone})
-    hub.aliases = hub.settings.aliases_of(hub.models)
     hub.begin([hub.models[name] for name in changes.new])
     for model in hub.models.values():
         _tell_gone(model, actor, whys.get(model.name, ""))
@@ -88,6 +89,8 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False) -> 
     for action, names in (("find", changes.new), ("forget", changes.gone)):
         for name in names:
             audit.record(actor, action, model=name)
+    new = [hub.models[name] for name in changes.new if name != ordered]
+    tell_later(actor, [model for model in new if model.state != "unloaded"])
     return changes
 
 
@@ -113,11 +116,13 @@ def _tell_gone(model: HostedModel, actor: Actor | str, why: str) -> None:
     model.is_gone = is_gone
 
 
-async def unload(hub: Hub, model: HostedModel) -> None:
-    """End its processes; and host it no more, where its directory is gone."""
+async def unload(hub: Hub, model: HostedModel) -> bool:
+    """End its processes; and host it no more, where its directory is gone: whether that is so."""
+    model.is_gone = model.is_gone or not await asyncio.to_thread(model.spec.root.is_dir)
     await hub.unload(model)
-    if model.is_gone or not await asyncio.to_thread(model.spec.root.is_dir):
+    if model.is_gone:
         await hub.forget(model)
+    return model.is_gone
 
 
 async def find_again(hub: Hub, name: str, sees: Sees, actor: Actor | str) -> HostedModel:
@@ -132,7 +137,7 @@ async def find_again(hub: Hub, name: str, sees: Sees, actor: Actor | str) -> Hos
     except UnknownModel:
         model = None
     if model is None or model.spec.is_stand_in:
-        await look_again(hub, actor)
+        await look_again(hub, actor, ordered=name)
         model = hub.find(name, sees)
     if model.spec.is_stand_in:
         raise LoadError(model.reason, fatal=True)

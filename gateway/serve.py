@@ -26,6 +26,7 @@ from . import __version__, adopted, scratch
 from .audit import record, refused, user
 from .errors import ConfigError
 from .sockets import url_of
+from .told_loads import tell_start
 from .wording import counted
 
 if TYPE_CHECKING:
@@ -125,10 +126,13 @@ class _Life:
         await _first(serving, server.accepting.wait())
         _settle_memory()
         accepting.set()
+        assert self._hub is not None
         self._tell_start(self._hub)
+        loads = asyncio.create_task(tell_start(self._hub.models.values()), name="the audit of the first loads")
+        loads.add_done_callback(_log_failure)
         others = [asyncio.create_task(self._watch_files()), asyncio.create_task(self._watch_certificate(server))]
         await _first(serving, self._stop.wait())
-        for task in others:
+        for task in (*others, loads):
             task.cancel()
         if serving.done():  # not by a signal
             refused("the server", "stop", "it ended by itself, which it should not")
@@ -161,8 +165,7 @@ class _Life:
         self._tell_stop(f"done in {time.monotonic() - self._stopped:.1f} s")
         log.info("stopped")
 
-    def _tell_start(self, hub: Hub | None) -> None:
-        assert hub is not None
+    def _tell_start(self, hub: Hub) -> None:
         settings, models, known = self._settings, len(hub.models), hub.keys.count
         url = url_of(settings.host, self._sockets[0].getsockname()[1], settings.tls_cert is not None)
         of = f"{counted(models, 'model')}, {counted(known, 'key')}"

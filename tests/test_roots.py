@@ -155,10 +155,19 @@ async def test_what_comes_goes_and_breaks_is_audited_once_with_who_had_it_looked
             (tmp_path / name).rmdir()
         for _ in range(2):
             await look_again(hub, "a test")
+        await hub.models["new"].settled()
+        await turns()
         told = audits(caplog)
         assert told[0].startswith("audit: forget of model 'serves' by a test: not yet: what was loaded serves on")
         assert told[1].startswith("audit: find of model 'other' by a test: failed: model.py")
         assert told[2:] == [
             "audit: find of model 'new' by a test: done",
             "audit: forget of model 'broken' by a test: done",
+            "audit: load of model 'new' by a test: done",
         ]
+
+
+async def test_a_model_that_is_broken_at_the_start_is_known_by_its_aliases_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "broken", TYPO)
+    async with hub_over(tmp_path, broken=ModelSettings(aliases=("nick",))) as hub:
+        assert hub.find("nick", everybody).name == "broken"

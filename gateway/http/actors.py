@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..audit import Actor, user
@@ -30,3 +31,9 @@ def actor_of(exchange: Exchange) -> Actor:
     if caller is not None and caller.name:
         return Actor(f"{quoted(caller.name)} at {place}", caller.name, None, where, request)
     return Actor(f"somebody without a key at {place}", address=where, request_id=request)
+
+
+def request_of(exchange: Exchange) -> Actor:
+    """Whose request it was, where that has changed something and was no order."""
+    actor = actor_of(exchange)
+    return replace(actor, words=f"a request of {actor}")

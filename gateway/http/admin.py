@@ -29,9 +29,10 @@ from ..placement import NO_ROOM
 from ..processes import Usage, usage_of
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
-from ..roots import find_again, look_again, unload
+from ..roots import find_again, look_again
 from .actors import actor_of
 from .exchange import UNBUFFERED, Exchange
+from .orders import name_of, unload_for
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -129,7 +130,7 @@ class Admin:
         await exchange.reply(200, _encode({"file": keys.place, "keys": keys.in_force}))
 
     async def _reload(self, exchange: Exchange) -> None:
-        with audited(actor_of(exchange), "reload", exchange.model):
+        with audited(actor_of(exchange), "reload", name_of(self._hub, exchange)):
             model, is_new = await self._found(exchange, "reloaded")
             if not is_new:
                 await self._read_again(exchange, model, "reloaded")
@@ -137,7 +138,7 @@ class Admin:
         await self._tell(exchange, model)
 
     async def _load(self, exchange: Exchange) -> None:
-        with audited(actor_of(exchange), "load", exchange.model):
+        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)):
             model, is_new = await self._found(exchange, "loaded")
             if not is_new and model.state in ("failed", "unloaded"):
                 await self._read_again(exchange, model, "loaded")
@@ -161,14 +162,13 @@ class Admin:
             raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees, True)}")
 
     async def _unload(self, exchange: Exchange) -> None:
-        model = self._model(exchange)
-        with audited(actor_of(exchange), "unload", model.name):
-            await unload(self._hub, model)
+        model = await unload_for(self._hub, exchange, self._model)
         await self._tell(exchange, model)
 
     async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
         """The model, and whether it had to be looked for in the roots."""
-        name, exchange.model = exchange.model, ""  # an order is no call of it
+        exchange.asked = name = exchange.model
+        exchange.model = ""  # an order is no call of it
         known = list(self._hub.models.values())
         try:
             model = await find_again(self._hub, name, exchange.sees, actor_of(exchange))
@@ -178,7 +178,7 @@ class Admin:
 
     def _model(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
-        exchange.model = ""  # an order is no call of it
+        exchange.model, exchange.asked = "", model.name  # an order is no call of it
         return model
 
     async def _tell(self, exchange: Exchange, model: HostedModel) -> None:

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..call import ClientLeft
-from ..errors import GatewayError, Unavailable
-from . import errors, kin
+from ..errors import GatewayError, PermissionDenied, Unavailable
+from . import errors, kin, orders
 from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
 from .guards import HEALTH, costs
 from .protocol import cycle_of
@@ -63,8 +63,10 @@ class Front:
         try:
             try:
                 self._guard.check(exchange)
-            except GatewayError:
+            except GatewayError as error:
                 self._routes.name(exchange)
+                if isinstance(error, PermissionDenied):
+                    orders.tell_refused(exchange, error)
                 raise
             handler = self._routes.find(exchange)
             if exchange.permits is not None and costs(exchange):

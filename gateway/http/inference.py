@@ -20,13 +20,13 @@ from ..dialects.oip_schema import Schema
 from ..dialects.oip_tensors import MAX_ROWS
 from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge, Unavailable
 from ..examples import tensors_of
-from ..roots import unload
 from ..wire import BYTES, Req
 from .actors import actor_of
 from .body import TOO_DEEP, BodyReader, decode_object, is_deep
 from .compressed import AT_ONCE, encoding_of, unpacked
 from .exchange import Exchange
 from .kin import look_at
+from .orders import name_of, unload_for
 from .predict import OCTETS, http_scope, pass_response
 from .waiting import until_ready
 
@@ -215,8 +215,8 @@ class Inference:
 
     async def load(self, exchange: Exchange) -> None:
         """Answer when the model is ready, or has failed."""
-        model = self._find(exchange)
-        with audited(actor_of(exchange), "load", model.name):
+        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)):
+            model = self._find(exchange)
             await self._hub.load(model)
             if await model.settled() != "ready":
                 raise model.not_ready()
@@ -224,6 +224,10 @@ class Inference:
 
     async def unload(self, exchange: Exchange) -> None:
         """Answer when the model's processes have ended; calls that run may finish first."""
+        await unload_for(self._hub, exchange, self._find_lazy)
+        await exchange.reply(200, b"{}")
+
+    def _find_lazy(self, exchange: Exchange) -> HostedModel:
         model = self._find(exchange)
         if not self._hub.is_lazy(model.name):
             raise BadRequest(
@@ -231,16 +235,14 @@ class Inference:
                 param="model",
                 code="unsupported_value",
             )
-        with audited(actor_of(exchange), "unload", model.name):
-            await unload(self._hub, model)
-        await exchange.reply(200, b"{}")
+        return model
 
     def _reason(self, model: HostedModel, exchange: Exchange) -> str:
         return "" if model.state == "ready" else self._hub.reason(model, exchange.sees, exchange.may_know)
 
     def _find(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
-        exchange.model = ""  # questions about a model are no calls of it
+        exchange.model, exchange.asked = "", model.name  # questions about a model are no calls of it
         return model
 
 

@@ -15,6 +15,7 @@ from ..errors import GatewayError, RouteNotSupported, Unavailable
 from . import errors
 from .actors import actor_of
 from .exchange import Exchange
+from .orders import name_of
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -50,8 +51,8 @@ class Models:
 
     async def hot_reload(self, exchange: Exchange) -> None:
         """Truss's in-place reload: new code for the instance that is there."""
-        model = self._find(exchange)
-        with audited(actor_of(exchange), "hot reload", model.name):
+        with audited(actor_of(exchange), "hot reload", name_of(self._hub, exchange)):
+            model = self._find(exchange)
             await model.hot_reload()
         await exchange.reply(200, b'{"msg":"Hot reload complete"}')
 

@@ -51,7 +51,7 @@ class Predict:
         model = self._model(exchange)
         assert exchange.cycle is not None
         body = self._reader.take(exchange.cycle, model.spec.limits.max_body)
-        if model.state != "ready" and model.wait_for_ready:
+        if model.state != "ready":
             spawn(_begin_later(exchange, finish, model, body))
             return
         call = model.call(_request(exchange, model, "predict"), body, exchange.patience())

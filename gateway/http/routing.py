@@ -96,7 +96,7 @@ class Routes:
         """Give a request that was not let in the name of its route, for those who count it; it is no model's."""
         with contextlib.suppress(GatewayError):
             self.find(exchange)
-        exchange.model = ""
+        exchange.asked, exchange.model = exchange.model, ""
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
         return _only(exchange, endpoint.verb, self._serving.handler(endpoint), name, endpoint.path)

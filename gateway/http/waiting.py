@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ..early import Waiter
+from ..told_loads import tell_later
+from .actors import request_of
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 async def until_ready(exchange: Exchange, model: HostedModel, body: bytes = b"") -> None:
     """Wait for the model, as long as its `wait_for_ready` and the client allow; the call that follows may be refused.
 
+    One that loads on demand begins to, which the audit log tells.
+
     `body` is held meanwhile.
 
     Raises:
@@ -22,13 +26,16 @@ async def until_ready(exchange: Exchange, model: HostedModel, body: bytes = b"")
         Overloaded: too many do.
         Unavailable, Draining: it cannot be loaded now.
     """
+    patience = exchange.patience()
+    if model.load_on_demand():
+        tell_later(request_of(exchange), [model])
     if not model.wait_for_ready:
         return
     began = time.monotonic()
     waiter = Waiter(body)
     exchange.watch(waiter)
     try:
-        await model.wait_ready(waiter, exchange.patience())
+        await model.wait_ready(waiter, patience)
     finally:
         exchange.unwatch()
         exchange.load = time.monotonic() - began

@@ -372,9 +372,10 @@ def test_a_start_and_a_stop_are_audited_with_what_is_served_and_why_it_ends(serv
     keys.write(tmp_path / "keys.toml", [keys.create(name)[0] for name in ("a", "b")])
     options = ("--log-format", "json")
     gateway = serve({"echo": {"model.py": ECHO}, "echo2": {"model.py": ECHO}}, *options, env={"GATEWAY_API_KEY": "k"})
+    gateway.wait_for("audit: load by the start: 2 models loaded, 0 failed, 0 not loaded until a request comes")
     assert gateway.stop() == 0
     events = [json.loads(line) for line in gateway.log.splitlines() if line.startswith("{")]
-    start, *stops = [event for event in events if event["logger"] == "gateway.audit"]
+    start, _, *stops = [event for event in events if event["logger"] == "gateway.audit"]
     assert (start["action"], start["actor"]) == ("start", user(os.geteuid()))
     told = {name: start[name] for name in ("version", "url", "pid", "models", "keys")}
     pid = gateway.process.pid

@@ -154,6 +154,10 @@ def test_a_signal_has_the_settings_read_again_and_reloads_what_changed(serve: Se
     told = "audit: change of settings by SIGHUP: "
     assert f"{told}after the next start: gateway.drain_timeout from 30.0 to 7.0" in gateway.log
     assert f"{told}models.m.slots from none to 3" in gateway.log
+    (tmp_path / "gateway.toml").write_text("[gateway]\ndrain_timeout = 7\n[models.m]\nslots = 4\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_for("models.m.slots from 3 to 4")
+    assert gateway.log.count("after the next start") == 1  # and not at each signal from then on
     (tmp_path / "gateway.toml").write_text("[gateway]\nzebra = 1\n")
     gateway.process.send_signal(signal.SIGHUP)
     gateway.wait_for("change of settings by SIGHUP: failed: they stay as they were: .*zebra")

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Model, Served
+from lines import Lines
+from served import PATIENCE, Model, Served
 
 from gateway import keys
 from gateway.audit import user
 from gateway.logs import TextLines
+from gateway.replica import LoadError
+from gateway.settings import ModelSettings
 
 Serve = Callable[..., Served]
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def model() -> Model:
@@ -39,9 +43,15 @@ def test_orders_over_http_are_told_with_their_key_and_outcome(
     served.post("/admin/models/made-up/unload", **auth)
     served.post("/admin/models/m/unload")
     found = audits(caplog)
-    assert [(one["action"], one["model"]) for one in found] == [("unload", "m"), ("load", "m"), ("reload", "m")]
+    assert [(one["action"], one["model"]) for one in found] == [
+        ("unload", "m"),
+        ("load", "m"),
+        ("reload", "m"),
+        ("unload", "made-up"),
+    ]
     assert all(one["actor"] == f"key 'ops' ({key.id}) at 127.0.0.1" for one in found)
-    assert [one["outcome"] for one in found[:2]] == ["done", "done"] and found[2]["outcome"].startswith("failed: ")
+    assert [one["outcome"] for one in found[:2]] == ["done", "done"]
+    assert all(one["outcome"].startswith("failed: ") for one in found[2:])
 
 
 def test_an_order_that_needs_no_key_says_where_it_came_from(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,3 +111,73 @@ def test_no_name_of_a_key_and_no_id_of_a_model_makes_a_line_or_a_word_of_an_audi
     assert told.replace("KEY", key.id) in line
     fields = vars(found)
     assert (fields["key_id"], fields["address"]) == (key.id, "127.0.0.1") and fields["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "action", "name"),
+    [
+        ("/v2/repository/models/m/unload", "unload", "m"),
+        ("/v2/repository/models/m/load", "load", "m"),
+        ("/admin/models/m/reload", "reload", "m"),
+        ("/admin/models/made/up/load", "load", "made/up"),
+        ("/models/m/hot-reload", "hot reload", "m"),
+        ("/hot-reload", "hot reload", None),
+        ("/admin/reload", "find", None),
+    ],
+)
+def test_an_order_of_a_key_that_may_not_give_it_is_told(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str, action: str, name: str | None
+) -> None:
+    key, text = keys.create("bob")
+    keys.write(tmp_path / "keys.toml", [key])
+    served = serve({"m": model()}, keys_file=tmp_path / "keys.toml", admin_http=True)
+    assert served.post(path, x_api_key=text).status == 403
+    assert served.get(path, x_api_key=text).status == 403  # which orders nothing
+    (found,) = audits(caplog)
+    assert (found["action"], found.get("model"), found["key"], found["levelname"]) == (action, name, "bob", "WARNING")
+    assert found["outcome"].startswith("failed: this key lacks the scope 'admin'")
+
+
+def test_an_order_that_a_model_is_not_for_is_told_and_its_line_in_the_log_names_it(
+    serve: Serve, caplog: pytest.LogCaptureFixture, lines: Lines
+) -> None:
+    served = serve({"m": model()}, access_log=True)
+    assert served.post("/v2/repository/models/m/unload").status == 400
+    (found,) = audits(caplog)
+    assert (found["action"], found["model"], found["levelname"]) == ("unload", "m", "WARNING")
+    assert found["outcome"].startswith("failed: model 'm' is loaded at the start and stays")
+    (event,) = lines.events(1)
+    assert (event["model"], event["asked"]) == (None, "m")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("waits", [PATIENCE, 0.0])
+@pytest.mark.parametrize(("path", "body"), [("/models/m/predict", {}), ("/v1/chat/completions", CHAT)])
+def test_a_load_that_a_request_began_is_told_once_with_whose_it_was(
+    serve: Serve, caplog: pytest.LogCaptureFixture, path: str, body: Any, waits: float, fails: bool
+) -> None:
+    methods = {"predict": lambda body: b"{}", "chat_completions": lambda inputs: "fine"}
+    loads = [LoadError("no weights", fatal=True)] if fails else []
+    lazy = Model(methods, limits={"wait_for_ready": waits}, loads=loads)
+    served = serve({"m": lazy}, tables={"m": ModelSettings(load="lazy")})
+    for _ in range(2):
+        served.post(path, body)
+        served.do(served.hub.models["m"].settled())
+    served.wait_until(lambda: len(audits(caplog)) > 0)
+    (found,) = audits(caplog)
+    assert (found["action"], found["model"], found["address"]) == ("load", "m", "127.0.0.1")
+    assert found["actor"] == "a request of somebody without a key at 127.0.0.1"
+    assert found["outcome"] == ("failed: no weights" if fails else "done")
+
+
+def test_a_model_whose_directory_is_gone_is_unloaded_and_then_forgotten(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve({"m": model()}, api_key="k" * 20, admin_http=True)
+    served.hub.models["m"].is_gone = True
+    caplog.set_level("INFO", "gateway.models")
+    assert served.post("/admin/models/m/unload", x_api_key="k" * 20).status == 200
+    assert [(one["action"], one["outcome"]) for one in audits(caplog)] == [("unload", "done"), ("forget", "done")]
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.models"]
+    assert "model 'm' is unloaded: stopped; its directory is gone" in told
+    assert not any("gateway load" in line for line in told)
