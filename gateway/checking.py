@@ -149,7 +149,7 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
         code = "lfs_pointer" if found_there.is_pointer else "not_the_file"
         yield finding("warning" if has_code else "error", code, f"{name} {found_there.what}", found_there.fix)
     # 6
-    values = SecretSources(found.settings).for_model(spec)
+    values = SecretSources(lambda: found.settings).for_model(spec)
     for name in spec.secrets:
         if name not in values:
             fix = f"set GATEWAY_SECRET_{name.upper()}, or put it into a file of secrets_dir"

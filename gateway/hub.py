@@ -22,6 +22,7 @@ from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotS
 from .foretold import Foretold
 from .hosted import HostedModel
 from .placement import NO_ROOM, explain, plan_models
+from .reloading import reload_told, spawn
 from .replica import Launch
 from .responses_store import ResponsesStore
 from .runners.reaper import Reaper
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.hub")
 Sees = Callable[[str], bool]  # whether a model exists for a caller
+SECRETS = "a change of its secrets"  # who gives the orders then, for the audit log
 SOLE = "model"  # the id that every Truss client sends
 POLL = 30.0  # seconds between two looks at secrets and the environment file, as in Truss
 BUSY_RETRY = 10.0  # seconds until a client may ask again for a model that no device has room for now
@@ -66,7 +68,7 @@ class Hub:
         self.responses = ResponsesStore(settings.gateway.responses)
         self.guests, self.tails, self.draining = Guests(), Tails(), False
         self._foretold, self._reaper = Foretold(self.endpoints), Reaper()
-        self._secrets = SecretSources(settings)
+        self._secrets = SecretSources(lambda: self.settings)
         self._placements: dict[str, Placement] = {}
         self._claims: list[Claim] = []
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
@@ -348,6 +350,9 @@ class Hub:
                 secrets if secrets != told_secrets else None,
                 deployment if deployment != told_deployment else None,
             )
+            model = self.models[name]
+            if secrets != told_secrets and (model.state == "failed" or model.note):  # it may have been this secret
+                spawn(reload_told(self, model, SECRETS))
 
     def _changes(self) -> list[tuple[str, dict[str, str], dict[str, Any] | None]]:
         deployment = self._secrets.deployment()

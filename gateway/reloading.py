@@ -105,32 +105,44 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
         raise
 
 
-async def use_settings(hub: Hub, settings: Settings) -> None:
-    """Reload the models whose tables have changed. What is the gateway's own counts from its next start on."""
-    before, hub.settings = hub.settings, replace(hub.settings, models=settings.models, origins=settings.origins)
+async def reload_told(hub: Hub, model: HostedModel, actor: str) -> None:
+    """Reload it for somebody who is not there to hear how that ended."""
+    try:
+        with audited(actor, "reload", model.name, in_short=True):
+            await reload(hub, model)
+    except (ConfigError, LoadError) as error:
+        log.error("%s", not_reloaded(model, error), extra={"model": model.name})
+
+
+async def use_settings(hub: Hub, settings: Settings, actor: str) -> None:
+    """Reload the models whose tables have changed, and find secrets where they are now. What else is the gateway's own
+    counts from its next start on."""
+    before = hub.settings
+    gateway = replace(before.gateway, secrets_dir=settings.gateway.secrets_dir)
+    hub.settings = replace(before, gateway=gateway, models=settings.models, origins=settings.origins)
     hub.aliases = hub.settings.aliases_of(hub.models)
-    _tell_changes(hub.last_read, settings)
+    _tell_changes(hub.last_read, settings, actor)
     hub.last_read = settings
     for name, model in list(hub.models.items()):
         if model.spec.is_stand_in or settings.model(name) == before.model(name):
             continue
-        try:
-            with audited("SIGHUP", "reload", name, in_short=True):
-                await reload(hub, model)
-        except (ConfigError, LoadError) as error:
-            log.error("%s", not_reloaded(model, error), extra={"model": name})
+        await reload_told(hub, model, actor)
+    await hub.tell_changes()
     log.info("the settings were read again")
 
 
-def _tell_changes(before: Settings, after: Settings) -> None:
+def _tell_changes(before: Settings, after: Settings, actor: str) -> None:
     """Each change once: `before` is what was read last, though not all of that is in force."""
-    if changed := changes(before.gateway, after.gateway, "gateway."):
+    at_once = replace(before.gateway, secrets_dir=after.gateway.secrets_dir)
+    if changed := changes(at_once, after.gateway, "gateway."):
         outcome = f"after the next start: {changed}"
-        record("SIGHUP", "change of settings", outcome=outcome, level=logging.WARNING)
+        record(actor, "change of settings", outcome=outcome, level=logging.WARNING)
+    if changed := changes(before.gateway, at_once, "gateway."):
+        record(actor, "change of settings", outcome=changed)
     for name in sorted({*before.models, *after.models}):
         was, now = (some.models.get(name, ModelSettings()) for some in (before, after))
         if changed := changes(was, now, f"models.{name}."):
-            record("SIGHUP", "change of settings", outcome=changed)
+            record(actor, "change of settings", outcome=changed)
 
 
 async def _beside(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ DEPLOYMENT_FILE = Path("/etc/b10_dynamic_config/environment")
 class SecretSources:
     """Reads files and the environment at every call; remembers for those files alone that nobody may open just now."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._dir = settings.gateway.secrets_dir
-        self._deployment_file = settings.gateway.environment_file or DEPLOYMENT_FILE
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        """`settings` are those in force, which SIGHUP may change."""
+        self._settings = settings
         self._complaint = ""
         self._latest: dict[Path, str | None] = {}
 
@@ -47,7 +48,8 @@ class SecretSources:
             return value
         if (value := os.environ.get(f"TRUSS_SECRET_{name}")) is not None:
             return value
-        if self._dir is not None and (value := self._read(self._dir, name)) is not None:
+        directory = self._settings().gateway.secrets_dir
+        if directory is not None and (value := self._read(directory, name)) is not None:
             return value
         for variable in (f"GATEWAY_SECRET_{name}", f"GATEWAY_SECRET_{name.upper()}"):
             if (value := os.environ.get(variable)) is not None:
@@ -56,15 +58,16 @@ class SecretSources:
 
     def deployment(self) -> dict[str, Any] | None:
         """Truss's `environment`: the JSON object in the environment file, None without one."""
+        file = self._settings().gateway.environment_file or DEPLOYMENT_FILE
         try:
-            value = json.loads(ordinary.content(self._deployment_file))
+            value = json.loads(ordinary.content(file))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            self._complain(f"{self._deployment_file} cannot be read as JSON: {error}")
+            self._complain(f"{file} cannot be read as JSON: {error}")
             return None
         if not isinstance(value, dict):
-            self._complain(f"{self._deployment_file} holds {a_type(value)}, not an object")
+            self._complain(f"{file} holds {a_type(value)}, not an object")
             return None
         return value
 

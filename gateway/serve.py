@@ -20,11 +20,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, adopted, scratch
 from .audit import record, refused, user
 from .errors import ConfigError
+from .settings import USUAL_FILE
 from .sockets import url_of
 from .told_loads import tell_start
 from .wording import counted
@@ -63,7 +65,7 @@ def serve(
 
     `watch` runs beside it: it is given the hub and an event that is set when requests are accepted, and tells people.
     `admin` is the socket of operators. With `reload`, models are reloaded when their files change.
-    `settings_again` reads the settings as at the start, for SIGHUP.
+    `settings_again` reads the settings as at the start, for SIGHUP, and for a change of their file with `reload`.
 
     Raises:
         ConfigError: the models cannot be hosted as the settings say.
@@ -88,9 +90,9 @@ class _Life:
         self._admin, self._reload, self._settings_again = admin, reload, settings_again
         self._server: GatewayServer | None = None
         self._loaded: Loaded | None = None  # with `reload`
-        self._hanging_up: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[Any]] = set()  # at single files, after SIGHUP
-        self._hung_up = False
+        self._ordered = ""  # who wants the settings and models looked at, until that begins
         self._taking_away: asyncio.Task[None] | None = None
         self._settings = found.settings.gateway
         self._hub: Hub | None = None
@@ -130,7 +132,8 @@ class _Life:
         self._tell_start(self._hub)
         loads = asyncio.create_task(tell_start(self._hub.models.values()), name="the audit of the first loads")
         loads.add_done_callback(_log_failure)
-        others = [asyncio.create_task(self._watch_files()), asyncio.create_task(self._watch_certificate(server))]
+        works = (self._watch_files(), self._watch_settings(), self._watch_certificate(server))
+        others = [asyncio.create_task(work) for work in works]
         await _first(serving, self._stop.wait())
         for task in (*others, loads):
             task.cancel()
@@ -191,6 +194,13 @@ class _Life:
             assert self._hub is not None
             await watch(self._hub, self._loaded)
 
+    async def _watch_settings(self) -> None:
+        if self._reload:
+            from .settings_file import SETTINGS, changes_of
+
+            async for _ in changes_of(self._found.settings.file or Path(USUAL_FILE)):
+                self._order_look(SETTINGS)
+
     async def _watch_certificate(self, server: GatewayServer) -> None:
         while server.certificate is not None:
             await asyncio.sleep(CERTIFICATE_POLL)
@@ -214,10 +224,13 @@ class _Life:
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
             task.add_done_callback(_log_failure)
-        self._hung_up = True
-        if self._hanging_up is None or self._hanging_up.done():
-            self._hanging_up = asyncio.create_task(self._look_again(), name="the look at settings and models")
-            self._hanging_up.add_done_callback(_log_failure)
+        self._order_look("SIGHUP")
+
+    def _order_look(self, actor: str) -> None:
+        self._ordered = actor
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_again(), name="the look at settings and models")
+            self._looking.add_done_callback(_log_failure)
 
     async def _look_again(self) -> None:
         """At the settings, then at the model roots."""
@@ -225,14 +238,14 @@ class _Life:
         from .roots import look_again
 
         assert self._hub is not None
-        while self._hung_up:  # once more for a signal that came meanwhile
-            self._hung_up = False
+        while actor := self._ordered:  # once more for an order that came meanwhile
+            self._ordered = ""
             try:
                 if self._settings_again is not None:
-                    await use_settings(self._hub, await asyncio.to_thread(self._settings_again))
+                    await use_settings(self._hub, await asyncio.to_thread(self._settings_again), actor)
             except ConfigError as error:
-                refused("SIGHUP", "change of settings", f"they stay as they were: {error}")
-            await look_again(self._hub, "SIGHUP")
+                refused(actor, "change of settings", f"they stay as they were: {error}")
+            await look_again(self._hub, actor)
 
     # ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -58,6 +58,7 @@ class WorkerSettings:
     sandbox: Literal["basic", "strict"] = _key(values.choice("basic", "strict"), "basic")
 
 
+USUAL_FILE = "gateway.toml"
 LIMIT_KINDS: Mapping[str, Kind] = {
     "slots": values.whole(1),
     "max_queue": values.whole(0),
@@ -237,7 +238,7 @@ def load_settings(
     from .settings_sources import Sources
 
     sources = Sources()
-    default = Path("gateway.toml")
+    default = Path(USUAL_FILE)
     if file is not None or default.exists():
         sources.read_file(file or default)
     sources.read_environment(environ)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from .cpu import thread_environment
 from .inherited import is_of_workers
 from .own_files import MOST_BYTES, OwnFile, own_files
-from .wording import table_of
+from .wording import TOML, table_of
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
@@ -81,7 +81,7 @@ def unset(spec: ModelSpec, environ: Mapping[str, str] = os.environ, most_bytes: 
 def _fix(name: str, model: str, is_secret: bool, is_here: bool) -> str:
     if is_secret:
         return f"it is a secret: read secrets[{name!r}]"
-    settings = f"set it under {table_of(model, 'environment')} in gateway.toml"
+    settings = f"set it under {table_of(model, 'environment')} in {TOML}"
     if not is_here:
         return f"{settings}, or make it a secret: secrets[{name!r}]"
     # It was set in the shell, and may well be what must not stand in a file.

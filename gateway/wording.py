@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+TOML = "gateway.toml (read at the start, at SIGHUP, and with --reload when it changes)"  # where advice names it
 TABLE = "[models.NAME"  # how advice is written where the id of the model is not known
 
 # Spelt out letter by letter, these begin with a vowel: "an HTTPError", "an NDArray".
@@ -77,8 +78,11 @@ def table_of(model: str, part: str = "") -> str:
 
 
 def addressed(text: str, model: str | None) -> str:
-    """Advice about the table of a model, with its id: those who give it may know no more than a directory's name."""
-    return text if model is None else text.replace(TABLE, table_of(model)[:-1])
+    """Advice about the table of a model, with its id, and with what makes it count: those who give it may know no more
+    than a directory's name."""
+    if model is None or TABLE not in text:
+        return text
+    return text.replace(TABLE, table_of(model)[:-1]).replace("gateway.toml", TOML, 1)
 
 
 def shorten(path: str) -> str:

@@ -31,10 +31,12 @@ from gateway.errors import (
     UnknownModel,
 )
 from gateway.hookspecs import hookimpl
+from gateway.hosted import HostedModel
 from gateway.hub import Hub
 from gateway.inventory import Inventory
 from gateway.planning import plan_inventory
 from gateway.plugins import Plugins
+from gateway.reloading import use_settings
 from gateway.settings import GatewaySettings, ModelSettings, PlacementSettings, Settings
 from gateway.spec import Capabilities, Endpoint, MethodInfo, ModelSpec, Resources
 
@@ -472,7 +474,7 @@ async def test_secrets_come_from_file_environment_and_config_in_that_order(
         (tmp_path / name).mkdir()
     monkeypatch.setattr(secret_sources, "TRUSS_DIR", tmp_path / "truss")
     monkeypatch.setattr(secret_sources, "RUN_DIR", tmp_path / "run")
-    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path / "mine")))
+    sources = secret_sources.SecretSources(lambda: Settings(gateway=GatewaySettings(secrets_dir=tmp_path / "mine")))
     model = spec("a", secrets=("token",), config={"secrets": {"token": "config", "undeclared": "x"}})
     for directory in ("truss", "mine", "run"):
         (tmp_path / directory / "token").write_text(directory + "\n")
@@ -503,7 +505,7 @@ async def test_secrets_come_from_file_environment_and_config_in_that_order(
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", ".hidden", "a/b", "nul\0byte"])
 def test_a_secret_never_leads_out_of_its_directory(tmp_path: Path, name: str) -> None:
-    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
+    sources = secret_sources.SecretSources(lambda: Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
     assert sources.for_model(spec("a", secrets=(name,))) == {}
 
 
@@ -512,7 +514,7 @@ def test_odd_values_and_files_are_no_secrets_and_no_crash(tmp_path: Path) -> Non
     (tmp_path / "directory").mkdir()
     (tmp_path / "empty").write_text("")
     config = {"secrets": {"number": 5, "none": None, "empty": "config"}}
-    sources = secret_sources.SecretSources(Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
+    sources = secret_sources.SecretSources(lambda: Settings(gateway=GatewaySettings(secrets_dir=tmp_path)))
     names = ("binary", "directory", "empty", "number", "none")
     assert sources.for_model(spec("a", secrets=names, config=config)) == {"number": "5"}
 
@@ -528,6 +530,37 @@ async def test_a_secret_that_changes_is_told_to_the_models_that_declare_it(tmp_p
         await hub.tell_changes()
         assert runners.fakes["a"].last.updates == [({"token": "new"}, None)]
         assert runners.fakes["b"].last.updates == []
+
+
+async def test_a_directory_of_secrets_that_the_settings_name_counts_at_once(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("new")
+    runners = Runners()
+    async with hub_of(spec("a", secrets=("token",)), runners=runners) as hub:
+        changed = replace(hub.settings, gateway=replace(hub.settings.gateway, secrets_dir=tmp_path, port=1))
+        await use_settings(hub, changed, "SIGHUP")
+        assert runners.fakes["a"].last.updates == [({"token": "new"}, None)]
+        assert hub.settings.gateway == replace(changed.gateway, port=hub.settings.gateway.port)
+
+
+async def test_a_model_that_could_not_be_loaded_is_loaded_anew_when_a_secret_of_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def reload_told(hub: Hub, model: HostedModel, actor: str) -> None:
+        told.append(f"{model.name} by {actor}")
+
+    monkeypatch.setattr("gateway.hub.reload_told", reload_told)
+    models = [spec(name, secrets=("token",)) for name in ("ready", "failed", "old")]
+    async with hub_of(*models, spec("other"), secrets_dir=tmp_path) as hub:
+        for name in ("failed", "other"):
+            hub.models[name].state = "failed"
+        hub.models["old"].note = "the reload failed"
+        (tmp_path / "token").write_text("new")
+        await hub.tell_changes()
+        await hub.tell_changes()
+        await turns()
+        assert told == ["failed by a change of its secrets", "old by a change of its secrets"]
 
 
 async def test_the_environment_file_is_told_when_its_content_changed(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_no_pipe_and_no_lease_in_the_place_of_a_secret_holds_up_the_gateway_or_t
 ) -> None:
     file = tmp_path / "token"
     file.write_text("a-secret")
-    sources = SecretSources(load_settings(flags={"gateway.secrets_dir": str(tmp_path)}, environ={}))
+    sources = SecretSources(lambda: load_settings(flags={"gateway.secrets_dir": str(tmp_path)}, environ={}))
     spec = ModelSpec(name="m", target="", root=tmp_path, secrets=("token",))
     assert sources.for_model(spec) == {"token": "a-secret"}
     leased(file)

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.spec import ModelSpec
 from gateway.variables import unset
+from gateway.wording import TOML
 
 MODEL = "class Model:\n    def predict(self, x):\n        return x\n"
 
@@ -121,4 +122,4 @@ def test_what_was_set_in_the_shell_is_told_how_it_comes_from_there(tmp_path: Pat
     model = ModelSpec(name="m", target="model:Model", root=tmp_path, own_code=True)
     (here,), (nowhere,) = unset(model, {"API_KEY": "x"}), unset(model, {})
     assert here.fix.startswith("set GATEWAY_SECRET_API_KEY in its place, ")
-    assert nowhere.fix.startswith("set it under [models.m.environment] in gateway.toml, or ")
+    assert nowhere.fix.startswith(f"set it under [models.m.environment] in {TOML}, or ")

@@ -13,7 +13,7 @@ from gateway import keys
 from gateway.access import Permits
 from gateway.dialects.one_value import what
 from gateway.errors import RateLimited
-from gateway.wording import a_type, addressed, counted, in_state, instead_of, table_of, with_article
+from gateway.wording import TOML, a_type, addressed, counted, in_state, instead_of, table_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,9 @@ def test_advice_about_a_table_has_the_id_of_the_model_as_toml_takes_it(model: st
         f"{table} a = 1, {table[:-1]}.options] b = 2"
     )
     assert addressed("[models.NAME]", None) == "[models.NAME]"
+
+
+def test_advice_about_the_table_of_a_model_says_what_makes_it_count() -> None:
+    assert addressed("set [models.NAME] a = 1 in gateway.toml", "m") == f"set [models.m] a = 1 in {TOML}"
+    assert "SIGHUP" in TOML and "--reload" in TOML
+    assert addressed("cache_dir in gateway.toml", "m") == "cache_dir in gateway.toml"  # counts from a start on

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..wording import instead_of, table_of
+from ..wording import TOML, instead_of, table_of
 from .terminal import NoTerminal, has_quit
 
 _LOOKUP = type(os.environ).__getitem__.__code__.co_filename  # os is frozen, so that its file is none
@@ -85,8 +85,7 @@ def about_variable(name: str, model: str) -> str:
     where = table_of(model, "environment")
     return (
         f"; models do not inherit the environment of the gateway: set {name} under environment_variables in the model's"
-        f" config.yaml, or under {where} in gateway.toml, which is read at the start and at SIGHUP, or make it a secret"
-        f" and read secrets['{name}']"
+        f" config.yaml, or under {where} in {TOML}, or make it a secret and read secrets['{name}']"
     )
 
 
@@ -94,6 +93,8 @@ def about_secret(name: str, is_declared: bool) -> str:
     """The same for a secret: where its value may come from."""
     first = "" if is_declared else f"write `{name}: null` below `secrets:` in config.yaml, and "
     return (
-        f"; here {first}put its value into a file called {name} in the directory that `secrets_dir` names, which is"
-        f" read again while the gateway runs, or set GATEWAY_SECRET_{name.upper()} and start the gateway again"
+        f"; here {first}put its value into a file called {name} in the directory of"
+        f' `[gateway] secrets_dir = "…"` in {TOML}'
+        f", and the model is loaded anew within half a minute; or set GATEWAY_SECRET_{name.upper()} and start the"
+        " gateway again"
     )

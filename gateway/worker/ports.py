@@ -14,7 +14,7 @@ from typing import Any
 
 from ..family import family, inodes_of, tcp_sockets
 from ..spec import ModelSpec
-from ..wording import table_of
+from ..wording import TOML, table_of
 
 LISTEN = "0A"  # the state, as /proc/net/tcp writes it
 READ_AT_MOST = 1024 * 1024  # bytes of a file of the model, which is source or settings
@@ -61,7 +61,7 @@ def foreign(spec: ModelSpec, taken: Iterable[int], asked: Collection[int], own: 
 def advice(name: str, port: int) -> str:
     return (
         f"port {port} belongs to the replica that serves, so a server of this load cannot listen there and its new code"
-        f' is not what answers; set reload = "replace" in {table_of(name)} of gateway.toml'
+        f' is not what answers; set reload = "replace" in {table_of(name)} of {TOML}'
     )
 
 

@@ -208,3 +208,25 @@ def test_a_file_that_was_missing_is_put_there_and_weights_are_overwritten_and_no
     (tmp_path / "models/n/weights.bin").write_text("third")
     gateway.wait_for("model 'n' is reloaded")
     assert ask(gateway, "/models/n/predict", {}) == (200, ["third"])
+
+
+def test_settings_that_a_model_needs_are_written_while_it_waits_for_them(serve: Serve, tmp_path: Path) -> None:
+    gateway = start(serve, tmp_path, "n")
+    place = tmp_path / "models/m"
+    place.mkdir()
+    (place / "config.yaml").write_text("secrets:\n  token: null\n")
+    code = good("m") + "    def __init__(self, secrets):\n        secrets['token']\n"
+    (place / "model.py").write_text(code)
+    gateway.wait_for(r"model 'm' failed: .*in the directory of `\[gateway\] secrets_dir = \"…\"` in gateway.toml")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/token").write_text("something")
+    settings = tmp_path / "gateway.toml"
+    settings.write_text('[gateway]\nsecrets_dir = "secrets"\n')
+    gateway.wait_for("audit: change of settings by a change of the settings: gateway.secrets_dir from none to")
+    gateway.wait_for("model 'm' is ready")
+
+    settings.write_text('[gateway]\nsecrets_dir = "secrets"\n[models.n]\naliases = ["nick"]\n')
+    gateway.wait_for("audit: reload of model 'n' by a change of the settings: done")
+    assert ask(gateway, "/models/nick/predict", {}) == (200, ["n"])
+    settings.write_text("[gateway\n")
+    gateway.wait_for("change of settings by a change of the settings: failed: they stay as they were: ")
