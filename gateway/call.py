@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
-from .wire import BYTES, DATA, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
+from .wire import BYTES, DATA, MESSAGES, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
 from .wording import counted
 
 if TYPE_CHECKING:
@@ -308,7 +308,8 @@ class Call:
     def on_resp(self, head: Resp, body: bytes) -> None:
         if self.head is not None and not _says_what_it_is(self.head, head, self.items):
             raise WireError("a second resp for one call")
-        self.head, self.kind, self.reply = head, head.kind, body
+        self.head, self.reply = head, body
+        self.kind = head.kind if head.stream or head.final else MESSAGES
         if head.final:
             self.ended = True
         if not head.stream or head.final:

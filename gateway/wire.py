@@ -79,6 +79,7 @@ BEGINS, GOES_ON = "\x1e", "\x1f"
 # How the body of a call is to be read, and what comes back.
 BYTES = 0  # Truss-style: raw bytes in, raw bytes out, parsed in the worker
 DATA = 1  # dialects: one msgpack value in, msgpack values out
+MESSAGES = 2  # of a call whose answer is messages, a websocket's; no head says so
 
 
 class WireError(Exception):
@@ -93,6 +94,7 @@ H = TypeVar("H", bound=Head)
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 CONTENT_TYPE = re.compile(r"[\x20-\x7e]{0,255}")
+SOCKET = "websocket"  # the method whose calls have messages
 USUAL_TYPES = frozenset(("", "application/json", "application/octet-stream"))  # which need no look
 
 Mode = Annotated[int, msgspec.Meta(ge=0, le=1)]  # BYTES or DATA
@@ -384,6 +386,8 @@ def _split_items(payload: bytes | memoryview, size: int, kind: int) -> tuple[lis
         mark = 3
     if kind == BYTES:
         return _decode_chunks(payload), size - mark
+    if kind != DATA:
+        raise WireError("items for a websocket")
     check_weight(payload)
     return _decode_any(payload), size - mark
 
@@ -419,6 +423,21 @@ def check_resp(head: Resp) -> None:
         raise WireError(f"status {head.status} without a Response")
     if not CONTENT_TYPE.fullmatch(head.content_type):
         raise WireError("a content type with control characters, or one that is too long")
+
+
+def check_form(head: Resp, req: Req) -> None:
+    """Refuse an answer in another form than its call has, which the readers of that one could not take.
+
+    Raises:
+        WireError: as it says.
+    """
+    if req.method == SOCKET:
+        if head.raw or head.stream or head.final or head.kind != DATA:
+            raise WireError("an answer to a websocket, which has messages")
+    elif head.stream == head.final:
+        raise WireError("an answer that is neither whole nor a stream")
+    elif head.kind != (BYTES if head.raw else req.mode):
+        raise WireError("an answer whose values are not of the kind that was asked for")
 
 
 def check_failure(failure: Failure) -> None:

@@ -344,6 +344,8 @@ class ProcessReplica:
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
         if kind == wire.MESSAGE:
+            if call.kind != wire.MESSAGES:
+                raise WireError("a message for a call that is no websocket")
             call.on_items([wire.decode_message(payload)], len(payload))
             return
         if kind == wire.CREDIT:
@@ -354,6 +356,8 @@ class ProcessReplica:
             head, body = wire.split(wire.Resp, payload)
             if head.status != 200 or head.raw or head.headers or head.content_type not in USUAL_TYPES:
                 wire.check_resp(head)
+            if head.raw or head.kind != call.req.mode or head.stream == head.final or call.req.method == wire.SOCKET:
+                wire.check_form(head, call.req)
             if head.kind == DATA and len(body) > SMALL:
                 wire.check_weight(body)
             call.on_resp(head, bytes(body))

@@ -247,6 +247,34 @@ def test_a_head_that_would_forge_or_split_an_answer_ends_the_worker(changes: dic
     refused(frame(wire.RESP, PLAIN, resp(**changes)))
 
 
+@pytest.mark.parametrize("call", [PLAIN, STREAM, CHUNKS])
+def test_a_message_for_a_call_that_is_no_websocket_ends_the_worker(call: int) -> None:
+    refused(frame(wire.MESSAGE, call, wire.encode(["send", "x"])))
+
+
+@pytest.mark.parametrize(
+    "item", [5, ["send", 5], ["send", "x"], ["close", [99999, ""]], ["close", [1005, ""]]], ids=str
+)
+def test_items_for_a_websocket_end_the_worker(item: Any) -> None:
+    refused(frame(wire.ITEMS, SOCKET, items(wire.encode(item))))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": wire.DATA},
+        {"kind": wire.DATA, "raw": True},
+        {"kind": wire.DATA, "stream": True, "final": False},
+        {"kind": wire.DATA, "stream": True, "final": False, "raw": True},
+        {"stream": True},
+        {"final": False},
+    ],
+    ids=str,
+)
+def test_an_answer_in_another_form_than_its_call_has_ends_the_worker(changes: dict[str, Any]) -> None:
+    refused(frame(wire.RESP, PLAIN, resp(**changes)))
+
+
 @pytest.mark.parametrize("status", [0, 100, 200, 204, 302, 399, 600])
 def test_an_error_whose_status_is_none_ends_the_worker(status: int) -> None:
     refused(frame(wire.ERROR, PLAIN, wire.encode(Failure(status, "model_error", "x"))))

@@ -804,6 +804,12 @@ MUTATIONS = [
              "http/test_front.py::test_what_holds_for_the_whole_origin_is_not_one_models_to_say"),
     Mutation("T58", "http/errors.py", '(*OURS, "content-type")', '("content-type",)',
              "http/test_front.py::test_an_error_of_a_model_says_nothing_for_the_whole_origin_either"),
+    Mutation("T58", "runners/process.py", "if call.kind != wire.MESSAGES:", "if False:",
+             "runners/test_frames.py::test_a_message_for_a_call_that_is_no_websocket_ends_the_worker"),
+    Mutation("T58", "wire.py", "if kind != DATA:", "if False:",
+             "runners/test_frames.py::test_items_for_a_websocket_end_the_worker"),
+    Mutation("T58", "runners/process.py", "wire.check_form(head, call.req)", "pass",
+             "runners/test_frames.py::test_an_answer_in_another_form_than_its_call_has_ends_the_worker"),
 ]  # fmt: skip
 
 
