@@ -201,7 +201,7 @@ def test_kinds_have_names() -> None:
     assert wire.name_of(wire.SHUTDOWN) == "shutdown"
     assert wire.name_of(0) == "unknown (0)"
     assert wire.name_of(63) == "unknown (63)"
-    assert len(wire.NAMES) == wire.WHOSE + 1
+    assert len(wire.NAMES) == wire.WAITS + 1
 
 
 @pytest.mark.parametrize("code", [*range(995, 1020), 2999, 3000, 4999, 5000, -1, 65536 + 1000])

@@ -51,7 +51,11 @@ def answered(dialect: Dialect, method: str, body: dict[str, Any], value: Any) ->
     ("value", "told"),
     [
         ([[0.1, 0.2], [0.1, "x"]], "a str where a number belongs (at $[1][1])"),
-        ({"data": [{"embedding": [0.1]}, {"embedding": None}]}, "None where a vector belongs (at $.data[1].embedding)"),
+        (
+            {"data": [{"embedding": [0.1]}, {"embedding": None}]},
+            "None where a vector belongs (at $.data[1].embedding); return a list with a list of numbers for each text of "
+            "the input",
+        ),
         ({"embeddings": [[0.1], [1e300]]}, "(at $.embeddings[1])"),
         ([[0.1, 0.2], [0.1, NAN]], "NaN or infinity (number 1 of vector 1)"),
         ([[0.1, 0.2], [0.1]], "1 number in vector 1, 2 in vector 0"),

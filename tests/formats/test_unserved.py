@@ -248,7 +248,7 @@ def test_a_config_yaml_of_another_program_hides_no_model_below_and_is_told_where
     (tmp_path / "it" / "config.yaml").write_text(OTHERS["hydra"][1])
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert (problem.model, "last.ckpt" in problem.what) == ("it/checkpoints", True)
-    (tmp_path / "it" / "checkpoints" / "last.ckpt").unlink()
+    (tmp_path / "it" / "checkpoints" / "last.ckpt").rename(tmp_path / "it" / "checkpoints" / "notes.txt")
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert (problem.model, problem.level) == ("it", "warning")
     assert "the config.yaml of another program" in problem.what
