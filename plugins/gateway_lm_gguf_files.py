@@ -38,22 +38,20 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     if not place.is_dir():
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
     files = [file for file in models(place, chosen) if not beside(file)]
-    found = [file for file in files if not named(file)] or files  # a model may be called so, where it is alone
+    wanted = {name.casefold() for name in (*names, place.name)}
+    called = [file for file in files if model_name(file).casefold() in wanted]
+    found = called if len(called) == 1 else [file for file in files if not is_draft(file)] or files
     if len(found) > 1:
-        wanted = {name.casefold() for name in (*names, place.name)}
-        called = [file for file in found if model_name(file).casefold() in wanted]
-        if len(called) != 1:
-            listed = ", ".join(file.name for file in found)
-            called = f"it {place.name}.gguf"
-            if part := PART.fullmatch(found[0].name):
-                called = f"all of its parts {place.name}-…-of-{part[3]}.gguf"
-            here = f"- source: file://{found[0].name}, or call {called}"
-            there = f"beside its source, allow_patterns: [{found[0].relative_to(place)}]"
-            raise ConfigError(
-                f"{place}: several GGUF files ({listed}); one directory holds one model: name the one to serve in "
-                f"config.yaml, weights: {here if not names or place.name in names else there}"
-            )
-        found = called
+        listed = ", ".join(file.name for file in found)
+        call = f"it {place.name}.gguf"
+        if part := PART.fullmatch(found[0].name):
+            call = f"all of its parts {place.name}-…-of-{part[3]}.gguf"
+        here = f"- source: file://{found[0].name}, or call {call}"
+        there = f"beside its source, allow_patterns: [{found[0].relative_to(place)}]"
+        raise ConfigError(
+            f"{place}: several GGUF files ({listed}); one directory holds one model: name the one to serve in "
+            f"config.yaml, weights: {here if not names or place.name in names else there}"
+        )
     for part in parts(found[0]) if found else ():
         if there := placeholder(part):
             raise ConfigError(f"{place}: {part.name} {there.what}: {there.fix}")
@@ -92,8 +90,15 @@ def say_passed_over(place: Path, served: Path | None, chosen: Chosen | None = No
 
 
 def _told(file: Path) -> str:
-    other = beside(file) or named(file) or Other("another model", "give it a directory of its own")
+    other = beside(file) or (DRAFT if is_draft(file) else _another(file))
     return f"{file.name} is {other.what}: {other.fix}"
+
+
+def _another(file: Path) -> Other:
+    count = first_keys(file)[0].get("split.count")
+    if isinstance(count, int) and count > 1 and not PART.fullmatch(file.name):
+        return Other(f"one of {count} parts of a model", f"call each of them NAME-00001-of-{count:05}.gguf and so on")
+    return Other("another model", "give it a directory of its own")
 
 
 def has_gaps(file: Path) -> bool:
@@ -132,6 +137,12 @@ def named(file: Path) -> Other | None:
     """What the file is called, when that is something that lies beside models."""
     words = re.split(r"[^a-z0-9]+", file.stem.lower())
     return next((what for word, what in NAMED.items() if word in words), None)
+
+
+def is_draft(file: Path) -> bool:
+    """Whether the name says so. A draft is a whole model, and its header is that of any other; what a projector, an
+    adapter and a matrix are, theirs say, whatever they are called."""
+    return named(file) is DRAFT
 
 
 def first_keys(file: Path) -> tuple[Mapping[str, str | int], int]:

@@ -46,7 +46,7 @@ def _show_directories(settings: Settings, as_json: bool) -> None:
         show_json(rows)
         return
     columns = ("name", "format", "target", "slots", "devices", "routes")
-    show(table(columns, [[_cell(row[column]) for column in columns] for row in rows]))
+    show(table(columns, [[_cell(row[column]) for column in columns] for row in rows], several=True))
     for row in rows:
         for note in row["notes"]:
             tell(f"{row['name']}: {note}")
@@ -84,4 +84,4 @@ def _show_live(settings: Settings, url: str | None, as_json: bool) -> None:
         (item["id"], item["status"], "\n".join(item["capabilities"]["routes"]), item.get("status_reason", ""))
         for item in listing
     ]
-    show(table(("name", "state", "routes", "reason"), rows))
+    show(table(("name", "state", "routes", "reason"), rows, several=True))

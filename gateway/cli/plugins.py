@@ -43,6 +43,6 @@ def _show(rows: Sequence[PluginInfo], problems: Sequence[Problem]) -> None:
     from .tables import show, table, tell
 
     cells = [(row.name, row.version, row.source, "\n".join(row.hooks), "\n".join(row.provides)) for row in rows]
-    show(table(("plugin", "version", "from", "hooks", "provides"), cells))
+    show(table(("plugin", "version", "from", "hooks", "provides"), cells, several=True))
     for problem in problems:
         tell(f"Error: {problem}", err=True)

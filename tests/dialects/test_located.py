@@ -53,8 +53,8 @@ def answered(dialect: Dialect, method: str, body: dict[str, Any], value: Any) ->
         ([[0.1, 0.2], [0.1, "x"]], "a str where a number belongs (at $[1][1])"),
         (
             {"data": [{"embedding": [0.1]}, {"embedding": None}]},
-            "None where a vector belongs (at $.data[1].embedding); return a list with a list of numbers for each text of "
-            "the input",
+            "None where a vector belongs (at $.data[1].embedding); return a list with a list of numbers for each text "
+            "of the input",
         ),
         ({"embeddings": [[0.1], [1e300]]}, "(at $.embeddings[1])"),
         ([[0.1, 0.2], [0.1, NAN]], "NaN or infinity (number 1 of vector 1)"),

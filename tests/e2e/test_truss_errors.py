@@ -12,7 +12,7 @@ import pytest
 
 from .trusses import BINARY, JSON, RAISED, Trusses
 
-LOGGED = "/v1/models/{model}:predict: predict raised "
+LOGGED = "/v1/models/{}:predict: predict raised "
 RAISES = """
 import asyncio
 import fastapi
@@ -326,8 +326,9 @@ def test_readiness_of_a_model_that_did_not_load_is_503_with_trusss_headers(truss
 def test_a_traceback_stands_in_the_models_log_from_its_own_file_on(truss: Trusses) -> None:
     answer = truss.predict("trace", b'"{"')
     request_id = answer.headers["x-request-id"]
+    truss.gateway.wait_for(re.escape(f"[{request_id}] {LOGGED.format('trace')}"))
     truss.gateway.wait_for("RuntimeError: cannot read it")
-    log = truss.gateway.log[truss.gateway.log.index(f"[{request_id}] {LOGGED}") :]
+    log = truss.gateway.log[truss.gateway.log.index(f"[{request_id}] {LOGGED.format('trace')}") :]
     frames = re.findall(r'File "([^"]+)", line \d+, in (\w+)', log.partition("RuntimeError: cannot read it")[0])
     assert frames[-1][0].endswith("trace/model/model.py")
     assert all("gateway/worker" not in file for file, _ in frames)
@@ -336,4 +337,4 @@ def test_a_traceback_stands_in_the_models_log_from_its_own_file_on(truss: Trusse
 
 def test_a_raised_status_is_logged_as_one(truss: Trusses) -> None:
     request_id = truss.predict("raises", b'"sync:fastapi"').headers["x-request-id"]
-    truss.gateway.wait_for(re.escape(f"[{request_id}] {LOGGED}an HTTPException"))
+    truss.gateway.wait_for(re.escape(f"[{request_id}] {LOGGED.format('raises')}an HTTPException"))

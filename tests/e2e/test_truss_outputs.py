@@ -653,7 +653,8 @@ def test_lines_and_events_that_fail_end_with_the_error_and_a_broken_connection(
 
 
 def test_a_first_item_without_a_form_is_500(truss: Trusses) -> None:
-    words = "Unhandled exception: TypeError: item 1 of the stream: Object of type object is not JSON serializable"
+    odd = "item 1 of the stream: Object of type object is not JSON serializable (make a dict, a list or a str of it)"
+    words = f"Unhandled exception: TypeError: {odd}"
     assert truss.predict("streams", b'"odd_first"').error == (500, "500", words)
 
 

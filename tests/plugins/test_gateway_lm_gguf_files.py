@@ -43,13 +43,34 @@ def test_what_lies_beside_a_model_is_passed_over(name: str, said: dict[str, str]
     assert it.find(model(tmp_path / "zz.gguf").parent) == tmp_path / "zz.gguf"
 
 
-@pytest.mark.parametrize(
-    "name", ["aa-draft.gguf", "mtp-aa.gguf", "aa-eagle3.gguf", "mmproj-aa.gguf", "aa-lora-f16.gguf", "aa.imatrix.gguf"]
-)
-def test_a_name_decides_between_whole_models(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["aa-draft.gguf", "mtp-aa.gguf", "aa-eagle3.gguf"])
+def test_a_draft_is_a_whole_model_that_its_name_tells(name: str, tmp_path: Path) -> None:
     model(tmp_path / name)
     model(tmp_path / "zz.gguf")
     assert it.find(tmp_path) == tmp_path / "zz.gguf"
+
+
+@pytest.mark.parametrize("name", ["mmproj-aa.gguf", "aa-lora-merged.gguf", "aa-Q4_K_M-imatrix.gguf"])
+def test_a_whole_model_is_one_though_its_name_has_a_word_of_what_lies_beside(name: str, tmp_path: Path) -> None:
+    model(tmp_path / name)
+    model(tmp_path / "zz.gguf")
+    with pytest.raises(ConfigError, match=rf"several GGUF files \({name}, zz\.gguf\)"):
+        it.find(tmp_path)
+    assert f"{name} is another model" in (it.say_passed_over(tmp_path, tmp_path / "zz.gguf") or "")
+
+
+@pytest.mark.parametrize("name", ["tiny-lora-merged", "eagle-chat"])
+def test_the_name_of_the_directory_counts_before_every_other_word(name: str, tmp_path: Path) -> None:
+    place = tmp_path / name
+    model(place / f"{name}.gguf")
+    model(place / "base.gguf")
+    assert it.find(place) == place / f"{name}.gguf"
+
+
+def test_a_part_that_was_renamed_is_told_as_a_part(tmp_path: Path) -> None:
+    served = model(tmp_path / "a.gguf")
+    gguf(tmp_path / "part2.gguf", general_architecture="llama", tokenizer_ggml_model="gpt2", split_count=3)
+    assert "part2.gguf is one of 3 parts of a model" in (it.say_passed_over(tmp_path, served) or "")
 
 
 def test_of_several_the_one_that_is_called_as_the_directory_is_meant(tmp_path: Path) -> None:
