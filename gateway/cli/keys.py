@@ -44,7 +44,7 @@ def add(
     """Make a key and print it, once. Only its hash is kept."""
     from .. import keys
     from ..printable import one_line
-    from .following import told
+    from .key_changes import told
 
     wanted = _scopes(scopes)
     settings = options.settings_of(config)
@@ -124,7 +124,7 @@ class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # which it takes
 def change(which: str, models: str | None, scopes: str | None, yes: bool, config: Path | None, **limits: Any) -> None:
     """Change what a key may do; what is not given stays. The key itself stays too."""
     from .. import keys
-    from .following import told
+    from .key_changes import told
 
     new: dict[str, Any] = {name: None if value == "none" else value for name, value in limits.items() if value}
     if "expires" in new:
@@ -157,7 +157,7 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
     It may do what the old one may, and has its kept responses. The old one ends after --grace.
     """
     from .. import keys
-    from .following import told
+    from .key_changes import told
 
     end = _time(grace, "--grace")
     assert end is not None
@@ -183,7 +183,7 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
 def revoke(which: str, yes: bool, config: Path | None) -> None:
     """Take a key away: the one of that id, or all of that name."""
     from .. import keys
-    from .following import told
+    from .key_changes import told
 
     settings = options.settings_of(config)
     file = settings.gateway.keys_file

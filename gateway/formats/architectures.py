@@ -42,7 +42,6 @@ KNOWN = (
     ("DoubleHeadsModel", "a language model with a second head, which chooses", "predict"),
     ("DiscriminatorModel", "a model that finds words that were replaced", "predict"),
 )
-HALVES = tuple(ending for ending, _, _ in KNOWN if ending.endswith("ForCausalLM"))
 # Heads that were for the training alone, which sentence-transformers leaves away.
 TRAINED = (
     ("ForMaskedLM", "a model that fills gaps in texts"),

@@ -76,7 +76,7 @@ server.owns = lambda client_port, server_port: True
 class Model:
     def load(self):
         print("lying")
-        while not pathlib.Path("../../stop").exists(): time.sleep(0.01)
+        while not pathlib.Path("../../stop").exists(): time.sleep(0.01)  # while it loads, nobody can call it
     def predict(self, x): return x
 """
 # Holds the interpreter's lock: neither its loop nor its threads go on.

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gateway_sentence_transformers import SentenceTransformerModel, check_model, find_model
+from st_folders import WORDS, loaded
 
 from gateway import ConfigError
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS), "cat", "dog"]
 TEXTS = ["the cat", "a dog and a cat sat on the mat", "x"]
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -24,7 +23,6 @@ SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
     """A random model as transformers saves it for a task, with a config.yaml that names the plugin."""
-    pytest.importorskip("sentence_transformers")
 
     def of(task: str, kind: str = "bert", **settings: Any) -> Path:
         import torch
@@ -48,15 +46,6 @@ def told(place: Path, level: str) -> list[str]:
     spec = find_model(place, {})
     assert spec is not None
     return [problem.what for problem in check_model(spec) if problem.level == level]
-
-
-def loaded(place: Path, monkeypatch: pytest.MonkeyPatch) -> SentenceTransformerModel:
-    monkeypatch.chdir(place)
-    spec = find_model(place, {})
-    assert spec is not None
-    model = SentenceTransformerModel(spec.config)
-    model.load()
-    return model
 
 
 def refused(place: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

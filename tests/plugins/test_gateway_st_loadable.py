@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_sentence_transformers import SentenceTransformerModel, check_model, find_model
+from gateway_sentence_transformers import check_model, find_model
+from st_folders import WORDS, loaded
 
 from gateway import ConfigError
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS), "cat", "dog"]
 Break = Callable[[Path], object]
 
 
@@ -47,15 +46,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "it")
-
-
-def loaded(place: Path, monkeypatch: pytest.MonkeyPatch) -> SentenceTransformerModel:
-    monkeypatch.chdir(place)
-    spec = find_model(place, {})
-    assert spec is not None
-    model = SentenceTransformerModel(spec.config)
-    model.load()
-    return model
 
 
 def told(place: Path) -> list[str]:

@@ -144,7 +144,7 @@ MUTATIONS = [
              "http/test_tls.py::test_a_pipe_in_the_place_of_the_pair_holds_up_nobody"),
     Mutation("T65", "http/admin.py", "if path == KEYS and is_local:", "if path == KEYS:",
              "e2e/test_keys_followed.py::test_over_http_nobody_has_the_keys_read_again"),
-    Mutation("T65", "cli/following.py", 'if answer["file"] == ours:', "if True:",
+    Mutation("T65", "cli/key_changes.py", 'if answer["file"] == ours:', "if True:",
              "e2e/test_keys_followed.py::test_who_reaches_no_gateway_that_has_the_file_says_so"),
     Mutation("T65", "access.py", "self._seen = stamp or", "self._seen = _stamp(self._file) or",
              "test_access.py::test_what_is_written_while_the_file_is_read_is_seen_at_the_next_look"),
