@@ -229,7 +229,8 @@ class HostedModel:
 
     def _kill(self, replica: Replica, reason: str, why: str) -> None:
         self._killed[id(replica)] = why
-        log.error("%s: killing worker %s: %s", self.name, replica.pid, reason)
+        which = ", which has the code from before a reload" if replica in self._retiring else ""
+        log.error("%s: killing worker %s%s: %s", self.name, replica.pid, which, reason)
         task = asyncio.create_task(replica.kill(reason))
         self._killing.add(task)
         task.add_done_callback(self._killing.discard)

@@ -23,6 +23,7 @@ from .foretold import Foretold
 from .hosted import HostedModel
 from .placement import NO_ROOM, explain, plan_models
 from .reloading import reload_told, spawn
+from .remarks import Remarks
 from .replica import Launch
 from .responses_store import ResponsesStore
 from .runners.reaper import Reaper
@@ -60,6 +61,7 @@ class Hub:
     ) -> None:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
         self.last_read = settings  # what was last read, which is not all in force
+        self.remarks = Remarks()
         self.only: Sequence[str] = ()  # the models that the command names, when it does
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
@@ -264,6 +266,7 @@ class Hub:
         for index in range(model.spec.replicas):
             self._placements.pop(f"{name}/{index}", None)
         self.tails.forget(name)
+        self.remarks.forget(name)
         for forget in self.on_forget:
             forget(name)
 

@@ -25,6 +25,7 @@ class Inventory:
     plugins: Plugins
     specs: tuple[ModelSpec, ...]
     problems: tuple[Problem, ...]  # of settings, plugins and model directories
+    remarks: tuple[Problem, ...] = ()  # of models that are served, as far as they were told
     devices: tuple[Device, ...] = ()
     only: tuple[str, ...] = ()  # the models that are asked for; none of them: all
 

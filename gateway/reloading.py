@@ -81,6 +81,7 @@ def not_reloaded(model: HostedModel, error: Exception) -> str:
 
 async def _reload(hub: Hub, model: HostedModel) -> None:
     spec = await asyncio.to_thread(read_again, hub, model)
+    await hub.remarks.tell(spec)
     if model.state == "unloaded":  # its next load is that of the new one
         model.spec = spec
         return

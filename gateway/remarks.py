@@ -1,17 +1,52 @@
-"""What is said of a model that serves all the same: by its format, its plugin and its config.yaml."""
+"""What is said of a model that serves all the same: by its format, its plugin, its config.yaml and its code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .formats.config import ModelConfig, read_config
 from .spec import Level, Problem
+from .variables import unset
 from .wording import addressed
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
+
+log = logging.getLogger("gateway.discovery")
+LOOKED_AT = 256 * 1024  # bytes of a model's own code that a start and a reload read; `gateway check` reads more
+
+
+class Remarks:
+    """What was said of each model: each thing once, until it is no more so and is so again."""
+
+    def __init__(self, said: Iterable[Problem] = ()) -> None:
+        self._said: dict[str, set[tuple[str, str]]] = {}
+        for problem in said:
+            self._said.setdefault(problem.model or "", set()).add(_key(problem))
+
+    async def tell(self, spec: ModelSpec) -> None:
+        """Say in the log what is to be said of it now, and was not."""
+        for problem in await asyncio.to_thread(self._news, spec):
+            about = {"code": problem.code, "model": problem.model}
+            log.log(problem.log_level, "%s", problem, extra=about)
+
+    def _news(self, spec: ModelSpec) -> list[Problem]:
+        found = list(told_at_start(spec))
+        known = self._said.get(spec.name, set())
+        self._said[spec.name] = {_key(problem) for problem in found}
+        return [problem for problem in found if _key(problem) not in known]
+
+    def forget(self, name: str) -> None:
+        self._said.pop(name, None)
+
+
+def _key(problem: Problem) -> tuple[str, str]:
+    """What it is, without its line, which each edit above it changes."""
+    return problem.code, problem.what
 
 
 def remarks(spec: ModelSpec, config: ModelConfig) -> Iterator[Problem]:
@@ -31,7 +66,8 @@ def _problem(spec: ModelSpec, level: Level, code: str, text: str) -> Problem:
 
 
 def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
-    """What whoever starts the gateway is told; `gateway check` has the lines of config.yaml, and what has no effect."""
+    """What whoever starts the gateway is told, or changes a model while it runs; `gateway check` has the lines of
+    config.yaml, and what has no effect."""
     config = read_config(spec.root)
     if unknown := [problem for problem in config.warnings if problem.code == "unknown_key"]:
         names = ", ".join(problem.what.removeprefix("unknown key ") for problem in unknown)
@@ -46,3 +82,13 @@ def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
         )
     yield from (problem for problem in config.warnings if problem.code != "unknown_key")
     yield from remarks(spec, config)
+    for variable in unset(spec, most_bytes=LOOKED_AT):
+        if variable.level == "warning":
+            yield Problem(
+                where=f"{spec.name}: {variable.where}",
+                what=variable.what,
+                fix=variable.fix,
+                level="warning",
+                code="missing_variable",
+                model=spec.name,
+            )

@@ -91,6 +91,9 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False, ord
             audit.record(actor, action, model=name)
     new = [hub.models[name] for name in changes.new if name != ordered]
     tell_later(actor, [model for model in new if model.state != "unloaded"])
+    for spec in specs:
+        if spec.name in changes.new:
+            await hub.remarks.tell(spec)
     return changes
 
 

@@ -274,10 +274,11 @@ class _Life:
 
 def _host(found: Inventory) -> Hub:
     from .hub import Hub
+    from .remarks import Remarks
     from .roots import host_broken
 
     hub = Hub(found.settings, found.plugins, found.specs, problems=found.problems, devices=found.devices)
-    hub.only = found.only
+    hub.only, hub.remarks = found.only, Remarks(found.remarks)
     host_broken(hub, found.problems)
     return hub
 

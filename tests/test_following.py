@@ -43,11 +43,15 @@ class FakeHub:
             gateway=SimpleNamespace(drain_timeout=30.0), model=lambda name: SimpleNamespace(reload="beside")
         )
         self.tails, self.has_room, self.version = Tails(), True, 0
+        self.remarks = self
         self.claims = [Claim(name) for name in self.models]
 
     def read(self, hub: FakeHub, model: Any) -> ModelSpec:
         self.version += 1
         return replace(model.spec, display_name=str(self.version))
+
+    async def tell(self, spec: ModelSpec) -> None:
+        """There are no files of which anything could be said."""
 
     def is_lazy(self, name: str) -> bool:
         return False

@@ -181,7 +181,9 @@ async def test_a_stop_ends_what_a_replaced_replica_runs_too_long() -> None:
         assert isinstance(await error_of(call), Draining)
 
 
-async def test_the_time_limits_hold_for_what_a_replaced_replica_runs() -> None:
+async def test_the_time_limits_hold_for_what_a_replaced_replica_runs_and_its_end_says_which_code_it_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with hosted() as found:
         old, call = begun(found)
         old.is_obedient = False
@@ -189,6 +191,12 @@ async def test_the_time_limits_hold_for_what_a_replaced_replica_runs() -> None:
         await asyncio.sleep(LIMITS.request_timeout + LIMITS.cancel_grace + 1)
         assert old.killed
         assert (await error_of(call)).code == "timeout"  # type: ignore[attr-defined]
+        assert f"killing worker {old.pid}, which has the code from before a reload: a call that was" in caplog.text
+        new, later = begun(found)
+        new.is_obedient = False
+        await asyncio.sleep(LIMITS.request_timeout + LIMITS.cancel_grace + 1)
+        assert f"killing worker {new.pid}: a call" in caplog.text
+        assert (await error_of(later)).code == "timeout"  # type: ignore[attr-defined]
 
 
 # ── replace: stop, then load ─────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 log = logging.getLogger("gateway.discovery")
-LOOKED_AT = 256 * 1024  # bytes of a model's own code that a start reads; `gateway check` reads more
 
 
 @click.command("serve")
@@ -95,21 +95,17 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
     from ..allowances import allowances
     from ..inventory import take_inventory
     from ..remarks import told_at_start
-    from ..variables import unset
     from ..wording import shorten
 
     found = take_inventory(settings, only=only)
-    for problem in (*found.problems, *(each for spec in found.specs for each in told_at_start(spec))):
+    found = replace(found, remarks=tuple(each for spec in found.specs for each in told_at_start(spec)))
+    for problem in (*found.problems, *found.remarks):
         if settings.gateway.log_format == "text":
             _warn(shorten(str(problem)), problem.level)
         else:
             log.log(problem.log_level, "%s", problem, extra={"code": problem.code, "model": problem.model})
     for allowance in allowances(settings, found.specs):
         _tell(allowance.what, "allowance", allowance.model, settings)
-    for spec in found.specs:
-        for each in unset(spec, most_bytes=LOOKED_AT):
-            if each.level == "warning":
-                _tell(f"{spec.name}: {each.where}: {each.what} ({each.fix})", "missing_variable", spec.name, settings)
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
         if reload and any(root.expanduser().is_dir() for root in settings.gateway.models):

@@ -24,10 +24,13 @@ ADVICE = "await it, hand it to asyncio.to_thread, or write the method without as
 
 
 class Watch:
-    """Of the loop of the thread that makes it, whose heartbeat is `beat`, every `interval` seconds."""
+    """Of the loop of the thread that makes it, whose heartbeat is `beat`, every `interval` seconds.
 
-    def __init__(self, interval: float, say: Callable[[str], None]) -> None:
-        self._interval, self._say = interval, say
+    `look_on` is called as often, while the loop turns.
+    """
+
+    def __init__(self, interval: float, say: Callable[[str], None], look_on: Callable[[], None] = lambda: None) -> None:
+        self._interval, self._say, self._look_on = interval, say, look_on
         self._thread = threading.get_ident()
         self._places: Sequence[str] = ()
         self._told: dict[str, float] = {}
@@ -47,6 +50,8 @@ class Watch:
             time.sleep(max(LOOK, early))
             if early <= 0:
                 self._look()
+            else:
+                self._look_on()
 
     def _look(self) -> None:
         """Twice: of many short steps each look finds another."""
@@ -58,7 +63,7 @@ class Watch:
         if self._begun() is not begun or self._beaten != beaten:
             return
         del begun  # or its variables would live as long as this waits
-        line = where(_stack(self._thread), self._places)
+        line = where(stack_of(self._thread), self._places)
         now = time.monotonic()
         if now - self._told.get(line, -AGAIN) < AGAIN:
             return
@@ -69,7 +74,7 @@ class Watch:
         self._say(f"the loop turns again, {time.monotonic() - beaten:.1f} s after it turned last")
 
     def _begun(self) -> FrameType | None:
-        return first(_stack(self._thread), self._places)
+        return first(stack_of(self._thread), self._places)
 
 
 def first(stack: Sequence[FrameType], places: Sequence[str]) -> FrameType | None:
@@ -82,15 +87,23 @@ def first(stack: Sequence[FrameType], places: Sequence[str]) -> FrameType | None
 
 
 def where(stack: Sequence[FrameType], places: Sequence[str]) -> str:
-    """The line at which the model is; behind it the one of a library in which it waits."""
+    """The method of the model that runs, and the line at which it is."""
     begun = first(stack, places)
     if begun is None:
         return "something"
-    own = [frame for frame in stack if is_own(frame.f_code.co_filename, places)] or [begun]
-    last, at = stack[-1], _line(own[-1], places)
-    waits = f" (in {_line(last, places)})" if last is not own[-1] else ""
-    method = f"{begun.f_code.co_name}: " if begun is not own[-1] else ""
-    return f"{method}{at}{waits}"
+    method = f"{begun.f_code.co_name}: " if begun is not _deepest(stack, begun, places) else ""
+    return f"{method}{place_of(stack, begun, places)}"
+
+
+def place_of(stack: Sequence[FrameType], begun: FrameType, places: Sequence[str]) -> str:
+    """The line at which the model is, whose method is `begun`; behind it the one of a library in which it waits."""
+    at, last = _deepest(stack, begun, places), stack[-1]
+    return _line(at, places) + (f" (in {_line(last, places)})" if last is not at else "")
+
+
+def _deepest(stack: Sequence[FrameType], begun: FrameType, places: Sequence[str]) -> FrameType:
+    own = (frame for frame in reversed(stack) if is_own(frame.f_code.co_filename, places))
+    return next(own, begun)
 
 
 def _line(frame: FrameType, places: Sequence[str]) -> str:
@@ -102,7 +115,7 @@ def _line(frame: FrameType, places: Sequence[str]) -> str:
     return f"{shown}:{number}, in {frame.f_code.co_name}" + (f", `{text[:120]}`" if text else "")
 
 
-def _stack(thread: int) -> list[FrameType]:
+def stack_of(thread: int) -> list[FrameType]:
     """What a thread runs, the outermost first, without what leads to it."""
     frame = sys._current_frames().get(thread)
     stack: list[FrameType] = []

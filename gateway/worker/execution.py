@@ -59,6 +59,7 @@ class Executor:
         self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not made for several
         # Streams out of postprocess hold no slot; a client that does not read must not hold up hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
+        self.pools = (self._pool, self._probes, self._counting, tails)
         self._nothing = Nothing(loaded.spec.name, places_of(loaded.spec))
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails, self._nothing)
         tell = self._tell if self._descriptor.has_hooks else None

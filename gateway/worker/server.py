@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from .blocked import Watch
 from .execution import Executor
 from .failures import encode_failure, log, missing_secret, say, text_of, trace_of
 from .forks import Forks, open_descriptors
+from .lasting import Lasting
 from .loader import Loaded, Unloadable, load
 from .secrets import Secrets
 from .threads import Outbox, Pool
@@ -51,7 +53,9 @@ class Server:
         self._done: asyncio.Future[int] = loop.create_future()
         self._outbox = Outbox(loop)
         self._aux = Pool(AUX_THREADS, "hook", self._outbox)
-        self._watch = Watch(PING_INTERVAL, say)
+        self._lasting = Lasting(say)
+        self._lasting.begun.append(self._aux.begun)
+        self._watch = Watch(PING_INTERVAL, say, self._lasting.look)
         self._secrets = Secrets((), {})
         self._deployment: dict[str, Any] | None = None  # the newest
         self._told: dict[str, Any] | None = None  # the one that the model knows
@@ -85,12 +89,15 @@ class Server:
 
     def _load(self, hello: wire.Hello) -> None:
         """On the loader's thread: everything from import to load()."""
+        self._lasting.loading[threading.get_ident()] = (time.monotonic(), ())
         asked = ports.Asked(hello.taken_ports)
         try:
             sys.path.extend(path for path in hello.plugin_dirs if path not in sys.path)
             spec = plain.to_spec(hello.model)
             if not terminal.is_there:  # where a debugger may hold the loop
-                self._watch.start([str(place) for place in (spec.root, *spec.import_dirs)])
+                places = [str(place) for place in (spec.root, *spec.import_dirs)]
+                self._lasting.of(spec.name, places)
+                self._watch.start(places)
             if self._refusal:
                 raise Unloadable(self._refusal)
             methods = frozenset(hello.endpoint_methods)
@@ -106,6 +113,7 @@ class Server:
         else:
             self._outbox.put(self._on_loaded, hello, loaded, ready)
         asked.end()
+        self._lasting.loading.clear()
         # A child that asked to die with its parent (PR_SET_PDEATHSIG) dies when the *thread* that started it ends.
         threading.Event().wait()
 
@@ -146,6 +154,7 @@ class Server:
     def _on_loaded(self, hello: wire.Hello, loaded: Loaded, ready: bytes) -> None:
         self._loaded = loaded
         self._executor = Executor(self._loop, self._channel, self._outbox, self._aux, loaded, hello)
+        self._lasting.begun += (pool.begun for pool in self._executor.pools)
         say(f"ready: {loaded.spec.target} with {', '.join(loaded.descriptor.methods) or 'websocket'}")
         self._write(wire.READY, ready)
         self._tell_deployment()

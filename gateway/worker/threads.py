@@ -11,9 +11,11 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Begun = tuple[float, tuple[Any, ...]]  # when, by `monotonic`, and with what
 
 
 class Outbox:
@@ -49,6 +51,7 @@ class Pool:
         self._jobs: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
+        self.begun: dict[int, Begun] = {}  # what each thread does that does anything
 
     def submit(self, job: Callable[..., None], *args: Any) -> None:
         """Run `job` on a thread; it must not raise. From the loop's thread only."""
@@ -69,10 +72,12 @@ class Pool:
             self._threads += 1
 
     def _work(self) -> None:
+        begun, thread = self.begun, threading.get_ident()
         while True:
             job, args = self._jobs.get()
+            begun[thread] = (monotonic(), args)
             job(*args)
-            del job, args  # or an idle thread would keep the last request's data alive
+            del job, args, begun[thread]  # or an idle thread would keep the last request's data alive
             self._outbox.put(self._rest)
 
     def _rest(self) -> None:

@@ -1,4 +1,4 @@
-"""A real worker whose model waits without `await`: its log names the line while it waits."""
+"""A real worker whose model waits, on its loop or for long on a thread: its log names the line while it waits."""
 
 from __future__ import annotations
 
@@ -32,4 +32,27 @@ async def test_the_log_of_a_model_names_the_line_that_blocks_its_loop(tmp_path: 
         assert line.startswith("predict: model/model.py:7, in read, `with open(path) as file:` has kept")
         await asyncio.to_thread(pipe.write_text, "there")
         await found.log.find("the loop turns again")
+        assert await answer == "there"
+
+
+LASTING = """
+    from gateway.worker import lasting
+
+    lasting.LONG = 0.1
+
+    class Model:
+        def predict(self, path):
+            with open(path) as file:
+                return file.read()
+    """
+
+
+async def test_the_log_of_a_model_names_the_line_of_a_call_that_has_run_for_long(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with started(tmp_path, LASTING) as found:
+        answer = asyncio.create_task(found.ask("predict", str(pipe)))
+        line = await found.log.find("predict has run for ")
+        assert "s, now at model/model.py:8, in predict, `with open(path) as file:`; if it should have ended" in line
+        await asyncio.to_thread(pipe.write_text, "there")
         assert await answer == "there"

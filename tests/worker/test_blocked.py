@@ -108,7 +108,7 @@ def test_of_many_short_steps_none_is_blamed(monkeypatch: pytest.MonkeyPatch) -> 
     told = Told()
     watch = Watch(0.01, told.say)
     steps = iter([[frame("/m/model.py")], [frame("/m/model.py")]])
-    monkeypatch.setattr(blocked, "_stack", lambda thread: next(steps))
+    monkeypatch.setattr(blocked, "stack_of", lambda thread: next(steps))
     watch._look()
     assert told.lines == [] and next(steps, None) is None  # it looked twice
 
