@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .formats.architectures import peek_architecture
     from .formats.config import has_code, peek_config
     from .formats.describe import describe
+    from .formats.unserved_chosen import peek_mismatch
     from .hookspecs import hookimpl
     from .ordinary import parse_json, peek_json
     from .placeholders import placeholder
@@ -47,6 +48,7 @@ _WHERE = {
     "peek_archive": "archives",
     "peek_config": "formats.config",
     "peek_json": "ordinary",
+    "peek_mismatch": "formats.unserved_chosen",
     "peek_patterns": "weights",
     "peek_weights": "weights",
     "placeholder": "placeholders",
@@ -76,6 +78,7 @@ __all__ = [
     "peek_archive",
     "peek_config",
     "peek_json",
+    "peek_mismatch",
     "peek_patterns",
     "peek_weights",
     "placeholder",

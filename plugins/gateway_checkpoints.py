@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, parse_json, peek_json, placeholder
+from gateway import ConfigError, parse_json, peek_json, peek_mismatch, placeholder
 
 # What makes small numbers large again: scales of FP8, GPTQ, MLX and others, and how EXL2 and EXL3 call all they have.
 FACTORS = re.compile(
@@ -34,6 +34,7 @@ SETTINGS = (
     "chat_template.json",
 )
 INDEX = ".index.json"
+OTHER_SIZES = "its weights have other sizes than config.json says: get both again, from one place"
 META = "__metadata__"
 WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32")  # as a safetensors header has them
 LONGEST = 100_000_000  # bytes of a header, as the library reads it
@@ -59,6 +60,12 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         say_weights(place, by, named=config.get("transformers_weights"))
     if not is_quantized:
         _say_whole_numbers(place)
+
+
+def say_mismatch(place: Path, framework: str) -> None:
+    """Raise `ConfigError` for a folder that holds something else than what the chosen framework serves."""
+    if told := peek_mismatch(place, framework):
+        raise ConfigError(f"{place}: {told}")
 
 
 def _say_broken(place: Path, by: str) -> None:
@@ -92,7 +99,7 @@ def _say_gguf(place: Path, by: str) -> None:
 def unloadable(place: Path, why: object, by: str = "transformers") -> ConfigError:
     """In one line, whatever the library says."""
     if "ignore_mismatched_sizes" in str(why):  # which points to a table in the log
-        why = "its weights have other sizes than config.json says: get both again, from one place"
+        why = OTHER_SIZES
     return ConfigError(f"{place}: {by} cannot load this checkpoint: {' '.join(str(why).split())}")
 
 
@@ -104,6 +111,13 @@ def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, na
 
     `parts` says that it reads an index too, `named` is a file that config.json names in their place.
     """
+    for name in _weight_files(place, by, parts=parts, named=named):
+        if why := _torn(place / name):
+            raise unloadable(place, f"{name} {why}", by)
+
+
+def _weight_files(place: Path, by: str = "transformers", *, parts: bool = True, named: object = None) -> list[str]:
+    """The files that the library reads, of those that may lie there. Raises `ConfigError` where one is missing."""
     looked_for = [str(named)] if named else [name for name in WEIGHTS if parts or not name.endswith(INDEX)]
     for name in looked_for:
         if (place / name).is_symlink() and not (place / name).exists():
@@ -122,14 +136,17 @@ def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, na
     if missing := sorted(name for name in files if not (place / name).is_file()):
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise unloadable(place, f"{listed} is missing, which {first} names: get it", by)
-    for name in sorted(files):
-        if why := _torn(place / name):
-            raise unloadable(place, f"{name} {why}", by)
+    return sorted(files)
+
+
+def is_adapter(file: Path) -> bool:
+    """Whether a file with weights is called as peft and mlx-lm call those of an adapter alone."""
+    return file.name.startswith("adapter_model") or file.name.endswith("adapters.safetensors")
 
 
 def _misnamed(place: Path, wanted: str) -> str:
     """What lies there in place of the weights that are looked for."""
-    others = sorted(file.name for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model"))
+    others = sorted(file.name for file in place.glob("*.safetensors") if not is_adapter(file))
     if others and all(name.startswith("consolidated") for name in others):
         return f"its weights are there in a format of Mistral's own ({others[0]}): get {wanted}"
     if len(others) == 1:
@@ -186,8 +203,31 @@ def tensors(place: Path) -> Iterator[str]:
     return (name for name, _ in _headers(place))
 
 
-def _headers(place: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for file in sorted(filter(Path.is_file, place.glob("*.safetensors"))):
+def shapes(place: Path, named: object = None) -> dict[str, list[int]]:
+    """The tensors that the library reads, with what the headers say of their sizes: nothing of those in a pickle.
+
+    `named` is as for `say_weights`, which has been asked before.
+    """
+    files = _weight_files(place, named=named)
+    if all(name.endswith(".safetensors") for name in files):
+        return {name: list(each.get("shape") or ()) for name, each in _headers(place, files)}
+    return {name: [] for file in files for name in _pickled(place / file)}
+
+
+def _pickled(file: Path) -> list[str]:
+    """The names in a pytorch_model.bin, read without running any code; none of what is no such file."""
+    import torch
+
+    try:
+        found = torch.load(file, map_location="meta", mmap=True, weights_only=True)
+    except Exception:  # whatever a broken file makes of it: the load of the weights tells that
+        return []
+    return [str(name) for name in found] if isinstance(found, Mapping) else []
+
+
+def _headers(place: Path, files: Iterable[str] | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    names = sorted(file.name for file in place.glob("*.safetensors")) if files is None else files
+    for file in filter(Path.is_file, (place / name for name in names)):
         try:
             with file.open("rb") as opened:
                 size = int.from_bytes(opened.read(8), "little")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_checkpoints as checkpoints
+import gateway_tensor_names
 
 from gateway import ConfigError, peek_architecture, peek_json
 
@@ -32,10 +33,16 @@ STATE = re.compile(r"linear|conv|mamba|recurrent|lightning")
 
 def check(place: Path) -> None:
     """What the load says, and what it learns only of the weights as a whole."""
-    checkpoints.say_unloadable(place)
-    say_no_language_model(place)
+    say_unloadable(place)
     if not peek_json(place / "config.json").get("quantization_config"):  # else its quantizer reads them
         checkpoints.say_factors(place, checkpoints.tensors(place))
+
+
+def say_unloadable(place: Path) -> None:
+    """Raise `ConfigError` for what is no checkpoint, none that the library loads, or none that is served here."""
+    checkpoints.say_mismatch(place, "transformers")
+    checkpoints.say_unloadable(place)
+    say_no_language_model(place)
 
 
 def say_no_language_model(place: Path) -> None:
@@ -50,6 +57,7 @@ def say_no_language_model(place: Path) -> None:
         name = found.name if found else config.get("model_type")
         what = f"{name} is an encoder, whose words see those that come after them"
         raise ConfigError(f"{place}: {what}: it writes only where config.json has is_decoder, as it was trained")
+    gateway_tensor_names.say_names(place, config)
     _say_headless(place, config)
     _say_unbatched(place, config)
 
@@ -73,28 +81,16 @@ def _say_headless(place: Path, config: Mapping[str, Any]) -> None:
     if config.get("model_type") in BARE:
         return
     prefixes = set(re.findall(r'base_model_prefix = "(\w+)"', checkpoints.code_of(config)))
-    names = list(checkpoints.tensors(place)) or _pickled(place)
+    names = checkpoints.shapes(place, config.get("transformers_weights"))
     if not prefixes or not any(re.search(r"\.\d+\.", name) for name in names):
         return
     if any(name.startswith((*(f"{prefix}." for prefix in prefixes), "lm_head", "language_model.")) for name in names):
         return
     what = f"its tensors ({min(names)} and others) are those of a base model, or of one for embeddings, without a head"
     fix = "for chat get the whole model; for embeddings get its modules.json and 1_Pooling too, which make its vectors"
+    if (place / "modules.json").is_file():
+        fix = "for chat get the whole model; for embeddings write framework: sentence-transformers into config.yaml"
     raise ConfigError(f"{place}: {what}: {fix}")
-
-
-def _pickled(place: Path) -> list[str]:
-    """The names in a pytorch_model.bin, read without running any code; none of what is no such file."""
-    file = place / "pytorch_model.bin"
-    if not file.is_file():
-        return []
-    import torch
-
-    try:
-        found = torch.load(file, map_location="meta", mmap=True, weights_only=True)
-    except Exception:  # whatever a broken file makes of it: the load of the weights tells that
-        return []
-    return [str(name) for name in found] if isinstance(found, Mapping) else []
 
 
 def _say_unbatched(place: Path, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway_checkpoints import is_adapter
 from gateway_lm_gguf_files import find, say_passed_over
 
 from gateway import (
@@ -17,6 +18,7 @@ from gateway import (
     peek_architecture,
     peek_config,
     peek_json,
+    peek_mismatch,
     peek_patterns,
     peek_weights,
     placeholder,
@@ -51,7 +53,7 @@ SEEING = ("fuyu",)  # model types whose config.json may have none of these
 
 def is_checkpoint(place: Path) -> bool:
     """A folder with safetensors and a config.json for text generation; not one of sentence-transformers."""
-    weights = [file for file in place.glob("*.safetensors") if not file.name.startswith("adapter_model")]
+    weights = [file for file in place.glob("*.safetensors") if not is_adapter(file)]
     if any((place / name).is_file() for name in EMBEDDING) or not weights:
         return False  # an adapter may have the config.json of its base
     found = peek_architecture(place)
@@ -92,7 +94,7 @@ def odd(path: Path) -> Iterator[str]:
     """What is in a directory, which may hold a model twice, and has no effect though it may be meant to have one."""
 
     place = peek_weights(path)
-    if place is not None and (place / "adapter_config.json").is_file():
+    if place is not None and (place / "adapter_config.json").is_file() and peek_mismatch(place, "transformers") is None:
         yield "the adapter beside the weights (adapter_config.json) is not applied; to have it, merge it into them"
     if place is None or not place.is_dir():
         return

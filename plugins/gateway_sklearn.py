@@ -23,6 +23,7 @@ from gateway import (
     has_code,
     hookimpl,
     peek_config,
+    peek_mismatch,
     peek_patterns,
     peek_weights,
     placeholder,
@@ -48,7 +49,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         "trusted_types": list((overrides.get("options") or {}).get("trusted_types", ())),
     }
     if place := peek_weights(path):
-        _check(_model_file(place, path), path, trust)
+        _check(place, path, trust)
     spec = describe(
         path,
         target=TARGET,
@@ -85,7 +86,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
     try:
-        file = _check(_model_file(place, spec.root), spec.root, spec.config)
+        file = _check(place, spec.root, spec.config)
         if file.suffix != ".skops":
             return
         if reason := useless(file):  # then it is no use to trust its types
@@ -128,7 +129,10 @@ def _model_file(place: Path, root: Path) -> Path | None:
     return found[0] if found else next((file for file in pickles if file.is_file() and chosen(file.name)), None)
 
 
-def _check(file: Path | None, root: Path, trust: Mapping[str, Any]) -> Path:
+def _check(place: Path, root: Path, trust: Mapping[str, Any]) -> Path:
+    file = _model_file(place, root)
+    if file is None and (told := peek_mismatch(place, "sklearn")):
+        raise ConfigError(f"{root}: {told}")
     if file is None:
         raise ConfigError(f"{root}: no model.skops; save the model with {SAVE}")
     if there := placeholder(file):
@@ -155,7 +159,7 @@ class SklearnModel:
         from gateway_sklearn_saved import SWITCHES, no_predict
 
         root = Path.cwd()
-        file = _check(_model_file(weights_path(self.config, root), root), root, self.config)
+        file = _check(weights_path(self.config, root), root, self.config)
         if file.suffix in PICKLES and str(root) not in sys.path:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, self.config)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_checkpoints as checkpoints
+import gateway_tensor_names
 import gateway_wordless
 
 from gateway import ConfigError, peek_architecture, peek_json
@@ -48,6 +49,7 @@ def check(place: Path, *, trusted: bool = False) -> None:
 
 def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Path]]:
     """The modules, each with its kind and its folder; raise `ConfigError` for files that are missing or not whole."""
+    checkpoints.say_mismatch(place, BY)
     _say_other(place)
     found = list(_modules(place, trusted=trusted))
     for kind, folder in found:
@@ -184,6 +186,8 @@ def _say_transformer(folder: Path, *, trusted: bool) -> None:
     config = peek_json(folder / "config.json")
     if not trusted and not config.get("quantization_config"):
         checkpoints.say_factors(folder, checkpoints.tensors(folder))
+    if not trusted:
+        gateway_tensor_names.say_names(folder, config)
     if trusted or not {"vision_config", "audio_config"} & config.keys():
         return
     if not any((folder / name).is_file() for name in PROCESSORS):

@@ -123,8 +123,7 @@ class LanguageModel:
         tokenizer_class = PreTrainedTokenizerFast if gguf else AutoTokenizer
         if not gguf:
             gateway_lm_gguf_files.say_others(folder, chosen)
-            checkpoints.say_unloadable(folder)
-            gateway_lm_architectures.say_no_language_model(folder)
+            gateway_lm_architectures.say_unloadable(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the library for tokenizers has no other kind

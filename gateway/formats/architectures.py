@@ -82,6 +82,16 @@ class Architecture:
         return f"{self.name}, {self.what}: {self.fix}"
 
 
+STATIC_KEYS = ({"apply_pca", "apply_zipf"}, {"normalize", "embedding_dtype"})  # as its versions write them
+STATIC = Architecture(
+    "StaticModel",
+    "a table of vectors of words (model2vec) without modules.json",
+    "get its modules.json, or save it again with model2vec, which writes one: "
+    "StaticModel.from_pretrained(folder).save_pretrained(folder)",
+    is_saved_by="model2vec",
+)
+
+
 def peek_architecture(place: Path) -> Architecture | None:
     """What the checkpoint in a folder is; None where its files do not say it."""
     return other_encoder(place) or describe_architecture(json_of(place / "config.json"))
@@ -103,6 +113,8 @@ def other_encoder(place: Path) -> Architecture | None:
 
 def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
     """What the first of the architectures in a config.json is, or the one that writes; None where there are none."""
+    if config.get("model_type") == "model2vec" or any(config.keys() >= keys for keys in STATIC_KEYS):
+        return STATIC  # its config.json names a class of model2vec, or none
     found = config.get("architectures")
     names = [str(name) for name in found] if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     if not names or not names[0]:

@@ -16,6 +16,7 @@ from stat import S_ISREG
 
 from ..placeholders import placeholder
 from .config import is_of_another_program
+from .unserved_adapters import adapter
 from .unserved_beginnings import begin_of
 from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_companions import companions
@@ -127,16 +128,6 @@ OWN_DIRECTORY = "if it is to be served, move it into a directory of its own"
 # ── directories that say what they are ───────────────────────────────────────────────────────────────────────────────
 
 
-def _adapter(path: Path, names: frozenset[str]) -> Unserved | None:
-    if not names & {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"}:
-        return None
-    about = json_of(path / "adapter_config.json")
-    kind, base = about.get("peft_type"), about.get("base_model_name_or_path")
-    what = f"{'an' if kind is None else f'a {kind}'} adapter{f' of {base}' if base else ''}, not a whole model"
-    merge = "merge it into its base (peft: merge_and_unload, then save_pretrained)"
-    return Unserved(what, f"{merge}, or {CLASS} with the base")
-
-
 def _diffusers(path: Path, names: frozenset[str]) -> Unserved | None:
     if "model_index.json" not in names:
         return None
@@ -236,7 +227,7 @@ def _other_program(path: Path, names: frozenset[str]) -> Unserved | None:
 LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     pieces,
     gguf_files,
-    _adapter,
+    adapter,
     _diffusers,
     _autogluon,
     _whisper_cpp,

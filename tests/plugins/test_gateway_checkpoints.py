@@ -224,3 +224,35 @@ def test_an_adapter_with_the_config_json_of_its_base_is_no_checkpoint(checkpoint
 
 def test_a_whole_checkpoint_is_told_nothing(checkpoint: Path) -> None:
     assert told(checkpoint) == []
+
+
+def skops_file(place: Path) -> None:
+    import skops.io
+    from sklearn.dummy import DummyClassifier
+
+    skops.io.dump(DummyClassifier().fit([[0], [1]], [0, 1]), place / "model.skops")
+
+
+def adapter(place: Path) -> None:
+    (place / "adapter_config.json").write_text('{"peft_type": "P_TUNING", "task_type": "CAUSAL_LM"}')
+    (place / "adapter_model.safetensors").touch()
+
+
+@pytest.mark.parametrize(
+    ("fill", "says"),
+    [
+        (skops_file, r"model\.skops is a model of scikit-learn: write framework: sklearn into config\.yaml"),
+        (adapter, "a P_TUNING adapter, which learned prompts and no weights, so that it cannot be merged"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_by_what_is_there(
+    fill: Callable[[Path], None], says: str, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    fill(tmp_path)
+    (tmp_path / "config.yaml").write_text("framework: transformers\n")
+    with pytest.raises(ConfigError, match=says) as refused:
+        serve(tmp_path)
+    assert [f"{tmp_path}: {line}" for line in told(tmp_path)] == [str(refused.value)]
+    spec = find_model(tmp_path, {})
+    assert spec is not None
+    assert not any("adapter beside" in note for note in spec.notes)

@@ -220,6 +220,14 @@ def test_a_base_model_that_calls_itself_a_language_model_is_not_served(
     assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
 
 
+def test_a_base_model_whose_modules_are_there_is_not_told_to_get_them(make: Callable[..., Path]) -> None:
+    place = make("AutoModelForCausalLM", "qwen2")
+    without_prefix(place, "model.")
+    (place / "modules.json").write_text("[]")
+    (line,) = told(place)
+    assert line.endswith("for embeddings write framework: sentence-transformers into config.yaml")
+
+
 def test_a_pickle_of_a_base_model_is_not_served(make: Callable[..., Path], serve: Callable[..., Any]) -> None:
     import torch
     from safetensors.torch import load_file
