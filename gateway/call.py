@@ -107,7 +107,7 @@ class Call:
         self.seat: Any = None  # where it runs; set by the limiter
         self.head: Resp | None = None
         self.kind = DATA  # of its items, as the head tells it
-        self.reply = b""  # the whole body of an answer that is no stream
+        self.reply: bytes | memoryview = b""  # the whole body of an answer that is no stream
         self.items: list[Any] = []
         self.size = 0  # bytes of the items not yet taken
         self.taken = 0  # bytes of those that were
@@ -305,7 +305,7 @@ class Call:
             self.queued, self.waits_since = self.waited, NEVER
             self.seat.waiting -= 1
 
-    def on_resp(self, head: Resp, body: bytes) -> None:
+    def on_resp(self, head: Resp, body: bytes | memoryview) -> None:
         if self.head is not None and not _says_what_it_is(self.head, head, self.items):
             raise WireError("a second resp for one call")
         self.head, self.reply = head, body

@@ -9,23 +9,51 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from .wire import GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, WireError, name_of
+from .wire import END, GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, RESP, WireError, name_of
 
 READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read one
 WRITE_HIGH = 1 << 20
 TURN = 256  # frames in one turn of the loop: a peer that floods us with small ones must not keep others waiting
 FRAMES = range(TURN)
 OF_A_SPLIT = 512  # bytes that a split payload takes beside its own, which may be none
+UNBOUNDED = 1 << 62
+
+
+class Room:
+    """What all channels of one gateway may hold of split payloads that are not complete yet, in bytes."""
+
+    def __init__(self, most: int = MAX_PENDING) -> None:
+        self.most, self.held = most, 0
+        self.channels: set[Channel] = set()  # those that hold some
+
+    def free(self) -> None:
+        """Have the channel that holds most give up its largest payload, until there is room again."""
+        while self.held > self.most:
+            payer = max(self.channels, key=lambda channel: channel.pending)
+            if not payer.give_up_largest():
+                return  # nothing but little ones of the channels themselves, which are bounded by their kind
+
+
+class _Split:
+    """A payload that comes in parts; None once it was given up."""
+
+    __slots__ = ("kind", "parts")
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+        self.parts: bytearray | None = bytearray()
 
 
 class Channel(asyncio.BufferedProtocol):
     """Calls `on_frame(kind, call, payload)` for every complete payload and `on_lost(error)` once at the end.
 
-    The payload view is valid during the call only: copy what you keep. An exception out of `on_frame`, or a frame that
-    breaks the rules, ends the channel with that error. `max_pending` bounds the bytes of split payloads that are not
-    complete yet, of all calls together; `limits` those of one, by kind, and what is not in it may not be larger than a
-    frame. `is_wanted(kind, call)` is asked before a part is kept: what nobody waits for is dropped, and `on_frame` has
-    its last part alone. Without these two the peer is trusted.
+    A payload view of at most MAX_FRAME bytes is valid during the call only: copy what you keep. A larger one was put
+    together and is yours. An exception out of `on_frame`, or a frame that breaks the rules, ends the channel with that
+    error. `max_pending` bounds the bytes of split payloads that are not complete yet, of all calls together; `limits`
+    those of one, by kind, and what is not in it may not be larger than a frame. `is_wanted(kind, call)` is asked before
+    a part is kept: what nobody waits for is dropped, and `on_frame` has its last part alone. Without these two the peer
+    is trusted. Where `room` is short, the largest payload of the channel that holds most is dropped: `on_dropped(call)`
+    says so, and if it was an answer that still comes to its end, `on_frame` has an `end`.
     """
 
     def __init__(
@@ -35,14 +63,17 @@ class Channel(asyncio.BufferedProtocol):
         max_pending: int = MAX_PENDING,
         limits: Mapping[int, int] | None = None,
         is_wanted: Callable[[int, int], bool] = lambda kind, call: True,
+        room: Room | None = None,
+        on_dropped: Callable[[int], None] = lambda call: None,
     ) -> None:
         self._on_frame, self._on_lost, self._max_pending, self._limits = on_frame, on_lost, max_pending, limits
-        self._is_wanted = is_wanted
+        self._is_wanted, self._on_dropped = is_wanted, on_dropped
+        self._room = Room(UNBOUNDED) if room is None else room
         self._buffer = bytearray(READ_BUFFER)
         self._view = memoryview(self._buffer)
         self._read = self._written = 0
-        self._parts: dict[int, tuple[int, bytearray]] = {}  # call id → kind, payload so far
-        self._pending = 0  # bytes in `_parts`
+        self._parts: dict[int, _Split] = {}  # by call id
+        self.pending = 0  # bytes in `_parts`
         self._error: Exception | None = None
         # An Event, not a shared Future: cancelling one of several waiters would cancel the Future for all.
         self._writable = asyncio.Event()
@@ -104,11 +135,10 @@ class Channel(asyncio.BufferedProtocol):
         if flags & MEMFD:
             raise WireError("memfd payloads are reserved")
         entry = self._parts.get(call)
-        if entry is not None and entry[0] != kind:
+        if entry is not None and entry.kind != kind:
             if kind not in GIVING_UP:
-                raise WireError(f"{name_of(kind)} frame inside a split {name_of(entry[0])}")
-            self._pending -= len(entry[1]) + OF_A_SPLIT
-            del self._parts[call]
+                raise WireError(f"{name_of(kind)} frame inside a split {name_of(entry.kind)}")
+            self._forget(call)
             entry = None
         if entry is None:
             if not flags & MORE:
@@ -116,29 +146,67 @@ class Channel(asyncio.BufferedProtocol):
                 return
             if not self._is_wanted(kind, call):
                 return
-            entry = self._parts[call] = kind, bytearray()
-            self._pending += OF_A_SPLIT
-        parts = entry[1]
-        self._pending += len(payload)
-        if self._pending > self._max_pending:
-            raise WireError(f"split payloads of more than {self._max_pending} bytes")
-        if self._limits is not None and len(parts) + len(payload) > (limit := self._limits.get(kind, MAX_FRAME)):
-            raise WireError(f"{name_of(kind)} payload of more than {limit} bytes")
-        parts += payload
-        if not flags & MORE:
-            del self._parts[call]
-            self._pending -= len(parts) + OF_A_SPLIT
+            entry = self._parts[call] = _Split(kind)
+            self._count(OF_A_SPLIT)
+        if entry.parts is not None:
+            self._add(entry, payload)
+        if flags & MORE:
+            return
+        parts = entry.parts
+        self._forget(call)
+        if parts is not None:
             self._on_frame(kind, call, memoryview(parts))
+        elif kind == RESP:
+            self._on_frame(END, call, memoryview(b""))
+
+    def _add(self, entry: _Split, payload: memoryview) -> None:
+        parts = entry.parts
+        assert parts is not None
+        self._count(len(payload))
+        if self.pending > self._max_pending:
+            raise WireError(f"split payloads of more than {self._max_pending} bytes")
+        if self._limits is not None and len(parts) + len(payload) > (limit := self._limits.get(entry.kind, MAX_FRAME)):
+            raise WireError(f"{name_of(entry.kind)} payload of more than {limit} bytes")
+        parts += payload
+        if self._room.held > self._room.most:
+            self._room.free()
+
+    def _count(self, size: int) -> None:
+        self.pending += size
+        self._room.held += size
+        if self.pending:
+            self._room.channels.add(self)
+        else:
+            self._room.channels.discard(self)
+
+    def _forget(self, call: int) -> None:
+        parts = self._parts.pop(call).parts
+        self._count(-OF_A_SPLIT - (len(parts) if parts is not None else 0))
+
+    def give_up_largest(self) -> bool:
+        """Drop what has come of the largest payload of a call, and what is still to come; False if there is none."""
+        sizes = {call: len(entry.parts) for call, entry in self._parts.items() if call and entry.parts}
+        if not sizes:
+            return False
+        call = max(sizes, key=sizes.__getitem__)
+        self._parts[call].parts = None
+        self._count(-sizes[call])
+        self._on_dropped(call)
+        return True
 
     def fail(self, error: Exception) -> None:
         """End the channel because of `error`, which `on_lost` is then told."""
         self._error = self._error or error
         self._read = self._written = 0
-        self._parts.clear()
-        self._pending = 0
+        self._forget_all()
         self.transport.abort()
 
+    def _forget_all(self) -> None:
+        self._parts.clear()
+        self._count(-self.pending)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_all()
         self._writable.set()
         self._on_lost(self._error or exc)
 
@@ -171,28 +239,31 @@ class Channel(asyncio.BufferedProtocol):
             return
         view = memoryview(payload)
         for start in range(0, len(view), MAX_FRAME):
-            self._send_part(kind, call, view, start)
+            self._send_part(kind, call, view[start : start + MAX_FRAME], start + MAX_FRAME < len(view))
 
     async def send_large(
-        self, kind: int, call: int, payload: bytes, is_wanted: Callable[[], bool] = lambda: True
+        self, kind: int, call: int, payload: bytes, is_wanted: Callable[[], bool] = lambda: True, head: bytes = b""
     ) -> bool:
         """Write a payload of any size, letting other frames in between its parts; False if it was given up.
 
-        `is_wanted` is asked before every part. Who makes it false tells the peer, with a frame of `GIVING_UP`.
+        `is_wanted` is asked before every part. Who makes it false tells the peer, with a frame of `GIVING_UP`. `head`
+        comes before the payload and is less than a frame: put together, they would be copied in one turn of the loop.
         """
-        view = memoryview(payload)
-        for start in range(0, len(view), MAX_FRAME):
+        view, start, end = memoryview(payload), 0, MAX_FRAME - len(head)
+        while True:
             await self.drain()
             if not is_wanted():
                 return False
-            self._send_part(kind, call, view, start)
-        return True
+            part = view[start:end]
+            self._send_part(kind, call, memoryview(head + part) if head else part, end < len(view))
+            if end >= len(view):
+                return True
+            head, start, end = b"", end, end + MAX_FRAME
 
-    def _send_part(self, kind: int, call: int, view: memoryview, start: int) -> None:
-        part = view[start : start + MAX_FRAME]
+    def _send_part(self, kind: int, call: int, part: memoryview, more: bool) -> None:
         if self.transport.is_closing():
             raise ConnectionError("the worker's channel is closed")
-        flags = kind | MORE if start + MAX_FRAME < len(view) else kind
+        flags = kind | MORE if more else kind
         self.transport.writelines((HEADER.pack(len(part), flags, call), part))
 
     async def drain(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import environments
 from .access import Guests, KeyRing
+from .channel import Room
 from .claims import Claim, NoFit, Placement, claims_of
 from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
@@ -66,6 +67,7 @@ class Hub:
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))
         self._shares = Shares(settings.gateway.max_inflight, settings.gateway.max_queued_bytes)
+        self._room = Room()
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
         self.responses = ResponsesStore(settings.gateway.responses)
         self.guests, self.tails, self.draining = Guests(), Tails(), False
@@ -443,4 +445,5 @@ class Hub:
             on_log=on_log,
             guard=self._reaper.add,
             unguard=self._reaper.remove,
+            room=self._room,
         )

@@ -42,7 +42,7 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
     return found
 
 
-def _capabilities(reply: bytes) -> Capabilities:
+def _capabilities(reply: bytes | memoryview) -> Capabilities:
     """An answer may be a thousand times as large as what a worker says when it has loaded."""
     try:
         if len(reply) > MAX_FRAME:

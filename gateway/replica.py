@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from .channel import Room
+
 if TYPE_CHECKING:
     from .call import Call
     from .spec import Capabilities, ModelSpec
@@ -58,6 +60,7 @@ class Launch:
     on_log: Callable[[str], None] = print  # one line of the model's output
     guard: Callable[[int, str], None] = lambda pid, mark: None  # ends this process group should the gateway be killed
     unguard: Callable[[int], None] = lambda pid: None
+    room: Room = field(default_factory=Room)  # for what comes of answers in parts; one for all replicas
 
 
 class Replica(Protocol):

@@ -135,7 +135,7 @@ def test_split_payloads_of_several_calls_may_interleave(sizes: list[int], seed: 
         if not queue:
             queues.remove(queue)
     assert {call: payload for _, call, payload in side.frames} == payloads
-    assert side.channel._pending == 0
+    assert side.channel.pending == 0
 
 
 @settings(PATIENT, max_examples=200)
@@ -147,7 +147,7 @@ def test_random_bytes_are_frames_or_one_error_in_bounded_memory(data: bytes, cut
     side.lose()
     assert len(side.errors) == 1
     assert side.errors[0] is None or isinstance(side.errors[0], WireError)
-    assert side.channel._pending <= 1000 + MAX_FRAME
+    assert side.channel.pending <= 1000 + MAX_FRAME
     assert len(side.channel._buffer) == READ_BUFFER
 
 
@@ -198,7 +198,7 @@ def test_a_sender_may_give_up_in_the_middle_of_a_split_payload(kind: int) -> Non
     side.feed(HEADER.pack(3, REQ | MORE, 1) + b"abc" + HEADER.pack(1, kind, 1) + b"!")
     side.feed(HEADER.pack(2, CREDIT, 1) + b"ok")  # the next payload of this id is whole again
     assert side.frames == [(kind, 1, b"!"), (CREDIT, 1, b"ok")]
-    assert side.channel._pending == 0
+    assert side.channel.pending == 0
 
 
 def test_a_long_error_may_be_split_too_inside_another_payload() -> None:

@@ -161,6 +161,13 @@ async def test_an_unknown_name_is_told_what_there_is_and_is_not_echoed_without_e
             hub.find("x", everybody)
 
 
+async def test_all_replicas_share_one_room_for_parts_of_answers() -> None:
+    runners = Runners()
+    async with hub_of(spec("a", replicas=2), spec("b"), runners=runners):
+        assert [launch.spec.name for launch in runners.launches] == ["a", "a", "b"]
+        assert len({launch.room for launch in runners.launches}) == 1
+
+
 async def test_the_name_that_truss_clients_send_is_the_sole_or_default_model() -> None:
     async with hub_of(spec("only")) as hub:
         assert hub.find("model", everybody).name == "only"

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
 MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and texts, of a JSON body
 MAX_KEYS = 1 << 18  # a key takes the time of several texts
 MAX_IDS = 1 << 20  # values of a body that holds token ids; each is looked at, which a plain number is not
+MOST_IDS = 1 << 22  # however long a context is that a model declares: about a second
 MAX_DEAR, LONG_NUMBER = 1 << 15, 100  # numbers that take microseconds each; so many digits make one of them
 MAX_EXPONENTS = 1 << 21  # numbers of two digits in the exponent, of which a few take half a microsecond
 IDLE_TIMEOUT, TOTAL_TIMEOUT = 15.0, 60.0  # seconds; the settings may change them
@@ -80,7 +82,9 @@ class BodyReader:
     async def _rest(self, receive: Any, body: bytes, limit: int) -> bytes:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._total
-        parts, size, more = [body], len(body), True
+        whole = BytesIO()  # whose value is taken without a copy, which would take a turn of the loop for a large one
+        whole.write(body)
+        parts, size, more = 1, len(body), True
         while more:
             try:
                 async with asyncio.timeout_at(min(end, loop.time() + self._idle)):
@@ -91,13 +95,14 @@ class BodyReader:
                 raise ClientLeft
             part = message.get("body", b"")
             size += len(part)
-            parts.append(part)
+            whole.write(part)
+            parts += 1
             more = message.get("more_body", False)
             if size > limit:
                 raise too_large(limit)
-            if len(parts) > MAX_EVENTS and size / len(parts) < MIN_MEAN:
+            if parts > MAX_EVENTS and size / parts < MIN_MEAN:
                 raise BadRequest("the body comes in too many tiny chunks", headers={"connection": "close"})
-        return b"".join(parts)
+        return whole.getvalue()
 
 
 def too_large(limit: int) -> TooLarge:
@@ -154,7 +159,9 @@ def _check_amount(body: bytes, most: int, values: int | None) -> None:
     if outside.count(b":") > MAX_KEYS:
         raise TooLarge(f"the body holds more than {MAX_KEYS} keys of objects; send it in several requests")
     if values is not None and outside.count(b",") >= values:
-        raise TooLarge(f"the body holds more than {values} token ids and other values; send it in several requests")
+        text = f"the body holds more than {values} token ids and other values"
+        bound = ", the most that any model may be sent at once" if values == MOST_IDS else ""
+        raise TooLarge(f"{text}{bound}; send it in several requests")
     if _has_dear_numbers(outside):
         raise TooLarge(
             f"the body holds more than {MAX_DEAR} numbers with large exponents or very many digits, which take long to "

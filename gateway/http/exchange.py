@@ -16,7 +16,7 @@ from ..access import Permits
 from ..call import NEVER, Patience
 from ..callers import Caller
 from ..errors import BadRequest, GatewayError
-from .protocol import PIECE, STATUS, Cycle, GuardedProtocol, write_whole
+from .protocol import COPIED, PIECE, STATUS, Cycle, GuardedProtocol, write_whole
 
 JSON = b"application/json"
 REFUSED = "gateway.refused"  # in the same place: told of an error that is answered there
@@ -309,7 +309,11 @@ class Exchange:
         return self._over is not None
 
     async def reply(
-        self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        body: bytes | memoryview,
+        content_type: bytes = JSON,
+        headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         """Send a whole answer, if its caller may still have one."""
         if self._over is not None and not self.error:
@@ -323,13 +327,17 @@ class Exchange:
         await self.write(body, last=True)
 
     def reply_now(
-        self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        body: bytes | memoryview,
+        content_type: bytes = JSON,
+        headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> bool:
-        """Send a whole answer in one write; False when that must go through ASGI instead, or in pieces."""
+        """Send a whole answer at once; False when that must go through ASGI instead, or in pieces."""
         cycle = self.cycle
         if cycle is None or self.method == "HEAD" or status in NO_BODY or cycle.flow.write_paused:
             return False
-        if len(body) > PIECE and self.scope["scheme"] == "https":
+        if len(body) > PIECE and (len(body) > COPIED or self.scope["scheme"] == "https"):
             return False
         self.status = status
         request_id = self.request_id.encode()
@@ -372,7 +380,8 @@ class Exchange:
 
     async def send(self, message: Any) -> None:
         """Send an ASGI message, and count the time for which the client takes nothing."""
-        if len(message.get("body", b"")) > PIECE and self.scope["scheme"] == "https":
+        size = len(message.get("body", b""))
+        if size > PIECE and (size > COPIED or self.scope["scheme"] == "https"):
             await self._send_in_pieces(message)
             return
         if self.cycle is None or not self.cycle.flow.write_paused:
@@ -385,14 +394,15 @@ class Exchange:
             self.sending += time.monotonic() - began
 
     async def _send_in_pieces(self, message: Any) -> None:
-        """TLS takes a write of any size, and holds the loop until it has encrypted all of it: so each piece waits until
-        there is room, and others have their turn before the next, until there is nobody to take it."""
+        """A write of any size is taken, and holds the loop until all of it is encrypted, or copied: so each piece waits
+        until there is room, and others have their turn before the next, until there is nobody to take it."""
         body, more = memoryview(message["body"]), message.get("more_body", False)
-        for start in range(0, len(body), PIECE):
+        size = PIECE if self.scope["scheme"] == "https" else COPIED
+        for start in range(0, len(body), size):
             if self.cycle is not None and self.cycle.disconnected:
                 return
-            is_last = start + PIECE >= len(body)
-            await self.send({**message, "body": body[start : start + PIECE], "more_body": more or not is_last})
+            is_last = start + size >= len(body)
+            await self.send({**message, "body": body[start : start + size], "more_body": more or not is_last})
             if not is_last:
                 await asyncio.sleep(0)
 
@@ -405,7 +415,7 @@ class Exchange:
             headers.append((b"server-timing", self._timing()))
         return headers
 
-    async def write(self, chunk: bytes, last: bool = False) -> None:
+    async def write(self, chunk: bytes | memoryview, last: bool = False) -> None:
         body = b"" if self.status in NO_BODY else chunk
         waits = self.cycle is not None and self.cycle.flow.write_paused
         goes_at_once = not waits and len(body) <= PIECE

@@ -100,18 +100,20 @@ class Inference:
                 return
             reply = call.reply
 
-        def answer() -> tuple[bytes, bytes]:
-            value = oip.from_predict(reply, head.content_type)
+        def answer() -> tuple[bytes, int]:
+            """All of it, and how much of that is JSON, where tensors follow it."""
+            value = oip.from_predict(bytes(reply), head.content_type)
             shown, raw = oip.answer(value, request, model.name, exchange.request_id)
-            return _encode(shown), raw
+            written = _encode(shown)
+            is_binary = bool(raw) or request.all_binary
+            return (written + raw, len(written)) if is_binary else (written, 0)
 
-        written, raw = await self._aside(len(reply), answer)
+        whole, length = await self._aside(len(reply), answer)
         count.add(exchange)
-        if not raw and not request.all_binary:
-            await exchange.reply(200, written)
+        if not length:
+            await exchange.reply(200, whole)
             return
-        length = (b"inference-header-content-length", str(len(written)).encode())
-        await exchange.reply(200, written + raw, OCTETS, [length])
+        await exchange.reply(200, whole, OCTETS, [(b"inference-header-content-length", str(length).encode())])
 
     async def _aside(self, size: int, work: Callable[[], T]) -> T:
         """What takes long for many bytes must not hold up the requests of others: it goes to a thread."""

@@ -37,7 +37,7 @@ LINGER = 5.0  # seconds in which the rest of a refused body is thrown away befor
 PARTING = 0.1
 # bytes of an answer that TLS gets at once: it says then that it is full, and keeps the loop until they are encrypted
 PIECE = HIGH_WATER_LIMIT + 1
-COPIED = 1 << 20  # bytes of a body that are put behind its head, for one write instead of two
+COPIED = 1 << 20  # bytes of a body that are put behind its head, or written, at once
 Cycle = RequestResponseCycle  # what the server knows of one request
 STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -509,17 +509,13 @@ def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryvi
     """Send a complete response at once: what two `send` calls do, less their checks of headers we made ourselves.
 
     `head` is everything from the status line to the last header, without the blank line. Over TLS the body
-    has at most a PIECE.
+    has at most a PIECE, without it so many that they may be copied.
     """
     if cycle.disconnected:
         return
     cycle.response_started = cycle.response_complete = True
     end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    if len(body) > COPIED:
-        cycle.transport.write(head + end)
-        cycle.transport.write(body)
-    else:
-        cycle.transport.write(b"".join((head, end, body)))
+    cycle.transport.write(b"".join((head, end, body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
         connection = cycle.scope.get("gateway.connection")

@@ -28,7 +28,7 @@ from ..spec import Endpoint
 from ..wire import DATA, MAX_PAYLOAD, Req, encode
 from ..wording import counted
 from . import sse
-from .body import MAX_IDS, BodyReader, decode_object, too_large
+from .body import MAX_IDS, MOST_IDS, BodyReader, decode_object, too_large
 from .errors import broke_off
 from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
 from .forms import decode_form
@@ -152,7 +152,8 @@ class Serving:
             return decode_form(body, exchange.header(b"content-type"))
         if dialect.takes_ids and len(body) > MAX_IDS:
             models = [self._hub.find(named, exchange.sees)] if named else self._hub.seen(exchange.sees)
-            return decode_object(body, values=max([MAX_IDS, *(m.capabilities.max_model_len or 0 for m in models)]))
+            longest = max([MAX_IDS, *(model.capabilities.max_model_len or 0 for model in models)])
+            return decode_object(body, values=min(longest, MOST_IDS))
         return decode_object(body)
 
     async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:

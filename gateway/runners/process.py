@@ -12,14 +12,15 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import plain, printable, wire
-from ..call import NEVER, Call, to_error
+from ..call import NEVER, RETRY_AFTER, Call, to_error
 from ..channel import Channel
-from ..errors import Crashed
+from ..errors import Crashed, Overloaded
 from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
 from ..weighing import SMALL
 from ..wire import DATA, ITEMS, USUAL_TYPES, WireError, split_items
+from ..wording import counted
 from .child import Child
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ WHOSE_TIMEOUT = 2.0  # seconds; a worker that cannot say so is taken for a stran
 ASK_LOG = "; `gateway logs {}` says how it ended"
 MOST_NAMED = 3  # of the requests that a worker took along
 LAST_ID = 0xFFFFFFFF  # of calls
+NO_ROOM = (
+    f"the gateway is overloaded: more than {counted(wire.MAX_PENDING, 'byte')} of large answers are on their way to it"
+)
 OF_CALLS = frozenset((wire.RESP, wire.ITEMS, wire.END, wire.ERROR, wire.SLOT, wire.WAITS, wire.MESSAGE, wire.CREDIT))
 
 log = logging.getLogger("gateway.models")
@@ -96,7 +100,14 @@ class ProcessReplica:
             raise
 
     def _new_channel(self) -> Channel:
-        return Channel(self._on_frame, self._on_lost, limits=wire.FROM_WORKER, is_wanted=self._is_wanted)
+        return Channel(
+            self._on_frame,
+            self._on_lost,
+            limits=wire.FROM_WORKER,
+            is_wanted=self._is_wanted,
+            room=self._launch.room,
+            on_dropped=self._on_dropped,
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -171,8 +182,9 @@ class ProcessReplica:
         self._next_id = call_id = self._free_id()
         if call.until != NEVER:
             call.req.deadline = call.until - self._loop.time()
-        payload = wire.join(call.req, call.body)
-        if len(payload) <= wire.MAX_FRAME:
+        if len(call.body) >= wire.MAX_FRAME:
+            self._spawn(self._send_large(call, call_id, call.body, wire.join(call.req)))
+        elif len(payload := wire.join(call.req, call.body)) <= wire.MAX_FRAME:
             self._channel.send(wire.REQ, call_id, payload)
         else:
             self._spawn(self._send_large(call, call_id, payload))
@@ -189,10 +201,10 @@ class ProcessReplica:
             if call_id not in self._calls:
                 return call_id
 
-    async def _send_large(self, call: Call, call_id: int, payload: bytes) -> None:
+    async def _send_large(self, call: Call, call_id: int, payload: bytes, head: bytes = b"") -> None:
         assert self._channel is not None
         try:
-            await self._channel.send_large(wire.REQ, call_id, payload, lambda: call.cancelled_at == NEVER)
+            await self._channel.send_large(wire.REQ, call_id, payload, lambda: call.cancelled_at == NEVER, head)
         except ConnectionError:
             pass  # _on_lost tells the call
 
@@ -340,6 +352,12 @@ class ProcessReplica:
             return False
         return True
 
+    def _on_dropped(self, call_id: int) -> None:
+        """There is no room for an answer, here or of another model; its code is stopped, and the rest not kept."""
+        entry = self._calls.get(call_id)
+        if entry is not None:
+            entry[0].abandon(Overloaded(NO_ROOM, retry_after=RETRY_AFTER, cause="max_pending"))
+
     def _on_call_frame(
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
@@ -360,7 +378,7 @@ class ProcessReplica:
                 wire.check_form(head, call.req)
             if head.kind == DATA and len(body) > SMALL:
                 wire.check_weight(body)
-            call.on_resp(head, bytes(body))
+            call.on_resp(head, body if len(payload) > wire.MAX_FRAME else bytes(body))
             if not head.final:
                 return
         elif kind == wire.END:

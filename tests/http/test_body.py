@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import tracemalloc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_however_a_body_is_cut_it_is_its_concatenation_or_too_large(parts: list[
     else:
         with pytest.raises(TooLarge):
             read(parts, limit)
+
+
+def test_a_large_body_is_not_put_together_in_one_turn() -> None:
+    size, client = 1 << 24, Client([b"x" * (1 << 16)] * (1 << 8))
+
+    async def work() -> None:
+        tracemalloc.start()
+        try:
+            assert len(await BodyReader().read(client.receive, None, size)) == size
+            assert tracemalloc.get_traced_memory()[1] < 1.5 * size
+        finally:
+            tracemalloc.stop()
+
+    run(work())
 
 
 @pytest.mark.parametrize("parts", [[b"x" * 99], [b"x" * 50, b"x" * 49], [b"x"] * 99])

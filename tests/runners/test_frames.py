@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from gateway import plain, wire
 from gateway.call import Call
-from gateway.channel import OF_A_SPLIT, TURN
+from gateway.channel import OF_A_SPLIT, TURN, Room
+from gateway.errors import Overloaded
 from gateway.replica import Launch
 from gateway.runners.process import ProcessReplica
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
@@ -73,10 +74,13 @@ class Transport:
 class Fed:
     """A replica that is ready, with a call of each kind, and the door where a worker's bytes come in."""
 
-    def __init__(self, ready: bool = True, sandbox: Literal["basic", "strict"] = "basic") -> None:
+    def __init__(
+        self, ready: bool = True, sandbox: Literal["basic", "strict"] = "basic", room: Room | None = None
+    ) -> None:
         spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"), sandbox=sandbox)
         self.described: list[Capabilities] = []
-        self.replica = ProcessReplica(Launch(spec=spec, index=0, on_described=self.described.append))
+        launch = Launch(spec=spec, index=0, on_described=self.described.append, room=room or Room())
+        self.replica = ProcessReplica(launch)
         self.errors: list[Exception | None] = []
         self.transport = Transport()
         self.replica._on_lost = self.errors.append  # type: ignore[method-assign]
@@ -192,9 +196,9 @@ def items(*packed: bytes) -> bytes:
     return wire.join_items(list(packed))
 
 
-def resp(**changes: Any) -> bytes:
+def resp(body: bytes = b"{}", **changes: Any) -> bytes:
     head = {"status": 200, "kind": wire.BYTES, "stream": False, "final": True, "content_type": "", **changes}
-    return wire.join(Resp(**head), b"{}")
+    return wire.join(Resp(**head), body)
 
 
 # ── what an honest worker never sends ────────────────────────────────────────────────────────────────────────────────
@@ -413,13 +417,74 @@ def test_of_a_call_that_has_ended_late_parts_are_legal_and_none_is_kept() -> Non
             fed.feed(frame(wire.RESP, PLAIN, b"the end of it"))
             memory, _ = cost()
         assert fed.error is None
-        assert memory < 10 * MAX_FRAME and fed.channel._pending == 0, memory
+        assert memory < 10 * MAX_FRAME and fed.channel.pending == 0, memory
         fed.feed(part(CHUNKS, wire.ITEMS))
-        assert fed.channel._pending > MAX_FRAME
+        assert fed.channel.pending > MAX_FRAME
         fed.feed(frame(wire.END, CHUNKS))
-        assert fed.channel._pending == 0, "what it gave up"
+        assert fed.channel.pending == 0, "what it gave up"
 
     ran(work)
+
+
+def test_all_workers_together_have_the_room_that_is_there_for_parts_of_answers() -> None:
+    """Who holds most loses its largest answer, and neither the others nor its worker anything else."""
+
+    def work() -> None:
+        room = Room(6 * MAX_FRAME)
+        one, other, third = (Fed(room=room) for _ in range(3))
+        one.feed(part(PLAIN) * 2 + part(one.open()))
+        other.feed(part(PLAIN))
+        assert room.held == one.channel.pending + other.channel.pending
+        third.feed(part(PLAIN) * 2)
+        error = one.calls[PLAIN].error
+        assert isinstance(error, Overloaded) and error.status == 429 and error.cause == "max_pending"
+        assert wire.CANCEL in one.transport.kinds
+        assert one.channel.pending < 2 * MAX_FRAME and room.held <= room.most
+        assert other.calls[PLAIN].error is None and third.calls[PLAIN].error is None
+        for _ in range(10):
+            one.feed(part(PLAIN))
+        assert one.channel.pending < 2 * MAX_FRAME, "nothing more is kept of it"
+        one.feed(frame(wire.RESP, PLAIN, b"its end"))
+        assert one.calls[PLAIN].ended and one.error is None
+        one.channel.connection_lost(None)
+        third.channel.fail(WireError("it broke a rule"))
+        assert room.held == other.channel.pending and room.channels == {other.channel}
+
+    ran(work)
+
+
+@pytest.mark.parametrize("kind", [wire.ITEMS, wire.MESSAGE])
+def test_a_stream_whose_part_found_no_room_ends_and_its_worker_goes_on(kind: int) -> None:
+    def work() -> None:
+        fed = Fed(room=Room(MAX_FRAME))
+        call = CHUNKS if kind == wire.ITEMS else SOCKET
+        fed.feed(part(call, kind))
+        assert isinstance(fed.calls[call].error, Overloaded) and not fed.calls[call].ended
+        fed.feed(frame(kind, call, b"its end") + frame(wire.END, call))
+        assert fed.calls[call].ended and fed.error is None and not fed.channel.pending
+
+    ran(work)
+
+
+def test_neither_a_large_answer_nor_a_large_request_is_copied_in_one_turn() -> None:
+    size = 64 * MAX_FRAME
+
+    async def main() -> None:
+        fed = Fed()
+        answer = frame(wire.RESP, PLAIN, resp(b"x" * size))
+        with counted() as cost:
+            fed.feed(answer)
+            memory, _ = cost()
+        assert bytes(fed.calls[PLAIN].reply) == b"x" * size
+        assert size <= memory < 1.5 * size
+        call = Call(predict(), b"y" * size, Limits(), asyncio.get_running_loop())
+        with counted() as cost:
+            fed.replica.open(call, lambda call: None)
+            await asyncio.gather(*fed.replica._tasks)
+            memory, _ = cost()
+        assert memory < 0.5 * size
+
+    asyncio.run(main())
 
 
 def test_every_id_was_a_calls_once_they_have_gone_round() -> None:

@@ -10,7 +10,7 @@ import pytest
 from served import Answer, Model, Served
 
 from gateway.dialects import openai_completions, tokenize
-from gateway.http.body import MAX_IDS, decode_json
+from gateway.http.body import MAX_IDS, MOST_IDS, decode_json
 
 Serve = Callable[..., Served]
 CORPUS = {
@@ -114,6 +114,18 @@ def test_of_token_ids_there_may_be_as_many_as_the_longest_context_has(serve: Ser
         assert served.post(path, body).json == {"prompt": str(MAX_IDS + 8)}
         assert served.post(path, body.replace(b"[1,", b"[1,1,1,")).status == 413
     assert served.post("/models/short/v1/completions", body.replace(b"tokens", b"prompt")).status == 413
+
+
+def test_no_context_that_a_model_declares_has_more_token_ids_read_than_the_gateway_can(serve: Serve) -> None:
+    endless = Model({"detokenize": lambda inputs: str(len(inputs["tokens"]))}, capabilities={"max_model_len": 1 << 60})
+    served = serve({"m": endless}, plugins=ID_PLUGINS)
+    refused = served.post("/v1/detokenize", b'{"tokens": [%b1]}' % (b"1," * MOST_IDS))
+    assert refused.status == 413
+    assert refused.error["message"] == (
+        f"the body holds more than {MOST_IDS} token ids and other values, the most that any model may be sent at once; "
+        "send it in several requests"
+    )
+    assert served.post("/v1/detokenize", b'{"tokens": [%b1]}' % (b"1," * MAX_IDS)).status == 200
 
 
 def test_commas_in_a_text_are_no_token_ids(serve: Serve) -> None:
