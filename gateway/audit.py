@@ -51,14 +51,15 @@ def record(
     log.log(level, "audit: %s by %s: %s", what, actor, outcome, extra=extra)
 
 
-def refused(actor: Actor | str, action: str, reason: str, *, model: str | None = None) -> None:
-    """What was to be changed and could not be, or not so."""
-    record(actor, action, model=model, outcome=f"failed: {reason}", level=logging.WARNING)
+def refused(actor: Actor | str, action: str, reason: str, *, model: str | None = None, but: str = "") -> None:
+    """What was to be changed and could not be, or not so; `but` says what is as it was."""
+    outcome = f"failed, but {but}: {reason}" if but else f"failed: {reason}"
+    record(actor, action, model=model, outcome=outcome, level=logging.WARNING)
 
 
 @contextmanager
-def audited(actor: Actor | str, action: str, model: str, *, in_short: bool = False) -> Iterator[None]:
-    """Record what the block does, and how it ends; `in_short` where another line of the log has the whole reason."""
+def audited(actor: Actor | str, action: str, model: str) -> Iterator[None]:
+    """Record what the block does, and how it ends."""
     try:
         yield
     except asyncio.CancelledError:
@@ -66,7 +67,7 @@ def audited(actor: Actor | str, action: str, model: str, *, in_short: bool = Fal
         raise
     except BaseException as error:
         reason = str(error).strip() or type(error).__name__
-        refused(actor, action, reason.partition("\n")[0] if in_short else reason, model=model)
+        refused(actor, action, reason, model=model)
         raise
     record(actor, action, model=model)
 

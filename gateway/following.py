@@ -12,11 +12,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .audit import audited
-from .errors import ConfigError
 from .keeper import to_the_end
-from .reloading import not_reloaded, reload
-from .replica import LoadError, UnderWay
+from .reloading import reload_told
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -58,8 +55,8 @@ class Following:
         given_up = 0
         try:
             while newer.is_set() and (model := self._hub.models.get(name)) is not None and not model.is_gone:
-                if model.is_under_way:
-                    log.info("%s: its files have changed; they count when %s", name, _what_ends(name))
+                if model.is_stopping:
+                    log.info("%s: its files have changed; they count when its stop has ended", name)
                     await model.replaceable()
                     continue
                 newer.clear()
@@ -71,7 +68,7 @@ class Following:
 
     async def _load(self, model: HostedModel, newer: asyncio.Event, patience: float) -> bool:
         """Whether it came to an end, good or bad, before a newer change; each load has `patience` in seconds."""
-        loading = asyncio.create_task(reload_changed(self._hub, model, newer), name=f"{model.name}/following")
+        loading = asyncio.create_task(reload_changed(self._hub, model), name=f"{model.name}/following")
         waiting = asyncio.create_task(newer.wait())
         earliest = asyncio.get_running_loop().time() + patience
         try:
@@ -96,31 +93,20 @@ def _patience(given_up: int) -> float:
     return 0.0 if given_up < AT_ONCE else 2.0 ** (given_up - AT_ONCE + 1)
 
 
-def _what_ends(name: str) -> str:
-    return (
-        f"the reload or stop of it that is under way has ended; gateway unload {name}, then gateway load {name} ends it"
-    )
-
-
-async def reload_changed(hub: Hub, model: HostedModel, again: asyncio.Event) -> None:
-    """Reload it, and say how it went; `again` is set where somebody else was faster."""
-    if model.state == "unloaded":
-        await _read(hub, model)
-        return
-    log.info("%s: its files have changed", model.name)
-    timer = asyncio.get_running_loop().call_later(SLOW, _tell_slow, model.name)
+async def reload_changed(hub: Hub, model: HostedModel) -> None:
+    """Reload it, and say how it went."""
     try:
-        with audited(FILES, "reload", model.name, in_short=True):
-            await reload(hub, model)
-    except UnderWay:
-        again.set()
-    except (ConfigError, LoadError) as error:
-        if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
-            log.error("%s", not_reloaded(model, error), extra={"model": model.name})
+        if model.state == "unloaded":
+            await _read(hub, model)
+            return
+        log.info("%s: its files have changed", model.name)
+        timer = asyncio.get_running_loop().call_later(SLOW, _tell_slow, model.name)
+        try:
+            await reload_told(hub, model, FILES)
+        finally:
+            timer.cancel()
     except Exception:
         log.exception("%s: not reloaded", model.name)
-    finally:
-        timer.cancel()
 
 
 def _tell_slow(name: str) -> None:
@@ -131,12 +117,5 @@ def _tell_slow(name: str) -> None:
 async def _read(hub: Hub, model: HostedModel) -> None:
     """Its next load is of the files as they are now."""
     then = "its next call loads it" if hub.is_lazy(model.name) else f"`gateway load {model.name}` loads it"
-    try:
-        with audited(FILES, "read", model.name, in_short=True):
-            await reload(hub, model)
-    except (ConfigError, LoadError) as error:
-        log.error("%s: it is not loaded, and could not be: %s", model.name, error, extra={"model": model.name})
-    except Exception:
-        log.exception("%s: not read again", model.name)
-    else:
+    if await reload_told(hub, model, FILES, "read"):
         log.info("%s: its files have changed; it is not loaded: %s", model.name, then, extra={"model": model.name})

@@ -396,6 +396,11 @@ class HostedModel:
             raise UnderWay("it is being reloaded or stopped already")
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it is being stopped, for good or until it is loaded by an order."""
+        return self._stopping and not self._replacing
+
+    @property
     def is_under_way(self) -> bool:
         """Whether it is being reloaded or stopped; of one that was not ready, only until its load has begun."""
         return self._replacing or self._stopping or bool(self._successors)

@@ -22,6 +22,7 @@ from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
 from .foretold import Foretold
 from .hosted import HostedModel
+from .newest import Newest
 from .placement import NO_ROOM, explain, plan_models
 from .reloading import reload_told, spawn
 from .remarks import Remarks
@@ -62,7 +63,7 @@ class Hub:
     ) -> None:
         self.settings, self.plugins, self.problems, self.devices = settings, plugins, problems, devices
         self.last_read = settings  # what was last read, which is not all in force
-        self.remarks = Remarks()
+        self.remarks, self.reloads = Remarks(), Newest()
         self.only: Sequence[str] = ()  # the models that the command names, when it does
         self.endpoints = plugins.endpoints()
         self.methods = tuple(dict.fromkeys(endpoint.method for endpoint in self.endpoints))

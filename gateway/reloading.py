@@ -5,6 +5,7 @@ no room for both, or    the old ones finish and end, then the new ones are loade
 reload = "replace"      says, or get 503 with Retry-After
 it was not ready        it is loaded anew
 it cannot be loaded     beside the old, what was there serves on; else the model has failed until a reload that is good
+another reload begins   the one under way, which may hang, is given up, and who waits for it hears how the newest ends
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .audit import audited, record
+from .audit import record, refused
 from .claims import Claim
 from .contents import DEEPEST
 from .discovery import discover
 from .errors import ConfigError
 from .mounts import contradictions
+from .newest import GivenUp
 from .placement import NO_ROOM
 from .replica import LoadError, UnderWay
 from .roots import what_is_gone
@@ -41,10 +43,10 @@ log = logging.getLogger("gateway.models")
 
 SERVES_ON = "the code that was loaded before serves on"
 
-_tasks: set[asyncio.Task[None]] = set()
+_tasks: set[asyncio.Task[Any]] = set()
 
 
-def spawn(work: Coroutine[Any, Any, None]) -> None:
+def spawn(work: Coroutine[Any, Any, Any]) -> None:
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
@@ -60,7 +62,15 @@ async def reload(hub: Hub, model: HostedModel) -> None:
     Raises:
         ConfigError: the directory is no model any more; nothing has changed.
         LoadError: it could not be loaded, with the reason.
+        UnderWay: it is being stopped.
     """
+    try:
+        await hub.reloads.run(model.name, partial(_noted, hub, model))
+    except GivenUp:
+        raise LoadError("a newer reload of it was begun and given up", fatal=True) from None
+
+
+async def _noted(hub: Hub, model: HostedModel) -> None:
     try:
         await _reload(hub, model)
     except UnderWay:
@@ -71,12 +81,6 @@ async def reload(hub: Hub, model: HostedModel) -> None:
             model.note = f"the reload at {time.strftime('%H:%M:%S')} failed, {SERVES_ON}: {error}"
         raise
     model.note = ""
-
-
-def not_reloaded(model: HostedModel, error: Exception) -> str:
-    """The line of the log for an error of `reload`."""
-    kept = f", {SERVES_ON}" if model.state == "ready" else ""
-    return f"{model.name}: not reloaded{kept}: {error}"
 
 
 async def _reload(hub: Hub, model: HostedModel) -> None:
@@ -106,13 +110,26 @@ async def _reload(hub: Hub, model: HostedModel) -> None:
         raise
 
 
-async def reload_told(hub: Hub, model: HostedModel, actor: str) -> None:
-    """Reload it for somebody who is not there to hear how that ended."""
-    try:
-        with audited(actor, "reload", model.name, in_short=True):
+async def reload_told(hub: Hub, model: HostedModel, actor: str, action: str = "reload") -> bool:
+    """Reload it for somebody who is not there to hear how that ended, which is told in one line; whether it was good.
+
+    Where the model is being stopped, that comes first.
+    """
+    while True:
+        try:
             await reload(hub, model)
-    except (ConfigError, LoadError) as error:
-        log.error("%s", not_reloaded(model, error), extra={"model": model.name})
+        except asyncio.CancelledError:
+            record(actor, action, model=model.name, outcome="given up")
+            raise
+        except UnderWay:
+            await model.replaceable()
+            continue
+        except (ConfigError, LoadError) as error:
+            if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
+                refused(actor, action, str(error), model=model.name, but=SERVES_ON if model.state == "ready" else "")
+            return False
+        record(actor, action, model=model.name)
+        return True
 
 
 async def use_settings(hub: Hub, settings: Settings, actor: str) -> None:

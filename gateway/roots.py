@@ -147,6 +147,19 @@ async def find_again(hub: Hub, name: str, sees: Sees, actor: Actor | str) -> Hos
     return model
 
 
+def where_it_would_be(hub: Hub, name: str) -> str:
+    """What somebody may do whose model of that name was not found. Looks at the disk: not for the loop."""
+    if id_problem(name) is not None:
+        return "a name is that of a directory below a root of models"
+    if hub.only and name not in hub.only:
+        return f"this gateway was started for these alone: --only {','.join(hub.only)}"
+    places = [root.expanduser().absolute() / name for root in hub.settings.gateway.models]
+    if there := next((place for place in places if place.is_dir()), None):
+        return f"{there} is no model: `gateway check {there}` says why"
+    missing = " and no ".join(map(str, places))
+    return f"there is no {missing}; put its directory there, or make one: gateway new {places[0]}"
+
+
 def _search(hub: Hub) -> tuple[tuple[ModelSpec, ...], tuple[Problem, ...]]:
     return narrow(*search(hub.settings, hub.plugins), hub.only)
 

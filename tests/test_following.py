@@ -17,7 +17,7 @@ from test_hosted import Hosted, hosted
 from gateway import following, reloading
 from gateway.errors import ConfigError
 from gateway.following import AT_ONCE, Following, reload_changed
-from gateway.replica import UnderWay
+from gateway.newest import Newest
 from gateway.spec import ModelSpec
 from gateway.tails import Tails
 
@@ -43,7 +43,7 @@ class FakeHub:
             gateway=SimpleNamespace(drain_timeout=30.0), model=lambda name: SimpleNamespace(reload="beside")
         )
         self.tails, self.has_room, self.version = Tails(), True, 0
-        self.remarks = self
+        self.remarks, self.reloads = self, Newest()
         self.claims = [Claim(name) for name in self.models]
 
     def read(self, hub: FakeHub, model: Any) -> ModelSpec:
@@ -154,18 +154,18 @@ async def test_a_load_that_hangs_keeps_no_other_model_from_being_reloaded(monkey
         await second.model.stop(0)
 
 
-async def test_a_change_while_an_operator_reloads_is_loaded_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_ends_an_operators_reload_that_hangs_who_hears_how_the_newer_one_went(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with hosted() as found, followed(monkeypatch, found) as (hub, follows):
-        loading = asyncio.Event()
-        found.fakes.loads = [loading]
+        found.fakes.loads = [asyncio.Event()]
         ordered = asyncio.create_task(reloading.reload(hub, found.model))
-        await turns()
-        follows.changed(["m"])
-        await asyncio.sleep(1)
+        await asyncio.sleep(5)
         assert not found.fakes.last.killed and len(found.fakes.replicas) == 2
-        loading.set()
-        await ordered
+        follows.changed(["m"])
         await served(follows, found, 2)
+        await ordered
+        assert found.fakes.replicas[1].killed and len(hub.claims) == 1
 
 
 async def test_a_change_while_an_operator_unloads_does_not_load_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ async def test_code_that_is_no_good_is_told_and_the_next_change_is_served(
         hub.models["m"].spec = replace(found.model.spec, root=Path("/"))
         follows.changed(["m"])
         await turns(20)
-        assert "m: not reloaded, the code that was loaded before serves on: a syntax error" in caplog.text
+        assert "failed, but the code that was loaded before serves on: a syntax error" in caplog.text
         follows.changed(["m"])
         await served(follows, found, 2)
 
@@ -259,41 +259,57 @@ async def test_a_directory_that_is_removed_while_it_is_looked_at_is_no_error(
         return work()
 
     monkeypatch.setattr(asyncio, "to_thread", at_once)
-    monkeypatch.setattr(following, "reload", fail)
+    monkeypatch.setattr(reloading, "_reload", fail)
     root = tmp_path if is_there else tmp_path / "gone"
-    model: Any = SimpleNamespace(name="m", state="ready", spec=SimpleNamespace(root=root))
-    await reload_changed(SimpleNamespace(), model, asyncio.Event())  # type: ignore[arg-type]
-    assert ("not reloaded" in caplog.text) is is_there
+    model: Any = SimpleNamespace(name="m", state="ready", note="", spec=SimpleNamespace(root=root))
+    hub: Any = SimpleNamespace(tails=Tails(), reloads=Newest())
+    await reload_changed(hub, model)
+    assert ("it has no model.py" in caplog.text) is is_there
+    assert bool(model.note) is bool(hub.tails.of("m")) is is_there
 
 
 async def test_a_reload_that_takes_long_says_how_to_begin_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def load(*_: Any) -> None:
+    async def load(*_: Any) -> bool:
         await asyncio.sleep(following.SLOW + 1)
+        return True
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(following, "reload", load)
+    monkeypatch.setattr(following, "reload_told", load)
     model: Any = SimpleNamespace(name="m", state="ready")
-    await reload_changed(SimpleNamespace(), model, asyncio.Event())  # type: ignore[arg-type]
+    await reload_changed(SimpleNamespace(), model)  # type: ignore[arg-type]
     assert caplog.text.count("m: it still loads; the next change of its files begins anew") == 1
 
 
-@pytest.mark.parametrize("error", [UnderWay("it is being reloaded already"), ConfigError("no model any more")])
-async def test_neither_a_second_reload_at_once_nor_that_of_a_directory_that_goes_is_noted_as_one_that_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+async def test_what_is_to_be_reloaded_while_it_is_stopped_is_read_after_that_and_that_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: Any) -> None:
-        raise error
+    caplog.set_level("INFO", "gateway.audit")
+    async with hosted() as found, followed(monkeypatch, found) as (hub, _):
+        call = found.model.call(predict(), b"")
+        stopping = asyncio.create_task(found.model.stop(30))
+        await turns()
+        told = asyncio.create_task(reloading.reload_told(hub, found.model, "SIGHUP"))
+        await asyncio.sleep(1)
+        assert not told.done() and found.model.note == "" and hub.tails.of("m") == []
+        found.fakes.last.answer(call)
+        await stopping
+        assert await told and found.model.state == "unloaded"
+        assert [record.getMessage() for record in caplog.records] == ["audit: reload of model 'm' by SIGHUP: done"]
 
-    async def at_once(work: Any) -> Any:
-        return work()
 
-    monkeypatch.setattr(asyncio, "to_thread", at_once)
-    monkeypatch.setattr(reloading, "_reload", fail)
-    root = tmp_path if isinstance(error, UnderWay) else tmp_path / "gone"
-    model: Any = SimpleNamespace(name="m", state="ready", note="", spec=SimpleNamespace(root=root))
-    hub: Any = SimpleNamespace(tails=Tails())
-    with pytest.raises(type(error)):
-        await reloading.reload(hub, model)
-    assert (model.note, hub.tails.of("m")) == ("", [])
+async def test_of_two_orders_the_newer_one_counts_and_both_hear_how_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hosted() as found, followed(monkeypatch, found) as (hub, _):
+        found.fakes.loads = [asyncio.Event(), LoadError("no good", fatal=True), None]
+        hub.models["m"].spec = replace(found.model.spec, root=Path("/"))
+        orders = []
+        for _ in range(2):
+            orders.append(asyncio.create_task(reloading.reload(hub, found.model)))
+            await asyncio.sleep(1)
+        for order in orders:
+            with pytest.raises(LoadError, match="no good"):
+                await order
+        assert len(hub.tails.of("m")) == 1
+        await reloading.reload(hub, found.model)
+        assert found.model.note == "" and len(hub.claims) == 2  # that of the old one goes when it has ended

@@ -19,4 +19,5 @@ def command(name: str, url: str | None, config: Path | None) -> None:
     from .operator import Operator
 
     found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/load")
-    click.echo(f"{name} is ready, after {found['load_seconds']:.1f} s")
+    but = f"; {found['reason']}" if found["reason"] else ""
+    click.echo(f"{name} is ready, after {found['load_seconds']:.1f} s{but}")

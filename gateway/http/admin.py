@@ -23,13 +23,13 @@ from urllib.parse import parse_qs
 import msgspec
 
 from ..audit import audited
-from ..errors import BadRequest, ConfigError, GatewayError
+from ..errors import BadRequest, ConfigError, GatewayError, UnknownModel
 from ..health_check import ask_health
 from ..placement import NO_ROOM
 from ..processes import Usage, usage_of
 from ..reloading import NoRoom, reload
 from ..replica import LoadError
-from ..roots import find_again, look_again
+from ..roots import find_again, look_again, where_it_would_be
 from .actors import actor_of
 from .exchange import UNBUFFERED, Exchange
 from .orders import name_of, unload_for
@@ -142,6 +142,8 @@ class Admin:
             model, is_new = await self._found(exchange, "loaded")
             if not is_new and model.state in ("failed", "unloaded"):
                 await self._read_again(exchange, model, "loaded")
+            elif model.state == "ready":  # and is to be loaded all the same: its directory may be gone
+                await look_again(self._hub, actor_of(exchange), ordered=model.name)
             await self._hub.load(model)
             await self._settled(exchange, model)
         await self._tell(exchange, model)
@@ -174,6 +176,11 @@ class Admin:
             model = await find_again(self._hub, name, exchange.sees, actor_of(exchange))
         except LoadError as error:
             raise NotReloaded(f"model '{name}' was not {what}: {error}") from error
+        except UnknownModel as error:
+            if not exchange.is_local:  # others are told nothing of the directories of this machine
+                raise
+            error.message += f"; {await asyncio.to_thread(where_it_would_be, self._hub, name)}"
+            raise
         return model, model not in known
 
     def _model(self, exchange: Exchange) -> HostedModel:

@@ -262,7 +262,7 @@ def test_changed_files_are_served_by_themselves_with_reload(serve: Serve, tmp_pa
     gateway.wait_for(r"model 'm' is reloaded")
     assert word(gateway) == "second"
     (tmp_path / "models/m/model.py").write_text("class Model\n")
-    gateway.wait_for(r"m: not reloaded, .*: .*syntax", 30)
+    gateway.wait_for(r"'m' by a change of its files: failed, but .*: .*syntax", 30)
     assert word(gateway) == "second"
     assert ask(gateway, "/models/n/predict", {})[1] == before
 
@@ -274,6 +274,43 @@ def test_a_model_is_unloaded_and_loaded_by_name(serve: Serve, operate: Any, tmp_
     assert json.loads(operate(gateway, "ps", "--json").stdout)[0]["replicas"] == []
     assert "m is ready" in operate(gateway, "load", "m").stdout
     assert word(gateway) == "first"
+
+
+def test_an_order_for_a_model_whose_directory_is_gone_or_never_was_says_what_to_do(
+    serve: Serve, operate: Any, tmp_path: Path
+) -> None:
+    gateway = serve({"m": {"model.py": says("m")}, "n": {"model.py": says("n")}}, env=ENV(tmp_path))
+    there, away = tmp_path / "models/m", tmp_path / "away"
+    there.rename(away)
+    loaded, reloaded = operate(gateway, "load", "m"), operate(gateway, "reload", "m")
+    assert "m is ready" in loaded.stdout and "its directory is gone; what was loaded serves on until" in loaded.stdout
+    assert reloaded.returncode == 1 and "directory is gone; put it back, or `gateway unload m` ends" in reloaded.stderr
+    operate(gateway, "unload", "m")
+    for what, told in (
+        ("nothing", f"(have: n); there is no {there}; put its directory there, or make one: gateway new {there}"),
+        ("a directory", f"{there} is no model: `gateway check {there}` says why"),
+    ):
+        if what == "a directory":
+            there.mkdir()
+        for order in ("load", "reload"):
+            found = operate(gateway, order, "m")
+            assert found.returncode == 1 and told in found.stderr, found.stderr
+    assert "a name is that of a directory" in operate(gateway, "load", "../m").stderr
+
+
+def test_a_reload_that_hangs_is_ended_by_the_next_one_and_both_hear_how_that_went(
+    serve: Serve, operate: Any, tmp_path: Path
+) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    code, statuses = tmp_path / "models/m/model.py", list[int]()
+    code.write_text("print('it hangs', flush=True)\nwhile True: pass\n" + says("hangs"))
+    hangs = threading.Thread(target=lambda: statuses.append(operate(gateway, "reload", "m").returncode))
+    hangs.start()
+    gateway.wait_for("it hangs")
+    code.write_text(says("mended"))
+    statuses.append(operate(gateway, "reload", "m").returncode)
+    hangs.join()
+    assert statuses == [0, 0] and word(gateway) == "mended"
 
 
 def test_only_its_user_reaches_the_socket_and_it_goes_with_the_gateway(
