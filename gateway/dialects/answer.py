@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import GatewayError, InvalidOutput
 from ..wording import counted
-from .base import ESTIMATED, Context, Encoder, prompt_of
+from .base import ESTIMATED, Context, Encoder, Used, prompt_of
 from .events import (
     AnyEvent,
     ChoiceEvent,
@@ -243,19 +243,31 @@ class EventEncoder(Encoder):
         usages = [run.usage for run in runs if run.usage is not None]
         prompts = [usage.prompt for usage in usages] + [run.counted_prompt for run in runs]
         prompt = next((count for count in prompts if count is not None), None)
-        silent = [run for run in runs if _completion(run) is None]
+        silent = [run for run in runs if self._completion(run) is None]
         estimated = prompt is None or bool(silent)
         if prompt is None:
             prompt = max(1, estimate_tokens(prompt_size))
-        completion = sum(_completion(run) or 0 for run in runs)
-        completion += estimate_tokens(sum(len(text.encode()) for run in silent for text in self._written(run)))
+        completion = sum(self._completion(run) or 0 for run in runs)
+        size = sum(len(text.encode()) for run in silent for text in self._written(run))
+        completion += estimate_tokens(round(size * self.scale))
         total = usages[0].total if len(runs) == 1 and usages and not estimated else None
         cached = usages[0].cached if usages else 0
         reasoning = sum(usage.reasoning for usage in usages)
         return Usage(prompt, completion, total or prompt + completion, cached, reasoning), estimated
 
     def _written(self, run: Run) -> list[str]:
-        return [choice.written for choice in self.choices[run.choice : run.choice + run.width]]
+        return [choice.written for choice in self._choices_of(run)]
+
+    def _choices_of(self, run: Run) -> list[Choice]:
+        return self.choices[run.choice : run.choice + run.width]
+
+    def _completion(self, run: Run) -> int | None:
+        """The tokens that a run gave, when somebody counted them, or when it said nothing."""
+        if run.usage is not None and run.usage.completion is not None:
+            return run.usage.completion
+        if run.counted is None and not any(choice.answered for choice in self._choices_of(run)):
+            return 0
+        return run.counted
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         asked: dict[str, dict[str, Any]] = {}
@@ -266,7 +278,7 @@ class EventEncoder(Encoder):
             run.asks = f"prompt {prompts.index(prompt)}"  # once for all runs that have the same one
             if prompt is not None and (run.usage is None or run.usage.prompt is None):
                 asked[run.asks] = prompt
-            if _completion(run) is None:
+            if self._completion(run) is None and self.scale == 1.0:
                 asked[f"completion {index}"] = {"text": self._written(run)}
         return asked
 
@@ -278,14 +290,10 @@ class EventEncoder(Encoder):
     def has_usage(self) -> bool:
         return True
 
-    def usage(self) -> tuple[int, int, str]:
-        counts, _ = self.counts()
-        return counts.prompt or 0, counts.completion or 0, self.reason()
+    def usage(self) -> Used:
+        counts, is_estimated = self.counts()
+        return Used(counts.prompt or 0, counts.completion or 0, self.reason(), is_estimated)
 
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
         """What a whole answer says about its counts beside them."""
         return [ESTIMATED] if self.counts()[1] else []
-
-
-def _completion(run: Run) -> int | None:
-    return run.usage.completion if run.usage is not None and run.usage.completion is not None else run.counted

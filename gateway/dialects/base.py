@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from ..errors import BadRequest, GatewayError
 from ..spec import Capabilities
@@ -39,6 +39,15 @@ class Context:
     stops: tuple[str, ...] = ()  # stop strings that the gateway looks for; () leaves it to the model
 
 
+class Used(NamedTuple):
+    """What a request used, in tokens, and OpenAI's word for why it ended."""
+
+    prompt: int
+    completion: int
+    reason: str
+    is_estimated: bool = False  # nobody counted all of them
+
+
 class Encoder:
     """One answer under way. `items` are values of one run of the Model, plain data from the wire."""
 
@@ -47,6 +56,7 @@ class Encoder:
     is_complete: bool = False  # nothing that the model may still say belongs to the answer
     content_type: bytes = JSON  # of a whole answer; read when it is complete
     stream_type: bytes = SSE  # of a stream; anything else is bytes without framing or pings
+    scale: float = 1.0  # how many times as long the answer is as what was fed of it, for an estimate
 
     def start(self) -> bytes:
         """The first events of a stream; sent when the first item is there."""
@@ -88,12 +98,12 @@ class Encoder:
         """Whether `usage` says something, which takes a look at all that was said."""
         return False
 
-    def usage(self) -> tuple[int, int, str] | None:
-        """Prompt tokens, completion tokens, finish reason; None where a dialect has none."""
+    def usage(self) -> Used | None:
+        """What was used so far; None where a dialect has no tokens."""
         return None
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """What the model's `count_tokens` should be asked, under names of ours; read when the values have ended.
+        """What the model's `count_tokens` should be asked, under names of ours; read when no more values come.
 
         `inputs` is what each run of the method was given. Empty where the model gave all counts itself.
         """

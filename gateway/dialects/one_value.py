@@ -10,7 +10,7 @@ from ..counts import whole_number
 from ..errors import InvalidOutput
 from ..wire import Array
 from ..wording import a_type
-from .base import ESTIMATED, Context, Encoder, Prepared
+from .base import ESTIMATED, Context, Encoder, Prepared, Used
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .located import Odd, at
 from .openai_embeddings import shortest
@@ -79,8 +79,8 @@ class ValueEncoder(Encoder):
     def has_usage(self) -> bool:
         return bool(self.texts())
 
-    def usage(self) -> tuple[int, int, str] | None:
-        return (self.prompt_tokens, 0, "stop") if self.texts() else None
+    def usage(self) -> Used | None:
+        return Used(self.prompt_tokens, 0, "stop", self._prompt_tokens is None) if self.texts() else None
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         texts = self.texts() if self._prompt_tokens is None else ()

@@ -18,7 +18,7 @@ from ..spec import Capabilities, Endpoint
 from ..wire import Array
 from ..wording import a_type, counted
 from . import answer_schemas
-from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, missing, take, take_range, wrong_type
+from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, Used, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .reported import error_of
@@ -210,8 +210,9 @@ class EmbeddingsEncoder(Encoder):
     def has_usage(self) -> bool:
         return True
 
-    def usage(self) -> tuple[int, int, str]:
-        return self._count()[0], 0, "stop"
+    def usage(self) -> Used:
+        tokens, is_estimated = self._count()
+        return Used(tokens, 0, "stop", is_estimated)
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {} if self._prompt_tokens is not None else {"prompt": {"prompt": self._inputs["input"]}}

@@ -72,7 +72,7 @@ def access_log(settings: GatewaySettings) -> AccessLog | None:
 def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
     """What is told of a request; times are seconds. `path` is last: it is as long as a client likes."""
     caller, client = exchange.caller, exchange.scope.get("client")
-    prompt, completion = exchange.tokens or (None, None)
+    prompt, completion, is_estimated = exchange.tokens or (None, None, None)
     return {
         "request_id": exchange.request_id,
         "key": (caller.name[:MAX_WORD] or None) if caller is not None else None,
@@ -88,10 +88,12 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "queue": round(exchange.queued, 6),
         "load": round(exchange.load, 6),
         "run": round(exchange.ran, 6),
+        "count": round(exchange.count, 6),
         "body": round(exchange.reading, 6),
         "send": round(exchange.sending, 6),
         "prompt_tokens": prompt,
         "completion_tokens": completion,
+        "tokens_estimated": is_estimated,
         "client_gone": exchange.error != SEND_TIMEOUT and (exchange.status == CLIENT_LEFT or exchange.client_is_gone),
         "method": exchange.method[:MAX_WORD],
         "path": exchange.path[:MAX_PATH],

@@ -33,6 +33,7 @@ _HEAD = (
 )
 _WAITED = b"queue;dur=%.1f, load;dur=%.1f"  # milliseconds
 _TIMES = b"queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, gateway;dur=%.1f"
+_TIMES_COUNT = b"queue;dur=%.1f, load;dur=%.1f, model;dur=%.1f, count;dur=%.1f, gateway;dur=%.1f"
 _TIMES_PIECE = b"queue;dur=0.0, load;dur=0.0, model;dur=%.1f, gateway;dur=%.1f"
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
@@ -97,6 +98,7 @@ class Exchange:
         "caller",
         "cause",
         "connection",
+        "count",
         "counting",
         "credential",
         "cycle",
@@ -150,8 +152,9 @@ class Exchange:
         self._kept_waiting = 0.0  # `sending`, when its call ended
         self.has_run = False  # code of the model has begun for it
         self.sent = self.ended = 0.0  # when its call was made, and when that had ended
-        self.tokens: tuple[int, int] | None = None  # of its prompt and of what was generated
+        self.tokens: tuple[int, int, bool] | None = None  # of its prompt and of what was generated; whether estimated
         self.counting: asyncio.Task[None] | None = None  # finds those out, when the answer is over already
+        self.count = 0.0  # seconds that its answer waited for them
         self._left: Callable[[], None] | None = None
         self._watched: Watched | None = None  # what it waits for
         self._runs: Watched | None = None  # what was last begun for it, and may run when nobody waits any more
@@ -363,12 +366,14 @@ class Exchange:
         """Where the time went, of a call that has ended; and of one that goes on, how long it waited."""
         if not self.ended:
             return _WAITED % (self.queued * 1e3, self.load * 1e3)
-        waited, ran = self.queued + self.load, self.ran
+        waited, ran = self.queued + self.load + self.count, self.ran
         ours = time.monotonic() - self.started - waited - ran
         if ours < 0.0:
             ours = 0.0
         if not waited:
             return _TIMES_PIECE % (ran * 1e3, ours * 1e3)
+        if self.count:
+            return _TIMES_COUNT % (self.queued * 1e3, self.load * 1e3, ran * 1e3, self.count * 1e3, ours * 1e3)
         return _TIMES % (self.queued * 1e3, self.load * 1e3, ran * 1e3, ours * 1e3)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:

@@ -23,6 +23,7 @@ from .stall import SEND_TIMEOUT
 from .websocket_protocol import BAD_FRAME, PING_TIMEOUT, TOO_MANY_PINGS
 
 if TYPE_CHECKING:
+    from ..dialects.base import Used
     from ..hosted import HostedModel
     from ..hub import Hub, Sees
     from .exchange import Exchange
@@ -62,16 +63,32 @@ class Series:
         self.reading = self.sending = 0.0  # seconds of clients
 
 
-class Tokens:
-    """vLLM's family for one model."""
+class Spent:
+    """The tokens of one caller or model: of prompts, and generated."""
 
-    __slots__ = ("between", "e2e", "finished", "first", "generation", "per_token", "prompt", "queue", "run", "sums")
+    __slots__ = ("estimated", "sums")
 
     def __init__(self) -> None:
+        self.sums = [0.0, 0.0]  # an int could grow larger than a scrape can write
+        self.estimated = [0.0, 0.0]  # those among them of requests where nobody counted all
+
+    def add(self, used: Used) -> None:
+        for sums in (self.sums, self.estimated) if used.is_estimated else (self.sums,):
+            sums[0] += used.prompt
+            sums[1] += used.completion
+
+
+class Tokens(Spent):
+    """vLLM's family for one model, and who counted."""
+
+    __slots__ = ("between", "counting", "e2e", "finished", "first", "generation", "per_token", "prompt", "queue", "run")
+
+    def __init__(self) -> None:
+        super().__init__()
         self.e2e, self.queue, self.run = Histogram(LATENCY), Histogram(LATENCY), Histogram(LATENCY)
         self.first, self.between, self.per_token = Histogram(FIRST_TOKEN), Histogram(BETWEEN), Histogram(BETWEEN)
         self.prompt, self.generation = Histogram(TOKENS), Histogram(TOKENS)
-        self.sums = [0.0, 0.0]  # prompt, generation; an int could grow larger than a scrape can write
+        self.counting = 0.0  # seconds that answers waited for counts
         self.finished: dict[str, int] = {}
 
 
@@ -85,7 +102,7 @@ class Metrics:
         self._rejections: dict[tuple[str, str, str], int] = {}
         self._cancelled: dict[tuple[str, str], int] = {}
         self._callers: dict[str, dict[int, int]] = {}  # requests by name and status
-        self._spent: dict[str, list[float]] = {}  # prompt and generated tokens by name
+        self._spent: dict[str, Spent] = {}  # tokens by name
         self.refused = Refused()
         self.lag = Histogram(LATE)  # of the gateway's own loop
         hub.on_forget.append(self._forget)
@@ -130,16 +147,15 @@ class Metrics:
             name = OTHER
         return self._callers.setdefault(name, {})
 
-    def spent(self, exchange: Exchange, prompt: int, completion: int) -> None:
+    def spent(self, exchange: Exchange, used: Used) -> None:
         """Count the tokens of a request."""
-        exchange.tokens = (prompt, completion)
+        exchange.tokens = (used.prompt, used.completion, used.is_estimated)
+        self.tokens(exchange.model).add(used)
         if exchange.caller is None or not (name := exchange.caller.name):
             return
         if name not in self._spent and len(self._spent) >= MAX_CALLERS:
             name = OTHER
-        sums = self._spent.setdefault(name, [0.0, 0.0])
-        sums[0] += prompt
-        sums[1] += completion
+        self._spent.setdefault(name, Spent()).add(used)
 
     def _count_failure(self, exchange: Exchange, series: Series) -> None:
         if exchange.error and exchange.status < 400:
@@ -203,6 +219,8 @@ class Metrics:
         return await asyncio.to_thread(encoder, registry), content_type  # many series take many turns of the loop
 
     def _collect(self, sees: Sees, of_models: Iterable[Any]) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily
+
         yield from self._own(sees)
         if sees(""):  # who sees some models only is told nothing of other callers
             yield self._refused()
@@ -212,6 +230,13 @@ class Metrics:
         tokens = {model.name: Tokens() for model in self._hub.seen(sees) if _generates(model)}
         if tokens := tokens | {model: counted for model, counted in self._tokens.items() if sees(model)}:
             yield from self._vllm(tokens)
+            yield _by_kind(
+                "gateway_estimated_tokens", "model", {model: found.estimated for model, found in tokens.items()}
+            )
+            counting = CounterMetricFamily("gateway_count_seconds", "Answers waiting for counts.", labels=["model"])
+            for model, found in tokens.items():
+                counting.add_metric([model], found.counting)
+            yield counting
 
     def _own(self, sees: Sees) -> Iterable[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -279,11 +304,9 @@ class Metrics:
             for status, count in statuses.items():
                 requests.add_metric([name, str(status)], count)
         yield requests
-        tokens = CounterMetricFamily("gateway_key_tokens", "Tokens by key.", labels=["key", "kind"])
-        for name, sums in self._spent.items():
-            for kind, total in zip(("prompt", "generation"), sums, strict=True):
-                tokens.add_metric([name, kind], total)
-        yield tokens
+        yield _by_kind("gateway_key_tokens", "key", {name: spent.sums for name, spent in self._spent.items()})
+        estimated = {name: spent.estimated for name, spent in self._spent.items()}
+        yield _by_kind("gateway_key_estimated_tokens", "key", estimated)
 
     def _vllm(self, counted: Mapping[str, Tokens]) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -324,6 +347,17 @@ class Metrics:
             for reason, count in {**NONE_FINISHED, **tokens.finished}.items():
                 success.add_metric([model, "0", reason], count)
         yield success
+
+
+def _by_kind(name: str, label: str, counted: Mapping[str, list[float]]) -> Any:
+    """A family of tokens, by whose they are."""
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(name, f"{name.removeprefix('gateway_').replace('_', ' ')}.", labels=[label, "kind"])
+    for owner, sums in counted.items():
+        for kind, total in zip(("prompt", "generation"), sums, strict=True):
+            family.add_metric([owner, kind], total)
+    return family
 
 
 def _generates(model: HostedModel) -> bool:

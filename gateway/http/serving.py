@@ -23,14 +23,14 @@ from ..dialects.event_stream import one_line
 from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
 from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, Timeout, UnsupportedMedia
-from ..questions import count_tokens
 from ..spec import Endpoint
 from ..wire import DATA, MAX_PAYLOAD, Req, encode
 from ..wording import counted
 from . import sse
+from .accounts import Account, Accounts
 from .body import MAX_IDS, MOST_IDS, BodyReader, decode_object, too_large
 from .errors import broke_off
-from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange, spawn
+from .exchange import CLIENT_LEFT, UNBUFFERED, Exchange
 from .forms import decode_form
 from .kin import look_at
 from .misgiven import Teller
@@ -41,7 +41,6 @@ from .verbatim import Verbatim
 from .waiting import until_ready
 
 if TYPE_CHECKING:
-    from ..access import Permits
     from ..hosted import HostedModel
     from ..hub import Hub
     from .metrics import Metrics
@@ -49,19 +48,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
-# Has the tokens counted that the model did not count itself, where that takes no more than so many bytes.
-Settle = Callable[[int], Awaitable[None]]
-MAX_LATER = 1 << 20  # bytes that are counted behind an answer
+Settle = Callable[[], Awaitable[None]]  # before the end of an answer that says how many tokens there were
 
 
 class Serving:
     """Answers every endpoint that plugins registered."""
 
     def __init__(self, hub: Hub, reader: BodyReader, metrics: Metrics) -> None:
-        self._hub, self._reader, self._metrics = hub, reader, metrics
+        self._hub, self._reader, self._accounts = hub, reader, Accounts(metrics)
         self.stored = Stored(hub)
         self._verbatim = Verbatim(hub)
-        self._counting: set[Permits | None] = set()  # whose streams are counted behind their end; None without keys
         dialects = hub.plugins.dialects()
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             endpoint.path: partial(self._serve, endpoint, completed(dialects[endpoint.dialect]))
@@ -101,8 +97,9 @@ class Serving:
             told, headers = dialect.estimate(prepared)
             await exchange.reply(200, told, headers=headers)
             return
+        inputs = dialect.runs(prepared, model.capabilities)
         with contextlib.ExitStack() as held:
-            calls = [held.enter_context(call) for call in _open(dialect, method, model, prepared, exchange)]
+            calls = [held.enter_context(call) for call in _open(inputs, method, model, prepared, exchange)]
             exchange.watch(calls[0] if len(calls) == 1 else Together(calls))
             if not calls[0].has_slot:
                 look_at(exchange, model, calls[0])
@@ -115,30 +112,28 @@ class Serving:
                 model.capabilities,
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
-            encoder = dialect.encoder(prepared, context)
+            reader = partial(dialect.encoder, prepared, context)
+            account = held.enter_context(Account(self._accounts, exchange, model, inputs, reader))
+            encoder = account.encoder
+            held.push(partial(_retell, encoder, calls))
             teller = Teller(self._hub.tails, exchange, method, calls)
             held.push(teller.leave)
-            try:
-                first = await heads(calls)
-            except Exception as error:
-                self._end_unfinished(exchange, encoder, calls, error)
-                raise
+            first = await heads(calls)
             exchange.measure()
             if len(calls) == 1 and first[0].raw:
+                account.is_open = False
                 await pass_response(exchange, calls[0], first[0])
                 return
-            settle: Settle = partial(_settle, encoder, model, dialect, prepared, exchange.request_id)
-            if turn is not None:
-                settle = turn.keeping(settle, encoder, model.name)
+            settle = account.count if turn is None else turn.keeping(account.count, encoder, model.name)
             if prepared.stream and encoder.stream_type == SSE:
                 # SSE of another method, or with stop strings to look for, is read and not passed on
                 passes = len(calls) == 1 and method == endpoint.method and not context.stops
                 raw = RawStream(dialect.ending(prepared.n)) if passes else None
-                await self._stream(exchange, dialect, encoder, calls, raw, settle, teller)
+                await self._stream(exchange, dialect, account, calls, raw, settle, teller)
             elif prepared.stream:
-                await self._stream_bytes(exchange, encoder, calls)
+                await _stream_bytes(exchange, account, calls)
             else:
-                await self._whole(exchange, encoder, calls, settle)
+                await _whole(exchange, account, calls, settle)
 
     def _limit(self, exchange: Exchange, named: str) -> int:
         """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
@@ -156,159 +151,111 @@ class Serving:
             return decode_object(body, values=min(longest, MOST_IDS))
         return decode_object(body)
 
-    async def _whole(self, exchange: Exchange, encoder: Encoder, calls: list[Call], settle: Settle) -> None:
-        first_at = 0.0
-        try:
-            async with aclosing(values(calls)) as batches:
-                async for run, items in batches:
-                    first_at = first_at or time.monotonic()
-                    encoder.feed(items, run)
-                    if encoder.is_complete:
-                        break
-                    _check_whole(calls)
-        except Exception as error:
-            self._end_unfinished(exchange, encoder, calls, error)
-            raise
-        exchange.end_call()
-        await settle(MAX_PAYLOAD)
-        body, headers = encoder.whole()
-        await exchange.reply(200, body, encoder.content_type, headers)
-        first_at = first_at or exchange.ended
-        self._count(exchange, encoder, failed=None, first_at=first_at - exchange.started, streamed=False)
-
     async def _stream(
         self,
         exchange: Exchange,
         dialect: Dialect,
-        encoder: Encoder,
+        account: Account,
         calls: list[Call],
         raw: RawStream | None,
         settle: Settle,
         teller: Teller,
     ) -> None:
         """The first values are encoded before the status goes out: nonsense is an error, not a 200."""
+        account.is_streamed = True
         async with aclosing(values(calls)) as batches:
             first = await anext(batches, None) or (0, [])  # Python 3.11 fails on a default that is a tuple
+            account.first_at = time.monotonic()
             opening, held = Opening(dialect.protocol), [*first[1]]
             shows = opening.feed(first[1]) if len(calls) == 1 else "read"
             while shows is None and (batch := await anext(batches, None)) is not None:
                 held += batch[1]
                 shows = opening.feed(batch[1])
             if raw is not None and (shows or opening.end()) == "pass":
-                events = _raw_events(exchange, encoder, raw, batches, held, teller)
+                events = _raw_events(exchange, account, raw, batches, held, teller)
             else:
-                events = self._events(exchange, encoder, batches, encoder.feed(held, first[0]), settle, teller)
+                events = _events(exchange, account, batches, account.encoder.feed(held, first[0]), settle, teller)
             async with aclosing(events):
                 await sse.stream(exchange, events, dialect.ping)
         if exchange.cycle is not None and exchange.cycle.disconnected:
             exchange.status = CLIENT_LEFT
 
-    async def _stream_bytes(self, exchange: Exchange, encoder: Encoder, calls: list[Call]) -> None:
-        """A stream without framing, such as audio: an error after its first byte breaks it off."""
-        async with aclosing(values(calls)) as batches:
-            first, last = encoder.start(), b""
-            while not first and (batch := await anext(batches, None)) is not None:
-                first = encoder.feed(batch[1], batch[0])
-            if not first:
-                last = encoder.finish()
-            await exchange.start(200, [(b"content-type", encoder.stream_type), UNBUFFERED])
-            try:
-                if first:
-                    await exchange.write(first)
-                    async for run, items in batches:
-                        if chunk := encoder.feed(items, run):
-                            await exchange.write(chunk)
-                    last = encoder.finish()
-            except Exception:
-                exchange.break_off()
-                raise
-            await exchange.write(last, last=True)
-        self._count(exchange, encoder, failed=None, first_at=None)
 
-    async def _events(
-        self, exchange: Exchange, encoder: Encoder, batches: Batches, chunk: bytes, settle: Settle, teller: Teller
-    ) -> Events:
-        now = time.monotonic
-        first_at = last_at = now()
-        between = self._metrics.tokens(exchange.model).between
-        failed: str | None = "abort"
+async def _whole(exchange: Exchange, account: Account, calls: list[Call], settle: Settle) -> None:
+    encoder = account.encoder
+    async with aclosing(values(calls)) as batches:
+        async for run, items in batches:
+            account.first_at = account.first_at or time.monotonic()
+            encoder.feed(items, run)
+            if encoder.is_complete:
+                break
+            _check_whole(calls)
+    await settle()
+    body, headers = encoder.whole()
+    await exchange.reply(200, body, encoder.content_type, headers)
+    account.failed = ""
+
+
+async def _stream_bytes(exchange: Exchange, account: Account, calls: list[Call]) -> None:
+    """A stream without framing, such as audio: an error after its first byte breaks it off."""
+    encoder = account.encoder
+    async with aclosing(values(calls)) as batches:
+        first, last = encoder.start(), b""
+        while not first and (batch := await anext(batches, None)) is not None:
+            first = encoder.feed(batch[1], batch[0])
+        if not first:
+            last = encoder.finish()
+        await exchange.start(200, [(b"content-type", encoder.stream_type), UNBUFFERED])
         try:
-            yield one_line(encoder.start() + chunk)
+            if first:
+                await exchange.write(first)
+                async for run, items in batches:
+                    if chunk := encoder.feed(items, run):
+                        await exchange.write(chunk)
+                last = encoder.finish()
+        except Exception:
+            exchange.break_off()
+            raise
+        await exchange.write(last, last=True)
+    account.failed = ""
+
+
+async def _events(
+    exchange: Exchange, account: Account, batches: Batches, chunk: bytes, settle: Settle, teller: Teller
+) -> Events:
+    encoder, between, now = account.encoder, account.between, time.monotonic
+    last_at = account.first_at
+    try:
+        yield one_line(encoder.start() + chunk)
+        if encoder.failure is not None:
+            raise encoder.failure
+        while not encoder.is_complete and (batch := await anext(batches, None)) is not None:
+            run, items = batch
+            chunk = encoder.feed(items, run)
+            if chunk:
+                moment = now()
+                between.add((moment - last_at) / len(items))
+                last_at = moment
+                yield one_line(chunk)
             if encoder.failure is not None:
                 raise encoder.failure
-            while not encoder.is_complete and (batch := await anext(batches, None)) is not None:
-                run, items = batch
-                chunk = encoder.feed(items, run)
-                if chunk:
-                    moment = now()
-                    between.add((moment - last_at) / len(items))
-                    last_at = moment
-                    yield one_line(chunk)
-                if encoder.failure is not None:
-                    raise encoder.failure
-            if encoder.ends_with_usage:
-                await settle(MAX_PAYLOAD)
-            yield one_line(encoder.finish())
-            failed = None
-        except ClientLeft:
-            pass
-        except Exception as error:
-            failed = "error"
-            yield _failure(exchange, encoder, error, teller)
-        finally:
-            exchange.end_call()
-            if failed is None and not encoder.ends_with_usage and exchange.permits not in self._counting:
-                self._counting.add(exchange.permits)
-                exchange.counting = spawn(self._count_later(exchange, encoder, first_at - exchange.started, settle))
-            else:
-                self._count(exchange, encoder, failed, first_at - exchange.started)
+        if encoder.ends_with_usage:
+            await settle()
+        yield one_line(encoder.finish())
+        account.failed = ""
+    except ClientLeft:
+        pass
+    except Exception as error:
+        yield _failure(exchange, account, error, teller)
+    finally:
+        account.end_call()
 
-    async def _count_later(self, exchange: Exchange, encoder: Encoder, first_at: float, settle: Settle) -> None:
-        """Count a stream whose client did not ask how many tokens it had, and does not wait for that.
 
-        It counts for no limit of the caller, who therefore has one at a time, of a bounded size; all else is estimated.
-        """
-        try:
-            await settle(MAX_LATER)
-        finally:
-            self._counting.discard(exchange.permits)
-        self._count(exchange, encoder, None, first_at)
-
-    def _end_unfinished(self, exchange: Exchange, encoder: Encoder, calls: list[Call], error: Exception) -> None:
-        """A request that never had an answer: in the words of its route, and counted where that produces tokens."""
-        for run, call in enumerate(calls):
-            if call.error is error and isinstance(error, GatewayError):
-                encoder.retell(error, run)
-        if encoder.has_usage:
-            finished = self._metrics.tokens(exchange.model).finished
-            reason = "abort" if isinstance(error, ClientLeft) else "error"
-            finished[reason] = finished.get(reason, 0) + 1
-
-    def _count(
-        self, exchange: Exchange, encoder: Encoder, failed: str | None, first_at: float | None, streamed: bool = True
-    ) -> None:
-        """vLLM's family, for routes that produce tokens. What was not streamed may have come all at once, so it has a
-        first token, but no time between tokens."""
-        counts = encoder.usage()
-        if counts is None:
-            return
-        prompt, completion, reason = counts
-        self._metrics.spent(exchange, prompt, completion)
-        tokens = self._metrics.tokens(exchange.model)
-        total = exchange.ended - exchange.started
-        tokens.e2e.add(total)
-        tokens.queue.add(exchange.queued)
-        tokens.run.add(max(0.0, total - exchange.queued))
-        if first_at is not None and (streamed or completion):
-            tokens.first.add(first_at)
-            if streamed and completion > 1:
-                tokens.per_token.add((total - first_at) / (completion - 1))
-        tokens.prompt.add(prompt)
-        tokens.generation.add(completion)
-        tokens.sums[0] += prompt
-        tokens.sums[1] += completion
-        finished = failed or ("stop" if reason in ("tool_calls", "function_call", "content_filter") else reason)
-        tokens.finished[finished] = tokens.finished.get(finished, 0) + 1
+def _retell(encoder: Encoder, calls: list[Call], kind: object, error: object, trace: object) -> None:
+    """What a call said of its inputs, in the words of its route."""
+    for run, call in enumerate(calls):
+        if call.error is error and isinstance(error, GatewayError):
+            encoder.retell(error, run)
 
 
 def _check_whole(calls: list[Call]) -> None:
@@ -338,7 +285,9 @@ def _query(exchange: Exchange) -> dict[str, Any]:
     return dict(parse_qsl(exchange.scope["query_string"].decode("latin-1")))
 
 
-def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared, exchange: Exchange) -> Iterator[Call]:
+def _open(
+    runs: list[dict[str, Any]], method: str, model: HostedModel, prepared: Prepared, exchange: Exchange
+) -> Iterator[Call]:
     """One call, or n of them when the model answers once a call; all are admitted or none.
 
     Raises:
@@ -346,7 +295,6 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
         InvalidJSON: a number in the request is larger than a worker can be told.
         TooLarge: its calls together are larger than all bodies that may wait.
     """
-    runs = dialect.runs(prepared, model.capabilities)
     if len(runs) > 1:
         model.check_room(len(runs))
     scope = http_scope(exchange, model) if method in model.request_methods else None
@@ -364,30 +312,21 @@ def _open(dialect: Dialect, method: str, model: HostedModel, prepared: Prepared,
         yield model.call(req, encode(inputs), patience)
 
 
-async def _settle(
-    encoder: Encoder, model: HostedModel, dialect: Dialect, prepared: Prepared, request_id: str, most: int
-) -> None:
-    """Real counts of tokens where the model gave none, if it can be asked for them."""
-    if not model.counts_tokens:
-        return
-    asked = encoder.uncounted(dialect.runs(prepared, model.capabilities))
-    if asked and (numbers := await count_tokens(model, asked, request_id, most)) is not None:
-        encoder.counted(numbers)
-
-
 def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:
     """The stop strings of a request, in OpenAI's word or Anthropic's."""
     return tuple(inputs.get("stop") or inputs.get("stop_sequences") or ())
 
 
 async def _raw_events(
-    exchange: Exchange, encoder: Encoder, raw: RawStream, batches: Batches, items: list[Any], teller: Teller
+    exchange: Exchange, account: Account, raw: RawStream, batches: Batches, items: list[Any], teller: Teller
 ) -> Events:
     """The events of a model that frames its own."""
+    keep = account.relay().add
     try:
         chunk = raw.feed(items)
         while True:
             if chunk:
+                keep(chunk)
                 yield chunk
             if raw.failure is not None:
                 raise raw.failure
@@ -395,21 +334,26 @@ async def _raw_events(
                 break
             chunk = raw.feed(batch[1])
         if chunk := raw.finish():
+            keep(chunk)
             yield chunk
         if raw.failure is not None:
             raise raw.failure
         if raw.is_failed:
             exchange.error = ModelError.code
+        account.failed = "error" if raw.is_failed else ""
     except ClientLeft:
         pass
     except Exception as error:
-        yield _failure(exchange, encoder, error, teller)
+        yield _failure(exchange, account, error, teller)
+    finally:
+        account.end_call()
 
 
-def _failure(exchange: Exchange, encoder: Encoder, error: Exception, teller: Teller) -> bytes:
+def _failure(exchange: Exchange, account: Account, error: Exception, teller: Teller) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
+    account.failed = "error"
     teller.tell(error)
-    return one_line(encoder.fail(broke_off(error, exchange)))
+    return one_line(account.encoder.fail(broke_off(error, exchange)))
 
 
 def _check_content_type(exchange: Exchange, dialect: Dialect) -> None:

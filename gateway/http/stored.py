@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..responses_store import ResponsesStore
 
 log = logging.getLogger("gateway.http")
-Settle = Callable[[int], Awaitable[None]]
+Settle = Callable[[], Awaitable[None]]
 LIMIT, MAX_LIMIT = 20, 100  # items of a page
 LONGEST = 1 << 15  # items of a conversation: each is read, checked and written anew for every answer
 MOST = 1 << 19  # arrays and objects of a conversation, those in texts too: so many are read in about a second
@@ -115,8 +115,8 @@ class Turn:
     def keeping(self, settle: Settle, encoder: Encoder, model: str) -> Settle:
         """`settle`, and then the answer is kept: before its last bytes go out, for the client may go on at once."""
 
-        async def settle_and_keep(most: int) -> None:
-            await settle(most)
+        async def settle_and_keep() -> None:
+            await settle()
             record = encoder.record()
             if record is not None and not await self._keep(record, model):
                 encoder.not_kept()

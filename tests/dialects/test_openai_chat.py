@@ -434,7 +434,7 @@ def test_counts_that_the_model_left_out_are_estimated() -> None:
 def test_metrics_see_tokens_and_reason() -> None:
     under_way = encoder(stream=True)
     under_way.feed(["a", {"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "finish_reason": "length"}])
-    assert under_way.usage() == (3, 4, "length")
+    assert under_way.usage() == (3, 4, "length", False)
 
 
 # ── n choices of one run ─────────────────────────────────────────────────────────────────────────────────────────────

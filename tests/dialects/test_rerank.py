@@ -74,7 +74,8 @@ def test_the_models_tokenizer_counts_where_its_method_does_not(method: str, valu
     assert encoder.uncounted([{}]) == {"prompt": {"prompt": ["capital of France", "Berlin", "Paris", "Rome"]}}
     encoder.counted({"prompt": 11})
     body, headers = encoder.whole()
-    assert json.loads(body)["usage"]["total_tokens"] == 11 and headers == [] and encoder.usage() == (11, 0, "stop")
+    assert json.loads(body)["usage"]["total_tokens"] == 11 and headers == []
+    assert encoder.usage() == (11, 0, "stop", False)
 
 
 def test_nobody_counts_again_what_the_model_counted() -> None:

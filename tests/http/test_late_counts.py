@@ -10,7 +10,7 @@ from typing import Any
 from served import Answer, Model, Served
 
 from gateway import keys
-from gateway.http.serving import MAX_LATER
+from gateway.http.accounts import MAX_LATER
 
 Serve = Callable[..., Served]
 
