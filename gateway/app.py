@@ -59,10 +59,12 @@ def build_app(hub: Hub) -> Front:
         logging_config=None,
     )
     hub.plugins.configure_app(config)
+    inner = Litestar.from_config(config)
+    routes.others = frozenset(route.path for route in inner.routes if not route.path_parameters)
     guard, access = Guard(hub), access_log(gateway)
     websockets = WebSockets(hub, guard, metrics, access)
     observer = hub.plugins.call_finished if hub.plugins.has_call_finished else None
-    return Front(hub, Litestar.from_config(config), guard, routes, metrics, websockets, observer, access)
+    return Front(hub, inner, guard, routes, metrics, websockets, observer, access)
 
 
 def _health(hub: Hub) -> list[Any]:

@@ -55,6 +55,7 @@ class Routes:
         self._hub, self.predict, self._serving, self._models = hub, predict, serving, models
         self._inference, self._admin = inference, admin
         self._endpoints: dict[str, Endpoint] = {endpoint.path: endpoint for endpoint in hub.endpoints}
+        self.others: Collection[str] = ()  # Litestar's paths, of which a request that is refused here is one too
 
     def find(self, exchange: Exchange) -> Handler | None:
         """The handler, with `exchange.model` set where the URL names one; None for paths that are not ours.
@@ -90,6 +91,8 @@ class Routes:
             return _only(exchange, "POST", self.predict, "model", ROUTE)
         if path == "/hot-reload":
             return _only(exchange, "POST", self._models.hot_reload, "model", HOT_RELOAD)
+        if path in self.others:
+            exchange.route = path
         return None
 
     def name(self, exchange: Exchange) -> None:

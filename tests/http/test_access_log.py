@@ -100,6 +100,14 @@ def test_refused_callers_count_with_their_reason(doors: Callable[..., Doors]) ->
     assert samples["gateway_key_requests_total"]["bob", "404"] == 2
 
 
+def test_a_scrape_that_is_refused_counts_for_its_route(doors: Callable[..., Doors], lines: Lines) -> None:
+    found = doors(ops={"scopes": ("metrics",)}, few={"scopes": ("metrics",), "rpm": 1}, bob={})
+    for headers in ({}, opened(found, "bob"), opened(found, "few"), opened(found, "few")):
+        found.served.get("/metrics", **headers)
+    counted = scrape(found.served, **opened(found, "ops"))["gateway_requests_total"]
+    assert counted == {("", "/metrics", status): 1 for status in ("401", "403", "200", "429")}
+
+
 def test_an_unknown_path_counts_as_refused_and_makes_no_series_of_its_own(serve: Serve) -> None:
     served = serve({"m": model()})
     for number in range(20):
