@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .ordinary import parse_json, peek_json
     from .placeholders import placeholder
+    from .same_files import distinct
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
     from .weights import peek_patterns, peek_weights, weights_path
 
@@ -41,6 +42,7 @@ _WHERE = {
     "cache_dir": "cache",
     "Caller": "callers",
     "describe": "formats.describe",
+    "distinct": "same_files",
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
     "parse_json": "ordinary",
@@ -70,6 +72,7 @@ __all__ = [
     "__version__",
     "cache_dir",
     "describe",
+    "distinct",
     "fingerprint",
     "has_code",
     "hookimpl",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
 
-from gateway import ConfigError, placeholder
+from gateway import ConfigError, distinct, placeholder
 
 Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
@@ -24,7 +24,7 @@ NAMED = {
     "mmproj": PROJECTOR,
     "imatrix": MATRIX,
     "lora": ADAPTER,
-    **dict.fromkeys("draft drafter mtp nextn eagle eagle2 eagle3 medusa".split(), DRAFT),
+    **dict.fromkeys("draft drafter mtp nextn eagle eagle2 eagle3 medusa speculator dflash".split(), DRAFT),
 }
 
 
@@ -39,8 +39,8 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
     files = [file for file in models(place, chosen) if not beside(file)]
     wanted = {name.casefold() for name in (*names, place.name)}
-    called = [file for file in files if model_name(file).casefold() in wanted]
-    found = called if len(called) == 1 else [file for file in files if not is_draft(file)] or files
+    called = _apart(file for file in files if model_name(file).casefold() in wanted)
+    found = called if len(called) == 1 else _apart(file for file in files if not is_draft(file)) or _apart(files)
     if len(found) > 1:
         listed = ", ".join(file.name for file in found)
         call = f"it {place.name}.gguf"
@@ -60,6 +60,11 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     return found[0] if found else None
 
 
+def _apart(files: Iterable[Path]) -> list[Path]:
+    """One name of each file, in their order: that of the file itself before those of links to it."""
+    return sorted(distinct(sorted(files, key=Path.is_symlink)))
+
+
 def models(place: Path, chosen: Chosen | None = None) -> list[Path]:
     """The GGUF files of a directory, of those in parts the first, whether it is there or not.
 
@@ -77,7 +82,7 @@ def say_others(place: Path, chosen: Chosen | None = None) -> None:
     """Raise `ConfigError` where a directory has GGUF files and no checkpoint, and none of them is a language model."""
     if not place.is_dir() or (place / "config.json").exists():
         return
-    if others := list(map(_told, models(place, chosen))):
+    if others := list(map(_told, _apart(models(place, chosen)))):
         raise ConfigError(f"{place}: no GGUF file here is a language model: {'; '.join(others)}")
 
 
@@ -85,7 +90,7 @@ def say_passed_over(place: Path, served: Path | None, chosen: Chosen | None = No
     """What the GGUF files are that lie beside the one, or beside the checkpoint, that is served."""
     if served is None and not (place / "config.json").exists():
         return None  # there is nothing that they lie beside: `say_others` tells them
-    others = [_told(file) for file in models(place, chosen) if file != served]
+    others = [_told(file) for file in _apart(models(place, chosen)) if not served or len(distinct([file, served])) > 1]
     return f"passed over beside {served.name if served else 'the checkpoint'}: {'; '.join(others)}" if others else None
 
 

@@ -20,6 +20,7 @@ from gateway import (
     ModelSpec,
     Problem,
     describe,
+    distinct,
     has_code,
     hookimpl,
     peek_config,
@@ -33,6 +34,7 @@ from gateway import (
 log = logging.getLogger(__name__)
 TARGET = "gateway_sklearn:SklearnModel"
 PICKLES = (".joblib", ".pkl", ".pickle")
+MOST_FILES = 16  # that are looked into for the one that predicts
 # What an estimator raises when something else is wrong than the values it was given.
 NOT_THE_INPUTS = (MemoryError, ImportError, OSError)
 NOT_THE_FILE = (MemoryError, ImportError, OSError, ConfigError)
@@ -70,7 +72,8 @@ def _left_out(path: Path) -> Iterator[str]:
         return
     suffixes = (".skops", *PICKLES)
     chosen = peek_patterns(path) or _any_file
-    others = [file for file in sorted(place.iterdir()) if file.suffix in suffixes and file.stem != served.stem]
+    there = [file for file in sorted(place.iterdir()) if file.suffix in suffixes and file.stem != served.stem]
+    others = distinct([served, *there])[1:]
     if others := [file.name for file in others if chosen(file.name)]:
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         what = f"{served.name} is served alone, without {listed}"
@@ -119,7 +122,9 @@ def _model_file(place: Path, root: Path) -> Path | None:
         return place if place.suffix in (".skops", *PICKLES) else None
     chosen = peek_patterns(root) or _any_file
     found = [file for file in sorted(place.glob("[!.]*.skops")) if chosen(file.name)]
-    found = [file for file in found if file.name == "model.skops"] or found
+    found = [file for file in found if file.name == "model.skops"] or distinct(sorted(found, key=Path.is_symlink))
+    if 1 < len(found) <= MOST_FILES:
+        found = _those_that_predict(found, place)
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         there = f"give its source in config.yaml allow_patterns: [{found[0].name}]"
@@ -127,6 +132,18 @@ def _model_file(place: Path, root: Path) -> Path | None:
         raise ConfigError(f"{place}: several models ({names}); one directory holds one: {fix}")
     pickles = (place / f"model{suffix}" for suffix in PICKLES)
     return found[0] if found else next((file for file in pickles if file.is_file() and chosen(file.name)), None)
+
+
+def _those_that_predict(files: list[Path], place: Path) -> list[Path]:
+    """Without the scalers and encoders that were saved beside a model. Raises `ConfigError` where that leaves none."""
+    from gateway_sklearn_saved import prepares
+
+    found = [file for file in files if not prepares(file)]
+    if not found:
+        names = ", ".join(file.name for file in files)
+        what = f"nothing here predicts ({names}), for these are steps before a model"
+        raise ConfigError(f"{place}: {what}; save the model with {SAVE}, with them in one Pipeline")
+    return found
 
 
 def _check(place: Path, root: Path, trust: Mapping[str, Any]) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ from gateway_sklearn_files import LARGEST_SCHEMA, LARGEST_TABLE, MOST_VALUES, SC
 
 from gateway import parse_json, peek_archive
 
+SMALL_SCHEMA = 32 << 20  # bytes; that of a vectorizer with a hundred thousand words has half of it
+VALUES = ("builtins", "numpy")  # modules of what is no estimator
+# The modules of scikit-learn in which nothing predicts, and what else makes other columns of columns.
+PREPARING = tuple(
+    f"sklearn.{name}"
+    for name in (
+        "preprocessing. impute. feature_extraction. decomposition. manifold. kernel_approximation random_projection "
+        "compose._column_transformer feature_selection._from_model feature_selection._sequential "
+        "feature_selection._univariate_selection feature_selection._variance_threshold"
+    ).split()
+)
+PREPARING_TOO = frozenset(
+    "BernoulliRBM FeatureAgglomeration FeatureUnion KNeighborsTransformer NeighborhoodComponentsAnalysis PLSSVD "
+    "RadiusNeighborsTransformer RandomTreesEmbedding".split()
+)
 # Parameters that leave an estimator without predict.
 SWITCHES = {
     "novelty": "with novelty=False it judges nothing but what it was fitted on; fit it with novelty=True",
@@ -26,13 +42,34 @@ def no_predict(file: Path, kind: str, off: str | None) -> str:
     return f"{file.name} holds an object of type {kind}, which has no predict{f': {SWITCHES[off]}' if off else ''}"
 
 
+def prepares(file: Path) -> bool:
+    """Whether the object in the file is a scaler, an encoder or a list of names, as they lie beside a model.
+
+    Told by the names of scikit-learn's modules, for the gateway asks, which imports none of them.
+    """
+    try:
+        about = file.stat()
+    except OSError:
+        return False
+    return _prepares(file, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(256)
+def _prepares(file: Path, *_version: int) -> bool:
+    node = _read(file, SMALL_SCHEMA)
+    return node is not None and is_preparing(_last(node))
+
+
+def is_preparing(node: Mapping[str, Any]) -> bool:
+    """Whether an object is one of those, by its class and module."""
+    name, module = str(node.get("__class__")), str(node.get("__module__"))
+    is_own = module.startswith("sklearn.")
+    return module in VALUES or module.startswith(PREPARING) or (is_own and name in PREPARING_TOO)
+
+
 def useless(file: Path) -> str | None:
     """Why the load will refuse the object in the file; None of one that may predict, or cannot be read here."""
-    try:
-        node = parse_json(peek_archive(file, SCHEMA, LARGEST_SCHEMA, LARGEST_TABLE)[0], MOST_VALUES)
-    except (OSError, ValueError, KeyError):
-        return None
-    if not isinstance(node, Mapping):
+    if (node := _read(file, LARGEST_SCHEMA)) is None:
         return None
     name = str(node.get("__class__"))
     last = _last(node)
@@ -44,6 +81,15 @@ def useless(file: Path) -> str | None:
             f"{file.name} holds an estimator of type {last.get('__class__')} that was not fitted; fit it, then save it"
         )
     return None
+
+
+def _read(file: Path, most: int) -> Mapping[str, Any] | None:
+    """The object in the file, as its schema has it; None where that cannot be read here."""
+    try:
+        node = parse_json(peek_archive(file, SCHEMA, most, LARGEST_TABLE)[0], MOST_VALUES)
+    except (OSError, ValueError, KeyError):
+        return None
+    return node if isinstance(node, Mapping) else None
 
 
 def _last(node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,7 +144,7 @@ def _class(node: Mapping[str, Any]) -> type | None:
 
 
 def _cannot_predict(node: Mapping[str, Any]) -> bool:
-    if not node or node.get("__module__") in ("builtins", "numpy"):
+    if not node or node.get("__module__") in VALUES:
         return True
     found = _class(node)
     return found is not None and not hasattr(found, "predict")

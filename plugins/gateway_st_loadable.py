@@ -55,6 +55,8 @@ def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Pat
     for kind, folder in found:
         if config := CONFIGS.get(kind):
             _say_config(place, kind, folder / config, trusted=trusted)
+        if kind == "WordEmbeddings":
+            _say_words(place, folder / CONFIGS[kind], trusted=trusted)
         if kind in TRANSFORMERS:
             _say_transformer(folder, trusted=trusted)
         elif kind in WEIGHED:
@@ -174,6 +176,15 @@ def _say_config(place: Path, kind: str, file: Path, *, trusted: bool) -> None:
             raise unloadable(place, f"{what}, which is none of {', '.join(POOLINGS)}: mend it")
     if not trusted and kind == "Dense" and not function.startswith("torch."):  # the library takes another one
         raise unloadable(place, f"its module {kind} computes with {function}, {FOREIGN}")
+
+
+def _say_words(place: Path, file: Path, *, trusted: bool) -> None:
+    """How it cuts a text into words is a class, which its config names."""
+    name = str(peek_json(file).get("tokenizer_class"))
+    if not trusted and not name.startswith(OURS):
+        raise unloadable(place, f"{file.relative_to(place)} cuts texts with {name}, {FOREIGN}")
+    if name.endswith("PhraseTokenizer") and not find_spec("nltk"):
+        raise unloadable(place, f"{file.relative_to(place)} cuts texts with a PhraseTokenizer; run: pip install nltk")
 
 
 def _say_transformer(folder: Path, *, trusted: bool) -> None:

@@ -52,7 +52,12 @@ TEXT_TO_TEXT = re.compile(
     r"(M|UM|Long)?T5(Gemma)?|SwitchTransformers|(M|PL)?Bart|Mvp|(BigBird)?Pegasus(X)?|Blenderbot(Small)?|M2M100|NllbMoe|"
     r"LED|ProphetNet|FSMT"
 )
-DRAFT = re.compile(r"(?i)eagle|medusa|draft|speculator|dflash|(mtp|nextn)(model)?$")
+# Words of a name; a part of another word is none, as in Overdraft or DraftingForCausalLM, which drafts texts.
+DRAFT = re.compile(
+    r"(?<![A-Za-z])(?:eagle|medusa|draft(?:er)?|speculator|dflash|mtp|nextn)(?![a-z])"
+    r"|(?:Eagle|EAGLE|Medusa|MEDUSA|Draft(?:er)?|DRAFT(?:ER)?|Speculator|DFlash)(?![a-z])|(?:MTP|NextN|Nextn)(?:Model)?$"
+)
+TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)[A-Z]\w+$")  # a classifier, whatever else its name has
 DRAFT_KEYS = {"draft_vocab_size", "eagle_config", "medusa_num_heads", "speculators_model_type", "dflash_config"}
 DIFFUSION = re.compile(r"(?i)(dream|llada|sdar|diffu\w*|bd3lm|mdlm|fast_?dllm)(?![a-z]*image)")
 SENSES = {"vision_config", "audio_config", "image_token_id", "image_token_index"}
@@ -126,7 +131,8 @@ def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
 def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
     parts = config.keys() & SENSES
     with_class = f"{CLASS} with transformers and has a method"
-    if (DRAFT.search(name) or config.keys() & DRAFT_KEYS) and not parts:
+    is_assistant = str(config.get("model_type")).endswith("_assistant")  # as transformers calls those of Gemma 4
+    if (DRAFT.search(name) or is_assistant or config.keys() & DRAFT_KEYS) and not parts and not TASK.search(name):
         what = "a draft, which guesses words for a larger model (speculative decoding) and is no model alone"
         return Architecture(name, what, "serve the model that it was made for, or both with a server that takes drafts")
     if DIFFUSION.match(name) and not parts:

@@ -15,6 +15,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from ..placeholders import placeholder
+from ..same_files import distinct
 from .config import is_of_another_program
 from .unserved_adapters import adapter
 from .unserved_beginnings import begin_of
@@ -83,6 +84,8 @@ def _with_others(path: Path, names: frozenset[str], found: Unserved | None) -> U
     if others:
         begins = [begin_of(path / name) for name in found.files[:MOST]]  # an ONNX model names the file of its weights
         others = [name for name in others if not any(os.fsencode(name) in begin for begin in begins)]
+    apart = distinct(path / name for name in (*found.files, *others))
+    others = [name for name in others if path / name in apart]
     if not others:
         return found
     count = f"{len(others)} other{'s' if len(others) > 1 else ''}"

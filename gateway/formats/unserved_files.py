@@ -16,7 +16,8 @@ from .. import archives, ordinary
 from .unserved_beginnings import BEGINNING, begin_of
 from .unserved_code import PROGRAMS
 from .unserved_companions import companions
-from .unserved_kinds import BEGINNINGS, COMPRESSED, FILES, NO_MODEL, PACKED, TORCH, WEIGHTS, Kind
+from .unserved_kinds import COMPRESSED, FILES, NO_MODEL, TORCH, WEIGHTS, Kind
+from .unserved_nameless import BEGINNINGS, PACKED
 from .unserved_tables import table
 from .unserved_torch import torch_kind
 

@@ -14,9 +14,8 @@ from shlex import quote
 
 from .unserved_checkpoints import weights_of
 from .unserved_files import Unserved, first
-from .unserved_kinds import CLASS, FILES, IMAGES, MERGE, Kind, predicts
+from .unserved_kinds import CLASS, FILES, IMAGES, MAIN, MERGE, Kind, predicts
 
-MAIN = "add the GGUF file of the model that it belongs to"
 WEIGHTS = "get the file that has the weights too"
 FOLDER = "get it as a folder of sentence-transformers: modules.json and *.safetensors"
 NO_TEXT = "as a GGUF file, of which only language models are served"

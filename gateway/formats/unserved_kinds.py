@@ -34,6 +34,7 @@ FAISS = rb"\A(Ix|Iw|IH|Im|Is|Ip|IB)[A-Za-z0-9]{2}"  # how one is written by FAIS
 LLAMA2_C = rb"(?s)\A(24ka|..\0\0..\0\0([\x01-\xff]\0{3}){3}..(\0\0|\xff\xff)..\0\0)"
 # A word and its numbers, behind a line with their counts or behind none; fewer than three are a table of something.
 VECTORS = rb"\A(\d+ \d+\r?\n\S+( -?\d+\.\d+(e-?\d+)?){3}|[^\s\d.+-]\S*( -?\d\.\d{3,}(e-?\d+)?){4})"
+MAIN = "add the GGUF file of the model that it belongs to"
 GENSIM = rb"(?s)\A\x80[\x02-\x05].{0,24}gensim[._]"  # the module of the first class in a pickle
 BROKEN_UP = "or take what computes out of it: a class with load and predict in a model.py is a model here"
 
@@ -323,7 +324,7 @@ FILES = (
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),
     Kind("*.txt", "word vectors as text", predicts("gensim"), VECTORS),
-    Kind("*imatrix*.dat *.imatrix", "an importance matrix", "add its model's GGUF file", goes_with=True),
+    Kind("*imatrix*.dat *.imatrix", "an importance matrix", MAIN, goes_with=True),
     Kind(
         "*.onnx.data *.onnx_data",
         "the weights of an ONNX model without the model",
@@ -363,36 +364,4 @@ FILES = (
         "get the files that it names",
         goes_with=True,
     ),
-)
-
-# What the beginning of a file tells whose name told nothing.
-BEGINNINGS = (
-    Kind("", RENAMED_GGUF, "call it NAME.gguf", rb"\AGGUF"),
-    Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"(?s)\APK\x03\x04.{26}[^/]{1,99}/data\.pkl"),
-    Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"\A\x80\x02\x8a\nl\xfc\x9c\x46"),
-    Kind("", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
-    Kind("", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version="),
-    Kind("", "an XGBoost model", predicts("xgboost"), rb"(?s)\A(\{L.{8}learner|binf)"),
-    Kind("", "a TensorFlow Lite model", predicts("ai-edge-litert"), rb"(?s)\A.{4}TFL3"),
-    Kind("", "an ONNX model in ORT's own format", predicts("onnxruntime"), rb"(?s)\A.{4}ORTM"),
-    Kind("", "a TensorRT engine", predicts("tensorrt"), rb"\A[fp]trt"),
-    Kind("", "weights of Apache TVM", predicts("tvm"), rb"\A\xb7\x9c\x04\x05\x4f\x8d\xe5\xf7"),
-    Kind("", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", rb"\A\x12\x01\0{6}"),
-    Kind("", "an n-gram language model", predicts("kenlm"), rb"\Ammap lm http://kheafield"),
-    Kind("", "a model of CRFsuite", predicts("sklearn_crfsuite or pycrfsuite"), rb"\AlCRF"),
-    Kind(
-        "", "an object of Java, as Weka's models are", f"convert it, or {CLASS} and starts Java", rb"\A\xac\xed\0\x05"
-    ),
-    Kind("", A_PICKLE, SKOPS, PICKLE),
-)
-
-# What is in an archive: the name of a file in it tells the kind, and that to unpack it is not enough.
-PACKED = (
-    Kind("model.ini", "a MOJO of H2O", predicts("h2o (import_mojo)")),
-    Kind("bundle.json", "a bundle of MLeap", f"{CLASS} and starts Java"),
-    Kind("transformerchain/*", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("configuration.json", "a model of Deeplearning4j", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("schema.json", "a scikit-learn model that skops saved, by another name", "call it model.skops"),
-    Kind("*/data.pkl", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
-    Kind("policy.pth", "an agent of Stable-Baselines3", predicts("stable_baselines3")),
 )

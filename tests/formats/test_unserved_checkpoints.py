@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.discovery import discover
+from gateway.formats.architectures import describe_architecture
 from gateway.plugins import Plugins
 
 from .unserved_cases import WHOLE, architecture, make, told
@@ -41,6 +42,21 @@ from .unserved_cases import WHOLE, architecture, make, told
         (WHOLE, {"config": architecture("LlamaForCausalLMEagle3")}, "a draft"),
         (WHOLE, {"config": architecture("MedusaModel")}, "a draft"),
         (WHOLE, {"config": architecture("LlamaForCausalLM", draft_vocab_size=9)}, "a draft"),
+        *(
+            (WHOLE, {"config": architecture(name)}, f"{name}, a draft, which guesses words for a larger model")
+            for name in ("MLPSpeculatorPreTrainedModel", "Eagle3Speculator", "PEagleDrafterModel", "DFlashDraftModel")
+        ),
+        *(
+            (WHOLE, {"config": architecture(name)}, f"{name}, a draft, which guesses words for a larger model")
+            for name in ("LlamaEAGLEForCausalLM", "llama_eagle", "DeepSeekMTPModel", "Qwen3NextMTP", "GlmDrafter")
+        ),
+        (
+            WHOLE,
+            {"config": architecture("Gemma4AssistantForCausalLM", model_type="gemma4_assistant")},
+            "Gemma4AssistantForCausalLM, a draft",
+        ),
+        (WHOLE, {"config": architecture("OverdraftForSequenceClassification")}, "a classifier of texts"),
+        (WHOLE, {"config": architecture("EagleForSequenceClassification")}, "EagleForSeq.*a classifier of texts"),
         (WHOLE, {"config": architecture("Eagle2_5_VLForConditionalGeneration", vision_config={})}, "more than texts"),
         (WHOLE, {"config": architecture("T5ForConditionalGeneration")}, "writes one text from another"),
         (WHOLE, {"config": architecture("MarianMTModel", is_encoder_decoder=True)}, "a translator"),
@@ -99,3 +115,25 @@ def test_a_truss_without_a_class_says_what_its_weights_are(tmp_path: Path) -> No
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert "No module class file found" in problem.what
     assert "its weights are BertForMaskedLM" in problem.what
+
+
+@pytest.mark.parametrize("name", ["DraftingForCausalLM", "EagletForCausalLM", "AssistantForCausalLM"])
+def test_a_word_that_only_begins_like_draft_makes_none(name: str) -> None:
+    found = describe_architecture({"architectures": [name]})
+    assert found is not None
+    assert found.writes
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "model2vec", "architectures": ["StaticModel"], "apply_pca": 256, "apply_zipf": True},
+        {"tokenizer_name": "a/b", "apply_pca": 256, "apply_zipf": True, "hidden_dim": 256, "normalize": True},
+        {"normalize": True, "max_length": 512, "embedding_dtype": "float32"},
+    ],
+)
+def test_a_table_of_model2vec_is_told_what_makes_it_a_model_of_sentence_transformers(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    line = told(make(tmp_path, "model.safetensors", "tokenizer.json", config=config))
+    assert "(model2vec) without modules.json (get its modules.json, or save it again with model2vec" in line

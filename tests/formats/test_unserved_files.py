@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.formats import unserved_kinds
+from gateway.formats import unserved_nameless
 from gateway.formats.unserved import find_unserved
 from gateway.formats.unserved_code import PROGRAMS
 from gateway.formats.unserved_gguf import GGUFS
@@ -309,7 +309,7 @@ SEEDS += [
 
 def test_what_a_file_holds_is_found_in_a_time_that_grows_with_its_size() -> None:
     """A search holds every thread up. By the square of the size, the least of them would take ten times as long."""
-    kinds = (*DIRECTORIES, *PROGRAMS, *FILES, *unserved_kinds.BEGINNINGS, *GGUFS, *LORAS, *PARTS)
+    kinds = (*DIRECTORIES, *PROGRAMS, *FILES, *unserved_nameless.BEGINNINGS, *GGUFS, *LORAS, *PARTS)
     for kind in {kind.holds: kind for kind in kinds if kind.holds}.values():
         for seed in SEEDS:
             begin = seed * (65_536 // len(seed))
@@ -331,3 +331,45 @@ def test_the_table_of_a_zip_file_that_claims_to_be_large_is_not_read(tmp_path: P
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+NODE = b"\n\x0c\n\x01x\x12\x01y\x22\x04Relu\x12\x01g"
+NAMELESS = {
+    "onnx": (b"\x08\x0e:\x11" + NODE, "an ONNX model", "onnxruntime"),
+    "onnx by its maker": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:\x11" + NODE, "an ONNX model", "onnxruntime"),
+    "onnx with a text": (b"\x08\x0a2\x02hi:\x11" + NODE, "an ONNX model", "onnxruntime"),
+    "large onnx": (b"\x08\x08:\xd7\x83\x01\n\xd9\x01\n\x01X\x12\x05label", "an ONNX model", "onnxruntime"),
+    "glove": (b"the 0.418001 0.249683 -0.412421 0.121701\n", "word vectors as text", "gensim"),
+    "word2vec as text": (b"3 4\nb -0.0134 0.0059 0.1275 0.2252\n", "word vectors as text", "gensim"),
+    "word2vec": (b"3 4\ncat " + struct.pack("<4f", 0.1, 0.2, 0.3, 0.4), "word vectors of word2vec", "gensim"),
+    "imatrix": (
+        struct.pack("<ii", 9, 19) + b"blk.0.attn_q.weight",
+        "an importance matrix",
+        "the model that it belongs",
+    ),
+    "imatrix of the head": (struct.pack("<ii", 300, 13) + b"output.weight", "an importance matrix", "it belongs to"),
+}
+
+
+@pytest.mark.parametrize("name", ["model", "weights.v2", "it.dat"])
+@pytest.mark.parametrize("kind", NAMELESS)
+def test_a_file_whose_name_tells_nothing_is_known_by_how_it_begins(kind: str, name: str, tmp_path: Path) -> None:
+    begin, what, fix = NAMELESS[kind]
+    (tmp_path / name).write_bytes(begin + b"\0" * 8)
+    assert told(tmp_path).startswith(f"{what} ({name}) (")
+    assert fix in told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"a text with words", b"\x08\x01", b"12 months\n", b"3 4\n5 6\n", b"\x09\0\0\0\x13\0\0\0something"]
+)
+def test_what_begins_otherwise_is_no_model(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(text)
+    assert find_unserved(tmp_path) is None
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_two_names_of_one_file_are_not_two_models(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x0e")
+    link(tmp_path / "m.tflite", tmp_path / "m.onnx")
+    assert "others" not in told(tmp_path)

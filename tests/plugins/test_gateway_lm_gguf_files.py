@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import gateway_lm_gguf_files as it
@@ -198,3 +199,46 @@ def test_a_download_that_aria2_has_not_finished_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"model\.gguf is not finished"):
         it.find(tmp_path)
+
+
+# ── one file by several names ────────────────────────────────────────────────────────────────────────────────────────
+
+LINKS = pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+Link = Callable[[Path, Path], None]
+
+
+@LINKS
+def test_two_names_of_one_file_are_one_model(link: Link, tmp_path: Path) -> None:
+    file = model(tmp_path / "b-Q4_K_M.gguf")
+    link(tmp_path / "a.gguf", file)
+    assert (found := it.find(tmp_path)) is not None
+    assert found.samefile(file)
+    assert found == file or link is Path.hardlink_to  # of hard links none is the file itself
+    assert it.say_passed_over(tmp_path, found) is None
+
+
+@LINKS
+def test_of_two_names_that_of_the_directory_is_the_model(link: Link, tmp_path: Path) -> None:
+    file = model(tmp_path / "a.gguf")
+    link(tmp_path / f"{tmp_path.name}.gguf", file)
+    model(tmp_path / "other.gguf")
+    found = it.find(tmp_path, [tmp_path.name])
+    assert found == tmp_path / f"{tmp_path.name}.gguf"
+    told = it.say_passed_over(tmp_path, found)
+    assert told is not None
+    assert "other.gguf is another model" in told
+    assert "; a.gguf" not in told and " a.gguf" not in told
+
+
+def test_two_names_of_one_of_two_files_leave_two(tmp_path: Path) -> None:
+    (tmp_path / "c.gguf").symlink_to(model(tmp_path / "a.gguf"))
+    model(tmp_path / "b.gguf")
+    with pytest.raises(ConfigError, match=r"several GGUF files \(a\.gguf, b\.gguf\)"):
+        it.find(tmp_path)
+
+
+def test_the_first_parts_of_a_model_by_two_names_are_one_model(tmp_path: Path) -> None:
+    for number in (1, 2):
+        file = model(tmp_path / f"a-0000{number}-of-00002.gguf")
+        (tmp_path / f"b-0000{number}-of-00002.gguf").symlink_to(file)
+    assert it.find(tmp_path) == tmp_path / "a-00001-of-00002.gguf"

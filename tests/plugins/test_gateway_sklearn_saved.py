@@ -12,7 +12,7 @@ import joblib
 import pytest
 import skops.io
 from gateway_sklearn import SklearnModel, check_model, find_model
-from gateway_sklearn_saved import useless
+from gateway_sklearn_saved import is_preparing, useless
 from sklearn.cluster import DBSCAN
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -25,7 +25,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.utils import all_estimators
 
 from gateway import ConfigError
 
@@ -172,3 +173,72 @@ def test_a_table_of_objects_that_is_none_is_no_fault_of_the_plugin(schema: Any, 
 def test_check_says_nothing_of_what_predicts(kind: str, tmp_path: Path) -> None:
     skops.io.dump(USEFUL[kind](), tmp_path / "model.skops")
     assert told(tmp_path) == []
+
+
+# ── steps before a model, saved beside it ────────────────────────────────────────────────────────────────────────────
+
+
+def save(place: Path, **objects: Any) -> Path:
+    for name, each in objects.items():
+        skops.io.dump(each, place / f"{name}.skops")
+    return place
+
+
+def test_scalers_and_encoders_beside_a_model_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make_pipeline(StandardScaler(), PCA(2)).fit(X)
+    save(
+        tmp_path,
+        classifier=logistic().fit(X, Y),
+        columns=["a", "b"],
+        label_encoder=LabelEncoder().fit(["x", "y"]),
+        scaler=StandardScaler().fit(X),
+        steps=pipeline,
+    )
+    spec = find_model(tmp_path, {})
+    assert spec is not None
+    (note,) = spec.notes
+    assert note.startswith("classifier.skops is served alone, without columns.skops, label_encoder.skops, scaler.skops")
+    assert [problem for problem in check_model(spec) if problem.level == "error"] == []
+    monkeypatch.chdir(tmp_path)
+    served = SklearnModel(spec.config)
+    served.load()
+    assert len(served.predict({"inputs": X[:3].tolist()})["predictions"]) == 3
+
+
+def test_two_models_beside_a_scaler_are_named_without_it(tmp_path: Path) -> None:
+    save(tmp_path, a=logistic().fit(X, Y), b=logistic().fit(X, Y), scaler=StandardScaler().fit(X))
+    with pytest.raises(ConfigError, match=r"several models \(a\.skops, b\.skops\)"):
+        find_model(tmp_path, {})
+
+
+def test_scalers_alone_are_told_to_be_saved_with_their_model(tmp_path: Path) -> None:
+    save(tmp_path, encoder=LabelEncoder().fit(["x", "y"]), scaler=StandardScaler().fit(X))
+    with pytest.raises(ConfigError, match=r"nothing here predicts \(encoder\.skops, scaler\.skops\).*in one Pipeline"):
+        find_model(tmp_path, {})
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_two_names_of_one_file_are_one_model(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    save(tmp_path, a=logistic().fit(X, Y))
+    link(tmp_path / "b.skops", tmp_path / "a.skops")
+    spec = find_model(tmp_path, {})
+    assert spec is not None
+    assert not spec.notes
+
+
+def test_a_file_that_cannot_be_read_may_be_a_model(tmp_path: Path) -> None:
+    save(tmp_path, a=logistic().fit(X, Y))
+    (tmp_path / "b.skops").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConfigError, match=r"several models \(a\.skops, b\.skops\)"):
+        find_model(tmp_path, {})
+
+
+def test_what_only_prepares_is_told_by_its_name_without_importing_it() -> None:
+    """Against the installed library: each transformer without predict, and none that has one."""
+    for name, kind in all_estimators():
+        node = {"__class__": name, "__module__": kind.__module__}
+        told = is_preparing(node)
+        if hasattr(kind, "predict"):
+            assert not told, name
+        elif hasattr(kind, "transform") and name != "FrozenEstimator":  # which is what it holds
+            assert told, name
