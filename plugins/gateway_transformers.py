@@ -61,6 +61,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     """What the load of a GGUF file, or of a checkpoint, would say before it reads the weights."""
     import gateway_lm_architectures
     import gateway_lm_gguf_files
+    import gateway_tensor_doubts
     import gateway_wordless
 
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
@@ -79,6 +80,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
         if spec.python is None:  # other environments may have another version of the library
             gateway_lm_architectures.check(place)
             gateway_wordless.check(place)
+            gateway_tensor_doubts.check(place)
     except (ConfigError, OSError, ValueError) as error:
         code = "invalid_gguf" if file else "unloadable"
         what = str(error).removeprefix(f"{spec.root}: ")
@@ -105,6 +107,7 @@ class LanguageModel:
         import gateway_lm_engine
         import gateway_lm_gguf
         import gateway_lm_gguf_files
+        import gateway_tensor_doubts
         import gateway_wordless
         import torch
         from safetensors import SafetensorError
@@ -142,9 +145,7 @@ class LanguageModel:
         except SafetensorError as error:
             raise ConfigError(f"{folder}: a *.safetensors is damaged ({error}): get the file again") from error
         checkpoints.say_factors(folder, told["unexpected_keys"])
-        if missing := sorted(told["missing_keys"]):  # which the library fills with random numbers
-            what = f"{len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
-            raise ConfigError(f"{folder}: the checkpoint lacks {what}: it is not complete, or of another kind")
+        gateway_tensor_doubts.say_read(folder, told, model)
         self.tokenizer.chat_template = templates(self.tokenizer.chat_template, self.options.get("chat_template"))
         model = model.to(device).eval()
         gateway_lm_attention.lay_out(model)

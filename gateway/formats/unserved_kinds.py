@@ -77,6 +77,11 @@ DIRECTORIES = (
         f"{CLASS} with pocketsphinx and has a method transcriptions, see docs/audio.md",
     ),
     Kind("target.*.kernel target.*.embedding", "a checkpoint of T5X (JAX)", "get the model as *.safetensors"),
+    Kind(
+        "zero_to_fp32.py",
+        "a checkpoint of DeepSpeed in parts",
+        "join it: python zero_to_fp32.py . FOLDER --safe_serialization, with config.json and the tokenizer beside",
+    ),
     Kind("mlmodel", "an MLflow model", predicts("mlflow.pyfunc")),
     Kind(
         "config.pbtxt",
@@ -183,7 +188,12 @@ FILES = (
     ),
     Kind("*.ts *.jit", "a program of TorchScript", f"{CLASS} with torch.jit.load", rb"\APK\x03\x04"),
     Kind("*.torchscript", "a program of TorchScript", f"{CLASS} with torch.jit.load"),
-    Kind("*.distcp", "a checkpoint of a training in parts", "join it: torch.distributed.checkpoint.format_utils"),
+    Kind(
+        "*.distcp",
+        "a checkpoint of a training in parts",
+        "join it: accelerate merge-weights DIRECTORY FOLDER writes model.safetensors; put it beside its config.json",
+    ),
+    Kind("lit_model.pth", "a checkpoint of LitGPT", "litgpt convert_from_litgpt makes weights for transformers of it"),
     Kind("*.pt *.pth", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
     Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
     Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),

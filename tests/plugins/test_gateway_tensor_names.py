@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_st_loadable
+import gateway_tensor_doubts
 import gateway_transformers
 import pytest
 from gateway_tensor_names import say_names
@@ -17,6 +18,7 @@ from gateway import ConfigError
 
 Tensors = dict[str, Any]
 QUERY = "model.layers.0.self_attn.q_proj"
+LACKS = "the checkpoint lacks {} of the tensors of a LlamaForCausalLM, {}"
 
 
 def told(path: Path) -> list[str]:
@@ -31,6 +33,14 @@ def prefixed(prefix: str) -> Callable[[Tensors], Tensors]:
 
 def without_layer(number: int) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: each for name, each in tensors.items() if f".layers.{number}." not in name}
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {each: value for each, value in tensors.items() if each != name}
+
+
+def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name.replace(old, new, 1): each for name, each in tensors.items()}
 
 
 def adapted(tensors: Tensors, *, extra: str = "lora_A.weight") -> Tensors:
@@ -102,6 +112,22 @@ REFUSED: Mapping[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] 
         r"it lacks 999,999,999,998 of the 1,000,000,000,000 layers",
     ),
     "a layer that is missing": (without_layer(0), {}, r"it lacks 1 of the 2 layers .*\(model\.layers\.0\)"),
+    "no head": (without("lm_head.weight"), {"tie_word_embeddings": False}, LACKS.format(1, r"lm_head\.weight")),
+    "half a layer": (without("model.layers.1.mlp.up_proj.weight"), {}, LACKS.format(1, "model.layers.1.mlp.up_proj")),
+    "other words": (renamed("q_proj", "wq"), {}, LACKS.format(2, "model.layers.0.self_attn.q_proj.weight")),
+    "of another library": (renamed("model.", "transformer."), {}, LACKS.format(20, "model.embed_tokens.weight")),
+    "of a model of images": (prefixed("language_model."), {}, LACKS.format(21, "lm_head.weight")),
+    "a bias that nobody reads": (
+        lambda tensors: {**tensors, f"{QUERY}.bias": tensors["model.norm.weight"].clone()},
+        {},
+        rf"a LlamaForCausalLM has no place for 1 of the tensors of its layers, {QUERY}\.bias among them",
+    ),
+    "a bias that is wanted": (
+        lambda tensors: tensors,
+        {"attention_bias": True},
+        LACKS.format(8, "model.layers.0.self"),
+    ),
+    "layers of another width": (lambda tensors: tensors, {"intermediate_size": 96}, "have other sizes than config"),
     "another vocabulary": (lambda tensors: tensors, {"vocab_size": 300}, "its weights have other sizes than config"),
     "another width": (lambda tensors: tensors, {"hidden_size": 72}, "its weights have other sizes than config"),
 }
@@ -192,3 +218,35 @@ def test_a_folder_of_sentence_transformers_is_told_the_same(prefix: str, says: s
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=says):
         gateway_st_loadable.say_unloadable(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "phi", "olmo2"])
+def test_of_a_checkpoint_that_leaves_no_doubt_nothing_is_asked(
+    kind: str,
+    make_model: Callable[..., Any],
+    make_tokenizer: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import transformers
+
+    make_model(tmp_path, kind, make_tokenizer(tmp_path))
+
+    def ask(*args: Any, **options: Any) -> Any:
+        raise AssertionError("the library was asked")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", ask)
+    gateway_tensor_doubts.check(tmp_path)
+
+
+def test_what_the_library_left_out_of_old_checkpoints_is_none_of_the_layers(
+    checkpoint: Path, tmp_path: Path, serve: Callable[..., Any]
+) -> None:
+    """Masks and frequencies that it saved once, and layers that guess words ahead."""
+    import torch
+
+    names = ("model.layers.0.attn.masked_bias", "model.layers.0.attn.bias", "model.layers.1.rotary_emb.inv_freq")
+    more = {name: torch.ones(4) for name in (*names, "mtp.layers.0.norm.weight")}
+    place = changed(checkpoint, tmp_path / "it", lambda tensors: {**tensors, **more}, {})
+    assert told(place) == []
+    assert serve(place).is_healthy()
