@@ -25,7 +25,7 @@ from .http.health import Health
 from .http.inference import Inference
 from .http.metrics import Metrics
 from .http.models import Models
-from .http.near import meant
+from .http.near import advice
 from .http.openapi import Document
 from .http.predict import Predict
 from .http.routing import Routes
@@ -48,7 +48,7 @@ def build_app(hub: Hub) -> Front:
     shared = {"/v1/models", *(endpoint.path for endpoint in hub.endpoints)}
 
     def render(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        return _render(request, error, shared)
+        return _render(request, error, shared, hub)
 
     config = AppConfig(
         route_handlers=handlers,
@@ -153,9 +153,9 @@ def _metrics(metrics: Metrics) -> Any:
     return scrape
 
 
-def _render(request: Request[Any, Any, Any], error: Exception, shared: Collection[str]) -> Response[bytes]:
+def _render(request: Request[Any, Any, Any], error: Exception, shared: Collection[str], hub: Hub) -> Response[bytes]:
     """Litestar's own errors in the shape of the path."""
-    known = _translate(request, error, shared)
+    known = _translate(request, error, shared, hub)
     request.scope[REFUSED](known)  # type: ignore[literal-required]
     shape = errors.shape_of(request.url.path, dict(request.scope["headers"]))
     body = errors.body_of(known, shape, request.scope.get("gateway.request_id", ""))  # type: ignore[arg-type]
@@ -163,13 +163,14 @@ def _render(request: Request[Any, Any, Any], error: Exception, shared: Collectio
     return Response(body, status_code=known.status, media_type=MediaType.JSON, headers=headers)
 
 
-def _translate(request: Request[Any, Any, Any], error: Exception, shared: Collection[str]) -> GatewayError:
+def _translate(request: Request[Any, Any, Any], error: Exception, shared: Collection[str], hub: Hub) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
     status = getattr(error, "status_code", 500)
     what = f"{request.method} {request.url.path[:200]}"
     if status == 404:
-        return UnknownURL(f"unknown URL: {what}{meant(request.url.path[:200], shared)}")
+        near = advice(request.url.path[:200], shared, hub, sees_of(request.scope))
+        return UnknownURL(f"unknown URL: {what}{near}")
     if status == 405:
         allowed = dict(getattr(error, "headers", None) or {}).get("allow", "")
         methods = sorted({*allowed.split(", "), "HEAD"} if "GET" in allowed else allowed.split(", "))

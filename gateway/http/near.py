@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..hub import Hub, Sees
 
 V1, MODELS = "/v1", "/models/"
 ELSEWHERE = ("/v2", "/v3", "/api", "/openai")  # how base URLs of other servers end
-PREDICTS = ("/predict", "/v1/predict", "/v1/models/predict", "/models/predict")
+PREDICTS = ("/predict", "/v1/predict", "/v1/models/predict", "/models/predict", "/api/predict")
 OF_ONE = ("/predict", "/status", "/ping")  # what a model has beside the routes of its methods
 CLOSE, SHORT = 0.94, 0.8  # of 1: a letter or two of a path, or of a word
 
 
+def advice(path: str, known: Collection[str], hub: Hub, sees: Sees) -> str:
+    """A clause to put behind "unknown URL": what is near, or how the model is called that the path names, or all."""
+    if found := meant(path, known):
+        return found
+    if name := named(path, (model.name for model in hub.seen(sees))):
+        return f"; model '{name}' is called by {call_of(hub, name)}"
+    return f"; GET {V1}/models lists the models and their routes"
+
+
+def named(path: str, names: Iterable[str]) -> str:
+    """The longest of the names that the path has as a whole part; empty where it has none."""
+    parts = f"/{path.strip('/')}/".replace(":", "/")
+    return max((name for name in names if f"/{name}/" in parts), key=len, default="")
+
+
+def call_of(hub: Hub, name: str) -> str:
+    """The request that calls the model of that name, by the first of its routes; predict where none is known yet."""
+    predict = f"{V1}{MODELS}{name}:predict"
+    route = next(iter(hub.routes(hub.models[name])), predict)
+    return f"POST {route if route == predict else f'{MODELS}{name}{route}'}"
+
+
 def meant(path: str, known: Collection[str]) -> str:
-    """A clause to put behind "unknown URL"; empty when nothing is near. `known` are the shared paths of routes."""
+    """The clause for a path that is nearly one of ours; empty when none is. `known` are the shared paths of routes."""
     for other in sorted(known, key=len, reverse=True):
         short = other.removeprefix(V1)
         if short == other or not path.endswith(short):

@@ -30,7 +30,7 @@ from .admin import ROOT as ADMIN_MODELS
 from .exchange import Exchange
 from .guards import is_preflight, preflight
 from .inference import ROUTE as INFER
-from .near import meant
+from .near import V1, advice, call_of, named
 from .predict import ROUTE
 
 if TYPE_CHECKING:
@@ -115,10 +115,13 @@ class Routes:
                 if target.endswith(ending):
                     return _only(exchange, "GET", handler, target[: -len(ending)], f"{MODEL}{ending}")
         if exchange.method == "POST":  # a predict of somebody's who has the form of other servers in mind
-            name = target.removesuffix("/predict").removesuffix("/invocations").removesuffix("/infer")[:128]
-            if colon and name not in self._hub.models:  # NAME:predcit
-                name = name.rpartition(":")[0]
-            raise method_not_allowed(exchange.path, "GET, HEAD", f"; to call it: POST {V1_MODELS}{name}:predict")
+            known = self._named(target, exchange)
+            call = (
+                call_of(self._hub, known)
+                if known
+                else f"POST {V1_MODELS}NAME:predict, with a name that GET {V1}/models lists"
+            )
+            raise method_not_allowed(exchange.path, "GET, HEAD", f"; to call it: {call}")
         return _only(exchange, "GET", self._models.show, target, MODEL)
 
     def _model_base(self, exchange: Exchange, target: str) -> Handler:
@@ -139,7 +142,7 @@ class Routes:
             return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")], "/models/{model}/logs")
         if target.endswith("/status"):
             return _only(exchange, "GET", self._models.show, target[: -len("/status")], MODEL)
-        raise _unknown(exchange, self._endpoints)
+        raise self._unknown(exchange, self._endpoints)
 
     def _v1_of(self, exchange: Exchange, name: str, path: str) -> Handler:
         """Below the base URL of one model there is no other."""
@@ -156,12 +159,12 @@ class Routes:
                 exchange.model = name
                 return handler
             raise UnknownModel(f"no model named '{exchange.model[:128]}' here (have: {name[:128]})", param="model")
-        raise _unknown(exchange, self._endpoints)
+        raise self._unknown(exchange, self._endpoints)
 
     def _kept(self, exchange: Exchange, path: str, name: str = "") -> Handler:
         handlers = self._serving.stored.handlers(path[len(RESPONSES) + 1 :])
         if handlers is None:
-            raise _unknown(exchange)
+            raise self._unknown(exchange)
         method = "GET" if exchange.method == "HEAD" else exchange.method
         if method not in handlers:
             raise method_not_allowed(exchange.path, "GET, HEAD" + ", DELETE" * ("DELETE" in handlers))
@@ -181,7 +184,7 @@ class Routes:
                     route = f"{V2_REPOSITORY}models/{{model}}{ending}"
                     return _only(exchange, "POST", handler, name[: -len(ending)], route)
         if not path.startswith(V2_MODELS):
-            raise _unknown(exchange)
+            raise self._unknown(exchange)
         name = path[len(V2_MODELS) :]
         if name in self._hub.models and exchange.sees(name):
             return _only(exchange, "GET", inference.metadata, name, V2_MODEL)
@@ -196,7 +199,18 @@ class Routes:
         ):
             if name.endswith(ending):
                 return _only(exchange, "GET", handler, _versionless(name[: -len(ending)]), f"{V2_MODEL}{ending}")
+        if exchange.method == "POST" and (known := self._named(name, exchange)):
+            advised = f"; to call it: POST {V2_MODELS}{known}/infer, or {call_of(self._hub, known)}"
+            raise method_not_allowed(exchange.path, "GET, HEAD", advised)
         return _only(exchange, "GET", inference.metadata, _versionless(name), V2_MODEL)
+
+    def _named(self, path: str, exchange: Exchange) -> str:
+        """The model that a part of the path names, of those that the caller sees."""
+        return named(path, (model.name for model in self._hub.seen(exchange.sees)))
+
+    def _unknown(self, exchange: Exchange, known: Collection[str] = ()) -> UnknownURL:
+        path = exchange.path[:200]
+        return UnknownURL(f"unknown URL: {exchange.method} {path}{advice(path, known, self._hub, exchange.sees)}")
 
 
 def _versionless(name: str) -> str:
@@ -218,10 +232,6 @@ def _only(exchange: Exchange, method: str, handler: Handler, name: str, route: s
         raise method_not_allowed(exchange.path, "GET, HEAD" if method == "GET" else method)
     exchange.model = name
     return handler
-
-
-def _unknown(exchange: Exchange, known: Collection[str] = ()) -> UnknownURL:
-    return UnknownURL(f"unknown URL: {exchange.method} {exchange.path[:200]}{meant(exchange.path[:200], known)}")
 
 
 def method_not_allowed(path: str, allowed: str, advice: str = "") -> MethodNotAllowed:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from served import Model, Served
 
+from gateway import keys
 from gateway.http.near import meant
 
 KNOWN = {"/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/rerank"}
@@ -75,3 +78,43 @@ def test_both_kinds_of_unknown_paths_say_so() -> None:
         ):
             answer = served.post(path, {})
             assert answer.status == 404 and f"it is {right}" in answer.json["error"]["message"]
+
+
+PATHS = (
+    "/NAME",
+    "/models/NAME",
+    "/NAME/predict",
+    "/v1/NAME/predict",
+    "/predict/NAME",
+    "/NAME:predict",
+    "/models/NAME/x",
+)
+
+
+def test_a_path_that_names_a_model_is_told_how_that_is_called() -> None:
+    predicts, chats = Model({"predict": lambda inputs: "fine"}), Model({"chat_completions": lambda inputs: "fine"})
+    calls = {"m": "/v1/models/m:predict", "team/m": "/models/team/m/v1/chat/completions"}
+    with Served({"m": predicts, "team/m": chats}) as served:
+        for name, call in calls.items():
+            for path in PATHS:
+                answer = served.post(path.replace("NAME", name), {})
+                assert answer.status == 404, path
+                assert f"; model '{name}' is called by POST {call}\"" in answer.body.decode(), path
+
+
+@pytest.mark.parametrize("path", ["/v1/models/m", "/v1/models/m/chat/completions", "/v1/models/m:chat"])
+def test_a_post_beside_the_routes_of_a_model_names_the_first_that_it_has(path: str) -> None:
+    with Served({"m": Model({"chat_completions": lambda inputs: "fine"})}) as served:
+        assert "to call it: POST /models/m/v1/chat/completions" in served.post(path, {}).body.decode()
+        assert "POST /v2/models/m/infer, or POST /models/m/v1/chat" in served.post("/v2/models/m/x", {}).body.decode()
+        assert "POST /v1/models/NAME:predict, with a name" in served.post("/v1/models/n/chat", {}).body.decode()
+
+
+def test_a_path_that_names_nothing_is_told_where_the_routes_are_and_a_hidden_model_is_nothing(tmp_path: Path) -> None:
+    key, text = keys.create("bob", models=("other",))
+    keys.write(tmp_path / "keys.toml", [key])
+    with Served({"m": Model({"predict": lambda inputs: "fine"})}, keys_file=tmp_path / "keys.toml") as served:
+        for path in ("/nowhere", "/generate", "/models/nothing/x", "/mm", "/m", "/models/m/x"):
+            told = served.post(path, {}, x_api_key=text).body.decode()
+            assert '; GET /v1/models lists the models and their routes"' in told, path
+        assert "'m'" not in served.post("/v1/models/m", {}, x_api_key=text).body.decode()
