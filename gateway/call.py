@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from .errors import Crashed, GatewayError, HTTPError, InvalidOutput, ModelError, OutOfMemory, QueueTimeout, Unavailable
 from .wire import BYTES, DATA, MESSAGES, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp, WireError
 from .wording import counted
@@ -107,7 +109,7 @@ class Call:
         self.seat: Any = None  # where it runs; set by the limiter
         self.head: Resp | None = None
         self.kind = DATA  # of its items, as the head tells it
-        self.reply: bytes | memoryview = b""  # the whole body of an answer that is no stream
+        self.reply: Any = b""  # the whole of an answer that is no stream: its value of DATA, or bytes
         self.items: list[Any] = []
         self.size = 0  # bytes of the items not yet taken
         self.taken = 0  # bytes of those that were
@@ -170,7 +172,7 @@ class Call:
         return self.queued + min(self.cancelled_at, self._loop.time()) - self.waits_since
 
     async def first(self) -> Resp:
-        """The head of the answer: with its whole body in `reply`, or with a first item to take.
+        """The head of the answer: with the whole of it in `reply`, or with a first item to take.
 
         Raises:
             GatewayError: the call ended before it had anything to say.
@@ -305,10 +307,11 @@ class Call:
             self.queued, self.waits_since = self.waited, NEVER
             self.seat.waiting -= 1
 
-    def on_resp(self, head: Resp, body: bytes | memoryview) -> None:
+    def on_resp(self, head: Resp, reply: Any) -> None:
+        """The head of its answer, with all of it where that is whole: a value of DATA was decoded, or bytes."""
         if self.head is not None and not _says_what_it_is(self.head, head, self.items):
             raise WireError("a second resp for one call")
-        self.head, self.reply = head, body
+        self.head, self.reply = head, reply
         self.kind = head.kind if head.stream or head.final else MESSAGES
         if head.final:
             self.ended = True
@@ -363,6 +366,14 @@ def _says_what_it_is(first: Resp, second: Resp, items: list[Any]) -> bool:
     return streams and first.kind == second.kind == BYTES and first.content_type == OCTETS != second.content_type
 
 
+def _in_json(detail: Any) -> msgspec.Raw | None:
+    """What a model's error says in place of its message, written once; None: nothing, or what JSON has no form for."""
+    try:
+        return None if detail is None else msgspec.Raw(msgspec.json.encode(detail))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
 def to_error(failure: Failure) -> GatewayError:
     """What a worker reported, as the error its client gets."""
     cls = _BY_CODE.get(failure.code)
@@ -379,7 +390,7 @@ def to_error(failure: Failure) -> GatewayError:
             code=failure.code,
             param=failure.param,
             headers=headers,
-            detail=failure.detail,
+            detail=_in_json(failure.detail),
         )
     error.truss_code = failure.truss_code
     return error

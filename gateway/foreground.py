@@ -141,7 +141,7 @@ class _Foreground:
             with call:
                 answer = await call.first()
                 if not answer.stream:
-                    out.write(wire.decode(call.reply) if answer.kind == wire.DATA and not answer.raw else call.reply)
+                    out.write(bytes(call.reply) if isinstance(call.reply, memoryview) else call.reply)
                 while answer.stream and (items := await call.take()) is not None:
                     for item in items:
                         out.write(item)

@@ -16,7 +16,6 @@ from .errors import GatewayError
 from .questions import question
 from .replica import Replica
 from .spec import Limits
-from .wire import WireError, decode
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -69,10 +68,10 @@ class HealthCheck:
             with call:
                 async with asyncio.timeout(HEALTH_TIMEOUT):
                     await call.first()
-            answer = decode(call.reply)
+            answer = call.reply
         except TimeoutError:
             return f"its is_healthy has not answered for {HEALTH_TIMEOUT:g} s"
-        except (GatewayError, ConnectionError, WireError) as error:
+        except (GatewayError, ConnectionError) as error:
             return f"its is_healthy failed: {error}"
         return "" if answer is None or answer else f"its is_healthy says {answer!r:.100}"
 

@@ -13,7 +13,7 @@ from .errors import GatewayError, InvalidOutput
 from .plain import to_capabilities
 from .replica import Replica
 from .spec import Capabilities, Limits
-from .wire import DATA, MAX_FRAME, Req, WireError, decode, encode
+from .wire import DATA, MAX_FRAME, Req, WireError, encode
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -42,13 +42,13 @@ async def hot_reload(replicas: Iterable[Replica], limits: Limits) -> Capabilitie
     return found
 
 
-def _capabilities(reply: bytes | memoryview) -> Capabilities:
+def _capabilities(found: Any) -> Capabilities:
     """An answer may be a thousand times as large as what a worker says when it has loaded."""
     try:
-        if len(reply) > MAX_FRAME:
-            raise WireError(f"{len(reply)} bytes, at most {MAX_FRAME} can be told")
-        return to_capabilities(decode(reply))
-    except WireError as error:
+        if (size := len(encode(found))) > MAX_FRAME:
+            raise WireError(f"{size} bytes, at most {MAX_FRAME} can be told")
+        return to_capabilities(found)
+    except (WireError, RecursionError) as error:
         raise InvalidOutput(f"the new code is in place, but not what it can do: {error}") from error
 
 
@@ -67,8 +67,8 @@ async def count_tokens(
             async with asyncio.timeout(COUNT_TIMEOUT):
                 for call in calls.values():
                     await call.first()
-            found = {name: whole_number(decode(call.reply)["input_tokens"]) for name, call in calls.items()}
-    except (GatewayError, TimeoutError, WireError, KeyError, TypeError, OverflowError):
+            found = {name: whole_number(call.reply["input_tokens"]) for name, call in calls.items()}
+    except (GatewayError, TimeoutError, KeyError, TypeError, OverflowError):
         return None
     numbers = {name: number for name, number in found.items() if number is not None}
     return numbers if len(numbers) == len(found) else None

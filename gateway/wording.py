@@ -15,6 +15,7 @@ _SPOKEN_WITH_A_VOWEL = frozenset("AEFHILMNORSX")
 _SPOKEN_WITH_A_CONSONANT = ("uni", "use", "usa", "uti", "uint", "uuid", "uri", "url", "ufunc", "eu", "one")
 
 MOST_NAMES = 10
+MOST_LOOKED_AT = 1000  # names of which a near one is looked for: more take too long for whoever waits for the answer
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -41,9 +42,17 @@ def with_article(name: str) -> str:
 def instead_of(name: str, have: Iterable[str]) -> str:
     """What there is in place of a name that is not: " (did you mean X?)", " (have: X, Y)"; nothing of many others."""
     names = sorted(have)
+    if len(names) > MOST_LOOKED_AT:
+        return ""
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
         return f" (did you mean {close[0]}?)"
     return f" (have: {', '.join(names)})" if 0 < len(names) <= MOST_NAMES else ""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names that somebody else made up, the first of them; they need not be texts."""
+    known = sorted(map(str, names))
+    return ", ".join([*known[:MOST_NAMES], *("…" for _ in known[MOST_NAMES : MOST_NAMES + 1])])
 
 
 def ungiven(method: str, needed: Iterable[str], offered: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from gateway.call import NEVER, Call
 from gateway.errors import Crashed, GatewayError
 from gateway.replica import Launch, LoadError
 from gateway.spec import Capabilities, MethodInfo, ModelSpec
-from gateway.wire import BYTES, DATA, Req, Resp, encode
+from gateway.wire import BYTES, DATA, Req, Resp, decode, encode
 
 # A busy machine makes an example slow, not wrong.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -134,7 +134,7 @@ class FakeReplica:
     def answer(self, call: Call, body: bytes = b"{}", **head: Any) -> None:
         """A whole answer, the last word of its call."""
         defaults = {"status": 200, "kind": call.req.mode, "stream": False, "final": True, "content_type": ""}
-        call.on_resp(Resp(**{**defaults, **head}), body if call.req.mode == BYTES else encode(body))
+        call.on_resp(Resp(**{**defaults, **head}), body if call.req.mode == BYTES else decode(encode(body)))
         self._leave(call)
 
     def stream(self, call: Call, *items: Any) -> None:

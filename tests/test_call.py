@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import VirtualLoop, chat, predict, turns
+from msgspec import Raw
 
 from gateway.call import NEVER, RETRY_AFTER, Call, ClientLeft, to_error
 from gateway.errors import (
@@ -20,9 +21,10 @@ from gateway.errors import (
     QueueTimeout,
     Timeout,
 )
+from gateway.http.errors import body_of
 from gateway.limiter import Seat
 from gateway.spec import Limits
-from gateway.wire import BYTES, DATA, WINDOW_ITEMS, Failure, Req, Resp, WireError
+from gateway.wire import BYTES, DATA, WINDOW_ITEMS, Array, Failure, Req, Resp, Structured, WireError
 
 pytestmark = pytest.mark.anyio
 LIMITS = Limits(queue_timeout=30, request_timeout=600, first_item_timeout=120, gap_timeout=60, cancel_grace=5)
@@ -442,8 +444,25 @@ def test_a_raised_status_keeps_headers_detail_and_truss_code() -> None:
     failure = Failure(422, "invalid_value", "bad", param="a", headers=[("x-a", "1")], detail={"a": 1}, truss_code=700)
     error = to_error(failure)
     assert isinstance(error, HTTPError)
-    assert (error.param, error.headers, error.detail, error.truss_code) == ("a", {"x-a": "1"}, {"a": 1}, 700)
+    assert (error.param, error.headers, error.detail, error.truss_code) == ("a", {"x-a": "1"}, Raw(b'{"a":1}'), 700)
     assert error.type == "invalid_request_error"
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [{None: 1}, {"a": Array((1,), b"\0" * 4)}, Structured({}, ""), nested(5000)],
+    ids=["a key", "an array", "an instance", "deep"],
+)
+def test_a_detail_without_a_form_in_json_gives_way_to_the_message(detail: Any) -> None:
+    error = to_error(Failure(422, "invalid_value", "bad", detail=detail))
+    assert body_of(error, "truss", "r") == b'{"error":"bad"}'
 
 
 def test_a_lack_of_memory_says_when_to_come_back() -> None:

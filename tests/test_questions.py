@@ -16,9 +16,9 @@ from gateway.spec import Capabilities, Limits
 
 
 class Answering:
-    """A replica whose worker answers with these bytes."""
+    """A replica whose worker answers with this value."""
 
-    def __init__(self, reply: bytes) -> None:
+    def __init__(self, reply: Any) -> None:
         self._reply = reply
 
     def open(self, call: Call, ended: Callable[[Call], None]) -> None:
@@ -45,12 +45,12 @@ def asked(replica: Any) -> Capabilities | None:
     ids=["long", "many", "no methods", "no dict"],
 )
 def test_new_code_says_no_more_of_itself_than_a_load_may(says: Any) -> None:
-    replica: Any = Answering(wire.encode(says))
+    replica: Any = Answering(says)
     with pytest.raises(InvalidOutput, match="not what it can do"):
         asked(replica)
 
 
 def test_new_code_says_what_it_can_do() -> None:
-    replica: Any = Answering(wire.encode({"methods": [{"name": "predict", "kind": "sync"}]}))
+    replica: Any = Answering({"methods": [{"name": "predict", "kind": "sync"}]})
     found = asked(replica)
     assert found is not None and [method.name for method in found.methods] == ["predict"]

@@ -13,7 +13,7 @@ from gateway import keys
 from gateway.access import Permits
 from gateway.dialects.one_value import what
 from gateway.errors import RateLimited
-from gateway.wording import TOML, a_type, addressed, counted, in_state, instead_of, table_of, with_article
+from gateway.wording import TOML, a_type, addressed, counted, in_state, instead_of, listed, table_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,17 @@ def test_what_was_meant_is_said_or_what_there_is_if_it_is_little() -> None:
     assert instead_of("sklern", ["transformers", "sklearn"]) == " (did you mean sklearn?)"
     assert instead_of("x", ["b", "a"]) == " (have: a, b)"
     assert instead_of("x", map(str, range(1000))) == instead_of("x", []) == ""
+
+
+def test_of_very_many_names_none_is_looked_for() -> None:
+    many = [f"name {number}" for number in range(2000)]
+    assert instead_of("name 5", many) == "" and instead_of("name x", many[:1000])
+
+
+def test_of_names_that_somebody_made_up_the_first_are_listed() -> None:
+    assert (listed([]), listed({None: 1, 5: 2, "b": 3})) == ("", "5, None, b")
+    assert listed(range(10, 20)) == ", ".join(map(str, range(10, 20)))
+    assert listed(range(10, 5000)) == "10, 100, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, …"
 
 
 @pytest.mark.parametrize(

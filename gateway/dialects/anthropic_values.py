@@ -121,7 +121,10 @@ class MessageValues(Normalizer):
         if pieces["text"]:
             held["text"] = "".join((_string(held, "text"), *pieces["text"]))
         if pieces["citations"]:
-            held["citations"] = [*(held.get("citations") or []), *pieces["citations"]]
+            given = held.get("citations") or []
+            if not isinstance(given, list):
+                raise InvalidOutput(f"the citations of a block are {a_type(given)}, not a list")
+            held["citations"] = [*given, *pieces["citations"]]
         if text := "".join(pieces["input"]).strip():
             held["input"] = decoded(text) or begun_object(text)
             if held["input"] is None:

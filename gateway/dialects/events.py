@@ -129,8 +129,15 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact JSON of text, or of what has been through `checked`."""
-    return _encode(value)
+    """Compact JSON of text, or of what has been through `checked`.
+
+    Raises:
+        InvalidOutput: a dict in it has keys that JSON has no form for.
+    """
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidOutput(f"the model's answer cannot be written as JSON: {error}") from error
 
 
 def checked(value: Any, where: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BadRequest, InvalidOutput, TooLarge
-from ..wording import counted
+from ..wording import counted, instead_of, listed
 from .base import missing, take, wrong_type
 from .events import encode_json
 from .oip_binary import pack, size_of, unpack
@@ -32,6 +32,8 @@ from .oip_tensors import (
 )
 
 VERSION = "1"  # models have one
+MOST_SHOWN = 64  # characters of a name that a client made up
+UNFIT = "predict's answer does not fit into tensors"
 _NOT_RAW = "bytes without JSON do not say what they are; send JSON before them, with `binary_data_size`"
 
 
@@ -92,7 +94,7 @@ def read_raw(data: bytes | memoryview, schema: Schema) -> InferRequest:
     needed, tensors = _needed(schema), metadata(schema)
     tensors = [tensor for tensor in tensors if tensor["name"] in needed] or tensors
     if len(tensors) != 1:
-        names = ", ".join(tensor["name"] for tensor in tensors)
+        names = listed(tensor["name"] for tensor in tensors)
         raise BadRequest(f"the model takes {names or 'no tensor'}: {_NOT_RAW}", param="inputs")
     name, datatype, shape = (tensors[0][key] for key in ("name", "datatype", "shape"))
     if datatype == "BYTES":
@@ -146,10 +148,9 @@ def _written(request: InferRequest, schema: Schema) -> Iterator[bytes]:
     fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name in properties}
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in properties:
-            known = ", ".join(properties) or "none"
-            raise BadRequest(
-                f"the model has no input '{tensor.name[:64]}' (have: {known})", param=f"inputs[{index}].name"
-            )
+            name = tensor.name[:MOST_SHOWN]
+            told = f"the model has no input '{name}'{instead_of(name, properties)}"
+            raise BadRequest(told, param=f"inputs[{index}].name")
         fields[tensor.name] = _field(f"inputs[{index}]", tensor, kinds_of(properties[tensor.name], schema))
     if "parameters" in properties and request.parameters:
         fields.setdefault("parameters", request.parameters)
@@ -169,7 +170,7 @@ def _field(where: str, tensor: Tensor, kinds: set[str]) -> Tensor:
     if not kinds or "array" in kinds:
         return tensor
     if kinds.isdisjoint(BY_TYPE):
-        raise BadRequest(f"the model's '{tensor.name}' is no tensor but: {', '.join(sorted(kinds))}", param=where)
+        raise BadRequest(f"the model's '{tensor.name}' is no tensor but: {listed(kinds)}", param=where)
     if len(tensor.data) != 1:
         raise BadRequest(
             f"the model's '{tensor.name}' is a single value, not a tensor of {len(tensor.data)}", param=f"{where}.shape"
@@ -189,12 +190,12 @@ def from_predict(body: bytes, content_type: str) -> Any:
         return body
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         pass
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidOutput(f"predict's answer does not fit into tensors: {error}") from error
+        raise InvalidOutput(f"{UNFIT}: {error}") from error
 
 
 def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tuple[dict[str, Any], bytes]:
@@ -206,7 +207,8 @@ def answer(value: Any, request: InferRequest, model: str, request_id: str) -> tu
     """
     named = value if isinstance(value, dict) and value else {OUTPUT: value}
     if unknown := [name for name in request.outputs if name not in named]:
-        raise BadRequest(f"the model gave no output '{unknown[0][:64]}' (have: {', '.join(named)})", param="outputs")
+        name = unknown[0][:MOST_SHOWN]
+        raise BadRequest(f"the model gave no output '{name}'{instead_of(name, named)}", param="outputs")
     outputs, parts = [], []
     for name in request.outputs or named:
         if request.all_binary or name in request.binary:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..counts import whole_number
 from ..errors import InvalidOutput
 from ..wire import Array
-from ..wording import a_type
+from ..wording import a_type, listed
 from .base import ESTIMATED, Context, Encoder, Prepared, Used
 from .events import encode_json, estimate_tokens, unwrap, usage_of
 from .located import Odd, at
@@ -155,5 +155,5 @@ def finite(*numbers: float) -> None:
 
 def what(value: Any) -> str:
     if isinstance(value, dict):
-        return f"a dict with {', '.join(sorted(map(str, value))[:10]) or 'no keys'}"
+        return f"a dict with {listed(value) or 'no keys'}"
     return a_type(value)

@@ -16,7 +16,7 @@ from ..errors import BadRequest, InvalidOutput
 from ..hookspecs import hookimpl
 from ..spec import Capabilities, Endpoint
 from ..wire import Array
-from ..wording import a_type, counted
+from ..wording import a_type, counted, listed
 from . import answer_schemas
 from .base import ESTIMATED, Context, Dialect, Encoder, Prepared, Used, missing, take, take_range, wrong_type
 from .completion_requests import read_tokens
@@ -141,7 +141,7 @@ class EmbeddingsEncoder(Encoder):
             return [_row(value, "$")]
         if usage is not None:
             return []
-        keys = ", ".join(sorted(value)[:10]) or "none"
+        keys = listed(value) or "none"
         raise InvalidOutput(
             f"embeddings returned a dict of which no key is known: {keys}; "
             "known are data, embeddings, embedding and usage"

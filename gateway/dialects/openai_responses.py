@@ -162,7 +162,8 @@ class ResponsesEncoder(EventEncoder):
         if made.items is not None and not self._output.is_empty:
             raise InvalidOutput("the model returned a whole response behind a part of one")
         fields = {name: unwrap(value) for name, value in made.fields.items() if value is not None}
-        self._made |= checked(fields, "its response")
+        encode_json(checked(fields, "its response"))  # or the event of the failure could not be written either
+        self._made |= fields
         if not self._started and isinstance(given := fields.get("id"), str) and given:
             self._id = given
         if isinstance(usage := fields.get("usage"), dict):
@@ -170,7 +171,7 @@ class ResponsesEncoder(EventEncoder):
         if fields.get("status") == "incomplete":
             details = fields.get("incomplete_details")
             why = details.get("reason") if isinstance(details, dict) else None
-            self.choices[0].apply(Finish(0, _REASONS.get(why or "", "length")))
+            self.choices[0].apply(Finish(0, _REASONS.get(why, "length") if isinstance(why, str) else "length"))
         self._is_whole = self._is_whole or made.items is not None
         return b"".join([self._give(item) for item in made.items or []])
 

@@ -20,7 +20,7 @@ import msgspec
 from ..counts import whole_number
 from ..errors import InvalidOutput
 from ..wire import Structured
-from ..wording import a_type, counted
+from ..wording import a_type, counted, listed
 from .event_stream import DONE, EventStream, Sent, holds_block, starts_events
 from .events import (
     REASONS,
@@ -165,7 +165,7 @@ class Normalizer:
         if "choices" in value:
             return self._envelope(value)
         if SHORTHAND.isdisjoint(value):
-            keys = ", ".join(sorted(value)[:10]) or "none"
+            keys = listed(value) or "none"
             raise InvalidOutput(f"the model returned a dict of which no key is known: {keys}; known are {_KNOWN}")
         return [*self._message(self._choice, value), *self._ending(self._choice, value), *_usage(value)]
 

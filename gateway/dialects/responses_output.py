@@ -150,7 +150,7 @@ class Output:
         elif kind in ("message", "reasoning"):
             if kind == "reasoning":
                 value["summary"] = item.get("summary") or []
-            value["content"] = parts = [_filled(unwrap(part)) for part in item.get("content") or []]
+            value["content"] = parts = [_filled(unwrap(part)) for part in _parts(item)]
             out = [self.event("response.output_item.added", output_index=index, item={**begun, "content": []})]
             out += [self._part(part, {**at, "content_index": number}) for number, part in enumerate(parts)]
         else:
@@ -251,7 +251,7 @@ class Output:
 
     def _part(self, part: Any, at: dict[str, Any]) -> bytes:
         """A part that is complete."""
-        kind = part.get("type")
+        kind = _kind(part)
         if kind not in _ITEMS:
             begun = self.event("response.content_part.added", **at, part=part)
             return begun + self.event("response.content_part.done", **at, part=part)
@@ -276,11 +276,23 @@ def framed(name: str, number: int, fields: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
+def _parts(item: dict[str, Any]) -> list[Any]:
+    parts = item.get("content") or []
+    if not isinstance(parts, list):
+        raise InvalidOutput(f"the model returned {a_type(parts)} as the content of an item, not a list")
+    return parts
+
+
+def _kind(part: dict[str, Any]) -> str:
+    kind = part.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
 def _filled(part: Any) -> dict[str, Any]:
     """A part of a complete item with what clients need of it."""
     if not isinstance(part, dict):
         raise InvalidOutput(f"the model returned {a_type(part)} as a part of an item, not a dict")
-    kind = part.get("type")
+    kind = _kind(part)
     if kind not in _ITEMS:
         return part
     name = "refusal" if kind == "refusal" else "text"

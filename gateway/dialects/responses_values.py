@@ -49,7 +49,7 @@ class Given(msgspec.Struct):
 class ResponseValues(Normalizer):
     def __init__(self) -> None:
         super().__init__()
-        self._numbers: dict[Any, int] = {}  # of tool calls, by their output_index
+        self._numbers: dict[int | None, int] = {}  # of tool calls, by their output_index
         self._told = False  # something of an item has come
 
     def feed(self, value: Any) -> Events:
@@ -104,11 +104,11 @@ class ResponseValues(Normalizer):
         name, call = item.get("name"), item.get("call_id")
         if not isinstance(name, str) or not isinstance(call, str | None):
             raise Odd("the model gave a function_call without a name", item)
-        number = self._numbers[value.get("output_index")] = len(self._numbers)
+        number = self._numbers[_index(value)] = len(self._numbers)
         return [ToolCall(0, number, call, name, "")]
 
     def _arguments(self, value: dict[str, Any]) -> Events:
-        number, text = self._numbers.get(value.get("output_index")), value.get("delta")
+        number, text = self._numbers.get(_index(value)), value.get("delta")
         if number is None or not isinstance(text, str):
             raise Odd("the model gave arguments of a tool call that it never began", value)
         return [ToolCall(0, number, None, None, text)]
@@ -154,6 +154,11 @@ def _object(value: dict[str, Any]) -> dict[str, Any]:
 
 def _item(value: dict[str, Any]) -> dict[str, Any]:
     return _checked(unwrap(value.get("item")))
+
+
+def _index(value: dict[str, Any]) -> int | None:
+    index = value.get("output_index")
+    return index if isinstance(index, int) else None
 
 
 def _checked(item: Any) -> dict[str, Any]:

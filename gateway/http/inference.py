@@ -18,7 +18,7 @@ from ..call import ClientLeft
 from ..dialects import oip, oip_binary
 from ..dialects.oip_schema import Schema
 from ..dialects.oip_tensors import MAX_ROWS
-from ..errors import BadRequest, InvalidJSON, RouteNotSupported, TooLarge, Unavailable
+from ..errors import BadRequest, InvalidJSON, InvalidOutput, RouteNotSupported, TooLarge, Unavailable
 from ..examples import tensors_of
 from ..wire import BYTES, Req
 from .actors import actor_of
@@ -103,8 +103,11 @@ class Inference:
         def answer() -> tuple[bytes, int]:
             """All of it, and how much of that is JSON, where tensors follow it."""
             value = oip.from_predict(bytes(reply), head.content_type)
-            shown, raw = oip.answer(value, request, model.name, exchange.request_id)
-            written = _encode(shown)
+            try:
+                shown, raw = oip.answer(value, request, model.name, exchange.request_id)
+                written = _encode(shown)
+            except (RecursionError, UnicodeEncodeError) as error:  # of half a character, which Python's reader takes
+                raise InvalidOutput(f"{oip.UNFIT}: {error}") from error
             is_binary = bool(raw) or request.all_binary
             return (written + raw, len(written)) if is_binary else (written, 0)
 

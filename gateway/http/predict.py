@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..call import Call
-from ..errors import GatewayError, UnsupportedMedia
+from ..errors import GatewayError, InvalidOutput, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import NO_BODY, UNBUFFERED, Exchange, spawn
@@ -107,7 +107,7 @@ def _answer(exchange: Exchange, finish: Finish, call: Call) -> None:
         if call.error is not None and not call.items:
             finish(exchange, call.error)
         elif head is None:
-            finish(exchange, GatewayError("the worker ended the call without an answer"))
+            finish(exchange, InvalidOutput("the model ended the call without an answer"))
         elif head.stream or head.raw or not exchange.reply_now(head.status, call.reply, head.content_type.encode()):
             spawn(_answer_later(exchange, finish, call, head))
         else:
@@ -171,13 +171,13 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
         while (items := await call.take()) is not None:
             for item in items:
                 if left is not None and (left := left - len(item)) < 0:
-                    raise GatewayError("the Response is longer than its content-length")
+                    raise InvalidOutput("the Response is longer than its content-length")
                 if left == 0:
                     exchange.unwatch()
                 if item:
                     await exchange.write(item)
         if left and head.status not in NO_BODY:
-            raise GatewayError("the Response is shorter than its content-length")
+            raise InvalidOutput("the Response is shorter than its content-length")
     except GatewayError as error:
         if (is_sse or is_lines) and left is None and not exchange.strict:
             from .errors import body_of, explained

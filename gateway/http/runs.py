@@ -9,7 +9,7 @@ from typing import Any
 
 from ..call import Call
 from ..errors import InvalidOutput, TooLarge
-from ..wire import Resp, decode, encode
+from ..wire import Resp, encode
 from ..wording import counted
 
 Batch = tuple[int, list[Any]]  # the run, and what it has to say by now
@@ -116,7 +116,7 @@ async def values(calls: list[Call]) -> AsyncGenerator[Batch, None]:
     if head.raw:
         raise InvalidOutput("the model returned a Response, which cannot be one of several choices")
     if not head.stream:
-        yield 0, [decode(call.reply)]
+        yield 0, [call.reply]
         return
     while (items := await call.take()) is not None:
         yield 0, items

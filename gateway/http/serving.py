@@ -49,6 +49,7 @@ log = logging.getLogger("gateway.http")
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
 Settle = Callable[[], Awaitable[None]]  # before the end of an answer that says how many tokens there were
+TOO_DEEP = "the model's answer is nested too deep"  # requests are not: a body of more than 64 levels is refused
 
 
 class Serving:
@@ -129,11 +130,15 @@ class Serving:
                 # SSE of another method, or with stop strings to look for, is read and not passed on
                 passes = len(calls) == 1 and method == endpoint.method and not context.stops
                 raw = RawStream(dialect.ending(prepared.n)) if passes else None
-                await self._stream(exchange, dialect, account, calls, raw, settle, teller)
+                work = self._stream(exchange, dialect, account, calls, raw, settle, teller)
             elif prepared.stream:
-                await _stream_bytes(exchange, account, calls)
+                work = _stream_bytes(exchange, account, calls)
             else:
-                await _whole(exchange, account, calls, settle)
+                work = _whole(exchange, account, calls, settle)
+            try:
+                await work
+            except RecursionError as error:
+                raise InvalidOutput(TOO_DEEP) from error
 
     def _limit(self, exchange: Exchange, named: str) -> int:
         """How large a body may be: the model's limit, or the largest of all while it is not known which is meant."""
@@ -352,6 +357,8 @@ async def _raw_events(
 def _failure(exchange: Exchange, account: Account, error: Exception, teller: Teller) -> bytes:
     """What a stream ends with that broke off; nothing in it looks finished."""
     account.failed = "error"
+    if isinstance(error, RecursionError):
+        error = InvalidOutput(TOO_DEEP)
     teller.tell(error)
     return one_line(account.encoder.fail(broke_off(error, exchange)))
 

@@ -376,9 +376,12 @@ class ProcessReplica:
                 wire.check_resp(head)
             if head.raw or head.kind != call.req.mode or head.stream == head.final or call.req.method == wire.SOCKET:
                 wire.check_form(head, call.req)
-            if head.kind == DATA and len(body) > SMALL:
-                wire.check_weight(body)
-            call.on_resp(head, body if len(payload) > wire.MAX_FRAME else bytes(body))
+            if head.kind != DATA or not head.final:
+                call.on_resp(head, body if len(payload) > wire.MAX_FRAME else bytes(body))
+            else:
+                if len(body) > SMALL:
+                    wire.check_weight(body)
+                call.on_resp(head, wire.decode(body))
             if not head.final:
                 return
         elif kind == wire.END:

@@ -140,7 +140,7 @@ class Player(FakeReplica):
         head = Resp(
             reply.status, kind, False, True, reply.content_type, [(n, v) for n, v in reply.headers], raw=reply.raw
         )
-        call.on_resp(head, reply.body if kind == BYTES else encode(reply.body))
+        call.on_resp(head, reply.body if kind == BYTES else decode(encode(reply.body)))
         self._leave(call)
 
     async def _stream(self, call: Call, items: AsyncIterator[Any]) -> None:

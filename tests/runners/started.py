@@ -15,7 +15,7 @@ from gateway.call import Call
 from gateway.replica import Launch
 from gateway.runners.process import ProcessReplica
 from gateway.spec import Limits, ModelSpec
-from gateway.wire import BYTES, DATA, Req, Resp, decode, encode
+from gateway.wire import BYTES, DATA, Req, Resp, encode
 
 # A model that does as it is told. Nothing in it imports more than Python has.
 KITCHEN = """
@@ -169,9 +169,7 @@ class Started:
 
 
 def body_of(call: Call, head: Resp) -> Any:
-    if head.raw:
-        return call.reply
-    return decode(call.reply) if head.kind == DATA else json.loads(call.reply)
+    return call.reply if head.raw or head.kind == DATA else json.loads(call.reply)
 
 
 @asynccontextmanager

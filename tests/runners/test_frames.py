@@ -35,6 +35,7 @@ from gateway.wire import (
     WINDOW_ITEMS,
     Array,
     Failure,
+    Req,
     Resp,
     Structured,
     WireError,
@@ -104,9 +105,9 @@ class Fed:
         self.feed(frame(wire.RESP, CHUNKS, wire.join(Resp(200, wire.BYTES, True, False, ""))))
         self.feed(frame(wire.RESP, SOCKET, wire.join(Resp(200, wire.DATA, False, False, ""))))
 
-    def open(self) -> int:
+    def open(self, request: Req | None = None) -> int:
         """One more call, which has no answer yet; its id."""
-        call = Call(predict(), b"", Limits(), asyncio.get_running_loop())
+        call = Call(request or predict(), b"", Limits(), asyncio.get_running_loop())
         self.replica.open(call, lambda call: None)
         return call.id
 
@@ -277,6 +278,20 @@ def test_items_for_a_websocket_end_the_worker(item: Any) -> None:
 )
 def test_an_answer_in_another_form_than_its_call_has_ends_the_worker(changes: dict[str, Any]) -> None:
     refused(frame(wire.RESP, PLAIN, resp(**changes)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\xc1", b"\xff" * 20_000, b"\x91" * 900, b"\x91" * 5000 + b"\xc0", b"\xa1\xff", ext(99, b"a"), b"\xc0\xc0"],
+    ids=["nothing", "no kind", "large", "cut off", "deep", "no text", "an extension", "two"],
+)
+def test_an_answer_that_nobody_can_read_ends_the_worker(value: bytes) -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.feed(frame(wire.RESP, fed.open(chat()), as_answer(value)))
+        assert isinstance(fed.error, WireError), fed.error
+
+    ran(work)
 
 
 @pytest.mark.parametrize("status", [0, 100, 200, 204, 302, 399, 600])

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from msgspec import Raw
 
 from gateway.call import Call
 from gateway.errors import GatewayError, HTTPError, ModelError
@@ -233,7 +234,7 @@ async def test_an_exception_with_a_status_passes_with_its_detail_and_headers(kit
     with pytest.raises(HTTPError) as caught:
         await kitchen.ask("http")
     error = caught.value
-    assert (error.status, error.detail, error.headers) == (422, {"field": "bad"}, {"x-why": "because"})
+    assert (error.status, error.detail, error.headers) == (422, Raw(b'{"field":"bad"}'), {"x-why": "because"})
 
 
 async def test_a_result_that_cannot_be_sent_is_the_models_failure(kitchen: Started) -> None:

@@ -639,7 +639,7 @@ MUTATIONS = [
     Mutation("T59", "worker/execution.py", "news = encoded(",
              "news = (lambda found: wire.encode(wire.msgspec.to_builtins(found)))(",
              "e2e/test_hot_reload.py::test_new_code_with_a_schema_that_cannot_be_told_serves_without_one"),
-    Mutation("T59", "questions.py", "if len(reply) > MAX_FRAME:", "if False:",
+    Mutation("T59", "questions.py", "if (size := len(encode(found))) > MAX_FRAME:", "if False:",
              "test_questions.py::test_new_code_says_no_more_of_itself_than_a_load_may"),
     Mutation("T59", "http/hoisting.py", 'for key, item in value.items() if key != "mapping"}',
              "for key, item in value.items()}",
@@ -828,6 +828,28 @@ MUTATIONS = [
              "runners/test_frames.py::test_items_for_a_websocket_end_the_worker"),
     Mutation("T58", "runners/process.py", "wire.check_form(head, call.req)", "pass",
              "runners/test_frames.py::test_an_answer_in_another_form_than_its_call_has_ends_the_worker"),
+    Mutation("T58", "runners/process.py", "call.on_resp(head, wire.decode(body))", "call.on_resp(head, bytes(body))",
+             "runners/test_frames.py::test_an_answer_that_nobody_can_read_ends_the_worker"),
+    Mutation("T59", "wording.py", "if len(names) > MOST_LOOKED_AT:", "if False:",
+             "test_wording.py::test_of_very_many_names_none_is_looked_for"),
+    Mutation("T59", "dialects/oip.py", "{instead_of(name, properties)}", "{sorted(properties)}",
+             "dialects/test_oip.py::test_a_schema_of_very_many_fields_is_not_listed_to_who_misses_one"),
+    Mutation("T93", "dialects/events.py", "(TypeError, ValueError, NotImplementedError) as error", "() as error",
+             "http/test_malformed_values.py::test_whatever_stands_where_in_an_answer_is_the_models"),
+    Mutation("T93", "dialects/responses_values.py", "isinstance(index, int)", "True",
+             "http/test_malformed_values.py::test_whatever_stands_where_in_an_event_is_the_models"),
+    Mutation("T93", "http/serving.py", "            except RecursionError as error:", "            except () as error:",
+             "http/test_malformed_values.py::"
+             "test_an_answer_that_is_nested_too_deep_to_be_written_is_the_models"),
+    Mutation("T93", "http/serving.py", "if isinstance(error, RecursionError):", "if False:",
+             "http/test_malformed_values.py::"
+             "test_an_answer_that_is_nested_too_deep_to_be_written_is_the_models"),
+    Mutation("T93", "http/inference.py", "(RecursionError, UnicodeEncodeError) as error", "() as error",
+             "http/test_malformed_values.py::test_a_predict_that_fits_into_no_tensors_is_the_models"),
+    Mutation("T93", "http/predict.py", 'InvalidOutput("the Response is longer', 'GatewayError("the Response is longer',
+             "http/test_malformed_values.py::test_a_response_that_is_not_as_long_as_it_says_is_the_models"),
+    Mutation("T93", "call.py", "detail=_in_json(failure.detail)", "detail=failure.detail",
+             "test_call.py::test_a_detail_without_a_form_in_json_gives_way_to_the_message"),
 ]  # fmt: skip
 
 
