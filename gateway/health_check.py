@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .call import NEVER, Call
-from .errors import GatewayError
+from .errors import Crashed, GatewayError
 from .questions import question
 from .replica import Replica
 from .spec import Limits
@@ -55,7 +55,8 @@ class HealthCheck:
 
     async def _ask(self, replica: Replica) -> bool:
         problem = await self._problem(replica)
-        if not replica.lost.done():  # or the state of the model says it
+        was_lost = self._last is not None and isinstance(self._last.error, Crashed)
+        if not (was_lost or replica.lost.done()):  # or the state of the model says it
             self._note(problem)
         return not problem
 

@@ -27,7 +27,7 @@ class Retiring:
     @property
     def is_awaited(self) -> bool:
         """Whether anybody waits for one of its calls; code may run on that nobody waits for."""
-        return any(call.cancelled_at == NEVER for call in self.calls())
+        return any(call.cancelled_at == NEVER for call in self.calls() if _may_finish(call))
 
     def end(self) -> None:
         """End them now, with what still runs in them."""
@@ -51,7 +51,7 @@ class Retiring:
     def look(self) -> None:
         """A call has ended; perhaps it was the last of one of them."""
         for replica, idle in self._idle.items():
-            if not any(True for _ in replica.calls()):
+            if not any(map(_may_finish, replica.calls())):
                 idle.set()
 
     async def _end(self, replica: Replica) -> None:
@@ -64,3 +64,8 @@ class Retiring:
         if self._tasks:
             self.look()
             await asyncio.wait(tuple(self._tasks))
+
+
+def _may_finish(call: Call) -> bool:
+    """Whether a replica may finish it first. Not a question about its health: nobody kills for one that hangs."""
+    return call.limits.cancel_grace < NEVER

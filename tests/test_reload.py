@@ -16,7 +16,7 @@ from test_hosted import LIMITS, Hosted, error_of, hosted
 from gateway.call import Call
 from gateway.clearing import clear_away
 from gateway.early import Waiter
-from gateway.errors import Draining, Loading
+from gateway.errors import Crashed, Draining, Loading
 from gateway.reloading import _forget_compiled
 from gateway.spec import Capabilities, ModelSpec
 
@@ -92,6 +92,39 @@ async def test_a_new_one_that_cannot_be_loaded_changes_nothing_and_says_why() ->
         assert found.model.spec is spec
         call = found.model.call(predict(), b"")
         assert any(call in replica.open_calls for replica in old)
+
+
+async def test_a_check_of_health_that_hangs_holds_up_no_reload_and_no_stop() -> None:
+    async with hosted(capabilities=Capabilities(methods=(), has_health_check=True)) as found:
+        old = found.fakes.last
+        old.is_obedient = False
+        asked = asyncio.create_task(found.model.is_healthy())
+        await turns()
+        assert len(list(old.calls())) == 1
+        await found.model.reload(other(found))
+        async with asyncio.timeout(60):
+            await found.model.retired()
+        assert len(old.stopped) == 1 and not await asked
+        found.fakes.last.is_obedient = False
+        again = asyncio.create_task(found.model.is_healthy())
+        await turns()
+        async with asyncio.timeout(60):
+            await found.model.stop(30)
+        assert not await again
+
+
+async def test_a_check_of_health_that_was_replaced_with_its_worker_is_no_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with hosted(capabilities=Capabilities(methods=(), has_health_check=True)) as found:
+        asked, old = asyncio.create_task(found.model.is_healthy()), found.fakes.last
+        await turns()
+        lost = old.lost
+        old.lost = asyncio.get_running_loop().create_future()  # it is known a moment after its calls have ended
+        old.fail(old.open_calls[0], Crashed("the worker was lost", should_retry=False))
+        assert not await asked
+        assert found.model.health.problem == "" and "unhealthy" not in caplog.text
+        old.lost = lost
 
 
 async def test_a_reload_may_change_slots_queue_and_replicas() -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SHARED, BASE = "/v1/websocket", "/models/"
 NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
+VANISHED = 1006  # of a client that has sent no close, or none that was read
 LATER_RETRY = 10  # seconds
 MAX_REASON = 123  # bytes of what a close may say
 NOT_IMPLEMENTED = "WebSocket is not implemented on this deployment."
@@ -140,13 +141,15 @@ async def _leaving(exchange: Exchange, receive: Any) -> AsyncIterator[None]:
 class _Bridge:
     """Messages of one connection, both ways, until one side ends it.
 
-    A model whose client has left is told, and has `farewell` seconds to end before it is cancelled.
+    A model whose client has left is told, and has `farewell` seconds to end before it is cancelled. So long it may take
+    nothing, too, until somebody looks whether its client is still there.
     """
 
     def __init__(
         self, call: Call, receive: Any, send: Any, exchange: Exchange, shares: Shares, farewell: float
     ) -> None:
         self._call, self._receive, self._send, self._farewell = call, receive, send, farewell
+        self._connection = getattr(send, "__self__", None)
         self._exchange, self._permits, self._shares = exchange, exchange.permits, shares
         self._sizes: deque[int] = deque()  # of the messages that the model has not taken, oldest first
         self._size = 0
@@ -174,9 +177,7 @@ class _Bridge:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
-                self._call.send_message(wire.encode(["disconnect", message.get("code")]))
-                await asyncio.sleep(self._farewell)  # this task ends with the call
-                self._call.client_left()
+                await self._tell_left(message.get("code"))
                 return
             try:
                 if self._permits is not None:
@@ -187,21 +188,35 @@ class _Bridge:
             data = message.get("text")
             try:
                 await self._pass_on(wire.encode(["receive", data if data is not None else message.get("bytes")]))
+            except ClientLeft:
+                await self._tell_left(VANISHED)
+                return
             except TimeoutError:
                 text = "models have too many messages to take"
                 self._call.abandon(Overloaded(text, retry_after=LATER_RETRY, cause="max_queued_bytes"))
                 return
+
+    async def _tell_left(self, code: Any) -> None:
+        self._call.send_message(wire.encode(["disconnect", code]))
+        await asyncio.sleep(self._farewell)  # this task ends with the call
+        self._call.client_left()
 
     async def _pass_on(self, payload: bytes) -> None:
         """Hand a message to the model when there is room for it; until then its client is not read.
 
         Raises:
             TimeoutError: all that models hold left none for as long as a call may wait.
+            ClientLeft: the model takes nothing, and the client has gone; what it sent last is lost.
         """
         size = len(payload) + OVERHEAD
         while self._sizes and (len(self._sizes) >= WINDOW or self._size + size > WINDOW_BYTES):
             self._room.clear()
-            await self._room.wait()
+            try:
+                async with asyncio.timeout(self._farewell):
+                    await self._room.wait()
+            except TimeoutError:
+                if getattr(self._connection, "client_is_gone", False):  # in tests it may be none of ours
+                    raise ClientLeft from None
         async with asyncio.timeout(self._call.limits.queue_timeout):
             await self._shares.hold(size)
         self._sizes.append(size)

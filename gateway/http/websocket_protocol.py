@@ -4,8 +4,8 @@ Adds to websockets_sansio_impl: pings as a model's config.yaml asks for them, th
 for the pieces that one is sent in and for pings, a limit for clients that do not read. It parses a little at a time and
 stops when there is a message to be taken: a read of small messages would be many times its size. Before a connection is
 accepted nothing is parsed, and after the first bytes nothing more is read: a client that waits sends none, and is heard
-when it leaves. Nor is anything read while what we have to say is not read. Leans on uvicorn's internals, as does
-`protocol.py`.
+when it leaves. Nor is anything read while what we have to say is not read. Whether a client has left meanwhile is for
+others to ask, see `client_is_gone`. Leans on uvicorn's internals, as does `protocol.py`.
 
 `runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean what they mean under Truss's server, which
 passes them to uvicorn; there they hold for the whole server, here for the connections of one model.
@@ -14,6 +14,8 @@ passes them to uvicorn; there they hold for the whole server, here for the conne
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -37,6 +39,13 @@ PINGS, PINGS_A_SECOND = 100, 10  # of pings and pongs that nobody asked for, at 
 BAD_TEXT, POLICY, TOO_BIG = 1007, 1008, 1009
 TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME = "too_many_pings", "ping_timeout", "invalid_request"  # codes for the log
 FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code}  # by the code that we close with
+# Whether a client is still there is asked by the system, while nothing is read: after 30 seconds, then three times.
+KEPT_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 LINGER = 5.0  # seconds in which the rest of what was refused is thrown away
 
 
@@ -64,6 +73,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     was_lost = False  # its client went without a close, of either side
 
     @property
+    def client_is_gone(self) -> bool:
+        """Whether nobody is at the other end any more, though nothing may be read that would say so."""
+        if self.disconnected or self.transport.is_closing():
+            return True
+        look = select.poll()
+        look.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
+        return bool(look.poll(0))
+
+    @property
     def failure(self) -> str:
         """The code of what its client did wrong, if we ended the connection for it."""
         return SEND_TIMEOUT if self._stall is not None and self._stall.has_cut_off else self._failure
@@ -88,6 +106,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code != SWITCHED:
             self.refused.note("invalid_handshake", self.client[0] if self.client else None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:  # those who go without a word
+            for level, option, value in KEPT_ALIVE:
+                sock.setsockopt(level, option, value)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stall is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from lines import Lines
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from served import PATIENCE, Model, Served
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from gateway import keys
+from gateway.call import Call
+from gateway.http.websocket import WINDOW
 
 Serve = Callable[..., Served]
+MORE = WINDOW + 20  # messages than a model holds that takes none
 FAST_PINGS = {"runtime": {"transport": {"ping_interval_seconds": 0.05, "ping_timeout_seconds": 0.1}}}
 HANDSHAKE = (
     b"GET /models/m/v1/websocket HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
@@ -188,3 +193,54 @@ def test_a_client_that_vanishes_is_told_from_one_that_closes(serve: Serve, lines
     samples = [s for family in parse_text(served.get("/metrics").body.decode()) for s in family.samples]
     left = [s.value for s in samples if s.name == "gateway_cancellations_total" and s.labels["reason"] == "client_left"]
     assert left == [1] and broken(served) == {}
+
+
+# ── clients that leave while nothing is read ─────────────────────────────────────────────────────────────────────────
+
+
+def left(served: Served, how: str) -> Call:
+    """The call of a client that has sent more than its model takes, and has gone."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
+        client.sendall(HANDSHAKE)
+        while not client.recv(1000).endswith(b"x"):
+            pass
+        client.sendall(Frame(Opcode.TEXT, b"hello").serialize(mask=True) * MORE)
+        (call,) = served.models["m"].calls
+        served.wait_until(lambda: call.unread == WINDOW)
+        if how == "closes":
+            client.sendall(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+        elif how == "is reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return call
+
+
+@pytest.mark.parametrize("how", ["closes", "vanishes", "is reset"])
+def test_a_client_that_leaves_while_its_model_takes_nothing_is_noticed(serve: Serve, how: str) -> None:
+    served = serve({"m": model(limits={"slots": 1, "gap_timeout": 0.2})})
+    left(served, how)
+    assert served.models["m"].stopped.acquire(timeout=PATIENCE), "it holds its slot still"
+    with opened(served):
+        pass
+
+
+def test_what_a_client_sent_before_it_left_is_given_to_a_model_that_takes_it(serve: Serve) -> None:
+    served = serve({"m": model(limits={"gap_timeout": 60})})
+    call, taken = left(served, "closes"), 0
+
+    def takes_all() -> bool:
+        nonlocal taken
+        taken += call.unread
+        call.on_taken(call.unread, call.unread_size)
+        return call.ended
+
+    served.wait_until(takes_all)
+    assert taken >= MORE
+
+
+def test_whether_a_client_is_still_there_is_asked_while_it_is_silent(serve: Serve) -> None:
+    served = serve({"m": model()})
+    with opened(served):
+        (connection,) = served.server.server_state.connections
+        sock = connection.transport.get_extra_info("socket")
+        kept = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert kept == 1 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60

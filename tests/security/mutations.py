@@ -850,6 +850,23 @@ MUTATIONS = [
              "http/test_malformed_values.py::test_a_response_that_is_not_as_long_as_it_says_is_the_models"),
     Mutation("T93", "call.py", "detail=_in_json(failure.detail)", "detail=failure.detail",
              "test_call.py::test_a_detail_without_a_form_in_json_gives_way_to_the_message"),
+    Mutation("T10", "../plugins/gateway_lm_prompts.py", "options.keys() & reserved)", "{*()})",
+             "plugins/test_gateway_transformers.py::"
+             "test_a_variable_that_stands_in_the_way_of_the_renderer_is_refused_in_our_words"),
+    Mutation("T10", "worker/tokens.py", "if taken := variables.keys() & {*RENDERERS", "if taken := {*()} & {*RENDERERS",
+             "worker/test_derived.py::"
+             "test_a_variable_that_stands_in_the_way_of_the_template_is_refused_in_our_words"),
+    Mutation("T61", "http/websocket.py", '"client_is_gone", False)', '"nothing", False)',
+             "http/test_websocket.py::test_a_client_that_leaves_while_its_model_takes_nothing_is_noticed"),
+    Mutation("T61", "http/websocket_protocol.py", "(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),", "",
+             "http/test_websocket.py::test_whether_a_client_is_still_there_is_asked_while_it_is_silent"),
+    Mutation("T94", "retiring.py", "return call.limits.cancel_grace < NEVER", "return True",
+             "test_reload.py::test_a_check_of_health_that_hangs_holds_up_no_reload_and_no_stop"),
+    Mutation("T94", "health_check.py", "if not (was_lost or ", "if not (",
+             "test_reload.py::test_a_check_of_health_that_was_replaced_with_its_worker_is_no_change"),
+    Mutation("T95", "http/stored.py", "if (now := self._clock()) < self._next:", "if (now := self._clock()) < 0:",
+             "http/test_stored.py::"
+             "test_a_disk_that_stays_full_is_a_line_a_minute_with_the_number_of_those_that_were_not_kept"),
 ]  # fmt: skip
 
 
