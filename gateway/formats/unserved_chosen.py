@@ -22,7 +22,7 @@ def peek_mismatch(place: Path, framework: str) -> str | None:
     except OSError:
         return None
     found = describe_architecture(json_of(place / "config.json"))
-    if (served := _served(place, names)) is not None:
+    if (served := _served(place, names, framework)) is not None:
         what, by, fix = served
         writes = found is not None and found.writes  # it could be read in two ways, and config.yaml has settled it
         return None if by == framework or (writes and framework != "sklearn") else f"{what}: {fix}"
@@ -39,7 +39,7 @@ def _weights(names: frozenset[str]) -> frozenset[str]:
     return frozenset(name for name in names if not name.startswith(("adapter", "pytorch_adapter")))
 
 
-def _served(place: Path, names: frozenset[str]) -> tuple[str, str, str] | None:
+def _served(place: Path, names: frozenset[str], framework: str) -> tuple[str, str, str] | None:
     """What a plugin would serve, and what to write into config.yaml for that."""
     if "modules.json" in names and other_encoder(place) is None:
         what = "modules.json makes it a model of sentence-transformers, for embeddings"
@@ -47,6 +47,8 @@ def _served(place: Path, names: frozenset[str]) -> tuple[str, str, str] | None:
     if skops := sorted(name for name in names if suffix(name) == "skops"):
         return f"{few(skops)} is a model of scikit-learn", "sklearn", _write("sklearn")
     gguf = sorted(name for name in names if suffix(name) == "gguf")
+    if gguf and framework == "sentence-transformers":
+        return f"{few(gguf)} is a GGUF file", framework, ""  # of which its own plugin says that it gives no vectors
     if gguf and gguf_files(place, names) is None:
         return f"{few(gguf)} is a language model as a GGUF file", "transformers", _write("transformers")
     found = describe_architecture(json_of(place / "config.json"))

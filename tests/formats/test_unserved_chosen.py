@@ -48,7 +48,6 @@ SENTENCES = "modules.json makes it a model of sentence-transformers.*write frame
         ("sentence-transformers", "skops", "write framework: sklearn into config.yaml"),
         ("sentence-transformers", "onnx", "an ONNX model"),
         ("sentence-transformers", "static", "model2vec.*without modules.json"),
-        ("sentence-transformers", "gguf", "write framework: transformers into config.yaml"),
         ("sklearn", "modules", SENTENCES),
         ("sklearn", "adapter", "a LORA adapter of the/base.*merge"),
         ("sklearn", "onnx", "an ONNX model"),
@@ -70,6 +69,7 @@ def test_the_line_is_about_what_is_there(framework: str, kind: str, says: str, t
         ("transformers", "gguf"),
         ("sentence-transformers", "modules"),
         ("sentence-transformers", "modules below"),
+        ("sentence-transformers", "gguf"),  # of which it gives no vectors, and says so
         ("sentence-transformers", "adapter"),  # which its library applies
         ("sentence-transformers", "language model"),  # of which it makes vectors
         ("sklearn", "skops"),
