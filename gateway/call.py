@@ -118,13 +118,12 @@ class Call:
         self.got_slot = True  # False until the worker says so, of a model whose hooks run outside the slot
         self.queued = 0.0  # seconds that it waited for a slot, here or inside the worker
         self.waits_since = NEVER  # since when it waits for one now
-        self.arrived = loop.time()
+        self.arrived = now = loop.time()
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.patience = patience
-        self.until = self.arrived + patience  # when its client wants no more of it; it never lengthens a limit
-        self.deadline = self.arrived + limits.queue_timeout
-        if self.deadline > self.until:
-            self.deadline = self.until
+        self.until = until = now + patience  # when its client wants no more of it; it never lengthens a limit
+        deadline = now + limits.queue_timeout
+        self.deadline = deadline if deadline < until else until  # not min(), whose call costs as much as all of this
         self.cancelled_at = NEVER
         self.overdue = NEVER  # when code that was cancelled and still runs has had its chance
         self.owner: Owner | None = None
@@ -280,11 +279,9 @@ class Call:
         if self.waits_since != NEVER:
             self.queued += now - self.waits_since
             self.waits_since = NEVER
-        limits = self.limits
-        limit = limits.first_item_timeout if self.req.stream else limits.request_timeout
-        self.deadline = self.started + limit
-        if self.deadline > self.until:  # not min(), whose call costs as much as all of this
-            self.deadline = self.until
+        limits, until = self.limits, self.until
+        deadline = now + (limits.first_item_timeout if self.req.stream else limits.request_timeout)
+        self.deadline = deadline if deadline < until else until
 
     def on_waits(self) -> None:
         """It waits for its slot inside the worker; so far it ran, or was on its way."""

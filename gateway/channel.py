@@ -15,6 +15,7 @@ READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read on
 WRITE_HIGH = 1 << 20
 TURN = 256  # frames in one turn of the loop: a peer that floods us with small ones must not keep others waiting
 FRAMES = range(TURN)
+HEADER_SIZE = HEADER.size  # once: the struct counts it anew whenever it is asked
 OF_A_SPLIT = 512  # bytes that a split payload takes beside its own, which may be none
 UNBOUNDED = 1 << 62
 
@@ -97,20 +98,20 @@ class Channel(asyncio.BufferedProtocol):
         """Hand on the frames that are there; more than a turn's worth of them in the next turn."""
         if self._error is not None:  # what still comes after the end
             return
-        self._written += nbytes
-        unpack, view, buffer = HEADER.unpack_from, self._view, self._buffer
+        self._written = written = self._written + nbytes
+        read = self._read
         try:
             for _ in FRAMES:
-                if self._written - self._read < HEADER.size:
+                start = read + HEADER_SIZE
+                if start > written:
                     break
-                size, kind, call = unpack(buffer, self._read)
+                size, kind, call = HEADER.unpack_from(self._buffer, read)
                 if size > MAX_FRAME:
                     raise WireError(f"frame of {size} bytes, at most {MAX_FRAME} allowed")
-                end = self._read + HEADER.size + size
-                if end > self._written:
+                if start + size > written:
                     break
-                payload = view[self._read + HEADER.size : end]
-                self._read = end
+                self._read = read = start + size
+                payload = self._view[start:read]
                 if kind > KIND or call in self._parts:
                     self._join(kind, call, payload)
                 else:
@@ -121,7 +122,7 @@ class Channel(asyncio.BufferedProtocol):
         except Exception as error:
             self.fail(error)
             return
-        if self._read == self._written:
+        if read == written:
             self._read = self._written = 0
 
     def _go_on(self) -> None:

@@ -49,6 +49,7 @@ from .weighing import SMALL, TooHeavy, weigh
 VERSION = 1
 HEADER = struct.Struct("<IBI")
 HEAD_SIZE = struct.Struct("<I")
+BEHIND_SIZE = HEAD_SIZE.size  # once: the struct counts it anew whenever it is asked
 MAX_FRAME = 256 * 1024  # bytes of payload; one unsplit 20 MB frame held other streams back 20-40 ms
 MAX_PAYLOAD = 1 << 28  # bytes of a payload put together again; what is larger is better sent as a stream
 MAX_PENDING = 1 << 30  # bytes of all payloads that are not complete yet, of one worker and of all together
@@ -343,15 +344,15 @@ def join(head: Head, body: bytes | memoryview = b"") -> bytes:
     return b"".join((HEAD_SIZE.pack(len(packed)), packed, body))
 
 
-def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, memoryview]:
-    """What `join` joined; the body is a view into the payload."""
-    view = memoryview(payload)
+def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, bytes | memoryview]:
+    """What `join` joined; the body is a view where the payload is one."""
+    size = len(payload)
     try:
-        start = HEAD_SIZE.size + HEAD_SIZE.unpack_from(view)[0]
-        if start > len(view) or start > MAX_FRAME:
-            raise WireError(f"{cls.__name__} head of {start} bytes in a payload of {len(view)}")
-        head: H = _decoders[cls](view[HEAD_SIZE.size : start])
-        return head, view[start:]
+        start = BEHIND_SIZE + HEAD_SIZE.unpack_from(payload)[0]
+        if start > size or start > MAX_FRAME:
+            raise WireError(f"{cls.__name__} head of {start} bytes in a payload of {size}")
+        head: H = _decoders[cls](payload[BEHIND_SIZE:start])
+        return head, payload[start:]
     except BROKEN as error:
         raise WireError(f"bad {cls.__name__}: {error}") from error
 

@@ -49,7 +49,7 @@ def test_a_head_and_its_body_come_back_as_they_were(head: wire.Head, body: bytes
 
 def test_the_body_is_a_view_and_no_copy() -> None:
     payload = wire.join(Credit(1, 1), b"x" * 1000)
-    _, body = wire.split(Credit, payload)
+    _, body = wire.split(Credit, memoryview(payload))
     assert isinstance(body, memoryview)
     assert body.obj is payload
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..access import Permits
@@ -316,7 +316,7 @@ class Exchange:
         status: int,
         body: bytes | memoryview,
         content_type: bytes = JSON,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Send a whole answer, if its caller may still have one."""
         if self._over is not None and not self.error:
@@ -334,7 +334,7 @@ class Exchange:
         status: int,
         body: bytes | memoryview,
         content_type: bytes = JSON,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> bool:
         """Send a whole answer at once; False when that must go through ASGI instead, or in pieces."""
         cycle = self.cycle
@@ -352,22 +352,24 @@ class Exchange:
             request_id,
         )
         if self.sent and not self.error:
-            self.ended = self.ended or time.monotonic()
-            head += b"server-timing: %b\r\n" % self._timing()
-        for name, value in (*headers, *self.also):
-            if name == b"connection":  # write_whole says it
-                cycle.keep_alive = cycle.keep_alive and value != b"close"
-            else:
-                head += b"%b: %b\r\n" % (name, value)
+            now = time.monotonic()
+            self.ended = self.ended or now
+            head += b"server-timing: %b\r\n" % self._timing(now)
+        if headers or self.also:
+            for name, value in (*headers, *self.also):
+                if name == b"connection":  # write_whole says it
+                    cycle.keep_alive = cycle.keep_alive and value != b"close"
+                else:
+                    head += b"%b: %b\r\n" % (name, value)
         write_whole(cycle, head, body)
         return True
 
-    def _timing(self) -> bytes:
+    def _timing(self, now: float) -> bytes:
         """Where the time went, of a call that has ended; and of one that goes on, how long it waited."""
         if not self.ended:
             return _WAITED % (self.queued * 1e3, self.load * 1e3)
         waited, ran = self.queued + self.load + self.count, self.ran
-        ours = time.monotonic() - self.started - waited - ran
+        ours = now - self.started - waited - ran
         if ours < 0.0:
             ours = 0.0
         if not waited:
@@ -417,7 +419,7 @@ class Exchange:
         request_id = self.request_id.encode()
         headers = [(b"x-request-id", request_id), (b"request-id", request_id), SAFE, *self.also]
         if self.sent and not self.error:
-            headers.append((b"server-timing", self._timing()))
+            headers.append((b"server-timing", self._timing(time.monotonic())))
         return headers
 
     async def write(self, chunk: bytes | memoryview, last: bool = False) -> None:

@@ -110,12 +110,13 @@ class Front:
 
     def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
         """The end of a request that `begin` started."""
-        if isinstance(error, ClientLeft):
-            exchange.status, error = CLIENT_LEFT, None
         if error is None:
             self._end(exchange)
-            return
-        spawn(self._refuse(exchange, error))
+        elif isinstance(error, ClientLeft):
+            exchange.status = CLIENT_LEFT
+            self._end(exchange)
+        else:
+            spawn(self._refuse(exchange, error))
 
     async def _refuse(self, exchange: Exchange, error: BaseException) -> None:
         try:

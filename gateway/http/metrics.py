@@ -119,12 +119,7 @@ class Metrics:
             statuses[exchange.status] = statuses.get(exchange.status, 0) + 1
         if exchange.error and not exchange.sees(exchange.model):
             exchange.model = ""
-        if exchange.model not in self._hub.models:
-            exchange.model = ""
-        key = (exchange.model, exchange.route)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = Series()
+        series = self._series.get((exchange.model, exchange.route)) or self._series_of(exchange)
         status = exchange.status
         series.statuses[status] = series.statuses.get(status, 0) + 1
         now = time.monotonic()
@@ -141,6 +136,12 @@ class Metrics:
         if exchange.error or status == CLIENT_LEFT or exchange.was_lost:
             self._count_failure(exchange, series)
         return exchange.model != ""
+
+    def _series_of(self, exchange: Exchange) -> Series:
+        """The series of a request that may be the first of its kind; a model that is gone has none."""
+        if exchange.model not in self._hub.models:
+            exchange.model = ""
+        return self._series.setdefault((exchange.model, exchange.route), Series())
 
     def _statuses(self, name: str) -> dict[int, int]:
         if len(self._callers) >= MAX_CALLERS:

@@ -26,6 +26,7 @@ _DIGITS = re.compile(r"[0-9]{1,15}").fullmatch
 CREDENTIALS = frozenset(
     {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"api-key", b"x-goog-api-key", b"x-auth-token"}
 )
+ANYTHING = b"*/*"
 OCTETS = b"application/octet-stream"
 LINES = "application/x-ndjson"
 ROUTE = "/v1/models/{model}:predict"
@@ -83,7 +84,7 @@ async def answer_bytes(exchange: Exchange, model: HostedModel, method: str, body
 
 def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
     headers = exchange.headers
-    accept = headers.get(b"accept", b"*/*")
+    accept = headers.get(b"accept", ANYTHING)
     return Req(
         method,
         BYTES,
@@ -94,7 +95,7 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
         None,
         http_scope(exchange, model) if method in model.request_methods else None,
         exchange.route,
-        accept.lower().find(b"text/event-stream") >= 0,  # `in` makes an error first, and drops it
+        accept != ANYTHING and accept.lower().find(b"text/event-stream") >= 0,  # `in` makes an error, and drops it
     )
 
 

@@ -28,6 +28,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers together
 MAX_HEADERS = 100
 MAX_URL = 8 * 1024
 MAX_PIPELINED = 16  # requests read ahead; beyond, reading pauses, and with it the notice that the client has left
+SURE = MAX_HEAD - 8 * 1024  # bytes that were read for a head which is surely not too large, whatever they began with
 DIGITS = 20  # of a length that the parser takes; zeros before them may be without end, which Python does not read
 SLICE = 4096  # bytes that are parsed at once of what may hold many requests: each takes a hundred times its bytes
 GOODBYE = 0.5  # seconds that idle connections stay when the server stops: a request may be on its way on one
@@ -79,9 +80,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     left: Callable[[], None] | None = None
     flow: _Flow
-    _bytes = _size = _count = 0  # `_bytes`: of a head, or since there was some of a body
+    _bytes = 0  # of a head, or since there was some of a body
     _body = 0  # bytes of the body so far
     _in_head = True
+    _is_upgrade = False  # the request asks for another protocol than HTTP, and may
     _unparsed, _parsed = b"", 0  # what was read, and how much of that is parsed
     _later: asyncio.Handle | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -227,16 +229,14 @@ class GuardedProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
-        self._size = self._count = self._body = 0
-        super().on_message_begin()
+        self._body = 0
+        HttpToolsProtocol.on_message_begin(self)  # not super(), whose call would cost half as much as its work
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer: it would reach the application behind its own checks
-        self._count += 1
-        self._size += len(name) + len(value) + 4
-        if self._count > MAX_HEADERS or self._size > MAX_HEAD:
+        if len(self.headers) >= MAX_HEADERS:
             self._refuse(431)
         # from here on as in the base class, whose call would cost as much as its work
         name = name.lower()
@@ -249,7 +249,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body += len(body)
         # from here on as in the base class, but for its word to who waits: `_feed` has one for each read
         cycle = self.cycle
-        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+        if self._is_upgrade or cycle.response_complete:
             return
         cycle.body += body
         if len(cycle.body) > HIGH_WATER_LIMIT:
@@ -314,16 +314,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.url) > MAX_URL:
             self._refuse(414)
+        if self._bytes > SURE and sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+            self._refuse(431)
         self._in_head, self._bytes = False, 0
-        if self.parser.should_upgrade() and self._should_upgrade():
+        self._is_upgrade = self.parser.should_upgrade() and self._should_upgrade()
+        if self._is_upgrade:
             if self._has_body():  # which nobody would read, nor wait for only so long
                 self._refuse(400)
             super().on_headers_complete()
             return  # its deadline goes on until it is a websocket
         if self._timer is not None:
             self._disarm()
-        super().on_headers_complete()
-        if self.scope.get("http_version") == "1.0" and self.cycle is not None:
+        HttpToolsProtocol.on_headers_complete(self)
+        if self.scope["http_version"] == "1.0" and self.cycle is not None:
             self.cycle.__class__ = _UnmeasuredCycle
         if 0 < len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # or the end of the connection would not be seen either
@@ -341,7 +344,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._unread = None
         # from here on as in the base class
         cycle = self.cycle
-        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+        if self._is_upgrade or cycle.response_complete:
             return
         cycle.more_body = False
         cycle.message_event.set()

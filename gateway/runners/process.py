@@ -19,7 +19,7 @@ from ..hookspecs import hookimpl
 from ..replica import Launch, LoadError, Runner
 from ..spec import Capabilities
 from ..weighing import SMALL
-from ..wire import DATA, ITEMS, USUAL_TYPES, WireError, split_items
+from ..wire import DATA, ITEMS, RESP, SOCKET, USUAL_TYPES, Resp, WireError, split, split_items
 from ..wording import counted
 from .child import Child
 
@@ -361,21 +361,20 @@ class ProcessReplica:
     def _on_call_frame(
         self, kind: int, call_id: int, call: Call, ended: Callable[[Call], None], payload: memoryview
     ) -> None:
-        if kind == wire.MESSAGE:
-            if call.kind != wire.MESSAGES:
-                raise WireError("a message for a call that is no websocket")
-            call.on_items([wire.decode_message(payload)], len(payload))
-            return
-        if kind == wire.CREDIT:
-            credit = wire.decode_head(wire.Credit, payload)
-            call.on_taken(credit.items, credit.size)
-            return
-        if kind == wire.RESP:
-            head, body = wire.split(wire.Resp, payload)
-            if head.status != 200 or head.raw or head.headers or head.content_type not in USUAL_TYPES:
+        if kind == RESP:
+            head, body = split(Resp, payload)
+            req = call.req
+            if (
+                head.status != 200
+                or head.raw
+                or head.headers
+                or head.content_type not in USUAL_TYPES
+                or head.kind != req.mode
+                or head.stream == head.final
+                or req.method == SOCKET
+            ):
                 wire.check_resp(head)
-            if head.raw or head.kind != call.req.mode or head.stream == head.final or call.req.method == wire.SOCKET:
-                wire.check_form(head, call.req)
+                wire.check_form(head, req)
             if head.kind != DATA or not head.final:
                 call.on_resp(head, body if len(payload) > wire.MAX_FRAME else bytes(body))
             else:
@@ -384,6 +383,15 @@ class ProcessReplica:
                 call.on_resp(head, wire.decode(body))
             if not head.final:
                 return
+        elif kind == wire.MESSAGE:
+            if call.kind != wire.MESSAGES:
+                raise WireError("a message for a call that is no websocket")
+            call.on_items([wire.decode_message(payload)], len(payload))
+            return
+        elif kind == wire.CREDIT:
+            credit = wire.decode_head(wire.Credit, payload)
+            call.on_taken(credit.items, credit.size)
+            return
         elif kind == wire.END:
             call.on_end()
         elif kind == wire.ERROR:

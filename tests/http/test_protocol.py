@@ -195,6 +195,24 @@ def test_a_head_may_be_64_kib(extra: int, read: int, good: bool) -> None:
     test()
 
 
+@pytest.mark.parametrize(("extra", "good"), [(0, True), (1, False)])
+def test_so_may_one_that_begins_behind_another_request(extra: int, good: bool) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        first, second = head_of(100), head_of(MAX_HEAD + extra)
+        most = SLICE - len(first)
+        await connection.receive(first + second[:most])
+        for start in range(most, len(second), SLICE):
+            await connection.receive(second[start : start + SLICE])
+        if good:
+            assert connection.statuses == [200, 200]
+        else:
+            assert connection.statuses == [200, 431]
+
+    test()
+
+
 @pytest.mark.parametrize("read", [0, 7])
 @pytest.mark.parametrize(("count", "good"), [(MAX_HEADERS - 1, True), (MAX_HEADERS, True), (MAX_HEADERS + 1, False)])
 def test_a_head_may_have_a_hundred_headers(count: int, good: bool, read: int) -> None:

@@ -662,10 +662,11 @@ def test_keys_that_can_be_made_to_collide_are_refused_before_they_are_compared(
 
 
 def test_an_answer_of_nothing_but_little_things_is_refused_without_decoding_it() -> None:
-    sent = frame(wire.RESP, PLAIN, as_answer(bomb(b"\x80", 1 << 20)))
+    answer = as_answer(bomb(b"\x80", 1 << 20))
 
     def work() -> None:
         fed = Fed()
+        sent = frame(wire.RESP, fed.open(predict(mode=wire.DATA)), answer)
         tracemalloc.start()
         fed.feed(sent)
         memory = tracemalloc.get_traced_memory()[1]

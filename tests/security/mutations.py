@@ -30,8 +30,10 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
-    Mutation("T1", "http/protocol.py", "self._count > MAX_HEADERS or self._size > MAX_HEAD", "False",
+    Mutation("T1", "http/protocol.py", "len(self.headers) >= MAX_HEADERS", "False",
              "http/test_protocol.py::test_a_head_may_have_a_hundred_headers"),
+    Mutation("T1", "http/protocol.py", "self._bytes > SURE and", "False and",
+             "http/test_protocol.py::test_a_head_may_be_64_kib"),
     Mutation("T1", "http/protocol.py", "len(self.url) > MAX_URL", "False",
              "http/test_protocol.py::test_a_url_may_be_8_kib"),
     Mutation("T1", "http/protocol.py", "self._bytes > MAX_HEAD", "False",
@@ -826,7 +828,7 @@ MUTATIONS = [
              "runners/test_frames.py::test_a_message_for_a_call_that_is_no_websocket_ends_the_worker"),
     Mutation("T58", "wire.py", "if kind != DATA:", "if False:",
              "runners/test_frames.py::test_items_for_a_websocket_end_the_worker"),
-    Mutation("T58", "runners/process.py", "wire.check_form(head, call.req)", "pass",
+    Mutation("T58", "runners/process.py", "wire.check_form(head, req)", "pass",
              "runners/test_frames.py::test_an_answer_in_another_form_than_its_call_has_ends_the_worker"),
     Mutation("T58", "runners/process.py", "call.on_resp(head, wire.decode(body))", "call.on_resp(head, bytes(body))",
              "runners/test_frames.py::test_an_answer_that_nobody_can_read_ends_the_worker"),
