@@ -37,7 +37,6 @@ OWNERS = {
     "rich": ("cli/",),
     "litestar": ("app.py", "http/"),
     "uvicorn": ("http/",),
-    "sse_starlette": ("http/sse.py",),
     "pluggy": ("plugins.py", "hookspecs.py"),
     "torch": (),
     "transformers": (),

@@ -185,10 +185,6 @@ def test_only_the_app_and_http_import_the_web_framework() -> None:
     assert wrong == []
 
 
-def test_only_one_file_knows_sse_starlette() -> None:
-    assert {each.importer for each in all_imports() if outside(each) == "sse_starlette"} == {"http.sse"}
-
-
 def test_only_plugins_py_touches_pluggys_manager() -> None:
     users = set()
     for name, path in modules().items():

@@ -45,6 +45,7 @@ class BodyReader:
         if len(whole) > limit:
             raise too_large(limit)
         cycle.body = bytearray()
+        read_on(cycle)
         return whole
 
     async def read(
@@ -63,11 +64,13 @@ class BodyReader:
             return self.take(cycle, limit)
         message = await self._first(receive)
         body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            if len(body) > limit:
-                raise too_large(limit)
-            return body
-        return await self._rest(receive, body, limit)
+        if message.get("more_body", False):
+            body = await self._rest(receive, body, limit)
+        elif len(body) > limit:
+            raise too_large(limit)
+        if cycle is not None:
+            read_on(cycle)
+        return body
 
     async def _first(self, receive: Any) -> Any:
         try:
@@ -103,6 +106,12 @@ class BodyReader:
             if parts > MAX_EVENTS and size / parts < MIN_MEAN:
                 raise BadRequest("the body comes in too many tiny chunks", headers={"connection": "close"})
         return whole.getvalue()
+
+
+def read_on(cycle: RequestResponseCycle) -> None:
+    """Read on where a large body has paused that: the end of the connection would not be seen before the answer."""
+    if cycle.flow.read_paused:
+        cycle.flow.resume_reading()
 
 
 def too_large(limit: int) -> TooLarge:

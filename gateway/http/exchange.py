@@ -434,7 +434,3 @@ class Exchange:
         finished."""
         if self.cycle is not None and self.connection is not None:
             self.connection.break_off(self.cycle)
-
-    async def hand_to(self, app: Any) -> None:
-        """Let another ASGI app answer, which counts by itself for how long the client takes nothing."""
-        await app(self.scope, self._receive, self._send)

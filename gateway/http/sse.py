@@ -1,52 +1,56 @@
-"""Server-sent events: whole events only, LF only, everything that is queued in one write.
+"""Server-sent events: whole events only, everything that is queued in one write, pings in silence.
 
-The only file that knows sse-starlette. Its own shutdown logic is off, for it cuts streams without an end; the drain is
-ours. Its private send hook is replaced, for a cancel scope around every send costs more than the send.
+Nothing here watches for the client: its leaving ends the call, and with that the events.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterable
 
-from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import AppStatus, EventSourceResponse
-
-from .exchange import Exchange
+from .exchange import UNBUFFERED, Exchange, spawn
 
 PING_INTERVAL = 15  # seconds; idle proxies cut at 30 and more
-
-AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-
-
-class LeanEventSourceResponse(EventSourceResponse):
-    exchange: Exchange
-
-    def _send_with_timeout(self, send: Any, message: Any) -> Coroutine[Any, Any, None]:
-        """The server's own `send`, with nothing around it while the client takes what comes."""
-        exchange = self.exchange
-        if exchange.cycle is not None and exchange.cycle.flow.write_paused:
-            return exchange.send(message)
-        sent: Coroutine[Any, Any, None] = send(message)
-        return sent
+HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), UNBUFFERED]
 
 
-class _Ping(ServerSentEvent):
-    """A ping that is framed already: a comment, or an event of the dialect."""
+class _Pings:
+    """What keeps a connection alive while a stream is silent: a comment, or an event of the dialect."""
 
-    def __init__(self, framed: bytes) -> None:
-        super().__init__()
-        self._framed = framed
+    def __init__(self, exchange: Exchange, ping: bytes) -> None:
+        self._exchange, self._ping = exchange, ping
+        self._loop = asyncio.get_running_loop()
+        self.is_silent = True  # nothing of the stream is being written, and there may be more of it
+        self._wait()
 
-    def encode(self) -> bytes:
-        return self._framed
+    def _wait(self) -> None:
+        self._timer = self._loop.call_later(PING_INTERVAL, self._remind)
+
+    def _remind(self) -> None:
+        self._wait()
+        spawn(self._send())
+
+    async def _send(self) -> None:
+        cycle = self._exchange.cycle
+        if self.is_silent and (cycle is None or not cycle.flow.write_paused):
+            await self._exchange.write(self._ping)
+
+    def end(self) -> None:
+        self.is_silent = False
+        self._timer.cancel()
 
 
 async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) -> None:
-    """Answer with a stream of framed events; the iterator is closed when the client leaves."""
-    response = LeanEventSourceResponse(events, ping=PING_INTERVAL, ping_message_factory=lambda: _Ping(ping), sep="\n")
-    del response.headers["connection"]  # whether it stays open is the server's to say
-    response.raw_headers += exchange.common
-    response.exchange = exchange
-    exchange.status = 200
-    await exchange.hand_to(response)
+    """Answer with a stream of framed events, until they end or the client leaves."""
+    await exchange.start(200, HEADERS)
+    cycle, pings = exchange.cycle, _Pings(exchange, ping)
+    try:
+        async for chunk in events:
+            pings.is_silent = False
+            await exchange.write(chunk)
+            pings.is_silent = True
+            if cycle is not None and cycle.disconnected:  # a call that had ended by then ends nothing
+                return
+    finally:
+        pings.end()
+    await exchange.write(b"", last=True)

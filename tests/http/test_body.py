@@ -7,6 +7,7 @@ import json
 import math
 import tracemalloc
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,24 @@ def test_the_limit_is_exact(parts: list[bytes]) -> None:
     assert len(read(parts, 99)) == len(read(parts, 100)) == 99
     with pytest.raises(TooLarge):
         read(parts, 98)
+
+
+class Flow:
+    """That of a connection which is not read, because of a body that is large."""
+
+    read_paused = True
+
+    def resume_reading(self) -> None:
+        self.read_paused = False
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_behind_a_large_body_the_connection_is_read_on_so_that_its_end_is_seen(is_whole: bool) -> None:
+    flow = Flow()
+    cycle: Any = SimpleNamespace(body=bytearray(b"xy"), more_body=not is_whole, disconnected=False, flow=flow)
+    client = Client([b"x", b"y"])
+    assert run(BodyReader().read(client.receive, None, 10, cycle)) == b"xy"
+    assert client.asked == (0 if is_whole else 2) and not flow.read_paused
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_reading() -> None:

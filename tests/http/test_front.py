@@ -195,6 +195,15 @@ def test_while_draining_every_answer_says_that_the_connection_ends(serve: Serve)
     assert (ready.status, ready.json["status"]) == (503, "draining")
 
 
+@pytest.mark.parametrize("path", ["/models/m/predict", "/v1/chat/completions"])
+def test_a_client_that_leaves_ends_its_call_however_large_the_body_was(serve: Serve, path: str) -> None:
+    served = serve({"m": Model({"chat_completions": script, "predict": script})})
+    for size in (10, 100_000, 250_000):
+        with served.busy("m", path, {**CHAT, "user": "wait", "metadata": {"text": "x" * size}}):
+            served.wait_until(lambda: served.hub.models["m"].limiter.running == 1)
+        served.wait_until(lambda: served.hub.models["m"].limiter.running == 0)
+
+
 def test_a_worker_that_streams_what_is_no_bytes_leaves_nobody_waiting(serve: Serve) -> None:
     async def lies(body: bytes) -> Any:
         yield b"one"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import re
 import socket
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 from served import PATIENCE, Model, Served
-from sse_starlette import sse as library
 
 from gateway.dialects import anthropic_messages, audio_speech, openai_completions, openai_responses
 from gateway.errors import HTTPError, ModelError
@@ -356,17 +354,6 @@ def test_a_client_that_does_not_read_holds_its_model_back(serve: Serve, n: int) 
         granted = sum(items for player in served.models["m"].players for items, _ in player.granted)
         assert granted < 3000 * n
         connection.rest()
-
-
-# ── what this leans on ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_private_hooks_of_sse_starlette_are_still_there() -> None:
-    send = library.EventSourceResponse._send_with_timeout
-    assert list(inspect.signature(send).parameters) == ["self", "send", "message"]
-    assert "_send_with_timeout" in inspect.getsource(library.EventSourceResponse._stream_response)
-    assert callable(library.AppStatus.disable_automatic_graceful_drain)
-    assert library.AppStatus.enable_automatic_graceful_drain is False
 
 
 def test_every_stream_tells_proxies_to_pass_it_on_as_it_comes(serve: Serve) -> None:

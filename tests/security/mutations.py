@@ -174,6 +174,8 @@ MUTATIONS = [
              "security/test_callers.py::test_an_order_whose_key_has_gone_is_not_answered_and_counts_for_no_limit"),
     Mutation("T18", "http/predict.py", 'query.replace(credential, b"***")', "query",
              "security/test_doors.py::test_a_key_opens_the_gateway_and_is_not_handed_to_the_model"),
+    Mutation("T68", "http/body.py", "        cycle.flow.resume_reading()", "        pass",
+             "http/test_front.py::test_a_client_that_leaves_ends_its_call_however_large_the_body_was"),
     Mutation("T68", "http/front.py", "exchange.cycle is not None and exchange.cycle.flow.write_paused", "False",
              "security/test_callers.py::test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once"),
     Mutation("T28", "http/server.py", "if connection.transport.is_closing():", "if False:",
@@ -535,7 +537,7 @@ MUTATIONS = [
              "http/test_stall.py::test_who_takes_less_than_some_of_it_is_cut_off"),
     Mutation("T28", "http/protocol.py", "Stall(self.transport, self.loop, self.send_timeout)", "None",
              "e2e/test_clumsy_clients.py::test_a_reader_that_never_reads_is_cut_off_and_its_model_freed"),
-    Mutation("T29", "http/sse.py", "ping=PING_INTERVAL", "ping=10**6",
+    Mutation("T29", "http/sse.py", "call_later(PING_INTERVAL,", "call_later(1e6,",
              "http/test_sse.py::test_a_silent_stream_is_kept_alive_by_comments"),
     Mutation("T30", "http/serving.py",
              '        account.failed = ""\n    except ClientLeft:\n        pass\n    except Exception as error:\n'
