@@ -89,7 +89,7 @@ def _request(exchange: Exchange, model: HostedModel, method: str) -> Req:
         method,
         BYTES,
         False,
-        exchange.header(b"content-type"),
+        headers.get(b"content-type", b"").decode("latin-1"),
         exchange.request_id,
         accept == b"application/json" and b"openai" not in headers.get(b"user-agent", b"").lower(),
         None,

@@ -33,6 +33,7 @@ from .threads import Outbox, Pool
 from .told import encoded
 
 ITS_SHARE = 0.9  # of `cancel_grace`: cancelled then, it has the rest to end before its worker may be killed
+OF_NO_ROUTE = frozenset(("is_healthy", "hot_reload", "websocket"))  # methods whose calls begin in a way of their own
 LARGE = 256 * 1024  # bytes of a body that take a thread rather than a millisecond of the loop
 
 
@@ -72,25 +73,14 @@ class Executor:
 
     def start(self, call: int, head: wire.Req, body: bytes) -> None:
         method = self._descriptor.methods.get(head.method)
-        if head.method == "websocket" and self._descriptor.websocket is not None:
-            method = Method("websocket", self._descriptor.websocket, "async", "request")
-        if head.method == "hot_reload":
-            method = Method("hot_reload", hot_reload.reload, "sync", "nothing")
-        if head.method == "is_healthy" and self._descriptor.is_healthy is not None:
-            method = self._descriptor.is_healthy
-        if method is None:
-            method = self._missing(head.method)
+        if method is None or method.name in OF_NO_ROUTE:
+            method = self._found(head.method)
         rules = self._rules if head.mode == wire.BYTES else IMPROVED
         run = self._runs[call] = Run(call, head, body, method, rules)
         if head.deadline is not None:
             run.until = self._loop.time() + head.deadline
-        if method.name == "is_healthy":
-            self._spawn(run, self._check_health)
-        elif method.name == "hot_reload":
-            self._spawn(run, self._hot_reload)
-        elif method.name == "websocket":
-            self._sockets[call] = self._socket(run)
-            self._spawn(run, self._websocket)
+        if method.name in OF_NO_ROUTE:
+            self._start_of_no_route(run)
         elif method.name == "predict" and self._descriptor.has_hooks:
             self._spawn(run, self._pipeline)
         elif not method.needs_slot:
@@ -99,6 +89,26 @@ class Executor:
             self._slots.acquire(run, partial(self._pool.submit, self._work, run))
         else:
             self._spawn(run, self._single)
+
+    def _found(self, name: str) -> Method:
+        """What is not simply a method that some route maps to."""
+        descriptor = self._descriptor
+        if name == "websocket" and descriptor.websocket is not None:
+            return Method("websocket", descriptor.websocket, "async", "request")
+        if name == "hot_reload":
+            return Method("hot_reload", hot_reload.reload, "sync", "nothing")
+        if name == "is_healthy" and descriptor.is_healthy is not None:
+            return descriptor.is_healthy
+        return descriptor.methods.get(name) or self._missing(name)
+
+    def _start_of_no_route(self, run: Run) -> None:
+        if run.method.name == "is_healthy":
+            self._spawn(run, self._check_health)
+        elif run.method.name == "hot_reload":
+            self._spawn(run, self._hot_reload)
+        else:
+            self._sockets[run.id] = self._socket(run)
+            self._spawn(run, self._websocket)
 
     def _missing(self, name: str) -> Method:
         """A method that says that there is none, to those whose body can be read: Truss's order."""

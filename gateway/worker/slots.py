@@ -36,23 +36,29 @@ class Slots:
         if self._free > 0 and not self._queue:
             self._give(run, go)
         else:
-            run.go = go
-            run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
-            self._queue.append(run)
-            if self._tell is not None:
-                self._tell(run)
+            self._line_up(run, go)
 
     async def wait(self, run: Run) -> None:
-        """The same for a task, which may be cancelled meanwhile."""
+        """The same for a task, which may be cancelled meanwhile, and is when it is too late."""
+        at_once = self._free > 0 and not self._queue
+        if at_once and self._take(run):
+            return
         granted: asyncio.Future[None] = self._loop.create_future()
 
         def grant() -> None:
             if not granted.done():
                 granted.set_result(None)
 
-        self.acquire(run, grant)
-        if not granted.done():
-            await granted
+        if not at_once:
+            self._line_up(run, grant)
+        await granted
+
+    def _line_up(self, run: Run, go: Callable[[], None]) -> None:
+        run.go = go
+        run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
+        self._queue.append(run)
+        if self._tell is not None:
+            self._tell(run)
 
     def forget(self, run: Run) -> None:
         """It does not wait any more."""
@@ -75,11 +81,16 @@ class Slots:
                 self._give(following, go)
 
     def _give(self, run: Run, go: Callable[[], None]) -> None:
+        if self._take(run):
+            go()
+
+    def _take(self, run: Run) -> bool:
+        """Give it a slot, unless it is too late."""
         if run.until != NEVER and run.until <= self._loop.time():
             self._on_late(run)
-            return
+            return False
         self._free -= 1
         run.holds_slot = True
         if self._tell is not None:
             self._tell(run)
-        go()
+        return True
