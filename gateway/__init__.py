@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .formats.describe import describe
     from .formats.unserved_chosen import peek_mismatch
     from .hookspecs import hookimpl
-    from .ordinary import parse_json, peek_json
+    from .ordinary import check_ordinary, opened, parse_json, peek_json
     from .placeholders import placeholder
     from .same_files import distinct
     from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
@@ -40,11 +40,13 @@ _WHERE = {
     "HTTPError": "errors",
     "ConfigError": "errors",
     "cache_dir": "cache",
+    "check_ordinary": "ordinary",
     "Caller": "callers",
     "describe": "formats.describe",
     "distinct": "same_files",
     "fingerprint": "fingerprints",
     "has_code": "formats.config",
+    "opened": "ordinary",
     "parse_json": "ordinary",
     "peek_architecture": "formats.architectures",
     "peek_archive": "archives",
@@ -71,11 +73,13 @@ __all__ = [
     "Resources",
     "__version__",
     "cache_dir",
+    "check_ordinary",
     "describe",
     "distinct",
     "fingerprint",
     "has_code",
     "hookimpl",
+    "opened",
     "parse_json",
     "peek_architecture",
     "peek_archive",

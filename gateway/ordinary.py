@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from .errors import ConfigError
 from .wording import counted
 
 MOST = 32 * 1024 * 1024  # bytes of a text, such as an index of tensors, a source file or a list of sums
@@ -21,7 +22,9 @@ MOST_VALUES = 1_000_000  # in JSON: an empty array or object has two bytes there
 
 
 def opened(path: Path) -> BufferedReader:
-    """The file, for reading. Raises `OSError`, also for what is no ordinary file, but for /dev/null.
+    """Return a file of a model directory, open for reading, for a plugin.
+
+    Raises `OSError`, also for what is no ordinary file, but for /dev/null.
 
     Who has a lease on it is asked to give it up, and not waited for: the next try finds it free.
     """
@@ -31,6 +34,31 @@ def opened(path: Path) -> BufferedReader:
         os.close(found)
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     return os.fdopen(found, "rb")
+
+
+def check_ordinary(place: Path) -> None:
+    """Look at a file of a model directory, or at all below a folder, before a library opens them by name, for a plugin.
+
+    Raises:
+        ConfigError: there is a pipe, a device or a socket, for which the library might wait without end.
+    """
+    for directory, names, files in os.walk(place):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                _check_ordinary(Path(directory, name))
+    _check_ordinary(place)
+
+
+def _check_ordinary(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to nothing, which nobody waits for
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ConfigError(
+            f"{path}: is no ordinary file, but a pipe, a device or a socket: remove it, or get the file again"
+        )
 
 
 def content(path: Path, most: int = MOST) -> bytes:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, parse_json, peek_json, peek_mismatch, placeholder
+from gateway import ConfigError, opened, parse_json, peek_json, peek_mismatch, placeholder
 
 # What makes small numbers large again: scales of FP8, GPTQ, MLX and others, and how EXL2 and EXL3 call all they have.
 FACTORS = re.compile(
@@ -169,14 +169,14 @@ def _torn(file: Path) -> str | None:
         return "is empty: get the file again"
     if there := placeholder(file):
         return f"{there.what}: {there.fix}"
-    with file.open("rb") as opened:
-        start = opened.read(8)
+    with opened(file) as weights:
+        start = weights.read(8)
         if file.suffix != ".safetensors":
             return None
         length = int.from_bytes(start, "little")
         if length > LONGEST:
             return "is no *.safetensors: get the file again"
-        header = opened.read(length)
+        header = weights.read(length)
     ends = 0
     if len(header) == length:
         try:
@@ -229,9 +229,9 @@ def _headers(place: Path, files: Iterable[str] | None = None) -> Iterator[tuple[
     names = sorted(file.name for file in place.glob("*.safetensors")) if files is None else files
     for file in filter(Path.is_file, (place / name for name in names)):
         try:
-            with file.open("rb") as opened:
-                size = int.from_bytes(opened.read(8), "little")
-                table = parse_json(opened.read(size), MOST_VALUES) if size <= LONGEST else {}
+            with opened(file) as weights:
+                size = int.from_bytes(weights.read(8), "little")
+                table = parse_json(weights.read(size), MOST_VALUES) if size <= LONGEST else {}
         except (OSError, ValueError):
             continue
         if isinstance(table, dict):

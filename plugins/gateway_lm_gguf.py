@@ -29,7 +29,7 @@ from gateway_lm_gguf_files import parts
 from gateway_lm_gguf_header import Header, TensorInfo
 from gateway_lm_gguf_rope import FREQUENCIES, rope_parameters, say_changed, say_lost
 
-from gateway import ConfigError, cache_dir, fingerprint
+from gateway import ConfigError, cache_dir, fingerprint, opened, peek_json
 
 VERSION = 3  # of what is written; another one is another folder
 LARGE = 2**30  # bytes, beyond which reading a file takes long enough to say so
@@ -112,8 +112,8 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
         shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=place.parent))
     try:
-        with contextlib.ExitStack() as opened:
-            maps = [opened.enter_context(mapped(file)) for file in files]
+        with contextlib.ExitStack() as held:
+            maps = [held.enter_context(mapped(file)) for file in files]
             header = read(maps, files)
             vocabulary = write_tokenizer(header, partial)
             try:
@@ -129,7 +129,7 @@ def _convert(files: list[Path], place: Path, dtype: str) -> None:
         write_config(config | {"dtype": dtype}, vocabulary, partial)
         # On the disk before the name is: a power cut must not leave a half folder.
         for file in filter(Path.is_file, partial.rglob("*")):
-            with file.open("rb") as written:
+            with opened(file) as written:
                 os.fsync(written.fileno())
         partial.rename(place)
     except SafetensorError as error:  # a full disk, above all
@@ -170,7 +170,7 @@ def write_config(config: dict[str, Any], vocabulary: tokenizers.Vocabulary, plac
     ids = {name: value for name, value in given.items() if value not in (None, [])}
     (place / "config.json").write_text(json.dumps(config | ids, indent=2))
     kept = place / "generation_config.json"
-    sampling = json.loads(kept.read_text()) if kept.exists() else {}
+    sampling = peek_json(kept) if kept.exists() else {}
     kept.write_text(json.dumps(sampling | ids, indent=2))
 
 

@@ -20,7 +20,7 @@ from gateway_lm_gguf_header import Header, read_headers
 from gateway_lm_gguf_kinds import kind_of
 from gateway_lm_gguf_rope import say_lost
 
-from gateway import ConfigError, placeholder
+from gateway import ConfigError, opened, placeholder
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # how tokens of a template look: <|im_start|>, <start_of_turn>
 LAYER = re.compile(r"blk\.(\d{1,6})\.")
@@ -68,8 +68,8 @@ def cut_markers(template: str, tokens: Container[str], added: Container[str]) ->
 @contextlib.contextmanager
 def mapped(file: Path) -> Iterator[mmap.mmap]:
     try:
-        opened = file.open("rb")
-        with opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        whole = opened(file)
+        with whole, mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
     except ValueError as error:  # mmap's, of an empty file
         raise ConfigError(f"{file.name} is empty") from error

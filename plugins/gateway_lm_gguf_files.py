@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
 
-from gateway import ConfigError, distinct, placeholder
+from gateway import ConfigError, distinct, opened, placeholder
 
 Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
@@ -158,8 +158,8 @@ def first_keys(file: Path) -> tuple[Mapping[str, str | int], int]:
     found: dict[str, str | int] = {}
     tensors = -1
     try:
-        with file.open("rb") as opened:
-            data = opened.read(PEEK)
+        with opened(file) as weights:
+            data = weights.read(PEEK)
         magic, _, count_of_tensors, count = struct.unpack_from("<4sIQQ", data)
         if magic == b"GGUF":
             tensors = count_of_tensors

@@ -26,6 +26,7 @@ from gateway import (
     HTTPError,
     ModelSpec,
     Problem,
+    check_ordinary,
     describe,
     has_code,
     hookimpl,
@@ -121,6 +122,7 @@ class SentenceTransformerModel:
         from gateway_st_fields import Known
 
         path = weights_path(self.config, Path.cwd())
+        check_ordinary(path)
         trusted = bool(self.config.get("trust_remote_code", False))
         cuts = (self.config.get("options") or {}).get("truncate", False)
         if not isinstance(cuts, bool):

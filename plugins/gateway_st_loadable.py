@@ -16,7 +16,7 @@ import gateway_checkpoints as checkpoints
 import gateway_tensor_names
 import gateway_wordless
 
-from gateway import ConfigError, peek_architecture, peek_json
+from gateway import ConfigError, check_ordinary, peek_architecture, peek_json
 
 BY = "sentence-transformers"
 ABOUT = "config_sentence_transformers.json"
@@ -40,6 +40,7 @@ WEIGHED = ("Dense", "LayerNorm", "WeightedLayerPooling", "WordEmbeddings", "Stat
 
 def check(place: Path, *, trusted: bool = False) -> None:
     """Raise `ConfigError` for what the load says before it reads the weights, and for tokenizers without words."""
+    check_ordinary(place)
     for kind, folder in say_unloadable(place, trusted=trusted):
         if kind in TRANSFORMERS:
             gateway_wordless.check(folder, trusted=trusted)

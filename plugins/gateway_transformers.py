@@ -25,6 +25,7 @@ from gateway import (
     ConfigError,
     ModelSpec,
     Problem,
+    check_ordinary,
     describe,
     hookimpl,
     peek_patterns,
@@ -78,6 +79,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
             return
         gateway_lm_gguf_files.say_others(place, chosen)
         if spec.python is None:  # other environments may have another version of the library
+            check_ordinary(place)
             gateway_lm_architectures.check(place)
             gateway_wordless.check(place)
             gateway_tensor_doubts.check(place)
@@ -100,6 +102,7 @@ class LanguageModel:
 
     def load(self) -> None:
         weights = weights_path(self.config, Path.cwd())
+        check_ordinary(weights)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all files are here: nothing may wait for a network
         import gateway_checkpoints as checkpoints
         import gateway_lm_architectures

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway_checkpoints import unloadable
 
-from gateway import ConfigError, parse_json, peek_json
+from gateway import ConfigError, check_ordinary, opened, parse_json, peek_json
 
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "spiece*", "tekken.json", "*.tiktoken")
 SENTENCEPIECE = ("sentencepiece", "google.protobuf")  # modules by which transformers reads a *.model
@@ -33,7 +33,8 @@ def check(place: Path, *, trusted: bool = False) -> None:
         if file.stat().st_size > LARGEST:
             raise unloadable(place, f"tokenizer.json has more than {LARGEST:,} bytes: get it again")
         try:
-            found = Tokenizer.from_file(str(place / "tokenizer.json"))
+            with opened(file) as written:
+                found = Tokenizer.from_buffer(written.read())
         except Exception as error:  # which is what the library raises
             raise no_tokenizer(place, error) from error
         special = {token.content for token in found.get_added_tokens_decoder().values()}
@@ -41,6 +42,7 @@ def check(place: Path, *, trusted: bool = False) -> None:
         return
     if trusted:
         return
+    check_ordinary(place)
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
@@ -67,7 +69,8 @@ def no_tokenizer(place: Path, error: object) -> ConfigError:
         return unloadable(place, "it has no tokenizer (tokenizer.json, or what older kinds have): get its files")
     if "tokenizer.json" in files:
         try:  # libraries put it in words of their own
-            parse_json((place / "tokenizer.json").read_bytes(), MOST_VALUES)
+            with opened(place / "tokenizer.json") as written:
+                parse_json(written.read(), MOST_VALUES)
         except (OSError, ValueError) as broken:
             error = broken
     model = next((name for name in files if name.endswith(".model")), None)

@@ -36,6 +36,15 @@ OPENED_ELSEWHERE = {
     "runners/reaper.py": "/proc",
 }
 
+# What plugins open themselves, and what that is.
+OPENED_BY_PLUGINS = {
+    "gateway_checkpoints.py: (_library() / kind / f'modeling_{kind}.py').read_text('utf-8')": "the library's",
+    "gateway_lm_attention.py: (group / 'memory.current').read_text()": "/sys",
+    "gateway_lm_attention.py: (group / 'memory.max').read_text()": "/sys",
+    "gateway_lm_attention.py: Path('/proc/meminfo').read_text()": "/proc",
+    "gateway_lm_gguf.py: lock.open('w')": "a lock of ours in the cache",
+}
+
 
 def test_of_an_ordinary_file_there_is_the_content(tmp_path: Path) -> None:
     file = tmp_path / "a"
@@ -155,6 +164,30 @@ def test_every_module_of_the_gateway_that_opens_files_of_others_does_it_here() -
         if any(map(_opens, ast.walk(ast.parse(file.read_text())))):
             found.add(name)
     assert found == set(OPENED_ELSEWHERE)
+
+
+def test_every_plugin_that_opens_files_of_models_does_it_here() -> None:
+    found = set()
+    for file in sorted((ROOT / "plugins").glob("*.py")):
+        found |= {f"{file.name}: {ast.unparse(node)}" for node in ast.walk(ast.parse(file.read_text())) if _opens(node)}
+    assert found == set(OPENED_BY_PLUGINS)
+
+
+def test_what_a_library_would_open_is_no_pipe_and_no_device(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "below" / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "nothing").symlink_to(tmp_path / "absent")
+    ordinary.check_ordinary(tmp_path)
+    ordinary.check_ordinary(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ConfigError, match="pipe: is no ordinary file"):
+            ordinary.check_ordinary(place)
+    (tmp_path / "pipe").unlink()
+    (tmp_path / "below" / "endless").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="endless: is no ordinary file"):
+        ordinary.check_ordinary(tmp_path)
 
 
 def _opens(node: ast.AST) -> bool:

@@ -83,6 +83,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of three layers with the mean of its tokens, as the library saves it."""
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from st_folders import WORDS
+    from transformers import AutoConfig, AutoModel, BertTokenizer
+
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("embedder")
+    (base / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    BertTokenizer(str(base / "vocab.txt")).save_pretrained(base)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = AutoConfig.for_model("bert", vocab_size=len(WORDS), initializer_range=0.3, **sizes)
+    AutoModel.from_config(config).save_pretrained(base)
+    modules = [Transformer(str(base)), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Load the LanguageModel of a directory as a worker does: by its spec, in its directory."""

@@ -1,0 +1,71 @@
+"""A pipe in the place of any file of a model: its check and its load say so, and wait for nobody who writes to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gateway_lm_gguf_files
+import gateway_sentence_transformers
+import gateway_sklearn
+import gateway_transformers
+import pytest
+from gguf_headers import gguf
+from st_folders import loaded
+
+from gateway import ConfigError
+
+pytestmark = pytest.mark.timeout(60)  # of which the imports of the libraries are most
+
+
+def piped(source: Path, place: Path, file: str) -> Path:
+    """A copy of a directory in which one file is a pipe."""
+    shutil.copytree(source, place, symlinks=False)
+    (place / file).unlink()
+    os.mkfifo(place / file)
+    return place
+
+
+def is_told(plugin: Any, place: Path) -> bool:
+    """Whether the check has an error for it; where no plugin takes it there is nothing to check."""
+    spec = plugin.find_model(place, {})
+    return spec is None or any(problem.level == "error" for problem in plugin.check_model(spec))
+
+
+def test_of_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in sorted(each.name for each in checkpoint.iterdir()):
+        place = piped(checkpoint, tmp_path / file.replace(".", "-"), file)
+        assert is_told(gateway_transformers, place), file
+        monkeypatch.chdir(place)
+        with pytest.raises(ConfigError, match=f"{file}: is no ordinary file"):
+            gateway_transformers.LanguageModel({}, place).load()
+
+
+def test_of_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = piped(gguf(tmp_path / "whole" / "m.gguf").parent, tmp_path / "piped", "m.gguf")
+    assert gateway_lm_gguf_files.first_keys(place / "m.gguf") == ({}, -1)
+    assert is_told(gateway_transformers, place)
+    monkeypatch.chdir(place)
+    with pytest.raises(ConfigError, match="no ordinary file"):
+        gateway_transformers.LanguageModel({}, place).load()
+
+
+def test_of_a_folder_of_vectors(embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in sorted(str(each.relative_to(embedder)) for each in embedder.rglob("*") if each.is_file()):
+        place = piped(embedder, tmp_path / file.replace(".", "-").replace("/", "-"), file)
+        assert is_told(gateway_sentence_transformers, place), file
+        with pytest.raises(ConfigError, match=f"{file}: is no ordinary file"):
+            loaded(place, monkeypatch)
+
+
+@pytest.mark.parametrize("file", ["model.skops", "model.pkl"])
+def test_of_an_estimator(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "piped"
+    place.mkdir()
+    os.mkfifo(place / file)
+    assert is_told(gateway_sklearn, place)
+    monkeypatch.chdir(place)
+    with pytest.raises(ConfigError):
+        gateway_sklearn.SklearnModel({"allow_pickle": True}).load()
