@@ -280,7 +280,8 @@ def write_tokenizer(header: Header, place: Path) -> tokenizers.Vocabulary:
     """tokenizer.json and tokenizer_config.json, and the chat templates as transformers keeps them."""
     metadata = header.metadata
     vocabulary = tokenizers.read_vocabulary(metadata)
-    tokenizers.rebuild(metadata, vocabulary).save(str(place / "tokenizer.json"))
+    # its own `save` has no OSError for a full disk
+    (place / "tokenizer.json").write_text(tokenizers.rebuild(metadata, vocabulary).to_str(pretty=True), "utf-8")
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if (context := metadata.get(f"{header.architecture}.context_length")) is not None:
         config["model_max_length"] = context

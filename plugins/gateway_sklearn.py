@@ -19,7 +19,6 @@ from gateway import (
     ConfigError,
     ModelSpec,
     Problem,
-    check_ordinary,
     describe,
     distinct,
     has_code,
@@ -178,7 +177,6 @@ class SklearnModel:
 
         root = Path.cwd()
         file = _check(weights_path(self.config, root), root, self.config)
-        check_ordinary(file)
         if file.suffix in PICKLES and str(root) not in sys.path:
             sys.path.append(str(root))  # it is code that was allowed, and its classes may be in a module beside it
         model = _open(file, self.config)

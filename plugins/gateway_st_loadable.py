@@ -62,6 +62,8 @@ def say_unloadable(place: Path, *, trusted: bool = False) -> list[tuple[str, Pat
             _say_transformer(folder, trusted=trusted)
         elif kind in WEIGHED:
             checkpoints.say_weights(folder, BY, parts=False)
+        if kind in TRANSFORMERS or kind == "StaticEmbedding":
+            gateway_wordless.say_large(folder)
         if kind == "StaticEmbedding" and not (folder / "tokenizer.json").is_file():
             raise unloadable(folder, "it has no tokenizer (tokenizer.json): get it")
     return found

@@ -130,6 +130,7 @@ class LanguageModel:
         if not gguf:
             gateway_lm_gguf_files.say_others(folder, chosen)
             gateway_lm_architectures.say_unloadable(folder)
+        gateway_wordless.say_large(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the library for tokenizers has no other kind

@@ -15,7 +15,8 @@ from gateway import ConfigError, check_ordinary, opened, parse_json, peek_json
 
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "spiece*", "tekken.json", "*.tiktoken")
 SENTENCEPIECE = ("sentencepiece", "google.protobuf")  # modules by which transformers reads a *.model
-LARGEST = 128 << 20  # bytes of a tokenizer.json; those of a quarter of a million words have a quarter of it
+READ_WHOLE = frozenset(".json .txt .model .tiktoken .jinja .vocab .bpe .codes".split())  # of what tokenizers are made
+LARGEST = 128 << 20  # bytes of one; a tokenizer.json of a quarter of a million words has a quarter of it
 MOST_VALUES = 8_000_000  # in it
 SPARE = 1000  # rows that weights may have beyond their tokenizer: padding, and room for tokens to come
 
@@ -26,12 +27,11 @@ def check(place: Path, *, trusted: bool = False) -> None:
     A tokenizer.json is read by the library for such files, which is quick; older kinds take transformers. Of a folder
     that is `trusted`, a tokenizer may be code, which runs at its load and not here.
     """
+    say_large(place)
     file = place / "tokenizer.json"
     if file.is_file() and find_spec("tokenizers"):
         from tokenizers import Tokenizer
 
-        if file.stat().st_size > LARGEST:
-            raise unloadable(place, f"tokenizer.json has more than {LARGEST:,} bytes: get it again")
         try:
             with opened(file) as written:
                 found = Tokenizer.from_buffer(written.read())
@@ -52,6 +52,13 @@ def check(place: Path, *, trusted: bool = False) -> None:
     except Exception as error:  # whatever a class says of files that are not there
         raise no_tokenizer(place, error) from error
     say_wordless(place, tokenizer, rows(place))
+
+
+def say_large(place: Path) -> None:
+    """Raise `ConfigError` for a file of a tokenizer that is far larger than any: libraries read all of it."""
+    for file in sorted(filter(Path.is_file, place.iterdir())):
+        if file.suffix in READ_WHOLE and file.stat().st_size > LARGEST:
+            raise unloadable(place, f"{file.name} has more than {LARGEST:,} bytes: get it again")
 
 
 def say_wordless(place: Path, tokenizer: Any, size: int | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import full_disk
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -142,6 +143,20 @@ def test_quantised_tensors_are_read(quant: str, tolerance: float, write: Callabl
     path, model = write(quant=quant)
     off = (logits(load(gateway_lm_gguf.folder(path))) - logits(model)).abs().mean() / logits(model).abs().mean()
     assert 0 < off < tolerance
+
+
+@pytest.mark.parametrize("at", [0, 100, 3000, 100_000])
+def test_on_a_full_disk_a_conversion_says_so_and_leaves_nothing_behind(
+    at: int, write: Callable[..., Any], cache: Path
+) -> None:
+    """Whichever file it is that has no room: one of the tokenizer, of the weights, or a small one beside them."""
+    path, _ = write()
+    cache.mkdir(parents=True)
+    said = r"tiny\.F32\.gguf cannot be converted in .*; make room for it"
+    with full_disk(at), pytest.raises(ConfigError, match=said):
+        gateway_lm_gguf.folder(path, "float32")
+    assert not [place for place in cache.iterdir() if place.is_dir()]
+    assert (gateway_lm_gguf.folder(path, "float32") / "config.json").is_file(), "once there is room"
 
 
 def test_large_files_are_written_in_parts(write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import gateway_wordless
@@ -20,8 +21,13 @@ def test_a_tokenizer_that_is_code_is_left_to_the_load(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_tokenizer_of_any_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_wordless, "LARGEST", 10)
-    (tmp_path / "tokenizer.json").write_text("{}" + " " * 10)
-    with pytest.raises(ConfigError, match="more than 10 bytes"):
-        gateway_wordless.check(tmp_path)
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "merges.txt"]
+)
+def test_a_tokenizer_of_any_size_is_not_read(file: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / file).touch()
+    os.truncate(tmp_path / file, 1 << 40)
+    for look in (gateway_wordless.check, gateway_wordless.say_large):
+        with pytest.raises(ConfigError, match=rf"{file} has more than 134,217,728 bytes"):
+            look(tmp_path)

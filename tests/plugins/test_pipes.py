@@ -1,4 +1,4 @@
-"""A pipe in the place of any file of a model: its check and its load say so, and wait for nobody who writes to it."""
+"""A pipe, or a file without end, in the place of a file of a model: its check and its load say so, and read neither."""
 
 from __future__ import annotations
 
@@ -41,6 +41,20 @@ def test_of_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.chdir(place)
         with pytest.raises(ConfigError, match=f"{file}: is no ordinary file"):
             gateway_transformers.LanguageModel({}, place).load()
+
+
+def test_a_load_reads_no_file_of_a_tokenizer_of_any_size(
+    checkpoint: Path, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, vectors = (shutil.copytree(each, tmp_path / each.name) for each in (checkpoint, embedder))
+    for place in (chat, vectors):
+        (place / "merges.txt").touch()
+        os.truncate(place / "merges.txt", 1 << 40)
+    monkeypatch.chdir(chat)
+    with pytest.raises(ConfigError, match=r"merges\.txt has more than"):
+        gateway_transformers.LanguageModel({}, chat).load()
+    with pytest.raises(ConfigError, match=r"merges\.txt has more than"):
+        loaded(vectors, monkeypatch)
 
 
 def test_of_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
