@@ -29,6 +29,7 @@ MARKS = BEGINS.encode(), GOES_ON.encode()
 A_SECOND, BURST = 500, 2000  # short lines; each 256 bytes of a long one count as another
 TURN = 25  # lines in one turn of the loop: a millisecond
 KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
+PARTIAL = 1.0  # seconds after which a line is shown that has no end yet: who prints it may wait for ever
 PAUSE = 0.2  # seconds without output after which they are shown
 NAP = 0.005  # seconds between two reads of what is dropped: nobody waits for it, and it costs CPU
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -73,6 +74,7 @@ class LineReader:
         self._own = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
+        self._held = b""  # a line without its end that cannot be shown yet
         self._budget = Budget(clock)
         self._dropped = 0  # lines
         self._last = b""  # of them, the end
@@ -109,12 +111,25 @@ class LineReader:
 
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
         while True:
+            is_partial = bool(self._rest) and not self._skipping and self._rest != self._held
+            patience = PAUSE if self._dropped or self._blocks.is_open else PARTIAL if is_partial else None
             try:
-                async with asyncio.timeout(PAUSE if self._dropped or self._blocks.is_open else None):
+                async with asyncio.timeout(patience):
                     return await stream.read(65536)
             except TimeoutError:
                 self._confess()
                 self._blocks.flush()
+                if patience == PARTIAL:
+                    self._show_partial()
+
+    def _show_partial(self) -> None:
+        """The line that has no end yet, unless a secret or a character may have begun in it, or a key of ours."""
+        text = self._rest.decode("utf-8", "replace")
+        if min(self._own.whole(text), KNOWN.whole(text)) < len(text) or text.endswith("\ufffd") or "gw_" in text:
+            self._held = self._rest
+            return
+        rest, self._rest = self._rest, b""
+        self._end_line(rest)
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
         self._take(self._split(chunk))

@@ -5,6 +5,7 @@ Nothing here raises: an exception may have a `__str__` or properties that do, an
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -163,9 +164,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def say(text: str) -> None:
-    """A record of the model's log; a model may have closed it."""
+    """A record of the model's log, on a line of its own though the model has printed one without an end.
+
+    A model may have closed it.
+    """
+    start = "" if os.isatty(2) else "\n"  # an empty line is none of the log
     try:
-        print(as_one(text), file=sys.stderr, flush=True)
+        print(f"{start}{as_one(text)}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

@@ -56,3 +56,17 @@ async def test_the_log_of_a_model_names_the_line_of_a_call_that_has_run_for_long
         assert "s, now at model/model.py:8, in predict, `with open(path) as file:`; if it should have ended" in line
         await asyncio.to_thread(pipe.write_text, "there")
         assert await answer == "there"
+
+
+UNENDED = """
+    class Model:
+        def predict(self, x):
+            print("thinking", end="")
+    """
+
+
+async def test_what_the_worker_says_begins_a_line_though_the_model_has_not_ended_its_own(tmp_path: Path) -> None:
+    async with started(tmp_path, UNENDED) as found:
+        await found.ask("predict", "x")
+        line = await found.log.find("predict returned None")
+        assert "thinking" in found.log.lines and "thinking" not in line

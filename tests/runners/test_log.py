@@ -155,6 +155,31 @@ async def test_a_stream_is_drained_to_its_end() -> None:
     assert found == ["one", "two"]
 
 
+def test_a_line_without_its_end_is_shown_when_nothing_follows_but_for_what_may_be_a_secret() -> None:
+    async def main() -> None:
+        found, stream = list[str](), asyncio.StreamReader()
+        reading = asyncio.create_task(LineReader(found.append, ("sesame-open",)).drain(stream))
+
+        async def said(chunk: bytes) -> list[str]:
+            found.clear()
+            stream.feed_data(chunk)
+            await asyncio.sleep(10)
+            return list(found)
+
+        assert await said(b"loading ...") == ["loading ..."]
+        assert await said(b" done\n") == [" done"]
+        assert await said(b"the word is sesame-") == []
+        assert await said(b"open\n") == ["the word is ***"]
+        assert await said(b"a key: gw_") == []
+        assert await said(b"\nth\xc3") == ["a key: gw_"]
+        assert await said(b"\xa4n") == ["th\xe4n"]
+        stream.feed_eof()
+        await reading
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+
+
 # ── more than anybody reads ──────────────────────────────────────────────────────────────────────────────────────────
 
 

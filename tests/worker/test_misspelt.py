@@ -45,7 +45,7 @@ def test_a_method_without_self_is_told_that_it_is_given_the_model(capsys: pytest
     def other(self: Any) -> Any: ...
 
     describe(type("Model", (), {"preprocess": other, "predict": predict})(), ENDPOINTS)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert "`predict(inputs)` has no self" in line and line.endswith("write `predict(self, inputs)`")
     describe(type("Model", (), {"predict": staticmethod(predict)})(), ENDPOINTS)
     describe(type("Model", (), {"predict": classmethod(predict)})(), ENDPOINTS)
@@ -57,8 +57,8 @@ def test_beside_a_method_that_serves_only_a_slip_of_the_pen_is_told(capsys: pyte
     assert "did you mean `chat_completions`?" in capsys.readouterr().err
     for wrote, meant in (("laod", "load"), ("perprocess", "preprocess"), ("is_healhty", "is_healthy")):
         look_at("predict", wrote)
-        told = f"WARNING gateway: the class has `{wrote}`, which nothing calls: did you mean `{meant}`?\n"
-        assert capsys.readouterr().err == told
+        told = f"WARNING gateway: the class has `{wrote}`, which nothing calls: did you mean `{meant}`?"
+        assert capsys.readouterr().err.strip() == told
     look_at("predict", "chat", "embed", "run", "prediction", "__call__", "_chat_completion", "pre_process_text")
     look_at("predict", "chat_completions", "chat_completion")
     look_at("predict", "unload")  # which is called, and may be there without a load
