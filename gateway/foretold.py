@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from .formats.source import ClassInfo, SourceError, read_class
 from .spec import Endpoint, ModelSpec
+
+log = logging.getLogger("gateway.discovery")
 
 
 def source_of(spec: ModelSpec) -> tuple[Path, str] | None:
@@ -52,8 +55,20 @@ class Foretold:
         self._endpoints = tuple(endpoints)
         self._known: dict[str, tuple[ModelSpec, list[str]]] = {}
 
+    def read(self, specs: Iterable[ModelSpec]) -> None:
+        """Know those of these, before the loop asks for them. Reads and parses files: not for the loop."""
+        for spec in specs:
+            self.routes(spec)
+
     def routes(self, spec: ModelSpec) -> list[str]:
         known = self._known.get(spec.name)
         if known is None or known[0] is not spec:
-            known = self._known[spec.name] = spec, routes_of(spec, self._endpoints)
+            known = self._known[spec.name] = spec, self._routes_of(spec)
         return known[1]
+
+    def _routes_of(self, spec: ModelSpec) -> list[str]:
+        try:
+            return routes_of(spec, self._endpoints)
+        except Exception:  # of one model, whatever its target and its files are
+            log.exception("what %s will serve cannot be told before it is loaded", spec.name)
+            return []

@@ -72,12 +72,13 @@ class Hub:
         self.keys = KeyRing(settings.gateway.api_key, settings.gateway.keys_file)
         self.responses = ResponsesStore(settings.gateway.responses)
         self.guests, self.tails, self.draining = Guests(), Tails(), False
-        self._foretold, self._reaper = Foretold(self.endpoints), Reaper()
+        self.foretold, self._reaper = Foretold(self.endpoints), Reaper()
         self._secrets = SecretSources(lambda: self.settings)
         self._placements: dict[str, Placement] = {}
         self._claims: list[Claim] = []
         self._told: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {}  # secrets and deployment, by model
         self._watching: asyncio.Task[None] | None = None
+        self._foretelling: asyncio.Task[None] | None = None
         self.on_forget: list[Callable[[str], None]] = []  # called with the name of a model that is hosted no more
         self.models: dict[str, HostedModel] = {spec.name: self.host(spec) for spec in specs}
         self.aliases = settings.aliases_of(self.models)
@@ -179,7 +180,7 @@ class Hub:
     def routes(self, model: HostedModel) -> list[str]:
         """The paths that the model answers; of one that was never loaded, those that its source speaks of."""
         if not (methods := model.capabilities.methods) and model.state in ("unloaded", "loading"):
-            return self._foretold.routes(model.spec)
+            return self.foretold.routes(model.spec)
         predict = [f"/v1/models/{model.name}:predict"] if any(method.name == "predict" for method in methods) else []
         return predict + [endpoint.path for endpoint in self.endpoints if methods and self.serves(model, endpoint)]
 
@@ -205,6 +206,8 @@ class Hub:
         refused = self.begin(self.models.values())
         if refused and self.settings.gateway.placement.on_impossible == "refuse-start":
             raise PlacementError("; ".join(text for _, text in refused.values()))
+        specs = [model.spec for model in self.models.values() if not model.spec.is_stand_in]
+        self._foretelling = asyncio.create_task(asyncio.to_thread(self.foretold.read, specs), name="foretold")
         self._watching = asyncio.create_task(self._watch_sources(), name="sources")
 
     def begin(self, models: Iterable[HostedModel]) -> dict[str, tuple[str, str]]:

@@ -9,21 +9,18 @@ import ast
 import builtins
 import re
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import ordinary
+from . import ordinary, syntax
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
 
-MAX_SOURCE = 1024 * 1024  # bytes of a file that are looked at
-MOST = 200  # files
-MOST_BYTES = 4 * MAX_SOURCE  # of all of them: a model may bundle whole libraries
+MOST = 200  # files that are looked at: a model may bundle whole libraries
 WHEN_LOADED = ("__init__", "load")  # of the class: they run before it serves
 
 
@@ -51,37 +48,42 @@ def places_of(spec: ModelSpec, source: Path) -> list[Path]:
     return places
 
 
-def own_files(spec: ModelSpec, most_bytes: int = MOST_BYTES) -> list[OwnFile]:
-    """Return those that can be read, each once; files that always run come before others that may."""
+def own_files(spec: ModelSpec, most_tokens: int = syntax.MOST) -> list[OwnFile]:
+    """Return those that can be read, each once; files that always run come before others that may.
+
+    No more are parsed than have `most_tokens` together.
+    """
     source = source_file(spec)
     if source is None:
         return []
-    places = places_of(spec, source)
+    places, parser = places_of(spec, source), syntax.Parser(most_tokens)
     always, maybe = deque([source]), deque[Path]()
-    found: dict[Path, OwnFile] = {}
-    while (always or maybe) and len(found) < MOST and most_bytes > 0:
+    looked: set[Path] = set()
+    found: list[OwnFile] = []
+    while (always or maybe) and len(looked) < MOST and not parser.is_spent:
         runs_always = bool(always)
         path = (always or maybe).popleft()
-        if path in found or (read := _read(path)) is None:
+        if path in looked:
+            continue
+        looked.add(path)
+        if (read := _read(path, parser)) is None:
             continue
         text, tree = read
-        most_bytes -= len(text)
-        found[path] = OwnFile(path, text, tree, runs_always)
+        found.append(OwnFile(path, text, tree, runs_always))
         sure = {id(node) for node, runs in statements(tree.body, path == source) if runs}
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 (always if runs_always and id(node) in sure else maybe).extend(_files(node, path, places, spec.root))
-    return list(found.values())
+    return found
 
 
-def _read(path: Path) -> tuple[str, ast.Module] | None:
+def _read(path: Path, parser: syntax.Parser) -> tuple[str, ast.Module] | None:
     try:
-        text = ordinary.content(path, MAX_SOURCE).decode("utf-8", "replace")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes are the author's business
-            return text, ast.parse(text)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        text = ordinary.content(path, syntax.LARGEST).decode("utf-8", "replace")
+        tree = parser.parse(text)
+    except (OSError, SyntaxError, ValueError):
         return None  # which is told elsewhere
+    return None if tree is None else (text, tree)
 
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────

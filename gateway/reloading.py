@@ -196,6 +196,7 @@ def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
             if refused := [str(problem) for problem in contradictions((*others, spec)) if problem.model == spec.name]:
                 raise ConfigError("\n".join(refused))
             _forget_compiled(spec)
+            hub.foretold.read([spec])
             return spec
     problems = [str(problem) for problem in found.problems if problem.model == model.name]
     what = f"{what_is_gone(model.spec)}; put it back, or `gateway unload {model.name}` ends the model"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .formats.config import ModelConfig, read_config
 from .spec import Level, Problem
+from .syntax import TOKENS
 from .variables import unset
 from .wording import addressed
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .spec import ModelSpec
 
 log = logging.getLogger("gateway.discovery")
-LOOKED_AT = 256 * 1024  # bytes of a model's own code that a start and a reload read; `gateway check` reads more
 
 
 class Remarks:
@@ -82,7 +82,7 @@ def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
         )
     yield from (problem for problem in config.warnings if problem.code != "unknown_key")
     yield from remarks(spec, config)
-    for variable in unset(spec, most_bytes=LOOKED_AT):
+    for variable in unset(spec, most_tokens=TOKENS):
         if variable.level == "warning":
             yield Problem(
                 where=f"{spec.name}: {variable.where}",

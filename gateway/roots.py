@@ -161,7 +161,10 @@ def where_it_would_be(hub: Hub, name: str) -> str:
 
 
 def _search(hub: Hub) -> tuple[tuple[ModelSpec, ...], tuple[Problem, ...]]:
-    return narrow(*search(hub.settings, hub.plugins), hub.only)
+    specs, problems = narrow(*search(hub.settings, hub.plugins), hub.only)
+    known = {name for name, model in list(hub.models.items()) if not model.spec.is_stand_in}
+    hub.foretold.read(spec for spec in specs if spec.name not in known)
+    return specs, problems
 
 
 def _unreadable(problems: Iterable[Problem]) -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from .cpu import thread_environment
 from .inherited import is_of_workers
-from .own_files import MOST_BYTES, OwnFile, own_files
+from .own_files import OwnFile, own_files
+from .syntax import MOST
 from .wording import TOML, table_of
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class Unset:
     fix: str
 
 
-def unset(spec: ModelSpec, environ: Mapping[str, str] = os.environ, most_bytes: int = MOST_BYTES) -> Iterator[Unset]:
+def unset(spec: ModelSpec, environ: Mapping[str, str] = os.environ, most_tokens: int = MOST) -> Iterator[Unset]:
     """Yield what will not be there, each once, in the order of the files. `environ` is the gateway's own."""
     reads: dict[str, tuple[Need, str]] = {}
     known: set[str] = set()
-    for file in own_files(spec, most_bytes):
+    for file in own_files(spec, most_tokens):
         look = _Look(file)
         if look.is_beyond_us:
             return

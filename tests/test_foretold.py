@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from gateway import foretold
+from gateway.formats.source import ClassInfo
 from gateway.http.exchange import Exchange
 from gateway.http.models import Models
 from gateway.hub import Hub
 from gateway.inventory import take_inventory
+from gateway.reloading import reload
+from gateway.roots import look_again
 from gateway.settings import load_settings
+from gateway.spec import ModelSpec
 
 pytestmark = pytest.mark.anyio
 CODE = {
@@ -41,6 +47,33 @@ async def test_a_lazy_model_shows_its_routes_before_it_is_loaded(tmp_path: Path)
     asked = Exchange({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, None, None)
     shown = Models(hub).describe(hub.models["chat"], asked)
     assert shown["status"] == "unloaded" and shown["capabilities"]["routes"] == routes["chat"]
+
+
+async def test_sources_are_parsed_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, for models that are new, and for a model that is read again."""
+    threads: list[tuple[str, bool]] = []
+    read = foretold.read_class
+
+    def watched(path: Path, name: str) -> ClassInfo | None:
+        threads.append((path.parent.name, threading.current_thread() is threading.main_thread()))
+        return read(path, name)
+
+    hub = hub_in(tmp_path, '[models."*"]\nload = "lazy"\n')
+    monkeypatch.setattr(foretold, "read_class", watched)
+    hub.start()
+    await hub._foretelling  # type: ignore[misc]
+    (tmp_path / "models/new").mkdir()
+    (tmp_path / "models/new/model.py").write_text(CODE["chat"])
+    await look_again(hub, "somebody")
+    await reload(hub, hub.models["chat"])
+    assert all(hub.routes(model) for model in hub.models.values())
+    await hub.stop(0)
+    assert threads == [("chat", False), ("tensor", False), ("new", False), ("chat", False)]
+
+
+async def test_a_target_that_nobody_can_look_for_has_no_routes(tmp_path: Path) -> None:
+    hub = hub_in(tmp_path, "")
+    assert hub.foretold.routes(ModelSpec(name="odd", target="", root=tmp_path)) == []
 
 
 def test_a_pattern_that_no_model_matches_is_told(tmp_path: Path) -> None:

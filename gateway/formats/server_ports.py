@@ -7,9 +7,7 @@ Nothing is said of a model that starts neither a process nor a server.
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from .. import ordinary
 from ..spec import ModelSpec
+from ..syntax import LARGEST, Parser
 
 STARTS = re.compile(
     r"\b(subprocess|Popen|multiprocessing|create_subprocess_\w+|os\.(system|spawn\w*|exec\w*|popen)|uvicorn|hypercorn"
@@ -57,8 +56,8 @@ WRITTEN = re.compile(r"(?:--?(?:[a-z]+[-_])*port[= ]+|\bPORT=)[\"']?(\d{2,5})\b"
 PORT_NAME = re.compile(
     r"(?i)(?!.*(?:db|database|redis|postgres|pg|mysql|mongo|kafka|amqp|smtp|remote)[_.-])(.*[_.-])?port"
 )
-MAX_SOURCE = 1024 * 1024
 MAX_FILES = 200
+MAX_CHARACTERS = 16 * LARGEST  # of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,10 @@ def server_ports(spec: ModelSpec, config: Mapping[str, Any]) -> list[ServerPort]
     if not any(STARTS.search(text) for text in sources.values()):
         return []
     variables = {**(config.get("environment_variables") or {}), **spec.environment}
-    found = [*_of_config(config)]
+    found, parser = [*_of_config(config)], Parser()
     for path, text in sources.items():
         where = str(path.relative_to(spec.root)) if path.is_relative_to(spec.root) else str(path)
-        found += _of_script(text, where) if path.suffix == ".sh" else _of_source(text, where, variables)
+        found += _of_script(text, where) if path.suffix == ".sh" else _of_source(text, where, variables, parser)
     first: dict[int, ServerPort] = {}
     for item in sorted(found, key=lambda item: not item.listens):
         first.setdefault(item.port, item)
@@ -86,15 +85,19 @@ def server_ports(spec: ModelSpec, config: Mapping[str, Any]) -> list[ServerPort]
 
 def _sources(spec: ModelSpec) -> Iterator[tuple[Path, str]]:
     files = (path for place in (spec.root, *spec.import_dirs) if place.is_dir() for path in sorted(place.rglob("*")))
-    count = 0
+    count, left = 0, MAX_CHARACTERS
     for path in files:
-        if path.suffix not in (".py", ".sh") or not path.is_file() or path.stat().st_size > MAX_SOURCE:
+        if path.suffix not in (".py", ".sh") or not path.is_file():
             continue
         count += 1
-        if count > MAX_FILES:
+        if count > MAX_FILES or left <= 0:
             return
-        with contextlib.suppress(OSError):
-            yield path, ordinary.content(path, MAX_SOURCE).decode("utf-8", "replace")
+        try:
+            text = ordinary.content(path, LARGEST).decode("utf-8", "replace")
+        except OSError:
+            continue
+        left -= len(text)
+        yield path, text
 
 
 def _of_config(config: Mapping[str, Any], at: str = "config.yaml") -> Iterator[ServerPort]:
@@ -121,12 +124,14 @@ def _of_script(text: str, where: str) -> Iterator[ServerPort]:
         yield from (ServerPort(int(match[1]), f"{where}:{number}") for match in WRITTEN.finditer(line))
 
 
-def _of_source(text: str, where: str, variables: Mapping[str, str], line: int = 0) -> Iterator[ServerPort]:
+def _of_source(
+    text: str, where: str, variables: Mapping[str, str], parser: Parser, line: int = 0
+) -> Iterator[ServerPort]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parser.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    if tree is None:
         return
     reader, said, is_named = _Reader(tree, variables), _said(tree), NAMES_PORT.search(text) is not None
     for node in ast.walk(tree):
@@ -139,7 +144,7 @@ def _of_source(text: str, where: str, variables: Mapping[str, str], line: int = 
         yield from (ServerPort(port, f"{where}:{at}", listens=False) for port in reader.asked(node))
         inner = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
         if "import" in inner and STARTS.search(inner):  # code for `python -c`, or for a file that is written
-            yield from _of_source(inner, where, variables, at)
+            yield from _of_source(inner, where, variables, parser, at)
 
 
 def _said(tree: ast.Module) -> set[ast.AST]:

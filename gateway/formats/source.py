@@ -10,23 +10,19 @@ needs no `predict` when it has another method that serves.
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import near_names, ordinary
 from ..spec import Problem
+from ..syntax import Parser
 from ..wording import ungiven, whole_body
 from .frameworks import Written, written
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
 PIPELINE = ("preprocess", "predict", "postprocess")
 ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
-# Beyond these nothing is known from the text: a tree takes hundreds of times the bytes of its source, and the parts of
-# one f-string take time by the square of their number.
-LARGEST = 256 * 1024  # bytes of a source
-BRACES = 1 << 30  # of them, times its bytes
 OFFERED = ("config", "data_dir", "secrets", "environment", "lazy_data_resolver")  # to a constructor
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -108,18 +104,12 @@ def _way_to(class_name: str, classes: Mapping[str, ast.ClassDef], module: ast.Mo
 
 def _parse(path: Path) -> ast.Module | None:
     try:
-        content = ordinary.content(path)
-        if len(content) > LARGEST or len(content) * content.count(b"{") > BRACES:
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes are the author's business, not stderr's
-            return ast.parse(content, filename=str(path))
+        return Parser().parse(ordinary.content(path))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise SourceError(Problem(where=where, what=f"syntax error: {error.msg}", code="syntax_error")) from None
-    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, thousands of nested brackets
-        what = f"syntax error: {error or type(error).__name__}"
-        raise SourceError(Problem(where=str(path), what=what, code="syntax_error")) from None
+    except ValueError as error:  # null bytes, thousands of nested brackets
+        raise SourceError(Problem(where=str(path), what=f"syntax error: {error}", code="syntax_error")) from None
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise SourceError(Problem(where=str(path), what=what, code="unreadable_source")) from None
