@@ -9,6 +9,9 @@ from collections.abc import Iterable
 MARK = "***"
 _KEY = re.compile(r"gw_[0-9a-z]{1,16}_[A-Za-z0-9_-]{43}")  # a key of the gateway, of this one or another
 SHORTEST = 4, 8  # characters of a secret that is looked for: whole, or a line of a longer one
+# characters of the end of a text that was cut which are not shown: half a value may lie in them that nothing finds. It
+# is the same number whatever the values are, or who has a text cut could try out how one begins.
+UNSURE = 2048
 
 
 def _ways(value: str) -> tuple[str, ...]:
@@ -26,12 +29,14 @@ def _ways(value: str) -> tuple[str, ...]:
 class Redactor:
     """Takes the values that it was told, and whatever looks like a key of a gateway, out of texts.
 
-    `shortest` as above: shorter ones would hide everything.
+    What it does depends on whole values only, never on how much of one is there: that would tell who guesses one when
+    its beginning is right. `shortest` as above: shorter ones would hide everything.
     """
 
     def __init__(self, values: Iterable[str] = (), shortest: tuple[int, int] = SHORTEST) -> None:
         self._shortest = shortest
         self._hidden: list[str] = []
+        self._long: list[re.Pattern[str]] = []  # of those that do not fit into what a cut leaves out
         self.hide(values)
 
     def hide(self, values: Iterable[str]) -> None:
@@ -42,21 +47,21 @@ class Redactor:
             shown = (way for line in lines if len(line) >= shortest for way in _ways(line))
             self._hidden += [way for way in dict.fromkeys(shown) if way not in self._hidden]
         self._hidden.sort(key=len, reverse=True)  # one may be part of another
-
-    def whole(self, text: str) -> int:
-        """How much of a text that was cut is no beginning of a value."""
-        ends = (
-            next((size for size in range(min(len(value) - 1, len(text)), 0, -1) if text.endswith(value[:size])), 0)
-            for value in self._hidden
-        )
-        return len(text) - max(ends, default=0)
+        self._long = [_begun(value) for value in self._hidden if len(value) > UNSURE]
 
     def __call__(self, text: str) -> str:
         if "gw_" in text:
             text = _KEY.sub(MARK, text)
+        for begun in self._long:  # first: shorter ones may be part of it
+            text = begun.sub(MARK, text)
         for value in self._hidden:
             text = text.replace(value, MARK)
         return text
+
+
+def _begun(value: str) -> re.Pattern[str]:
+    """A value, or so much of one that no cut leaves it out: then all that follows in its line is hidden."""
+    return re.compile(f"{re.escape(value[:UNSURE])}(?:{re.escape(value[UNSURE:])}|[^\\n]*)")
 
 
 # What this process has seen of any model's secrets, and its own key: for its log, where "true" must stay readable.

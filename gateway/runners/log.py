@@ -15,14 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from .. import printable
-from ..redaction import KNOWN, Redactor
+from ..redaction import KNOWN, UNSURE, Redactor
 from ..wire import BEGINS, GOES_ON
 from ..wording import counted
 from .blocks import Blocks
 
 log = logging.getLogger("gateway.models")
 
-MAX_LINE = 2048  # bytes
+MAX_LINE = 2048  # characters
+# bytes of a line that are read, four for a character: of what is cut there, the end is not shown
+MAX_RAW = 4 * (MAX_LINE + UNSURE)
 TAIL = 200  # lines kept for the report of a failed load
 MARK = "... (truncated)"
 MARKS = BEGINS.encode(), GOES_ON.encode()
@@ -30,10 +32,10 @@ A_SECOND, BURST = 500, 2000  # short lines; each 256 bytes of a long one count a
 TURN = 25  # lines in one turn of the loop: a millisecond
 KEPT, LAST = 8192, 40  # bytes and lines that are kept of what is dropped
 PARTIAL = 1.0  # seconds after which a line is shown that has no end yet: who prints it may wait for ever
+BUFFER = 4096  # bytes; what comes as a multiple of them filled the buffer of its writer, and goes on in the next one
 PAUSE = 0.2  # seconds without output after which they are shown
 NAP = 0.005  # seconds between two reads of what is dropped: nobody waits for it, and it costs CPU
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_HALF = re.compile(r"(\x1b(\[[0-9;?]*)?|\ufffd)\Z")  # what a cut leaves of a colour or of a character
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -74,7 +76,7 @@ class LineReader:
         self._own = Redactor()
         self._rest = b""
         self._skipping = False  # the rest of a line that was too long
-        self._held = b""  # a line without its end that cannot be shown yet
+        self._is_held = False  # a line without its end that cannot be shown yet
         self._budget = Budget(clock)
         self._dropped = 0  # lines
         self._last = b""  # of them, the end
@@ -91,15 +93,11 @@ class LineReader:
         """The text without the model's secrets, and without what the gateway's own log hides."""
         return KNOWN(self._own(text))
 
-    def _redact_cut(self, text: str) -> str:
-        """The same of a text that was cut, perhaps in the middle of a secret."""
-        text = _HALF.sub("", text)
-        return self.redact(text[: min(self._own.whole(text), KNOWN.whole(text))])
-
     async def drain(self, stream: asyncio.StreamReader) -> None:
         """Read until every writer of the pipe is gone."""
         try:
             while chunk := await self._read(stream):
+                self._is_held = len(chunk) % BUFFER == 0
                 lines = self._split(chunk)
                 for start in range(0, len(lines), TURN):
                     self._take(lines[start : start + TURN])
@@ -111,7 +109,7 @@ class LineReader:
 
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
         while True:
-            is_partial = bool(self._rest) and not self._skipping and self._rest != self._held
+            is_partial = bool(self._rest) and not (self._skipping or self._is_held)
             patience = PAUSE if self._dropped or self._blocks.is_open else PARTIAL if is_partial else None
             try:
                 async with asyncio.timeout(patience):
@@ -123,10 +121,10 @@ class LineReader:
                     self._show_partial()
 
     def _show_partial(self) -> None:
-        """The line that has no end yet, unless a secret or a character may have begun in it, or a key of ours."""
-        text = self._rest.decode("utf-8", "replace")
-        if min(self._own.whole(text), KNOWN.whole(text)) < len(text) or text.endswith("\ufffd") or "gw_" in text:
-            self._held = self._rest
+        """The line that has no end yet, unless a character has begun in it. No look at secrets: a line that waits
+        because one may have begun would tell that it does."""
+        if self._rest.decode("utf-8", "replace").endswith("\ufffd"):
+            self._is_held = True
             return
         rest, self._rest = self._rest, b""
         self._end_line(rest)
@@ -136,7 +134,8 @@ class LineReader:
         if last:
             self._confess()
             rest, self._rest = self._rest, b""
-            self._end_line(rest)
+            if not self._skipping:
+                self._end_line(rest)
             self._blocks.flush()
 
     def _split(self, chunk: bytes) -> list[bytes]:
@@ -151,7 +150,7 @@ class LineReader:
         if lines and self._skipping:
             self._skipping = False
             del lines[0]
-        if len(rest) > 2 * MAX_LINE:  # so that no secret lies across the cut
+        if len(rest) > MAX_RAW:
             if not self._skipping:
                 lines.append(rest)
             self._skipping, rest = True, b""
@@ -174,7 +173,7 @@ class LineReader:
         count = data.count(b"\n", begin, end) + data.count(b"\r", begin, end) - data.count(b"\r\n", begin, end)
         self._remember(data[begin:end], count)
         self._rest = data[end:]
-        if len(self._rest) > 2 * MAX_LINE:
+        if len(self._rest) > MAX_RAW:
             self._dropped += not self._skipping
             self._skipping, self._rest = True, b""
 
@@ -204,11 +203,10 @@ class LineReader:
         """One line, whoever it is from."""
         # Hidden first and cut then: half a secret would not be found.
         mark = chr(raw[0]) if raw[:1] in MARKS else ""
-        raw = raw[len(mark) :]
-        text = _COLOUR.sub("", raw[: 4 * MAX_LINE].decode("utf-8", "replace"))
-        text = self._redact_cut(text) if len(raw) > 2 * MAX_LINE else self.redact(text)
-        text = printable.lines(text)
-        if len(text) > MAX_LINE or len(raw) > 4 * MAX_LINE:
+        is_cut = len(raw) > MAX_RAW
+        text = self.redact(_COLOUR.sub("", raw[len(mark) : MAX_RAW].decode("utf-8", "replace")))
+        text = printable.lines(text[:-UNSURE] if is_cut else text)
+        if is_cut or len(text) > MAX_LINE:
             text = text[:MAX_LINE] + MARK
         self.tail.append(text)
         self._blocks.line(text, mark)
