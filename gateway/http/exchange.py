@@ -342,7 +342,6 @@ class Exchange:
             return False
         if len(body) > PIECE and (len(body) > COPIED or self.scope["scheme"] == "https"):
             return False
-        self.status = status
         request_id = self.request_id.encode()
         head = _HEAD % (
             STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status,
@@ -361,6 +360,7 @@ class Exchange:
                     cycle.keep_alive = cycle.keep_alive and value != b"close"
                 else:
                     head += b"%b: %b\r\n" % (name, value)
+        self.status = status
         write_whole(cycle, head, body)
         return True
 

@@ -153,6 +153,16 @@ class Front:
             self._access.note(exchange)
 
     async def _answer(self, exchange: Exchange, error: BaseException) -> None:
+        try:
+            await self._say(exchange, error)
+        except Exception as failed:
+            log.error("request %s failed", exchange.request_id, exc_info=failed, extra=_fields(exchange))
+            if exchange.status:
+                exchange.break_off()
+            else:  # nothing was written yet, and a client whose error has no form waits for one all the same
+                await errors.answer(exchange, errors.unexpected(failed))
+
+    async def _say(self, exchange: Exchange, error: BaseException) -> None:
         if exchange.status:  # the answer has begun; whoever began it has ended it too
             errors.broke_off(error, exchange)
             return

@@ -15,6 +15,7 @@ from served import PATIENCE, Model, Reply, Served
 
 from gateway.errors import HTTPError, ModelError
 from gateway.hookspecs import hookimpl
+from gateway.http import errors
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 PREDICT, SHARED = "/v1/models/{model}:predict", "/v1/chat/completions"
@@ -245,3 +246,20 @@ def test_a_slow_client_gets_all_that_came_before_a_stream_broke_off(serve: Serve
         while part := client.recv(65536):
             got += part
     assert got.count(line) == written and not got.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", ["/models/m/predict", "/v1/chat/completions"])
+@pytest.mark.parametrize("where", ["headers_of", "body_of"])
+def test_whatever_fails_while_an_error_is_written_the_client_has_a_whole_answer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str, where: str
+) -> None:
+    served = serve({"m": Model({"chat_completions": script, "predict": script})})
+    write = getattr(errors, where)
+
+    def written(error: Any, *more: Any) -> Any:
+        return write(error, *more) if error.code == "internal_error" else write(None)
+
+    monkeypatch.setattr(errors, where, written)
+    for _ in range(2):  # and the next one, too
+        answer = served.post(path, {**CHAT, "user": "raise"})
+        assert (answer.status, b"the gateway failed on this request" in answer.body) == (500, True)

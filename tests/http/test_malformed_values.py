@@ -42,6 +42,7 @@ ODD: dict[str, Any] = {
     "keys": {1: 2, "content": 3},
     "a key": {None: 1},
     "a pair": {(1, 2): 3},
+    "a key of bytes": {b"a": 1, "content": 3},
     "NaN": float("nan"),
     "a time": datetime(2026, 1, 1, tzinfo=UTC),
     "an array": Array((1, 2), b"\xff" * 8),

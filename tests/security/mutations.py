@@ -895,6 +895,8 @@ MUTATIONS = [
              "http/test_malformed_values.py::test_a_response_that_is_not_as_long_as_it_says_is_the_models"),
     Mutation("T93", "call.py", "detail=_in_json(failure.detail)", "detail=failure.detail",
              "test_call.py::test_a_detail_without_a_form_in_json_gives_way_to_the_message"),
+    Mutation("T93", "http/front.py", "        except Exception as failed:", "        except () as failed:",
+             "http/test_front.py::test_whatever_fails_while_an_error_is_written_the_client_has_a_whole_answer"),
     Mutation("T10", "../plugins/gateway_lm_prompts.py", "options.keys() & reserved)", "{*()})",
              "plugins/test_gateway_transformers.py::"
              "test_a_variable_that_stands_in_the_way_of_the_renderer_is_refused_in_our_words"),
