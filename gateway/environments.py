@@ -21,9 +21,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from . import __version__, confinement, contents, environment_keys, inherited
+from .beside import patiently
 from .build_lines import Lines
 from .cache import ELSEWHERE, advice_on, cache_dir, make
 from .clearing import clear_away
@@ -31,6 +32,7 @@ from .errors import ConfigError
 from .local_projects import tidied
 from .local_requirements import is_of_an_index, place_of, requirements_of
 from .runners.log import LineReader
+from .runners.output import Output
 from .spec import ModelSpec
 from .wording import counted
 
@@ -67,18 +69,18 @@ async def ensure(
             wrong with its place.
     """
     cache = root or cache_dir()
-    key = await _patiently(partial(key_of, spec, variables, cache))  # it may read wheels
+    key = await patiently(partial(key_of, spec, variables, cache))  # it may read wheels
     directory = cache / "envs" / key
     python, complete = directory / "bin" / "python", directory.with_suffix(COMPLETE)
     if complete.is_file() and directory.is_dir():
         return python
     uv = find_uv()
     make(directory.parent)
-    with _told(directory), await _patiently(partial(_Lock, directory.with_suffix(".lock"))):
+    with _told(directory), await patiently(partial(_Lock, directory.with_suffix(".lock"))):
         if complete.is_file() and directory.is_dir():  # somebody else was quicker
             return python
         build = _Build(spec, directory, {**inherited.of_builds(), **(variables or {})}, on_log)
-        await _patiently(partial(_check_contents, spec))
+        await patiently(partial(_check_contents, spec))
         complete.unlink(missing_ok=True)
         build.clear()
         on_log(f"building an environment with {counted(len(requirements_of(spec)), 'requirement')}")
@@ -171,26 +173,26 @@ class _Build:
             writable=[self._directory, self._rest],
             network=True,
         )
-        process = await asyncio.create_subprocess_exec(
-            *begun.command,
-            cwd=confinement.PLACE,
-            env=begun.environment,
-            start_new_session=True,  # no terminal to ask anybody, and one group to end
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
         copies = str(self._lines.copies)  # of which nobody has heard
         printed = LineReader(lambda line: self._on_log(line.replace(copies, "")))
-        assert process.stdout is not None
-        try:
-            await printed.drain(process.stdout)
-            code = await process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise
+        with Output() as output:
+            process = await asyncio.create_subprocess_exec(
+                *begun.command,
+                cwd=confinement.PLACE,
+                env=begun.environment,
+                start_new_session=True,  # no terminal to ask anybody, and one group to end
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output.theirs,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            try:
+                await printed.drain(await output.stream())
+                code = await process.wait()
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+                raise
         if code != 0:
             raise ConfigError(
                 "its environment could not be built:\n" + "\n".join([*printed.tail][-TAIL:]).replace(copies, "")
@@ -221,33 +223,6 @@ async def _entered(context: contextlib.AbstractContextManager[None], given_up: t
         yield
     finally:
         context.__exit__(None, None, None)
-
-
-async def _patiently(work: Callable[[], T]) -> T:
-    """What may take for ever, as reading a file that claims terabytes does: on a thread of its own, for which nobody
-    waits who gives up, and the end of the gateway does not either."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: Exception | None) -> None:
-        if found.done():
-            return
-        if error is not None:
-            found.set_exception(error)
-        else:
-            found.set_result(cast(T, result))
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except Exception as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await found
 
 
 async def _finished(

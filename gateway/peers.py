@@ -1,4 +1,5 @@
-"""Who is at the other end of the admin socket: an operator, or code that the gateway itself has started.
+"""Who is at the other end of the admin socket: an operator, or code that the gateway itself has started; and what none
+of them may hand over.
 
 The socket is a file that only our user may open, and models run as that user. So the kernel is asked which process has
 connected. Linux only; elsewhere the mode of the file is all there is.
@@ -6,6 +7,7 @@ connected. Linux only; elsewhere the mode of the file is all there is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -13,6 +15,7 @@ import struct
 import sys
 from pathlib import Path
 
+SO_PASSRIGHTS = 83  # Linux 6.16
 SO_PEERPIDFD = 77  # Linux 6.5; the process itself, whatever becomes of its number
 CREDENTIALS = struct.Struct("3i")
 PROC = Path("/proc")
@@ -31,6 +34,20 @@ def may_operate(fd: int) -> bool:
         return True
     with socket.socket(fileno=os.dup(fd)) as connection:
         return _is_operator(connection)
+
+
+def take_no_files(sock: socket.socket) -> bool:
+    """Whoever hands an open file over to this socket, or one that it accepts, is refused; False where none can be.
+
+    Nobody here asks for any, but whoever reads the bytes beside one, or closes the socket, would close it, and might be
+    its last owner. The system then lets the caller wait: for a socket to send what it holds, for memory to be freed.
+    """
+    if sys.platform != "linux":
+        return False
+    with contextlib.suppress(OSError):  # an older kernel
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        return True
+    return False
 
 
 def credentials_of(fd: int) -> tuple[int, int] | None:
@@ -75,6 +92,10 @@ def _has_ended(process: int) -> bool:
 
 
 def _is_ours(pid: int) -> bool:
+    """What binds it is looked at first: of a strict model, whose ancestors may be many, that says it at once."""
+    is_bound = _status(str(pid))["NoNewPrivs"] == "1"
+    if is_bound and (_status("self")["NoNewPrivs"] == "0" or _network(str(pid)) != _network("self")):
+        return True
     us = str(os.getpid())
     ancestor = str(pid)
     for _ in range(MAX_DEPTH):
@@ -82,11 +103,8 @@ def _is_ours(pid: int) -> bool:
         if ancestor == us:
             return True
         if ancestor == "0":
-            break
-    else:
-        return True  # no command has so many, and a model that forks may have made them
-    is_bound = _status(str(pid))["NoNewPrivs"] == "1"
-    return is_bound and (_status("self")["NoNewPrivs"] == "0" or _network(str(pid)) != _network("self"))
+            return False
+    return True  # no command has so many, and a model that forks may have made them
 
 
 def _status(process: str) -> dict[str, str]:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from . import scratch
 from .errors import ConfigError
+from .peers import take_no_files
 
 BACKLOG = 2048
+ADMIN_BACKLOG = 64  # who connects while so many wait does wait as well: models may be among them, without end
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -84,7 +86,8 @@ def bind_admin(path: Path) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(before)
-        sock.listen(BACKLOG)
+        take_no_files(sock)
+        sock.listen(ADMIN_BACKLOG)
     except OSError as error:
         raise ConfigError(f"admin socket {path}: {error.strerror or error}") from error
     sock.setblocking(False)

@@ -25,3 +25,18 @@ def test_who_has_more_ancestors_than_are_looked_at_is_no_operator(
     others = [number for number in range(1, count + 2) if number != os.getpid()]
     play(tmp_path, {str(number): str(number - 1) for number in others})
     assert peers._is_ours(str(others[-1])) is is_ours
+
+
+def test_what_binds_a_strict_model_is_told_without_its_ancestors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be very many, and are read each time that it connects."""
+    monkeypatch.setattr(peers, "PROC", tmp_path)
+    play(tmp_path, {"7": "6"})  # and of 6 nothing can be read
+    (tmp_path / "7" / "status").write_text("PPid:\t6\nNoNewPrivs:\t1\n")
+    assert peers._is_ours("7")
+    (tmp_path / "self" / "status").write_text("PPid:\t0\nNoNewPrivs:\t1\n")
+    for process, network in (("7", "net:[2]"), ("self", "net:[1]")):
+        (tmp_path / process / "ns").mkdir()
+        (tmp_path / process / "ns" / "net").symlink_to(network)
+    assert peers._is_ours("7")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import os
 import socket
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from gateway import sockets
 from gateway.errors import ConfigError
+from gateway.peers import take_no_files
 from gateway.sockets import bind, bind_admin, connect_admin, remove_admin, url_of
 
 
@@ -98,6 +100,24 @@ def test_a_directory_for_the_admin_socket_that_is_another_users_is_refused(
     for name in ("run", "link", "theirs"):
         with pytest.raises(ConfigError, match="belongs to another user"):
             bind_admin(tmp_path / name / "admin.sock")
+
+
+def test_the_admin_socket_takes_no_open_file(tmp_path: Path) -> None:
+    """Neither before it has accepted somebody nor then; but where the kernel is older than 6.16."""
+    with bind_admin(tmp_path / "admin.sock") as listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "admin.sock"))
+
+        def is_taken() -> bool:
+            try:
+                client.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))])
+            except PermissionError:
+                return False
+            return True
+
+        before = is_taken()
+        ours, theirs = socket.socketpair()
+        with listener.accept()[0], ours, theirs:
+            assert [before, is_taken()] == [not take_no_files(ours)] * 2
 
 
 def test_a_client_asks_no_socket_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ..peers import may_operate
 from .refused import Refused
 from .stall import Stall
 
@@ -50,7 +49,7 @@ _TEXTS = {
     503: ("model_unavailable", "the gateway has as many connections as it may hold"),
 }
 
-_REASONS = {400: "invalid_http", 414: "url_too_long", 431: "head_too_large", 403: "not_operator"}
+_REASONS = {400: "invalid_http", 414: "url_too_long", 431: "head_too_large"}
 _REASONS[503] = "too_many_connections"
 _UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)(?=[^\n]*\n|[ \t]*[^w\s])", re.IGNORECASE | re.MULTILINE)
 _ANY_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
@@ -107,10 +106,6 @@ class GuardedProtocol(HttpToolsProtocol):
             transport.set_write_buffer_limits(HIGH_WATER_LIMIT)  # as without TLS; its own are eight times as large
         sock = transport.get_extra_info("socket")
         self.is_local = sock is not None and sock.family == socket.AF_UNIX
-        if self.is_local and not may_operate(sock.fileno()):
-            self.transport.write(self._refused(403))
-            self.linger()
-            return
         if self.max_connections and len(self.connections) > self.max_connections and not self.is_local:
             self._refuse_now(503)
             return
@@ -458,7 +453,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The answer to what is refused, which is counted."""
         request_id = f"{random.getrandbits(128):032x}"
         self.refused.note(_REASONS[status], self._client_address(), request_id)
-        return _refusal(status, request_id.encode())
+        return refusal(status, request_id.encode())
 
 
 class _UnmeasuredCycle(RequestResponseCycle):
@@ -476,7 +471,7 @@ class _UnmeasuredCycle(RequestResponseCycle):
         await super().send(message)
 
 
-def _refusal(status: int, request_id: bytes) -> bytes:
+def refusal(status: int, request_id: bytes) -> bytes:
     """The whole answer to a request that never reached the application."""
     code, text = _TEXTS[status]
     kind = "server_error" if status >= 500 else "invalid_request_error"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from .handshakes import Handshakes
+from .operators import Operators
 from .protocol import GuardedProtocol
 from .tls import Certificate
 from .websocket_protocol import WebSocketProtocol
@@ -33,6 +34,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(config)
         self._admin, self.certificate = admin, certificate
         self._handshakes: Handshakes | None = None
+        self._operators: Operators | None = None
         self._lag: Histogram = config.app.lag  # type: ignore[union-attr]
         self._due = 0.0
         self.accepting = asyncio.Event()
@@ -43,11 +45,12 @@ class GatewayServer(uvicorn.Server):
         if self.certificate is not None:
             self._handshakes = self._begin_tls(self.certificate, sockets or [])
         if self._admin is not None:
-            loop = asyncio.get_running_loop()
-            self.servers.append(await loop.create_unix_server(self._protocol, sock=self._admin))
+            self._operators = Operators(self._admin, self._protocol, self._guarded.refused)
         self.accepting.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._operators is not None:
+            await self._operators.close()
         if self._handshakes is not None:
             await self._handshakes.close()
         else:
@@ -58,7 +61,7 @@ class GatewayServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _begin_tls(self, certificate: Certificate, sockets: list[socket.socket]) -> Handshakes:
-        protocol: type[GuardedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
+        protocol = self._guarded
         handshakes = Handshakes(
             certificate.context,
             self._protocol,
@@ -82,6 +85,10 @@ class GatewayServer(uvicorn.Server):
             connection.setblocking(False)
             with contextlib.suppress(OSError):
                 await loop.connect_accepted_socket(self._protocol, connection)
+
+    @property
+    def _guarded(self) -> type[GuardedProtocol]:
+        return self.config.http_protocol_class  # type: ignore[return-value]
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 from .. import confinement, inherited
+from ..peers import take_no_files
 from ..replica import Launch, LoadError
 from ..scratch import Scratch
 from .log import LineReader
+from .output import Output
 from .reaper import MARK, Network, born, hold_network, is_of, is_ours, network_of, strays
 
 CHILDREN_GRACE = 0.5  # seconds for what a worker started to end after it, as trackers of shared memory do
@@ -34,6 +36,7 @@ class Child:
         self.log = LineReader(launch.on_log, launch.secrets.values())
         self._process: asyncio.subprocess.Process | None = None
         self._born = ""  # when the process began: its number may be another's once it is waited for
+        self._output: Output | None = None  # none of one that has the terminal
         self._draining: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._network: int | None = None  # an open file of that of a strict worker, by which its processes are known
@@ -56,11 +59,13 @@ class Child:
             ConfigError: there is no place for its temporary files.
         """
         ours, theirs = socket.socketpair()
+        take_no_files(ours)
         gate, its_gate = socket.socketpair() if self._launch.spec.sandbox == "strict" else (None, None)
         passed = [end for end in (theirs, its_gate) if end is not None]
         # A terminal is handed on as it is, and not its session, from which its input could be forged.
-        output = 2 if self._launch.terminal and os.isatty(2) else asyncio.subprocess.PIPE
+        has_terminal = self._launch.terminal and os.isatty(2)
         try:
+            self._output = None if has_terminal else Output()
             self._scratch = Scratch()
             # From the loop's thread only: PDEATHSIG fires when the *thread* that spawned the child ends. A session of
             # its own keeps the terminal's Ctrl-C away, so that the gateway can drain, and makes one group to kill.
@@ -70,7 +75,7 @@ class Child:
                 pass_fds=[end.fileno() for end in passed],
                 start_new_session=True,
                 stdin=None if self._launch.terminal else asyncio.subprocess.DEVNULL,
-                stdout=output,
+                stdout=2 if self._output is None else self._output.theirs,
                 stderr=asyncio.subprocess.STDOUT,
                 cwd=confinement.PLACE,
                 env=begun.environment,
@@ -79,6 +84,8 @@ class Child:
             ours.close()
             if gate is not None:
                 gate.close()
+            if self._output is not None:
+                self._output.close()
             if isinstance(error, (OSError, ValueError)):  # the latter of a variable that the system does not take
                 raise LoadError(f"the worker process could not be started: {error}") from error
             raise
@@ -87,12 +94,16 @@ class Child:
                 end.close()
         self._born = born(self._process.pid)
         self._launch.guard(self._process.pid, self._mark)
-        if self._process.stdout is not None:
-            self._draining = asyncio.create_task(self.log.drain(self._process.stdout))
+        if self._output is not None:
+            self._draining = asyncio.create_task(self._drain(self._output))
         if gate is not None:
             self._noting = asyncio.create_task(self._note_network(self._process.pid, gate))
             self._noting.add_done_callback(lambda _: gate.close())  # also of one that was cancelled before it began
         return ours
+
+    async def _drain(self, output: Output) -> None:
+        with output:
+            await self.log.drain(await output.stream())
 
     async def _note_network(self, pid: int, gate: socket.socket) -> None:
         """Take hold of it once it is the worker's own. Nothing of the model runs before the gate is closed."""

@@ -7,7 +7,10 @@ fcntl                                          no lease on a file: who opens tha
                                                would wait until the lease is given up
 clone, unshare                                 no user namespace, in which it would have capabilities again
 socket                                         AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: of the others some, such as
-                                               AF_VSOCK, are no part of a network namespace
+                                               AF_VSOCK, are no part of a network namespace; and of the protocols
+                                               not SMC, whose sockets wait when they are closed
+setsockopt                                     no SO_LINGER: who closes such a socket waits as long as it says, and
+                                               that may be who was handed one, as the gateway
 clone3, io_uring_setup                         not there (ENOSYS): a filter cannot look into what they are given,
                                                and callers know how to do without
 """
@@ -32,17 +35,20 @@ NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they are in what a filter lo
 X32 = 0x40000000  # x86_64 has a second set of numbers from there on
 CLONE_NEWUSER = 0x10000000
 FAMILIES = (1, 2, 10, 16)
+IP = (2, 10)
+IPPROTO_SMC = 256
+SOL_SOCKET, SO_LINGER = 1, 13
 PRIO_PROCESS, IOPRIO_PROCESS = 0, 1
 F_SETLEASE = 1024
 
 NAMES = (
     "ioprio_set unshare sched_setparam sched_setscheduler sched_setaffinity setpriority socket add_key request_key "
-    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3 fcntl"
+    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3 fcntl setsockopt"
 ).split()
 # By what `uname -m` says: the kernel's own name of the architecture, and its numbers of `NAMES`.
 ARCHITECTURES = {
-    "x86_64": (0xC000003E, (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435, 72)),
-    "aarch64": (0xC00000B7, (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435, 25)),
+    "x86_64": (0xC000003E, (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435, 72, 54)),
+    "aarch64": (0xC00000B7, (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435, 25, 208)),
 }
 
 
@@ -92,7 +98,12 @@ def _verdict(name: str) -> list[Instruction]:
     if name == "fcntl":
         return [_load(1), Instruction(EQUAL, F_SETLEASE, if_not=1), refuse, allow]
     if name == "socket":
-        return [_load(0), *_unless(FAMILIES), _refuse(errno.EAFNOSUPPORT), allow]
+        family = [_load(0), *_unless(FAMILIES), _refuse(errno.EAFNOSUPPORT)]
+        smc = [_load(2), Instruction(EQUAL, IPPROTO_SMC, if_not=1), _refuse(errno.EPROTONOSUPPORT)]
+        return [*family, *_unless(IP), allow, *smc, allow]
+    if name == "setsockopt":
+        level = [_load(1), Instruction(EQUAL, SOL_SOCKET, if_so=1), allow]
+        return [*level, _load(2), Instruction(EQUAL, SO_LINGER, if_not=1), refuse, allow]
     if name == "prlimit64":  # reading them is no harm
         reading = [
             _load(2),
