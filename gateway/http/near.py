@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..hosted import HostedModel
     from ..hub import Hub, Sees
 
 V1, MODELS = "/v1", "/models/"
@@ -20,22 +21,24 @@ def advice(path: str, known: Collection[str], hub: Hub, sees: Sees) -> str:
     """A clause to put behind "unknown URL": what is near, or how the model is called that the path names, or all."""
     if found := meant(path, known):
         return found
-    if name := named(path, (model.name for model in hub.seen(sees))):
-        return f"; model '{name}' is called by {call_of(hub, name)}"
+    if model := named(path, hub.seen(sees)):
+        return f"; model '{model.name}' is called by {call_of(hub, model)}"
     return f"; GET {V1}/models lists the models and their routes"
 
 
-def named(path: str, names: Iterable[str]) -> str:
-    """The longest of the names that the path has as a whole part; empty where it has none."""
+def named(path: str, models: Iterable[HostedModel]) -> HostedModel | None:
+    """That with the longest of the names that the path has as a whole part."""
     parts = f"/{path.strip('/')}/".replace(":", "/")
-    return max((name for name in names if f"/{name}/" in parts), key=len, default="")
+    return max(
+        (model for model in models if f"/{model.name}/" in parts), key=lambda model: len(model.name), default=None
+    )
 
 
-def call_of(hub: Hub, name: str) -> str:
-    """The request that calls the model of that name, by the first of its routes; predict where none is known yet."""
-    predict = f"{V1}{MODELS}{name}:predict"
-    route = next(iter(hub.routes(hub.models[name])), predict)
-    return f"POST {route if route == predict else f'{MODELS}{name}{route}'}"
+def call_of(hub: Hub, model: HostedModel) -> str:
+    """The request that calls the model, by the first of its routes; predict where none is known yet."""
+    predict = f"{V1}{MODELS}{model.name}:predict"
+    route = next(iter(hub.routes(model)), predict)
+    return f"POST {route if route == predict else f'{MODELS}{model.name}{route}'}"
 
 
 def meant(path: str, known: Collection[str]) -> str:

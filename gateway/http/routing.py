@@ -34,6 +34,7 @@ from .near import V1, advice, call_of, named
 from .predict import ROUTE
 
 if TYPE_CHECKING:
+    from ..hosted import HostedModel
     from ..hub import Hub
     from .admin import Admin
     from .inference import Inference
@@ -200,13 +201,13 @@ class Routes:
             if name.endswith(ending):
                 return _only(exchange, "GET", handler, _versionless(name[: -len(ending)]), f"{V2_MODEL}{ending}")
         if exchange.method == "POST" and (known := self._named(name, exchange)):
-            advised = f"; to call it: POST {V2_MODELS}{known}/infer, or {call_of(self._hub, known)}"
+            advised = f"; to call it: POST {V2_MODELS}{known.name}/infer, or {call_of(self._hub, known)}"
             raise method_not_allowed(exchange.path, "GET, HEAD", advised)
         return _only(exchange, "GET", inference.metadata, _versionless(name), V2_MODEL)
 
-    def _named(self, path: str, exchange: Exchange) -> str:
+    def _named(self, path: str, exchange: Exchange) -> HostedModel | None:
         """The model that a part of the path names, of those that the caller sees."""
-        return named(path, (model.name for model in self._hub.seen(exchange.sees)))
+        return named(path, self._hub.seen(exchange.sees))
 
     def _unknown(self, exchange: Exchange, known: Collection[str] = ()) -> UnknownURL:
         path = exchange.path[:200]

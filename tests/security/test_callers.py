@@ -300,7 +300,7 @@ def test_routes_come_to_models_through_the_filter_alone() -> None:
     """Those below count or look a name up, and tell nobody."""
     may = {"http/kin.py", "http/metrics.py", "http/routing.py", "http/verbatim.py", "http/admin.py"}
     found = set()
-    for file in (*(ROOT / "gateway/http").glob("*.py"), ROOT / "gateway/app.py"):
+    for file in (*(ROOT / "gateway/http").rglob("*.py"), ROOT / "gateway/app.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "models" and "hub" in ast.unparse(node.value):
                 found.add(file.relative_to(ROOT / "gateway").as_posix())
