@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ConfigError
 from .formats.describe import complete
 from .formats.unserved import find_loose, find_unserved, loose_classes
-from .formats.unserved_beside import is_another_model, other_weights
+from .formats.unserved_beside import is_another_model, other_weights, unfinished_beside
 from .formats.unserved_files import TOO_DEEP, UNSERVED, few
 from .patterns import is_pattern, tables_of
 from .spec import INVALID, ModelSpec, Problem
@@ -189,7 +189,14 @@ class _Search:
         faults = [problem.what for problem in self.problems[known:] if problem.code == INVALID]
         if _is_meant(path) or (spec is None and not faults):
             return
-        if not (others := other_weights(path, spec.format if spec else None, " ".join(faults))):
+        said = "\n".join((*spec.notes, *spec.asides) if spec else faults)  # which its own plugin says better
+        if spec and (half := [name for name in unfinished_beside(path) if name not in said]):
+            fix = "get them again, or delete them"
+            self._problem(
+                path, f"downloads that are not finished: {few(half)}", fix=fix, code="passed_over", level="note"
+            )
+        others = other_weights(path, spec.format if spec else None, " ".join(faults))
+        if not (others := [name for name in others if spec is None or name not in said]):
             return
         makes = f"its files make it one model of {spec.format}" if spec else "it is broken, and holds one model at most"
         what = f"{makes}, so that these are passed over: {few(others)}"

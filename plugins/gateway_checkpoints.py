@@ -34,6 +34,7 @@ SETTINGS = (
     "chat_template.json",
 )
 INDEX = ".index.json"
+QUANTIZED = ("quantize_config.json", "quant_config.json")  # of AutoGPTQ, of AutoAWQ
 OTHER_SIZES = "its weights have other sizes than config.json says: get both again, from one place"
 META = "__metadata__"
 WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32")  # as a safetensors header has them
@@ -56,6 +57,8 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
     is_quantized = any(config.get(key) for key in ("quantization_config", "quantization"))
     if not trusted and (is_quantized or not has_module(config.get("model_type"))):
         _ask(place, is_quantized=is_quantized)
+    if not is_quantized:
+        _say_quantized(place, by)
     if not trusted or any((place / name).is_file() for name in WEIGHTS):  # code may have weights of its own
         say_weights(place, by, named=config.get("transformers_weights"))
     if not is_quantized:
@@ -76,6 +79,16 @@ def _say_broken(place: Path, by: str) -> None:
                 peek_json(place / name)
         except (OSError, ValueError) as error:
             raise unloadable(place, f"{name} cannot be read ({error}): get it again", by) from error
+
+
+def _say_quantized(place: Path, by: str) -> None:
+    """Raise `ConfigError` for what AutoGPTQ and AutoAWQ wrote before config.json said how: no name of a file is the
+    reason, and to rename one is no help."""
+    name = next((name for name in QUANTIZED if (place / name).is_file()), None)
+    if name is None or not any(each.endswith(".qweight") for each in tensors(place)):
+        return
+    what = f"it is quantized ({name}), and its config.json has no quantization_config, which {by} reads"
+    raise unloadable(place, f"{what}: get one that is not quantized, or a newer one that has it", by)
 
 
 def say_factors(place: Path, names: Iterable[str], kind: object = None) -> None:
@@ -137,6 +150,18 @@ def _weight_files(place: Path, by: str = "transformers", *, parts: bool = True, 
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise unloadable(place, f"{listed} is missing, which {first} names: get it", by)
     return sorted(files)
+
+
+def two_saves(place: Path) -> str | None:
+    """That a folder holds a checkpoint twice, whole and in parts, of which the library reads the whole one."""
+    whole, index = WEIGHTS[:2]
+    parts = sorted(file.name for file in place.glob("model-*-of-*.safetensors"))
+    if not parts or not (place / whole).is_file():
+        return None
+    listed = f"{parts[0]} and {len(parts) - 1} more" if len(parts) > 1 else parts[0]
+    both = f"{listed}{f', {index}' if (place / index).is_file() else ''}"
+    what = f"two saves in one folder: {whole} is served, as the library chooses, and the parts beside it ({both}) not"
+    return f"{what}; delete the older one: {whole}, or the parts with their index"
 
 
 def is_adapter(file: Path) -> bool:

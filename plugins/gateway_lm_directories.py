@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway_checkpoints import is_adapter
-from gateway_lm_gguf_files import find, say_passed_over
+from gateway_checkpoints import is_adapter, two_saves
+from gateway_lm_gguf_files import find, first_keys, say_passed_over
+from gateway_lm_gguf_kinds import doubt
 
 from gateway import (
     ConfigError,
@@ -102,6 +103,10 @@ def odd(path: Path) -> Iterator[str]:
     if found is None or found.writes:  # what else there is says what it is
         yield from _senses(place)
     file = find(place, [path.absolute().name], peek_patterns(path))
+    if file is not None and (told := doubt(first_keys(file).said)):
+        yield f"{file.name}: {told}"
+    if file is None and (told := two_saves(place)):
+        yield told
     if file is not None and (place / "config.json").is_file() and any(place.glob("*.safetensors")):
         what = f"{file.name} is served, and not the checkpoint beside it (config.json, *.safetensors)"
         yield f"{what}; to serve that, move the GGUF file away; to say that it is meant, name it in weights"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import gateway_lm_gguf_tokenizer as tokenizers
 from gateway_lm_gguf_files import parts
-from gateway_lm_gguf_header import Header, read_headers
-from gateway_lm_gguf_kinds import kind_of
+from gateway_lm_gguf_header import UNNAMED, Header, read_headers
+from gateway_lm_gguf_kinds import NAMELESS, kind_of
 from gateway_lm_gguf_rope import say_lost
 
 from gateway import ConfigError, opened, placeholder
@@ -38,6 +38,8 @@ def say_faults(path: Path, layouts: Container[str]) -> list[str]:
         with contextlib.ExitStack() as opened:
             header = read([opened.enter_context(mapped(file)) for file in files], files)
         name = header.architecture
+        if name == UNNAMED:
+            raise ConfigError(f"it is {NAMELESS.what}: {NAMELESS.fix}")
         if name not in layouts and (known := _known_to_transformers()) and not _is_known(name, known):
             raise ConfigError(f"transformers cannot read this GGUF file: its architecture {name!r} is not supported")
         if name not in layouts:
@@ -80,7 +82,7 @@ def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
     if there := next((there for file in files if (there := placeholder(file))), None):
         raise ConfigError(f"it {there.what}: {there.fix}")
     header = read_headers(maps, [file.name for file in files])
-    if other := kind_of(header.metadata, len(header.tensors)):
+    if other := kind_of(header.metadata, len(header.tensors), (info.name for info in header.tensors)):
         raise ConfigError(f"it is {other.what} ({other.why}), and nobody here serves that: {other.fix}")
     if not header.tensors:
         raise ConfigError("it has no tensors, and so no weights: get the file again")

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, PROJECTOR, Other, kind_of
+from gateway_lm_gguf_kinds import ADAPTER, DRAFT, MATRIX, NAMELESS, PROJECTOR, UNFINISHED, Other, kind_of
 
 from gateway import ConfigError, distinct, opened, placeholder
 
 Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+PART_NAME = "NAME-{:05}-of-{:05}.gguf"
 PEEK = 1 << 16  # bytes of a header in which its first keys lie
+MOST_NAMES = 64  # of tensors, where the keys do not say what they are of
+INCOMPLETE = re.compile(r"(?i)(?<![a-z0-9])incomplete(?![a-z0-9])")  # GPT4All has it in a name until all is there
 
-# What a file beside a model is, by a word of its name.
+# What a file beside a model is, by a word of its name, where its header is that of no whole language model.
 NAMED = {
     "mmproj": PROJECTOR,
     "imatrix": MATRIX,
@@ -37,7 +41,7 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     """
     if not place.is_dir():
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
-    files = [file for file in models(place, chosen) if not beside(file)]
+    files = _without_parts(place, [file for file in models(place, chosen) if not beside(file)])
     wanted = {name.casefold() for name in (*names, place.name)}
     called = _apart(file for file in files if model_name(file).casefold() in wanted)
     found = called if len(called) == 1 else _apart(file for file in files if not is_draft(file)) or _apart(files)
@@ -58,6 +62,27 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     if found and (unfinished := next((part for part in parts(found[0]) if has_gaps(part)), None)):
         raise ConfigError(f"{place}: {unfinished.name} is not finished: aria2 keeps what it lacks beside it")
     return found[0] if found else None
+
+
+def _without_parts(place: Path, files: list[Path]) -> list[Path]:
+    """Those that are no parts by other names than parts have. Raises `ConfigError` where all are that."""
+    renamed = {file: said for file in files if (said := _renamed(file))}
+    if whole := [file for file in files if file not in renamed]:
+        return whole
+    if renamed:
+        calls = ", ".join(f"{file.name} {PART_NAME.format(*said)}" for file, said in renamed.items())
+        rest = "; get those that are missing" if len(renamed) < max(count for _, count in renamed.values()) else ""
+        what = f"renamed parts of a model ({', '.join(file.name for file in renamed)})"
+        raise ConfigError(f"{place}: {what}: call {calls}, with one NAME for those that belong together{rest}")
+    return files
+
+
+def _renamed(file: Path) -> tuple[int, int] | None:
+    """Which part of how many a file is by its header, where its name does not say it."""
+    if PART.fullmatch(file.name):
+        return None
+    number, count = map(first_keys(file).said.get, ("split.no", "split.count"))
+    return (number + 1, count) if isinstance(number, int) and isinstance(count, int) and count > 1 else None
 
 
 def _apart(files: Iterable[Path]) -> list[Path]:
@@ -100,9 +125,8 @@ def _told(file: Path) -> str:
 
 
 def _another(file: Path) -> Other:
-    count = first_keys(file)[0].get("split.count")
-    if isinstance(count, int) and count > 1 and not PART.fullmatch(file.name):
-        return Other(f"one of {count} parts of a model", f"call each of them NAME-00001-of-{count:05}.gguf and so on")
+    if part := _renamed(file):
+        return Other(f"part {part[0]} of {part[1]} of a model", f"call it {PART_NAME.format(*part)}")
     return Other("another model", "give it a directory of its own")
 
 
@@ -134,28 +158,60 @@ def parts(file: Path) -> list[Path]:
 
 def beside(file: Path) -> Other | None:
     """What the file is when it is no language model of its own, None when it is one; what it says comes first."""
-    said, tensors = first_keys(file)
-    return kind_of(said, tensors) or (None if "tokenizer.ggml.model" in said else named(file))
+    if INCOMPLETE.search(file.name):
+        return UNFINISHED
+    peeked = first_keys(file)
+    if kind := kind_of(peeked.said, peeked.tensors, peeked.names):
+        return kind
+    return None if _is_whole(peeked) else named(file) or (NAMELESS if peeked.is_nameless else None)
+
+
+def _is_whole(peeked: Peeked) -> bool:
+    """Whether it is a whole language model by its header: with words, and more tensors than layers."""
+    said = peeked.said
+    layers, tensors = said.get(f"{said.get('general.architecture')}.block_count"), said.get("split.tensors.count")
+    if "tokenizer.ggml.model" not in said or "general.architecture" not in said:
+        return False
+    count = max(peeked.tensors, tensors if isinstance(tensors, int) else 0)
+    return not isinstance(layers, int) or count >= layers
 
 
 def named(file: Path) -> Other | None:
     """What the file is called, when that is something that lies beside models."""
-    words = re.split(r"[^a-z0-9]+", file.stem.lower())
+    words = _words(file)
     return next((what for word, what in NAMED.items() if word in words), None)
 
 
 def is_draft(file: Path) -> bool:
-    """Whether the name says so. A draft is a whole model, and its header is that of any other; what a projector, an
-    adapter and a matrix are, theirs say, whatever they are called."""
-    return named(file) is DRAFT
+    """Whether the name says that a whole model is there to guess words for another, which no header says.
 
-
-def first_keys(file: Path) -> tuple[Mapping[str, str | int], int]:
-    """The texts and whole numbers among the first keys of the header, of arrays their lengths; how many tensors it has.
-
-    No keys, and -1 tensors, of a file that cannot be read.
+    Words that models have in their own names (Eagle, Medusa, MTP) do not: those drafts have headers that tell them.
     """
+    return bool({"draft", "drafter"} & {*_words(file)})
+
+
+def _words(file: Path) -> list[str]:
+    return re.split(r"[^a-z0-9]+", file.stem.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """The beginning of a header."""
+
+    said: Mapping[str, str | int]  # the texts and whole numbers among its first keys, of arrays their lengths
+    tensors: int = -1  # how many there are; -1 where that cannot be read
+    names: tuple[str, ...] = ()  # of the first of them, where all keys could be read
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it has no architecture, as far as one can see, and is not the later part of what has one."""
+        return bool(self.names) and not self.said.keys() & {"general.architecture", "split.count"}
+
+
+def first_keys(file: Path) -> Peeked:
+    """The first keys of the header, and the names of tensors behind them. Nothing of a file that cannot be read."""
     found: dict[str, str | int] = {}
+    names: list[str] = []
     tensors = -1
     try:
         with opened(file) as weights:
@@ -172,15 +228,24 @@ def first_keys(file: Path) -> tuple[Mapping[str, str | int], int]:
                 break
             if kind == STRING:
                 found[key] = _text(data, start)[0]
+            elif key == TAGS:
+                found[key] = " ".join(_texts(data, start))
             elif kind == ARRAY:
                 (found[key],) = struct.unpack_from("<Q", data, start + 4)
             elif kind not in FRACTIONS:
                 (found[key],) = struct.unpack_from(f"<{SCALARS[kind]}", data, start)
+        else:
+            for _ in range(min(tensors, MOST_NAMES)):
+                name, at = _text(data, at)
+                (dimensions,) = struct.unpack_from("<I", data, at)
+                names.append(name)
+                at += 16 + 8 * dimensions
     except (OSError, struct.error, KeyError, OverflowError, RecursionError):
         pass  # the end of what was read, or a damaged header, which is told when the model loads
-    return found, tensors
+    return Peeked(found, tensors, tuple(names))
 
 
+TAGS = "general.tags"
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 FRACTIONS = (6, 12)
@@ -192,6 +257,15 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     if end > len(data):
         raise struct.error
     return data[at + 8 : end].decode("utf-8", "replace"), end
+
+
+def _texts(data: bytes, at: int) -> Iterator[str]:
+    """Those of the array that begins at `at`; none of an array of anything else."""
+    kind, count = struct.unpack_from("<IQ", data, at)
+    at += 12
+    for _ in range(count if kind == STRING else 0):
+        text, at = _text(data, at)
+        yield text
 
 
 def _skip(data: bytes, at: int, kind: int) -> int:

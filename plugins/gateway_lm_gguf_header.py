@@ -12,6 +12,7 @@ from gateway_lm_gguf_files import ARRAY, SCALARS, STRING
 
 from gateway import ConfigError
 
+UNNAMED = "unknown"  # as transformers calls the architecture of a file that names none
 BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, as they are read in the other order
 
 
@@ -33,7 +34,7 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        return self.metadata.get("general.architecture", "unknown")
+        return self.metadata.get("general.architecture", UNNAMED)
 
 
 def read_headers(maps: Sequence[mmap.mmap], names: Sequence[str]) -> Header:

@@ -6,7 +6,8 @@ of such files gets is the gateway's own table: nobody has taken the directory th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +50,11 @@ MATRIX = Other("an importance matrix", "it is read when a model is quantized, an
 ADAPTER = Other("a LoRA adapter", "merge it into its base model (llama-export-lora)")
 STEERING = Other("a control vector", "it steers another model, and nobody here reads it")
 DRAFT = Other("a draft model", "it is there to make another model faster, and nobody here reads it")
+UNFINISHED = Other("a download that is not finished", "get the file again")
+NAMELESS = Other(
+    "a file that names no architecture (general.architecture)",
+    f"convert the model again, or, if it is for another program, {CLASS} with its library",
+)
 VOCABULARY = Other("a vocabulary without a model", "get the file that has the weights too")
 
 ARCHITECTURES: Mapping[str, Other] = {
@@ -80,12 +86,40 @@ TYPES = {
     "vocab": VOCABULARY,
     "controlvector": STEERING,
 }
+LONGEST = 80  # letters of a text of a file in a line
+# How the tensors of files begin that programs for images write without saying more.
+DRAWN = re.compile(
+    r"(model\.diffusion_model|diffusion_model|first_stage_model|cond_stage_model|conditioner|control_model|vae|"
+    r"text_encoders|(double|single|joint|double_stream|input|output|transformer|down|up)_blocks|"
+    r"(noise|context)_refiner|[xt]_embedder)\."
+)
+# What a file that writes text says of itself though it was trained for something else, in its name and its tags.
+RATES, ENCODES = (
+    re.compile(words)
+    for words in (
+        r"(?i)rerank|(?<![a-z])text-ranking",
+        r"(?i)(?<![a-z])embed(?:d?(?:ing|er)s?)?(?![a-z])|sentence-(?:similarity|transformers)|feature-extraction"
+        r"|\A(?:e5|bge|gte)(?![a-z0-9])",
+    )
+)
 NO_POOLING = (0, 2**32 - 1)  # none, and what stands for unspecified
 RANK = 4  # the kind of pooling that gives a rating
 
 
-def kind_of(said: Mapping[str, Any], tensors: int) -> Other | None:
-    """What the file of these keys and so many tensors is; None for a language model, and for what says nothing.
+def doubt(said: Mapping[str, Any]) -> str | None:
+    """What a file that is served as a language model is by its own words, where its `pooling_type` does not say it."""
+    texts = [str(said.get(f"general.{key}", "")) for key in ("name", "basename", "finetune", "tags")]
+    for words, other in ((RATES, RERANKER), (ENCODES, EMBEDDER)):
+        if text := next((text for text in texts if words.search(text)), None):
+            kind = other.what.partition(",")[0]
+            what = f"by its own words ({text[:LONGEST]}) it is {kind}, and its header has no pooling_type"
+            return f"{what}: it is served as a language model, and what it writes may mean nothing; {other.fix}"
+    return None
+
+
+def kind_of(said: Mapping[str, Any], tensors: int, names: Iterable[str]) -> Other | None:
+    """What the file of these keys and so many tensors, with these names, is; None for a language model, and for what
+    says nothing.
 
     Of an array among the values it matters only that it is there.
     """
@@ -105,6 +139,8 @@ def kind_of(said: Mapping[str, Any], tensors: int) -> Other | None:
         return replace(DIFFUSION, why=f"it has {key}")
     if said.get(key := f"{architecture}.attention.causal", True) in (False, 0):
         return replace(BOTH_WAYS, why=f"its {key} is false")
+    if not architecture and (name := next((name for name in names if DRAWN.match(name)), None)):
+        return replace(IMAGES, why=f"it has the tensor {name}")
     if tensors == 0 and "tokenizer.ggml.model" in said and not said.get("split.count"):
         return replace(VOCABULARY, why="it has no tensors")
     return None

@@ -48,6 +48,8 @@ MADE_OF = ("modules.json", "1_Pooling/config.json")  # one without the other is 
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_st_left_out import left_out, other_heads
+
     if not _is_ours(path):
         return None
     spec = describe(
@@ -59,7 +61,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         extra=FRAMEWORK,
     )
     # Not among the options, which config.yaml may set too: only the operator lets a directory bring code.
-    spec = replace(spec, notes=(*spec.notes, *_left_out(path)))
+    place = peek_weights(path)
+    spec = replace(spec, notes=(*spec.notes, *left_out(place)), asides=(*spec.asides, *other_heads(place)))
     return replace(spec, config={**spec.config, "trust_remote_code": bool(overrides.get("trust_remote_code"))})
 
 
@@ -99,18 +102,6 @@ def _is_ours(path: Path) -> bool:
     return found is None or found.is_saved_by == "transformers"  # cross and sparse encoders give no such vectors
 
 
-def _left_out(path: Path) -> Iterator[str]:
-    """A folder of SetFit is the body, which gives vectors, and a head that makes classes of them."""
-    place = peek_weights(path)
-    if place is None or not place.is_dir():
-        return
-    heads = sorted(file.name for file in place.glob("model_head.*"))
-    if heads or (place / "config_setfit.json").is_file():
-        head = f"its head ({', '.join(heads)})" if heads else "its head"
-        what = f"a model of SetFit: its body is served and gives embeddings, {head} is not"
-        yield f"{what}; for its classes, write a model.py whose class loads it with setfit and has a method classify"
-
-
 class SentenceTransformerModel:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
@@ -120,6 +111,7 @@ class SentenceTransformerModel:
         import gateway_st_loadable as loadable
         from gateway_st_encoder import Encoder
         from gateway_st_fields import Known
+        from gateway_st_left_out import left_out, other_heads
 
         path = weights_path(self.config, Path.cwd())
         check_ordinary(path)
@@ -134,7 +126,7 @@ class SentenceTransformerModel:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             what = f"its modules make no vector of a text ({type(error).__name__}: {error})"
             raise loadable.unloadable(path, what) from error
-        for note in (*_left_out(Path.cwd()), *filter(None, [loadable.assumed(path)])):
+        for note in (*left_out(path), *other_heads(path), *filter(None, [loadable.assumed(path)])):
             print(f"warning: {note}")
         self.known = Known(encoder.prompts, encoder.default_prompt, encoder.dimensions, cuts)
         self.capabilities = {"max_model_len": encoder.max_tokens, "dimensions": encoder.dimensions}

@@ -8,6 +8,7 @@ they are opened: only the operator can allow one.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -34,6 +35,15 @@ from gateway import (
 log = logging.getLogger(__name__)
 TARGET = "gateway_sklearn:SklearnModel"
 PICKLES = (".joblib", ".pkl", ".pickle")
+ARRAYS = ("npy", "npz")
+KEPT = ("h5", "json", "onnx", "pt", "pth", "safetensors", "tflite", "yaml", "yml")
+# Words for what is done before a model, or after it.
+STEP = re.compile(
+    r"(?<![a-z])(scal(e|es|er|ers|ing)|(pre|post)_?-?proc\w*|\w*encod(er|ers|ing|ings)|(tfidf)?vectori[sz]\w*|"
+    r"(de)?normali[sz]\w*|standardi[sz]\w*|imput\w*|means?|stds?|stddevs?|transform(s|er)?|thresholds?|calibrat\w*)"
+    r"(?![a-z])"
+)
+MOST_NAMED = 5  # files in a line
 MOST_FILES = 16  # that are looked into for the one that predicts
 # What an estimator raises when something else is wrong than the values it was given.
 NOT_THE_INPUTS = (MemoryError, ImportError, OSError)
@@ -73,12 +83,19 @@ def _left_out(path: Path) -> Iterator[str]:
     suffixes = (".skops", *PICKLES)
     chosen = peek_patterns(path) or _any_file
     there = [file for file in sorted(place.iterdir()) if file.suffix in suffixes and file.stem != served.stem]
-    others = distinct([served, *there])[1:]
+    steps = [file for file in sorted(place.iterdir()) if _is_step(file.name) and not file.name.startswith(".")]
+    others = distinct([served, *there, *steps])[1:]
     if others := [file.name for file in others if chosen(file.name)]:
-        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        listed = ", ".join(others[:MOST_NAMED]) + (" …" if len(others) > MOST_NAMED else "")
         what = f"{served.name} is served alone, without {listed}"
         fix = "save a scaler or an encoder that runs before it with it, as one Pipeline"
         yield f"{what}: {fix}; a model of its own needs a directory of its own"
+
+
+def _is_step(name: str) -> bool:
+    """Whether a file beside a model, which no estimator is in, may hold what has to be done to its input or output."""
+    stem, _, ending = name.lower().rpartition(".")
+    return ending in ARRAYS or (ending in KEPT and STEP.search(stem) is not None)
 
 
 @hookimpl

@@ -87,6 +87,12 @@ class Architecture:
         return f"{self.name}, {self.what}: {self.fix}"
 
 
+COLBERT = Architecture(
+    "ColBERT",
+    "a model of PyLate that gives many vectors of a text, one for each of its words",
+    f"{CLASS} with pylate and has a method rerank, see docs/rerank.md",
+    is_saved_by="pylate",
+)
 STATIC_KEYS = ({"apply_pca", "apply_zipf"}, {"normalize", "embedding_dtype"})  # as its versions write them
 STATIC = Architecture(
     "StaticModel",
@@ -104,6 +110,8 @@ def peek_architecture(place: Path) -> Architecture | None:
 
 def other_encoder(place: Path) -> Architecture | None:
     """What sentence-transformers saved that gives no vector of a text."""
+    if b'"pylate.' in begin_of(place / "modules.json"):
+        return COLBERT
     kind = json_of(place / "config_sentence_transformers.json").get("model_type")
     if kind in (None, "SentenceTransformer"):  # older folders say it by their modules alone
         modules = begin_of(place / "modules.json")

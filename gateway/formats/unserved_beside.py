@@ -13,7 +13,7 @@ from .unserved_companions import companions
 from .unserved_files import json_of, suffix, unfinished, weights_among
 from .unserved_kinds import WEIGHTS
 
-ESTIMATOR = frozenset("joblib pickle pkl skops".split())
+ESTIMATOR = frozenset("joblib npy npz pickle pkl skops".split())
 GGUF = frozenset(["gguf"])
 # The weights of a checkpoint, and the copies for other libraries that are handed on beside them.
 CHECKPOINT = frozenset(
@@ -44,6 +44,15 @@ def other_weights(path: Path, format: str | None, fault: str) -> list[str]:
     others = [name for name in names if suffix(name) not in own and unfinished([name]) is None]
     told = {*weights_among(path, others), *(name for name in others if suffix(name) in WEIGHTS)}
     return sorted(told)
+
+
+def unfinished_beside(path: Path) -> list[str]:
+    """The downloads beside what is served that have not ended, or were broken off."""
+    try:
+        names = [child.name for child in path.iterdir() if child.is_file() and not child.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(name for name in names if unfinished([name]))
 
 
 def is_another_model(place: Path, path: Path) -> bool:

@@ -44,6 +44,7 @@ class Unserved:
 
 UNFINISHED = (".incomplete", ".crdownload", ".aria2", "-partial")
 MAYBE_UNFINISHED = (".part", ".partial", ".download")  # of files that would be models
+INCOMPLETE = re.compile(r"(?i)(?<![a-z0-9])incomplete(?![a-z0-9])")  # in the names of such files
 ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar .gguf.gz .gguf.zst .bin.gz".split())
 
 
@@ -92,7 +93,7 @@ def _of_one(name: str, what: str, fix: str) -> Unserved:
 
 def _packed(file: Path) -> Unserved | None:
     """A model that is a zip file, by what is in it."""
-    if suffix(file.name) != "zip":
+    if suffix(file.name) not in ("zip", "mlnet"):
         return None
     try:
         names = [name.lower() for name in archives.names(file)]
@@ -152,10 +153,9 @@ def suffix(name: str) -> str:
 
 def unfinished(names: Iterable[str]) -> str | None:
     for name in sorted(names):
-        inner = name.rpartition(".")[0].lower()
-        if name.endswith(UNFINISHED) or (
-            name.endswith(MAYBE_UNFINISHED) and any(not kind.holds for kind in _files_called(inner))
-        ):
+        inner = name.rpartition(".")[0] if name.endswith(MAYBE_UNFINISHED) else name
+        is_maybe = inner != name or INCOMPLETE.search(name)
+        if name.endswith(UNFINISHED) or (is_maybe and any(not kind.holds for kind in _files_called(inner.lower()))):
             return name
     return None
 

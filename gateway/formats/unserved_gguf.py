@@ -45,6 +45,14 @@ SEEING = "mobile-sam sam birefnet depthanything esrgan migan yolov9t yolo"
 HEARING = "whisper wav2vec2 parakeet moonshine sensevoice"
 SPEAKING = "wavtokenizer-dec bark encodec snac kokoro parler-tts dia orpheus csm outetts vibevoice musicgen"
 
+# Files that programs for images write, with tensors and hardly a key before them.
+NO_ARCHITECTURE = rb"(?s)\AGGUF(?!.*general\.architecture|.*split\.count).{20}[^\0]"
+DRAWN = (
+    rb".*\0(model\.diffusion_model|diffusion_model|first_stage_model|cond_stage_model|conditioner|control_model|vae|"
+    rb"text_encoders|(double|single|joint|double_stream|input|output|transformer|down|up)_blocks|"
+    rb"(noise|context)_refiner|[xt]_embedder)\."
+)
+
 # Of several rows the first is told: what a file says of itself comes before its architecture.
 GGUFS = tuple(
     Kind("*.gguf", what, fix, holds)
@@ -74,7 +82,13 @@ GGUFS = tuple(
             f"{CLASS} with {OWN_LIBRARY}",
             rb"\.attention\.causal\x07\0{4}",
         ),
+        ("a model of images as a GGUF file, by the names of its tensors", IMAGES, NO_ARCHITECTURE + DRAWN),
         ("a vocabulary without a model", WEIGHTS, rb"(?s)\AGGUF.{4}\0{8}"),
+        (
+            "a GGUF file that names no architecture",
+            f"convert the model again, or, if it is for another program, {CLASS} with its library",
+            NO_ARCHITECTURE,
+        ),
     )
 )
 

@@ -22,6 +22,8 @@ WEIGHTS = frozenset(
     "caffemodel cbm ckpt engine ftz ggml gguf joblib keras lgb lgbm litertlm llamafile mar mlmodel nemo onnx pdiparams "
     "pdmodel pdparams pickle pkl pmml pt pt2 pte pth safetensors sft skops tflite torchscript trt ubj xgb".split()
 )
+# How torch.save begins a file, as a zip file and as it did before.
+TORCH_SAVED = rb"(?s)\A(PK\x03\x04.{26}[^/]{1,99}/data\.pkl|\x80\x02[\x8a}(c\]])"
 RENAMED_GGUF = "a GGUF file by another name"
 A_PICKLE = f"a pickle, {PICKLED}"
 MERGE = f"merge it into its base, or {CLASS} with the base"
@@ -82,6 +84,7 @@ DIRECTORIES = (
         "a checkpoint of DeepSpeed in parts",
         "join it: python zero_to_fp32.py . FOLDER --safe_serialization, with config.json and the tokenizer beside",
     ),
+    Kind("*data_spec.pb", "a model of Yggdrasil Decision Forests", predicts("ydf")),
     Kind("mlmodel", "an MLflow model", predicts("mlflow.pyfunc")),
     Kind(
         "config.pbtxt",
@@ -195,6 +198,18 @@ FILES = (
     ),
     Kind("lit_model.pth", "a checkpoint of LitGPT", "litgpt convert_from_litgpt makes weights for transformers of it"),
     Kind("*.pt *.pth", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
+    Kind("*.tar", f"PyTorch weights or a pickled model, {PICKLED}", TORCH, TORCH_SAVED),  # as in model_best.pth.tar
+    Kind("*.ot", "a model of tch (PyTorch for Rust)", "get the model as *.safetensors", rb"\APK\x03\x04"),
+    Kind("*.eqx", "weights of Equinox (JAX)", predicts("equinox"), rb"\A(\{[^\n]{0,65536}\n)?\x93NUMPY"),
+    Kind("*.tl", "a model of Treelite", predicts("treelite"), rb"\A[\x03-\x05]\0{3}([\0-\x20]\0{3}){2}[\0-\x03]{2}"),
+    Kind("*.mlnet", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}", rb"\APK\x03\x04"),
+    Kind(
+        "*.json",
+        "an Explainable Boosting Machine of InterpretML",
+        predicts("interpret"),
+        rb'\A\{\s{0,9}"version"\s{0,9}:\s{0,9}"[^"]{1,20}"\s{0,9},\s{0,9}"ebm"\s{0,9}:',
+    ),
+    Kind("*.jls", "objects of Julia", f"{CLASS} and starts Julia", rb"\A7JL"),
     Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
     Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),
     Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),

@@ -114,3 +114,10 @@ def test_parts_and_copies_below_a_model_are_no_models(tmp_path: Path) -> None:
     make(place / "onnx", "model.onnx")
     make(place / "original", "consolidated.00.pth")
     assert told(tmp_path, "sentence-transformers") == []
+
+
+@pytest.mark.parametrize("name", ["big.gguf.part", "big.gguf.crdownload", "model.safetensors.incomplete", "m.aria2"])
+def test_a_download_that_is_not_finished_beside_a_model_is_named(name: str, tmp_path: Path) -> None:
+    make(tmp_path / "it", "tiny.gguf", name)
+    (line,) = told(tmp_path, "transformers")
+    assert f"downloads that are not finished: {name} (get them again, or delete them)" in line

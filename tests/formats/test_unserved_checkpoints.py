@@ -137,3 +137,16 @@ def test_a_table_of_model2vec_is_told_what_makes_it_a_model_of_sentence_transfor
 ) -> None:
     line = told(make(tmp_path, "model.safetensors", "tokenizer.json", config=config))
     assert "(model2vec) without modules.json (get its modules.json, or save it again with model2vec" in line
+
+
+def test_a_colbert_of_pylate_is_told_with_its_library(tmp_path: Path) -> None:
+    modules = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Dense", "type": "pylate.models.Dense.Dense"},
+    ]
+    place = make(tmp_path / "it", *WHOLE, config=architecture("BertModel"), modules=modules)
+    found = discover([tmp_path], Plugins.load())
+    assert found.specs == ()
+    (problem,) = found.problems
+    assert "many vectors of a text" in problem.what and "with pylate and has a method rerank" in problem.fix
+    assert told(place).startswith("a ColBERT, ")

@@ -56,3 +56,31 @@ def test_an_empty_file_is_called_empty(name: str, tmp_path: Path) -> None:
     assert f"; {name} is empty (get the file again, and then: " in told(tmp_path)
     (tmp_path / name).write_bytes(pickle.dumps([1]))
     assert "empty" not in told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\x80\x02\x8a\nl\xfc\x9c\x46", b"\x80\x02}q\0(X", b"PK\3\4" + bytes(26) + b"best/data.pkl"]
+)
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoint.tar"])
+def test_what_torch_saved_under_the_name_of_an_archive_is_none(name: str, begin: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(begin)
+    assert told(tmp_path).startswith(f"PyTorch weights or a pickled model, which runs code when it is opened ({name})")
+    (tmp_path / name).write_bytes(bytes(257) + b"ustar")
+    assert told(tmp_path) == f"an archive ({name}) (unpack it here)"
+
+
+def test_a_model_of_yggdrasil_is_one_and_no_graph_of_tensorflow(tmp_path: Path) -> None:
+    make(tmp_path, "data_spec.pb", "header.pb", "random_forest_header.pb", "nodes-00000-of-00001", "done")
+    assert told(tmp_path).startswith("a model of Yggdrasil Decision Forests (data_spec.pb)")
+
+
+def test_a_zip_file_of_ml_net_is_known_by_its_own_name_too(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "sentiment.mlnet", "w") as file:
+        file.writestr("TransformerChain/Model.key", "ML MODEL")
+    assert told(tmp_path).startswith("a model of ML.NET (sentiment.mlnet)")
+
+
+@pytest.mark.parametrize("name", ["incomplete-Llama-3.Q4_0.gguf", "yolo.incomplete.onnx", "net.keras.incomplete"])
+def test_what_is_called_incomplete_is_a_download_that_is_not_finished(name: str, tmp_path: Path) -> None:
+    make(tmp_path, name)
+    assert told(tmp_path).startswith(f"a download that is not finished ({name})")

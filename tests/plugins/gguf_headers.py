@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 Value = str | bool | int | list[str]
@@ -13,12 +14,13 @@ def gguf(path: Path, tensors: int = 1, **said: Value) -> Path:
     return write(path, {key.replace("_", "."): value for key, value in said.items()}, tensors)
 
 
-def write(path: Path, said: dict[str, Value], tensors: int = 1) -> Path:
+def write(path: Path, said: dict[str, Value], tensors: int | Sequence[str] = 1) -> Path:
+    names = [f"t{at}" for at in range(tensors)] if isinstance(tensors, int) else tensors
     keys = b"".join(_text(name) + _value(given) for name, given in said.items())
-    table = b"".join(_text(f"t{at}") + struct.pack("<IQIQ", 1, 8, 0, 32 * at) for at in range(tensors))
-    header = struct.pack("<4sIQQ", b"GGUF", 3, tensors, len(said)) + keys + table
+    table = b"".join(_text(name) + struct.pack("<IQIQ", 1, 8, 0, 32 * at) for at, name in enumerate(names))
+    header = struct.pack("<4sIQQ", b"GGUF", 3, len(names), len(said)) + keys + table
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header + bytes(-len(header) % 32 + 32 * tensors))
+    path.write_bytes(header + bytes(-len(header) % 32 + 32 * len(names)))
     return path
 
 

@@ -256,3 +256,59 @@ def test_what_is_no_checkpoint_is_told_by_what_is_there(
     spec = find_model(tmp_path, {})
     assert spec is not None
     assert not any("adapter beside" in note for note in spec.notes)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "gptq_model-4bit-128g.safetensors"])
+@pytest.mark.parametrize("about", ["quantize_config.json", "quant_config.json"])
+def test_what_was_quantized_before_config_json_said_so_has_that_as_its_reason(
+    about: str, name: str, tmp_path: Path
+) -> None:
+    place = checkpoint(tmp_path / "m", name, f"{LAYER}.qweight")
+    (place / about).write_text(json.dumps(GPTQ))
+    (reason,) = told(place)
+    assert f"it is quantized ({about}), and its config.json has no quantization_config" in reason
+    assert "rename" not in reason
+
+
+def checkpoint(place: Path, name: str, tensor: str) -> Path:
+    """A language model with one small matrix."""
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    header = json.dumps({tensor: {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (place / name).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return place
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_two_saves_in_one_folder_are_told_with_the_one_that_is_served(has_index: bool, tmp_path: Path) -> None:
+    place = checkpoint(tmp_path / "m", "model.safetensors", f"{LAYER}.weight")
+    spec = find_model(place, {})
+    assert spec is not None and spec.notes == ()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name in names:
+        shutil.copy(place / "model.safetensors", place / name)
+    if has_index:
+        index = {"weight_map": {f"{LAYER}.weight": names[0], "lm_head.weight": names[1]}}
+        (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    spec = find_model(place, {})
+    assert spec is not None
+    (note,) = spec.notes
+    assert "two saves in one folder: model.safetensors is served" in note
+    assert f"the parts beside it ({names[0]} and 1 more" in note and "delete the older one" in note
+    assert ("model.safetensors.index.json" in note) == has_index
+
+
+def test_the_library_reads_the_whole_file_of_two_saves(tmp_path: Path) -> None:
+    """What the warning says is what transformers does."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1, num_key_value_heads=1))
+    model.save_pretrained(tmp_path)
+    whole = model.lm_head.weight.detach().clone()
+    model.lm_head.weight.data.zero_()
+    model.save_pretrained(tmp_path / "parts", max_shard_size="1KB")
+    for file in (tmp_path / "parts").glob("model*"):
+        shutil.copy(file, tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    assert LlamaForCausalLM.from_pretrained(tmp_path).lm_head.weight.equal(whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 import gateway_lm_gguf_files as it
 import pytest
 from gateway_transformers import check_model, find_model
-from gguf_headers import gguf, model
+from gguf_headers import Value, gguf, model, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,14 +44,20 @@ def test_what_lies_beside_a_model_is_passed_over(name: str, said: dict[str, str]
     assert it.find(model(tmp_path / "zz.gguf").parent) == tmp_path / "zz.gguf"
 
 
-@pytest.mark.parametrize("name", ["aa-draft.gguf", "mtp-aa.gguf", "aa-eagle3.gguf"])
+@pytest.mark.parametrize("name", ["aa-draft.gguf", "aa-drafter-Q8_0.gguf"])
 def test_a_draft_is_a_whole_model_that_its_name_tells(name: str, tmp_path: Path) -> None:
     model(tmp_path / name)
     model(tmp_path / "zz.gguf")
     assert it.find(tmp_path) == tmp_path / "zz.gguf"
 
 
-@pytest.mark.parametrize("name", ["mmproj-aa.gguf", "aa-lora-merged.gguf", "aa-Q4_K_M-imatrix.gguf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mmproj-aa.gguf", "aa-lora-merged.gguf", "aa-Q4_K_M-imatrix.gguf", "Eagle-7B.gguf", "Medusa-Roleplay.gguf"),
+        *("GLM-4.5-Air-MTP.gguf", "Qwen3-dflash.gguf"),
+    ],
+)
 def test_a_whole_model_is_one_though_its_name_has_a_word_of_what_lies_beside(name: str, tmp_path: Path) -> None:
     model(tmp_path / name)
     model(tmp_path / "zz.gguf")
@@ -70,8 +76,38 @@ def test_the_name_of_the_directory_counts_before_every_other_word(name: str, tmp
 
 def test_a_part_that_was_renamed_is_told_as_a_part(tmp_path: Path) -> None:
     served = model(tmp_path / "a.gguf")
-    gguf(tmp_path / "part2.gguf", general_architecture="llama", tokenizer_ggml_model="gpt2", split_count=3)
-    assert "part2.gguf is one of 3 parts of a model" in (it.say_passed_over(tmp_path, served) or "")
+    gguf(tmp_path / "part2.gguf", split_no=1, split_count=3)
+    assert it.find(tmp_path) == served
+    assert "part2.gguf is part 2 of 3 of a model: call it NAME-00002-of-00003.gguf" in (
+        it.say_passed_over(tmp_path, served) or ""
+    )
+
+
+@pytest.mark.parametrize("there", [(1,), (2,), (1, 2)])
+def test_renamed_parts_are_no_models_and_told_what_to_be_called(there: tuple[int, ...], tmp_path: Path) -> None:
+    whole = {"general_architecture": "llama", "tokenizer_ggml_model": "gpt2"}
+    for number in there:
+        gguf(tmp_path / f"m-{number}.gguf", split_no=number - 1, split_count=2, **(whole if number == 1 else {}))
+    calls = ", ".join(f"m-{number}.gguf NAME-0000{number}-of-00002.gguf" for number in there)
+    with pytest.raises(ConfigError, match=f"renamed parts of a model .*: call {calls}, with one NAME") as told:
+        it.find(tmp_path)
+    assert ("get those that are missing" in str(told.value)) == (len(there) < 2)
+
+
+def test_a_draft_that_has_the_words_of_its_model_has_few_tensors(tmp_path: Path) -> None:
+    said: dict[str, Value] = {"general.architecture": "qwen3", "qwen3.block_count": 29, "tokenizer.ggml.model": "gpt2"}
+    write(tmp_path / "mtp-aa.gguf", said, tensors=9)
+    write(tmp_path / "zz.gguf", said, tensors=99)
+    assert it.find(tmp_path) == tmp_path / "zz.gguf"
+    assert "mtp-aa.gguf is a draft model" in (it.say_passed_over(tmp_path, tmp_path / "zz.gguf") or "")
+
+
+@pytest.mark.parametrize("name", ["incomplete-Llama-3.Q4_0.gguf", "Llama-3.incomplete.gguf"])
+def test_a_file_that_is_called_incomplete_is_no_model_yet(name: str, tmp_path: Path) -> None:
+    served = model(tmp_path / "phi.gguf")
+    model(tmp_path / name)
+    assert it.find(tmp_path) == served
+    assert f"{name} is a download that is not finished" in (it.say_passed_over(tmp_path, served) or "")
 
 
 def test_of_several_the_one_that_is_called_as_the_directory_is_meant(tmp_path: Path) -> None:
@@ -170,8 +206,8 @@ def test_a_missing_part_is_named(missing: int, tmp_path: Path) -> None:
 def test_any_file_is_looked_into(tmp_path_factory: pytest.TempPathFactory, data: bytes, is_gguf: bool) -> None:
     path = tmp_path_factory.mktemp("files") / "x.gguf"
     path.write_bytes((b"GGUF" if is_gguf else b"") + data)
-    keys, tensors = it.first_keys(path)
-    assert keys.keys() >= set() and tensors >= -1
+    peeked = it.first_keys(path)
+    assert peeked.said.keys() >= set() and peeked.tensors >= -1
 
 
 @pytest.mark.parametrize(
@@ -183,7 +219,7 @@ def test_a_damaged_header_does_not_stop_the_search_for_models(value: bytes, tmp_
     path = tmp_path / "x.gguf"
     said = struct.pack("<Q", 1) + b"a" + struct.pack("<IQ", 8, 1) + b"b"
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 3) + said + (struct.pack("<Q", 1) + b"c" + value) * 2)
-    assert it.first_keys(path) == ({"a": "b"}, 0)
+    assert it.first_keys(path) == it.Peeked({"a": "b"}, 0)
 
 
 def test_what_git_lfs_leaves_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:

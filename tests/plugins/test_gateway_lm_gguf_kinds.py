@@ -127,3 +127,73 @@ def test_the_line_names_what_would_serve_it(tmp_path: Path) -> None:
     assert "merge it into its base" in fixes["adapter"]
     assert "a method transcriptions" in fixes["whisper"]
     assert "a method images" in fixes["flux"]
+
+
+# ── files that say little, or something else than they are served as ─────────────────────────────────────────────────
+
+DRAWN = ("model.diffusion_model.x_embedder.weight", "first_stage_model.decoder.weight", "double_blocks.0.img.weight")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_file_without_an_architecture_is_a_model_of_images_by_its_tensors(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    place = tmp_path / "draws"
+    write(place / "it.gguf", {}, tensors=["other", name])
+    (problem,) = look(tmp_path).problems
+    assert problem.what == "a model of images as a GGUF file, by the names of its tensors (it.gguf)"
+    assert "a method images" in problem.fix
+    (place / "config.yaml").write_text("framework: transformers\nweights:\n- source: file://it.gguf\n")
+    assert f"it is a model of images (it has the tensor {name})" in findings(tmp_path)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("called", ["aa.gguf", "m.gguf"])
+def test_beside_a_chat_model_it_is_passed_over_whatever_it_is_called(called: str, name: str, tmp_path: Path) -> None:
+    model(tmp_path / "m" / "qwen.gguf")
+    write(tmp_path / "m" / called, {}, tensors=[name])
+    (spec,) = look(tmp_path).specs
+    (aside,) = spec.asides
+    assert aside.startswith(f"passed over beside qwen.gguf: {called} is a model of images")
+
+
+def test_a_language_model_may_have_tensors_of_any_name(tmp_path: Path) -> None:
+    write(tmp_path / "m" / "it.gguf", {**DECODER, **VOCABULARY}, tensors=DRAWN)
+    assert [spec.name for spec in look(tmp_path).specs] == ["m"]
+
+
+@pytest.mark.parametrize("said", [{}, {"general.name": "x"}, VOCABULARY], ids=["no key", "a name", "a vocabulary"])
+def test_a_file_that_names_no_architecture_is_told_as_that(said: dict[str, Value], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    place = tmp_path / "it"
+    write(place / "it.gguf", said)
+    (problem,) = look(tmp_path).problems
+    assert problem.what == "a GGUF file that names no architecture (it.gguf)"
+    (place / "config.yaml").write_text("framework: transformers\nweights:\n- source: file://it.gguf\n")
+    assert "names no architecture" in findings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"general.name": "Qwen3 Reranker 0.6B"}, "a reranker"),
+        ({"general.tags": ["text-ranking"]}, "a reranker"),
+        ({"general.name": "Qwen3 Embedding 0.6B"}, "an embedding model"),
+        ({"general.name": "E5 Mistral 7b Instruct"}, "an embedding model"),
+        ({"general.basename": "Nemotron-Embed"}, "an embedding model"),
+        ({"general.name": "x", "general.tags": ["mistral", "sentence-similarity"]}, "an embedding model"),
+    ],
+)
+def test_what_calls_itself_a_reranker_or_an_encoder_is_served_with_a_warning(
+    said: dict[str, Value], kind: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "m" / "it.gguf", {**DECODER, **said, **VOCABULARY})
+    (spec,) = look(tmp_path).specs
+    (note,) = spec.notes
+    assert f"it is {kind}, and its header has no pooling_type" in note and note.startswith("it.gguf: ")
+
+
+@pytest.mark.parametrize("name", ["Embedded Systems Tutor", "Llama 3", "Gte5000", "Embark"])
+def test_what_calls_itself_something_else_has_none(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "m" / "it.gguf", {**DECODER, "general.name": name, "general.tags": ["chat"], **VOCABULARY})
+    (spec,) = look(tmp_path).specs
+    assert spec.notes == ()

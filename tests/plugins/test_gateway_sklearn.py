@@ -28,6 +28,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from gateway import BadRequest, ConfigError, downloads
 from gateway.cli import cli
+from gateway.discovery import discover
+from gateway.plugins import Plugins
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 IRIS = [5.1, 3.5, 1.4, 0.2]  # the first flower, a setosa
@@ -125,7 +127,13 @@ def test_of_several_files_the_one_named_model_counts(tmp_path: Path) -> None:
     assert find_model(tmp_path, {}) is not None
 
 
-@pytest.mark.parametrize("name", ["scaler.pkl", "label_encoder.joblib", "vectorizer.skops"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("scaler.pkl", "label_encoder.joblib", "vectorizer.skops", "mean.npy", "std.npy", "params.npz", "scaler.json"),
+        *("preprocessor.onnx", "pre_processing.onnx", "feature-encoder.h5", "threshold.json", "norm_scale.yaml"),
+    ],
+)
 def test_what_lies_beside_a_model_is_not_left_out_without_a_word(tmp_path: Path, name: str) -> None:
     path = tmp_path / "m"
     save(path, iris())
@@ -134,6 +142,16 @@ def test_what_lies_beside_a_model_is_not_left_out_without_a_word(tmp_path: Path,
     (note,) = find_model(path, {}).notes
     assert f"model.skops is served alone, without {name}" in note
     assert "as one Pipeline" in note and "a model of its own needs a directory of its own" in note
+    told = discover([tmp_path], Plugins.load())
+    assert [problem for problem in told.problems if problem.code == "passed_over"] == []
+
+
+@pytest.mark.parametrize("name", ["README.json", "metadata.json", "meaning.json", "cnn.onnx", "escalation.yaml"])
+def test_what_has_no_name_of_a_step_is_none(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "m"
+    save(path, iris())
+    (path / name).touch()
+    assert find_model(path, {}).notes == ()
 
 
 def test_weights_may_name_the_file(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_load_reads_no_file_of_a_tokenizer_of_any_size(
 
 def test_of_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = piped(gguf(tmp_path / "whole" / "m.gguf").parent, tmp_path / "piped", "m.gguf")
-    assert gateway_lm_gguf_files.first_keys(place / "m.gguf") == ({}, -1)
+    assert gateway_lm_gguf_files.first_keys(place / "m.gguf") == gateway_lm_gguf_files.Peeked({})
     assert is_told(gateway_transformers, place)
     monkeypatch.chdir(place)
     with pytest.raises(ConfigError, match="no ordinary file"):
