@@ -71,6 +71,7 @@ class Call:
         "_on_ready",
         "arrived",
         "body",
+        "bound",
         "cancelled_at",
         "deadline",
         "ended",
@@ -122,6 +123,7 @@ class Call:
         self.started = 0.0  # when it was sent to a worker; 0 while it waits
         self.patience = patience
         self.until = until = now + patience  # when its client wants no more of it; it never lengthens a limit
+        self.bound = until  # and of an answer that it wants whole, when the limit of its model is over as well
         deadline = now + limits.queue_timeout
         self.deadline = deadline if deadline < until else until  # not min(), whose call costs as much as all of this
         self.cancelled_at = NEVER
@@ -182,7 +184,7 @@ class Call:
             if self.error is not None and not self.items:
                 raise self.error
             if head is not None and (not head.stream or self.items or self.ended):
-                self.deadline = self.until
+                self.deadline = self.bound
                 return head
             await self._wait()
 
@@ -197,9 +199,9 @@ class Call:
                 raise self.error
             if self.ended:
                 return None
-            self.deadline = min(self._loop.time() + self.limits.gap_timeout, self.until)
+            self.deadline = min(self._loop.time() + self.limits.gap_timeout, self.bound)
             await self._wait()
-        self.deadline = self.until
+        self.deadline = self.bound
         items, self.items = self.items, []
         size, self.size = self.size, 0
         self.taken += size
@@ -279,9 +281,11 @@ class Call:
         if self.waits_since != NEVER:
             self.queued += now - self.waits_since
             self.waits_since = NEVER
-        limits, until = self.limits, self.until
-        deadline = now + (limits.first_item_timeout if self.req.stream else limits.request_timeout)
-        self.deadline = deadline if deadline < until else until
+        limits, until, req = self.limits, self.until, self.req
+        deadline = now + (limits.first_item_timeout if req.stream else limits.request_timeout)
+        self.deadline = deadline = deadline if deadline < until else until
+        if req.mode == DATA and not req.stream:  # however many items it comes in
+            self.bound = deadline
 
     def on_waits(self) -> None:
         """It waits for its slot inside the worker; so far it ran, or was on its way."""
@@ -315,7 +319,9 @@ class Call:
         if not head.stream or head.final:
             self._wake()
         elif self.cancelled_at == NEVER:
-            self.deadline = min(self.started + self.limits.first_item_timeout, self.until)
+            if head.raw:  # a Response streams, whatever was asked for
+                self.bound = self.until
+            self.deadline = min(self.started + self.limits.first_item_timeout, self.bound)
 
     def on_items(self, items: list[Any], size: int) -> None:
         """Some items and their bytes. The last one may reach beyond the window, as `worker/window.py` has it."""
@@ -329,7 +335,7 @@ class Call:
         self.size += size
         if len(self.items) + self.owed > WINDOW_ITEMS:
             raise WireError(f"more than {WINDOW_ITEMS} items that nobody granted")
-        self.deadline = self.until
+        self.deadline = self.bound
         self._wake()
 
     def on_taken(self, messages: int, size: int) -> None:

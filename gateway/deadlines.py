@@ -137,6 +137,9 @@ class Deadlines:
             given = left.given if isinstance(left, Patience) else left
             text = f"model '{self._name}' was not done within the {given:g} s that the request gave it"
             return Timeout(text, cause=CLIENTS)
+        if call.head is not None and call.bound < now:
+            limit = f"{call.limits.request_timeout:g} s; a longer one can be streamed"
+            return Timeout(f"model '{self._name}' did not finish its answer within {limit}", cause="request_timeout")
         if call.head is not None:
             cause = "gap_timeout" if call.taken else "first_item_timeout"
             return Timeout(f"model '{self._name}' sent nothing of its stream in time", cause=cause)

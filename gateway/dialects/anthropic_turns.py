@@ -204,6 +204,9 @@ def take_from(value: Json, name: str, kind: type, where: str, default: Any = Non
 
 
 def read_string(value: Json, name: str, where: str) -> str:
+    found = value.get(name)
+    if isinstance(found, str):  # of very many blocks, the path of none is needed
+        return found
     return str(take_from(value, name, str, where))
 
 

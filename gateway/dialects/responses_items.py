@@ -66,6 +66,7 @@ def messages_of(value: str | list[Any], tools: Tools = NONE) -> list[dict[str, A
         return [{"role": "user", "content": value}]
     messages: list[dict[str, Any]] = []
     thoughts: list[str] = []  # of reasoning items: they belong to the assistant's next message
+    thinking: list[tuple[dict[str, Any], list[str]]] = []  # the messages that have some
     earlier = value.earlier if isinstance(value, Conversation) else 0  # the client counts its own items
     for index, item in enumerate(value):
         where = f"input[{index - earlier}]"
@@ -88,9 +89,12 @@ def messages_of(value: str | list[Any], tools: Tools = NONE) -> list[dict[str, A
         else:
             raise _unsupported(f"{where}.type", f"an item of type {kind!r}")
         if messages[-1]["role"] == "assistant" and any(thoughts):
-            before = messages[-1].get("reasoning_content")
-            messages[-1]["reasoning_content"] = "\n".join(filter(None, [before, *thoughts]))
+            if not thinking or thinking[-1][0] is not messages[-1]:
+                thinking.append((messages[-1], []))
+            thinking[-1][1].extend(thoughts)
         thoughts.clear()
+    for message, said in thinking:
+        message["reasoning_content"] = "\n".join(filter(None, said))
     return messages
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BadRequest
+from ..wording import listed
 from .base import missing, take, wrong_type
 
 CHOICES = ("none", "auto", "required")
@@ -50,6 +51,7 @@ class Tools:
     """What a request offers. `offered` has the model's names."""
 
     offered: dict[str, Tool] = field(default_factory=dict)
+    names: dict[tuple[str | None, str], str] = field(default_factory=dict)  # of those, by namespace and name
     choice: Any = None  # chat's tool_choice
     allowed: frozenset[str] | None = None  # of `offered`; None: all
     left_out: tuple[str, ...] = ()
@@ -66,10 +68,7 @@ class Tools:
 
     def called(self, namespace: str | None, name: str) -> str:
         """The model's name for a function of the client's; one that is not offered any more has one too."""
-        for known, tool in self.offered.items():
-            if (tool.namespace, tool.name) == (namespace, name):
-                return known
-        return _joined(namespace, name)
+        return self.names.get((namespace, name)) or _joined(namespace, name)
 
 
 NONE = Tools()
@@ -82,6 +81,8 @@ def read_tools(body: dict[str, Any]) -> Tools:
         BadRequest: a tool is incomplete, or the choice forces one that there is not.
     """
     offered: dict[str, Tool] = {}
+    names: dict[tuple[str | None, str], str] = {}
+    tried: dict[str, int] = {}  # how often a name was taken: nobody tries those again, however many are the same
     left_out: list[str] = []
     shown: list[dict[str, Any]] = []
     for index, tool in enumerate(body.get("tools", [])):
@@ -97,12 +98,15 @@ def read_tools(body: dict[str, Any]) -> Tools:
             continue
         shown.append(tool)
         for one in found:
-            name = _joined(one.namespace, one.name)
+            name = joined = _joined(one.namespace, one.name)
             while name in offered and (one.namespace is not None or offered[name].namespace is not None):
-                name += "_"  # of another namespace; two functions of one name are the model's to tell apart
+                # of another namespace; two functions of one name are the model's to tell apart
+                tried[joined] = count = tried.get(joined, 0) + 1
+                name = f"{joined}_{count}" if count > 1 else f"{joined}_"
+            names.setdefault((one.namespace, one.name), name)
             offered[name] = Tool(one.name, one.namespace, one.is_custom, {**one.function, "name": name})
     choice, allowed = _choice(body.get("tool_choice"), offered, left_out)
-    return Tools(offered, choice, allowed, tuple(dict.fromkeys(left_out)), tuple(shown))
+    return Tools(offered, names, choice, allowed, tuple(dict.fromkeys(left_out)), tuple(shown))
 
 
 def _members(tool: dict[str, Any], where: str, left_out: list[str]) -> list[Tool]:
@@ -159,7 +163,7 @@ def _choice(choice: Any, offered: dict[str, Tool], left_out: list[str]) -> tuple
         kind = choice.get("type")
         if kind == "allowed_tools":
             return _allowed(choice, offered, left_out)
-        return {"type": "function", "function": {"name": _known(choice, "tool_choice", offered)}}, None
+        return {"type": "function", "function": {"name": _known(choice, "tool_choice", _by_name(offered))}}, None
     choice = "required" if choice == "any" else choice
     if choice not in (None, *CHOICES):
         raise BadRequest(f"'tool_choice' must be one of {', '.join(CHOICES)}, or an object", param="tool_choice")
@@ -174,33 +178,48 @@ def _allowed(choice: dict[str, Any], offered: dict[str, Tool], left_out: list[st
         raise BadRequest(f"'tool_choice.mode' must be one of {', '.join(CHOICES)}", param="tool_choice.mode")
     if not isinstance(tools, list):
         raise wrong_type("tool_choice.tools", "an array", tools)
+    known = _by_name(offered)
     allowed: set[str] = set()
+    namespaces: set[Any] = set()
     for index, tool in enumerate(tools):
         where = f"tool_choice.tools[{index}]"
         if not isinstance(tool, dict):
             raise wrong_type(where, "an object", tool)
         if tool.get("type") == "namespace":
-            allowed |= {name for name, one in offered.items() if one.namespace == tool.get("name")}
+            if not isinstance(tool.get("name"), str):
+                raise missing(f"{where}.name")
+            namespaces.add(tool["name"])
         elif tool.get("type") in ("function", "custom"):
-            allowed.add(_known(tool, where, offered))
+            allowed.add(_known(tool, where, known))
         else:
             left_out.append(_plain(str(tool.get("type"))))
+    allowed |= {name for name, one in offered.items() if one.namespace in namespaces}
     if mode == "required" and not allowed and tools:
         raise _unsupported("tool_choice.tools", f"a call of a tool of type {tools[0].get('type')!r}")
     return mode, frozenset(allowed)
 
 
-def _known(choice: dict[str, Any], where: str, offered: dict[str, Tool]) -> str:
+def _by_name(offered: dict[str, Tool]) -> dict[tuple[str, bool, str | None], str]:
+    """The model's names by those of the client: with the namespace, and the first without one."""
+    found: dict[tuple[str, bool, str | None], str] = {}
+    for known, tool in offered.items():
+        for namespace in (None, tool.namespace):
+            found.setdefault((tool.name, tool.is_custom, namespace), known)
+    return found
+
+
+def _known(choice: dict[str, Any], where: str, known: dict[tuple[str, bool, str | None], str]) -> str:
     """The model's name for the tool that a choice names."""
     kind, name, namespace = choice.get("type"), choice.get("name"), choice.get("namespace")
     if kind not in ("function", "custom"):
         raise _unsupported(f"{where}.type", f"a call of a tool of type {kind!r}")
     if not isinstance(name, str):
         raise missing(f"{where}.name")
-    for known, tool in offered.items():
-        if (tool.name, tool.is_custom) == (name, kind == "custom") and namespace in (None, tool.namespace):
-            return known
-    have = ", ".join(tool.name for tool in offered.values()) or "there are none"
+    if not isinstance(namespace, str | None):
+        raise wrong_type(f"{where}.namespace", "a string", namespace)
+    if (found := known.get((name, kind == "custom", namespace))) is not None:
+        return found
+    have = listed({name for name, _, _ in known}) or "there are none"
     raise BadRequest(f"'{where}.name' is none of the tools: {have}", param=f"{where}.name")
 
 

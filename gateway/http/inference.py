@@ -308,6 +308,7 @@ def _object(body: bytes) -> dict[str, Any]:
             ) from None
         try:
             value = json.loads(body)
+            _encode(value)  # half a character, which Python's reader takes, is no text
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):

@@ -51,6 +51,7 @@ _TEXTS = {
 
 _REASONS = {400: "invalid_http", 414: "url_too_long", 431: "head_too_large"}
 _REASONS[503] = "too_many_connections"
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)").match
 _UPGRADE = re.compile(rb"^upgrade:(?!.*websocket)(?=[^\n]*\n|[ \t]*[^w\s])", re.IGNORECASE | re.MULTILINE)
 _ANY_UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
 
@@ -312,6 +313,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._bytes > SURE and sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
             self._refuse(431)
         self._in_head, self._bytes = False, 0
+        if self.url[:1] != b"/":
+            self._name_target()
         self._is_upgrade = self.parser.should_upgrade() and self._should_upgrade()
         if self._is_upgrade:
             if self._has_body():  # which nobody would read, nor wait for only so long
@@ -325,6 +328,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.__class__ = _UnmeasuredCycle
         if 0 < len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # or the end of the connection would not be seen either
+
+    def _name_target(self) -> None:
+        """Of an address in the place of a path, the host counts, whatever the header says (RFC 9112, 3.2.2): or one
+        would be answered that the guard has not seen."""
+        found = _AUTHORITY(self.url)
+        if found is None:
+            return
+        self.headers[:] = [(name, found[1] if name == b"host" else value) for name, value in self.headers]
+        if self.parser.get_http_version() == "1.0" and all(name != b"host" for name, _ in self.headers):
+            self.headers.append((b"host", found[1]))
 
     def _has_body(self) -> bool:
         return any(

@@ -6,7 +6,6 @@ whole answers: the value that comes back and the client's `stream` decide, n > 1
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
@@ -22,7 +21,7 @@ from ..dialects.base import SSE, Context, Dialect, Encoder, Prepared, take
 from ..dialects.event_stream import one_line
 from ..dialects.foreign import completed
 from ..dialects.raw import Opening, RawStream
-from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, Timeout, UnsupportedMedia
+from ..errors import GatewayError, InvalidJSON, InvalidOutput, ModelError, UnsupportedMedia
 from ..spec import Endpoint
 from ..wire import DATA, MAX_PAYLOAD, Req, encode
 from ..wording import counted
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 log = logging.getLogger("gateway.http")
+MOST_TOLD = 32  # of what a model is not given
 Events = AsyncGenerator[bytes, None]
 Batches = AsyncGenerator[Batch, None]
 Settle = Callable[[], Awaitable[None]]  # before the end of an answer that says how many tokens there were
@@ -267,20 +267,17 @@ def _check_whole(calls: list[Call]) -> None:
     """What comes item by item, to be answered whole, is bounded as what comes at once is.
 
     Raises:
-        Timeout: it takes longer than any answer may.
         InvalidOutput: it is larger.
     """
-    begun = max(call.started for call in calls)  # one that waits for a slot has none
-    limit = calls[0].limits.request_timeout
-    if asyncio.get_running_loop().time() - begun > limit:
-        text = f"the model did not finish its answer within {limit:g} s; a longer one can be streamed"
-        raise Timeout(text, cause="request_timeout")
     if sum(call.taken for call in calls) > MAX_PAYLOAD:
         raise InvalidOutput(f"the answer has more than {counted(MAX_PAYLOAD, 'byte')}; a larger one can be streamed")
 
 
 def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:
-    told = ", ".join(names)
+    more = (
+        [f"and {len(names) - MOST_TOLD} more"] if len(names) > MOST_TOLD else []
+    )  # no client takes a head of any size
+    told = ", ".join([*names[:MOST_TOLD], *more])
     exchange.also += ((b"x-gateway-left-out", told.encode()),)
     fields = {"request_id": exchange.request_id, "model": exchange.model}
     log.info("request %s: model '%s' was not given %s", exchange.request_id, exchange.model, told, extra=fields)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.openai_responses import ResponsesDialect
+from gateway.dialects.responses_items import messages_of
 from gateway.dialects.responses_tools import arguments_of, input_of, read_tools
 from gateway.errors import BadRequest
 
@@ -87,6 +91,55 @@ def test_a_client_s_word_cannot_break_a_header() -> None:
 
 def test_the_answer_shows_the_tools_that_it_was_made_with() -> None:
     assert whole_of(["hi"], tools=[SEARCH, AGENTS, PATCH])["tools"] == [AGENTS, PATCH]
+
+
+MANY = 20_000  # a pair of loops over them takes minutes
+
+
+@contextmanager
+def soon() -> Iterator[None]:
+    """What takes a time that grows with the number of tools is done by then, on a busy machine, too."""
+    began = time.process_time()
+    yield
+    assert time.process_time() - began < 5
+
+
+def test_very_many_tools_of_one_name_are_told_apart_in_a_time_that_grows_with_their_number() -> None:
+    inner = [{"type": "function", "name": "a"}] * MANY
+    with soon():
+        names = offered(tools=[{"type": "namespace", "name": "n", "tools": inner}])
+    assert len(set(names)) == MANY and max(map(len, names)) < 20
+    taken = [{"type": "function", "name": f"n__a_{number}"} for number in range(MANY)]
+    with soon():
+        names = offered(tools=[*taken, {"type": "namespace", "name": "n", "tools": inner[:1000]}])
+    assert len(set(names)) == MANY + 1000
+
+
+def test_very_many_calls_and_choices_of_very_many_tools_are_read_in_a_time_that_grows_with_their_number() -> None:
+    functions = [{"type": "function", "name": f"f{number}"} for number in range(MANY)]
+    tools = [*functions, {"type": "namespace", "name": "n", "tools": functions}]
+    also = [{"type": "namespace", "name": f"n{number % 2}"} for number in range(MANY)]
+    with soon():
+        found = read_tools({"tools": tools, "tool_choice": {"type": "allowed_tools", "tools": [*functions, *also]}})
+        last = [found.called("n", f"f{MANY - 1}") for _ in range(MANY)]
+    assert len(found.allowed or ()) == MANY and set(last) == {f"n__f{MANY - 1}"}
+    with pytest.raises(BadRequest, match="is none of the tools") as refused:
+        read_tools({"tools": tools, "tool_choice": {"type": "function", "name": "none"}})
+    assert len(str(refused.value)) < 200
+
+
+def test_thoughts_between_very_many_calls_are_put_together_once() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so " * 100}]}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    with soon():
+        [message] = messages_of([thought, call] * MANY)
+    assert len(message["tool_calls"]) == MANY and message["reasoning_content"].count("so") == 100 * MANY
+
+
+def test_what_a_choice_names_with_other_values_than_texts_is_refused() -> None:
+    for tool in ({"type": "function", "name": "time", "namespace": ["x"]}, {"type": "namespace", "name": ["x"]}):
+        with pytest.raises(BadRequest, match="tool_choice"):
+            read_tools({"tools": [TIME], "tool_choice": {"type": "allowed_tools", "tools": [tool]}})
 
 
 # ── which of them it may or must call ────────────────────────────────────────────────────────────────────────────────

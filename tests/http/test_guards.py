@@ -55,6 +55,32 @@ def test_http_1_0_may_leave_the_host_out_and_no_other_may(serve: Serve) -> None:
         assert served.send(line + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["/livez", "/v1/models", "/models/m/predict"])
+def test_an_address_in_the_place_of_a_path_is_asked_for_by_its_own_host(serve: Serve, version: str, path: str) -> None:
+    served = serve({"m": model()})
+
+    def status(target: str, *headers: str) -> int:
+        method = "POST" if path.endswith("predict") else "GET"
+        lines = "".join(f"{header}\r\n" for header in ("connection: close", "content-length: 2", *headers))
+        reply = served.send(f"{method} {target}{path} HTTP/{version}\r\n{lines}\r\n{{}}".encode("latin-1"))
+        return int(reply.split(b" ", 2)[1])
+
+    for good in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"):
+        assert status(f"http://{good}", "host: evil.example") == 200
+    for bad in (
+        "evil.example",
+        "localhost.evil.example",
+        "localhost@evil.example",
+        "evil.example:80",
+        "me@evil.example",
+    ):
+        assert status(f"http://{bad}", "host: localhost") == 421
+        assert status(f"HTTPS://{bad}", "host: localhost") == 421
+    assert status("http://evil.example") == (421 if version == "1.0" else 400)
+    assert status("http://localhost", "host: localhost", "host: localhost") == 400
+
+
 def raw(served: Served, *headers: str, path: str = "/livez") -> int:
     lines = "".join(f"{header}\r\n" for header in headers)
     reply = served.send(f"GET {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n".encode("latin-1"))

@@ -199,6 +199,27 @@ def test_nan_in_json_goes_in_as_null_or_as_tritons_client_writes_it_and_comes_ou
     assert broken.status == 400 and "JSON" in broken.json["error"]
 
 
+HALF = b"\\ud800"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "%b", "inputs": [NaN]}' % HALF,
+        b'{"inputs": [{"name": "%b", "datatype": "FP32", "shape": [1], "data": [NaN]}]}' % HALF,
+        b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["%b"]}], "parameters": {"a": NaN}}'
+        % HALF,
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [NaN]}], "parameters": {"%b": 1}}' % HALF,
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [NaN]}], "outputs": [{"name": "%b"}]}'
+        % HALF,
+    ],
+)
+@pytest.mark.parametrize("word", [b"NaN", b"-Infinity"])
+def test_half_a_character_is_no_json_whatever_words_stand_beside_it(gateway: Served, body: bytes, word: bytes) -> None:
+    answer = gateway.post("/v2/models/line/infer", body.replace(b"NaN", word))
+    assert answer.status == 400 and "JSON" in answer.json["error"]
+
+
 @pytest.mark.parametrize(
     ("data", "status", "word"), [(b"[" * 65 + b"]" * 65, 400, "64"), (b"[]," * (MAX_ROWS + 1) + b"[]", 413, "arrays")]
 )

@@ -8,6 +8,7 @@ import pytest
 from served import Model, Served
 
 from gateway.dialects import openai_responses
+from gateway.http.serving import MOST_TOLD
 
 TOOLS = [{"type": "web_search"}, {"type": "function", "name": "time"}, {"type": "local_shell"}]
 
@@ -24,3 +25,10 @@ def test_tools_that_nobody_here_can_run_are_named(
     assert f"request {request}: model 'm' was not given web_search, local_shell" in caplog.text
     plain = served.post("/v1/responses", {"input": "hi", "tools": TOOLS[1:2], "stream": stream})
     assert "x-gateway-left-out" not in plain.headers
+
+
+def test_of_very_many_words_that_a_model_does_not_get_the_first_are_told(serve: Callable[..., Served]) -> None:
+    served = serve({"m": Model({"chat_completions": lambda inputs: "fine"})}, plugins=[openai_responses])
+    tools = [{"type": f"tool-{number}"} for number in range(5000)]
+    told = served.post("/v1/responses", {"input": "hi", "tools": tools}).headers["x-gateway-left-out"]
+    assert told.startswith("tool-0, tool-1, ") and told.endswith(f", and {5000 - MOST_TOLD} more")

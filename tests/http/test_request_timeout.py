@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from served import Model, Served
 
-from gateway.errors import Timeout
+from gateway.dialects import openai_completions
 from gateway.http import serving
-from gateway.spec import Limits
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -97,15 +95,21 @@ def test_a_whole_answer_that_comes_for_ever_ends_with_the_limit_of_its_model(ser
     assert served.models["m"].stopped.acquire(timeout=30)
 
 
-def test_a_choice_that_waits_for_its_slot_does_not_end_the_one_that_runs() -> None:
-    async def check(limit: float) -> None:
-        now, limits = asyncio.get_running_loop().time(), Limits(request_timeout=limit)
-        calls = [SimpleNamespace(started=begun, limits=limits, taken=0) for begun in (0.0, now - 0.01)]
-        serving._check_whole(calls)  # type: ignore[arg-type]
+async def begun(inputs: Any) -> AsyncIterator[Any]:
+    await asyncio.Event().wait()
+    yield "never"
 
-    asyncio.run(check(5))
-    with pytest.raises(Timeout, match=r"within 0\.001 s"):
-        asyncio.run(check(0.001))
+
+@pytest.mark.parametrize("method", [begun, once, forever])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("also", [{}, {"n": 2}])
+def test_no_limit_for_streams_lengthens_a_whole_answer(serve: Serve, method: Any, path: str, also: Any) -> None:
+    """Its method may be a generator, which says that it streams before it has made anything."""
+    model = Model({"chat_completions": method, "completions": method}, limits={"slots": 2, "request_timeout": 0.2})
+    served = serve({"m": model}, plugins=[openai_completions])
+    answer = served.post(path, {**CHAT, "prompt": "hi", **also})
+    assert answer.status == 504 and b" within 0.2 s" in answer.body
+    assert model.stopped.acquire(timeout=30)
 
 
 def test_a_whole_answer_that_comes_item_by_item_is_bounded_in_bytes(
