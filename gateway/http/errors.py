@@ -14,7 +14,7 @@ from ..dialects import anthropic_errors, responses_errors
 from ..dialects.base import MODEL_RAISED, public
 from ..errors import Draining, GatewayError, Overloaded, Unauthorized, Unavailable
 from .exchange import Exchange
-from .headers import OURS, checked
+from .headers import checked, is_ours
 
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "responses", "anthropic", "truss", "oip"]
@@ -64,7 +64,7 @@ def truss(error: GatewayError) -> dict[str, Any]:
 def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
     given: Iterable[tuple[str, str]] = error.headers.items()
     if error.by_model:
-        given = [(name, value) for name, value in given if name.lower() not in (*OURS, "content-type")]
+        given = [(name, value) for name, value in given if not is_ours(name) and name.lower() != "content-type"]
     headers = [pair for name, value in given if (pair := checked(name, value)) is not None]
     if (wait := _retry_after(error)) is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))

@@ -12,7 +12,7 @@ from ..errors import GatewayError, InvalidOutput, UnsupportedMedia
 from ..wire import BYTES, HTTPScope, Req, Resp
 from .body import BodyReader
 from .exchange import NO_BODY, UNBUFFERED, Exchange, spawn
-from .headers import OURS, checked
+from .headers import checked, is_ours
 from .kin import look_at
 from .waiting import until_ready
 
@@ -197,7 +197,7 @@ def _headers(head: Resp) -> list[tuple[bytes, bytes]]:
     """Those of a user's Response. What frames the body is the server's to say."""
     if not head.raw:
         return []
-    given = (checked(name, value) for name, value in head.headers if name.lower() not in OURS)
+    given = (checked(name, value) for name, value in head.headers if not is_ours(name))
     pairs = [pair for pair in given if pair is not None]
     if head.status >= 300:
         pairs += [(b"x-baseten-error-source", b"04"), (b"x-baseten-error-code", b"700")]

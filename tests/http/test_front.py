@@ -121,6 +121,10 @@ def test_what_every_answer_says_of_itself_is_not_the_models_to_say(serve: Serve,
 OF_THE_ORIGIN = (
     *("Access-Control-Allow-Origin", "access-control-allow-credentials", "access-control-max-age", "NEL", "report-to"),
     *("Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Service-Worker-Allowed", "accept-ch"),
+    *("Origin-Agent-Cluster", "use-as-dictionary", "Sec-Session-Registration", "Secure-Session-Challenge"),
+    *("Attribution-Reporting-Register-Source", "attribution-reporting-register-trigger", "Origin-Trial"),
+    *("WWW-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Cache-Group-Invalidation", "Set-Login"),
+    *("Shared-Storage-Write", "Observe-Browsing-Topics", "Ad-Auction-Signals", "X-Accel-Redirect", "X-Sendfile"),
 )
 
 
