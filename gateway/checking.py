@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import contents, inherited
+from .alike import first_of_each_kind
 from .allowances import allowances
 from .distributions import canonical
 from .environments import find_uv
@@ -61,13 +62,13 @@ class Finding:
 
 
 def check(found: Inventory) -> list[Finding]:
-    """Return all findings: first those about no model in particular, then model by model."""
-    findings = list(_told(found))
+    """Return the first findings of each kind: those about no model in particular, then model by model."""
+    findings = list(first_of_each_kind(_told(found)))
     placements: dict[str, Mapping[str, Any]] = {}
     for row in _plan(found):
         placements.setdefault(row["model"], row)
     for spec in found.specs:
-        findings += _check_model(spec, found, placements[spec.name])
+        findings += first_of_each_kind(_check_model(spec, found, placements[spec.name]))
     return findings
 
 

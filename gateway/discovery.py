@@ -23,15 +23,16 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from .alike import first_of_each_kind
 from .errors import ConfigError
 from .formats.describe import complete
 from .formats.unserved import find_loose, find_unserved, loose_classes
 from .formats.unserved_beside import is_another_model, other_weights, unfinished_beside
-from .formats.unserved_files import TOO_DEEP, UNSERVED, few
+from .formats.unserved_files import TOO_DEEP, UNSERVED
 from .patterns import is_pattern, tables_of
 from .spec import INVALID, ModelSpec, Problem
 from .weights import peek_all_weights
-from .wording import addressed, counted, table_of
+from .wording import addressed, counted, few, table_of
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -41,6 +42,7 @@ log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
 MAX_LOOKS = 200  # directories deeper than that, of all roots together, that are looked at for a word about them
+MOST_OF_A_MODEL = 100  # problems of one kind: what is wrong with its files is bounded kind by kind where it was found
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_ID = 128
 RESERVED = frozenset("v1 v2 predict loaded schema status logs hot-reload".split())  # parts of routes
@@ -61,7 +63,7 @@ def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Settings |
         search.unused_tables(settings)
     # of one name with a model that is served elsewhere, a directory is not missed
     problems = (each for each in search.problems if each.code != UNSERVED or each.model not in search.specs)
-    return Discovery(tuple(search.specs.values()), tuple(problems))
+    return Discovery(tuple(search.specs.values()), tuple(first_of_each_kind(problems, MOST_OF_A_MODEL)))
 
 
 def id_problem(name: str) -> str | None:

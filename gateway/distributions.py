@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
 # Modules whose distribution has another name; of several the first is recommended.
@@ -188,14 +188,15 @@ def to_install(module: str) -> str | None:
     return next(iter(candidates(module)), None)
 
 
-def did_you_mean(module: str) -> str:
+def did_you_mean(module: str, here: Collection[str] | None = None) -> str:
     """ "did you mean numpy?" of a dotted name that nothing has; empty where no module that is here, or known, is near.
 
+    `here` are the names of the modules that are installed, of whoever knows them: to list them takes a while.
     Nobody is told to install what was misspelt: another may have taken that name for who mistypes it.
     """
     top = module.partition(".")[0]
     known = {*SAME_NAME, *(name for name, found in OTHERWISE_NAMED.items() if found and "." not in name)}
-    for names in (packages_distributions(), sys.stdlib_module_names, known):
+    for names in (packages_distributions() if here is None else here, sys.stdlib_module_names, known):
         # A short or a plain word that is part of another, such as lib or config, is a file of somebody's.
         alike = [name for name in names if abs(len(name) - len(top)) < 2 and not name.startswith("_") and name != top]
         if len(top) >= SHORTEST and (close := difflib.get_close_matches(top, alike, n=1, cutoff=NEAR)):
@@ -229,11 +230,20 @@ def _repository(requirement: str) -> str:
 
 def required(module: str, requirements: Iterable[str]) -> str | None:
     """The line among these that brings a module: by the tables, by its own name, or with "python" about it."""
+    named = by_name(requirements)
+    return next((named[name] for name in likely(module) if name in named), None)
+
+
+def by_name(requirements: Iterable[str]) -> dict[str, str]:
+    """The lines by the canonical names of what they install, as far as those are known."""
+    return {name: line.strip() for line in requirements if (name := name_in(line) or _repository(line))}
+
+
+def likely(module: str) -> tuple[str, ...]:
+    """The canonical names by which a distribution may be called that brings a module; the likeliest is first."""
     top = canonical(module.partition(".")[0])
-    likely = (*map(canonical, candidates(module)), canonical(module), top)
-    likely += (f"python-{top}", f"{top}-python", f"py{top}", f"py-{top}", f"{top}-py")
-    named = {name_in(line) or _repository(line): line.strip() for line in requirements}
-    return next((named[name] for name in likely if name and name in named), None)
+    around = (f"python-{top}", f"{top}-python", f"py{top}", f"py-{top}", f"{top}-py")
+    return (*map(canonical, candidates(module)), canonical(module), top, *around)
 
 
 def of_extra(extra: str) -> list[str]:

@@ -33,7 +33,7 @@ from .secret_sources import SecretSources
 from .shares import Shares
 from .spec import Endpoint, ModelSpec, Problem
 from .tails import Tails
-from .wording import table_of
+from .wording import listed, table_of
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -435,7 +435,7 @@ class Hub:
         secrets, deployment = self._secrets.for_model(spec), self._secrets.deployment()
         self._told.setdefault(spec.name, (secrets, deployment))  # another replica may have heard older ones
         if missing := [name for name in spec.secrets if name not in secrets]:
-            on_log(f"declared secrets without a value: {', '.join(missing)}")
+            on_log(f"declared secrets without a value: {listed(missing)}")
         return Launch(
             spec=spec,
             index=index,

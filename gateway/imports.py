@@ -45,14 +45,14 @@ def imports_of(spec: ModelSpec) -> list[Import]:
     source, files = source_file(spec), own_files(spec)
     if source is None or not files or files[0].path != source or _looks_elsewhere(files[0]):
         return []
-    provided = _provided() if spec.python is None else None
+    here = provided() if spec.python is None else None
     places = places_of(spec, source)
-    found = _of_class(files[0], places, provided, spec.root)
+    found = _of_class(files[0], places, here, spec.root)
     others = [file for file in files[1:] if file.runs_always]
     if any(_looks_elsewhere(file) or "sys.modules" in file.text for file in others):
         return found
     for file in others:
-        found += _of_other(file, places, provided, spec.root)
+        found += _of_other(file, places, here, spec.root)
     return found
 
 
@@ -195,7 +195,8 @@ def _modules(node: ast.stmt) -> list[tuple[str, list[str]]]:
 
 
 @functools.cache
-def _provided() -> Collection[str]:
+def provided() -> Collection[str]:
+    """The top-level names of what is installed here."""
     return packages_distributions()
 
 

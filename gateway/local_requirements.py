@@ -31,6 +31,7 @@ ENCODINGS = (  # those with longer marks first, for one begins as another does
 )
 DEFAULT = "requirements.txt"
 MOST = 200  # files that requirements include
+MOST_LINES = 50_000  # of a file of requirements: with the sums of all wheels, hundreds of packages have as many
 ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)  # a file, though it could be a name
 Kind = Literal["requirements", "constraints", "editable", "links", "built"]
 _OPTION = re.compile(
@@ -87,16 +88,19 @@ def lines_of(path: Path) -> list[str]:
     """The lines of a file of requirements, in the encoding that it begins with, as pip reads it.
 
     Raises:
-        ConfigError: it is in another one, or cannot be read.
+        ConfigError: it is in another one, cannot be read, or has more lines than anybody writes.
     """
     try:
         raw = ordinary.content(path)
         encoding = next((name for mark, name in ENCODINGS if raw.startswith(mark)), "utf-8")
-        return raw.decode(encoding).splitlines()
+        lines = raw.decode(encoding).splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: it is not UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(lines) > MOST_LINES:
+        raise ConfigError(f"{path}: more than the {MOST_LINES} lines that are read of a file of requirements")
+    return lines
 
 
 def parsed(line: str) -> Requirement:

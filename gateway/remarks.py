@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .alike import MOST_ALIKE
 from .formats.config import ModelConfig, read_config
 from .spec import Level, Problem
 from .syntax import TOKENS
 from .variables import unset
-from .wording import addressed
+from .wording import MOST_NAMES, addressed, counted
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
@@ -70,11 +71,13 @@ def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
     config.yaml, and what has no effect."""
     config = read_config(spec.root)
     if unknown := [problem for problem in config.warnings if problem.code == "unknown_key"]:
-        names = ", ".join(problem.what.removeprefix("unknown key ") for problem in unknown)
-        keys = f"{len(unknown)} unknown key{'s' * (len(unknown) > 1)}"
+        names = [problem.what.removeprefix("unknown key ") for problem in unknown]
+        is_whole = len(unknown) <= MOST_ALIKE  # else the last of them is a number of others
+        keys = counted(len(unknown), "unknown key") if is_whole else f"more than {MOST_ALIKE} unknown keys"
+        listed = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
         yield Problem(
             where=str(config.path),
-            what=f"{keys}: {names}",
+            what=f"{keys}: {listed}",
             fix="gateway check says what is meant",
             level="warning",
             code="unknown_key",

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from .distributions import canonical, did_you_mean, name_in, required, to_install
+from .alike import MOST_ALIKE
+from .distributions import by_name, canonical, did_you_mean, likely, name_in, to_install
 from .errors import ConfigError
-from .imports import Import, imports_of
+from .imports import Import, imports_of, provided
 from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, parsed, place_of, requirements_of
 from .wording import table_of
 
@@ -55,6 +56,11 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
     if isolated:
         return
     imports = [found for found in imports if not (found.is_relative or found.ours)]
+    wanted_by: dict[str, set[str]] = {}  # the modules that a distribution of a name would bring
+    for found in imports:
+        for name in likely(found.module):
+            wanted_by.setdefault(name, set()).add(found.module)
+    named = by_name(lines)
     explained: set[str] = set()
     others: list[Lack] = []
     for line in lines:
@@ -62,7 +68,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
         if isinstance(parsed, str):
             yield "warning", "odd_requirement", f"requirement {line} cannot be read: {parsed}", ""
         elif parsed is not None:
-            mine = {found.module for found in imports if required(found.module, [line])}
+            mine = {module for name in by_name([line]) for module in wanted_by.get(name, ())}
             explained |= mine if canonical(parsed.name) not in have else set()
             for lack in _compare(parsed, line, have, is_needed=bool(mine)):
                 if lack[0] == "error" or not implied_file(spec):
@@ -71,10 +77,14 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
                     others.append(lack)
     if others:
         yield _of_file(others, spec)
+    absences = 0
     for found in imports:
         if found.runs_always and found.module not in explained:
             explained.add(found.module)
-            yield _absent(found, lines, spec)
+            absences += 1
+            what = f"{found.where} imports {found.module}, which is not here"
+            fix = _way_to(found, named, spec) if absences <= MOST_ALIKE else ""  # the others are counted alone
+            yield "error", "missing_module", what, fix
 
 
 def _of_file(lacks: list[Lack], spec: ModelSpec) -> Lack:
@@ -171,16 +181,17 @@ def _ours(found: Import) -> Lack:
     return level, "relative_import", what, fix
 
 
-def _absent(found: Import, lines: list[str], spec: ModelSpec) -> Lack:
+def _way_to(found: Import, named: Mapping[str, str], spec: ModelSpec) -> str:
+    """How what is imported, and absent, can be had."""
     top = found.module.partition(".")[0]
     packages = spec.config.get("bundled_packages_dir") or "packages"
     fix = f"put {top} into {packages}/, or add the package that has it to requirements"
     if found.instead:
         fix = f"it lies beside the file: write {found.instead}"
-    elif line := required(found.module, lines):
+    elif line := next((named[name] for name in likely(found.module) if name in named), ""):
         fix = f"pip install '{line}'"
     elif known := to_install(found.module):
         fix = f"pip install {known}"
-    elif meant := did_you_mean(found.module):
+    elif meant := did_you_mean(found.module, provided()):
         fix = meant
-    return "error", "missing_module", f"{found.where} imports {found.module}, which is not here", fix
+    return fix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 TOML = "gateway.toml (read at the start, at SIGHUP, and with --reload when it changes)"  # where advice names it
@@ -15,6 +15,7 @@ _SPOKEN_WITH_A_VOWEL = frozenset("AEFHILMNORSX")
 _SPOKEN_WITH_A_CONSONANT = ("uni", "use", "usa", "uti", "uint", "uuid", "uri", "url", "ufunc", "eu", "one")
 
 MOST_NAMES = 10
+MOST_SAID = 2000  # characters of what is said of a fault
 MOST_LOOKED_AT = 1000  # names of which a near one is looked for: more take too long for whoever waits for the answer
 
 
@@ -47,6 +48,16 @@ def instead_of(name: str, have: Iterable[str]) -> str:
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
         return f" (did you mean {close[0]}?)"
     return f" (have: {', '.join(names)})" if 0 < len(names) <= MOST_NAMES else ""
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many there are behind them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def beginning(text: str) -> str:
+    """The text; of one that is longer than anybody reads, the beginning and how long it is."""
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}… ({len(text)} characters)"
 
 
 def listed(names: Iterable[object]) -> str:

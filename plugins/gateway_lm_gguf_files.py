@@ -46,7 +46,7 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     called = _apart(file for file in files if model_name(file).casefold() in wanted)
     found = called if len(called) == 1 else _apart(file for file in files if not is_draft(file)) or _apart(files)
     if len(found) > 1:
-        listed = ", ".join(file.name for file in found)
+        listed = ", ".join(file.name for file in found[:3]) + (" …" if len(found) > 3 else "")
         call = f"it {place.name}.gguf"
         if part := PART.fullmatch(found[0].name):
             call = f"all of its parts {place.name}-…-of-{part[3]}.gguf"
@@ -152,7 +152,9 @@ def parts(file: Path) -> list[Path]:
         return [file]
     found = [file.with_name(f"{match[1]}-{number:05}-of-{match[3]}{file.suffix}") for number in range(1, count + 1)]
     if missing := [part.name for part in found if not part.is_file()]:
-        raise ConfigError(f"{file.parent}: {', '.join(missing)} is missing; {model_name(file)} has {count} parts")
+        listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        is_or_are = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"{file.parent}: {listed} {is_or_are} missing; {model_name(file)} has {count} parts")
     return found
 
 

@@ -14,6 +14,13 @@ from gateway import ConfigError
 
 UNNAMED = "unknown"  # as transformers calls the architecture of a file that names none
 BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, as they are read in the other order
+# Of one header. The largest vocabularies have some hundred thousand tokens, with a score, a kind and two merges each.
+MOST_VALUES = 4_000_000
+MOST_BYTES = 64 << 20  # of texts
+MOST_TENSORS = 100_000
+MOST_KEYS = 10_000
+MOST_DIMENSIONS = 64  # ggml has four: what is said of more is said elsewhere
+MOST_IN_LIST = 4096  # values of a list that is not the tokenizer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,17 @@ def read_headers(maps: Sequence[mmap.mmap], names: Sequence[str]) -> Header:
 
 
 def read_header(data: mmap.mmap, name: str) -> Header:
-    """The metadata and the table of tensors of one file."""
+    """The metadata and the table of tensors of one file; of what nobody asks for, only where it ends."""
     try:
         return _parse(data)
+    except _TooMuch as error:
+        raise ConfigError(f"the header of {name} has {error}, which no model has: get the file again") from error
     except (struct.error, KeyError, OverflowError, MemoryError, RecursionError, ZeroDivisionError, TypeError) as error:
         raise ConfigError(f"the header of {name} breaks off or is damaged: get the file again") from error
+
+
+class _TooMuch(Exception):
+    """What there is more of than any model has."""
 
 
 def _parse(data: mmap.mmap) -> Header:
@@ -65,39 +78,98 @@ def _parse(data: mmap.mmap) -> Header:
         raise ConfigError("it is a big-endian file, for other processors: get the little-endian one")
     if magic != b"GGUF" or version not in (2, 3):
         raise ConfigError(f"it is no GGUF file of version 2 or 3: it starts with {magic!r}, version {version}")
-    at = 24
-
-    def take(form: str) -> tuple[Any, ...]:
-        nonlocal at
-        values = struct.unpack_from(f"<{form}", data, at)
-        at += struct.calcsize(f"<{form}")
-        return values
-
-    def text() -> str:
-        nonlocal at
-        (size,) = take("Q")
-        at += size
-        return data[at - size : at].decode("utf-8", "replace")
-
-    def value(kind: int) -> Any:
-        if kind == STRING:
-            return text()
-        if kind != ARRAY:
-            return take(SCALARS[kind])[0]
-        kind, count = take("IQ")
-        return list(take(f"{count}{SCALARS[kind]}")) if kind in SCALARS else [value(kind) for _ in range(count)]
-
+    for count, most, what in ((tensor_count, MOST_TENSORS, "tensors"), (key_count, MOST_KEYS, "keys")):
+        if count > len(data):
+            raise struct.error
+        if count > most:
+            raise _TooMuch(f"more than {most:,} {what}")
+    reader = _Reader(data)
     metadata = {}
     for _ in range(key_count):
-        key = text()
-        metadata[key] = value(take("I")[0])
+        key = reader.text()
+        (kind,) = reader.take("I")
+        if reader.is_asked_for(key, kind):
+            metadata[key] = reader.value(kind)
+        else:
+            reader.skip(kind)
     tensors = []
     for _ in range(tensor_count):
-        name = text()
-        (dimensions,) = take("I")
-        shape = take(f"{dimensions}Q")[::-1]  # the file counts the fastest first
-        tensors.append((name, shape, *take("IQ")))
+        name = reader.text()
+        (dimensions,) = reader.take("I")
+        if dimensions > MOST_DIMENSIONS:
+            raise _TooMuch(f"a tensor of {dimensions} dimensions")
+        shape = reader.take(f"{dimensions}Q")[::-1]  # the file counts the fastest first
+        tensors.append((name, shape, *reader.take("IQ")))
     alignment = metadata.get("general.alignment", 32)
-    start = (at + alignment - 1) // alignment * alignment
+    start = (reader.at + alignment - 1) // alignment * alignment
     infos = (TensorInfo(name, shape, kind, start + offset) for name, shape, kind, offset in tensors)
     return Header(metadata, tuple(infos))
+
+
+class _Reader:
+    """Reads one value after the other, and no more values and bytes of texts than the header of a model has.
+
+    A file may have far more of both than it has on its disk.
+    """
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._values, self._bytes = MOST_VALUES, MOST_BYTES
+        self.at = 24
+
+    def count(self, values: int) -> None:
+        """Raises `_TooMuch`, before they are read."""
+        if values > len(self._data):
+            raise struct.error
+        self._values -= values
+        if self._values < 0:
+            raise _TooMuch(f"more than {MOST_VALUES:,} values")
+
+    def is_asked_for(self, key: str, kind: int) -> bool:
+        """A tokenizer has long lists, and all other lists are of layers and the like."""
+        if kind != ARRAY or key.startswith("tokenizer."):
+            return True
+        (count,) = struct.unpack_from("<Q", self._data, self.at + 4)
+        return bool(count <= MOST_IN_LIST)
+
+    def take(self, form: str) -> tuple[Any, ...]:
+        values = struct.unpack_from(f"<{form}", self._data, self.at)
+        self.at += struct.calcsize(f"<{form}")
+        return values
+
+    def text(self) -> str:
+        (size,) = self.take("Q")
+        if size > len(self._data) - self.at:
+            raise struct.error
+        self._bytes -= size
+        if self._bytes < 0:
+            raise _TooMuch(f"more than {MOST_BYTES:,} bytes of texts")
+        self.at += size
+        return self._data[self.at - size : self.at].decode("utf-8", "replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.text()
+        if kind != ARRAY:
+            return self.take(SCALARS[kind])[0]
+        kind, count = self.take("IQ")
+        self.count(count)
+        if kind in SCALARS:
+            return list(self.take(f"{count}{SCALARS[kind]}"))
+        return [self.value(kind) for _ in range(count)]
+
+    def skip(self, kind: int) -> None:
+        """Go past an array, or a value in one."""
+        if kind == STRING:
+            (size,) = self.take("Q")
+            self.at += size
+        elif kind != ARRAY:
+            self.at += struct.calcsize(f"<{SCALARS[kind]}")
+        else:
+            kind, count = self.take("IQ")
+            if kind in SCALARS:
+                self.at += count * struct.calcsize(f"<{SCALARS[kind]}")
+                return
+            self.count(count)
+            for _ in range(count):
+                self.skip(kind)

@@ -10,6 +10,7 @@ from fakes import VirtualLoop, turns
 from test_hub import no_reaper
 from test_roots import GOOD, hub_over, write
 
+from gateway.formats.describe import describe
 from gateway.hub import Hub
 from gateway.reloading import reload
 from gateway.remarks import Remarks, told_at_start
@@ -80,3 +81,11 @@ async def test_what_the_start_has_said_is_not_said_again(tmp_path: Path, caplog:
         hub.remarks = Remarks(told_at_start(hub.models["m"].spec))
         await reloaded(hub)
         assert said(caplog) == []
+
+
+def test_of_very_many_unknown_keys_the_first_are_named_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("".join(f"key{at}: 1\n" for at in range(500)))
+    (tmp_path / "model.py").write_text("class Model:\n    def predict(self, x): return x\n")
+    spec = describe(tmp_path, target="model:Model", format="python", overrides={}, own_code=True)
+    (said,) = (problem.what for problem in told_at_start(spec) if problem.code == "unknown_key")
+    assert said == f"more than 20 unknown keys: {', '.join(f'key{at}' for at in range(10))}, …"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from gateway import distributions, requirements
+from gateway.alike import MOST_ALIKE
 from gateway.formats.describe import describe
 from gateway.requirements import Lack, lacking
 
@@ -363,3 +366,29 @@ def test_a_file_that_the_class_may_do_without_may_lack_what_it_imports(tmp_path:
 def test_a_misspelt_module_is_told_what_it_may_have_meant(tmp_path: Path) -> None:
     ((level, code, _, fix),) = lacks(tmp_path, "", f"import clickk\n{GOOD}")
     assert (level, code, fix) == ("error", "missing_module", "did you mean click?")
+
+
+def test_what_to_do_is_looked_for_as_often_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(requirements, "did_you_mean", lambda module, _: looked.append(module) or "")
+    source = "".join(f"import nosuch{at}\n" for at in range(200)) + GOOD
+    found = lacks(tmp_path, "", source)
+    assert len(found) == 200
+    assert len(looked) == MOST_ALIKE
+
+
+def test_each_line_is_read_once_however_many_imports_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Counter[str]()
+    name_in = distributions.name_in
+    monkeypatch.setattr(distributions, "name_in", lambda line: read.update([line]) or name_in(line))
+    source = "".join(f"import nosuch{at}\n" for at in range(100)) + GOOD
+    lacks(tmp_path, "requirements: [one, two, nosuch7]", source)
+    assert read.keys() == {"one", "two", "nosuch7"}
+    assert max(read.values()) <= 3
+
+
+def test_a_file_of_more_lines_than_anybody_writes_is_not_read(tmp_path: Path) -> None:
+    files = {"requirements.txt": "torch\n" * 50_001}
+    ((level, _, what, _),) = lacks(tmp_path, "requirements_file: requirements.txt", files=files)
+    assert level == "warning"
+    assert what == "requirements.txt: more than the 50000 lines that are read of a file of requirements"

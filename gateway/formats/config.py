@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import ordinary
+from ..alike import MOST_ALIKE, first_of_each_kind
 from ..spec import Problem
 from ..values import can_be_set
 from .config_values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
@@ -43,6 +44,7 @@ ONE_WORKER = "num_workers must be 1: a model is one process per replica"
 CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
 MEMORY = re.compile(r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?")
 ACCELERATOR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?::([1-9]\d*))?")
+LONGEST = 100  # characters of a key that may be a misspelt one of ours
 RESERVED_VARIABLES = ("PORT", "HOSTNAME")
 INSIDE = ("data_dir", "bundled_packages_dir", "requirements_file", "model_module_dir")  # of the model directory
 
@@ -143,6 +145,7 @@ class _Reader:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.problems: list[Problem] = []
+        self._unknown_keys = 0
         self.lines: Mapping[tuple[Any, ...], int] = {}
 
     def read(self, document: Document) -> ModelConfig:
@@ -164,7 +167,7 @@ class _Reader:
             path=self.file,
             data=jsonable(data),
             raw=raw,
-            problems=tuple(self.problems),
+            problems=tuple(first_of_each_kind(self.problems)),
             notes=tuple(_python_note(raw) + notes),
         )
 
@@ -213,7 +216,10 @@ class _Reader:
 
     def _unknown(self, section: Section, name: str, at: tuple[Any, ...]) -> None:
         fix = "it is handed to the model"
-        if close := difflib.get_close_matches(name, section.keys, n=1, cutoff=0.75):
+        self._unknown_keys += 1
+        if self._unknown_keys > MOST_ALIKE or len(name) > LONGEST:
+            pass  # to look for near names takes longest, and those others are counted alone
+        elif close := difflib.get_close_matches(name, section.keys, n=1, cutoff=0.75):
             fix = f"did you mean {close[0]}?"
         elif place := _elsewhere(name):
             fix = f"did you mean {place}?"

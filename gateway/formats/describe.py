@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..spec import Limits, ModelSpec, Resources
 from ..weights import secret_of
+from ..wording import MOST_NAMES, few
 from .config import ACCELERATOR, CPU, ModelConfig, read_config
 
 UNLIMITED = 10_000  # slots of a websocket model that sets none: Truss does not count its connections
@@ -189,7 +190,9 @@ def _drop_variables(path: Path, data: dict[str, Any]) -> list[str]:
     names, data["environment_variables"] = list(data["environment_variables"]), {}
     if not names:
         return []
-    what = f"environment_variables ({', '.join(names)}) of a directory that is only data are the operator's to set"
+    what = (
+        f"environment_variables ({few(names, MOST_NAMES)}) of a directory that is only data are the operator's to set"
+    )
     return [f"{path / 'config.yaml'}: {what}; use [models.NAME.environment] in gateway.toml"]
 
 
@@ -199,18 +202,17 @@ def _check_secrets(spec: ModelSpec) -> None:
     elsewhere = next((entry for entry in entries if not entry["source"].startswith("hf://")), None)
     if elsewhere is None:
         return
-    names = ", ".join(f'"{name}"' for name in dict.fromkeys(map(secret_of, entries)))
+    names = few([f'"{name}"' for name in dict.fromkeys(map(secret_of, entries))], MOST_NAMES)
     what = f"a directory that is only data does not decide who gets the secret {secret_of(elsewhere)}"
     fix = f"if that address may have it: [models.NAME] secrets = [{names}] in gateway.toml"
     raise ConfigError(f"{spec.root / 'config.yaml'}: weights {elsewhere['source']}: {what}; {fix}")
 
 
 def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{path}: external_package_dirs: {place} does not exist"
-        for place in data["external_package_dirs"]
-        if not (path / place).is_dir()
-    ]
+    missing = [place for place in data["external_package_dirs"] if not (path / place).is_dir()]
+    told = [f"{path}: external_package_dirs: {place} does not exist" for place in missing[:MOST_NAMES]]
+    more = len(missing) - len(told)
+    return [*told, f"{path}: external_package_dirs: {more} more do not exist"] if more else told
 
 
 def _mount(data: dict[str, Any], mounts: Mapping[str, Path]) -> None:

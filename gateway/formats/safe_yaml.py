@@ -1,7 +1,7 @@
 """Read one YAML document within bounds and remember the line of every key.
 
-Safe tags only. A file decides nothing about our memory: its size, its nesting and what its aliases expand to are
-bounded before a value is built. Knows nothing of models.
+Safe tags only. A file decides nothing about our memory and our time: its size, its nesting, the number of its values
+and what its aliases expand to are bounded before a value is built. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
+MAX_VALUES = 20_000  # with the keys: what is made of each takes far longer than to read it
 MAX_EXPANSION = 1000  # nodes that aliases may repeat; ten nested lists of ten aliases are ten thousand million
 
 Key = tuple[Any, ...]  # ("runtime", "predict_concurrency"), ("weights", 0, "source")
@@ -64,7 +65,7 @@ def parse(content: bytes) -> Document:
     except UnicodeDecodeError as error:
         raise YAMLError("not UTF-8", content.count(b"\n", 0, error.start) + 1) from None
     try:
-        _check_depth(text)
+        _check_events(text)
         return _build(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -79,10 +80,17 @@ def parse(content: bytes) -> Document:
         raise YAMLError(f"a value that makes no sense: {error}") from None
 
 
-def _check_depth(text: str) -> None:
+def _check_events(text: str) -> None:
     """Look at the events first: building nodes recurses in C, where no recursion limit protects us."""
-    depth = 0
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.NodeEvent):
+            values += 1
+            if values > MAX_VALUES:
+                mark = event.start_mark
+                raise YAMLError(
+                    f"more than the {MAX_VALUES} keys and values that are read", mark.line + 1 if mark else 0
+                )
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from .. import near_names, ordinary
 from ..spec import Problem
 from ..syntax import Parser
-from ..wording import ungiven, whole_body
+from ..wording import MOST_NAMES, few, ungiven, whole_body
 from .frameworks import Written, written
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
+MOST_CLASSES = 50  # of a file without the one that is wanted: each is compared with all that other frameworks have
 PIPELINE = ("preprocess", "predict", "postprocess")
 ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
 OFFERED = ("config", "data_dir", "secrets", "environment", "lazy_data_resolver")  # to a constructor
@@ -73,9 +75,9 @@ def read_class(path: Path, class_name: str) -> ClassInfo | None:
     bound = set(_bound_names(module))
     if class_name in bound or "*" in bound or "__getattr__" in bound:
         return None
-    have = f"have: {', '.join(classes)}" if classes else "it defines no class"
+    have = f"have: {few(list(classes), MOST_NAMES)}" if classes else "it defines no class"
     what = f"no class {class_name} in {path.name} ({have})"
-    fix = _way_to(class_name, classes, module)
+    fix = _way_to(class_name, dict(islice(classes.items(), MOST_CLASSES)), module)
     raise SourceError(Problem(where=str(path), what=what, fix=fix, code="class_not_found"))
 
 

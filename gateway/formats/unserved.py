@@ -16,12 +16,13 @@ from stat import S_ISREG
 
 from ..placeholders import placeholder
 from ..same_files import distinct
+from ..wording import few
 from .config import is_of_another_program
 from .unserved_adapters import adapter
 from .unserved_beginnings import begin_of
 from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_companions import companions
-from .unserved_files import BESIDE, MOST, Unserved, few, first, json_of, single_files, suffix, weights_among
+from .unserved_files import BESIDE, MOST, Unserved, first, json_of, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
 from .unserved_kinds import CLASS, DIRECTORIES, FILES, KALDI, WEIGHTS, predicts

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..wording import few
 from .architectures import STATIC, describe_architecture, other_encoder
 from .unserved import find_unserved
 from .unserved_adapters import adapter
 from .unserved_checkpoints import weights_of
-from .unserved_files import few, json_of, suffix
+from .unserved_files import json_of, suffix
 from .unserved_gguf import gguf_files
 
 

@@ -6,13 +6,14 @@ The kinds are rows of `unserved_kinds`, and of `unserved_code` for programs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from .. import archives, ordinary
+from ..wording import few
 from .unserved_beginnings import BEGINNING, begin_of
 from .unserved_code import PROGRAMS
 from .unserved_companions import companions
@@ -183,11 +184,6 @@ def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
     files = tuple(names)
     is_whole = is_sure and "*" not in kind.names
     return Unserved(f"{kind.what} ({few(names)})", kind.fix, is_sure, kind.tells_depth, files, is_whole)
-
-
-def few(names: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, and how many there are behind them."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _files_called(name: str) -> list[Kind]:

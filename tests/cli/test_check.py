@@ -416,3 +416,20 @@ def test_names_of_plugins_that_are_none_are_told_with_those_meant(run: Run, mode
 def test_a_file_of_the_class_that_is_not_there_is_told_with_the_one_that_was_meant(run: Run, models: Models) -> None:
     models({"m/config.yaml": "model_class_filename: modle.py\n", "m/model/model.py": GOOD})
     assert only(run)["what"] == "No module class file found: model/modle.py (did you mean model.py?)"
+
+
+def test_of_very_many_findings_of_one_kind_the_first_are_told_and_the_others_counted(run: Run, models: Models) -> None:
+    sums = "".join(f"{'0' * 64}  f{at}\n" for at in range(1000))
+    models({"m/model.py": GOOD, "m/SHA256SUMS": f"{sums}{'0' * 64}  model.py\n"})
+    found = [each["what"] for each in findings(run)]
+    assert found[:2] == ["f0 is listed in SHA256SUMS and not there", "f1 is listed in SHA256SUMS and not there"]
+    assert found[-1] == "980 more of this kind"
+    assert len(found) == 21
+
+
+def test_of_a_directory_with_very_many_faults_the_first_are_its_reason(run: Run, models: Models) -> None:
+    models({"m/config.yaml": f"weights: [{','.join(['{}'] * 1000)}]\n", "m/model/model.py": GOOD})
+    found = findings(run)
+    assert {each["code"] for each in found} == {"invalid_config"}
+    assert found[-1]["what"] == "980 more of this kind"
+    assert len(found) == 21

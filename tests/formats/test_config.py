@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.alike import MOST_ALIKE
 from gateway.formats.config import ModelConfig, has_code, peek_config, read_config
 
 # What Truss 0.18.36 makes of config.yaml files: each with what differs from EMPTY in
@@ -157,6 +159,22 @@ def test_oddities_are_warnings_with_their_line(tmp_path: Path, text: str, expect
 
     assert expected in texts(config)
     assert not config.errors
+
+
+def test_names_near_unknown_keys_are_looked_for_as_often_as_they_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, *_, **__: looked.append(name) or [])
+
+    config = read(tmp_path, f"{'x' * 1000}: 1\n" + "\n".join(f"key{at}: 1" for at in range(9000)))
+
+    assert len(looked) < 2 * MOST_ALIKE
+    assert [problem.what for problem in config.problems][1:] == [
+        *(f"unknown key key{at}" for at in range(MOST_ALIKE - 1)),
+        f"{9001 - MOST_ALIKE} more of this kind",
+    ]
+    assert len(config.data) > 9000
 
 
 @pytest.mark.parametrize(

@@ -250,3 +250,12 @@ def test_the_operator_may_list_which_of_its_secrets_a_model_has(tmp_path: Path) 
     assert spec(tmp_path, text).secrets == ("token", "other", "hub")
     assert spec(tmp_path, text, {"secrets": ("hub", "token", "never_declared")}).secrets == ("token", "hub")
     assert spec(tmp_path, text, {"secrets": ()}).secrets == ()
+
+
+def test_of_very_many_directories_that_are_not_there_the_first_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"external_package_dirs: [{', '.join(f'gone{at}' for at in range(500))}]")
+    notes = describe(tmp_path, target="a:B", format="truss", overrides={}, own_code=True).notes
+    assert [note.rpartition(": ")[2] for note in notes if "external_package_dirs" in note] == [
+        *(f"gone{at} does not exist" for at in range(10)),
+        "490 more do not exist",
+    ]

@@ -58,6 +58,8 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
         (b"[" * 400_000, "nested deeper"),
         (b"- " * 100_000, "nested deeper"),
         (b"a: " + b"x" * 1_000_001, "longer than the 1000000 bytes"),
+        (b"{" + b",".join(b"k%d: 1" % at for at in range(10_000)) + b"}", "more than the 20000 keys and values"),
+        (b"a:\n" + b"- {}\n" * 20_000, "more than the 20000 keys and values"),
         (b"a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
         (b"a: !!python/name:os.system", "could not determine a constructor"),
         (b"a: !mine 1", "could not determine a constructor"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.formats import source as sources
 from gateway.formats.source import FATAL, inspect_source
 
 
@@ -174,3 +175,12 @@ def test_any_bytes_are_inspected_without_an_exception(tmp_path_factory: pytest.T
 def test_of_a_source_that_is_dear_to_parse_nothing_is_known_before_it_is_loaded(tmp_path: Path, dear: str) -> None:
     assert problems(tmp_path, f"{dear}\nclass Other: ...") == []
     assert problems(tmp_path, "class Other: ...") != []
+
+
+def test_of_very_many_classes_few_are_compared_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(sources, "written", lambda module, node: looked.append(node))
+    ((code, what),) = problems(tmp_path, "\n".join(f"class Some{at}: pass" for at in range(500)))
+    assert code == "class_not_found"
+    assert what.endswith("Some9 and 490 more)")
+    assert len(looked) == sources.MOST_CLASSES

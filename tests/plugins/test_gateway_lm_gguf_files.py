@@ -202,6 +202,14 @@ def test_a_missing_part_is_named(missing: int, tmp_path: Path) -> None:
         it.find(tmp_path)
 
 
+def test_of_many_missing_parts_the_first_are_named(tmp_path: Path) -> None:
+    model(tmp_path / "big-00001-of-99999.gguf")
+    with pytest.raises(ConfigError) as said:
+        it.find(tmp_path)
+    assert str(said.value).endswith("big-00004-of-99999.gguf and 99995 more are missing; big has 99999 parts")
+    assert len(str(said.value)) < 200 + len(str(tmp_path))
+
+
 @given(st.binary(max_size=80), st.booleans())
 def test_any_file_is_looked_into(tmp_path_factory: pytest.TempPathFactory, data: bytes, is_gguf: bool) -> None:
     path = tmp_path_factory.mktemp("files") / "x.gguf"
