@@ -27,7 +27,7 @@ from .distributions import canonical
 from .environments import find_uv
 from .errors import ConfigError
 from .formats.config import ModelConfig, read_config
-from .formats.server_ports import server_ports
+from .formats.server_ports import MAX_LOOKED, is_searched_whole, server_ports
 from .formats.source import ENDPOINTS, SourceError, inspect_source, read_class
 from .placeholders import placeholders
 from .planning import plan_inventory
@@ -164,6 +164,10 @@ def _check_model(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]
     # 9
     yield from (_finding(problem, spec.name) for problem in found.plugins.check_model(spec))
     # 10
+    if not is_searched_whole(spec):
+        what = f"it has more than {MAX_LOOKED} files, those of its external_package_dirs included"
+        fix = "name directories of packages alone"
+        yield finding("warning", "not_searched", f"{what}: no more are searched for ports of its servers", fix)
     for severity, code, what, fix in _ports(spec, config, found.settings):
         yield finding(severity, code, what, fix)
 

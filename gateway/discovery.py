@@ -2,8 +2,8 @@
 
 Reads names and small files. Imports no code of a model and starts nothing; one bad directory never stops the others.
 
-1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden ones skipped,
-   and those that installers fill; so are the blobs of a cache of Hugging Face, whose snapshots name them.
+1. A root that is itself a model is one model.  2. Its directories are asked for by name, hidden and empty ones
+   skipped, and those that installers fill; so are the blobs of a cache of Hugging Face, whose snapshots name them.
 3. A directory that a format claims is a leaf; models below files that were dropped beside them are told of, and are
    served where the files make no model. So are the files of other models beside those that make it one.
 4. Others are searched, four levels deep.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.discovery")
 
 MAX_DEPTH = 4
+MAX_BELOW = 1000  # directories below one of a root that are looked at and are no models: each takes milliseconds
 MAX_LOOKS = 200  # directories deeper than that, of all roots together, that are looked at for a word about them
 MOST_OF_A_MODEL = 100  # problems of one kind: what is wrong with its files is bounded kind by kind where it was found
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -87,6 +88,8 @@ class _Search:
         self._plugins = plugins
         self._settings = settings
         self._looks = MAX_LOOKS
+        self._left = MAX_BELOW  # of the directory of the root that is searched now
+        self._unsearched: Path | None = None  # the last one that this was said of
         self._empty: list[Path] = []  # directories in which nothing is
         self._loose: list[Path] = []  # files with a class Model, beside directories of models
 
@@ -132,6 +135,11 @@ class _Search:
 
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         for child in self._directories(directory):
+            if depth == 1:
+                self._left = MAX_BELOW
+            elif self._left <= 0:
+                self._say_unsearched(child, depth)
+                return
             name = prefix + child.name
             real = child.resolve()
             # a link to a directory above it would go round for ever
@@ -140,11 +148,15 @@ class _Search:
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """One directory, and those in it when it is nobody's."""
         before, known = len(self.specs), len(self.problems)
+        if depth and _has_nothing(path):
+            self._empty.append(path)
+            return
         if self._claimed(path, name):
             spec = self.specs[name] if len(self.specs) > before else None
             self._beside(path, spec, known)
             self._below(path, prefix, depth, above, spec=spec)
             return
+        self._left -= 1
         unserved = find_unserved(path)
         is_sure = unserved is not None and unserved.is_sure
         served, told = len(self.specs), len(self.problems)
@@ -169,6 +181,16 @@ class _Search:
             what = f"what may be a model lies deeper than the {MAX_DEPTH} levels that are searched: {deep}"
             fix = f"make a directory above it a root of its own: --models {path}"
             self._problem(path, what, fix=fix, code=TOO_DEEP, level="warning")
+
+    def _say_unsearched(self, path: Path, depth: int) -> None:
+        """Once for each directory of a root, in whatever depth in it the last one was that is looked at."""
+        top = path.parents[depth - 2]
+        if self._unsearched == top:
+            return
+        self._unsearched = top
+        what = f"more than {MAX_BELOW} directories below it are no models: those from {os.path.relpath(path, top)} on"
+        fix = f"a directory of models alone can be a root of its own: --models {quote(str(path.parent))}"
+        self._problem(top, f"{what} are not searched", fix=fix, code="not_searched", level="warning")
 
     def _deeper(self, path: Path) -> str | None:
         """A directory below the last ones that are searched which would be told of, as far as few looks find it."""
@@ -298,6 +320,15 @@ def _is_below_meant(problem: Problem, root: Path) -> bool:
     """Whether it is of a directory below `root` that says itself that it is one model."""
     place = Path(re.sub(r":\d+$", "", problem.where))
     return any(_is_meant(each) for each in (place, *place.parents) if each != root and each.is_relative_to(root))
+
+
+def _has_nothing(path: Path) -> bool:
+    """Whether there is nothing in it, not even what is hidden: nobody has to be asked whose it is."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _is_empty(path: Path) -> bool:

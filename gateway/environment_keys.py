@@ -19,7 +19,7 @@ from typing import Any
 
 from . import inherited, ordinary
 from .errors import ConfigError
-from .local_projects import sources, sums
+from .local_projects import Walk, sources, sums
 from .local_requirements import is_of_an_index, read
 
 VERSION = "2"  # of how environments are built; those that an older one has built are not used
@@ -35,7 +35,7 @@ def key_of(root: Path, wanted: Sequence[str], beside: Path, variables: Mapping[s
     `variables` are those that the operator has set for the model. Raises `ConfigError` for a file that cannot be read.
     """
     asked = dict(sorted({**inherited.of_installers(), **variables}.items()))
-    start, aside = root.resolve(), cache.resolve()
+    start, aside, walk = root.resolve(), cache.resolve(), Walk()
     place, uv = _settings_of_uv(start)
     parts = [VERSION, sys.executable, platform.python_version(), *ABI, *map(repr, uv), *wanted]
     try:
@@ -44,13 +44,13 @@ def key_of(root: Path, wanted: Sequence[str], beside: Path, variables: Mapping[s
         if not all(map(is_of_an_index, wanted)):
             parts.append(str(start))  # what a path leads to is this model's alone, and -e goes on reading it
         for path in _places(start, place, asked, uv):
-            parts += [str(path), *sums(path, aside)]
+            parts += [str(path), *sums(path, aside, walk)]
         for line, local in read(wanted, start, beside, {**inherited.of_builds(), **variables}):
             parts.append(line)
             if local is None or not os.path.exists(local.path):
                 continue
             for path in sources(local.path, False) if local.path.is_dir() else [local.path]:
-                parts += [str(path), *sums(path, aside)]
+                parts += [str(path), *sums(path, aside, walk)]
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read for its environment: {error.strerror}") from error
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:24]

@@ -33,6 +33,9 @@ from .errors import ConfigError
 from .fingerprints import fingerprint
 
 MOST = 200  # projects that one leads to
+MOST_FILES = 100_000  # of all projects that an environment is built of, and what lies between them
+MOST_BYTES = 16 << 30  # of these: each is read, once, and wheels may bring weights
+ALONE = "name the directory of a project alone"
 MOST_LOOKED = 100_000  # files that are looked at for the members of a workspace
 LOOK_AGAIN = 0.1  # seconds between two looks whether a project is free
 LARGE = 32 << 20  # bytes from which a file is linked into a copy: weights, which no build writes to
@@ -42,43 +45,67 @@ _VERSIONED = re.compile(r"\.git/(HEAD|packed-refs|refs/(heads|tags)/.+)")  # wha
 _BUILT = re.compile(r"lib|(lib|bdist|temp)\..+|scripts-.+|__editable__\..+")  # what setuptools has in build/
 
 
-def sums(path: Path, aside: Path) -> Iterator[str]:
-    """What the file, or all that counts of the directory, is known by. `aside` is left out, our own cache."""
-    for name, file in files(path, aside) if path.is_dir() else [(path.name, path)]:
+class Walk(Ways):
+    """What one environment leads to, of all projects together: who names /, or a disk, is refused before it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files = self._bytes = 0
+
+    def look(self, top: Path) -> None:
+        """Raises `ConfigError`, as `read` does."""
+        self._files += 1
+        if self._files > MOST_FILES:
+            raise ConfigError(f"{top}: requirements lead to more than {MOST_FILES:,} files: {ALONE}")
+
+    def read(self, top: Path, size: int) -> None:
+        self._bytes += size
+        if self._bytes > MOST_BYTES:
+            raise ConfigError(f"{top}: requirements lead to files of more than {MOST_BYTES >> 30} GiB: {ALONE}")
+
+
+def sums(path: Path, aside: Path, walk: Walk) -> Iterator[str]:
+    """What the file, or all that counts of the directory, is known by. `aside` is left out, our own cache.
+
+    Raises `ConfigError` for more than the `walk` may look at.
+    """
+    for name, file in files(path, aside, walk) if path.is_dir() else [(path.name, path)]:
         if not file.is_file():
             continue
         parts = PurePosixPath(name).parts
         hidden = next((number for number, part in enumerate(parts) if part in REPOSITORIES), None)
         if hidden is None or len(parts) == hidden + 1 or _VERSIONED.fullmatch("/".join(parts[hidden:])):
-            mode = "x" if file.stat().st_mode & 0o100 else "-"
+            known = file.stat()
+            walk.read(path, known.st_size)
+            mode = "x" if known.st_mode & 0o100 else "-"
             yield f"{name} {mode} {fingerprint(file)}"
 
 
 def files(
-    top: Path, aside: Path, below: str = "", above: frozenset[Path] = frozenset(), ways: Ways | None = None
+    top: Path, aside: Path, walk: Walk, below: str = "", above: frozenset[Path] = frozenset()
 ) -> Iterator[tuple[str, Path]]:
     """The names and paths of all files and directories below `top` that count, those behind links as well.
 
-    Raises `ConfigError` where links lead to more of them than anybody could read.
+    Raises `ConfigError` where there are more of them than the `walk` may look at, or links make them without end.
     """
     here = top / below
     real = here.resolve()
     if real in above or real == aside:
         return
-    ways = ways or Ways()
-    ways.count(real, above)
+    walk.count(real, above)
     if below:
         yield below, here
     names = sorted(os.listdir(here))
     for name in names:
         path = here / name
+        walk.look(top)
         if name in TOOLS or _is_generated(here, path, names):
             continue
         inner = f"{below}/{name}" if below else name
         if not path.is_dir():
             yield inner, path
         elif not (path / "pyvenv.cfg").is_file():
-            yield from files(top, aside, inner, above | {real}, ways)
+            yield from files(top, aside, walk, inner, above | {real})
 
 
 def _is_generated(here: Path, path: Path, beside: list[str]) -> bool:
@@ -219,7 +246,7 @@ class Mirror:
 
     def _copy(self, project: Path) -> None:
         self.of(project).mkdir(parents=True)
-        for name, path in files(project, self._aside):
+        for name, path in files(project, self._aside, Walk()):
             copy = self.of(project) / name
             if path.is_dir():
                 copy.mkdir()

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.models")
 
+MOST_LOOKED = 100_000  # files and directories of a model among which compiled code is looked for
+
 SERVES_ON = "the code that was loaded before serves on"
 
 _tasks: set[asyncio.Task[Any]] = set()
@@ -205,10 +207,17 @@ def read_again(hub: Hub, model: HostedModel) -> ModelSpec:
 
 def _forget_compiled(spec: ModelSpec) -> None:
     """Python knows compiled code by whole seconds and the size of its source: an edit may look like no edit."""
-    waiting = [(str(place), 0) for place in (spec.root, *spec.import_dirs)]
+    waiting = [(str(place), 0) for place in reversed((spec.root, *spec.import_dirs))]  # its own are the first
+    left = MOST_LOOKED
     while waiting:
         place, depth = waiting.pop()
-        for entry in entries_of(place):
+        entries = entries_of(place)
+        left -= len(entries)
+        if left < 0:
+            what = f"more than {MOST_LOOKED} files and directories, those of its external_package_dirs included"
+            log.warning("%s has %s: compiled code is not looked for in %s and after it", spec.name, what, place)
+            return
+        for entry in entries:
             # A link leads where the model may not write, and its data directory is full of whatever it likes.
             if entry.is_dir(follow_symlinks=False):
                 if depth < DEEPEST and entry.path != str(spec.data_dir):

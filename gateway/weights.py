@@ -157,6 +157,8 @@ def _weights(path: Path) -> list[Mapping[str, Any]]:
     """The entries of config.yaml, none when it is wrong: `describe` says what is."""
     from .formats.config import read_config
 
+    if not (path / "config.yaml").is_file():  # as in most directories that are asked for
+        return []
     config = read_config(path)
     return [] if config.errors else config.data["weights"]
 

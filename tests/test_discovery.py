@@ -386,6 +386,7 @@ def test_links_are_followed_but_never_round_in_circles(tmp_path: Path) -> None:
 
 def test_an_unreadable_directory_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "a").touch()
     model(tmp_path / "open")
     real = Path.iterdir
 
@@ -414,6 +415,7 @@ def test_a_name_that_is_no_text_breaks_no_line(tmp_path: Path) -> None:
 def test_a_description_that_makes_no_sense_stops_nobody(tmp_path: Path) -> None:
     model(tmp_path / "good")
     (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "model.odd").touch()
     plugins = Plugins()
     odd: Any = ModelSpec(name="odd", target="a:B", root=tmp_path / "odd", limits=None)  # type: ignore[arg-type]
     plugin = ModuleType("plugin")
@@ -431,6 +433,7 @@ def test_a_missing_extra_is_told_with_the_directory_and_the_pip_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models" / "iris").mkdir(parents=True)
+    (tmp_path / "models" / "iris" / "model.odd").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(EXTRAS, "sklearn", ("scikit-learn", ("no_such_module_here",)))
     plugins = Plugins()
@@ -546,3 +549,57 @@ def test_discovery_runs_no_code_of_a_model_and_no_framework(tmp_path: Path) -> N
     assert int(count) >= 4
     assert seen == []
     assert not (tmp_path / "ran").exists()
+
+
+class Asked:
+    """A plugin that is asked for every directory, and has none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    @hookimpl
+    def find_model(self, path: Path, overrides: dict[str, Any]) -> None:
+        self.names.append(path.name)
+
+
+def asked(root: Path) -> tuple[list[str], Discovery]:
+    plugins, counting = Plugins(), Asked()
+    plugins.register(counting, "counting", source="test")
+    plugins.register(importlib.import_module(BUILTINS["python"]), "python", source="built-in")
+    return counting.names, discover([root], plugins)
+
+
+def test_nobody_is_asked_for_a_directory_in_which_nothing_is(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"empty{number}").mkdir()
+    model(tmp_path / "echo")
+    looked, found = asked(tmp_path)
+    assert looked == [tmp_path.name, "echo"]
+    assert "50 empty directories" in told(found)
+
+
+def test_of_very_many_directories_that_are_no_models_the_others_of_a_root_have_their_own_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.discovery.MAX_BELOW", 10)
+    for top in ("a", "b"):
+        for number in range(50):
+            (tmp_path / top / f"{number:02}" / "in").mkdir(parents=True)
+            (tmp_path / top / f"{number:02}" / "in" / "notes.txt").touch()
+    model(tmp_path / "z" / "echo")
+
+    looked, found = asked(tmp_path)
+
+    assert len(looked) < 30
+    assert names(found) == ["z/echo"]
+    assert [(each.where, each.code, each.level) for each in found.problems] == [
+        (str(tmp_path / top), "not_searched", "warning") for top in ("a", "b")
+    ]
+    assert "more than 10 directories below it are no models: those from 04/in on are not searched" in told(found)
+
+
+def test_models_are_found_however_many_of_them_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.discovery.MAX_BELOW", 10)
+    for number in range(30):
+        model(tmp_path / "team" / f"m{number}")
+    assert len(names(find(tmp_path))) == 30

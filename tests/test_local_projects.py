@@ -16,6 +16,7 @@ import setuptools
 
 from gateway import build_lines, contents, environments, local_projects, requirements
 from gateway.errors import ConfigError
+from gateway.local_projects import Walk
 from gateway.spec import ModelSpec
 
 PROJECT = """
@@ -181,7 +182,7 @@ def test_a_package_called_build_and_the_list_of_an_unpacked_archive_are_sources(
     for name in (*written, *left):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {name for name, path in local_projects.files(tmp_path, tmp_path / "cache") if path.is_file()}
+    found = {name for name, path in local_projects.files(tmp_path, tmp_path / "cache", Walk()) if path.is_file()}
     assert found == set(written)
 
 
@@ -233,6 +234,39 @@ def test_a_project_that_leads_to_others_without_end_is_refused(tmp_path: Path) -
     (tmp_path / "pyproject.toml").write_text('[tool.uv.sources]\na = {path = "a"}\nb = {path = "b"}\n')
     with pytest.raises(ConfigError, match="leads to more than 200 projects"):
         local_projects.sources(tmp_path, False)
+
+
+def test_a_place_of_more_files_than_a_project_has_is_refused_before_any_more_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_projects, "MOST_FILES", 20)
+    read: list[Path] = []
+    monkeypatch.setattr(local_projects, "fingerprint", lambda path: read.append(path) or "sum")
+    model = ModelSpec(name="m", target="m:M", root=tmp_path / "m", config={"requirements": ["a @ ../a", "b @ ../b"]})
+    model.root.mkdir()
+    for number in range(15):
+        for name in "ab":
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number}.py").touch()
+    with pytest.raises(ConfigError, match=r"/b: requirements lead to more than 20 files: name the directory of a"):
+        environments.key_of(model)
+    assert len(read) == 20
+
+
+def test_files_that_nobody_could_read_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(local_projects, "fingerprint", lambda path: read.append(path) or "sum")
+    (tmp_path / "a").mkdir()
+    with (tmp_path / "a" / "huge").open("wb") as file:
+        file.truncate(local_projects.MOST_BYTES + 1)
+    for line in ("a @ ./a", "./a/huge.whl"):
+        (tmp_path / "a" / "huge").rename(tmp_path / "a" / "huge.whl") if line.endswith("whl") else None
+        model = ModelSpec(name="m", target="m:M", root=tmp_path, config={"requirements": [line]})
+        with pytest.raises(ConfigError, match="requirements lead to files of more than 16 GiB"):
+            environments.key_of(model)
+    assert not read
 
 
 def test_requirements_that_include_each_other_are_read_once_and_are_not_without_end(tmp_path: Path) -> None:

@@ -300,6 +300,21 @@ async def test_a_replica_that_is_loaded_beside_others_hears_of_their_ports() -> 
         assert found.fakes.last.launch.taken_ports == ()
 
 
+def test_compiled_code_is_looked_for_among_its_own_files_first_and_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.reloading.MOST_LOOKED", 20)
+    root, shared = tmp_path / "model", tmp_path / "shared"
+    for place in (root / "part/__pycache__", *(shared / f"{number:02}/__pycache__" for number in range(50))):
+        place.mkdir(parents=True)
+        (place / "a.pyc").touch()
+    _forget_compiled(ModelSpec(name="a", target="m:M", root=root, import_dirs=(shared,)))
+    assert not (root / "part/__pycache__/a.pyc").exists()
+    assert len(list(shared.rglob("*.pyc"))) == 50
+    (said,) = caplog.messages
+    assert said.startswith("a has more than 20 files and directories, those of its external_package_dirs included")
+
+
 def test_of_compiled_code_nothing_goes_that_lies_behind_a_link_or_in_the_models_data(tmp_path: Path) -> None:
     """A strict model may write to its data, and the gateway anywhere: it is not to remove files for the model."""
     root, outside = tmp_path / "model", tmp_path / "outside"

@@ -398,3 +398,10 @@ def test_every_entry_with_a_place_is_mounted_before_a_load(files: Path) -> None:
     (files / "model").mkdir()
     mount_weights(config(files / "model", *entries, "{source: 'file:///nowhere'}"), files, [files])
     assert (files / "app" / "two" / "file").read_text() == "two"
+
+
+def test_without_a_config_no_defaults_are_made_to_know_that_the_weights_lie_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.formats.config.read_config", None)
+    assert weights.peek_weights(tmp_path) == tmp_path

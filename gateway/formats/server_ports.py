@@ -7,9 +7,11 @@ Nothing is said of a model that starts neither a process nor a server.
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ PORT_NAME = re.compile(
     r"(?i)(?!.*(?:db|database|redis|postgres|pg|mysql|mongo|kafka|amqp|smtp|remote)[_.-])(.*[_.-])?port"
 )
 MAX_FILES = 200
+MAX_LOOKED = 20_000  # files and directories among which those are
 MAX_CHARACTERS = 16 * LARGEST  # of all of them
 
 
@@ -83,10 +86,22 @@ def server_ports(spec: ModelSpec, config: Mapping[str, Any]) -> list[ServerPort]
     return list(first.values())
 
 
+def is_searched_whole(spec: ModelSpec) -> bool:
+    """Whether all files of it, and of the directories that it shares, are looked at for ports."""
+    return sum(1 for _ in islice(_files(spec), MAX_LOOKED)) < MAX_LOOKED
+
+
+def _files(spec: ModelSpec) -> Iterator[Path]:
+    """What is in its directory comes before what it shares with others: external_package_dirs may name any place."""
+    for top in (spec.root, *spec.import_dirs):
+        for place, directories, files in os.walk(top):
+            directories.sort()
+            yield from (Path(place, name) for name in sorted((*directories, *files)))
+
+
 def _sources(spec: ModelSpec) -> Iterator[tuple[Path, str]]:
-    files = (path for place in (spec.root, *spec.import_dirs) if place.is_dir() for path in sorted(place.rglob("*")))
     count, left = 0, MAX_CHARACTERS
-    for path in files:
+    for path in islice(_files(spec), MAX_LOOKED):
         if path.suffix not in (".py", ".sh") or not path.is_file():
             continue
         count += 1

@@ -433,3 +433,14 @@ def test_of_a_directory_with_very_many_faults_the_first_are_its_reason(run: Run,
     assert {each["code"] for each in found} == {"invalid_config"}
     assert found[-1]["what"] == "980 more of this kind"
     assert len(found) == 21
+
+
+def test_a_directory_that_is_shared_and_holds_too_much_is_told(
+    run: Run, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.formats.server_ports.MAX_LOOKED", 20)
+    models({"m/config.yaml": "external_package_dirs: [..]\n", "m/model/model.py": GOOD})
+    for number in range(30):
+        Path(f"models/{number}").mkdir()
+    (found,) = (each for each in findings(run) if each["code"] == "not_searched")
+    assert (found["level"], found["model"], found["fix"]) == ("warning", "m", "name directories of packages alone")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.formats import server_ports as server_ports_module
 from gateway.formats.config import read_config
 from gateway.formats.describe import describe
 from gateway.formats.server_ports import server_ports
@@ -139,3 +140,23 @@ def test_config_yaml_scripts_and_packages_are_read_too(tmp_path: Path) -> None:
         8104: "start.sh:2",
         8105: "packages/side/run.py:1",
     }
+
+
+def test_directories_that_are_shared_are_searched_after_its_own_and_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_ports_module, "MAX_LOOKED", 20)
+    for number in range(100):
+        (tmp_path / "all" / f"{number}").mkdir(parents=True)
+    looked: list[Path] = []
+    suffix = Path.suffix.fget
+    monkeypatch.setattr(Path, "suffix", property(lambda path: looked.append(path) or suffix(path)))
+    source = START + "subprocess.Popen(['x', '--port', '8765'])"
+    assert ports(tmp_path / "m", source, "external_package_dirs: [../all]") == {8765: "model/model.py:2"}
+    assert 0 < len([path for path in looked if "all" in path.parts]) < 20
+
+    spec = describe(tmp_path / "m", target="model.model:Model", format="truss", overrides={})
+    assert not server_ports_module.is_searched_whole(spec)
+    (tmp_path / "m/config.yaml").write_text("")
+    spec = describe(tmp_path / "m", target="model.model:Model", format="truss", overrides={})
+    assert server_ports_module.is_searched_whole(spec)

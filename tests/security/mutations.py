@@ -975,6 +975,21 @@ MUTATIONS = [
              "test_requirements.py::test_a_file_of_more_lines_than_anybody_writes_is_not_read"),
     Mutation("T100", "formats/source.py", "dict(islice(classes.items(), MOST_CLASSES))", "classes",
              "formats/test_source.py::test_of_very_many_classes_few_are_compared_and_named"),
+    Mutation("T100", "discovery.py", "if depth and _has_nothing(path):", "if False:",
+             "test_discovery.py::test_nobody_is_asked_for_a_directory_in_which_nothing_is"),
+    Mutation("T100", "discovery.py", "elif self._left <= 0:", "elif False:",
+             "test_discovery.py"
+             "::test_of_very_many_directories_that_are_no_models_the_others_of_a_root_have_their_own_number"),
+    Mutation("T100", "formats/server_ports.py", "path in islice(_files(spec), MAX_LOOKED):", "path in _files(spec):",
+             "formats/test_server_ports.py"
+             "::test_directories_that_are_shared_are_searched_after_its_own_and_not_without_end"),
+    Mutation("T100", "reloading.py", "        if left < 0:", "        if False:",
+             "test_reload.py::test_compiled_code_is_looked_for_among_its_own_files_first_and_not_without_end"),
+    Mutation("T100", "local_projects.py", "if self._files > MOST_FILES:", "if False:",
+             "test_local_projects.py"
+             "::test_a_place_of_more_files_than_a_project_has_is_refused_before_any_more_is_read"),
+    Mutation("T100", "local_projects.py", "if self._bytes > MOST_BYTES:", "if False:",
+             "test_local_projects.py::test_files_that_nobody_could_read_are_refused_before_they_are_read"),
     Mutation("T95", "http/stored.py", "if (now := self._clock()) < self._next:", "if (now := self._clock()) < 0:",
              "http/test_stored.py::"
              "test_a_disk_that_stays_full_is_a_line_a_minute_with_the_number_of_those_that_were_not_kept"),
