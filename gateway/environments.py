@@ -27,7 +27,7 @@ from . import __version__, confinement, contents, environment_keys, inherited
 from .beside import patiently
 from .build_lines import Lines
 from .cache import ELSEWHERE, advice_on, cache_dir, make
-from .clearing import clear_away
+from .clearing import clear_put_away, put_away
 from .errors import ConfigError
 from .local_projects import tidied
 from .local_requirements import is_of_an_index, place_of, requirements_of
@@ -96,7 +96,7 @@ async def ensure(
                 await build.run([uv, "pip", "install", *again, "--python", str(python), "-r", str(listed)])
             complete.touch()
         except BaseException:
-            await _finished(partial(clear_away, directory))  # it may be what has filled the disk
+            put_away(directory)  # it may be what has filled the disk
             raise
         finally:
             build.end()
@@ -152,8 +152,9 @@ class _Build:
 
     def clear(self) -> None:
         """Begin with nothing."""
+        clear_put_away(self._directory.parent)
         for place in (self._directory, self._rest):
-            clear_away(place)
+            put_away(place)
             place.mkdir(mode=0o700)
 
     def prepare(self, wanted: Sequence[str], aside: Path) -> tuple[list[str], dict[Path, bool]]:
@@ -161,7 +162,7 @@ class _Build:
         return self._lines.rewritten(wanted, aside), self._lines.in_place(wanted)
 
     def end(self) -> None:
-        clear_away(self._rest)
+        put_away(self._rest)
 
     async def run(self, command: list[str]) -> None:
         """Raises `ConfigError` with the last lines when it fails."""

@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from .clearing import DIRECTORY, clear_away
+from .clearing import DIRECTORY, clear_away, clear_beside
 from .errors import ConfigError
 
 PREFIX = "gateway-replica-"
@@ -34,7 +34,7 @@ def root() -> Path:
 
 
 class Scratch:
-    """One of them, which nobody else may remove until `clear`."""
+    """One of them, which nobody else may remove while this process is there."""
 
     def __init__(self) -> None:
         place = root()
@@ -51,10 +51,9 @@ class Scratch:
     def name(self) -> str:
         return os.path.basename(self.path)
 
-    def clear(self) -> None:
-        """Remove it with all that is in it."""
-        clear_away(self.path)
-        os.close(self._lock)
+    def give_up(self) -> None:
+        """Have it removed with all that is in it. Nobody waits for that; what is left when we end, others find."""
+        clear_beside(self.path, lambda: os.close(self._lock))
 
 
 def clear_leftovers() -> None:
@@ -66,7 +65,7 @@ def clear_leftovers() -> None:
                     continue
                 lock = _locked(path)
                 try:
-                    clear_away(path)
+                    clear_away(path, gently=True)
                 finally:
                     os.close(lock)
 

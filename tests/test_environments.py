@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from confining import why_not
 from full_disk import full_disk
+from held_clearing import held
 
-from gateway import environments
+from gateway import clearing, environments
 from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
 
@@ -232,7 +233,24 @@ def test_a_full_disk_is_told_as_one_and_a_failed_build_gives_its_room_back(
         build()
     with pytest.raises(ConfigError, match="could not be built"):
         build()
+    assert clearing.wait(30)
     assert not [place for place in (tmp_path / "cache" / "envs").iterdir() if place.is_dir()]
+
+
+def test_nobody_waits_for_what_a_build_leaves_behind(tmp_path: Path) -> None:
+    """A loop least of all, nor whoever builds there next: it may be very much."""
+    build = environments._Build(spec(tmp_path), tmp_path / "envs" / "key", {}, print)
+    (tmp_path / "envs").mkdir()
+    with held():
+        for _ in range(2):
+            build.clear()
+            for number in range(3):
+                (tmp_path / "envs" / "key.build" / str(number)).touch()
+        build.end()
+        left = sorted(path.name.partition(".")[2] for path in (tmp_path / "envs").iterdir())
+        assert [name.split(".")[-1] for name in left] == ["", "gone", "gone"], "the directory, and what is cleared"
+    assert clearing.wait(30)
+    assert [path.name for path in (tmp_path / "envs").iterdir()] == ["key"]
 
 
 @pytest.mark.parametrize(

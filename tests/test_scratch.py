@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import scratch
+from gateway import clearing, scratch
 from gateway.errors import ConfigError
 
 HOLDER = """
@@ -46,11 +46,12 @@ def test_what_a_killed_gateway_left_behind_is_removed_and_what_others_use_is_not
     living.communicate()
 
 
-def test_one_that_was_removed_leaves_nothing_and_no_file_open(place: Path) -> None:
+def test_one_that_was_given_up_leaves_nothing_and_no_file_open(place: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     one = scratch.Scratch()
     (Path(one.path) / "file").touch()
-    one.clear()
+    one.give_up()
+    assert clearing.wait(30)
     assert list(place.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
 

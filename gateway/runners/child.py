@@ -226,7 +226,7 @@ class Child:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
             self._draining.cancel()
         if self._scratch is not None:
-            await asyncio.to_thread(self._scratch.clear)
+            self._scratch.give_up()
 
 
 def place_of(python: str, path: str) -> dict[str, str]:

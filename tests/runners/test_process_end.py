@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held_clearing import held
 
+from gateway import clearing
 from gateway.errors import Crashed, InvalidOutput, ModelError
 from gateway.hosted import HostedModel
 from gateway.replica import Launch
@@ -149,6 +151,7 @@ async def test_a_stop_lets_the_model_unload_and_leaves_nothing(tmp_path: Path) -
         assert list(tmp.iterdir())
         await found.replica.stop(30)
         assert "unloaded" in found.log.lines
+        assert await asyncio.to_thread(clearing.wait, 30)
         assert not tmp.exists()
         assert not any("exited with" in line for line in found.log.lines)  # it was told to
         assert (await found.replica.lost).startswith("the worker exited with status 0")
@@ -295,3 +298,21 @@ async def test_a_method_that_ends_without_a_word_cannot_hang_its_client(tmp_path
     async with started(tmp_path, source) as found:
         with pytest.raises(InvalidOutput):
             await found.ask("predict")
+
+
+async def test_the_end_of_a_worker_waits_for_none_of_its_temporary_files(tmp_path: Path) -> None:
+    source = """
+        import os, tempfile
+
+        class Model:
+            def predict(self, count):
+                place = tempfile.gettempdir()
+                for number in range(count): os.mkdir(f"{place}/{number}")
+                return place
+        """
+    with held():
+        async with started(tmp_path, source) as found:
+            place = Path(await found.ask("predict", 3))
+        assert place.is_dir()
+    assert await asyncio.to_thread(clearing.wait, 30)
+    assert not place.exists()

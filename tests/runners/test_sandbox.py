@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import gateway
-from gateway import confinement
+from gateway import clearing, confinement
 from gateway.errors import GatewayError
 from gateway.replica import LoadError
 
@@ -387,6 +387,7 @@ async def test_a_worker_ends_though_it_leaves_directories_deeper_than_anybody_re
         """
     async with started(tmp_path, source) as found:
         place = await found.ask("predict", 3000)
+    assert await asyncio.to_thread(clearing.wait, 60)
     assert not is_there(place)
 
 
