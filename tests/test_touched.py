@@ -173,6 +173,8 @@ async def test_a_load_that_begins_while_files_are_looked_at_is_no_reason_for_ano
     looked.ends()
     assert not await looked.counts()
     looked.write("weights.bin", "another")
+    assert not await looked.touched.look(looked.hub, ["m"])
+    await asyncio.sleep(STILL)  # of the virtual clock: at the next look it counts, but for the load
     looked.meanwhile = lambda: setattr(looked.model, "state", "loading")
     assert not await looked.touched.look(looked.hub, ["m"])
     looked.meanwhile = lambda: looked.write("weights.bin", "its own")
