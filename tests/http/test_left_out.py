@@ -31,4 +31,4 @@ def test_of_very_many_words_that_a_model_does_not_get_the_first_are_told(serve: 
     served = serve({"m": Model({"chat_completions": lambda inputs: "fine"})}, plugins=[openai_responses])
     tools = [{"type": f"tool-{number}"} for number in range(5000)]
     told = served.post("/v1/responses", {"input": "hi", "tools": tools}).headers["x-gateway-left-out"]
-    assert told.startswith("tool-0, tool-1, ") and told.endswith(f", and {5000 - MOST_TOLD} more")
+    assert told.split(", ") == [*(f"tool-{number}" for number in range(MOST_TOLD)), f"and {5000 - MOST_TOLD} more"]
