@@ -173,8 +173,12 @@ class Hub:
     def check_serves(self, model: HostedModel, endpoint: Endpoint) -> None:
         if not self.serves(model, endpoint):
             have = ", ".join(self.routes(model)) or "nothing over HTTP"
+            asked = model.capabilities.asked
+            slip = asked.get(endpoint.method) or asked.get(endpoint.derived_from or "")
             raise RouteNotSupported(
-                f"model '{model.name}' does not serve {endpoint.path} (it serves: {have})", param="model"
+                f"model '{model.name}' does not serve {endpoint.path} (it serves: {have})"
+                + (f"; {slip}" if slip else ""),
+                param="model",
             )
 
     def routes(self, model: HostedModel) -> list[str]:

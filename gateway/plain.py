@@ -13,6 +13,7 @@ from .wire import WireError
 from .wording import a_type
 
 MAX_METHODS, MAX_NAME, MAX_PORTS = 256, 128, 256
+MAX_LINE = 512  # characters of what is asked about a class
 MAX_DEPTH = 64  # of a schema; those of Pydantic refer to their definitions and stay flat
 
 
@@ -44,10 +45,17 @@ def to_capabilities(value: Any) -> Capabilities:
         raise WireError(f"capabilities of {len(found.methods)} methods and {len(found.ports)} ports")
     if not all(method.name.isidentifier() and len(method.name) <= MAX_NAME for method in found.methods):
         raise WireError("capabilities with a method whose name is none")
+    if len(found.asked) > MAX_METHODS or not all(_is_line(text) for each in found.asked.items() for text in each):
+        raise WireError("capabilities with a question that is no line")
     if not all(0 < port < 65536 for port in found.ports):
         raise WireError("capabilities with a port that is none")
     _check_shown(value)
     return found
+
+
+def _is_line(text: str) -> bool:
+    """It stands in an error of ours."""
+    return len(text) <= MAX_LINE and text.isprintable()
 
 
 def _check_shown(value: Any) -> None:

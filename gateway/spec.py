@@ -163,4 +163,7 @@ class Capabilities:
     supports_n: bool = False
     prefill: bool = False  # chat honours `continue_final_message`, which /v1/messages then asks for by itself
     ports: tuple[int, ...] = ()  # that its own servers listen on once it is loaded
+    asked: Mapping[str, str] = field(
+        default_factory=dict
+    )  # method that it lacks → what it has that may be meant for it
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -204,6 +204,17 @@ async def test_a_model_without_the_route_says_what_it_serves() -> None:
             hub.check_serves(hub.find_for(CHAT, "a", everybody), CHAT)
 
 
+async def test_a_route_that_a_slip_of_the_class_left_without_a_method_says_so_to_its_client() -> None:
+    told = "the class has `chat`, which nothing calls: did you mean `chat_completions`?"
+    fakes = Fakes(capabilities=replace(serves("predict"), asked={"chat_completions": told}))
+    async with hub_of(spec("a"), runners=Runners(a=fakes)) as hub:
+        with pytest.raises(RouteNotSupported) as caught:
+            hub.check_serves(hub.find_for(CHAT, "a", everybody), CHAT)
+        assert caught.value.message.endswith(f"(it serves: /v1/models/a:predict); {told}")
+        with pytest.raises(RouteNotSupported, match=r"predict\)$"):
+            hub.check_serves(hub.find_for(EMBED, "a", everybody), EMBED)
+
+
 async def test_a_model_that_never_was_ready_is_believed_to_have_the_method() -> None:
     async with hub_of(spec("a"), runners=Runners(a=Fakes(1000.0))) as hub:
         assert hub.find_for(CHAT, None, everybody).name == "a"

@@ -25,7 +25,7 @@ PLUGINS = ROOT.parent / "plugins"
 BASE = {
     *("", "spec", "errors", "wire", "cache", "hookspecs", "plain", "channel", "contents", "weighing"),
     *("distributions", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory", "ordinary"),
-    *("near_names", "wording", "family", "counts"),
+    *("near_names", "slips", "selfless", "wording", "family", "counts"),
 }
 ABOVE = ("hosted", "hub", "http", "app", "serve", "cli")  # each may import those before it
 # Of an imported module only what its importer may have too: to peek at weights is the formats' business.

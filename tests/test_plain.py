@@ -51,6 +51,7 @@ def test_capabilities_arrive_as_they_were() -> None:
         has_hooks=True,
         input_schema={"type": "object"},
         max_model_len=4096,
+        asked={"chat_completions": "the class has `chat`"},
         extra={"dimensions": 384},
     )
     assert plain.to_capabilities(over_the_channel(plain.from_capabilities(sent))) == sent
@@ -70,3 +71,9 @@ def test_capabilities_arrive_as_they_were() -> None:
 def test_a_worker_that_says_nonsense_breaks_the_protocol(value: Any) -> None:
     with pytest.raises(WireError, match="bad capabilities"):
         plain.to_capabilities(value)
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "long" * 200])
+def test_a_question_about_a_class_that_is_no_line_breaks_the_protocol(text: str) -> None:
+    with pytest.raises(WireError, match="a question that is no line"):
+        plain.to_capabilities({"asked": {"predict": text}})

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from .. import near_names, ordinary
+from .. import near_names, ordinary, selfless, slips
 from ..spec import Problem
 from ..syntax import Parser
 from ..wording import MOST_NAMES, few, ungiven, whole_body
@@ -39,6 +39,8 @@ class ClassInfo:
     assigned: frozenset[str]  # self.NAME = …, and NAME = … in the class body
     whole: bool
     written: Written | None = None  # what else than a model of ours it was written to be
+    module: ast.Module | None = None  # that it is in, which may call its methods and have others that slipped out of it
+    node: ast.ClassDef | None = None
 
     def has(self, name: str) -> bool:
         return name in self.methods or name in self.assigned
@@ -71,7 +73,8 @@ def read_class(path: Path, class_name: str) -> ClassInfo | None:
         return None
     classes = {node.name: node for node in _statements(module.body) if isinstance(node, ast.ClassDef)}
     if class_name in classes:
-        return replace(_class_info(classes[class_name]), written=written(module, classes[class_name]))
+        node = classes[class_name]
+        return replace(_class_info(node), written=written(module, node), module=module, node=node)
     bound = set(_bound_names(module))
     if class_name in bound or "*" in bound or "__getattr__" in bound:
         return None
@@ -169,6 +172,14 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue
+        if not method.decorator_list and (name in ("__init__", *methods, *near_names.CALLED)):
+            as_written = _as_written(method)
+            if told := selfless.cannot_be_called(name, as_written):
+                yield problem(method.lineno, told, "bad_signature", selfless.remedy(name, as_written))
+                continue
+            if told := selfless.is_given_the_model(name, as_written):
+                fix, place = selfless.remedy(name, as_written), f"{path}:{method.lineno}"
+                yield Problem(where=place, what=told, fix=fix, code="no_self", level="warning")
         if name in PIPELINE or name in methods:
             if what := _signature_problem(name, method, parameters):
                 yield problem(method.lineno, what, "bad_signature", _in_the_body(method, parameters))
@@ -189,15 +200,14 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
         what = f"the class is {found.written.what}, whose methods are called otherwise than a model's"
         fix, place = found.written.instead, f"{path}:{found.line}"
         yield Problem(where=place, what=what, fix=fix, code="other_framework", level="warning" if have else "error")
-    meant = {name: for_it for name, for_it in _near(found, methods, have) if not found.has(for_it)}
+    asked = list(_asked(found, methods, have))
     if found.whole and not have:
-        fix = "; ".join(f"it has {name}: did you mean {for_it}?" for name, for_it in meant.items())
-        fix, place = fix or near_names.SMALLEST, f"{path}:{found.line}"
+        fix, place = "; ".join(each.told for each in asked) or near_names.SMALLEST, f"{path}:{found.line}"
         yield Problem(where=place, what=near_names.NONE, fix=fix, code="no_method")
     elif have:
-        for name, for_it in meant.items():
-            what, place = f"nothing calls `{name}`", f"{path}:{found.methods[name].lineno}"
-            yield Problem(where=place, what=what, fix=f"did you mean {for_it}?", code="misspelt", level="warning")
+        for each in asked:
+            place = f"{path}:{each.line}"
+            yield Problem(where=place, what=each.what, fix=each.fix, code="misspelt", level="warning")
     if _only_request(found, "predict") and found.has("preprocess"):
         what = (
             "When using `preprocess`, the predict method cannot only have the request argument (because the result of"
@@ -212,9 +222,39 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
         yield problem(found.methods["postprocess"].lineno, what, "discarded_result")
 
 
-def _near(found: ClassInfo, methods: Collection[str], have: Collection[str]) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question about a class; `told` is all of it in one clause."""
+
+    line: int
+    what: str
+    fix: str
+    told: str
+
+
+def _asked(found: ClassInfo, methods: Collection[str], have: Collection[str]) -> Iterator[_Asked]:
+    """About methods that nothing calls, and functions that were meant to be methods."""
+    known = {*methods, *near_names.CALLED}
+    called = slips.used(found.module) if found.module is not None and found.whole else frozenset((near_names.ANY,))
     own = [name for name in found.methods if near_names.is_asked_about(name)]
-    return near_names.near(own, {*methods, *near_names.CALLED}, have)
+    pairs = [pair for pair in near_names.near(own, known, have, called) if not found.has(pair[1])]
+    if name := near_names.near_init({name: len(_as_written(each)) > 1 for name, each in found.methods.items()}, called):
+        pairs.append((name, "__init__"))
+    for name, meant in pairs:
+        fix = f"did you mean {meant}?"
+        yield _Asked(found.methods[name].lineno, f"nothing calls `{name}`", fix, f"it has {name}: {fix}")
+    for stray in slips.strays(found.module, found.node, {*known, "__init__"}) if found.module and found.node else ():
+        if not found.has(stray.name):
+            yield _Asked(stray.line, stray.what, stray.fix, f"{stray.what} (line {stray.line}): {stray.fix}")
+
+
+def _as_written(method: _Function) -> list[str]:
+    """Its parameters without types and defaults."""
+    taken = method.args
+    star = [f"*{taken.vararg.arg}"] if taken.vararg else ["*"] if taken.kwonlyargs else []
+    last = [f"**{taken.kwarg.arg}"] if taken.kwarg else []
+    positional = [each.arg for each in (*taken.posonlyargs, *taken.args)]
+    return [*positional, *star, *(each.arg for each in taken.kwonlyargs), *last]
 
 
 def _parameters(method: _Function) -> list[ast.arg] | None:

@@ -22,6 +22,7 @@ from . import misspelt
 from .failures import say
 
 HOOKS = ("preprocess", "predict", "postprocess")
+OTHERS = ("load", "unload", "is_healthy", "setup_environment", "websocket")  # which are called too
 LONGEST = 2**53  # tokens: from here on a number is none that was counted
 TRUSS = frozenset({"chat_completions", "completions", "embeddings", "messages", "responses"})
 # Methods of these names are looked at by `derived.py`.
@@ -77,6 +78,7 @@ class Descriptor:
     setup_environment: Callable[..., Any] | None
     websocket: Callable[..., Any] | None
     strict: bool = False
+    asked: tuple[misspelt.Asked, ...] = ()  # what its author is asked about the class
 
     @property
     def has_hooks(self) -> bool:
@@ -107,6 +109,9 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
         function = getattr(model, name, None)
         return _method(name, function, strict) if callable(function) else None
 
+    for name in OTHERS:
+        if told := misspelt.cannot_be_called(name, getattr(model, name, None)):
+            raise ModelDefinitionError(told)
     preprocess, predict, postprocess = (find(name) for name in HOOKS)
     if _takes_arguments(getattr(model, "is_healthy", None)):
         raise ModelDefinitionError("`is_healthy` must have only one argument: `self`.")
@@ -117,17 +122,19 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     methods = dict(_serving(endpoint_methods - COUNTING, find))
     if predict is not None:
         methods["predict"] = predict
+    serving = [*methods, *(["websocket"] if websocket is not None else [])]
+    asked = () if strict else tuple(misspelt.asked(model, endpoint_methods, have=serving))
     if websocket is None and (predict is None if strict else not methods):
         raise ModelDefinitionError(
             "Truss model must have a `predict` or `websocket` method."
             if strict
-            else f"{NONE};{misspelt.hint(model, endpoint_methods, have=()) or f' {SMALLEST}'}"
+            else f"{NONE}; {' '.join(each.text for each in asked) or SMALLEST}"
         )
-    if not strict and (hint := misspelt.hint(model, endpoint_methods, have=methods)):
-        say(f"WARNING gateway: {hint.strip()}")
-    for method in (preprocess, *methods.values(), postprocess):
-        if method is not None and (told := misspelt.without_self(method.name, method.function)):
-            say(told)
+    for name in dict.fromkeys((*OTHERS, *HOOKS, *methods)):
+        if told := misspelt.without_self(name, getattr(model, name, None)):
+            asked += (misspelt.Asked(name, told),)
+    for each in asked:
+        say(f"WARNING gateway: {each.text}")
     if preprocess is not None and predict is not None and predict.takes == "request":
         raise ModelDefinitionError(
             "When using `preprocess`, the predict method cannot only have the request argument "
@@ -139,7 +146,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
             "(because the result of `predict` would be discarded)."
         )
     setup = getattr(model, "setup_environment", None)
-    found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict)
+    found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict, asked)
     typed = {name: found.typed(method) for name, method in methods.items()}
     return replace(found, methods=typed, preprocess=found.typed(preprocess) if preprocess is not None else None)
 
@@ -190,6 +197,7 @@ def capabilities(model: Any, descriptor: Descriptor) -> Capabilities:
         max_model_len=_length(longest),
         supports_n=bool(extra.pop("supports_n", False)),
         prefill=bool(extra.pop("prefill", False)),
+        asked={each.meant: each.text for each in descriptor.asked},
         extra=extra,
     )
 
@@ -211,6 +219,8 @@ def _method(name: str, function: Callable[..., Any], strict: bool = False) -> Me
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin: it takes the inputs
+        if told := misspelt.cannot_be_called(name, function):
+            raise ModelDefinitionError(told) from None
         return Method(name, function, "sync", "inputs")
     parameters = list(signature.parameters.values())
     hints = {} if strict else _hints(function)  # Truss does not resolve those that are strings

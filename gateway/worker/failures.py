@@ -139,6 +139,11 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def notes_of(error: BaseException) -> str:
+    """What was added to it, to be put behind its text."""
+    return "".join(f"; {' '.join(note.split())}" for note in getattr(error, "__notes__", ()))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """torch's OutOfMemoryError, by name, for torch is not ours to import; and what CUDA libraries say."""
     by_name = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)

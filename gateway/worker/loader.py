@@ -16,9 +16,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from .. import contents
@@ -26,9 +26,10 @@ from ..spec import ModelSpec
 from ..wording import counted, ungiven
 from . import looking, records
 from .adapter import Descriptor, describe
-from .again import may_help
+from .again import CODE, may_help
 from .derived import derive
 from .failures import places_of, say, text_of
+from .misspelt import cannot_be_called, without_self
 from .secrets import Secrets
 from .sources import pin, pin_modules
 from .stepping_aside import step_aside
@@ -88,9 +89,21 @@ def load(
     on_described(model, descriptor)
     if descriptor.setup_environment is not None and deployment is not None:
         call(loop, descriptor.setup_environment, deployment)
-    _load_with_retries(model, loop, spec.parity == "strict")
+    with _noted(each.text for each in descriptor.asked):
+        _load_with_retries(model, loop, spec.parity == "strict")
     _pin_sources(spec)  # of what is imported as late as that
     return Loaded(spec, model, derive(model, looking.mark(descriptor, spec), spec))
+
+
+@contextlib.contextmanager
+def _noted(asked: Iterable[str]) -> Iterator[None]:
+    """What the author of a class is asked about may be why its code fails: the error says so too."""
+    try:
+        yield
+    except CODE as error:
+        for text in filter(None, asked):
+            error.add_note(text)
+        raise
 
 
 def _pin_sources(spec: ModelSpec) -> None:
@@ -222,13 +235,19 @@ def construct(cls: type, spec: ModelSpec, secrets: Secrets, deployment: dict[str
         "environment": deployment,
         "lazy_data_resolver": LazyDataResolver(),
     }
+    constructor = MethodType(cls.__init__, object())  # type: ignore[misc]
+    if told := cannot_be_called("__init__", constructor):
+        raise Unloadable(told)
     parameters = inspect.signature(cls).parameters
     if needed := _needed(cls, offered):
         told = ungiven("__init__", needed, offered)
         raise Unloadable(f"{told}: give it a default, or read it from config, which is config.yaml")
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         offered = {name: value for name, value in offered.items() if name in parameters}
-    return cls(**offered)
+    if told := without_self("__init__", constructor):
+        say(f"WARNING gateway: {told}")
+    with _noted([told]):
+        return cls(**offered)
 
 
 def _data_dir(spec: ModelSpec) -> Path:

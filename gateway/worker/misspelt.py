@@ -1,44 +1,132 @@
-"""A method that no route calls, and whose name is nearly that of one that a route does call."""
+"""What the author of a class is asked about: methods that no route calls and whose name is nearly that of one that a
+route does call, those that slipped out of the class, and those without `self`."""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Collection
+import linecache
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..near_names import CALLED, is_asked_about, near
+from .. import selfless
+from ..near_names import ANY, CALLED, is_asked_about, near, near_init
+from ..slips import strays, used
 
-SELF = ("self", "this", "me", "_", "__self__")  # what authors call the model itself
+LARGEST = 256 * 1024  # characters of a file that is looked at: it takes time and memory by its length
 
 
-def hint(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -> str:
-    """A sentence that names it, with a space before; empty when there is none. `have` are those that are served."""
-    return "".join(
-        f" the class has `{name}`, which nothing calls: did you mean `{meant}`?"
-        for name, meant in near(_own_methods(type(model)), {*endpoint_methods, *CALLED}, have)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A sentence about the class; `meant` is the method that its author may have wanted to write."""
+
+    meant: str
+    text: str
+
+
+def asked(model: Any, endpoint_methods: Collection[str], have: Collection[str]) -> list[Asked]:
+    """What is asked about the class of a model. `have` are the methods that are served."""
+    cls, known = type(model), {*endpoint_methods, *CALLED}
+    text = _text_of(cls)
+    own = _own_methods(cls)
+    called = used(text[0]) if text is not None and _is_whole(cls) else frozenset((ANY,))
+    pairs = [
+        (name, meant)
+        for name, meant in near(filter(is_asked_about, own), known, have, called)
         if not hasattr(model, meant)
-    )
+    ]
+    if name := near_init({name: _takes_more(function) for name, function in own.items()}, called):
+        pairs.append((name, "__init__"))
+    found = [
+        Asked(meant, f"the class has `{name}`, which nothing calls: did you mean `{meant}`?") for name, meant in pairs
+    ]
+    return [*found, *_strays(model, text, {*known, "__init__"})]
+
+
+def cannot_be_called(name: str, function: Any) -> str:
+    """A sentence about a method without a place for the model, with the line of it; else empty."""
+    plain = _plain(function)
+    if plain is None or not (told := selfless.cannot_be_called(name, parameters := _written(plain))):
+        return ""
+    code = plain.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}: {told}: {selfless.remedy(name, parameters)}"
 
 
 def without_self(name: str, function: Any) -> str:
-    """A sentence about a method whose one parameter is the model itself, for its author left `self` out; else empty."""
+    """A sentence about a method whose first parameter is the model, though its author meant another; else empty."""
+    plain = _plain(function)
+    if plain is None or not (told := selfless.is_given_the_model(name, parameters := _written(plain))):
+        return ""
+    return f"{told}: {selfless.remedy(name, parameters)}"
+
+
+def _plain(function: Any) -> Any:
+    """The function of a method that is bound to a model; None for what is not a method of an instance."""
     plain = getattr(function, "__func__", None)
-    if not inspect.isfunction(plain) or not inspect.ismethod(function) or inspect.isclass(function.__self__):
-        return ""
-    taken = list(inspect.signature(plain, follow_wrapped=False).parameters.values())
-    first = taken[0].name if len(taken) == 1 and taken[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else "self"
-    if first in SELF:
-        return ""
-    return (
-        f"WARNING gateway: `{name}({first})` has no self, so {first} is the model itself and not what was sent: write "
-        f"`{name}(self, {first})`"
-    )
+    is_bound = inspect.ismethod(function) and not inspect.isclass(function.__self__)
+    return plain if is_bound and inspect.isfunction(plain) else None
 
 
-def _own_methods(cls: type) -> list[str]:
+def _written(plain: Callable[..., Any]) -> list[str]:
+    """Its parameters as they are written, without types and defaults."""
+    written: list[str] = []
+    taken = inspect.signature(plain, follow_wrapped=False).parameters.values()
+    for one in taken:
+        if one.kind is one.KEYWORD_ONLY and not any(each.startswith("*") for each in written):
+            written.append("*")
+        stars = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
+        written.append(f"{stars}{one.name}")
+    return written
+
+
+def _own_methods(cls: type) -> Mapping[str, Any]:
     """Of the class and of its bases that are in the same file: a library's may be called as it likes."""
-    found: dict[str, None] = {}
+    found: dict[str, Any] = {}
     for base in cls.__mro__:
         if base.__module__ == cls.__module__ and base is not object:
-            found.update({name: None for name, value in vars(base).items() if inspect.isroutine(value)})
-    return [name for name in found if is_asked_about(name)]
+            mangled = f"_{base.__name__.lstrip('_')}__"  # `__init` is `_Model__init` there
+            for name, value in vars(base).items():
+                if inspect.isroutine(value):
+                    found.setdefault(f"__{name.removeprefix(mangled)}" if name.startswith(mangled) else name, value)
+    return found
+
+
+def _is_whole(cls: type) -> bool:
+    """Whether all of its bases are in its file: another's may call any method."""
+    return all(base is object or base.__module__ == cls.__module__ for base in cls.__mro__)
+
+
+def _takes_more(function: Any) -> bool:
+    """Whether a method takes more than the model."""
+    return inspect.isfunction(function) and len(inspect.signature(function).parameters) > 1
+
+
+def _strays(model: Any, text: tuple[ast.Module, ast.ClassDef] | None, known: Collection[str]) -> Iterator[Asked]:
+    file = Path(_file_of(type(model))).name
+    for stray in strays(*text, known) if text is not None else ():
+        if stray.name == "__init__" or not hasattr(model, stray.name):
+            yield Asked(stray.name, f"{file}:{stray.line}: {stray.what}: {stray.fix}")
+
+
+def _file_of(cls: type) -> str:
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+
+
+def _text_of(cls: type) -> tuple[ast.Module, ast.ClassDef] | None:
+    """That of its file and its own; None when it cannot be had, is very long, or the class was made by other means."""
+    text = "".join(linecache.getlines(_file_of(cls)))
+    if not text or len(text) > LARGEST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # were told when it was imported
+            module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    classes = (each for each in ast.walk(module) if isinstance(each, ast.ClassDef))
+    node = next((each for each in classes if each.name == cls.__name__), None)
+    return (module, node) if node is not None else None

@@ -29,7 +29,7 @@ from .advice import about_missing, about_taken, is_missing
 from .again import about_place, about_secret, about_variable, may_help, missing_variable
 from .blocked import Watch
 from .execution import Executor
-from .failures import encode_failure, log, missing_secret, say, text_of, trace_of
+from .failures import encode_failure, log, missing_secret, notes_of, say, text_of, trace_of
 from .forks import Forks, open_descriptors
 from .lasting import Lasting
 from .loader import Loaded, Unloadable, load
@@ -131,7 +131,7 @@ class Server:
         # A definition, an import or a missing file does not get better by itself; a load() may.
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
-        text = addressed(text, hello.model["name"])
+        text = addressed(text + notes_of(error), hello.model["name"])
         if terminal.has_quit(error):
             text += terminal.about_quit()
         elif isinstance(error, ImportError) and is_missing(error):

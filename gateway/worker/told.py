@@ -22,4 +22,5 @@ def encoded(found: Capabilities) -> bytes:
         return payload
     except Exception as error:
         say(f"the schemas of predict are left out of what the gateway is told: {error}")
-        return wire.encode(plain.from_capabilities(replace(found, input_schema=None, output_schema=None, extra={})))
+        bare = replace(found, input_schema=None, output_schema=None, asked={}, extra={})
+        return wire.encode(plain.from_capabilities(bare))

@@ -189,9 +189,98 @@ def test_a_method_that_nothing_calls_is_told_with_what_may_have_been_meant(
 
 
 def test_helpers_beside_a_method_that_serves_are_no_slips(run: Run, models: Models) -> None:
-    helpers = "".join(f"    def {name}(self, x): ...\n" for name in ("chat", "embed", "run", "_predcit", "prediction"))
-    models({"m/model.py": GOOD + helpers})
+    helpers = ("chat", "embed", "laod", "_init", "run", "_predcit", "prediction", "__call__", "__int__")
+    written = "".join(f"    def {name}(self): ...\n" for name in helpers)
+    calls = "    def preprocess(self, x):\n        return self.chat(self.embed(self.laod, self._init(), x))\n"
+    models({"m/model.py": GOOD + written + calls})
     assert findings(run) == []
+    based = f"import threading\n{GOOD}".replace("Model:", "Model(threading.Thread):")
+    models({"m/model.py": based + written.replace("laod", "setup")})
+    assert findings(run) == []  # a base may call any of them
+
+
+@pytest.mark.parametrize(
+    ("method", "fix"),
+    [
+        ("chat(self, x)", "did you mean chat_completions?"),
+        ("complete(self, x)", "did you mean completions?"),
+        ("generate(self, x)", "did you mean completions?"),
+        ("embed(self, x)", "did you mean embeddings?"),
+        ("load_model(self)", "did you mean load?"),
+        ("setup(self)", "did you mean load?"),
+        ("initialize(self)", "did you mean load?"),
+        ("__int__(self, config)", "did you mean __init__?"),
+        ("_init_(self)", "did you mean __init__?"),
+        ("__init(self, **kwargs)", "did you mean __init__?"),
+        ("__innit__(self)", "did you mean __init__?"),
+        ("init(self, config)", "did you mean __init__?"),
+    ],
+)
+def test_a_method_beside_predict_that_the_file_does_not_call_is_asked_about(
+    run: Run, models: Models, method: str, fix: str
+) -> None:
+    models({"m/model.py": f"{GOOD}\n    def {method}: ...\n"})
+    found = only(run)
+    name = method.partition("(")[0]
+    assert (found["level"], found["where"], found["code"]) == ("warning", "models/m/model.py:5", "misspelt")
+    assert (found["what"], found["fix"]) == (f"nothing calls `{name}`", fix)
+    models({"m/model.py": f"{GOOD}\n    def {method}: ...\n\n    def preprocess(self, x):\n        self.{name}(x)\n"})
+    assert findings(run) == []
+
+
+def test_a_method_that_slipped_out_of_the_class_is_told_with_its_line(run: Run, models: Models) -> None:
+    models({"m/model.py": f"{GOOD}\ndef chat_completions(self, body): ...\n"})
+    found = only(run)
+    assert (found["where"], found["fix"]) == ("models/m/model.py:5", "indent it, as a method of the class")
+    assert found["what"] == "`chat_completions` stands outside of the class, so nothing calls it"
+    models({"m/model.py": "class Model:\n    def load(self):\n        pass\n        def predict(self, x): ...\n"})
+    found = only(run)
+    assert (found["code"], found["where"]) == ("no_method", "models/m/model.py:1")
+    what = "`predict` stands inside of `load`, so nothing calls it"
+    assert found["fix"] == f"{what} (line 4): give it the indentation of `load`"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{GOOD}\ndef load(self): ...\nModel.load = load\n",
+        f"{GOOD}\ndef load(path): ...\n",
+        f"def load(self): ...\n{GOOD}",
+        f"{GOOD}    def load(self):\n        def unload(self): ...\n        self.unload = unload\n",
+        f"{GOOD}    def load(self):\n        class Other:\n            def preprocess(self, x): ...\n",
+    ],
+)
+def test_a_function_that_is_meant_to_be_where_it_is_has_not_slipped(run: Run, models: Models, source: str) -> None:
+    models({"m/model.py": source})
+    assert findings(run) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "fix"),
+    [
+        ("load()", "write `load(self)`"),
+        ("unload()", "write `unload(self)`"),
+        ("is_healthy()", "write `is_healthy(self)`"),
+        ("postprocess()", "write `postprocess(self, inputs)`"),
+        ("setup_environment(*, environment)", "write `setup_environment(self, *, environment)`"),
+        ("__init__(**kwargs)", "write `__init__(self, **kwargs)`"),
+    ],
+)
+def test_a_method_without_self_cannot_be_called(run: Run, models: Models, method: str, fix: str) -> None:
+    models({"m/model.py": f"{GOOD}    def {method}: ...\n"})
+    found = only(run)
+    assert (found["level"], found["code"], found["where"]) == ("error", "bad_signature", "models/m/model.py:4")
+    assert (found["what"], found["fix"]) == (f"`{method}` has no self, so it cannot be called", fix)
+
+
+def test_a_method_whose_first_parameter_is_the_model_by_accident_is_a_warning(run: Run, models: Models) -> None:
+    models({"m/model.py": "class Model:\n    def __init__(config): ...\n    def predict(inputs): ...\n"})
+    found = findings(run)
+    assert [each["code"] for each in found] == ["no_self", "no_self"]
+    assert found[0]["what"] == "`__init__(config)` has no self, so config is the model itself"
+    assert found[1]["fix"] == "write `predict(self, inputs)`"
+    models({"m/model.py": "class Model:\n    def load(model): ...\n    def predict(model, x): ...\n"})
+    assert findings(run) == []  # who calls the model so knows what it is
 
 
 def test_missing_packages_have_the_pip_line(run: Run, models: Models) -> None:

@@ -17,6 +17,7 @@ from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
 from gateway.worker import loader
 from gateway.worker.adapter import ModelDefinitionError
+from gateway.worker.failures import notes_of
 from gateway.worker.loader import Loaded, Unloadable, import_file, module_name_of
 from gateway.worker.secrets import SecretNotFound, Secrets
 
@@ -179,6 +180,36 @@ async def test_a_constructor_without_parameters_is_fine(tmp_path: Path) -> None:
 
 
 # ── load ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("method", "written"),
+    [("__init__(**kwargs)", "__init__(self, **kwargs)"), ("__init__()", "__init__(self)"), ("load()", "load(self)")],
+)
+async def test_a_method_without_self_is_no_load_to_try_again(tmp_path: Path, method: str, written: str) -> None:
+    spec = truss(tmp_path, f"class Model:\n    def predict(self, x): ...\n    def {method}: ...\n")
+    with pytest.raises((Unloadable, ModelDefinitionError)) as caught:  # of which the gateway tries none again
+        await load(spec)
+    told = f"{tmp_path}/model/model.py:3: `{method}` has no self, so it cannot be called: write `{written}`"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("__init__(config): config['a']", "`__init__(config)` has no self, so config is the model itself"),
+        ("__int__(self, config): self.a = 1", "the class has `__int__`, which nothing calls"),
+        ("load(config): config['a']", "`load(config)` has no self, so config is the model itself"),
+    ],
+)
+async def test_what_is_asked_about_a_class_is_in_the_reason_of_its_failure(
+    tmp_path: Path, method: str, told: str
+) -> None:
+    source = f"class Model:\n    def predict(self, x): ...\n    def {method}\n"
+    more = "" if method.startswith("load") else "    def load(self): self.a\n"
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        await load(truss(tmp_path, source + more))
+    assert notes_of(caught.value).startswith(f"; {told}")
 
 
 async def test_load_runs_after_the_deployment_was_told_off_the_loop_and_without_one(tmp_path: Path) -> None:

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.worker.adapter import ModelDefinitionError, describe
+from gateway.worker.adapter import ModelDefinitionError, capabilities, describe
 
 ENDPOINTS = frozenset({"chat_completions", "completions", "embeddings", "rerank"})
+PREDICT = "class Model:\n    def predict(self, x): ...\n"
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """A function that makes the model of a source."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: list[str] = []
+
+    def make(source: str) -> Any:
+        names.append(f"written_{len(names)}")
+        (tmp_path / f"{names[-1]}.py").write_text(source)
+        importlib.invalidate_caches()
+        return importlib.import_module(names[-1]).Model()
+
+    yield make
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def asked(model: Any) -> dict[str, str]:
+    """What the gateway is told, by the method that is missing."""
+    return dict(capabilities(model, describe(model, ENDPOINTS)).asked)
 
 
 def plain(self: Any, x: Any) -> Any:
@@ -63,3 +90,58 @@ def test_beside_a_method_that_serves_only_a_slip_of_the_pen_is_told(capsys: pyte
     look_at("predict", "chat_completions", "chat_completion")
     look_at("predict", "unload")  # which is called, and may be there without a load
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("wrote", "meant"),
+    [
+        ("chat(self, x)", "chat_completions"),
+        ("generate(self, x)", "completions"),
+        ("embed(self, x)", "embeddings"),
+        ("load_model(self)", "load"),
+        ("__int__(self, config)", "__init__"),
+        ("_init_(self)", "__init__"),
+        ("__init(self, config)", "__init__"),
+        ("init(self, config)", "__init__"),
+    ],
+)
+def test_what_neither_its_file_nor_a_base_calls_is_asked_about_beside_a_good_predict(
+    written: Callable[[str], Any], capsys: pytest.CaptureFixture[str], wrote: str, meant: str
+) -> None:
+    name = wrote.partition("(")[0]
+    told = f"the class has `{name}`, which nothing calls: did you mean `{meant}`?"
+    assert asked(written(f"{PREDICT}    def {wrote}: ...\n")) == {meant: told}
+    assert capsys.readouterr().err.strip() == f"WARNING gateway: {told}"
+    assert asked(written(f"{PREDICT}    def {wrote}: ...\n    def helper(self):\n        self.{name}(1)\n")) == {}
+
+
+def test_a_method_that_the_class_may_call_by_a_computed_name_is_no_slip(written: Callable[[str], Any]) -> None:
+    dispatched = (
+        "    def chat(self, x): ...\n    def preprocess(self, x):\n        return getattr(self, x['task'])(x)\n"
+    )
+    assert asked(written(PREDICT + dispatched)) == {}
+    based = "import threading\n" + PREDICT.replace("Model", "Model(threading.Thread)")
+    assert asked(written(f"{based}    def setup(self): ...\n")) == {}
+
+
+def test_a_function_that_slipped_out_of_the_class_is_named_with_its_line(written: Callable[[str], Any]) -> None:
+    told = "`chat_completions` stands outside of the class, so nothing calls it: indent it, as a method of the class"
+    (found,) = asked(written(f"{PREDICT}\ndef chat_completions(self, body): ...\n")).items()
+    assert found == ("chat_completions", f"written_0.py:4: {told}")
+    nested = "class Model:\n    def load(self):\n        def predict(self, x): ...\n"
+    with pytest.raises(ModelDefinitionError, match=r"written_1\.py:3: `predict` stands inside of `load`"):
+        asked(written(nested))
+
+
+@pytest.mark.parametrize("name", ["load", "unload", "is_healthy", "websocket", "predict", "postprocess", "rerank"])
+def test_a_method_without_any_parameter_is_refused_with_its_line_and_how_it_is_written(
+    written: Callable[[str], Any], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    model = written(f"class Model:\n    def {name}(): ...\n    def completions(self, x): ...\n")
+    try:
+        describe(model, ENDPOINTS)
+    except ModelDefinitionError as error:
+        told = str(error)
+    else:  # of a name that Truss does not serve: it may be no route
+        told = capsys.readouterr().err
+    assert f"written_0.py:2: `{name}()` has no self, so it cannot be called: write `{name}(self" in told

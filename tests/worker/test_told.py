@@ -48,3 +48,9 @@ def test_a_schema_that_cannot_be_told_is_left_out_and_its_model_serves(
     found = to_capabilities(wire.decode_weighed(payload))
     assert (found.methods, found.input_schema, found.max_model_len) == (METHODS, None, 7)
     assert "the schemas of predict are left out" in "".join(capsys.readouterr())
+
+
+def test_a_question_about_the_class_that_cannot_be_told_is_left_out_and_its_model_serves() -> None:
+    payload = encoded(Capabilities(methods=METHODS, asked={"chat_completions": "a\nb"}, max_model_len=7))
+    found = to_capabilities(wire.decode_weighed(payload))
+    assert (found.methods, found.asked, found.max_model_len) == (METHODS, {}, 7)
