@@ -11,6 +11,8 @@ import sys
 from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
+from . import near_names
+
 # Modules whose distribution has another name; of several the first is recommended.
 OTHERWISE_NAMED: dict[str, tuple[str, ...]] = {
     "attr": ("attrs",),
@@ -199,9 +201,14 @@ def did_you_mean(module: str, here: Collection[str] | None = None) -> str:
     for names in (packages_distributions() if here is None else here, sys.stdlib_module_names, known):
         # A short or a plain word that is part of another, such as lib or config, is a file of somebody's.
         alike = [name for name in names if abs(len(name) - len(top)) < 2 and not name.startswith("_") and name != top]
-        if len(top) >= SHORTEST and (close := difflib.get_close_matches(top, alike, n=1, cutoff=NEAR)):
-            return f"did you mean {close[0]}?" + (f" (pip install {to_install(close[0])})" if names is known else "")
+        if close := near_names.same_letters(top, alike) or _nearly(top, alike):
+            return f"did you mean {close}?" + (f" (pip install {to_install(close)})" if names is known else "")
     return ""
+
+
+def _nearly(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=NEAR) if len(name) >= SHORTEST else []
+    return close[0] if close else ""
 
 
 def is_namespace(module: str) -> bool:

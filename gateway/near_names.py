@@ -100,6 +100,15 @@ def _nearest(name: str, known: Collection[str]) -> str:
     return next(iter(difflib.get_close_matches(low, known, n=1, cutoff=CLOSE)), "")
 
 
+def same_letters(name: str, known: Collection[str]) -> str:
+    """The one that it is but for capitals, or for two letters that are swapped; empty without one.
+
+    Of names as short as `json`, that says more than how much of them is alike.
+    """
+    low = name.lower()
+    return next((each for each in known if each.lower() == low), "") or (swap(low, known) if len(low) > 2 else "")
+
+
 def swap(name: str, known: Collection[str]) -> str:
     """The one that it is with two letters beside one another swapped; empty without one."""
     swaps = (f"{name[:at]}{name[at + 1]}{name[at]}{name[at + 2 :]}" for at in range(len(name) - 1))

@@ -66,19 +66,25 @@ def _problem(spec: ModelSpec, level: Level, code: str, text: str) -> Problem:
     return Problem(where=str(spec.root), what=addressed(what, spec.name), level=level, code=code, model=spec.name)
 
 
+def _with_meant(unknown: Problem) -> str:
+    """An unknown key, with the one that it is nearly."""
+    name = unknown.what.removeprefix("unknown key ")
+    return f"{name}, {unknown.fix}" if unknown.fix.startswith("did you mean") else name
+
+
 def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
     """What whoever starts the gateway is told, or changes a model while it runs; `gateway check` has the lines of
     config.yaml, and what has no effect."""
     config = read_config(spec.root)
     if unknown := [problem for problem in config.warnings if problem.code == "unknown_key"]:
-        names = [problem.what.removeprefix("unknown key ") for problem in unknown]
+        names = list(map(_with_meant, unknown))
         is_whole = len(unknown) <= MOST_ALIKE  # else the last of them is a number of others
         keys = counted(len(unknown), "unknown key") if is_whole else f"more than {MOST_ALIKE} unknown keys"
-        listed = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+        listed = "; ".join(names[:MOST_NAMES]) + ("; …" if len(names) > MOST_NAMES else "")
         yield Problem(
             where=str(config.path),
             what=f"{keys}: {listed}",
-            fix="gateway check says what is meant",
+            fix="gateway check has the lines",
             level="warning",
             code="unknown_key",
             model=spec.name,

@@ -69,6 +69,18 @@ def admin_paths(setting: Path | None) -> list[Path]:
     return found if setting is None or setting in found else [setting, *found]
 
 
+def running() -> list[int]:
+    """The ports of the gateways of this user that run, but for one whose settings place its admin socket."""
+    found = []
+    for path in admin_paths(None):
+        try:
+            connect_admin(path).close()
+        except (OSError, ConfigError):
+            continue
+        found.append(int(path.stem.removeprefix("gateway-")))
+    return found
+
+
 def bind_admin(path: Path) -> socket.socket:
     """Return the listening admin socket; only its owner may connect.
 

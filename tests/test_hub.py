@@ -478,7 +478,7 @@ async def test_lines_of_a_worker_are_kept_and_logged_under_the_models_name(caplo
 
 async def test_a_declared_secret_without_a_value_is_named_in_the_models_log() -> None:
     async with hub_of(spec("a", secrets=("token", "other"))) as hub:
-        assert hub.tails.of("a") == ["declared secrets without a value: token, other"]
+        assert hub.tails.of("a") == ["declared secrets without a value: other, token"]
 
 
 # ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────────

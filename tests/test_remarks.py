@@ -47,7 +47,7 @@ async def test_what_a_reload_reads_and_makes_nothing_of_is_said_once_until_it_is
         config.write_text("model_nam: m\n")
         await reloaded(hub)
         (line,) = said(caplog)
-        assert line == f"{config}: 1 unknown key: model_nam (gateway check says what is meant)"
+        assert line == f"{config}: 1 unknown key: model_nam, did you mean model_name? (gateway check has the lines)"
         code.write_text(NEEDS)
         await reloaded(hub)
         (line,) = said(caplog)
@@ -88,4 +88,4 @@ def test_of_very_many_unknown_keys_the_first_are_named_at_the_start(tmp_path: Pa
     (tmp_path / "model.py").write_text("class Model:\n    def predict(self, x): return x\n")
     spec = describe(tmp_path, target="model:Model", format="python", overrides={}, own_code=True)
     (said,) = (problem.what for problem in told_at_start(spec) if problem.code == "unknown_key")
-    assert said == f"more than 20 unknown keys: {', '.join(f'key{at}' for at in range(10))}, …"
+    assert said == f"more than 20 unknown keys: {'; '.join(f'key{at}' for at in range(10))}; …"

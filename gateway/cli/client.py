@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
@@ -26,6 +26,24 @@ CONNECT_TIMEOUT = 10.0  # seconds; how long an answer may take is the gateway's 
 def given_url() -> str | None:
     """The gateway that the environment names."""
     return os.environ.get("GATEWAY_URL") or None
+
+
+class NoUrl(click.UsageError):
+    """What should lead to a gateway is no URL."""
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        return cls(f"{url} is no URL of a gateway, such as http://127.0.0.1:8000")
+
+
+def parsed(url: str) -> SplitResult:
+    """The parts of a URL, or of an address without a scheme, whose port is a number."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _ = parts.port  # which is parsed no earlier
+    except ValueError as error:
+        raise NoUrl.of(url) from error
+    return parts
 
 
 class Refused(click.ClickException):
@@ -47,9 +65,9 @@ class BrokenOff(click.ClickException):
 class Client:
     def __init__(self, url: str, key: str | None = None, *, tls_cert: Path | None = None, is_own: bool = False) -> None:
         """`tls_cert` is the certificate of the settings; `is_own` says that the gateway is the one of the settings."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = parsed(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise click.UsageError(f"{url} is no URL of a gateway, such as http://127.0.0.1:8000")
+            raise NoUrl.of(url)
         self.url, self._key, self._parts = url, key, parts
         self._tls_cert, self._is_own = tls_cert, is_own
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")  # a base_url is as good
@@ -124,8 +142,20 @@ class Client:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"{self.url}: {error.verify_message}; --cacert FILE names the certificates to trust"
         if isinstance(error, ConnectionRefusedError):
-            return f"no gateway answers at {self.url}; start it with: gateway serve"
+            from ..settings import is_loopback
+
+            is_here = is_loopback(self._parts.hostname or "")
+            there = running_elsewhere(self._parts.scheme, but=self._parts.port) if is_here else ""
+            return f"no gateway answers at {self.url}; {there or 'start it with: gateway serve'}"
         return f"{self.url}: {error or type(error).__name__}"
+
+
+def running_elsewhere(scheme: str, but: int | None = None) -> str:
+    """How the gateways of this user that run on other ports are reached; empty when there is none."""
+    from ..sockets import running, url_of
+
+    urls = [url_of("127.0.0.1", port, scheme == "https") for port in running() if port != but]
+    return f"one of yours runs, add --url {' or '.join(urls)}" if urls else ""
 
 
 def _retry_after(response: http.client.HTTPResponse) -> float:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
 from ..errors import ConfigError
 from ..settings import is_loopback
 from ..sockets import connect_admin
-from .client import Client, given_url, message_of
+from .client import Client, given_url, message_of, parsed, running_elsewhere
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -47,7 +46,7 @@ class Operator:
         from ..sockets import admin_path
 
         gateway, url = settings.gateway, url or given_url()
-        parts = urlsplit(url if "://" in url else f"http://{url}") if url else None
+        parts = parsed(url) if url else None
         host = (parts.hostname or "") if parts else ""
         is_here = not host or is_loopback(host) or host in (gateway.host.strip("[]"), "0.0.0.0", "::")
         elsewhere = None if is_here else Client.of(settings, url)
@@ -76,7 +75,8 @@ class Operator:
                 raise click.ClickException(message_of(response.read()))
             yield response
         except (FileNotFoundError, ConnectionRefusedError):
-            raise Absent(f"no gateway of yours listens at {self._path}; is it on another --url?") from None
+            told = running_elsewhere("http") or "is it on another --url?"
+            raise Absent(f"no gateway of yours listens at {self._path}; {told}") from None
         except ConfigError as error:
             raise click.ClickException(str(error)) from error
         except (OSError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""A method of the model's own code that returned None, as one does that lacks its `return`: said once in the log.
+"""A method of the model's own code that returned None, as one that lacks its `return` or `yield`: said once in the log.
 
 None is a legal answer. Who means it writes `return None`, or `-> None` behind the parameters, and nothing is said.
 """
@@ -40,8 +40,8 @@ class Nothing:
         if (place := _unsaid(method, self._places)) is not None:
             told = run.told(self._model)
             say(
-                f"[{run.head.request_id}] WARNING gateway: {told} returned None ({place}): is a `return` missing? "
-                "Where nothing is meant, write `return None`. This is said once"
+                f"[{run.head.request_id}] WARNING gateway: {told} returned None ({place}): "
+                "is a `return` or `yield` missing? Where nothing is meant, write `return None`. This is said once"
             )
 
 

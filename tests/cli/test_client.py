@@ -17,6 +17,7 @@ from click.testing import Result
 from gateway.cli.client import Client
 from gateway.cli.operator import Operator
 from gateway.settings import GatewaySettings, Settings
+from gateway.sockets import admin_path, bind_admin
 
 Run = Callable[..., Result]
 
@@ -165,6 +166,24 @@ def test_no_gateway_is_said_with_the_next_step(run: Run) -> None:
     assert result.exit_code == 1
     assert result.stderr == "Error: no gateway answers at http://127.0.0.1:1; start it with: gateway serve\n"
     assert run("chat", "x", "hello", "--url", "ftp://x").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [("predict", "x"), ("ps",)])
+def test_a_port_that_is_no_number_makes_no_url(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--url", "http://127.0.0.1:8000,")
+    assert result.exit_code == 2
+    assert "http://127.0.0.1:8000, is no URL of a gateway" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("predict", "x"), ("chat", "x", "hello"), ("ps",), ("logs", "x"), ("reload",)])
+def test_a_gateway_that_runs_on_another_port_is_told_with_how_it_is_reached(run: Run, command: tuple[str, ...]) -> None:
+    killed, there = (bind_admin(admin_path(None, port)) for port in (34566, 34567))
+    killed.close()  # its file stays
+    with contextlib.closing(there):
+        result = run(*command, env={"GATEWAY_URL": "http://127.0.0.1:1"})
+    assert result.exit_code == 1
+    assert result.stderr.endswith("; one of yours runs, add --url http://127.0.0.1:34567\n")
+    assert "--url http" not in run(*command, env={"GATEWAY_URL": "http://127.0.0.1:1"}).stderr
 
 
 # ── chat ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

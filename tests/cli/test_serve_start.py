@@ -51,7 +51,8 @@ def test_the_start_tells_what_a_config_says_in_vain_and_what_lies_beside_a_model
     _find_models(settings, [], reload=False)
     said = capfd.readouterr().err.splitlines()
     keys = (
-        "models/m/config.yaml: 2 unknown keys: runtime.predict_concurency, model_nam (gateway check says what is meant)"
+        "models/m/config.yaml: 2 unknown keys: runtime.predict_concurency, did you mean predict_concurrency?; "
+        "model_nam, did you mean model_name? (gateway check has the lines)"
     )
     assert f"Warning: {keys}" in said
     assert [line for line in said if "unknown" in line or "system_packages" in line] == [f"Warning: {keys}"]

@@ -56,7 +56,7 @@ def test_a_missing_return_is_told_once_by_the_method_and_its_line_and_one_that_i
                 assert answer == (b"1" if name in ("before", "between") else b"null\n" if name == "yields" else b"null")
     for name, (method, _) in FORGOT.items():
         line = 5 if name == "after" else 2
-        said = rf"{name}.*{method} returned None \(model.py:{line}\): is a `return` missing\?"
+        said = rf"{name}.*{method} returned None \(model.py:{line}\): is a `return` or `yield` missing\?"
         gateway.wait_for(said)
         assert len(re.findall(said, gateway.log)) == 1, gateway.log
     assert gateway.log.count("returned None") == len(FORGOT)

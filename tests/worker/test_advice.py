@@ -108,6 +108,12 @@ def test_a_file_of_nearly_that_name_is_pointed_at(tmp_path: Path) -> None:
         ("from sklean.svm import SVC", "; did you mean sklearn? (pip install scikit-learn)"),
         ("import jsonn", "; did you mean json?"),
         ("from colections import deque", "; did you mean collections?"),
+        ("import jsno", "; did you mean json?"),
+        ("import tiem", "; did you mean time?"),
+        ("import Json", "; did you mean json?"),
+        ("import OS", "; did you mean os?"),
+        ("import nupmy", "; did you mean numpy?"),
+        ("import pil", "; did you mean PIL? (pip install pillow)"),
     ],
 )
 def test_a_misspelt_module_is_told_what_it_may_have_meant_and_never_to_be_installed(
