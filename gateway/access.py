@@ -113,8 +113,9 @@ class Permits:
         """Go on with what the key may do now, which what is under way may be no part of any more."""
         self.renew(key)
         for lease in tuple(self._leases):
-            lease.caller = key
-            if lease.model and not (key.may("infer") and key.sees(lease.model)):
+            if not lease.model or (key.may("infer") and key.sees(lease.model)):
+                lease.caller = key
+            else:  # it goes on to see its model, for which it counts
                 text = f"this key may not use model '{lease.model}' any more"
                 lease.end(PermissionDenied(text, cause="key_changed"))
         self._expire()

@@ -65,6 +65,7 @@ class Admission:
             QueueTimeout: its client's time is over already.
         """
         if patience <= 0:
+            self.limiter.last_call = self._loop.time()
             raise self.deadlines.too_late(0.0, cause=CLIENTS)
         call = Call(req, body, self.limits, self._loop, patience)
         call.owner = self

@@ -12,7 +12,7 @@ from .wording import counted
 
 
 class Waiter:
-    """A request without a call yet, and the body that is held for it meanwhile."""
+    """A request without a call yet, or none any more, and the body that is held for it meanwhile."""
 
     has_slot, has_begun, waited = False, False, 0.0  # nor a wait for a slot
 

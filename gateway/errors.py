@@ -283,6 +283,7 @@ CAUSES = frozenset(
         *("key_missing", "key_unknown", "key_expired", "key_revoked", "key_changed", "model_hidden"),
         *("rpm", "max_inflight", "max_queue", "max_queued_bytes", "max_pending", "counting"),
         *("queue_timeout", "x_request_timeout", "request_timeout", "first_item_timeout", "gap_timeout", "frozen"),
+        *("body_idle_timeout", "body_timeout"),
         *("unloaded", "unloading", "stopping", "restarting", "crashing", "no_room", "unhealthy"),
     }
 )

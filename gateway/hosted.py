@@ -120,6 +120,10 @@ class HostedModel:
             raise self.not_ready()
         return self._admission.admit(req, body, patience)
 
+    def note_call(self) -> None:
+        """A call has come that may never be admitted."""
+        self.limiter.last_call = self._loop.time()
+
     @property
     def wait_for_ready(self) -> float:
         """How many seconds a request may wait for it; 0: it is refused at once."""
@@ -167,6 +171,7 @@ class HostedModel:
         if calls > most:
             what = f"this request is {calls} calls of model '{self.name}', which takes {most} at once"
             raise BadRequest(f"{what}; ask for fewer choices or prompts", param="n")
+        self.note_call()
         self._admission.check_room(calls)
 
     @property

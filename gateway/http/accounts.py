@@ -48,6 +48,7 @@ class Account:
 
     __slots__ = (
         "_accounts",
+        "_asking",
         "_exchange",
         "_inputs",
         "_is_counted",
@@ -78,6 +79,7 @@ class Account:
         self.is_streamed = False
         self.relayed: Relayed | None = None  # where the encoder does not read what the client gets
         self._is_counted = False
+        self._asking: asyncio.Task[None] | None = None  # for what the answer is about to tell
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +99,8 @@ class Account:
             self._book()
             return
         may_ask = self._model.counts_tokens and exchange.permits not in counting
+        if self._asking is not None and not may_ask:
+            self._asking.cancel()
         asked = self.encoder.uncounted(self._inputs) if may_ask and self.relayed is None else {}
         if asked or self.relayed is not None:
             if may_ask:
@@ -124,9 +128,9 @@ class Account:
         """Have the tokens counted that the answer is about to tell of, and that the model did not count itself."""
         self.end_call()
         if self._model.counts_tokens and (asked := self.encoder.uncounted(self._inputs)):
-            began = time.monotonic()
+            began, self._asking = time.monotonic(), spawn(self._ask(asked, MAX_PAYLOAD))
             try:
-                await self._ask(asked, MAX_PAYLOAD)
+                await self._exchange.stay(self._asking)
             finally:
                 self._exchange.count = time.monotonic() - began
         self._is_counted = True
@@ -141,7 +145,9 @@ class Account:
             if self.relayed is not None:
                 self.encoder = await self.relayed.read(self._inputs)
                 asked = self.encoder.uncounted(self._inputs) if may_ask else {}
-            if asked:
+            if self._asking is not None:  # its client did not stay for the end of that
+                await self._asking
+            elif asked:
                 await self._ask(asked, MAX_LATER)
         finally:
             if may_ask:

@@ -9,7 +9,8 @@
     GET   /models/{id}/logs           the last lines of its output; ?lines=50, and with follow=true those that come
     GET   /admin/logs                 those of all models
 
-Everybody else is told that there is no such URL. A key with patterns operates the models that it sees, and no others.
+A key without the scope is refused; without `admin_http` there are no such URLs. A key with patterns operates the models
+that it sees, and no others.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class BodyReader:
             async with asyncio.timeout(self._idle):
                 message = await receive()
         except TimeoutError:
-            raise slow_body() from None
+            raise slow_body("body_idle_timeout") from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         return message
@@ -93,7 +93,7 @@ class BodyReader:
                 async with asyncio.timeout_at(min(end, loop.time() + self._idle)):
                     message = await receive()
             except TimeoutError:
-                raise slow_body() from None
+                raise slow_body("body_timeout" if loop.time() >= end else "body_idle_timeout") from None
             if message["type"] == "http.disconnect":
                 raise ClientLeft
             part = message.get("body", b"")
@@ -118,8 +118,8 @@ def too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {counted(limit, 'byte')}", headers={"connection": "close"})
 
 
-def slow_body() -> SlowBody:
-    return SlowBody("the body did not arrive in time", headers={"connection": "close"})
+def slow_body(limit: str) -> SlowBody:
+    return SlowBody("the body did not arrive in time", headers={"connection": "close"}, cause=limit)
 
 
 BOM = codecs.BOM_UTF8

@@ -13,8 +13,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..access import Permits
-from ..call import NEVER, Patience
+from ..call import NEVER, ClientLeft, Patience
 from ..callers import Caller
+from ..early import Waiter
 from ..errors import BadRequest, GatewayError
 from .protocol import COPIED, PIECE, STATUS, Cycle, GuardedProtocol, write_whole
 
@@ -240,6 +241,29 @@ class Exchange:
         if self.connection is not None and self.connection.left is self._left:
             self.connection.left = None
 
+    async def stay(self, work: asyncio.Future[None]) -> None:
+        """Await what comes behind the end of its call, for as long as somebody waits for the answer.
+
+        The work goes on when nobody does.
+
+        Raises:
+            ClientLeft: its client has gone.
+            GatewayError: its caller may not have the answer any more.
+        """
+        if self.client_is_gone:
+            raise ClientLeft
+        waiter = self._watched = Waiter()
+        if self.connection is not None:
+            self.connection.left = self._left = waiter.client_left
+        if self._over is not None:
+            waiter.abandon(self._over)
+        try:
+            await asyncio.wait([work, waiter.woken], return_when=asyncio.FIRST_COMPLETED)
+            if waiter.woken.done():
+                waiter.woken.result()
+        finally:
+            self.unwatch()
+
     def measure(self) -> None:
         """Learn how long its call waited for a slot: once it has something to say, or when the request is over."""
         if self._runs is not None and not self.has_run:
@@ -318,9 +342,17 @@ class Exchange:
         content_type: bytes = JSON,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Send a whole answer, if its caller may still have one."""
-        if self._over is not None and not self.error:
-            raise self._over
+        """Send a whole answer, if its caller may still have one.
+
+        Raises:
+            ClientLeft: nobody is there to have it.
+            GatewayError: its caller may not.
+        """
+        if not self.error:
+            if self._over is not None:
+                raise self._over
+            if self.client_is_gone:
+                raise ClientLeft
         if self.reply_now(status, body, content_type, headers):
             return
         pairs = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]

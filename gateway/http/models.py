@@ -86,7 +86,7 @@ class Models:
 
     def _find(self, exchange: Exchange) -> HostedModel:
         model = self._hub.find(exchange.model, exchange.sees)
-        exchange.model = ""  # questions about a model are no calls of it
+        exchange.model, exchange.asked = "", model.name  # questions about a model are no calls of it
         return model
 
     def describe(self, model: HostedModel, exchange: Exchange) -> dict[str, Any]:

@@ -46,6 +46,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 MODELS, V1_MODELS, RESPONSES = "/models/", "/v1/models/", "/v1/responses"
 V2_MODELS, V2_REPOSITORY = V2_ROOTS = ("/v2/models/", "/v2/repository/")
 MODEL, HOT_RELOAD, V2_MODEL = "/v1/models/{model}", "/models/{model}/hot-reload", "/v2/models/{model}"
+LOGS = "/logs"
 PREDICT_VERBS = ("predict", "predict_binary")
 
 
@@ -78,14 +79,8 @@ class Routes:
             return self._kept(exchange, path)
         if path == "/v2" or path.startswith(V2_ROOTS):
             return self._v2(exchange, path)
-        if (
-            path.startswith("/admin/")
-            and exchange.is_admin
-            and (found := self._admin.find(path, exchange.is_local)) is not None
-        ):
-            method, handler, name = found
-            route = f"{ADMIN_MODELS}/{{model}}{path[path.rindex('/') :]}" if name else path
-            return _only(exchange, method, handler, name, route)
+        if path.startswith("/admin/") and exchange.is_admin and (handler := self._admins(exchange)) is not None:
+            return handler
         if path == "/v1/models":
             return _only(exchange, "GET", self._models.list_all, "", path)
         if path == "/invocations":
@@ -100,7 +95,20 @@ class Routes:
         """Give a request that was not let in the name of its route, for those who count it; it is no model's."""
         with contextlib.suppress(GatewayError):
             self.find(exchange)
+        if not exchange.route:  # an operator's, which nobody else is told of
+            with contextlib.suppress(GatewayError):
+                self._admins(exchange)
         exchange.asked, exchange.model = exchange.model, ""
+
+    def _admins(self, exchange: Exchange) -> Handler | None:
+        path = exchange.path
+        if path.startswith(MODELS) and path.endswith(LOGS):
+            return _only(exchange, "GET", self._admin.logs, path[len(MODELS) : -len(LOGS)], f"/models/{{model}}{LOGS}")
+        if (found := self._admin.find(path, exchange.is_local)) is None:
+            return None
+        method, handler, name = found
+        route = f"{ADMIN_MODELS}/{{model}}{path[path.rindex('/') :]}" if name else path
+        return _only(exchange, method, handler, name, route)
 
     def _endpoint(self, exchange: Exchange, endpoint: Endpoint, name: str = "") -> Handler:
         return _only(exchange, endpoint.verb, self._serving.handler(endpoint), name, endpoint.path)
@@ -139,8 +147,8 @@ class Routes:
                 return self._endpoint(exchange, endpoint, target[: -len(path)])
         if target.endswith("/hot-reload"):
             return _only(exchange, "POST", self._models.hot_reload, target[: -len("/hot-reload")], HOT_RELOAD)
-        if target.endswith("/logs") and exchange.is_admin:
-            return _only(exchange, "GET", self._admin.logs, target[: -len("/logs")], "/models/{model}/logs")
+        if target.endswith(LOGS) and exchange.is_admin and (handler := self._admins(exchange)) is not None:
+            return handler
         if target.endswith("/status"):
             return _only(exchange, "GET", self._models.show, target[: -len("/status")], MODEL)
         raise self._unknown(exchange, self._endpoints)

@@ -183,6 +183,7 @@ class Stored:
         """
         named, exchange.model = exchange.model, ""  # questions about an answer are no calls of the model
         model = self._hub.find(named, exchange.sees).name if named else None
+        exchange.asked = model or ""
         kept = await self._store.get(owner_of(exchange), identity)
         if kept is None or not exchange.sees(kept.model) or model not in (None, kept.model):
             raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")

@@ -26,6 +26,7 @@ async def until_ready(exchange: Exchange, model: HostedModel, body: bytes = b"")
         Overloaded: too many do.
         Unavailable, Draining: it cannot be loaded now.
     """
+    model.note_call()
     patience = exchange.patience()
     if model.load_on_demand():
         tell_later(request_of(exchange), [model])

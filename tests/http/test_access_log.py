@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from test_guards import raw
 from test_scopes import Doors
 
 from gateway import keys
+from gateway.callers import SCOPES
+from gateway.dialects import openai_responses
 from gateway.errors import Timeout
 
 Serve = Callable[..., Served]
@@ -376,3 +379,42 @@ def test_every_error_of_the_gateway_before_a_slot_counts_as_rejected_and_none_be
 
 def refuse(body: bytes) -> bytes:
     raise Timeout("too long")
+
+
+# ── what was asked for ───────────────────────────────────────────────────────────────────────────────────────────────
+
+QUESTIONS = [
+    ("GET", "/v1/models/{}"),
+    ("GET", "/v1/models/{}/loaded"),
+    ("GET", "/v1/models/{}/schema"),
+    ("GET", "/models/{}/status"),
+    ("GET", "/models/{}/ping"),
+    ("GET", "/models/{}/v1/models"),
+    ("GET", "/models/{}/v1/responses/resp_none"),
+    ("GET", "/models/{}/logs"),
+    ("GET", "/v2/models/{}"),
+    ("GET", "/v2/models/{}/ready"),
+    ("POST", "/models/{}/hot-reload"),
+    ("POST", "/admin/models/{}/load"),
+    ("POST", "/admin/models/{}/reload"),
+    ("POST", "/admin/models/{}/unload"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
+def test_a_question_or_an_order_names_its_model_to_whoever_reads_the_log(
+    serve: Serve, lines: Lines, tmp_path: Path, method: str, path: str
+) -> None:
+    logged = partial(serve, access_log=True, admin_http=True, plugins=[openai_responses])
+    models = {"m": model(), "hidden": model()}
+    models["m"].methods["hot_reload"] = lambda body: {}
+    doors = Doors(
+        logged, tmp_path / "k", models=models, ops={"scopes": SCOPES, "models": ("m",)}, none={"scopes": ("metrics",)}
+    )
+    answers = [doors.served.ask(method, path.format(name), **opened(doors, "ops")) for name in ("m", "hidden", "typo")]
+    answers += [doors.served.ask(method, path.format("m"), **door) for door in (opened(doors, "none"), {})]
+    assert [answer.status for answer in answers[1:]] == [404, 404, 403, 401]
+    found = [(event["model"], event["asked"], event["cause"]) for event in lines.events(5)]
+    assert [asked for _, asked, _ in found] == ["m", "hidden", "typo", "m", "m"]
+    assert {name for name, _, _ in found} == {None}
+    assert [cause for _, _, cause in found[1:]] == ["model_hidden", None, None, "key_missing"]

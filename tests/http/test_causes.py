@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from test_access_log import scrape
 from test_scopes import Doors
 
 import gateway.errors
+from gateway import keys
+from gateway.callers import SCOPES
 from gateway.errors import CAUSES, GatewayError, HTTPError, RouteNotSupported
 from gateway.http.metrics import KNOWN_CODES
 from gateway.refusals import refusal
@@ -36,7 +39,7 @@ async def forever(body: Any) -> Any:
 
 
 async def stops(body: Any) -> Any:
-    yield "one"
+    yield b"one" if isinstance(body, bytes) else "one"
     await asyncio.Event().wait()
 
 
@@ -172,6 +175,47 @@ def test_a_key_that_ends_while_a_call_runs_is_the_cause(
         doors.served.do(doors.served.hub.keys.reload())
         (event,) = lines.events(1)
     assert (event["key"], event["error"], event["cause"]) == ("a", "invalid_api_key", "key_revoked")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [SHARED, PREDICT])
+def test_a_call_whose_key_may_not_use_the_model_any_more_is_the_models_still(
+    serve: Serve, lines: Lines, tmp_path: Path, path: str, stream: bool
+) -> None:
+    model = Model(dict.fromkeys(("chat_completions", "predict"), stops if stream else forever))
+    doors = Doors(partial(serve, access_log=True), tmp_path / "k", models={"m": model}, a={}, ops={"scopes": SCOPES})
+    key, ops = keys.read(tmp_path / "k")
+    with closing(doors.served.connect()) as connection:
+        headers = {"x-api-key": doors.texts["a"]}
+        connection.request("POST", path, json.dumps({**CHAT, "stream": stream}), headers)
+        assert model.begun.acquire(timeout=PATIENCE)
+        if stream:
+            connection.getresponse().read(1)
+        keys.write(tmp_path / "k", [replace(key, models=("other",)), ops])
+        for _ in range(2):  # the second look has nothing new
+            doors.served.do(doors.served.hub.keys.reload())
+        (event,) = lines.events(1)
+    assert (event["key"], event["model"], event["error"], event["cause"]) == (
+        "a",
+        "m",
+        "permission_denied",
+        "key_changed",
+    )
+    samples = scrape(doors.served, x_api_key=doors.texts["ops"])
+    assert {labels[0] for labels in samples["gateway_model_duration_seconds_count"]} == {"m"}
+    assert samples["gateway_requests_total"]["m", event["route"], str(event["status"])] == 1
+    if path == SHARED:
+        assert event["prompt_tokens"] > 0 and samples["vllm:prompt_tokens_total"]["0", "m"] == event["prompt_tokens"]
+
+
+@pytest.mark.parametrize("cause", ["body_idle_timeout", "body_timeout"])
+def test_a_body_that_does_not_come_in_time_names_the_limit(serve: Serve, lines: Lines, cause: str) -> None:
+    served = serve({"m": Model({"chat_completions": chat})}, access_log=True, **{cause: 0.05})
+    with closing(served.connect()) as connection:
+        connection.request("POST", SHARED, b"{", {"content-length": "100"})
+        assert connection.getresponse().status == 408
+    (event,) = lines.events(1)
+    assert (event["error"], event["cause"]) == ("request_timeout", cause)
 
 
 # ── whatever the door ────────────────────────────────────────────────────────────────────────────────────────────────

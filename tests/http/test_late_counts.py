@@ -1,15 +1,22 @@
-"""Token counts behind a stream, when its key has nothing under way any more: one for each key, and none too large."""
+"""Token counts that go on when nobody waits for an answer any more: one for each key, and none too large."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+from lines import Lines
 from served import Answer, Model, Served
+from test_times import samples_of
 
 from gateway import keys
+from gateway.dialects import anthropic_messages, openai_responses
 from gateway.http.accounts import MAX_LATER
 
 Serve = Callable[..., Served]
@@ -72,3 +79,91 @@ def test_what_is_very_large_is_estimated_behind_a_stream(serve: Serve, tmp_path:
     assert model.stream("alice", "x" * (MAX_LATER - 1000)).status == 200
     model.served.wait_until(lambda: model.generated == 1001)
     assert len(model.asked) == 2
+
+
+# ── before the end of an answer that tells its usage ─────────────────────────────────────────────────────────────────
+
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+TELL_USAGE = [
+    ("/v1/chat/completions", {"messages": MESSAGES}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "n": 2}),
+    ("/v1/chat/completions", {"messages": MESSAGES, **USAGE}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 9}),
+    ("/v1/responses", {"input": "hi"}),
+    ("/v1/responses", {"input": "hi", "stream": True}),
+]
+
+
+def counting(go: asyncio.Event) -> Model:
+    """One that counts once it is let."""
+
+    async def count(inputs: Any) -> dict[str, int]:
+        await go.wait()
+        return {"input_tokens": 7}
+
+    return Model({"chat_completions": lambda inputs: "fine", "count_tokens": count}, slotless=("count_tokens",))
+
+
+def asked_to_count(served: Served) -> list[Any]:
+    return [call for call in served.models["m"].calls if call.req.method == "count_tokens"]
+
+
+@pytest.mark.parametrize(("path", "body"), TELL_USAGE)
+def test_a_client_that_leaves_while_its_tokens_are_counted_has_left_then_and_they_are_counted_once(
+    serve: Serve, lines: Lines, path: str, body: Any
+) -> None:
+    go = asyncio.Event()
+    served = serve({"m": counting(go)}, plugins=[anthropic_messages, openai_responses], access_log=True)
+    began = time.monotonic()
+    with closing(served.connect()) as connection:
+        connection.request("POST", path, json.dumps({"model": "m", **body}))
+        served.wait_until(lambda: bool(asked_to_count(served)))
+        questions = len(asked_to_count(served))
+    served.wait_until(lambda: not served.server.server_state.connections)
+    assert samples_of(served, "gateway_cancellations_total", model="m", reason="client_left") == [1]
+    left = time.monotonic() - began
+    served.do(go.set)
+    (event,) = lines.events(1)
+    assert (event["status"], event["error"], event["client_gone"]) == (499, None, True)
+    assert 0 < event["count"] <= event["duration"] <= left
+    assert (event["prompt_tokens"], event["tokens_estimated"]) == (7, False)
+    assert len(asked_to_count(served)) == questions
+
+
+@pytest.mark.parametrize(("path", "body"), TELL_USAGE[:3])
+def test_a_key_that_ends_while_tokens_are_counted_ends_the_answer_then(
+    serve: Serve, lines: Lines, tmp_path: Path, path: str, body: Any
+) -> None:
+    go = asyncio.Event()
+    key, text = keys.create("alice")
+    keys.write(file := tmp_path / "keys.toml", [key])
+    served = serve({"m": counting(go)}, keys_file=file, access_log=True)
+    with closing(served.connect()) as connection:
+        connection.request("POST", path, json.dumps({"model": "m", **body}), {"x-api-key": text})
+        served.wait_until(lambda: bool(asked_to_count(served)))
+        file.write_text("")
+        served.do(served.hub.keys.reload())
+        assert b"invalid_api_key" in connection.getresponse().read()
+        served.do(go.set)
+    (event,) = lines.events(1)
+    assert (event["model"], event["error"], event["cause"]) == ("m", "invalid_api_key", "key_revoked")
+    assert (event["prompt_tokens"], event["tokens_estimated"]) == (7, False)
+
+
+def test_a_key_whose_clients_leave_has_one_count_at_a_time_go_on(serve: Serve, lines: Lines, tmp_path: Path) -> None:
+    go = asyncio.Event()
+    key, text = keys.create("alice")
+    keys.write(file := tmp_path / "keys.toml", [key])
+    served = serve({"m": counting(go)}, keys_file=file, access_log=True)
+    for times in (1, 2):
+        with closing(served.connect()) as connection:
+            body = json.dumps({"model": "m", "messages": MESSAGES})
+            connection.request("POST", "/v1/chat/completions", body, {"x-api-key": text})
+            served.wait_until(lambda times=times: len(asked_to_count(served)) == 2 * times)  # type: ignore[misc]
+        served.wait_until(lambda: not served.server.server_state.connections)
+    second = asked_to_count(served)[2:]
+    served.wait_until(lambda: all(call.ended for call in second))
+    served.do(go.set)
+    assert [(event["status"], event["tokens_estimated"]) for event in lines.events(2)] == [(499, True), (499, False)]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -102,6 +103,20 @@ def test_a_client_that_leaves_while_the_model_loads_has_waited_for_the_load(
     (gone,) = lines.events(1)
     assert gone["status"] == 499 and gone["queue"] == 0 and 0 < gone["load"] <= gone["duration"]
     assert sums(served, "gateway_model_duration_seconds")[0] == 0
+
+
+def test_a_client_that_leaves_an_order_behind_has_left_though_it_was_carried_out(serve: Serve, lines: Lines) -> None:
+    load = asyncio.Event()
+    served = serve({"m": Model({"predict": forever}, loads=[load])}, access_log=True)
+    with closing(served.connect()) as connection:
+        connection.request("POST", "/v2/repository/models/m/load", b"")
+        served.wait_until(lambda: any(one.cycle is not None for one in served.server.server_state.connections))
+    served.wait_until(lambda: not served.server.server_state.connections)
+    served.do(load.set)
+    (event,) = lines.events(1)
+    assert (event["status"], event["client_gone"], event["asked"]) == (499, True, "m")
+    assert served.hub.models["m"].state == "ready"
+    assert samples_of(served, "gateway_cancellations_total") == []
 
 
 def test_an_upload_that_takes_its_time_is_the_clients_time(serve: Serve, lines: Lines) -> None:

@@ -182,7 +182,8 @@ MUTATIONS = [
              "security/test_callers.py::test_a_stream_ends_with_its_key_and_does_not_look_finished"),
     Mutation("T65", "http/exchange.py", "self.permits.hold(self)", "pass",
              "security/test_callers.py::test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked"),
-    Mutation("T65", "http/exchange.py", "if self._over is not None and not self.error:", "if False:",
+    Mutation("T65", "http/exchange.py",
+             "if self._over is not None:\n                raise self._over\n            if", "if",
              "security/test_callers.py::test_an_order_whose_key_has_gone_is_not_answered_and_counts_for_no_limit"),
     Mutation("T18", "http/predict.py", 'query.replace(credential, b"***")', "query",
              "security/test_doors.py::test_a_key_opens_the_gateway_and_is_not_handed_to_the_model"),
@@ -285,6 +286,8 @@ MUTATIONS = [
     Mutation("T82", "http/accounts.py", "and exchange.permits not in counting\n", "and True\n",
              "http/test_late_counts.py::"
              "test_a_key_has_one_count_at_a_time_behind_its_streams_and_the_others_are_estimated"),
+    Mutation("T82", "http/accounts.py", "if self._asking is not None and not may_ask:", "if False:",
+             "http/test_late_counts.py::test_a_key_whose_clients_leave_has_one_count_at_a_time_go_on"),
     Mutation("T82", "http/accounts.py", "if self._size <= MAX_LATER:", "if True:",
              "http/test_accounts.py::test_no_more_of_a_relay_is_kept_than_is_read_behind_it"),
     Mutation("T82", "questions.py", "if sum(map(len, bodies.values())) > most:", "if False:",
