@@ -246,10 +246,13 @@ class KeyRing:
         """The ids of the keys, without that of the environment."""
         return [identity for identity in self._permits if identity != keys.ENV]
 
-    async def reload(self) -> str:
-        """Read the file again; what is wrong with it, or "". A broken one changes nothing, and the log says why."""
+    async def reload(self, told_by: str = "") -> str:
+        """Read the file again; what is wrong with it, or "". A broken one changes nothing, and the log says why.
+
+        `told_by` is who has said that there is a new one, for the audit log.
+        """
         async with self._looking:
-            return await self._read(asked=True)
+            return await self._read(asked=True, told_by=told_by)
 
     async def reload_if_changed(self) -> None:
         async with self._looking:
@@ -260,13 +263,14 @@ class KeyRing:
             if stamp not in (self._seen, None):
                 await self._read(asked=False)
 
-    async def _read(self, *, asked: bool) -> str:
+    async def _read(self, *, asked: bool, told_by: str = "") -> str:
         """Where nobody `asked`, what is wrong is told once."""
+        told = f", told of by {told_by}" if told_by else ""
         try:
             stamp, owner, found = await asyncio.to_thread(_read, self._file)  # it may be on a network
         except Exception as error:
             if (reason := str(error)) != self._refused or asked:
-                audit.refused(f"a new {self._file}", "change of keys", f"they stay as they were: {reason}")
+                audit.refused(f"a new {self._file}{told}", "change of keys", f"they stay as they were: {reason}")
             self._refused = reason
             return reason
         self._seen = stamp or self._seen
@@ -274,7 +278,7 @@ class KeyRing:
         before = self._keys
         self._use(found)
         if changes := keys.changes(before, self._keys):
-            audit.record(f"a new {self._file} (of {owner})", "change of keys", outcome=changes)
+            audit.record(f"a new {self._file} (of {owner}){told}", "change of keys", outcome=changes)
         log.info("%s in force", counted(len(self._permits), "key"))
         return ""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .printable import quoted
 
 log = logging.getLogger("gateway.audit")
+DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def record(
     action: str,
     *,
     model: str | None = None,
-    outcome: str = "done",
+    outcome: str = DONE,
     level: int = logging.INFO,
     more: Mapping[str, object] = {},
 ) -> None:
@@ -57,11 +58,19 @@ def refused(actor: Actor | str, action: str, reason: str, *, model: str | None =
     record(actor, action, model=model, outcome=outcome, level=logging.WARNING)
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What came of an order that was not refused."""
+
+    words: str = DONE
+
+
 @contextmanager
-def audited(actor: Actor | str, action: str, model: str) -> Iterator[None]:
-    """Record what the block does, and how it ends."""
+def audited(actor: Actor | str, action: str, model: str) -> Iterator[Outcome]:
+    """Record what the block does, and how it ends; the block says so where nothing was to be done."""
+    outcome = Outcome()
     try:
-        yield
+        yield outcome
     except asyncio.CancelledError:
         record(actor, action, model=model, outcome="given up")
         raise
@@ -69,7 +78,7 @@ def audited(actor: Actor | str, action: str, model: str) -> Iterator[None]:
         reason = str(error).strip() or type(error).__name__
         refused(actor, action, reason, model=model)
         raise
-    record(actor, action, model=model)
+    record(actor, action, model=model, outcome=outcome.words)
 
 
 def user(uid: int) -> str:

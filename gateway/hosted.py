@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .admission import Admission
 from .backoff import Breaker
@@ -35,6 +35,9 @@ from .successors import Successors
 from .wire import Req
 from .wording import in_state
 
+if TYPE_CHECKING:
+    from .loaded_files import Files, LoadedFiles
+
 log = logging.getLogger("gateway.models")
 
 LAST_GRACE = 2.0  # seconds that a model has for its unload even when its calls took all there was
@@ -46,8 +49,8 @@ class HostedModel:
     """A model by its name. `state` and `reason` may be read by anybody.
 
     `on_demand` is called when a request meets the model unloaded, and may start it; None leaves it unloaded.
-    `prepare` is awaited before each load and may give the spec an interpreter of its own. `shares` is what all models
-    of a gateway have together.
+    `prepare` is awaited before each load and may give the spec an interpreter of its own. `files` knows which files it
+    was loaded from. `shares` is what all models of a gateway have together.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class HostedModel:
         debug: bool = False,
         on_demand: Callable[[], None] | None = None,
         prepare: Callable[[ModelSpec], Awaitable[ModelSpec]] | None = None,
+        files: LoadedFiles | None = None,
         shares: Shares | None = None,
     ) -> None:
         self.spec, self.name, self.required = spec, spec.name, required
@@ -85,7 +89,7 @@ class HostedModel:
         self.load_seconds: float | None = None  # of the last good load
         self.devices: list[str] = []  # where its replicas are, for people
         self._runner, self._make_launch, self._on_change, self._debug = runner, launch, on_change, debug
-        self._on_demand, self._prepare = on_demand, prepare
+        self._on_demand, self._prepare, self._files = on_demand, prepare, files
         self.breaker = Breaker(spec.limits.max_crashes)
         self._keepers: list[Keeper] = []
         self._retiring = Retiring(self.name, LAST_GRACE)
@@ -382,9 +386,8 @@ class HostedModel:
                 self.limiter.remove(keeper.seat)
                 self._admission.notify = self._after_a_call
                 self._retiring.add(keeper.replica)
-        self.spec = spec
+        self._use(spec)
         self._admission.use(spec.limits)
-        self.breaker = Breaker(spec.limits.max_crashes)
         self.health = HealthCheck(spec.name, spec.limits)
         for keeper in fresh:
             self.join(keeper)
@@ -442,15 +445,23 @@ class HostedModel:
         if self._stops != before + 1:
             self.changed()
             raise LoadError("the model was stopped meanwhile")
-        self.spec = spec
-        self.breaker = Breaker(spec.limits.max_crashes)
+        self._use(spec)
         self.start()
+
+    def _use(self, spec: ModelSpec) -> None:
+        """Serve this from now on, as was ordered."""
+        self.spec, self.breaker = spec, Breaker(spec.limits.max_crashes)
+        if self._files is not None:
+            self._files.ordered()
 
     # ── what keepers say ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def make(self, spec: ModelSpec, index: int) -> Replica:
         spec = spec if self._prepare is None else await self._prepare(spec)
         return self._runner(replace(self._make_launch(spec, index), taken_ports=self._successors.taken_ports))
+
+    async def look(self, spec: ModelSpec) -> Files:
+        return {} if self._files is None else await self._files.look(spec)
 
     def loaded(self, replica: Replica, seconds: float) -> None:
         self.described, self.since = None, time.time()
@@ -464,6 +475,8 @@ class HostedModel:
 
     def join(self, keeper: Keeper) -> None:
         assert keeper.replica is not None
+        if self._files is not None:
+            self._files.serves(self.spec, keeper.files, "its load" if keeper.phase == "loading" else "its restart")
         self._learn(keeper.replica.capabilities)
         self.limiter.add(keeper.seat)
         keeper.phase, keeper.reason = "ready", ""

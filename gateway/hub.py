@@ -22,6 +22,7 @@ from .cpu import worker_environment
 from .errors import BadRequest, ConfigError, Draining, PlacementError, RouteNotSupported, Unavailable, UnknownModel
 from .foretold import Foretold
 from .hosted import HostedModel
+from .loaded_files import LoadedFiles
 from .newest import Newest
 from .placement import NO_ROOM, explain, plan_models
 from .reloading import reload_told, spawn
@@ -400,6 +401,7 @@ class Hub:
             debug=self.settings.gateway.debug,
             on_demand=partial(self._load_on_demand, spec.name) if self.is_lazy(spec.name) else None,
             prepare=self.isolate if self.settings.isolates(spec) else None,
+            files=LoadedFiles(),
             shares=self._shares,
         )
 

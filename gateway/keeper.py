@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .backoff import HEALTHY_AFTER, Breaker, pause
 from .errors import ConfigError
@@ -18,6 +18,9 @@ from .limiter import Seat
 from .replica import LoadError, Replica
 from .spec import ModelSpec, State
 from .wording import counted
+
+if TYPE_CHECKING:
+    from .loaded_files import Files
 
 log = logging.getLogger("gateway.models")
 
@@ -29,6 +32,9 @@ class Owner(Protocol):
 
     name: str
     breaker: Breaker
+
+    async def look(self, spec: ModelSpec) -> Files:
+        """The files that a load finds which begins now."""
 
     async def make(self, spec: ModelSpec, index: int) -> Replica:
         """A replica that is not loaded yet.
@@ -65,6 +71,7 @@ class Keeper:
         self.reason = ""  # why it is restarting or failed
         self.replica: Replica | None = None
         self.loading: Replica | None = None
+        self.files: Files = {}  # what its last load began with
         self.load_began = self.next_try = 0.0
         self.hint = ""  # what was seen of the load under way that may be why it fails
         self._owner = owner
@@ -110,6 +117,7 @@ class Keeper:
         limit = self.spec.limits.load_timeout
         try:
             async with asyncio.timeout(limit):
+                self.files = await self._owner.look(self.spec)
                 self.loading = await self._owner.make(self.spec, self.index)
                 await self.loading.start()
         except ConfigError as error:

@@ -67,3 +67,8 @@ def files_of(spec: ModelSpec, kinds: tuple[str, ...] = ("",)) -> Mapping[str, Fo
                 stat = Stat(known.st_ino, known.st_size, known.st_mtime_ns)
                 found[entry.path] = Found(stat, known.st_ctime_ns / 1e9)
     return found
+
+
+def stats_of(spec: ModelSpec, kinds: tuple[str, ...]) -> dict[str, Stat]:
+    """What tells its files of these kinds from other ones, by path."""
+    return {path: found.stat for path, found in files_of(spec, kinds).items()}

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .audit import record, refused
+from .audit import DONE, record, refused
 from .claims import Claim
 from .contents import DEEPEST
 from .discovery import discover
@@ -43,6 +43,7 @@ log = logging.getLogger("gateway.models")
 
 MOST_LOOKED = 100_000  # files and directories of a model among which compiled code is looked for
 
+ONLY_READ = "nothing to do: it is not loaded; its next load is of its directory as it was read now"
 SERVES_ON = "the code that was loaded before serves on"
 
 _tasks: set[asyncio.Task[Any]] = set()
@@ -58,16 +59,20 @@ class NoRoom(LoadError):
     """The new one fits nowhere; who holds the devices is in its text."""
 
 
-async def reload(hub: Hub, model: HostedModel) -> None:
-    """Serve the model as its directory says now. When that fails and the old code serves on, its `note` says so.
+async def reload(hub: Hub, model: HostedModel) -> bool:
+    """Serve the model as its directory says now; whether it was loaded, which one that is unloaded is not.
+
+    When that fails and the old code serves on, its `note` says so.
 
     Raises:
         ConfigError: the directory is no model any more; nothing has changed.
         LoadError: it could not be loaded, with the reason.
         UnderWay: it is being stopped.
     """
+    is_unloaded = model.state == "unloaded"
     try:
         await hub.reloads.run(model.name, partial(_noted, hub, model))
+        return not is_unloaded or model.state != "unloaded"
     except GivenUp:
         raise LoadError("a newer reload of it was begun and given up", fatal=True) from None
 
@@ -119,7 +124,7 @@ async def reload_told(hub: Hub, model: HostedModel, actor: str, action: str = "r
     """
     while True:
         try:
-            await reload(hub, model)
+            was_loaded = await reload(hub, model)
         except asyncio.CancelledError:
             record(actor, action, model=model.name, outcome="given up")
             raise
@@ -130,7 +135,7 @@ async def reload_told(hub: Hub, model: HostedModel, actor: str, action: str = "r
             if await asyncio.to_thread(model.spec.root.is_dir):  # else it was on its way out: the next look tells
                 refused(actor, action, str(error), model=model.name, but=SERVES_ON if model.state == "ready" else "")
             return False
-        record(actor, action, model=model.name)
+        record(actor, action, model=model.name, outcome=DONE if was_loaded or action == "read" else ONLY_READ)
         return True
 
 

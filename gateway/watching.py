@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .contents import DEEPEST
 from .following import FILES, Following
-from .model_files import CODE, WEIGHTS, Stat, data_of, files_of, inner
+from .model_files import CODE, WEIGHTS, Stat, data_of, inner, stats_of
 from .roots import look_again
 from .touched import Touched
 
@@ -202,14 +202,10 @@ class Loaded:
     async def changed(self, hub: Hub) -> frozenset[str]:
         """The models whose files are others than at the last time. One whose directory is gone is as it was."""
         specs = [model.spec for model in hub.models.values() if not model.spec.is_stand_in and not model.is_gone]
-        found = await asyncio.to_thread(lambda: {spec.name: _code_of(spec) for spec in specs})
+        found = await asyncio.to_thread(lambda: {spec.name: stats_of(spec, CODE) for spec in specs})
         before = self._files
         self._files = {name: files for name, files in (before | found).items() if name in hub.models}
         return frozenset(name for name, files in found.items() if before.get(name, files) != files)
-
-
-def _code_of(spec: ModelSpec) -> dict[str, Stat]:
-    return {path: found.stat for path, found in files_of(spec, CODE).items()}
 
 
 class Owners:

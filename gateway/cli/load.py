@@ -16,8 +16,12 @@ from . import options
 @options.config
 def command(name: str, url: str | None, config: Path | None) -> None:
     """Load a model that is not loaded, could not be, or is new."""
+    from ..audit import DONE
     from .operator import Operator
 
     found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/load")
     but = f"; {found['reason']}" if found["reason"] else ""
-    click.echo(f"{name} is ready, after {found['load_seconds']:.1f} s{but}")
+    is_done = found["outcome"] == DONE
+    click.echo(
+        f"{name} is ready, after {found['load_seconds']:.1f} s{but}" if is_done else f"{name}: {found['outcome']}{but}"
+    )

@@ -24,6 +24,7 @@ def command(name: str | None, url: str | None, config: Path | None) -> None:
     with 1 and says why. Without NAME, the model roots are looked at again: models that are new or
     mended are served, those that are gone are forgotten.
     """
+    from ..audit import DONE
     from .operator import Operator
 
     operator = Operator.of(options.settings_of(config), url)
@@ -31,6 +32,9 @@ def command(name: str | None, url: str | None, config: Path | None) -> None:
         _tell(operator.ask("POST", "/admin/reload"))
         return
     found = operator.ask("POST", f"/admin/models/{quote(name)}/reload")
+    if found["outcome"] != DONE:
+        click.echo(f"{name}: {found['outcome']}")
+        return
     took = f", in {found['load_seconds']:.1f} s" if found["state"] == "ready" else "; it loads at its first request"
     click.echo(f"{name} is reloaded{took}")
 

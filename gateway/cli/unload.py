@@ -19,7 +19,8 @@ def command(name: str, url: str | None, config: Path | None) -> None:
 
     What it runs may finish within `drain_timeout`. A model with load = "lazy" is loaded again by its next request.
     """
+    from ..audit import DONE
     from .operator import Operator
 
     found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/unload")
-    click.echo(f"{name} is {found['state']}")
+    click.echo(f"{name} is {found['state']}" if found["outcome"] == DONE else f"{name}: {found['outcome']}")

@@ -23,17 +23,17 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ..audit import audited
+from ..audit import Outcome, audited
 from ..errors import BadRequest, ConfigError, GatewayError, UnknownModel
 from ..health_check import ask_health
 from ..placement import NO_ROOM
 from ..processes import Usage, usage_of
-from ..reloading import NoRoom, reload
+from ..reloading import ONLY_READ, NoRoom, reload
 from ..replica import LoadError
 from ..roots import find_again, look_again, where_it_would_be
 from .actors import actor_of
 from .exchange import UNBUFFERED, Exchange
-from .orders import name_of, unload_for
+from .orders import IS_READY, name_of, unload_for
 
 if TYPE_CHECKING:
     from ..hosted import HostedModel
@@ -126,32 +126,34 @@ class Admin:
 
     async def _reload_keys(self, exchange: Exchange) -> None:
         keys = self._hub.keys
-        if reason := await keys.reload():
+        if reason := await keys.reload(str(actor_of(exchange))):
             raise NotReloaded(f"the keys stay as they were: {reason}")
         await exchange.reply(200, _encode({"file": keys.place, "keys": keys.in_force}))
 
     async def _reload(self, exchange: Exchange) -> None:
-        with audited(actor_of(exchange), "reload", name_of(self._hub, exchange)):
+        with audited(actor_of(exchange), "reload", name_of(self._hub, exchange)) as outcome:
             model, is_new = await self._found(exchange, "reloaded")
-            if not is_new:
-                await self._read_again(exchange, model, "reloaded")
+            if not is_new and not await self._read_again(exchange, model, "reloaded"):
+                outcome.words = ONLY_READ
             await self._settled(exchange, model)
-        await self._tell(exchange, model)
+        await self._tell(exchange, model, outcome)
 
     async def _load(self, exchange: Exchange) -> None:
-        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)):
+        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)) as outcome:
             model, is_new = await self._found(exchange, "loaded")
             if not is_new and model.state in ("failed", "unloaded"):
                 await self._read_again(exchange, model, "loaded")
             elif model.state == "ready":  # and is to be loaded all the same: its directory may be gone
                 await look_again(self._hub, actor_of(exchange), ordered=model.name)
+                outcome.words = IS_READY
             await self._hub.load(model)
             await self._settled(exchange, model)
-        await self._tell(exchange, model)
+        await self._tell(exchange, model, outcome)
 
-    async def _read_again(self, exchange: Exchange, model: HostedModel, what: str) -> None:
+    async def _read_again(self, exchange: Exchange, model: HostedModel, what: str) -> bool:
+        """Whether it was loaded, too."""
         try:
-            await reload(self._hub, model)
+            return await reload(self._hub, model)
         except (ConfigError, LoadError) as error:
             sees_all = len(self._hub.seen(exchange.sees)) == len(self._hub.models)
             reason = NO_ROOM if isinstance(error, NoRoom) and not sees_all else error
@@ -165,8 +167,7 @@ class Admin:
             raise NotReloaded(f"model '{model.name}' was not loaded: {self._hub.reason(model, exchange.sees, True)}")
 
     async def _unload(self, exchange: Exchange) -> None:
-        model = await unload_for(self._hub, exchange, self._model)
-        await self._tell(exchange, model)
+        await self._tell(exchange, *await unload_for(self._hub, exchange, self._model))
 
     async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
         """The model, and whether it had to be looked for in the roots."""
@@ -189,9 +190,9 @@ class Admin:
         exchange.model, exchange.asked = "", model.name  # an order is no call of it
         return model
 
-    async def _tell(self, exchange: Exchange, model: HostedModel) -> None:
+    async def _tell(self, exchange: Exchange, model: HostedModel, outcome: Outcome) -> None:
         (found,) = await self._described([model], exchange)
-        await exchange.reply(200, _encode(found))
+        await exchange.reply(200, _encode({**found, "outcome": outcome.words}))
 
     async def _described(self, models: list[HostedModel], exchange: Exchange) -> list[dict[str, Any]]:
         # On a thread: it reads of all processes of the machine.

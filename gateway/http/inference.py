@@ -26,7 +26,7 @@ from .body import TOO_DEEP, BodyReader, decode_object, is_deep
 from .compressed import AT_ONCE, encoding_of, unpacked
 from .exchange import Exchange
 from .kin import look_at
-from .orders import name_of, unload_for
+from .orders import IS_READY, name_of, unload_for
 from .predict import OCTETS, http_scope, pass_response
 from .waiting import until_ready
 
@@ -220,8 +220,10 @@ class Inference:
 
     async def load(self, exchange: Exchange) -> None:
         """Answer when the model is ready, or has failed."""
-        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)):
+        with audited(actor_of(exchange), "load", name_of(self._hub, exchange)) as outcome:
             model = self._find(exchange)
+            if model.state == "ready":
+                outcome.words = IS_READY
             await self._hub.load(model)
             if await model.settled() != "ready":
                 raise model.not_ready()

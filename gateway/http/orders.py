@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..audit import audited, record, refused
+from ..audit import Outcome, audited, record, refused
 from ..errors import GatewayError, UnknownModel
 from ..roots import unload
 from .actors import actor_of
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ACTIONS = {"load": "load", "unload": "unload", "reload": "reload", "hot-reload": "hot reload"}
 PLACES = ("/admin/models/", "/v2/repository/models/", "/models/")
+IS_READY = "nothing to do: it is ready already"
+NOT_LOADED = "nothing to do: it is not loaded"
 MAX_NAME = 128  # characters of a name that may be nobody's
 
 
@@ -29,15 +31,20 @@ def name_of(hub: Hub, exchange: Exchange) -> str:
         return exchange.model[:MAX_NAME]
 
 
-async def unload_for(hub: Hub, exchange: Exchange, find: Callable[[Exchange], HostedModel]) -> HostedModel:
+async def unload_for(
+    hub: Hub, exchange: Exchange, find: Callable[[Exchange], HostedModel]
+) -> tuple[HostedModel, Outcome]:
     """Unload the model that `find` gives, or refuses."""
     actor = actor_of(exchange)
-    with audited(actor, "unload", name_of(hub, exchange)):
+    with audited(actor, "unload", name_of(hub, exchange)) as outcome:
         model = find(exchange)
+        had_nothing = model.state == "unloaded" or model.spec.is_stand_in
         is_forgotten = await unload(hub, model)
+        if had_nothing and not is_forgotten:
+            outcome.words = NOT_LOADED
     if is_forgotten:
         record(actor, "forget", model=model.name)
-    return model
+    return model, outcome
 
 
 def tell_refused(exchange: Exchange, error: GatewayError) -> None:

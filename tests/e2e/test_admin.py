@@ -272,8 +272,27 @@ def test_a_model_is_unloaded_and_loaded_by_name(serve: Serve, operate: Any, tmp_
     assert "m is unloaded" in operate(gateway, "unload", "m").stdout
     assert ask(gateway, "/models/m/predict", {})[0] == 503
     assert json.loads(operate(gateway, "ps", "--json").stdout)[0]["replicas"] == []
-    assert "m is ready" in operate(gateway, "load", "m").stdout
+    for what, told in (
+        ("unload", "m: nothing to do: it is not loaded"),
+        ("reload", "m: nothing to do: it is not loaded; its next load"),
+        ("load", "m is ready, after"),
+        ("load", "m: nothing to do: it is ready already"),
+    ):
+        assert told in operate(gateway, what, "m").stdout
     assert word(gateway) == "first"
+
+
+def test_new_code_that_comes_in_by_a_restart_or_a_load_is_told(serve: Serve, operate: Any, tmp_path: Path) -> None:
+    gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
+    (tmp_path / "models/m/model.py").write_text(says("second"))
+    os.kill(ask(gateway, "/models/m/predict", {})[1][1], signal.SIGKILL)
+    gateway.wait_for("audit: read of model 'm' by its restart: other files than at its last load: 'model.py'")
+    assert word(gateway) == "second"
+    operate(gateway, "unload", "m")
+    (tmp_path / "models/m/model.py").write_text(says("third"))
+    operate(gateway, "load", "m")
+    gateway.wait_for("audit: read of model 'm' by its load: other files than at its last load: 'model.py'")
+    assert word(gateway) == "third"
 
 
 def test_an_order_for_a_model_whose_directory_is_gone_or_never_was_says_what_to_do(
@@ -283,7 +302,10 @@ def test_an_order_for_a_model_whose_directory_is_gone_or_never_was_says_what_to_
     there, away = tmp_path / "models/m", tmp_path / "away"
     there.rename(away)
     loaded, reloaded = operate(gateway, "load", "m"), operate(gateway, "reload", "m")
-    assert "m is ready" in loaded.stdout and "its directory is gone; what was loaded serves on until" in loaded.stdout
+    assert (
+        "m: nothing to do: it is ready already" in loaded.stdout
+        and "its directory is gone; what was loaded serves on until" in loaded.stdout
+    )
     assert reloaded.returncode == 1 and "directory is gone; put it back, or `gateway unload m` ends" in reloaded.stderr
     operate(gateway, "unload", "m")
     for what, told in (

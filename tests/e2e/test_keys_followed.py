@@ -50,6 +50,8 @@ def test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go(se
     (tmp_path / "keys.toml").unlink()
     assert status(gateway, "/v1/models", text) == 401
     assert re.search(r"In force: the gateway at .*\.sock has 0 keys of it", said.stdout), said
+    who = r"told of by user \S+ \(process \d+\) over the admin socket"
+    gateway.wait_for(rf"audit: change of keys by a new \S*keys\.toml \(of user \S+\), {who}: revoked 'alice'")
 
 
 def test_every_change_is_in_force_at_once(serve: Serve, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 from lines import Lines
 from served import PATIENCE, Model, Served
 
-from gateway import keys
+from gateway import keys, reloading
 from gateway.audit import user
+from gateway.http import admin
+from gateway.http.orders import IS_READY, NOT_LOADED
 from gateway.logs import TextLines
 from gateway.replica import LoadError
 from gateway.settings import ModelSettings
@@ -58,6 +60,40 @@ def test_an_order_that_needs_no_key_says_where_it_came_from(serve: Serve, caplog
     serve({"m": model()}).post("/v2/repository/models/m/load")
     (found,) = audits(caplog)
     assert (found["actor"], found["action"]) == ("somebody without a key at 127.0.0.1", "load")
+
+
+def test_an_order_that_had_nothing_to_do_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve({"m": model(), "n": model()}, api_key="k" * 20, admin_http=True)
+    monkeypatch.setattr(reloading, "read_again", lambda hub, model: model.spec)
+    monkeypatch.setattr(admin, "look_again", look_at_nothing)
+
+    def order(path: str) -> Any:
+        answer = served.post(path, x_api_key="k" * 20)
+        assert answer.status == 200
+        return answer.json.get("outcome")
+
+    outcomes = [order(f"/admin/models/m/{what}") for what in ("load", "unload", "unload", "reload", "load", "reload")]
+    ready, unloaded, read = IS_READY, NOT_LOADED, reloading.ONLY_READ
+    assert outcomes == [ready, "done", unloaded, read, "done", "done"]
+    assert all(one.startswith("nothing to do: ") for one in (ready, unloaded, read))
+    order("/v2/repository/models/n/load")
+    assert [one["outcome"] for one in audits(caplog)] == [*outcomes, ready]
+
+
+def test_settings_of_a_model_that_is_not_loaded_are_read_for_its_next_load(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve({"m": model()}, tables={"m": ModelSettings(load="lazy")})
+    monkeypatch.setattr(reloading, "read_again", lambda hub, model: model.spec)
+    for action, outcome in (("reload", reloading.ONLY_READ), ("read", "done")):
+        assert served.do(reloading.reload_told(served.hub, served.hub.models["m"], "SIGHUP", action))
+        assert (audits(caplog)[-1]["action"], audits(caplog)[-1]["outcome"]) == (action, outcome)
+
+
+async def look_at_nothing(*given: Any, **more: Any) -> None:
+    """There are no roots."""
 
 
 def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(

@@ -119,7 +119,7 @@ MUTATIONS = [
              "http/test_guards.py::test_what_a_page_of_another_origin_loads_without_saying_so_is_refused"),
     Mutation("T18", "keys.py", "fcntl.flock(place, fcntl.LOCK_EX)", "pass",
              "test_keys.py::test_nobody_changes_the_keys_between_reading_and_writing"),
-    Mutation("T65", "http/admin.py", "if reason := await keys.reload():", "if reason := '':",
+    Mutation("T65", "http/admin.py", "if reason := await keys.reload(str(actor_of(exchange))):", "if reason := '':",
              "e2e/test_keys_followed.py::test_a_revoked_key_has_ended_when_the_command_says_so_and_its_file_may_go"),
     Mutation("T16", "http/admin.py", "if exchange.is_local:", "if exchange:",
              "http/test_models.py::test_no_key_is_told_of_directories_of_this_machine"),
