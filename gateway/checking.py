@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -39,13 +40,14 @@ from .spec import Level
 from .targets import missing_target
 from .variables import unset
 from .weights import missing_weights, unmounted
-from .wording import addressed, shorten, table_of
+from .wording import addressed, shorten, table_of, unexpected
 
 if TYPE_CHECKING:
     from .inventory import Inventory
     from .settings import Settings
     from .spec import ModelSpec, Problem
 
+log = logging.getLogger("gateway.discovery")
 _LIST = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
 
 
@@ -68,15 +70,33 @@ def check(found: Inventory) -> list[Finding]:
     for row in _plan(found):
         placements.setdefault(row["model"], row)
     for spec in found.specs:
-        findings += first_of_each_kind(_check_model(spec, found, placements[spec.name]))
+        findings += first_of_each_kind(_checked(spec, found, placements[spec.name]))
     return findings
+
+
+def _checked(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        yield from _check_model(spec, found, placement)
+    except Exception as error:  # whatever its files are, the others are checked
+        log.exception("%s could not be checked", spec.name)
+        yield _odd(str(spec.root), spec.name, f"it cannot be checked any further ({unexpected(error)})")
+
+
+def _odd(place: str, model: str | None, what: str) -> Finding:
+    fix = "mend or remove what is odd in its directory"
+    return Finding(level="error", code="unexpected", where=shorten(place), what=what, fix=fix, model=model)
 
 
 def _told(found: Inventory) -> Iterator[Finding]:
     """1. What others found already. A broken config.yaml is read again, for the codes that its message has lost."""
     seen: set[str] = set()
     for problem in found.problems:
-        details = {str(detail): detail for detail in _details(problem)}
+        try:
+            details = {str(detail): detail for detail in _details(problem)}
+        except Exception as error:  # whatever was wrong with it
+            log.exception("%s could not be read again", problem.where)
+            details = {}
+            yield _odd(problem.where, problem.model, f"it cannot be read again ({unexpected(error)})")
         better = details.get(str(problem), problem)
         for each in (better, *details.values()):
             if str(each) not in seen:

@@ -15,9 +15,11 @@ from pathlib import Path, PurePosixPath
 
 from . import ordinary
 from .errors import ConfigError
+from .wording import counted
 
 MANIFEST = "SHA256SUMS"
 BLOCK = 1 << 20
+LONGEST = 4096  # characters of a name, with those of the directories that it is in; Linux has no longer ones
 DEEPEST = 100  # directories inside one another
 NAMES = 32  # by which links may lead to one directory: links to each other would have more than anybody can list
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
@@ -68,13 +70,15 @@ def listed(root: Path) -> dict[str, str] | None:
         name = re.sub(r"\\[\\nr]", lambda found: _ESCAPES[found[0]], match[3]) if match[1] else match[3]
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ConfigError(f"{manifest}:{number}: {name} is not in the model directory")
+        if len(name) > LONGEST:
+            raise ConfigError(f"{manifest}:{number}: has a name of {counted(len(name), 'character')}: no file has one")
         sums[name] = match[2].lower()
     return sums
 
 
 def missing(root: Path) -> list[str]:
     """The files of its SHA256SUMS that are not there. Raises `ConfigError` as `listed` does."""
-    return [name for name in listed(root) or {} if not (root / name).is_file()]
+    return [name for name in listed(root) or {} if not os.path.isfile(root / name)]
 
 
 def unlisted(root: Path, *, but: Path | None = None) -> list[str]:

@@ -18,6 +18,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -32,7 +33,7 @@ from .formats.unserved_files import TOO_DEEP, UNSERVED
 from .patterns import is_pattern, tables_of
 from .spec import INVALID, ModelSpec, Problem
 from .weights import peek_all_weights
-from .wording import addressed, counted, few, table_of
+from .wording import addressed, counted, few, table_of, unexpected
 
 if TYPE_CHECKING:
     from .plugins import Plugins
@@ -59,7 +60,8 @@ def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Settings |
     """Return the models below `roots`, and a problem for everything there that cannot be served."""
     search = _Search(plugins, settings)
     for root in roots:
-        search.root(Path(root).expanduser())
+        with search.alone(Path(root)):
+            search.root(Path(root).expanduser())
     if settings:
         search.unused_tables(settings)
     # of one name with a model that is served elsewhere, a directory is not missed
@@ -92,6 +94,16 @@ class _Search:
         self._unsearched: Path | None = None  # the last one that this was said of
         self._empty: list[Path] = []  # directories in which nothing is
         self._loose: list[Path] = []  # files with a class Model, beside directories of models
+
+    @contextmanager
+    def alone(self, path: Path, name: str | None = None) -> Iterator[None]:
+        """A look at one directory: whatever goes wrong is a problem of that directory, and the others are looked at."""
+        try:
+            yield
+        except Exception as error:  # whatever is in it
+            log.exception("%s could not be looked at", path)
+            what = f"it cannot be looked at ({unexpected(error)})"
+            self._problem(path, what, fix="mend or remove what is odd in it", code="unexpected", model=name)
 
     def root(self, root: Path) -> None:
         if not root.is_dir():
@@ -134,16 +146,19 @@ class _Search:
                 self._problem(Path(where), f"{table_of(name)}: no model named {name!r} ({have})", code="unused_table")
 
     def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
-        for child in self._directories(directory):
-            if depth == 1:
-                self._left = MAX_BELOW
-            elif self._left <= 0:
-                self._say_unsearched(child, depth)
-                return
+        for child in self._children_of(directory):
             name = prefix + child.name
-            real = child.resolve()
-            # a link to a directory above it would go round for ever
-            self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH + 1, (*above, real))
+            with self.alone(child, name):
+                if not self._is_directory(child):
+                    continue
+                if depth == 1:
+                    self._left = MAX_BELOW
+                elif self._left <= 0:
+                    self._say_unsearched(child, depth)
+                    return
+                real = child.resolve()
+                # a link to a directory above it would go round for ever
+                self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH + 1, (*above, real))
 
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """One directory, and those in it when it is nobody's."""
@@ -258,7 +273,7 @@ class _Search:
         fix = f"move {'config.yaml and what it names' if is_meant else 'the files'} into a directory of their own"
         self._problem(path, what, fix=fix, code="passed_over", level="warning")
 
-    def _directories(self, directory: Path) -> Iterator[Path]:
+    def _children_of(self, directory: Path) -> Iterator[Path]:
         try:
             children = sorted(directory.iterdir())
         except OSError as error:
@@ -266,14 +281,14 @@ class _Search:
             return
         if directory.resolve().name.startswith("models--"):
             children = [child for child in children if child.name not in ("blobs", "refs")]
-        for child in children:
-            if child.name.startswith((".", "__")) or _is_installed(child):
-                continue
-            if child.is_symlink() and not child.exists():
-                what = f"a link to {child.readlink()}, where nothing is"
-                self._problem(child, what, fix="mend or remove it", code="dangling_link", level="warning")
-            elif child.is_dir():
-                yield child
+        yield from (child for child in children if not (child.name.startswith((".", "__")) or _is_installed(child)))
+
+    def _is_directory(self, child: Path) -> bool:
+        if child.is_symlink() and not os.path.exists(child):
+            what = f"a link to {child.readlink()}, where nothing is"
+            self._problem(child, what, fix="mend or remove it", code="dangling_link", level="warning")
+            return False
+        return child.is_dir()
 
     def _claimed(self, path: Path, name: str) -> bool:
         """Ask the formats for one directory; whether one of them took it, well or broken."""

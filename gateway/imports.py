@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def _look(
     top, beside = parts[0], source.parent.name
     if is_there(places, [top]):
         missing = _missing(places, parts, names, _makes_names)
-        is_sure = top == beside or any((place / top / "__init__.py").is_file() for place in places)
+        is_sure = top == beside or any(os.path.isfile(place / top / "__init__.py") for place in places)
         if missing is None or not (is_sure or (provided is not None and not _is_found(top, provided))):
             return None
         return Import(".".join(missing), ours=True)
@@ -153,9 +154,9 @@ def _missing(
     """
     for part in parts:
         here = [place / part for place in places]
-        if any(path.with_name(f"{part}{suffix}").is_file() for path in here for suffix in all_suffixes()):
+        if any(os.path.isfile(path.with_name(f"{part}{suffix}")) for path in here for suffix in all_suffixes()):
             return None
-        places = [path for path in here if path.is_dir()]
+        places = [path for path in here if os.path.isdir(path)]
         if not places:
             return list(parts)
         if any(may_have_more(path / "__init__.py") for path in places):

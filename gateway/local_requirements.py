@@ -63,7 +63,7 @@ def requirements_of(spec: ModelSpec) -> list[str]:
     config = spec.config
     if name := config.get("requirements_file") or implied_file(spec):
         path = spec.root / str(name)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(f"{path}: requirements_file does not exist")
         if path.name in ("pyproject.toml", "uv.lock"):
             return [str(line) for line in _pyproject_dependencies(path.with_name("pyproject.toml"))]
@@ -144,7 +144,7 @@ def read(
         if (
             found is not None
             and found.kind in ("requirements", "constraints")
-            and found.path.is_file()
+            and os.path.isfile(found.path)
             and found.path not in known
         ):
             known.add(found.path)

@@ -7,6 +7,7 @@ alone makes no link anywhere: the operator maps the place, or names roots below 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 from .cache import cache_dir
 from .errors import ConfigError
 from .spec import Problem
+from .wording import unexpected
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
 
+log = logging.getLogger("gateway.discovery")
+
 
 def is_there(place: Path) -> bool:
     """Whether somebody put the files there already: a directory, a file, or a link that is not ours and works."""
-    if place.is_symlink() and _is_ours(place):
+    if os.path.islink(place) and _is_ours(place):
         return False
-    return place.exists()
+    return os.path.exists(place)
 
 
 def refusal(place: Path, roots: Collection[Path]) -> str | None:
@@ -42,19 +46,25 @@ def contradictions(specs: Iterable[ModelSpec]) -> Iterator[Problem]:
     """The models that want a place which one before them has for other files: the link can lead to one of them only."""
     taken: dict[str, tuple[str, object]] = {}
     for spec in specs:
-        for entry in _linked(spec):
-            place, files = os.path.normpath(entry["mount_location"]), _files(entry, spec.root)
-            owner, theirs = taken.setdefault(place, (spec.name, files))
-            if theirs == files:
-                continue
-            yield Problem(
-                where=str(spec.root),
-                what=f"mount_location {place} is that of model '{owner}' too, for other files",
-                fix="give one of them another place, and have its class open that",
-                code="mount_location",
-                model=spec.name,
-            )
-            break
+        what, fix = "", "give one of them another place, and have its class open that"
+        try:
+            if other := _other(spec, taken):
+                what = f"mount_location {other[0]} is that of model '{other[1]}' too, for other files"
+        except Exception as error:  # of one model, whatever its places are called
+            log.exception("the places of %s could not be compared", spec.name)
+            what, fix = f"its mount_locations cannot be compared ({unexpected(error)})", "give them other places"
+        if what:
+            yield Problem(where=str(spec.root), what=what, fix=fix, code="mount_location", model=spec.name)
+
+
+def _other(spec: ModelSpec, taken: dict[str, tuple[str, object]]) -> tuple[str, str] | None:
+    """A place that the model wants, and who has it; all others are taken now."""
+    for entry in _linked(spec):
+        place, files = os.path.normpath(entry["mount_location"]), _files(entry, spec.root)
+        owner, theirs = taken.setdefault(place, (spec.name, files))
+        if theirs != files:
+            return place, owner
+    return None
 
 
 def _linked(spec: ModelSpec) -> Iterator[Mapping[str, Any]]:

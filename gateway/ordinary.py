@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,25 @@ def opened(path: Path) -> BufferedReader:
     if not stat.S_ISREG(what.st_mode) and what.st_rdev != os.stat(os.devnull).st_rdev:  # which is as good as empty
         os.close(found)
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    return os.fdopen(found, "rb")
+    return BufferedReader(_Ordinary(found))
+
+
+class _Ordinary(FileIO):
+    """A file that has something to read at once, or ends: some of /proc do neither, and look like ordinary ones."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        if (found := super().readinto(buffer)) is None:
+            raise _endless()
+        return found
+
+    def readall(self) -> bytes:
+        if (found := super().readall()) is None:
+            raise _endless()
+        return found
+
+
+def _endless() -> OSError:
+    return OSError(errno.EINVAL, "it is no ordinary file: it has nothing to read now, and does not end")
 
 
 def check_ordinary(place: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 import re
 import sys
 from collections import deque
@@ -37,7 +38,7 @@ class OwnFile:
 def source_file(spec: ModelSpec) -> Path | None:
     """The file of a class that is the model's own."""
     path = spec.root.joinpath(*spec.target.rpartition(":")[0].split(".")).with_suffix(".py")
-    return path if spec.own_code and path.is_file() else None
+    return path if spec.own_code and os.path.isfile(path) else None
 
 
 def places_of(spec: ModelSpec, source: Path) -> list[Path]:
@@ -144,12 +145,12 @@ def _of(module: str, places: Sequence[Path], root: Path) -> Sequence[Path]:
 def _walk(places: Sequence[Path], parts: Sequence[str]) -> Iterator[Path]:
     """Those of a dotted name, in the first place that has anything of it."""
     for place in places:
-        if not parts or not ((place / parts[0]).is_dir() or (place / f"{parts[0]}.py").is_file()):
+        if not parts or not (os.path.isdir(place / parts[0]) or os.path.isfile(place / f"{parts[0]}.py")):
             continue
         for part in parts:
-            if (package := place / part / "__init__.py").is_file():
+            if os.path.isfile(package := place / part / "__init__.py"):
                 yield package
-            elif (module := place / f"{part}.py").is_file():
+            elif os.path.isfile(module := place / f"{part}.py"):
                 yield module
                 return
             place /= part

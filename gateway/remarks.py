@@ -13,7 +13,7 @@ from .formats.config import ModelConfig, read_config
 from .spec import Level, Problem
 from .syntax import TOKENS
 from .variables import unset
-from .wording import MOST_NAMES, addressed, counted
+from .wording import MOST_NAMES, addressed, counted, unexpected
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
@@ -36,7 +36,7 @@ class Remarks:
             log.log(problem.log_level, "%s", problem, extra=about)
 
     def _news(self, spec: ModelSpec) -> list[Problem]:
-        found = list(told_at_start(spec))
+        found = told_at_start(spec)
         known = self._said.get(spec.name, set())
         self._said[spec.name] = {_key(problem) for problem in found}
         return [problem for problem in found if _key(problem) not in known]
@@ -72,9 +72,17 @@ def _with_meant(unknown: Problem) -> str:
     return f"{name}, {unknown.fix}" if unknown.fix.startswith("did you mean") else name
 
 
-def told_at_start(spec: ModelSpec) -> Iterator[Problem]:
+def told_at_start(spec: ModelSpec) -> list[Problem]:
     """What whoever starts the gateway is told, or changes a model while it runs; `gateway check` has the lines of
     config.yaml, and what has no effect."""
+    try:
+        return list(_told_at_start(spec))
+    except Exception as error:  # of one model, whatever its files are
+        log.exception("the files of %s could not be looked at", spec.name)
+        return [_problem(spec, "warning", "unexpected", f"not all is said of it ({unexpected(error)})")]
+
+
+def _told_at_start(spec: ModelSpec) -> Iterator[Problem]:
     config = read_config(spec.root)
     if unknown := [problem for problem in config.warnings if problem.code == "unknown_key"]:
         names = list(map(_with_meant, unknown))

@@ -6,6 +6,7 @@ its code cannot do without: when a statement imports something of it, and nothin
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, metadata, requires
@@ -105,7 +106,7 @@ def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path]
             other = root / option[2].strip().strip("'\"")
             if "://" in line:
                 continue  # pip fetches it
-            if not other.is_file():
+            if not os.path.isfile(other):
                 absent.append(line)
             elif option[1] in ("-r", "--requirement") and other not in known:
                 known.add(other)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,11 +100,11 @@ async def look_again(hub: Hub, actor: Actor | str, *, reloads: bool = False, ord
 
 def what_is_gone(spec: ModelSpec) -> str:
     """What made its directory a model, and is there no more. Looks at the disk: not for the loop."""
-    if not spec.root.is_dir():
+    if not os.path.isdir(spec.root):
         return "its directory is gone"
     names = [f"{spec.target.partition(':')[0].replace('.', '/')}.py"] if spec.format in ("python", "truss") else []
     names += ["config.yaml"] if spec.format == "truss" else []
-    missing = " and ".join(name for name in names if not (spec.root / name).is_file())
+    missing = " and ".join(name for name in names if not os.path.isfile(spec.root / name))
     return f"{missing} is gone from its directory" if missing else "its directory is no model any more"
 
 

@@ -97,6 +97,12 @@ def table_of(model: str, part: str = "") -> str:
     return f"[models.{name}.{part}]" if part else f"[models.{name}]"
 
 
+def unexpected(error: Exception) -> str:
+    """What to say of an exception that nobody expected. Its text, which may quote what was read, is for the log."""
+    reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__}{reason}; the log has the traceback"
+
+
 def addressed(text: str, model: str | None) -> str:
     """Advice about the table of a model, with its id, and with what makes it count: those who give it may know no more
     than a directory's name."""

@@ -101,7 +101,9 @@ def test_where_there_is_a_list_it_lists_every_file_but_hidden_and_compiled_ones(
         verify(model)
 
 
-@pytest.mark.parametrize("walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside"))])
+@pytest.mark.parametrize(
+    "walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside", local_projects.Walk()))]
+)
 def test_what_nobody_could_look_through_is_refused(walk: Callable[[Path], object], tmp_path: Path) -> None:
     """Links from each of some directories to all others have more ways than can be counted."""
     (tmp_path / "SHA256SUMS").write_text("")
@@ -113,7 +115,9 @@ def test_what_nobody_could_look_through_is_refused(walk: Callable[[Path], object
         walk(tmp_path)
 
 
-@pytest.mark.parametrize("walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside"))])
+@pytest.mark.parametrize(
+    "walk", [unlisted, lambda root: list(local_projects.files(root, root / "aside", local_projects.Walk()))]
+)
 def test_directories_deeper_than_python_recurses_are_refused(walk: Callable[[Path], object], tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS").write_text("")
     (tmp_path / "/".join("d" * 400)).mkdir(parents=True)
@@ -183,3 +187,15 @@ def test_any_bytes_are_a_list_or_a_config_error(tmp_path_factory: pytest.TempPat
         return
     assert found is not None
     assert not any(os.path.isabs(name) or ".." in name.split("/") for name in found)
+
+
+def test_a_listed_name_that_no_file_can_have_is_told_with_its_line(model: Path) -> None:
+    (model / "SHA256SUMS").write_text(f"{'0' * 64}  {'n' * 200_000}\n")
+    with pytest.raises(ConfigError, match=r"SHA256SUMS:1: has a name of 200,?000 characters") as refused:
+        missing(model)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_listed_name_that_is_longer_than_a_file_may_have_is_missing(model: Path) -> None:
+    (model / "SHA256SUMS").write_text(f"{'0' * 64}  {'n' * 300}\n")
+    assert missing(model) == ["n" * 300]

@@ -10,9 +10,12 @@ import pytest
 
 from gateway.cache import cache_dir
 from gateway.errors import ConfigError
+from gateway.foretold import Foretold
 from gateway.inventory import Inventory, take_inventory
+from gateway.mounts import contradictions
 from gateway.reloading import read_again
 from gateway.settings import load_settings
+from gateway.spec import ModelSpec
 
 MODEL = "class Model:\n    def predict(self, inputs): ...\n"
 
@@ -104,10 +107,20 @@ def test_a_reload_does_not_take_the_mount_location_of_another_model(tmp_path: Pa
         Path("models", name, "config.yaml").write_text(entry)
     found = inventory(roots)
     models = {spec.name: SimpleNamespace(name=spec.name, spec=spec) for spec in found.specs}
-    hub: Any = SimpleNamespace(settings=found.settings, plugins=found.plugins, models=models)
+    foretold = Foretold(found.plugins.endpoints())
+    hub: Any = SimpleNamespace(settings=found.settings, plugins=found.plugins, models=models, foretold=foretold)
     loaded: Any = models["b"]
     assert read_again(hub, loaded).name == "b"
     config = Path("models/b/config.yaml")
     config.write_text(config.read_text().replace("app/b", "app/a"))
     with pytest.raises(ConfigError, match="app/a is that of model 'a' too"):
         read_again(hub, loaded)
+
+
+def test_places_that_cannot_be_compared_are_one_models_problem(tmp_path: Path) -> None:
+    def spec(name: str, entry: dict[str, str]) -> ModelSpec:
+        config = {"weights": [{"mount_location": str(tmp_path / name), **entry}]}
+        return ModelSpec(name=name, target="m:M", root=tmp_path, own_code=True, config=config, mount_roots=(tmp_path,))
+
+    (problem,) = contradictions([spec("odd", {}), spec("good", {"source": "hf://a/b"})])
+    assert problem.model == "odd" and "KeyError" in problem.what

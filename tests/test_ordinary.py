@@ -33,6 +33,7 @@ OPENED_ELSEWHERE = {
     "http/pages.py": "files of this package",
     "peers.py": "/proc",
     "processes.py": "/proc",
+    "runners/output.py": "an end of a pipe of ours",
     "runners/reaper.py": "/proc",
 }
 
@@ -62,6 +63,29 @@ def test_pipes_devices_and_directories_are_none(tmp_path: Path) -> None:
     for name in ("pipe", "endless", "directory"):
         with pytest.raises(OSError, match="no ordinary file"):
             ordinary.content(tmp_path / name)
+
+
+def test_what_looks_like_an_ordinary_file_and_neither_reads_nor_ends_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some of /proc."""
+    os.mkfifo(tmp_path / "a")
+    writer = os.open(tmp_path / "a", os.O_RDWR)
+    monkeypatch.setattr("stat.S_ISREG", lambda mode: True)
+    for read in (ordinary.content, begin_of_it, all_of_it):
+        with pytest.raises(OSError, match="no ordinary file"):
+            read(tmp_path / "a")
+    os.close(writer)
+
+
+def begin_of_it(path: Path) -> bytes:
+    with ordinary.opened(path) as file:
+        return file.read(100)
+
+
+def all_of_it(path: Path) -> bytes:
+    with ordinary.opened(path) as file:
+        return file.read()
 
 
 def test_nothing_is_an_empty_file() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import re
 import sys
 import time
@@ -117,7 +118,7 @@ def has_code(path: Path) -> bool:
     model/model.py, or model.py."""
     config = peek_config(path)
     names = (config.get("model_module_dir", "model"), config.get("model_class_filename", "model.py"))
-    return path.joinpath(*map(str, names)).is_file() or (path / "model.py").is_file()
+    return os.path.isfile(path.joinpath(*map(str, names))) or (path / "model.py").is_file()
 
 
 def _document(file: Path) -> Document:

@@ -10,6 +10,7 @@ Which value counts, first to last: [models.NAME] of gateway.toml · config.yaml 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -181,7 +182,7 @@ def _override_resources(resources: Resources, values: Mapping[str, Any]) -> Reso
 def _import_dirs(path: Path, data: Mapping[str, Any]) -> tuple[Path, ...]:
     """The packages of the model, then those it shares: `external_package_dirs` are relative to the model."""
     bundled = path / data["bundled_packages_dir"]
-    own = (bundled,) if bundled.is_dir() else ()
+    own = (bundled,) if os.path.isdir(bundled) else ()
     return (*own, *(path / place for place in data["external_package_dirs"]))
 
 
@@ -209,7 +210,7 @@ def _check_secrets(spec: ModelSpec) -> None:
 
 
 def _missing(path: Path, data: Mapping[str, Any]) -> list[str]:
-    missing = [place for place in data["external_package_dirs"] if not (path / place).is_dir()]
+    missing = [place for place in data["external_package_dirs"] if not os.path.isdir(path / place)]
     told = [f"{path}: external_package_dirs: {place} does not exist" for place in missing[:MOST_NAMES]]
     more = len(missing) - len(told)
     return [*told, f"{path}: external_package_dirs: {more} more do not exist"] if more else told

@@ -5,6 +5,7 @@ The last format but one to be asked, so that a directory with a config.yaml may 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,9 +37,9 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     config = read_config(path)
     module_dir, filename = config.data["model_module_dir"], config.data["model_class_filename"]
     source = path / module_dir / filename
-    if not source.is_file() and (path / "model.py").is_file():
+    if not os.path.isfile(source) and (path / "model.py").is_file():
         return None  # `python` takes it, and reports what is wrong with its config.yaml
-    if not source.is_file() and is_of_another_program(path):
+    if not os.path.isfile(source) and is_of_another_program(path):
         return None
     if config.errors:
         raise ConfigError("\n".join(str(problem) for problem in config.errors))
@@ -48,7 +49,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         near = instead_of(str(framework), {point.name for point in entry_points(group="gateway")})
         told = f"{path}: no plugin serves the framework {framework!r}{near}; `gateway plugins` lists those there"
         raise ConfigError(told)
-    if not source.is_file():
+    if not os.path.isfile(source):
         near = instead_of(source.name, [each.name for each in source.parent.glob("*.py")])
         what = f"{path}: No module class file found: {source.relative_to(path)}{near}"
         absent = missing_weights(path)  # which may be why no framework's plugin knew the directory

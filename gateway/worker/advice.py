@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import linecache
+import os
 import re
 import sys
 import textwrap
@@ -48,11 +49,12 @@ def _about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     statement, module = _imported(error)
     top, package = module.partition(".")[0], model["target"].partition(":")[0].rpartition(".")[0]
     beside = Path(model["root"], *package.split("."))
-    if package and top != package.partition(".")[0] and ((beside / f"{top}.py").is_file() or (beside / top).is_dir()):
+    lies_beside = os.path.isfile(beside / f"{top}.py") or os.path.isdir(beside / top)
+    if package and top != package.partition(".")[0] and lies_beside:
         return f"; it lies beside the model's file: import it as {package}.{statement}"
     if (extra := model.get("extra")) and distributions.required(module, distributions.of_extra(extra)):
         return f"; run: pip install 'model-gateway[{extra}]'"
-    if (place := next((place for place in _places(model) if (place / top).is_dir()), None)) is not None:
+    if (place := next((place for place in _places(model) if os.path.isdir(place / top)), None)) is not None:
         return f"; {place / top} has no such module"
     own = model.get("python")  # an environment of its own
     if line := distributions.required(module, _requirements(model)):

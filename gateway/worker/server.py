@@ -132,24 +132,28 @@ class Server:
         unfixable = isinstance(error, (Unloadable, ConfigError, adapter.ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)
         text = addressed(text + notes_of(error), hello.model["name"])
+        with contextlib.suppress(Exception):  # a failure is told, whatever an advice trips over
+            text += self._advice(error, text, hello, asked)
+        return wire.Failure(503, "model_failed", text, reason=text, fatal=unfixable or not may_help(error))
+
+    def _advice(self, error: BaseException, text: str, hello: wire.Hello, asked: Collection[int]) -> str:
         if terminal.has_quit(error):
-            text += terminal.about_quit()
-        elif isinstance(error, ImportError) and is_missing(error):
-            text += about_missing(error, hello.model)
-        elif isinstance(error, ImportError) and (told := about_taken(error)):
-            text += told
-        elif (variable := missing_variable(error)) is not None:
-            text += about_variable(variable, hello.model["name"])
-        elif secret := missing_secret(error):
-            text += about_secret(secret.name, secret.is_declared)
-        elif told := about_place(error, hello.model.get("data_dir")):
-            text += told
-        elif not isinstance(error, Unloadable):
+            return terminal.about_quit()
+        if isinstance(error, ImportError) and is_missing(error):
+            return about_missing(error, hello.model)
+        if isinstance(error, ImportError) and (told := about_taken(error)):
+            return told
+        if (variable := missing_variable(error)) is not None:
+            return about_variable(variable, hello.model["name"])
+        if secret := missing_secret(error):
+            return about_secret(secret.name, secret.is_declared)
+        if told := about_place(error, hello.model.get("data_dir")):
+            return told
+        if not isinstance(error, Unloadable):
             for port in hello.taken_ports:
                 if port in asked or str(port) in text or "ddress already in use" in text:
-                    text += f"; {ports.advice(hello.model['name'], port)}"
-                    break
-        return wire.Failure(503, "model_failed", text, reason=text, fatal=unfixable or not may_help(error))
+                    return f"; {ports.advice(hello.model['name'], port)}"
+        return ""
 
     def _on_loaded(self, hello: wire.Hello, loaded: Loaded, ready: bytes) -> None:
         self._loaded = loaded

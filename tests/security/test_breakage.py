@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
+import pkgutil
 import struct
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +18,12 @@ from click.testing import CliRunner
 from served import Model, Served
 
 from gateway.cli import cli
+from gateway.hub import Hub
+from gateway.inventory import Inventory, take_inventory
 from gateway.plugins import Plugins
+from gateway.remarks import told_at_start
+from gateway.roots import look_again
+from gateway.settings import load_settings
 from gateway.testing import Gateway
 
 Serve = Callable[..., Served]
@@ -176,6 +183,93 @@ def test_metadata_of_other_types_than_they_should_be_are_one_directorys_problem(
     said = {line["model"]: line["what"] for line in found if line["level"] == "error"}
     assert said.keys() == {"number", "list"}
     assert "it has no tensors" in said["number"] and "of other types" in said["list"]
+
+
+async def served_again(found: Inventory) -> list[str]:
+    """The routes of the good model, after a look at all directories."""
+    hub = Hub(found.settings, found.plugins, found.specs)
+    await look_again(hub, "somebody")
+    routes = {name: hub.routes(model) for name, model in hub.models.items()}
+    await hub.stop(0)
+    return routes["good"]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        "gateway.discovery.find_unserved",
+        "gateway.discovery.other_weights",
+        "gateway.checking.placeholders",
+        "gateway.checking.read_config",
+        "gateway.checking.read_class",
+        "gateway.remarks.unset",
+        "gateway.foretold.read_class",
+    ],
+)
+def test_whatever_goes_wrong_with_a_directory_is_its_problem_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """In check, at the start and at a reload: an exception that nobody expected, whose text may be of any file."""
+    for name, file, text in (
+        ("odd", "model.py", ECHO),
+        ("odd-data", "config.json", "{}"),
+        ("odd-code", "model.py", "("),
+    ):
+        (here / "models" / name).mkdir()
+        (here / "models" / name / file).write_text(text)
+    (here / "models/odd-gguf").mkdir()
+    (here / "models/odd-gguf/m.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 0))
+    found, raised = pkgutil.resolve_name(look), 0
+
+    def broken(first: Any, *rest: Any, **more: Any) -> Any:
+        nonlocal raised
+        if "odd" in str(first):
+            raised += 1
+            raise TypeError("what the file says")
+        return found(first, *rest, **more)
+
+    monkeypatch.setattr(look, broken)
+    result = CliRunner().invoke(cli, ["check", "--json"])
+    assert not isinstance(result.exception, Exception), result.exception
+    lines = json.loads(result.stdout)
+    assert "good" not in {line["model"] for line in lines if line["level"] == "error"}
+    told = [line for line in lines if line["code"] == "unexpected" and "TypeError" in line["what"]]
+    settings = load_settings(None, environ={})
+    found_there = take_inventory(settings, with_devices=False)
+    assert "good" in {spec.name for spec in found_there.specs}
+    at_start = [each for spec in found_there.specs for each in told_at_start(spec)]
+    assert asyncio.run(served_again(found_there))
+    told += [{"what": each.what} for each in at_start if each.code == "unexpected"]
+    assert raised and (told or "foretold" in look)
+    assert "what the file says" not in result.stdout + str(at_start)
+
+
+def test_names_that_no_file_can_have_are_one_directorys_problem(here: Path) -> None:
+    long = "n" * 300
+    (here / "models/link").symlink_to(long)
+    odd = {
+        "sums": {"SHA256SUMS": f"{'0' * 64}  {'n' * 200_000}\n", "model.py": ECHO},
+        "class": {"config.yaml": f"model_class_filename: {long}.py\n", "model/model.py": ECHO},
+        "packages": {"config.yaml": f"bundled_packages_dir: {long}\n", "model.py": ECHO},
+        "data": {"config.yaml": f"data_dir: {long}\n", "model.py": ECHO},
+        "lines": {"config.yaml": f"requirements_file: {long}.txt\n", "model.py": ECHO},
+        "include": {"requirements.txt": f"-r {long}.txt\n", "model.py": ECHO},
+        "elsewhere": {"config.yaml": f"external_package_dirs: [{long}]\n", "model.py": ECHO},
+        "weights": {"config.yaml": f"weights: [{{source: {long}, mount_location: /{long}}}]\n", "model.py": ECHO},
+        "imports": {"model.py": f"import {long}\n{ECHO}"},
+        "index": {"model.safetensors.index.json": json.dumps({"weight_map": {"a": long}}), "config.json": "{}"},
+    }
+    for name, files in odd.items():
+        for file, text in files.items():
+            (here / "models" / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (here / "models" / name / file).write_text(text)
+    result = CliRunner().invoke(cli, ["check", "--json"])
+    assert not isinstance(result.exception, Exception), result.exception
+    lines = json.loads(result.stdout)
+    assert "good" not in {line["model"] for line in lines if line["level"] == "error"}
+    assert [line for line in lines if line["code"] in ("unexpected", "plugin")] == []
+    with Gateway("models", cwd=here, until="settled") as running:
+        assert post(running, "good", {"a": 1}) == (200, {"a": 1})
 
 
 def test_all_that_is_broken_together_leaves_the_good_model_served(here: Path) -> None:

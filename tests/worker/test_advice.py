@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway import distributions, plain
 from gateway.formats.describe import describe
+from gateway.worker import server
 from gateway.worker.advice import about_missing, about_taken, is_missing
 
 
@@ -203,3 +205,13 @@ def test_a_name_that_a_module_lacks_is_answered_with_those_that_it_has(
         assert not is_missing(caught.value) and about_taken(caught.value) == told
     monkeypatch.delitem(sys.modules, "my_helpers")
     assert about_taken(ImportError("libcuda.so: no such file")) == ""
+
+
+def test_a_failed_load_is_told_whatever_its_advice_trips_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trips(*given: object) -> str:
+        raise OSError("File name too long")
+
+    monkeypatch.setattr(server, "about_missing", trips)
+    hello: Any = SimpleNamespace(model={"name": "m"}, taken_ports=())
+    failure = server.Server.__new__(server.Server)._load_failure(ModuleNotFoundError("No module named 'a'"), hello, ())
+    assert "No module named 'a'" in failure.reason and failure.fatal
