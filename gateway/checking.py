@@ -21,7 +21,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import contents, inherited
+from . import contents, inherited, ordinary
 from .alike import first_of_each_kind
 from .allowances import allowances
 from .distributions import canonical
@@ -76,7 +76,8 @@ def check(found: Inventory) -> list[Finding]:
 
 def _checked(spec: ModelSpec, found: Inventory, placement: Mapping[str, Any]) -> Iterator[Finding]:
     try:
-        yield from _check_model(spec, found, placement)
+        with ordinary.within(spec.root, spec.allow_links):
+            yield from _check_model(spec, found, placement)
     except Exception as error:  # whatever its files are, the others are checked
         log.exception("%s could not be checked", spec.name)
         yield _odd(str(spec.root), spec.name, f"it cannot be checked any further ({unexpected(error)})")
@@ -92,7 +93,7 @@ def _told(found: Inventory) -> Iterator[Finding]:
     seen: set[str] = set()
     for problem in found.problems:
         try:
-            details = {str(detail): detail for detail in _details(problem)}
+            details = {str(detail): detail for detail in _details(problem, found.settings)}
         except Exception as error:  # whatever was wrong with it
             log.exception("%s could not be read again", problem.where)
             details = {}
@@ -104,18 +105,26 @@ def _told(found: Inventory) -> Iterator[Finding]:
                 yield _finding(each, problem.model)
 
 
-def _details(problem: Problem) -> Iterator[Problem]:
+def _details(problem: Problem, settings: Settings) -> Iterator[Problem]:
     path = Path(re.sub(r":\d+$", "", problem.where))
     if problem.model is None or problem.code != "invalid_model":
         return
     if path.suffix == ".py":
-        config = read_config(path.parent.parent if (path.parent.parent / "config.yaml").is_file() else path.parent)
-        try:
-            read_class(path, config.data["model_class_name"])
-        except SourceError as error:
-            yield error.problem
+        root = path.parent.parent if (path.parent.parent / "config.yaml").is_file() else path.parent
+        with ordinary.within(root, settings.model(problem.model).allow_links):
+            yield from _of_source(root, path)
     elif path.name == "config.yaml":
-        yield from read_config(path.parent).problems
+        with ordinary.within(path.parent, settings.model(problem.model).allow_links):
+            config = read_config(path.parent)
+        yield from config.problems
+
+
+def _of_source(root: Path, path: Path) -> list[Problem]:
+    try:
+        read_class(path, read_config(root).data["model_class_name"])
+    except SourceError as error:
+        return [error.problem]
+    return []
 
 
 def _finding(problem: Problem, model: str | None) -> Finding:

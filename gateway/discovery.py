@@ -24,6 +24,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from . import ordinary
 from .alike import first_of_each_kind
 from .errors import ConfigError
 from .formats.describe import complete
@@ -166,13 +167,15 @@ class _Search:
         if depth and _has_nothing(path):
             self._empty.append(path)
             return
-        if self._claimed(path, name):
-            spec = self.specs[name] if len(self.specs) > before else None
-            self._beside(path, spec, known)
-            self._below(path, prefix, depth, above, spec=spec)
-            return
-        self._left -= 1
-        unserved = find_unserved(path)
+        allows = bool(self._settings and self._settings.overrides(name).get("allow_links"))
+        with ordinary.within(path, allows):
+            if self._claimed(path, name):
+                spec = self.specs[name] if len(self.specs) > before else None
+                self._beside(path, spec, known)
+                self._below(path, prefix, depth, above, spec=spec)
+                return
+            self._left -= 1
+            unserved = find_unserved(path)
         is_sure = unserved is not None and unserved.is_sure
         served, told = len(self.specs), len(self.problems)
         if depth < MAX_DEPTH and not (is_sure and depth):  # parts of a model are no models; a root may hold anything
@@ -185,8 +188,9 @@ class _Search:
             self.problems[told:] = [each for each in self.problems[told:] if _is_below_meant(each, path)]
         is_alone = is_sure or not (found or len(self.problems) > told)
         if not is_alone:  # what lies beside the directories of models is no model, but for files that are nothing else
-            unserved = find_loose(path, [spec.root for spec in found.values()])
-            self._loose += loose_classes(path)
+            with ordinary.within(path, allow_links=False):
+                unserved = find_loose(path, [spec.root for spec in found.values()])
+                self._loose += loose_classes(path)
         elif unserved is None and _is_empty(path):
             self._empty.append(path)
         if unserved is not None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import ordinary
 from .formats.source import ClassInfo, SourceError, read_class
 from .spec import Endpoint, ModelSpec
 
@@ -68,7 +69,8 @@ class Foretold:
 
     def _routes_of(self, spec: ModelSpec) -> list[str]:
         try:
-            return routes_of(spec, self._endpoints)
+            with ordinary.within(spec.root, spec.allow_links):
+                return routes_of(spec, self._endpoints)
         except Exception:  # of one model, whatever its target and its files are
             log.exception("what %s will serve cannot be told before it is loaded", spec.name)
             return []

@@ -10,6 +10,9 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -21,13 +24,49 @@ MOST = 32 * 1024 * 1024  # bytes of a text, such as an index of tensors, a sourc
 MOST_VALUES = 1_000_000  # in JSON: an empty array or object has two bytes there, and thirty times as many here
 
 
+_homes: ContextVar[tuple[Path, ...]] = ContextVar("homes", default=())  # directories that links may not lead out of
+LEADS_OUT = (
+    "this link leads out of the model directory: copy the file, or allow it in gateway.toml:"
+    " [models.NAME] allow_links = true"
+)
+
+
+@contextmanager
+def within(root: Path, allow_links: bool) -> Iterator[None]:
+    """While it lasts, no link in a model directory leads whoever opens a file here out of it: neither the content of a
+    file elsewhere nor what is wrong with it is told then. In a directory within another, both count.
+    """
+    token = _homes.set(_homes.get() if allow_links else (*_homes.get(), Path(os.path.abspath(root))))
+    try:
+        yield
+    finally:
+        _homes.reset(token)
+
+
+def check_inside(path: Path) -> None:
+    """Raises `OSError` for what lies in a directory that no link may lead out of, and in truth elsewhere."""
+    for home in _homes.get():
+        if Path(os.path.abspath(path)).is_relative_to(home) and not is_inside(path, home):
+            raise OSError(errno.EXDEV, LEADS_OUT, str(path))
+
+
+def is_inside(path: Path, home: Path) -> bool:
+    """Whether the file lies in the directory, behind all links. To a snapshot of Hugging Face belong its blobs."""
+    real = Path(os.path.realpath(home))
+    if real.parent.name == "snapshots" and real.parents[1].name.startswith("models--"):
+        real = real.parents[1]
+    return Path(os.path.realpath(path)).is_relative_to(real)
+
+
 def opened(path: Path) -> BufferedReader:
     """Return a file of a model directory, open for reading, for a plugin.
 
-    Raises `OSError`, also for what is no ordinary file, but for /dev/null.
+    Raises `OSError`, also for what is no ordinary file, but for /dev/null, and for links that lead out of the model
+    directory that is looked at.
 
     Who has a lease on it is asked to give it up, and not waited for: the next try finds it free.
     """
+    check_inside(path)
     found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     what = os.fstat(found)
     if not stat.S_ISREG(what.st_mode) and what.st_rdev != os.stat(os.devnull).st_rdev:  # which is as good as empty

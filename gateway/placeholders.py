@@ -70,7 +70,8 @@ def placeholder(file: Path) -> Placeholder | None:
         return OBJECT
     if REFUSALS.match(begin) or (suffix in BINARY and TEXT.match(begin)):
         start = begin.split(b"\n")[0][:60].decode("utf-8", "replace").strip()
-        return Placeholder(f"is a text and not the file (it begins {start!r})", AGAIN)
+        begins = "" if file.is_symlink() else f" (it begins {start!r})"  # a link may lead to anybody's file
+        return Placeholder(f"is a text and not the file{begins}", AGAIN)
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import ordinary
 from .alike import MOST_ALIKE
 from .formats.config import ModelConfig, read_config
 from .spec import Level, Problem
@@ -76,7 +77,8 @@ def told_at_start(spec: ModelSpec) -> list[Problem]:
     """What whoever starts the gateway is told, or changes a model while it runs; `gateway check` has the lines of
     config.yaml, and what has no effect."""
     try:
-        return list(_told_at_start(spec))
+        with ordinary.within(spec.root, spec.allow_links):
+            return list(_told_at_start(spec))
     except Exception as error:  # of one model, whatever its files are
         log.exception("the files of %s could not be looked at", spec.name)
         return [_problem(spec, "warning", "unexpected", f"not all is said of it ({unexpected(error)})")]

@@ -21,6 +21,7 @@ from .distributions import by_name, canonical, did_you_mean, likely, name_in, to
 from .errors import ConfigError
 from .imports import Import, imports_of, provided
 from .local_requirements import DEFAULT, implied_file, is_unread, lines_of, parsed, place_of, requirements_of
+from .ordinary import is_inside
 from .wording import table_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def lacking(spec: ModelSpec, have: Mapping[str, str], *, isolated: bool) -> Iter
             yield _ours(found)
     absent: list[str] = []
     try:
-        lines = list(_lines(requirements_of(spec), place_of(spec), absent, set()))
+        lines = list(_lines(requirements_of(spec), place_of(spec), spec.root, absent, set()))
     except ConfigError as error:
         what = str(error).removeprefix(f"{spec.root}/")
         yield "error" if isolated else "warning", "missing_requirements", what, "write it, or correct config.yaml"
@@ -97,8 +98,11 @@ def _of_file(lacks: list[Lack], spec: ModelSpec) -> Lack:
     return "warning", "missing_package", what, fix
 
 
-def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path], depth: int = 0) -> Iterator[str]:
-    """Requirements and nothing else, those of files that are named by `-r` too. `absent` gets lines that name none."""
+def _lines(
+    given: Iterable[str], root: Path, home: Path, absent: list[str], known: set[Path], depth: int = 0
+) -> Iterator[str]:
+    """Requirements and nothing else, those of files of the model that are named by `-r` too. `absent` gets lines that
+    name none."""
     text = "\n".join(given).replace("\\\n", " ")
     for raw in text.splitlines():
         line = raw.partition(" #")[0].strip()
@@ -108,9 +112,11 @@ def _lines(given: Iterable[str], root: Path, absent: list[str], known: set[Path]
                 continue  # pip fetches it
             if not os.path.isfile(other):
                 absent.append(line)
+            elif not is_inside(other, home):
+                continue  # of what lies elsewhere no line is told
             elif option[1] in ("-r", "--requirement") and other not in known:
                 known.add(other)
-                yield from _lines(lines_of(other), other.parent, absent, known, depth + 1)
+                yield from _lines(lines_of(other), other.parent, home, absent, known, depth + 1)
         elif line and not line.startswith(("#", "-")):
             yield line.partition(" --hash")[0].strip()
 

@@ -124,6 +124,7 @@ def has_code(path: Path) -> bool:
 def _document(file: Path) -> Document:
     """The file, parsed once until it changes. Raises `YAMLError`."""
     try:
+        ordinary.check_inside(file)  # it may be known from when links were allowed
         stat = file.stat()
         if time.time() - stat.st_ctime < SETTLED:
             return _parse(file)

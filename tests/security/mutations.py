@@ -1034,6 +1034,18 @@ MUTATIONS = [
              "worker/test_advice.py::test_a_failed_load_is_told_whatever_its_advice_trips_over"),
     Mutation("T34", "mounts.py", "except Exception as error:  # of one model", "except () as error:  # of one model",
              "test_inventory.py::test_places_that_cannot_be_compared_are_one_models_problem"),
+    Mutation("T103", "ordinary.py", "    check_inside(path)\n    found", "    found",
+             "security/test_links_out.py::test_nothing_of_a_file_elsewhere_is_told_by_a_link_to_it"),
+    Mutation("T103", "discovery.py", "with ordinary.within(path, allows):", "with ordinary.within(path, True):",
+             "security/test_links_out.py::test_nothing_of_a_file_elsewhere_is_told_by_a_link_to_it"),
+    Mutation("T103", "checking.py", "with ordinary.within(spec.root, spec.allow_links):", "if True:",
+             "security/test_links_out.py::test_nothing_of_a_file_elsewhere_is_told_by_a_link_to_it"),
+    Mutation("T103", "formats/config.py", "        ordinary.check_inside(file)", "        pass",
+             "security/test_links_out.py::test_where_links_are_allowed_they_are_followed"),
+    Mutation("T103", "requirements.py", "elif not is_inside(other, home):", "elif False:",
+             "security/test_links_out.py::test_no_line_of_requirements_elsewhere_is_told"),
+    Mutation("T103", "placeholders.py", "if file.is_symlink() else", "if False else",
+             "security/test_links_out.py::test_of_what_a_link_leads_to_no_beginning_is_told"),
 ]  # fmt: skip
 
 
