@@ -42,13 +42,11 @@ class Parser:
             ValueError: it is none either, in ways that the parser has no line for.
         """
         text = _decoded(source) if isinstance(source, bytes) else source
-        if text is None or len(text) > LARGEST or len(text) * text.count("{") > BRACES or ACCENTS.search(text):
+        if self.is_spent or text is None or _is_dear(text):
             return None
         tokens = sum(1 for _ in islice(TOKEN.finditer(text), TOKENS + 1))
-        if tokens > TOKENS:
-            return None
-        self._left -= tokens
-        if self._left < 0:
+        self._left -= tokens  # to count those of a source that is left takes time, too
+        if tokens > TOKENS or self._left < 0:
             return None
         try:
             with warnings.catch_warnings():
@@ -56,6 +54,10 @@ class Parser:
                 return ast.parse(text)
         except (RecursionError, MemoryError) as error:  # thousands of nested brackets
             raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _is_dear(text: str) -> bool:
+    return len(text) > LARGEST or len(text) * text.count("{") > BRACES or ACCENTS.search(text) is not None
 
 
 def _decoded(source: bytes) -> str | None:

@@ -63,6 +63,10 @@ def test_all_sources_of_a_model_together_have_a_bound(parsed: list[str]) -> None
     parser = Parser(most=100)
     assert [parser.parse("a;" * 30) is None for _ in range(3)] == [False, True, True]
     assert parser.is_spent and len(parsed) == 1
+    parser = Parser()
+    while not parser.is_spent:  # which each that is too dear brings nearer
+        assert parser.parse("a;" * TOKENS) is None
+    assert parser.parse("a") is None
 
 
 @pytest.mark.parametrize("dear", DEAR.values(), ids=DEAR)
