@@ -9,7 +9,8 @@ Reads names and small files. Imports no code of a model and starts nothing; one 
 4. Others are searched, four levels deep.
 5. Of two models with one id the first is served, in the order of the roots, and both are named.
 6. A directory that holds a model which nobody serves is told of, with what would serve it; beside directories of models
-   so is a file that is nothing but a model, unless one of them names it.
+   so is a file that is nothing but a model, unless one of them names it. Below it those are served that are whole
+   and none of its parts.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from .alike import first_of_each_kind
 from .errors import ConfigError
 from .formats.describe import complete
 from .formats.unserved import find_loose, find_unserved, loose_classes
+from .formats.unserved_below import is_apart, named_parts
 from .formats.unserved_beside import is_another_model, other_weights, unfinished_beside
-from .formats.unserved_files import TOO_DEEP, UNSERVED
+from .formats.unserved_files import TOO_DEEP, UNSERVED, Unserved
 from .patterns import is_pattern, tables_of
 from .spec import INVALID, ModelSpec, Problem
 from .weights import peek_all_weights
@@ -146,8 +148,19 @@ class _Search:
                 have = f"have: {', '.join(meant)}" if meant else "there are no models"
                 self._problem(Path(where), f"{table_of(name)}: no model named {name!r} ({have})", code="unused_table")
 
-    def _children(self, directory: Path, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
+    def _children(
+        self,
+        directory: Path,
+        prefix: str,
+        depth: int,
+        above: tuple[Path, ...],
+        *,
+        parts: frozenset[str] = frozenset(),
+    ) -> None:
+        """What is in the directory, but in its `parts`."""
         for child in self._children_of(directory):
+            if child.name in parts:
+                continue
             name = prefix + child.name
             with self.alone(child, name):
                 if not self._is_directory(child):
@@ -176,17 +189,20 @@ class _Search:
                 return
             self._left -= 1
             unserved = find_unserved(path)
-        is_sure = unserved is not None and unserved.is_sure
-        served, told = len(self.specs), len(self.problems)
-        if depth < MAX_DEPTH and not (is_sure and depth):  # parts of a model are no models; a root may hold anything
-            self._children(path, prefix, depth + 1, above)
+            whole = unserved if unserved is not None and unserved.is_sure else None
+            parts = named_parts(path, whole) if whole else frozenset[str]()
+        served, told, empty = len(self.specs), len(self.problems), len(self._empty)
+        if depth < MAX_DEPTH:
+            self._children(path, prefix, depth + 1, above, parts=parts)
         found = dict(list(self.specs.items())[served:])
-        parts = set() if unserved is None or found else unserved.says_of_parts
-        if is_sure or {each.code for each in self.problems[told:]} <= parts:  # else it would not be told
-            self.problems[told:] = [each for each in self.problems[told:] if each.code not in parts]
-        if unserved is not None and is_sure and unserved.is_whole and not found:  # of a root: its parts were asked for
-            self.problems[told:] = [each for each in self.problems[told:] if _is_below_meant(each, path)]
-        is_alone = is_sure or not (found or len(self.problems) > told)
+        if whole is not None and not (whole.is_whole and found and not depth):  # a root may hold anything
+            roots = [spec.root for spec in found.values()]
+            with ordinary.within(path, allow_links=allows):
+                self.problems[told:] = [each for each in self.problems[told:] if _is_apart(each, path, whole, roots)]
+            del self._empty[empty:]
+        elif unserved is not None and unserved.tells_depth and not found and self._all_are_deep(told):
+            del self.problems[told:]  # which it says better
+        is_alone = whole is not None or not (found or len(self.problems) > told)
         if not is_alone:  # what lies beside the directories of models is no model, but for files that are nothing else
             with ordinary.within(path, allow_links=False):
                 unserved = find_loose(path, [spec.root for spec in found.values()])
@@ -196,10 +212,15 @@ class _Search:
         if unserved is not None:
             model = name if is_alone and name not in found else None
             self._problem(path, unserved.what, fix=unserved.fix, code=UNSERVED, level="warning", model=model)
-        elif depth == MAX_DEPTH and (deep := self._deeper(path)) is not None:
+        if depth != MAX_DEPTH or (unserved is not None and (whole is None or whole.is_whole)):
+            return
+        if (deep := self._deeper(path, only_models=whole is not None)) is not None:
             what = f"what may be a model lies deeper than the {MAX_DEPTH} levels that are searched: {deep}"
             fix = f"make a directory above it a root of its own: --models {path}"
             self._problem(path, what, fix=fix, code=TOO_DEEP, level="warning")
+
+    def _all_are_deep(self, told: int) -> bool:
+        return all(problem.code == TOO_DEEP for problem in self.problems[told:])
 
     def _say_unsearched(self, path: Path, depth: int) -> None:
         """Once for each directory of a root, in whatever depth in it the last one was that is looked at."""
@@ -211,8 +232,11 @@ class _Search:
         fix = f"a directory of models alone can be a root of its own: --models {quote(str(path.parent))}"
         self._problem(top, f"{what} are not searched", fix=fix, code="not_searched", level="warning")
 
-    def _deeper(self, path: Path) -> str | None:
-        """A directory below the last ones that are searched which would be told of, as far as few looks find it."""
+    def _deeper(self, path: Path, *, only_models: bool) -> str | None:
+        """A directory below the last ones that are searched which would be told of, as far as few looks find it.
+
+        With `only_models` one that would be served: what else lies below a model may be its part.
+        """
         for place, names, _ in os.walk(path):
             here = Path(place)
             names[:] = sorted(n for n in names if not n.startswith((".", "__")) and not _is_installed(here / n))
@@ -223,7 +247,7 @@ class _Search:
                 return None
             inner = _Search(self._plugins, self._settings)
             inner._look(here, "deeper", "", MAX_DEPTH + 1, ())
-            if inner.specs or inner.problems:
+            if inner.specs or (inner.problems and not only_models):
                 return os.path.relpath(place, path)
         return None
 
@@ -333,6 +357,18 @@ class _Search:
 def _is_meant(path: Path) -> bool:
     """Whether the directory says itself that it is one model."""
     return any((path / file).exists() for file in ("config.yaml", "config.yml", "model.py"))
+
+
+def _is_apart(problem: Problem, path: Path, whole: Unserved, served: Sequence[Path]) -> bool:
+    """Whether a problem below a model that nobody serves is of something that is no part of it."""
+    place = Path(re.sub(r":\d+$", "", problem.where))
+    if not place.is_relative_to(path) or _is_below_meant(problem, path):  # a name that cannot be printed is another
+        return True
+    if any(place.absolute().is_relative_to(root) for root in served):
+        return True
+    if whole.is_whole or (problem.code == "dangling_link" and place.parent == path):  # its own file, of which it tells
+        return False
+    return is_apart(place, path, is_broken=problem.code not in (UNSERVED, TOO_DEEP))
 
 
 def _is_below_meant(problem: Problem, root: Path) -> bool:

@@ -22,10 +22,11 @@ from .unserved_adapters import adapter
 from .unserved_beginnings import begin_of
 from .unserved_checkpoints import checkpoint, sentence_transformers
 from .unserved_companions import companions
-from .unserved_files import BESIDE, MOST, Unserved, first, json_of, single_files, suffix, weights_among
+from .unserved_files import BESIDE, MOST, Unserved, first, json_of, packed_model, single_files, suffix, weights_among
 from .unserved_gguf import gguf_files, pieces
 from .unserved_images import image_parts
 from .unserved_kinds import CLASS, DIRECTORIES, FILES, KALDI, WEIGHTS, predicts
+from .unserved_training import training_state
 
 
 def find_unserved(path: Path) -> Unserved | None:
@@ -106,7 +107,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
     names -= companions(path, names)
-    found = _of_files(path, frozenset(name for name in names if suffix(name) in WEIGHTS))
+    found = _of_files(path, frozenset(name for name in names if suffix(name) in WEIGHTS or packed_model(path / name)))
     if (found := _with_empty(path, _with_others(path, names, found))) is None:
         return None
     return replace(found, what=f"{found.what}, beside other directories", fix=f"{OWN_DIRECTORY}, and {found.fix}")
@@ -122,7 +123,9 @@ def loose_classes(path: Path) -> list[Path]:
 
 
 def _of_files(path: Path, names: frozenset[str]) -> Unserved | None:
-    return gguf_files(path, names) or image_parts(path, names) or single_files(path, names)
+    return (
+        gguf_files(path, names) or image_parts(path, names) or single_files(path, names) or training_state(path, names)
+    )
 
 
 CODE_OF_A_MODEL = ("*.py", "model/*.py", "config.yaml", "config.yml")
@@ -244,6 +247,7 @@ LOOKS: tuple[Callable[[Path, frozenset[str]], Unserved | None], ...] = (
     _hub_cache,
     image_parts,
     single_files,
+    training_state,
     _bare,
     _other_program,
 )

@@ -6,6 +6,7 @@ Read from adapter_config.json, and from names where that is missing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -31,8 +32,11 @@ SERVED = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")  # tasks whose merged model m
 
 
 def adapter(path: Path, names: frozenset[str]) -> Unserved | None:
-    if not names & (PEFT | MLX):
-        return None
+    # what it was merged into is often kept below it
+    return replace(_adapter(path, names), is_whole=False) if names & (PEFT | MLX) else None
+
+
+def _adapter(path: Path, names: frozenset[str]) -> Unserved:
     about = json_of(path / "adapter_config.json")
     if "peft_type" not in about and (MLX_KEYS & about.keys() or names & MLX):
         return _of_mlx(path, about)

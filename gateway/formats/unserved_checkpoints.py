@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import describe_architecture, other_encoder
+from .unserved_companions import STATE
 from .unserved_files import BESIDE, Unserved, read_json, suffix, unfinished
 from .unserved_kinds import CLASS, NO_MODEL
 
@@ -16,7 +17,7 @@ SAFE = "convert it: model.save_pretrained(folder) of transformers writes model.s
 
 def sentence_transformers(path: Path, names: frozenset[str]) -> Unserved | None:
     found = other_encoder(path)
-    return Unserved(f"a {found.name}, {found.what}", found.fix) if found else None
+    return Unserved(f"a {found.name}, {found.what}", found.fix, is_whole=False) if found else None
 
 
 def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
@@ -27,7 +28,7 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     if failure is not None:
         if not weights and not names & {"tokenizer.json", "tokenizer_config.json"}:
             return None  # some other program's
-        return Unserved(f"a checkpoint whose config.json {failure}", "get the file again")
+        return Unserved(f"a checkpoint whose config.json {failure}", "get the file again", is_whole=False)
     found = describe_architecture(config)
     if found is None:
         return _without_architecture(config, weights)
@@ -35,7 +36,7 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
         return _language_model(path, found.name, names, weights)
     if weights is None and all(_is_beside(path, each) for each in names):
         return _without_weights(path, found.name, names)
-    return Unserved(f"{found.name}, {found.what}", found.fix)
+    return Unserved(f"{found.name}, {found.what}", found.fix, is_whole=False)
 
 
 def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Unserved | None:
@@ -44,11 +45,11 @@ def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Uns
         return None  # some other program's
     if kind is None:
         what = "a checkpoint whose config.json has neither architectures nor a model_type, so that transformers cannot"
-        return Unserved(f"{what} read it", f"{CLASS} with the library that it was made for")
+        return Unserved(f"{what} read it", f"{CLASS} with the library that it was made for", is_whole=False)
     what = "a checkpoint whose config.json names no architectures, so that nobody knows what it does (its model_type is"
     safe = "" if weights == "safetensors" else f"{SAFE}, then "
     chat = f"a language model: {safe}write framework: transformers into a config.yaml beside it"
-    return Unserved(f"{what} {kind})", f"if it is {chat}; otherwise {CLASS}")
+    return Unserved(f"{what} {kind})", f"if it is {chat}; otherwise {CLASS}", is_whole=False)
 
 
 def _language_model(path: Path, name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
@@ -56,8 +57,8 @@ def _language_model(path: Path, name: str, names: frozenset[str], weights: str |
         return _without_weights(path, name, names)
     if weights == "pytorch":
         what = f"{name}, whose weights are a pickle, which runs code when it is opened"
-        return Unserved(f"{what}; only *.safetensors are served", SAFE)
-    return Unserved(f"{name}, whose weights are not *.safetensors but those of {weights}", SAFE)
+        return Unserved(f"{what}; only *.safetensors are served", SAFE, is_whole=False)
+    return Unserved(f"{name}, whose weights are not *.safetensors but those of {weights}", SAFE, is_whole=False)
 
 
 def _without_weights(path: Path, name: str, names: frozenset[str]) -> Unserved:
@@ -76,6 +77,7 @@ def _is_beside(path: Path, name: str) -> bool:
         or re.match(BESIDE, name)
         or re.match(words, name)
         or suffix(name) in NO_MODEL
+        or STATE.fullmatch(name)
         or (path / name).is_dir()
     )
 
@@ -95,6 +97,6 @@ def weights_of(names: frozenset[str]) -> str | None:
     """What the weights are written for: "safetensors", "pytorch", "Flax" and others; None when there are none."""
     if any(name.endswith(".safetensors") for name in names):
         return "safetensors"
-    if any(name.endswith(".bin") or Path(name).suffix in (".pt", ".pth") for name in names):
+    if any(name.endswith((".bin", ".pt", ".pth")) and not STATE.fullmatch(name) for name in names):
         return "pytorch"
     return next((what for end, what in OTHER_WEIGHTS if any(name.endswith(end) for name in names)), None)

@@ -45,11 +45,24 @@ COMPANIONS = (
     Companions(".cbm", "{}.json"),
     Companions(".pt .pth", "{}.pnnx.param {}.pnnx.bin"),
 )
+# What a training keeps to go on from: of Trainer and accelerate, and the optimizer of FSDP in a directory by its name.
+STATE = re.compile(
+    r"(optimizer|scheduler|scaler|sampler|dl_state_dict)(_\d+)?\.(pt|bin)"
+    r"|rng_state(_\d+)?\.pth|random_states_\d+\.pkl|training_args\.bin"
+)
+OPTIMIZER = re.compile(r"optimizer(_\d+)?")
 ENDS = tuple({end for row in COMPANIONS for end in row.ends.split()})
 
 
+def training_files(path: Path, names: Collection[str]) -> frozenset[str]:
+    """Those of the files that are the state of a training, and no weights."""
+    kept = (*names,) if OPTIMIZER.fullmatch(path.name) else ()
+    shards = (name for name in kept if name == ".metadata" or name.endswith(".distcp"))
+    return frozenset((*filter(STATE.fullmatch, names), *shards))
+
+
 def companions(path: Path, names: Collection[str]) -> frozenset[str]:
-    """Those of the files that are parts of others among them."""
+    """Those of the files that are parts of others among them, or the state of their training."""
     low = {name.lower(): name for name in sorted(names)}
     ordered = sorted(low)
     mains = [name for name in ordered if name.endswith(ENDS)]
@@ -62,7 +75,7 @@ def companions(path: Path, names: Collection[str]) -> frozenset[str]:
             parts = {part for pattern in row.parts.split() for part in _called(pattern, main[: -len(end)], ordered)}
             if (parts := parts - {main}) and _holds(path / low[main], row.holds):
                 found |= parts
-    return frozenset(low[name] for name in found)
+    return frozenset(low[name] for name in found) | training_files(path, names)
 
 
 def _holds(file: Path, what: bytes) -> bool:

@@ -35,12 +35,7 @@ class Unserved:
     is_sure: bool = True  # False: files that may lie about, above directories with models in them
     tells_depth: bool = False  # that what is in it lies too deep to be searched
     files: tuple[str, ...] = ()  # those that it says this of, where it says it of files
-    is_whole: bool = True  # False: a file of its own, which may lie above directories that are no parts of it
-
-    @property
-    def says_of_parts(self) -> frozenset[str]:
-        """The codes of problems of the directories in it which this one says better."""
-        return frozenset({UNSERVED, TOO_DEEP} if self.is_sure else {TOO_DEEP} if self.tells_depth else ())
+    is_whole: bool = True  # False: files of their own, which may lie above directories that are no parts of it
 
 
 UNFINISHED = (".incomplete", ".crdownload", ".aria2", "-partial")
@@ -67,7 +62,7 @@ def _single_files(path: Path, names: frozenset[str]) -> Unserved | None:
     if known := first(ROWS, path, names, is_sure=False):
         return known
     lasting = [name for name in names if not name.startswith(".") and not re.match(BESIDE, name)]
-    if model := next((kind for name in sorted(lasting) if (kind := _packed(path / name))), None):
+    if model := next((kind for name in sorted(lasting) if (kind := packed_model(path / name))), None):
         return model
     all_are = all(name.lower().endswith(ARCHIVES) for name in lasting)
     if listed := sorted(
@@ -92,7 +87,7 @@ def _of_one(name: str, what: str, fix: str) -> Unserved:
     return Unserved(f"{what} ({name})", fix, is_sure=False, files=(name,))
 
 
-def _packed(file: Path) -> Unserved | None:
+def packed_model(file: Path) -> Unserved | None:
     """A model that is a zip file, by what is in it."""
     if suffix(file.name) not in ("zip", "mlnet"):
         return None
@@ -137,7 +132,7 @@ def weights_among(path: Path, names: Iterable[str]) -> list[str]:
             looks -= 1
             begin = begin_of(path / name, BEGINNING if rows else 512)
             kinds = (*rows, *BEGINNINGS) if _may_be(name, begin) else rows
-            is_one = any(re.search(kind.holds, begin) for kind in kinds) or _packed(path / name) is not None
+            is_one = any(re.search(kind.holds, begin) for kind in kinds) or packed_model(path / name) is not None
         if is_one or (name.startswith("model") and name.lower().endswith(ARCHIVES)):
             found.append(name)
     return found
@@ -182,7 +177,7 @@ def first(kinds: tuple[Kind, ...], path: Path, names: frozenset[str], *, is_sure
 
 def listed(kind: Kind, names: list[str], *, is_sure: bool) -> Unserved:
     files = tuple(names)
-    is_whole = is_sure and "*" not in kind.names
+    is_whole = is_sure and "*" not in kind.names and not kind.is_flat
     return Unserved(f"{kind.what} ({few(names)})", kind.fix, is_sure, kind.tells_depth, files, is_whole)
 
 

@@ -57,11 +57,12 @@ class Kind:
     holds: bytes = b""
     tells_depth: bool = False  # that what is in the directory lies too deep to be searched
     goes_with: bool = False  # that it lies beside models of other kinds, and is no model of its own there
+    is_flat: bool = False  # that all of it lies in the one directory: one below is no part of it
 
 
-# Such a directory is one model: what lies below it is part of that.
+# Such a directory is one model: what lies below it is part of that, unless it is flat.
 DIRECTORIES = (
-    Kind("gliner_config.json", "a model of GLiNER", predicts("gliner")),
+    Kind("gliner_config.json", "a model of GLiNER", predicts("gliner"), is_flat=True),
     Kind("model_config.yaml", "a NeMo model, unpacked", f"{CLASS} with nemo_toolkit", rb"(?m)^target:\s*nemo\."),
     Kind("hyperparams.yaml", "a model of SpeechBrain", predicts("speechbrain"), rb"speechbrain\."),
     Kind("meta.yaml", "a model of ESPnet", predicts("espnet2"), rb"(?m)^espnet:"),
@@ -70,6 +71,11 @@ DIRECTORIES = (
     ),
     Kind("*.mojo", "a MOJO of H2O", predicts("h2o (import_mojo)")),
     Kind("model.ini", "a MOJO of H2O, unpacked", predicts("h2o (import_mojo, of the zip file)"), rb"h2o_version"),
+    Kind(
+        "_stable_baselines3_version",
+        "an agent of Stable-Baselines3, unpacked",
+        f"zip its files again, or get the zip file that this was, and {predicts('stable_baselines3')}",
+    ),
     Kind("nlu_engine.json", "an engine of Snips NLU", predicts("snips_nlu")),
     Kind("ctfidf_config.json", "a model of BERTopic", predicts("bertopic")),
     Kind("model_hyperparameters.json", "a model of Ludwig", predicts("ludwig")),
@@ -106,29 +112,49 @@ DIRECTORIES = (
         "an engine of TensorRT-LLM, built for one kind of GPU",
         f"get the model as *.safetensors, or {CLASS} with tensorrt_llm and has a method chat_completions",
         rb'"build_config"\s*:',
+        is_flat=True,
     ),
     Kind(
         "config.json",
         "a checkpoint of TensorRT-LLM before it was built",
         "get the model as *.safetensors, as transformers has it",
         rb'"mapping"\s*:\s*\{[^{}]{0,200}"tp_size"',
+        is_flat=True,
     ),
     Kind(
         "decoder.yml *.decoder.yml",
         "a translation model of Marian",
         predicts("ctranslate2, converted by it"),
         rb"(?m)^vocabs:",
+        is_flat=True,
     ),
-    Kind("mlc-chat-config.json", "a language model of MLC", "get the model as *.safetensors or as a GGUF file"),
-    Kind("genai_config.json", "a language model of ONNX Runtime GenAI", f"get it as *.safetensors, or {CLASS}"),
-    Kind("open_clip_config.json", "a model of OpenCLIP", predicts("open_clip")),
-    Kind("model.bin", "a model of CTranslate2", predicts("ctranslate2 (faster_whisper for speech)"), rb"\wSpec\0"),
+    Kind(
+        "mlc-chat-config.json",
+        "a language model of MLC",
+        "get the model as *.safetensors or as a GGUF file",
+        is_flat=True,
+    ),
+    Kind(
+        "genai_config.json",
+        "a language model of ONNX Runtime GenAI",
+        f"get it as *.safetensors, or {CLASS}",
+        is_flat=True,
+    ),
+    Kind("open_clip_config.json", "a model of OpenCLIP", predicts("open_clip"), is_flat=True),
+    Kind(
+        "model.bin",
+        "a model of CTranslate2",
+        predicts("ctranslate2 (faster_whisper for speech)"),
+        rb"\wSpec\0",
+        is_flat=True,
+    ),
     Kind(
         "config.json", "a part of a diffusers pipeline", "get the whole pipeline", rb'"_(diffusers_version|class_name)"'
     ),
-    Kind("config.json", "a model of timm", predicts("timm"), rb'"pretrained_cfg"|"num_features"\s*:'),
-    Kind("config.json", "a Keras model", predicts("keras.saving"), rb'"registered_name"|"keras_version"'),
-    Kind("*.mlmodelc *.mlpackage coremldata.bin", "a Core ML model", f"convert it, or {CLASS}"),
+    Kind("config.json", "a model of timm", predicts("timm"), rb'"pretrained_cfg"|"num_features"\s*:', is_flat=True),
+    Kind("config.json", "a Keras model", predicts("keras.saving"), rb'"registered_name"|"keras_version"', is_flat=True),
+    Kind("*.mlmodelc *.mlpackage", "a Core ML model", f"convert it, or {CLASS}"),
+    Kind("coremldata.bin", "a Core ML model", f"convert it, or {CLASS}"),
     Kind("manifest.json", "a Core ML model", f"convert it, or {CLASS}", rb'"itemInfoEntries"'),
     Kind("metadata.json", "a model of Rasa, unpacked", predicts("rasa"), rb'"rasa_open_source_version"'),
     Kind("chroma.sqlite3 data_level0.bin", "a store of vectors of Chroma, not a model", f"{CLASS} with chromadb"),

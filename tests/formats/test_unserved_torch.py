@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import time
 import zipfile
 from pathlib import Path
 
@@ -53,6 +55,26 @@ def test_a_pickled_module_is_told_with_the_class_that_it_needs(pickled: bytes, n
 def test_weights_alone_are_loaded_as_weights(tmp_path: Path) -> None:
     archive(tmp_path / "best.pt", data_pkl=STATE)
     assert "torch.load(…, weights_only=True)" in told(tmp_path)
+
+
+@pytest.mark.parametrize("index", range(256))
+def test_no_index_in_a_pickle_is_taken_for_the_name_of_a_class(index: int, tmp_path: Path) -> None:
+    put = b"q" + bytes([index])  # an index of 10 is the end of a line
+    archive(tmp_path / "best.pt", data_pkl=STATE[:-1] + b"ccollections\nOrderedDict\n" + put + b")R" + put + b".")
+    assert "torch.load(…, weights_only=True)" in told(tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_class_is_named_whatever_the_protocol_of_its_pickle(protocol: int, tmp_path: Path) -> None:
+    archive(tmp_path / "best.pt", data_pkl=pickle.dumps([Path, Path, zipfile.ZipFile], protocol))
+    assert "with objects of pathlib.Path and not weights alone" in told(tmp_path)
+
+
+def test_a_pickle_of_very_many_steps_costs_little(tmp_path: Path) -> None:
+    archive(tmp_path / "best.pt", data_pkl=b"\x80\x02" + b"N0" * 500_000 + b"c__main__\nNet\n.")
+    before = time.process_time()
+    assert "weights_only=True" in told(tmp_path)
+    assert time.process_time() - before < 0.5
 
 
 def test_of_files_of_pytorch_the_others_are_counted(tmp_path: Path) -> None:
