@@ -12,8 +12,8 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from .call import NEVER, Call
-from .deadlines import CLIENTS, Deadlines
+from .call import CLIENTS, NEVER, Call
+from .deadlines import Deadlines
 from .errors import Crashed, GatewayError, Overloaded
 from .limiter import Limiter, Seat
 from .replica import Replica

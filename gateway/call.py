@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .spec import Limits
 
 NEVER = float("inf")
+CLIENTS = "x_request_timeout"  # the cause where it is the client whose time is over
 HOOKED = "predict"  # the method around which hooks run
 OCTETS = "application/octet-stream"  # of a stream that has not said what it is
 RETRY_AFTER = 1.0  # seconds, for what a worker could not do at this moment
@@ -357,6 +358,10 @@ class Call:
         self._wake()
 
     def on_error(self, error: BaseException) -> None:
+        if (
+            isinstance(error, QueueTimeout) and not self.got_slot
+        ):  # of the queue inside the worker, which knows no causes
+            error.cause = CLIENTS if self.until <= self._loop.time() else error.code
         if self.error is None:
             self.error = error
         self.ended = True

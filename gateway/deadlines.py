@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from .call import NEVER, Call, Patience
+from .call import CLIENTS, NEVER, Call, Patience
 from .errors import GatewayError, QueueTimeout, Timeout
 from .frozen import SUSPECT, Stillness
 from .limiter import Limiter
@@ -18,7 +18,6 @@ from .replica import Replica
 SWEEP = 0.1  # seconds between two looks
 LATE = 0.005  # seconds; how late a deadline may be noticed, so that many are looked at together
 SILENT = 15.0  # seconds without a heartbeat: such a worker hears no cancel, and is given no grace
-CLIENTS = "x_request_timeout"  # the cause where it is the client whose time is over
 STOPPED = 1.0  # seconds that a sweep may be late; beyond that this process itself stood still
 
 

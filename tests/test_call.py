@@ -467,3 +467,14 @@ def test_a_detail_without_a_form_in_json_gives_way_to_the_message(detail: Any) -
 
 def test_a_lack_of_memory_says_when_to_come_back() -> None:
     assert to_error(Failure(503, "insufficient_memory", "x")).retry_after == RETRY_AFTER
+
+
+@pytest.mark.parametrize(("patience", "cause"), [(NEVER, "queue_timeout"), (5.0, "x_request_timeout")])
+async def test_a_call_that_waited_too_long_inside_its_worker_has_the_limit_as_its_cause(
+    patience: float, cause: str
+) -> None:
+    call = Call(predict(), b"{}", LIMITS, asyncio.get_running_loop(), patience=patience)
+    call.got_slot = False
+    await asyncio.sleep(min(patience, LIMITS.queue_timeout))  # of the virtual clock
+    call.on_error(to_error(Failure(503, "queue_timeout", "the time of the call was over before it got a slot")))
+    assert isinstance(call.error, QueueTimeout) and call.error.cause == cause

@@ -161,10 +161,19 @@ class Account:
 
     def _was_used(self, error: BaseException | None) -> bool:
         """Whether the model had the prompt: not in a queue, nor where it refused the request and said nothing else."""
+        if isinstance(error, ModelError) and error.status < 500 and not self._has_said():
+            return False
         if self.first_at:
             return True
         self._exchange.measure()
-        return self._exchange.has_run and not (isinstance(error, ModelError) and error.status < 500)
+        return self._exchange.has_run
+
+    def _has_said(self) -> bool:
+        """Whether the model gave more than an error: one may come as a value, too."""
+        if self.relayed is not None:
+            return True
+        told = self.encoder.usage() if self.first_at else None
+        return told is not None and told.completion > 0
 
     def _book(self) -> None:
         """Tell the metrics, vLLM's family among them. What was not streamed may have come all at once, so it has a

@@ -169,8 +169,19 @@ def test_an_answer_that_its_route_cannot_give_has_used_its_prompt(shop: Callable
     assert one.tokens() == (3, 0, False)
 
 
+def refuses_by_a_value(inputs: Any) -> Any:
+    return {"error": {"message": "too long"}, "status": 400}
+
+
+async def refuses_by_an_item(inputs: Any) -> Any:
+    yield {"error": {"message": "too long", "code": 400}}
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_that_its_model_refuses_has_used_nothing(shop: Callable[..., Shop], stream: bool) -> None:
+@pytest.mark.parametrize("refuses", [refuses, refuses_by_a_value, refuses_by_an_item])
+def test_a_request_that_its_model_refuses_has_used_nothing(
+    shop: Callable[..., Shop], refuses: Any, stream: bool
+) -> None:
     one = shop(refuses)
     assert one.post({**CHAT, "stream": stream}).status == 400
     assert one.tokens() == (None, None, None) and not one.asked
