@@ -48,6 +48,8 @@ TRAINED = (
     ("ForPreTraining", "a model to be trained further"),
 )
 OLDER = ("LMHeadModel", "ModelWithLMHead")  # as language models were called before
+# Of these, those whose attention has no cache that the plugin for language models could share among requests.
+UNSHARED = ("OpenAIGPTLMHeadModel", "ReformerModelWithLMHead", "XLMWithLMHeadModel", "XLNetLMHeadModel")
 TEXT_TO_TEXT = re.compile(
     r"(M|UM|Long)?T5(Gemma)?|SwitchTransformers|(M|PL)?Bart|Mvp|(BigBird)?Pegasus(X)?|Blenderbot(Small)?|M2M100|NllbMoe|"
     r"LED|ProphetNet|FSMT"
@@ -155,6 +157,9 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
             return Architecture(name, what, fix, gives_vectors=True)
     if name.endswith("ForCausalLM"):
         return Architecture(name, "a language model", "the plugin transformers serves it", True, True)
+    if name in UNSHARED:
+        what = "a language model whose attention has no cache that several requests could share"
+        return Architecture(name, what, f"{with_class} chat_completions or completions")
     if name.endswith(OLDER):
         fix = "framework: transformers in config.yaml"
         return Architecture(name, "a language model by an older name", fix, True, True)

@@ -62,6 +62,7 @@ from .unserved_cases import WHOLE, architecture, make, told
         (WHOLE, {"config": architecture("MarianMTModel", is_encoder_decoder=True)}, "a translator"),
         (WHOLE, {"config": architecture("GPT2DoubleHeadsModel")}, "with a second head"),
         (WHOLE, {"config": architecture("GPT2LMHeadModel")}, "a language model.*framework: transformers"),
+        (WHOLE, {"config": architecture("XLNetLMHeadModel")}, "no cache that several.*model.py.* chat_completions"),
         (("flax_model.msgpack",), {"config": architecture("GPT2LMHeadModel")}, "not .* but those of Flax"),
         (WHOLE, {"config": architecture("Strange")}, "Strange, an architecture that no plugin serves"),
         (WHOLE, {"config": {"architectures": "Strange"}}, "Strange"),
