@@ -199,15 +199,18 @@ def did_you_mean(module: str, here: Collection[str] | None = None) -> str:
     top = module.partition(".")[0]
     known = {*SAME_NAME, *(name for name, found in OTHERWISE_NAMED.items() if found and "." not in name)}
     for names in (packages_distributions() if here is None else here, sys.stdlib_module_names, known):
-        # A short or a plain word that is part of another, such as lib or config, is a file of somebody's.
-        alike = [name for name in names if abs(len(name) - len(top)) < 2 and not name.startswith("_") and name != top]
-        if close := near_names.same_letters(top, alike) or _nearly(top, alike):
+        if close := nearest(top, names):
             return f"did you mean {close}?" + (f" (pip install {to_install(close)})" if names is known else "")
     return ""
 
 
-def _nearly(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=NEAR) if len(name) >= SHORTEST else []
+def nearest(name: str, names: Iterable[str], shortest: int = SHORTEST) -> str:
+    """The one that a name of a module is nearly; empty without one. One of fewer letters is no misspelt word."""
+    # A short or a plain word that is part of another, such as lib or config, is a file of somebody's.
+    alike = [each for each in names if abs(len(each) - len(name)) < 2 and not each.startswith("_") and each != name]
+    if same := near_names.same_letters(name, alike):
+        return same
+    close = difflib.get_close_matches(name, alike, n=1, cutoff=NEAR) if len(name) >= shortest else []
     return close[0] if close else ""
 
 

@@ -17,12 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import ordinary
+from . import ordinary, submodules
 from .distributions import is_namespace
 from .own_files import OwnFile, own_files, places_of, source_file, statements
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
+
+
+_MAKES_MODULES = ("__path__", "sys.modules")  # in the code of a package whose modules may be no files of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Import:
     ours: bool = False  # it would be in a package of the model
     is_relative: bool = False
     instead: str = ""  # the statement that finds it
+    meant: str = ""  # the module that its name is nearly, where what is above it is there
 
 
 def imports_of(spec: ModelSpec) -> list[Import]:
@@ -106,10 +110,13 @@ def _look(
         is_sure = top == beside or any(os.path.isfile(place / top / "__init__.py") for place in places)
         if missing is None or not (is_sure or (provided is not None and not _is_found(top, provided))):
             return None
-        return Import(".".join(missing), ours=True)
+        lack = submodules.missing(module, places)
+        return Import(".".join(missing), ours=True, meant=lack.meant if lack else "")
     if provided is None:
         return None
     if _is_found(top, provided):
+        if misspelt := _misspelt(module):
+            return misspelt
         shared = _of_namespace(top)
         if not shared or not _missing(shared, parts[1:], names, lambda file: file.is_file()):
             return None
@@ -118,6 +125,23 @@ def _look(
         return Import(whole)
     wanted = f"from {beside}.{module} import {', '.join(names)}" if names else f"from {beside} import {top}"
     return Import(whole, instead=wanted)
+
+
+def _misspelt(module: str) -> Import | None:
+    """A module that is not below one that is here, and is nearly one that is. Others may be made by its code."""
+    lack = submodules.missing(module)
+    if lack is None or not lack.meant:
+        return None
+    top, *parts = lack.parent.split(".")
+    spec = find_spec(top)
+    below = (spec.submodule_search_locations if spec else None) or ()
+    if not below and top not in sys.stdlib_module_names:
+        return None  # a file that makes modules, as six does
+    for place in below:
+        packages = [Path(place, *parts[:end]) for end in range(len(parts) + 1)]
+        if any(_has(package / "__init__.py", _MAKES_MODULES) for package in packages):
+            return None
+    return Import(f"{lack.parent}.{lack.name}", meant=lack.meant)
 
 
 def _relative(node: ast.ImportFrom, source: Path, root: Path) -> Import:
@@ -167,11 +191,15 @@ def _missing(
 
 
 def _makes_names(file: Path) -> bool:
+    return _has(file, (*_MAKES_MODULES, "__getattr__", "import *"))
+
+
+def _has(file: Path, words: Sequence[str]) -> bool:
     try:
         text = ordinary.content(file).decode("utf-8", "replace")
     except OSError:
         return False
-    return any(word in text for word in ("__path__", "__getattr__", "sys.modules", "import *"))
+    return any(word in text for word in words)
 
 
 def _of_namespace(top: str) -> list[Path]:

@@ -182,7 +182,8 @@ def _ours(found: Import) -> Lack:
     level: Literal["error", "warning"] = "error" if found.runs_always else "warning"
     if not found.is_relative:
         what = f"{found.where} imports {found.module}, and there is no such file"
-        return level, "missing_module", what, "write the file, or correct the name"
+        fix = f"did you mean {found.meant}?" if found.meant else "write the file, or correct the name"
+        return level, "missing_module", what, fix
     what = f"{found.where} has a relative import, and the model's file is in no package"
     fix = f"write: {found.instead}" + ("" if found.is_here else f"; and {found.module} is not there")
     return level, "relative_import", what, fix
@@ -195,6 +196,8 @@ def _way_to(found: Import, named: Mapping[str, str], spec: ModelSpec) -> str:
     fix = f"put {top} into {packages}/, or add the package that has it to requirements"
     if found.instead:
         fix = f"it lies beside the file: write {found.instead}"
+    elif found.meant:
+        fix = f"did you mean {found.meant}?"
     elif line := next((named[name] for name in likely(found.module) if name in named), ""):
         fix = f"pip install '{line}'"
     elif known := to_install(found.module):

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "gateway"
 # Lowest first; a module imports from its own layer and from those before it. One that is not named is in the middle.
 LAYERS = [
     "errors spec memory ordinary wording family",
-    "contents redaction weighing wire channel plain distributions near_names slips selfless values toml_lines devices "
-    "accelerators claims cpu cache fingerprints downloads",
+    "contents redaction weighing wire channel plain distributions submodules near_names slips selfless values "
+    "toml_lines devices accelerators claims cpu cache fingerprints downloads",
     "MIDDLE",  # settings, plugins, discovery, formats, runners, replica, limiter, placement, …
     "hosted",
     "hub",
@@ -27,8 +27,8 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 WORKER_MAY = frozenset(
-    "errors spec memory ordinary wording family contents weighing wire channel plain distributions near_names "
-    "slips selfless worker".split()
+    "errors spec memory ordinary wording family contents weighing wire channel plain distributions submodules "
+    "near_names slips selfless worker".split()
 )
 ONLY_WHEN_NEEDED = {"worker/loader.py": "weights"}  # a model that mounts weights; other workers never load it
 # framework → the only places that may import it

@@ -24,7 +24,7 @@ PLUGINS = ROOT.parent / "plugins"
 # Values and what serves both sides of the channel. Whatever is not named here or in ABOVE is a part.
 BASE = {
     *("", "spec", "errors", "wire", "cache", "hookspecs", "plain", "channel", "contents", "weighing"),
-    *("distributions", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory", "ordinary"),
+    *("distributions", "submodules", "weights", "downloads", "buckets", "fingerprints", "mounts", "memory", "ordinary"),
     *("near_names", "slips", "selfless", "wording", "family", "counts"),
 }
 ABOVE = ("hosted", "hub", "http", "app", "serve", "cli")  # each may import those before it

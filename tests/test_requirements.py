@@ -368,6 +368,37 @@ def test_a_misspelt_module_is_told_what_it_may_have_meant(tmp_path: Path) -> Non
     assert (level, code, fix) == ("error", "missing_module", "did you mean click?")
 
 
+@pytest.mark.parametrize(
+    ("statement", "where", "name", "meant"),
+    [
+        ("from starlette.request import Request", "", "starlette.request", "starlette.requests"),
+        ("import collections.abcd", "", "collections.abcd", "collections.abc"),
+        ("import os.pth", "", "os.pth", "os.path"),
+        ("from tools.hamer import hit", "packages/tools", "tools.hamer", "tools.hammer"),
+    ],
+)
+def test_a_misspelt_submodule_of_what_is_there_is_told_and_nothing_to_install(
+    tmp_path: Path, statement: str, where: str, name: str, meant: str
+) -> None:
+    files = {f"{where}/__init__.py": "", f"{where}/hammer.py": ""} if where else {}
+    ((level, code, what, fix),) = lacks(tmp_path, "requirements: [torch]\n", f"{statement}\n{GOOD}", files=files)
+    assert (level, code, fix) == ("error", "missing_module", f"did you mean {meant}?")
+    assert what.startswith(f"model/model.py:1 imports {name}, ")
+
+
+def test_a_submodule_that_is_there_or_that_code_may_make_is_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site" / "makes_modules").mkdir(parents=True)
+    (tmp_path / "site" / "makes_modules" / "__init__.py").write_text(
+        "import sys; sys.modules[f'{__name__}.mover'] = sys"
+    )
+    (tmp_path / "site" / "makes_modules" / "movers.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    source = f"import os.path, collections.abc, xml.etree.ElementTree, distutils.ccompiler, makes_modules.mover\n{GOOD}"
+    assert lacks(tmp_path / "m", "", source) == []
+
+
 def test_what_to_do_is_looked_for_as_often_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr(requirements, "did_you_mean", lambda module, _: looked.append(module) or "")

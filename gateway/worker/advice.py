@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import distributions
+from .. import distributions, submodules
 from ..wording import instead_of
 
 IN_TRUSS = ("fastapi", "starlette", "numpy", "msgpack", "httpx")  # which Truss's image has without asking
+_INSTALL = "if it comes with a package, add that to the requirements and install it"
 # What is said when a package without code lacks a module: that is no ModuleNotFoundError.
 _TAKEN = re.compile(r"^cannot import name '(\w+)' from '[\w.]+' \(")
 _NAME = re.compile(r"cannot import name '(\w+)' from '[\w.]+' \(unknown location\)")
@@ -33,7 +34,8 @@ def about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     """A clause to put behind the text of the error. `model` is its ModelSpec as plain data."""
     told = _about_missing(error, model)
     # An install changes no file of the model, so that `--reload` sees nothing of it.
-    return f"{told}, then: gateway reload {model['name']}" if told.startswith("; run: pip") else told
+    installs = told.startswith("; run: pip") or told.endswith(_INSTALL)
+    return f"{told}, then: gateway reload {model['name']}" if installs else told
 
 
 def about_taken(error: ImportError) -> str:
@@ -54,8 +56,8 @@ def _about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
         return f"; it lies beside the model's file: import it as {package}.{statement}"
     if (extra := model.get("extra")) and distributions.required(module, distributions.of_extra(extra)):
         return f"; run: pip install 'model-gateway[{extra}]'"
-    if (place := next((place for place in _places(model) if os.path.isdir(place / top)), None)) is not None:
-        return f"; {place / top} has no such module"
+    if told := _about_submodule(error, module, model):
+        return told
     own = model.get("python")  # an environment of its own
     if line := distributions.required(module, _requirements(model)):
         return f"; it should have come with {line}" if own else f"; run: pip install '{line}', as its requirements say"
@@ -65,9 +67,37 @@ def _about_missing(error: ImportError, model: Mapping[str, Any]) -> str:
     if known and not any(map(distributions.is_installed, known)):
         line = distributions.to_install(module)
         return f"; add {line} to the model's requirements" if own else f"; run: pip install {line}"
-    if found := distributions.installed(module):
-        return f"; {found} is installed and has no such module: another version may"
     return f"; {_unknown(top, model)}"
+
+
+def _about_submodule(error: ImportError, module: str, model: Mapping[str, Any]) -> str:
+    """What is said where the top-level module is there, so that no install and no file of that name is of help."""
+    places, top = _places(model), module.partition(".")[0]
+    ours = submodules.missing(module, places)
+    meant = f"; did you mean {ours.meant}?" if ours and ours.meant else ""
+    if (place := next((place for place in places if os.path.isdir(place / top)), None)) is not None:
+        return f"; {place / top} has no such module{meant}"
+    if ours:
+        return f"; {ours.parent} is there and has no module {ours.name}{meant}"
+    lack = submodules.missing(module)
+    if lack is None:
+        return ""
+    # A library that imports it did not misspell it: that was written for another version.
+    if lack.meant and _is_of_model(error, places):
+        return f"; {lack.parent} is there and has no module {lack.name}; did you mean {lack.meant}?"
+    if lack.is_shared or distributions.is_namespace(lack.parent):
+        return ""
+    if found := distributions.installed(module):
+        line = distributions.required(module, _requirements(model))
+        asked = f" (its requirements say {line})" if line else ""
+        return f"; {found} is installed and has no such module: another version may{asked}"
+    return f"; {lack.parent} is there and has no module {lack.name}"
+
+
+def _is_of_model(error: ImportError, places: list[Path]) -> bool:
+    """Whether the statement that failed is in a file of the model."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and any(Path(frames[-1].filename).is_relative_to(place) for place in places)
 
 
 def _unknown(top: str, model: Mapping[str, Any]) -> str:
@@ -80,10 +110,7 @@ def _unknown(top: str, model: Mapping[str, Any]) -> str:
     packages = (model.get("config") or {}).get("bundled_packages_dir") or "packages"
     beside = model.get("format") == "python"  # a Truss has its code in a package, whose files are imported through it
     place = "beside model.py" if beside else f"into {packages}/ of the model"
-    return (
-        f"if it is code of yours, put {top}.py or a directory {top} {place}; if it comes with a package, add that to"
-        " the requirements and install it"
-    )
+    return f"if it is code of yours, put {top}.py or a directory {top} {place}; {_INSTALL}"
 
 
 def _is_code(path: Path) -> bool:

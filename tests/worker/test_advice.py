@@ -31,7 +31,7 @@ def said(root: Path, statement: str, config: str = "", python: str | None = None
     except ImportError as error:
         assert is_missing(error)
         told, then = about_missing(error, model), f", then: gateway reload {spec.name}"
-        assert told.endswith(then) == ("run: pip install" in told)
+        assert told.endswith(then) == ("run: pip install" in told or "and install it" in told)
         return told.removesuffix(then)
     raise AssertionError(f"{statement} worked")
 
@@ -123,6 +123,50 @@ def test_a_misspelt_module_is_told_what_it_may_have_meant_and_never_to_be_instal
 ) -> None:
     monkeypatch.setattr(distributions, "packages_distributions", lambda: {"numpy": ["numpy"], "_numpyy": ["other"]})
     assert said(tmp_path, statement) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            "from starlette.request import Request",
+            "starlette is there and has no module request; {} starlette.requests?",
+        ),
+        ("import numpy.lingalg", "numpy is there and has no module lingalg; {} numpy.linalg?"),
+        ("import pydantic.feilds", "pydantic is there and has no module feilds; {} pydantic.fields?"),
+        ("import collections.abcd", "collections is there and has no module abcd; {} collections.abc?"),
+        ("import os.pth", "os is there and has no module pth; {} os.path?"),
+        ("import xml.etree.ElementTee", "xml.etree is there and has no module ElementTee; {} xml.etree.ElementTree?"),
+        ("import json.no_such_thing", "json is there and has no module no_such_thing"),
+        ("import os.no_such_thing", "os is there and has no module no_such_thing"),
+    ],
+)
+def test_a_misspelt_submodule_of_what_is_there_is_nothing_to_install_or_to_write(
+    tmp_path: Path, statement: str, expected: str
+) -> None:
+    assert said(tmp_path, statement, "requirements: [starlette, numpy]\n") == f"; {expected.format('did you mean')}"
+
+
+def test_what_a_library_imports_is_of_another_version_and_not_misspelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributions, "packages_distributions", lambda: {"starlette": ["starlette"]})
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "a_library.py").write_text("import starlette.request\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    (tmp_path / "m").mkdir()
+    told = said(tmp_path / "m", "import a_library", "requirements: [starlette<1]\n")
+    assert told.startswith("; starlette ")
+    assert told.endswith(" has no such module: another version may (its requirements say starlette<1)")
+
+
+def test_a_misspelt_file_of_the_models_own_is_answered_with_the_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "packages" / "tools").mkdir(parents=True)
+    (tmp_path / "packages" / "tools" / "hammer.py").touch()
+    (tmp_path / "packages" / "nails.py").touch()
+    told = said(tmp_path, "import tools.hamer")
+    assert told == f"; {tmp_path}/packages/tools has no such module; did you mean tools.hammer?"
+    assert said(tmp_path, "import nails.rusty") == "; nails is there and has no module rusty"
 
 
 def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Which part of a dotted name is not there although what is above it is, and what it may have been meant to be.
+
+Looks at the names of files, and imports nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib.machinery import all_suffixes
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from .distributions import nearest
+
+SHORTEST = 3  # letters of a name that is compared: there are few below one module, as `path` alone is below `os`
+
+
+class Missing(NamedTuple):
+    """The first part that is not there."""
+
+    parent: str  # a module, which is there
+    name: str
+    meant: str  # the dotted name that it is nearly; empty without one
+    is_shared: bool  # the parent has no code, so that other distributions may bring more modules of it
+
+
+def missing(module: str, places: Sequence[Path] | None = None) -> Missing | None:
+    """What a dotted name lacks; None where its first part is not there, or nothing is missing.
+
+    It is looked for in these places, else where Python looks.
+    """
+    parts = module.split(".")
+    below = _of_python(parts[0]) if places is None else _beside(parts[0], places)
+    if below is None:
+        return None
+    for end in range(1, len(parts)):
+        parent, name = ".".join(parts[:end]), parts[end]
+        names = _names(below) | (_made(parent) if places is None else set())
+        if name not in names:
+            close = nearest(name, names, SHORTEST)
+            return Missing(parent, name, f"{parent}.{close}" if close else "", bool(below) and not _has_code(below))
+        below = [path for place in below if os.path.isdir(path := os.path.join(place, name))]
+    return None
+
+
+def _of_python(top: str) -> list[str] | None:
+    """The directories of a module, none of one that is a file; None where it is not there, or they are not known."""
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or (spec.submodule_search_locations is None and Path(spec.origin or "").stem == "__init__"):
+        return None  # a package whose loader hides where it is, as that of setuptools' distutils does
+    return list(spec.submodule_search_locations or ())
+
+
+def _beside(top: str, places: Sequence[Path]) -> list[str] | None:
+    below = [str(place / top) for place in places if os.path.isdir(place / top)]
+    return below if below or any(os.path.isfile(place / f"{top}.py") for place in places) else None
+
+
+def _names(below: Sequence[str]) -> set[str]:
+    """The modules in these directories, and the directories without code, which can be imported too."""
+    names = {found.name for found in pkgutil.iter_modules(below)}
+    for place in below:
+        if os.path.isdir(place):
+            names |= {entry.name for entry in os.scandir(place) if entry.name.isidentifier() and entry.is_dir()}
+    return names
+
+
+def _made(parent: str) -> set[str]:
+    """Modules that are no files below it, such as `os.path`, as far as they are imported."""
+    start = f"{parent}."
+    known = [name for name, module in list(sys.modules.items()) if module is not None and name.startswith(start)]
+    return {name.removeprefix(start).partition(".")[0] for name in known}
+
+
+def _has_code(below: Sequence[str]) -> bool:
+    return any(os.path.isfile(os.path.join(place, f"__init__{suffix}")) for place in below for suffix in all_suffixes())
