@@ -121,6 +121,7 @@ def test_a_start_tells_the_address_the_models_and_what_to_paste(serve: Serve) ->
     models = {"echo": {"model.py": ECHO}, "broken": {"model.py": BROKEN}, "unloadable": {"model.py": UNLOADABLE}}
     gateway = serve(models, until="settled")
     gateway.wait_for(r":predict \S+ .*\n\s+-d ")
+    gateway.wait_for(r"\n +unloadable +failed ")  # on a busy machine what answers is told before the table
     lines = [line.split() for line in gateway.log.splitlines()]
 
     assert post(gateway.url, "/v1/models/echo:predict", {"a": 1}) == (200, {"a": 1})
