@@ -33,7 +33,7 @@ async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_pa
         "syntax": ("class Model(:\n", "SyntaxError: "),
         "import": ("import no_such_package_anywhere\n", "if it is code of yours, put no_such_package_anywhere.py"),
         "sibling": ("import helper\n", "import it as model.helper"),
-        "numpy": ("import fastapi.nothing_of_that_name\n", "model-gateway[truss]"),
+        "submodule": ("import fastapi.nothing_of_that_name\n", "has no such module: another version may"),
         "relative": ("from .helper import x\n", "absolute imports"),
         "class": ("class Modell: pass\n", "has no class 'Model' (classes there: Modell)"),
         "definition": ("class Model:\n    def predict(self, a, b, c): ...\n", "cannot have more than two arguments"),
