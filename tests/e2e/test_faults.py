@@ -52,10 +52,10 @@ REASONS = {
     "load-segfault": "SIGSEGV",
     "load-kill": "SIGKILL",
     "load-raise": "no weights",
-    "load-hang": "took longer than 4 s",
-    "load-hold": "took longer than 4 s",
-    "load-stop": "took longer than 4 s",
-    "load-spin": "took longer than 4 s",
+    "load-hang": "took longer than 8 s",
+    "load-hold": "took longer than 8 s",
+    "load-stop": "took longer than 8 s",
+    "load-spin": "took longer than 8 s",
     "load-lie": "broke the protocol",
 }
 PLAIN = (
@@ -77,7 +77,7 @@ SETTINGS = """
 [gateway.limits]
 slots = 3
 max_queue = 20
-load_timeout = 4
+load_timeout = 8
 [models.stopped]
 request_timeout = 1
 cancel_grace = 0.5
