@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gateway_checkpoints as checkpoints
 import pytest
-from gateway_lm_architectures import say_no_language_model
+from gateway_lm_architectures import _reason, say_no_language_model
 from gateway_transformers import check_model, find_model
 
 from gateway import ConfigError
+from gateway.formats.architectures import OLDER, describe_architecture
 
 SIZES = {
     "hidden_size": 64,
@@ -107,6 +109,17 @@ def test_half_of_an_encoder_and_a_decoder_does_not_write(make: Callable[..., Pat
     with pytest.raises(ConfigError, match="is_encoder_decoder") as refused:
         serve(place)
     assert [f"{place}: {line}" for line in told(place)] == [str(refused.value)]
+
+
+def test_of_the_older_names_those_are_told_to_be_served_that_the_engine_takes() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MAPPED
+
+    kinds = {name: kind for kind, name in MAPPED.items() if str(name).endswith(OLDER) and checkpoints.has_module(kind)}
+    configs = [{"architectures": [name], "model_type": kind} for name, kind in kinds.items()]
+    told = {config["model_type"]: describe_architecture(config) for config in configs}
+    takes = {config["model_type"]: _reason(checkpoints.code_of(config), config) is None for config in configs}
+    assert {kind: found is not None and found.writes for kind, found in told.items()} == takes
+    assert set(takes.values()) == {True, False}
 
 
 @pytest.mark.parametrize(
