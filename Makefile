@@ -13,7 +13,7 @@ CLIENTS = $(foreach env,$(ENVS),.$(if $(wildcard tests/clients/$(env).txt),venv,
 
 help:
 	@echo "make serve      the gateway over models/"
-	@echo "make test       all tests but the slow ones (ARGS='-k name')"
+	@echo "make test       all tests but the slow ones (ARGS='-k name'), in parallel (WORKERS=0: in one process)"
 	@echo "make test-slow  the slow ones"
 	@echo "make test-clients  the clients of the field, in environments of their own (ENVS=openai2 ARGS='-k litellm')"
 	@echo "make fuzz       requests made from the API document, valid and broken"
@@ -37,8 +37,13 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-demo.txt
 serve: $(INSTALLED)
 	$(BIN)/gateway serve --models models/ $(ARGS)
 
+# One worker for each core, but not more than four: each imports torch and may take 1.5 GB. Tests of one file share the
+# gateways that they start, so a file is never split. They start hundreds of processes: those compile nothing twice,
+# also where the environment forbids Python to keep what it compiles, as in many containers.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(ARGS)

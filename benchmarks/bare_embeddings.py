@@ -90,7 +90,8 @@ def library(model: Path) -> tuple[Round, Callable[[], None]]:
 
 
 def ours(model: Path) -> tuple[Round, Callable[[], None]]:
-    from gateway_sentence_transformers import SentenceTransformerModel, find_model
+    from gateway_sentence_transformers import find_model
+    from gateway_sentence_transformers.model import SentenceTransformerModel
 
     spec = find_model(model, {})
     if spec is None:

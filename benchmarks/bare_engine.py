@@ -80,8 +80,9 @@ def measure(run: Round, clients: int, rounds: int) -> tuple[float, ...]:
 
 
 def ours(directory: Path) -> tuple[Round, Callable[[], None]]:
-    from gateway_lm_sampling import Sampling
-    from gateway_transformers import LanguageModel, find_model
+    from gateway_transformers import find_model
+    from gateway_transformers.model import LanguageModel
+    from gateway_transformers.sampling import Sampling
 
     spec = find_model(directory, {})
     if spec is None:
@@ -111,9 +112,9 @@ def ours(directory: Path) -> tuple[Round, Callable[[], None]]:
 def of_transformers(directory: Path) -> tuple[Round, Callable[[], None]]:
     """Its continuous batching, with the cache sized: left alone it takes all memory and is many times slower."""
     import torch
-    from gateway_lm_gguf import folder
-    from gateway_lm_gguf_files import find
     from gateway_transformers import find_model
+    from gateway_transformers.gguf.conversion import folder
+    from gateway_transformers.gguf.files import find
     from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
     from gateway import weights_path

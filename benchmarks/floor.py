@@ -1,6 +1,6 @@
 """The floor: what uvicorn costs when the application does next to nothing.
 
-python -m benchmarks.floor echo|drip|hangup PORT
+python -m benchmarks.floor echo|answer|drip|hangup PORT
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import uvicorn
 CHUNK = b'data: {"id":"chatcmpl-%b","object":"chat.completion.chunk","created":1,"model":"drip","choices":[]}\n\n' % (
     b"0" * 64
 )
+ANSWER = b"a" * (1 << 20)
 
 
 async def _body(receive: Any) -> bytes:
@@ -33,6 +34,14 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    """Sends as many bytes as the body asks for."""
+    order = json.loads(await _body(receive) or b'{"bytes": 0}')
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(order["bytes"]).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": ANSWER[: order["bytes"]]})
 
 
 async def drip(scope: Any, receive: Any, send: Any) -> None:
@@ -62,7 +71,7 @@ async def hangup(scope: Any, receive: Any, send: Any) -> None:
 def main() -> None:
     name, port = sys.argv[1:]
     uvicorn.run(
-        {"echo": echo, "drip": drip, "hangup": hangup}[name],
+        {"echo": echo, "answer": answer, "drip": drip, "hangup": hangup}[name],
         port=int(port),
         loop="uvloop",
         http="httptools",

@@ -109,8 +109,8 @@ def _serve(tokens: int, *options: str) -> Iterator[Contestant]:
 def _safetensors() -> Path:
     """The folder that the plugin has made of the GGUF."""
     sys.path.insert(0, str(ROOT / "plugins"))
-    from gateway_lm_gguf import folder
-    from gateway_lm_gguf_files import find
+    from gateway_transformers.gguf.conversion import folder
+    from gateway_transformers.gguf.files import find
 
     from gateway import peek_weights
 

@@ -16,7 +16,10 @@ MODELS = {
     "plain/config.yaml": f"runtime:\n  predict_concurrency: {CONNECTIONS}\n",
     "sync/model.py": "class Model:\n    def predict(self, x):\n        return x\n",
     "sync/config.yaml": f"runtime:\n  predict_concurrency: {CONNECTIONS}\n",
+    "one/model.py": "class Model:\n    def predict(self, x):\n        return x\n",
+    "one-async/model.py": "class Model:\n    async def predict(self, x):\n        return x\n",
 }
+NAMES = {"plain": "async", "sync": "sync", "one_async": "async, one slot", "one": "sync, one slot"}
 CPU_RATIO, ADDED_P50 = 2.0, 0.35  # times the floor; milliseconds
 
 
@@ -27,6 +30,8 @@ class Round:
     floor: Seen
     plain: Seen
     sync: Seen
+    one_async: Seen
+    one: Seen
     floor_alone: Seen
     plain_alone: Seen
 
@@ -34,15 +39,14 @@ class Round:
 def run(quick: bool) -> list[Row]:
     rounds = []
     with floor("echo") as bare, gateway(MODELS) as ours:
-        for _ in range(2 if quick else 9):
+        for _ in range(1 if quick else 9):
             rounds.append(_round(bare, ours, seconds=0.3 if quick else 2.0))
     middle = statistics.median
     bare_us = middle(r.floor.cpu_us for r in rounds)
     rows = []
-    for kind in ("plain", "sync"):
+    for kind, name in NAMES.items():
         seen: list[Seen] = [getattr(r, kind) for r in rounds]
         ratio = middle(s.cpu_us / r.floor.cpu_us for s, r in zip(seen, rounds, strict=True))
-        name = "async" if kind == "plain" else "sync"
         cpu = middle(s.cpu_us for s in seen)
         rows.append(
             Row(
@@ -80,6 +84,8 @@ def _round(bare: Server, ours: Server, seconds: float) -> Round:
         floor=load(bare, "/", CONNECTIONS),
         plain=load(ours, "/v1/models/plain:predict", CONNECTIONS),
         sync=load(ours, "/v1/models/sync:predict", CONNECTIONS),
+        one_async=load(ours, "/v1/models/one-async:predict", CONNECTIONS),
+        one=load(ours, "/v1/models/one:predict", CONNECTIONS),
         floor_alone=load(bare, "/", 1),
         plain_alone=load(ours, "/v1/models/plain:predict", 1),
     )

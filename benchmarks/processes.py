@@ -104,7 +104,7 @@ def server_over(
 
 
 @contextlib.contextmanager
-def floor(app: Literal["echo", "drip", "hangup"]) -> Iterator[Server]:
+def floor(app: Literal["echo", "answer", "drip", "hangup"]) -> Iterator[Server]:
     """A bare ASGI app under uvicorn as the gateway configures it."""
     port = free_port()
     with server([sys.executable, "-m", "benchmarks.floor", app, str(port)], port, "/", cwd=ROOT) as found:

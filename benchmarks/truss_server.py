@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gateway.formats.config import read_config
+from gateway.directories.config.config import read_config
 
 from .processes import Server, free_port, server
 

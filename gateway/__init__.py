@@ -1,6 +1,6 @@
 """A model gateway: many plain Python `Model` classes behind one OpenAI base URL.
 
-What authors of models and plugins import lives here. It stays light: no web framework, no pydantic, no torch.
+Authors of models and plugins import the names defined here. Importing it is cheap: no web framework, Pydantic or torch.
 """
 
 from __future__ import annotations
@@ -11,74 +11,157 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .archives import peek_archive
-    from .cache import cache_dir
-    from .callers import Caller
-    from .errors import BadRequest, ConfigError, GatewayError, HTTPError
-    from .fingerprints import fingerprint
-    from .formats.architectures import peek_architecture
-    from .formats.config import has_code, peek_config
-    from .formats.describe import describe
-    from .formats.unserved_chosen import peek_mismatch
+    from .access.callers import Caller
+    from .devices.device import Device
+    from .dialects import events, fields
+    from .dialects import single_value as values
+    from .dialects.answer import CallOutput, Choice, EventEncoder
+    from .dialects.base import (
+        ESTIMATED,
+        Context,
+        Dialect,
+        Encoder,
+        Headers,
+        Prepared,
+        Used,
+        client_message,
+        error_body,
+        one_of_n,
+    )
+    from .dialects.raw import Ending
+    from .dialects.single_value import ValueEncoder
+    from .directories.config.config import has_code, peek_config
+    from .directories.describe import describe
+    from .directories.unserved.architectures import peek_architecture
+    from .directories.unserved.chosen_framework import peek_mismatch
+    from .directories.weights import peek_patterns, peek_weights, weights_path
+    from .errors import BadRequest, ConfigError, GatewayError, HTTPError, InvalidOutput, Unauthorized
+    from .files.archives import peek_archive
+    from .files.cache import cache_dir
+    from .files.fingerprints import fingerprint
+    from .files.locks import locked
+    from .files.ordinary import check_ordinary, named_file, opened, parse_json, peek_json
+    from .files.placeholders import placeholder
+    from .files.same_files import distinct
     from .hookspecs import hookimpl
-    from .ordinary import check_ordinary, opened, parse_json, peek_json
-    from .placeholders import placeholder
-    from .same_files import distinct
-    from .spec import Capabilities, Endpoint, Limits, ModelSpec, Problem, Resources
-    from .weights import peek_patterns, peek_weights, weights_path
+    from .runners.call import Call
+    from .runners.question import Question
+    from .runners.replica import Launch, LoadError, Replica, Runner
+    from .runners.tasks import TaskReplica
+    from .spec import Capabilities, Endpoint, Limits, MethodInfo, ModelSpec, Problem, Resources
 
+# The module of each name. It is imported when the name is first used.
 _WHERE = {
-    "hookimpl": "hookspecs",
-    "ModelSpec": "spec",
-    "Limits": "spec",
-    "Resources": "spec",
-    "Endpoint": "spec",
-    "Problem": "spec",
-    "Capabilities": "spec",
-    "GatewayError": "errors",
     "BadRequest": "errors",
-    "HTTPError": "errors",
+    "Call": "runners.call",
+    "CallOutput": "dialects.answer",
+    "Caller": "access.callers",
+    "Capabilities": "spec",
+    "Choice": "dialects.answer",
     "ConfigError": "errors",
-    "cache_dir": "cache",
-    "check_ordinary": "ordinary",
-    "Caller": "callers",
-    "describe": "formats.describe",
-    "distinct": "same_files",
-    "fingerprint": "fingerprints",
-    "has_code": "formats.config",
-    "opened": "ordinary",
-    "parse_json": "ordinary",
-    "peek_architecture": "formats.architectures",
-    "peek_archive": "archives",
-    "peek_config": "formats.config",
-    "peek_json": "ordinary",
-    "peek_mismatch": "formats.unserved_chosen",
-    "peek_patterns": "weights",
-    "peek_weights": "weights",
-    "placeholder": "placeholders",
-    "weights_path": "weights",
+    "Context": "dialects.base",
+    "Device": "devices.device",
+    "Dialect": "dialects.base",
+    "ESTIMATED": "dialects.base",
+    "Encoder": "dialects.base",
+    "Ending": "dialects.raw",
+    "Endpoint": "spec",
+    "EventEncoder": "dialects.answer",
+    "GatewayError": "errors",
+    "HTTPError": "errors",
+    "Headers": "dialects.base",
+    "InvalidOutput": "errors",
+    "Launch": "runners.replica",
+    "Limits": "spec",
+    "LoadError": "runners.replica",
+    "MethodInfo": "spec",
+    "ModelSpec": "spec",
+    "Prepared": "dialects.base",
+    "Problem": "spec",
+    "Question": "runners.question",
+    "Replica": "runners.replica",
+    "Resources": "spec",
+    "Runner": "runners.replica",
+    "TaskReplica": "runners.tasks",
+    "Unauthorized": "errors",
+    "Used": "dialects.base",
+    "ValueEncoder": "dialects.single_value",
+    "cache_dir": "files.cache",
+    "check_ordinary": "files.ordinary",
+    "client_message": "dialects.base",
+    "describe": "directories.describe",
+    "distinct": "files.same_files",
+    "error_body": "dialects.base",
+    "fingerprint": "files.fingerprints",
+    "has_code": "directories.config.config",
+    "hookimpl": "hookspecs",
+    "locked": "files.locks",
+    "named_file": "files.ordinary",
+    "one_of_n": "dialects.base",
+    "opened": "files.ordinary",
+    "parse_json": "files.ordinary",
+    "peek_architecture": "directories.unserved.architectures",
+    "peek_archive": "files.archives",
+    "peek_config": "directories.config.config",
+    "peek_json": "files.ordinary",
+    "peek_mismatch": "directories.unserved.chosen_framework",
+    "peek_patterns": "directories.weights",
+    "peek_weights": "directories.weights",
+    "placeholder": "files.placeholders",
+    "weights_path": "directories.weights",
 }
+_MODULES = {"events": "dialects.events", "fields": "dialects.fields", "values": "dialects.single_value"}
 
 __all__ = [
+    "ESTIMATED",
     "BadRequest",
+    "Call",
+    "CallOutput",
     "Caller",
     "Capabilities",
+    "Choice",
     "ConfigError",
+    "Context",
+    "Device",
+    "Dialect",
+    "Encoder",
+    "Ending",
     "Endpoint",
+    "EventEncoder",
     "GatewayError",
     "HTTPError",
+    "Headers",
+    "InvalidOutput",
+    "Launch",
     "Limits",
+    "LoadError",
+    "MethodInfo",
     "ModelSpec",
+    "Prepared",
     "Problem",
+    "Question",
+    "Replica",
     "Resources",
+    "Runner",
+    "TaskReplica",
+    "Unauthorized",
+    "Used",
+    "ValueEncoder",
     "__version__",
     "cache_dir",
     "check_ordinary",
+    "client_message",
     "describe",
     "distinct",
+    "error_body",
+    "events",
+    "fields",
     "fingerprint",
     "has_code",
     "hookimpl",
+    "locked",
+    "named_file",
+    "one_of_n",
     "opened",
     "parse_json",
     "peek_architecture",
@@ -89,13 +172,17 @@ __all__ = [
     "peek_patterns",
     "peek_weights",
     "placeholder",
+    "values",
     "weights_path",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name in _MODULES:
+        value: Any = importlib.import_module(f".{_MODULES[name]}", __name__)
+    elif name in _WHERE:
+        value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    else:
         raise AttributeError(f"module 'gateway' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -1,8 +1,8 @@
-"""Small helps for authors of chat models: messages without parts, and whole texts taken apart into pieces.
+"""Helpers for authors of chat models: flatten message parts to text, and split cumulative texts into pieces.
 
     from gateway.chat import deltas, flatten
 
-Pure and light: a worker imports it beside the model, and nothing of the gateway calls it.
+The functions are pure and light. Models import them in the worker; the gateway itself does not use them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, overload
 
 from .errors import BadRequest
 
-UNFINISHED = "\ufffd"  # what a decoder writes for a character of which it has not seen all bytes
+UNFINISHED = "\ufffd"  # what a decoder writes for a character whose bytes are not complete yet
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def flatten(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with every `content` a string: text parts joined, null empty. All else stays.
+    """Return the messages with every `content` as a string: text parts are joined, null becomes "". Other fields stay.
 
     Raises:
-        BadRequest: a part is no text, such as an image.
+        BadRequest: a part is not text, such as an image.
     """
     return [
         {**message, "content": _text(message.get("content"), f"messages[{index}].content")}
@@ -47,12 +47,13 @@ def deltas(items: AsyncIterable[Any]) -> AsyncIterator[Any]: ...
 @overload
 def deltas(items: Iterable[Any]) -> Generator[Any, None, Any]: ...
 def deltas(items: AsyncIterable[Any] | Iterable[Any]) -> Any:
-    """The pieces of a text whose items are each the whole text so far, as some pipelines yield it.
+    """Yield only the new text of each item, for pipelines whose items each hold the whole text so far.
 
-    Items that are no strings pass, and so does what a generator returns. A character that is not complete yet waits.
+    Items that are not strings pass through unchanged, and so does the return value of a generator. An incomplete
+    character is held back until it is complete.
 
     Raises:
-        ValueError: while iterated, when a text does not begin with the one before it.
+        ValueError: during iteration, if a text does not begin with the text before it.
     """
     return _later(items) if isinstance(items, AsyncIterable) else _now(items)
 
@@ -89,7 +90,7 @@ async def _later(items: AsyncIterable[Any]) -> AsyncIterator[Any]:
 
 
 class _Growing:
-    """A text that grows. `_sent` is what went out of it."""
+    """A text that grows. `_sent` is the part already yielded."""
 
     def __init__(self) -> None:
         self._sent = self._whole = ""

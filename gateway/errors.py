@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a request, as one tree.
+"""The errors that a request can end with, as one class tree.
 
     GatewayError                         status type                  code
     ├── BadRequest                       400    invalid_request_error invalid_value, or as given
@@ -32,8 +32,9 @@
         ├── InvalidOutput                500                          invalid_model_output
         └── HTTPError                    as raised                    the one a Model raises itself
 
-Each class carries what a client sees; `http/errors.py` turns it into the dialect of the route. `by_model` says who
-failed, the gateway or the model. Configuration errors, which no client ever sees, are `ConfigError`.
+Each class carries the status, type and code that the client gets. `http/errors.py` writes them in the format of the
+route. `hosting/refusals.py` chooses the 503 errors of a model and their `Retry-After`. `by_model` tells whether the
+model failed or the gateway. `ConfigError` is for configuration errors; clients never get it.
 """
 
 from __future__ import annotations
@@ -41,21 +42,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+MODEL_RAISED = "Internal Server Error (in model/chainlet)."  # what a worker reports for an exception, in Truss's words
+
 
 class GatewayError(Exception):
-    """A request that ends with an error body.
+    """An error that ends a request with an error body.
 
-    `retry_after` is seconds; `should_retry` becomes `x-should-retry`, which the OpenAI SDK obeys.
+    `retry_after` is in seconds. `should_retry` becomes the header `x-should-retry`, which the OpenAI SDK obeys.
     """
 
     status: int = 500
     type: str = "server_error"
     code: str = "internal_error"
-    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: none, and with strict parity no JSON
-    truss_message: str | None = None  # where Truss has words of its own for the situation
+    truss_code: int = 600  # X-BASETEN-ERROR-CODE on Truss-style routes; 0: no code, and plain text with strict parity
+    truss_message: str | None = None  # Truss's own message, where it has one
     should_retry: bool | None = None
-    cause: str = ""  # more exactly why, for operators: in the access log and the metrics, never in an answer
-    asked: str = ""  # for them too: the model that was asked for, where the caller has none of that name
+    cause: str = ""  # the exact reason, for operators: in the access log and the metrics, never in an answer
+    asked: str = ""  # also for operators: the requested model, if the caller has no model of that name
     by_model: ClassVar[bool] = False
 
     def __init__(
@@ -128,7 +131,7 @@ class Misdirected(BadRequest):
 
 
 class OwnGateway(Misdirected):
-    """A model that loads takes the gateway for a server of its own."""
+    """A loading model sent a request to the gateway, which it takes for a server of its own."""
 
     code = "own_gateway"
 
@@ -170,7 +173,7 @@ class Overloaded(GatewayError):
 
 
 class RateLimited(Overloaded):
-    """A key has had its share; other keys are served."""
+    """A key has used up its limit. Other keys are still served."""
 
     code = "rate_limit_exceeded"
 
@@ -209,7 +212,7 @@ class Crashed(GatewayError):
 
 
 class WaitsForItself(GatewayError):
-    """A model calls itself, and holds the slot that it waits for."""
+    """A model calls itself while it holds the slot that the call waits for."""
 
     status = 508
     code = "waits_for_itself"
@@ -223,7 +226,7 @@ class Timeout(GatewayError):
 
 class ModelError(GatewayError):
     code = "model_error"
-    should_retry: bool | None = False  # the same input would fail again, on a GPU that others wait for
+    should_retry: bool | None = False  # the same input would fail again and waste GPU time
     by_model = True
 
 
@@ -236,8 +239,8 @@ class HTTPError(ModelError):
 
     >>> raise HTTPError(400, "temperature must be at most 2", param="temperature")
 
-    Any exception with an int `status_code` of 400-599 and a `detail` or `message` (fastapi's, starlette's) does the
-    same. `detail` may be a dict, which Truss-style routes show as an object.
+    Any exception with an int `status_code` of 400-599 and a `detail` or `message`, such as FastAPI's and Starlette's,
+    has the same effect. `detail` may be a dict; Truss-style routes show it as an object.
     """
 
     should_retry = None
@@ -264,7 +267,7 @@ class HTTPError(ModelError):
         return self.status
 
 
-# What ours are given in the place of the code of their class, with that of admin.NotReloaded.
+# Codes that the gateway's errors may have in place of the code of their class, and the code of admin.NotReloaded.
 GIVEN_CODES = frozenset(
     {
         "context_length_exceeded",
@@ -272,12 +275,13 @@ GIVEN_CODES = frozenset(
         "missing_required_parameter",
         "previous_response_not_found",
         "reload_failed",
+        "string_above_max_length",
         "thread_unsupported_request",
         "unsupported_value",
     }
 )
 
-# What operators are told beside a code. The access log and the metrics have these and no others.
+# The causes that operators see beside a code. The access log and the metrics have no other causes.
 CAUSES = frozenset(
     {
         *("key_missing", "key_unknown", "key_expired", "key_revoked", "key_changed", "model_hidden"),
@@ -290,13 +294,13 @@ CAUSES = frozenset(
 
 
 def codes_of(cls: type[GatewayError]) -> frozenset[str]:
-    """The codes of this error and of all below it."""
+    """Return the codes of this error class and of all its subclasses."""
     return frozenset({cls.code}.union(*map(codes_of, cls.__subclasses__())))
 
 
 class ConfigError(Exception):
-    """Settings or files that make no sense; the text says where, what, and what to do."""
+    """Invalid settings or files. The text says where, what is wrong, and what to do."""
 
 
 class PlacementError(ConfigError):
-    """A replica that no device of this machine can hold."""
+    """A replica fits on no device of this machine."""

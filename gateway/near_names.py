@@ -1,6 +1,6 @@
-"""Names of methods that no route calls and that are nearly those of one that a route does call.
+"""Find methods that no route calls, but whose names are close to one that a route does call.
 
-Values only: who the methods belong to, and what is said of them, is left to others.
+Values only. Which class has the methods, and what is reported, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-# What other servers and libraries call it. Where the class has a method that is served, these may be helpers.
+# The names that other servers and libraries use. In a class with a served method, such methods may be helpers.
 ELSEWHERE = {
     "__call__": "predict",
     "chat": "chat_completions",
@@ -23,8 +23,8 @@ ELSEWHERE = {
     "run": "predict",
     "transcribe": "audio_transcriptions",
 }
-# The same of a class that serves something, where nothing of its file calls the method: no helper then. What Python or
-# a library calls by itself, such as `__call__` and `run`, is not asked about.
+# The same for a class that serves something, if nothing in its file calls the method: then it is not a helper. Names
+# that Python or a library calls by itself, such as `__call__` and `run`, are left out.
 BESIDE = {
     "chat": "chat_completions",
     "complete": "completions",
@@ -37,21 +37,21 @@ BESIDE = {
     "setup": "load",
     "transcribe": "audio_transcriptions",
 }
-ANY = "*"  # among the names that a file calls: more than can be told from its text
+ANY = "*"  # among the names that a file calls: it also makes calls that its text does not reveal
 CALLED = ("predict", "preprocess", "postprocess", "websocket", "is_healthy", "load", "unload", "setup_environment")
-# Of a class that has none of those that a request calls, and what to do where no name of its own is near one.
+# Said of a class without any method that a request calls, and the advice if no method name is close to one.
 NONE = "a model needs one of the methods predict, chat_completions, embeddings, … (all of them are in docs/models.md)"
 SMALLEST = "the smallest one is `def predict(self, inputs): return inputs`"
-CLOSE = 0.8  # of 1: `predcit` is, `prediction` is not quite, `preprocess` and `postprocess` are 0.76 alike
+CLOSE = 0.8  # 0 to 1: `predcit` is above, `prediction` just below, `preprocess` and `postprocess` are 0.76 alike
 
 
 def near(
     names: Iterable[str], known: Collection[str], have: Collection[str], called: Collection[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Of the methods of a class, those that nothing calls, with what they may have been meant to be.
+    """Yield the methods of a class that nothing calls, each with the name that was probably meant.
 
-    Those that are `called` by its own file are no slips beside a method that serves; nor is one of another server's
-    name when `ANY` is among them.
+    If the class has a method that is served (`have`), methods `called` by its own file are not reported, nor are names
+    of other servers when `ANY` is among `called`.
     """
     for name in names:
         if name in known or (have and name in called):
@@ -66,10 +66,11 @@ def near(
 
 
 def near_init(takes: Mapping[str, bool], called: Collection[str]) -> str:
-    """The method that was meant to be `__init__`; empty without one. `takes` says which take more than self.
+    """Return the method that was probably meant to be `__init__`; "" if there is none. `takes`: more than self, by
+    method.
 
-    Those that Python knows by that name are no slips unless they do: it calls none with an argument. A plain `init` and
-    `_init` are what a library may call, when `ANY` is among those `called`.
+    A name that Python itself knows is reported only if it takes an argument, since Python would pass none. If `ANY` is
+    among `called`, plain `init` and `_init` are not reported: a library may call them.
     """
     if "__init__" in takes:
         return ""
@@ -86,12 +87,12 @@ def near_init(takes: Mapping[str, bool], called: Collection[str]) -> str:
 
 
 def is_asked_about(name: str) -> bool:
-    """Whether a method of that name may have been meant for us: what is private is its author's own."""
+    """Return whether a method of that name may have been meant for the gateway. Private methods are not checked."""
     return not name.startswith("_") or name in ELSEWHERE
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    """The one that it is, or is nearly; empty without one."""
+    """Return the known name that equals `name` or is close to it; "" if there is none."""
     low = name.lower()
     if low in known:
         return low
@@ -101,15 +102,15 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 def same_letters(name: str, known: Collection[str]) -> str:
-    """The one that it is but for capitals, or for two letters that are swapped; empty without one.
+    """Return the known name that differs only in case or by two swapped letters; "" if there is none.
 
-    Of names as short as `json`, that says more than how much of them is alike.
+    For names as short as `json` this is more reliable than a similarity ratio.
     """
     low = name.lower()
     return next((each for each in known if each.lower() == low), "") or (swap(low, known) if len(low) > 2 else "")
 
 
 def swap(name: str, known: Collection[str]) -> str:
-    """The one that it is with two letters beside one another swapped; empty without one."""
+    """Return the known name that results from swapping two adjacent letters; "" if there is none."""
     swaps = (f"{name[:at]}{name[at + 1]}{name[at]}{name[at + 2 :]}" for at in range(len(name) - 1))
     return next((swapped for swapped in swaps if swapped in known), "")

@@ -1,7 +1,7 @@
-"""Load a plugin from the file that the settings name, and make what it says true in another process.
+"""Load a plugin from a file named in the settings, and make its targets importable in workers.
 
-A plugin file writes its targets by its own name, "my_plugin:MyModel", which only the gateway that loaded the file can
-import. A worker gets the path instead.
+A plugin file writes its targets with its own name, "my_plugin:MyModel". Only the gateway that loaded the file can
+import that name, so a worker gets the path of the file instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FilePlugin:
 
 
 def load_file(path: Path) -> FilePlugin:
-    """Run the file under a module name of its own, so that it shadows no package of the same name."""
+    """Import the file under a private module name, so that it does not shadow a package with the same name."""
     path = path.expanduser().absolute()
     if not path.is_file():
         near = instead_of(path.name, [each.name for each in path.parent.glob("*.py")])
@@ -38,7 +38,7 @@ def load_file(path: Path) -> FilePlugin:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look themselves up there
+    sys.modules[name] = module  # before it runs, because dataclasses look up their own module there
     try:
         spec.loader.exec_module(module)
     except BaseException:

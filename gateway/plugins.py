@@ -1,8 +1,8 @@
-"""All that plugins provide, with pluggy's traps closed in one place; nobody else touches its manager.
+"""Load plugins and call their hooks. This is the only module that uses pluggy's plugin manager, and hides its pitfalls.
 
-Results come in registration order (pluggy's come last-in first-out): plugin files named in the settings, then entry
-points, then built-ins, with the formats `truss` and `python` last. Each result knows its plugin. An exception in one
-plugin becomes a `Problem` that names it, and disables nothing else. A misspelt hook is a problem, not silence.
+Results come in registration order (pluggy's own is last in, first out): plugin files named in the settings, then entry
+points, then built-ins, with the formats `truss` and `python` last. Each result names its plugin. An exception in a
+plugin becomes a `Problem` with its name and disables nothing else. A misspelt hook is reported as a problem.
 """
 
 from __future__ import annotations
@@ -18,59 +18,48 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pluggy
 
-from . import __version__, hookspecs
-from .callers import Caller
+from . import __version__, hookspecs, plugin_checks
+from .access.callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
 from .spec import Endpoint, ModelSpec, Problem
-from .wording import instead_of
+from .wording import a_type, instead_of
 
 if TYPE_CHECKING:
-    from .devices import Device
-    from .replica import Runner
+    from .devices.device import Device
+    from .runners.replica import Runner
 
-GROUP = "gateway"  # of entry points
+GROUP = "gateway"  # the entry point group
 BUILTINS = {
-    "openai_chat": "gateway.dialects.openai_chat",
-    "openai_completions": "gateway.dialects.openai_completions",
-    "openai_embeddings": "gateway.dialects.openai_embeddings",
-    "anthropic_messages": "gateway.dialects.anthropic_messages",
-    "anthropic_count_tokens": "gateway.dialects.anthropic_count_tokens",
-    "rerank": "gateway.dialects.rerank",
-    "score": "gateway.dialects.score",
-    "classify": "gateway.dialects.classify",
-    "moderations": "gateway.dialects.moderations",
-    "tokenize": "gateway.dialects.tokenize",
-    "audio_transcriptions": "gateway.dialects.audio_transcriptions",
-    "audio_speech": "gateway.dialects.audio_speech",
-    "images": "gateway.dialects.images",
-    "openai_responses": "gateway.dialects.openai_responses",
-    "openai_input_tokens": "gateway.dialects.openai_input_tokens",
+    "openai_chat": "gateway.dialects.openai.chat",
+    "openai_completions": "gateway.dialects.openai.completions",
+    "openai_embeddings": "gateway.dialects.openai.embeddings",
+    "anthropic_messages": "gateway.dialects.anthropic.messages",
+    "anthropic_count_tokens": "gateway.dialects.anthropic.count_tokens",
+    "rerank": "gateway.dialects.scoring.rerank",
+    "score": "gateway.dialects.scoring.score",
+    "classify": "gateway.dialects.scoring.classify",
+    "moderations": "gateway.dialects.openai.moderations",
+    "tokenize": "gateway.dialects.scoring.tokenize",
+    "audio_transcriptions": "gateway.dialects.openai.transcriptions",
+    "audio_speech": "gateway.dialects.openai.speech",
+    "images": "gateway.dialects.openai.images",
+    "openai_responses": "gateway.dialects.responses.route",
+    "openai_input_tokens": "gateway.dialects.openai.input_tokens",
+    "plain_json": "gateway.dialects.plain_json",
     "process": "gateway.runners.process",
-    # the formats stay last, so that every other plugin is asked first whether a directory is its own
-    "truss": "gateway.formats.truss",
-    "python": "gateway.formats.python",
+    # the formats stay last, so that every other plugin is asked for a directory first
+    "truss": "gateway.directories.truss",
+    "python": "gateway.directories.python",
 }
 
-# pip extra → what its models look like, and the modules that must be there to serve them
-EXTRAS = {
-    "transformers": ("a transformers model", ("torch", "transformers")),
-    "sentence-transformers": ("sentence-transformers", ("torch", "sentence_transformers")),
-    "sklearn": ("scikit-learn", ("sklearn", "skops")),
-}
-
-# Paths that no plugin may answer: who asks them must not get a model's answer, nor a model's error.
-OWN = frozenset(
-    "/ /livez /readyz /health /ping /metrics /v2 /v1/models /invocations /hot-reload /docs /openapi.json".split()
-)
-OWN_BELOW = ("/admin/", "/models/", "/v1/models/", "/v2/models/", "/v2/health/", "/v2/repository/", "/docs/")
 
 log = logging.getLogger("gateway.plugins")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:
-    """A row of `gateway plugins`."""
+    """One row of `gateway plugins`."""
 
     name: str
     version: str
@@ -80,9 +69,13 @@ class PluginInfo:
 
 
 class Plugins:
-    """The plugins of one gateway. `problems` are what went wrong with them, at load and since."""
+    """The plugins of one gateway. `problems` are their problems at load time and since.
 
-    def __init__(self) -> None:
+    `is_own` returns whether a path belongs to the gateway, so that no plugin may serve it. By default none does.
+    """
+
+    def __init__(self, is_own: Callable[[str], bool] = lambda path: False) -> None:
+        self._is_own = is_own
         self._manager = pluggy.PluginManager("gateway")
         self._manager.add_hookspecs(hookspecs)
         self._infos: dict[str, PluginInfo] = {}
@@ -92,10 +85,15 @@ class Plugins:
 
     @classmethod
     def load(
-        cls, files: Sequence[str | Path] = (), block: Iterable[str] = (), builtins: Mapping[str, str] = BUILTINS
+        cls,
+        files: Sequence[str | Path] = (),
+        block: Iterable[str] = (),
+        builtins: Mapping[str, str] = BUILTINS,
+        *,
+        is_own: Callable[[str], bool] = lambda path: False,
     ) -> Self:
-        """Return the plugins of `files`, of installed packages, and our own, without those named in `block`."""
-        plugins = cls()
+        """Return the plugins of `files`, of installed packages, and the built-ins, without those named in `block`."""
+        plugins = cls(is_own)
         blocked = set(block)
         for file in files:
             plugins._load_file(Path(file), blocked)
@@ -120,13 +118,13 @@ class Plugins:
     # ── registration ─────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, module: ModuleType, name: str, *, source: str, version: str = "") -> None:
-        """Add one plugin behind those that are there."""
+        """Add one plugin after the existing ones."""
         if name in self._infos:
             self._problem(name, "load", f"a plugin of this name is loaded already, from {self._infos[name].source}")
             return
         try:
             self._manager.register(module, name)
-        except Exception as error:  # a hook whose parameters are not those of the specification
+        except Exception as error:  # a hook whose parameters differ from the specification
             self._manager.unregister(name=name)
             self._problem(name, "load", str(error).splitlines()[-1] if str(error) else type(error).__name__)
             return
@@ -172,14 +170,14 @@ class Plugins:
                 hint = f"did you mean {close[0]}?" if close else f"have: {', '.join(known)}"
                 self._problem(name, hook, f"no such hook ({hint})")
             if not marked and attribute in known and _is_made_in(module, attribute):
-                self._problem(name, attribute, "it is not marked with @hookimpl, so that nobody calls it")
+                self._problem(name, attribute, "it is not marked with @hookimpl, so it is never called")
             if marked and (marked["wrapper"] or marked["hookwrapper"]):
                 self._problem(name, hook, "hook wrappers are not supported")
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _of(self, hook: str) -> list[tuple[str, pluggy.HookImpl]]:
-        """The implementations of a hook in the order in which they are asked."""
+        """Return the implementations of a hook in calling order."""
         if hook not in self._implementations:
             caller = getattr(self._manager.hook, hook)
             order = {name: index for index, name in enumerate(self._infos)}
@@ -191,7 +189,7 @@ class Plugins:
     def _results(
         self, hook: str, *, raises: type[Exception] | tuple[()] = (), **arguments: Any
     ) -> Iterator[tuple[str, Any]]:
-        """Yield each plugin's name and result; one that raises becomes a problem, unless it raises `raises`."""
+        """Yield each plugin's name and result. An exception becomes a problem, unless it is one of `raises`."""
         for name, implementation in self._of(hook):
             try:
                 result = _call(implementation, arguments)
@@ -203,13 +201,17 @@ class Plugins:
             else:
                 yield name, result
 
-    def _collect(self, hook: str, kind: str) -> dict[str, tuple[str, Any]]:
-        """What plugins register by name, with the plugin; of two the first counts, so a plugin replaces a built-in."""
+    def _collect(self, hook: str, kind: str, fault: Callable[[Any], str | None]) -> dict[str, tuple[str, Any]]:
+        """Return what plugins register by name, with the plugin. The first of two wins: plugins replace built-ins."""
         found: dict[str, tuple[str, Any]] = {}
         for name, implementation in self._of(hook):
 
             def register(key: str, value: Any, name: str = name) -> None:
-                if key not in found:
+                if not isinstance(key, str) or not key:
+                    self._problem(name, hook, f"register({key!r}, …): expected the name of the {kind}, a string")
+                elif (wrong := fault(value)) is not None:
+                    self._problem(name, hook, f"{kind} {key!r} {wrong}")
+                elif key not in found:
                     found[key] = (name, value)
                 elif found[key][0] == name:
                     self._problem(name, hook, f"{kind} {key} is registered twice; the first one counts")
@@ -225,7 +227,7 @@ class Plugins:
             log.error("plugin %s failed in %s%s", name, hook, about, exc_info=error)
 
     def _problem(self, name: str, hook: str, what: str, about: str = "") -> bool:
-        """Keep a problem; false when it is known. A hook that fails on every call must not fill the memory."""
+        """Record a problem; False if it is known. The number is bounded: a hook may fail on every call."""
         key = f"{name} {hook} {what}"[:300]
         if key in self._problems or len(self._problems) >= 200:
             return False
@@ -247,38 +249,42 @@ class Plugins:
         return bool(self._of("call_finished"))
 
     def find_model(self, path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
-        """Return the first plugin's description of a directory, None when nobody knows it.
+        """Return the first plugin's description of a directory, or None if no plugin recognizes it.
 
-        Raises `ConfigError` when it is somebody's but broken, or needs an extra that is not installed.
+        Raises `ConfigError` if a plugin recognizes it but it is broken or needs modules that are not installed.
         """
         for name, spec in self._results("find_model", raises=ConfigError, path=path, overrides=overrides):
             if spec is None:
                 continue
             if not isinstance(spec, ModelSpec):
-                self._problem(name, "find_model", f"returned {type(spec).__name__}, not a ModelSpec")
+                self._problem(name, "find_model", f"returned {a_type(spec)}; expected a gateway.ModelSpec or None")
                 continue
             if name in self._files:
                 spec = replace(spec, target=self._files[name].rewrite(spec.target))
             if spec.python is None:
-                _check_extra(path, spec.extra)
-            return spec
+                plugin_checks.check_needs(path, spec)
+            return replace(spec, served_by=name)
         return None
 
     def check_model(self, spec: ModelSpec) -> list[Problem]:
-        """Return what plugins say of a model that was found."""
+        """Return what plugins report about a model that was found."""
         told: list[Problem] = []
         for name, found in self._results("check_model", spec=spec):
             try:
-                told += found or ()
-            except Exception as error:  # of a generator, which runs only now
+                for problem in found or ():
+                    if isinstance(problem, Problem):
+                        told.append(problem)
+                    else:
+                        self._problem(name, "check_model", f"gave {a_type(problem)}; expected gateway.Problem")
+            except Exception as error:  # a generator runs only now
                 what = f"check_model of plugin {name}: {type(error).__name__}: {error}"
                 told.append(Problem(where=str(spec.root), what=what, code="plugin", model=spec.name))
         return told
 
     def endpoints(self) -> list[Endpoint]:
-        """Return the routes that plugins offer; of two for one path the first counts.
+        """Return the routes of plugins; the first of two for the same path wins.
 
-        One whose dialect nobody registers is a problem, and none of these.
+        One with an unregistered dialect is recorded as a problem and left out.
         """
         return [endpoint for _, endpoint in self._endpoints()]
 
@@ -288,16 +294,22 @@ class Plugins:
         for name, implementation in self._of("register_endpoints"):
 
             def register(endpoint: Endpoint, name: str = name) -> None:
-                if not is_free(endpoint.path):
-                    what = f"{endpoint.path} is not served: the path is the gateway's own, or none"
+                if (wrong := plugin_checks.endpoint_fault(endpoint)) is not None:
+                    self._problem(name, "register_endpoints", wrong)
+                    return
+                if not endpoint.path.startswith("/") or self._is_own(endpoint.path):
+                    what = f"{endpoint.path} is not served: the path belongs to the gateway or is invalid"
                     self._problem(name, "register_endpoints", what)
                     return
-                if endpoint.dialect in dialects:
-                    found.setdefault(endpoint.path, (name, endpoint))
-                    return
-                known = ", ".join(dialects) or "none"
-                what = f"{endpoint.path} is not served: unknown dialect {endpoint.dialect!r} (have: {known})"
-                self._problem(name, "register_endpoints", what)
+                if endpoint.dialect not in dialects:
+                    known = ", ".join(dialects) or "none"
+                    what = f"{endpoint.path} is not served: unknown dialect {endpoint.dialect!r} (have: {known})"
+                    self._problem(name, "register_endpoints", what)
+                elif endpoint.path not in found:
+                    found[endpoint.path] = (name, endpoint)
+                elif found[endpoint.path][0] == name:
+                    what = f"{endpoint.path} is registered twice; the first one counts"
+                    self._problem(name, "register_endpoints", what)
 
             try:
                 _call(implementation, {"register": register})
@@ -306,19 +318,41 @@ class Plugins:
         return list(found.values())
 
     def dialects(self) -> dict[str, Any]:
-        return {key: value for key, (_, value) in self._collect("register_dialects", "dialect").items()}
+        """Return the dialects by name. Invalid attributes of a dialect are recorded as problems and ignored."""
+        found = self._dialects()
+        for key, (name, dialect) in found.items():
+            for attribute, why in plugin_checks.left_out(dialect).items():
+                what = f"{attribute} of dialect {key!r} {why}; it is served without"
+                self._problem(name, "register_dialects", what)
+        return {key: value for key, (_, value) in found.items()}
+
+    def _dialects(self) -> dict[str, tuple[str, Any]]:
+        return self._collect("register_dialects", "dialect", plugin_checks.dialect_fault)
 
     def runners(self) -> dict[str, Runner]:
-        return {key: value for key, (_, value) in self._collect("register_runners", "runner").items()}
+        return {key: value for key, (_, value) in self._runners().items()}
+
+    def _runners(self) -> dict[str, tuple[str, Any]]:
+        return self._collect("register_runners", "runner", plugin_checks.runner_fault)
 
     def find_devices(self) -> list[Device]:
-        return [device for _, devices in self._results("find_devices") for device in devices or ()]
+        found: dict[str, Device] = {}
+        for name, devices in self._results("find_devices"):
+            try:
+                for device in plugin_checks.devices(devices):
+                    if (wrong := plugin_checks.device_fault(device, found)) is not None:
+                        self._problem(name, "find_devices", wrong)
+                    else:
+                        found[device.id] = device
+            except Exception as error:  # a generator runs only now
+                self._failed(name, "find_devices", error)
+        return list(found.values())
 
     def authorize(self, scope: Mapping[str, Any]) -> Caller | None:
-        """Return who is calling, None when no plugin knows. A plugin that breaks lets nobody in."""
+        """Return the caller, or None if no plugin knows it. If a plugin fails, the request is refused."""
         for name, implementation in self._of("authorize"):
             try:
-                caller = _caller(_call(implementation, {"scope": scope}))
+                caller = plugin_checks.caller(_call(implementation, {"scope": scope}))
             except GatewayError:
                 raise
             except Exception as error:
@@ -345,47 +379,21 @@ class Plugins:
             pass
 
     def describe(self) -> list[PluginInfo]:
-        """Return a row for each plugin, with what it provides."""
+        """Return one row for each plugin, with what it provides."""
         provides: dict[str, list[str]] = {name: [] for name in self._infos}
         for name, endpoint in self._endpoints():
-            provides[name].append(f"POST {endpoint.path}")
-        for hook, kind in (("register_dialects", "dialect"), ("register_runners", "runner")):
-            for key, (name, _) in self._collect(hook, kind).items():
+            provides[name].append(f"{endpoint.verb} {endpoint.path}")
+        for kind, found in (("dialect", self._dialects()), ("runner", self._runners())):
+            for key, (name, _) in found.items():
                 provides[name].append(f"{kind} {key}")
         return [replace(info, provides=tuple(provides[name])) for name, info in self._infos.items()]
 
 
 def _is_made_in(module: ModuleType, name: str) -> bool:
-    """Whether a function is the module's own: what it imports may be called like a hook."""
+    """Return whether the module defines this function itself: an imported one may happen to have the name of a hook."""
     function = getattr(module, name)
     return isinstance(function, FunctionType) and function.__module__ == module.__name__
 
 
 def _call(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     return implementation.function(*(arguments[name] for name in implementation.argnames))
-
-
-def _caller(said: Any) -> Caller | None:
-    """Whom a plugin's `authorize` means.
-
-    Raises:
-        ValueError: nobody that could be told from others.
-    """
-    caller = Caller(said) if isinstance(said, str) else said
-    if caller is None or (isinstance(caller, Caller) and isinstance(caller.name, str) and caller.name):
-        return caller
-    raise ValueError(f"returned {said!r}: expected a gateway.Caller with a name, a name, or None")
-
-
-def is_free(path: str) -> bool:
-    """Whether a plugin may have it."""
-    return path.startswith("/") and path not in OWN and not path.startswith(OWN_BELOW)
-
-
-def _check_extra(path: Path, extra: str | None) -> None:
-    """Say which extra serves the model when one of its modules is missing."""
-    from importlib.util import find_spec
-
-    label, modules = EXTRAS.get(extra or "", ("", ()))
-    if any(find_spec(module) is None for module in modules):
-        raise ConfigError(f"{path} looks like {label}; run: pip install 'model-gateway[{extra}]'")

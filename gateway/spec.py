@@ -1,6 +1,6 @@
-"""The frozen values that cross borders: discovery → hub → worker.
+"""The frozen values that pass from discovery to the hub and to the workers.
 
-Everything here can be printed, compared and sent over the channel. Nothing here does anything.
+All of them can be printed, compared and sent to a worker. They contain no logic.
 """
 
 from __future__ import annotations
@@ -13,71 +13,74 @@ from typing import Any, Literal
 
 MIB = 1024 * 1024
 
-# Methods whose routes other methods answer without a setting. What needs one: completions, which cannot go around the
-# chat template, and rerank, which is as good as the embeddings.
+# Methods whose routes other methods can answer. The ones in DERIVED need no setting. The others do: `completions`
+# cannot bypass the chat template, and `rerank` is only as good as the embeddings.
 DERIVED = ("chat_completions", "messages", "responses")
 DERIVABLE = (*DERIVED, "completions", "rerank")
 
-ON_DEMAND_WAIT = 60.0  # seconds a request waits for a model that loads on demand, unless told; no time for others
+ON_DEMAND_WAIT = 60.0  # default seconds that a request waits for a model that loads on demand; other models: 0
 
-Level = Literal["error", "warning", "note"]  # an error keeps a model from serving; a note is for information
+Level = Literal["error", "warning", "note"]  # an error keeps a model from being served; a note is information only
 State = Literal["unloaded", "loading", "ready", "restarting", "draining", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one model may use. Times are seconds, sizes bytes."""
+    """Limits of one model. Times are in seconds, sizes in bytes."""
 
     slots: int = 1  # calls that run at once in one replica: Truss's `runtime.predict_concurrency`
-    max_queue: int = 64  # calls that wait for a slot; one more is refused with 429
+    max_queue: int = 64  # calls that wait for a slot; further calls are refused with 429
     queue_timeout: float = 30.0
-    wait_for_ready: float | None = None  # of a request, while the model loads or restarts; see `ON_DEMAND_WAIT`
-    request_timeout: float = 600.0  # whole answers only; a stream is bounded by its gaps
+    wait_for_ready: float | None = None  # wait of a request while the model loads or restarts; see `ON_DEMAND_WAIT`
+    request_timeout: float = 600.0  # whole answers only; streams have `gap_timeout`
     first_item_timeout: float = 120.0
     gap_timeout: float = 60.0  # between two items of a stream: Truss's `runtime.streaming_read_timeout`
     load_timeout: float = 1800.0
-    cancel_grace: float = 5.0  # how long cancelled code may run on before its worker is killed
-    worker_silence: float = 120.0  # how long its loop may stand still while it computes nothing
+    cancel_grace: float = 5.0  # how long cancelled code may keep running before its worker is killed
+    worker_silence: float = 120.0  # how long the worker's event loop may be blocked while it uses no CPU
     max_body: int = 32 * MIB
-    max_message: int = MIB  # of a websocket, from the client
-    max_crashes: int = 5  # within two minutes; from then on tries after 1, 2, 4 … 60 s
+    max_message: int = MIB  # a websocket message from the client
+    max_crashes: int = 5  # within two minutes; later restarts are 1, 2, 4 … 60 s apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one replica needs of the machine."""
+    """What one replica needs from the machine."""
 
-    gpus: int = 0  # devices per replica; 0 makes a CPU model
-    accelerator: str | None = None  # a name such as "H100", as config.yaml spells it; None takes any
-    gpu_memory: str | None = None  # a share per device, "20GiB" or "50%"; None owns its devices alone
-    pin: tuple[tuple[str, ...], ...] = ()  # device ids or indices, one tuple for all replicas or one each
-    cpu: float | None = None  # cores, for thread counts; None shares the machine's evenly
+    gpus: int = 0  # devices per replica; 0 means a CPU model
+    accelerator: str | None = None  # a name such as "H100", as in config.yaml; None accepts any
+    gpu_memory: str | None = None  # a share of each device, "20GiB" or "50%"; None takes whole devices
+    pin: tuple[tuple[str, ...], ...] = ()  # device ids or indices: one tuple for all replicas, or one for each
+    cpu: float | None = None  # cores, for thread counts; None divides the machine's cores evenly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One route and the Model method that answers it.
+    """A route and the Model method that answers it.
 
-    `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`. A model without the
-    method may answer by `derived_from` instead, when its `derive` has the route's method. For one that has neither but
-    serves the path `beside`, the dialect makes the answer by itself.
+    `dialect` names the encoder that turns the method's events into bytes, see `gateway.dialects`. If a model lacks the
+    method, the method `derived_from` may answer instead, when the model's `derive` lists the route's method. If a model
+    has neither but serves the path `beside`, the dialect makes the answer itself.
     """
 
-    path: str  # "/v1/chat/completions"; served under /models/{id} too
-    method: str  # "chat_completions"
-    dialect: str
+    path: str = field(kw_only=False)  # "/v1/chat/completions"; also served under /models/{id}
+    method: str = field(kw_only=False)  # "chat_completions"
+    dialect: str = field(kw_only=False)
     summary: str = ""
     derived_from: str | None = None
     beside: str | None = None
-    verb: Literal["POST", "GET"] = "POST"  # with GET, the method gets the query
+    verb: Literal["POST", "GET"] = "POST"  # with GET, the method gets the query parameters
+    input_schema: Mapping[str, Any] | type[Any] | None = None  # of the body: a JSON schema or a Pydantic class
+    output_schema: Mapping[str, Any] | type[Any] | None = None  # of a whole answer, for the API document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A model as discovery found it: enough to start a worker, nothing imported.
+    """A model as discovery describes it: enough to start a worker. Nothing of it is imported.
 
-    `target` is an import string: "gateway_sklearn:SklearnModel" of an installed plugin, "/path/to/my_plugin.py:MyModel"
-    of a plugin given by its file, or, with `own_code`, "model.model:Model" relative to `root`.
+    `target` is an import string: "gateway_sklearn.model:SklearnModel" for an installed plugin,
+    "/path/to/my_plugin.py:MyModel" for a plugin given by its file, or, with `own_code`, "model.model:Model" relative to
+    `root`.
     """
 
     name: str
@@ -85,42 +88,44 @@ class ModelSpec:
     root: Path
     format: str = "python"
     display_name: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)  # what the class receives as `config`
+    config: Mapping[str, Any] = field(default_factory=dict)  # passed to the class as `config`
     limits: Limits = Limits()
     resources: Resources = Resources()
     replicas: int = 1
-    environment: Mapping[str, str] = field(default_factory=dict)  # exported before the model is imported
-    secrets: tuple[str, ...] = ()  # the names it may look up
-    own_code: bool = False  # the class is in `root`, which is first on sys.path; else the directory is only data
-    import_dirs: tuple[Path, ...] = ()  # with `own_code`, appended to sys.path
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables to set before the model is imported
+    secrets: tuple[str, ...] = ()  # names of the secrets that it may read
+    own_code: bool = False  # the class is in `root`, which is put first on sys.path; if False, `root` has only data
+    import_dirs: tuple[Path, ...] = ()  # with `own_code`: appended to sys.path
     data_dir: Path | None = None
-    mount_roots: tuple[Path, ...] = ()  # below which, or at which, its `mount_location`s may be made
-    python: str | None = None  # interpreter that runs it; None is the gateway's own
-    extra: str | None = None  # pip extra that brings its framework, for the error when it is missing
+    mount_roots: tuple[Path, ...] = ()  # its `mount_location`s must be at or below one of these
+    python: str | None = None  # Python interpreter that runs it; None: the gateway's own
+    needs: tuple[str, ...] = ()  # third-party modules that its class imports; its framework comes first
+    install: str = ""  # the command that installs them, "pip install gateway-onnx"; shown when one is missing
+    served_by: str = ""  # the plugin that described it, as named in `gateway plugins`
     parity: Literal["improved", "strict"] = "improved"
-    derive: tuple[str, ...] = DERIVED  # the methods whose routes may be answered by another one of the class
-    enforce_stop: bool = False  # the gateway looks for stop strings itself, and ends the code at one
-    sandbox: Literal["basic", "strict"] = "basic"  # what its workers give up, see `gateway/worker/sandbox.py`
+    derive: tuple[str, ...] = DERIVED  # methods whose routes another method of the class may answer
+    enforce_stop: bool = False  # the gateway looks for stop strings itself, and stops the code at the first
+    sandbox: Literal["basic", "strict"] = "basic"  # restrictions of workers, see `gateway/worker/sandbox/confine.py`
     memory_limit: int | None = None  # bytes that each worker may allocate
-    allow_links: bool = False  # symbolic links in its directory may lead out of it
-    forward_credentials: bool = False  # its Requests have the key, token or cookie that let them into the gateway
-    notes: tuple[str, ...] = ()  # what is odd about it though it loads: warnings
-    asides: tuple[str, ...] = ()  # what lies beside it and is passed over, which is no fault of it
+    allow_links: bool = False  # symbolic links in its directory may point outside it
+    forward_credentials: bool = False  # its Requests include the key, token or cookie that the client was admitted with
+    notes: tuple[str, ...] = ()  # warnings that do not keep it from loading
+    asides: tuple[str, ...] = ()  # files beside it that are ignored; not an error of the model
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether it stands for a directory that could not be read: there is nothing to load."""
+        """Whether it is a placeholder for a directory that could not be read, with nothing to load."""
         return not self.target
 
 
-INVALID = "invalid_model"  # the code of what a format, or a plugin, says is wrong with a directory
+INVALID = "invalid_model"  # the code of a problem that a format or a plugin reports about a directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a directory is not served, or what is odd about it, or to be known of it; one line for people.
+    """A problem of a model directory: an error that keeps it from being served, a warning or a note. One line of text.
 
-    `where` is a path, with ":line" when there is one. `fix` says what to do next.
+    `where` is a path, with ":line" if a line is known. `fix` says what to do next.
     """
 
     where: str
@@ -140,30 +145,30 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodInfo:
-    """What a worker found out about one method, once, at load."""
+    """What a worker found out about one method at load."""
 
     name: str
     kind: Literal["sync", "async", "generator", "async_generator"]
-    wants_request: bool = False  # the method takes the Request, so headers and query travel with the call
-    derived: bool = False  # the class has no such method; it is made of others, or of its tokenizer
-    needs_slot: bool = True  # False: it counts tokens, which is short and may go on beside calls that run
+    wants_request: bool = False  # the method takes the Request, so headers and query are sent with the call
+    derived: bool = False  # the class lacks the method; it is derived from other methods or from the tokenizer
+    needs_slot: bool = True  # False: it counts tokens, which is fast and may run beside other calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a loaded model can do; the worker's answer to a finished load."""
+    """What a loaded model can do. The worker sends it when the load has finished."""
 
     methods: tuple[MethodInfo, ...] = ()
     has_health_check: bool = False
-    has_hooks: bool = False  # preprocess or postprocess: calls wait for the slot in the worker
+    has_hooks: bool = False  # preprocess or postprocess exist: calls wait for the slot in the worker
     input_schema: Mapping[str, Any] | None = None
     output_schema: Mapping[str, Any] | None = None
     supports_streaming: bool | None = None
-    max_model_len: int | None = None  # tokens, prompt and answer together
+    max_model_len: int | None = None  # in tokens, prompt and answer together
     supports_n: bool = False
-    prefill: bool = False  # chat honours `continue_final_message`, which /v1/messages then asks for by itself
-    ports: tuple[int, ...] = ()  # that its own servers listen on once it is loaded
+    prefill: bool = False  # chat supports `continue_final_message`, which /v1/messages then sets
+    ports: tuple[int, ...] = ()  # ports that its own servers listen on after the load
     asked: Mapping[str, str] = field(
         default_factory=dict
-    )  # method that it lacks → what it has that may be meant for it
+    )  # a method that it lacks → the method that was probably meant
     extra: Mapping[str, Any] = field(default_factory=dict)

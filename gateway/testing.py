@@ -1,12 +1,12 @@
-"""For tests of models and plugins: a real gateway over a directory, in a process of its own.
+"""Test helper for models and plugins: a real gateway over a directory, in its own process.
 
     from gateway.testing import Gateway
 
     with Gateway("models/") as gateway:
         client = OpenAI(base_url=f"{gateway.url}/v1", api_key="unused")
 
-As a pytest plugin (`pytest_plugins = ["gateway.testing"]` in conftest.py) it gives the fixture `start_gateway`, which
-does the same and stops what it started at the end of the session.
+As a pytest plugin (`pytest_plugins = ["gateway.testing"]` in conftest.py) it provides the fixture `start_gateway`,
+which starts gateways the same way and stops them at the end of the session.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
-PAUSE = 0.02  # seconds between two looks at the readiness of another process
+PAUSE = 0.02  # seconds between two requests for the readiness of the gateway
 Until = Literal["ready", "settled", "accepting", "spawned"]
 
 
 class Gateway:
-    """A running `gateway serve`. Leaving the block stops it.
+    """A running `gateway serve`. Leaving the `with` block stops it.
 
-    `until` is how far the start has got when the block begins: every model is `ready`, or has at least `settled` in
-    some state, or the gateway is `accepting` requests. `options` are those of the command, `env` is added to ours.
+    `until` is how far the start must be when the block begins: every model is `ready`; every model has `settled`, which
+    includes failed; the gateway is `accepting` requests; or the process is `spawned`. `options` are options of the
+    command. `env` is added to the current environment.
     """
 
     def __init__(
@@ -75,19 +76,19 @@ class Gateway:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── output and state ─────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def log(self) -> str:
-        """Everything that it has written, stdout and stderr together."""
+        """The whole output of the gateway so far, stdout and stderr together."""
         with self._changed:
             return "".join(self._lines)
 
     def wait_for(self, pattern: str, timeout: float | None = None) -> re.Match[str]:
-        """Return the first match of a regular expression in the log, as soon as it is there.
+        """Wait until a regular expression matches in the log, and return the first match.
 
         Raises:
-            TimeoutError: it was not there in time, or the process has ended without it.
+            TimeoutError: no match in time, or the process ended without one.
         """
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         with self._changed:
@@ -99,7 +100,7 @@ class Gateway:
         return found
 
     def states(self) -> dict[str, str]:
-        """The state of each model that is seen with `GATEWAY_API_KEY`; without a key, where one is needed, of none."""
+        """Return the state of each model that `GATEWAY_API_KEY` may see; {} if a key is needed and none is set."""
         return dict(self._readiness()["models"])
 
     def _readiness(self) -> dict[str, Any]:
@@ -115,22 +116,22 @@ class Gateway:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def reason(self, name: str) -> str:
-        """Why a model has failed, as the log of the gateway says: clients are not told."""
+        """Return why a model failed, from the log of the gateway. Clients do not get the reason."""
         return self.wait_for(rf"model '{re.escape(name)}' failed: (.*)")[1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end, return the exit status; that of an earlier end if there was one."""
+        """Send a signal, wait for the end and return the exit status, also if the process had ended before."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as in a crash."""
         self.process.kill()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return the exit status."""
+        """Wait for the process to end and return the exit status."""
         try:
             status = self.process.wait(self._timeout if timeout is None else timeout)
         except subprocess.TimeoutExpired:
@@ -156,7 +157,7 @@ class Gateway:
             raise RuntimeError(f"not every model is ready: {found['models']}; the log:\n{self.log}")
 
     def _loads(self, found: Mapping[str, Any]) -> bool:
-        """Whether a model loads. Where only those with a key are told, the gateway's own state and its log say so."""
+        """Whether a model is loading. If models are hidden without a key, the overall state and the log tell."""
         if found["models"]:
             return "loading" in found["models"].values()
         return found["status"] == "not ready" and not self._has_failed()
@@ -171,12 +172,12 @@ class Gateway:
                 self._changed.notify_all()
 
 
-if "pytest" in sys.modules:  # as a plugin; nobody else needs pytest
+if "pytest" in sys.modules:  # as a pytest plugin; other uses do not need pytest
     import pytest
 
     @pytest.fixture(scope="session")
     def start_gateway() -> Iterator[Callable[..., Gateway]]:
-        """A function like `Gateway(…)`, whose gateways have started when it returns, and end with the session."""
+        """Return a function like `Gateway(…)` that starts gateways. They are stopped at the end of the session."""
         started: list[Gateway] = []
 
         def start(*models: str | Path, **options: object) -> Gateway:

@@ -1,6 +1,6 @@
-"""The rows of a table of request fields, for plugins that serve models without code.
+"""Helpers for tables of request fields, for plugins that serve models without code.
 
-Which fields there are, and what a request with them asks for, is left to gateway_lm_fields and gateway_st_fields.
+The tables are in the `fields` modules of gateway_transformers and gateway_sentence_transformers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ EMPTY: tuple[Any, ...] = ("", [], {})
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`means` is what it does, for the documentation. With a value in `neutral`, or null, it asks for nothing."""
+    """A request field. `means` is its documentation. A value in `neutral`, or null, has no effect."""
 
     does: Literal["honoured", "refused", "passed"]
     means: str = ""
     neutral: tuple[Any, ...] = ()
-    instead: str = ""  # what to send in its place
+    instead: str = ""  # what to send instead
     alias: str | None = None  # our name for it
-    only: str | None = None  # the one route that takes it
-    of_prompt: bool = False  # it changes the prompt, so it counts where tokens are only counted
+    only: str | None = None  # the only route that takes it
+    of_prompt: bool = False  # it changes the prompt, so it matters when only tokens are counted
 
     def is_neutral(self, value: Any) -> bool:
         return any(value == each and isinstance(value, bool) is isinstance(each, bool) for each in self.neutral)
@@ -47,7 +47,7 @@ def passed(means: str, names: str) -> dict[str, Field]:
 
 
 def misspelt(name: str, known: Mapping[str, str]) -> BadRequest | None:
-    """The refusal of a name that is a known one but for case, `-` or `_`; `known` is what `folded` made."""
+    """Return an error for a name that differs from a known one only by case, `-` or `_`; `known` is from `folded`."""
     meant = known.get(_fold(name))
     if meant is None or meant == name:
         return None

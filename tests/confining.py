@@ -10,5 +10,5 @@ import sys
 @functools.cache
 def why_not() -> str:
     """What this machine lacks; nothing when it can confine."""
-    command = [sys.executable, "-P", "-m", "gateway.worker.sandbox"]
+    command = [sys.executable, "-P", "-m", "gateway.worker.sandbox.confine"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()

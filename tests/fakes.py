@@ -8,11 +8,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from gateway.call import NEVER, Call
 from gateway.errors import Crashed, GatewayError
-from gateway.replica import Launch, LoadError
+from gateway.runners.call import Call
+from gateway.runners.pending import NEVER, Pending
+from gateway.runners.question import Question
+from gateway.runners.replica import Launch, LoadError
 from gateway.spec import Capabilities, MethodInfo, ModelSpec
-from gateway.wire import BYTES, DATA, Req, Resp, decode, encode
+from gateway.wire.frames import BYTES, DATA, Req, Resp
+from gateway.wire.values import decode, encode
 
 # A busy machine makes an example slow, not wrong.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,9 +60,9 @@ def chat(**changes: Any) -> Req:
 
 
 class FakeReplica:
-    """A replica without a process. The test plays the model: `answer`, `stream`, `end`, `fail`, `die`.
+    """A replica without a process. The test plays the model: `answer`, `stream`, `say`, `end`, `fail`, `die`.
 
-    A call that is cancelled ends at once unless `is_obedient` is false. `load` says how its start goes.
+    A call or a question that is cancelled ends at once unless `is_obedient` is false. `load` says how its start goes.
     """
 
     def __init__(self, launch: Launch, fakes: Fakes) -> None:
@@ -69,7 +72,8 @@ class FakeReplica:
         self.pid: int | None = None
         self.last_ping = NEVER  # a test may let it fall silent
         self.open_calls: list[Call] = []
-        self.cancelled: list[Call] = []
+        self.open_questions: list[Question[Any]] = []
+        self.cancelled: list[Pending] = []
         self.granted: list[tuple[int, int]] = []
         self.updates: list[tuple[Mapping[str, str] | None, Mapping[str, Any] | None]] = []
         self.killed: list[str] = []
@@ -100,13 +104,25 @@ class FakeReplica:
         self.open_calls.append(call)
         self.fakes.opened.append(call)
 
+    def ask(self, question: Question[Any]) -> None:
+        if self.open_error is not None:
+            raise self.open_error
+        if self.lost.done():
+            raise ConnectionError("the replica is gone")
+        question.asked(self, len(self._ended) + 1)
+        self.open_questions.append(question)
+        self.fakes.asked.append(question)
+
     def calls(self) -> Iterator[Call]:
         return iter(tuple(self.open_calls))
 
-    def cancel(self, call: Call) -> None:
-        self.cancelled.append(call)
+    def pending(self) -> Iterator[Pending]:
+        return iter((*self.open_calls, *self.open_questions))
+
+    def cancel(self, pending: Pending) -> None:
+        self.cancelled.append(pending)
         if self.is_obedient:
-            asyncio.get_running_loop().call_soon(self.end, call)
+            asyncio.get_running_loop().call_soon(self.end, pending)
 
     def grant(self, call: Call) -> None:
         self.granted.append((call.owed, call.owed_size))
@@ -144,24 +160,32 @@ class FakeReplica:
         if items:
             call.on_items(list(items), sum(len(encode(item)) for item in items))
 
-    def end(self, call: Call) -> None:
-        if call in self.open_calls:
-            call.on_end()
-            self._leave(call)
+    def say(self, question: Question[Any], value: Any) -> None:
+        """The answer to a question, as plain data."""
+        question.on_answer(encode(value))
+        self._leave(question)
 
-    def fail(self, call: Call, error: GatewayError) -> None:
-        call.on_error(error)
-        self._leave(call)
+    def end(self, pending: Pending) -> None:
+        if pending in self.pending():
+            pending.on_end()
+            self._leave(pending)
+
+    def fail(self, pending: Pending, error: GatewayError) -> None:
+        pending.on_error(error)
+        self._leave(pending)
 
     def die(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
-        for call in tuple(self.open_calls):
-            self.fail(call, Crashed("the worker was lost while it ran this call", should_retry=False))
+        for pending in self.pending():
+            self.fail(pending, Crashed("the worker was lost while it ran this call", should_retry=False))
 
-    def _leave(self, call: Call) -> None:
-        self.open_calls.remove(call)
-        self._ended.pop(id(call))(call)
+    def _leave(self, pending: Pending) -> None:
+        if isinstance(pending, Call):
+            self.open_calls.remove(pending)
+            self._ended.pop(id(pending))(pending)
+        else:
+            self.open_questions = [each for each in self.open_questions if each is not pending]
 
 
 class Fakes:
@@ -175,6 +199,7 @@ class Fakes:
         self.capabilities = capabilities or Capabilities(methods=METHODS)
         self.replicas: list[FakeReplica] = []
         self.opened: list[Call] = []
+        self.asked: list[Question[Any]] = []
 
     def __call__(self, launch: Launch) -> FakeReplica:
         self.replicas.append(FakeReplica(launch, self))

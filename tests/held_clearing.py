@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway import clearing
+from gateway.files import clearing
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway import ModelSpec
-from gateway.discovery import discover
-from gateway.formats.source import inspect_source
+from gateway.directories.code.source import inspect_source
+from gateway.directories.discovery import discover
 from gateway.plugins import Plugins
 
 MODELS = Path(__file__).parent.parent / "models"

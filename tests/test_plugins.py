@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from gateway import ConfigError, Endpoint, ModelSpec, hookimpl, plugins
-from gateway.callers import Caller
+from gateway.access.callers import Caller
+from gateway.devices.device import Device
+from gateway.dialects.base import Dialect
+from gateway.dialects.plugin_dialects import completed
 from gateway.errors import GatewayError, Unauthorized
-from gateway.plugins import BUILTINS, EXTRAS, Plugins
+from gateway.plugins import BUILTINS, Plugins
 
 
 def module(name: str, **functions: Callable[..., Any]) -> types.ModuleType:
@@ -96,7 +99,7 @@ def test_blocked_plugins_are_not_loaded(tmp_path: Path) -> None:
         ),
         (
             "def find_model(path): ...",
-            "plugin mine: find_model: it is not marked with @hookimpl, so that nobody calls it",
+            "plugin mine: find_model: it is not marked with @hookimpl, so it is never called",
         ),
         ("from gateway import hookimpl\n@hookimpl\ndef zebra(path): ...", "no such hook (have: find_model, "),
         ("from gateway import hookimpl\n@hookimpl\ndef find_model(path, nothing): ...", "plugin mine: load: "),
@@ -190,7 +193,7 @@ def test_what_is_no_spec_is_a_problem() -> None:
     loaded = load(module("a", find_model=lambda path: {"name": "a"}))
 
     assert loaded.find_model(Path("/x"), {}) is None
-    assert "returned dict, not a ModelSpec" in str(loaded.problems[0])
+    assert "returned a dict; expected a gateway.ModelSpec or None" in str(loaded.problems[0])
 
 
 def test_the_target_of_a_plugin_file_is_its_path(tmp_path: Path) -> None:
@@ -206,28 +209,45 @@ def test_the_target_of_a_plugin_file_is_its_path(tmp_path: Path) -> None:
     assert found.target == f"{tmp_path}/my_plugin.py:Mine"
 
 
-def test_a_missing_extra_is_an_error_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRAS, "sklearn", ("scikit-learn", ("no_such_module_here",)))
-    loaded = load(module("a", find_model=lambda path: spec("iris", extra="sklearn")))
+IRIS = {"needs": ("sklearn", "no_such_module_here"), "install": "pip install 'model-gateway[sklearn]'"}
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (IRIS, "looks like scikit-learn; run: pip install 'model-gateway[sklearn]'"),
+        ({"needs": ("no_such.module",), "install": "pip install it"}, "looks like no_such.module; run: pip install it"),
+        ({"needs": ("json", "no_such_one")}, "looks like json; it needs json, no_such_one"),
+    ],
+)
+def test_a_module_that_a_plugin_needs_and_that_is_not_here_is_an_error_with_the_line_that_installs_it(
+    details: Any, told: str
+) -> None:
+    loaded = load(module("a", find_model=lambda path: spec("iris", **details)))
 
     with pytest.raises(ConfigError) as caught:
         loaded.find_model(Path("models/iris"), {})
-    assert str(caught.value) == "models/iris looks like scikit-learn; run: pip install 'model-gateway[sklearn]'"
+    assert str(caught.value) == f"models/iris {told}"
 
 
-def test_a_model_with_an_interpreter_of_its_own_needs_no_extra_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRAS, "sklearn", ("scikit-learn", ("no_such_module_here",)))
-    loaded = load(module("a", find_model=lambda path: spec("iris", extra="sklearn", python="/other/python")))
+def test_a_model_with_an_interpreter_of_its_own_needs_no_module_here() -> None:
+    loaded = load(module("a", find_model=lambda path: spec("iris", python="/other/python", **IRIS)))
     assert loaded.find_model(Path("models/iris"), {}) is not None
 
 
-def test_an_extra_of_a_strangers_plugin_is_its_own_business() -> None:
-    loaded = load(module("a", find_model=lambda path: spec("x", extra="theirs")))
-    assert loaded.find_model(Path("x"), {}) == spec("x", extra="theirs")
+def test_a_spec_says_which_plugin_it_is_of() -> None:
+    loaded = load(
+        module("a", find_model=lambda path: None),
+        module("b", find_model=lambda path: spec("x", needs=("json",), served_by="somebody else")),
+    )
+    found = loaded.find_model(Path("x"), {})
+    assert found is not None and found.served_by == "b"
 
 
 # ── what plugins register ────────────────────────────────────────────────────────────────────────────────────────
 
+DIALECTS = {"a": Dialect(), "b": Dialect()}
+RUNNERS: dict[str, Any] = {"a": lambda launch: None, "b": lambda launch: None}
 CHAT = Endpoint(path="/v1/chat/completions", method="chat_completions", dialect="openai_chat")
 
 
@@ -236,8 +256,8 @@ def test_endpoints_dialects_and_runners_come_in_registration_order_with_their_pl
         return module(
             name,
             register_endpoints=lambda register: register(endpoint),
-            register_dialects=lambda register: register(f"dialect-{name}", name),
-            register_runners=lambda register: register("process", name),
+            register_dialects=lambda register: register(f"dialect-{name}", DIALECTS[name]),
+            register_runners=lambda register: register("process", RUNNERS[name]),
         )
 
     loaded = load(
@@ -246,8 +266,8 @@ def test_endpoints_dialects_and_runners_come_in_registration_order_with_their_pl
     )
 
     assert [endpoint.path for endpoint in loaded.endpoints()] == ["/v1/chat/completions", "/v1/other"]
-    assert list(loaded.dialects().items()) == [("dialect-a", "a"), ("dialect-b", "b")]
-    assert loaded.runners() == {"process": "a"}
+    assert list(loaded.dialects().items()) == [("dialect-a", DIALECTS["a"]), ("dialect-b", DIALECTS["b"])]
+    assert loaded.runners() == {"process": RUNNERS["a"]}
     first, second = loaded.describe()
     assert first.provides == ("POST /v1/chat/completions", "dialect dialect-a", "runner process")
     assert second.provides == ("POST /v1/other", "dialect dialect-b")
@@ -260,12 +280,12 @@ def test_a_plugin_replaces_a_built_ins_endpoint() -> None:
         module(
             "mine",
             register_endpoints=lambda register: register(mine),
-            register_dialects=lambda register: register("mine", 1),
+            register_dialects=lambda register: register("mine", Dialect()),
         ),
         module(
             "built-in",
             register_endpoints=lambda register: register(CHAT),
-            register_dialects=lambda register: register("openai_chat", 2),
+            register_dialects=lambda register: register("openai_chat", Dialect()),
         ),
     )
     assert loaded.endpoints() == [mine]
@@ -277,7 +297,7 @@ def test_an_endpoint_of_an_unknown_dialect_is_a_problem_and_the_next_one_serves(
         module(
             "built-in",
             register_endpoints=lambda register: register(CHAT),
-            register_dialects=lambda register: register("openai_chat", 2),
+            register_dialects=lambda register: register("openai_chat", Dialect()),
         ),
     )
     assert loaded.endpoints() == [CHAT]
@@ -290,13 +310,27 @@ def test_an_endpoint_of_an_unknown_dialect_is_a_problem_and_the_next_one_serves(
 
 def test_a_name_registered_twice_by_one_plugin_is_a_problem() -> None:
     def register_dialects(register: Callable[[str, Any], None]) -> None:
-        register("x", 1)
-        register("x", 2)
+        register("x", DIALECTS["a"])
+        register("x", DIALECTS["b"])
 
     loaded = load(module("a", register_dialects=register_dialects))
 
-    assert loaded.dialects() == {"x": 1}
+    assert loaded.dialects() == {"x": DIALECTS["a"]}
     assert "dialect x is registered twice" in str(loaded.problems[0])
+
+
+def test_a_path_registered_twice_by_one_plugin_is_a_problem() -> None:
+    def register_endpoints(register: Callable[[Endpoint], None]) -> None:
+        register(CHAT)
+        register(replace(CHAT, method="talk", verb="GET"))
+
+    known = module("b", register_dialects=lambda register: register("openai_chat", Dialect()))
+    loaded = load(module("a", register_endpoints=register_endpoints), known)
+
+    assert loaded.endpoints() == [CHAT]
+    (problem,) = loaded.problems
+    told = "register_endpoints: /v1/chat/completions is registered twice; the first one counts"
+    assert str(problem) == f"plugin a: {told}"
 
 
 def test_what_was_registered_before_a_crash_counts() -> None:
@@ -304,22 +338,143 @@ def test_what_was_registered_before_a_crash_counts() -> None:
         register(CHAT)
         explode()
 
-    known = module("b", register_dialects=lambda register: register("openai_chat", 1))
+    known = module("b", register_dialects=lambda register: register("openai_chat", Dialect()))
     loaded = load(module("a", register_endpoints=register_endpoints), known)
 
     assert loaded.endpoints() == [CHAT]
     assert len(loaded.problems) == 1
 
 
+ONE, TWO = Device(id="one", total=1), Device(id="two", total=2)
+
+
 def test_devices_of_all_plugins_are_added_up() -> None:
     loaded = load(
-        module("a", find_devices=lambda: ["one"]),
+        module("a", find_devices=lambda: [ONE]),
         module("b", find_devices=explode),
         module("c", find_devices=lambda: None),
-        module("d", find_devices=lambda: ["two"]),
+        module("d", find_devices=lambda: (device for device in [TWO])),
     )
-    assert loaded.find_devices() == ["one", "two"]
+    assert loaded.find_devices() == [ONE, TWO]
     assert [problem.where for problem in loaded.problems] == ["plugin b"]
+
+
+# ── what is wrong with it ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bare:
+    """A dialect that extends nothing of ours."""
+
+    def read(self, body: dict[str, Any], method: str) -> Any: ...
+
+    def encoder(self, prepared: Any, context: Any) -> Any: ...
+
+
+class Raising(Dialect):
+    @property
+    def request_schema(self) -> dict[str, Any]:  # type: ignore[override]
+        raise RuntimeError("no schema today")
+
+
+@pytest.mark.parametrize(
+    ("hook", "given", "told"),
+    [
+        ("register_endpoints", "/v1/mine", "a str; expected gateway.Endpoint(path, method, dialect)"),
+        ("register_endpoints", Endpoint("/x", "my method", "a"), "/x: method='my method': expected the name of a"),
+        (
+            "register_endpoints",
+            Endpoint("/x", "_mine", "a"),
+            "/x: method='_mine': expected the name of a public method",
+        ),
+        ("register_endpoints", Endpoint("/x", "mine", Dialect()), "expected a string"),  # type: ignore[arg-type]
+        ("register_endpoints", Endpoint("/x", "mine", "a", verb="PUT"), "verb='PUT': expected 'POST' or 'GET'"),  # type: ignore[arg-type]
+        ("register_dialects", Dialect, "dialect 'x' is the class Dialect; expected an instance of it: Dialect()"),
+        (
+            "register_dialects",
+            None,
+            "dialect 'x' is None without read and encoder; expected an instance of a gateway.D",
+        ),
+        ("register_runners", "process", "runner 'x' is a str; expected a class or a function: Launch → Replica"),
+    ],
+)
+def test_what_is_registered_and_is_not_what_is_expected_is_a_problem_that_says_both(
+    hook: str, given: Any, told: str
+) -> None:
+    def one(register: Callable[..., None]) -> None:
+        register(given) if hook == "register_endpoints" else register("x", given)
+
+    loaded = load(module("mine", **{hook: lambda register: one(register)}))
+
+    assert loaded.endpoints() == [] and loaded.dialects() == {} and loaded.runners() == {}
+    (problem,) = loaded.problems
+    assert problem.where == "plugin mine" and str(problem).startswith(f"plugin mine: {hook}: ")
+    assert told in str(problem)
+
+
+def test_a_name_that_is_none_is_a_problem() -> None:
+    loaded = load(module("mine", register_dialects=lambda register: register(Dialect(), "x")))
+    assert loaded.dialects() == {}
+    assert "expected the name of the dialect, a string" in str(loaded.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"id": "one"}, "returned a dict; expected a list of gateway.Device"),
+        (ONE, "returned a Device; expected a list of gateway.Device"),
+        ([ONE, "GPU-0"], "a str in the list; expected a gateway.Device"),
+        ([ONE, replace(ONE, id="")], "a Device with id=''; expected a string that names it"),
+        ([ONE, replace(TWO, total="80GiB")], "Device 'two': total='80GiB'; expected its memory in bytes"),
+        ([ONE, ONE], "Device 'one' is listed twice; the first one counts"),
+    ],
+)
+def test_what_is_no_device_is_a_problem_and_the_others_are_found(found: Any, told: str) -> None:
+    loaded = load(module("mine", find_devices=lambda: found))
+
+    assert loaded.find_devices() == ([ONE] if isinstance(found, list) else [])
+    assert str(loaded.problems[0]).startswith("plugin mine: find_devices: ")
+    assert str(loaded.problems[0]).endswith(told)
+
+
+def test_what_check_model_gives_and_is_no_problem_is_one() -> None:
+    loaded = load(module("mine", check_model=lambda spec: ["it is broken"]))
+    assert loaded.check_model(spec("x")) == []
+    assert str(loaded.problems[0]) == "plugin mine: check_model: gave a str; expected gateway.Problem"
+
+
+def test_a_dialect_that_extends_nothing_is_served_with_what_it_leaves_out() -> None:
+    dialect = completed(Bare())
+    assert (dialect.request_schema, dialect.ping) == (Dialect.request_schema, Dialect.ping)
+    assert load(module("mine", register_dialects=lambda register: register("x", Bare()))).dialects().keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "told"),
+    [
+        ("request_schema", {1: object()}, "is not a JSON schema of an object"),
+        ("event_schema", None, "is not a JSON schema of an object"),
+        ("ping", ": ping", "is a str; expected a bytes"),
+        ("body", "xml", "is 'xml'; expected 'json' or 'form'"),
+    ],
+)
+def test_what_a_dialect_says_of_itself_that_nobody_can_use_is_told_and_left_out(
+    attribute: str, value: Any, told: str
+) -> None:
+    dialect = type("Odd", (Dialect,), {attribute: value})()
+    loaded = load(module("mine", register_dialects=lambda register: register("x", dialect)))
+
+    assert loaded.dialects() == {"x": dialect}
+    assert str(loaded.problems[0]) == (
+        f"plugin mine: register_dialects: {attribute} of dialect 'x' {told}; it is served without"
+    )
+    assert getattr(completed(dialect), attribute) == getattr(Dialect, attribute)
+
+
+def test_a_schema_that_raises_is_told_and_left_out() -> None:
+    loaded = load(module("mine", register_dialects=lambda register: register("x", Raising())))
+    assert loaded.dialects().keys() == {"x"}
+    assert "request_schema of dialect 'x' raised RuntimeError: no schema today" in str(loaded.problems[0])
+    assert completed(Raising()).request_schema == Dialect.request_schema
 
 
 # ── access and observers ─────────────────────────────────────────────────────────────────────────────────────────

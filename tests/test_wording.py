@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import uuid
 from pathlib import Path
@@ -9,11 +10,23 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway import keys
-from gateway.access import Permits
-from gateway.dialects.one_value import what
+from gateway.access import keys
+from gateway.access.permits import Permits
+from gateway.dialects.single_value import what
 from gateway.errors import RateLimited
-from gateway.wording import TOML, a_type, addressed, counted, in_state, instead_of, listed, table_of, with_article
+from gateway.wording import (
+    TOML,
+    a_type,
+    addressed,
+    counted,
+    in_state,
+    instead_of,
+    listed,
+    table_of,
+    traceback_of,
+    unexpected,
+    with_article,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +72,7 @@ def test_a_key_that_may_have_one_call_is_told_so() -> None:
     mine = Permits(keys.create("alice", max_inflight=1)[0])
     mine.take(0)
 
-    with pytest.raises(RateLimited, match=r"this key may have 1 call at once, and has$"):
+    with pytest.raises(RateLimited, match=r"this key may have 1 call at once, and has reached that limit$"):
         mine.take(0)
 
 
@@ -107,3 +120,11 @@ def test_advice_about_the_table_of_a_model_says_what_makes_it_count() -> None:
     assert addressed("set [models.NAME] a = 1 in gateway.toml", "m") == f"set [models.m] a = 1 in {TOML}"
     assert "SIGHUP" in TOML and "--reload" in TOML
     assert addressed("cache_dir in gateway.toml", "m") == "cache_dir in gateway.toml"  # counts from a start on
+
+
+def test_a_path_that_no_system_call_takes_needs_no_traceback() -> None:
+    """Whose text would be the path, as long as a tree is deep."""
+    error = OSError(errno.ENAMETOOLONG, "File name too long", "d/" * 4000)
+    assert traceback_of(error) is None
+    assert unexpected(error) == "OSError: File name too long"
+    assert traceback_of(other := ValueError("x")) is other

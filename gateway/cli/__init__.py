@@ -1,7 +1,7 @@
-"""The command `gateway`: one file a command, which imports what it needs when it runs.
+"""The command `gateway`: one module per command. A module imports what it needs when its command runs.
 
-`gateway --help` loads click and the names below, nothing else. Plugins' commands are looked for when a name is none of
-ours, because finding them loads every plugin.
+`gateway --help` loads click and the names below, nothing else. The commands of plugins are looked up only when a name
+is not one of ours, because that loads every plugin.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from .. import __version__, printable
+from .. import __version__
 from ..errors import ConfigError
+from ..telemetry import printable
 
 COMMANDS = (
     *("serve", "check", "doctor", "models", "plan", "run", "predict", "chat", "new", "keys"),
@@ -23,7 +24,7 @@ ALIASES = {"init": "new"}
 
 
 class Commands(click.Group):
-    """Commands by the name of their module; mistakes in settings end with a line each and status 2."""
+    """Commands, each named after its module. Errors in settings are printed a line each, with exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,6 +51,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable.lines(error.message)  # type: ignore[misc]
+            raise
         except ConfigError as error:
             for line in str(error).splitlines():
                 click.echo(f"Error: {printable.lines(line)}", err=True)
@@ -58,7 +62,7 @@ class Commands(click.Group):
 
 def _of_plugins(name: str) -> click.Command | None:
     from ..plugins import Plugins
-    from ..settings import load_settings
+    from ..settings.load import load_settings
 
     gateway = load_settings().gateway
     group = click.Group()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import printable
+from ..telemetry import printable
 from . import options
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 @click.command("chat")
 @click.argument("name")
 @click.argument("message", required=False)
-@click.option("--system", metavar="TEXT", help="What the model should be.")
-@click.option("--max-tokens", type=int, metavar="NUMBER", help="Length of an answer.")
-@click.option("--temperature", type=float, metavar="NUMBER", help="0 always picks the likeliest word.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
+@click.option("--max-tokens", type=int, metavar="NUMBER", help="Maximum length of an answer.")
+@click.option(
+    "--temperature", type=float, metavar="NUMBER", help="Sampling temperature; 0 always picks the most likely token."
+)
 @options.url
 @options.config
 def command(
@@ -35,9 +37,9 @@ def command(
     url: str | None,
     config: Path | None,
 ) -> None:
-    """Talk to a model of a running gateway. While it loads, it is waited for.
+    """Chat with a model of a running gateway. Waits while the model loads.
 
-    With MESSAGE, or with a message piped in, print one answer. Otherwise talk until Ctrl-D; Ctrl-C ends an answer.
+    With MESSAGE, or with a message piped in, print one answer. Otherwise chat until Ctrl-D; Ctrl-C stops an answer.
     """
     from .client import Client
     from .why import explained
@@ -58,14 +60,14 @@ def command(
 
 
 class _Talk:
-    """A conversation so far."""
+    """The conversation so far."""
 
     def __init__(self, client: Client, request: dict[str, Any], system: str | None) -> None:
         self._client, self._request = client, request
         self._messages = [{"role": "system", "content": system}] if system is not None else []
 
     def say(self, message: str) -> None:
-        """Print the answer as it comes. What failed or was stopped is not part of the conversation."""
+        """Print the answer as it arrives. A failed or interrupted exchange is not added to the conversation."""
         from .loading import answered
 
         messages = [*self._messages, {"role": "user", "content": message}]
@@ -84,7 +86,7 @@ class _Talk:
 
 
 def _texts(lines: Iterator[bytes] | Any) -> Iterator[str]:
-    """The text of each event."""
+    """Yield the text of each event."""
     from .client import error_of
 
     for line in lines:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .tables import tell
 
 if TYPE_CHECKING:
-    from ..checking import Finding
+    from ..inspection.check import Finding
 
 
 @click.command("check")
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 def command(
     paths: tuple[str, ...], models: tuple[str, ...], config: Path | None, strict: bool, as_json: bool, **placement: Any
 ) -> None:
-    """Say what is wrong with model directories.
+    """Check model directories without running their code.
 
-    None of their code is run. PATHS are models or directories of models; without any, those of the settings. Exits
-    with 1 when there are errors.
+    PATH is a model directory or a directory of them. Default: the directories of the settings. Exits with 1 if there
+    are errors.
     """
-    from ..checking import check
-    from ..inventory import take_inventory
-    from .tables import show_json, tell
+    from ..inspection.check import check
+    from ..inspection.inventory import take_inventory
+    from .tables import show_json
 
     settings = options.settings_of(config, models=models, **placement)
     found = take_inventory(settings, roots=[Path(path) for path in paths])
@@ -44,7 +45,7 @@ def command(
         for finding in findings:
             tell(_line(finding))
         broken = {finding.model for finding in findings if finding.level == "error"}
-        click.echo(_sum(findings, sum(spec.name not in broken for spec in found.specs)))
+        tell(_sum(findings, sum(spec.name not in broken for spec in found.specs)))
     fatal = {"error", "warning"} if strict else {"error"}
     sys.exit(any(finding.level in fatal for finding in findings))
 

@@ -1,4 +1,4 @@
-"""HTTP to a running gateway, as any client would: no private entrance. What goes wrong is one line."""
+"""HTTP client of a running gateway, over its public routes only. Every failure is reported as one line."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from .trust import chosen, context_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..settings import Settings
+    from ..settings.schema import Settings
 
-CONNECT_TIMEOUT = 10.0  # seconds; how long an answer may take is the gateway's to say
+CONNECT_TIMEOUT = 10.0  # seconds; the time for an answer is limited by the gateway
 
 
 def given_url() -> str | None:
-    """The gateway that the environment names."""
+    """Return the URL in GATEWAY_URL, if it is set."""
     return os.environ.get("GATEWAY_URL") or None
 
 
 class NoUrl(click.UsageError):
-    """What should lead to a gateway is no URL."""
+    """The given URL does not lead to a gateway."""
 
     @classmethod
     def of(cls, url: str) -> Self:
-        return cls(f"{url} is no URL of a gateway, such as http://127.0.0.1:8000")
+        return cls(f"{url} is not a gateway URL, such as http://127.0.0.1:8000")
 
 
 def parsed(url: str) -> SplitResult:
-    """The parts of a URL, or of an address without a scheme, whose port is a number."""
+    """Return the parts of a URL, or of an address without a scheme. The port, if any, is a number."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        _ = parts.port  # which is parsed no earlier
+        _ = parts.port  # `port` is parsed on access
     except ValueError as error:
         raise NoUrl.of(url) from error
     return parts
 
 
 class Refused(click.ClickException):
-    """The gateway answered with an error."""
+    """The gateway answered with an error status."""
 
     def __init__(self, status: int, message: str, retry_after: float = 1.0) -> None:
         super().__init__(f"{status}: {message}")
@@ -55,7 +55,7 @@ class Refused(click.ClickException):
 
 
 class BrokenOff(click.ClickException):
-    """The answer ended before its end."""
+    """The connection closed before the answer was complete."""
 
     @classmethod
     def of(cls, client: Client) -> Self:
@@ -64,18 +64,18 @@ class BrokenOff(click.ClickException):
 
 class Client:
     def __init__(self, url: str, key: str | None = None, *, tls_cert: Path | None = None, is_own: bool = False) -> None:
-        """`tls_cert` is the certificate of the settings; `is_own` says that the gateway is the one of the settings."""
+        """`tls_cert` is the certificate in the settings. `is_own`: the gateway is the one these settings configure."""
         parts = parsed(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise NoUrl.of(url)
         self.url, self._key, self._parts = url, key, parts
         self._tls_cert, self._is_own = tls_cert, is_own
-        self._prefix = parts.path.rstrip("/").removesuffix("/v1")  # a base_url is as good
+        self._prefix = parts.path.rstrip("/").removesuffix("/v1")  # a base_url of an SDK works too
 
     @classmethod
     def of(cls, settings: Settings, url: str | None) -> Self:
-        """The gateway at `url`, at GATEWAY_URL, or the one that these settings start."""
-        from ..sockets import url_of
+        """Return a client for the gateway at `url`, at GATEWAY_URL, or at the address in these settings."""
+        from ..settings.bind import url_of
 
         gateway, given = settings.gateway, url or given_url()
         ours = url_of(gateway.host, gateway.port, gateway.tls_cert is not None)
@@ -86,17 +86,17 @@ class Client:
             return json.loads(response.read())
 
     def ask(self, method: str, path: str) -> Any:
-        """A question or an order of an operator, over HTTP."""
+        """Send an operator's request over HTTP."""
         with self._request(method, path, b"" if method == "POST" else None) as response:
             return json.loads(response.read())
 
     def stream(self, path: str) -> AbstractContextManager[http.client.HTTPResponse]:
-        """The answer to an operator, to be read as it comes."""
+        """Return the response to an operator's request, to be read as it arrives."""
         return self._request("GET", path, None)
 
     @contextmanager
     def post(self, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
-        """The answer, to be read as it comes."""
+        """Yield the response, to be read as it arrives."""
         with self._request("POST", path, body) as response:
             yield response
 
@@ -109,7 +109,7 @@ class Client:
         try:
             connection.connect()
             if pinned is not None and connection.sock.getpeercert(binary_form=True) != pinned:  # before the key is sent
-                raise click.ClickException(f"{self.url} has another certificate than {self._tls_cert} of the settings")
+                raise click.ClickException(f"{self.url} does not use the certificate {self._tls_cert} of the settings")
             if connection.sock is not None:
                 connection.sock.settimeout(None)
             connection.request(method, f"{self._prefix}{path}", body, headers)
@@ -142,7 +142,7 @@ class Client:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"{self.url}: {error.verify_message}; --cacert FILE names the certificates to trust"
         if isinstance(error, ConnectionRefusedError):
-            from ..settings import is_loopback
+            from ..settings.bind import is_loopback
 
             is_here = is_loopback(self._parts.hostname or "")
             there = running_elsewhere(self._parts.scheme, but=self._parts.port) if is_here else ""
@@ -151,11 +151,11 @@ class Client:
 
 
 def running_elsewhere(scheme: str, but: int | None = None) -> str:
-    """How the gateways of this user that run on other ports are reached; empty when there is none."""
-    from ..sockets import running, url_of
+    """Return how to reach this user's gateways on other ports; empty if there are none."""
+    from ..settings.bind import running, url_of
 
     urls = [url_of("127.0.0.1", port, scheme == "https") for port in running() if port != but]
-    return f"one of yours runs, add --url {' or '.join(urls)}" if urls else ""
+    return f"one of yours is running: add --url {' or '.join(urls)}" if urls else ""
 
 
 def _retry_after(response: http.client.HTTPResponse) -> float:
@@ -164,8 +164,8 @@ def _retry_after(response: http.client.HTTPResponse) -> float:
 
 
 def message_of(body: bytes) -> str:
-    """The text of an error body, in any dialect, as one line."""
-    from ..logs import clean
+    """Return the message of an error body, in any dialect, as one line."""
+    from ..telemetry.logs import clean
 
     try:
         found = json.loads(body)["error"]
@@ -175,5 +175,5 @@ def message_of(body: bytes) -> str:
 
 
 def error_of(event: Any) -> str | None:
-    """The message of an error event in a stream."""
+    """Return the message of an error event in a stream, None for any other event."""
     return message_of(json.dumps(event).encode()) if isinstance(event, dict) and event.get("error") else None

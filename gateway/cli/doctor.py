@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .tables import tell
 
 if TYPE_CHECKING:
-    from ..doctor import Line
+    from ..inspection.doctor import Line
 
 
 @click.command("doctor")
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
 @click.option("--security", is_flag=True, help="Look at security only.")
 @options.as_json
 def command(models: tuple[str, ...], config: Path | None, security: bool, as_json: bool) -> None:
-    """Say what to mend before the gateway is left alone.
+    """Check security and machine before production.
 
-    Looks at this machine, the settings and the models, and runs none of their code. Exits with 1 when a line is a
-    danger.
+    Looks at this machine, the settings and the models without running their code. Exits with 1 if there is a danger.
     """
-    from ..doctor import Machine, examine, examine_security
-    from ..inventory import take_inventory
-    from .tables import show_json, tell
+    from ..inspection.doctor import Machine, examine, examine_security
+    from ..inspection.inventory import take_inventory
+    from .tables import show_json
 
     found = take_inventory(options.settings_of(config, models=models), with_devices=not security)
     lines = (examine_security if security else examine)(found, Machine.here())
@@ -37,7 +37,7 @@ def command(models: tuple[str, ...], config: Path | None, security: bool, as_jso
     else:
         for line in lines:
             tell(_line(line))
-        click.echo(_sum(lines))
+        tell(_sum(lines))
     sys.exit(any(line.level == "danger" for line in lines))
 
 

@@ -1,4 +1,4 @@
-"""Telling the running gateways that the file of keys is another one, and their user what is in force."""
+"""Have the running gateways reload their keys, and report which keys are in force."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import click
 from ..wording import counted
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.schema import Settings
 
-PATIENCE = 5.0  # seconds that a gateway may take to read a file: one that has been stopped says nothing
+PATIENCE = 5.0  # seconds that a gateway may take to read the file; a suspended process never answers
 NOBODY = (
-    "No running gateway could be told: one that has this file and that this command does not reach follows within half"
-    " a minute, or at once on SIGHUP, if the file is still there."
+    "No running gateway could be told. A gateway that uses this file and was not reached applies it within half"
+    " a minute, or at once on SIGHUP, if the file still exists."
 )
 
 
 def told(settings: Settings) -> str:
-    """Have every gateway of this user read its keys again; what came of it for the file of the settings, in words.
+    """Have every gateway of this user read its keys again. Return what that changed for the key file of the settings.
 
-    Their sockets are asked and not the settings: a port may have been chosen on the command line.
+    All admin sockets of the user are asked, because a port may have been chosen on the command line.
     """
-    from ..printable import one_line
-    from ..sockets import admin_paths
+    from ..settings.bind import admin_paths
+    from ..telemetry.printable import one_line
     from .operator import Absent, Operator
 
     ours, follow, deaf = os.path.realpath(settings.gateway.keys_file), [], []
@@ -35,7 +35,7 @@ def told(settings: Settings) -> str:
         except Absent:
             continue
         except click.ClickException as error:
-            deaf.append(f" The gateway at {path} does not say that it follows: {one_line(error.message)}.")
+            deaf.append(f" The gateway at {path} did not confirm the change: {one_line(error.message)}.")
             continue
         if answer["file"] == ours:
             follow.append(f"the gateway at {path} has {counted(len(answer['keys']), 'key')} of it")

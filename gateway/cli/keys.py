@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .tables import tell
 
 if TYPE_CHECKING:
-    from ..keys import Key
+    from ..access.keys import Key
 
-_yes = click.option("--yes", is_flag=True, help="Do not ask, though several keys have that name.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation when several keys have that name.")
 
 
 @click.group("keys")
@@ -26,11 +27,13 @@ def command() -> None:
 
 @command.command("add")
 @click.argument("name")
-@click.option("--models", metavar="LIST", help='Ids or patterns that it may use, as in "chat-*,embed".  [default: all]')
-@click.option("--scopes", metavar="LIST", default="infer", show_default=True, help="Of infer, metrics, admin.")
-@click.option("--rpm", type=click.IntRange(1), metavar="N", help="Calls a minute.")
-@click.option("--max-inflight", type=click.IntRange(1), metavar="N", help="Calls at once.")
-@click.option("--expires", metavar="TIME", help="A span such as 90d or 12h, or a date such as 2027-01-31.")
+@click.option(
+    "--models", metavar="LIST", help='Model ids or patterns that it may use, as in "chat-*,embed".  [default: all]'
+)
+@click.option("--scopes", metavar="LIST", default="infer", show_default=True, help="Any of infer, metrics, admin.")
+@click.option("--rpm", type=click.IntRange(1), metavar="N", help="Maximum calls per minute.")
+@click.option("--max-inflight", type=click.IntRange(1), metavar="N", help="Maximum concurrent calls.")
+@click.option("--expires", metavar="TIME", help="A duration such as 90d or 12h, or a date such as 2027-01-31.")
 @options.config
 def add(
     name: str,
@@ -41,9 +44,9 @@ def add(
     expires: str | None,
     config: Path | None,
 ) -> None:
-    """Make a key and print it, once. Only its hash is kept."""
-    from .. import keys
-    from ..printable import one_line
+    """Create a key and print it, once. Only its hash is stored."""
+    from ..access import keys
+    from ..telemetry.printable import one_line
     from .key_changes import told
 
     wanted = _scopes(scopes)
@@ -54,17 +57,17 @@ def add(
         found = keys.read(file)
         key, text = keys.create(name, found, scopes=wanted, models=_list(models or "*"), **limits)
         keys.write(file, (*found, key))
-    click.echo(text)
-    click.echo(f"Key {key.id} of {one_line(name)} is in {file}; this is the only time that it is shown.", err=True)
-    click.echo(told(settings), err=True)
+    tell(text)
+    tell(f"Key {key.id} of {one_line(name)} is in {file}; this is the only time it is shown.", err=True)
+    tell(told(settings), err=True)
 
 
 @command.command("list")
 @options.config
 @options.as_json
 def list_(config: Path | None, as_json: bool) -> None:
-    """Print the keys: whose they are and what they may do. Nobody can print a key itself."""
-    from .. import keys
+    """List the keys, with owners and permissions. The key itself cannot be shown again."""
+    from ..access import keys
     from .tables import show, show_json, table
 
     now = datetime.datetime.now(datetime.UTC)
@@ -101,8 +104,8 @@ def list_(config: Path | None, as_json: bool) -> None:
     show(table(heads, cells))
 
 
-class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # which it takes in some versions only
-    """A number from 1 on, or "none" for no limit."""
+class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # only some versions of click take one
+    """An integer of at least 1, or "none" for no limit."""
 
     name = "N"
 
@@ -114,16 +117,16 @@ class _LimitOrNone(click.ParamType):  # type: ignore[type-arg]  # which it takes
 
 @command.command("change")
 @click.argument("which", metavar="ID_OR_NAME")
-@click.option("--models", metavar="LIST", help="Ids or patterns that it may use.")
-@click.option("--scopes", metavar="LIST", help="Of infer, metrics, admin.")
-@click.option("--rpm", type=_LimitOrNone(), metavar="N|none", help="Calls a minute.")
-@click.option("--max-inflight", type=_LimitOrNone(), metavar="N|none", help="Calls at once.")
-@click.option("--expires", metavar="TIME|none", help="A span such as 90d or 12h, or a date such as 2027-01-31.")
+@click.option("--models", metavar="LIST", help="Model ids or patterns that it may use.")
+@click.option("--scopes", metavar="LIST", help="Any of infer, metrics, admin.")
+@click.option("--rpm", type=_LimitOrNone(), metavar="N|none", help="Maximum calls per minute.")
+@click.option("--max-inflight", type=_LimitOrNone(), metavar="N|none", help="Maximum concurrent calls.")
+@click.option("--expires", metavar="TIME|none", help="A duration such as 90d or 12h, or a date such as 2027-01-31.")
 @_yes
 @options.config
 def change(which: str, models: str | None, scopes: str | None, yes: bool, config: Path | None, **limits: Any) -> None:
-    """Change what a key may do; what is not given stays. The key itself stays too."""
-    from .. import keys
+    """Change what a key may do. Options that are not given stay as they are. The key itself does not change."""
+    from ..access import keys
     from .key_changes import told
 
     new: dict[str, Any] = {name: None if value == "none" else value for name, value in limits.items() if value}
@@ -134,7 +137,7 @@ def change(which: str, models: str | None, scopes: str | None, yes: bool, config
     if scopes is not None:
         new["scopes"] = _scopes(scopes)
     if not new:
-        raise click.UsageError("nothing to change; say --models, --scopes, --rpm, --max-inflight or --expires")
+        raise click.UsageError("nothing to change; give --models, --scopes, --rpm, --max-inflight or --expires")
     settings = options.settings_of(config)
     file = settings.gateway.keys_file
     with keys.changing(file):
@@ -142,21 +145,25 @@ def change(which: str, models: str | None, scopes: str | None, yes: bool, config
         chosen = keys.those(found, which)
         _confirm("Change", chosen, yes)
         keys.write(file, [replace(key, **new) if key in chosen else key for key in found])
-    click.echo(f"Changed {_named(chosen)}. {told(settings)}")
+    tell(f"Changed {_named(chosen)}. {told(settings)}")
 
 
 @command.command("rotate")
 @click.argument("which", metavar="ID_OR_NAME")
 @click.option(
-    "--grace", metavar="TIME", default="24h", show_default=True, help="How long the old one works still; 0m ends it."
+    "--grace",
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="How long the old key stays valid; 0m ends it now.",
 )
 @options.config
 def rotate(which: str, grace: str, config: Path | None) -> None:
-    """Make a key in the place of another and print it, once.
+    """Replace a key: create a new one and print it, once.
 
-    It may do what the old one may, and has its kept responses. The old one ends after --grace.
+    The new key has the permissions and the stored responses of the old one. The old key ends after --grace.
     """
-    from .. import keys
+    from ..access import keys
     from .key_changes import told
 
     end = _time(grace, "--grace")
@@ -167,13 +174,13 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
         found = keys.read(file)
         chosen = keys.those(found, which)
         if len(chosen) > 1:
-            raise click.ClickException(f"several keys are called '{which}': {_named(chosen)}; name one by its id")
+            raise click.ClickException(f"several keys are named '{which}': {_named(chosen)}; choose one by its id")
         (old,) = chosen
         new, text = keys.successor(old)
         ends = end if old.expires is None else min(end, old.expires)
         keys.write(file, (*(replace(key, expires=ends) if key == old else key for key in found), new))
-    click.echo(text)
-    click.echo(f"Key {new.id} follows {old.id}, which ends {ends:%Y-%m-%d %H:%M} UTC. {told(settings)}", err=True)
+    tell(text)
+    tell(f"Key {new.id} replaces {old.id}, which ends {ends:%Y-%m-%d %H:%M} UTC. {told(settings)}", err=True)
 
 
 @command.command("revoke")
@@ -181,8 +188,8 @@ def rotate(which: str, grace: str, config: Path | None) -> None:
 @_yes
 @options.config
 def revoke(which: str, yes: bool, config: Path | None) -> None:
-    """Take a key away: the one of that id, or all of that name."""
-    from .. import keys
+    """Revoke a key by its id, or all keys with that name."""
+    from ..access import keys
     from .key_changes import told
 
     settings = options.settings_of(config)
@@ -192,23 +199,23 @@ def revoke(which: str, yes: bool, config: Path | None) -> None:
         gone = keys.those(before, which)
         _confirm("Revoke", gone, yes)
         keys.write(file, keys.without(before, which))
-    click.echo(f"Revoked {_named(gone)}. {told(settings)}")
+    tell(f"Revoked {_named(gone)}. {told(settings)}")
 
 
 def _confirm(verb: str, chosen: Sequence[Key], yes: bool) -> None:
-    """Ask before several keys are touched, of which perhaps one was meant."""
+    """Ask for confirmation before several keys are changed: perhaps only one was meant."""
     if len(chosen) > 1 and not yes:
         click.confirm(f"{verb} {len(chosen)} keys: {_named(chosen)}?", abort=True, err=True)
 
 
 def _named(chosen: Sequence[Key]) -> str:
-    from ..printable import one_line
+    from ..telemetry.printable import one_line
 
     return ", ".join(f"{key.id} ({one_line(key.name)})" for key in chosen)
 
 
 def _scopes(text: str) -> tuple[str, ...]:
-    from ..callers import SCOPES
+    from ..access.callers import SCOPES
 
     wanted = _list(text)
     if wrong := [scope for scope in wanted if scope not in SCOPES]:
@@ -237,5 +244,7 @@ def _time(text: str | None, option: str = "--expires") -> datetime.datetime | No
     try:
         found = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter("a span such as 90d, or a date such as 2027-01-31", param_hint=option) from None
+        raise click.BadParameter(
+            "use a duration such as 90d, or a date such as 2027-01-31", param_hint=option
+        ) from None
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,4 +1,4 @@
-"""A call of a model that may not be ready: who sits at the terminal is told that it loads, and waits for it."""
+"""Call a model that may not be ready: tell the user that it is loading, and wait."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from urllib.parse import quote
 import click
 
 from .client import Client, Refused
+from .tables import tell
 
 LOADS = ("loading", "restarting")
-LONGEST_PAUSE = 5.0  # seconds; a load may be over long before it was expected to be
+LONGEST_PAUSE = 5.0  # seconds; a load may end long before the estimate
 
 
 @contextmanager
 def answered(client: Client, name: str, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
-    """The answer of a model, to be read as it comes; as long as it loads it is asked again.
+    """Yield the response of a model, to be read as it arrives. While the model loads, the request is repeated.
 
     Raises:
-        Refused: it is not ready, and does not load.
+        Refused: the model is not ready and is not loading.
     """
     state, on_demand = _state(client, name)
-    told = state in LOADS or on_demand  # a call makes such a one load
+    told = state in LOADS or on_demand  # a call loads a model that loads on demand
     if told:
         _tell(name)
     with ExitStack() as stack:
@@ -38,16 +39,16 @@ def answered(client: Client, name: str, path: str, body: bytes) -> Iterator[http
                 if not told:
                     told = True
                     _tell(name)
-                time.sleep(min(error.retry_after, LONGEST_PAUSE))  # as the gateway says
+                time.sleep(min(error.retry_after, LONGEST_PAUSE))  # as the gateway asks in Retry-After
         yield response
 
 
 def _tell(name: str) -> None:
-    click.echo(f"{name} is loading …", err=True)
+    tell(f"{name} is loading …", err=True)
 
 
 def _state(client: Client, name: str) -> tuple[str, bool]:
-    """How the gateway says that the model is, nothing where it does not say; and whether its next call loads it."""
+    """Return the model's state as the gateway reports it ("" if unknown), and whether its next call loads it."""
     try:
         found = client.get(f"/models/{quote(name)}/v1/models")["data"][0]
         return str(found["status"]), bool(found.get("loads_on_demand"))

@@ -13,17 +13,15 @@ from . import options
 
 @click.command("logs")
 @click.argument("name", required=False)
-@click.option(
-    "-n", "--lines", type=click.IntRange(0), default=200, show_default=True, help="So many of the last lines."
-)
-@click.option("-f", "--follow", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=200, show_default=True, help="Number of lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines, until Ctrl-C.")
 @options.url
 @options.config
 def command(name: str | None, lines: int, follow: bool, url: str | None, config: Path | None) -> None:
-    """Print the last lines of a model's output, each with its time.
+    """Print the last lines of a model's output, with timestamps.
 
-    Without NAME, those of all models, each behind its model's name. What is followed goes on when the model is reloaded
-    or its worker is started again.
+    Without NAME, the lines of all models, each after its model's name. --follow continues when the model is reloaded or
+    its worker is restarted.
     """
     from .operator import Operator
     from .tables import tell
@@ -37,7 +35,7 @@ def command(name: str | None, lines: int, follow: bool, url: str | None, config:
     try:
         for found in operator.lines(f"{place}?lines={lines}&follow=true"):
             tell(_line(found, named=name is None))
-    except KeyboardInterrupt:  # which is how it ends
+    except KeyboardInterrupt:  # the normal end of --follow
         return
     tell("the gateway has ended", err=True)
 

@@ -11,21 +11,21 @@ from ..wording import addressed, shorten
 from . import options
 
 if TYPE_CHECKING:
-    from ..inventory import Inventory
-    from ..settings import Settings
+    from ..inspection.inventory import Inventory
+    from ..settings.schema import Settings
     from ..spec import ModelSpec
 
 
 @click.command("models")
 @options.models
 @options.config
-@click.option("--live", is_flag=True, help="Ask the running gateway instead of reading directories.")
+@click.option("--live", is_flag=True, help="Ask a running gateway instead of reading directories.")
 @options.url
 @options.as_json
 def command(models: tuple[str, ...], config: Path | None, live: bool, url: str | None, as_json: bool) -> None:
     """List the models and what they serve.
 
-    As their directories say, or with --live as a running gateway says.
+    Reads the model directories, or asks a running gateway with --live.
     """
     settings = options.settings_of(config, models=models)
     if live or url:
@@ -35,7 +35,7 @@ def command(models: tuple[str, ...], config: Path | None, live: bool, url: str |
 
 
 def _show_directories(settings: Settings, as_json: bool) -> None:
-    from ..inventory import take_inventory
+    from ..inspection.inventory import take_inventory
     from .tables import show, show_json, table, tell
 
     found = take_inventory(settings, with_devices=False)
@@ -53,11 +53,12 @@ def _show_directories(settings: Settings, as_json: bool) -> None:
 
 
 def _row(spec: ModelSpec, found: Inventory) -> dict[str, Any]:
-    from ..preview import devices_wanted, routes_of
+    from ..directories.preview import devices_wanted, routes_of
 
     return {
         "name": spec.name,
         "format": spec.format,
+        "served_by": spec.served_by,
         "target": spec.target,
         "root": shorten(str(spec.root)),
         "slots": spec.limits.slots,

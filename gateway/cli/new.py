@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigError
 from . import options
+from .tables import tell
 from .templates import TEMPLATES, Template
 
 
@@ -19,26 +20,26 @@ from .templates import TEMPLATES, Template
     default="chat",
     show_default=True,
     metavar="|".join(TEMPLATES),
-    help="What to begin with.",
+    help="What to start from.",
 )
 def command(path: Path, template: str) -> None:
-    """Write a model directory to begin with. Also called init."""
-    from ..discovery import id_problem
+    """Create a model directory to start from. Also called init."""
+    from ..directories.ids import id_problem
 
     name = path.absolute().name
     if problem := id_problem(name):
         raise click.ClickException(problem)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise click.ClickException(f"{path} is there already; choose another path, or remove it")
+        raise click.ClickException(f"{path} already exists; choose another path, or remove it")
     chosen = TEMPLATES[template]
     try:
         _write(path, chosen, name)
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
-    click.echo(f"{path}: {chosen.about}")
-    click.echo("\nNext:")
+    tell(f"{path}: {chosen.about}")
+    tell("\nNext:")
     for step in _steps(path, chosen):
-        click.echo(f"  {step}")
+        tell(f"  {step}")
 
 
 def _write(path: Path, template: Template, name: str) -> None:
@@ -58,17 +59,17 @@ def _steps(path: Path, template: Template) -> list[str]:
 
 
 def _root_of(path: Path) -> tuple[Path, bool]:
-    """The model root that the directory is below, and whether a gateway runs over it."""
+    """Return the model root that contains the directory, and whether a running gateway serves that root."""
     from .operator import Operator
 
     place = path.absolute()
     try:
         settings = options.settings_of()
-    except ConfigError:  # which `gateway serve` tells
+    except ConfigError:  # `gateway serve` reports it
         return _above(path), False
     try:
         running = Operator.of(settings, None).ask("GET", "/admin/models").get("roots", ())
-    except click.ClickException:  # none runs
+    except click.ClickException:  # none is running
         running = ()
     roots = [(Path(root), True) for root in running] + [(root, False) for root in settings.gateway.models]
     for root, is_running in roots:
@@ -78,14 +79,14 @@ def _root_of(path: Path) -> tuple[Path, bool]:
 
 
 def _above(path: Path) -> Path:
-    """A root that is the model itself would hide the models beside it, so the directory above is served."""
+    """Return the parent directory to serve: a root that is itself a model would hide the models next to it."""
     return path.parent if path.parent != Path(".") else path
 
 
 def _needs_key() -> bool:
-    """Whether the gateway that is started here asks for one."""
+    """Return whether the gateway started from here requires a key."""
     try:
         gateway = options.settings_of().gateway
-    except ConfigError:  # which `gateway serve` tells
+    except ConfigError:  # `gateway serve` reports it
         return False
     return gateway.api_key is not None or gateway.keys_file.is_file()

@@ -1,4 +1,4 @@
-"""HTTP to the admin socket of a running gateway of this user; to one on another machine, over its `admin_http`."""
+"""HTTP client for the admin socket of this user's gateway, or for the `admin_http` of one on another machine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from ..settings import is_loopback
-from ..sockets import connect_admin
+from ..settings.bind import connect_admin, is_loopback
 from .client import Client, given_url, message_of, parsed, running_elsewhere
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.schema import Settings
 
 
 class Absent(click.ClickException):
-    """Nobody listens there."""
+    """No gateway listens on the socket."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -35,15 +34,15 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Operator:
-    """The gateway whose admin socket this is. `patience` is how many seconds it may be silent, None for any time."""
+    """The gateway behind an admin socket. `patience`: the seconds that it may be silent; None is any time."""
 
     def __init__(self, path: Path, elsewhere: Client | None = None, patience: float | None = None) -> None:
         self._path, self._elsewhere, self._patience = path, elsewhere, patience
 
     @classmethod
     def of(cls, settings: Settings, url: str | None) -> Operator:
-        """The gateway on the port of `url`, of GATEWAY_URL, or of these settings; or that of another machine there."""
-        from ..sockets import admin_path
+        """Return the gateway on the port of `url`, GATEWAY_URL or these settings, or the one on another machine."""
+        from ..settings.bind import admin_path
 
         gateway, url = settings.gateway, url or given_url()
         parts = parsed(url) if url else None
@@ -59,7 +58,7 @@ class Operator:
             return json.loads(response.read())
 
     def lines(self, path: str) -> Iterator[Any]:
-        """The objects of a stream, as they come, until the gateway ends it."""
+        """Yield the objects of a stream as they arrive, until the gateway ends it."""
         answer = self._request("GET", path) if self._elsewhere is None else self._elsewhere.stream(path)
         with answer as response:
             while line := response.readline():
@@ -75,7 +74,7 @@ class Operator:
                 raise click.ClickException(message_of(response.read()))
             yield response
         except (FileNotFoundError, ConnectionRefusedError):
-            told = running_elsewhere("http") or "is it on another --url?"
+            told = running_elsewhere("http") or "does it need another --url?"
             raise Absent(f"no gateway of yours listens at {self._path}; {told}") from None
         except ConfigError as error:
             raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the settings that they lead to."""
+"""Options shared by several commands, and the settings that result from them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.schema import Settings
 
 config = click.option(
-    "--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings instead of ./gateway.toml."
+    "--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings file to use instead of ./gateway.toml."
 )
-models = click.option("--models", multiple=True, metavar="DIR", help="Directory of model directories; may be repeated.")
-devices = click.option("--devices", metavar="LIST", help='GPUs instead of those found, as in "2xH100:80GiB".')
-any_gpu = click.option("--any-gpu", is_flag=True, default=None, help="Put models that name an absent GPU on any other.")
+models = click.option("--models", multiple=True, metavar="DIR", help="Directory of model directories; repeatable.")
+devices = click.option("--devices", metavar="LIST", help='GPUs to use instead of those found, as in "2xH100:80GiB".')
+any_gpu = click.option(
+    "--any-gpu", is_flag=True, default=None, help="Allow any GPU if the one a model names is absent."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def url(command: Any) -> Any:
-    """--url, and --cacert, which `trust.py` finds in the context."""
+    """Add --url, and --cacert, which `trust.py` reads from the click context."""
     command = click.option(
         "--cacert",
         metavar="FILE",
         type=click.Path(path_type=Path),
         expose_value=False,
         callback=_keep,
-        help="Certificates to trust over HTTPS.  [default: tls_cert, and those of this machine]",
+        help="Certificates to trust over HTTPS.  [default: the system's, and tls_cert]",
     )(command)
-    where = "The gateway to ask.  [default: GATEWAY_URL, or as settings say]"
+    where = "URL of the gateway.  [default: GATEWAY_URL, else from the settings]"
     return click.option("--url", metavar="URL", help=where)(command)
 
 
@@ -40,8 +42,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Path | None
 def settings_of(
     config: Path | None = None, *, devices: str | None = None, any_gpu: bool | None = None, **gateway: Any
 ) -> Settings:
-    """Return the settings with these options over them; what was not given is None."""
-    from ..settings import load_settings
+    """Return the settings with these options applied. An option of None was not given."""
+    from ..settings.load import load_settings
 
     flags = {f"gateway.{name}": value for name, value in gateway.items()}
     flags["gateway.placement.devices"] = devices

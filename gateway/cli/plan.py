@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .tables import tell
 
 if TYPE_CHECKING:
-    from ..inventory import Inventory
+    from ..inspection.inventory import Inventory
 
 
 @click.command("plan")
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 @options.config
 @options.devices
 @options.any_gpu
-@click.option("--for", "name", metavar="MODEL", help="Ask for this model once all others are loaded.")
+@click.option("--for", "name", metavar="MODEL", help="Place this model last, after all others.")
 @options.as_json
 def command(models: tuple[str, ...], config: Path | None, name: str | None, as_json: bool, **placement: Any) -> None:
-    """Print which devices each model gets, and why. Starts nothing.
+    """Show which devices each model gets, and why. Starts nothing.
 
-    Exits with 1 when a model is broken or gets none of what it wants.
+    Exits with 1 if a model is broken or cannot be placed.
     """
-    from ..inventory import take_inventory
-    from ..planning import plan_inventory
+    from ..devices.plan import plan_inventory
+    from ..inspection.inventory import take_inventory
     from .tables import show_json
 
     found = take_inventory(options.settings_of(config, models=models, **placement))
@@ -45,13 +46,13 @@ def command(models: tuple[str, ...], config: Path | None, name: str | None, as_j
 
 
 def _show(found: Inventory, rows: list[dict[str, Any]]) -> None:
-    from ..devices import format_size
-    from .tables import show, table, tell
+    from ..devices.device import format_size
+    from .tables import show, table
 
     for problem in found.problems:
         tell(f"{problem.level.capitalize()}: {problem}", err=True)
-    click.echo(f"Devices: {', '.join(map(str, found.devices)) or 'no accelerator, the CPU only'}")
-    click.echo(f"Headroom: {format_size(found.settings.gateway.placement.headroom)} of each")
+    tell(f"Devices: {', '.join(map(str, found.devices)) or 'no accelerator, only the CPU'}")
+    tell(f"Headroom: {format_size(found.settings.gateway.placement.headroom)} on each device")
     shown = {device.id: str(device).partition(" (")[0] for device in found.devices}
     columns = ("model", "state", "device", "memory", "why")
     show(table(columns, [_cells(row, shown) for row in rows]))
@@ -63,5 +64,5 @@ def _cells(row: dict[str, Any], shown: dict[str, str]) -> list[str]:
         row["state"],
         ", ".join(shown[device] for device in row["devices"]),
         row["memory"] or "",
-        row["why"].partition(" ")[2],  # the sentence begins with the replica, which is the first column
+        row["why"].partition(" ")[2],  # the sentence begins with the replica, which has its own column
     ]

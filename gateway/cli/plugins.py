@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 def command(config: Path | None, as_json: bool) -> None:
     """List the plugins and what they provide.
 
-    Exits with 1 when something is wrong with one.
+    Exits with 1 if a plugin has a problem.
     """
+    from ..http.route_table import is_own
     from ..plugins import Plugins
     from .tables import show_json
 
     gateway = options.settings_of(config).gateway
-    plugins = Plugins.load(gateway.plugins, gateway.block_plugins)
+    plugins = Plugins.load(gateway.plugins, gateway.block_plugins, is_own=is_own)
     rows = plugins.describe()
     if as_json:
         problems = [asdict(problem) for problem in plugins.problems]

@@ -19,28 +19,30 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             if "unexpected extra argument" in error.message:
-                raise click.UsageError(f"{error.message.rstrip('.')}: the input goes behind -d", ctx) from error
+                raise click.UsageError(f"{error.message.rstrip('.')}: give the input with -d", ctx) from error
             raise
 
 
 @click.command("predict", cls=Command)
 @click.argument("name")
-@click.option("-d", "--data", metavar="JSON", help="The input.")
-@click.option("-f", "--file", metavar="FILE", help="A file with the input; - is standard input.")
+@click.option("-d", "--data", metavar="JSON", help="Input of the model.")
+@click.option("-f", "--file", metavar="FILE", help="File with the input; - is standard input.")
 @click.option("-i", "--input", "pairs", multiple=True, metavar="KEY=VALUE", help="One key of the input; repeatable.")
 @options.url
 @options.config
 def command(
     name: str, data: str | None, file: str | None, pairs: tuple[str, ...], url: str | None, config: Path | None
 ) -> None:
-    """Run a model and print its answer.
+    """Call a model's predict and print the answer.
 
-    The model is one of a running gateway, and is waited for while it loads; what it streams is printed as it comes.
+    Asks a running gateway, and waits while the model loads. A streamed answer is printed as it arrives.
 
-    VALUE of -i is JSON where it reads as such, else text. Without any input, standard input is read when it is piped.
+    VALUE of -i is parsed as JSON if possible, else taken as text. Without any of -d, -f and -i, the input is read from
+    a pipe.
     """
     from .client import BrokenOff, Client
     from .loading import answered
+    from .tables import answers
     from .why import explained
 
     body = _body(data, file, pairs)
@@ -48,12 +50,11 @@ def command(
     client = Client.of(settings, url)
     path = f"/v1/models/{quote(name)}:predict"
     with explained(settings, url, name), answered(client, name, path, body) as response:
-        last = b""
+        last, write = b"", answers()
         while chunk := response.read1(65536):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            write(chunk)
             last = chunk
-        if response.length:  # `read1` ends here as it does at the end of a whole answer
+        if response.length:  # `read1` returns b"" both here and at the end of a complete answer
             raise BrokenOff.of(client)
         is_text = (response.getheader("content-type") or "").startswith(("application/json", "text/"))
         if (is_text or sys.stdout.isatty()) and not last.endswith(b"\n"):
@@ -62,7 +63,7 @@ def command(
 
 def _body(data: str | None, file: str | None, pairs: tuple[str, ...]) -> bytes:
     if sum(map(bool, (data, file, pairs))) > 1:
-        raise click.UsageError("give the input by one of -d, -f and -i")
+        raise click.UsageError("give the input with only one of -d, -f and -i")
     if pairs:
         return json.dumps(dict(map(_pair, pairs))).encode()
     if data is not None:

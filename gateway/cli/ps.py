@@ -12,21 +12,21 @@ from . import options
 NARROW = ("model", "state", "pid", "memory", "up", "called", "calls", "restarts")
 FULL = ("model", "state", "pid", "devices", "memory", "up", "last call", "running", "queued", "restarts", "reason")
 NEVER = "-"
-LEAST = 12  # characters of a name that are left of it
+LEAST = 12  # minimum width of a name that is cut
 
 
 @click.command("ps")
-@click.option("--wide", is_flag=True, help="Cut nothing, and show devices and reasons in the table.")
+@click.option("--wide", is_flag=True, help="Cut nothing; show devices and reasons in the table.")
 @options.url
 @options.config
 @options.as_json
 def command(wide: bool, url: str | None, config: Path | None, as_json: bool) -> None:
-    """Show the models of a running gateway and what they use.
+    """Show the models of a running gateway and their resource usage.
 
-    On a terminal it fits the width: long names are cut in their middle, and reasons stand below the table. --wide and
-    --json have all, and so has what is no terminal.
+    On a terminal the table fits the width: long names are cut in the middle, and reasons are printed below the table.
+    With --wide, or when the output is not a terminal, nothing is cut.
 
-    It is asked over its admin socket, so it must be one of yours on this machine.
+    Uses the admin socket, so the gateway must be yours and on this machine.
     """
     import time
 
@@ -70,7 +70,7 @@ def _state(model: dict[str, Any]) -> str:
 
 
 def _times(model: dict[str, Any], now: float) -> tuple[str, str, str]:
-    """Memory, how long its oldest worker runs, how long ago the last call came."""
+    """Return the memory, the uptime of the oldest worker, and the time since the last call."""
     ups = [replica["uptime_seconds"] for replica in model["replicas"] if replica["uptime_seconds"] is not None]
     last, memory = model["last_call_at"], model["memory_bytes"]
     return (
@@ -81,7 +81,7 @@ def _times(model: dict[str, Any], now: float) -> tuple[str, str, str]:
 
 
 def size(count: float) -> str:
-    """Bytes, in three digits."""
+    """Format a number of bytes in three digits."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1000 and len(units) > 1:
         count /= 1024
@@ -90,7 +90,7 @@ def size(count: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time in its largest unit, rounded down."""
+    """Format a duration in its largest unit, rounded down."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds / length // 1:.0f}{unit}"
@@ -98,7 +98,7 @@ def span(seconds: float) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """What names differ in is at their ends: so the middle goes."""
+    """Cut the middle of a text: names usually differ at their ends."""
     if len(text) <= width:
         return text
     head = (width - 1) // 2

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from . import options
+from .tables import tell
 
 
 @click.command("reload")
@@ -17,14 +18,16 @@ from . import options
 @options.url
 @options.config
 def command(name: str | None, url: str | None, config: Path | None) -> None:
-    """Read a model's directory again and serve that, without a gap.
+    """Reload a model from its directory without downtime.
 
-    The new replicas are loaded beside the old ones, then calls go to them; the old ones finish what they have begun.
-    Where no device has room for both, the old ones end first. New code that cannot be loaded changes nothing, exits
-    with 1 and says why. Without NAME, the model roots are looked at again: models that are new or
-    mended are served, those that are gone are forgotten.
+    New replicas are loaded next to the old ones. Then calls go to the new replicas, and the old ones finish their
+    calls. If no device has room for both, the old replicas stop first. If the new code cannot be loaded, nothing
+    changes, and the command exits with 1 and prints the reason.
+
+    Without NAME, the model directories are searched again: new and repaired models are served, deleted ones are
+    removed.
     """
-    from ..audit import DONE
+    from ..telemetry.audit import DONE
     from .operator import Operator
 
     operator = Operator.of(options.settings_of(config), url)
@@ -33,19 +36,19 @@ def command(name: str | None, url: str | None, config: Path | None) -> None:
         return
     found = operator.ask("POST", f"/admin/models/{quote(name)}/reload")
     if found["outcome"] != DONE:
-        click.echo(f"{name}: {found['outcome']}")
+        tell(f"{name}: {found['outcome']}")
         return
     took = f", in {found['load_seconds']:.1f} s" if found["state"] == "ready" else "; it loads at its first request"
-    click.echo(f"{name} is reloaded{took}")
+    tell(f"{name} is reloaded{took}")
 
 
 def _tell(found: dict[str, Any]) -> None:
     for name in found["new"]:
-        click.echo(f"{name} is new; gateway ps shows how it loads")
+        tell(f"{name} is new; gateway ps shows its progress")
     for name in found["gone"]:
-        click.echo(f"{name} is gone")
+        tell(f"{name} was removed")
     for name, reason in found["failed"].items():
-        click.echo(f"{name} cannot be read: {reason}", err=True)
+        tell(f"{name} cannot be read: {reason}", err=True)
     if not any(found.values()):
-        click.echo("nothing is new")
+        tell("nothing has changed")
     sys.exit(bool(found["failed"]))

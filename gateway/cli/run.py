@@ -12,9 +12,9 @@ from . import options
 
 @click.command("run")
 @click.argument("name")
-@click.option("-d", "--data", metavar="JSON|@FILE", help="Call it once with this and end.")
-@click.option("--method", metavar="NAME", help="The method to call.  [default: predict, else its first]")
-@click.option("--pdb", "debug", is_flag=True, help="Open a debugger where the model raises.")
+@click.option("-d", "--data", metavar="JSON|@FILE", help="Call the model once with this input and exit.")
+@click.option("--method", metavar="NAME", help="Method to call.  [default: predict, else the first one]")
+@click.option("--pdb", "debug", is_flag=True, help="Open a debugger where the model raises an exception.")
 @options.models
 @options.config
 @options.devices
@@ -31,19 +31,21 @@ def command(
 ) -> None:
     """Run one model in this terminal, with breakpoint() and input().
 
-    No gateway has to run. The model is loaded as `gateway serve` loads it: in its own environment, on its devices, in
-    its sandbox. Answers go to stdout, what it prints to stderr. Without --data, each line of stdin is the JSON of a
-    call. Exits with 1 when the load or a call failed, with 130 after Ctrl-C.
+    Needs no running gateway. The model is loaded as by `gateway serve`: in its own environment, on its devices and in
+    its sandbox. Answers go to stdout, the model's own output to stderr. Without --data, each line of stdin is the JSON
+    input of one call. Exits with 1 if the load or a call failed, with 130 after Ctrl-C.
     """
-    from .. import adopted, logs, memory, scratch
     from ..errors import ConfigError
-    from ..foreground import run
-    from ..inventory import take_inventory
-    from ..redaction import KNOWN
-    from ..replica import LoadError, Terminal
+    from ..files import scratch
+    from ..inspection.inventory import take_inventory
+    from ..runners.replica import LoadError, Terminal
+    from ..system import adopted_processes, memory
+    from ..telemetry import logs
+    from ..telemetry.redaction import KNOWN
+    from .foreground import run
 
     body = _body(data)
-    adopted.adopt()
+    adopted_processes.adopt()
     memory.leave_no_core()
     memory.hide()
     settings = options.settings_of(config, models=models, devices=devices, any_gpu=any_gpu)
@@ -56,8 +58,8 @@ def command(
         raise click.ClickException(str(error).removeprefix("--only: ")) from error
     if not found.specs:
         mine = [str(problem) for problem in found.problems if problem.model == name and problem.level == "error"]
-        raise click.ClickException("; ".join(mine) or f"{name} is no model")
-    # Without data the lines of a pipe are calls, and there is nobody to ask.
+        raise click.ClickException("; ".join(mine) or f"{name} is not a model")
+    # Without --data the lines of a pipe are calls, so the model cannot read from a terminal.
     terminal: Terminal = "" if data is None and not sys.stdin.isatty() else "pdb" if debug else "plain"
     if debug and not terminal:
         raise click.UsageError("--pdb needs --data, or a terminal as stdin")

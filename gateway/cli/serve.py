@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .tables import tell
 
 if TYPE_CHECKING:
-    from ..inventory import Inventory
-    from ..settings import Settings
+    from ..inspection.inventory import Inventory
+    from ..settings.schema import Settings
 
 log = logging.getLogger("gateway.discovery")
 
@@ -24,31 +25,33 @@ log = logging.getLogger("gateway.discovery")
 @click.command("serve")
 @options.models
 @click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 picks a free one.  [default: 8000]")
 @options.config
-@click.option("--only", multiple=True, metavar="NAME,…", help="Serve these models and no others.")
+@click.option("--only", multiple=True, metavar="NAME,…", help="Serve only these models.")
 @options.devices
 @options.any_gpu
-@click.option("--log-format", metavar="text|json", help="Form of the log on stderr.")
+@click.option("--log-format", metavar="text|json", help="Format of the log on stderr.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
-@click.option("--debug", is_flag=True, default=None, help="Show clients the exceptions of models; loopback only.")
+@click.option("--debug", is_flag=True, default=None, help="Send exceptions of models to clients; loopback only.")
 @click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate.")
-@click.option("--tls-key", metavar="FILE", help="Its key, unless that is in the same file.")
-@click.option("--reload", is_flag=True, help="Reload a model when its files change; find new ones.")
-@click.option("--insecure-no-auth", is_flag=True, default=None, help="Let everybody in on a public address.")
+@click.option("--tls-key", metavar="FILE", help="Private key, if it is not in the same file.")
+@click.option("--reload", is_flag=True, help="Reload models when their files change; find new ones.")
+@click.option("--insecure-no-auth", is_flag=True, default=None, help="Allow a public address without API keys.")
 def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: Any) -> None:
-    """Serve the models until a signal ends it.
+    """Serve the models.
 
-    SIGTERM or Ctrl-C lets running calls finish; a second one does not.
+    SIGTERM or Ctrl-C stops the gateway after running calls have finished. Press Ctrl-C again to stop immediately.
     """
-    from .. import adopted, logs, memory, printing, scratch
-    from ..redaction import KNOWN
-    from ..settings import check_bind, check_keys_file
+    from ..files import scratch
+    from ..settings.bind import check_bind, check_keys_file
+    from ..system import adopted_processes, memory
+    from ..telemetry import logs, printing
+    from ..telemetry.redaction import KNOWN
 
     printing.forgive()
     memory.leave_no_core()
-    adopted.adopt()
-    memory.hide()  # keys and secrets are in our memory, and in our environment
+    adopted_processes.adopt()
+    memory.hide()  # this process holds keys and secrets in its memory and environment
     settings = options.settings_of(config, **flags)
     check_keys_file(settings)
     check_bind(settings)
@@ -61,14 +64,13 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
 
 def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[], Settings]) -> int:
     from ..errors import ConfigError
-    from ..serve import serve
-    from ..settings import is_loopback
-    from ..sockets import admin_path, bind, bind_admin, remove_admin, url_of
-    from .report import Report
+    from ..lifetime import serve
+    from ..settings.bind import admin_path, bind, bind_admin, is_loopback, remove_admin, url_of
+    from .start_report import Report
 
     gateway = settings.gateway
     if gateway.insecure_no_auth and gateway.api_key is None and not is_loopback(gateway.host):
-        _warn(f"everybody who reaches {gateway.host} may use this gateway: there is no key")
+        _warn(f"anyone who can reach {gateway.host} may use this gateway: it requires no API key")
     try:
         sockets = bind(gateway.host, gateway.port)
     except ConfigError as error:
@@ -91,10 +93,10 @@ def _serve(settings: Settings, only: list[str], reload: bool, again: Callable[[]
 
 
 def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory:
-    """What there is, its problems and dangers told. Without any model there is nothing to do but to wait for one."""
-    from ..allowances import allowances
-    from ..inventory import take_inventory
-    from ..remarks import told_at_start
+    """Find the models, print their problems and what they are allowed to do. Without models, fail or wait for one."""
+    from ..directories.model_warnings import told_at_start
+    from ..inspection.inventory import take_inventory
+    from ..settings.allowances import allowances
     from ..wording import shorten
 
     found = take_inventory(settings, only=only)
@@ -109,10 +111,10 @@ def _find_models(settings: Settings, only: list[str], reload: bool) -> Inventory
     if not found.specs:
         roots = ", ".join(str(root) for root in settings.gateway.models)
         if reload and any(root.expanduser().is_dir() for root in settings.gateway.models):
-            click.echo(f"Warning: there is no model to serve in {roots} yet; its files are watched", err=True)
+            tell(f"Warning: no model to serve in {roots} yet; watching for new files", err=True)
             return found
         example = settings.gateway.models[0] / "hello" if settings.gateway.models else "models/hello"
-        raise click.ClickException(f"there is no model to serve in {roots}; make one: gateway new {example}")
+        raise click.ClickException(f"no model to serve in {roots}; create one: gateway new {example}")
     return found
 
 
@@ -124,8 +126,8 @@ def _tell(what: str, code: str, model: str | None, settings: Settings) -> None:
 
 
 def _warn(text: str, level: str = "warning") -> None:
-    """A line for people, whose terminal may be gone by now; that is no reason not to start."""
-    from ..printable import lines
-    from ..printing import try_to_write
+    """Print a warning. The terminal may already be closed; that does not prevent the start."""
+    from ..telemetry.printable import lines
+    from ..telemetry.printing import try_to_write
 
     try_to_write(lines(f"{level.capitalize()}: {text}") + "\n", "stderr")

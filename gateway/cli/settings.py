@@ -16,9 +16,9 @@ from . import options
 @options.config
 @options.as_json
 def command(config: Path | None, as_json: bool) -> None:
-    """Print every setting and its origin.
+    """Print every setting and where it comes from.
 
-    The API key is not shown, nor what `environment` of a model holds.
+    Hides the API key and the values of `environment` of models.
     """
     from .tables import show, show_json, table, tell
 
@@ -45,7 +45,7 @@ def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _tables(models: Any) -> list[tuple[str, Any]]:
-    """What the tables of models set; their defaults would say nothing."""
+    """Return what the models' tables set. Defaults are left out."""
     return [
         (f"models.{name}.{item.name}", dict.fromkeys(value, "(set)") if item.name == "environment" else value)
         for name, table in models.items()

@@ -1,29 +1,33 @@
-"""Tables and JSON on stdout, the same from every command."""
+"""Tables and JSON on stdout, in one format for all commands."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import printable
+from ..telemetry import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-WIDE = 200  # columns where no terminal says how many there are: a pipe should not break lines
-ENDLESS = 100_000  # columns of a table that is not to be broken at all
+WIDE = 200  # columns when no terminal defines a width: lines in a pipe should not be wrapped
+ENDLESS = 100_000  # columns of a table that must not be wrapped
 
 
 def table(
     columns: Sequence[str] | None, rows: Iterable[Sequence[str]], *, fold: bool = True, several: bool = False
 ) -> Table:
-    """A table without lines. `columns` of None leaves out the head; without `fold` each row is one line, however
-    narrow it is. Line ends in a cell are spaces unless there may be `several` lines."""
+    """Return a table without lines.
+
+    `columns` of None leaves out the header. Without `fold` each row is one line, however narrow the table is. Newlines
+    in a cell become spaces unless `several` lines are allowed.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -43,7 +47,7 @@ def _cell(text: str, *, several: bool) -> str:
 
 
 def show(found: Table, *, wide: bool = False) -> None:
-    """Print a table to stdout, plain where that is no terminal or NO_COLOR is set; `wide`: whatever its width is."""
+    """Print a table to stdout, as plain text if that is no terminal or NO_COLOR is set. `wide` ignores the width."""
     _console(ENDLESS if wide else None).print(found)
 
 
@@ -52,17 +56,17 @@ def is_terminal() -> bool:
 
 
 def room() -> int:
-    """The columns that a table may have."""
+    """Return the number of columns available for a table."""
     return _console().width
 
 
 def width_of(found: Table) -> int:
-    """The columns that a table would have, were there room."""
+    """Return the number of columns that a table needs."""
     return _console(ENDLESS).measure(found).maximum
 
 
 def text_of(found: Table) -> str:
-    """What `show` would print."""
+    """Return what `show` would print."""
     console = _console()
     with console.capture() as captured:
         console.print(found)
@@ -76,8 +80,21 @@ def _console(width: int | None = None) -> Console:
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Print a line in which others had a say: names of files, reasons of models."""
+    """Print a line with text from outside the gateway, such as file names or reasons of models, made printable."""
     click.echo(printable.lines(text), err=err)
+
+
+def answers() -> Callable[[bytes], None]:
+    """Return a function that writes pieces of a model's answer to stdout as they are, or printable on a terminal."""
+    if not sys.stdout.isatty():
+        return _write_bytes
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end inside a character
+    return lambda piece: _write_bytes(printable.lines(decoder.decode(piece)).encode("utf-8", "replace"))
+
+
+def _write_bytes(piece: bytes) -> None:
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
 
 
 def show_json(value: Any) -> None:

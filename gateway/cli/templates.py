@@ -10,16 +10,16 @@ from dataclasses import dataclass
 class Template:
     about: str
     files: Mapping[str, str]
-    before: tuple[str, ...] = ()  # what has to be run before it can be served; {path} is the directory
-    ask: str = ""  # how to try it
+    before: tuple[str, ...] = ()  # commands to run before the model can be served; {path} is the directory
+    ask: str = ""  # a command that tries the model
 
 
 CHAT = '''\
 class Model:
-    """Says back what it was told, a word at a time."""
+    """Repeats the last message, one word at a time."""
 
     def load(self):
-        self.greeting = "You said:"  # what takes long belongs here: weights, connections
+        self.greeting = "You said:"  # do slow work here: load weights, open connections
 
     def chat_completions(self, body):
         said = body["messages"][-1]["content"]
@@ -38,7 +38,7 @@ class Input(BaseModel):
 
 class Model:
     def load(self):
-        self.vowels = set("aeiou")  # what takes long belongs here: weights, connections
+        self.vowels = set("aeiou")  # do slow work here: load weights, open connections
 
     def predict(self, inputs: Input) -> dict:
         text = inputs.text
@@ -53,7 +53,7 @@ DIMENSIONS = 64
 
 
 class Model:
-    """Counts words, each in one of 64 places: texts that share words are near each other."""
+    """Hashes words into 64 dimensions: texts that share words get similar vectors."""
 
     def embeddings(self, body):
         return [self.embed(text) for text in body["input"]]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from . import options
+from .tables import tell
 
 
 @click.command("unload")
@@ -15,12 +16,12 @@ from . import options
 @options.url
 @options.config
 def command(name: str, url: str | None, config: Path | None) -> None:
-    """End a model's processes and give back its devices.
+    """Stop a model's processes and free its devices.
 
-    What it runs may finish within `drain_timeout`. A model with load = "lazy" is loaded again by its next request.
+    Running calls may finish within `drain_timeout`. A model with load = "lazy" is loaded again by its next request.
     """
-    from ..audit import DONE
+    from ..telemetry.audit import DONE
     from .operator import Operator
 
     found = Operator.of(options.settings_of(config), url).ask("POST", f"/admin/models/{quote(name)}/unload")
-    click.echo(f"{name} is {found['state']}" if found["outcome"] == DONE else f"{name}: {found['outcome']}")
+    tell(f"{name} is {found['state']}" if found["outcome"] == DONE else f"{name}: {found['outcome']}")

@@ -1,4 +1,4 @@
-"""Why a model takes no calls, for who sits at the machine of the gateway: clients are not told what its code raised."""
+"""Why a model is not ready, for users on the gateway's machine. Clients do not get exceptions of a model's code."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..wording import in_state
 from .client import BrokenOff, Refused
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.schema import Settings
 
 
 @contextmanager
 def explained(settings: Settings, url: str | None, name: str) -> Iterator[None]:
-    """An error that says that the model is not ready gets the reason, where the gateway's admin socket gives it.
+    """Add the reason to an error that says that the model is not ready, if the gateway's admin socket gives one.
 
-    An answer that broke off has none with it: its model's log has.
+    For an answer that broke off, point to the model's log.
     """
     try:
         yield
@@ -28,11 +28,13 @@ def explained(settings: Settings, url: str | None, name: str) -> Iterator[None]:
             raise
         raise click.ClickException(f"{error.message}{reason}") from error
     except BrokenOff as error:
-        raise click.ClickException(f"{error.message}; what its model raised: {_logs(name, url)}") from error
+        raise click.ClickException(
+            f"{error.message}; for the exception of the model, see: {_logs(name, url)}"
+        ) from error
 
 
 def _reason(settings: Settings, url: str | None, name: str, message: str) -> str:
-    """Of the model that is called so, or that the message names: `name` may be an alias of it."""
+    """Return the reason of the model with this name, or of the one that the message names: `name` may be an alias."""
     from .operator import Operator
 
     try:

@@ -1,1 +1,1 @@
-"""Protocols of clients, one file each: a request read and checked, events in, bytes out. Pure: no I/O, no clock."""
+"""Client protocols: requests are parsed and checked, events become bytes. Pure: no I/O, no clock."""

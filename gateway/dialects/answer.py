@@ -1,4 +1,4 @@
-"""What the events of one answer add up to, for every dialect that encodes them: text, calls, reason, token counts."""
+"""Collects the events of one answer for dialects that encode events: text, tool calls, reason, token counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import GatewayError, InvalidOutput
 from ..wording import counted
-from .base import ESTIMATED, Context, Encoder, Used, prompt_of
+from .base import ESTIMATED, Context, Encoder, Used, prompt_of, source_of
 from .events import (
     AnyEvent,
     ChoiceEvent,
@@ -22,8 +22,8 @@ from .events import (
     encode_json,
     estimate_tokens,
 )
-from .object_pieces import ObjectPieces
-from .outputs import Normalizer
+from .json_pieces import ObjectPieces
+from .normalize import Normalizer
 from .stops import StopCutter
 
 
@@ -65,16 +65,16 @@ class Choice:
         self.refusal_logprobs: list[Any] = []
         self.finish: str | None = None
         self.stop_sequence: str | None = None
-        self.answered = False  # the model said something about it
+        self.answered = False  # the model gave output for it
 
     @property
     def written(self) -> str:
-        """All that the model wrote."""
+        """All text that the model wrote for this choice."""
         arguments = (call.arguments.text for call in self.calls)
         return "".join((*self.reasoning, *self.content, *self.refusal, *arguments))
 
     def apply(self, event: ChoiceEvent) -> None:
-        """Keep what the whole answer needs of an event of this choice."""
+        """Record an event of this choice for the whole answer."""
         self.answered = True
         if isinstance(event, Text):
             self.content.append(event.text)
@@ -94,26 +94,26 @@ class Choice:
             self.finish, self.stop_sequence = event.reason, event.stop_sequence
 
 
-class Run:
-    """One call of the Model's method: it answers one choice, or `width` of them from `choice` on."""
+class CallOutput:
+    """The output of one call of the Model's method: one choice, or `width` choices starting at `choice`."""
 
     __slots__ = ("asks", "choice", "counted", "counted_prompt", "frame", "normalizer", "usage", "width")
 
     def __init__(self, choice: int, width: int) -> None:
         self.choice, self.width = choice, width
         self.normalizer = Normalizer(choice, width)
-        self.usage: Usage | None = None  # what the model says
-        self.counted: int | None = None  # what its `count_tokens` says of the answer
+        self.usage: Usage | None = None  # counts reported by the model
+        self.counted: int | None = None  # the answer's count from `count_tokens`
         self.counted_prompt: int | None = None
-        self.asks = ""  # under which name that is asked
-        self.frame: tuple[bytes, bytes] | None = None  # what stands around a further piece of its text
+        self.asks = ""  # the name of the prompt's question to `count_tokens`
+        self.frame: tuple[bytes, bytes] | None = None  # the bytes before and after a further piece of its text
 
 
 class EventEncoder(Encoder):
-    """An encoder over the event vocabulary. A dialect says in `encode` what an event looks like in its stream.
+    """An encoder for events. A dialect defines in `encode` how an event looks in its stream.
 
-    `prompt_size` is the UTF-8 bytes of the prompt, for the estimate where nobody counted; `max_tokens` the client's
-    limit, which tells "length" from "stop" where the model does not.
+    `prompt_size` is the size of the prompt in UTF-8 bytes, for an estimate if the tokens were not counted. `max_tokens`
+    is the client's limit; it distinguishes "length" from "stop" if the model gives no finish reason.
     """
 
     def __init__(
@@ -121,32 +121,32 @@ class EventEncoder(Encoder):
     ) -> None:
         self.context, self.stream = context, stream
         self.choices = [Choice() for _ in range(choices)]
-        width = choices // context.runs
-        self.runs = [Run(run * width, width) for run in range(context.runs)]
-        self.head: Head | None = None  # what the model's first dict fixed
+        width = choices // context.calls
+        self.outputs = [CallOutput(call * width, width) for call in range(context.calls)]
+        self.head: Head | None = None  # set by the model's first dict
         self._prompt_size, self._max_tokens = prompt_size, max_tokens
         self._cutters = [StopCutter(context.stops) for _ in self.choices] if context.stops else []
 
-    # ── what a dialect says ──────────────────────────────────────────────────────────────────────────────────────
+    # ── methods that a dialect defines ───────────────────────────────────────────────────────────────────────────────
 
     def encode(self, event: AnyEvent) -> bytes:
-        """The stream's bytes for an event of a choice, which is applied already. Not called for whole answers."""
+        """Return the stream's bytes for an event of a choice, which is already applied. Not used for whole answers."""
         raise NotImplementedError
 
     def frame(self, choice: int) -> tuple[bytes, bytes] | None:
-        """What stands before and after the JSON of one more piece of the choice's text; None: it is not that simple."""
+        """Return the bytes before and after the JSON of a further piece of text; None if they are not constant."""
         return None
 
     # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def feed(self, items: list[Any], run: int = 0) -> bytes:
-        current = self.runs[run]
+    def feed(self, items: list[Any], call: int = 0) -> bytes:
+        current = self.outputs[call]
         frame, streaming, content = current.frame, self.stream, self.choices[current.choice].content
         out: list[bytes] = []
         try:
             for item in items:
                 if frame is not None and type(item) is str:
-                    # the one hot case: a further piece of text
+                    # the hot path: a further piece of text
                     if item:
                         content.append(item)
                         if streaming:
@@ -158,21 +158,21 @@ class EventEncoder(Encoder):
         except GatewayError as error:
             if not (streaming and out):
                 raise
-            self.failure = error  # what came before it goes out first
+            self.failure = error  # the output before the error is sent first
         return b"".join(out)
 
-    def events(self, item: Any, run: Run) -> list[AnyEvent]:
-        """The events of one value; a dialect may know values of its own."""
-        return run.normalizer.feed(item)
+    def events(self, item: Any, output: CallOutput) -> list[AnyEvent]:
+        """Return the events of one value. A dialect may accept further values."""
+        return output.normalizer.feed(item)
 
-    def _frame(self, run: Run) -> tuple[bytes, bytes] | None:
-        return self.frame(run.choice) if run.normalizer.is_plain and not self._cutters else None
+    def _frame(self, output: CallOutput) -> tuple[bytes, bytes] | None:
+        return self.frame(output.choice) if output.normalizer.is_plain and not self._cutters else None
 
-    def take(self, event: AnyEvent, run: Run) -> bytes:
+    def take(self, event: AnyEvent, output: CallOutput) -> bytes:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Usage):
-            run.usage = event
+            output.usage = event
             return b""
         if isinstance(event, Head):
             if self.head is None:
@@ -185,7 +185,7 @@ class EventEncoder(Encoder):
         return self.encode(event) if self.stream else b""
 
     def _cut(self, event: ChoiceEvent) -> list[ChoiceEvent]:
-        """The event, without what comes at or behind a stop string; what was held back comes before its like."""
+        """Return the event without text from a stop string on. Held back text comes first."""
         cutter = self._cutters[event.choice]
         if cutter.found is not None:
             return []
@@ -200,91 +200,92 @@ class EventEncoder(Encoder):
         return events
 
     def end(self) -> bytes:
-        """The events that only the end of the values brings; `finish` and `whole` begin with it.
+        """Return the events at the end of the values. `finish` and `whole` call it first.
 
         Raises:
             GatewayError: the answer is not complete.
         """
         if self.failure is not None:
             raise self.failure
-        if self.is_complete:  # whatever the model was about to say
+        if self.is_complete:  # the rest of the model's output is ignored
             return b""
-        out = [self.take(event, run) for run in self.runs for event in run.normalizer.end()]
+        out = [self.take(event, output) for output in self.outputs for event in output.normalizer.end()]
         out += [self._put(Text(index, rest)) for index, cutter in enumerate(self._cutters) if (rest := cutter.rest())]
         for index, choice in enumerate(self.choices):
             for number, call in enumerate(choice.calls):
-                if not call.arguments:  # clients parse them as JSON
-                    out.append(self.take(ToolCall(index, number, None, None, "{}"), self.runs[0]))
+                if not call.arguments:  # clients parse the arguments as JSON
+                    out.append(self.take(ToolCall(index, number, None, None, "{}"), self.outputs[0]))
         answered = sum(choice.answered for choice in self.choices)
-        if len(self.runs) < len(self.choices) != answered:
+        if len(self.outputs) < len(self.choices) != answered:
             raise InvalidOutput(f"the model answered {answered} of {counted(len(self.choices), 'choice')}")
         return b"".join(out)
 
-    # ── what the model may leave out ─────────────────────────────────────────────────────────────────────────────
+    # ── values that the model may leave out ──────────────────────────────────────────────────────────────────────────
 
     def reason(self, index: int = 0) -> str:
-        """OpenAI's finish reason: the model's word, else what its output shows."""
+        """Return OpenAI's finish reason: the model's own, or else derived from its output."""
         choice = self.choices[index]
         if choice.calls and choice.finish in (None, "stop", "tool_calls"):
             return "tool_calls"
         if choice.finish is not None:
             return choice.finish
-        usage = self.runs[index].usage if len(self.runs) == len(self.choices) else None
+        usage = self.outputs[index].usage if len(self.outputs) == len(self.choices) else None
         if self._max_tokens is not None and usage is not None and (usage.completion or 0) >= self._max_tokens:
             return "length"
         return "stop"
 
     def counts(self) -> tuple[Usage, bool]:
-        """Token counts, all of them given, and whether some are estimates."""
-        return self.counts_of(self.runs, self._prompt_size)
+        """Return complete token counts, and whether some are estimates."""
+        return self.counts_of(self.outputs, self._prompt_size)
 
-    def counts_of(self, runs: list[Run], prompt_size: int) -> tuple[Usage, bool]:
-        """The same for runs that answer one prompt: it counts once, their completions are summed."""
-        usages = [run.usage for run in runs if run.usage is not None]
-        prompts = [usage.prompt for usage in usages] + [run.counted_prompt for run in runs]
+    def counts_of(self, outputs: list[CallOutput], prompt_size: int) -> tuple[Usage, bool]:
+        """Return counts for calls with the same prompt: the prompt counts once, their completions are summed."""
+        usages = [output.usage for output in outputs if output.usage is not None]
+        prompts = [usage.prompt for usage in usages] + [output.counted_prompt for output in outputs]
         prompt = next((count for count in prompts if count is not None), None)
-        silent = [run for run in runs if self._completion(run) is None]
+        silent = [output for output in outputs if self._completion(output) is None]
         estimated = prompt is None or bool(silent)
         if prompt is None:
             prompt = max(1, estimate_tokens(prompt_size))
-        completion = sum(self._completion(run) or 0 for run in runs)
-        size = sum(len(text.encode()) for run in silent for text in self._written(run))
+        completion = sum(self._completion(output) or 0 for output in outputs)
+        size = sum(len(text.encode()) for output in silent for text in self._written(output))
         completion += estimate_tokens(round(size * self.scale))
-        total = usages[0].total if len(runs) == 1 and usages and not estimated else None
+        total = usages[0].total if len(outputs) == 1 and usages and not estimated else None
         cached = usages[0].cached if usages else 0
         reasoning = sum(usage.reasoning for usage in usages)
         return Usage(prompt, completion, total or prompt + completion, cached, reasoning), estimated
 
-    def _written(self, run: Run) -> list[str]:
-        return [choice.written for choice in self._choices_of(run)]
+    def _written(self, output: CallOutput) -> list[str]:
+        return [choice.written for choice in self._choices_of(output)]
 
-    def _choices_of(self, run: Run) -> list[Choice]:
-        return self.choices[run.choice : run.choice + run.width]
+    def _choices_of(self, output: CallOutput) -> list[Choice]:
+        return self.choices[output.choice : output.choice + output.width]
 
-    def _completion(self, run: Run) -> int | None:
-        """The tokens that a run gave, when somebody counted them, or when it said nothing."""
-        if run.usage is not None and run.usage.completion is not None:
-            return run.usage.completion
-        if run.counted is None and not any(choice.answered for choice in self._choices_of(run)):
+    def _completion(self, output: CallOutput) -> int | None:
+        """Return the completion tokens of a call if they were counted, 0 if it had no output, else None."""
+        if output.usage is not None and output.usage.completion is not None:
+            return output.usage.completion
+        if output.counted is None and not any(choice.answered for choice in self._choices_of(output)):
             return 0
-        return run.counted
+        return output.counted
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         asked: dict[str, dict[str, Any]] = {}
-        prompts: list[dict[str, Any] | None] = []
-        for index, run in enumerate(self.runs):
-            prompt = prompt_of(inputs[index])
-            prompts.append(prompt)
-            run.asks = f"prompt {prompts.index(prompt)}"  # once for all runs that have the same one
-            if prompt is not None and (run.usage is None or run.usage.prompt is None):
-                asked[run.asks] = prompt
-            if self._completion(run) is None and self.scale == 1.0:
-                asked[f"completion {index}"] = {"text": self._written(run)}
+        numbers: dict[int, int] = {}  # of the prompts; calls with the same prompt refer to the same object
+        for index, output in enumerate(self.outputs):
+            number = numbers.setdefault(id(source_of(inputs[index])), len(numbers))
+            output.asks = f"prompt {number}"  # asked once for all calls with the same prompt
+            if output.asks not in asked and (output.usage is None or output.usage.prompt is None):
+                prompt = prompt_of(inputs[index])
+                if prompt is not None:
+                    asked[output.asks] = prompt
+            if self._completion(output) is None and self.scale == 1.0:
+                asked[f"completion {index}"] = {"text": self._written(output)}
         return asked
 
     def counted(self, numbers: dict[str, int]) -> None:
-        for index, run in enumerate(self.runs):
-            run.counted_prompt, run.counted = numbers.get(run.asks), numbers.get(f"completion {index}")
+        for index, output in enumerate(self.outputs):
+            output.counted_prompt, output.counted = numbers.get(output.asks), numbers.get(f"completion {index}")
 
     @property
     def has_usage(self) -> bool:
@@ -295,5 +296,5 @@ class EventEncoder(Encoder):
         return Used(counts.prompt or 0, counts.completion or 0, self.reason(), is_estimated)
 
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
-        """What a whole answer says about its counts beside them."""
+        """Return headers about the counts of a whole answer."""
         return [ESTIMATED] if self.counts()[1] else []

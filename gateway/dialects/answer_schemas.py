@@ -1,6 +1,6 @@
-"""JSON schemas of whole answers, and of the events of streams, for the API document. What every answer has is required.
+"""JSON schemas of whole answers and of stream events, for the API document. Fields in every answer are required.
 
-Models may say more than stands here, in their own answers or in what they add, so all of these let in more.
+Models may add fields, so all of these schemas allow more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OBJECT: Json = {"type": "object"}
 
 
 def record(optional: Json | None = None, /, **required: Json) -> Json:
-    """An object with these properties."""
+    """Return the schema of an object with these properties."""
     return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
 
 

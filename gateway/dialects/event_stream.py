@@ -1,7 +1,7 @@
-"""Server-sent events, read as the WHATWG's HTML standard says (section 9.2). Nothing else here knows how they look.
+"""Server-sent events, parsed as in the WHATWG HTML standard, section 9.2. Only this module knows their syntax.
 
-`EventStream` cuts bytes that come in any pieces into events; `starts_events` tells a stream of events from a text;
-`one_line` is for those that are written. What an event means is for others to say.
+`EventStream` splits bytes into events, in pieces of any size. `Lead` tells a stream of events from text.
+`one_line` prepares events for sending. Other modules interpret the events.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from ..errors import InvalidOutput
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
-MAX_EVENT = 64 << 20  # bytes; a picture in base64 fits
-MAX_LEAD = 16 << 10  # bytes that may come before the first data until all of it is taken for text
+MAX_EVENT = 64 << 20  # bytes; an image in base64 fits
+MAX_LEAD = 16 << 10  # bytes before the first data; with more, the stream is taken for text
 
 _END = rb"(?:\r\n|\r(?!\n)|\n)"
-# What may stand before the first `data:`, line by line.
-_LEAD = re.compile(rb"(?:%b)?(?:(?::[^\r\n]*+|(?:event|id|retry)(?::[^\r\n]*+)?|data)?%b)*+" % (BOM, _END))
+# Lines that may come before the first `data:`.
+_LINES = re.compile(rb"(?:(?::[^\r\n]*+|(?:event|id|retry)(?::[^\r\n]*+)?|data)?%b)*+" % _END)
+_LEAD = re.compile(rb"(?:%b)?%b" % (BOM, _LINES.pattern))
 _BLOCK = re.compile(rb"[^\r\n]%b%b" % (_END, _END))
-# Python's `splitlines` and clients that are built on it end lines here too; in JSON these can be written otherwise.
+# Python's `splitlines`, and clients that use it, also split lines at these characters. In JSON they can be escaped.
 _OTHER_ENDS = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"), (b"\xc2\x85", rb"\u0085"))
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:")
 
 
 class Sent(msgspec.Struct):
-    """One event; with no data it is none, but a comment that keeps a connection open.
+    """One event. Without data it is not an event but a comment that keeps a connection open.
 
-    `lines` are those of its name and its data as they were written, without line ends.
+    `lines` are the lines of its name and data as received, without line ends.
     """
 
     name: str
@@ -41,10 +42,10 @@ class EventStream:
     """The events of one stream."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []  # of a line that has no end yet
-        self._after_cr = False  # a line feed that comes next belongs to the line end before it
+        self._pieces: list[bytes] = []  # pieces of an unfinished line
+        self._after_cr = False  # a following line feed belongs to the previous line end
         self._is_new = True  # no line is complete yet
-        self._pending = self._size = 0  # bytes of these pieces, and of the lines of the event before them
+        self._pending = self._size = 0  # bytes of these pieces, and of the lines of the current event
         self._name = b""
         self._data: list[bytes] = []
         self._lines: list[bytes] = []
@@ -52,21 +53,21 @@ class EventStream:
 
     @property
     def is_between(self) -> bool:
-        """No event is under way."""
+        """Whether no event is in progress."""
         return not (self._pieces or self._lines or self._is_commented or self._is_new)
 
     def feed(self, data: bytes) -> list[Sent]:
-        """What is complete by now.
+        """Return the events that are complete.
 
         Raises:
-            InvalidOutput: an event is larger than any can be.
+            InvalidOutput: an event is too large.
         """
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
         if not data:
             return []
-        if data.find(b"\r") >= 0:  # here and below: `in` makes an error first, and drops it
+        if data.find(b"\r") >= 0:  # here and below: `in` raises an error internally
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = data.split(b"\n")
@@ -86,7 +87,7 @@ class EventStream:
         return found
 
     def end(self) -> Sent | None:
-        """What was begun and has no blank line behind it. By the standard it is no event, for it may be cut."""
+        """Return an event that lacks its final blank line. By the standard it is not an event, as it may be cut off."""
         rest = b"".join(self._pieces)
         self._pieces.clear()
         return (self._line(rest) if rest else None) or self._line(b"")
@@ -106,7 +107,7 @@ class EventStream:
         elif field == b"event":
             self._keep(line)
             self._name = value.removeprefix(b" ")
-        return None  # all other fields are for nobody here, `id` and `retry` among them
+        return None  # all other fields are ignored, including `id` and `retry`
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -122,24 +123,41 @@ class EventStream:
         return sent
 
 
-def starts_events(text: bytes) -> bool | None:
-    """Whether what begins with these bytes is a stream of events; None: it depends on what comes.
+class Lead:
+    """The beginning of a text in pieces: whether it is a stream of events.
 
-    It is when there is a `data:` behind nothing but blank lines, comments and the other fields of an event.
+    It is one if a `data:` line comes after only blank lines, comments and other fields of an event. Complete lines are
+    read once, and so are the pieces of a long one.
     """
-    found = _LEAD.match(text)
-    at = found.end() if found is not None else 0
-    rest = text[at:]
-    if rest.startswith(b"data:"):
-        return True
-    if b"\n" in rest or b"\r" in rest or len(text) > MAX_LEAD:
-        return False
-    may_be = rest.startswith((b":", *_BEGINNINGS)) or any(beginning.startswith(rest) for beginning in _BEGINNINGS)
-    return None if may_be or (not at and BOM.startswith(rest)) else False
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []  # of the current line
+        self._size = 0  # of all pieces
+        self._is_field = False  # the current line is a comment or another field than data, up to its end
+        self._is_new = True  # no line is complete
+
+    def feed(self, piece: bytes) -> bool | None:
+        """Add a piece; None if more are needed."""
+        self._size += len(piece)
+        self._rest.append(piece)
+        if self._is_field and self._size <= MAX_LEAD and piece.find(b"\n") < 0 and piece.find(b"\r") < 0:
+            return None
+        text = b"".join(self._rest)
+        found = _LEAD.match(text) if self._is_new else _LINES.match(text)
+        at = found.end() if found is not None else 0
+        rest = text[at:]
+        if rest.startswith(b"data:"):
+            return True
+        if b"\n" in rest or b"\r" in rest or self._size > MAX_LEAD:
+            return False
+        self._rest, self._is_new = [rest], self._is_new and not at
+        self._is_field = rest.startswith((b":", *_BEGINNINGS))
+        may_be = self._is_field or any(beginning.startswith(rest) for beginning in _BEGINNINGS)
+        return None if may_be or (self._is_new and BOM.startswith(rest)) else False
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether nothing of this data was cut off: in every protocol here it is an object in JSON, or `[DONE]`."""
+    """Whether this data was not cut off: in every protocol here it is a JSON object or `[DONE]`."""
     if data.strip() == DONE:
         return True
     try:
@@ -150,13 +168,13 @@ def is_complete(data: bytes) -> bool:
 
 
 def holds_block(text: bytes) -> bool:
-    """Whether at least one event without data, or a comment with a blank line behind it, is in such a beginning."""
+    """Whether the beginning of a text has an event without data, or a comment followed by a blank line."""
     found = _LEAD.match(text)
     return found is not None and _BLOCK.search(found[0].removeprefix(BOM)) is not None
 
 
 def one_line(events: bytes) -> bytes:
-    """Events whose data is JSON, with no character in it that any client takes for the end of a line."""
+    """Escape characters in events with JSON data that some clients treat as line ends."""
     if events.isascii():
         return events
     for character, escape in _OTHER_ENDS:

@@ -1,10 +1,10 @@
-"""The one vocabulary that every model output is turned into, once, and that every dialect encodes.
+"""The events that every model output is converted to once, and that every dialect encodes.
 
     Text(i, s) · Reasoning(i, s) · Refusal(i, s) · ToolCall(i, k, id?, name?, part) · Logprobs(i, […])
     Finish(i, reason, stop_sequence?) · Usage(…) · Head(id?, created?, fingerprint?) · Failed(error)
 
 i is the choice, k the call within it. Text, Reasoning, Refusal and the arguments of a ToolCall are pieces, never the
-whole so far. Failed ends the stream. `outputs.py` says which values become which events.
+whole so far. Failed ends the stream. `normalize.py` defines which values become which events.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from ..counts import whole_number
 from ..errors import GatewayError, InvalidOutput
-from ..wire import Structured
+from ..telemetry.counts import whole_number
+from ..wire.values import Structured
 from ..wording import a_type
-from .located import at
+from .output_paths import at
 
 REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
 class Event(msgspec.Struct, gc=False):
-    """Base of all events."""
+    """Base class of most events."""
 
 
 class Text(Event):
@@ -43,7 +43,7 @@ class Refusal(Event):
 
 
 class ToolCall(Event):
-    """The first piece of a call has id and name, later ones have neither. Calls count from 0 as they appear."""
+    """A piece of a call. Only the first has id and name. Calls are numbered from 0 as they appear."""
 
     choice: int
     call: int
@@ -65,7 +65,7 @@ class Finish(Event):
 
 
 class Usage(Event):
-    """Counts so far, not since the last event. None is a count that the model did not give."""
+    """Total counts so far. None is a count that the model did not report."""
 
     prompt: int | None
     completion: int | None
@@ -75,7 +75,7 @@ class Usage(Event):
 
 
 class Head(Event):
-    """What the model's own first dict fixed for the whole answer."""
+    """Values from the model's first dict that apply to the whole answer."""
 
     id: str | None
     created: int | None
@@ -92,7 +92,7 @@ AnyEvent = ChoiceEvent | Usage | Head | Failed
 
 
 def usage_of(value: dict[str, Any]) -> Usage | None:
-    """Token counts in OpenAI's names or the short ones; None when there is none in it."""
+    """Return token counts from OpenAI's field names or the short ones, or None if there are none."""
     prompt = _count(value, "prompt_tokens", "input_tokens")
     completion = _count(value, "completion_tokens", "output_tokens")
     if prompt is None and completion is None:
@@ -110,12 +110,21 @@ def _count(value: Any, *names: str) -> int | None:
 
 
 def estimate_tokens(size: int) -> int:
-    """What is said of a text of `size` UTF-8 bytes when nobody counted: a quarter, rounded up."""
+    """Estimate the tokens of a text of `size` UTF-8 bytes: a quarter, rounded up."""
     return -(-size // 4)
 
 
+def fields_of(data: bytes) -> dict[str, Any]:
+    """Return the data of a server-sent event as an object, or {} if it is not one."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def unwrap(value: Any) -> Any:
-    """A Pydantic instance as the dict of its fields; anything else as it is."""
+    """Return the fields of a Pydantic instance as a dict, and anything else unchanged."""
     return value.fields if isinstance(value, Structured) else value
 
 
@@ -129,10 +138,10 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact JSON of text, or of what has been through `checked`.
+    """Return compact JSON of a text, or of a value that `checked` has accepted.
 
     Raises:
-        InvalidOutput: a dict in it has keys that JSON has no form for.
+        InvalidOutput: a dict has keys that JSON cannot represent.
     """
     try:
         return _encode(value)
@@ -141,10 +150,10 @@ def encode_json(value: Any) -> bytes:
 
 
 def checked(value: Any, where: str) -> Any:
-    """The value, when JSON can hold it; msgspec alone would write NaN as null.
+    """Return the value if JSON can represent it. msgspec alone would write NaN as null.
 
     Raises:
-        InvalidOutput: NaN, infinity or an array is in it.
+        InvalidOutput: it contains NaN, infinity or an array.
     """
     todo = [value]
     while todo:

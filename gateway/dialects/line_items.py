@@ -1,7 +1,7 @@
-"""Streams whose items are the lines of server-sent events without their ends.
+"""Streams whose items are the lines of server-sent events, without line ends.
 
-So they are when a Model relays what `iter_lines` of httpx, requests or aiohttp gives, often without the blank lines.
-`LineItems` finds out whether they are and puts the ends back; what the events say is for others to read.
+A Model yields these if it relays `iter_lines` of httpx, requests or aiohttp, often without the blank lines. `LineItems`
+detects this and adds the line ends again. Other modules interpret the events.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ import re
 
 from .event_stream import BOM, MAX_EVENT, is_complete
 
-MAX_LINES = 1000  # lines that may come before the first data until they are taken for pieces of a text
-MAX_DATA = 16 << 10  # bytes of data over several lines, which are read again with each of them
+MAX_LINES = 1000  # lines before the first data; with more, they are taken for pieces of text
+MAX_DATA = 16 << 10  # bytes of data in several lines, which are read again with each line
 
 _FIELD = re.compile(rb"(?:%b)?(?:data|event|id|retry)?:" % BOM)
 
 
 class LineItems:
-    """The items of one stream, held back while it is not known what they are.
+    """The items of one stream. They are held back until it is known whether they are lines.
 
-    They are lines when each of at least two is one and has no end, and what they say together is an event.
+    They are lines if there are at least two, none has a line end, and together they are an event.
     """
 
     def __init__(self) -> None:
         self._are_lines: bool | None = None
         self._held: list[bytes] = []
-        self._count = 0  # of those that are held and not empty
-        self._bytes = 0  # of them
-        self._has_event = False  # among them
-        self._has_blanks = False  # the lines between events are items too
-        self._data: list[bytes] = []  # of the event that is under way
-        self._size = 0  # bytes of it
+        self._count = 0  # number of held items that are not empty
+        self._bytes = 0  # bytes of these items
+        self._has_event = False  # they contain an event
+        self._has_blanks = False  # blank lines between events are items too
+        self._data: list[bytes] = []  # data of the current event
+        self._size = 0  # bytes of that data
 
     @property
     def are_pieces(self) -> bool:
-        """No further item will be changed."""
+        """Whether all further items pass unchanged."""
         return self._are_lines is False
 
     def feed(self, item: bytes) -> bytes:
-        """What is known by now, with the ends of lines where they were missing."""
+        """Return the text that is decided, with missing line ends added."""
         if self._are_lines is None:
             self._held.append(item)
             self._are_lines = self._look(item)
@@ -50,7 +50,7 @@ class LineItems:
         return self._ended(item) if self._are_lines else item
 
     def end(self) -> bytes:
-        """What is still held back, as it came; from here on nothing is."""
+        """Return held items unchanged. Afterwards nothing is held back."""
         self._are_lines = bool(self._are_lines)
         held, self._held = b"".join(self._held), []
         return held
@@ -61,7 +61,7 @@ class LineItems:
             return None
         self._count += 1
         self._bytes += len(item)
-        if not _FIELD.match(item) or b"\n" in item or b"\r" in item:  # in this order: most items are text
+        if not _FIELD.match(item) or b"\n" in item or b"\r" in item:  # in this order, since most items are text
             return False
         if self._count > MAX_LINES or self._bytes > MAX_EVENT:
             return False
@@ -71,9 +71,9 @@ class LineItems:
         return True if self._count > 1 and self._has_event else None
 
     def _completes(self, data: bytes) -> bool:
-        """Whether the data of the event under way is whole with this line of it.
+        """Whether this line completes the data of the current event.
 
-        In a large one over several lines, whether this line is whole: nothing is read again and again.
+        If the data is large, only this line is checked, so that nothing is read repeatedly.
         """
         self._size += len(data)
         if self._size > MAX_DATA:

@@ -1,8 +1,8 @@
-"""Server-sent events that a Model frames itself, or passes on from another server.
+"""Server-sent events that a Model frames itself or relays from another server.
 
-Where they are in the words of the route they go out as they are, in whole events with LF, but for what breaks clients:
-`id` and `retry`, events without data, a byte order mark. An error among them is for the dialect to say. `Opening` finds
-out whether they are; `Ending` is how a dialect tells a stream that was cut from one that has ended.
+If they use the protocol of the route, they are passed on in whole events with LF, without parts that break clients:
+`id` and `retry`, events without data, a byte order mark. The dialect handles errors in them. `Opening` detects the
+protocol. `Ending` tells a dialect's complete stream from a cut one.
 """
 
 from __future__ import annotations
@@ -10,36 +10,35 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
 from ..errors import GatewayError, InvalidOutput
 from ..wording import a_type
-from .event_stream import EventStream, Sent, is_complete, one_line, starts_events
+from .event_stream import EventStream, Lead, Sent, is_complete, one_line
+from .events import fields_of
 from .line_items import LineItems
-from .reported import error_in
+from .relayed_errors import error_in
 
 Protocol = Literal["", "chat", "completions", "responses", "messages"]
 Shown = Literal["pass", "read"]
 PING = b": ping\n\n"
-MAX_IDLE = 1000  # events that may say nothing before the first that says what a stream is
+MAX_IDLE = 1000  # events without content before the first that identifies the stream
 NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
-# Events that need no look but one for their end: clients may have them as they are.
-_PLAIN = re.compile(rb"(?:(?:event: ?+(?!(?:ping|error)\n).++\n)?data: ?+\{.++\n\n)++")  # with no CR in them
+# Events that need only a check for the end, and are otherwise passed on unchanged.
+_PLAIN = re.compile(rb"(?:(?:event: ?+(?!(?:ping|error)\n).++\n)?data: ?+\{.++\n\n)++")  # without CR
 
 
 class Ending:
-    """Where the stream of one answer ends. A dialect says in `read` which event that is.
+    """Detects the end of one answer's stream. A dialect defines in `read` which event ends it.
 
-    Without a dialect's word any event is an answer.
+    By default any event completes the answer.
     """
 
-    hint: ClassVar[re.Pattern[bytes]] = re.compile(rb"")  # an event without it is not the last, and is not read
-    closing: ClassVar[bytes] = b""  # what is sent behind a whole answer that was not closed
-    has_pings: ClassVar[bool] = False  # clients of the dialect know an event of the name `ping`
+    hint: ClassVar[re.Pattern[bytes]] = re.compile(rb"")  # an event without a match is not the last, and is not read
+    closing: ClassVar[bytes] = b""  # sent after a complete answer that was not closed
+    has_pings: ClassVar[bool] = False  # clients of the dialect support an event named `ping`
 
-    is_whole = False  # nothing that a client needs is missing
-    is_closed = False  # nothing that comes now belongs to it
-    is_failed = False  # it says so itself
+    is_whole = False  # clients have everything they need
+    is_closed = False  # further events are not part of it
+    is_failed = False  # it reports its own failure
 
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
@@ -53,21 +52,21 @@ class Ending:
 
 
 class RawStream:
-    """The bytes of one such stream."""
+    """Passes on the bytes of such a stream."""
 
     def __init__(self, ending: Ending) -> None:
         self._ending = ending
         self._stream = EventStream()
         self._lines = LineItems()
-        self.failure: GatewayError | None = None  # what came behind the events that were returned last
+        self.failure: GatewayError | None = None  # an error that followed the events returned last
 
     @property
     def is_failed(self) -> bool:
-        """It says itself that it failed."""
+        """Whether the stream reports its own failure."""
         return self._ending.is_failed
 
     def feed(self, items: list[Any]) -> bytes:
-        """The events that are complete by now; a write never tears one."""
+        """Return the complete events. An event is never split between writes."""
         parts: list[bytes] = []
         for item in items:
             if isinstance(item, bytes | str):
@@ -83,7 +82,7 @@ class RawStream:
             return b""
 
     def finish(self) -> bytes:
-        """What is left, and what the dialect closes a stream with. Sets `failure` when the stream was cut."""
+        """Return the rest and the dialect's closing bytes. Sets `failure` if the stream was cut."""
         out = self._pass(self._lines.end())
         last = self._stream.end()
         if last is not None and last.data is not None and (last.name == "error" or is_complete(last.data)):
@@ -114,7 +113,7 @@ class RawStream:
             return b""
         if sent.data is None:
             return PING
-        if sent.name == "ping":  # some servers send it with {}, which clients that check types do not take
+        if sent.name == "ping":  # some servers send it with {}, which strict clients reject
             return NAMED_PING if self._ending.has_pings else PING
         if not sent.data.strip():
             return b""
@@ -128,17 +127,17 @@ class RawStream:
 
 
 class Opening:
-    """What the first items of a stream are: `pass`, events in the words of the route; `read`, anything else.
+    """Decides what the first items of a stream are: `pass`, events in the protocol of the route; `read`, anything else.
 
-    None while that shows only when more has come. Every byte is looked at once, for a first event may be large.
+    The result is None while more items are needed. Every byte is read once, because the first event may be large.
     """
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._lead = b""
+        self._lead, self._beginning = Lead(), list[bytes]()
         self._lines = LineItems()
-        self._events: EventStream | None = None  # from when it is known to be events
-        self._idle = 0  # events so far that say nothing
+        self._events: EventStream | None = None  # set once it is known to be events
+        self._idle = 0  # events without content so far
 
     def feed(self, items: list[Any]) -> Shown | None:
         for item in items:
@@ -152,30 +151,30 @@ class Opening:
 
     def _take(self, data: bytes) -> Shown | None:
         if self._events is None:
-            self._lead += data
-            begins = starts_events(self._lead)
+            self._beginning.append(data)
+            begins = self._lead.feed(data)
             if not begins:
                 return None if begins is None else "read"
             if not self._protocol:
                 return "pass"
-            self._events, data = EventStream(), self._lead
+            self._events, data = EventStream(), b"".join(self._beginning)
         return next(filter(None, map(self._shown, self._events.feed(data))), None)
 
     def end(self) -> Shown:
-        """Nothing more will come."""
+        """Decide after the last item."""
         if (shown := self._take(self._lines.end())) is not None:
             return shown
         last = self._events.end() if self._events is not None else None
         return (self._shown(last) if last is not None else None) or "read"
 
     def _shown(self, event: Sent) -> Shown | None:
-        """None for what says nothing, such as a ping. All of that is held back, and so there may be only so much."""
+        """Return None for events without content, such as a ping. They are held back, so their number is limited."""
         if event.data is None or event.name == "ping" or not event.data.strip():
             return self._says_nothing()
         if error_in(event.name, event.data) is not None or not is_complete(event.data):
             return "read"
         protocol = protocol_of(event.name, event.data)
-        if not protocol and fields_of(event.data).get("choices") == []:  # Azure's first one says this and no more
+        if not protocol and fields_of(event.data).get("choices") == []:  # Azure's first event has nothing else
             return self._says_nothing()
         fits = protocol == self._protocol and _is_worded(protocol, event.name, event.data)
         return "pass" if fits or not protocol else "read"
@@ -186,9 +185,9 @@ class Opening:
 
 
 def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:
-    """Whether clients find in an event what they look for: its kind in its data, Anthropic's in its name too."""
+    """Whether an event has the fields that clients check: its type in the data, for Anthropic also as the name."""
     if protocol == "chat":
-        return "delta" in fields_of(data)["choices"][0]  # a whole answer as an event is no chunk
+        return "delta" in fields_of(data)["choices"][0]  # a whole answer as an event is not a chunk
     if protocol == "completions":
         return True
     kind = fields_of(data).get("type")
@@ -196,7 +195,7 @@ def _is_worded(protocol: Protocol, name: str, data: bytes) -> bool:
 
 
 def protocol_of(name: str, data: bytes) -> Protocol:
-    """In whose words an event is; "" is that of none."""
+    """Return the protocol of an event, or "" if unknown."""
     value = fields_of(data)
     kind, choices = value.get("type", name), value.get("choices")
     if isinstance(kind, str) and kind.startswith("response."):
@@ -207,15 +206,6 @@ def protocol_of(name: str, data: bytes) -> Protocol:
     if not isinstance(first, dict):
         return ""
     return "chat" if "delta" in first or "message" in first else "completions" if "text" in first else ""
-
-
-def fields_of(data: bytes) -> dict[str, Any]:
-    """An event's data as an object; empty when it is none."""
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def cut() -> InvalidOutput:

@@ -1,4 +1,4 @@
-"""Stop strings, looked for by the gateway where a model does not do it itself: `[models.NAME] enforce_stop`."""
+"""Stop strings, applied by the gateway for models that do not do it: `[models.NAME] enforce_stop`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 class StopCutter:
-    """Cuts the text of one choice before the first stop string, however the text comes in pieces.
+    """Cuts the text of one choice before the first stop string. The text may come in pieces of any size.
 
-    The first is the one that is complete first. What may be the beginning of one is held back, at most the length of
-    the longest less one character.
+    The first stop string is the one that is complete first. Text that may be the start of one is held back, at most the
+    longest stop string less one character.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
@@ -18,7 +18,7 @@ class StopCutter:
         self.found: str | None = None
 
     def push(self, text: str) -> str:
-        """What may go out by now."""
+        """Return the text that may be sent."""
         text = self._held + text
         found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
@@ -30,12 +30,12 @@ class StopCutter:
         return text[: len(text) - kept]
 
     def rest(self) -> str:
-        """What was held back, when no more text comes."""
+        """Return the held back text, after the last piece."""
         rest, self._held = self._held, ""
         return rest
 
 
 def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of the text are the beginning of the stop string."""
+    """Return how many characters at the end of the text are the start of the stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,9 +1,12 @@
-"""The tool calls of one choice, made whole from what models give: ids, indices and types may all be missing.
+"""The tool calls of one choice, assembled from pieces in which ids, indices and types may be missing.
 
-A piece belongs
-1. with an index → to the call of that index, unless its id says otherwise  2. with a known id → to that call
-3. with an unknown id, or a name → to a new one  4. with neither → to the last one
-Calls are numbered from 0 as they appear. Id and name go out once, with the first piece: clients append a repeated one.
+A piece belongs to a call by these rules:
+1. With an index: to the call with that index, unless the id differs.
+2. With a known id: to that call.
+3. With an unknown id, or a name: to a new call.
+4. With neither: to the last call.
+
+Calls are numbered from 0 as they appear. Id and name are sent once, with the first piece: clients append repeated ones.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from typing import Any
 from ..errors import InvalidOutput
 from ..wording import a_type
 from .events import ToolCall, checked, encode_json, unwrap
-from .located import Odd
+from .fields import echoed
+from .output_paths import Odd
 
 
 class _Known:
-    """A call so far. `id` is the model's own; `name` is None until it came."""
+    """A call so far. `id` is the model's own; `name` is None until it arrives."""
 
     __slots__ = ("id", "name")
 
@@ -31,23 +35,23 @@ class ToolCalls:
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._calls: list[_Known] = []
-        # The first call with an index, with an index and an id (or none), with an id: no piece asks all of them.
+        # The first call by index, by index and id (or None), and by id, so that a lookup does not search all calls.
         self._by_index: dict[int, int] = {}
         self._by_both: dict[tuple[int, str | None], int] = {}
         self._by_id: dict[str, int] = {}
 
     def read(self, value: Any) -> ToolCall | None:
-        """The event of one tool call or piece of one; None when it says nothing new.
+        """Return the event of a tool call or a piece of one, or None if it has nothing new.
 
         Raises:
-            InvalidOutput: it is no tool call, or arguments come before a name.
+            InvalidOutput: it is not a tool call, or arguments come before a name.
         """
         call = unwrap(value)
         if not isinstance(call, dict):
             raise Odd(f"the model returned {a_type(call)} among its tool_calls, not a dict", call)
         if call.get("type") not in (None, "function"):
-            raise Odd(f"the model returned a tool call of type {call['type']!r}; only functions are known", call)
-        function = unwrap(call.get("function", call))  # {"name", "arguments"} without the wrapper
+            raise Odd(f"the model returned a tool call of type {echoed(call['type'])}; only functions are known", call)
+        function = unwrap(call.get("function", call))  # or {"name", "arguments"} without the wrapper
         if not isinstance(function, dict):
             raise Odd(f"the function of a tool call is {a_type(function)}, not a dict", function)
         name, given = _text(function.get("name")), _text(call.get("id"))
@@ -61,7 +65,9 @@ class ToolCalls:
         if known.name is None and arguments:
             raise Odd("the model returned arguments of a tool call before its name", call)
         if name not in (None, known.name):
-            raise InvalidOutput(f"the model changed the name of a tool call from {known.name!r} to {name!r}")
+            raise InvalidOutput(
+                f"the model changed the name of a tool call from {echoed(known.name)} to {echoed(name)}"
+            )
         return ToolCall(self._choice, number, None, None, arguments) if arguments else None
 
     def _find(self, index: int | None, given: str | None, name: str | None) -> int:
@@ -89,10 +95,10 @@ class ToolCalls:
         return number
 
     def check(self) -> None:
-        """Look at the calls when the answer has ended.
+        """Check the calls at the end of the answer.
 
         Raises:
-            InvalidOutput: one of them never got a name.
+            InvalidOutput: a call has no name.
         """
         if any(known.name is None for known in self._calls):
             raise InvalidOutput("the model returned a tool call without a name")

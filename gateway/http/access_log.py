@@ -1,7 +1,7 @@
-"""One line for each request that has ended: who asked what, how it went, how long it took.
+"""One line for each finished request: the caller, the route, the result and the time it took.
 
-Everything in it is of a fixed shape or quoted, so that no client writes a line, or a field, of its own. Contents and
-queries are never in it: they are the clients' own.
+Every field has a fixed form or is quoted, so that a client cannot forge a line or a field. Contents and query strings
+are never logged: they belong to the clients.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..keys import Key
+from ..access.keys import Key
+from ..telemetry.redaction import cut
 from .exchange import CLIENT_LEFT, Exchange
-from .guards import PROBES, bearer
-from .stall import SEND_TIMEOUT
+from .guards import bearer
+from .route_table import PROBES
+from .slow_clients import SEND_TIMEOUT
 
 if TYPE_CHECKING:
-    from ..settings import GatewaySettings
+    from ..settings.schema import GatewaySettings
 
 log = logging.getLogger("gateway.requests")
-MAX_PATH, MAX_WORD = 512, 128  # characters of what clients or models make up; the whole line has its end then
+MAX_PATH, MAX_WORD = 512, 128  # maximum characters of values that clients or models choose, which bounds the line
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@{}+*~-]+").fullmatch
 
 
 class AccessLog:
-    """Writes at `level`: an access log that was asked for is written whatever level the rest of the log has.
+    """Writes lines at `level`, independent of the level of the rest of the log.
 
-    What operators look at over the admin socket is told at the level of debugging.
+    GET requests over the admin socket are written at level debug.
     """
 
     def __init__(self, level: int, *, debug: bool = False) -> None:
@@ -36,11 +38,11 @@ class AccessLog:
         log.setLevel(logging.DEBUG if debug else level)
 
     def note(self, exchange: Exchange) -> None:
-        """Tell of the request, once its tokens are known."""
+        """Log the request once its tokens are known."""
         if exchange.status < 400:
             if exchange.path in PROBES:
                 return
-            if exchange.is_local and exchange.method == "GET":  # `gateway ps` and the like look all day
+            if exchange.is_local and exchange.method == "GET":  # `gateway ps` and similar commands poll
                 self._tell(exchange, logging.DEBUG)
                 return
         self._tell(exchange, self._level)
@@ -62,7 +64,7 @@ class AccessLog:
 
 
 def access_log(settings: GatewaySettings) -> AccessLog | None:
-    """The one that the settings ask for; `log_level = "debug"` shows its lines too."""
+    """Return the access log that the settings ask for. With `log_level = "debug"` there is one in any case."""
     debug = settings.log_level == "debug"
     if settings.access_log:
         return AccessLog(logging.INFO, debug=debug)
@@ -70,18 +72,18 @@ def access_log(settings: GatewaySettings) -> AccessLog | None:
 
 
 def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
-    """What is told of a request; times are seconds. `path` is last: it is as long as a client likes."""
+    """Return the fields of a line. Times are in seconds. `path` comes last because its length is up to the client."""
     caller, client = exchange.caller, exchange.scope.get("client")
     prompt, completion, is_estimated = exchange.tokens or (None, None, None)
     return {
         "request_id": exchange.request_id,
-        "key": (caller.name[:MAX_WORD] or None) if caller is not None else None,
+        "key": (cut(caller.name, MAX_WORD) or None) if caller is not None else None,
         "key_id": caller.id if isinstance(caller, Key) else None,
         "client": "admin-socket" if exchange.is_local else client[0] if client else None,
-        "model": exchange.model or None,
+        "model": exchange.counted_for or None,
         "route": exchange.route or None,
         "status": exchange.status,
-        "error": exchange.error[:MAX_WORD] or None,
+        "error": cut(exchange.error, MAX_WORD) or None,
         "cause": exchange.cause or None,
         "asked": _asked(exchange),
         "duration": round(seconds, 6),
@@ -95,17 +97,17 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "completion_tokens": completion,
         "tokens_estimated": is_estimated,
         "client_gone": exchange.error != SEND_TIMEOUT and (exchange.status == CLIENT_LEFT or exchange.client_is_gone),
-        "method": exchange.method[:MAX_WORD],
-        "path": exchange.path[:MAX_PATH],
+        "method": cut(exchange.method, MAX_WORD),
+        "path": cut(exchange.path, MAX_PATH),
     }
 
 
 def _asked(exchange: Exchange) -> str | None:
-    """The model that was asked for and is not there for the caller; what may be a key that got there is not told."""
+    """Return the requested model that does not exist for the caller. A value that may be an API key is masked."""
     asked = exchange.asked
     if asked.startswith("gw_") or asked.encode() == bearer(exchange.headers):
         return "***"
-    return asked[:MAX_WORD] or None
+    return cut(asked, MAX_WORD) or None
 
 
 def _word(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Compressed bodies of requests, unpacked to no more than a plain body may have."""
+"""Decompress request bodies, to at most the size that an uncompressed body may have."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ..errors import BadRequest, UnsupportedMedia
 from .body import MAX_EVENTS, MIN_MEAN, too_large
 from .exchange import Exchange
 
-AT_ONCE = 4 << 10  # bytes of a plain body that are looked at in the loop; more, and all that is packed, go to a thread
-PIECE = 4 << 10  # bytes at a time: what is behind the end of a member is copied, and a body may have very many members
+AT_ONCE = 4 << 10  # bytes of a plain body decoded on the loop; larger ones and all compressed ones go to a thread
+PIECE = 4 << 10  # bytes at a time: zlib copies what follows a member, and a body may have many members
 
 
 def encoding_of(exchange: Exchange) -> str:
-    """What a body is packed with by its `Content-Encoding`: gzip, x-gzip or deflate; "" for nothing.
+    """Return the `Content-Encoding` of a body: gzip, x-gzip or deflate; "" for none.
 
     Raises:
-        UnsupportedMedia: it is another.
+        UnsupportedMedia: another encoding.
     """
     encoding = exchange.header(b"content-encoding").strip().lower()
     if encoding in ("", "identity"):
@@ -27,11 +27,11 @@ def encoding_of(exchange: Exchange) -> str:
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its packing. deflate is zlib's format by the standard; some send it without zlib's head.
+    """Return the decompressed body. By the standard deflate is the zlib format; some clients omit the zlib header.
 
     Raises:
-        BadRequest: it is broken, or in very many tiny pieces, each of which takes long.
-        TooLarge: it unpacks to more than `limit` bytes.
+        BadRequest: it is broken, or has very many tiny members, each of which takes long.
+        TooLarge: it decompresses to more than `limit` bytes.
     """
     is_bare = encoding == "deflate" and not (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
     wbits = -zlib.MAX_WBITS if is_bare else zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS | 16
@@ -45,7 +45,7 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         while not stream.eof:
             piece = body[at : at + PIECE]
             if not piece:
-                raise BadRequest(f"the body is not whole: its {encoding} has no end")
+                raise BadRequest(f"the body is incomplete: its {encoding} data has no end")
             try:
                 part = stream.decompress(piece, limit + 1 - len(whole))
             except zlib.error as error:
@@ -57,4 +57,4 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         if at == len(body):
             return bytes(whole)
         if encoding == "deflate":  # gzip may have several members
-            raise BadRequest("the body goes on behind the end of its deflate")
+            raise BadRequest("the body has more data after the end of its deflate stream")

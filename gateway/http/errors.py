@@ -1,4 +1,4 @@
-"""Errors as bytes, in the dialect of the route: OpenAI's, Anthropic's, Truss's, the Open Inference Protocol's."""
+"""Render errors as bytes in the format of the route: OpenAI, Anthropic, Truss or Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..dialects import anthropic_errors, responses_errors
-from ..dialects.base import MODEL_RAISED, public
-from ..errors import Draining, GatewayError, Overloaded, Unauthorized, Unavailable
+from ..dialects.anthropic import errors as anthropic_errors
+from ..dialects.base import client_message, error_body
+from ..dialects.responses import errors as responses_errors
+from ..errors import MODEL_RAISED, Draining, GatewayError, Overloaded, Unauthorized, Unavailable
 from .exchange import Exchange
 from .headers import checked, is_ours
 
 log = logging.getLogger("gateway.http")
 Shape = Literal["openai", "responses", "anthropic", "truss", "oip"]
 _encode = msgspec.json.encode
-TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # what Truss's server has to say of an exit
+TEXT, GAVE_UP = b"text/plain; charset=utf-8", b"Internal Server Error"  # Truss's answer if a model exits
 _TRUSS_PATHS = frozenset({"/hot-reload", "/invocations", "/ping"})
 _TRUSS_ROOTS = ("/models/", "/v1/models/")
-_COHERE = "/v2/rerank"  # the one path below /v2 that is not of the Open Inference Protocol
+_COHERE = "/v2/rerank"  # the only path below /v2 that is not part of the Open Inference Protocol
 _TRUSS_ENDINGS = ("/predict", ":predict", ":predict_binary", "/loaded", "/schema", "/hot-reload", "/status")
 _TRUSS_NAMES_OF_ONE = ("/ping", "/invocations")  # below /models/{id} only
 
 
 def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
-    """Which shape clients of a path expect, also for paths that do not exist."""
+    """Return the error format that clients of a path expect, also for paths that do not exist."""
     if path in _TRUSS_PATHS or (path.startswith(_TRUSS_ROOTS) and path.endswith(_TRUSS_ENDINGS)):
         return "truss"
     if path.startswith("/models/") and path.endswith(_TRUSS_NAMES_OF_ONE):
@@ -44,10 +45,6 @@ def shape_of(path: str, headers: dict[bytes, bytes]) -> Shape:
     if path.startswith("/v1/models") and b"anthropic-version" in headers:
         return "anthropic"
     return "openai"
-
-
-def openai(error: GatewayError) -> dict[str, Any]:
-    return {"error": {"message": public(error), "type": error.type, "param": error.param, "code": error.code}}
 
 
 def anthropic(error: GatewayError, request_id: str) -> dict[str, Any]:
@@ -72,7 +69,7 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
         headers.append((b"connection", b"close"))
     should_retry = error.should_retry
     if should_retry is None and error.status in (401, 403) and all(name != b"x-should-retry" for name, _ in headers):
-        should_retry = False  # agents try again for ever, and the key stays what it is
+        should_retry = False  # otherwise agents would retry forever with the same key
     if should_retry is not None:
         headers.append((b"x-should-retry", b"true" if should_retry else b"false"))
     if isinstance(error, Unauthorized):
@@ -84,7 +81,7 @@ def headers_of(error: GatewayError, shape: Shape) -> list[tuple[bytes, bytes]]:
 
 
 def _retry_after(error: GatewayError) -> float | None:
-    """Seconds until another try; a capacity error always says some."""
+    """Return seconds until the next try. Capacity errors always have a value."""
     if error.retry_after is None and isinstance(error, Overloaded | Unavailable) and error.should_retry is not False:
         return None if any(name.lower() == "retry-after" for name in error.headers) else 1
     return error.retry_after
@@ -94,10 +91,10 @@ def body_of(error: GatewayError, shape: Shape, request_id: str) -> bytes:
     if shape == "truss":
         return _encode(truss(error))
     if shape == "oip":
-        return _encode({"error": public(error)})
+        return _encode({"error": client_message(error)})
     if shape == "responses":
         return _encode(responses_errors.described(error))
-    return _encode(anthropic(error, request_id) if shape == "anthropic" else openai(error))
+    return _encode(anthropic(error, request_id) if shape == "anthropic" else error_body(error))
 
 
 async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = None) -> None:
@@ -111,12 +108,12 @@ async def answer(exchange: Exchange, error: GatewayError, shape: Shape | None = 
 
 
 def explained(error: GatewayError, exchange: Exchange) -> GatewayError:
-    """What the code raised is in its log; say how to see it. Strict parity has Truss's words, which do not."""
-    if exchange.strict or not exchange.model or error.code != "model_error":
+    """Say how to find an exception of the model in its log. With strict parity, keep Truss's words."""
+    if exchange.strict or not exchange.counted_for or error.code != "model_error":
         return error
     if not error.message.startswith(MODEL_RAISED):
         return error
-    name, more = exchange.model, error.message[len(MODEL_RAISED) :]  # with `debug` the exception is behind it
+    name, more = exchange.counted_for, error.message[len(MODEL_RAISED) :]  # with `debug` the exception follows
     how = f"`gateway logs {name}` shows it under the request id {exchange.request_id}"
     told = copy.copy(error)
     told.message = f"model '{name}' raised an error; {how}{'.' if more else ''}{more}"
@@ -124,7 +121,7 @@ def explained(error: GatewayError, exchange: Exchange) -> GatewayError:
 
 
 def broke_off(error: BaseException, exchange: Exchange) -> GatewayError:
-    """An answer that ended behind its head: a line of the log, and the error in the words that its client may get."""
+    """Log an answer that failed after its head was sent. Return the error with the message that the client may get."""
     fields = {"request_id": exchange.request_id, "error": error.code if isinstance(error, GatewayError) else None}
     if isinstance(error, GatewayError):
         error = explained(error, exchange)
@@ -137,7 +134,7 @@ def broke_off(error: BaseException, exchange: Exchange) -> GatewayError:
 
 
 def unexpected(error: BaseException) -> GatewayError:
-    """Something of ours broke; the log has it, the client a plain word."""
+    """Return the error for a failure of the gateway itself. The details go to the log, not to the client."""
     return GatewayError("the gateway failed on this request; its log has the details under this request's id")
 
 

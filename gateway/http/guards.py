@@ -1,9 +1,12 @@
-"""The outer guard: who may talk to this gateway at all. Runs before any body is read, on every route.
+"""The outer guard: which requests may use this gateway. It runs on every route, before a body is read.
 
-1. one Host, and on loopback a loopback name or a configured one (DNS rebinding)  2. a foreign Origin is refused, and
-what its pages load without saying it; one that `allowed_origins` lists may read every answer, errors and streams too
-3. without one of the open paths: a key, by plugin or built in. A browser's preflight needs no key and says nothing but
-which origins are allowed.
+1. There is one Host header, and each header for a key at most once. On loopback the Host is a loopback name or a
+   configured one, against DNS rebinding.
+2. A foreign Origin is refused, and so is what foreign pages load without an Origin header, or ahead. An origin in
+   `allowed_origins` may read every answer, including errors and streams.
+3. Except for the open paths, a key is needed; a plugin or the built-in keys check it. A browser's preflight request
+   needs no key and reveals only which origins are allowed.
+4. Once the route is known: the scope of its row in `route_table.py`.
 """
 
 from __future__ import annotations
@@ -14,26 +17,24 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..callers import NOBODY, Caller, Scope
+from ..access.callers import NOBODY, Caller
+from ..access.permits import Guests
 from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
-from ..settings import is_address, is_loopback
-from .pages import SHELL
+from ..settings.bind import is_address, is_loopback
+from ..telemetry.redaction import cut
+from .route_table import OPEN, PROBES
 
 if TYPE_CHECKING:
-    from ..access import Permits
-    from ..hub import Hub
+    from ..access.permits import KeyRing, Permits
+    from ..hosting.hub import Hub
     from .exchange import Exchange
 
-HEALTH = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/ping"})
-OPEN = HEALTH | SHELL | {"/docs/"}
-PROBES = HEALTH | {"/metrics"}  # what asks these knows addresses, and sends one as its Host
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-FREE, FREE_ENDINGS = frozenset({"/version", "/v2"}), ("/loaded", "/schema", "/ping")  # one look at one thing
-ADMIN, ADMIN_ENDINGS = "/admin/", ("/hot-reload", "/load", "/unload", "/logs")
-CLOSE = {"connection": "close"}  # after a head that two readers may read differently
-_SLASHES = re.compile("/+")
-_KNOWN_HOSTS = 1024  # Host values remembered as good
-_MAX_HOST = 320  # bytes of one; a name has 253, and there may be a port
+CLOSE = {"connection": "close"}  # for heads that two parsers may read differently
+# An IPv6 address in brackets, or a name, with an optional port.
+_HOST = re.compile(r"(?:\[([0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[\w.~%-]+)?)\]|([^:\[\]]*))(?::[0-9]*)?")
+_KNOWN_HOSTS = 1024  # Host values cached as allowed
+_MAX_HOST = 320  # bytes; a name has at most 253, plus a port
 _EXPOSED = (
     b"x-request-id, request-id, retry-after, x-should-retry, x-gateway-usage, x-gateway-left-out, server-timing, "
     + b", ".join(
@@ -43,26 +44,26 @@ _EXPOSED = (
     )
 )
 _METHODS = b"GET, POST, DELETE, OPTIONS"
-_PREFLIGHT_FOR = b"600"  # seconds that a browser may remember it
+_PREFLIGHT_FOR = b"600"  # seconds that a browser may cache it
 
 
 class Guard:
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, keys: KeyRing) -> None:
         gateway, plugins = hub.settings.gateway, hub.plugins
-        self._hub = hub
+        self._hub, self._keys, self._guests = hub, keys, Guests()
         self._plugins = plugins if plugins.has_authorize else None
-        self._keys, self._guests, self._admin_http = hub.keys, hub.guests, gateway.admin_http
+        self._admin_http = gateway.admin_http
         self._on_loopback = is_loopback(gateway.host)
-        self._address = gateway.host.strip("[]").lower()  # of this machine, so that no page leads it here
+        self._address = gateway.host.strip("[]").lower()  # an address of this machine, so DNS rebinding cannot use it
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in gateway.allowed_origins}
         self._good_hosts: set[bytes] = set()
 
     def check(self, exchange: Exchange) -> None:
-        """Let the request pass, with its id set.
+        """Let the request pass and set its id.
 
         Raises:
-            BadRequest, Misdirected, Forbidden, Unauthorized: it may not.
+            BadRequest, Misdirected, Forbidden, Unauthorized: it is refused.
         """
         headers = exchange.headers
         given = headers.get(b"x-request-id") or headers.get(b"x-baseten-request-id")
@@ -70,15 +71,14 @@ class Guard:
             exchange.request_id = given.decode()
         else:
             exchange.request_id = f"{random.getrandbits(128):032x}"
+        if b"transfer-encoding" in headers:
+            _check_encoding(exchange)
         if exchange.connection is not None and exchange.connection.is_local:
-            exchange.is_admin = True  # only our own user can open that socket
+            exchange.is_admin = True  # only the gateway's own user can open that socket
             return
         pairs = exchange.scope["headers"]
-        if len(headers) != len(pairs) and sum(name == b"host" for name, _ in pairs) > 1:
-            raise BadRequest("the request has more than one Host header", headers=CLOSE)
-        encoding = headers.get(b"transfer-encoding")
-        if encoding is not None and encoding.lower() != b"chunked":
-            raise BadRequest("the only transfer-encoding that is understood is chunked", headers=CLOSE)
+        if len(headers) != len(pairs):
+            _check_once(pairs)
         host = headers.get(b"host")
         if host not in self._good_hosts:
             self._check_host(host, exchange)
@@ -94,12 +94,15 @@ class Guard:
 
     def _check_host(self, host: bytes | None, exchange: Exchange) -> None:
         if host is None and exchange.scope.get("http_version", "1.1") == "1.0":
-            return  # it may leave it out, as load balancers' checks do; no browser is so old
+            return  # HTTP/1.0 allows that, and health checks of load balancers use it; no browser is that old
         if not host:
             raise BadRequest("the request has no Host header", headers=CLOSE)
         if len(host) > _MAX_HOST:
             raise BadRequest(f"the Host header is longer than {_MAX_HOST} bytes", headers=CLOSE)
-        name = _without_port(host.decode("latin-1")).lower()
+        found = _HOST.fullmatch(host.decode("latin-1"))
+        if found is None:
+            raise BadRequest("the Host header is not a valid host and port", headers=CLOSE)
+        name = (found[1] or found[2] or "").lower()
         if self._on_loopback:
             allowed = is_loopback(name) or name in self._hosts
         else:
@@ -107,19 +110,19 @@ class Guard:
         if not allowed and (self._is_probe(exchange, name) or self._is_from_here(exchange, name)):
             return
         if not allowed:
-            raise Misdirected(f"this gateway does not answer for host '{name[:128]}'; add it to allowed_hosts")
+            raise Misdirected(f"this gateway does not answer for host '{cut(name, 128)}'; add it to allowed_hosts")
         if len(self._good_hosts) < _KNOWN_HOSTS:
             self._good_hosts.add(host)
 
     def _is_probe(self, exchange: Exchange, name: str) -> bool:
-        """Whether it is a question of a balancer, a kubelet or Prometheus, which ask by address.
+        """Whether it is a probe of a load balancer, a kubelet or Prometheus, which use the address as Host.
 
-        On loopback another name than its own may be that of a page that reads along; no address is a name.
+        On loopback, a foreign name may belong to a page that uses DNS rebinding; an address cannot.
         """
         return exchange.path in PROBES and (not self._on_loopback or is_address(name))
 
     def _is_from_here(self, exchange: Exchange, name: str) -> bool:
-        """Whether this machine asks its own gateway, as our commands do: names of loopback lead nowhere else."""
+        """Whether a client on this machine uses a loopback name, as our commands do. Those names point only here."""
         client = exchange.scope.get("client")
         return client is not None and is_loopback(client[0]) and is_loopback(name)
 
@@ -132,17 +135,18 @@ class Guard:
                 (b"vary", b"origin"),
             )
         elif text.partition("://")[2] != host.decode("latin-1").lower() and not is_preflight(exchange):
-            raise Forbidden(f"origin '{text[:128]}' may not use this gateway; add it to allowed_origins")
+            raise Forbidden(f"origin '{cut(text, 128)}' may not use this gateway; add it to allowed_origins")
 
     def _check_site(self, exchange: Exchange, site: bytes) -> None:
-        """Of what pages load without saying their origin, as images, scripts and frames, browsers say this much."""
+        """Check requests without an Origin, as for images, scripts and frames: browsers send Sec-Fetch-Site instead."""
         if site.lower() in (b"same-origin", b"none") or "*" in self._origins:
             return
         headers = exchange.headers
         how = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
-        if how != (b"navigate", b"document") or exchange.method not in ("GET", "HEAD"):  # a link, and no form
+        is_link = how == (b"navigate", b"document") and exchange.method in ("GET", "HEAD")
+        if not is_link or _is_prefetch(headers):
             raise Forbidden(
-                "a page of another origin may not load this; it may fetch it, if allowed_origins has its origin"
+                "a page of another origin may not load this; it may fetch it if its origin is in allowed_origins"
             )
 
     def _check_key(self, exchange: Exchange) -> None:
@@ -161,7 +165,7 @@ class Guard:
                     exchange.caller = guest
                     raise Unauthorized("Incorrect API key provided: it has expired.", cause="key_expired")
                 exchange.credential = b""
-                self._admit(exchange, guest, self._guests.permits(guest, exchange.started))
+                self._let_in(exchange, guest, self._guests.permits(guest, exchange.started))
                 return
             if not self._keys.is_required:
                 exchange.caller = None
@@ -174,58 +178,71 @@ class Guard:
         permits = self._keys.find(given, now)
         if permits is None:
             key, cause = self._keys.refused(given)
-            if key is not None:  # named for the log and the metrics, with no right of its own
+            if key is not None:  # identifies the caller for the log and the metrics, without any rights
                 exchange.caller = replace(key, scopes=NOBODY.scopes, models=NOBODY.models)
             raise Unauthorized("Incorrect API key provided.", cause=cause)
         exchange.credential = given
-        self._admit(exchange, permits.caller, permits)
+        self._let_in(exchange, permits.caller, permits)
 
-    def _admit(self, exchange: Exchange, caller: Caller, permits: Permits) -> None:
-        """Let in whoever it is as far as that one may go; the holder of a key and a plugin's caller alike."""
-        scope = scope_of(exchange)
-        exchange.caller = caller
-        if not caller.may(scope):
-            raise PermissionDenied(f"this key lacks the scope '{scope}', which {exchange.path[:128]} needs")
-        exchange.permits, exchange.is_order = permits, scope == "admin"
+    def _let_in(self, exchange: Exchange, caller: Caller, permits: Permits) -> None:
+        """Set the caller, from a key or a plugin. `check_scope` decides later what the caller may do."""
+        exchange.caller, exchange.permits = caller, permits
         exchange.is_admin = self._admin_http and caller.may("admin")
 
 
-def scope_of(exchange: Exchange) -> Scope:
-    """What a key must be allowed to do for this path."""
-    path = exchange.path
-    if "/metrics" in path and _SLASHES.sub("/", f"{path}/") == "/metrics/":  # Litestar takes many slashes for one
-        return "metrics"
-    return "admin" if path.endswith(ADMIN_ENDINGS) or path.startswith(ADMIN) else "infer"
+def _check_once(pairs: list[tuple[bytes, bytes]]) -> None:
+    """Refuse headers of which two readers may take different ones."""
+    for given, called in ((b"host", "Host"), (b"authorization", "Authorization"), (b"x-api-key", "x-api-key")):
+        if sum(name == given for name, _ in pairs) > 1:
+            raise BadRequest(f"the request has more than one {called} header", headers=CLOSE)
 
 
-def costs(exchange: Exchange) -> bool:
-    """Whether a request counts for the limits of its caller: all that make somebody work, and those of plugins."""
-    if exchange.method == "POST":
-        return True
-    path = exchange.path
-    if path in FREE:
-        return False
-    return not (path.startswith(("/v1/models/", "/models/")) and path.endswith(FREE_ENDINGS))
+def _is_prefetch(headers: dict[bytes, bytes]) -> bool:
+    """Whether a page has a link followed that its user may never follow, such as by speculation rules."""
+    return any(
+        b"pre" in headers.get(name, b"").lower() for name in (b"sec-purpose", b"purpose", b"x-moz", b"x-purpose")
+    )
+
+
+def _check_encoding(exchange: Exchange) -> None:
+    """Refuse what two readers may take for bodies of different lengths (RFC 9112, 6.1)."""
+    given = [value for name, value in exchange.scope["headers"] if name == b"transfer-encoding"]
+    if len(given) > 1 or given[0].lower() != b"chunked":
+        raise BadRequest("the only transfer-encoding that is understood is chunked, once", headers=CLOSE)
+    if exchange.scope.get("http_version") == "1.0":
+        raise BadRequest("HTTP/1.0 has no transfer-encoding; send a content-length", headers=CLOSE)
+
+
+def check_scope(exchange: Exchange) -> None:
+    """Check that the caller has the scope of the route.
+
+    Raises:
+        PermissionDenied: it does not.
+    """
+    scope = exchange.needs
+    if exchange.caller is not None and not exchange.caller.may(scope):
+        raise PermissionDenied(f"this key lacks the scope '{scope}', which {cut(exchange.path, 128)} needs")
+    exchange.is_order = scope == "admin"
 
 
 def is_open(exchange: Exchange) -> bool:
-    """Whether it is one of the questions that need no key: health, and pages that say nothing of this gateway."""
+    """Whether the path needs no key: health checks, and pages that reveal nothing about this gateway."""
     return exchange.path in OPEN and exchange.method in ("GET", "HEAD")
 
 
 def wants_html(headers: dict[bytes, bytes]) -> bool:
-    """Whether a browser asks for a page to look at."""
+    """Whether a browser asks for a page."""
     return b"text/html" in headers.get(b"accept", b"")
 
 
 def is_preflight(exchange: Exchange) -> bool:
-    """Whether a browser asks what it may send, before it sends it."""
+    """Whether it is a CORS preflight request of a browser."""
     headers = exchange.headers
     return exchange.method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
 
 async def preflight(exchange: Exchange) -> None:
-    """Answer such a question. Origins that are not allowed get no permission, which is their answer."""
+    """Answer a preflight request. Origins that are not allowed get no CORS headers, which refuses them."""
     headers: list[tuple[bytes, bytes]] = []
     if exchange.also:
         asked = exchange.headers.get(b"access-control-request-headers")
@@ -239,17 +256,8 @@ async def preflight(exchange: Exchange) -> None:
 
 
 def bearer(headers: dict[bytes, bytes]) -> bytes | None:
-    """The key of a request, from either header."""
+    """Return the key of a request, from either header."""
     authorization = headers.get(b"authorization")
     if authorization is not None and authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip()
     return headers.get(b"x-api-key")
-
-
-_HOST = re.compile(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]*))(?::[0-9]*)?")
-
-
-def _without_port(host: str) -> str:
-    """The name in a Host header; one that is no host and port stands for itself, and is nobody's name."""
-    found = _HOST.fullmatch(host)
-    return (found[1] or found[2] or "") if found is not None else host

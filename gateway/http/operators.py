@@ -1,7 +1,7 @@
-"""The door of the admin socket: who has connected is looked at before there is a connection, and one after the other.
+"""Accept connections on the admin socket. The peer of each is checked before it becomes a connection, one at a time.
 
-What the gateway has started may connect without end. Whoever is refused is never read from, counts for no bound and
-holds nothing but a place among the last few; and looking at it leaves the loop to others.
+Processes that the gateway started may try to connect without end. A refused connection is never read from, does not
+count against any limit and is kept only among the last few. The check runs off the loop.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from ..beside import patiently
-from ..peers import may_operate
-from .protocol import refusal
-from .refused import Refused
+from ..system.background import patiently
+from ..system.socket_peers import may_operate
+from .refused_connections import Refused, refusal
 
 log = logging.getLogger("gateway.http")
 
 T = TypeVar("T")
-REST = 0.005  # seconds after one was refused; who waits behind very many of them waits as many times as long
-RETRY = 1.0  # seconds until the next is accepted after there was no file or memory for one
-LAST = 8  # refused ones that stay open: whoever is still sending would learn of a reset, and not of the answer
-PARTING = 1.0  # seconds in which those that are left are closed; see `_let_go`
+REST = 0.005  # seconds of pause after a refusal; a client behind many refused ones waits that long for each
+RETRY = 1.0  # seconds until the next accept after a lack of file descriptors or memory
+LAST = 8  # refused connections kept open: closing at once would reset them and lose the answer
+PARTING = 1.0  # maximum seconds for closing those that are left; see `_let_go`
 
 
 class Operators:
-    """Accepts on the admin socket until it is closed."""
+    """Accepts connections on the admin socket until it is closed."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], refused: Refused) -> None:
         self._listener, self._protocol, self._refused = listener, protocol, refused
@@ -50,13 +49,13 @@ class Operators:
         while True:
             try:
                 connection, _ = await self._loop.sock_accept(self._listener)
-                self._turned_away.append(connection)  # until it is known to be an operator's: it is closed in any case
+                self._turned_away.append(connection)  # until the check is done; it is closed in any case
                 if await _beside(partial(may_operate, connection.fileno())):
                     self._turned_away.pop()
                     await self._loop.connect_accepted_socket(self._protocol, connection)
                     continue
             except OSError as error:
-                log.warning("no connection of the admin socket can be accepted for %g s: %s", RETRY, error.strerror)
+                log.warning("cannot accept connections on the admin socket for %g s: %s", RETRY, error.strerror)
                 await asyncio.sleep(RETRY)
             else:
                 self._turn_away(connection)
@@ -67,19 +66,19 @@ class Operators:
     def _turn_away(self, connection: socket.socket) -> None:
         request_id = f"{random.getrandbits(128):032x}"
         self._refused.note("not_operator", "admin-socket", request_id)
-        with contextlib.suppress(OSError):  # it has gone
+        with contextlib.suppress(OSError):  # the peer has disconnected
             connection.send(refusal(403, request_id.encode()))
             connection.shutdown(socket.SHUT_WR)
 
     async def _let_go(self, *sockets: socket.socket) -> None:
-        """Beside the loop: where the system lets them hand over open files, this may wait until those are closed."""
+        """Close sockets off the loop: closing one may block while open files that were sent over it are closed."""
         await _beside(lambda: _close(sockets))
 
 
 async def _beside(work: Callable[[], T]) -> T:
     try:
         return await patiently(work)
-    except RuntimeError:  # no thread begins: models have taken all that there may be, and who ends one is an operator
+    except RuntimeError:  # no thread can start: models use all that the system allows, which an operator can change
         return work()
 
 

@@ -1,4 +1,4 @@
-"""uvicorn with our protocol and our settings; its sockets and its signals are ours (`gateway.serve`)."""
+"""uvicorn with our protocol and settings. Its sockets and signals belong to `gateway/lifetime.py`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from .handshakes import Handshakes
 from .operators import Operators
 from .protocol import GuardedProtocol
 from .tls import Certificate
+from .tls_handshakes import Handshakes
 from .websocket_protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
-    from ..histogram import Histogram
-    from ..settings import Settings
+    from ..settings.schema import Settings
+    from ..telemetry.histogram import Histogram
 
 TICK = 0.1  # seconds, as in uvicorn's main loop
-CLOSING = 10  # ticks between two looks for connections that are closed and whose clients have not taken what waits
-LAST_RESORT = 3600  # seconds; uvicorn's own limit would cut streams without ending them, ours comes first
+CLOSING = 10  # ticks between two checks for closed connections whose clients have not read the buffered data
+LAST_RESORT = 3600  # seconds; uvicorn's limit would cut streams without ending them, so the gateway's own comes first
 
 
 class GatewayServer(uvicorn.Server):
-    """A server that leaves signals alone: whoever runs it decides when it ends, and with which status."""
+    """A server that ignores signals: its caller decides when it ends, and with which status."""
 
     def __init__(
         self, config: uvicorn.Config, admin: socket.socket | None = None, certificate: Certificate | None = None
@@ -38,7 +38,7 @@ class GatewayServer(uvicorn.Server):
         self._lag: Histogram = config.app.lag  # type: ignore[union-attr]
         self._due = 0.0
         self.accepting = asyncio.Event()
-        self.closing = asyncio.Event()  # the listener is closed, and idle connections with it
+        self.closing = asyncio.Event()  # set when the listener and idle connections are closed
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets if self.certificate is None else [])
@@ -56,7 +56,7 @@ class GatewayServer(uvicorn.Server):
         else:
             for sock in sockets or ():
                 await self._accept_rest(sock)
-        # uvicorn closes everything before it first waits, so this comes after
+        # uvicorn closes everything before its first await, so this runs afterwards
         asyncio.get_running_loop().call_soon(self.closing.set)
         await super().shutdown(sockets)
 
@@ -75,12 +75,12 @@ class GatewayServer(uvicorn.Server):
         return handshakes
 
     async def _accept_rest(self, sock: socket.socket) -> None:
-        """Take in the connections that the kernel has accepted already: closing the listener would reset them."""
+        """Accept the connections that the kernel has already accepted. Closing the listener would reset them."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 connection, _ = sock.accept()
-            except OSError:  # there is none
+            except OSError:  # no more connections
                 return
             connection.setblocking(False)
             with contextlib.suppress(OSError):
@@ -108,11 +108,11 @@ class GatewayServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn's own raises the signal again after serve(): exit -15, and nothing after it runs
+        yield  # uvicorn's own raises the signal again after serve(): exit status -15, and no code after it runs
 
 
 def make_server(app: Any, settings: Settings, admin: socket.socket | None = None) -> GatewayServer:
-    """The server of the app; `admin` is a second listener, for operators.
+    """Return the server of the app. `admin` is a second listener, for operators.
 
     Raises:
         ConfigError: the certificate cannot be used.
@@ -136,7 +136,7 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
         http=protocol,
         ws=type("WebSocket", (WebSocketProtocol,), {"send_timeout": gateway.send_timeout, "refused": app.refused}),
         ws_max_size=gateway.limits.max_message,
-        ws_per_message_deflate=False,  # a few bytes of it may be gigabytes
+        ws_per_message_deflate=False,  # a few compressed bytes may become gigabytes
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -149,7 +149,7 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
 
 
 def default_connections() -> int:
-    """A quarter of the files we may open, at most 1024: the rest is for workers, logs and health."""
+    """Return a quarter of the open files limit, at most 1024. The rest is for workers, logs and health checks."""
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,6 +1,6 @@
-"""Server-sent events: whole events only, everything that is queued in one write, pings in silence.
+"""Server-sent events: whole events, everything that is ready in one write, and pings while a stream is silent.
 
-Nothing here watches for the client: its leaving ends the call, and with that the events.
+This module does not watch for a disconnect: that ends the call, and with it the events.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable
 
-from .exchange import UNBUFFERED, Exchange, spawn
+from .answering import UNBUFFERED
+from .exchange import Exchange, spawn
 
-PING_INTERVAL = 15  # seconds; idle proxies cut at 30 and more
+PING_INTERVAL = 15  # seconds; proxies close idle connections after 30 or more
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), UNBUFFERED]
 
 
 class _Pings:
-    """What keeps a connection alive while a stream is silent: a comment, or an event of the dialect."""
+    """Keeps a connection alive while a stream is silent, with a comment or an event of the dialect."""
 
     def __init__(self, exchange: Exchange, ping: bytes) -> None:
         self._exchange, self._ping = exchange, ping
         self._loop = asyncio.get_running_loop()
-        self.is_silent = True  # nothing of the stream is being written, and there may be more of it
+        self.is_silent = True  # no event is being written, and more may follow
         self._wait()
 
     def _wait(self) -> None:
@@ -32,7 +33,7 @@ class _Pings:
 
     async def _send(self) -> None:
         cycle = self._exchange.cycle
-        if self.is_silent and (cycle is None or not cycle.flow.write_paused):
+        if self.is_silent and not self._exchange.is_over and (cycle is None or not cycle.flow.write_paused):
             await self._exchange.write(self._ping)
 
     def end(self) -> None:
@@ -41,7 +42,7 @@ class _Pings:
 
 
 async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) -> None:
-    """Answer with a stream of framed events, until they end or the client leaves."""
+    """Answer with a stream of framed events, until they end or the client disconnects."""
     await exchange.start(200, HEADERS)
     cycle, pings = exchange.cycle, _Pings(exchange, ping)
     try:
@@ -49,7 +50,8 @@ async def stream(exchange: Exchange, events: AsyncIterable[bytes], ping: bytes) 
             pings.is_silent = False
             await exchange.write(chunk)
             pings.is_silent = True
-            if cycle is not None and cycle.disconnected:  # a call that had ended by then ends nothing
+            if cycle is not None and cycle.disconnected:  # events of a finished call do not stop by themselves
+                exchange.check_permission()
                 return
     finally:
         pings.end()

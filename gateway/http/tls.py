@@ -1,4 +1,4 @@
-"""The certificate of the listener: TLS 1.2 and up, read again when its files change."""
+"""The TLS certificate of the listener: TLS 1.2 and later, reloaded when its files change."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import audit, ordinary
 from ..errors import ConfigError
+from ..files import ordinary
+from ..telemetry import audit
 
 log = logging.getLogger("gateway.http")
 
-OUT_OF_DATE = {9: "is not valid yet", 10: "has expired"}  # by OpenSSL's X509_V_ERR_CERT_…
+OUT_OF_DATE = {9: "is not valid yet", 10: "has expired"}  # keys are OpenSSL's X509_V_ERR_CERT_… codes
 
 
 class Certificate:
-    """`context` is what the listener uses; a new certificate counts for new connections.
+    """The certificate in use. The listener uses `context`. A new certificate applies to new connections.
 
     Raises:
         ConfigError: the files cannot be used.
@@ -28,7 +29,7 @@ class Certificate:
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert, self._key = cert, key
         self._looking = asyncio.Lock()
-        self._seen, self._refused = self._stamps(), ""  # and why the files that are there now are not used
+        self._seen, self._refused = self._stamps(), ""  # the second: why the current files are not used
         try:
             self.context = self._current = self._read()
         except (OSError, ssl.SSLError) as error:
@@ -36,7 +37,7 @@ class Certificate:
         self.context.sni_callback = self._choose
 
     async def reload_if_changed(self) -> None:
-        """Files that make no sense, as in the middle of being replaced, change nothing."""
+        """Read the files again if they changed. Invalid files, such as during a replacement, change nothing."""
         async with self._looking:
             await asyncio.to_thread(self._look)
 
@@ -47,7 +48,7 @@ class Certificate:
         try:
             self._current = self._read()
         except (OSError, ssl.SSLError, ConfigError) as error:
-            if (reason := str(error)) != self._refused:  # it is looked at again and again
+            if (reason := str(error)) != self._refused:  # log each reason once: the files are checked repeatedly
                 audit.refused(self._actor(), "change of the certificate", f"it stays as it was: {reason}")
             self._refused = reason
             return
@@ -59,12 +60,12 @@ class Certificate:
 
     def _read(self) -> ssl.SSLContext:
         context = _context(self._cert, self._key)
-        if what := out_of_date(self._cert, context):  # a swap must not end the gateway, nor may a late renewal
+        if what := out_of_date(self._cert, context):  # only a warning: no reload or late renewal may end the gateway
             log.warning("the certificate %s %s: clients will refuse it", self._cert, what)
         return context
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Called at the start of every handshake, with a name or without one."""
+        """Called at the start of every handshake, with or without a server name."""
         connection.context = self._current
 
     def _stamps(self) -> list[tuple[int, int]]:
@@ -79,30 +80,28 @@ class Certificate:
 
 
 def names_of(cert: Path, key: Path | None) -> list[str]:
-    """The names and addresses that a certificate is for; none when it cannot be verified, as one that has expired."""
+    """Return the names and addresses in a certificate, or [] if it cannot be verified, for example expired."""
     try:
-        pairs: Any = _presented(cert, _context(cert, key)).get(
-            "subjectAltName", ()
-        )  # typed as all that may be in there
-    except (OSError, ValueError, ConfigError):  # ssl's own among them
+        pairs: Any = _presented(cert, _context(cert, key)).get("subjectAltName", ())  # typed loosely in typeshed
+    except (OSError, ValueError, ConfigError):  # includes the errors of ssl
         return []
     return [name for kind, name in pairs if kind in ("DNS", "IP Address")]
 
 
 def out_of_date(cert: Path, context: ssl.SSLContext, soon: float = 0.0) -> str | None:
-    """Why clients refuse the certificate for its time, or will within `soon` seconds, as a predicate; or None."""
+    """Return a predicate on why clients refuse the certificate by its dates, now or in `soon` seconds; else None."""
     try:
         found = _presented(cert, context)
     except ssl.SSLCertVerificationError as error:
         return OUT_OF_DATE.get(error.verify_code)
-    except (OSError, ValueError):  # it is used for all that, and its clients will tell
+    except (OSError, ValueError):  # it is used anyway, and clients will report the problem
         return None
     ends = str(found.get("notAfter", ""))
     return f"expires on {ends}" if ends and ssl.cert_time_to_seconds(ends) - time.time() < soon else None
 
 
 def expiry(cert: Path, key: Path | None, soon: float) -> str | None:
-    """As `out_of_date`, of files that nothing has read yet. None too where they cannot be used."""
+    """Like `out_of_date`, for files that are not loaded yet. None also if they cannot be used."""
     try:
         return out_of_date(cert, _context(cert, key), soon)
     except (OSError, ConfigError):
@@ -110,11 +109,11 @@ def expiry(cert: Path, key: Path | None, soon: float) -> str | None:
 
 
 def _presented(cert: Path, context: ssl.SSLContext) -> dict[str, Any]:
-    """What a client sees of a certificate that vouches for itself. Only a handshake tells, so there is one in memory.
+    """Return the certificate as a client that trusts it sees it. It needs a handshake, which is made in memory.
 
     Raises:
-        SSLCertVerificationError: its time has not come, or is over.
-        OSError, ValueError: there is no handshake.
+        SSLCertVerificationError: it is not valid yet, or has expired.
+        OSError, ValueError: the handshake fails.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -129,16 +128,16 @@ def _presented(cert: Path, context: ssl.SSLContext) -> dict[str, Any]:
 
 
 def _context(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """A context with the pair. It is made anew each time: one that fails half way has half of each pair."""
+    """Return a context with certificate and key. It is always a new one, as a failed load leaves it half changed."""
 
     def no_pass_phrase() -> str:
-        """Without this, OpenSSL would ask for it on the terminal and wait for ever."""
-        raise ConfigError(f"the key in {key or cert} has a pass phrase, which nobody can be asked for: remove it")
+        """Refuse an encrypted key. Without this callback OpenSSL would prompt on the terminal and wait forever."""
+        raise ConfigError(f"the key in {key or cert} has a pass phrase, which the gateway cannot ask for: remove it")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for file in (cert, key):
         if file is not None:
-            ordinary.opened(file).close()  # OpenSSL would wait for who has a lease on it, or ends a pipe
+            ordinary.opened(file).close()  # OpenSSL would block on a pipe or on a file with a lease
     context.load_cert_chain(cert, key, password=no_pass_phrase)
     return context

@@ -1,14 +1,15 @@
-"""uvicorn's websocket protocol with the guards it lacks.
+"""uvicorn's websocket protocol with additional guards.
 
-Adds to websockets_sansio_impl: pings as a model's config.yaml asks for them, the model's limit of a message, a bound
-for the pieces that one is sent in and for pings, a limit for clients that do not read. It parses a little at a time and
-stops when there is a message to be taken: a read of small messages would be many times its size. Before a connection is
-accepted nothing is parsed, and after the first bytes nothing more is read: a client that waits sends none, and is heard
-when it leaves. Nor is anything read while what we have to say is not read. Whether a client has left meanwhile is for
-others to ask, see `client_is_gone`. Leans on uvicorn's internals, as does `protocol.py`.
+It adds to websockets_sansio_impl: pings as configured in a model's config.yaml, the model's message size limit, limits
+on the number of fragments of a message and on pings, and a timeout for clients that do not read.
 
-`runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean what they mean under Truss's server, which
-passes them to uvicorn; there they hold for the whole server, here for the connections of one model.
+It parses a little at a time and stops when a message is ready, because parsed small messages take many times their
+size. Before a connection is accepted, nothing is parsed, and reading stops after the first bytes: a waiting client
+sends nothing, and its disconnect is noticed. Reading also stops while the client does not read. Callers check
+`client_is_gone` meanwhile. Like `protocol.py`, it depends on uvicorn's internals.
+
+`runtime.transport.ping_interval_seconds` and `.ping_timeout_seconds` mean the same as under Truss's server, which
+passes them to uvicorn. There they apply to the whole server, here to the connections of one model.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from ..errors import TooLarge
-from .refused import Refused
-from .stall import SEND_TIMEOUT, Stall
+from .refused_connections import Refused
+from .slow_clients import SEND_TIMEOUT, Stall
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -30,51 +33,54 @@ if TYPE_CHECKING:
 
     from ..spec import ModelSpec
 
-TERMS = "gateway.terms"  # of our accept message: what `terms_of` says
-SWITCHED = 101  # the status of a connection that became a websocket
-SLICE = 4096  # bytes that are parsed before somebody looks whether they were a message
-MAX_PIECES, SMALL_PIECE = 4096, 256  # so many pieces may be smaller than this, as those of a body
-TURN = 0.002  # seconds of parsing after which others have their turn
-PINGS, PINGS_A_SECOND = 100, 10  # of pings and pongs that nobody asked for, at once and in the long run
+TERMS = "gateway.terms"  # key in our accept message: the result of `terms_of`
+GOES_ON = "gateway.goes_on"  # key in our send messages: True for the parts of a message before its last one
+SWITCHED = 101  # the status of a connection that was upgraded
+SLICE = 4096  # bytes parsed before checking for a complete message
+MAX_PIECES, SMALL_PIECE = 4096, 256  # this many fragments may be smaller than this on average, as for HTTP bodies
+TURN = 0.002  # seconds of parsing before other tasks get their turn
+PINGS, PINGS_A_SECOND = 100, 10  # unsolicited pings and pongs: in a burst, and per second in the long run
 BAD_TEXT, POLICY, TOO_BIG = 1007, 1008, 1009
-TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME = "too_many_pings", "ping_timeout", "invalid_request"  # codes for the log
-FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code}  # by the code that we close with
-# Whether a client is still there is asked by the system, while nothing is read: after 30 seconds, then three times.
+TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME = "too_many_pings", "ping_timeout", "invalid_request"  # error codes for the log
+FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code}  # by close code
+# TCP keepalive finds vanished clients while nothing is read: first after 30 seconds, then three probes.
 KEPT_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
-LINGER = 5.0  # seconds in which the rest of what was refused is thrown away
+LINGER = 5.0  # seconds for which further input of a refused client is discarded
 
 
 def terms_of(spec: ModelSpec) -> tuple[float | None, float | None, int]:
-    """The seconds between two pings, those that a pong may take, and the bytes of a message.
+    """Return the ping interval and the pong timeout in seconds, and the maximum message size in bytes.
 
-    A time that is None, or 0 as under Truss, leaves uvicorn's own.
+    A time that is None, or 0 as under Truss, keeps uvicorn's default.
     """
     transport = (spec.config.get("runtime") or {}).get("transport") or {}
     return transport.get("ping_interval_seconds"), transport.get("ping_timeout_seconds"), spec.limits.max_message
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection. `read_paused` is true whenever there is something to be taken first."""
+    """One connection. `read_paused` is true while received data must be handled first."""
 
-    send_timeout = 30.0  # seconds in which a client must take some of what waits for it
-    refused = Refused()  # what counts those that are no requests
+    send_timeout = 30.0  # seconds within which a client must read some of the buffered data
+    refused = Refused()  # counts connections without a valid request
+
+    sends_parts = True  # it understands GOES_ON
 
     _unparsed = memoryview(b"")
-    _lingering = False
+    _lingering = _is_amid = False  # `_is_amid`: parts of a message have been sent, but not its last
     _later: asyncio.Handle | None = None
     _pings, _pinged = float(PINGS), 0.0
     _stall: Stall | None = None
     _failure = ""
-    was_lost = False  # its client went without a close, of either side
+    was_lost = False  # the client vanished without a close frame from either side
 
     @property
     def client_is_gone(self) -> bool:
-        """Whether nobody is at the other end any more, though nothing may be read that would say so."""
+        """Whether the client has disconnected, also while reading is paused."""
         if self.disconnected or self.transport.is_closing():
             return True
         look = select.poll()
@@ -83,10 +89,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def failure(self) -> str:
-        """The code of what its client did wrong, if we ended the connection for it."""
+        """The error code, if the connection was ended because of a mistake of the client."""
         return SEND_TIMEOUT if self._stall is not None and self._stall.has_cut_off else self._failure
 
     async def send(self, message: Any) -> None:
+        if GOES_ON in message:
+            await self._send_part(message)
+            return
         interval, timeout, limit = message.get(TERMS, (None, None, None))
         self.ping_interval = interval or self.ping_interval
         self.ping_timeout = timeout or self.ping_timeout
@@ -94,8 +103,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = limit
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            self.handshake_complete = True  # it was refused; uvicorn would log an error for each
+            self.handshake_complete = True  # it was refused; uvicorn would log an error for each refusal
         self._read_on()
+
+    async def _send_part(self, message: Any) -> None:
+        """Send a part of a message as a frame. Between two frames the connection may be closed properly."""
+        await self.writable.wait()
+        if self.disconnected or self.close_sent:
+            raise ClientDisconnected
+        text, data, is_last = message.get("text"), message.get("bytes"), not message[GOES_ON]
+        try:
+            if self._is_amid:
+                self.conn.send_continuation(data if text is None else text, is_last)
+            elif text is None:
+                self.conn.send_binary(data, is_last)
+            else:
+                self.conn.send_text(text, is_last)
+        except InvalidState:
+            raise ClientDisconnected from None
+        self._is_amid = not is_last
+        self.transport.write(b"".join(self.conn.data_to_send()))
 
     async def receive(self) -> Any:
         message = await self.queue.get()
@@ -110,7 +137,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:  # those who go without a word
+        if sock is not None and sock.family != socket.AF_UNIX:  # to find clients that vanish
             for level, option, value in KEPT_ALIVE:
                 sock.setsockopt(level, option, value)
 
@@ -123,7 +150,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
-        if not self.handshake_initiated:  # the head, from the HTTP protocol
+        if not self.handshake_initiated:  # the head, passed on by the HTTP protocol
             super().data_received(data)
             return
         if self._lingering:
@@ -132,7 +159,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._read_on()
 
     def _read_on(self) -> None:
-        """Parse what was read, up to the next message, then read more: if somebody is there to take it."""
+        """Parse the received data up to the next message, then resume reading if the application is ready for more."""
         if self._later is not None:
             return
         end = self.loop.time() + TURN
@@ -144,7 +171,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
             super().data_received(bytes(piece))
         if not self._may_read():
-            if self.handshake_complete or self._unparsed:  # else there is only its leaving to be read
+            if self.handshake_complete or self._unparsed:  # otherwise only a disconnect can arrive
                 self._pause()
         elif self.read_paused:
             self.read_paused = False
@@ -157,7 +184,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _may_read(self) -> bool:
         if self.transport.is_closing() or not self.handshake_complete or not self.writable.is_set():
             return False
-        return self.close_sent or self.queue.empty()  # behind our close nothing is a message any more
+        return self.close_sent or self.queue.empty()  # after our close frame, nothing counts as a message
 
     def _pause(self) -> None:
         if not self.read_paused and not self.transport.is_closing():
@@ -165,12 +192,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def _fail(self, code: int, reason: str) -> None:
-        if not self._lingering:  # else there was more of it in the same piece
+        if not self._lingering:  # otherwise the same read contained more of it
             self.conn.fail(code, reason)
             self.handle_parser_exception()
 
     def handle_parser_exception(self) -> None:
-        """Say what is wrong, and throw away what still comes: closed at once, its client would learn of a reset."""
+        """Send the close frame, then discard further input. Closing at once would reset the connection and lose the
+        frame.
+        """
         assert self.conn.close_sent is not None
         code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
         self._failure = FAILURES.get(code, BAD_FRAME)
@@ -183,7 +212,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
 
     def send_receive_event_to_app(self) -> None:
-        """As in the base class, but that a text which is not UTF-8 is its client's error, and none of ours to log."""
+        """Same as the base class, except that invalid UTF-8 is the client's error and is not logged as ours."""
         data, self.frames = b"".join(self.frames), []
         if self.close_sent:
             return
@@ -215,7 +244,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_pong(event)
 
     def _is_calm(self) -> bool:
-        """Count what costs us work and says nothing; a client that sends it without end is turned away."""
+        """Count frames that cost work and carry no message. A client that keeps sending them is disconnected."""
         now = self.loop.time()
         self._pings = min(PINGS, self._pings + (now - self._pinged) * PINGS_A_SECOND) - 1
         self._pinged = now
@@ -224,15 +253,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._fail(POLICY, "too many pings")
         return False
 
-    # ── clients that do not read, or cannot be heard ─────────────────────────────────────────────────────────────
+    # ── clients that do not read, or do not answer pings ─────────────────────────────────────────────────────────────
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._pause()  # it would make us answer its pings
+        self._pause()  # more input would make us answer its pings
         self.watch_rest()
 
     def watch_rest(self) -> None:
-        """What waits for the client must be taken. Called for a connection that was closed, too."""
+        """Require that the client reads what is buffered. Also called for a connection that was closed."""
         if self._stall is None:
             self._stall = Stall(self.transport, self.loop, self.send_timeout)
 
@@ -245,7 +274,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         if self.read_paused and not self.close_sent and not self.transport.is_closing():
-            # Its pong may be behind messages that the model has not taken.
+            # Its pong may be queued behind messages that the model has not taken.
             assert self.ping_timeout is not None
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
             return

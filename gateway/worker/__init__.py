@@ -1,1 +1,1 @@
-"""The child process that hosts one replica. Imports asyncio, msgspec and uvloop; never a web framework of ours."""
+"""The child process that hosts one replica. Imports asyncio, msgspec and uvloop, but no web framework."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from gateway.checking import installed
+from gateway.inspection.check import installed
 
 Run = Callable[..., Result]
 Models = Callable[..., Path]
@@ -67,7 +67,7 @@ def test_a_pointer_of_git_lfs_is_an_error_where_a_plugin_opens_it(run: Run, mode
     )
     found = {each["model"]: each for each in findings(run) if each["code"] == "lfs_pointer"}
     assert (found["own"]["level"], found["minilm"]["level"]) == ("warning", "error")
-    assert found["own"]["what"].startswith("data/w.bin is a pointer")
+    assert found["own"]["what"].startswith("data/w.bin is a Git LFS pointer")
     assert found["minilm"]["fix"] == "git lfs pull"
 
 
@@ -124,7 +124,7 @@ def test_what_lies_beside_a_model_that_is_served_is_a_note_and_no_failure(run: R
     )
     found = findings(run)
     assert {(item["level"], item["code"]) for item in found} == {("note", "passed_over")}
-    assert any("these are passed over: other.pt" in item["what"] for item in found)
+    assert any("these are ignored: other.pt" in item["what"] for item in found)
     assert "a projector lies beside it" in [item["what"] for item in found]
     assert run("check", "--strict").exit_code == 0
     assert run("doctor").exit_code == 0
@@ -232,11 +232,11 @@ def test_a_method_that_slipped_out_of_the_class_is_told_with_its_line(run: Run, 
     models({"m/model.py": f"{GOOD}\ndef chat_completions(self, body): ...\n"})
     found = only(run)
     assert (found["where"], found["fix"]) == ("models/m/model.py:5", "indent it, as a method of the class")
-    assert found["what"] == "`chat_completions` stands outside of the class, so nothing calls it"
+    assert found["what"] == "`chat_completions` is defined outside the class, so nothing calls it"
     models({"m/model.py": "class Model:\n    def load(self):\n        pass\n        def predict(self, x): ...\n"})
     found = only(run)
     assert (found["code"], found["where"]) == ("no_method", "models/m/model.py:1")
-    what = "`predict` stands inside of `load`, so nothing calls it"
+    what = "`predict` is defined inside `load`, so nothing calls it"
     assert found["fix"] == f"{what} (line 4): give it the indentation of `load`"
 
 
@@ -297,7 +297,7 @@ def test_requirements_may_be_in_a_file(run: Run, models: Models) -> None:
     text = "# what it needs\n-r other.txt\nno-such-package  # really\n\n"
     files = {"m/req.txt": text, "m/other.txt": "click\n", "m/model/model.py": GOOD}
     models({"m/config.yaml": "requirements_file: req.txt\n", **files})
-    assert only(run)["what"].startswith("requirement no-such-package is not installed; nothing in the file")
+    assert only(run)["what"].startswith("requirement no-such-package is not installed; the file of the class does not")
 
 
 def test_the_requirements_txt_beside_a_model_py_counts_and_what_is_missing_of_it_is_one_line(
@@ -456,7 +456,7 @@ def test_a_variable_that_will_not_be_there_has_its_line_and_the_way_to_set_it(ru
     models({"m/model.py": f"import os\nKEY = os.environ['NO_SUCH_KEY_HERE']\n{GOOD}"})
     found = only(run)
     assert (found["level"], found["code"], found["where"]) == ("warning", "missing_variable", "models/m/model.py:2")
-    assert found["what"].startswith("NO_SUCH_KEY_HERE is needed and will not be there")
+    assert found["what"].startswith("NO_SUCH_KEY_HERE is needed and will not be set")
     assert found["fix"].startswith("set it under [models.m.environment] in gateway.toml")
     Path("gateway.toml").write_text('[models.m.environment]\nNO_SUCH_KEY_HERE = "x"\n')
     assert findings(run) == []
@@ -527,9 +527,9 @@ def test_of_a_directory_with_very_many_faults_the_first_are_its_reason(run: Run,
 def test_a_directory_that_is_shared_and_holds_too_much_is_told(
     run: Run, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.formats.server_ports.MAX_LOOKED", 20)
+    monkeypatch.setattr("gateway.directories.code.server_ports.MAX_LOOKED", 20)
     models({"m/config.yaml": "external_package_dirs: [..]\n", "m/model/model.py": GOOD})
     for number in range(30):
         Path(f"models/{number}").mkdir()
     (found,) = (each for each in findings(run) if each["code"] == "not_searched")
-    assert (found["level"], found["model"], found["fix"]) == ("warning", "m", "name directories of packages alone")
+    assert (found["level"], found["model"], found["fix"]) == ("warning", "m", "list only directories of packages")

@@ -16,8 +16,8 @@ from click.testing import Result
 
 from gateway.cli.client import Client
 from gateway.cli.operator import Operator
-from gateway.settings import GatewaySettings, Settings
-from gateway.sockets import admin_path, bind_admin
+from gateway.settings.bind import admin_path, bind_admin
+from gateway.settings.schema import GatewaySettings, Settings
 
 Run = Callable[..., Result]
 
@@ -116,8 +116,8 @@ def test_the_input_is_given_in_several_ways(
 
 
 def test_two_inputs_are_one_too_many(run: Run) -> None:
-    assert "give the input by one of" in run("predict", "echo", "-d", "1", "-i", "a=1").stderr
-    assert 'extra argument ({"n": 4}): the input goes behind -d' in run("predict", "echo", '{"n": 4}').stderr
+    assert "give the input with only one of" in run("predict", "echo", "-d", "1", "-i", "a=1").stderr
+    assert 'extra argument ({"n": 4}): give the input with -d' in run("predict", "echo", '{"n": 4}').stderr
     assert "-d is not JSON" in run("predict", "echo", "-d", "{").stderr
     assert "-i a: write KEY=VALUE" in run("predict", "echo", "-i", "a").stderr
     assert "-f nowhere.json: No such file" in run("predict", "echo", "-f", "nowhere.json").stderr
@@ -127,7 +127,8 @@ def test_an_answer_that_breaks_off_names_the_log_of_its_model(run: Run, server: 
     server.length, server.body = 100, b'{"row": 1}\n'
     result = run("predict", "m", "-d", "{}", "--url", server.url)
     assert result.exit_code == 1 and result.stdout == '{"row": 1}\n'
-    told = f"the answer of {server.url} broke off; what its model raised: gateway logs m --url {server.url}\n"
+    log = f"gateway logs m --url {server.url}"
+    told = f"the answer of {server.url} broke off; for the exception of the model, see: {log}\n"
     assert result.stderr == f"Error: {told}"
 
 
@@ -172,7 +173,7 @@ def test_no_gateway_is_said_with_the_next_step(run: Run) -> None:
 def test_a_port_that_is_no_number_makes_no_url(run: Run, command: tuple[str, ...]) -> None:
     result = run(*command, "--url", "http://127.0.0.1:8000,")
     assert result.exit_code == 2
-    assert "http://127.0.0.1:8000, is no URL of a gateway" in result.stderr
+    assert "http://127.0.0.1:8000, is not a gateway URL" in result.stderr
 
 
 @pytest.mark.parametrize("command", [("predict", "x"), ("chat", "x", "hello"), ("ps",), ("logs", "x"), ("reload",)])
@@ -182,7 +183,7 @@ def test_a_gateway_that_runs_on_another_port_is_told_with_how_it_is_reached(run:
     with contextlib.closing(there):
         result = run(*command, env={"GATEWAY_URL": "http://127.0.0.1:1"})
     assert result.exit_code == 1
-    assert result.stderr.endswith("; one of yours runs, add --url http://127.0.0.1:34567\n")
+    assert result.stderr.endswith("; one of yours is running: add --url http://127.0.0.1:34567\n")
     assert "--url http" not in run(*command, env={"GATEWAY_URL": "http://127.0.0.1:1"}).stderr
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from gateway import keys
+from gateway.access import keys
 from gateway.errors import ConfigError
 
 Run = Callable[..., Result]
@@ -30,7 +30,7 @@ def test_a_name_that_a_key_has_is_refused_for_another_caller(run: Run) -> None:
     (first,) = keys.read(Path("keys.toml"))
     refused = run("keys", "add", "alice")
     assert refused.exit_code == 2 and not refused.stdout
-    assert f"there is a key 'alice' ({first.id})" in refused.stderr and "gateway keys rotate" in refused.stderr
+    assert f"there is already a key 'alice' ({first.id})" in refused.stderr and "gateway keys rotate" in refused.stderr
     assert keys.read(Path("keys.toml")) == (first,)
     run("keys", "revoke", "alice")
     assert run("keys", "add", "alice").exit_code == 0
@@ -104,15 +104,15 @@ def test_a_named_file_that_is_missing_is_made_by_add_and_refuses_to_serve(run: R
     (tmp_path / "gateway.toml").write_text("[gateway]\nkeys_file = 'mine.toml'\n")
     refused = run("serve", "--port", "0")
     assert refused.exit_code == 2
-    assert "gateway.toml:2: keys_file = mine.toml is not there, and nobody would need a key" in refused.stderr
-    assert "mine.toml is not there" in run("doctor", "--security").stdout
+    assert "gateway.toml:2: keys_file = mine.toml does not exist, so no request would need a key" in refused.stderr
+    assert "mine.toml does not exist" in run("doctor", "--security").stdout
     assert run("keys", "add", "alice").exit_code == 0
     assert run("doctor", "--security").stdout.count("mine.toml has 1 key") == 1
 
 
 def test_a_link_that_leads_nowhere_is_no_file_without_keys(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").symlink_to(tmp_path / "not-mounted-yet")
-    with pytest.raises(ConfigError, match="which is not there"):
+    with pytest.raises(ConfigError, match="which does not exist"):
         keys.read(tmp_path / "keys.toml")
 
 

@@ -67,7 +67,7 @@ def test_nothing_is_overwritten(run: Run) -> None:
     result = run("new", "hello")
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: hello is there already; choose another path, or remove it\n",
+        "Error: hello already exists; choose another path, or remove it\n",
     )
     assert [path.name for path in Path("hello").iterdir()] == ["notes.txt"]
 

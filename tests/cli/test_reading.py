@@ -23,6 +23,7 @@ def test_models_tells_what_directories_say(run: Run, models: Models) -> None:
     assert first == {
         "name": "gpu",
         "format": "truss",
+        "served_by": "truss",
         "target": "model.model:Model",
         "root": "models/gpu",
         "slots": 1,
@@ -58,7 +59,7 @@ def test_plan_says_who_gets_what_and_why(run: Run, models: Models) -> None:
     models({"gpu/config.yaml": GPU, "gpu/model/model.py": CHAT, "cpu/model.py": CHAT})
     result = run("plan", "--devices", "1xH100:80GiB")
     assert result.stdout.splitlines()[0] == "Devices: GPU 0 (H100, 80GiB)"
-    assert "gets GPU 0 (H100, 80GiB) to itself" in result.stdout
+    assert "gets GPU 0 (H100, 80GiB) exclusively" in result.stdout
     assert result.exit_code == 0
     result = run("plan", "--devices", "1xL4:24GiB", "--json")
     assert result.exit_code == 1

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import command as in_process
 from confining import why_not
 
 MODEL = """
@@ -48,7 +49,7 @@ class Model:
         yield {"a": 1}
         yield {"b": x}
 """
-BROKEN = "class Model:\n    def load(self):\n        secret = 'in load'\n        raise ValueError('no weights')\n"
+BROKEN = "class Model:\n    def load(self):\n        secret = 'in load'\n        raise ImportError('no weights')\n"
 BROKEN += "    def predict(self, x): return x\n"
 
 
@@ -129,7 +130,7 @@ def test_a_breakpoint_stops_in_the_terminal_and_the_call_goes_on_from_there(plac
     (place / "gateway.toml").write_text(f'[models.m]\nsandbox = "{sandbox}"\n')
     with screen(place, "m", "--data", '"stop"') as shown:
         if sandbox == "strict" and why_not():
-            shown.until('sandbox = "strict" cannot be had')
+            shown.until('sandbox = "strict" is not available')
             assert shown.process.wait(30) == 1
             return
         shown.until("(Pdb) ")
@@ -222,20 +223,16 @@ def test_without_data_each_line_of_a_pipe_is_a_call_and_one_that_fails_counts(pl
     done = run(place, "m", typed='[1]\n\n"fail"\nno json\n[2]')
     assert done.returncode == 1
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"got": [1]}, {"got": [2]}]
-    assert b"JSONDecodeError" in done.stderr and b"that is no JSON" in done.stderr
+    assert b"JSONDecodeError" in done.stderr and b"not valid JSON" in done.stderr
     assert run(place, "m", typed="[1]\n").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("broken", "--data", "1"), 1, "ValueError: no weights"),
+        (("broken", "--data", "1"), 1, "ImportError: no weights"),
         (("m", "--data", '"die"'), 1, "exited with status 3"),
         (("m", "--data", "1", "--method", "rerank"), 1, "has no method 'rerank' (have: "),
-        (("nobody", "--data", "1"), 1, "no model named 'nobody' (have: broken, m)"),
-        (("m", "--data", "{"), 2, "--data is not JSON"),
-        (("m", "--data", "@none.json"), 2, "No such file"),
-        (("m", "--pdb"), 2, "--pdb needs --data"),
     ],
 )
 def test_what_goes_wrong_is_a_line_and_a_status(
@@ -245,3 +242,20 @@ def test_what_goes_wrong_is_a_line_and_a_status(
     assert done.returncode == status, done.stderr
     assert said in done.stderr.decode()
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("nobody", "--data", "1"), 1, "no model named 'nobody' (have: broken, m)"),
+        (("m", "--data", "{"), 2, "--data is not JSON"),
+        (("m", "--data", "@none.json"), 2, "No such file"),
+        (("m", "--pdb"), 2, "--pdb needs --data"),
+    ],
+)
+def test_what_is_wrong_before_a_worker_starts_is_told_alike(
+    place: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    done = in_process(place, "run", *arguments)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert said in done.stderr

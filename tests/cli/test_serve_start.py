@@ -12,8 +12,8 @@ import pytest
 from click.testing import Result
 
 from gateway.cli.options import settings_of
-from gateway.cli.report import _why_not
 from gateway.cli.serve import _find_models
+from gateway.cli.start_report import _why_not
 
 GOOD = "class Model:\n    def predict(self, x):\n        return x\n"
 SOURCE = "import os\nclass Model:\n    def predict(self, x):\n        return os.environ['NO_SUCH_KEY_HERE']\n"
@@ -26,7 +26,7 @@ def test_a_variable_that_a_model_will_miss_is_a_warning_with_its_line(
     settings = settings_of(None)
     _find_models(settings, [], reload=False)
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("Warning: m: model.py:4: NO_SUCH_KEY_HERE is needed and will not be there")
+    assert line.startswith("Warning: m: model.py:4: NO_SUCH_KEY_HERE is needed and will not be set")
     assert "[models.m.environment]" in line
     _find_models(replace(settings, gateway=replace(settings.gateway, log_format="json")), [], reload=False)
     (record,) = caplog.records
@@ -52,7 +52,7 @@ def test_the_start_tells_what_a_config_says_in_vain_and_what_lies_beside_a_model
     said = capfd.readouterr().err.splitlines()
     keys = (
         "models/m/config.yaml: 2 unknown keys: runtime.predict_concurency, did you mean predict_concurrency?; "
-        "model_nam, did you mean model_name? (gateway check has the lines)"
+        "model_nam, did you mean model_name? (gateway check shows the lines)"
     )
     assert f"Warning: {keys}" in said
     assert [line for line in said if "unknown" in line or "system_packages" in line] == [f"Warning: {keys}"]
@@ -64,7 +64,7 @@ def test_the_start_tells_what_a_config_says_in_vain_and_what_lies_beside_a_model
 
 
 def test_a_gateway_without_models_does_not_say_when_they_load() -> None:
-    hub: Any = SimpleNamespace(models={})
-    assert _why_not(hub) == "There is no model yet."
-    hub.models["m"] = SimpleNamespace(state="unloaded")
-    assert _why_not(hub) == "Every model loads at its first request."
+    catalog: Any = SimpleNamespace(models={})
+    assert _why_not(catalog) == "There is no model yet."
+    catalog.models["m"] = SimpleNamespace(state="unloaded")
+    assert _why_not(catalog) == "Every model loads at its first request."

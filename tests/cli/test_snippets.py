@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from gateway.cli.snippets import certified, snippets
-from gateway.dialects.rerank import RerankDialect
-from gateway.example_values import example
+from gateway.dialects.scoring.rerank import RerankDialect
+from gateway.examples.values import example
 from gateway.spec import Capabilities, Endpoint, MethodInfo
 
 
@@ -97,16 +97,19 @@ def test_no_schema_breaks_an_example(schema: Any) -> None:
     example(schema)
 
 
-def hub(*models: Any, key: str | None = None, cert: Path | None = None) -> Any:
-    settings = SimpleNamespace(gateway=SimpleNamespace(api_key=key, tls_cert=cert, tls_key=None))
-    return SimpleNamespace(
+def shown(*models: Any, url: str = "http://x", key: str | None = None, cert: Path | None = None) -> str | None:
+    catalog = SimpleNamespace(
         models={model.name: model for model in models},
-        settings=settings,
-        keys=SimpleNamespace(is_required=key is not None),
         endpoints=[Endpoint(path="/v1/rerank", method="rerank", dialect="rerank")],
-        plugins=SimpleNamespace(dialects=lambda: {"rerank": RerankDialect()}),
         serves=lambda model, endpoint: model.capabilities.methods[0].name == endpoint.method,
     )
+    hub: Any = SimpleNamespace(
+        catalog=catalog,
+        settings=SimpleNamespace(gateway=SimpleNamespace(api_key=key, tls_cert=cert, tls_key=None)),
+        plugins=SimpleNamespace(dialects=lambda: {"rerank": RerankDialect()}),
+    )
+    keys: Any = SimpleNamespace(is_required=key is not None)
+    return snippets(hub, keys, url)
 
 
 class Hosted(SimpleNamespace):
@@ -124,21 +127,21 @@ def test_the_chat_model_that_reads_most_is_shown() -> None:
     toy, small = model("a-toy", "chat_completions"), model("small", "chat_completions", length=128)
     large = model("z-large", "chat_completions", length=2048)
     others = [model("b", "predict"), model("c", "embeddings")]
-    assert 'model="z-large"' in (snippets(hub(*others, toy, small, large), "http://x") or "")
-    assert 'model="a-toy"' in (snippets(hub(*others, toy), "http://x") or "")
+    assert 'model="z-large"' in (shown(*others, toy, small, large) or "")
+    assert 'model="a-toy"' in (shown(*others, toy) or "")
 
 
 def test_embeddings_come_before_predict_and_what_is_not_ready_is_not_shown() -> None:
     found = [model("a", "predict"), model("b", "embeddings"), model("c", "chat_completions", state="loading")]
-    assert "/v1/embeddings" in (snippets(hub(*found), "http://x") or "")
-    assert "/v1/models/a:predict" in (snippets(hub(found[0]), "http://x") or "")
-    assert snippets(hub(found[2]), "http://x") is None
+    assert "/v1/embeddings" in (shown(*found) or "")
+    assert "/v1/models/a:predict" in (shown(found[0]) or "")
+    assert shown(found[2]) is None
 
 
 def test_a_model_of_another_kind_is_shown_on_its_route() -> None:
-    text = snippets(hub(model("a", "rerank")), "http://x") or ""
+    text = shown(model("a", "rerank")) or ""
     assert "curl http://x/v1/rerank -H" in text and '"model": "a"' in text and '"documents"' in text
-    assert snippets(hub(model("a", "transcriptions")), "http://x") is None  # a form is nothing to paste
+    assert shown(model("a", "transcriptions")) is None  # a form is nothing to paste
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_a_model_of_another_kind_is_shown_on_its_route() -> None:
 def test_a_key_is_never_written_out(monkeypatch: pytest.MonkeyPatch, variable: str, shell: str, python: str) -> None:
     monkeypatch.delenv("GATEWAY_API_KEY_FILE", raising=False)
     monkeypatch.setenv(variable, "the-key")
-    text = snippets(hub(model("a", "chat_completions"), key="the-key"), "http://x") or ""
+    text = shown(model("a", "chat_completions"), key="the-key") or ""
     assert "the-key" not in text
     assert shell in text
     assert python in text
@@ -159,7 +162,7 @@ def test_a_key_is_never_written_out(monkeypatch: pytest.MonkeyPatch, variable: s
 
 
 def test_with_a_certificate_curl_and_the_sdk_are_told_to_trust_it() -> None:
-    text = snippets(hub(model("a", "chat_completions"), cert=Path("/a place/cert.pem")), "https://x") or ""
+    text = shown(model("a", "chat_completions"), cert=Path("/a place/cert.pem"), url="https://x") or ""
     assert "--cacert '/a place/cert.pem' " in text and 'cafile="/a place/cert.pem"' in text
     compile(text.partition("\n\n")[2], "snippet", "exec")
 
@@ -168,7 +171,7 @@ def test_with_a_certificate_the_gateway_is_asked_by_a_name_that_it_is_for(tmp_pa
     issued, cert = trustme.CA().issue_cert("gw.example", "localhost"), tmp_path / "cert.pem"
     issued.private_key_and_cert_chain_pem.write_to_path(str(cert))
     chat = model("a", "chat_completions")
-    text = snippets(hub(chat, cert=cert), "https://127.0.0.1:8000") or ""
+    text = shown(chat, cert=cert, url="https://127.0.0.1:8000") or ""
     assert text.startswith("curl -N https://localhost:8000/v1/chat") and 'base_url="https://localhost:8000/v1"' in text
 
 
@@ -187,11 +190,11 @@ def test_a_name_that_need_not_lead_here_has_a_line_that_says_so(host: str, names
     found, remark = certified(host, names)
     assert found == asked
     leads_here = host in names or not names or (host.startswith("127.") and "localhost" in names)
-    assert remark.startswith(f"# {asked}, which the certificate is for, must lead") is not leads_here
+    assert remark.startswith(f"# {asked}, the name in the certificate, must resolve") is not leads_here
 
 
 def test_keys_of_a_file_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_API_KEY", raising=False)
     monkeypatch.delenv("GATEWAY_API_KEY_FILE", raising=False)
-    text = snippets(hub(model("a", "predict"), key="in the file"), "http://x") or ""
-    assert text.startswith("# with a key of yours in GATEWAY_API_KEY") and '"Authorization: Bearer $GATEWAY' in text
+    text = shown(model("a", "predict"), key="in the file") or ""
+    assert text.startswith("# set GATEWAY_API_KEY to your key") and '"Authorization: Bearer $GATEWAY' in text

@@ -10,7 +10,7 @@ import anthropic
 import httpx2
 from anthropic.types import Message
 
-from gateway.dialects.anthropic_messages import MessageEncoder, MessagesDialect
+from gateway.dialects.anthropic.messages import MessageEncoder, MessagesDialect
 from gateway.dialects.base import Context
 
 HEX = "0123456789abcdef" * 2

@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_responses import ResponsesDialect, ResponsesEncoder
+from gateway.dialects.responses.route import ResponsesDialect, ResponsesEncoder
 from gateway.errors import GatewayError
 
 HEX = "0123456789abcdef" * 2

@@ -12,7 +12,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_chat import ChatDialect, ChatEncoder
+from gateway.dialects.openai.chat import ChatDialect, ChatEncoder
 
 HEX = "0123456789abcdef" * 2
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hello there"}]}
@@ -52,14 +52,14 @@ def accumulate(stream: bytes) -> ChatCompletion:
     return state.current_completion_snapshot  # type: ignore[no-any-return]
 
 
-def encoder(*, runs: int = 1, **fields: Any) -> ChatEncoder:
+def encoder(*, calls: int = 1, **fields: Any) -> ChatEncoder:
     dialect = ChatDialect()
-    return dialect.encoder(dialect.read({**ASK, **fields}, "chat_completions"), Context("m", HEX, 1795290277, runs))
+    return dialect.encoder(dialect.read({**ASK, **fields}, "chat_completions"), Context("m", HEX, 1795290277, calls))
 
 
-def encode_stream(batches: Iterable[Batch], *, runs: int = 1, **fields: Any) -> bytes:
+def encode_stream(batches: Iterable[Batch], *, calls: int = 1, **fields: Any) -> bytes:
     """The bytes of a stream, as a route sends them: the first values are encoded before the role."""
-    under_way = encoder(runs=runs, stream=True, **fields)
+    under_way = encoder(calls=calls, stream=True, **fields)
     out: list[bytes] = []
     for run, items in batches:
         chunk = under_way.feed(list(items), run)
@@ -71,8 +71,8 @@ def encode_stream(batches: Iterable[Batch], *, runs: int = 1, **fields: Any) -> 
     return b"".join((*out, under_way.finish()))
 
 
-def encode_whole(batches: Iterable[Batch], *, runs: int = 1, **fields: Any) -> bytes:
-    under_way = encoder(runs=runs, **fields)
+def encode_whole(batches: Iterable[Batch], *, calls: int = 1, **fields: Any) -> bytes:
+    under_way = encoder(calls=calls, **fields)
     for run, items in batches:
         assert under_way.feed(list(items), run) == b""
     body, _ = under_way.whole()

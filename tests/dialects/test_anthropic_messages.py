@@ -13,11 +13,11 @@ from anthropic.types import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic_messages import MessagesDialect
+from gateway.dialects.anthropic.messages import MessagesDialect
 from gateway.dialects.base import GENERIC, MODEL_RAISED, Context
-from gateway.dialects.reported import error_of
+from gateway.dialects.relayed_errors import error_of
 from gateway.errors import BadRequest, GatewayError, HTTPError, InvalidOutput, Loading, ModelError
-from gateway.wire import Structured
+from gateway.wire.values import Structured
 
 from .anthropic_sdk import ASK, HEX, accumulate, both, encode_stream, encode_whole, encoder, events, parse, plain
 
@@ -468,7 +468,7 @@ def test_the_input_of_another_block_that_nobody_can_read_is_an_error(given: str)
         {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": given}},
         {"type": "content_block_stop", "index": 0},
     ]
-    with pytest.raises(InvalidOutput, match="the input of a block 'server_tool_use' is no JSON object"):
+    with pytest.raises(InvalidOutput, match="the input of a block 'server_tool_use' is not a valid JSON object"):
         encode_whole([events], "messages")
     events[2]["delta"] = {"type": "input_json_delta", "partial_json": '{"query": "'}
     broken = encode_whole([events], "messages")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic_count_tokens import CountDialect
-from gateway.dialects.anthropic_messages import MessagesDialect
+from gateway.dialects.anthropic.count_tokens import CountDialect
+from gateway.dialects.anthropic.messages import MessagesDialect
 from gateway.dialects.base import Context
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 from gateway.spec import Capabilities
@@ -221,7 +221,7 @@ def test_the_form_of_the_output_is_read_under_its_older_name_too(dialect: Any) -
     for nothing in (None, {}):
         assert dialect.read({**ASK, "output_format": nothing}, "").inputs == plain
     other = {"output_format": {**FORM, "schema": {"type": "array"}}, "output_config": {"format": FORM}}
-    with pytest.raises(BadRequest, match=r"'output_format' and .* say different things"):
+    with pytest.raises(BadRequest, match=r"'output_format' and .* have different values"):
         dialect.read({**ASK, **other}, "")
 
 
@@ -497,7 +497,7 @@ def test_a_model_may_say_that_it_cannot_count_this() -> None:
 def run(dialect: Any, messages: Any, method: str = "", **capabilities: Any) -> Any:
     """What the model's method gets."""
     asked = {"max_tokens": 5, "messages": messages}
-    [inputs] = dialect.runs(dialect.read(asked, method), Capabilities(**capabilities))
+    [inputs] = dialect.calls(dialect.read(asked, method), Capabilities(**capabilities))
     return inputs
 
 

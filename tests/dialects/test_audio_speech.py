@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.audio_speech import TYPES, SpeechDialect
 from gateway.dialects.base import Context
+from gateway.dialects.openai.speech import TYPES, SpeechDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 
 ASK = {"input": "Good morning.", "voice": "alloy"}

@@ -11,11 +11,11 @@ import openai
 import pytest
 from openai.types.audio import TranscriptionDiarized, TranscriptionVerbose
 
-from gateway.dialects.audio_transcriptions import TranscriptionsDialect
 from gateway.dialects.base import Context
+from gateway.dialects.openai.transcriptions import TranscriptionsDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput, ModelError
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 FILE = {"filename": "a.wav", "content_type": "audio/wav", "data": b"RIFF"}
 SEGMENTS = [{"start": 0, "end": 1.5, "text": " Good"}, {"start": 1.5, "end": 2.5, "text": " morning."}]

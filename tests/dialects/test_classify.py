@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
-from gateway.dialects.classify import ClassifyDialect
+from gateway.dialects.scoring.classify import ClassifyDialect
 from gateway.errors import BadRequest, InvalidOutput
 
 from .values import answered

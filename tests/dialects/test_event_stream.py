@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import event_stream
-from gateway.dialects.event_stream import EventStream, Sent, holds_block, starts_events
+from gateway.dialects.event_stream import EventStream, Lead, Sent, holds_block
 from gateway.errors import InvalidOutput
+
+
+def starts_events(*pieces: bytes) -> bool | None:
+    lead = Lead()
+    return next((found for piece in pieces if (found := lead.feed(piece)) is not None), None)
 
 
 def by_the_standard(stream: bytes) -> list[tuple[str, str]]:
@@ -121,6 +127,25 @@ def test_text_is_known_by_its_first_line_that_is_none_of_an_event(text: str) -> 
 def test_a_first_line_that_goes_on_for_ever_is_text() -> None:
     assert starts_events(b":" + b"x" * 1000) is None
     assert starts_events(b":" + b"x" * event_stream.MAX_LEAD) is False
+
+
+LEADS = st.lists(st.sampled_from([*":aei\n\r", "data", "data:", "event", "id: 1", "\ufeff", "é"]), max_size=12)
+
+
+@given(LEADS.map("".join), st.lists(st.integers(0, 40)))
+def test_a_beginning_is_judged_alike_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    data = text.encode()
+    places = [0, *sorted(cuts), len(data)]
+    pieces = [data[start:end] for start, end in pairwise(places)]
+    whole = next((found for size in range(len(data)) if (found := starts_events(data[: size + 1])) is not None), None)
+    assert starts_events(*pieces) == whole
+
+
+@pytest.mark.parametrize("piece", [b"\n", b":", b"id:\n"])
+def test_a_beginning_in_very_many_pieces_is_read_once(piece: bytes) -> None:
+    began = time.process_time()
+    assert starts_events(*[piece] * (event_stream.MAX_LEAD // len(piece))) is None
+    assert time.process_time() - began < 0.5  # reading it again for each piece takes seconds
 
 
 def test_comments_alone_are_no_text() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.dialects.events import Failed, Finish, Head, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage, usage_of
-from gateway.dialects.outputs import Normalizer
+from gateway.dialects.normalize import Normalizer
 from gateway.errors import GatewayError, HTTPError, InvalidOutput
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 
 def travelled(value: Any) -> Any:

@@ -11,10 +11,10 @@ import pytest
 from openai.types import ImagesResponse
 
 from gateway.dialects.base import Context
-from gateway.dialects.images import ImagesDialect
+from gateway.dialects.openai.images import ImagesDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 FILE = b"\x89PNG one"
 TEXT = base64.b64encode(FILE).decode()
@@ -57,7 +57,7 @@ def test_an_address_stays_an_address() -> None:
     answer = painted({"url": "https://pictures.test/1", "revised_prompt": "a grey cat"}, response_format="url")
     assert answer.data is not None
     assert (answer.data[0].url, answer.data[0].revised_prompt) == ("https://pictures.test/1", "a grey cat")
-    with pytest.raises(BadRequest, match="addresses") as caught:
+    with pytest.raises(BadRequest, match="URLs") as caught:
         encoded({"url": "https://pictures.test/1"}, response_format="b64_json")
     assert caught.value.code == "unsupported_value"
 

@@ -14,10 +14,10 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as CompletionParams
 from openai.types.embedding_create_params import EmbeddingCreateParams as EmbeddingParams
 
-from gateway.dialects.chat_requests import SCHEMA
-from gateway.dialects.openai_chat import ChatDialect
-from gateway.dialects.openai_completions import CompletionsDialect
-from gateway.dialects.openai_embeddings import EmbeddingsDialect
+from gateway.dialects.openai.chat import ChatDialect
+from gateway.dialects.openai.chat_request import SCHEMA
+from gateway.dialects.openai.completions import CompletionsDialect
+from gateway.dialects.openai.embeddings import EmbeddingsDialect
 from gateway.spec import Capabilities
 
 from .legal import bodies, drawn_from, words
@@ -75,7 +75,7 @@ def test_any_legal_chat_request_is_accepted(body: dict[str, Any]) -> None:
 def test_any_legal_completions_request_is_accepted(body: dict[str, Any]) -> None:
     body = sent(body)
     prepared = CompletionsDialect().read(body, "completions")
-    for inputs in CompletionsDialect().runs(prepared, Capabilities(supports_n=True)):
+    for inputs in CompletionsDialect().calls(prepared, Capabilities(supports_n=True)):
         check_passed(body, inputs, {*RENAMED, "prompt", "best_of"})
         prompt = inputs["prompt"]
         assert isinstance(prompt, str) or all(type(token) is int for token in prompt)

@@ -21,8 +21,8 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from openai.types.responses.response_input_item_param import FunctionCallOutput, ResponseInputItemParam
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_responses import ResponsesDialect
-from gateway.dialects.responses_items import listed
+from gateway.dialects.responses.items import listed
+from gateway.dialects.responses.route import ResponsesDialect
 
 from .legal import bodies, drawn_from, words
 from .responses_sdk import HEX, KEYS, RESPONSE

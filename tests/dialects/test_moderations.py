@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types import ModerationCreateResponse
 
-from gateway.dialects.moderations import CATEGORIES, ModerationsDialect
+from gateway.dialects.openai.moderations import CATEGORIES, ModerationsDialect
 from gateway.errors import BadRequest, InvalidOutput
 
 from .values import answered

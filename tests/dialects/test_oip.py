@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import oip_tensors
-from gateway.dialects.oip import InferRequest, answer, encode_inputs, from_predict, read, read_raw
-from gateway.dialects.oip_binary import pack, unpack
-from gateway.dialects.oip_schema import kinds_of, metadata
-from gateway.dialects.oip_tensors import DATATYPES, INTEGERS, MAX_ROWS, Tensor, read_tensor, to_tensor
+from gateway.dialects.oip import tensors as oip_tensors
+from gateway.dialects.oip import values as oip_values
+from gateway.dialects.oip.binary import pack, unpack
+from gateway.dialects.oip.schema import kinds_of, metadata
+from gateway.dialects.oip.tensors import DATATYPES, INTEGERS, MAX_ROWS, Tensor, read_tensor, to_tensor
+from gateway.dialects.oip.values import InferRequest, answer, encode_inputs, from_predict, read, read_raw
 from gateway.errors import BadRequest, InvalidOutput, TooLarge
 
 
@@ -51,6 +52,11 @@ def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
 
 def nested_of(tensor: Tensor) -> Any:
     return json.loads(b"".join(tensor.written()))
+
+
+def answered(value: Any, request: InferRequest, model: str, request_id: str) -> tuple[dict[str, Any], bytes]:
+    shown, raw = answer(value, request, model, request_id)
+    return json.loads(shown), raw
 
 
 def sent(request: InferRequest, schema: Any) -> Any:
@@ -249,7 +255,7 @@ def test_parameters_are_fields_where_the_model_has_them() -> None:
     [
         (tensor("other", [1], [1]), r"no input 'other' \(have: "),
         (tensor("scale", [1, 2], [2]), "single value"),
-        (tensor("inner", [1], [1]), "no tensor"),
+        (tensor("inner", [1], [1]), "not a tensor"),
     ],
 )
 def test_a_tensor_that_fits_no_field_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -263,7 +269,7 @@ def test_a_schema_of_very_many_fields_is_not_listed_to_who_misses_one() -> None:
     with pytest.raises(BadRequest, match=r"no input 'other'$"):
         encode_inputs(given, {"type": "object", "properties": fields})
     with pytest.raises(BadRequest, match=r"no output 'other'$"):
-        answer(fields, read({"inputs": [], "outputs": [{"name": "other"}]}), "m", "")
+        answered(fields, read({"inputs": [], "outputs": [{"name": "other"}]}), "m", "")
 
 
 def test_a_predict_that_takes_a_list_takes_one_tensor() -> None:
@@ -330,25 +336,60 @@ def test_bytes_travel_as_base64() -> None:
 
 def test_the_keys_of_a_dict_are_the_names_of_its_tensors() -> None:
     request = read({"id": "42", "inputs": []})
-    body, _ = answer({"a": [1], "b": "x"}, request, "m", "other")
+    body, _ = answered({"a": [1], "b": "x"}, request, "m", "other")
     assert (body["model_name"], body["model_version"], body["id"]) == ("m", "1", "42")
     assert [output["name"] for output in body["outputs"]] == ["a", "b"]
-    assert [output["name"] for output in answer([1], request, "m", "other")[0]["outputs"]] == ["output-0"]
-    assert answer(1, read({"inputs": []}), "m", "made up")[0]["id"] == "made up"
+    assert [output["name"] for output in answered([1], request, "m", "other")[0]["outputs"]] == ["output-0"]
+    assert answered(1, read({"inputs": []}), "m", "made up")[0]["id"] == "made up"
+
+
+@pytest.mark.parametrize("parameters", [{}, {"binary_data": True}])
+def test_an_output_is_asked_for_once(parameters: dict[str, Any]) -> None:
+    """One that is named again would be written again: a small request could ask for any number of bytes."""
+    output = {"name": "image", "parameters": parameters}
+    with pytest.raises(BadRequest, match="'image' is requested twice") as refused:
+        read({"inputs": [], "outputs": [output, {"name": "other"}, output]})
+    assert refused.value.param == "outputs[2].name"
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_an_answer_is_no_larger_than_a_worker_may_send(monkeypatch: pytest.MonkeyPatch, is_binary: bool) -> None:
+    request = read({"inputs": [], "parameters": {"binary_data_output": is_binary}})
+    whole = {"a": [1.0] * 100, "b": ["text"] * 100}
+    shown, raw = answer(whole, request, "m", "")
+    monkeypatch.setattr(oip_values, "MAX_PAYLOAD", len(shown) + len(raw))
+    assert answer(whole, request, "m", "") == (shown, raw)
+    monkeypatch.setattr(oip_values, "MAX_PAYLOAD", len(shown) + len(raw) - 8)
+    with pytest.raises(InvalidOutput, match="of tensors"):
+        answer(whole, request, "m", "")
+
+
+def test_a_tensor_is_written_in_pieces_and_is_what_it_was() -> None:
+    numbers = [index / 8 for index in range(2 * oip_tensors.PIECE + 3)]
+    found = {"x": numbers, "none": [], "texts": ["a"] * (oip_tensors.PIECE + 1)}
+    outputs = answered(found, read({"inputs": []}), "m", "")[0]["outputs"]
+    assert {output["name"]: output["data"] for output in outputs} == found
+
+
+def test_an_answer_of_very_many_values_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oip_values, "MAX_VALUES", 8)
+    assert from_predict(b"[1,2,3,4,5,6,7,8,9]", "application/json") == [*range(1, 10)]
+    with pytest.raises(InvalidOutput, match="more than 8 values"):
+        from_predict(b"[1,2,3,4,5,6,7,8,9,10]", "application/json")
 
 
 def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
     request = read({"inputs": [], "outputs": [{"name": "b"}]})
-    assert [output["name"] for output in answer({"a": 1, "b": 2}, request, "m", "")[0]["outputs"]] == ["b"]
+    assert [output["name"] for output in answered({"a": 1, "b": 2}, request, "m", "")[0]["outputs"]] == ["b"]
     with pytest.raises(BadRequest, match="no output 'b' \\(have: a\\)"):
-        answer({"a": 1}, request, "m", "")
+        answered({"a": 1}, request, "m", "")
 
 
 def test_nan_is_null_in_tensors_of_json_both_ways() -> None:
     given = read({"inputs": [tensor(shape=[2, 2], data=[[1, None], [math.nan, 4]])]})
     assert encode_inputs(given, SCHEMA) == b'{"rows":[[1,NaN],[NaN,4]]}'
     found = from_predict(b'{"x": [[1.5, NaN], [NaN, 2]]}', "application/json")
-    [output] = answer(found, read({"inputs": []}), "m", "")[0]["outputs"]
+    [output] = answered(found, read({"inputs": []}), "m", "")[0]["outputs"]
     assert output == {"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1.5, None, None, 2]}
     for datatype in ("INT32", "BOOL", "BYTES"):
         with pytest.raises(BadRequest):
@@ -359,11 +400,11 @@ def test_infinity_is_an_answer_in_binary_only() -> None:
     for value in ([1.0, math.inf], {"x": [[-math.inf], [math.nan]]}, {"x": {"a": math.nan}}):
         found = from_predict(json.dumps(value).encode(), "application/json")
         with pytest.raises(InvalidOutput):
-            answer(found, read({"inputs": []}), "m", "")
+            answered(found, read({"inputs": []}), "m", "")
     found = from_predict(b"[NaN, 1e308, 1e308]", "application/json")
-    _, raw = answer(found, read({"inputs": [], "parameters": {"binary_data_output": True}}), "m", "")
+    _, raw = answered(found, read({"inputs": [], "parameters": {"binary_data_output": True}}), "m", "")
     assert numpy.isnan(numpy.frombuffer(raw, "<f8")).tolist() == [True, False, False]
-    assert answer([1e308, 1e308], read({"inputs": []}), "m", "")[0]["outputs"][0]["data"] == [1e308, 1e308]
+    assert answered([1e308, 1e308], read({"inputs": []}), "m", "")[0]["outputs"][0]["data"] == [1e308, 1e308]
     with pytest.raises(InvalidOutput):
         from_predict(b"{", "application/json")
 
@@ -436,12 +477,12 @@ def test_binary_data_that_makes_no_sense_is_refused(body: dict[str, Any], data: 
 def test_outputs_are_bytes_where_they_are_asked_for() -> None:
     value = {"a": [1, 2], "b": ["x"], "c": b"\xff"}
     everything = read({"inputs": [], "parameters": {"binary_data_output": True}})
-    head, raw = answer(value, everything, "m", "")
+    head, raw = answered(value, everything, "m", "")
     assert raw == struct.pack("<qq", 1, 2) + b"\x01\0\0\0x" + b"\x01\0\0\0\xff"
     assert [output["parameters"] for output in head["outputs"]] == [{"binary_data_size": size} for size in (16, 5, 5)]
     assert not any("data" in output for output in head["outputs"]) and everything.parameters == {}
     names = [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]
-    head, raw = answer(
+    head, raw = answered(
         value, read({"inputs": [], "parameters": {"binary_data_output": True}, "outputs": names}), "m", ""
     )
     assert head["outputs"][0]["data"] == [1, 2] and raw == b"\x01\0\0\0x"
@@ -490,7 +531,7 @@ def test_bytes_without_json_are_the_one_tensor_that_the_model_takes(kind: Any, r
     [
         (scheme(list[float], y=(list[float], ...)), bytes(8), "x, y"),
         (scheme(dict[str, int]), bytes(8), "takes no tensor"),
-        (scheme(list[list[float]]), bytes(8), "more than one length"),
+        (scheme(list[list[float]]), bytes(8), "more than one open length"),
         (scheme(list[float]), bytes(9), "9 bytes"),
         (scheme(Pixels), bytes(8), "8 bytes"),
         (scheme(str), b"\xff", "UTF-8"),

@@ -10,8 +10,9 @@ from fakes import PATIENT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import oip, oip_schema
-from gateway.dialects.oip_schema import MAX_STEPS_IN_ALL, kinds_of, metadata
+from gateway.dialects.oip import schema as oip_schema
+from gateway.dialects.oip import values
+from gateway.dialects.oip.schema import MAX_STEPS_IN_ALL, kinds_of, metadata
 from gateway.errors import BadRequest
 
 A: dict[str, Any] = {"$ref": "#/$defs/A"}
@@ -130,7 +131,7 @@ def test_the_only_tensor_that_is_needed_is_told_from_very_many_names_in_few_step
         __hash__ = str.__hash__
 
     required = [*(Name(f"g{number}") for number in range(2000)), "f7"]
-    found = oip.read_raw(b"\0" * 8, {"properties": fields, "required": required})
+    found = values.read_raw(b"\0" * 8, {"properties": fields, "required": required})
     assert [tensor.name for tensor in found.inputs] == ["f7"]
     assert Name.compared < 10_000
 
@@ -139,4 +140,4 @@ def test_the_only_tensor_that_is_needed_is_told_from_very_many_names_in_few_step
 @pytest.mark.parametrize("key", ["properties", "anyOf", "required", "$defs"])
 def test_an_odd_schema_refuses_bytes_without_json_in_words(key: str, odd: Any) -> None:
     with pytest.raises(BadRequest, match="the model takes"):
-        oip.read_raw(b"\0" * 8, {"type": "object", "properties": {}, key: odd})
+        values.read_raw(b"\0" * 8, {"type": "object", "properties": {}, key: odd})

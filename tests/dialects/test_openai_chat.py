@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import openai
@@ -13,8 +14,8 @@ from openai.types.chat import ChatCompletion
 
 from gateway.dialects.base import GENERIC, MODEL_RAISED
 from gateway.errors import GatewayError, HTTPError, InvalidOutput, ModelError
-from gateway.wire import Structured
-from gateway.worker import failures
+from gateway.wire.values import Structured
+from gateway.worker.bodies import failures
 
 from .sdk import HEX, accumulate, answer, chunks, encode_stream, encode_whole, encoder, events, parse, streamed
 
@@ -154,8 +155,8 @@ def test_n_runs_merged_in_any_order_are_n_whole_choices(
         batches.append((run, queues[run][:size]))
         del queues[run][:size]
     n = len(cases)
-    whole = parse(encode_whole(batches, runs=n, n=n))
-    stream = accumulate(encode_stream(batches, runs=n, n=n, stream_options={"include_usage": True}))
+    whole = parse(encode_whole(batches, calls=n, n=n))
+    stream = accumulate(encode_stream(batches, calls=n, n=n, stream_options={"include_usage": True}))
     for completion in (whole, stream):
         check(completion, meant)
         check_usage(completion, meant)
@@ -166,7 +167,7 @@ def test_n_runs_merged_in_any_order_are_n_whole_choices(
 
 
 def test_role_comes_once_per_choice_and_first_in_order() -> None:
-    stream = events(encode_stream([(1, ["b"]), (0, ["a"])], runs=2, n=2))
+    stream = events(encode_stream([(1, ["b"]), (0, ["a"])], calls=2, n=2))
     roles = [(c["index"], c["delta"]) for e in stream[:2] for c in e["choices"]]
     assert roles == [(0, {"role": "assistant", "content": ""}), (1, {"role": "assistant", "content": ""})]
     assert all("role" not in c["delta"] for e in stream[2:-1] for c in e["choices"])
@@ -216,10 +217,27 @@ def test_each_chunk_has_the_counts_so_far_when_they_are_asked_for() -> None:
     assert {chunk["usage"]["prompt_tokens"] for chunk in found[1:]} == {7}
     silent = events(encode_stream([(0, ["a", "b"])], **asked))[:-1]
     assert [chunk["usage"] is None for chunk in silent] == [True] * 4 + [False]  # the model told none
-    two = events(encode_stream([(0, [told[0], "a"]), (1, [told[1], "b"])], runs=2, n=2, **asked))[:-1]
+    two = events(encode_stream([(0, [told[0], "a"]), (1, [told[1], "b"])], calls=2, n=2, **asked))[:-1]
     assert (two[0]["usage"], two[-2]["usage"]["completion_tokens"]) == (None, 3)
     lone = {"stream_options": {"continuous_usage_stats": True}}
     assert all("usage" not in chunk for chunk in events(encode_stream([(0, [told[0], "a"])], **lone))[:-1])
+
+
+def test_counts_so_far_are_not_estimated_again_for_each_of_very_many_pieces() -> None:
+    asked = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    under_way = encoder(stream=True, **asked)
+    began = time.process_time()
+    assert under_way.feed([{"usage": {"prompt_tokens": 7}}, *["a"] * 40_000]).count(b'"usage":null') == 40_000
+    assert time.process_time() - began < 5
+
+
+def test_of_very_many_parts_the_thoughts_are_told_apart_in_one_pass() -> None:
+    thought = {"type": "thinking", "thinking": "hm"}
+    assert answer({"content": [thought, {"type": "text", "text": "a"}, thought]}).choices[0].message.content == "a"
+    began = time.process_time()
+    with pytest.raises(InvalidOutput, match="content is a list"):
+        encoder().feed([{"content": [thought] * 5000 + [None] * 60_000}])
+    assert time.process_time() - began < 2  # comparing each with each takes several times as long
 
 
 def test_empty_pieces_make_no_chunks() -> None:
@@ -412,7 +430,7 @@ def test_the_last_usage_counts_when_a_model_reports_as_it_goes() -> None:
     items = [{"content": "a", "usage": {"prompt_tokens": 3, "completion_tokens": count}} for count in (1, 2, 3)]
     usage = answer(*items).usage
     assert usage is not None and usage.completion_tokens == 3
-    twice = parse(encode_whole([(0, items), (1, items)], runs=2, n=2)).usage
+    twice = parse(encode_whole([(0, items), (1, items)], calls=2, n=2)).usage
     assert twice is not None and (twice.prompt_tokens, twice.completion_tokens) == (3, 6)
 
 
@@ -518,7 +536,7 @@ RAW = [
 
 def test_raw_sse_is_read_as_chunks_where_it_cannot_be_passed_through() -> None:
     assert answer(*RAW).choices[0].message.content == "abc"
-    assert parse(encode_whole([(0, RAW), (1, ["x"])], runs=2, n=2)).choices[0].message.content == "abc"
+    assert parse(encode_whole([(0, RAW), (1, ["x"])], calls=2, n=2)).choices[0].message.content == "abc"
 
 
 def test_raw_sse_that_is_no_json_is_invalid() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 from openai.types import Completion
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_completions import CompletionsDialect, CompletionsEncoder
+from gateway.dialects.openai.completions import CompletionsDialect, CompletionsEncoder
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 from gateway.spec import Capabilities
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 from .sdk import HEX, _client, events
 
@@ -29,14 +30,14 @@ read = CompletionsDialect().read
 
 def runs_of(method: str = OWN, *, supports_n: bool = False, **fields: Any) -> list[dict[str, Any]]:
     prepared = read({"model": "m", "prompt": "once", **fields}, method)
-    return CompletionsDialect().runs(prepared, Capabilities(supports_n=supports_n))
+    return CompletionsDialect().calls(prepared, Capabilities(supports_n=supports_n))
 
 
 def encoder(*, method: str = OWN, supports_n: bool = False, **fields: Any) -> CompletionsEncoder:
     dialect = CompletionsDialect()
     prepared = dialect.read({"model": "m", "prompt": "once", **fields}, method)
     capabilities = Capabilities(supports_n=supports_n)
-    runs = len(dialect.runs(prepared, capabilities))
+    runs = len(dialect.calls(prepared, capabilities))
     return dialect.encoder(prepared, Context("m", HEX, 1795290277, runs, capabilities))
 
 
@@ -448,3 +449,13 @@ def test_logprobs_that_make_no_sense_are_invalid(logprobs: Any) -> None:
     for encode in (encode_whole, partial(encode_stream)):
         with pytest.raises(InvalidOutput):
             encode([(0, [{"text": "a", "logprobs": logprobs}])])
+
+
+def test_prompts_are_asked_once_for_all_of_their_choices_and_never_compared() -> None:
+    prompts = [[*range(1000, 21_000), number] for number in range(64)]
+    fields: dict[str, Any] = {"prompt": prompts, "n": 2}
+    began = time.process_time()
+    asked = encoder(**fields).uncounted(runs_of(**fields))
+    assert [asked[f"prompt {number}"]["prompt"] for number in range(64)] == prompts
+    assert time.process_time() - began < 1.5
+    assert sum(name.startswith("prompt") for name in asked) == 64

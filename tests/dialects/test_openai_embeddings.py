@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_embeddings import EmbeddingsDialect, shortest
-from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.dialects.openai import embeddings
+from gateway.dialects.openai.embeddings import MAX_WIDTH, EmbeddingsDialect
+from gateway.errors import BadRequest, GatewayError, HTTPError, InvalidOutput
 from gateway.spec import Capabilities
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import Text, decode, encode
+from gateway.worker.bodies import results
+from gateway.worker.bodies import vectors as vectors_of
 
 VECTORS = [[0.5, -1.0, 0.1], [2.0, 0.0, 3e-8]]
 FLOAT32 = numpy.array(VECTORS, dtype=numpy.float32)
@@ -30,14 +32,27 @@ FLOAT32 = numpy.array(VECTORS, dtype=numpy.float32)
 def answered(
     *values: Any, inputs: int = 2, capabilities: dict[str, Any] | None = None, **fields: Any
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Body and headers when the Model gives these values."""
+    """Body and headers when the Model gives these values: the same whether the gateway or the worker writes vectors."""
     dialect = EmbeddingsDialect()
     prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields}, "embeddings")
     declared = Capabilities(extra=capabilities or {})
-    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1, capabilities=declared))
-    for value in values:
-        encoder.feed([decode(pack(value))])
-    return encoder.whole()
+
+    def by(pack: Callable[[Any], bytes]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1, capabilities=declared))
+        for value in values:
+            encoder.feed([decode(pack(value))])
+        return encoder.whole()
+
+    in_worker = partial(vectors_of.pack, form=prepared.vectors)
+    try:
+        found = by(results.pack)
+    except GatewayError as error:
+        with pytest.raises(type(error)) as caught:
+            by(in_worker)
+        assert caught.value.message == error.message
+        raise
+    assert by(in_worker) == found
+    return found
 
 
 def parse(body: bytes, **fields: Any) -> CreateEmbeddingResponse:
@@ -202,16 +217,28 @@ def test_the_object_has_every_field_of_the_contract() -> None:
     assert set(body["usage"]) == {"prompt_tokens", "total_tokens"}
 
 
-@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
-def test_floats_are_written_short_and_read_back_as_the_same_float32(value: float) -> None:
-    text = shortest(value)
-    assert struct.pack("<f", json.loads(text)) == struct.pack("<f", value)
-    assert isinstance(json.loads(text), float)
-    assert len(text) <= len(repr(value)) or math.isclose(float(text), value, rel_tol=1e-6)
+@pytest.mark.parametrize(("encoding", "told"), [("float", "ask for base64"), ("base64", "more than")])
+def test_an_answer_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch, encoding: str, told: str) -> None:
+    """Text is several times as long as the vectors that a worker may send."""
+    rows = [[1 / 3] * 64] * 4
+    size = len(answered(rows, inputs=4, encoding_format=encoding)[0])
+    monkeypatch.setattr(embeddings, "MAX_PAYLOAD", size)
+    answered(rows, inputs=4, encoding_format=encoding)
+    monkeypatch.setattr(embeddings, "MAX_PAYLOAD", size // 2)
+    with pytest.raises(InvalidOutput, match=told):
+        answered(rows, inputs=4, encoding_format=encoding)
 
 
-def test_a_tenth_is_written_as_a_tenth() -> None:
-    assert shortest(struct.unpack("<f", struct.pack("<f", 0.1))[0]) == "0.1"
+@pytest.mark.parametrize("shape", ["array", "arrays", "lists"])
+def test_a_vector_longer_than_any_model_has_is_no_vector(shape: str) -> None:
+    long = MAX_WIDTH + 1
+    value = {
+        "array": numpy.zeros((1, long), "float32"),
+        "arrays": [numpy.zeros(long, "float32")],
+        "lists": [[0.0] * long],
+    }
+    with pytest.raises(InvalidOutput, match=f"a vector of {long} numbers"):
+        answered(value[shape], inputs=1)
 
 
 @given(
@@ -223,3 +250,49 @@ def test_a_tenth_is_written_as_a_tenth() -> None:
 )
 def test_any_finite_vectors_survive_both_encodings(rows: list[list[float]]) -> None:
     assert numpy.array_equal(numpy.float32(vectors(rows, inputs=len(rows))), numpy.float32(rows))
+
+
+# ── text that the worker has made ────────────────────────────────────────────────────────────────────────────────────
+
+
+def fed(*texts: Text, inputs: int = 2, **fields: Any) -> bytes:
+    dialect = EmbeddingsDialect()
+    prepared = dialect.read({"model": "m", "input": ["word"] * inputs, **fields}, "embeddings")
+    encoder = dialect.encoder(prepared, Context("m", "0" * 32, 1))
+    for text in texts:
+        encoder.feed([decode(encode(text))])
+    body: bytes = encoder.whole()[0]
+    return body
+
+
+def test_text_stands_in_the_answer_as_the_worker_made_it() -> None:
+    data = json.loads(fed(Text(2, [b"[0.5,1.5]"]), Text(2, [b"[2.5,3.5]"])))["data"]
+    assert [item["embedding"] for item in data] == [[0.5, 1.5], [2.5, 3.5]]
+
+
+@pytest.mark.parametrize(
+    "texts", [(Text(2, [b"[1,2]"]),), (Text(2, [b"[1,2]"] * 3),), (Text(2, [b"[1,2]"]), Text(1, [b"[1]"]))]
+)
+def test_text_for_too_few_too_many_or_unequal_vectors_is_refused(texts: tuple[Text, ...]) -> None:
+    with pytest.raises(InvalidOutput, match="vector"):
+        fed(*texts)
+
+
+def test_text_of_a_width_that_no_model_has_is_refused() -> None:
+    with pytest.raises(InvalidOutput, match=f"the limit is {MAX_WIDTH}"):
+        fed(Text(MAX_WIDTH + 1, [b"[]"]), inputs=1)
+
+
+def test_text_that_nobody_asked_for_is_no_vector_to_compute_with() -> None:
+    dialect = EmbeddingsDialect()
+    encoder = dialect.encoder(dialect.read({"input": "a"}, "embeddings"), Context("m", "0" * 32, 1))
+    encoder.feed([Text(1, [b"[1.0]"])])
+    with pytest.raises(InvalidOutput, match="text where vectors belong"):
+        encoder.vectors()
+
+
+def test_text_is_copied_and_not_read() -> None:
+    encoder = EmbeddingsDialect().encoder(
+        EmbeddingsDialect().read({"input": "a"}, "embeddings"), Context("m", "0" * 32, 1)
+    )
+    assert encoder.work([Text(1, [b"[1.0]"])], 1 << 20) < encoder.work([[1.0]], 1 << 20) == 1 << 20

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_responses import ResponsesDialect
+from gateway.dialects.responses.route import ResponsesDialect
 from gateway.errors import InvalidOutput, ModelError
 
 from .responses_sdk import ASK, HEX, KEYS, accumulated, client, encoder, events, parse, said, stream_of, whole_of

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic_messages import MessageEnding
+from gateway.dialects.anthropic.messages import MessageEnding
 from gateway.dialects.base import Dialect
 from gateway.dialects.event_stream import EventStream, Sent, one_line
-from gateway.dialects.openai_chat import ChatDialect
-from gateway.dialects.openai_chunks import ChunkEnding
-from gateway.dialects.openai_completions import CompletionsDialect
-from gateway.dialects.openai_responses import ResponseEnding, ResponsesDialect
+from gateway.dialects.openai.chat import ChatDialect
+from gateway.dialects.openai.chunks import ChunkEnding
+from gateway.dialects.openai.completions import CompletionsDialect
 from gateway.dialects.raw import Ending, Opening, RawStream
+from gateway.dialects.responses.route import ResponseEnding, ResponsesDialect
 from gateway.errors import HTTPError, InvalidOutput
 
 from . import anthropic_sdk, responses_sdk, sdk, test_openai_completions

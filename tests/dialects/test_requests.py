@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.openai_chat import ChatDialect
-from gateway.dialects.openai_embeddings import EmbeddingsDialect
+from gateway.dialects.fields import wrong_type
+from gateway.dialects.openai.chat import ChatDialect
+from gateway.dialects.openai.embeddings import EmbeddingsDialect
 from gateway.errors import BadRequest
 from gateway.spec import Capabilities, MethodInfo
 
@@ -220,7 +221,7 @@ def test_embeddings_refuse_with_code_and_path(fields: dict[str, Any], code: str,
 def test_token_ids_are_refused_with_the_setting_that_avoids_them() -> None:
     for tokens in ([1, 2], [[1, 2], [3]]):
         with pytest.raises(BadRequest, match="check_embedding_ctx_length=False") as caught:
-            EmbeddingsDialect().runs(embeddings({"input": tokens}), TEXTS_ONLY)
+            EmbeddingsDialect().calls(embeddings({"input": tokens}), TEXTS_ONLY)
         assert (caught.value.code, caught.value.param) == (UNSUPPORTED, "input")
 
 
@@ -228,7 +229,7 @@ def test_token_ids_are_refused_with_the_setting_that_avoids_them() -> None:
 def test_a_class_that_takes_token_ids_gets_a_list_for_each_input(given_input: Any, seen: list[Any]) -> None:
     takes_tokens = replace(TEXTS_ONLY, extra={"token_ids": True})
     for capabilities in (takes_tokens, Capabilities()):  # nothing is known of one that never was ready
-        [inputs] = EmbeddingsDialect().runs(embeddings({"input": given_input}), capabilities)
+        [inputs] = EmbeddingsDialect().calls(embeddings({"input": given_input}), capabilities)
         assert inputs["input"] == seen
 
 
@@ -264,3 +265,10 @@ def test_any_json_at_all_is_read_or_refused(body: dict[str, Any], with_messages:
             read({**body, "messages": [USER]} if with_messages else body)
         except BadRequest as error:
             assert error.param
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "null"), ({}, "an object"), (b"", "a bytes"), (1.5, "a number"), ((), "a tuple")]
+)
+def test_what_has_the_wrong_type_is_called_what_it_is(value: Any, said: str) -> None:
+    assert wrong_type("x", "a string", value).message == f"'x' must be a string, not {said}"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.rerank import REFUSED, RENAMED, SAID, SAID_UNLESS_EMPTY, SCHEMA, RerankDialect
+from gateway.dialects.scoring.rerank import REFUSED, RENAMED, SAID, SAID_UNLESS_EMPTY, SCHEMA, RerankDialect
 from gateway.errors import BadRequest, HTTPError, InvalidOutput
 from gateway.spec import Capabilities
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 from .values import CONTEXT, answered
 
@@ -194,7 +194,7 @@ def derived(query: Any, documents: Any, **fields: Any) -> Any:
 def test_embeddings_are_asked_for_the_query_and_for_the_documents_each_as_what_they_are() -> None:
     dialect = RerankDialect()
     prepared = dialect.read({**ASK, "model": "m", "top_n": 2, "mine": 1}, "embeddings")
-    assert dialect.runs(prepared, Capabilities()) == [
+    assert dialect.calls(prepared, Capabilities()) == [
         {"model": "m", "mine": 1, "input": ["capital of France"], "input_type": "query"},
         {"model": "m", "mine": 1, "input": ["Berlin", "Paris", "Rome"], "input_type": "document"},
     ]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.openai_responses import ResponsesDialect
-from gateway.dialects.responses_items import Conversation, listed
+from gateway.dialects.responses.items import Conversation, listed
+from gateway.dialects.responses.route import ResponsesDialect
 from gateway.errors import BadRequest
 
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}

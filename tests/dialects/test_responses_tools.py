@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.openai_responses import ResponsesDialect
-from gateway.dialects.responses_items import messages_of
-from gateway.dialects.responses_tools import arguments_of, input_of, read_tools
+from gateway.dialects.responses import tools as tools_module
+from gateway.dialects.responses.items import messages_of
+from gateway.dialects.responses.route import ResponsesDialect
+from gateway.dialects.responses.tools import MAX_MEMBERS, MAX_NAME, arguments_of, input_of, read_tools
 from gateway.errors import BadRequest
 
 from .responses_sdk import events, stream_of, whole_of
@@ -115,6 +116,42 @@ def test_very_many_tools_of_one_name_are_told_apart_in_a_time_that_grows_with_th
     assert len(set(names)) == MANY + 1000
 
 
+def test_a_name_is_no_longer_than_a_function_s_may_be() -> None:
+    for name, param in ((MAX_NAME, ""), (MAX_NAME + 1, "tools[0].name")):
+        for tool in ({**AGENTS, "name": "n" * name}, {**TIME, "name": "n" * name}, {**PATCH, "name": "n" * name}):
+            if not param:
+                assert offered(tools=[tool])
+                continue
+            with pytest.raises(BadRequest, match=f"at most {MAX_NAME} are allowed") as error:
+                offered(tools=[tool])
+            assert error.value.param == param
+    with pytest.raises(BadRequest) as error:
+        offered(tools=[{**AGENTS, "tools": [SPAWN, {**TIME, "name": "n" * (MAX_NAME + 1)}]}])
+    assert error.value.param == "tools[0].tools[1].name"
+
+
+def test_the_members_of_all_namespaces_are_bounded() -> None:
+    half = {"type": "namespace", "name": "n", "tools": [{}] * (MAX_MEMBERS // 2)}
+    with soon():
+        assert left_out(tools=[half, half]) == ("n.None",)
+        with pytest.raises(BadRequest, match=f"at most {MAX_MEMBERS} tools") as error:
+            left_out(tools=[half, half, {**AGENTS, "tools": [SPAWN]}])
+    assert error.value.param == "tools[2].tools"
+
+
+def test_of_a_long_word_only_the_part_that_is_shown_is_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[int] = []
+
+    def clean(with_: str, word: str) -> str:
+        cleaned.append(len(word))
+        return word
+
+    monkeypatch.setattr(tools_module, "_PLAIN", clean)
+    word = "!" * 100_000
+    assert left_out(tools=[{"type": word}, {**AGENTS, "tools": [{"type": word}]}])
+    assert cleaned and max(cleaned) < 1000
+
+
 def test_very_many_calls_and_choices_of_very_many_tools_are_read_in_a_time_that_grows_with_their_number() -> None:
     functions = [{"type": "function", "name": f"f{number}"} for number in range(MANY)]
     tools = [*functions, {"type": "namespace", "name": "n", "tools": functions}]
@@ -123,7 +160,7 @@ def test_very_many_calls_and_choices_of_very_many_tools_are_read_in_a_time_that_
         found = read_tools({"tools": tools, "tool_choice": {"type": "allowed_tools", "tools": [*functions, *also]}})
         last = [found.called("n", f"f{MANY - 1}") for _ in range(MANY)]
     assert len(found.allowed or ()) == MANY and set(last) == {f"n__f{MANY - 1}"}
-    with pytest.raises(BadRequest, match="is none of the tools") as refused:
+    with pytest.raises(BadRequest, match="is not one of the tools") as refused:
         read_tools({"tools": tools, "tool_choice": {"type": "function", "name": "none"}})
     assert len(str(refused.value)) < 200
 
@@ -188,7 +225,7 @@ def test_a_hosted_tool_that_must_be_called_is_refused(fields: dict[str, Any], pa
 
 
 def test_a_custom_tool_is_not_chosen_as_a_function() -> None:
-    with pytest.raises(BadRequest, match="none of the tools: patch"):
+    with pytest.raises(BadRequest, match="not one of the tools: patch"):
         choice(tools=[PATCH], tool_choice={"type": "function", "name": "patch"})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
-from gateway.dialects.score import ScoreDialect
+from gateway.dialects.scoring.score import ScoreDialect
 from gateway.errors import BadRequest, InvalidOutput
 
 from .values import answered

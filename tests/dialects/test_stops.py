@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import Context
-from gateway.dialects.openai_chat import ChatDialect, ChatEncoder
+from gateway.dialects.openai.chat import ChatDialect, ChatEncoder
 from gateway.dialects.stops import StopCutter
 
 from .sdk import ASK, HEX, accumulate, events, parse
@@ -51,10 +51,10 @@ def test_no_more_is_held_back_than_may_be_a_beginning() -> None:
     assert (cutter.rest(), cutter.found) == ("<end", None)
 
 
-def encoder(stops: tuple[str, ...] = ("END",), runs: int = 1, **fields: Any) -> ChatEncoder:
+def encoder(stops: tuple[str, ...] = ("END",), calls: int = 1, **fields: Any) -> ChatEncoder:
     dialect = ChatDialect()
     prepared = dialect.read({**ASK, **fields}, "chat_completions")
-    return dialect.encoder(prepared, Context("m", HEX, 1, runs, stops=stops))
+    return dialect.encoder(prepared, Context("m", HEX, 1, calls, stops=stops))
 
 
 ITEMS = ["one E", {"content": "ND two"}, " three", {"usage": {"prompt_tokens": 1, "completion_tokens": 9}}]
@@ -89,7 +89,7 @@ def test_text_held_back_comes_before_the_call_that_follows_it() -> None:
 
 
 def test_each_choice_stops_by_itself_and_the_answer_with_the_last() -> None:
-    under_way = encoder(runs=2, n=2)
+    under_way = encoder(calls=2, n=2)
     under_way.feed(["a END"], 0)
     assert not under_way.is_complete
     under_way.feed(["b "], 1)

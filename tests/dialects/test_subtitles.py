@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.subtitles import srt, vtt
+from gateway.dialects.openai.subtitles import srt, vtt
 
 SEGMENTS = [{"start": 0, "end": 1.5, "text": " Hello."}, {"start": 3661.0005, "end": 3662.9996, "text": "Bye\n\nbye"}]
 

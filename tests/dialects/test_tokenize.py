@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from gateway.dialects.base import Context
-from gateway.dialects.tokenize import DetokenizeDialect, TokenizeDialect, TokenizerInfoDialect
+from gateway.dialects.scoring.tokenize import DetokenizeDialect, TokenizeDialect, TokenizerInfoDialect
 from gateway.errors import BadRequest, InvalidOutput
 from gateway.spec import Capabilities
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from gateway.dialects.base import Context, Dialect
-from gateway.wire import decode
-from gateway.worker.results import pack
+from gateway.wire.values import decode
+from gateway.worker.bodies.results import pack
 
 CONTEXT = Context("m", "0123456789abcdef" * 2, 1795290277)
 

@@ -9,6 +9,7 @@ The first word behind the fence is the language, the second says what the tests 
     toml gateway.toml   also read as settings; yaml config.yaml also as a model's config
     text help COMMAND   what `gateway COMMAND --help` prints
     python hooks        the signatures of all hooks
+    python replica      the names and signatures of a replica
     sh                  shown only; the options in its `gateway` lines exist
     json, toml, text    shown only; so is a block without a word
 
@@ -24,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
 )
 SHOWN = ("sh", "json", "toml", "text", "")  # nothing is run or written
@@ -51,7 +52,14 @@ class Block:
     def is_known(self) -> bool:
         if self.file or (not self.what and self.language in SHOWN):
             return True
-        kinds = (("python", "run"), ("python", "demo"), ("python", "hooks"), ("console", ""), ("output", ""))
+        kinds = (
+            ("python", "run"),
+            ("python", "demo"),
+            ("python", "hooks"),
+            ("python", "replica"),
+            ("console", ""),
+            ("output", ""),
+        )
         return (self.language, self.what) in kinds or (self.language == "text" and self.what.startswith("help "))
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ def test_every_client_is_in_the_table_with_its_version() -> None:
             pinned.setdefault((client, version), []).append(path.parent.name)
     rows = {
         (codes(client)[0], version): sorted(codes(where))
-        for client, version, where, _ in table(ROOT / "docs" / "clients.md", "What is tested")
+        for client, version, where, _ in table(ROOT / "docs" / "clients.md", "Tested clients")
     }
     assert rows == pinned
 

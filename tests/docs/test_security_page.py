@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 
@@ -33,9 +32,8 @@ def test_every_mutation_has_its_one_place() -> None:
 def test_every_test_that_is_named_exists() -> None:
     tests: set[str] = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                tests.add(f"{file.name}::{node.name}")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE):
+            tests.add(f"{file.name}::{name}")
     for name, cell in ROWS:
         named = re.findall(r"`([^`]+)`", cell)
         assert named, name

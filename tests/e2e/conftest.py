@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from gateway.testing import Gateway
@@ -31,6 +32,13 @@ def demo() -> Iterator[Gateway]:
         pytest.skip("the demo models need torch")
     with Gateway(ROOT / "models", cwd=ROOT, timeout=150) as running:
         yield running
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    """The OpenAI SDK, which does not try again, for the `gateway` of the test file."""
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=60) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

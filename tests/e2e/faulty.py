@@ -76,7 +76,7 @@ def act(step):
         timer.daemon = True
         timer.start()
     elif kind == "lie":
-        channel = next(o for o in gc.get_objects() if type(o).__name__ == "Channel")
+        channel = next(o for o in gc.get_objects() if type(o).__name__ == "ThreadChannel")
         os.write(channel.transport.get_extra_info("socket").fileno(), bytes.fromhex(rest[0]))
         time.sleep(3600)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -14,13 +16,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 
-from gateway import keys
+from gateway.access import keys
 from gateway.testing import Gateway
 
 Serve = Callable[..., Gateway]
@@ -54,9 +57,14 @@ def operate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def operate_on(gateway: Gateway, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
+    return command(place, *arguments, "--url", gateway.url, **ENV(place))
+
+
+def operate_beside(gateway: Gateway, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own, so that another may run meanwhile."""
+    order = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
     environment = {**os.environ, **ENV(place)}
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(order, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def ENV(place: Path) -> dict[str, str]:
@@ -111,7 +119,7 @@ def test_logs_are_followed_over_a_reload_a_crash_and_to_the_end(serve: Serve, tm
     with follow(gateway, tmp_path, "m") as one, follow(gateway, tmp_path, "-n", "0") as everything:
         until_line(one, "first loads")
         (tmp_path / "models/m/model.py").write_text(says("second"))
-        assert operate_on(gateway, tmp_path, "reload", "m").returncode == 0
+        assert operate_beside(gateway, tmp_path, "reload", "m").returncode == 0  # by then both follow
         until_line(one, "second loads")
         os.kill(ask(gateway, "/models/m/predict", {})[1][1], signal.SIGKILL)
         seen = until_line(one, "second loads")
@@ -126,11 +134,16 @@ def test_logs_are_followed_over_a_reload_a_crash_and_to_the_end(serve: Serve, tm
         assert everything.stderr is not None and everything.stderr.read() == "the gateway has ended\n"
 
 
-def follow(gateway: Gateway, place: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gateway", "logs", "-f", *arguments, "--url", gateway.url]
+@contextlib.contextmanager
+def follow(gateway: Gateway, place: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    order = [sys.executable, "-m", "gateway", "logs", "-f", *arguments, "--url", gateway.url]
     environment = {**os.environ, **ENV(place)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=place, env=environment, stdout=pipe, stderr=pipe, text=True)
+    with subprocess.Popen(order, cwd=place, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # or the end of a test that fails would be waited for
 
 
 def until_line(process: subprocess.Popen[str], wanted: str) -> list[str]:
@@ -210,8 +223,13 @@ class Model:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Below the range that the system assigns from for port 0, so that no other test is given it in the meantime."""
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", random.randrange(15_000, 32_000))) as found,
+        ):
+            return int(found.getsockname()[1])
 
 
 def test_a_reload_asks_the_new_code_though_the_server_of_the_old_one_holds_its_port(
@@ -238,7 +256,11 @@ def test_a_reload_asks_the_new_code_though_the_server_of_the_old_one_holds_its_p
     assert word(gateway) == "first"
     write("m", code("m", "second"))
     asked: list[tuple[int, Any]] = []
-    reload = threading.Thread(target=lambda: asked.append((operate(gateway, "reload", "m").returncode, None)))
+
+    def order() -> None:
+        asked.append((operate_beside(gateway, tmp_path, "reload", "m").returncode, None))
+
+    reload = threading.Thread(target=order)
     reload.start()
     gateway.wait_for(r"model 'm' is draining")
     asked.append(ask(gateway, "/models/m/predict", {}))  # which waits
@@ -247,7 +269,7 @@ def test_a_reload_asks_the_new_code_though_the_server_of_the_old_one_holds_its_p
 
     write("m", "class Model:\n    def load(self): raise ValueError('no good')\n    def predict(self, x): return x\n")
     failed = operate(gateway, "reload", "m")
-    assert failed.returncode == 1 and "no good; the old one was stopped first and is gone" in failed.stderr
+    assert failed.returncode == 1 and "no good; the old replicas had been stopped first" in failed.stderr
     assert gateway.states()["m"] == "failed"
     write("m", code("m", "third"))
     assert operate(gateway, "reload", "m").returncode == 0
@@ -304,7 +326,7 @@ def test_an_order_for_a_model_whose_directory_is_gone_or_never_was_says_what_to_
     loaded, reloaded = operate(gateway, "load", "m"), operate(gateway, "reload", "m")
     assert (
         "m: nothing to do: it is ready already" in loaded.stdout
-        and "its directory is gone; what was loaded serves on until" in loaded.stdout
+        and "its directory is gone; the loaded model keeps serving until" in loaded.stdout
     )
     assert reloaded.returncode == 1 and "directory is gone; put it back, or `gateway unload m` ends" in reloaded.stderr
     operate(gateway, "unload", "m")
@@ -317,7 +339,7 @@ def test_an_order_for_a_model_whose_directory_is_gone_or_never_was_says_what_to_
         for order in ("load", "reload"):
             found = operate(gateway, order, "m")
             assert found.returncode == 1 and told in found.stderr, found.stderr
-    assert "a name is that of a directory" in operate(gateway, "load", "../m").stderr
+    assert "a model has the name of a directory" in operate(gateway, "load", "../m").stderr
 
 
 def test_a_reload_that_hangs_is_ended_by_the_next_one_and_both_hear_how_that_went(
@@ -326,7 +348,11 @@ def test_a_reload_that_hangs_is_ended_by_the_next_one_and_both_hear_how_that_wen
     gateway = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
     code, statuses = tmp_path / "models/m/model.py", list[int]()
     code.write_text("print('it hangs', flush=True)\nwhile True: pass\n" + says("hangs"))
-    hangs = threading.Thread(target=lambda: statuses.append(operate(gateway, "reload", "m").returncode))
+
+    def reload() -> None:
+        statuses.append(operate_beside(gateway, tmp_path, "reload", "m").returncode)
+
+    hangs = threading.Thread(target=reload)
     hangs.start()
     gateway.wait_for("it hangs")
     code.write_text(says("mended"))
@@ -347,16 +373,16 @@ def test_only_its_user_reaches_the_socket_and_it_goes_with_the_gateway(
     assert gone.returncode == 1 and re.search(r"no gateway of yours listens at .*gateway-\d+\.sock", gone.stderr)
 
 
-@pytest.mark.parametrize("path", ["/admin/models", "/models/m/logs"])
-def test_http_has_no_admin_routes_unless_settings_and_key_say_so(serve: Serve, tmp_path: Path, path: str) -> None:
+def test_http_has_no_admin_routes_unless_settings_and_key_say_so(serve: Serve, tmp_path: Path) -> None:
+    paths = ("/admin/models", "/models/m/logs")
     key, text = keys.create("ops", scopes=("infer", "admin"))
     plain, other = keys.create("alice")
     keys.write(tmp_path / "keys.toml", [key, plain])
     closed = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
-    assert ask(closed, path, Authorization=f"Bearer {text}")[0] == 404
+    assert [ask(closed, path, Authorization=f"Bearer {text}")[0] for path in paths] == [404, 404]
     closed.stop()
     (tmp_path / "gateway.toml").write_text("[gateway]\nadmin_http = true\n")
     opened = serve({"m": {"model.py": says("first")}}, env=ENV(tmp_path))
-    assert ask(opened, path, Authorization=f"Bearer {text}")[0] == 200
-    assert ask(opened, path, Authorization=f"Bearer {other}")[0] == 403
-    assert ask(opened, path)[0] == 401
+    assert [ask(opened, path, Authorization=f"Bearer {text}")[0] for path in paths] == [200, 200]
+    assert [ask(opened, path, Authorization=f"Bearer {other}")[0] for path in paths] == [403, 403]
+    assert [ask(opened, path)[0] for path in paths] == [401, 401]

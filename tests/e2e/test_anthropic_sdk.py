@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -457,13 +456,8 @@ WEATHER = {"Canberra": '{"weather": "sunny", "degrees": 21}', "Ankara": '{"weath
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Iterator[anthropic.Anthropic]:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("the demo models need torch")
-    with (
-        Gateway(ROOT / "models", options=["--only", "tiny-chat"], cwd=ROOT, timeout=150) as gateway,
-        connect(gateway, timeout=60.0) as client,
-    ):
+def tiny(demo: Gateway) -> Iterator[anthropic.Anthropic]:
+    with connect(demo, timeout=60.0) as client:
         yield client
 
 

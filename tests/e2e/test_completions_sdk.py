@@ -76,12 +76,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=30) as made:
-        yield made
-
-
 def texts(stream: Any) -> dict[int, str]:
     found: dict[int, str] = {}
     for chunk in stream:

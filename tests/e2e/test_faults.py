@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,20 +48,23 @@ BAD_LOADS = {
     "load-spin": ["spin"],
     "load-lie": ["lie", "ffffffff0601000000"],
 }
+LATE = "took longer than 4 s"
 REASONS = {
     "load-exit": "exited",
     "load-segfault": "SIGSEGV",
     "load-kill": "SIGKILL",
     "load-raise": "no weights",
-    "load-hang": "took longer than 8 s",
-    "load-hold": "took longer than 8 s",
-    "load-stop": "took longer than 8 s",
-    "load-spin": "took longer than 8 s",
+    "load-hang": LATE,
+    "load-hold": LATE,
+    "load-stop": LATE,
+    "load-spin": LATE,
     "load-lie": "broke the protocol",
 }
+HANGING = {"sleeping": "sleep", "spinning": "spin", "holding": "hold"}
 PLAIN = (
     "bystander",
     *DEATHS,
+    *HANGING,
     "lies",
     "stopped",
     "deaf",
@@ -72,12 +76,12 @@ PLAIN = (
     "odd",
     "looping",
     "frozen",
+    "silent",
 )
 SETTINGS = """
 [gateway.limits]
 slots = 3
 max_queue = 20
-load_timeout = 8
 [models.stopped]
 request_timeout = 1
 cancel_grace = 0.5
@@ -85,6 +89,8 @@ cancel_grace = 0.5
 request_timeout = 1
 cancel_grace = 0.5
 [models.frozen]
+worker_silence = 2
+[models.silent]
 worker_silence = 2
 [models.slow]
 slots = 1
@@ -96,7 +102,12 @@ gap_timeout = 1
 memory_limit = "2GiB"
 [models.looping]
 max_crashes = 2
-""" + "".join(f"[models.{name}]\nrequired = false\n" for name in BAD_LOADS)
+"""
+SETTINGS += "".join(f"[models.{name}]\nrequest_timeout = 1\ncancel_grace = 0.5\n" for name in HANGING)
+SETTINGS += "".join(
+    f"[models.{name}]\nrequired = false\n" + ("load_timeout = 4\n" if REASONS[name] == LATE else "")
+    for name in BAD_LOADS
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +122,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gateway(models: Path) -> Iterator[Gateway]:
-    with Gateway(models, cwd=models.parent, until="settled", timeout=100) as running:
+    env = {"NUM_LOAD_RETRIES_TRUSS": "0"}  # other tries within the worker add nothing but time here
+    with Gateway(models, cwd=models.parent, env=env, until="settled", timeout=100) as running:
         yield running
 
 
@@ -132,13 +144,29 @@ def is_ready_again(gateway: Gateway, models: Path, name: str, before: set[int]) 
 # ── the end of a process ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", DEATHS)
+def at_once(try_one: Callable[[str], None], names: Iterable[str]) -> None:
+    """Each with a model of its own, all at the same time: most of what they take is waiting for new workers."""
+    with ThreadPoolExecutor() as threads:
+        tried = [(name, threads.submit(try_one, name)) for name in names]
+    for name, one in tried:
+        if (error := one.exception()) is not None:
+            error.add_note(f"this was {name}")
+            raise error
+
+
 def test_a_death_at_any_moment_ends_every_call_with_its_error(
-    gateway: Gateway, models: Path, ledger: Ledger, tmp_path: Path, name: str
+    gateway: Gateway, models: Path, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """One call dies, one is in the middle of its stream, one before its first item, one waits for a slot."""
     files = open_files(gateway.process.pid)
-    go, streaming, silent = (str(tmp_path / file) for file in ("go", "streaming", "silent"))
+    at_once(lambda name: dies(gateway, models, tmp_path / name, name), DEATHS)
+    wait_for(lambda: open_files(gateway.process.pid) <= files + 2, "no file is left open")
+
+
+def dies(gateway: Gateway, models: Path, place: Path, name: str) -> None:
+    """One call dies, one is in the middle of its stream, one before its first item, one waits for a slot."""
+    place.mkdir()
+    ledger = Ledger(gateway)
+    go, streaming, silent = (str(place / file) for file in ("go", "streaming", "silent"))
     before = workers(gateway, models / name)
     ledger.predict("dies", name, ["wait", go], DEATHS[name])
     ledger.chat("streams", name, "a ", "b", ["touch", streaming], ["sleep", 3600])
@@ -161,7 +189,6 @@ def test_a_death_at_any_moment_ends_every_call_with_its_error(
     is_ready_again(gateway, models, name, before)
     ledger.predict("after", name, "well")
     assert ledger.of("after").value == "well"
-    wait_for(lambda: open_files(gateway.process.pid) <= files + 2, "no file is left open")
 
 
 def test_a_model_that_is_restarting_says_when_to_come_back(gateway: Gateway, models: Path, ledger: Ledger) -> None:
@@ -223,15 +250,15 @@ def test_a_load_that_goes_wrong_fails_its_model_with_the_reason(
 # ── code that does not come to an end ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("how", "name"), [("sleep", "deaf"), ("spin", "deaf"), ("hold", "deaf")])
-def test_a_call_that_hangs_is_504_and_its_worker_is_replaced(
-    gateway: Gateway, models: Path, ledger: Ledger, how: str, name: str
-) -> None:
-    before = workers(gateway, models / name)
-    ledger.predict("hangs", name, [how, 3600])
-    ledger.check(hangs="status 504")
-    is_ready_again(gateway, models, name, before)
-    assert not any(is_running(pid) for pid in before)
+def test_a_call_that_hangs_is_504_and_its_worker_is_replaced(gateway: Gateway, models: Path, ledger: Ledger) -> None:
+    def hangs(name: str) -> None:
+        before, ledger = workers(gateway, models / name), Ledger(gateway)
+        ledger.predict("hangs", name, [HANGING[name], 3600])
+        ledger.check(hangs="status 504")
+        is_ready_again(gateway, models, name, before)
+        assert not any(is_running(pid) for pid in before)
+
+    at_once(hangs, HANGING)
 
 
 def test_a_stopped_worker_is_replaced_when_a_call_is_overdue(gateway: Gateway, models: Path, ledger: Ledger) -> None:
@@ -244,19 +271,22 @@ def test_a_stopped_worker_is_replaced_when_a_call_is_overdue(gateway: Gateway, m
     assert not is_running(pid)
 
 
-@pytest.mark.parametrize("how", ["stopped", "silent"])
 def test_callers_of_a_worker_that_stands_still_get_504_long_before_any_limit(
-    gateway: Gateway, models: Path, ledger: Ledger, how: str
+    gateway: Gateway, models: Path, ledger: Ledger
 ) -> None:
-    [pid] = before = workers(gateway, models / "frozen")
-    if how == "stopped":
-        os.kill(pid, signal.SIGSTOP)
-    ledger.predict("asks", "frozen", ["hold"])
-    ledger.chat("streams", "frozen", ["hold"])
-    began = time.monotonic()
-    ledger.check(asks="status 504", streams="status 504 timeout")
-    assert time.monotonic() - began < 15
-    is_ready_again(gateway, models, "frozen", before)
+    def stands_still(name: str) -> None:
+        [pid] = before = workers(gateway, models / name)
+        ledger = Ledger(gateway)
+        if name == "frozen":
+            os.kill(pid, signal.SIGSTOP)
+        ledger.predict("asks", name, ["hold"])
+        ledger.chat("streams", name, ["hold"])
+        began = time.monotonic()
+        ledger.check(asks="status 504", streams="status 504 timeout")
+        assert time.monotonic() - began < 15
+        is_ready_again(gateway, models, name, before)
+
+    at_once(stands_still, ("frozen", "silent"))
 
 
 def test_a_gateway_that_was_stopped_kills_nobody_for_it(

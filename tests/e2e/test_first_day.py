@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from commands import command
 
 from gateway.testing import Gateway
 
@@ -34,9 +34,7 @@ def ask(gateway: Gateway, path: str, body: Any = None) -> tuple[int, Any]:
 
 
 def operate(gateway: Gateway, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway", *arguments, "--url", gateway.url]
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(place)}
-    return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
+    return command(place, *arguments, "--url", gateway.url, XDG_RUNTIME_DIR=str(place))
 
 
 def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files_are_watched(
@@ -45,13 +43,13 @@ def test_the_only_model_may_be_broken_at_the_start_and_is_mended_while_the_files
     env = {"XDG_RUNTIME_DIR": str(tmp_path)}
     (tmp_path / "gateway.toml").write_text('[models.mine]\naliases = ["nick"]\n')
     gateway = serve({"mine": {"model.py": "class Model\n"}}, "--reload", env=env, until="accepting")
-    gateway.wait_for("its files are watched")
+    gateway.wait_for("watching for new files")
     (listed,) = ask(gateway, "/v1/models")[1]["data"]
     assert (listed["id"], listed["status"]) == ("mine", "failed") and "model.py:1: syntax" in listed["status_reason"]
     assert ask(gateway, "/models/mine/predict", {})[0] == 503
     gateway.wait_for("No model is ready")
-    for command in (["predict", "mine"], ["chat", "mine", "hello"], ["chat", "nick", "hello"]):
-        told = operate(gateway, tmp_path, *command)
+    for arguments in (["predict", "mine"], ["chat", "mine", "hello"], ["chat", "nick", "hello"]):
+        told = operate(gateway, tmp_path, *arguments)
         assert told.returncode == 1 and "mine failed: model.py:1: syntax" in told.stderr, told.stderr
         assert "gateway logs mine" in told.stderr
 
@@ -112,7 +110,7 @@ def test_orders_and_a_signal_find_what_is_mended_new_or_gone(serve: Serve, tmp_p
 def test_a_lazy_model_answers_its_first_client_and_a_load_that_fails_says_why(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text('[models."*"]\nload = "lazy"\n')
     chatty = "class Model:\n    def chat_completions(self, request):\n        yield 'hello'\n"
-    broken = good("never") + "    def load(self):\n        raise RuntimeError('no such weights')\n"
+    broken = good("never") + "    def load(self):\n        raise ImportError('no such weights')\n"
     env = {"XDG_RUNTIME_DIR": str(tmp_path)}
     gateway = serve({"m": {"model.py": good("m")}, "c": {"model.py": chatty}, "bad": {"model.py": broken}}, env=env)
     told = operate(gateway, tmp_path, "predict", "m")
@@ -123,7 +121,7 @@ def test_a_lazy_model_answers_its_first_client_and_a_load_that_fails_says_why(se
     assert (told.returncode, told.stdout, told.stderr) == (0, "hello\n", "c is loading …\n")
     told = operate(gateway, tmp_path, "chat", "bad", "good morning")
     assert told.returncode == 1 and told.stderr.startswith("bad is loading …\n")
-    assert "bad failed: RuntimeError: no such weights" in told.stderr and "gateway logs bad" in told.stderr
+    assert "bad failed: ImportError: no such weights" in told.stderr and "gateway logs bad" in told.stderr
 
 
 def test_metrics_are_scraped_on_after_a_model_that_was_called_is_removed(serve: Serve, tmp_path: Path) -> None:

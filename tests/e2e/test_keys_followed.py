@@ -6,15 +6,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import command
 
-from gateway import keys
+from gateway.access import keys
+from gateway.cli import key_changes
 from gateway.testing import Gateway
 
 Serve = Callable[..., Gateway]
@@ -27,10 +28,7 @@ def env(place: Path) -> dict[str, str]:
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`gateway keys` of the settings in `place`."""
-    command = [sys.executable, "-m", "gateway", "keys", *arguments]
-    return subprocess.run(
-        command, cwd=place, env={**os.environ, **env(place)}, capture_output=True, text=True, timeout=60
-    )
+    return command(place, "keys", *arguments, **env(place))
 
 
 def status(gateway: Gateway, path: str, text: str, method: str = "GET") -> int:
@@ -67,7 +65,10 @@ def test_every_change_is_in_force_at_once(serve: Serve, tmp_path: Path) -> None:
     assert status(gateway, "/metrics", successor.stdout.strip()) == 200
 
 
-def test_a_gateway_that_cannot_follow_is_told_with_its_reason(serve: Serve, tmp_path: Path) -> None:
+def test_a_gateway_that_cannot_follow_is_told_with_its_reason(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_changes, "PATIENCE", 0.5)
     run(tmp_path, "add", "alice")
     gateway = serve(ECHO, env=env(tmp_path), until="accepting")
     os.kill(gateway.process.pid, signal.SIGSTOP)
@@ -75,7 +76,7 @@ def test_a_gateway_that_cannot_follow_is_told_with_its_reason(serve: Serve, tmp_
         said = run(tmp_path, "add", "bob")
     finally:
         os.kill(gateway.process.pid, signal.SIGCONT)
-    assert "does not say that it follows: " in said.stderr and "In force" not in said.stderr
+    assert "did not confirm the change: " in said.stderr and "In force" not in said.stderr
 
 
 @pytest.mark.parametrize("file", ["keys.toml", "elsewhere.toml"])

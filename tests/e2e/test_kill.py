@@ -23,7 +23,7 @@ from gateway.testing import Gateway
 
 from .faulty import PATIENCE, wait_for, workers
 
-THREADS, REQUESTS, KILLS = 16, 600, 3
+THREADS, REQUESTS, KILLS = 16, 200, 2  # the requests go on until the last kill is over
 BETWEEN = 0.2  # seconds of calm before the next kill
 HEAD = """
 import asyncio, pathlib, time

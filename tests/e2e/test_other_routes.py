@@ -96,12 +96,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=PATIENCE) as made:
-        yield made
-
-
 def post(gateway: Gateway, path: str, body: Any) -> tuple[int, Any]:
     connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=PATIENCE)
     try:

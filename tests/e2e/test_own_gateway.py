@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.http import kin
+from gateway.http import self_calls
 from gateway.testing import Gateway
 
 ASK = """
@@ -160,7 +160,9 @@ def test_health_checks_do_not_wait_for_a_load_that_holds_the_lock(serve: Callabl
     begun = time.monotonic()
     assert status(f"{gateway.url}/livez") == 200
     assert status(f"{gateway.url}/readyz") == 503
-    assert time.monotonic() - begun < kin.LOOK_TIMEOUT * 2 + 0.5, "a worker that was asked has two seconds for each"
+    assert time.monotonic() - begun < self_calls.LOOK_TIMEOUT * 2 + 0.5, (
+        "a worker that was asked has two seconds for each"
+    )
 
 
 def status(url: str) -> int:

@@ -132,10 +132,13 @@ def test_the_gateways_own_log_has_the_same_words(gateway: Gateway) -> None:
 
 
 def test_what_cannot_be_sent_has_its_path_in_the_answer_and_in_one_line_of_the_log(gateway: Gateway) -> None:
-    said = "Object of type object is not JSON serializable (at $.rows[0].odd: make a dict, a list or a str of it)"
+    said = "Object of type object is not JSON serializable (at $.rows[0].odd: convert it to a dict, a list or a str)"
     assert said in ask(gateway, "/v1/models/{model}:predict", {"odd": True}, "odd-1")
     gateway.wait_for(
-        re.escape(f"wild | [odd-1] ERROR gateway: /v1/models/wild:predict: predict gave what cannot be sent: {said}")
+        re.escape(
+            "wild | [odd-1] ERROR gateway: /v1/models/wild:predict: "
+            f"predict returned a value that cannot be sent: {said}"
+        )
     )
     assert "Unserializable" not in gateway.log
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import signal
 import time
@@ -15,7 +14,7 @@ import openai
 import pydantic
 import pytest
 
-from gateway import keys
+from gateway.access import keys
 from gateway.testing import Gateway
 
 from .conftest import ROOT, write_models
@@ -464,11 +463,8 @@ HEARD = {"Canberra": '{"weather": "sunny", "degrees": 21}', "Ankara": '{"weather
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Iterator[openai.OpenAI]:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("the demo models need torch")
-    options = ["--only", "tiny-chat"]
-    with Gateway(ROOT / "models", options=options, cwd=ROOT, timeout=150) as gateway, connect(gateway) as client:
+def tiny(demo: Gateway) -> Iterator[openai.OpenAI]:
+    with connect(demo) as client:
         yield client
 
 

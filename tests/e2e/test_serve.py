@@ -21,16 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 
-from gateway import __version__, keys
-from gateway.audit import user
+from gateway import __version__
+from gateway.access import keys
+from gateway.telemetry.audit import user
 from gateway.testing import Gateway
 
 from .conftest import write_models
 
 ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
 BROKEN = "class Model:\n    def predict(self, inputs)\n        return inputs\n"
-UNLOADABLE = "class Model:\n    def load(self):\n        raise ValueError('no weights')\n\n" + ECHO.split("\n", 1)[1]
+# An error of the code, which no other try of the load could mend.
+UNLOADABLE = "class Model:\n    def load(self):\n        raise ImportError('no weights')\n\n" + ECHO.split("\n", 1)[1]
 # Says that it has begun with its first line, and goes on when there is a file.
 SLOW = """
 import pathlib, time
@@ -165,8 +168,8 @@ def test_on_a_terminal_loading_is_a_live_table_and_the_address_a_line_of_its_own
     terminal, theirs = pty.openpty()
     write_models(tmp_path / "models", {"late": {"model.py": loading}})
     env = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
-    command = [sys.executable, "-m", "gateway", "serve", "--port", "0"]
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=env)
+    start = [sys.executable, "-m", "gateway", "serve", "--port", "0"]
+    process = subprocess.Popen(start, stdout=theirs, stderr=theirs, cwd=tmp_path, env=env)
     os.close(theirs)
     seen = ""
     while "-d " not in seen:
@@ -182,11 +185,11 @@ def test_on_a_terminal_loading_is_a_live_table_and_the_address_a_line_of_its_own
 def test_what_is_ready_can_be_tried_while_others_load(serve: Serve, tmp_path: Path) -> None:
     late = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n" + ECHO
     gateway = serve({"late": {"model.py": late}, "echo": {"model.py": ECHO}}, until="accepting")
-    gateway.wait_for(r"this answers already:\n\ncurl -N \S+/v1/models/echo:predict")
+    gateway.wait_for(r"Ready now:\n\ncurl -N \S+/v1/models/echo:predict")
     assert "slots   routes" not in gateway.log
     (tmp_path / "models" / "late" / "go").touch()
     gateway.wait_for(r"\n late +ready +cpu")
-    assert gateway.log.count("this answers already") == 1
+    assert gateway.log.count("Ready now:") == 1
 
 
 def test_only_the_named_models_start(serve: Serve) -> None:
@@ -235,7 +238,7 @@ def test_a_taken_port_is_one_line_before_any_worker_is_spawned(serve: Serve) -> 
 def test_a_public_address_without_a_key_is_refused(serve: Serve) -> None:
     gateway = serve({"echo": {"model.py": ECHO}}, "--host", "0.0.0.0", until="spawned")
     assert gateway.wait() == 2
-    assert "there is no API key: run `gateway keys add NAME`" in gateway.log
+    assert "but has no API key: run `gateway keys add NAME`" in gateway.log
 
 
 def test_settings_that_are_wrong_are_told_all_at_once(serve: Serve, tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_without_a_model_the_next_step_is_named(serve: Serve, tmp_path: Path) ->
     (tmp_path / "models").mkdir()
     gateway = serve({}, until="spawned")
     assert gateway.wait() == 1
-    assert f"make one: gateway new {tmp_path}/models/hello" in gateway.log
+    assert f"create one: gateway new {tmp_path}/models/hello" in gateway.log
 
 
 def test_what_does_not_fit_fails_alone_and_the_others_serve(serve: Serve) -> None:
@@ -278,7 +281,7 @@ def test_what_does_not_fit_fails_alone_and_the_others_serve(serve: Serve) -> Non
 
 def test_everybody_may_be_let_in_but_it_is_said(serve: Serve) -> None:
     gateway = serve({"echo": {"model.py": ECHO}}, "--host", "0.0.0.0", "--insecure-no-auth")
-    assert "Warning: everybody who reaches 0.0.0.0 may use this gateway" in gateway.log
+    assert "Warning: anyone who can reach 0.0.0.0 may use this gateway" in gateway.log
     assert post(gateway.url, "/v1/models/echo:predict", 1) == (200, 1)
 
 
@@ -412,29 +415,34 @@ def test_new_then_serve_then_the_openai_sdk(tmp_path: Path) -> None:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "You said: good morning"
 
 
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway over what `gateway new` writes of each template."""
+    place = tmp_path_factory.mktemp("templates")
+    for template in ("chat", "predict", "truss", "embeddings"):
+        assert command(place, "new", f"models/my-{template}", "--template", template).returncode == 0
+    with Gateway("models", cwd=place) as gateway:
+        yield gateway
+
+
 @pytest.mark.parametrize(
-    ("template", "question", "answer"),
+    ("question", "answer"),
     [
-        ("chat", ["chat", "it", "hello"], "You said: hello\n"),
-        ("predict", ["predict", "it", "-i", "text=hello"], '{"words": 1, "vowels": 2}\n'),
-        ("truss", ["predict", "it", "-d", "[1]"], '{"model": "it", "input": [1]}\n'),
+        (["chat", "my-chat", "hello"], "You said: hello\n"),
+        (["predict", "my-predict", "-i", "text=hello"], '{"words": 1, "vowels": 2}\n'),
+        (["predict", "my-truss", "-d", "[1]"], '{"model": "my-truss", "input": [1]}\n'),
     ],
 )
-def test_a_template_answers_its_own_question(tmp_path: Path, template: str, question: list[str], answer: str) -> None:
-    command = [sys.executable, "-m", "gateway"]
-    subprocess.run([*command, "new", "models/it", "--template", template], cwd=tmp_path, check=True)
-    with Gateway("models", cwd=tmp_path) as gateway:
-        env = {**os.environ, "GATEWAY_URL": gateway.url}
-        done = subprocess.run([*command, *question], capture_output=True, text=True, env=env, cwd=tmp_path)
+def test_a_template_answers_its_own_question(
+    templates: Gateway, tmp_path: Path, question: list[str], answer: str
+) -> None:
+    done = command(tmp_path, *question, GATEWAY_URL=templates.url)
     assert (done.stdout, done.stderr) == (answer, "")
 
 
-def test_the_embeddings_template_knows_near_from_far(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gateway", "new", "models/it", "--template", "embeddings"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+def test_the_embeddings_template_knows_near_from_far(templates: Gateway) -> None:
     texts = ["the red cat", "the red dog", "something else entirely"]
-    with Gateway("models", cwd=tmp_path) as gateway:
-        status, body = post(gateway.url, "/v1/embeddings", {"model": "it", "input": texts})
+    status, body = post(templates.url, "/v1/embeddings", {"model": "my-embeddings", "input": texts})
     first, second, third = (item["embedding"] for item in body["data"])
 
     def near(one: list[float], other: list[float]) -> float:
@@ -444,8 +452,7 @@ def test_the_embeddings_template_knows_near_from_far(tmp_path: Path) -> None:
     assert near(first, second) > 0.5 > near(first, third)
 
 
-def test_live_models_are_those_of_the_running_gateway(serve: Serve) -> None:
-    gateway = serve({"echo": {"model.py": ECHO}})
-    command = [sys.executable, "-m", "gateway", "models", "--url", gateway.url, "--json"]
-    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert (found["id"], found["status"]) == ("echo", "ready")
+def test_live_models_are_those_of_the_running_gateway(templates: Gateway, tmp_path: Path) -> None:
+    found = json.loads(command(tmp_path, "models", "--url", templates.url, "--json").stdout)
+    names = ["my-chat", "my-embeddings", "my-predict", "my-truss"]
+    assert [(model["id"], model["status"]) for model in found] == [(name, "ready") for name in names]

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway import keys
+from gateway.access import keys
 from gateway.testing import Gateway
 
 from .conftest import write_models
 
 ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
-FAILING = (
-    "class Model:\n    def load(self):\n        raise ValueError('no weights')\n    def predict(self, inputs): ...\n"
+FAILING = (  # with an error of the code, which no other try of the load could mend
+    "class Model:\n    def load(self):\n        raise ImportError('no weights')\n    def predict(self, inputs): ...\n"
 )
 
-SLOW = "import time\ntime.sleep(1)\n" + ECHO
+SLOW = "import time\ntime.sleep(0.3)\n" + ECHO
 
 CONFTEST = 'pytest_plugins = ["gateway.testing"]\n'
 THEIR_TEST = """

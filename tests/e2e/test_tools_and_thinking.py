@@ -34,12 +34,6 @@ def gateway() -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=PATIENCE) as made:
-        yield made
-
-
 def user(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 

@@ -473,7 +473,7 @@ def test_a_sibling_is_not_a_top_level_module(truss: Trusses) -> None:
 
 
 def test_a_missing_module_that_may_be_a_file_is_no_package_to_install(truss: Trusses) -> None:
-    expected = "ModuleNotFoundError: No module named 'no_such_thing'; if it is code of yours, put no_such_thing.py"
+    expected = "ModuleNotFoundError: No module named 'no_such_thing'; if it is your own code, put no_such_thing.py"
     assert truss.reason("missing-module").startswith(expected)
 
 

@@ -397,10 +397,10 @@ def test_bytes_are_the_raw_body_for_either_kind_of_request(truss: Trusses) -> No
 
 
 def test_a_value_without_a_form_is_500_and_names_its_type(truss: Trusses) -> None:
-    way = "send vars(value), or a dict of what is wanted of it"
+    way = "send vars(value), or a dict of the attributes you need"
     words = f"Unhandled exception: TypeError: Object of type Odd is not JSON serializable (at $.x: {way})"
     assert truss.predict("values", b'"odd"').error == (500, "500", words)
-    words = "Unhandled exception: TypeError: the result cannot be written as JSON: it holds itself (at $[0])"
+    words = "Unhandled exception: TypeError: the result cannot be written as JSON: it contains itself (at $[0])"
     assert truss.predict("values", b'"circle"').error == (500, "500", words)
     words = f"Unhandled exception: TypeError: can not serialize 'Odd' object (at $.x: {way})"
     assert truss.predict("values", msgpack.packb("odd"), BINARY).error == (500, "500", words)
@@ -653,7 +653,7 @@ def test_lines_and_events_that_fail_end_with_the_error_and_a_broken_connection(
 
 
 def test_a_first_item_without_a_form_is_500(truss: Trusses) -> None:
-    odd = "item 1 of the stream: Object of type object is not JSON serializable (make a dict, a list or a str of it)"
+    odd = "item 1 of the stream: Object of type object is not JSON serializable (convert it to a dict, a list or a str)"
     words = f"Unhandled exception: TypeError: {odd}"
     assert truss.predict("streams", b'"odd_first"').error == (500, "500", words)
 

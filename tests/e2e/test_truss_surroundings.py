@@ -6,13 +6,15 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.testing import Gateway
+
+from .conftest import write_models
 
 Serve = Callable[..., Gateway]
 
@@ -134,23 +136,73 @@ class Model:
 """
 
 
+ECHO = "class Model:\n    def predict(self, x):\n        return x\n"
+ENVIRON = "import os\nclass Model:\n    def predict(self, _):\n        return 'very-secret' in str(dict(os.environ))\n"
+CONFIG = """
+class Model:
+    def __init__(self, config):
+        self.config = config
+    def predict(self, keys):
+        return [self.config[key] for key in keys]
+"""
+OF_THE_CLOUD = """
+live_reload: true
+base_image: {image: nvidia/cuda, python_executable_path: /usr/bin/python3}
+system_packages: [ffmpeg]
+build_commands: ["false"]
+python_version: py39
+external_data: [{url: "https://example.com/x", local_data_path: x}]
+model_cache: [{repo_id: owner/name, revision: main}]
+resources: {memory: 900Ti, instance_type: "H100:8x80", fabric: true}
+runtime:
+  enable_tracing_data: true
+  oidc: {enabled: true}
+  remote_ssh: {enabled: true}
+  truss_server_version_override: 0.9.0
+  health_checks: {restart_threshold_seconds: 1, stop_traffic_threshold_seconds: 1, restart_check_delay_seconds: 1}
+training: {of: "an unknown key"}
+"""
+# What the gateway of this file serves: config.yaml and the code of each.
+MODELS = {
+    "asked": ("secrets: {token: null}\n", ENVIRON),
+    "async-setup": ("", ASYNC_SETUP),
+    "calls": ("runtime: {predict_concurrency: 4}\n", LOGGING_OF_CALLS),
+    "cloud": (OF_THE_CLOUD, CONFIG),
+    "loud": ("runtime: {enable_debug_logs: true}\n", LOGGING),
+    "quiet": ("", LOGGING),
+    "secrets": (DECLARED, SECRETS),
+    "setup": ("", SETUP),
+}
+TOLD = {"name": "staging", "more": [1]}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with secrets from everywhere and an environment file."""
+    here = tmp_path_factory.mktemp("surroundings")
+    models = {name: {"config.yaml": config, "model/model.py": code} for name, (config, code) in MODELS.items()}
+    write_models(here / "models", models)
+    (here / "secrets").mkdir()
+    for name in ("from_directory", "from_both", "unknown"):
+        (here / "secrets" / name).write_text(" directory\n")
+    (here / "environment.json").write_text(json.dumps(TOLD))
+    settings = '[gateway]\nsecrets_dir = "secrets"\nenvironment_file = "environment.json"\n'
+    (here / "gateway.toml").write_text(settings)
+    variables = dict.fromkeys(("from_environment", "from_both", "unknown"), "environment") | {"token": "very-secret"}
+    env = {f"TRUSS_SECRET_{name}": value for name, value in variables.items()}
+    with Gateway(here / "models", cwd=here, env=env) as running:
+        yield running
+
+
 def predict(gateway: Gateway, model: str, inputs: Any) -> Any:
     request = urllib.request.Request(f"{gateway.url}/v1/models/{model}:predict", json.dumps(inputs).encode())
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
 
 
-def test_secrets_are_looked_up_by_declared_name_in_trusss_order(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "secrets").mkdir()
-    for name in ("from_directory", "from_both", "unknown"):
-        (tmp_path / "secrets" / name).write_text(" directory\n")
-    (tmp_path / "gateway.toml").write_text('[gateway]\nsecrets_dir = "secrets"\n')
-    variables = {"from_environment": "environment", "from_both": "environment", "unknown": "environment"}
-    env = {f"TRUSS_SECRET_{name}": value for name, value in variables.items()}
-    gateway = serve({"m": {"config.yaml": DECLARED, "model/model.py": SECRETS}}, env=env)
-
+def test_secrets_are_looked_up_by_declared_name_in_trusss_order(gateway: Gateway) -> None:
     names = ["from_config", "from_environment", "from_directory", "from_both", "empty", "unknown"]
-    found = predict(gateway, "m", names)
+    found = predict(gateway, "secrets", names)
     empty, unknown = found["values"].pop("empty"), found["values"].pop("unknown")
     assert found["early"] == "config"
     assert found["values"] == {
@@ -169,23 +221,14 @@ def test_secrets_are_looked_up_by_declared_name_in_trusss_order(serve: Serve, tm
     assert found["len"] == 5
 
 
-def test_secrets_are_not_in_the_environment_of_the_model_nor_in_the_log(serve: Serve) -> None:
-    model = (
-        "import os\nclass Model:\n    def predict(self, _):\n        return 'very-secret' in str(dict(os.environ))\n"
-    )
-    files = {"config.yaml": "secrets: {token: null}\n", "model/model.py": model}
-    gateway = serve({"m": files}, env={"TRUSS_SECRET_token": "very-secret"})
-    assert predict(gateway, "m", None) is False
+def test_secrets_are_not_in_the_environment_of_the_model_nor_in_the_log(gateway: Gateway) -> None:
+    assert predict(gateway, "asked", None) is False
     assert "very-secret" not in gateway.log
 
 
-@pytest.mark.parametrize("model", [SETUP, ASYNC_SETUP], ids=["sync", "async"])
-def test_the_environment_file_feeds_constructor_and_setup_before_load(serve: Serve, tmp_path: Path, model: str) -> None:
-    (tmp_path / "environment.json").write_text('{"name": "staging", "more": [1]}')
-    (tmp_path / "gateway.toml").write_text('[gateway]\nenvironment_file = "environment.json"\n')
-    gateway = serve({"m": {"config.yaml": "", "model/model.py": model}})
-    told = {"name": "staging", "more": [1]}
-    assert predict(gateway, "m", None) == [["init", told], ["setup", told], ["load"]]
+@pytest.mark.parametrize("model", ["setup", "async-setup"])
+def test_the_environment_file_feeds_constructor_and_setup_before_load(gateway: Gateway, model: str) -> None:
+    assert predict(gateway, model, None) == [["init", TOLD], ["setup", TOLD], ["load"]]
 
 
 def test_without_an_environment_file_setup_is_not_called(serve: Serve, tmp_path: Path) -> None:
@@ -224,8 +267,7 @@ def test_unload_is_called_when_the_gateway_stops(serve: Serve, tmp_path: Path) -
 
 def test_while_a_model_loads_its_routes_are_503_and_the_root_is_true(serve: Serve, tmp_path: Path) -> None:
     wait = "import pathlib, time\nwhile not pathlib.Path('../../go').exists():\n    time.sleep(0.01)\n"
-    model = f"{wait}class Model:\n    def predict(self, x):\n        return x\n"
-    gateway = serve({"late": {"config.yaml": "", "model/model.py": model}}, until="accepting")
+    gateway = serve({"late": {"config.yaml": "", "model/model.py": wait + ECHO}}, until="accepting")
     for path, data in (
         ("/v1/models/late:predict", b"1"),
         ("/v1/models/late:predict", b"{"),  # it is not even parsed
@@ -248,26 +290,19 @@ def test_while_a_model_loads_its_routes_are_503_and_the_root_is_true(serve: Serv
     assert predict(gateway, "late", 1) == 1
 
 
-def test_without_a_sole_or_default_model_invocations_is_404_and_ping_is_readiness(serve: Serve) -> None:
-    model = "class Model:\n    def predict(self, x):\n        return x\n"
-    gateway = serve({name: {"config.yaml": "", "model/model.py": model} for name in ("a", "b")})
+def test_without_a_sole_or_default_model_invocations_is_404_and_ping_is_readiness(gateway: Gateway) -> None:
     with pytest.raises(urllib.error.HTTPError) as raised:
         urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/invocations", b"1"), timeout=30)
     with raised.value as answer:
         assert (answer.code, answer.headers["x-baseten-error-code"]) == (404, "600")
-        words = "there are several models and no default_model; name one, as in /models/a/predict (have: a, b)"
-        assert json.load(answer) == {"error": words}
+        words = "there are several models and no default_model; name one, as in /models/asked/predict"
+        assert json.load(answer) == {"error": f"{words} (have: {', '.join(MODELS)})"}
     with urllib.request.urlopen(f"{gateway.url}/ping") as ping:
         assert (ping.status, ping.read()) == (200, b"{}")
 
 
-def test_what_a_model_logs_stands_in_its_log_from_info_on_or_from_debug_when_it_says_so(serve: Serve) -> None:
-    models = {
-        "quiet": {"config.yaml": "", "model/model.py": LOGGING},
-        "loud": {"config.yaml": "runtime: {enable_debug_logs: true}\n", "model/model.py": LOGGING},
-    }
-    gateway = serve(models)
-    for name in models:
+def test_what_a_model_logs_stands_in_its_log_from_info_on_or_from_debug_when_it_says_so(gateway: Gateway) -> None:
+    for name in ("quiet", "loud"):
         predict(gateway, name, f"this by {name}")
         gateway.wait_for(rf"{name} \| \[[0-9a-f]{{32}}\] INFO mine: asked for this by {name}")
         assert f"{name} | INFO mine: imported" in gateway.log
@@ -276,21 +311,20 @@ def test_what_a_model_logs_stands_in_its_log_from_info_on_or_from_debug_when_it_
 
 
 @pytest.mark.parametrize("header", ["x-baseten-request-id", "x-request-id"])
-def test_what_a_model_logs_for_a_call_has_the_calls_id(serve: Serve, header: str) -> None:
-    gateway = serve({"m": {"config.yaml": "runtime: {predict_concurrency: 4}\n", "model/model.py": LOGGING_OF_CALLS}})
+def test_what_a_model_logs_for_a_call_has_the_calls_id(gateway: Gateway, header: str) -> None:
     for kind in ("sync", "coroutine", "generator", "async generator"):
-        call = f"id-of-{kind.replace(' ', '-')}"
-        url = f"{gateway.url}/v1/models/m:predict"
+        call = f"id-of-{kind.replace(' ', '-')}-as-{header}"
+        url = f"{gateway.url}/v1/models/calls:predict"
         with urllib.request.urlopen(
             urllib.request.Request(url, json.dumps(kind).encode(), {header: call}), timeout=30
         ) as response:
             assert response.headers["x-request-id"] == call
             response.read()
-        gateway.wait_for(rf"m \| \[{call}\] INFO mine: {kind}")
+        gateway.wait_for(rf"calls \| \[{call}\] INFO mine: {kind}")
 
 
 def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(serve: Serve) -> None:
-    good = {"config.yaml": "", "model/model.py": "class Model:\n    def predict(self, x):\n        return x\n"}
+    good = {"config.yaml": "", "model/model.py": ECHO}
     refused = {
         "docker": ("docker_server: {start_command: vllm serve}", "starts its own server in a container"),
         "trt": ("trt_llm: {build: {}}", "runs on Baseten's TensorRT-LLM engine"),
@@ -317,26 +351,6 @@ def test_a_truss_that_cannot_be_hosted_says_why_with_its_line_and_stops_nobody(s
     assert predict(gateway, "good", 1) == 1
 
 
-def test_keys_of_the_cloud_and_of_image_builds_change_nothing(serve: Serve) -> None:
-    config = """
-live_reload: true
-base_image: {image: nvidia/cuda, python_executable_path: /usr/bin/python3}
-system_packages: [ffmpeg]
-build_commands: ["false"]
-python_version: py39
-external_data: [{url: "https://example.com/x", local_data_path: x}]
-model_cache: [{repo_id: owner/name, revision: main}]
-resources: {memory: 900Ti, instance_type: "H100:8x80", fabric: true}
-runtime:
-  enable_tracing_data: true
-  oidc: {enabled: true}
-  remote_ssh: {enabled: true}
-  truss_server_version_override: 0.9.0
-  health_checks: {restart_threshold_seconds: 1, stop_traffic_threshold_seconds: 1, restart_check_delay_seconds: 1}
-training: {of: "an unknown key"}
-"""
-    model = "class Model:\n    def __init__(self, config):\n        self.config = config\n"
-    model += "    def predict(self, keys):\n        return [self.config[key] for key in keys]\n"
-    gateway = serve({"m": {"config.yaml": config, "model/model.py": model}})
-    found = predict(gateway, "m", ["live_reload", "system_packages", "python_version", "training"])
+def test_keys_of_the_cloud_and_of_image_builds_change_nothing(gateway: Gateway) -> None:
+    found = predict(gateway, "cloud", ["live_reload", "system_packages", "python_version", "training"])
     assert found == [True, ["ffmpeg"], "py39", {"of": "an unknown key"}]

@@ -62,12 +62,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=30) as made:
-        yield made
-
-
 def chat(gateway: Gateway, model: str, *steps: Any, **fields: Any) -> tuple[dict[str, str], dict[str, Any]]:
     body = {"model": model, "messages": script(*steps), **fields}
     status, headers, answer = ask(gateway, "POST", "/v1/chat/completions", body)

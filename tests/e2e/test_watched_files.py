@@ -16,7 +16,7 @@ Serve = Callable[..., Gateway]
 
 def start(serve: Serve, place: Path, *names: str) -> Gateway:
     models = {name: {"model.py": good(name)} for name in names}
-    return serve(models, "--reload", env={"XDG_RUNTIME_DIR": str(place)})
+    return serve(models, "--reload", env={"XDG_RUNTIME_DIR": str(place), "NUM_LOAD_RETRIES_TRUSS": "0"})
 
 
 def test_a_directory_that_was_moved_away_edited_and_moved_back_is_reloaded(serve: Serve, tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_a_reload_that_failed_is_told_once_and_shown_as_long_as_the_old_code_ser
     unknown = "import nothing_of_that_name\n" + good("m")
     for broken, why in (("class Model\n", "syntax error"), (unknown, "No module named 'nothing_of_that_name'")):
         code.write_text(broken)
-        gateway.wait_for(f"by a change of its files: failed, but the code that was loaded before serves on: .*{why}")
+        gateway.wait_for(f"by a change of its files: failed, but the previously loaded code keeps serving: .*{why}")
         shown = " ".join(operate(gateway, tmp_path, "ps").stdout.split())
-        assert re.search(rf"m ready .* the reload at \d\d:\d\d:\d\d failed, the code that .* serves on: .*{why}", shown)
+        assert re.search(rf"m ready .* the reload at \d\d:\d\d:\d\d failed, the previously .* serving: .*{why}", shown)
         lines = [line for line in gateway.log.splitlines() if why in line and " m | " not in line]  # its own log aside
         assert len(lines) == 1 and "WARNING audit: reload of model 'm'" in lines[0]
         assert ask(gateway, "/models/m/predict", {}) == (200, ["m"])
@@ -98,7 +98,7 @@ def test_a_directory_that_is_gone_is_told_once_with_what_ends_its_model(serve: S
     gateway = start(serve, tmp_path, "m", "n")
     (tmp_path / "models/m").rename(tmp_path / "models/renamed")
     gateway.wait_for("model 'renamed' is ready")
-    gateway.wait_for("m: its directory is gone; what was loaded serves on until `gateway unload m` ends it")
+    gateway.wait_for("m: its directory is gone; the loaded model keeps serving until `gateway unload m` ends it")
     assert "`gateway unload m` ends it" in " ".join(operate(gateway, tmp_path, "ps").stdout.split())
     shutil.rmtree(tmp_path / "models/n")
     gateway.wait_for("n: its directory is gone")
@@ -157,7 +157,7 @@ def test_what_keeps_a_model_from_its_load_is_in_its_log_with_what_to_do(serve: S
         assert "/gateway/worker/" not in log, log
     (tmp_path / "models/m/model.py").write_text("class Model\n")
     gateway.wait_for("reload of model 'm' by a change of its files: failed")
-    assert "not reloaded, the code that was loaded before serves on" in operate(gateway, tmp_path, "logs", "m").stdout
+    assert "not reloaded, the previously loaded code keeps serving" in operate(gateway, tmp_path, "logs", "m").stdout
 
 
 def test_a_directory_that_lacks_what_made_it_a_model_is_told_what_and_what_to_do(serve: Serve, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_file_that_was_missing_is_put_there_and_weights_are_overwritten_and_no
     assert ask(gateway, "/models/m/predict", {}) == (200, ["second"])
 
     (tmp_path / "models/n/model.py").write_text(READS)
-    gateway.wait_for("'n' by .*: failed, but the code that was loaded before serves on: FileNotFoundError")
+    gateway.wait_for("'n' by .*: failed, but the previously loaded code keeps serving: FileNotFoundError")
     (tmp_path / "models/n/weights.bin").write_text("third")
     gateway.wait_for("model 'n' is reloaded")
     assert ask(gateway, "/models/n/predict", {}) == (200, ["third"])

@@ -166,10 +166,10 @@ def test_a_model_without_the_method_is_accepted_then_closed(url: str) -> None:
 
 
 def test_a_client_that_leaves_ends_a_model_that_only_sends_and_frees_its_slot(url: str) -> None:
-    with open_socket(url, "flood") as socket:
-        assert socket.recv(timeout=20) == b"x" * 10000
-    with open_socket(url, "flood") as socket:  # its only slot
-        assert socket.recv(timeout=20) == b"x" * 10000
+    for _ in range(2):  # it has one slot
+        with open_socket(url, "flood") as socket:
+            assert socket.recv(timeout=20) == b"x" * 10000
+            socket.close_timeout = 0.1  # it leaves without having read what was sent
 
 
 def test_an_unknown_model_is_refused_as_a_status(url: str) -> None:

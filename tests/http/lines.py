@@ -9,7 +9,7 @@ from typing import Any
 
 from served import PATIENCE
 
-from gateway.logs import JSONLines, TextLines
+from gateway.telemetry.logs import JSONLines, TextLines
 
 
 class Lines(logging.Handler):

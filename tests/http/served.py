@@ -20,19 +20,24 @@ from typing import Any, Self
 import trustme
 from fakes import FakeReplica, Fakes
 
-from gateway.app import build_app
-from gateway.call import Call
-from gateway.dialects import openai_chat, openai_embeddings
+from gateway.access.permits import KeyRing
+from gateway.dialects.openai import chat, embeddings
 from gateway.errors import GatewayError
 from gateway.hookspecs import hookimpl
-from gateway.http.front import Front
+from gateway.hosting.hub import Hub
+from gateway.hosting.stored_responses import ResponsesStore
+from gateway.http.app import build_app
+from gateway.http.dispatch import Dispatcher
 from gateway.http.server import GatewayServer, make_server
-from gateway.hub import Hub
 from gateway.plugins import Plugins
-from gateway.replica import Launch
-from gateway.settings import GatewaySettings, ModelSettings, Settings
+from gateway.runners.call import Call
+from gateway.runners.pending import Pending
+from gateway.runners.question import Question
+from gateway.runners.replica import Launch
+from gateway.settings.schema import GatewaySettings, ModelSettings, Settings
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
-from gateway.wire import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp, decode, encode
+from gateway.wire.frames import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp
+from gateway.wire.values import decode, encode
 
 PATIENCE = 30.0  # seconds until a test that waits for what should come at once gives up
 
@@ -106,33 +111,45 @@ class Player(FakeReplica):
         self.model.begun.release()
         self._tasks[id(call)] = asyncio.get_running_loop().create_task(self._play(call))
 
-    def cancel(self, call: Call) -> None:
-        self.cancelled.append(call)
-        self._tasks[id(call)].cancel()
+    def ask(self, question: Question[Any]) -> None:
+        super().ask(question)
+        self.model.begun.release()
+        self._tasks[id(question)] = asyncio.get_running_loop().create_task(self._play(question))
+
+    def cancel(self, pending: Pending) -> None:
+        self.cancelled.append(pending)
+        self._tasks[id(pending)].cancel()
 
     def message(self, call: Call, payload: bytes) -> None:
         """Of a websocket's messages its scripts take none, and end when its client has left."""
         if decode(payload)[0] == "disconnect":
             self.cancel(call)
 
-    async def _play(self, call: Call) -> None:
-        method = self.model.methods[call.req.method]
+    async def _play(self, pending: Pending) -> None:
         try:
-            value = method(bytes(call.body) if call.req.mode == BYTES or not call.body else decode(call.body))
-            if inspect.isawaitable(value):
-                value = await value
-            if hasattr(value, "__aiter__"):
-                await self._stream(call, value)
-            else:
-                self._reply(call, value)
+            if isinstance(pending, Call):
+                await self._run(pending)
+            elif isinstance(pending, Question):
+                value = self.model.methods[pending.ask.what](b"")
+                self.say(pending, await value if inspect.isawaitable(value) else value)
         except asyncio.CancelledError:
-            self.end(call)
+            self.end(pending)
         except GatewayError as error:
-            self.fail(call, error)
+            self.fail(pending, error)
         except Exception as error:
-            self.fail(call, GatewayError(f"the test's own script broke: {error!r}"))
+            self.fail(pending, GatewayError(f"the test's own script broke: {error!r}"))
         finally:
             self.model.stopped.release()
+
+    async def _run(self, call: Call) -> None:
+        method = self.model.methods[call.req.method]
+        value = method(bytes(call.body) if call.req.mode == BYTES or not call.body else decode(call.body))
+        if inspect.isawaitable(value):
+            value = await value
+        if hasattr(value, "__aiter__"):
+            await self._stream(call, value)
+        else:
+            self._reply(call, value)
 
     def _reply(self, call: Call, value: Any) -> None:
         reply = value if isinstance(value, Reply) else Reply(value)
@@ -140,7 +157,10 @@ class Player(FakeReplica):
         head = Resp(
             reply.status, kind, False, True, reply.content_type, [(n, v) for n, v in reply.headers], raw=reply.raw
         )
-        call.on_resp(head, reply.body if kind == BYTES else decode(encode(reply.body)))
+        if kind == BYTES:
+            call.on_resp(head, reply.body)
+        else:
+            call.on_resp(head, decode(packed := encode(reply.body)), len(packed))
         self._leave(call)
 
     async def _stream(self, call: Call, items: AsyncIterator[Any]) -> None:
@@ -175,7 +195,9 @@ class Served:
         self._plugins = plugins or []
         self.loop = asyncio.new_event_loop()
         self.hub: Hub
-        self.app: Front
+        self.keys: KeyRing
+        self.responses: ResponsesStore
+        self.app: Dispatcher
         self.server: GatewayServer
         self.port = 0
         self._up: Future[None] = Future()
@@ -218,11 +240,14 @@ class Served:
                 for name, model in self.models.items()
             ]
             self.hub = Hub(self.settings, self._load_plugins(), specs)
+            self.keys = KeyRing(self.settings.gateway.api_key, self.settings.gateway.keys_file)
+            self.responses = ResponsesStore(self.settings.gateway.responses)
+            self.responses.open()
             self.hub.start()
-            for name, model in self.hub.models.items():
+            for name, model in self.hub.catalog.models.items():
                 if self.models[name].is_good and not self.hub.is_lazy(name):
                     await model.settled()
-            self.app = build_app(self.hub)
+            self.app = build_app(self.hub, self.keys, self.responses)
             self.server = make_server(self.app, self.settings)
             serving = asyncio.create_task(self.server.serve([sock]))
             await self.server.accepting.wait()
@@ -244,7 +269,7 @@ class Served:
         fake = ModuleType("fake_runner")
         fake.register_runners = hookimpl(lambda register: register("process", self._launch))  # type: ignore[attr-defined]
         plugins = Plugins()
-        for module in (*self._plugins, fake, openai_chat, openai_embeddings):
+        for module in (*self._plugins, fake, chat, embeddings):
             plugins.register(module, module.__name__, source="test")
         assert not plugins.problems
         return plugins

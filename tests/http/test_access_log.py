@@ -20,9 +20,9 @@ from served import PATIENCE, Model, Served
 from test_guards import raw
 from test_scopes import Doors
 
-from gateway import keys
-from gateway.callers import SCOPES
-from gateway.dialects import openai_responses
+from gateway.access import keys
+from gateway.access.callers import SCOPES
+from gateway.dialects.responses import route as openai_responses
 from gateway.errors import Timeout
 
 Serve = Callable[..., Served]
@@ -281,7 +281,7 @@ def test_of_a_refused_key_the_log_and_the_metrics_say_why_and_whose_it_was(
     keys.write(file := tmp_path / "keys.toml", held.values())
     served = serve({"m": model()}, keys_file=file, access_log=True)
     keys.write(file, [held["good"], held["late"]])
-    served.do(served.hub.keys.reload())
+    served.do(served.keys.reload())
     guess = made["late"][1][:-1] + "-"  # its id, and another secret
     given = [{"x_api_key": text} for text in (made["late"][1], made["gone"][1], guess)]
     answers = [served.post("/models/m/predict", **one) for one in (*given, {})]
@@ -322,7 +322,9 @@ def test_a_client_that_takes_nothing_of_a_whole_answer_is_told(serve: Serve, lin
         connection.request("POST", "/models/m/predict", b"{}")
         (event,) = lines.events(1)
     assert (event["status"], event["error"], event["client_gone"]) == (200, "send_timeout", False)
-    assert event["send"] >= 0.2 and event["run"] < 0.2
+    assert event["send"] >= 0.2 and event["run"] + event["send"] <= event["duration"] + 0.001, (
+        "what it waited has not run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -407,7 +409,7 @@ def test_a_question_or_an_order_names_its_model_to_whoever_reads_the_log(
 ) -> None:
     logged = partial(serve, access_log=True, admin_http=True, plugins=[openai_responses])
     models = {"m": model(), "hidden": model()}
-    models["m"].methods["hot_reload"] = lambda body: {}
+    models["m"].methods["swap_class"] = lambda body: {}
     doors = Doors(
         logged, tmp_path / "k", models=models, ops={"scopes": SCOPES, "models": ("m",)}, none={"scopes": ("metrics",)}
     )

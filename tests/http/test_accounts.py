@@ -16,11 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from served import Model, Served
 from test_sse import CHUNK, END
 
-from gateway import keys
-from gateway.dialects import anthropic_messages, openai_completions, openai_responses
+from gateway.access import keys
+from gateway.dialects.anthropic import messages
 from gateway.dialects.base import Encoder
+from gateway.dialects.openai import completions
+from gateway.dialects.responses import route
 from gateway.errors import HTTPError, ModelError
-from gateway.http.accounts import LAST, MAX_LATER, Relayed
+from gateway.http.routes.accounts import LAST, MAX_LATER, Relayed
 
 Serve = Callable[..., Served]
 PATH, VECTORS = "/v1/chat/completions", "/v1/embeddings"
@@ -53,7 +55,7 @@ class Shop:
             methods["count_tokens"] = self._count
         self._counts = counts
         model = Model(methods, slotless=("count_tokens",), **options)
-        plugins = [openai_completions, anthropic_messages, openai_responses]
+        plugins = [completions, messages, route]
         self.served = serve({"m": model}, keys_file=file, access_log=True, plugins=plugins)
         self.lines = lines
 
@@ -334,7 +336,11 @@ def test_no_more_of_a_relay_is_kept_than_is_read_behind_it() -> None:
     for _ in range(MANY):
         relayed.add(PIECE.encode())
     relayed.add(b"x" * (MAX_LATER + 1))
-    asyncio.run(relayed.read([]))
+
+    async def questions(encoder: Encoder) -> dict[str, dict[str, Any]]:
+        return encoder.uncounted([])
+
+    asyncio.run(relayed.read(questions))
     assert MAX_LATER / 2 < sum(map(len, fed)) <= MAX_LATER + 2 * LAST * len(PIECE)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from gateway.http import operators
 from gateway.http.operators import LAST, Operators
-from gateway.http.refused import Refused
-from gateway.sockets import bind_admin
+from gateway.http.refused_connections import Refused
+from gateway.settings.bind import bind_admin
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 30.0  # seconds until what should come at once is given up

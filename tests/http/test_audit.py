@@ -12,13 +12,14 @@ import pytest
 from lines import Lines
 from served import PATIENCE, Model, Served
 
-from gateway import keys, reloading
-from gateway.audit import user
-from gateway.http import admin
-from gateway.http.orders import IS_READY, NOT_LOADED
-from gateway.logs import TextLines
-from gateway.replica import LoadError
-from gateway.settings import ModelSettings
+from gateway.access import keys
+from gateway.hosting import reload
+from gateway.http.routes import admin
+from gateway.http.routes.audit_orders import IS_READY, NOT_LOADED
+from gateway.runners.replica import LoadError
+from gateway.settings.schema import ModelSettings
+from gateway.telemetry.audit import user
+from gateway.telemetry.logs import TextLines
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -59,14 +60,14 @@ def test_orders_over_http_are_told_with_their_key_and_outcome(
 def test_an_order_that_needs_no_key_says_where_it_came_from(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     serve({"m": model()}).post("/v2/repository/models/m/load")
     (found,) = audits(caplog)
-    assert (found["actor"], found["action"]) == ("somebody without a key at 127.0.0.1", "load")
+    assert (found["actor"], found["action"]) == ("a caller without a key at 127.0.0.1", "load")
 
 
 def test_an_order_that_had_nothing_to_do_says_so(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve({"m": model(), "n": model()}, api_key="k" * 20, admin_http=True)
-    monkeypatch.setattr(reloading, "read_again", lambda hub, model: model.spec)
+    monkeypatch.setattr(reload, "read_again", lambda hub, model: model.spec)
     monkeypatch.setattr(admin, "look_again", look_at_nothing)
 
     def order(path: str) -> Any:
@@ -75,7 +76,7 @@ def test_an_order_that_had_nothing_to_do_says_so(
         return answer.json.get("outcome")
 
     outcomes = [order(f"/admin/models/m/{what}") for what in ("load", "unload", "unload", "reload", "load", "reload")]
-    ready, unloaded, read = IS_READY, NOT_LOADED, reloading.ONLY_READ
+    ready, unloaded, read = IS_READY, NOT_LOADED, reload.ONLY_READ
     assert outcomes == [ready, "done", unloaded, read, "done", "done"]
     assert all(one.startswith("nothing to do: ") for one in (ready, unloaded, read))
     order("/v2/repository/models/n/load")
@@ -86,9 +87,9 @@ def test_settings_of_a_model_that_is_not_loaded_are_read_for_its_next_load(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve({"m": model()}, tables={"m": ModelSettings(load="lazy")})
-    monkeypatch.setattr(reloading, "read_again", lambda hub, model: model.spec)
-    for action, outcome in (("reload", reloading.ONLY_READ), ("read", "done")):
-        assert served.do(reloading.reload_told(served.hub, served.hub.models["m"], "SIGHUP", action))
+    monkeypatch.setattr(reload, "read_again", lambda hub, model: model.spec)
+    for action, outcome in (("reload", reload.ONLY_READ), ("read", "done")):
+        assert served.do(reload.reload_told(served.hub, served.hub.catalog.models["m"], "SIGHUP", action))
         assert (audits(caplog)[-1]["action"], audits(caplog)[-1]["outcome"]) == (action, outcome)
 
 
@@ -105,7 +106,7 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     served = serve({"m": model()}, keys_file=file)
     faster = keys.Key(id=alice.id, name="alice", digest=alice.digest, rpm=5)
     keys.write(file, [faster, carol])
-    served.do(served.hub.keys.reload())
+    served.do(served.keys.reload())
     (found,) = audits(caplog)
     told = (
         f"added 'carol' ({carol.id}): scopes infer, models *; revoked 'bob' ({bob.id}); "
@@ -113,7 +114,7 @@ def test_changes_of_keys_are_told_by_name_and_never_with_a_hash(
     )
     assert found["outcome"] == told and user(os.geteuid()) in found["actor"]
     assert text not in caplog.text and alice.digest not in caplog.text
-    served.do(served.hub.keys.reload())
+    served.do(served.keys.reload())
     assert len(audits(caplog)) == 1
 
 
@@ -125,11 +126,11 @@ def test_a_file_of_keys_that_cannot_be_used_is_told_once_and_at_each_signal(
     served = serve({"m": model()}, keys_file=file)
     file.write_text("[alice\n")
     for _ in range(3):
-        served.do(served.hub.keys.reload_if_changed())
+        served.do(served.keys.reload_if_changed())
     (found,) = audits(caplog)
     assert (found["action"], found["levelname"]) == ("change of keys", "WARNING")
     assert found["outcome"].startswith(f"failed: they stay as they were: {file}")
-    served.do(served.hub.keys.reload())
+    served.do(served.keys.reload())
     assert len(audits(caplog)) == 2
 
 
@@ -198,11 +199,11 @@ def test_a_load_that_a_request_began_is_told_once_with_whose_it_was(
     served = serve({"m": lazy}, tables={"m": ModelSettings(load="lazy")})
     for _ in range(2):
         served.post(path, body)
-        served.do(served.hub.models["m"].settled())
+        served.do(served.hub.catalog.models["m"].settled())
     served.wait_until(lambda: len(audits(caplog)) > 0)
     (found,) = audits(caplog)
     assert (found["action"], found["model"], found["address"]) == ("load", "m", "127.0.0.1")
-    assert found["actor"] == "a request of somebody without a key at 127.0.0.1"
+    assert found["actor"] == "a request of a caller without a key at 127.0.0.1"
     assert found["outcome"] == ("failed: no weights" if fails else "done")
 
 
@@ -210,7 +211,7 @@ def test_a_model_whose_directory_is_gone_is_unloaded_and_then_forgotten(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = serve({"m": model()}, api_key="k" * 20, admin_http=True)
-    served.hub.models["m"].is_gone = True
+    served.hub.catalog.models["m"].is_gone = True
     caplog.set_level("INFO", "gateway.models")
     assert served.post("/admin/models/m/unload", x_api_key="k" * 20).status == 200
     assert [(one["action"], one["outcome"]) for one in audits(caplog)] == [("unload", "done"), ("forget", "done")]

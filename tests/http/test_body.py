@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import tracemalloc
 from collections.abc import Coroutine
 from types import SimpleNamespace
@@ -15,8 +16,8 @@ from fakes import VirtualLoop
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.call import ClientLeft
 from gateway.errors import BadRequest, InvalidJSON, SlowBody, TooLarge
+from gateway.http import body as reading
 from gateway.http.body import (
     MAX_DEAR,
     MAX_DEPTH,
@@ -29,6 +30,7 @@ from gateway.http.body import (
     decode_json,
     decode_object,
 )
+from gateway.runners.pending import ClientLeft
 
 Events = list[Any]
 
@@ -245,6 +247,7 @@ def test_depth_is_measured_as_a_walk_over_the_value_would(value: Any, wrap: int)
     assert (decoded(json.dumps(value).encode()) is InvalidJSON) is (depth(value) > MAX_DEPTH)
 
 
+MANY_HALVES = 1 << 19  # of which a number takes up to a microsecond
 TOO_MUCH = {
     "objects": (b"{},", MAX_ITEMS),
     "arrays": (b"[],", MAX_ITEMS),
@@ -256,19 +259,72 @@ TOO_MUCH = {
     "numbers of more digits than a float has": (b"1.0000000000000000834404457354e-99,", MAX_DEAR),
     "numbers that are written out": (b"1" + b"7" * 150 + b",", MAX_DEAR),
     "numbers with an exponent": (b"1e23,", MAX_EXPONENTS),
+    "numbers of 20 digits near the middle between two floats": (b"9007199254740992.99999999999999999999,", MANY_HALVES),
+    "numbers of 17 digits near it": (b"9007199254740993.0,", MANY_HALVES),
     "keys": (b'{"":"",' + b'"":0,' * 98 + b'"":0},', MAX_KEYS // 100),
 }
 
 
 @pytest.mark.parametrize(("piece", "most"), TOO_MUCH.values(), ids=TOO_MUCH)
 def test_json_that_is_dear_to_read_is_refused_before_it_is_read(piece: bytes, most: int) -> None:
-    assert decode_json(b"[" + piece * (most - 1) + b"1]") is not None
+    if most != MANY_HALVES:
+        assert decode_json(b"[" + piece * (most - 1) + b"1]") is not None
     with pytest.raises(TooLarge):
         decode_json(b"[" + piece * (most + 1) + b"1]")
 
 
+def test_what_all_kinds_take_together_is_bounded_too() -> None:
+    kinds = (
+        (b'"",', MAX_TEXTS),
+        (b"1e308,", MAX_DEAR),
+        (b"1e23,", MAX_EXPONENTS),
+        (b"9007199254740993.0,", MANY_HALVES),
+    )
+    halves = [piece * (most // 2) for piece, most in kinds]
+    for half in halves:
+        assert decode_json(b"[" + half + b"1]") is not None
+    with pytest.raises(TooLarge, match="together take long to read"):
+        decode_json(b"[" + b"".join(halves) + b"1]")
+
+
+def test_no_step_of_counting_reads_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step holds the interpreter's lock, and with it the loop."""
+    read: list[int] = []
+    add = reading._Amount.add
+
+    def watched(amount: Any, outside: bytes, quotes: int) -> None:
+        read.append(len(outside))
+        add(amount, outside, quotes)
+
+    monkeypatch.setattr(reading._Amount, "add", watched)
+    decode_json(b"[" + b"1," * (2 * reading.PIECE) + b"1]")
+    assert sum(read) == 4 * reading.PIECE + 3 and max(read) <= reading.PIECE
+
+
+texts = st.lists(st.text('ab"\\é[', max_size=9), max_size=30).map(json.dumps)
+
+
+@given(texts | texts.map(lambda text: f'{{"a\\\\": {text}}}'), st.integers(1, 20))
+def test_what_is_outside_of_strings_is_found_wherever_a_piece_ends(text: str, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PIECE", size)
+        found = list(reading._outside(text.encode()))
+    plain = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
+    assert b"".join(outside for outside, _ in found) == plain.encode()
+    assert sum(quotes for _, quotes in found) == 2 * len(re.findall(r'"(?:[^"\\]|\\.)*"', text))
+
+
 @pytest.mark.parametrize(
-    "piece", [b"1.1102230246251565e-16,", b"0.1234567,", b"123456.789E+03,", b'"1e308",', b"-0.5e0,"]
+    "piece",
+    [
+        b"1.1102230246251565e-16,",
+        b"0.1234567,",
+        b"123456.789E+03,",
+        b'"1e308",',
+        b"-0.5e0,",
+        b"0.00012345678901234567,",
+        b"4503599627370495,",
+    ],
 )
 def test_numbers_as_programs_write_them_may_be_many(piece: bytes) -> None:
     assert len(decode_json(b"[" + piece * (8 * MAX_DEAR) + b"1]")) == 8 * MAX_DEAR + 1

@@ -20,11 +20,11 @@ from test_access_log import scrape
 from test_scopes import Doors
 
 import gateway.errors
-from gateway import keys
-from gateway.callers import SCOPES
+from gateway.access import keys
+from gateway.access.callers import SCOPES
 from gateway.errors import CAUSES, GatewayError, HTTPError, RouteNotSupported
-from gateway.http.metrics import KNOWN_CODES
-from gateway.refusals import refusal
+from gateway.hosting.refusals import refusal
+from gateway.http.metrics.requests import KNOWN_CODES
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -60,7 +60,7 @@ def waiting(served: Served, name: str) -> Iterator[http.client.HTTPConnection]:
     """A request in the queue of the model."""
     with closing(served.connect()) as connection:
         connection.request("POST", f"/models/{name}/predict", b"{}")
-        served.wait_until(lambda: served.hub.models[name].queued == 1)
+        served.wait_until(lambda: served.hub.catalog.models[name].queued == 1)
         yield connection
 
 
@@ -133,10 +133,10 @@ def test_a_model_that_was_unloaded_is_not_one_that_was_lost(serve: Serve, lines:
     served = serve({"m": slow()}, access_log=True)
     served.keep_busy("m")
     with waiting(served, "m") as connection:
-        ending = asyncio.run_coroutine_threadsafe(served.hub.unload(served.hub.models["m"]), served.loop)
-        served.wait_until(lambda: served.hub.models["m"].state == "draining")
+        ending = asyncio.run_coroutine_threadsafe(served.hub.unload(served.hub.catalog.models["m"]), served.loop)
+        served.wait_until(lambda: served.hub.catalog.models["m"].state == "draining")
         assert served.post(PREDICT).status == 503
-        served.do(served.hub.models["m"].stop(0, cause="unloading"))
+        served.do(served.hub.catalog.models["m"].stop(0, cause="unloading"))
         assert connection.getresponse().status == 503
     ending.result(PATIENCE)
     assert served.post(PREDICT).status == 503
@@ -172,7 +172,7 @@ def test_a_key_that_ends_while_a_call_runs_is_the_cause(
         if stream:
             connection.getresponse().readline()
         (tmp_path / "k").write_text("")
-        doors.served.do(doors.served.hub.keys.reload())
+        doors.served.do(doors.served.keys.reload())
         (event,) = lines.events(1)
     assert (event["key"], event["error"], event["cause"]) == ("a", "invalid_api_key", "key_revoked")
 
@@ -193,7 +193,7 @@ def test_a_call_whose_key_may_not_use_the_model_any_more_is_the_models_still(
             connection.getresponse().read(1)
         keys.write(tmp_path / "k", [replace(key, models=("other",)), ops])
         for _ in range(2):  # the second look has nothing new
-            doors.served.do(doors.served.hub.keys.reload())
+            doors.served.do(doors.served.keys.reload())
         (event,) = lines.events(1)
     assert (event["key"], event["model"], event["error"], event["cause"]) == (
         "a",

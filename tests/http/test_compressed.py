@@ -35,7 +35,7 @@ def test_deflate_has_zlibs_head_or_none(text: bytes) -> None:
     whole = zlib.compress(text)
     for body in (whole, whole[2:-4]):
         assert unpacked(body, "deflate", len(text)) == text
-    with pytest.raises(BadRequest, match="goes on behind the end"):
+    with pytest.raises(BadRequest, match="has more data after the end"):
         unpacked(whole + b"x", "deflate", len(text))
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from served import Model, Served
 
-from gateway.dialects import anthropic_count_tokens, anthropic_messages, openai_input_tokens, openai_responses
+from gateway.dialects.anthropic import count_tokens
+from gateway.dialects.anthropic import messages as anthropic_messages
+from gateway.dialects.openai import input_tokens
+from gateway.dialects.responses import route
 
 Serve = Callable[..., Served]
-PLUGINS = [openai_responses, openai_input_tokens, anthropic_messages, anthropic_count_tokens]
+PLUGINS = [route, input_tokens, anthropic_messages, count_tokens]
 TEXT = "How long is a piece of string? " * 20
 FUNCTION = {"name": "measure", "description": "Measures it.", "parameters": {"type": "object"}}
 RESPONSE = {"input": TEXT, "instructions": "Be brief.", "tools": [{"type": "function", **FUNCTION}]}

@@ -12,7 +12,7 @@ from served import PATIENCE, Answer, Model, Reply, Served
 
 from gateway import errors as tree
 from gateway.dialects.base import MODEL_RAISED
-from gateway.dialects.located import Odd
+from gateway.dialects.output_paths import Odd
 from gateway.errors import (
     BadRequest,
     Draining,
@@ -24,8 +24,9 @@ from gateway.errors import (
     Overloaded,
     Unavailable,
 )
-from gateway.http import errors, misgiven
-from gateway.replica import LoadError
+from gateway.http import errors
+from gateway.http.routes import unusable_outputs
+from gateway.runners.replica import LoadError
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**CHAT, "stream": True}
@@ -74,12 +75,12 @@ class Situations:
         model = everything(forever, loads=[None, PATIENCE])
         served = self.serve({"m": model})
         served.do(lambda: model.players[0].die("it broke"))
-        served.wait_until(lambda: served.hub.models["m"].state == "restarting")
+        served.wait_until(lambda: served.hub.catalog.models["m"].state == "restarting")
         return self.asked(served)
 
     def failed_load(self) -> Callable[..., Answer]:
         served = self.serve({"m": everything(forever, loads=[LoadError("no weights", fatal=True)])})
-        served.wait_until(lambda: served.hub.models["m"].state == "failed")
+        served.wait_until(lambda: served.hub.catalog.models["m"].state == "failed")
         return self.asked(served)
 
     def out_of_memory(self) -> Callable[..., Answer]:
@@ -88,7 +89,7 @@ class Situations:
     def draining(self) -> Callable[..., Answer]:
         served = self.serve({"m": everything(forever)})
         served.keep_busy("m")
-        served.do(lambda: served.loop.create_task(served.hub.models["m"].stop(PATIENCE)))
+        served.do(lambda: served.loop.create_task(served.hub.catalog.models["m"].stop(PATIENCE)))
         return self.asked(served)
 
     def crashed(self) -> Callable[..., Answer]:
@@ -197,7 +198,7 @@ def test_calls_that_had_not_begun_when_the_worker_was_lost_may_be_tried_again(se
     with served.busy("m"):
         connection = served.connect()
         connection.request("POST", "/v1/chat/completions", json.dumps(CHAT))
-        served.wait_until(lambda: served.hub.models["m"].limiter.queued == 1)
+        served.wait_until(lambda: served.hub.catalog.models["m"].limiter.queued == 1)
         served.do(lambda: model.players[0].die("it broke"))
         response = connection.getresponse()
         assert (response.status, response.getheader("x-should-retry")) == (502, "true")
@@ -231,7 +232,7 @@ def test_the_author_reads_what_was_wrong_with_an_output_and_what_is_right_in_the
 ) -> None:
     served = serve({"m": everything(lambda inputs: given)})
     answer = served.post(path, body)
-    assert said in answer.error["message"] and answer.error["message"].endswith(misgiven.HELP)
+    assert said in answer.error["message"] and answer.error["message"].endswith(unusable_outputs.HELP)
     line = f"ERROR gateway: {path}: {path[4:].replace('/', '_')}: {answer.error['message']}"
     assert [text for text in served.hub.tails.of("m") if text.endswith(line)] == served.hub.tails.of("m")[-1:]
 
@@ -242,7 +243,7 @@ def test_an_output_that_makes_no_sense_in_the_middle_of_a_stream_is_in_the_model
         yield {"text": "b"}
 
     served = serve({"m": everything(stream)})
-    assert misgiven.HELP.encode() in served.post("/v1/chat/completions", STREAM).body
+    assert unusable_outputs.HELP.encode() in served.post("/v1/chat/completions", STREAM).body
     assert sum("no key is known" in line for line in served.hub.tails.of("m")) == 1
 
 
@@ -495,7 +496,7 @@ def test_what_breaks_in_a_route_of_the_framework_is_logged_under_the_requests_id
     async def broken(*arguments: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("gateway.http.model_metrics.scrape", broken)
+    monkeypatch.setattr("gateway.http.metrics.models.scrape", broken)
     answer = serve({"m": everything(forever)}).get("/metrics", **{"X-Request-Id": "mine"})
     assert answer.status == 500 and b"under this request's id" in answer.body
     (line,) = (record for record in caplog.records if record.levelname == "ERROR")
@@ -508,8 +509,8 @@ def test_what_breaks_in_the_gateway_itself_is_a_plain_word(serve: Serve, monkeyp
     def broken(*arguments: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(served.hub, "find", broken)
-    monkeypatch.setattr(served.hub, "find_for", broken)
+    monkeypatch.setattr(served.hub.catalog, "find", broken)
+    monkeypatch.setattr(served.hub.catalog, "find_for", broken)
     for path in ("/v1/chat/completions", "/models/m/predict", "/v1/models/m"):
         answer = served.ask("GET" if path == "/v1/models/m" else "POST", path, CHAT)
         assert answer.status == 500

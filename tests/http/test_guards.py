@@ -107,6 +107,16 @@ def raw(served: Served, *headers: str, path: str = "/livez") -> int:
         ("[2001:db8::1]:80", 421),
         ("127.0.0.1.evil.example", 421),
         ("", 400),
+        ("[::1", 400),
+        ("::1", 400),
+        ("::1]", 400),
+        ("[::1]x", 400),
+        ("[localhost]", 400),
+        ("[127.0.0.1]", 400),
+        ("[]", 400),
+        ("127.0.0.1:80:80", 400),
+        ("localhost:http", 400),
+        ("[::1%lo]:80", 200),
         ("localhost@evil.example", 421),
     ],
 )
@@ -256,11 +266,30 @@ def test_what_a_page_of_another_origin_loads_without_saying_so_is_refused(serve:
     followed = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert served.get("/", **followed).status == 200, "a link leads here"
     assert served.post("/models/m/predict", **followed).status == 403, "and a form does not"
+    for name, value in (("Sec_Purpose", "prefetch;prerender"), ("Purpose", "prefetch"), ("X_Moz", "prefetch")):
+        assert served.get("/v1/models", **followed, **{name: value}).status == 403, "nor a link that nobody followed"
     for own in ("same-origin", "none"):
         assert (
             served.get("/v1/models", Sec_Fetch_Site=own, Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image").status == 200
         )
     assert serve({"m": model()}, allowed_origins=("*",)).get("/v1/models", Sec_Fetch_Site=site).status == 200
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "X-API-Key"])
+def test_a_request_has_each_header_that_the_guard_reads_once(serve: Serve, name: str) -> None:
+    served = serve({"m": model()}, api_key=KEY)
+    value = {"Host": "localhost", "Authorization": f"Bearer {KEY}"}.get(name, KEY)
+    connection = served.connect()
+    connection.putrequest("GET", "/v1/models", skip_host=True)
+    for given in ("Host", "Authorization", name):
+        connection.putheader(given, {"Host": "localhost", "Authorization": f"Bearer {KEY}"}.get(given, value))
+    if name == "X-API-Key":
+        connection.putheader(name, "another")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 400 and f"more than one {name}".lower() in answer.read().decode().lower()
+    assert answer.headers["connection"] == "close"
+    connection.close()
 
 
 def test_no_host_is_remembered_or_answered_that_is_longer_than_a_name(serve: Serve) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gateway.http.hoisting import MAX_DEFINITIONS, PLACE, hoist
+from gateway.http.document.hoisting import MAX_DEFINITIONS, PLACE, hoist
 
 
 class Node(BaseModel):

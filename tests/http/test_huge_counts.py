@@ -12,7 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from served import Model, Served
 from test_scopes import Doors
 
-from gateway.dialects import anthropic_messages, events, openai_completions, openai_responses, rerank
+from gateway.dialects import events
+from gateway.dialects.anthropic import messages
+from gateway.dialects.openai import completions
+from gateway.dialects.responses import route
+from gateway.dialects.scoring import rerank
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -25,7 +29,7 @@ ASKED = {
     "/v1/embeddings": {"input": "a b c"},
     "/v1/rerank": {"query": "a", "documents": ["b"]},
 }
-ROUTES = [openai_completions, anthropic_messages, openai_responses, rerank]
+ROUTES = [completions, messages, route, rerank]
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from served import PATIENCE, Model, Reply, Served
 
-from gateway.dialects import oip
-from gateway.dialects.oip_binary import MAX_TEXTS
-from gateway.dialects.oip_tensors import MAX_ROWS
+from gateway.dialects.oip import values
+from gateway.dialects.oip.binary import MAX_TEXTS
+from gateway.dialects.oip.tensors import MAX_ROWS
 from gateway.errors import BadRequest, TooLarge
-from gateway.http import inference
 from gateway.http.compressed import AT_ONCE
-from gateway.http.inference import LIGHT, MAX_JSON
+from gateway.http.routes import oip as inference
+from gateway.http.routes.oip import LIGHT, MAX_JSON
 
 SCHEMA = {
     "type": "object",
@@ -240,7 +240,7 @@ def test_a_word_that_json_does_not_know_lifts_no_limit(
             b'{"inputs": []}x',
             {"Inference-Header-Content-Length": "14"},
             400,
-            "followed by 1 byte that no tensor asks for",
+            "followed by 1 byte that no tensor uses",
         ),
         (b"{}", {"Content-Encoding": "gzip"}, 400, "gzip"),
         (gzip.compress(b"{}")[:-1], {"Content-Encoding": "gzip"}, 400, "gzip"),
@@ -260,9 +260,9 @@ def test_large_tensors_are_read_and_written_off_the_loop(gateway: Served, monkey
     """A few kilobytes of gzip are megabytes of numbers, and would hold up the requests of others."""
     seen: set[str] = set()
     for name in ("read", "encode_inputs", "answer"):
-        work = getattr(oip, name)
+        work = getattr(values, name)
         monkeypatch.setattr(
-            oip, name, lambda *given, work=work: (seen.add(threading.current_thread().name), work(*given))[1]
+            values, name, lambda *given, work=work: (seen.add(threading.current_thread().name), work(*given))[1]
         )
     threads = []
     for count in (2, AT_ONCE):
@@ -347,7 +347,7 @@ def test_what_packed_json_and_json_with_pythons_words_may_have_is_bounded(gatewa
             word,
         )
         answer = gateway.post("/v2/models/line/infer", gzip.compress(body) if headers else body, **headers)
-        assert answer.status == 413 and "binary data" in answer.json["error"]
+        assert answer.status == 413 and "binary tensors" in answer.json["error"]
 
 
 def test_very_many_texts_are_refused_before_one_is_made(gateway: Served) -> None:
@@ -356,7 +356,7 @@ def test_very_many_texts_are_refused_before_one_is_made(gateway: Served) -> None
         [{**tensor, "parameters": {"binary_data_size": 4 * (MAX_TEXTS + 1)}}], bytes(4 << 20) + bytes(4)
     )
     answer = gateway.post("/v2/models/line/infer", gzip.compress(body), **headers, **{"Content-Encoding": "gzip"})
-    assert answer.status == 413 and "texts" in answer.json["error"]
+    assert answer.status == 413 and "strings" in answer.json["error"]
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from served import Model, Served
 
-from gateway.replica import LoadError
-from gateway.settings import ModelSettings
+from gateway.runners.replica import LoadError
+from gateway.settings.schema import ModelSettings
 
 Serve = Callable[..., Served]
 KEY = {"x_api_key": "k" * 20}
@@ -58,7 +58,7 @@ def test_a_call_of_a_model_that_loads_or_has_failed_was_one(serve: Serve, path: 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
 def test_a_call_of_a_model_that_was_unloaded_was_one(serve: Serve, path: str, body: Any) -> None:
     served = gateway(serve)
-    served.do(served.hub.unload(served.hub.models["m"]))
+    served.do(served.hub.unload(served.hub.catalog.models["m"]))
     assert served.post(path, body, **KEY).status == 503
     assert is_now(last(served))
 
@@ -68,8 +68,8 @@ def test_a_client_that_left_while_the_model_loaded_has_called_it(serve: Serve, p
     served = gateway(serve, "lazy", loads=[asyncio.Event()])
     with closing(served.connect()) as connection:
         connection.request("POST", path, json.dumps(body), {"x-api-key": KEY["x_api_key"]})
-        served.wait_until(lambda: served.hub.models["m"].queued == 1)
-    served.wait_until(lambda: served.hub.models["m"].queued == 0)
+        served.wait_until(lambda: served.hub.catalog.models["m"].queued == 1)
+    served.wait_until(lambda: served.hub.catalog.models["m"].queued == 0)
     assert is_now(last(served))
 
 
@@ -81,7 +81,7 @@ def test_a_call_that_was_too_late_and_calls_that_have_no_room_were_some(serve: S
 
 def test_choices_that_have_no_room_were_calls(serve: Serve) -> None:
     served = gateway(serve, limits={"slots": 1, "max_queue": 1})
-    served.do(lambda: setattr(served.hub.models["m"].limiter, "max_queue", 0))
+    served.do(lambda: setattr(served.hub.catalog.models["m"].limiter, "max_queue", 0))
     assert served.post("/v1/chat/completions", TOGETHER, **KEY).status == 429
     assert is_now(last(served))
 

@@ -15,9 +15,10 @@ from lines import Lines
 from served import Answer, Model, Served
 from test_times import samples_of
 
-from gateway import keys
-from gateway.dialects import anthropic_messages, openai_responses
-from gateway.http.accounts import MAX_LATER
+from gateway.access import keys
+from gateway.dialects.anthropic import messages
+from gateway.dialects.responses import route
+from gateway.http.routes.accounts import MAX_LATER
 
 Serve = Callable[..., Served]
 
@@ -115,7 +116,7 @@ def test_a_client_that_leaves_while_its_tokens_are_counted_has_left_then_and_the
     serve: Serve, lines: Lines, path: str, body: Any
 ) -> None:
     go = asyncio.Event()
-    served = serve({"m": counting(go)}, plugins=[anthropic_messages, openai_responses], access_log=True)
+    served = serve({"m": counting(go)}, plugins=[messages, route], access_log=True)
     began = time.monotonic()
     with closing(served.connect()) as connection:
         connection.request("POST", path, json.dumps({"model": "m", **body}))
@@ -144,7 +145,7 @@ def test_a_key_that_ends_while_tokens_are_counted_ends_the_answer_then(
         connection.request("POST", path, json.dumps({"model": "m", **body}), {"x-api-key": text})
         served.wait_until(lambda: bool(asked_to_count(served)))
         file.write_text("")
-        served.do(served.hub.keys.reload())
+        served.do(served.keys.reload())
         assert b"invalid_api_key" in connection.getresponse().read()
         served.do(go.set)
     (event,) = lines.events(1)

@@ -18,26 +18,18 @@ from typing import Any
 import pytest
 from served import Answer, Model, Reply, Served
 
-from gateway.dialects import (
-    anthropic_messages,
-    audio_speech,
-    audio_transcriptions,
-    classify,
-    images,
-    moderations,
-    openai_completions,
-    openai_responses,
-    rerank,
-    score,
-    tokenize,
-)
+from gateway.dialects.anthropic import count_tokens, messages
+from gateway.dialects.openai import completions, images, input_tokens, moderations, speech, transcriptions
+from gateway.dialects.responses import route
+from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.errors import InvalidOutput
-from gateway.wire import BYTES, Array, Resp, Structured, encode
+from gateway.wire.frames import BYTES, Resp
+from gateway.wire.values import Array, Structured, encode
 
 Serve = Callable[..., Served]
 Path = tuple[str | int, ...]
-ROUTES: list[ModuleType] = [anthropic_messages, audio_speech, audio_transcriptions, classify, images, moderations]
-ROUTES += [openai_completions, openai_responses, rerank, score, tokenize]
+ROUTES: list[ModuleType] = [messages, speech, transcriptions, classify, images, moderations]
+ROUTES += [completions, route, rerank, score, tokenize, count_tokens, input_tokens]
 ODD: dict[str, Any] = {
     "keys": {1: 2, "content": 3},
     "a key": {None: 1},
@@ -231,3 +223,216 @@ def test_a_response_that_is_not_as_long_as_it_says_is_the_models(
     served.wait_until(lambda: bool(caplog.records))
     (record,) = caplog.records
     assert record.__dict__["error"] == InvalidOutput.code and "than its content-length" in record.getMessage()
+
+
+# ── values in requests ───────────────────────────────────────────────────────────────────────────────────────────────
+
+IN_JSON: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e300,
+    2**64,
+    "",
+    "x",
+    [],
+    ["x"],
+    [None],
+    [[]],
+    [{}],
+    {},
+    {"a": 1},
+    {"id": []},
+]
+KINDS: list[Any] = [None, 5, "", ["x"], {"a": 1}]  # one of each
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}, "strict": True}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True}}
+SAMPLING = {
+    "temperature": 1,
+    "top_p": 1,
+    "stop": ["x"],
+    "seed": 1,
+    "user": "u",
+    "stream_options": {"include_usage": True},
+}
+TALK = {
+    "model": "m",
+    "messages": [
+        {"role": "system", "content": "x"},
+        {"role": "user", "name": "n", "content": [{"type": "text", "text": "x"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x", "detail": "low"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "x"},
+    ],
+    "tools": [{"type": "function", "function": FUNCTION}],
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "response_format": FORMAT,
+    "logprobs": True,
+    "top_logprobs": 1,
+    "logit_bias": {"1": 1},
+    "n": 1,
+    "max_tokens": 5,
+    **SAMPLING,
+}
+TURNS = {
+    "model": "m",
+    "max_tokens": 5,
+    "system": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}],
+        },
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": "x"}, BLOCKS[1]]},
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x"}]}],
+        },
+    ],
+    "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "metadata": {"user_id": "u"},
+    "stop_sequences": ["x"],
+    "top_k": 1,
+}
+ITEMS = {
+    "model": "m",
+    "input": [
+        {
+            "type": "message",
+            "role": "user",
+            "id": "msg_a",
+            "status": "completed",
+            "content": [{"type": "input_text", "text": "x"}],
+        },
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:,x", "detail": "low"}]},
+        {"role": "user", "content": [{"type": "input_file", "filename": "x", "file_data": "data:,x"}]},
+        {"type": "reasoning", "id": "rs_a", "summary": [{"type": "summary_text", "text": "x"}]},
+        {"type": "function_call", "id": "fc_a", "call_id": "c", "name": "f", "arguments": "{}"},
+        {
+            "type": "function_call_output",
+            "id": "fco_a",
+            "call_id": "c",
+            "output": [{"type": "input_text", "text": "x"}],
+        },
+        {"type": "custom_tool_call", "id": "ctc_a", "call_id": "d", "name": "g", "input": "x"},
+        {"type": "custom_tool_call_output", "call_id": "d", "output": "x"},
+        {
+            "role": "assistant",
+            "id": "msg_b",
+            "content": [{"type": "output_text", "text": "x", "annotations": [], "logprobs": []}],
+        },
+    ],
+    "instructions": "x",
+    "tools": [{"type": "function", **FUNCTION}, {"type": "custom", "name": "g", "format": {"type": "text"}}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"}}, "verbosity": "low"},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"a": "b"},
+    "top_logprobs": 1,
+    "max_output_tokens": 5,
+    "parallel_tool_calls": True,
+    "truncation": "auto",
+}
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {  # of each route, the method that answers and a request
+    "/v1/chat/completions": ("chat_completions", TALK),
+    "/v1/messages": ("chat_completions", TURNS),
+    "/v1/messages/count_tokens": (
+        "chat_completions",
+        {name: TURNS[name] for name in ("model", "system", "messages", "tools")},
+    ),
+    "/v1/responses": ("chat_completions", ITEMS),
+    "/v1/responses/input_tokens": (
+        "chat_completions",
+        {name: ITEMS[name] for name in ("model", "input", "tools", "text")},
+    ),
+    "/v1/completions": (
+        "completions",
+        {
+            "prompt": ["a", "b"],
+            "suffix": "x",
+            "logprobs": 1,
+            "echo": False,
+            "best_of": 1,
+            "logit_bias": {"1": 1},
+            **SAMPLING,
+        },
+    ),
+    "/v1/embeddings": ("embeddings", {"input": ["a"], "encoding_format": "float", "dimensions": 1, "user": "u"}),
+    "/v1/rerank": ("rerank", {"query": "a", "documents": ["b", {"text": "c"}], "top_n": 1, "return_documents": True}),
+    "/v1/score": ("score", {"text_1": ["a"], "text_2": ["b"]}),
+    "/v1/classify": ("classify", {"input": ["a"]}),
+    "/v1/moderations": ("moderations", {"input": ["a", {"type": "text", "text": "x"}]}),
+    "/v1/images/generations": (
+        "images_generations",
+        {"prompt": "a", "n": 1, "size": "1x1", "response_format": "b64_json"},
+    ),
+    "/v1/audio/speech": (
+        "speech",
+        {"input": "a", "voice": "x", "speed": 1, "response_format": "mp3", "instructions": "x"},
+    ),
+    "/v1/tokenize": ("tokenize", {"prompt": "a", "messages": None, "add_special_tokens": True}),
+    "/v1/detokenize": ("detokenize", {"tokens": [1]}),
+}
+
+
+def odd_requests(path: str, values: list[Any] = IN_JSON) -> Iterator[tuple[Path, Any]]:
+    """Yield requests with an odd value in one place, and that place."""
+    _, good = REQUESTS[path]
+    for at, odd in itertools.product(places(good), values):
+        yield at, grafted(good, at, odd)
+
+
+def refused_or_answered(served: Served, path: str, body: Any) -> Answer:
+    answer = served.post(path, body)
+    is_models = answer.status == 500 and b'"invalid_model_output"' in answer.body
+    assert answer.status < 500 or is_models, (answer.status, body, answer.body)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        *((path, method) for path, (method, _) in REQUESTS.items()),
+        ("/v1/messages", "messages"),
+        ("/v1/responses", "responses"),
+        ("/v1/rerank", "embeddings"),
+        ("/v1/completions", "chat_completions"),
+    ],
+)
+def test_whatever_stands_where_in_a_request_is_the_clients(serve: Serve, path: str, method: str) -> None:
+    said = next(said for own, _, said in ASKED.values() if own == method)
+    served = serve({"m": Model({method: lambda inputs: said})}, plugins=ROUTES)
+    for _, odd in odd_requests(path):
+        refused_or_answered(served, path, odd)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_whatever_stands_where_in_a_request_one_can_go_on_from_it(serve: Serve, own: bool) -> None:
+    """From a response that is kept, to its items, and to those of a request with odd values that was answered."""
+    path = "/v1/responses"
+    methods = {"responses": lambda inputs: ASKED[path][2]} if own else {"chat_completions": lambda inputs: "fine"}
+    served = serve({"m": Model(methods)}, plugins=ROUTES)
+    first = served.post(path, {"input": "hi"}).json["id"]
+    for at, odd in odd_requests(path, KINDS):
+        if at[:1] != ("input",) or len(at) > 3:  # ids and types of items, and the items themselves
+            continue
+        refused_or_answered(served, path, {**odd, "previous_response_id": first})
+        answer = refused_or_answered(served, path, odd)
+        if answer.status != 200:
+            continue
+        kept = answer.json["id"]
+        refused_or_answered(served, path, {"input": odd["input"], "previous_response_id": kept})
+        listed = served.get(f"{path}/{kept}/input_items?limit=100")
+        assert listed.status == 200, (odd, listed.body)
+        ids = [item["id"] for item in listed.json["data"]]
+        references = [{"type": "item_reference", "id": identity} for identity in ids]
+        refused_or_answered(served, path, {"input": [*references[:1], {"role": "user", "content": "x"}]})
+        refused_or_answered(served, path, {"input": references})
+    for value in IN_JSON:
+        refused_or_answered(served, path, {"input": "x", "previous_response_id": value})
+        refused_or_answered(served, path, {"input": value, "previous_response_id": first})

@@ -17,7 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from served import Model, Player, Served
 
 from gateway.errors import HTTPError, ModelError
-from gateway.http import metrics, model_metrics, model_series
+from gateway.http.metrics import models as model_metrics
+from gateway.http.metrics import requests
+from gateway.http.metrics import series as model_series
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 Serve = Callable[..., Served]
@@ -163,7 +165,7 @@ def test_time_in_the_queue_is_measured(serve: Serve) -> None:
     with served.busy("m") as first:
         second = served.connect()
         second.request("POST", "/models/m/predict", b"{}")
-        served.wait_until(lambda: served.hub.models["m"].limiter.queued == 1)
+        served.wait_until(lambda: served.hub.catalog.models["m"].limiter.queued == 1)
         samples = scrape(served)
         assert value(samples, "gateway_requests_in_flight", model="m") == 1
         assert value(samples, "gateway_requests_queued", model="m") == 1
@@ -324,14 +326,14 @@ def test_a_model_that_is_forgotten_leaves_no_series_and_breaks_no_scrape(serve: 
         pass
     assert served.post("/v1/embeddings", {"model": "gone", "input": "x"}).status == 404
     assert "gone" in served.get("/metrics").body.decode()
-    served.do(served.hub.forget(served.hub.models["gone"]))
+    served.do(served.hub.forget(served.hub.catalog.models["gone"]))
     answer = served.get("/metrics")
     assert answer.status == 200 and "gone" not in answer.body.decode()
 
 
 def test_a_stream_that_outlives_its_model_is_counted_for_none(serve: Serve) -> None:
     served = serve({"m": model(), "gone": model()})
-    served.do(served.hub.forget(served.hub.models["gone"]))
+    served.do(served.hub.forget(served.hub.catalog.models["gone"]))
     served.do(lambda: served.app._metrics.tokens("gone").e2e.add(1.0))
     assert served.get("/metrics").status == 200
     assert value(scrape(served), "vllm:e2e_request_latency_seconds_count", model_name="gone", engine="0") is None
@@ -364,10 +366,29 @@ def test_what_models_register_is_read_and_written_beside_the_loop(
 
     monkeypatch.setattr(Player, "scrape", registered)
     monkeypatch.setattr(model_metrics, "merge", merge)
-    monkeypatch.setattr(metrics._Collected, "collect", collect)
+    monkeypatch.setattr(requests._Collected, "collect", collect)
     served = serve({"m": model()})
     assert value(scrape(served), "own", model="m") == 1
     assert len(threads) >= 2 and all(name.startswith("asyncio_") for name in threads)
+
+
+def test_that_metrics_are_left_out_is_a_line_for_each_replica_however_often_it_is_scraped(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def registered(replica: Any) -> bytes:
+        return "".join(f'f{number}{{"a b"="1"}} 1\n' for number in range(100)).encode()
+
+    monkeypatch.setattr(Player, "scrape", registered)
+    served = serve({"m": model()})
+
+    def told() -> int:
+        for _ in range(3):
+            scrape(served)
+        return sum("100 metrics of this replica left out" in record.getMessage() for record in caplog.records)
+
+    assert told() == 1
+    served.do((m := served.hub.catalog.models["m"]).reload(m.spec))
+    assert told() == 2
 
 
 def test_codes_that_a_model_makes_up_make_no_series(serve: Serve) -> None:

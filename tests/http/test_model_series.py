@@ -8,11 +8,12 @@ import pytest
 from fakes import PATIENT
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as strictly_read
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.http.model_series import MAX_LINE, MAX_LINES, merge
+from gateway.http.metrics.series import MAX_LINE, MAX_LINES, merge
 
 
 class Collected:
@@ -29,7 +30,7 @@ class Collected:
 def written(families: list[Any]) -> bytes:
     registry = CollectorRegistry()
     registry.register(Collected(families))
-    generate_openmetrics(registry)
+    list(strictly_read(generate_openmetrics(registry, escaping="allow-utf-8").decode()))
     text: bytes = generate_latest(registry)
     list(text_string_to_metric_families(text.decode()))
     return text
@@ -38,7 +39,7 @@ def written(families: list[Any]) -> bytes:
 def test_series_of_several_models_are_one_family() -> None:
     text = b"# TYPE calls_total counter\ncalls_total 1\n"
     families, left_out = merge([({"model": "a"}, text), ({"model": "b", "replica": "1"}, text)])
-    assert left_out == []
+    assert left_out == {}
     (family,) = families
     assert [(sample.name, sample.labels) for sample in family.samples] == [
         ("calls_total", {"model": "a"}),
@@ -72,7 +73,7 @@ def test_names_that_are_ours_stay_ours() -> None:
 def test_what_is_too_much_or_no_such_text_is_left_out_and_said(text: bytes) -> None:
     families, left_out = merge([({"model": "bad"}, text), ({"model": "good"}, b"fine 1\n")])
     assert [family.name for family in families] == ["fine"]
-    assert all(reason.startswith("bad: ") and len(reason) <= 512 for reason in left_out) and left_out
+    assert left_out[0].startswith("bad: ") and len(left_out[0]) <= 512 and list(left_out) == [0]
     written(families)
 
 
@@ -80,7 +81,9 @@ def test_a_metric_that_another_model_has_as_something_else_is_left_out() -> None
     gauge, histogram = b"# TYPE x gauge\nx 1\n", b'# TYPE x histogram\nx_bucket{le="1"} 1\n'
     families, left_out = merge([({"model": "a"}, gauge), ({"model": "b"}, histogram)])
     assert [sample.labels["model"] for family in families for sample in family.samples] == ["a"]
-    assert left_out == ["b: its metric 'x' is left out: it is a gauge of another model"]
+    assert left_out == {
+        1: "b: 1 metric of this replica left out of /metrics: 'x': it is of type gauge in another model"
+    }
 
 
 @pytest.mark.parametrize("stamp", ["inf", "nan", "1e300", "5"])
@@ -90,7 +93,76 @@ def test_a_time_that_a_model_makes_up_is_not_written(stamp: str) -> None:
     assert b'a{model="m"} 1.0\n' in written(families)
 
 
-NAMES = ["a", "a_total", "b_bucket", "# TYPE a counter", "# TYPE b histogram", "# HELP a", "é", ""]
+NAMES = ["a", "a_total", "b", "b_sum", "b_bucket", "# TYPE a counter", "# TYPE b histogram", "# HELP a", "é", ""]
+TEXTS = [
+    '# HELP "ev il" doc\n# TYPE "ev il" gauge\n',
+    '# TYPE "gateway.model_state" histogram\n',
+    '# TYPE "a\\n# EOF\\n" gauge\n',
+    "# TYPE gateway counter\ngateway_total 1\n",
+    "# TYPE gateway summary\ngateway_count 1\n",
+    "# TYPE foo counter\nfoo_total 1\n# TYPE foo_total gauge\n",
+    "# TYPE foo counter\nfoo 1\n",
+    "# TYPE foo_total counter\nfoo_total -1\n",
+    "# TYPE foo counter\nfoo nan\n",
+    "# TYPE foo_total gauge\nfoo_total 1\n",
+    "# TYPE foo gauge\nfoo 1\n",
+    "foo 1\n",
+    "# TYPE foo_created gauge\nfoo_created 1\n",
+    "# TYPE foo_count gauge\nfoo_count 1\n",
+    "# TYPE foo_bucket gauge\n",
+    '# TYPE foo histogram\nfoo_bucket{le="x"} 1\nfoo_count 1\n',
+    '# TYPE foo histogram\nfoo_bucket{le="inf"} 1\nfoo_count 1\nfoo_sum 1\n',
+    '# TYPE foo histogram\nfoo_bucket{le="2"} 3\nfoo_bucket{le="inf"} 1\n',
+    '# TYPE foo histogram\nfoo_bucket{le="-1"} 1\nfoo_bucket{le="+Inf"} 1\nfoo_count 1\nfoo_sum 1\n',
+    "# TYPE foo histogram\nfoo_bucket 1\n",
+    '# TYPE foo summary\nfoo{quantile="x"} 1\n',
+    '# TYPE foo summary\nfoo{quantile="0.5"} 1\nfoo_count 1\nfoo_sum 2\n',
+    '# TYPE foo info\nfoo_info{a="b"} 1\n',
+    '# TYPE foo stateset\nfoo{foo="a"} 1\n',
+    "# TYPE foo info\nfoo 1\n",
+    'foo{a="1"} 1\nfoo{a="2"} 1\nfoo{a="1"} 2\n',
+    'foo{model="1"} 1\nfoo{model="2"} 1\n',
+    '# TYPE b counter\nb_total{x="1"} 1\nb_total{x="2"} 1\nb_total{x="1"} 1\n',
+    "# HELP foo a \0b\nfoo 1\n",
+]
+
+
+@pytest.mark.parametrize("first", TEXTS)
+def test_whatever_two_models_register_a_strict_reader_reads_the_scrape(first: str) -> None:
+    """One name that means two things has it refuse the metrics of all models, and of the gateway."""
+    for second in TEXTS:
+        texts = [({"model": "a"}, first.encode()), ({"model": "b"}, second.encode()), ({"model": "c"}, b"fine 1\n")]
+        families, _ = merge(texts)
+        assert b'fine{model="c"} 1.0' in written(families)
+        assert not [family.name for family in families if family.name.startswith("gateway")]
+
+
+def test_metrics_of_prometheus_clients_own_kinds_are_all_taken() -> None:
+    registry = CollectorRegistry()
+    Counter("calls", "Calls.", ["kind"], registry=registry).labels("a").inc()
+    Histogram("seconds", "Seconds.", ["kind"], registry=registry).labels("a").observe(3)
+    Summary("size", "Sizes.", registry=registry).observe(3)
+    Gauge("level", "Level.", registry=registry).set(-1)
+    Info("build", "Build.", registry=registry).info({"version": "1"})
+    Enum("phase", "Phase.", states=["on", "off"], registry=registry).state("on")
+    text = generate_latest(registry)
+    assert b"calls_created" in text
+    families, left_out = merge([({"model": "a"}, text), ({"model": "b"}, text)])
+    assert left_out == {}
+    names = {family.name for family in families}
+    assert names == {"calls", "seconds", "size", "level", "build_info", "phase"}
+    written(families)
+
+
+def test_what_is_left_out_of_one_replica_is_one_line_with_its_number() -> None:
+    families, left_out = merge([({"model": "m"}, "".join(f'f{n}{{"a b"="1"}} 1\n' for n in range(9000)).encode())])
+    assert families == []
+    assert list(left_out) == [0] and len(left_out[0]) < 512
+    assert left_out[0].startswith(
+        "m: 9000 metrics of this replica left out of /metrics: 'f0': a label whose name is none"
+    )
+
+
 LABELS = ["", "{}", '{x="1"}', '{le="1"}', '{x="\\"}', "{", '{x="\\n"}', '{"x y"="1"}']
 lines = st.builds(
     lambda name, label, value, stamp: f"{name}{label} {value}{stamp}\n",

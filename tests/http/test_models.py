@@ -14,9 +14,9 @@ import openai
 import pytest
 from served import PATIENCE, Model, Served
 
-from gateway import keys
-from gateway.replica import LoadError
-from gateway.settings import ModelSettings
+from gateway.access import keys
+from gateway.runners.replica import LoadError
+from gateway.settings.schema import ModelSettings
 
 Serve = Callable[..., Served]
 
@@ -103,7 +103,7 @@ def test_a_failed_model_says_to_its_operator_why_and_to_others_who_knows(serve: 
     keys.write(tmp_path / "keys.toml", [key for key, _ in made])
     model = {"m": Model({"predict": fine}, loads=[LoadError("no weights for hunter2", fatal=True)])}
     served = serve(model, keys_file=tmp_path / "keys.toml")
-    served.wait_until(lambda: served.hub.models["m"].state == "failed")
+    served.wait_until(lambda: served.hub.catalog.models["m"].state == "failed")
     (alice, root) = ({"Authorization": f"Bearer {text}"} for _, text in made)
     for path, is_told in (("/v1/models", "status_reason"), ("/v2/repository/index", "reason")):
         for given, expected in ((alice, "gateway ps shows why, on the machine of the gateway"), (root, "hunter2")):
@@ -120,7 +120,7 @@ def test_a_failed_model_says_to_its_operator_why_and_to_others_who_knows(serve: 
 
 def test_where_debug_is_set_everybody_sees_why_a_model_failed(serve: Serve) -> None:
     served = serve({"m": Model({"predict": fine}, loads=[LoadError("no weights here", fatal=True)])}, debug=True)
-    served.wait_until(lambda: served.hub.models["m"].state == "failed")
+    served.wait_until(lambda: served.hub.catalog.models["m"].state == "failed")
     [model] = served.get("/v1/models").json["data"]
     assert (model["status"], model["status_reason"]) == ("failed", "no weights here")
     answer = served.get("/v1/models/m")
@@ -192,7 +192,7 @@ def test_an_alias_means_its_model(serve: Serve) -> None:
 def test_a_model_that_is_not_loaded_says_whether_its_next_call_loads_it(serve: Serve) -> None:
     tables = {"lazy": ModelSettings(load="lazy")}
     served = serve({"lazy": Model({"predict": fine}), "eager": Model({"predict": fine})}, tables=tables)
-    served.do(served.hub.unload(served.hub.models["eager"]))
+    served.do(served.hub.unload(served.hub.catalog.models["eager"]))
     of = {name: served.get(f"/v1/models/{name}").json for name in ("lazy", "eager")}
     assert (of["lazy"]["status"], of["lazy"]["loads_on_demand"]) == ("unloaded", True)
     assert (of["eager"]["status"], of["eager"]["loads_on_demand"]) == ("unloaded", False)

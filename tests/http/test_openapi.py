@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 from served import Model, Served
 
-from gateway import keys
-from gateway.dialects import anthropic_messages, audio_speech, openai_completions, openai_responses, rerank, tokenize
-from gateway.http.components import TAGS
-from gateway.replica import LoadError
-from gateway.settings import ModelSettings
+from gateway.access import keys
+from gateway.dialects.anthropic import messages
+from gateway.dialects.openai import completions
+from gateway.dialects.openai import speech as audio_speech
+from gateway.dialects.responses import route
+from gateway.dialects.scoring import rerank, tokenize
+from gateway.http.document.components import TAGS
+from gateway.runners.replica import LoadError
+from gateway.settings.schema import ModelSettings
 
 Serve = Callable[..., Served]
 Json = dict[str, Any]
-PLUGINS = [anthropic_messages, audio_speech, openai_completions, openai_responses, rerank, tokenize]
+PLUGINS = [messages, audio_speech, completions, route, rerank, tokenize]
 TYPED = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 5}}, "required": ["n"]}
 
 
@@ -86,10 +90,10 @@ def test_a_caller_is_offered_no_model_of_others_whoever_asked_before(serve: Serv
 
 def test_a_model_that_failed_is_no_choice_and_is_one_again_when_it_is_mended(serve: Serve) -> None:
     served = serve({"good": chat(), "bad": chat(loads=[LoadError("no weights", fatal=True)])})
-    served.wait_until(lambda: served.hub.models["bad"].state == "failed")
+    served.wait_until(lambda: served.hub.catalog.models["bad"].state == "failed")
     assert choices(document(served), "/v1/chat/completions") == ["good"]
-    served.do(served.hub.load(served.hub.models["bad"]))
-    served.wait_until(lambda: served.hub.models["bad"].state == "ready")
+    served.do(served.hub.load(served.hub.catalog.models["bad"]))
+    served.wait_until(lambda: served.hub.catalog.models["bad"].state == "ready")
     assert choices(document(served), "/v1/chat/completions") == ["good", "bad"]
 
 

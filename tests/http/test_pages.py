@@ -12,12 +12,17 @@ from typing import Any, ClassVar
 import pytest
 from served import Model, Served
 
-from gateway import examples, hookimpl, keys
+from gateway import hookimpl
+from gateway.access import keys
 from gateway.cli.snippets import snippets
-from gateway.dialects import audio_transcriptions, rerank, tokenize
 from gateway.dialects.base import Encoder, Prepared
-from gateway.http import openapi, operations, pages
-from gateway.replica import LoadError
+from gateway.dialects.openai import transcriptions
+from gateway.dialects.scoring import rerank, tokenize
+from gateway.examples import calls
+from gateway.http.document import openapi, operations
+from gateway.http.route_table import HEALTH, OPEN
+from gateway.http.routes import pages
+from gateway.runners.replica import LoadError
 from gateway.spec import Endpoint
 
 Serve = Callable[..., Served]
@@ -73,7 +78,7 @@ def test_a_recursive_schema_is_in_the_document_once_and_the_document_is_made_onc
 ) -> None:
     made: list[None] = []
     make = openapi.document
-    monkeypatch.setattr(openapi, "document", lambda *given: made.append(None) or make(*given))
+    monkeypatch.setattr(openapi, "document", lambda *given, **more: made.append(None) or make(*given, **more))
     fields = {name: {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]} for name in "abcd"}
     schema = {"$defs": {"Node": {"type": "object", "properties": fields}}, "$ref": "#/$defs/Node"}
     served = serve({"tree": Model({"predict": fine}, capabilities={"input_schema": schema, "output_schema": schema})})
@@ -92,7 +97,7 @@ def with_odd_one() -> dict[str, Model]:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(examples, "example"), (examples, "metadata"), (operations, "hoist")],
+    [(calls, "example"), (calls, "metadata"), (operations, "hoist")],
     ids=["example", "tensors", "definitions"],
 )
 def test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_says_and_no_other(
@@ -114,7 +119,7 @@ def test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_say
     assert paths["/models/odd/predict"]["post"]["operationId"] == "predictOdd"
     assert [served.get(f"/v2/models/{known}").status for known in ("odd", "org/typed-1.5")] == [200, 200]
     assert served.get("/docs/examples").status == 200
-    served.do(lambda: snippets(served.hub, "http://127.0.0.1:1"))
+    served.do(lambda: snippets(served.hub, served.keys, "http://127.0.0.1:1"))
     assert "of 'odd' is left out" in caplog.text
     assert "typed" not in caplog.text
 
@@ -122,9 +127,9 @@ def test_a_schema_that_is_more_than_can_be_shown_costs_its_own_model_what_it_say
 def test_what_a_model_says_is_looked_at_once_for_all_pages(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     for name in ("example", "metadata"):
-        find = getattr(examples, name)
+        find = getattr(calls, name)
         monkeypatch.setattr(
-            examples, name, lambda schema, find=find, name=name: (schema and looked.append(name)) or find(schema)
+            calls, name, lambda schema, find=find, name=name: (schema and looked.append(name)) or find(schema)
         )
     served = serve({"typed": Model({"predict": fine}, capabilities={"input_schema": INPUT})})
     for _ in range(3):
@@ -144,12 +149,12 @@ def test_an_example_that_is_not_an_object_is_that_of_the_only_tensor(serve: Serv
             for name, schema in {"several": several, "only": only}.items()
         }
     )
-    found = {name: examples.predict_tensors(model)["inputs"] for name, model in served.hub.models.items()}
+    found = {name: calls.predict_tensors(model)["inputs"] for name, model in served.hub.catalog.models.items()}
     assert found == {"several": [], "only": [{"name": "output-0", "datatype": "FP64", "shape": [2], "data": [1, 1]}]}
 
 
 def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:
-    served = serve(models(), plugins=[rerank, tokenize, audio_transcriptions])
+    served = serve(models(), plugins=[rerank, tokenize, transcriptions])
     answer = served.get("/openapi.json")
     document = answer.json
     assert "multipart/form-data" in document["paths"]["/v1/audio/translations"]["post"]["requestBody"]["content"]
@@ -217,7 +222,7 @@ def test_a_browser_opens_both_pages_without_a_key_and_they_load_only_what_the_ga
             assert served.get(f"/docs/{name}").status == 200
 
 
-@pytest.mark.parametrize("path", sorted(pages.SHELL))
+@pytest.mark.parametrize("path", sorted(OPEN - HEALTH - {"/docs/"}))
 def test_what_needs_no_key_is_the_same_for_everybody_and_says_nothing_of_the_gateway(serve: Serve, path: str) -> None:
     name = {"/": "start.html", "/docs": "api.html"}.get(path, path.removeprefix("/docs/"))
     file = Path(pages.__file__).with_name("static") / name
@@ -281,7 +286,7 @@ def test_the_root_is_true_for_programs_and_a_page_for_browsers(serve: Serve) -> 
 def test_the_list_of_models_has_what_the_start_page_shows(serve: Serve) -> None:
     broken = Model({"predict": fine}, loads=[LoadError("<b>no weights</b>", fatal=True)])
     served = serve({**models(), "<i>broken</i>": broken}, debug=True)
-    served.wait_until(lambda: served.hub.models["<i>broken</i>"].state == "failed")
+    served.wait_until(lambda: served.hub.catalog.models["<i>broken</i>"].state == "failed")
     found = {model["id"]: model for model in served.get("/v1/models").json["data"]}
     assert set(found) == {"chat", "org/typed-1.5", "embed", "<i>broken</i>"}
     assert found["chat"]["status"] == "ready" and "/v1/chat/completions" in found["chat"]["capabilities"]["routes"]
@@ -301,7 +306,7 @@ def test_the_start_page_and_the_document_show_the_examples_of_the_terminal(
     answer = served.get("/docs/examples", **auth)
     shown = answer.body.decode()
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    printed = snippets(served.hub, served.url) or ""
+    printed = snippets(served.hub, served.keys, served.url) or ""
     assert printed and printed in shown and text not in shown
     assert f"curl -N {served.url}/v1/chat/completions" in shown and f"curl {served.url}/v1/embeddings" in shown
     assert ("$GATEWAY_API_KEY" in printed) == ('os.environ["GATEWAY_API_KEY"]' in printed) == has_key

@@ -18,17 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.http import protocol
-from gateway.http.protocol import (
-    MAX_HEAD,
-    MAX_HEADERS,
-    MAX_PIPELINED,
-    MAX_URL,
-    PARTING,
-    SLICE,
-    GuardedProtocol,
-    cycle_of,
-    write_whole,
-)
+from gateway.http.connection_endings import PARTING
+from gateway.http.protocol import MAX_PIPELINED, SLICE, GuardedProtocol
+from gateway.http.request_cycle import cycle_of, write_whole
+from gateway.http.request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL
 
 HEAD_TIMEOUT, KEEP_ALIVE = 10.0, 75
 GET = b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -527,6 +520,99 @@ def test_pipelined_requests_cut_anywhere_reach_the_app_one_by_one_in_order(
         assert connection.transport.out.count(b"HTTP/1.1 200") == len(requests)
 
     test()
+
+
+# ── wishes for another protocol ──────────────────────────────────────────────────────────────────────────────────────
+
+WISHES = [
+    b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n",
+    b"Connection: upgrade\r\nUPGRADE: websocket\r\n",
+    b"upgrade: h2c\r\n",
+    b"connection: keep-alive\r\n",
+]
+BODIES = [
+    b"\nupgrade: 1\nupgrade: 2\n\r\nUpgrade: websocket\r\n\r\n" + GET,
+    b"\nupgrade:",
+    GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost"),
+    b"",
+]
+
+
+def wished(wish: bytes, body: bytes, is_chunked: bool) -> bytes:
+    head = b"POST /x HTTP/1.1\r\nhost: x\r\n" + wish
+    if is_chunked:
+        half = len(body) // 2
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:]) if part)
+        return b"%btransfer-encoding: chunked\r\n\r\n%b0\r\nupgrade: h2c\r\n\r\n" % (head, chunks)
+    return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("wish", WISHES, ids=["h2c", "websocket", "half", "none"])
+@pytest.mark.parametrize("body", BODIES, ids=["lines", "half a line", "request", "none"])
+def test_a_body_with_words_of_a_head_is_the_body_wherever_the_reads_are_cut(
+    wish: bytes, body: bytes, is_chunked: bool
+) -> None:
+    wire = wished(wish, body, is_chunked)
+    ways = [[cut] for cut in range(1, len(wire) + len(GET))] + [list(range(size, 999, size)) for size in (1, 2, 3, 50)]
+
+    @played
+    async def test() -> None:
+        for cuts in ways:
+            connection = Connection()
+            data = wire + GET
+            for start, end in itertools.pairwise(sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})):
+                connection.protocol.data_received(data[start:end])
+            await settle()
+            assert connection.bodies == [body, b""], cuts
+            assert connection.statuses == [200, 200] and not connection.transport.closed
+
+    test()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(WISHES), st.sampled_from(BODIES) | st.binary(max_size=60), st.booleans()),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from([1, 7, SLICE]),
+    st.data(),
+)
+def test_pipelined_wishes_cut_anywhere_are_requests_in_order(
+    requests: list[tuple[bytes, bytes, bool]], slices: int, data: st.DataObject
+) -> None:
+    wire = b"".join(wished(*request) for request in requests)
+    cuts = data.draw(st.lists(st.integers(0, len(wire)), max_size=6))
+
+    @played
+    async def test() -> None:
+        connection = Connection()
+        with mock.patch.object(protocol, "SLICE", slices):
+            for start, end in itertools.pairwise(sorted({0, len(wire), *cuts})):
+                connection.protocol.data_received(wire[start:end])
+            for _ in range(len(requests)):
+                await settle()
+        assert connection.bodies == [body for _, body, _ in requests]
+
+    test()
+
+
+@played
+async def test_behind_a_wish_that_ends_its_connection_nothing_is_run() -> None:
+    connection = Connection()
+    connection.gate.clear()
+    await connection.receive(wished(b"connection: upgrade, close\r\nupgrade: h2c\r\n", b"hello", False) + GET)
+    connection.gate.set()
+    await settle()
+    assert connection.bodies == [b"hello"]
+
+
+@played
+async def test_a_body_behind_a_wish_that_does_not_come_is_never_taken_for_whole() -> None:
+    connection = Connection()
+    await connection.receive(wished(WISHES[0], b"hello", False)[:-1])
+    assert len(connection.scopes) == 1 and not connection.bodies and not connection.transport.out
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from served import Answer, Model, Served
 
-from gateway import keys
-from gateway.callers import SCOPES
+from gateway.access import keys
+from gateway.access.callers import SCOPES
 
 Serve = Callable[..., Served]
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -110,10 +110,9 @@ def test_an_expired_or_revoked_key_is_no_key(doors: Callable[..., Doors]) -> Non
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     all_of_it = doors(alice={"expires": past}, bob={})
     assert all_of_it.get("alice", "/v1/models").status == 401
-    hub = all_of_it.served.hub
-    file = hub.settings.gateway.keys_file
+    file = all_of_it.served.settings.gateway.keys_file
     keys.write(file, keys.without(keys.read(file), "bob"))
-    all_of_it.served.do(hub.keys.reload())
+    all_of_it.served.do(all_of_it.served.keys.reload())
     assert all_of_it.get("bob", "/v1/models").status == 401
 
 

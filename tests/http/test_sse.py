@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from served import PATIENCE, Model, Served
 
-from gateway.dialects import anthropic_messages, audio_speech, openai_completions, openai_responses
+from gateway.dialects.anthropic import messages
+from gateway.dialects.openai import completions
+from gateway.dialects.openai import speech as audio_speech
+from gateway.dialects.responses import route
 from gateway.errors import HTTPError, ModelError
 from gateway.http import sse
 
@@ -271,7 +274,7 @@ def test_a_relay_that_was_cut_ends_as_a_broken_stream_on_every_route(serve: Serv
 
     names = ("completions", "responses", "messages") if own else ()
     model = Model(dict.fromkeys(("chat_completions", *names), script), derive=("completions", "responses", "messages"))
-    served = serve({"m": model}, plugins=[openai_completions, openai_responses, anthropic_messages])
+    served = serve({"m": model}, plugins=[completions, route, messages])
     prompt = {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, CHAT | {"max_tokens": 9})
     body = {"model": "m", "stream": True, **prompt}
     streamed = served.post(path, body)
@@ -294,7 +297,7 @@ def test_an_error_that_is_relayed_is_said_once_in_the_words_of_the_route(serve: 
 
     names = ("completions", "responses", "messages") if own else ()
     model = Model(dict.fromkeys(("chat_completions", *names), script), derive=("completions", "responses", "messages"))
-    served = serve({"m": model}, plugins=[openai_completions, openai_responses, anthropic_messages])
+    served = serve({"m": model}, plugins=[completions, route, messages])
     prompt = {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, CHAT | {"max_tokens": 9})
     streamed = served.post(path, {"model": "m", "stream": True, **prompt})
     assert streamed.status == 200 and not any(end in streamed.body for end in ENDED)
@@ -326,7 +329,7 @@ def test_a_client_that_leaves_ends_every_run_of_its_call(serve: Serve, n: int) -
         connection.chunk()
     for _ in range(n):
         assert served.models["m"].stopped.acquire(timeout=PATIENCE)
-    served.wait_until(lambda: served.hub.models["m"].limiter.running == 0)
+    served.wait_until(lambda: served.hub.catalog.models["m"].limiter.running == 0)
 
 
 def test_when_one_of_n_runs_fails_the_others_are_ended(serve: Serve) -> None:
@@ -341,7 +344,7 @@ def test_when_one_of_n_runs_fails_the_others_are_ended(serve: Serve) -> None:
         assert b'"model_error"' in b"".join(connection.rest())
     for _ in range(3):
         assert served.models["m"].stopped.acquire(timeout=PATIENCE)
-    served.wait_until(lambda: served.hub.models["m"].limiter.running == 0)
+    served.wait_until(lambda: served.hub.catalog.models["m"].limiter.running == 0)
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from served import PATIENCE, Answer, Model, Served
 
-from gateway import keys
-from gateway.dialects import openai_responses
+from gateway.access import keys
+from gateway.dialects.responses import route
 from gateway.errors import ModelError
-from gateway.http import stored
-from gateway.http.stored import Losses
-from gateway.settings import ResponsesSettings
+from gateway.http.routes import stored
+from gateway.http.routes.stored import Losses
+from gateway.settings.schema import ResponsesSettings
 
 Serve = Callable[..., Served]
 
@@ -33,7 +33,7 @@ class Gateway:
 
         self.model = Model({"chat_completions": chat})
         models = {"m": self.model, "other": Model({"chat_completions": lambda inputs: "other"})}
-        self.served = serve(models, plugins=[openai_responses], **settings)
+        self.served = serve(models, plugins=[route], **settings)
 
     def create(self, text: Any = "hi", path: str = "/v1/responses", **fields: Any) -> Any:
         return self.ask("POST", path, {"model": "m", "input": text, **fields}).json
@@ -194,12 +194,12 @@ def test_a_store_that_fails_costs_no_answer(
     def broken(*_: Any) -> bool:
         raise sqlite3.OperationalError("disk full")
 
-    monkeypatch.setattr(gateway.served.hub.responses, "_keep", broken)
+    monkeypatch.setattr(gateway.served.responses, "_keep", broken)
     for _ in range(3):
         made = gateway.create()
         assert made["output"][0]["content"][0]["text"] == "fine" and made["store"] is False
-    (line,) = [record.getMessage() for record in caplog.records if "could not be kept" in record.getMessage()]
-    assert line.endswith("could not be kept: OperationalError: disk full")
+    (line,) = [record.getMessage() for record in caplog.records if "could not be stored" in record.getMessage()]
+    assert line.endswith("could not be stored: OperationalError: disk full")
 
 
 def test_a_disk_that_stays_full_is_a_line_a_minute_with_the_number_of_those_that_were_not_kept(
@@ -210,10 +210,10 @@ def test_a_disk_that_stays_full_is_a_line_a_minute_with_the_number_of_those_that
     for second in (0, 1, 59, 60, 119):
         now = float(second)
         losses.add(f"r{second}", sqlite3.OperationalError("database or disk is full"))
-    why = "could not be kept: OperationalError: database or disk is full"
+    why = "could not be stored: OperationalError: database or disk is full"
     assert [record.getMessage() for record in caplog.records] == [
         f"the response of request r0 {why}",
-        f"the response of request r60 {why}; 2 responses since the last such line were not kept",
+        f"the response of request r60 {why}; 2 responses since the last such line were not stored",
     ]
     assert not any(record.exc_info for record in caplog.records)
 
@@ -330,7 +330,7 @@ def test_an_item_cannot_be_there_twice(gateway: Gateway) -> None:
 def test_a_method_of_its_own_gets_known_items_and_the_references_that_nobody_knows(serve: Serve) -> None:
     seen: list[Any] = []
     model = Model({"responses": lambda inputs: seen.append(inputs["input"]) or "fine"})
-    served = serve({"m": model}, plugins=[openai_responses])
+    served = serve({"m": model}, plugins=[route])
     item = served.post("/v1/responses", {"input": "hi"}).json["output"][0]
     served.post("/v1/responses", {"input": refer(item["id"], "msg_upstream")})
     assert seen[-1] == [item, *refer("msg_upstream")]
@@ -462,7 +462,7 @@ def test_questions_about_responses_are_no_calls_of_a_model(gateway: Gateway) -> 
 
 
 def test_a_method_of_its_own_may_be_sent_any_items(serve: Serve) -> None:
-    served = serve({"m": Model({"responses": lambda inputs: "fine"})}, plugins=[openai_responses])
+    served = serve({"m": Model({"responses": lambda inputs: "fine"})}, plugins=[route])
     odd = [{"type": ["x"], "id": 5}, {"type": "message", "role": "user", "content": 7}, {"role": "user"}, "text"]
     made = served.post("/v1/responses", {"input": odd}).json
     assert made["store"] is True

@@ -7,10 +7,11 @@ from typing import Any
 
 import jinja2
 import pytest
-from gateway_lm_prompts import Prompts
+from gateway_transformers.prompts import Prompts
 from served import Model, Served
 
-from gateway.dialects import anthropic_messages, openai_responses
+from gateway.dialects.anthropic import messages
+from gateway.dialects.responses import route
 
 FIRST = (
     "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ refuse() }}{% endif %}"
@@ -56,7 +57,7 @@ def prompt(inputs: Any) -> str:
 def test_all_that_the_system_says_stands_first(serve: Callable[..., Served], path: str, body: Any) -> None:
     with pytest.raises(jinja2.TemplateError):
         Letters().apply_chat_template(TURNS, tokenize=False)
-    served = serve({"m": Model({"chat_completions": prompt})}, plugins=[anthropic_messages, openai_responses])
+    served = serve({"m": Model({"chat_completions": prompt})}, plugins=[messages, route])
     answer = served.post(path, body)
     assert answer.status == 200, answer.body
     assert "<system>R\\n\\nS\\n\\nT<user>Q<assistant>A<user>P" in answer.body.decode()

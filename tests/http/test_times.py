@@ -17,7 +17,7 @@ from lines import Lines
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from served import PATIENCE, Model, Served
 
-from gateway.settings import ModelSettings
+from gateway.settings.schema import ModelSettings
 
 Serve = Callable[..., Served]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -78,7 +78,7 @@ def test_a_client_that_leaves_the_queue_has_waited_and_not_run(
     serve: Serve, lines: Lines, path: str, body: Any
 ) -> None:
     served = full(serve)
-    leave(served, path, body, lambda: served.hub.models["m"].limiter.queued == 1)
+    leave(served, path, body, lambda: served.hub.catalog.models["m"].limiter.queued == 1)
     (gone,) = lines.events(1)
     assert gone["status"] == 499 and 0 < gone["queue"] <= gone["duration"]
     assert sums(served, "gateway_queue_duration_seconds")[1] > 0
@@ -99,7 +99,7 @@ def test_a_client_that_leaves_while_the_model_loads_has_waited_for_the_load(
 ) -> None:
     slow = Model({"predict": forever, "chat_completions": forever}, loads=[asyncio.Event()])
     served = serve({"m": slow}, tables={"m": ModelSettings(load="lazy")}, access_log=True)
-    leave(served, path, body, lambda: served.hub.models["m"].queued == 1)
+    leave(served, path, body, lambda: served.hub.catalog.models["m"].queued == 1)
     (gone,) = lines.events(1)
     assert gone["status"] == 499 and gone["queue"] == 0 and 0 < gone["load"] <= gone["duration"]
     assert sums(served, "gateway_model_duration_seconds")[0] == 0
@@ -115,7 +115,7 @@ def test_a_client_that_leaves_an_order_behind_has_left_though_it_was_carried_out
     served.do(load.set)
     (event,) = lines.events(1)
     assert (event["status"], event["client_gone"], event["asked"]) == (499, True, "m")
-    assert served.hub.models["m"].state == "ready"
+    assert served.hub.catalog.models["m"].state == "ready"
     assert samples_of(served, "gateway_cancellations_total") == []
 
 

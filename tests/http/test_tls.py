@@ -65,7 +65,7 @@ def test_a_pipe_in_the_place_of_the_pair_holds_up_nobody(tmp_path: Path, caplog:
         os.mkfifo(file)
         asyncio.run(certificate.reload_if_changed())
         assert "stays as it was" in caplog.records[-1].getMessage()
-        assert "no ordinary file" in caplog.records[-1].getMessage()
+        assert "not a regular file" in caplog.records[-1].getMessage()
 
 
 OUT_OF_DATE = [(NOW - 9 * DAY, NOW - DAY, "has expired"), (NOW + DAY, NOW + 9 * DAY, "is not valid yet")]

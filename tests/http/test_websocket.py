@@ -19,9 +19,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from gateway import keys
-from gateway.call import Call
-from gateway.http.websocket import WINDOW
+from gateway.access import keys
+from gateway.http.routes.websocket import WINDOW
+from gateway.runners.call import Call
 
 Serve = Callable[..., Served]
 MORE = WINDOW + 20  # messages than a model holds that takes none
@@ -47,9 +47,10 @@ def model(**options: Any) -> Model:
 
 
 @contextlib.contextmanager
-def opened(served: Served, text: str = "") -> Iterator[ClientConnection]:
+def opened(served: Served, text: str = "", **options: Any) -> Iterator[ClientConnection]:
     headers = {"Authorization": f"Bearer {text}"} if text else {}
-    with connect(f"ws://127.0.0.1:{served.port}/models/m/v1/websocket", additional_headers=headers) as connection:
+    url = f"ws://127.0.0.1:{served.port}/models/m/v1/websocket"
+    with connect(url, additional_headers=headers, **options) as connection:
         assert connection.recv(timeout=PATIENCE) == "x"
         yield connection
 
@@ -68,6 +69,73 @@ def broken(served: Served, **headers: str) -> dict[str, float]:
     return {s.labels["reason"]: s.value for s in samples if s.name == "gateway_streams_broken_total"}
 
 
+LARGE = b"x" * (1 << 25)  # more than the buffers of both systems hold
+
+
+async def large_message(inputs: Any) -> Any:
+    yield "send", "x"
+    yield "send", LARGE
+    yield "send", "second"
+
+
+async def many_messages(inputs: Any) -> Any:
+    yield "send", "x"
+    for _ in range(64):
+        yield "send", LARGE[: 1 << 19]
+
+
+async def large_message_and_close(inputs: Any) -> Any:
+    yield "send", "x"
+    yield "send", LARGE
+    yield "close", (1000, "all was said")
+
+
+@pytest.mark.parametrize("script", [large_message, many_messages, large_message_and_close])
+def test_a_websocket_whose_model_has_said_all_ends_with_its_key(
+    serve: Serve, tmp_path: Path, script: Callable[[Any], Any]
+) -> None:
+    file = tmp_path / "keys.toml"
+    key, text = keys.create("ada")
+    keys.write(file, [key])
+    model = Model({"websocket": script})
+    served = serve({"m": model}, keys_file=file)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+        sock.connect(("127.0.0.1", served.port))
+        with connect(
+            f"ws://127.0.0.1:{served.port}/models/m/v1/websocket",
+            sock=sock,
+            additional_headers={"Authorization": f"Bearer {text}"},
+            max_size=None,
+            max_queue=1,
+        ) as connection:
+            assert connection.recv(timeout=PATIENCE) == "x"
+            if script is not many_messages:  # its messages wait for room
+                assert model.stopped.acquire(timeout=PATIENCE)
+            keys.write(file, [])
+            served.do(served.keys.reload())
+            taken = 0
+            with pytest.raises(ConnectionClosed) as caught:
+                for part in iter(lambda: connection.recv(timeout=PATIENCE), None):
+                    taken += len(part)
+            assert caught.value.rcvd is not None and caught.value.rcvd.code == 1008
+            assert "revoked" in caught.value.rcvd.reason and taken < len(LARGE) // 2
+
+
+@pytest.mark.parametrize("message", ["ä" * 1_500_001, "€" * 2_000_000, b"x" * (1 << 20), b"x" * ((1 << 20) + 1), ""])
+def test_a_large_message_of_a_model_arrives_as_it_is(serve: Serve, message: str | bytes) -> None:
+    async def script(inputs: Any) -> Any:
+        yield "send", "x"
+        yield "send", message
+        yield "send", "after it"
+
+    served = serve({"m": Model({"websocket": script})})
+    with opened(served, max_size=None) as connection:
+        assert connection.recv(timeout=PATIENCE) == message
+        assert connection.recv(timeout=PATIENCE) == "after it"
+        assert closed(connection) == 1000
+
+
 def test_a_key_that_made_its_calls_and_one_that_was_revoked_are_told_apart(
     serve: Serve, lines: Lines, tmp_path: Path
 ) -> None:
@@ -81,7 +149,7 @@ def test_a_key_that_made_its_calls_and_one_that_was_revoked_are_told_apart(
         assert closed(connection) == 1013
     with opened(served, gone_text) as connection:
         keys.write(file, [few, ops])
-        served.do(served.hub.keys.reload())
+        served.do(served.keys.reload())
         assert closed(connection) == 1008
     events = lines.events(2)
     assert [(event["status"], event["error"]) for event in events] == [
@@ -163,7 +231,7 @@ def test_a_client_that_leaves_before_its_handshake_is_done_makes_no_error_of_the
     served = serve({"m": loading}, access_log=True)
     with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as early:
         early.sendall(HANDSHAKE)
-        served.wait_until(lambda: served.hub.models["m"].queued == 1)
+        served.wait_until(lambda: served.hub.catalog.models["m"].queued == 1)
     (event,) = lines.events(1)
     assert event["status"] == 499
     served.wait_until(lambda: not served.server.server_state.tasks)

@@ -109,7 +109,8 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Load the LanguageModel of a directory as a worker does: by its spec, in its directory."""
-    from gateway_transformers import LanguageModel, find_model
+    from gateway_transformers import find_model
+    from gateway_transformers.model import LanguageModel
 
     loaded = []
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gateway_sentence_transformers import SentenceTransformerModel, find_model
+from gateway_sentence_transformers import find_model
+from gateway_sentence_transformers.model import SentenceTransformerModel
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS), "cat", "dog"]

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import gateway_lm_gguf_files
 import gateway_sentence_transformers
 import gateway_sklearn
 import gateway_transformers
 import pytest
+from gateway_sklearn.model import SklearnModel
+from gateway_transformers.gguf import files
+from gateway_transformers.model import LanguageModel
 from gguf_headers import gguf
 from st_folders import loaded
 
@@ -39,8 +41,8 @@ def test_of_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.M
         place = piped(checkpoint, tmp_path / file.replace(".", "-"), file)
         assert is_told(gateway_transformers, place), file
         monkeypatch.chdir(place)
-        with pytest.raises(ConfigError, match=f"{file}: is no ordinary file"):
-            gateway_transformers.LanguageModel({}, place).load()
+        with pytest.raises(ConfigError, match=f"{file}: is not a regular file"):
+            LanguageModel({}, place).load()
 
 
 def test_a_load_reads_no_file_of_a_tokenizer_of_any_size(
@@ -52,25 +54,25 @@ def test_a_load_reads_no_file_of_a_tokenizer_of_any_size(
         os.truncate(place / "merges.txt", 1 << 40)
     monkeypatch.chdir(chat)
     with pytest.raises(ConfigError, match=r"merges\.txt has more than"):
-        gateway_transformers.LanguageModel({}, chat).load()
+        LanguageModel({}, chat).load()
     with pytest.raises(ConfigError, match=r"merges\.txt has more than"):
         loaded(vectors, monkeypatch)
 
 
 def test_of_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = piped(gguf(tmp_path / "whole" / "m.gguf").parent, tmp_path / "piped", "m.gguf")
-    assert gateway_lm_gguf_files.first_keys(place / "m.gguf") == gateway_lm_gguf_files.Peeked({})
+    assert files.first_keys(place / "m.gguf") == files.Peeked({})
     assert is_told(gateway_transformers, place)
     monkeypatch.chdir(place)
-    with pytest.raises(ConfigError, match="no ordinary file"):
-        gateway_transformers.LanguageModel({}, place).load()
+    with pytest.raises(ConfigError, match="not a regular file"):
+        LanguageModel({}, place).load()
 
 
 def test_of_a_folder_of_vectors(embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in sorted(str(each.relative_to(embedder)) for each in embedder.rglob("*") if each.is_file()):
         place = piped(embedder, tmp_path / file.replace(".", "-").replace("/", "-"), file)
         assert is_told(gateway_sentence_transformers, place), file
-        with pytest.raises(ConfigError, match=f"{file}: is no ordinary file"):
+        with pytest.raises(ConfigError, match=f"{file}: is not a regular file"):
             loaded(place, monkeypatch)
 
 
@@ -82,4 +84,4 @@ def test_of_an_estimator(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert is_told(gateway_sklearn, place)
     monkeypatch.chdir(place)
     with pytest.raises(ConfigError):
-        gateway_sklearn.SklearnModel({"allow_pickle": True}).load()
+        SklearnModel({"allow_pickle": True}).load()

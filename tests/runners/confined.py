@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from confining import why_not
 
-from gateway.replica import LoadError
+from gateway.runners.replica import LoadError
 
 from .started import Started, write
 
@@ -26,7 +26,7 @@ def confined(test: Test) -> Test:
 async def _is_refused(tmp_path: Path) -> None:
     root = write(tmp_path / "m", {"model/model.py": "open('ran', 'w')\nclass Model: ..."})
     found = Started(root, spec={"sandbox": "strict"})
-    with pytest.raises(LoadError, match='sandbox = "strict" cannot be had') as caught:
+    with pytest.raises(LoadError, match='sandbox = "strict" is not available') as caught:
         await found.replica.start()
     assert why_not() in str(caught.value)
     assert caught.value.fatal

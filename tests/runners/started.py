@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.call import Call
-from gateway.replica import Launch
+from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
+from gateway.runners.question import about_health
+from gateway.runners.replica import Launch
 from gateway.spec import Limits, ModelSpec
-from gateway.wire import BYTES, DATA, Req, Resp, encode
+from gateway.wire.frames import BYTES, DATA, Req, Resp
+from gateway.wire.values import encode
 
 # A model that does as it is told. Nothing in it imports more than Python has.
 KITCHEN = """
@@ -152,6 +154,12 @@ class Started:
         """The decoded answer of a whole call."""
         with self.open(method, value, **head) as call:
             return body_of(call, await call.first())
+
+    async def is_healthy(self) -> bool | None:
+        """What the model's own check says."""
+        with about_health(self.launch.spec.limits) as question:
+            self.replica.ask(question)
+            return await question.answer()
 
     async def read(self, call: Call) -> list[Any]:
         """All items of a stream."""

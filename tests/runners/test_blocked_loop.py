@@ -28,15 +28,15 @@ async def test_the_log_of_a_model_names_the_line_that_blocks_its_loop(tmp_path: 
     os.mkfifo(pipe)  # which opens when somebody writes: nothing here depends on the clock
     async with started(tmp_path, SOURCE) as found:
         answer = asyncio.create_task(found.ask("predict", str(pipe)))
-        line = await found.log.find("has kept the loop of this worker from turning")
-        assert line.startswith("predict: model/model.py:7, in read, `with open(path) as file:` has kept")
+        line = await found.log.find("has blocked the loop of this worker")
+        assert line.startswith("predict: model/model.py:7, in read, `with open(path) as file:` has blocked")
         await asyncio.to_thread(pipe.write_text, "there")
-        await found.log.find("the loop turns again")
+        await found.log.find("the loop runs again")
         assert await answer == "there"
 
 
 LASTING = """
-    from gateway.worker import lasting
+    from gateway.worker.calls import long_calls as lasting
 
     lasting.LONG = 0.1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.runners import child, reaper
-from gateway.runners.reaper import Reaper
+from gateway.runners import spawn as child
+from gateway.system import reaper
+from gateway.system.reaper import Reaper
 
 from .confined import confined
 from .started import Started, gone, started, write
@@ -247,7 +249,7 @@ async def test_a_process_forked_by_hand_ends_where_its_code_comes_back(model: St
     for how, code in {**ENDS, "return": 0}.items():
         expected = 1 if how == "SIGINT" else code
         assert await model.ask(where, ["fork", how]) == expected, how
-    await model.log.find("came back from the model's code")
+    await model.log.find("returned from the model's code")
     await model.log.find("ValueError: of the child")
 
 
@@ -366,6 +368,93 @@ async def test_what_hides_from_a_strict_worker_goes_with_it(tmp_path: Path, end:
         await gone(pid)
 
 
+LEFT = """
+    import signal, subprocess, sys
+    SLEEP = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    class Model:
+        def load(self):
+            command = [sys.executable, "-S", "-c", SLEEP]
+            self.children = [subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) for _ in "12"]
+            for child in self.children: child.stdout.readline()
+        def predict(self, x): return [child.pid for child in self.children]
+    """
+
+
+async def test_what_left_the_group_is_ended_however_long_it_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a search finds is killed before anybody looks at the clock, and the search is not on the event loop."""
+    threads: set[threading.Thread] = set()
+
+    def slowly(*arguments: Any, **options: Any) -> list[int]:
+        threads.add(threading.current_thread())
+        time.sleep(0.2)  # the search that is slow
+        return reaper.signal_strays(*arguments, **options)
+
+    def still(*arguments: Any) -> bool:
+        threads.add(threading.current_thread())
+        return reaper.is_of(*arguments)
+
+    monkeypatch.setattr(child, "signal_strays", slowly)
+    monkeypatch.setattr(child, "is_of", still)
+    monkeypatch.setattr(child, "CHILDREN_GRACE", 0.1)
+    async with started(tmp_path, LEFT) as found:
+        pids = await found.ask("predict")
+        monkeypatch.setattr(child, "KILLING", 0.1)
+        await found.replica.kill("it has ended")
+        await asyncio.gather(*(gone(pid) for pid in pids))
+        found.guarded.clear()
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize("how", ["there is always one more", "the kernel reads one forever"])
+async def test_what_cannot_be_ended_stays_known_to_the_reaper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    over = threading.Event()
+
+    def always(*_: Any, **__: Any) -> list[int]:
+        if "forever" in how:
+            over.wait()
+        return [2**22 + 1]
+
+    async with started(tmp_path, LEFT) as found:
+        await found.ask("predict")
+        monkeypatch.setattr(child, "signal_strays", always)
+        monkeypatch.setattr(child, "KILLING", 0.05)
+        monkeypatch.setattr(child, "SEARCH", 0.5)
+        await found.replica.kill("it has ended")
+        over.set()
+        assert found.guarded == {found.replica.pid}
+        await found.log.find("could not be ended")
+        found.guarded.clear()
+        for pid in reaper.signal_strays(signal.SIGKILL, found.replica._child._mark):
+            await gone(pid)
+
+
+async def test_what_left_the_group_is_found_however_large_the_environment_is(tmp_path: Path) -> None:
+    large = {f"V{number}": "x" * 1024 for number in range(500)}
+    async with started(tmp_path, LEFT, environment=large) as found:
+        pids = await found.ask("predict")
+        await found.replica.kill("it has ended")
+        await asyncio.gather(*(gone(pid) for pid in pids))
+
+
+@confined
+async def test_for_a_strict_worker_nothing_that_other_processes_write_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> bool:
+        raise AssertionError("an environment was read")
+
+    monkeypatch.setattr(reaper, "_has_mark", read)
+    async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
+        pid = await found.ask("predict")
+        await found.replica.kill("it has ended")
+        await gone(pid)
+
+
 @confined
 async def test_nothing_of_a_strict_model_runs_before_its_network_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -382,7 +471,7 @@ async def test_nothing_of_a_strict_model_runs_before_its_network_is_held(
     async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
         await found.ask("predict")
     (command,) = looks
-    assert b"sandbox_start.py" in command
+    assert b"sandbox/start.py" in command
 
 
 @confined

@@ -20,28 +20,20 @@ from fakes import PATIENT, chat, predict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import plain, wire
-from gateway.call import Call
-from gateway.channel import OF_A_SPLIT, TURN, Room
-from gateway.errors import Overloaded
-from gateway.replica import Launch
+from gateway.errors import Crashed, InvalidOutput, Overloaded
+from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
+from gateway.runners.question import Question, about_health, about_new_code
+from gateway.runners.replica import Launch
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
-from gateway.wire import (
-    HEADER,
-    MAX_FRAME,
-    MORE,
-    WINDOW_BYTES,
-    WINDOW_ITEMS,
-    Array,
-    Failure,
-    Req,
-    Resp,
-    Structured,
-    WireError,
-)
+from gateway.telemetry.model_output import MAX_LINE, MOST
+from gateway.wire import frames as wire
+from gateway.wire import plain, weighing
+from gateway.wire.channel import OF_A_SPLIT, TURN, Room
+from gateway.wire.frames import HEADER, MAX_FRAME, MORE, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp
+from gateway.wire.values import ARRAY_EXT, STRUCTURED_EXT, Array, Structured, WireError, check_weight, decode, encode
 
-PLAIN, STREAM, CHUNKS, SOCKET, UNKNOWN = 1, 2, 3, 4, 9  # ids of calls
+PLAIN, STREAM, CHUNKS, SOCKET, HEALTH, NEW_CODE, UNKNOWN = 1, 2, 3, 4, 5, 6, 11  # ids of calls and questions
 
 
 class Transport:
@@ -73,14 +65,18 @@ class Transport:
 
 
 class Fed:
-    """A replica that is ready, with a call of each kind, and the door where a worker's bytes come in."""
+    """A replica that is ready, with a call and a question of each kind, and the door where a worker's bytes come in."""
 
     def __init__(
-        self, ready: bool = True, sandbox: Literal["basic", "strict"] = "basic", room: Room | None = None
+        self,
+        ready: bool = True,
+        sandbox: Literal["basic", "strict"] = "basic",
+        room: Room | None = None,
+        debug: bool = False,
     ) -> None:
         spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"), sandbox=sandbox)
         self.described: list[Capabilities] = []
-        launch = Launch(spec=spec, index=0, on_described=self.described.append, room=room or Room())
+        launch = Launch(spec=spec, index=0, on_described=self.described.append, room=room or Room(), debug=debug)
         self.replica = ProcessReplica(launch)
         self.errors: list[Exception | None] = []
         self.transport = Transport()
@@ -89,7 +85,7 @@ class Fed:
         self.channel.connection_made(self.transport)  # type: ignore[arg-type]
         self.replica._channel = self.channel
         if ready:
-            self.feed(frame(wire.READY, 0, wire.encode(plain.from_capabilities(Capabilities()))))
+            self.feed(frame(wire.READY, 0, encode(plain.from_capabilities(Capabilities()))))
         loop = asyncio.get_running_loop()
         requests = {
             PLAIN: predict(),
@@ -101,6 +97,13 @@ class Fed:
         for id in sorted(self.calls):
             self.replica.open(self.calls[id], lambda call: None)
             assert self.calls[id].id == id
+        self.questions: dict[int, Question[Any]] = {
+            HEALTH: about_health(Limits()),
+            NEW_CODE: about_new_code(Limits()),
+        }
+        for id, question in self.questions.items():
+            self.replica.ask(question)
+            assert question.id == id
         self.feed(frame(wire.RESP, STREAM, wire.join(Resp(200, wire.DATA, True, False, ""))))
         self.feed(frame(wire.RESP, CHUNKS, wire.join(Resp(200, wire.BYTES, True, False, ""))))
         self.feed(frame(wire.RESP, SOCKET, wire.join(Resp(200, wire.DATA, False, False, ""))))
@@ -190,7 +193,7 @@ def ext(code: int, data: bytes) -> bytes:
 
 
 def packed_array(*shape: int, data: bytes = b"") -> bytes:
-    return ext(wire.ARRAY_EXT, struct.pack(f"<B{len(shape)}I", len(shape), *shape) + data)
+    return ext(ARRAY_EXT, struct.pack(f"<B{len(shape)}I", len(shape), *shape) + data)
 
 
 def items(*packed: bytes) -> bytes:
@@ -207,8 +210,8 @@ def resp(body: bytes = b"{}", **changes: Any) -> bytes:
 
 def test_a_credit_beyond_what_is_outstanding_ends_the_worker() -> None:
     for credit in ([1, 0], [0, 1], [1 << 62, 1], [-1, 0], [0, -5]):
-        refused(frame(wire.CREDIT, SOCKET, wire.encode(credit)))
-        refused(frame(wire.CREDIT, PLAIN, wire.encode(credit)))
+        refused(frame(wire.CREDIT, SOCKET, encode(credit)))
+        refused(frame(wire.CREDIT, PLAIN, encode(credit)))
 
 
 def test_a_credit_for_what_was_sent_is_taken_once() -> None:
@@ -218,11 +221,11 @@ def test_a_credit_for_what_was_sent_is_taken_once() -> None:
         call.on_credit = granted.append
         for payload in (b"one", b"three"):
             call.send_message(payload)
-        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 3))))
-        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 5))))
+        fed.feed(frame(wire.CREDIT, SOCKET, encode(wire.Credit(1, 3))))
+        fed.feed(frame(wire.CREDIT, SOCKET, encode(wire.Credit(1, 5))))
         assert granted == [1, 1]
         assert fed.error is None
-        fed.feed(frame(wire.CREDIT, SOCKET, wire.encode(wire.Credit(1, 0))))
+        fed.feed(frame(wire.CREDIT, SOCKET, encode(wire.Credit(1, 0))))
         assert isinstance(fed.error, WireError)
 
     ran(work)
@@ -254,14 +257,14 @@ def test_a_head_that_would_forge_or_split_an_answer_ends_the_worker(changes: dic
 
 @pytest.mark.parametrize("call", [PLAIN, STREAM, CHUNKS])
 def test_a_message_for_a_call_that_is_no_websocket_ends_the_worker(call: int) -> None:
-    refused(frame(wire.MESSAGE, call, wire.encode(["send", "x"])))
+    refused(frame(wire.MESSAGE, call, encode(["send", "x"])))
 
 
 @pytest.mark.parametrize(
     "item", [5, ["send", 5], ["send", "x"], ["close", [99999, ""]], ["close", [1005, ""]]], ids=str
 )
 def test_items_for_a_websocket_end_the_worker(item: Any) -> None:
-    refused(frame(wire.ITEMS, SOCKET, items(wire.encode(item))))
+    refused(frame(wire.ITEMS, SOCKET, items(encode(item))))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,7 @@ def test_an_answer_that_nobody_can_read_ends_the_worker(value: bytes) -> None:
 
 @pytest.mark.parametrize("status", [0, 100, 200, 204, 302, 399, 600])
 def test_an_error_whose_status_is_none_ends_the_worker(status: int) -> None:
-    refused(frame(wire.ERROR, PLAIN, wire.encode(Failure(status, "model_error", "x"))))
+    refused(frame(wire.ERROR, PLAIN, encode(Failure(status, "model_error", "x"))))
 
 
 @pytest.mark.parametrize("shape", [(0,), (4294967295, 0), (0, 4294967295), (2, 0, 3)])
@@ -310,18 +313,18 @@ def test_an_array_of_more_dimensions_than_there_are_ends_the_worker() -> None:
 
 
 def test_items_are_weighed_as_well_as_counted() -> None:
-    large = wire.encode(b"x" * WINDOW_BYTES)
+    large = encode(b"x" * WINDOW_BYTES)
     taken(frame(wire.ITEMS, STREAM, items(large)))  # the last one may reach beyond
     said = refused(frame(wire.ITEMS, STREAM, items(large)), frame(wire.ITEMS, STREAM, items(b"\xc0")))
     assert str(WINDOW_BYTES) in said
     refused(*[frame(wire.ITEMS, STREAM, items(b"\xc0"))] * (WINDOW_ITEMS + 1))
-    refused(*[frame(wire.MESSAGE, SOCKET, wire.encode(["send", b"x" * WINDOW_BYTES]))] * 2)
+    refused(*[frame(wire.MESSAGE, SOCKET, encode(["send", b"x" * WINDOW_BYTES]))] * 2)
 
 
 def test_what_a_reader_takes_is_a_window_again_and_no_more() -> None:
     async def main() -> None:
         fed = Fed()
-        call, item = fed.calls[STREAM], wire.encode("x" * 1000)
+        call, item = fed.calls[STREAM], encode("x" * 1000)
         for _ in range(200):  # a worker that is always a window ahead
             fed.feed(frame(wire.ITEMS, STREAM, items(*[item] * 32)))
             assert fed.error is None
@@ -338,11 +341,65 @@ def test_what_still_comes_for_a_call_that_everybody_left_is_dropped() -> None:
         fed = Fed()
         fed.calls[SOCKET].cancel()
         for _ in range(3 * WINDOW_ITEMS):
-            fed.feed(frame(wire.MESSAGE, SOCKET, wire.encode(["send", "bye"])))
+            fed.feed(frame(wire.MESSAGE, SOCKET, encode(["send", "bye"])))
         assert fed.error is None
         assert fed.calls[SOCKET].items == []
 
     ran(work)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "one"),
+    [(STREAM, wire.ITEMS, b"\x91\xc5"), (CHUNKS, wire.ITEMS, b"\x91\xc1"), (SOCKET, wire.MESSAGE, b"\xc1")],
+)
+def test_what_still_comes_for_a_call_that_everybody_left_is_not_decoded_and_needs_credit(
+    call: int, kind: int, one: bytes
+) -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.calls[call].cancel()
+        large = frame(kind, call, one + b"x" * (WINDOW_BYTES - 10))
+        fed.feed(large)  # nothing that could be decoded
+        fed.feed(large)  # the last one may exceed the window
+        assert fed.error is None and fed.calls[call].items == []
+        fed.feed(frame(kind, call, one))
+        assert isinstance(fed.error, WireError) and str(WINDOW_BYTES) in str(fed.error)
+
+    ran(work)
+
+
+def test_items_without_an_item_end_the_worker_and_no_time_limit() -> None:
+    refused(frame(wire.ITEMS, STREAM, b"\x90"))
+
+
+@pytest.mark.parametrize("is_recalled", [False, True])
+@pytest.mark.parametrize("call", [PLAIN, STREAM, CHUNKS, SOCKET])
+def test_no_call_is_given_back_that_has_its_slot(call: int, is_recalled: bool) -> None:
+    """Or nobody would end it."""
+
+    async def talk() -> None:
+        fed = Fed()
+        fed.calls[call].is_recalled = is_recalled
+        fed.feed(frame(wire.RECALL, call))
+        assert isinstance(fed.error, WireError)
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(("kind", "call"), [(wire.PING, 0), (wire.WHOSE, 0), (wire.CREDIT, SOCKET)])
+def test_a_head_of_a_few_numbers_that_is_large_ends_the_worker_unread(kind: int, call: int) -> None:
+    said = refused(frame(kind, call, b"\x92" + b"\x90" * 64))
+    assert "65 bytes, at most 64" in said
+
+
+@pytest.mark.parametrize("texts", [["abcd"] * 2_000, ["é" * 40] * 2_000, [["a", 1]] * 2_000, [{"a": "bcd"}] * 2_500])
+def test_a_text_weighs_as_much_as_several_numbers(texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding one takes as much longer; what a text weighs is what it takes measured against a number."""
+    monkeypatch.setattr(weighing, "SMALL", 0)
+    monkeypatch.setattr(weighing, "MAX_UNITS", 9_999)
+    check_weight(encode(list(range(9_000))))
+    with pytest.raises(WireError, match="more than 9,999 numbers, or 1,999 texts"):
+        check_weight(encode(texts))
 
 
 @pytest.mark.parametrize(
@@ -351,11 +408,11 @@ def test_what_still_comes_for_a_call_that_everybody_left_is_dropped() -> None:
     ids=str,
 )
 def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
-    refused(frame(wire.MESSAGE, SOCKET, wire.encode(message)))
+    refused(frame(wire.MESSAGE, SOCKET, encode(message)))
 
 
 def test_the_class_is_described_once_and_before_it_is_ready() -> None:
-    described = frame(wire.DESCRIBED, 0, wire.encode(plain.from_capabilities(Capabilities())))
+    described = frame(wire.DESCRIBED, 0, encode(plain.from_capabilities(Capabilities())))
     refused(described)
     refused(described, described, ready=False)
 
@@ -385,7 +442,7 @@ def deep(levels: int) -> Any:
     ids=lambda value: f"{next(iter(value))}",
 )
 def test_capabilities_of_no_class_end_the_worker(capabilities: dict[str, Any]) -> None:
-    refused(frame(wire.DESCRIBED, 0, wire.encode(capabilities)), ready=False)
+    refused(frame(wire.DESCRIBED, 0, encode(capabilities)), ready=False)
 
 
 @pytest.mark.parametrize("kind", sorted(set(range(1, len(wire.NAMES))) - wire.FROM_WORKER.keys()))
@@ -416,8 +473,8 @@ def part(call: int, kind: int = wire.RESP) -> bytes:
 @pytest.mark.parametrize("kind", [wire.RESP, wire.ITEMS, wire.MESSAGE])
 def test_a_call_that_never_was_has_no_answer_nor_a_part_of_one(kind: int) -> None:
     for call in (UNKNOWN, 1000, 0xFFFFFFFF):
-        assert "never was" in refused(part(call, kind))
-        assert "never was" in refused(frame(kind, call, b"x"))
+        assert "never existed" in refused(part(call, kind))
+        assert "never existed" in refused(frame(kind, call, b"x"))
     assert "no call" in refused(part(0, kind))
 
 
@@ -505,10 +562,24 @@ def test_neither_a_large_answer_nor_a_large_request_is_copied_in_one_turn() -> N
 def test_every_id_was_a_calls_once_they_have_gone_round() -> None:
     def work() -> None:
         fed = Fed()
-        fed.replica._next_id = 0xFFFFFFFE
-        assert [fed.open(), fed.open()] == [0xFFFFFFFF, UNKNOWN - 4]
+        fed.replica._in_flight._last_id = 0xFFFFFFFE
+        assert [fed.open(), fed.open()] == [0xFFFFFFFF, NEW_CODE + 1]
         fed.feed(frame(wire.ITEMS, UNKNOWN, items()))
         assert fed.error is None
+
+    ran(work)
+
+
+def test_the_bytes_of_a_whole_answer_are_known_beside_its_value() -> None:
+    """Whoever works on it decides by them whether that is work for the loop."""
+
+    def work() -> None:
+        fed = Fed()
+        call = Call(predict(mode=wire.DATA), b"", Limits(), asyncio.get_running_loop())
+        fed.replica.open(call, lambda call: None)
+        packed = wire.encode(["text"] * 100)
+        fed.feed(frame(wire.RESP, call.id, wire.join(Resp(200, wire.DATA, False, True, ""), packed)))
+        assert (call.reply, call.taken) == (["text"] * 100, len(packed))
 
     ran(work)
 
@@ -516,11 +587,11 @@ def test_every_id_was_a_calls_once_they_have_gone_round() -> None:
 def test_a_flood_of_small_frames_leaves_others_their_turn() -> None:
     async def main() -> None:
         fed, turns, seen = Fed(), 0, list[float]()
-        pings = [wire.encode(wire.Ping(number, 0.0)) for number in range(10 * TURN)]
+        pings = [encode(wire.Ping(number, float(number))) for number in range(10 * TURN)]
         fed.feed(b"".join(frame(wire.PING, 0, ping) for ping in pings))
         assert not fed.transport.reading
-        while not fed.transport.reading or fed.channel._read != fed.channel._written:
-            seen.append(fed.channel._read)
+        while fed.replica.lag < len(pings) - 1:
+            seen.append(fed.replica.lag)
             await asyncio.sleep(0)
             turns += 1
         assert 9 <= turns <= 11
@@ -544,7 +615,7 @@ BOMBS = [
     b"\xc4\x02ab",
     b"\x81\xa0\x80",
     b"\x91\x90",
-    ext(wire.STRUCTURED_EXT, wire.encode([{}, ""])),
+    ext(STRUCTURED_EXT, encode([{}, ""])),
     packed_array(1, data=b"\0" * 4),
     packed_array(0, 1),
     packed_array(4294967295, 0),
@@ -560,12 +631,12 @@ def bomb(token: bytes, count: int) -> bytes:
 
 def colliding(count: int) -> bytes:
     """A dict whose keys are all alike to a hash, and to nobody else."""
-    keys = (ext(wire.STRUCTURED_EXT, wire.encode([{"a": number}, ""])) for number in range(count))
+    keys = (ext(STRUCTURED_EXT, encode([{"a": number}, ""])) for number in range(count))
     return b"\xdf" + count.to_bytes(4, "big") + b"".join(key + b"\xc0" for key in keys)
 
 
 def tuples(count: int) -> bytes:
-    return b"\xdf" + count.to_bytes(4, "big") + b"".join(wire.encode([n, n]) + b"\xc0" for n in range(count))
+    return b"\xdf" + count.to_bytes(4, "big") + b"".join(encode([n, n]) + b"\xc0" for n in range(count))
 
 
 def as_items(value: bytes) -> bytes:
@@ -577,37 +648,42 @@ def as_answer(value: bytes) -> bytes:
 
 
 HONEST = [
-    (wire.HELLO, 0, wire.encode(wire.WorkerHello(1, 1, "3.11", None))),
-    (wire.READY, 0, wire.encode(plain.from_capabilities(Capabilities(methods=(MethodInfo(name="a", kind="sync"),))))),
+    (wire.HELLO, 0, encode(wire.WorkerHello(1, 1, "3.11", None))),
+    (wire.READY, 0, encode(plain.from_capabilities(Capabilities(methods=(MethodInfo(name="a", kind="sync"),))))),
     (wire.RESP, PLAIN, resp()),
-    (wire.ITEMS, STREAM, items(wire.encode({"a": [1, "b", None]}), wire.encode("text"))),
-    (wire.ITEMS, CHUNKS, items(wire.encode(b"chunk"))),
+    (wire.ITEMS, STREAM, items(encode({"a": [1, "b", None]}), encode("text"))),
+    (wire.ITEMS, CHUNKS, items(encode(b"chunk"))),
     (wire.END, STREAM, b""),
-    (wire.ERROR, PLAIN, wire.encode(Failure(500, "model_error", "x", detail={"a": 1}))),
-    (wire.ERROR, 0, wire.encode(Failure(503, "model_failed", "x", reason="y"))),
-    (wire.CREDIT, SOCKET, wire.encode(wire.Credit(0, 0))),
+    (wire.ERROR, PLAIN, encode(Failure(500, "model_error", "x", detail={"a": 1}))),
+    (wire.ERROR, 0, encode(Failure(503, "model_failed", "x", reason="y"))),
+    (wire.CREDIT, SOCKET, encode(wire.Credit(0, 0))),
     (wire.SLOT, PLAIN, b""),
     (wire.WAITS, PLAIN, b""),
-    (wire.MESSAGE, SOCKET, wire.encode(["send", "hello"])),
-    (wire.PING, 0, wire.encode(wire.Ping(1, 0.5))),
+    (wire.MESSAGE, SOCKET, encode(["send", "hello"])),
+    (wire.PING, 0, encode(wire.Ping(1, 0.5))),
     (wire.METRICS, 0, b"# TYPE a counter\na_total 1\n"),
-    (wire.WHOSE, 0, wire.encode(wire.Whose(1, 2))),
+    (wire.WHOSE, 0, encode(wire.Whose(1, 2))),
+    (wire.ANSWER, HEALTH, encode(True)),
+    (wire.ANSWER, NEW_CODE, encode(plain.from_capabilities(Capabilities()))),
+    (wire.ERROR, NEW_CODE, encode(Failure(422, "reload_failed", "x"))),
+    (wire.END, HEALTH, b""),
 ]
 
 
 def test_the_frames_of_an_honest_worker_are_taken() -> None:
     for kind, call, payload in HONEST:
-        if kind not in (wire.READY,):
+        if kind != wire.READY and (kind, call) != (wire.ERROR, 0):  # one that ends the worker
             taken(frame(kind, call, payload))
 
 
+IDS = [0, PLAIN, STREAM, CHUNKS, SOCKET, HEALTH, NEW_CODE, UNKNOWN]
 values = (
     st.binary(max_size=400)
     | st.builds(bomb, st.sampled_from(BOMBS), st.integers(0, 60_000))
     | st.builds(colliding, st.integers(0, 3000))
     | st.builds(tuples, st.integers(0, 3000))
     | st.builds(lambda depth, token: token * depth, st.integers(0, 20_000), st.sampled_from([b"\x91", b"\x81\xa0"]))
-    | st.builds(lambda n: wire.encode("ä€" * n), st.integers(0, 50_000))
+    | st.builds(lambda n: encode("ä€" * n), st.integers(0, 50_000))
 )
 
 
@@ -624,7 +700,7 @@ def frames(draw: Any) -> bytes:
         damaged[draw(st.integers(0, len(damaged) - 1))] = draw(st.integers(0, 255))
         payload = bytes(damaged)
     elif how == 3:
-        kind, call = draw(st.integers(0, 63)), draw(st.sampled_from([0, PLAIN, STREAM, CHUNKS, SOCKET, UNKNOWN]))
+        kind, call = draw(st.integers(0, 63)), draw(st.sampled_from(IDS))
         payload = draw(st.just(payload) | values)
     return frame(kind, call, payload)
 
@@ -639,7 +715,7 @@ def test_no_frame_costs_more_than_its_bytes_say(sent: list[bytes]) -> None:
         with counted() as cost:
             fed.feed(data)
             memory, steps = cost()
-        assert fed.error is None or isinstance(fed.error, WireError), repr(fed.error)
+        assert isinstance(fed.error, WireError | ConnectionAbortedError | None), repr(fed.error)
         assert memory <= MEMORY * len(data) + FIXED_MEMORY
         assert steps <= STEPS * len(data) + FIXED_STEPS
 
@@ -690,9 +766,99 @@ def test_an_answer_of_nothing_but_little_things_is_refused_without_decoding_it()
     st.integers(1, 400),
 )
 def test_any_plain_value_passes_the_scales(value: Any, times: int) -> None:
-    payload = wire.encode([value, Structured({"a": value}, "{}"), Array((1,), b"\0" * 4)] * times)
-    wire.check_weight(payload)
-    assert wire.decode(payload)[0] == value
+    payload = encode([value, Structured({"a": value}, "{}"), Array((1,), b"\0" * 4)] * times)
+    check_weight(payload)
+    assert decode(payload)[0] == value
+
+
+# ── what the gateway itself asks ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("says", [True, False, None])
+def test_a_question_has_one_answer_and_its_asker_gets_it(says: bool | None) -> None:
+    async def main() -> None:
+        fed = Fed()
+        fed.feed(frame(wire.ANSWER, HEALTH, encode(says)))
+        assert fed.questions[HEALTH].ended and await fed.questions[HEALTH].answer() is says
+        assert fed.error is None
+        fed.feed(frame(wire.ANSWER, HEALTH, encode(says)))
+        assert isinstance(fed.error, WireError)
+
+    asyncio.run(main())
+
+
+def test_new_code_says_what_it_can_do() -> None:
+    async def main() -> None:
+        fed = Fed()
+        found = Capabilities(methods=(MethodInfo(name="a", kind="sync"),))
+        fed.feed(frame(wire.ANSWER, NEW_CODE, encode(plain.from_capabilities(found))))
+        assert await fed.questions[NEW_CODE].answer() == found
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("value", [1, "yes", [], {}, {"methods": []}, b""], ids=repr)
+def test_an_answer_about_health_that_is_neither_yes_nor_no_ends_the_worker(value: Any) -> None:
+    assert "health" in refused(frame(wire.ANSWER, HEALTH, encode(value)))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"input_schema": {"title": "x" * MAX_FRAME}},
+        {"input_schema": {"$defs": {str(number): {} for number in range(100_000)}}},
+        {"input_schema": deep(100)},
+        {"methods": [{"name": f"m{number}", "kind": "sync"} for number in range(300)]},
+        {"methods": "none"},
+        [],
+        True,
+    ],
+    ids=["long", "many", "deep", "methods", "no methods", "no dict", "yes"],
+)
+def test_new_code_says_no_more_of_itself_than_a_load_may(says: Any) -> None:
+    refused(frame(wire.ANSWER, NEW_CODE, encode(says)))
+
+
+@pytest.mark.parametrize("kind", sorted(set(range(1, len(wire.NAMES))) - {wire.ANSWER, wire.END, wire.ERROR}))
+def test_a_question_is_no_call_and_a_call_is_no_question(kind: int) -> None:
+    assert wire.name_of(kind) in refused(frame(kind, HEALTH, b""))
+    assert "answer frame for a call" in refused(frame(wire.ANSWER, PLAIN, encode(True)))
+    refused(frame(wire.ANSWER, UNKNOWN, encode(True)))
+    refused(frame(wire.ANSWER, 0, encode(True)))
+
+
+@pytest.mark.parametrize("kind", [wire.ANSWER, wire.ERROR, wire.RESP])
+def test_an_answer_in_parts_ends_the_worker_at_the_first(kind: int) -> None:
+    assert "in parts" in refused(part(NEW_CODE, kind))
+
+
+def test_a_question_that_was_cancelled_ends_and_one_that_was_not_has_no_answer_then() -> None:
+    async def main() -> None:
+        fed = Fed()
+        fed.questions[HEALTH].cancel()
+        assert fed.transport.kinds[-1] == wire.CANCEL
+        for id in (HEALTH, NEW_CODE):
+            fed.feed(frame(wire.END, id))
+            assert fed.questions[id].ended
+        assert fed.questions[HEALTH].error is None
+        with pytest.raises(InvalidOutput, match="swap_class"):
+            await fed.questions[NEW_CODE].answer()
+        assert fed.error is None
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_breaks_a_rule_or_is_lost_ends_its_questions_too() -> None:
+    async def main() -> None:
+        fed = Fed()
+        fed.replica._break("lost")
+        for question in fed.questions.values():
+            assert isinstance(question.error, Crashed) and question.ended
+        assert not list(fed.replica.pending())
+        with pytest.raises(ConnectionError):
+            fed.replica.ask(about_health(Limits()))
+
+    asyncio.run(main())
 
 
 # ── what a worker is asked ───────────────────────────────────────────────────────────────────────────────────────────
@@ -708,7 +874,7 @@ def test_a_worker_that_did_not_say_whose_a_connection_is_is_not_asked_again_unti
         fed.replica._has_met = True
         assert [await fed.replica.owns(port, 80) for port in (1, 2, 3)] == [False] * 3
         assert fed.transport.kinds.count(wire.WHOSE) == 1
-        fed.feed(frame(wire.WHOSE, 0, wire.encode(wire.Whose(1, 80, True))))
+        fed.feed(frame(wire.WHOSE, 0, encode(wire.Whose(1, 80, True))))
         assert not await fed.replica.owns(4, 80)
         assert fed.transport.kinds.count(wire.WHOSE) == 2
 
@@ -722,7 +888,66 @@ def test_a_strict_worker_whose_network_leads_to_nobody_is_not_asked() -> None:
         asked = asyncio.create_task(fed.replica.owns(1, 80))
         await asyncio.sleep(0)
         assert wire.WHOSE not in fed.transport.kinds
-        fed.feed(frame(wire.WHOSE, 0, wire.encode(wire.Whose(1, 80, True))))
+        fed.feed(frame(wire.WHOSE, 0, encode(wire.Whose(1, 80, True))))
         assert not await asked
 
     asyncio.run(scenario())
+
+
+def test_a_reason_costs_no_more_than_a_line_and_behind_it_nothing_is_read() -> None:
+    """However long it is, whatever the secrets of the model are, and as often as a worker says it."""
+
+    def work() -> None:
+        fed = Fed()
+        child = fed.replica._child
+        child.hide({"long": "a" * 15_900 + "b"})
+        lengths: list[int] = []
+        redact = child.log.redact
+        child.log.redact = lambda text: lengths.append(len(text)) or redact(text)  # type: ignore[method-assign,func-returns-value]
+        failure = frame(wire.ERROR, 0, encode(Failure(503, "model_crashed", "", reason="a" * 50_000 + "\n" * 50_000)))
+        fed.feed(failure * 2)
+        assert lengths == [MOST]
+        assert fed.transport.closed
+        reason = next(iter(fed.replica._tasks)).get_coro().cr_frame.f_locals["reason"]  # type: ignore[union-attr]
+        assert len(reason) < MAX_LINE + 20
+
+    ran(work)
+
+
+def test_a_replica_that_has_ended_reads_no_more() -> None:
+    def work() -> None:
+        fed = Fed()
+        fed.replica._break("it was lost")
+        assert fed.transport.closed
+        fed.channel.buffer_updated(0)
+
+    ran(work)
+
+
+def refusals(fed: Fed, message: str, ids: list[int], status: int = 500, **more: Any) -> list[list[Any]]:
+    """The text and the detail of each."""
+    for id in ids:
+        fed.feed(frame(wire.ERROR, id, encode(Failure(status, "model_error", message, **more))))
+    errors = [(fed.calls.get(id) or fed.questions[id]).error for id in ids]
+    return [[str(error), getattr(error, "detail", None)] for error in errors]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_is_told_of_an_exception_has_no_secret(debug: bool) -> None:
+    """To an operator who has code swapped, and with `debug` to everybody.
+
+    What a model says to its clients on purpose is as it says it: else a client could have guesses repeated.
+    """
+
+    def work() -> None:
+        fed = Fed(debug=debug)
+        fed.replica._child.hide({"pin": "q7Zx9"})
+        ((call, _),) = refusals(fed, "for q7Zx9", [PLAIN])
+        assert call == ("for ***" if debug else "for q7Zx9")
+        meant, swap = refusals(fed, "for q7Zx9", [STREAM, NEW_CODE], status=422, detail="for q7Zx9")
+        assert [meant[0], bytes(meant[1])] == ["for q7Zx9", b'"for q7Zx9"']
+        assert swap == ["for ***", "for ***"]
+        ((long, _),) = refusals(fed, "x" * (MAX_LINE - 2) + "q7Zx9" + "y" * 50_000, [HEALTH], detail={"why": "q7Zx9"})
+        assert "q7" not in long and len(long) < MAX_LINE + 20
+
+    ran(work)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.peers import take_no_files
+from gateway.system.socket_peers import take_no_files
 
 from .started import started
 
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.anyio
 GIVING = """
     import array, os, socket, stat, struct
 
-    from gateway.wire import HEADER, PING, Ping, encode
+    from gateway.wire.frames import HEADER, PING, Ping
+    from gateway.wire.values import encode
 
     class Model:
         def predict(self, x): return x

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from held_clearing import held
 
-from gateway import clearing
 from gateway.errors import Crashed, InvalidOutput, ModelError
-from gateway.hosted import HostedModel
-from gateway.replica import Launch
+from gateway.files import clearing
+from gateway.hosting.model import HostedModel
+from gateway.hosting.replica_maker import Maker
 from gateway.runners.process import ProcessReplica
+from gateway.runners.replica import Launch
 from gateway.spec import Limits, ModelSpec
-from gateway.wire import BYTES, Req
+from gateway.wire.frames import BYTES, Req
 
 from .started import KITCHEN, METHODS, Started, body_of, gone, started, write
 
@@ -74,7 +75,7 @@ async def test_a_worker_that_breaks_the_protocol_is_of_no_further_use_and_nobody
         import gc, os, socket
         class Model:
             def predict(self, x):
-                channel = next(o for o in gc.get_objects() if type(o).__name__ == "Channel")
+                channel = next(o for o in gc.get_objects() if type(o).__name__ == "ThreadChannel")
                 os.write(channel.transport.get_extra_info("socket").fileno(), bytes.fromhex(x))
         """
     frames = {
@@ -212,9 +213,9 @@ async def test_the_end_of_the_gateway_is_the_end_of_its_workers_and_of_their_chi
     gateway = """
         import asyncio, sys
         from pathlib import Path
-        from gateway.replica import Launch
+        from gateway.runners.replica import Launch
         from gateway.runners.process import ProcessReplica
-        from gateway.runners.reaper import Reaper
+        from gateway.system.reaper import Reaper
         from gateway.spec import ModelSpec
 
         async def main():
@@ -269,7 +270,7 @@ async def test_a_crashed_model_is_ready_again_and_serves(tmp_path: Path) -> None
     def launch(spec: ModelSpec, index: int) -> Launch:
         return Launch(spec=spec, index=index, endpoint_methods=METHODS, on_log=lambda line: None)
 
-    model = HostedModel(spec, ProcessReplica, launch, note)
+    model = HostedModel(spec, Maker(ProcessReplica, launch), note)
     model.start()
     assert await model.settled() == "ready"
     with model.call(Req("die", 1, False, "", "r"), b"\xa4exit") as call, pytest.raises(Crashed):

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import ModelError
-from gateway.hosted import HostedModel
-from gateway.replica import Launch, LoadError
+from gateway.hosting.model import HostedModel
+from gateway.hosting.replica_maker import Maker
 from gateway.runners.process import ProcessReplica
+from gateway.runners.replica import Launch, LoadError
 from gateway.spec import Limits, ModelSpec
 
 from .started import Started, started, write
@@ -31,7 +32,7 @@ GOOD = "class Model:\n    def predict(self, x): return x\n"
 async def test_what_no_second_try_can_help_is_fatal_at_once_with_its_text(tmp_path: Path) -> None:
     sources = {
         "syntax": ("class Model(:\n", "SyntaxError: "),
-        "import": ("import no_such_package_anywhere\n", "if it is code of yours, put no_such_package_anywhere.py"),
+        "import": ("import no_such_package_anywhere\n", "if it is your own code, put no_such_package_anywhere.py"),
         "sibling": ("import helper\n", "import it as model.helper"),
         "submodule": ("import fastapi.nothing_of_that_name\n", "has no such module: another version may"),
         "relative": ("from .helper import x\n", "absolute imports"),
@@ -134,9 +135,8 @@ async def test_a_load_over_its_limit_fails_its_model_with_the_reason(tmp_path: P
     spec = ModelSpec(
         name="m", target="model.model:Model", root=tmp_path, own_code=True, limits=Limits(load_timeout=0.5)
     )
-    model = HostedModel(
-        spec, ProcessReplica, lambda spec, index: Launch(spec=spec, index=index, on_log=lambda line: None)
-    )
+    maker = Maker(ProcessReplica, lambda spec, index: Launch(spec=spec, index=index, on_log=lambda line: None))
+    model = HostedModel(spec, maker)
     model.start()
     assert await model.settled() == "failed"
     assert model.reason == "the load took longer than 0.5 s and was ended"

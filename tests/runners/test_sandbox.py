@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import gateway
-from gateway import clearing, confinement
 from gateway.errors import GatewayError
-from gateway.replica import LoadError
+from gateway.files import clearing, locks
+from gateway.runners.replica import LoadError
+from gateway.system import confinement
 
 from .confined import confined, why_not
 from .started import Started, started, write
@@ -114,6 +115,16 @@ async def test_a_strict_worker_writes_to_its_data_and_its_temporary_files_only(t
     assert not outside.exists()
     assert (tmp_path / "m/model/model.py").read_text() != "x"
     assert (tmp_path / "m/data/kept").read_text() == "x"
+
+
+@confined
+async def test_a_strict_worker_opens_no_lock_of_ours(tmp_path: Path) -> None:
+    """Or whoever changes keys, builds or downloads would wait for it."""
+    with locks.locked(tmp_path / "lock"):
+        pass
+    async with started(tmp_path / "m", CURIOUS, *METHODS, spec={"sandbox": "strict"}) as found:
+        lines = [f"import os; os.open({str(tmp_path / 'lock')!r}, os.O_{how})" for how in ("RDONLY", "WRONLY", "RDWR")]
+        assert all(error is not None for error in (await found.ask("attempt", lines)).values())
 
 
 @confined
@@ -416,7 +427,8 @@ def test_a_machine_that_has_all_that_it_takes_confines() -> None:
 POOR = """
 import sys
 from pathlib import Path
-from gateway.worker import sandbox, sandbox_calls, sandbox_landlock, sandbox_namespaces
+from gateway.worker.sandbox import calls as sandbox_calls, confine as sandbox
+from gateway.worker.sandbox import landlock as sandbox_landlock, namespaces as sandbox_namespaces
 def fail(*a, **k): raise OSError(1, "no")
 {change}
 sandbox.limit_accidents()
@@ -436,12 +448,12 @@ except sandbox.Unconfined as error:
          "sandbox_calls.install()", "allows no namespaces here (Operation not permitted)"),
         ("sandbox_landlock.version = lambda: 6; sandbox_namespaces.enter = fail", "allows no namespaces here (no)"),
         ("sandbox_landlock.version = lambda: 6; sandbox_namespaces.enter = lambda *a, **k: None; "
-         "sandbox._lay_down_capabilities = fail", "the capabilities cannot be laid down (no)"),
+         "sandbox._lay_down_capabilities = fail", "the capabilities cannot be dropped (no)"),
         ("sandbox_landlock.version = lambda: 6; sandbox_namespaces.enter = lambda *a, **k: None; "
          "sandbox_landlock.restrict = fail", "refused its rules (no)"),
         ("sandbox_landlock.version = lambda: 6; sandbox_namespaces.enter = lambda *a, **k: None; "
          "sandbox_landlock.restrict = lambda *a: None; sandbox_calls.platform.machine = lambda: 'pdp11'",
-         "takes no filter of system calls (the numbers of the calls of pdp11 are not known)"),
+         "does not accept the system call filter (the system call numbers of pdp11 are not known)"),
         ("sys.platform = 'darwin'", "it needs Linux"),
     ],
 )  # fmt: skip
@@ -458,7 +470,7 @@ async def test_without_the_sandbox_that_was_asked_for_the_model_is_not_loaded(
     poor = f"""
         import sys
         sys.path.insert(0, {str(Path(gateway.__file__).parents[1])!r})
-        from gateway.worker import sandbox_landlock, sandbox_start
+        from gateway.worker.sandbox import landlock as sandbox_landlock, start as sandbox_start
         sandbox_landlock.version = lambda: 5
         sandbox_start.main(sys.argv[1:])
         """
@@ -472,16 +484,16 @@ async def test_without_the_sandbox_that_was_asked_for_the_model_is_not_loaded(
         },
     )
     found = Started(root, spec={"sandbox": "strict", "environment": {"PYTHONPATH": str(root / "first")}})
-    with pytest.raises(LoadError, match='sandbox = "strict" cannot be had: the kernel needs Landlock') as caught:
+    with pytest.raises(LoadError, match='sandbox = "strict" is not available: the kernel needs Landlock') as caught:
         await found.replica.start()
     assert caught.value.fatal
     assert not (root / "ran").exists()
 
 
 def test_the_settings_reach_the_spec(tmp_path: Path) -> None:
-    from gateway.discovery import discover
+    from gateway.directories.discovery import discover
     from gateway.plugins import Plugins
-    from gateway.settings import load_settings
+    from gateway.settings.load import load_settings
 
     write(tmp_path, {"models/a/model.py": "class Model: ...", "models/b/model.py": "class Model: ..."})
     (tmp_path / "gateway.toml").write_text(

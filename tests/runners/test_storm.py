@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from gateway import backoff
-from gateway.call import ClientLeft
 from gateway.errors import GatewayError
-from gateway.hosted import HostedModel
-from gateway.replica import Launch
+from gateway.hosting import backoff
+from gateway.hosting.model import HostedModel
+from gateway.hosting.replica_maker import Maker
+from gateway.runners.pending import ClientLeft
 from gateway.runners.process import ProcessReplica
+from gateway.runners.replica import Launch
 from gateway.spec import Limits, ModelSpec
-from gateway.wire import BYTES, DATA, Req, encode
+from gateway.wire.frames import BYTES, DATA, Req
+from gateway.wire.values import encode
 
 from .started import write
 
@@ -63,7 +65,7 @@ async def test_every_call_of_a_storm_ends_once_and_nothing_is_left(
     def launch(spec: ModelSpec, index: int) -> Launch:
         return Launch(spec=spec, index=index, endpoint_methods=METHODS[1:], on_log=lambda line: None)
 
-    model = HostedModel(spec, ProcessReplica, launch)
+    model = HostedModel(spec, Maker(ProcessReplica, launch))
     model.start()
     assert await model.settled() == "ready"
     ledger: Counter[str] = Counter()
@@ -99,10 +101,10 @@ async def test_every_call_of_a_storm_ends_once_and_nothing_is_left(
             await asyncio.sleep(0.3)
             while model.state != "ready":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            os.kill(next(iter(model.pids().values())), signal.SIGKILL)
+            os.kill(next(iter(model.replicas.pids().values())), signal.SIGKILL)
 
     await asyncio.gather(killer(), *(client(number) for number in range(16)))
-    while model.restarts < KILLS or model.state != "ready" or model.limiter.in_flight:  # noqa: ASYNC110
+    while model.history.restarts < KILLS or model.state != "ready" or model.limiter.in_flight:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     ends = {name: count for name, count in ledger.items() if name != "calls"}
     assert sum(ends.values()) == ledger["calls"] == 16 * 40

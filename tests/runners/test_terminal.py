@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ModelError
-from gateway.replica import LoadError
+from gateway.runners.replica import LoadError
 
 from .confined import confined
 from .started import Started, started, write

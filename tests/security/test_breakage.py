@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -17,13 +18,15 @@ import pytest
 from click.testing import CliRunner
 from served import Model, Served
 
+from gateway.access.callers import everybody
 from gateway.cli import cli
-from gateway.hub import Hub
-from gateway.inventory import Inventory, take_inventory
-from gateway.plugins import Plugins
-from gateway.remarks import told_at_start
-from gateway.roots import look_again
-from gateway.settings import load_settings
+from gateway.directories.model_warnings import told_at_start
+from gateway.files import clearing
+from gateway.hosting.hub import Hub
+from gateway.hosting.model_roots import look_again
+from gateway.inspection.inventory import Inventory, take_inventory
+from gateway.settings.load import load_settings
+from gateway.settings.schema import GatewaySettings, Settings
 from gateway.testing import Gateway
 
 Serve = Callable[..., Served]
@@ -182,14 +185,14 @@ def test_metadata_of_other_types_than_they_should_be_are_one_directorys_problem(
     found = json.loads(result.output)
     said = {line["model"]: line["what"] for line in found if line["level"] == "error"}
     assert said.keys() == {"number", "list"}
-    assert "it has no tensors" in said["number"] and "of other types" in said["list"]
+    assert "it has no tensors" in said["number"] and "of the wrong type" in said["list"]
 
 
 async def served_again(found: Inventory) -> list[str]:
     """The routes of the good model, after a look at all directories."""
     hub = Hub(found.settings, found.plugins, found.specs)
-    await look_again(hub, "somebody")
-    routes = {name: hub.routes(model) for name, model in hub.models.items()}
+    await look_again(hub, everybody, "somebody")
+    routes = {name: hub.catalog.routes(model) for name, model in hub.catalog.models.items()}
     await hub.stop(0)
     return routes["good"]
 
@@ -197,13 +200,13 @@ async def served_again(found: Inventory) -> list[str]:
 @pytest.mark.parametrize(
     "look",
     [
-        "gateway.discovery.find_unserved",
-        "gateway.discovery.other_weights",
-        "gateway.checking.placeholders",
-        "gateway.checking.read_config",
-        "gateway.checking.read_class",
-        "gateway.remarks.unset",
-        "gateway.foretold.read_class",
+        "gateway.directories.discovery.find_unserved",
+        "gateway.directories.discovery.other_weights",
+        "gateway.inspection.check.placeholders",
+        "gateway.inspection.check.read_config",
+        "gateway.inspection.check.read_class",
+        "gateway.directories.model_warnings.unset",
+        "gateway.directories.code.expected_routes.read_class",
     ],
 )
 def test_whatever_goes_wrong_with_a_directory_is_its_problem_alone(
@@ -240,7 +243,7 @@ def test_whatever_goes_wrong_with_a_directory_is_its_problem_alone(
     at_start = [each for spec in found_there.specs for each in told_at_start(spec)]
     assert asyncio.run(served_again(found_there))
     told += [{"what": each.what} for each in at_start if each.code == "unexpected"]
-    assert raised and (told or "foretold" in look)
+    assert raised and (told or "expected_routes" in look)
     assert "what the file says" not in result.stdout + str(at_start)
 
 
@@ -293,13 +296,40 @@ def test_no_plugin_takes_a_path_that_is_the_gateways(here: Path, path: str) -> N
         "from gateway import Endpoint, hookimpl\n@hookimpl\ndef register_endpoints(register):\n"
         f"    register(Endpoint(path={path!r}, method='predict', dialect='openai_chat'))\n"
     )
-    plugins = Plugins.load([here / "p.py"])
+    plugins = take_inventory(
+        Settings(gateway=GatewaySettings(models=(), plugins=(here / "p.py",))), with_devices=False
+    ).plugins
     assert path not in {endpoint.path for endpoint in plugins.endpoints()}
-    assert any(path in problem.what and "the gateway's own" in problem.what for problem in plugins.problems)
+    assert any(path in problem.what and "belongs to the gateway" in problem.what for problem in plugins.problems)
 
 
 def test_the_guard_stands_before_every_plugin(serve: Serve) -> None:
     """What plugins add to the application is behind the outer guard; a walk over all routes is in test_guards.py."""
     served = serve({"m": Model({"predict": lambda body: b"1"})}, api_key="sesame-0123456789")
-    for endpoint in served.hub.endpoints:
+    for endpoint in served.hub.catalog.endpoints:
         assert served.post(endpoint.path, {}).status == 401
+
+
+@pytest.mark.parametrize("command", ["check", "models", "plan", "doctor"])
+def test_a_tree_that_is_deeper_than_any_path_is_told_in_a_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("good", "deep"):
+        Path("models", name).mkdir(parents=True)
+        Path("models", name, "model.py").write_text(ECHO)
+    with contextlib.chdir("models/deep"):
+        for _ in range(30):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        for name in ("x.gguf", "x.py", "x.yaml"):
+            Path(name).touch()
+    result = CliRunner().invoke(cli, [command])
+    assert not isinstance(result.exception, Exception), result.exception
+    said = result.output + caplog.text
+    assert "Traceback" not in said
+    assert "good" in said or "1 model can be served" in said
+    assert len(said) < 8000
+    if command in ("check", "doctor"):
+        assert "it cannot be checked completely: File name too long" in said
+    clearing.clear_away(tmp_path / "models")  # deeper than pytest removes

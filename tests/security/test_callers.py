@@ -13,22 +13,26 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from litestar import Request, get
+from litestar import Request, get, post
 from litestar.response import Stream
-from served import PATIENCE, Answer, Model, Served, certificate
+from served import PATIENCE, Answer, Model, Reply, Served, certificate
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from gateway import Caller, hookimpl, keys
-from gateway.callers import SCOPES
+from gateway import Caller, hookimpl
+from gateway.access import keys
+from gateway.access.callers import SCOPES
+from gateway.hosting import reload
+from gateway.http.off_loop import Beside
 from gateway.plugins import BUILTINS
-from gateway.replica import LoadError
+from gateway.runners.replica import LoadError
 
 Serve = Callable[..., Served]
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +168,7 @@ def test_no_route_tells_a_scoped_key_anything_of_other_models(scoped: Scoped) ->
         for name in NOT_MINE if "{model}" in path else ():  # is no different from a model that is not there
             assert answers.get(name) == answers.get(ABSENT), f"{method} {path}"
     assert asked > 500
-    assert scoped.served.hub.models[HIDDEN].state == scoped.served.hub.models[TYPED].state == "ready"
+    assert scoped.served.hub.catalog.models[HIDDEN].state == scoped.served.hub.catalog.models[TYPED].state == "ready"
     assert scoped.ask("GET", "/admin/models").json["models"][0]["id"] == MINE
 
 
@@ -205,7 +209,7 @@ def test_a_probe_of_a_sole_model_that_is_not_ready_does_not_say_its_name(serve: 
     failing = Model({"predict": lambda body: b"true"}, loads=[LoadError("no", fatal=True)])
     for options, names in (({"api_key": "k"}, False), ({}, True)):
         served = serve({"zz-only": failing}, **options)
-        served.wait_until(lambda served=served: served.hub.models["zz-only"].state == "failed")  # type: ignore[misc]
+        served.wait_until(lambda served=served: served.hub.catalog.models["zz-only"].state == "failed")  # type: ignore[misc]
         answer = served.get("/ping")
         assert answer.status == 503 and (b"zz-only" in answer.body) is names
         failing.loads.append(LoadError("no", fatal=True))
@@ -214,7 +218,7 @@ def test_a_probe_of_a_sole_model_that_is_not_ready_does_not_say_its_name(serve: 
 def test_an_operator_with_patterns_operates_the_models_that_it_sees(
     scoped: Scoped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.reloading.read_again", lambda _, model: model.spec)  # these have no directories
+    monkeypatch.setattr("gateway.hosting.reload.read_again", lambda _, model: model.spec)  # these have no directories
     assert scoped.ask("POST", f"/admin/models/{MINE}/unload").json["state"] == "unloaded"
     assert scoped.ask("POST", f"/admin/models/{MINE}/load").json["state"] == "ready"
     assert scoped.ask("GET", f"/models/{MINE}/logs").json["model"] == MINE
@@ -222,7 +226,23 @@ def test_an_operator_with_patterns_operates_the_models_that_it_sees(
     for order in ("unload", "load", "reload"):
         assert scoped.ask("POST", f"/admin/models/{HIDDEN}/{order}").status == 404
     assert scoped.ask("GET", f"/models/{HIDDEN}/logs").status == 404
-    assert scoped.served.hub.models[HIDDEN].state == "ready"
+    assert scoped.served.hub.catalog.models[HIDDEN].state == "ready"
+
+
+def test_no_order_of_an_operator_with_patterns_hosts_a_model_that_it_does_not_see(
+    scoped: Scoped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, name = scoped.served.hub, "zz-new"
+    scoped.served.models[name] = fine()
+    there = [model.spec for model in hub.catalog.models.values()]
+    found = (*there, replace(hub.catalog.models[HIDDEN].spec, name=name))
+    monkeypatch.setattr("gateway.hosting.model_roots._search", lambda hub: (found, ()))
+    monkeypatch.setattr("gateway.hosting.reload.read_again", lambda _, model: model.spec)
+    orders = [f"/admin/models/{one}/{order}" for one in (name, MINE, ABSENT) for order in ("load", "reload", "unload")]
+    for path in ("/admin/reload", *orders, f"/v2/repository/models/{name}/load"):
+        said = told(scoped.ask("POST", path))
+        assert name not in hub.catalog.models and (name in path or name not in said), path
+    assert scoped.served.post("/admin/reload", x_api_key=scoped.every).json["new"] == [name]
 
 
 def test_who_holds_the_devices_is_told_to_those_who_see_every_model(scoped: Scoped) -> None:
@@ -230,8 +250,8 @@ def test_who_holds_the_devices_is_told_to_those_who_see_every_model(scoped: Scop
     text = "mine/0 does not fit now: GPU-0: held by zz-other/0 (76GiB)"
 
     async def lose_its_place() -> None:
-        await hub.unload(hub.models[MINE])
-        hub.models[MINE].fail(text)
+        await hub.unload(hub.catalog.models[MINE])
+        hub.catalog.models[MINE].fail(text)
 
     scoped.served.do(lose_its_place())
     paths = ("/admin/models", f"/v1/models/{MINE}", "/v1/models", "/v2/models/stats")
@@ -239,6 +259,45 @@ def test_who_holds_the_devices_is_told_to_those_who_see_every_model(scoped: Scop
     said += told(scoped.ask("POST", "/v2/repository/index")) + told(scoped.ask("GET", "/", Accept="text/html"))
     assert "zz-" not in said and "76GiB" not in said and "no device has room for it" in said
     assert text in told(scoped.served.get("/admin/models", x_api_key=scoped.every))
+    lines = told(scoped.ask("GET", f"/models/{MINE}/logs")) + told(scoped.ask("GET", "/admin/logs"))
+    assert "zz-" not in lines and "failed: no device has room for it" in lines
+
+
+def test_who_holds_the_devices_that_a_reload_lacks_is_told_to_those_who_see_every_model(
+    scoped: Scoped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def finds_no_room(hub: Any, model: Any) -> None:
+        raise reload.NoRoom("mine/0 does not fit now: GPU-0: held by zz-other/0 (76GiB)")
+
+    monkeypatch.setattr(reload, "_reload", finds_no_room)
+    hub = scoped.served.hub
+    with pytest.raises(LoadError, match="zz-other"):
+        scoped.served.do(reload.reload(hub, hub.catalog.models[MINE]))
+    paths = ("/admin/models", f"/v1/models/{MINE}", f"/models/{MINE}/logs", "/admin/logs")
+    said = "".join(told(scoped.ask("GET", path)) for path in paths)
+    said += told(scoped.ask("POST", f"/admin/models/{MINE}/reload"))
+    assert "zz-" not in said and "76GiB" not in said and said.count("no device has room for it") >= 3
+    seen = told(scoped.served.get("/admin/models", x_api_key=scoped.every))
+    assert "no device has room for it: mine/0 does not fit now: GPU-0: held by zz-other/0" in seen
+
+
+def test_what_a_key_has_stored_is_not_that_of_another_key_under_its_id(serve: Serve, tmp_path: Path) -> None:
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=DIALECTS)
+    served = holders.served
+    stored = served.post("/v1/responses", {"input": "secret"}, x_api_key=holders.text).json["id"]
+    follower, second = keys.successor(holders.key)
+    last, third = keys.successor(follower)
+    holders.change(holders.key, follower, last)
+    for text in (holders.text, second, third):
+        assert served.get(f"/v1/responses/{stored}", x_api_key=text).status == 200
+    holders.change(last)
+    assert served.get(f"/v1/responses/{stored}", x_api_key=third).status == 200
+    other = f"gw_{holders.key.id}_{'A' * 43}"
+    holders.change(replace(holders.key, digest=keys.digest_of(other.encode())), last)
+    assert served.get("/v1/models", x_api_key=other).status == 200
+    for path in (f"/v1/responses/{stored}", f"/v1/responses/{stored}/input_items"):
+        assert served.get(path, x_api_key=other).status == 404
+    assert served.get(f"/v1/responses/{stored}", x_api_key=third).status == 200
 
 
 def test_a_route_of_a_plugin_can_ask_which_models_its_caller_sees(serve: Serve, tmp_path: Path) -> None:
@@ -256,7 +315,7 @@ def test_a_request_for_a_model_that_a_key_does_not_see_counts_for_nobody(serve: 
     scoped = Scoped(serve, tmp_path)
     limited, text = keys.create("limited", models=(MINE,), rpm=1)
     keys.write(tmp_path / "keys.toml", [*keys.read(tmp_path / "keys.toml"), limited])
-    scoped.served.do(scoped.served.hub.keys.reload())
+    scoped.served.do(scoped.served.keys.reload())
     ways = ["/models/{}/predict", "/v1/models/{}:predict", "/models/{}/v1/chat/completions", "/v2/models/{}/infer"]
     for name in (HIDDEN, MINE):
         for path in ways:
@@ -298,9 +357,15 @@ def test_what_another_model_answered_earlier_is_not_listed_when_the_key_has_lost
 
 def test_routes_come_to_models_through_the_filter_alone() -> None:
     """Those below count or look a name up, and tell nobody."""
-    may = {"http/kin.py", "http/metrics.py", "http/routing.py", "http/verbatim.py", "http/admin.py"}
+    may = {
+        "http/self_calls.py",
+        "http/metrics/requests.py",
+        "http/routing.py",
+        "http/routes/strict_parity.py",
+        "http/routes/admin.py",
+    }
     found = set()
-    for file in (*(ROOT / "gateway/http").rglob("*.py"), ROOT / "gateway/app.py"):
+    for file in (ROOT / "gateway/http").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "models" and "hub" in ast.unparse(node.value):
                 found.add(file.relative_to(ROOT / "gateway").as_posix())
@@ -433,7 +498,7 @@ class Holders:
 
     def change(self, *left: keys.Key) -> None:
         keys.write(self.file, [*left, self.other])
-        self.served.do(self.served.hub.keys.reload())
+        self.served.do(self.served.keys.reload())
 
     def begin(self, path: str, body: Any, text: str | None = None) -> http.client.HTTPConnection:
         """A request that is being answered."""
@@ -492,12 +557,36 @@ def test_a_stream_ends_with_its_key_and_does_not_look_finished(
         assert other.read(1)  # the other key's goes on
 
 
+@pytest.mark.parametrize("way", ["narrowed", "demoted"])
+@pytest.mark.parametrize("path", [f"/models/{MINE}/logs", "/admin/logs"])
+def test_nothing_of_a_log_comes_that_its_key_may_not_see_any_more(
+    serve: Serve, tmp_path: Path, path: str, way: str
+) -> None:
+    holders = Holders(serve, tmp_path, {MINE: fine(), HIDDEN: fine()}, limits={"scopes": SCOPES}, admin_http=True)
+    tails = holders.served.hub.tails
+    changed = {"narrowed": {"models": (HIDDEN,)}, "demoted": {"scopes": ("infer", "metrics")}}[way]
+    with contextlib.closing(holders.served.connect()) as connection:
+        headers = {"Authorization": f"Bearer {holders.text}"}
+        connection.request("GET", f"{path}?follow=true&lines=0", headers=headers)
+        answer = connection.getresponse()
+        holders.served.do(lambda: tails.add(MINE, "before"))
+        assert answer.status == 200 and b"before" in answer.readline()
+        holders.change(replace(holders.key, **changed))
+        holders.served.do(lambda: tails.add(MINE, "after"))
+        holders.served.do(lambda: tails.add(HIDDEN, "another"))
+        if (path, way) == ("/admin/logs", "narrowed"):
+            assert b"another" in answer.readline()
+        else:
+            with pytest.raises((http.client.HTTPException, ConnectionError)):
+                answer.read()
+
+
 def test_calls_that_wait_or_run_end_with_their_key_too(serve: Serve, tmp_path: Path) -> None:
     holders = Holders(serve, tmp_path, {MINE: Model({"predict": never}, limits={"slots": 1})})
     with contextlib.closing(holders.begin(f"/models/{MINE}/predict", {})) as runs:
         waits = holders.served.connect()
         waits.request("POST", f"/models/{MINE}/predict", b"{}", {"Authorization": f"Bearer {holders.text}"})
-        holders.served.wait_until(lambda: holders.served.hub.models[MINE].limiter.queued == 1)
+        holders.served.wait_until(lambda: holders.served.hub.catalog.models[MINE].limiter.queued == 1)
         holders.change()
         for connection in (runs, waits):
             assert connection.getresponse().status == 401
@@ -511,7 +600,7 @@ def test_a_body_that_comes_after_its_key_has_gone_starts_nothing(serve: Serve, t
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: {holders.text}\r\n"
     with socket.create_connection(("127.0.0.1", holders.served.port), timeout=PATIENCE) as sock:
         sock.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
-        permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+        permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
         assert permits is not None
         holders.served.wait_until(lambda: permits.running == 1)
         holders.change()
@@ -529,8 +618,11 @@ def test_a_stream_ends_when_a_plugins_caller_expires(serve: Serve) -> None:
     assert answer.status == 200 and b"it expired while this ran" in answer.body
 
 
+@pytest.mark.parametrize("left", [(), ("metrics", "admin")])
 @pytest.mark.parametrize("path", ["/feed", "/feed/logs"])
-def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve, tmp_path: Path, path: str) -> None:
+def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked_or_loses_the_scope(
+    serve: Serve, tmp_path: Path, path: str, left: tuple[str, ...]
+) -> None:
     begun = threading.Event()
 
     async def chunks() -> Any:
@@ -547,7 +639,7 @@ def test_a_plugins_own_stream_is_broken_off_when_its_key_is_revoked(serve: Serve
     with contextlib.closing(holders.served.connect()) as connection:
         connection.request("GET", path, headers={"Authorization": f"Bearer {holders.text}"})
         assert begun.wait(PATIENCE)
-        holders.change()
+        holders.change(*([replace(holders.key, scopes=left)] if left else []))
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             connection.getresponse().read()
 
@@ -578,7 +670,7 @@ def test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once(
     answer = {"predict": lambda body: b'"%b"' % (b"x" * next(sizes)), "chat_completions": lambda i: "x" * next(sizes)}
     tls = certificate(tmp_path) if encrypted else {}
     holders = Holders(serve, tmp_path, {MINE: Model(answer)}, limits={"max_inflight": 1}, **tls)
-    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
     assert permits is not None
     for takes_it in (True, False):
         with contextlib.closing(holders.begin(path, CHAT)) as connection:
@@ -608,7 +700,7 @@ def test_an_answer_of_a_plugin_that_its_client_does_not_take_is_one_of_those_at_
     tls = certificate(tmp_path) if encrypted else {}
     holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[extra], limits={"max_inflight": 1}, **tls)
     known = {"Authorization": f"Bearer {holders.text}"}
-    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
     assert permits is not None
     with contextlib.closing(holders.served.connect()) as connection:
         connection.request("GET", "/plugged", headers=known)
@@ -671,6 +763,168 @@ def test_an_answer_that_goes_out_in_pieces_ends_with_its_key(serve: Serve, tmp_p
         holders.change()
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             response.read()
+
+
+LARGE = 1 << 25  # more than the buffers of both systems hold
+
+
+async def large_item(inputs: Any) -> Any:
+    yield b"x" * LARGE if isinstance(inputs, bytes) else "x" * LARGE
+
+
+async def large_sound(inputs: Any) -> Any:
+    yield b"x" * LARGE
+
+
+async def large_item_and_more(inputs: Any) -> Any:
+    yield b"x" * LARGE
+    await asyncio.Event().wait()
+
+
+LARGE_ANSWERS = {
+    "stream": (f"/models/{MINE}/predict", large_item),
+    "running stream": (f"/models/{MINE}/predict", large_item_and_more),
+    "whole": (f"/models/{MINE}/predict", lambda body: b"x" * LARGE),
+    "untyped": (f"/models/{MINE}/predict", lambda body: Reply(b"x" * LARGE, content_type="", raw=True)),
+    "events": ("/v1/chat/completions", large_item),
+    "speech": ("/v1/audio/speech", large_sound),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_ANSWERS)
+def test_an_answer_whose_model_has_said_all_ends_with_its_key(serve: Serve, tmp_path: Path, kind: str) -> None:
+    path, script = LARGE_ANSWERS[kind]
+    model = Model(dict.fromkeys(("predict", "chat_completions", "speech"), script))
+    holders = Holders(serve, tmp_path, {MINE: model}, plugins=DIALECTS)
+    body = {"input": "x", "voice": "x"} if kind == "speech" else {"stream": True, **CHAT}
+    with contextlib.closing(holders.begin(path, body)) as connection:
+        assert connection.sock.recv(5, socket.MSG_PEEK), "it is on its way"
+        assert kind == "running stream" or model.stopped.acquire(timeout=PATIENCE)
+        holders.change()
+        answer, taken = connection.getresponse(), 0
+        assert answer.status == 200
+        ends = pytest.raises((http.client.IncompleteRead, ConnectionError)) if answer.chunked else nullcontext()
+        with ends:
+            while part := answer.read(1 << 16):
+                taken += len(part)
+        assert taken < LARGE // 2
+
+
+def test_a_large_answer_ends_when_a_plugins_caller_expires(serve: Serve) -> None:
+    def ada() -> Caller:
+        return Caller("ada", expires=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.5))
+
+    served = serve({MINE: Model({"predict": large_item})}, plugins=[people(ada=ada)])
+    with contextlib.closing(served.connect()) as connection:
+        connection.request("POST", f"/models/{MINE}/predict", b"{}", {"x-who": "ada"})
+        assert connection.sock.recv(5, socket.MSG_PEEK)
+        served.wait_until(lambda: all(there.is_lingering for there in served.server.server_state.connections))  # type: ignore[union-attr]
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            connection.getresponse().read()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_waits_to_be_stored_ends_with_its_key(serve: Serve, tmp_path: Path, stream: bool) -> None:
+    stored, go = threading.Event(), asyncio.Event()
+
+    async def keep(owner: str, kept: Any) -> bool:
+        stored.set()
+        await go.wait()
+        return True
+
+    holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=DIALECTS)
+    holders.served.responses.keep = keep  # type: ignore[method-assign]
+    with contextlib.closing(holders.begin("/v1/responses", {"stream": stream, "input": "x"})) as connection:
+        assert stored.wait(PATIENCE)
+        holders.change()
+        if not stream:
+            holders.served.do(go.set)
+            assert connection.getresponse().status == 401
+            return
+        answer = connection.getresponse()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)) as caught:
+            answer.read()
+        assert b"response.completed" not in getattr(caught.value, "partial", b"")
+        holders.served.do(go.set)
+
+
+def test_a_stream_that_is_written_to_its_end_does_not_look_finished(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model goes on behind a stop string: then nobody waits for the call that the lost key ends."""
+    begun, go, do = threading.Event(), asyncio.Event(), Beside.do
+
+    async def slowly(self: Any, exchange: Any, size: int, work: Any, *more: Any) -> Any:
+        if getattr(work, "__name__", "") == "finish":
+            begun.set()
+            await go.wait()
+        return await do(self, exchange, size, work, *more)
+
+    async def talk(inputs: Any) -> Any:
+        yield "all. STOP"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Beside, "do", slowly)
+    holders = Holders(serve, tmp_path, {MINE: Model({"chat_completions": talk}, enforce_stop=True)})
+    with contextlib.closing(
+        holders.begin("/v1/chat/completions", {"stream": True, "stop": "STOP", **CHAT})
+    ) as connection:
+        assert begun.wait(PATIENCE)
+        holders.change()
+        holders.served.do(go.set)
+        answer = connection.getresponse()
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            answer.read()
+        assert b"all. " in caught.value.partial
+        assert b"[DONE]" not in caught.value.partial and b'finish_reason":"' not in caught.value.partial
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/plugged"])
+def test_a_body_that_still_comes_ends_with_its_key(serve: Serve, tmp_path: Path, path: str) -> None:
+    @post("/plugged", request_max_body_size=None)
+    async def plugged(request: Request[Any, Any, Any]) -> bytes:
+        return await request.body()
+
+    extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(plugged))
+    holders = Holders(serve, tmp_path, {MINE: streaming()}, plugins=[extra])
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {holders.text}\r\ncontent-length: 1000\r\n\r\n["
+    with socket.create_connection(("127.0.0.1", holders.served.port), timeout=PATIENCE) as sock:
+        sock.sendall(head.encode())
+        permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+        assert permits is not None
+        holders.served.wait_until(lambda: permits.running == 1)
+        holders.change()
+        said = b"".join(iter(lambda: sock.recv(65536), b""))  # until the connection ends
+    if path == "/plugged":
+        assert not said
+    else:
+        assert said.startswith(b"HTTP/1.1 401 ") and b"connection: close" in said
+    holders.served.wait_until(lambda: permits.running == 0)
+
+
+def test_lines_of_a_log_that_wait_for_their_reader_are_those_that_its_key_still_sees(
+    serve: Serve, tmp_path: Path
+) -> None:
+    holders = Holders(serve, tmp_path, {MINE: fine(), HIDDEN: fine()}, limits={"scopes": SCOPES}, admin_http=True)
+    tails = holders.served.hub.tails
+
+    def fill() -> None:
+        for _ in range(9000):
+            tails.note(MINE, "m" * 2000)
+        tails.note(HIDDEN, "the last")
+
+    with contextlib.closing(holders.served.connect()) as connection:
+        connection.request(
+            "GET", "/admin/logs?follow=true&lines=0", headers={"Authorization": f"Bearer {holders.text}"}
+        )
+        answer = connection.getresponse()
+        holders.served.do(fill)
+        assert b"mmm" in answer.readline()
+        holders.change(replace(holders.key, models=(HIDDEN,)))
+        more = 0
+        while b"the last" not in answer.readline():
+            more += 1
+        assert more < 6000
 
 
 class Counting:
@@ -753,7 +1007,7 @@ def test_a_websocket_counts_until_its_code_has_stopped_though_it_was_closed(serv
     stubborn = Stubborn()
     model = Model({"websocket": stubborn.messages})
     holders = Holders(serve, tmp_path, {MINE: model}, limits={"rpm": 1})
-    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
     assert permits is not None
     url = f"ws://127.0.0.1:{holders.served.port}/models/{MINE}/v1/websocket"
     with connect(url, additional_headers={"Authorization": f"Bearer {holders.text}"}) as socket:
@@ -779,7 +1033,7 @@ def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, t
     extra = plugin("extra", configure_app=lambda config: config.route_handlers.append(feed))
     holders = Holders(serve, tmp_path, {MINE: fine()}, plugins=[*DIALECTS, extra], limits=limits)
     known = {"x_api_key": holders.text}
-    permits = holders.served.hub.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+    permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
     assert permits is not None
     for method, path in (*(("GET", path) for path in cost), ("HEAD", "/v1/models"), ("DELETE", "/v1/responses/none")):
         permits._tokens = 1.0

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.discovery import discover
+from gateway.directories.discovery import discover
 from gateway.plugins import Plugins
-from gateway.replica import Launch
 from gateway.runners.process import ProcessReplica
+from gateway.runners.replica import Launch
 
 DIGITS = Path(__file__).resolve().parents[2] / "models/digits"
 # Modules that a worker of this model imports: of Python, of the gateway, of its plugin, of the plugin's libraries; and
 # those that Python looks for at its start.
 PLANTED = (
-    "json.py gateway/__init__.py gateway_sklearn.py gateway_sklearn_rows.py skops.py sklearn/__init__.py numpy.py "
-    "sitecustomize.py usercustomize.py packages/skops.py packages/gateway_sklearn.py data/skops.py"
+    "json.py gateway/__init__.py gateway_sklearn.py gateway_sklearn/__init__.py gateway_sklearn/model.py rows.py "
+    "skops.py sklearn/__init__.py numpy.py sitecustomize.py usercustomize.py packages/skops.py "
+    "packages/gateway_sklearn.py packages/gateway_sklearn/__init__.py packages/gateway_sklearn/model.py data/skops.py"
 ).split()
 pytestmark = pytest.mark.anyio
 

@@ -110,6 +110,46 @@ def test_of_an_ambiguous_request_the_model_sees_the_one_body_or_nothing(
         assert not answer.startswith(b"HTTP/1.1 200"), heads
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize(
+    "codings",
+    [
+        ["gzip", "chunked"],
+        ["identity", "chunked"],
+        ["gzip, chunked"],
+        ["gzip", "identity", "chunked"],
+        ["chunked", "identity"],
+        ["chunked", "chunked"],
+        ["chunked, chunked"],
+        ["chunked;q=1"],
+        [""],
+    ],
+)
+def test_a_transfer_encoding_is_chunked_once_or_refused(
+    one: Served, seen: list[bytes], codings: list[str], version: str
+) -> None:
+    assert sent_in_chunks(one, seen, codings, version).startswith(b"HTTP/1.1 400") and not seen
+
+
+def test_http_1_0_has_no_transfer_encoding(one: Served, seen: list[bytes]) -> None:
+    assert sent_in_chunks(one, seen, ["chunked"], "1.0").startswith(b"HTTP/1.1 400") and not seen
+    assert sent_in_chunks(one, seen, ["Chunked"], "1.1").startswith(b"HTTP/1.1 200") and seen[0] == b"hello"
+
+
+def sent_in_chunks(one: Served, seen: list[bytes], codings: list[str], version: str) -> bytes:
+    """What is answered to a body in chunks and to the request behind it, which a reader may take for a part of it."""
+    lines = "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
+    head = f"POST /models/m/predict HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\n{lines}\r\n"
+    seen.clear()
+    answer = b""
+    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as sock:
+        sock.sendall(head.encode() + b"5\r\nhello\r\n0\r\n\r\n" + HIDDEN)
+        sock.shutdown(socket.SHUT_WR)
+        while part := read(sock):
+            answer += part
+    return answer
+
+
 def read(sock: socket.socket) -> bytes:
     try:
         return sock.recv(65536)
@@ -198,6 +238,7 @@ def test_a_flood_of_connections_leaves_streams_and_health_alone(tmp_path: Path) 
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=20) as answer:
             assert json.load(answer)["status"] == "ok"
         assert stream.recv(65536)
+        stream.close()  # or the gateway would wait for the end of it
     finally:
         process.terminate()
         process.wait(30)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from served import Answer, Model, Served
 
-from gateway.dialects import openai_completions, tokenize
+from gateway.dialects.openai import completions
+from gateway.dialects.scoring import tokenize
 from gateway.http.body import MAX_IDS, MOST_IDS, decode_json
 
 Serve = Callable[..., Served]
@@ -38,7 +39,7 @@ def served(serve: Serve) -> Served:
 
 
 def routes(served: Served) -> list[str]:
-    return sorted(endpoint.path for endpoint in served.hub.endpoints if endpoint.verb == "POST")
+    return sorted(endpoint.path for endpoint in served.hub.catalog.endpoints if endpoint.verb == "POST")
 
 
 @pytest.mark.parametrize("body", CORPUS.values(), ids=CORPUS)
@@ -88,7 +89,7 @@ def test_a_parameter_has_its_bound(serve: Serve, fields: Callable[[int], dict[st
     assert served.post("/v1/chat/completions", {**chat, **fields(most + 1)}).status == 400
 
 
-ID_PLUGINS = [openai_completions, tokenize]
+ID_PLUGINS = [completions, tokenize]
 IDS = ("/v1/completions", "prompt"), ("/v1/embeddings", "input"), ("/v1/detokenize", "tokens")
 
 
@@ -122,7 +123,7 @@ def test_no_context_that_a_model_declares_has_more_token_ids_read_than_the_gatew
     refused = served.post("/v1/detokenize", b'{"tokens": [%b1]}' % (b"1," * MOST_IDS))
     assert refused.status == 413
     assert refused.error["message"] == (
-        f"the body holds more than {MOST_IDS} token ids and other values, the most that any model may be sent at once; "
+        f"the body holds more than {MOST_IDS} token ids and other values, the limit of a request to any model; "
         "send it in several requests"
     )
     assert served.post("/v1/detokenize", b'{"tokens": [%b1]}' % (b"1," * MAX_IDS)).status == 200

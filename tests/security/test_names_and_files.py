@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from served import Model, Served
 
 import gateway
-from gateway.call import Call
 from gateway.errors import Crashed, GatewayError
-from gateway.replica import Launch, LoadError
+from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
+from gateway.runners.replica import Launch, LoadError
 from gateway.spec import Limits, ModelSpec
 from gateway.testing import Gateway
-from gateway.wire import BYTES, Req
+from gateway.wire.frames import BYTES, Req
 
 PACKAGE = Path(gateway.__file__).parent
 ECHO = "class Model:\n    def predict(self, inputs):\n        return inputs\n"
@@ -105,7 +105,7 @@ def is_false(node: ast.expr) -> bool:
 
 
 # In a worker: those that the model itself spawns are told where its modules are. Nothing is sent that way by us.
-KNOWN_USES = {"worker/stepping_aside.py": ["multiprocessing"]}
+KNOWN_USES = {"worker/loading/module_conflicts.py": ["multiprocessing"]}
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -137,7 +137,7 @@ FUZZER = """
         def __reduce__(self): return os.system, ("true",)
     class Model:
         def predict(self, seed):
-            channel = next(o for o in gc.get_objects() if type(o).__name__ == "Channel")
+            channel = next(o for o in gc.get_objects() if type(o).__name__ == "ThreadChannel")
             descriptor = channel.transport.get_extra_info("socket").fileno()
             chance = random.Random(seed)
             while True:
@@ -185,7 +185,7 @@ async def test_a_changed_file_fails_the_load_before_any_of_it_is_opened(tmp_path
     replica = ProcessReplica(
         Launch(spec=ModelSpec(name="m", target="model:Model", root=tmp_path, own_code=True), index=0)
     )
-    with pytest.raises(LoadError, match=r"model\.py: is not the file that SHA256SUMS lists") as caught:
+    with pytest.raises(LoadError, match=r"model\.py: differs from SHA256SUMS") as caught:
         await replica.start()
     assert caught.value.fatal
     assert not (tmp_path / "ran").exists()
@@ -209,8 +209,9 @@ def test_a_model_directory_sets_nothing_that_is_the_operators(start: Callable[..
     (tmp_path / "models/m/config.yaml").write_text(greedy)
     (tmp_path / "models/m/model.py").write_text(ECHO)
     (tmp_path / "models/m/gateway.toml").write_text("[gateway]\nhost = '0.0.0.0'\n")
-    from gateway.inventory import take_inventory
-    from gateway.settings import ModelSettings, load_settings
+    from gateway.inspection.inventory import take_inventory
+    from gateway.settings.load import load_settings
+    from gateway.settings.schema import ModelSettings
 
     (tmp_path / "gateway.toml").write_text('[gateway]\nmodels = ["models"]\n[gateway.worker]\nsandbox = "strict"\n')
     found = take_inventory(load_settings(tmp_path / "gateway.toml", environ={}), with_devices=False)

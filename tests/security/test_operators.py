@@ -112,12 +112,12 @@ def test_the_gateway_leaves_no_core_and_is_not_traced(tmp_path: Path) -> None:
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/model.py").write_text("class Model:\n    def predict(self, x): return x")
     code = (
-        "import ctypes, resource, gateway.serve\n"
+        "import ctypes, resource, gateway.lifetime\n"
         "from gateway.cli import cli\n"
         "def serve(*a, **k):\n"
         "    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))\n"
         "    return 0\n"
-        "gateway.serve.serve = serve\n"
+        "gateway.lifetime.serve = serve\n"
         "cli(['serve', '--models', 'models', '--port', '0'])\n"
     )
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from served import Model, Served
 
 from gateway.errors import ConfigError
-from gateway.settings import Settings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.schema import Settings
 
 SPECIAL = st.sampled_from(
     ["\r", "\n", "\r\n", "\u2028", "\x85", "data: ", "\n\n", "[DONE]", "event: x\n", "", "\x00", "é", "𝄞"]

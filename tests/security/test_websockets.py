@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from gateway import keys
-from gateway.call import Call
+from gateway.access import keys
+from gateway.admission.shares import Shares
+from gateway.errors import Unauthorized
 from gateway.http.exchange import Exchange
-from gateway.http.websocket import _Bridge
-from gateway.shares import Shares
+from gateway.http.routes.websocket import _Bridge
+from gateway.runners.call import Call
 from gateway.spec import Limits
 from gateway.testing import Gateway
 
@@ -58,7 +60,8 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        made = {"alice": keys.create("alice"), "few": keys.create("few", rpm=6), "gone": keys.create("gone")}
+        made = {name: keys.create(name) for name in ("alice", "gone", "narrowed", "demoted")}
+        made["few"] = keys.create("few", rpm=6)
         self.texts = {name: text for name, (_, text) in made.items()}
         keys.write(root / "keys.toml", [key for key, _ in made.values()])
         (root / "gateway.toml").write_text(SETTINGS)
@@ -244,6 +247,26 @@ def test_a_websocket_ends_when_its_key_is_revoked(place: Place) -> None:
         assert other.recv(timeout=20) == "5"
 
 
+@pytest.mark.parametrize(
+    ("who", "left", "told"),
+    [
+        ("narrowed", {"models": ("idle",)}, "may not use model 'echo' any more"),
+        ("demoted", {"scopes": ("metrics", "admin")}, "does not have the scope 'infer' any more"),
+    ],
+)
+def test_a_websocket_ends_when_its_key_loses_the_model_or_the_scope(
+    place: Place, who: str, left: dict[str, Any], told: str
+) -> None:
+    with place.open(who) as socket, place.open("alice") as other:
+        file = place.root / "keys.toml"
+        keys.write(file, [replace(key, **left) if key.name == who else key for key in keys.read(file)])
+        place.gateway.process.send_signal(1)  # SIGHUP
+        code, reason = closing(socket)
+        assert code == 1008 and told in reason
+        other.send("hello")
+        assert other.recv(timeout=20) == "5"
+
+
 # ── the budget of all ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -293,6 +316,24 @@ async def test_a_message_that_finds_no_room_is_told_after_a_while() -> None:
     assert shares.messages == shares.bytes == 0
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("rest", [[], [("send", "second")], [("close", [1000, "all was said"])]])
+async def test_what_a_model_has_said_before_its_key_was_lost_is_not_told_after_it(rest: list[Any]) -> None:
+    exchange = Exchange({"method": "GET", "path": "", "headers": []}, None, None)
+    call = Call(predict(), b"", Limits(), asyncio.get_running_loop())
+    call.items, call.ended = [("send", "first"), *rest], True
+    sent = []
+
+    async def send(message: Any) -> None:  # its client takes it slowly
+        sent.append(message["text"])
+        exchange.end(Unauthorized("it was revoked"))
+
+    exchange.watch(call)
+    bridge = _Bridge(call, asyncio.Queue[Any]().get, send, exchange, Shares(max_bytes=0), 1.0)
+    assert await bridge.run() == (1008, "it was revoked")
+    assert sent == ["first"]
+
+
 def test_what_comes_before_a_connection_is_accepted_stays_with_its_client(tmp_path: Path) -> None:
     (tmp_path / "models" / "late").mkdir(parents=True)
     loads = "    def load(self):\n        import time\n        time.sleep(600)\n"
@@ -333,37 +374,45 @@ SOON = """
 [gateway]
 drain_timeout = 0
 keys_file = "keys.toml"
-[models.held]
+[models."*"]
 gap_timeout = 0.2
 cancel_grace = 0.2
 """
+HOLDING = {"stubborn": STUBBORN, "quiet": QUIET, "closes": CLOSES, "busy": BUSY}
 
 
-@pytest.mark.parametrize("source", [STUBBORN, QUIET, CLOSES, BUSY], ids=["stubborn", "quiet", "closes", "busy"])
-def test_a_websocket_whose_code_does_not_stop_does_not_keep_its_caller_from_other_models(
-    tmp_path: Path, source: str
-) -> None:
+@pytest.fixture(scope="module")
+def of_one_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, dict[str, str]]]:
+    """A gateway with models that hold on to their connections, and the head of a caller who has one call at a time."""
+    root = tmp_path_factory.mktemp("holding")
     key, text = keys.create("one", max_inflight=1)
-    keys.write(tmp_path / "keys.toml", [key])
-    (tmp_path / "gateway.toml").write_text(SOON)
+    keys.write(root / "keys.toml", [key])
+    (root / "gateway.toml").write_text(SOON)
     predicts = "class Model:\n    def predict(self, x):\n        return x\n"
-    for name, code in (("held", source), ("other", predicts)):
-        (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "model.py").write_text(code)
-    with Gateway("models", cwd=tmp_path) as gateway:
-        head = {"Authorization": f"Bearer {text}"}
-        url = f"{gateway.url.replace('http', 'ws')}/models/held/v1/websocket"
-        with connect(url, additional_headers=head) as socket:
-            assert socket.recv(timeout=20) == "open"
-            with contextlib.suppress(ConnectionClosed):  # one of them has closed it
-                socket.send("hello")
-        request = urllib.request.Request(f"{gateway.url}/v1/models/other:predict", b"{}", head)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    assert answer.status == 200
-                    break
-            except urllib.error.HTTPError as error:
-                assert error.code == 429 and time.monotonic() < end
-                time.sleep(0.1)  # nothing else tells a caller that a call of its own has ended
+    for name, code in {**HOLDING, "other": predicts}.items():
+        (root / "models" / name).mkdir(parents=True)
+        (root / "models" / name / "model.py").write_text(code)
+    with Gateway("models", cwd=root) as gateway:
+        yield gateway, {"Authorization": f"Bearer {text}"}
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_a_websocket_whose_code_does_not_stop_does_not_keep_its_caller_from_other_models(
+    of_one_call: tuple[Gateway, dict[str, str]], name: str
+) -> None:
+    gateway, head = of_one_call
+    url = f"{gateway.url.replace('http', 'ws')}/models/{name}/v1/websocket"
+    with connect(url, additional_headers=head) as socket:
+        assert socket.recv(timeout=20) == "open"
+        with contextlib.suppress(ConnectionClosed):  # one of them has closed it
+            socket.send("hello")
+    request = urllib.request.Request(f"{gateway.url}/v1/models/other:predict", b"{}", head)
+    end = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                assert answer.status == 200
+                break
+        except urllib.error.HTTPError as error:
+            assert error.code == 429 and time.monotonic() < end
+            time.sleep(0.1)  # nothing else tells a caller that a call of its own has ended

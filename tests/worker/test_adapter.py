@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from gateway.worker.adapter import Descriptor, Method, ModelDefinitionError, capabilities, describe
+from gateway.worker.loading.descriptor import Descriptor, Method, ModelDefinitionError, capabilities, describe
 
 if TYPE_CHECKING:
     from somewhere import Unknown

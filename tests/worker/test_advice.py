@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway import distributions, plain
-from gateway.formats.describe import describe
+from gateway.directories.describe import describe
+from gateway.environments import distributions
+from gateway.wire import plain
 from gateway.worker import server
-from gateway.worker.advice import about_missing, about_taken, is_missing
+from gateway.worker.loading.advice import about_missing, about_taken, is_missing
 
 
 def said(root: Path, statement: str, config: str = "", python: str | None = None) -> str:
@@ -95,7 +96,7 @@ def test_what_the_requirements_say_comes_first(tmp_path: Path, statement: str, r
 def test_nobody_is_told_to_install_what_may_be_a_file_of_the_model(tmp_path: Path, statement: str) -> None:
     told = said(tmp_path, statement, "requirements: [numpy]\n")
     assert "pip install" not in told
-    assert "if it is code of yours, put " in told and "into packages/ of the model" in told
+    assert "if it is your own code, put " in told and "into packages/ of the model" in told
 
 
 def test_a_file_of_nearly_that_name_is_pointed_at(tmp_path: Path) -> None:
@@ -130,15 +131,15 @@ def test_a_misspelt_module_is_told_what_it_may_have_meant_and_never_to_be_instal
     [
         (
             "from starlette.request import Request",
-            "starlette is there and has no module request; {} starlette.requests?",
+            "starlette exists but has no module request; {} starlette.requests?",
         ),
-        ("import numpy.lingalg", "numpy is there and has no module lingalg; {} numpy.linalg?"),
-        ("import pydantic.feilds", "pydantic is there and has no module feilds; {} pydantic.fields?"),
-        ("import collections.abcd", "collections is there and has no module abcd; {} collections.abc?"),
-        ("import os.pth", "os is there and has no module pth; {} os.path?"),
-        ("import xml.etree.ElementTee", "xml.etree is there and has no module ElementTee; {} xml.etree.ElementTree?"),
-        ("import json.no_such_thing", "json is there and has no module no_such_thing"),
-        ("import os.no_such_thing", "os is there and has no module no_such_thing"),
+        ("import numpy.lingalg", "numpy exists but has no module lingalg; {} numpy.linalg?"),
+        ("import pydantic.feilds", "pydantic exists but has no module feilds; {} pydantic.fields?"),
+        ("import collections.abcd", "collections exists but has no module abcd; {} collections.abc?"),
+        ("import os.pth", "os exists but has no module pth; {} os.path?"),
+        ("import xml.etree.ElementTee", "xml.etree exists but has no module ElementTee; {} xml.etree.ElementTree?"),
+        ("import json.no_such_thing", "json exists but has no module no_such_thing"),
+        ("import os.no_such_thing", "os exists but has no module no_such_thing"),
     ],
 )
 def test_a_misspelt_submodule_of_what_is_there_is_nothing_to_install_or_to_write(
@@ -166,14 +167,14 @@ def test_a_misspelt_file_of_the_models_own_is_answered_with_the_one_that_is_ther
     (tmp_path / "packages" / "nails.py").touch()
     told = said(tmp_path, "import tools.hamer")
     assert told == f"; {tmp_path}/packages/tools has no such module; did you mean tools.hammer?"
-    assert said(tmp_path, "import nails.rusty") == "; nails is there and has no module rusty"
+    assert said(tmp_path, "import nails.rusty") == "; nails exists but has no module rusty"
 
 
 def test_what_lies_elsewhere_in_the_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "helpers.py").touch()
-    assert said(tmp_path, "import helpers") == "; it lies beside the model's file: import it as model.helpers"
-    assert said(tmp_path, "from helpers import f") == "; it lies beside the model's file: import it as model.helpers"
+    assert said(tmp_path, "import helpers") == "; it is next to the model's file: import it as model.helpers"
+    assert said(tmp_path, "from helpers import f") == "; it is next to the model's file: import it as model.helpers"
     (tmp_path / "packages" / "tools").mkdir(parents=True)
     assert said(tmp_path, "import tools.hammer") == f"; {tmp_path}/packages/tools has no such module"
 
@@ -196,7 +197,7 @@ def test_what_a_shared_namespace_lacks_is_named(tmp_path: Path, monkeypatch: pyt
 def test_in_an_environment_of_its_own_the_requirements_are_to_be_mended(tmp_path: Path) -> None:
     assert said(tmp_path, "import cv2", python="/p") == "; add opencv-python-headless to the model's requirements"
     config = "requirements: [opencv-python]\n"
-    assert said(tmp_path, "import cv2", config, python="/p") == "; it should have come with opencv-python"
+    assert said(tmp_path, "import cv2", config, python="/p") == "; it should have been installed with opencv-python"
 
 
 def test_a_module_that_the_installed_version_lacks_is_no_package_to_install(
@@ -213,7 +214,7 @@ def test_a_module_that_the_installed_version_lacks_is_no_package_to_install(
     [
         ("import sklearn.svm", "; run: pip install 'model-gateway[sklearn]'"),
         ("import requests", "; run: pip install requests"),
-        ("import helpers", "; if it is code of yours, put helpers.py"),
+        ("import helpers", "; if it is your own code, put helpers.py"),
     ],
 )
 def test_an_extra_of_ours_is_told_for_what_it_brings_and_for_nothing_else(
@@ -222,7 +223,13 @@ def test_an_extra_of_ours_is_told_for_what_it_brings_and_for_nothing_else(
     monkeypatch.setitem(sys.modules, "helpers", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         exec(statement, {})
-    model = {"name": "m", "root": str(tmp_path), "target": "gateway_sklearn:SklearnModel", "extra": "sklearn"}
+    model = {
+        "name": "m",
+        "root": str(tmp_path),
+        "target": "gateway_sklearn.model:SklearnModel",
+        "needs": ["sklearn", "skops"],
+        "install": "pip install 'model-gateway[sklearn]'",
+    }
     assert about_missing(caught.value, model).startswith(expected)
 
 
@@ -231,7 +238,7 @@ def test_a_file_that_was_forgotten_goes_beside_the_model_where_that_works(tmp_pa
     spec = describe(tmp_path, target="model:Model", format="python", overrides={})
     error = ModuleNotFoundError("No module named 'helpers'", name="helpers")
     told = about_missing(error, {**plain.from_spec(spec), "python": None})
-    assert told.startswith("; if it is code of yours, put helpers.py or a directory helpers beside model.py; ")
+    assert told.startswith("; if it is your own code, put helpers.py or a directory helpers beside model.py; ")
 
 
 def test_a_name_that_a_module_lacks_is_answered_with_those_that_it_has(

@@ -13,17 +13,34 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from gateway import wire
 from gateway.spec import ModelSpec
-from gateway.wire import BYTES, DATA, END, ERROR, ITEMS, RESP, SLOT, WAITS, WINDOW_ITEMS, Failure, HTTPScope, Req, Resp
-from gateway.worker import answers, responses
-from gateway.worker.adapter import describe
-from gateway.worker.execution import Executor
-from gateway.worker.loader import Loaded
-from gateway.worker.threads import Outbox, Pool
+from gateway.wire import frames as wire
+from gateway.wire.frames import (
+    ANSWER,
+    BYTES,
+    DATA,
+    END,
+    ERROR,
+    ITEMS,
+    RESP,
+    SLOT,
+    WAITS,
+    WINDOW_ITEMS,
+    Failure,
+    HTTPScope,
+    Req,
+    Resp,
+)
+from gateway.wire.values import decode, encode
+from gateway.worker.bodies import responses
+from gateway.worker.calls import answers
+from gateway.worker.calls.executor import Executor
+from gateway.worker.calls.threads import Outbox, Pool
+from gateway.worker.loading.descriptor import describe
+from gateway.worker.loading.loader import Loaded
 
 pytestmark = pytest.mark.anyio
-LAST = (END, ERROR)
+LAST = (END, ERROR, ANSWER)
 
 
 class Wire:
@@ -40,13 +57,20 @@ class Wire:
         value: Any = None
         if kind == RESP:
             head, body = wire.split(Resp, payload)
-            value = (head, wire.decode(body) if head.kind == DATA and not head.stream else bytes(body))
+            value = (head, decode(body) if head.kind == DATA and head.final else bytes(body))
         elif kind == ITEMS:
             value = wire.split_items(payload)[0]
         elif kind == ERROR:
             value = wire.decode_head(Failure, payload)
+        elif kind == ANSWER:
+            value = decode(payload)
         self.frames.append((kind, call, value))
         self.changed.set()
+
+    send_soon = send_split
+
+    def send_now(self, kind: int, call: int, payload: bytes) -> bool:
+        return False
 
     async def send_large(self, kind: int, call: int, payload: bytes, is_wanted: Callable[[], bool]) -> bool:
         self.in_parts += 1
@@ -82,6 +106,12 @@ class Wire:
         assert kind == RESP, value
         return value[1]
 
+    async def answer(self, question: int) -> Any:
+        """What is said to a question."""
+        kind, value = (await self.over(question))[-1]
+        assert kind == ANSWER, value
+        return value
+
     async def error(self, call: int) -> Failure:
         kind, value = (await self.over(call))[-1]
         assert kind == ERROR
@@ -91,14 +121,16 @@ class Wire:
 class Worker:
     """An executor for one class, in this process."""
 
-    def __init__(self, cls: Any, slots: int = 1, queue_timeout: float = 30.0) -> None:
+    def __init__(self, cls: Any, slots: int = 1, queue_timeout: float = 30.0, methods: tuple[str, ...] = ()) -> None:
         loop = asyncio.get_running_loop()
         self.model = cls()
-        descriptor = describe(self.model, frozenset({"chat_completions", "embeddings"}))
+        descriptor = describe(self.model, frozenset({"chat_completions", "embeddings", *methods}))
         loaded = Loaded(ModelSpec(name="m", target="", root=Path("/nowhere")), self.model, descriptor)
         hello = wire.Hello(1, {}, slots, 8, {}, None, queue_timeout=queue_timeout)
         self.wire, outbox = Wire(), Outbox(loop)
-        self.executor = Executor(loop, self.wire, outbox, Pool(4, "hook", outbox), loaded, hello)  # type: ignore[arg-type]
+        aux = Pool(4, "hook", outbox)
+        self.began: list[int] = []
+        self.executor = Executor(loop, self.wire, outbox, aux, loaded, hello, self.began.append)  # type: ignore[arg-type]
         self._calls = 0
 
     def call(self, value: Any = None, method: str = "predict", **head: Any) -> int:
@@ -107,14 +139,14 @@ class Worker:
         mode = DATA if method != "predict" else BYTES
         defaults = {"method": method, "mode": mode, "stream": False, "content_type": "", "request_id": "r"}
         req = Req(**{**defaults, **head})
-        body = (
-            value
-            if isinstance(value, bytes)
-            else wire.encode(value)
-            if req.mode == DATA
-            else json.dumps(value).encode()
-        )
+        body = value if isinstance(value, bytes) else encode(value) if req.mode == DATA else json.dumps(value).encode()
         self.executor.start(self._calls, req, body)
+        return self._calls
+
+    def ask(self, what: wire.What = "is_healthy") -> int:
+        """Put a question; its id."""
+        self._calls += 1
+        self.executor.questions.ask(self._calls, wire.Ask(what))
         return self._calls
 
     def chat(self, value: Any = None, **head: Any) -> int:
@@ -122,7 +154,7 @@ class Worker:
 
     @property
     def free_slots(self) -> int:
-        return self.executor._slots._free
+        return self.executor.slots._free
 
     async def idle(self) -> None:
         await self.executor.drained()
@@ -975,7 +1007,7 @@ async def test_a_generator_out_of_postprocess_streams_without_the_slot_and_starv
     streams = [worker.call(1000) for _ in range(8)]
     await worker.wire.until(lambda: all(len(worker.wire.items(call)) >= WINDOW_ITEMS for call in streams))
     assert worker.free_slots == 1
-    assert await worker.wire.reply(worker.call(None, "is_healthy", mode=DATA)) is True
+    assert await worker.wire.answer(worker.ask()) is True
     for call in streams:
         worker.executor.cancel(call)
     await worker.idle()
@@ -1161,7 +1193,7 @@ async def test_a_health_check_is_true_false_or_no_opinion(answer: Any, told: Any
             return answer
 
     worker = Worker(Model)
-    assert await worker.wire.reply(worker.call(None, "is_healthy", mode=DATA)) is told
+    assert await worker.wire.answer(worker.ask()) is told
 
 
 async def test_health_checks_answer_while_every_slot_is_taken() -> None:
@@ -1177,7 +1209,7 @@ async def test_health_checks_answer_while_every_slot_is_taken() -> None:
     worker = Worker(Model)
     call = worker.call()
     await gate.reached()
-    assert await worker.wire.reply(worker.call(None, "is_healthy", mode=DATA)) is True
+    assert await worker.wire.answer(worker.ask()) is True
     gate.open()
     await worker.wire.reply(call)
 
@@ -1200,9 +1232,90 @@ async def test_health_checks_answer_while_every_thread_of_the_hooks_is_busy() ->
         worker.call()
     for _ in range(4):  # the threads that there are for hooks here
         await asyncio.to_thread(running.acquire)
-    assert await worker.wire.reply(worker.call(None, "is_healthy", mode=DATA)) is True
+    assert await worker.wire.answer(worker.ask()) is True
     gate.open()
     await worker.idle()
+
+
+async def test_a_health_check_that_raises_is_an_error_and_the_next_one_is_asked_again() -> None:
+    class Model:
+        def predict(self, x: Any) -> Any: ...
+
+        def is_healthy(self) -> bool:
+            raise SystemExit("no")
+
+    worker = Worker(Model)
+    for _ in range(2):
+        assert (await worker.wire.error(worker.ask())).reason == "SystemExit: no"
+    assert worker.free_slots == 1
+
+
+async def test_a_health_check_that_is_cancelled_ends_when_its_code_has_stopped() -> None:
+    gate = Gate()
+
+    class Model:
+        def predict(self, x: Any) -> Any: ...
+
+        def is_healthy(self) -> bool:
+            gate.wait()
+            return True
+
+    worker = Worker(Model)
+    question = worker.ask()
+    await gate.reached()
+    worker.executor.cancel(question)
+    drained = asyncio.create_task(worker.idle())
+    await asyncio.sleep(0.01)
+    assert not worker.wire.is_over(question) and not drained.done()
+    gate.open()
+    assert [kind for kind, _ in await worker.wire.over(question)] == [END]
+    await drained
+
+
+async def test_a_question_that_is_cancelled_before_its_first_turn_ends_and_asks_nothing() -> None:
+    asked = []
+
+    class Model:
+        def predict(self, x: Any) -> Any: ...
+
+        async def is_healthy(self) -> None:
+            asked.append(True)
+
+    worker = Worker(Model)
+    question = worker.ask()
+    worker.executor.cancel(question)
+    assert [kind for kind, _ in await worker.wire.over(question)] == [END]
+    await worker.idle()
+    assert asked == []
+
+
+async def test_a_check_that_cancels_itself_is_an_error() -> None:
+    class Model:
+        def predict(self, x: Any) -> Any: ...
+
+        async def is_healthy(self) -> None:
+            raise asyncio.CancelledError
+
+    worker = Worker(Model)
+    assert "CancelledError" in (await worker.wire.error(worker.ask())).reason
+
+
+async def test_methods_named_as_questions_are_called_by_their_routes_and_not_asked() -> None:
+    class Model:
+        def is_healthy(self) -> list[str]:
+            return ["pulse"]
+
+        def swap_class(self, x: Any) -> Any:
+            return {"warmed": x}
+
+    worker = Worker(Model, methods=("swap_class", "is_healthy"))
+    assert await worker.wire.reply(worker.call(7, "swap_class")) == {"warmed": 7}
+    assert await worker.wire.reply(worker.call(None, "is_healthy")) == ["pulse"]
+    assert await worker.wire.answer(worker.ask()) is True
+    assert worker.free_slots == 1
+    bare = Worker(type("Model", (), {"predict": lambda self, x: x, "is_healthy": lambda self: True}))
+    for name in ("swap_class", "is_healthy"):
+        assert (await bare.wire.error(bare.call(None, name))).status == 404
 
 
 async def test_a_large_body_is_read_off_the_loop_by_async_methods_too() -> None:

@@ -11,19 +11,12 @@ import pytest
 from fastapi import HTTPException as FastAPIError
 from starlette.exceptions import HTTPException as StarletteError
 
-from gateway import wire
 from gateway.errors import BadRequest, HTTPError, Overloaded
 from gateway.spec import ModelSpec
-from gateway.wire import BEGINS, GOES_ON
-from gateway.worker.failures import (
-    GENERIC,
-    BadInput,
-    Unserializable,
-    encode_failure,
-    is_sticky,
-    log,
-    to_failure,
-)
+from gateway.wire import frames
+from gateway.wire.checks import check_failure
+from gateway.wire.frames import BEGINS, GOES_ON
+from gateway.worker.bodies.failures import GENERIC, BadInput, Unserializable, encode_failure, is_sticky, log, to_failure
 
 
 def spec(root: Path = Path("/nowhere")) -> ModelSpec:
@@ -100,7 +93,7 @@ def test_headers_that_would_forge_an_answer_are_left_out(headers: Any) -> None:
 
 
 def test_bad_input_and_bad_output_are_told_apart() -> None:
-    assert to_failure(BadInput("text", "param")) == wire.Failure(
+    assert to_failure(BadInput("text", "param")) == frames.Failure(
         400, "invalid_value", "text", param="param", truss_code=700
     )
     failure = to_failure(Unserializable("Object of type X is not JSON serializable"))
@@ -136,24 +129,24 @@ def test_an_exception_that_cannot_even_be_printed_is_an_error_like_any_other(err
 
 def test_a_detail_that_cannot_travel_is_left_out_of_the_frame() -> None:
     failure = to_failure(FastAPIError(400, {"when": object()}))
-    assert wire.decode_head(wire.Failure, encode_failure(failure)).detail is None
+    assert frames.decode_head(frames.Failure, encode_failure(failure)).detail is None
 
 
 @pytest.mark.parametrize(
     "failure",
     [
-        wire.Failure(500, "model_error", "ä" * 300_000, reason="€" * 300_000, detail="x" * 300_000),
-        wire.Failure(422, "invalid_value", "x", detail={"a": ["b" * 1000] * 1000}),
-        wire.Failure(422, "invalid_value", "x", headers=[("x-a", "1" * 300_000)], param="p" * 300_000),
-        wire.Failure(500, "model_error", "half \ud83d"),
+        frames.Failure(500, "model_error", "ä" * 300_000, reason="€" * 300_000, detail="x" * 300_000),
+        frames.Failure(422, "invalid_value", "x", detail={"a": ["b" * 1000] * 1000}),
+        frames.Failure(422, "invalid_value", "x", headers=[("x-a", "1" * 300_000)], param="p" * 300_000),
+        frames.Failure(500, "model_error", "half \ud83d"),
     ],
     ids=["texts", "detail", "headers", "surrogate"],
 )
-def test_however_long_an_error_is_its_frame_is_one_that_the_gateway_takes(failure: wire.Failure) -> None:
+def test_however_long_an_error_is_its_frame_is_one_that_the_gateway_takes(failure: frames.Failure) -> None:
     payload = encode_failure(failure)
-    assert len(payload) <= wire.MAX_FRAME
-    found = wire.decode_head(wire.Failure, payload)
-    wire.check_failure(found)
+    assert len(payload) <= frames.MAX_FRAME
+    found = frames.decode_head(frames.Failure, payload)
+    check_failure(found)
     assert (found.status, found.code, found.message[:1]) == (failure.status, failure.code, failure.message[:1])
 
 
@@ -214,8 +207,8 @@ def test_a_variable_that_a_call_looked_for_in_vain_is_explained_below_its_traceb
 
 def test_what_cannot_be_sent_is_one_line_of_the_log(capsys: Any) -> None:
     log(Unserializable("Object of type X is not JSON serializable (at $.a)"), "r1", spec(), "predict")
-    said = "[r1] ERROR gateway: predict gave what cannot be sent: Object of type X is not JSON serializable (at $.a)"
-    assert lines_of(capsys) == [said]
+    said = "Object of type X is not JSON serializable (at $.a)"
+    assert lines_of(capsys) == [f"[r1] ERROR gateway: predict returned a value that cannot be sent: {said}"]
 
 
 def test_code_of_the_model_that_fails_while_its_result_is_written_has_its_traceback(
@@ -233,6 +226,6 @@ def test_code_of_the_model_that_fails_while_its_result_is_written_has_its_traceb
     except Unserializable as error:
         log(error, "r1", spec(tmp_path), "predict")
     lines = lines_of(capsys)
-    assert lines[0] == "[r1] ERROR gateway: predict gave what cannot be sent: it cannot be written"
+    assert lines[0] == "[r1] ERROR gateway: predict returned a value that cannot be sent: it cannot be written"
     assert "model.py" in lines[2] and lines[-1] == "ValueError: boom"
     assert not any("Unserializable" in line for line in lines)

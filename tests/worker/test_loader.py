@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import io
 import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,11 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
-from gateway.worker import loader
-from gateway.worker.adapter import ModelDefinitionError
-from gateway.worker.failures import notes_of
-from gateway.worker.loader import Loaded, Unloadable, import_file, module_name_of
-from gateway.worker.secrets import SecretNotFound, Secrets
+from gateway.worker.bodies.failures import notes_of
+from gateway.worker.loading import loader
+from gateway.worker.loading.descriptor import ModelDefinitionError
+from gateway.worker.loading.loader import Loaded, Unloadable, import_file, module_name_of
+from gateway.worker.loading.secrets import SecretNotFound, Secrets
 
 pytestmark = pytest.mark.anyio
 
@@ -146,6 +149,44 @@ async def test_a_directory_that_is_only_data_is_never_looked_at_for_modules(tmp_
     with pytest.raises(Unloadable, match=r"no module 'alone'.*only data to the plugin.*ModelSpec\(own_code=True\)"):
         await load(ModelSpec(target="alone:Served", **found))
     assert not (tmp_path / "ran").exists()
+
+
+async def test_a_plugin_opens_nothing_elsewhere_for_a_directory_that_is_only_data(tmp_path: Path) -> None:
+    """Also through a link that was made after links were checked."""
+    source = """
+        from pathlib import Path
+        from gateway import named_file, opened
+
+        class Served:
+            def load(self):
+                (Path.cwd() / "link").symlink_to(Path.cwd().parent / "elsewhere")
+                for look in (lambda: opened(Path.cwd() / "link"), lambda: named_file(Path.cwd(), "link", "a.json")):
+                    try:
+                        print("opened", look())
+                    except Exception as error:
+                        print("refused", error)
+                (Path.cwd() / "link").unlink()
+
+            def predict(self, x): return x
+        """
+    write(tmp_path / "plugins", "opening_plugin.py", source)
+    sys.path.append(str(tmp_path / "plugins"))
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / "m").mkdir()
+    os.chdir(tmp_path / "m")
+    said = {}
+    for allows in (False, True):
+        spec = ModelSpec(name="m", root=tmp_path / "m", format="dots", target="opening_plugin:Served")
+        said[allows] = await printed(replace(spec, allow_links=allows))
+    assert said == {False: ["refused", "refused"], True: ["opened", "opened"]}
+
+
+async def printed(spec: ModelSpec) -> list[str]:
+    """The first words of what a load prints."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        await load(spec)
+    return [line.split()[0] for line in text.getvalue().splitlines() if line.startswith(("opened", "refused"))]
 
 
 # ── the constructor ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +338,7 @@ async def test_weights_are_at_their_mount_location_before_the_constructor_looks(
                 def predict(self, x): ...
             """
         weights = [{"source": f"file://{tmp_path / 'weights'}", "mount_location": str(place)}]
-        with pytest.raises(ConfigError, match=r"is made only where gateway\.toml says so"):
+        with pytest.raises(ConfigError, match=r"is only created where gateway\.toml allows it"):
             await load(truss(tmp_path / "m", source, config={"weights": weights}))
         loaded = await load(truss(tmp_path / "m", source, config={"weights": weights}, mount_roots=(tmp_path,)))
         assert loaded.model.text == "42"
@@ -381,7 +422,7 @@ async def test_nothing_of_a_model_runs_when_a_file_is_not_the_one_that_was_liste
         tmp_path, "SHA256SUMS", f"{digest}  model/model.py\n{hashlib.sha256(b'good').hexdigest()}  data/weights.bin\n"
     )
     write(tmp_path, "data/weights.bin", "evil")
-    with pytest.raises(ConfigError, match=r"data/weights\.bin: is not the file that SHA256SUMS lists"):
+    with pytest.raises(ConfigError, match=r"data/weights\.bin: differs from SHA256SUMS"):
         await load(spec)
     assert not (tmp_path / "ran").exists()
     write(tmp_path, "data/weights.bin", "good")

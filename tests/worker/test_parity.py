@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import HTTPError
-from gateway.worker.adapter import Descriptor, Method, ModelDefinitionError, describe
-from gateway.worker.failures import GENERIC, BadInput, Unhandled
-from gateway.worker.parity import IMPROVED, Strict, rules_of
-from gateway.worker.truss import BINARY, JSON
+from gateway.worker.bodies.failures import GENERIC, BadInput, Unhandled
+from gateway.worker.bodies.rules import IMPROVED, Strict, rules_of
+from gateway.worker.bodies.truss import BINARY, JSON
+from gateway.worker.loading.descriptor import Descriptor, Method, ModelDefinitionError, describe
 
 STRICT = Strict()
 ENDPOINTS = frozenset({"chat_completions", "embeddings"})

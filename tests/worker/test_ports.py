@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.spec import ModelSpec
-from gateway.worker.ports import Asked, advice, foreign, listening
+from gateway.worker.loading.ports import Asked, advice, foreign, listening
 
 SERVER = """
 import socket, sys

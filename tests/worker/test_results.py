@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from gateway import wire
-from gateway.wire import Array, Structured
-from gateway.worker import results
-from gateway.worker.failures import Unserializable
-from gateway.worker.results import pack, plain
+from gateway.wire.values import Array, Structured, decode
+from gateway.worker.bodies import results
+from gateway.worker.bodies.failures import Unserializable
+from gateway.worker.bodies.results import pack, plain
 
 
 class Answer(BaseModel):
@@ -35,7 +34,7 @@ class Kind(str, enum.Enum):  # noqa: UP042
 
 @pytest.mark.parametrize("value", ["text", 3, 2.5, True, None, {"a": [1, {"b": None}]}, b"bytes"])
 def test_plain_data_stays_as_it_is(value: Any) -> None:
-    assert wire.decode(pack(value)) == value
+    assert decode(pack(value)) == value
 
 
 def test_library_objects_are_replaced_wherever_they_are() -> None:
@@ -46,15 +45,13 @@ def test_library_objects_are_replaced_wherever_they_are() -> None:
 
 
 def test_a_pydantic_instance_travels_as_its_set_fields_and_its_json() -> None:
-    found = wire.decode(pack([Answer(text="x")]))
+    found = decode(pack([Answer(text="x")]))
     assert found == [Structured({"text": "x"}, '{"text":"x","score":0.0}')]
 
 
 def test_float_arrays_travel_packed() -> None:
     array = np.arange(6, dtype="float64").reshape(2, 3)
-    assert wire.decode(pack({"data": array.T})) == {
-        "data": Array((3, 2), struct.pack("<6f", 0.0, 3.0, 1.0, 4.0, 2.0, 5.0))
-    }
+    assert decode(pack({"data": array.T})) == {"data": Array((3, 2), struct.pack("<6f", 0.0, 3.0, 1.0, 4.0, 2.0, 5.0))}
 
 
 def test_integers_that_float32_has_not_keep_every_digit() -> None:
@@ -84,7 +81,7 @@ def test_scalars_in_arrays_without_dimensions_are_numbers() -> None:
 
 
 def test_half_a_character_at_the_end_of_a_text_does_not_break_the_stream() -> None:
-    assert wire.decode(pack("ab\ud83d")) == "ab?"
+    assert decode(pack("ab\ud83d")) == "ab?"
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, 1j, [lambda: 0], np.array(["a"]), 2**80], ids=range(6))

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from gateway.worker import sandbox_calls as calls
+from gateway.worker.sandbox import calls
 
 HIGH = 7 << 32  # a register is wider than the int that the kernel takes from it
 

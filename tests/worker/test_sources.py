@@ -13,10 +13,10 @@ import pytest
 
 from gateway.errors import HTTPError
 from gateway.spec import ModelSpec
-from gateway.worker import hot_reload, loader, sources
-from gateway.worker.failures import trace_of
-from gateway.worker.loader import Loaded
-from gateway.worker.secrets import Secrets
+from gateway.worker.bodies.failures import trace_of
+from gateway.worker.loading import hot_reload, loader, sources
+from gateway.worker.loading.loader import Loaded
+from gateway.worker.loading.secrets import Secrets
 
 CODE = """
 import early

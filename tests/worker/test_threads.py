@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.worker.threads import Outbox, Pool, finish
+from gateway.worker.calls.threads import Outbox, Pool, finish
 
 pytestmark = pytest.mark.anyio
 

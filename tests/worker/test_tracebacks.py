@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.spec import ModelSpec
-from gateway.worker import loader, terminal
-from gateway.worker.failures import trace_of
-from gateway.worker.secrets import Secrets
+from gateway.worker.bodies.failures import trace_of
+from gateway.worker.loading import loader, terminal
+from gateway.worker.loading.secrets import Secrets
 
 HELPER = "def raises(text):\n    raise ValueError(text)\n"
 

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gateway.worker import truss
-from gateway.worker.adapter import Method
-from gateway.worker.failures import BadInput, Unserializable
+from gateway.worker.bodies import truss
+from gateway.worker.bodies.failures import BadInput, Unserializable
+from gateway.worker.loading.descriptor import Method
 
 JSON, BINARY = "application/json", "application/octet-stream"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.worker.whole_body import about_body
+from gateway.worker.bodies.whole_body import about_body
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": ["a"]}
 

@@ -1,0 +1,1 @@
+"""OpenAI's routes except /v1/responses: chat, completions, embeddings, audio, images, moderations."""

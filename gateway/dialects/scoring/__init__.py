@@ -1,0 +1,1 @@
+"""The de facto routes of rerankers, classifiers and tokenizers."""

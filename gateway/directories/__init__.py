@@ -1,0 +1,1 @@
+"""Find, recognise and describe model directories before any of their code runs."""

@@ -1,0 +1,1 @@
+"""config.yaml: a bounded YAML reader, the schema, and conversion of values."""

@@ -1,0 +1,1 @@
+"""Explain which models in a directory cannot be served, and why."""

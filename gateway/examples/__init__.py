@@ -1,0 +1,1 @@
+"""Example requests to copy: curl and SDK calls, with values that match a schema."""

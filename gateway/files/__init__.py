@@ -1,0 +1,1 @@
+"""Files of models and of the gateway: downloads, cache, checksums, mounts, safe opening, cleaning up."""

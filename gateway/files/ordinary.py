@@ -1,0 +1,182 @@
+"""Open untrusted files safely: only regular files, of a bounded size.
+
+A pipe without a writer would block the gateway forever, a lease on a file for up to a minute, and an endless file would
+fill its memory. All files that are read while the gateway serves are opened here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from io import BufferedReader, FileIO
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from ..errors import ConfigError
+from ..wording import counted
+
+MOST = 32 * 1024 * 1024  # bytes of a text file, such as an index of tensors, a source file or a list of checksums
+MOST_VALUES = 1_000_000  # in JSON: an empty array or object takes two bytes there, and thirty times as much in memory
+
+
+_homes: ContextVar[tuple[Path, ...]] = ContextVar("homes", default=())  # directories that links must not lead out of
+LONGEST_NAME = 200  # characters of a name in messages
+LEADS_OUT = (
+    "this link leads out of the model directory: copy the file, or allow it in gateway.toml:"
+    " [models.NAME] allow_links = true"
+)
+
+
+@contextmanager
+def within(root: Path, allow_links: bool) -> Iterator[None]:
+    """While active, refuse to open files in a model directory through links that lead out of it.
+
+    Neither the content nor the state of files elsewhere is revealed. With nested directories, all of them apply.
+    """
+    token = _homes.set(_homes.get() if allow_links else (*_homes.get(), Path(os.path.abspath(root))))
+    try:
+        yield
+    finally:
+        _homes.reset(token)
+
+
+def check_inside(path: Path) -> None:
+    """Raise `OSError` if a path in a restricted directory actually leads out of it."""
+    written = Path.cwd() / path  # with every `..`, which may lead out as a link does
+    for home in _homes.get():
+        is_of_it = written.is_relative_to(home) or Path(os.path.abspath(path)).is_relative_to(home)
+        if is_of_it and not is_inside(path, home):
+            raise OSError(errno.EXDEV, LEADS_OUT, str(path))
+
+
+def named_file(place: Path, name: object, by: str) -> Path:
+    """Return the path of a file or folder that a file in `place`, a folder of a model directory, names; for a plugin.
+
+    `by` is the file that names it.
+
+    Raises:
+        ConfigError: it leads out of the folder, by an absolute path, `..` or a link. It is not opened.
+    """
+    path = place / (text := str(name))
+    windows = PureWindowsPath(text)  # Windows paths are harmless here, but perhaps not in a library
+    try:
+        if windows.anchor or ".." in windows.parts or os.path.isabs(text) or "\0" in text:
+            raise OSError(errno.EXDEV, "leads out of its folder")
+        check_inside(path)
+    except OSError as error:
+        shown = ascii(text[:LONGEST_NAME])
+        raise ConfigError(
+            f"{place}: {by} names {shown}, which leads out of the directory: download its files again"
+        ) from error
+    return path
+
+
+def is_inside(path: Path, home: Path) -> bool:
+    """Return whether the file is in the directory after resolving links. A Hugging Face snapshot includes its blobs."""
+    real = Path(os.path.realpath(home))
+    if real.parent.name == "snapshots" and real.parents[1].name.startswith("models--"):
+        real = real.parents[1]
+    return Path(os.path.realpath(path)).is_relative_to(real)
+
+
+def opened(path: Path) -> BufferedReader:
+    """Return a file of a model directory, open for reading, for a plugin.
+
+    Raises `OSError`, also if it is not a regular file (except /dev/null), or if it is a link out of the model directory
+    that is being examined.
+
+    If another process holds a lease on it, it is asked to give it up, but not waited for: the next attempt succeeds.
+    """
+    check_inside(path)
+    found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    what = os.fstat(found)
+    if not stat.S_ISREG(what.st_mode) and what.st_rdev != os.stat(os.devnull).st_rdev:  # as good as empty
+        os.close(found)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return BufferedReader(_Ordinary(found))
+
+
+class _Ordinary(FileIO):
+    """A file that either has data at once or ends. Some files in /proc do neither although they look regular."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        if (found := super().readinto(buffer)) is None:
+            raise _endless()
+        return found
+
+    def readall(self) -> bytes:
+        if (found := super().readall()) is None:
+            raise _endless()
+        return found
+
+
+def _endless() -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file: it has no data now, and does not end")
+
+
+def check_ordinary(place: Path) -> None:
+    """Check a file of a model directory, or all files in a folder, before a library opens them by name; for a plugin.
+
+    Raises:
+        ConfigError: there is a pipe, a device or a socket, for which the library might wait forever.
+    """
+    for directory, names, files in os.walk(place):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                _check_ordinary(Path(directory, name))
+    _check_ordinary(place)
+
+
+def _check_ordinary(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to nothing cannot block
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ConfigError(
+            f"{path}: is not a regular file but a pipe, a device or a socket: remove it, or download the file again"
+        )
+
+
+def content(path: Path, most: int = MOST) -> bytes:
+    """Return the content of a file. Raises `OSError`, also for more than `most` bytes."""
+    with opened(path) as file:
+        return rest(file, most)
+
+
+def rest(file: BufferedReader, most: int = MOST) -> bytes:
+    """Return the rest of an open file. Raises `OSError`, also for more than `most` bytes."""
+    found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, f"it has more than {counted(most, 'byte')}", str(file.name))
+    return found
+
+
+def peek_json(path: Path) -> Any:
+    """Return the JSON in a file of a model directory, for a plugin.
+
+    Raises:
+        OSError: as `content` does.
+        ValueError: as `parse_json` does.
+    """
+    return parse_json(content(path))
+
+
+def parse_json(text: bytes, most: int = MOST_VALUES) -> Any:
+    """Return the JSON in a text of a model directory, for a plugin.
+
+    Raises:
+        ValueError: it is not JSON, or has more than `most` values, counted by the characters around them.
+    """
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > most:
+        raise ValueError(f"it has more than {counted(most, 'value')}")
+    try:
+        return json.loads(text.decode())  # strictly UTF-8, as the libraries read it
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -1,0 +1,1 @@
+"""The hosted models: their state, replicas, supervision and reloads, and data stored for them."""

@@ -1,0 +1,38 @@
+"""Counters of a model's loads and restarts since the gateway started."""
+
+from __future__ import annotations
+
+from ..telemetry.histogram import Histogram
+from .supervisor import Event, Loaded, NotLoaded
+
+LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # bucket bounds in seconds
+
+
+class History:
+    """Load and restart counts of one model.
+
+    `loads` are the durations of successful loads in seconds, `last_load` is the last of them; `results` counts loads by
+    "ok" and "error".
+    """
+
+    def __init__(self) -> None:
+        self.loads = Histogram(LOADS)
+        self.last_load: float | None = None
+        self.results: dict[str, int] = {}
+        self.restart_reasons: dict[str, int] = {}  # crash, cancel, frozen
+
+    @property
+    def restarts(self) -> int:
+        return sum(self.restart_reasons.values())
+
+    def note(self, event: Event) -> None:
+        match event:
+            case Loaded(seconds=seconds):
+                self.loads.add(seconds)
+                self.last_load = seconds
+                self.results["ok"] = self.results.get("ok", 0) + 1
+            case NotLoaded():
+                self.results["error"] = self.results.get("error", 0) + 1
+
+    def restarts_for(self, why: str) -> None:
+        self.restart_reasons[why] = self.restart_reasons.get(why, 0) + 1

@@ -1,0 +1,1 @@
+"""The metrics at /metrics: requests, models, and metrics that models register."""

@@ -1,0 +1,57 @@
+"""uvicorn's state of one request, and the fastest way to write its whole answer."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+# Bytes of an answer that are passed to TLS at once. More would fill its buffer and block the loop until encrypted.
+PIECE = HIGH_WATER_LIMIT + 1
+COPIED = 1 << 20  # maximum size of a body that is copied behind its head, or written, at once
+Cycle = RequestResponseCycle  # uvicorn's state of one request
+STATUS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class UnmeasuredCycle(RequestResponseCycle):
+    """A request in HTTP/1.0, which has no chunked encoding: an answer without a length ends with the connection."""
+
+    _is_measured = True
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._is_measured = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not self._is_measured:
+                self.chunked_encoding = False
+        elif not self._is_measured:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+def cycle_of(send: Any) -> RequestResponseCycle | None:
+    """Return the request's cycle if `send` is uvicorn's own, else None."""
+    cycle = getattr(send, "__self__", None)
+    return cycle if isinstance(cycle, RequestResponseCycle) else None
+
+
+def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryview) -> None:
+    """Write a complete response at once. It does the work of two `send` calls, without their checks of headers.
+
+    `head` is everything from the status line to the last header, without the blank line. Over TLS the body has at most
+    PIECE bytes, otherwise at most COPIED.
+    """
+    if cycle.disconnected:
+        return
+    cycle.response_started = cycle.response_complete = True
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    cycle.transport.write(b"".join((head, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        connection: Any = cycle.scope.get("gateway.connection")
+        if cycle.more_body and connection is not None:
+            connection.linger()
+        else:
+            cycle.transport.close()
+    cycle.on_response()

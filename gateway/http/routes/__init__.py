@@ -1,0 +1,1 @@
+"""The handlers of the routes, one file for each group."""

@@ -1,0 +1,311 @@
+"""Stored responses: conversations that continue one, storing answers, and the routes to read them.
+
+    GET    /v1/responses/{id}                the response object
+    DELETE /v1/responses/{id}                delete it
+    GET    /v1/responses/{id}/input_items    its input items, including earlier ones, in pages
+
+A response belongs to the key that requested it, and does not exist for other keys. A response that failed, broke off,
+or was framed by the model itself is not stored. If storing fails, the error is logged and the answer is sent with
+"store": false.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from ...dialects.base import Encoder
+from ...dialects.events import encode_json
+from ...dialects.fields import take
+from ...dialects.responses.items import Conversation, check_input, ids_of, listed, reference_of
+from ...errors import BadRequest, UnknownResponse
+from ...hosting.stored_responses import Kept, TooManyParts
+from ...wording import counted
+from ..exchange import Exchange
+from ..off_loop import AT_ONCE, Beside
+from .accounts import Settle
+
+if TYPE_CHECKING:
+    from ...hosting.catalog import Catalog
+    from ...hosting.stored_responses import ResponsesStore
+    from ...runners.call import Call
+
+log = logging.getLogger("gateway.http")
+PLACE = "/v1/responses"
+LIMIT, MAX_LIMIT = 20, 100  # items in a page
+LONGEST = 1 << 15  # items of a conversation: each is read, checked and written again for every answer
+MOST = 1 << 19  # arrays and objects of a conversation, also inside strings: read in about a second
+AGAIN = 60.0  # seconds between two log lines about responses that could not be stored
+_TRUE = ("true", "1")
+
+
+class Losses:
+    """Logs responses that could not be stored, at most one line a minute: a full disk affects every answer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._next, self._untold = clock, -math.inf, 0
+
+    def add(self, request_id: str, error: Exception) -> None:
+        if (now := self._clock()) < self._next:
+            self._untold += 1
+            return
+        more = f"; {counted(self._untold, 'response')} since the last such line were not stored" if self._untold else ""
+        what = "the response of request %s could not be stored: %s: %s%s"
+        log.error(what, request_id, type(error).__name__, error, more, extra={"request_id": request_id})
+        self._next, self._untold = now + AGAIN, 0
+
+
+class Turn:
+    """One request of a conversation: the items before it, and what is stored of it."""
+
+    def __init__(
+        self, store: ResponsesStore, beside: Beside, exchange: Exchange, fields: dict[str, Any], losses: Losses
+    ) -> None:
+        self._store, self._beside, self._exchange, self._losses = store, beside, exchange, losses
+        self._previous: str | None = take(fields, "previous_response_id", str)
+        self._fields = fields
+        self._input: Any = fields.get("input")
+        self._size = 0
+
+    async def begin(self, size: int) -> tuple[dict[str, Any], int]:
+        """Return the request with earlier items before its input and with references resolved, and its size in bytes.
+
+        `size` is the size of the request alone.
+
+        Raises:
+            UnknownResponse: there is no such response for this caller.
+            BadRequest: `input` is of another type, an item would occur twice, or there are too many.
+        """
+        if self._input is not None:
+            check_input(self._input)
+        fields = self._fields if self._store.keeps else {**self._fields, "store": False}
+        _check_length(len(self._input) if isinstance(self._input, list) else 1)
+        if isinstance(self._input, list) and (named := _references(self._input)):
+            self._input = await self._resolved(self._input, named)
+            size = max(size, AT_ONCE + 1)  # the items that it refers to may be of any size
+            fields = {**fields, "input": self._input}
+        self._size = size
+        if self._previous is None:
+            return fields, size
+        chain, gone = await self._store.chain(owner_of(self._exchange), self._previous)
+        if gone is not None or not all(self._exchange.sees(kept.model) for kept in chain):
+            raise UnknownResponse(
+                f"Previous response with id '{(gone or self._previous)[:128]}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            )
+        size += sum(kept.size for kept in chain)
+        return await self._beside.do(self._exchange, size, partial(self._behind, chain, fields)), size
+
+    def _behind(self, chain: list[Kept], fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the request with the items of these responses before its own."""
+        _check_amount(chain)
+        earlier = items_of(chain)
+        _check_length(len(earlier) + (len(self._input) if isinstance(self._input, list) else 1))
+        _check_once(_references(self._fields.get("input")), ids_of(earlier))
+        return {**fields, "input": Conversation(earlier, fields.get("input"))}
+
+    async def _resolved(self, given: list[Any], named: list[tuple[int, str]]) -> list[Any]:
+        """Replace references in the input with stored items. Unknown references stay.
+
+        A class that answers such requests itself may know them. For a chat model they are refused.
+        """
+        _check_once(named, ids_of(item for item in given if isinstance(item, dict) and reference_of(item) is None))
+        try:
+            found = await self._store.items(owner_of(self._exchange), [identity for _, identity in named], MOST)
+        except TooManyParts:
+            raise BadRequest(
+                f"the responses of these items hold more than {MOST} arrays and objects; refer to fewer",
+                param="input",
+                code="invalid_value",
+            ) from None
+        resolved = list(given)
+        for index, identity in named:
+            if identity in found and self._exchange.sees(found[identity][0]):
+                resolved[index] = found[identity][1]
+        return resolved
+
+    def keeping(self, settle: Settle, encoder: Encoder, model: str, calls: list[Call]) -> Settle:
+        """Return a `settle` that also stores the answer, before its last bytes: the client may continue at once."""
+
+        async def settle_and_keep() -> None:
+            await settle()
+            size = self._size + sum(call.taken for call in calls)
+            kept = await self._beside.do(None, size, partial(self._to_keep, encoder, model))
+            if kept is not None and not await self._keep(kept):
+                encoder.not_kept()
+
+        return settle_and_keep
+
+    def _to_keep(self, encoder: Encoder, model: str) -> Kept | None:
+        record = encoder.record()
+        if record is None:
+            return None
+        given = listed(self._input)
+        ids = ids_of([*given, *record["output"]])
+        return Kept(record["id"], self._previous, model, encode_json(given), encode_json(record), ids)
+
+    async def _keep(self, kept: Kept) -> bool:
+        try:
+            return await self._store.keep(owner_of(self._exchange), kept)
+        except (sqlite3.Error, OSError) as error:
+            self._losses.add(self._exchange.request_id, error)
+            return False
+
+
+class Stored:
+    """The routes for stored responses."""
+
+    def __init__(self, catalog: Catalog, store: ResponsesStore, beside: Beside) -> None:
+        self._catalog, self._store, self._beside, self._losses = catalog, store, beside, Losses()
+
+    def turn(self, exchange: Exchange, fields: dict[str, Any]) -> Turn:
+        return Turn(self._store, self._beside, exchange, fields, self._losses)
+
+    async def show(self, exchange: Exchange) -> None:
+        kept = await self._find(exchange)
+        if _query(exchange).get("stream") in _TRUE:
+            raise BadRequest(
+                "a stored response cannot be streamed; send the request without 'stream'",
+                param="stream",
+                code="unsupported_value",
+            )
+        await exchange.reply(200, kept.response)
+
+    async def delete(self, exchange: Exchange) -> None:
+        kept = await self._find(exchange)
+        await self._store.delete(owner_of(exchange), kept.id)
+        await exchange.reply(200, encode_json({"id": kept.id, "object": "response", "deleted": True}))
+
+    async def input_items(self, exchange: Exchange) -> None:
+        """List the input items. If the start of the conversation is deleted, list the rest."""
+        kept = await self._find(exchange)
+        page = _page(_query(exchange))
+        earlier, _ = await self._store.chain(owner_of(exchange), kept.id)
+        earlier = [one for one in earlier if exchange.sees(one.model)]
+
+        def shown() -> bytes:
+            return encode_json(page([*items_of(earlier[:-1]), *kept.input_items]))
+
+        size = sum(one.size for one in earlier)
+        await exchange.reply(200, await self._beside.do(exchange, size, shown))
+
+    async def _find(self, exchange: Exchange) -> Kept:
+        """Return the response if it exists for the caller and, if the URL names a model, belongs to that model.
+
+        Raises:
+            UnknownModel, UnknownResponse: one of them does not exist.
+        """
+        exchange.counted_for = ""  # reading a stored answer is not a call of the model
+        model = self._catalog.find(exchange.named, exchange.sees).name if exchange.named else None
+        exchange.asked = model or ""
+        identity = exchange.path.partition(f"{PLACE}/")[2].partition("/")[0]
+        kept = await self._store.get(owner_of(exchange), identity)
+        if kept is None or not exchange.sees(kept.model) or model not in (None, kept.model):
+            raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")
+        exchange.subject = kept.model
+        return kept
+
+
+def may_be_kept(identity: str) -> bool:
+    """Whether it may be the id of a response, and not an OpenAI operation that the gateway lacks."""
+    return identity not in ("", "compact", "input_tokens")
+
+
+def owner_of(exchange: Exchange) -> str:
+    """Return the owner of responses that this request stores."""
+    return "" if exchange.caller is None else exchange.caller.owner
+
+
+def _references(given: Any) -> list[tuple[int, str]]:
+    """Return the references in an input, each with its index."""
+    items = given if isinstance(given, list) else []
+    return [(index, identity) for index, item in enumerate(items) if (identity := reference_of(item)) is not None]
+
+
+def _check_length(items: int) -> None:
+    if items > LONGEST:
+        raise BadRequest(
+            f"the conversation would have {items} items with those of earlier responses; at most {LONGEST} are allowed",
+            param="input",
+            code="invalid_value",
+        )
+
+
+def _check_amount(chain: list[Kept]) -> None:
+    """Refuse a conversation with too many parts before it is read."""
+    found = sum(kept.parts for kept in chain)
+    if found > MOST:
+        raise BadRequest(
+            f"the earlier responses hold {found} arrays and objects; a conversation may continue from at most {MOST}",
+            param="previous_response_id",
+            code="invalid_value",
+        )
+
+
+def _check_once(named: list[tuple[int, str]], there: frozenset[str]) -> None:
+    """Refuse items that would occur twice in a conversation: the model would read them twice."""
+    seen = set(there)
+    for index, identity in named:
+        if identity in seen:
+            message = f"Duplicate item found with id '{identity[:128]}'; send or refer to it once."
+            raise BadRequest(message, param=f"input[{index}].id")
+        seen.add(identity)
+
+
+def items_of(chain: list[Kept]) -> list[dict[str, Any]]:
+    return [item for kept in chain for item in (*kept.input_items, *kept.output_items)]
+
+
+# ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _query(exchange: Exchange) -> dict[str, str]:
+    given = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
+    return {name: values[-1] for name, values in given.items()}
+
+
+def _page(query: dict[str, str]) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Return a function that selects a page of all items.
+
+    Raises:
+        BadRequest: limit or order are invalid.
+    """
+    text, order = query.get("limit", str(LIMIT)), query.get("order", "desc")
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise BadRequest(f"'limit' must be between 1 and {MAX_LIMIT}, not {text[:32]}", param="limit")
+    if order not in ("asc", "desc"):
+        raise BadRequest(f"'order' must be asc or desc, not {order[:32]}", param="order")
+
+    def page(items: list[dict[str, Any]]) -> dict[str, Any]:
+        items = items if order == "asc" else items[::-1]
+        after, before = query.get("after"), query.get("before")
+        if after is not None:
+            items = items[_index(items, after, "after") + 1 :]
+        if before is not None:
+            items = items[: _index(items, before, "before")]
+        backwards = before is not None and after is None
+        shown = items[-limit:] if backwards else items[:limit]
+        return {
+            "object": "list",
+            "data": shown,
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+            "has_more": len(items) > limit,
+        }
+
+    return page
+
+
+def _index(items: list[dict[str, Any]], identity: str, name: str) -> int:
+    found = next((index for index, item in enumerate(items) if item["id"] == identity), None)
+    if found is None:
+        raise BadRequest(f"'{name}' is not an item of this list: '{identity[:128]}'", param=name)
+    return found

@@ -1,0 +1,1 @@
+"""`gateway check`, `doctor` and `plan`: reports that need no running gateway."""

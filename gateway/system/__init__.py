@@ -1,0 +1,1 @@
+"""Interfaces to the operating system: processes, signals, pipes, memory, process ancestry."""

@@ -1,0 +1,1 @@
+"""Logs, redaction, the output of models, the audit log, histograms."""

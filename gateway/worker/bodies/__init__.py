@@ -1,0 +1,1 @@
+"""Bodies: the inputs of a method, and the encoding of what it returns or raises."""

@@ -1,0 +1,1 @@
+"""Run the calls of a worker: slots, threads, stream windows, delivery of answers."""

@@ -1,0 +1,1 @@
+"""The privileges that a worker gives up before it runs code of a model."""

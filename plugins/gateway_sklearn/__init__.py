@@ -1,0 +1,77 @@
+"""Serve a scikit-learn model saved with skops: rows in, predictions out.
+
+The hooks are here, and import the other modules when they are called. `SklearnModel` in `model` answers predict and has
+the schemas; `columns` finds out what an estimator reads, and `rows` converts JSON to that. Pickles (.joblib, .pkl) run
+code when they are opened: only the operator can allow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gateway import ConfigError, ModelSpec, Problem, describe, has_code, hookimpl, peek_config, peek_weights
+
+TARGET = "gateway_sklearn.model:SklearnModel"
+
+
+@hookimpl
+def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from .model_file import check_file, left_out
+
+    if not _is_ours(path):
+        return None
+    # Not read from the class's options, which config.yaml may set too: these belong to the operator.
+    trust = {
+        "allow_pickle": bool(overrides.get("allow_pickle")),
+        "trusted_types": list((overrides.get("options") or {}).get("trusted_types", ())),
+    }
+    if place := peek_weights(path):
+        check_file(place, path, trust)
+    spec = describe(
+        path,
+        target=TARGET,
+        format="sklearn",
+        overrides=overrides,
+        # A fitted estimator is only read, so calls may share it. Its Python holds the GIL, so more than a few slots
+        # gain nothing. With four, the next call is ready when one ends, and a large table does not block small ones.
+        slots=4,
+        needs=("sklearn", "skops"),
+        install="pip install 'model-gateway[sklearn]'",
+    )
+    return replace(spec, config={**spec.config, **trust}, notes=(*spec.notes, *left_out(path)))
+
+
+@hookimpl
+def check_model(spec: ModelSpec) -> Iterator[Problem]:
+    """Report types in a skops file that must be trusted, and objects that cannot predict. Creates no object."""
+    from .model_file import check_file
+    from .opening import check_types
+    from .skops_objects import useless
+
+    if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
+        return
+    try:
+        file = check_file(place, spec.root, spec.config)
+        if file.suffix != ".skops":
+            return
+        if reason := useless(file):  # then trusting its types would not help
+            yield Problem(where=str(spec.root), what=reason, code="unloadable", model=spec.name)
+            return
+        check_types(file, spec.config)
+    except ConfigError as error:
+        yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
+
+
+def _is_ours(path: Path) -> bool:
+    from .model_file import model_file
+
+    config = peek_config(path)
+    if "framework" in config:  # overrides detection
+        return bool(config["framework"] == "sklearn")
+    if has_code(path):
+        return False
+    place = peek_weights(path)
+    return place is not None and model_file(place, path) is not None

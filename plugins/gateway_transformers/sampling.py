@@ -1,0 +1,181 @@
+"""Choose the next token from a row of logits: greedy, or drawn by the request's own generator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEVER = float("-inf")
+RANKED = 1024  # tokens sorted for top_p; a larger nucleus requires sorting the whole vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to choose tokens. The defaults are greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    repeat_last_n: int = -1  # tokens that repetition_penalty considers; -1 means all
+    typical_p: float = 1.0
+    allowed: tuple[int, ...] | None = None  # the only allowed tokens
+    forbids: Callable[[Sequence[int], int], bool] | None = None  # whether a token may not follow an answer
+    min_tokens: int = 0  # the answer cannot end before
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+    begins: tuple[tuple[int, ...], ...] = ()  # alternatives of tokens with which the answer must begin
+    logprobs: int | None = None  # alternatives to report per token; None reports not even the token's own
+    prompt_logprobs: bool = False  # the same for the prompt
+
+    @property
+    def changes_logits(self) -> bool:
+        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
+        return penalties != (0, 0, 1) or bool(self.logit_bias)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Return whether the next token is always the most likely one."""
+        limits = self.begins, self.min_tokens
+        return self.temperature == 0 and not self.changes_logits and not any(limits) and self.is_free
+
+    @property
+    def is_free(self) -> bool:
+        return self.allowed is None and self.forbids is None
+
+    def may_follow(self, answer: Sequence[int]) -> list[int]:
+        """Return the only tokens that may come next; [] means all."""
+        at = len(answer)
+        return sorted({begin[at] for begin in self.begins if at < len(begin) and tuple(answer) == begin[:at]})
+
+    def generator(self) -> torch.Generator:
+        generator = torch.Generator()
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed % 2**63)
+        return generator
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The probability of a token as the model computed it: before temperature, penalties and so on."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # the most likely tokens, and their log probabilities
+
+    @classmethod
+    def of(cls, logits: Tensor, token: int, count: int) -> Score:
+        logprobs = logits.float().cpu().log_softmax(0)
+        values, tokens = logprobs.topk(count)
+        return cls(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
+
+
+def draw(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    ends: Collection[int] = (),
+) -> int:
+    """Draw one token. The same seed gives the same tokens, whatever else is in the batch. `ends` end the answer.
+
+    If no token is allowed, the answer ends.
+    """
+    logits = logits.float().cpu()
+    if sampling.changes_logits:
+        logits = penalise(logits, sampling, prompt, answer)
+    if sampling.begins and (allowed := sampling.may_follow(answer)):
+        return choose(only(logits, allowed), sampling, generator)
+    if sampling.allowed is not None:
+        logits = only(logits, sampling.allowed)
+    if len(answer) < sampling.min_tokens:
+        logits = logits.clone()
+        logits[[token for token in ends if token < len(logits)]] = NEVER
+    while True:
+        if bool(logits.max() == NEVER):
+            return min(ends, default=0)
+        token = choose(logits, sampling, generator)
+        if sampling.forbids is None or token in ends or not sampling.forbids(answer, token):
+            return token
+        logits = logits.clone()
+        logits[token] = NEVER
+
+
+def only(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Return the logits with all other tokens excluded."""
+    kept = torch.full_like(logits, NEVER)
+    kept[list(tokens)] = logits[list(tokens)]
+    return kept
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    tokens, weights = candidates(logits / sampling.temperature, sampling)
+    mass = weights.cumsum(0, dtype=torch.float64)
+    point = torch.rand((), generator=generator, dtype=torch.float64) * mass[-1]
+    index = min(int(torch.searchsorted(mass, point, right=True)), len(mass) - 1)
+    return index if tokens is None else int(tokens[index])
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+    """Return the tokens that may be drawn (None: all) and their weights, after top_k, typical_p, top_p and min_p."""
+    tokens = None
+    if 0 < sampling.top_k < len(logits):
+        logits, tokens = logits.topk(sampling.top_k)
+    weights = logits.softmax(0)
+    if sampling.typical_p < 1:
+        weights = typical(weights, sampling.typical_p)
+    if sampling.top_p < 1:
+        ranked, ranks = weights.topk(min(RANKED, len(weights)))
+        if ranked.sum() < sampling.top_p:
+            ranked, ranks = weights.sort(descending=True)
+        inside = ranked.cumsum(0) - ranked < sampling.top_p  # the token that crosses the threshold is included
+        inside[0] = True
+        weights, tokens = ranked[inside], ranks[inside] if tokens is None else tokens[ranks[inside]]
+    if sampling.min_p > 0:
+        weights = weights.where(weights >= sampling.min_p * weights.max(), 0.0)
+    return tokens, weights
+
+
+def typical(weights: Tensor, mass: float) -> Tensor:
+    """Apply locally typical sampling (arXiv 2202.00666).
+
+    It keeps the tokens whose surprise is closest to the expected one, up to this share of the mass, and at least one.
+    """
+    surprise = -weights.log()
+    expected = (weights * surprise).nansum()
+    ranks = (surprise - expected).abs().argsort()
+    before = weights[ranks].cumsum(0) - weights[ranks]
+    inside = before < mass
+    inside[0] = True
+    kept = torch.zeros_like(weights)
+    kept[ranks[inside]] = weights[ranks[inside]]
+    return kept / kept.sum()
+
+
+def penalise(logits: Tensor, sampling: Sampling, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+    """Return logits after bias and penalties: OpenAI's two consider the answer, repetition_penalty the prompt too."""
+    logits = logits.clone()
+    for token, bias in sampling.logit_bias:
+        logits[token] += bias
+    if sampling.repetition_penalty != 1:
+        read = [*prompt, *answer]
+        last = len(read) if sampling.repeat_last_n < 0 else sampling.repeat_last_n
+        seen = torch.tensor(sorted(set(read[max(0, len(read) - last) :])), dtype=torch.long)
+        values, penalty = logits[seen], sampling.repetition_penalty
+        logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    if counts := Counter(answer):
+        times = torch.tensor(list(counts.values()), dtype=logits.dtype)
+        logits[list(counts)] -= sampling.presence_penalty + sampling.frequency_penalty * times
+    return logits
