@@ -145,7 +145,7 @@ def test_a_beginning_is_judged_alike_wherever_it_is_cut(text: str, cuts: list[in
 def test_a_beginning_in_very_many_pieces_is_read_once(piece: bytes) -> None:
     began = time.process_time()
     assert starts_events(*[piece] * (event_stream.MAX_LEAD // len(piece))) is None
-    assert time.process_time() - began < 0.5  # reading it again for each piece takes seconds
+    assert time.process_time() - began < 2  # 0.1 s; reading it again for each piece takes ten
 
 
 def test_comments_alone_are_no_text() -> None:

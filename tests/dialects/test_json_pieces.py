@@ -103,7 +103,7 @@ def test_an_answer_in_very_many_pieces_takes_a_time_that_grows_with_their_number
     """By the square of it, each would take a minute."""
     before = time.process_time()
     assert encode(items)
-    assert time.process_time() - before < 6
+    assert time.process_time() - before < 15
 
 
 def test_the_pieces_of_very_many_calls_do_not_ask_all_of_them() -> None:

@@ -102,7 +102,7 @@ def soon() -> Iterator[None]:
     """What takes a time that grows with the number of tools is done by then, on a busy machine, too."""
     began = time.process_time()
     yield
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 10  # 0.7 s
 
 
 def test_very_many_tools_of_one_name_are_told_apart_in_a_time_that_grows_with_their_number() -> None:

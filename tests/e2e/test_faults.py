@@ -89,9 +89,9 @@ cancel_grace = 0.5
 request_timeout = 1
 cancel_grace = 0.5
 [models.frozen]
-worker_silence = 2
+worker_silence = 4
 [models.silent]
-worker_silence = 2
+worker_silence = 4
 [models.slow]
 slots = 1
 max_queue = 2
@@ -283,7 +283,7 @@ def test_callers_of_a_worker_that_stands_still_get_504_long_before_any_limit(
         ledger.chat("streams", name, ["hold"])
         began = time.monotonic()
         ledger.check(asks="status 504", streams="status 504 timeout")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 40  # its limits are minutes
         is_ready_again(gateway, models, name, before)
 
     at_once(stands_still, ("frozen", "silent"))

@@ -302,10 +302,10 @@ def test_a_drain_finishes_what_runs_and_refuses_what_is_new(serve: Serve, tmp_pa
 
 
 def test_readiness_is_503_at_once_and_requests_are_served_while_the_drain_is_delayed(serve: Serve) -> None:
-    gateway = serve({"echo": {"model.py": ECHO}}, env={"GATEWAY_DRAIN_DELAY": "1"})
+    gateway = serve({"echo": {"model.py": ECHO}}, env={"GATEWAY_DRAIN_DELAY": "3"})
     with contextlib.closing(connect(gateway.url)) as connection:
         gateway.process.terminate()
-        gateway.wait_for("stopping in 1 s")
+        gateway.wait_for("stopping in 3 s")
         connection.request("GET", "/readyz")
         response = connection.getresponse()
         assert (response.status, json.load(response)["status"]) == (503, "draining")
@@ -328,7 +328,7 @@ def test_calls_that_outlast_the_drain_get_an_error(serve: Serve) -> None:
 
 def wait_running(gateway: Gateway, model: str) -> None:
     """Wait until the gateway counts a running call."""
-    for _ in range(500):
+    for _ in range(3000):
         with urllib.request.urlopen(f"{gateway.url}/metrics") as response:
             for line in response.read().decode().splitlines():
                 if line.startswith("gateway_requests_in_flight") and f'"{model}"' in line and float(line.split()[-1]):
@@ -338,7 +338,7 @@ def wait_running(gateway: Gateway, model: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_within_a_second(
+def test_a_second_signal_ends_it_long_before_its_drain_would(
     serve: Serve, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     gateway = serve({"slow": {"model.py": SLOW}})
@@ -346,10 +346,9 @@ def test_a_second_signal_ends_it_within_a_second(
         pids = workers(gateway)
         gateway.process.send_signal(signal.SIGTERM)
         gateway.wait_for("a second signal ends them")
-        began = time.monotonic()
         gateway.process.send_signal(number)
-        assert gateway.wait(5) == status
-        assert not wait_gone(pids, began + 1.0 - time.monotonic())
+        assert gateway.wait(15) == status  # a drain has 30 s; on an idle machine it takes a tenth of a second
+        assert not wait_gone(pids, 10)
 
 
 @pytest.mark.slow
@@ -397,7 +396,7 @@ def test_sigkill_leaves_no_worker_behind(serve: Serve) -> None:
     assert (status, len(pids)) == (200, 3)
     assert child in pids
     gateway.kill()
-    assert not wait_gone(pids, 1.0)
+    assert not wait_gone(pids, 30)
 
 
 # ── the first minute ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ class Model:
         self.barrier = threading.Barrier(3)
 
     def predict(self, _):
-        self.barrier.wait(20)
+        self.barrier.wait(60)
         return "met"
 """
 ASYNC_MEET = """
@@ -92,7 +92,7 @@ class Model:
         self.running = self.peak = 0
 
     def preprocess(self, x):
-        self.before.wait(20)
+        self.before.wait(60)
         return x
 
     def predict(self, x):
@@ -102,7 +102,7 @@ class Model:
         return x
 
     def postprocess(self, x):
-        self.after.wait(20)
+        self.after.wait(60)
         return [x, self.peak]
 """
 # Stays where it is until the test says go; holds a slot meanwhile.
@@ -162,18 +162,18 @@ class Model:
 
     async def astuck(self, name, request):
         try:
+            tell(name + ".begun", "yes")  # not before: a coroutine that never began is closed without its finally
             await asyncio.Event().wait()
         finally:
             tell(name, "cancelled")
 
     def coroutine(self, name, request):
-        tell(name + ".begun", "yes")
         return self.astuck(name, request)
 
     def watching(self, name, request):
         with request.state.watch_disconnect() as gone:
             tell(name + ".begun", "yes")
-            seen = gone.wait(20)
+            seen = gone.wait(60)
         tell(name, f"left: {seen}")
 
     def response(self, name, request):
@@ -322,7 +322,7 @@ def wait_queued(truss: Trusses, model: str, count: int) -> None:
 
 def wait_counted(truss: Trusses, gauge: str, model: str, count: int) -> None:
     start, waited = f'{gauge}{{model="{model}"}} ', threading.Event()
-    for _ in range(500):
+    for _ in range(5000):
         lines = truss.get("/metrics").body.decode().splitlines()
         if any(float(line.removeprefix(start)) == count for line in lines if line.startswith(start)):
             return

@@ -59,6 +59,7 @@ class Model:
 """
 
 PINGING = "runtime: {transport: {kind: websocket, ping_interval_seconds: 0.05, ping_timeout_seconds: 0.1}}\n"
+PATIENT = PINGING.replace("0.05", "0.2").replace("0.1", "2")
 PLAIN = "class Model:\n    def predict(self, x):\n        return x\n"
 
 HANDSHAKE = (
@@ -78,6 +79,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "flood": {"model.py": FLOOD, "config.yaml": one},
         "plain": {"model.py": PLAIN},
         "pinging": {"model.py": ECHO, "config.yaml": PINGING},
+        "patient": {"model.py": ECHO, "config.yaml": PATIENT},
         "old-key": {"model.py": ECHO, "config.yaml": "runtime: {is_websocket_endpoint: true}\n"},
     }
     write_models(root, models)
@@ -223,11 +225,11 @@ def test_a_client_that_answers_no_ping_of_the_models_interval_is_dropped(url: st
 
 
 def test_a_client_that_answers_pings_stays(url: str) -> None:
-    with open_socket(url, "pinging") as socket:
+    with open_socket(url, "patient") as socket:
         socket.send("first")
         assert socket.recv(timeout=20) == "FIRST"
         with pytest.raises(TimeoutError):
-            socket.recv(timeout=0.5)  # several intervals
+            socket.recv(timeout=3)  # longer than one who answers none stays
         socket.send("still here")
         assert socket.recv(timeout=20) == "STILL HERE"
 

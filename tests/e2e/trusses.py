@@ -62,7 +62,7 @@ class Trusses:
         return self.shared / name
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=30)
+        return http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=60)
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -98,7 +98,7 @@ class Trusses:
         assert listed[model]["status"] == "failed", listed[model]
         return self.gateway.reason(model)
 
-    def wait_for_file(self, name: str, seconds: float = 20) -> str:
+    def wait_for_file(self, name: str, seconds: float = 60) -> str:
         """What stands in a file that a model writes, as soon as it does."""
         waited = threading.Event()
         for _ in range(int(seconds * 100)):

@@ -386,7 +386,7 @@ def test_the_usage_of_every_key_is_the_sum_of_its_lines(shop: Callable[..., Shop
 
 # ── the time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WAIT = 0.1  # seconds
+WAIT = 1.0  # seconds; what does not wait takes much less on a busy machine, too
 
 
 async def slowly(inputs: Any) -> Any:
@@ -415,7 +415,7 @@ def test_a_count_that_nobody_waits_for_takes_no_time_of_the_answer(shop: Callabl
     one.post(STREAM)
     took = time.monotonic() - began
     (event,) = one.lines.events(1)
-    assert event["count"] == 0 and event["duration"] <= took
+    assert event["count"] == 0 and event["duration"] <= took + WAIT / 2
     assert (event["prompt_tokens"], event["completion_tokens"]) == (3, 20)
     assert one.counters("gateway_count_seconds_total") == {("m",): 0}
 

@@ -286,7 +286,7 @@ def test_calls_that_are_given_up_are_counted_by_their_reason(serve: Serve, path:
 
 def test_the_time_in_the_model_is_told_from_the_time_in_the_queue(serve: Serve) -> None:
     async def later(body: Any) -> Any:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
         return body
 
     served = serve({"m": Model({"predict": later}, limits={"slots": 1})})
@@ -300,7 +300,7 @@ def test_the_time_in_the_model_is_told_from_the_time_in_the_queue(serve: Serve) 
     labels = {"model": "m", "route": "/v1/models/{model}:predict"}
     assert value(samples, "gateway_model_duration_seconds_count", **labels) == 2
     ran, queued = (value(samples, f"gateway_{what}_duration_seconds_sum", **labels) for what in ("model", "queue"))
-    assert ran is not None and ran >= 0.39
+    assert ran is not None and ran >= 1.99
     assert queued is not None and queued > 0.1
 
 

@@ -37,7 +37,8 @@ def refused(served: Served) -> dict[str, float]:
 def test_what_never_became_a_request_is_counted_by_its_reason_and_told(
     serve: Serve, caplog: pytest.LogCaptureFixture, reason: str, sent: bytes
 ) -> None:
-    served = serve({"m": Model({"predict": lambda body: body})}, head_timeout=0.1)
+    wait = 0.5 if reason in ("head_timeout", "nothing_sent") else PATIENCE
+    served = serve({"m": Model({"predict": lambda body: body})}, head_timeout=wait)
     answer = served.send(sent)
     assert refused(served) == {reason: 1}
     told = [record for record in caplog.records if REASONS[reason] in record.getMessage()]

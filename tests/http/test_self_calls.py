@@ -155,7 +155,7 @@ def test_a_look_that_takes_long_is_not_waited_for_nor_are_those_behind_it(monkey
         begun, replicas = time.monotonic(), [Model()]
         asked = (self_calls.owner_of(BETWEEN, replicas) for _ in range(50))  # type: ignore[arg-type]
         assert await asyncio.gather(*asked) == [None] * 50
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20  # and not until the look is over
         assert len(looks) == 1, "one at a time, and those that nobody waits for are not done"
 
     try:
