@@ -349,7 +349,7 @@ def test_a_full_model_is_tried_again_when_it_says(gateway: Gateway, client: open
 def test_a_client_that_waits_no_longer_frees_the_slot(gateway: Gateway, client: openai.OpenAI, tmp_path: Path) -> None:
     left, never = tmp_path / "left", tmp_path / "never"
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=1.0).chat.completions.create(
+        client.with_options(timeout=3.0).chat.completions.create(
             model="narrow", messages=script(["finally", str(left)], ["wait", str(never)], "x")
         )
     wait_for(left.exists, "the model's finally ran")

@@ -76,7 +76,7 @@ READ_ONLY = ["OSError", "Read-only file system"]
 async def refused(found: Started, method: str, value: Any, error: str) -> None:
     with pytest.raises(GatewayError):
         await found.ask(method, value)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await found.log.find(error)
 
 

@@ -265,43 +265,47 @@ def test_the_same_content_is_the_same_folder_whatever_its_time_is(write: Callabl
 
 
 CONVERT = """
-import sys, time
+import sys
 sys.path.insert(0, {plugins!r})
 from pathlib import Path
 from gateway_transformers.gguf import conversion as it
 real = it.write_weights
 def slow(*args):
     print("converting", flush=True)
-    time.sleep({sleep})
+    sys.stdin.readline()  # nothing, where nobody holds it
     real(*args)
 it.write_weights = slow
 print(it.folder(Path({path!r})))
 """
 
 
-def converter(path: Path, sleep: float) -> subprocess.Popen[str]:
-    code = CONVERT.format(plugins=str(PLUGINS), path=str(path), sleep=sleep)
+def converter(path: Path, held: bool) -> subprocess.Popen[str]:
+    """One that converts, and waits for a line before it writes if it is `held`."""
+    code = CONVERT.format(plugins=str(PLUGINS), path=str(path))
     root = str(PLUGINS.parent)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    stdin = subprocess.PIPE if held else subprocess.DEVNULL
+    pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": root}, **pipes)
 
 
 def test_two_processes_convert_it_once(write: Callable[..., Any]) -> None:
     path, model = write()
-    one = converter(path, 1.5)
+    one = converter(path, held=True)
     assert one.stdout is not None
     assert one.stdout.readline() == "converting\n"
-    other = converter(path, 0)
-    (said, _), (told, waited) = one.communicate(timeout=60), other.communicate(timeout=60)
+    other = converter(path, held=False)
+    assert other.stderr is not None
+    while "waiting for " not in other.stderr.readline():
+        assert other.poll() is None, "it did not wait"
+    (said, _), (told, _) = one.communicate("\n", timeout=60), other.communicate(timeout=60)
 
     assert told == said  # the folder, and no word of converting
-    assert "waiting for " in waited
     assert_same(load(Path(told.strip())), model)
 
 
 def test_a_killed_conversion_leaves_nothing_that_is_used(write: Callable[..., Any], cache: Path) -> None:
     path, model = write()
-    killed = converter(path, 60)
+    killed = converter(path, held=True)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "converting\n"
     killed.send_signal(signal.SIGKILL)

@@ -289,15 +289,17 @@ def test_a_closed_answer_frees_its_slot_at_the_next_step(start: Callable[..., En
     asyncio.run(run())
 
 
-def test_a_cancelled_caller_frees_its_slot(start: Callable[..., Engine]) -> None:
+def test_a_cancelled_caller_frees_its_slot(start: Callable[..., Engine], gate: Gate) -> None:
     engine = start(slots=1)
+    gate.patch()
 
     async def run() -> None:
         task = asyncio.create_task(answer(engine, PROMPTS[0], 200))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(gate.held.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gate.free.set()
         assert await answer(engine, PROMPTS[2])
 
     asyncio.run(run())
