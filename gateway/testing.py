@@ -106,7 +106,7 @@ class Gateway:
     def _readiness(self) -> dict[str, Any]:
         asked = urllib.request.Request(f"{self.url}/readyz", headers={"x-api-key": self._key} if self._key else {})
         try:
-            with urllib.request.urlopen(asked, timeout=10) as response:
+            with urllib.request.urlopen(asked, timeout=self._timeout) as response:
                 body = json.load(response)
         except urllib.error.HTTPError as error:
             with error:

@@ -19,7 +19,7 @@ from gateway.plugins import Plugins
 KEY = "a-key-for-the-tests"
 ORIGIN = "https://app.example"
 MAX_BODY = 2000
-PATIENCE = 30.0  # seconds for what should come at once
+PATIENCE = 60.0  # seconds for what should come at once
 PLUGINS = Plugins.load()
 DIALECTS = PLUGINS.dialects()
 ENDPOINTS = {endpoint.path: endpoint for endpoint in PLUGINS.endpoints() if endpoint.verb == "POST"}

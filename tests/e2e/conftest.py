@@ -30,7 +30,7 @@ def demo() -> Iterator[Gateway]:
     """A gateway with every demo model, all ready."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("the demo models need torch")
-    with Gateway(ROOT / "models", cwd=ROOT, timeout=150) as running:
+    with Gateway(ROOT / "models", cwd=ROOT, timeout=300) as running:
         yield running
 
 
@@ -49,7 +49,7 @@ def truss(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     write_models(here / "models", request.module.TRUSSES)
     (here / "gateway.toml").write_text(getattr(request.module, "SETTINGS", ""))
     env = getattr(request.module, "ENV", {})
-    with Gateway(here / "models", cwd=here, env=env, until="settled", timeout=100) as running:
+    with Gateway(here / "models", cwd=here, env=env, until="settled", timeout=300) as running:
         yield Trusses(running, here / "shared")
 
 
@@ -61,7 +61,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     def start(models: dict[str, dict[str, str]], *options: str, **more: Any) -> Gateway:
         root = tmp_path / "models"
         write_models(root, models)
-        running = Gateway(root, options=options, cwd=tmp_path, **more)
+        running = Gateway(root, options=options, cwd=tmp_path, **{"timeout": 150, **more})
         started.append(running)
         return running.__enter__()
 

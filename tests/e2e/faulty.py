@@ -32,7 +32,7 @@ from typing import Any
 
 from gateway.testing import Gateway
 
-PATIENCE = 30.0  # seconds for what should come at once
+PATIENCE = 120.0  # seconds for what should come at once
 
 MODEL = """
 import ctypes, gc, json, os, pathlib, signal, subprocess, sys, threading, time

@@ -57,7 +57,7 @@ def gateway(root: Path) -> Iterator[Gateway]:
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[socket.socket]:
     host, _, port = gateway.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         yield connection
 
 
@@ -74,7 +74,7 @@ def until_closed(client: socket.socket) -> bytes:
 
 
 def appears(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path.name} never came"
         time.sleep(0.01)  # another process makes it
@@ -150,6 +150,6 @@ def test_a_reader_that_never_reads_is_cut_off_and_its_model_freed(
     (tmp_path / "gateway.toml").write_text("[gateway]\nsend_timeout = 1\n")
     running = serve({"flood": {"model.py": FLOOD}})
     host, _, port = running.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         client.sendall(predict("flood", b"1"))
         appears(tmp_path / "models/flood/ended")

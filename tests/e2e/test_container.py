@@ -50,7 +50,7 @@ def ask(url: str, inputs: Any) -> tuple[int, Any]:
 
 
 def wait_for(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (found := holds()):
         assert time.monotonic() < deadline, what
         time.sleep(0.05)  # what it waits for happens in other processes, which tell nobody

@@ -19,7 +19,7 @@ from closeness import assert_near
 
 from gateway.testing import Gateway
 
-PATIENCE = 60.0  # seconds for what should come soon
+PATIENCE = 120.0  # seconds for what should come soon
 TINY = Path(__file__).parent.parent.parent / "models" / "tiny-chat"
 EXAMPLES = [json.loads(line) for line in (TINY / "examples.jsonl").read_text().splitlines()]
 PLAIN = [example for example in EXAMPLES if not {"tools", "enable_thinking"} & example.keys()]

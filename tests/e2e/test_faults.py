@@ -123,7 +123,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(models: Path) -> Iterator[Gateway]:
     env = {"NUM_LOAD_RETRIES_TRUSS": "0"}  # other tries within the worker add nothing but time here
-    with Gateway(models, cwd=models.parent, env=env, until="settled", timeout=100) as running:
+    with Gateway(models, cwd=models.parent, env=env, until="settled", timeout=300) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from gateway.testing import Gateway
 
 from .conftest import write_models
 
-PATIENCE = 30.0  # seconds for what should come at once
+PATIENCE = 60.0  # seconds for what should come at once
 TYPED = """
 from typing import Any
 

@@ -36,7 +36,7 @@ def test_requirements_that_conflict_with_the_gateways_own_are_served_beside_it(
         "broken": {"model/model.py": REPORT, "config.yaml": 'requirements: ["msgspec<0.20", "msgspec>0.20"]\n'},
         "new": {"model/model.py": REPORT, "config.yaml": ""},
     }
-    gateway = serve(models, until="settled", timeout=120)
+    gateway = serve(models, until="settled", timeout=300)
 
     def predict(name: str) -> dict[str, Any]:
         request = urllib.request.Request(f"{gateway.url}/models/{name}/predict", data=b"1", method="POST")

@@ -21,7 +21,7 @@ from gateway.testing import Gateway
 from .conftest import write_models
 from .scripted import ASYNC, ECHO, GENERATOR, PLAIN
 
-PATIENCE = 30.0  # seconds for what should come at once
+PATIENCE = 60.0  # seconds for what should come at once
 MODELS = {
     "generator": GENERATOR,
     "async": ASYNC,

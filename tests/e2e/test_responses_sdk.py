@@ -20,7 +20,7 @@ from gateway.testing import Gateway
 from .conftest import ROOT, write_models
 from .scripted import ASYNC, COMMON, GENERATOR
 
-PATIENCE = 30.0  # seconds for what should come at once
+PATIENCE = 60.0  # seconds for what should come at once
 
 OWN = (
     COMMON

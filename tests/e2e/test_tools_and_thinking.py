@@ -17,7 +17,7 @@ from gateway.testing import Gateway
 
 from .conftest import ROOT
 
-PATIENCE = 60.0  # seconds for what should come soon
+PATIENCE = 120.0  # seconds for what should come soon
 MODEL = "tiny-chat"
 EXAMPLES = [json.loads(line) for line in (ROOT / "models" / MODEL / "examples.jsonl").read_text().splitlines()]
 TOOLS = next(example["tools"] for example in EXAMPLES if len(example.get("tools", ())) == 3)
@@ -30,7 +30,7 @@ RESULTS = {"Canberra": '{"weather": "sunny", "degrees": 21}', "Ankara": '{"weath
 def gateway() -> Iterator[Gateway]:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("the demo models need torch")
-    with Gateway(ROOT / "models", options=["--only", MODEL], cwd=ROOT, timeout=150) as running:
+    with Gateway(ROOT / "models", options=["--only", MODEL], cwd=ROOT, timeout=300) as running:
         yield running
 
 

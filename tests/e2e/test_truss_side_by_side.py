@@ -72,7 +72,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     }
     write_models(here / "models", models)
     env = {"GATEWAY_CACHE_DIR": str(here / "cache")}
-    with Gateway(here / "models", cwd=here, env=env, timeout=120) as running:
+    with Gateway(here / "models", cwd=here, env=env, timeout=300) as running:
         yield running
 
 

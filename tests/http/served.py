@@ -39,7 +39,7 @@ from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.wire.frames import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp
 from gateway.wire.values import decode, encode
 
-PATIENCE = 30.0  # seconds until a test that waits for what should come at once gives up
+PATIENCE = 60.0  # seconds until a test that waits for what should come at once gives up
 
 
 @dataclass

@@ -97,12 +97,12 @@ def seen_by_models(
         if name == "socket":
             url = running.url.replace("http", "ws", 1) + "/models/socket/v1/websocket"
             with connect(url, additional_headers=headers) as websocket:
-                found[name] = json.loads(websocket.recv(timeout=20))
+                found[name] = json.loads(websocket.recv(timeout=60))
             continue
         chat = {"model": name, "messages": [{"role": "user", "content": "x"}]}
         for path, body in ((f"/v1/models/{name}:predict", {}), ("/v1/chat/completions", chat)):
             request = urllib.request.Request(f"{running.url}{path}?{query}", json.dumps(body).encode(), headers)
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 value = json.load(answer)
             found[f"{name}{path}"] = (
                 value if "predict" in path else json.loads(value["choices"][0]["message"]["content"])
@@ -290,14 +290,14 @@ def test_nothing_that_clients_send_makes_a_second_line_in_the_log(start: Start) 
             [b"GET /" + raw + b" HTTP/1.1", b"Host: localhost"],
             [b"POST /models/" + raw + b"/predict HTTP/1.1", b"Host: localhost", b"Content-Length: 0"],
         ):
-            with socket.create_connection((host, int(port)), timeout=20) as sock:
+            with socket.create_connection((host, int(port)), timeout=60) as sock:
                 try:
                     sock.sendall(b"\r\n".join([*lines, b"Connection: close", b"", b""]))
                     while sock.recv(65536):
                         pass
                 except (ConnectionResetError, BrokenPipeError):
                     continue
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
         connection.request("POST", "/v1/chat/completions", json.dumps({"model": text, "messages": []}))
         assert connection.getresponse().status in (400, 404)
         connection.close()
@@ -330,7 +330,7 @@ def test_a_model_forges_no_line_and_its_secret_is_in_no_body_and_no_log(start: S
         {"other": ECHO}, options=options, env={"GATEWAY_SECRET_TOKEN": SECRET, "GATEWAY_API_KEY": SECRET * 2}
     )
     host, port = running.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.request("POST", "/models/m/predict", "{}", {"Authorization": f"Bearer {SECRET * 2}"})
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -359,7 +359,7 @@ def test_the_reason_of_a_failed_load_has_no_secret(start: Start, tmp_path: Path)
     (tmp_path / "models/m/model.py").write_text(FAILING)
     env = {"GATEWAY_SECRET_TOKEN": SECRET, "NUM_LOAD_RETRIES_TRUSS": "0"}
     running = start({"other": ECHO}, options=["--only", "m,other", "--debug"], env=env, until="settled")
-    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=20) as answer:
+    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=60) as answer:
         listed = answer.read().decode()
     assert "401 for ***" in listed
     assert "hunter" not in listed + running.log
@@ -384,7 +384,7 @@ def test_no_text_of_a_model_reaches_a_terminal_as_anything_but_text(start: Start
     ):
         done = command(tmp_path, *arguments, **env)
         shown.append(done.stdout + done.stderr)
-    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=20) as answer:
+    with urllib.request.urlopen(f"{running.url}/v1/models", timeout=60) as answer:
         shown += [model.get("status_reason", "") for model in json.load(answer)["data"]]
     for text in shown:
         assert not set("\x1b\x07\x9b\u202e\u2066") & set(text)

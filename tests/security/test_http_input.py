@@ -98,7 +98,7 @@ def test_of_an_ambiguous_request_the_model_sees_the_one_body_or_nothing(
     lines = "".join(f"{name}: {value}{end}" for name, value, end in heads)
     head = f"POST /models/m/predict HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n"
     seen.clear()
-    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as sock:
         sock.sendall(head.encode() + body + HIDDEN)
         sock.shutdown(socket.SHUT_WR)
         answer = b""
@@ -144,7 +144,7 @@ def sent_in_chunks(one: Served, seen: list[bytes], codings: list[str], version: 
     head = f"POST /models/m/predict HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\n{lines}\r\n"
     seen.clear()
     answer = b""
-    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as sock:
         sock.sendall(head.encode() + b"5\r\nhello\r\n0\r\n\r\n" + HIDDEN)
         sock.shutdown(socket.SHUT_WR)
         while part := read(sock):
@@ -187,7 +187,7 @@ def test_requests_around_every_limit_leave_the_memory_as_it_was(start: Callable[
 
 
 def send(port: int, head: str, body: str = "") -> int:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         sock.sendall(f"{head}Host: localhost\r\nConnection: close\r\n{length}\r\n{body}".encode())
         answer = b""
@@ -220,12 +220,12 @@ def test_a_flood_of_connections_leaves_streams_and_health_alone(tmp_path: Path) 
         for line in process.stdout:
             if " ready " in line:
                 break
-        stream = socket.create_connection(("127.0.0.1", port), timeout=20)
+        stream = socket.create_connection(("127.0.0.1", port), timeout=60)
         stream.sendall(b"POST /models/m/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
         assert stream.recv(65536).startswith(b"HTTP/1.1 200")
         held, refused = [], 0
         for _ in range(200):
-            sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+            sock = socket.create_connection(("127.0.0.1", port), timeout=60)
             held.append(sock)
         unheard = set(held)
         while refused < 200 - 128 // 4:
@@ -238,7 +238,7 @@ def test_a_flood_of_connections_leaves_streams_and_health_alone(tmp_path: Path) 
         assert stream.recv(65536), "the stream that was there goes on"
         for sock in held:
             sock.close()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=60) as answer:
             assert json.load(answer)["status"] == "ok"
         assert stream.recv(65536)
         stream.close()  # or the gateway would wait for the end of it
