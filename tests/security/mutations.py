@@ -8,10 +8,13 @@ Prints a line a row and exits with 1 when a test passes without what it tests. T
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -1679,46 +1682,83 @@ MUTATIONS = [
 
 
 def main(rows: list[str]) -> int:
-    survivors = 0
+    chosen = [mutation for mutation in MUTATIONS if not rows or mutation.row in rows]
+    jobs = min(os.cpu_count() or 1, 4)
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
-        copy = Path(place)
-        for name in COPIED:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / name, copy / name)
-        for mutation in MUTATIONS:
-            if rows and mutation.row not in rows:
-                continue
-            verdict = try_one(copy, mutation)
-            survivors += verdict != "caught"
-            print(f"{mutation.row:<4} {verdict:<9} {mutation.file}: {mutation.test}", flush=True)
-    print(f"{survivors} not caught")
-    return int(survivors > 0)
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(jobs):
+            copies.put(copy_to(Path(place, str(number))))
+        with ThreadPoolExecutor(jobs) as pool:
+            broken = set().union(*pool.map(partial(failing, copies), shares_of({each.test for each in chosen}, jobs)))
+            verdicts = pool.map(lambda mutation: verdict_on(mutation, copies, broken), chosen)
+            missed = 0
+            for mutation, verdict in zip(chosen, verdicts, strict=True):
+                missed += verdict != "caught"
+                print(f"{mutation.row:<4} {verdict:<9} {mutation.file}: {mutation.test}", flush=True)
+    print(f"{missed} not caught")
+    return int(missed > 0)
 
 
-def try_one(copy: Path, mutation: Mutation) -> str:
-    """`caught`, or what is wrong: the test passes without the protection, or fails with it, or there is none."""
-    file = copy / "gateway" / mutation.file
-    text = file.read_text()
-    if text.count(mutation.old) != 1:
-        return f"{text.count(mutation.old)} places"
-    file.write_text(text.replace(mutation.old, mutation.new))
+def copy_to(copy: Path) -> Path:
+    copy.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+def shares_of(tests: set[str], count: int) -> list[list[str]]:
+    """The tests in `count` lists, those of a file in one of them."""
+    files: dict[str, list[str]] = {}
+    for test in sorted(tests):
+        files.setdefault(test.partition("::")[0], []).append(test)
+    shares: list[list[str]] = [[] for _ in range(count)]
+    for each in sorted(files.values(), key=len, reverse=True):
+        min(shares, key=len).extend(each)
+    return shares
+
+
+def failing(copies: queue.SimpleQueue[Path], tests: list[str]) -> set[str]:
+    """The tests that do not pass although every protection is there."""
+    if not tests:
+        return set()
+    copy = copies.get()
     try:
-        if passes(copy, mutation.test):
-            return "SURVIVED"
+        if passes(copy, *tests):
+            return set()
+        return {test for test in tests if not passes(copy, test)}
     finally:
-        file.write_text(text)
-    return "caught" if passes(copy, mutation.test) else "broken"
+        copies.put(copy)
 
 
-def passes(copy: Path, test: str) -> bool:
+def verdict_on(mutation: Mutation, copies: queue.SimpleQueue[Path], broken: set[str]) -> str:
+    """`caught`, or what is wrong: the test passes without the protection, or fails with it, or there is none."""
+    if mutation.test in broken:
+        return "broken"
+    copy = copies.get()
+    try:
+        file = copy / "gateway" / mutation.file
+        text = file.read_text()
+        if text.count(mutation.old) != 1:
+            return f"{text.count(mutation.old)} places"
+        file.write_text(text.replace(mutation.old, mutation.new))
+        try:
+            return "SURVIVED" if passes(copy, mutation.test) else "caught"
+        finally:
+            file.write_text(text)
+    finally:
+        copies.put(copy)
+
+
+def passes(copy: Path, *tests: str) -> bool:
     path = os.pathsep.join((str(copy), str(copy / "plugins")))
     # By a thread, which ends the process: what a mutation makes hang may not hear a signal.
     options = ["--timeout=60", "--timeout-method=thread", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *options, f"tests/{test}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *options, *(f"tests/{test}" for test in tests)]
     env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=300).returncode == 0
+    return subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=300 * len(tests)).returncode == 0
 
 
 if __name__ == "__main__":
