@@ -52,6 +52,7 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
     memory.leave_no_core()
     adopted_processes.adopt()
     memory.hide()  # this process holds keys and secrets in its memory and environment
+    memory.keep_freed()
     settings = options.settings_of(config, **flags)
     check_keys_file(settings)
     check_bind(settings)

@@ -46,7 +46,10 @@ def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryvi
         return
     cycle.response_started = cycle.response_complete = True
     end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    cycle.transport.write(b"".join((head, end, body)))
+    if len(body) > PIECE:
+        cycle.transport.writelines((head + end, body))  # without a copy of the body
+    else:
+        cycle.transport.write(b"".join((head, end, body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
         connection: Any = cycle.scope.get("gateway.connection")

@@ -180,7 +180,7 @@ class Server:
         if kind == frames.REQ:
             assert self._executor is not None, "req before ready"
             head, body = frames.split(frames.Req, payload)
-            self._executor.start(call, head, bytes(body))
+            self._executor.start(call, head, body if len(payload) > frames.MAX_FRAME else bytes(body))
         elif kind == frames.ASK:
             assert self._executor is not None, "ask before ready"
             self._executor.questions.ask(call, frames.decode_head(frames.Ask, payload))

@@ -33,7 +33,7 @@ def read(run: Run, method: Method) -> tuple[Any, Any]:
     return (inputs if method.parses else None), request
 
 
-def _request(run: Run, body: bytes) -> Any:
+def _request(run: Run, body: bytes | memoryview) -> Any:
     if run.head.scope is None:
         return None
-    return build(run.head.scope, body, run.cancellation, run.head.request_id)
+    return build(run.head.scope, bytes(body), run.cancellation, run.head.request_id)

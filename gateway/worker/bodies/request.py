@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ...wire.frames import HTTPScope
+from . import json_text
 
 
 class Cancellation:
@@ -142,9 +143,7 @@ class PlainRequest:
         return self._body
 
     async def json(self) -> Any:
-        import json
-
-        return json.loads(self._body)
+        return json_text.loads(self._body)
 
     async def is_disconnected(self) -> bool:
         return self._cancellation.ask()

@@ -16,7 +16,7 @@ from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...wire.frames import Failure
-from . import truss
+from . import json_text, truss
 from .failures import GENERIC, BadInput, Unhandled, Unserializable, text_of, to_failure
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Rules:
 
     head_first = False  # whether the status of a stream is sent before its first item
 
-    def read(self, body: bytes, content_type: str, method: Method) -> Any:
+    def read(self, body: bytes | memoryview, content_type: str, method: Method) -> Any:
         """Return the inputs of a method.
 
         Raises:
@@ -77,7 +77,7 @@ class Strict(Rules):
 
     head_first = True
 
-    def read(self, body: bytes, content_type: str, method: Method) -> Any:
+    def read(self, body: bytes | memoryview, content_type: str, method: Method) -> Any:
         try:
             return truss.read(body, content_type, method, strict=True)
         except BadInput as error:
@@ -102,7 +102,7 @@ class Strict(Rules):
             if not binary:
                 if base is not None and isinstance(value, base):
                     return value.model_dump_json().encode(), truss.JSON  # type: ignore[attr-defined]
-                return json.dumps(value, default=_numpy_to_json).encode(), truss.JSON
+                return _write_json(value), truss.JSON
             if isinstance(value, bytes):
                 return value, truss.BINARY
             if base is not None and isinstance(value, base):
@@ -199,6 +199,9 @@ def _numpy_to_json(value: Any) -> Any:
         if isinstance(value, numpy.ndarray):
             return value.tolist()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_write_json = json_text.Writer(_numpy_to_json)
 
 
 def _tag(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Bodies of Truss-style routes: decode bytes to a Python value, encode a result to bytes.
 
-JSON uses the standard library on purpose: its error texts, default separators, ASCII escapes and raw NaN are what
+JSON is the standard library's on purpose: its error texts, default separators, ASCII escapes and raw NaN are what
 clients of Truss expect. Binary is msgpack with Truss's tags. Sources: truss/templates/shared/serialization.py and
 truss_server.py of Truss 0.18.
 """
@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import unwritable_results
+from . import json_text, unwritable_results
 from .failures import BadInput, Unserializable
 from .value_hints import hint
 
@@ -36,7 +36,7 @@ def is_binary(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == BINARY
 
 
-def read(body: bytes, content_type: str, method: Method, strict: bool = False) -> Any:
+def read(body: bytes | memoryview, content_type: str, method: Method, strict: bool = False) -> Any:
     """Return the inputs of a method, validated if it is typed.
 
     Raises:
@@ -47,9 +47,9 @@ def read(body: bytes, content_type: str, method: Method, strict: bool = False) -
     return value if typed is None else validate(value, typed, strict)
 
 
-def _loads(body: bytes, typed: type | None, strict: bool) -> Any:
+def _loads(body: bytes | memoryview, typed: type | None, strict: bool) -> Any:
     try:
-        return json.loads(body)
+        return json_text.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, integers over 4300 digits
         text = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
         if not body and not strict:
@@ -112,7 +112,7 @@ def document(value: Any) -> bytes:
     try:
         if base is not None and isinstance(value, base):
             return value.model_dump_json().encode()  # type: ignore[attr-defined, no-any-return]
-        return json.dumps(value, default=to_json).encode()
+        return _write_json(value)
     except (TypeError, ValueError, RecursionError):
         found = unwritable_results.plain(value, _JSON)
     try:
@@ -180,6 +180,7 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
+_write_json = json_text.Writer(to_json)
 _JSON = unwritable_results.Form(to_json, unwritable_results.of_json, "Object of type {} is not JSON serializable")
 
 
@@ -219,7 +220,7 @@ _TAGS: dict[bytes, Callable[[Any], Any]] = {
 }
 
 
-def unpack(body: bytes) -> Any:
+def unpack(body: bytes | memoryview) -> Any:
     """Decode msgpack with Truss's tags and msgpack-numpy's arrays.
 
     Object arrays are refused: they may contain pickles.

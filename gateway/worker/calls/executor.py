@@ -74,7 +74,7 @@ class Executor:
 
     # ── frames of the gateway ────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, call: int, head: frames.Req, body: bytes) -> None:
+    def start(self, call: int, head: frames.Req, body: bytes | memoryview) -> None:
         socket = self._descriptor.websocket if head.method == frames.SOCKET else None
         if socket is not None:
             method = Method(frames.SOCKET, socket, "async", "request")

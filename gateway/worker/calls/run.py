@@ -44,7 +44,7 @@ class Run:
         "window",
     )
 
-    def __init__(self, call: int, head: frames.Req, body: bytes, method: Method, rules: Rules) -> None:
+    def __init__(self, call: int, head: frames.Req, body: bytes | memoryview, method: Method, rules: Rules) -> None:
         self.id, self.head, self.body, self.method, self.rules = call, head, body, method, rules
         self.cancellation = Cancellation()
         self.window = Window()
