@@ -12,7 +12,10 @@ from dataclasses import asdict
 
 from .report import LeftOut, Row, table
 
-NAMES = ("predict", "chunks", "neighbour", "cancel", "liveness", "chatty", "footprint", "llm", "embeddings", "vectors")
+NAMES = (
+    *("predict", "chunks", "neighbour", "cancel", "liveness", "chatty", "footprint", "start"),
+    *("llm", "embeddings", "vectors"),
+)
 STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
 
 

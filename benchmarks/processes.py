@@ -129,7 +129,7 @@ def server(
                 time.sleep(0.05)
             yield Server(port, process.pid)
         finally:
-            _end(process)
+            end(process)
 
 
 def _answers(port: int, path: str) -> bool:
@@ -143,7 +143,7 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(15)

@@ -1,8 +1,9 @@
 """The life of the gateway process, from bound sockets to exit status. The caller handles the output for people.
 
-1. workers are spawned and begin to load  2. meanwhile the web framework is imported  3. the socket accepts requests
-4. SIGTERM or SIGINT: readiness becomes 503; requests are still served for `drain_delay`  5. the listener closes
-6. running calls may finish within `drain_timeout`  7. workers unload and exit  8. exit status 0
+1. workers are spawned and begin to load  2. meanwhile the server is imported  3. the socket accepts requests
+4. once the models are loaded, what no call of a model needs is imported: the web framework
+5. SIGTERM or SIGINT: readiness becomes 503; requests are still served for `drain_delay`  6. the listener closes
+7. running calls may finish within `drain_timeout`  8. workers unload and exit  9. exit status 0
 
 A second signal ends open requests with an error, kills the workers, and exits immediately with 128 + its number.
 """
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,11 @@ LAST_WRITES = 5.0  # seconds for clients to read their answers after every model
 # Thresholds of the garbage collector, by generation. Python's defaults of 700, 10 and 10 suit scripts. Here a full
 # collection would pause every stream and find little, because the objects of start-up are frozen.
 COLLECT_AFTER = (20_000, 20, 100)
+
+# Seconds. At the start a thread imports modules beside the event loop, which would wait this long at each turn. The
+# default of 5 ms suits the time after that.
+SWITCH_INTERVAL = 0.0005
+FIRST_LOADS = 1.0  # seconds for the loads of the start, before the rest is imported beside those that take longer
 
 Watch = Callable[["Hub", "KeyRing", asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -114,6 +121,8 @@ class _Life:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._hub = hub = _host(self._found)
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         self._taking_away = loop.create_task(adopted_processes.take_away())
@@ -129,21 +138,28 @@ class _Life:
         if self._stop.is_set():
             await self._end(watching)
             return 0
-        return await self._serve(app, accepting, watching)
+        return await self._serve(app, accepting, watching, partial(_settle, usual))
 
-    async def _serve(self, app: Dispatcher, accepting: asyncio.Event, watching: asyncio.Task[None]) -> int:
+    async def _serve(
+        self, app: Dispatcher, accepting: asyncio.Event, watching: asyncio.Task[None], settle: Callable[[], None]
+    ) -> int:
         from .http.server import make_server
 
         self._server = server = make_server(app, self._found.settings, self._admin)
         serving = asyncio.create_task(server.serve(self._sockets))
         await _first(serving, server.accepting.wait())
-        _settle_memory()
         accepting.set()
         assert self._hub is not None
         self._tell_start(self._hub)
         loads = asyncio.create_task(tell_start(self._hub.catalog.models.values()), name="the audit of the first loads")
         loads.add_done_callback(_log_failure)
-        works = (self._watch_files(), self._watch_settings(), self._watch_keys(), self._watch_certificate(server))
+        works = (
+            self._finish_start(app, settle),
+            self._watch_files(),
+            self._watch_settings(),
+            self._watch_keys(),
+            self._watch_certificate(server),
+        )
         others = [asyncio.create_task(work) for work in works]
         await _first(serving, self._stop.wait())
         for task in (*others, loads):
@@ -178,6 +194,16 @@ class _Life:
         self._responses.close()  # after the last answers have been stored
         self._tell_stop(f"done in {time.monotonic() - self._stopped:.1f} s")
         log.info("stopped")
+
+    async def _finish_start(self, app: Dispatcher, settle: Callable[[], None]) -> None:
+        """Import what the calls of models do not need, when it delays the first of them least."""
+        assert self._hub is not None
+        loads = [asyncio.ensure_future(model.settled()) for model in self._hub.catalog.models.values()]
+        await asyncio.wait(loads, timeout=FIRST_LOADS) if loads else None
+        try:
+            await asyncio.to_thread(app.others.build)
+        finally:
+            settle()
 
     def _tell_start(self, hub: Hub) -> None:
         settings, models, known = self._settings, len(hub.catalog.models), self._keys.count
@@ -303,17 +329,19 @@ def _host(found: Inventory) -> Hub:
 
 
 def _build_app(hub: Hub, keys: KeyRing, responses: ResponsesStore) -> Dispatcher:
-    """Build the app. The import of Litestar takes most of a second."""
+    """Build the app, on a thread: this imports uvicorn and the routes."""
     from .http.app import build_app
 
     return build_app(hub, keys, responses)
 
 
-def _settle_memory() -> None:
+def _settle(switch_interval: float) -> None:
     """Exclude the objects of start-up, which are never freed, from garbage collection; and collect less often."""
+    sys.setswitchinterval(switch_interval)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
 
 
 async def _first(task: asyncio.Task[Any], event: Coroutine[Any, Any, Any]) -> None:

@@ -22,6 +22,7 @@ from . import __version__, hookspecs, plugin_checks
 from .access.callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
+from .plugin_manager import Manager
 from .spec import Endpoint, ModelSpec, Problem
 from .wording import a_type, instead_of
 
@@ -53,7 +54,6 @@ BUILTINS = {
     "python": "gateway.directories.python",
 }
 
-
 log = logging.getLogger("gateway.plugins")
 
 
@@ -76,7 +76,7 @@ class Plugins:
 
     def __init__(self, is_own: Callable[[str], bool] = lambda path: False) -> None:
         self._is_own = is_own
-        self._manager = pluggy.PluginManager("gateway")
+        self._manager = Manager("gateway")
         self._manager.add_hookspecs(hookspecs)
         self._infos: dict[str, PluginInfo] = {}
         self._files: dict[str, FilePlugin] = {}
@@ -97,15 +97,16 @@ class Plugins:
         blocked = set(block)
         for file in files:
             plugins._load_file(Path(file), blocked)
-        for point in entry_points(group=GROUP):
+        points = entry_points(group=GROUP)  # reads the metadata of every installed distribution
+        whose = {id(point.dist): (point.dist.name, point.dist.version) for point in points if point.dist}
+        for point in points:
             if point.name not in blocked:
-                package = point.dist.name if point.dist else point.value
-                version = point.dist.version if point.dist else ""
+                package, version = whose[id(point.dist)] if point.dist else (point.value, "")
                 plugins._load(point.name, point.load, source=f"package {package}", version=version)
         for name, module in builtins.items():
             if name not in blocked:
                 plugins.register(importlib.import_module(module), name, source="built-in", version=__version__)
-        names = {*(Path(file).stem for file in files), *(point.name for point in entry_points(group=GROUP)), *builtins}
+        names = {*(Path(file).stem for file in files), *(point.name for point in points), *builtins}
         for name in sorted(blocked - names):
             plugins._problems[f"{name} block"] = Problem(
                 where="block_plugins",
@@ -240,13 +241,8 @@ class Plugins:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(self._problems.values())
 
-    @property
-    def has_authorize(self) -> bool:
-        return bool(self._of("authorize"))
-
-    @property
-    def has_call_finished(self) -> bool:
-        return bool(self._of("call_finished"))
+    def has(self, hook: str) -> bool:
+        return bool(self._of(hook))
 
     def find_model(self, path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         """Return the first plugin's description of a directory, or None if no plugin recognizes it.

@@ -22,8 +22,8 @@ PLUGINS = ROOT / "plugins"
 # Rooms, lowest first: folders and modules directly in `gateway/`. Each imports from itself and from those before it.
 ORDER = """
     errors spec wording near_names hookspecs system wire telemetry files devices settings access environments
-    directories linear_patterns schema_words json_schemas plugin_checks plugin_files plugins worker runners admission
-    hosting dialects examples http inspection lifetime cli chat testing __main__
+    directories linear_patterns schema_words json_schemas plugin_checks plugin_files plugin_manager plugins worker
+    runners admission hosting dialects examples http inspection lifetime cli chat testing __main__
 """.split()
 WORKER_MAY = (
     *("errors", "spec", "wording", "near_names", "system", "wire", "environments.distributions"),
@@ -41,7 +41,7 @@ OWNERS = {
     "rich": ("cli",),
     "litestar": ("http",),
     "uvicorn": ("http",),
-    "pluggy": ("plugins", "hookspecs"),
+    "pluggy": ("plugins", "plugin_manager", "hookspecs"),
     "numpy": ("worker.bodies.truss",),
 }
 FRAMEWORKS = {

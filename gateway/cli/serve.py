@@ -42,12 +42,15 @@ def command(config: Path | None, only: tuple[str, ...], reload: bool, **flags: A
 
     SIGTERM or Ctrl-C stops the gateway after running calls have finished. Press Ctrl-C again to stop immediately.
     """
+    import gc
+
     from ..files import scratch
     from ..settings.bind import check_bind, check_keys_file
     from ..system import adopted_processes, memory
     from ..telemetry import logs, printing
     from ..telemetry.redaction import KNOWN
 
+    gc.disable()  # until the start is over: collections would find next to nothing in what is imported
     printing.forgive()
     memory.leave_no_core()
     adopted_processes.adopt()

@@ -18,7 +18,6 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ..telemetry.printing import try_to_write
-from .snippets import snippets
 from .tables import table, text_of
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Report:
         for_people = self._found.settings.gateway.log_format == "text"
         with _live(hub) if for_people and is_terminal(sys.stderr) else contextlib.nullcontext():
             await accepting.wait()
-            who = f"{keys}{'; a plugin decides too' * hub.plugins.has_authorize}"
+            who = f"{keys}{'; a plugin decides too' * hub.plugins.has('authorize')}"
             await say(f"Serving on {self._url}" + f"\n{who}" * for_people)
             if not for_people:
                 log.info("%s", who, extra={"code": "keys_required" if keys.is_required else "no_keys"})
@@ -63,7 +62,7 @@ class Report:
             _, loading = await asyncio.wait(loading, timeout=PATIENCE)
         told = not for_people
         while loading:
-            if not told and (lines := snippets(hub, keys, self._url)):
+            if not told and (lines := self._snippets(hub, keys)):
                 await say(f"Still loading the rest. Ready now:\n\n{lines}")
                 told = True
             _, loading = await asyncio.wait(loading, return_when=asyncio.FIRST_COMPLETED)
@@ -74,7 +73,12 @@ class Report:
         others = ((name, problem) for name, problem in broken.items() if name and name not in hub.catalog.models)
         rows += [(name, STATES[problem.level], "", "", problem.what) for name, problem in others]
         shown = text_of(table(("model", "state", "device", "slots", "routes"), rows, several=True))
-        await say(f"{shown}{snippets(hub, keys, self._url) or _why_not(hub.catalog)}")
+        await say(f"{shown}{self._snippets(hub, keys) or _why_not(hub.catalog)}")
+
+    def _snippets(self, hub: Hub, keys: KeyRing) -> str | None:
+        from .snippets import snippets  # much to import, for the end of the report
+
+        return snippets(hub, keys, self._url)
 
 
 async def say(text: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..hosting.catalog import Catalog
     from .access_log import AccessLog
     from .body import BodyReader
+    from .later import Later
     from .metrics.requests import Metrics
     from .request_entry import Entrance
     from .routes.predict import Predict
@@ -39,7 +40,7 @@ class Dispatcher:
     def __init__(
         self,
         catalog: Catalog,
-        inner: Any,
+        others: Later,
         entrance: Entrance,
         predict: Predict,
         reader: BodyReader,
@@ -49,7 +50,7 @@ class Dispatcher:
         access: AccessLog | None = None,
     ) -> None:
         self._catalog = catalog
-        self._inner, self._admit, self._metrics = inner, entrance.admit, metrics
+        self.others, self._admit, self._metrics = others, entrance.admit, metrics
         self._websockets, self._observer, self._access = websockets, observer, access
         self.lag, self.refused = metrics.lag, metrics.refused
         self.begin = FastPredict(entrance, predict, reader, self._answer, self._end).begin
@@ -59,7 +60,7 @@ class Dispatcher:
             await self._websockets(scope, receive, send)
             return
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
+            await self.others(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, cycle_of(send))
         try:
@@ -153,7 +154,7 @@ class Dispatcher:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
         scope[REFUSED] = partial(self._note_refusal, exchange)
-        await self._inner(scope, receive, with_common_headers)
+        await self.others(scope, receive, with_common_headers)
         exchange.route = scope.get("path_template", "")  # Litestar's template, without values
         if exchange.status == 503 and exchange.path in HEALTH and not exchange.error:
             exchange.error = Unavailable.code

@@ -51,7 +51,7 @@ class Guard:
     def __init__(self, hub: Hub, keys: KeyRing) -> None:
         gateway, plugins = hub.settings.gateway, hub.plugins
         self._hub, self._keys, self._guests = hub, keys, Guests()
-        self._plugins = plugins if plugins.has_authorize else None
+        self._plugins = plugins if plugins.has("authorize") else None
         self._admin_http = gateway.admin_http
         self._on_loopback = is_loopback(gateway.host)
         self._address = gateway.host.strip("[]").lower()  # an address of this machine, so DNS rebinding cannot use it

@@ -24,7 +24,7 @@ from typing import Literal
 from ..access.callers import Scope
 
 WEBSOCKET = "WEBSOCKET"  # in place of a verb
-LITESTARS = frozenset({"health", "pages", "metrics"})  # parts whose routes Litestar dispatches, in `app.py`
+LITESTARS = frozenset({"health", "pages", "metrics"})  # parts whose routes Litestar dispatches, in `litestar_app.py`
 KEPT = "stored"  # the part whose routes exist if a plugin's dialect stores its answers
 PAGES = ("style.css", "page.js", "start.js", "api.js")  # files below /docs/ that the pages need
 
@@ -176,6 +176,7 @@ OPEN = frozenset(
     + [f"/docs/{name}" for name in PAGES]
 )
 HEALTH = frozenset(row.template for row in ROUTES if row.part == "health" and row.scope == "open")
+OF_LITESTAR = frozenset(row.template for row in ROUTES if row.part in LITESTARS and not row.has_parameter)
 PROBES = HEALTH | {"/metrics"}  # clients of these often send an address as Host
 _BY_HANDLER = {row.handler: row for row in reversed(ROUTES)}
 _OWN = frozenset(row.template for row in ROUTES if not row.has_parameter)

@@ -25,7 +25,7 @@ OF_BUILDS = COMMON | frozenset(
 )
 PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
 # Package indexes, their credentials, and options. uv and pip have other variables, some of them secrets.
-_INSTALLER = re.compile(
+_INSTALLER = (
     r"UV_(DEFAULT_INDEX|INDEX|INDEX_\w+|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|KEYRING_PROVIDER|INSECURE_HOST|NATIVE_TLS"
     r"|SYSTEM_CERTS|OFFLINE|HTTP_\w+|REQUEST_TIMEOUT|CONCURRENT_\w+|CACHE_DIR|NO_CACHE|LINK_MODE|CONFIG_FILE|NO_CONFIG"
     r"|CONSTRAINT|BUILD_CONSTRAINT|OVERRIDE|EXCLUDE_NEWER|PRERELEASE|RESOLUTION|TORCH_BACKEND)"
@@ -49,13 +49,13 @@ def of_builds(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {
         name: _absolute(name, value)
         for name, value in environ.items()
-        if _is_of(name, OF_BUILDS) or _INSTALLER.fullmatch(name)
+        if _is_of(name, OF_BUILDS) or re.fullmatch(_INSTALLER, name)
     }
 
 
 def of_installers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of a build that say where packages come from."""
-    return {name: value for name, value in environ.items() if _INSTALLER.fullmatch(name)}
+    return {name: value for name, value in environ.items() if re.fullmatch(_INSTALLER, name)}
 
 
 def _is_of(name: str, names: frozenset[str]) -> bool:

@@ -8,6 +8,8 @@ expressions skip runs of plain values; everything else takes a step in Python, s
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 
 SMALL = 16 * 1024  # bytes that are not checked: 1.4 MB of memory at worst, or 10 ms of colliding keys
 TEXT = 5  # units of a text: it takes as long to decode as so many numbers
@@ -21,9 +23,19 @@ _TEXT = rb"|".join(rb"[\x%x].{%d}" % (0xA0 + size, size) for size in range(32))
 _NUMBER = rb"[\x00-\x7f\xc0\xc2\xc3\xe0-\xff]|[\xca\xce\xd2].{4}|[\xcb\xcf\xd3].{8}|[\xcd\xd1]..|[\xcc\xd0].|\xa0"
 _PLAIN = _NUMBER + b"|" + _TEXT
 _BLOCK = 32  # list values matched at once
-_numbers = re.compile(rb"(?s:%s){%d}+" % (_NUMBER, _BLOCK)).match
-_block = re.compile(rb"(?s:%s){%d}+" % (_PLAIN, _BLOCK)).match
-_flat = [re.compile(rb"(?s:(?:%s)(?:%s)){%d}+" % (_TEXT, _PLAIN, pairs)).match for pairs in range(16)]
+_Match = Callable[[memoryview, int], re.Match[bytes] | None]
+
+
+@cache
+def patterns() -> tuple[_Match, _Match, list[_Match]]:
+    """Return what matches a block of numbers, a block of plain values, and a flat dict of so many pairs.
+
+    Compiled at the first use, not at import: that would be a tenth of the start of a worker, which weighs nothing.
+    """
+    numbers = re.compile(rb"(?s:%s){%d}+" % (_NUMBER, _BLOCK)).match
+    block = re.compile(rb"(?s:%s){%d}+" % (_PLAIN, _BLOCK)).match
+    return numbers, block, [re.compile(rb"(?s:(?:%s)(?:%s)){%d}+" % (_TEXT, _PLAIN, n)).match for n in range(16)]
+
 
 # By the first byte of a token: its size, if that byte determines it.
 _WHOLE = [1] * 128 + [0] * 32 + list(range(1, 33)) + [1, 0, 1, 1] + [0] * 6 + [5, 9, 2, 3, 5, 9, 2, 3, 5, 9] + [0] * 12
@@ -55,6 +67,7 @@ def weigh(payload: bytes | memoryview, nested: int) -> None:
 
 def _walk(view: memoryview, nested: int) -> None:
     """Walk over every token once. It is this long because it is one loop: a call per token would double its cost."""
+    numbers, block, flat = patterns()
     at = units = depth = 0
     steps = MAX_STEPS
     left, is_map, end = 1, False, 0  # remaining items of the innermost list or dict; its kind; end of the extension
@@ -73,11 +86,11 @@ def _walk(view: memoryview, nested: int) -> None:
         if not steps or units > MAX_UNITS or len(outer) > MAX_DEPTH:
             raise TooHeavy(_reason(len(view), steps, units))
         if not is_map and left >= _BLOCK and left <= tried - _BLOCK:
-            if (found := _numbers(view, at)) is not None:
+            if (found := numbers(view, at)) is not None:
                 at, left, tried = found.end(), left - _BLOCK, left
                 units += _BLOCK
                 continue
-            if (found := _block(view, at)) is not None:
+            if (found := block(view, at)) is not None:
                 at, left, tried = found.end(), left - _BLOCK, left
                 units += _BLOCK * TEXT
                 continue
@@ -100,7 +113,7 @@ def _walk(view: memoryview, nested: int) -> None:
             if kind < 0xA0:
                 left = kind & 15
                 at += 1
-                if is_map and left and (found := _flat[left](view, at)) is not None:
+                if is_map and left and (found := flat[left](view, at)) is not None:
                     units += PAIR * left
                     at, left = found.end(), 0
             else:

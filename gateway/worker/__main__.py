@@ -68,6 +68,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def main() -> None:
+    gc.disable()  # until the model loads: what is imported before stays
     sock, begun = tie_to_parent()
     foreign = forks.open_descriptors() - {sock.fileno()}
     refusal = harden()

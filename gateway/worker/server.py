@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import os
 import platform
@@ -31,7 +32,6 @@ from .calls.executor import Executor
 from .calls.long_calls import Lasting
 from .calls.threads import Outbox, Pool
 from .loading import ports, terminal
-from .loading.advice import about_missing, about_taken, is_missing
 from .loading.descriptor import Descriptor, ModelDefinitionError, capabilities, kind_of
 from .loading.forks import Forks, open_descriptors
 from .loading.load_report import encoded
@@ -98,6 +98,7 @@ class Server:
 
     def _load(self, hello: frames.Hello) -> None:
         """Do everything from import to load(), on the loader's thread."""
+        gc.enable()
         self._lasting.loading[threading.get_ident()] = (time.monotonic(), ())
         asked = ports.Asked(hello.taken_ports)
         try:
@@ -149,10 +150,13 @@ class Server:
     def _advice(self, error: BaseException, text: str, hello: frames.Hello, asked: Collection[int]) -> str:
         if terminal.has_quit(error):
             return terminal.about_quit()
-        if isinstance(error, ImportError) and is_missing(error):
-            return about_missing(error, hello.model)
-        if isinstance(error, ImportError) and (told := about_taken(error)):
-            return told
+        if isinstance(error, ImportError):
+            from .loading.advice import about_missing, about_taken, is_missing  # much to import, and for failures only
+
+            if is_missing(error):
+                return about_missing(error, hello.model)
+            if told := about_taken(error):
+                return told
         if (variable := missing_variable(error)) is not None:
             return about_variable(variable, hello.model["name"])
         if secret := missing_secret(error):

@@ -696,7 +696,7 @@ MUTATIONS = [
              "files/test_integrity.py::test_no_hidden_link_leads_out_either"),
     Mutation("T111", "files/integrity.py", " and not (has_code and _is_interpreter(path, root)):", ":",
              "files/test_integrity.py::test_a_hidden_virtual_environment_may_have_its_python_elsewhere"),
-    Mutation("T53", "system/inherited_environment.py", "if _is_of(name, OF_BUILDS) or _INSTALLER.fullmatch(name)",
+    Mutation("T53", "system/inherited_environment.py", "if _is_of(name, OF_BUILDS) or re.fullmatch(_INSTALLER, name)",
              'if _is_of(name, OF_BUILDS) or name.startswith(("UV_", "PIP_"))',
              "system/test_inherited_environment.py::test_a_build_sees_what_it_needs_to_reach_an_index_and_no_secret_of_anybody"),
     Mutation("T53", "worker/sandbox/start.py", "        confine.lay_down_tracing()", "        pass",

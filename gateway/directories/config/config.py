@@ -22,9 +22,9 @@ from ...settings.kinds import can_be_set
 from ...spec import Problem
 from ...wording import counted
 from ..repeated_problems import MOST_ALIKE, first_of_each_kind
+from .document import MAX_BYTES, Document, YAMLError
 from .report import Report, path_of, shown
 from .rules import check
-from .safe_yaml import MAX_BYTES, Document, YAMLError, parse
 from .schema import CONFIG, OPERATORS, OPERATORS_VARIABLES, RENAMED, Each, Key, Section
 from .values import EXPECTED, accelerator_of, convert, copied, jsonable, variable
 
@@ -122,6 +122,8 @@ def _document(file: Path) -> Document:
 
 
 def _parse(file: Path) -> Document:
+    from .safe_yaml import parse  # a model without config.yaml does not wait for the import of PyYAML
+
     with ordinary.opened(file) as opened:
         return parse(opened.read(MAX_BYTES + 1))
 

@@ -6,18 +6,15 @@ the expansion of its aliases are checked before a value is built. Independent of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-MAX_BYTES = 1_000_000
+from .document import MAX_BYTES, Document, Key, YAMLError
+
 MAX_DEPTH = 64
 MAX_VALUES = 20_000  # including keys: converting each takes far longer than parsing it
 MAX_EXPANSION = 1000  # nodes that aliases may repeat; ten nested lists of ten aliases each are ten billion values
-
-Key = tuple[Any, ...]  # ("runtime", "predict_concurrency"), ("weights", 0, "source")
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser, if PyYAML was built with it
 
@@ -33,24 +30,6 @@ class _Loader(_Base):  # type: ignore[misc]
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-class YAMLError(ValueError):
-    """A document that cannot be read. `line` counts from 1; 0 means unknown."""
-
-    def __init__(self, what: str, line: int = 0) -> None:
-        super().__init__(what)
-        self.what = what
-        self.line = line
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """The value, the line of each key, and the keys that occur twice (the last one is used)."""
-
-    data: Any
-    lines: Mapping[Key, int]
-    duplicates: tuple[tuple[str, int], ...] = ()
 
 
 def parse(content: bytes) -> Document:
