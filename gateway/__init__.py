@@ -6,11 +6,13 @@ Authors of models and plugins import the names defined here. Importing it is che
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not from `typing`: every worker is started by a program that gets by without that import
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .access.callers import Caller
     from .devices.device import Device
     from .dialects import events, fields

@@ -59,6 +59,7 @@ COLLECT_AFTER = (20_000, 20, 100)
 # default of 5 ms suits the time after that.
 SWITCH_INTERVAL = 0.0005
 FIRST_LOADS = 1.0  # seconds for the loads of the start, before the rest is imported beside those that take longer
+FIRST_CALLS = 0.1  # seconds for the calls of clients that have waited for the loads
 
 Watch = Callable[["Hub", "KeyRing", asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -200,8 +201,11 @@ class _Life:
         assert self._hub is not None
         loads = [asyncio.ensure_future(model.settled()) for model in self._hub.catalog.models.values()]
         await asyncio.wait(loads, timeout=FIRST_LOADS) if loads else None
+        await asyncio.sleep(FIRST_CALLS)
         try:
             await asyncio.to_thread(app.others.build)
+        except Exception:  # the next request for one of them tries again
+            log.exception("the routes other than those of models could not be built")
         finally:
             settle()
 

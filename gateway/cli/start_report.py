@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -50,6 +51,8 @@ class Report:
             await say(f"Serving on {self._url}" + f"\n{who}" * for_people)
             if not for_people:
                 log.info("%s", who, extra={"code": "keys_required" if keys.is_required else "no_keys"})
+            if for_people:
+                await asyncio.to_thread(_import_rest)
             await self._settled(hub, keys, for_people)
         if for_people:
             await self._show(hub, keys)
@@ -79,6 +82,12 @@ class Report:
         from .snippets import snippets  # much to import, for the end of the report
 
         return snippets(hub, keys, self._url)
+
+
+def _import_rest() -> None:
+    """Import what the end of the report needs while models load: the event loop answers the first calls then."""
+    for name in ("rich.console", "rich.table", f"{__package__}.snippets"):
+        importlib.import_module(name)
 
 
 async def say(text: str) -> None:

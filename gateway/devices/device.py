@@ -6,6 +6,7 @@ Reads the static list in gateway.toml or `--devices`, or queries NVML. It reserv
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import importlib
 import logging
@@ -198,6 +199,8 @@ def _started(nvml: Any) -> Any:
     """
     try:
         if nvml is None:
+            if not _has_driver():
+                return None
             nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
     except ImportError:
@@ -207,6 +210,15 @@ def _started(nvml: Any) -> Any:
             log.warning("NVML does not start (%s): continuing without CUDA devices", error)
         return None
     return nvml
+
+
+def _has_driver() -> bool:
+    """Return whether the library of NVIDIA's driver loads. This takes a fraction of the import of pynvml."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _card(nvml: Any, index: int, sysfs: Path) -> _Card | None:

@@ -19,7 +19,6 @@ from ..admission.shares import Shares
 from ..devices.placement import NO_ROOM
 from ..devices.visibility import worker_environment
 from ..directories.model_warnings import Remarks
-from ..environments import virtualenvs
 from ..errors import ConfigError, Draining, PlacementError, Unavailable
 from ..runners.replica import Launch
 from ..spec import ModelSpec, Problem
@@ -286,6 +285,8 @@ class Hub:
         if not spec.own_code:
             raise ConfigError("env = 'isolated' is for models with code of their own; this one is served by a plugin")
         variables = self.settings.model(spec.name).environment
+        from ..environments import virtualenvs
+
         python = await virtualenvs.ensure(spec, partial(self.tails.add, spec.name), variables=variables)
         return replace(spec, python=str(python))
 
@@ -300,6 +301,8 @@ class Hub:
         if gateway.cache_dir is not None:
             environment.setdefault("GATEWAY_CACHE_DIR", str(gateway.cache_dir.expanduser().absolute()))
         if spec.python is not None:  # the gateway package only, none of our dependencies
+            from ..environments import virtualenvs
+
             environment["PYTHONPATH"] = str(virtualenvs.import_path())
         on_log = partial(self.tails.add, spec.name)
         secrets, deployment = self._secrets.for_model(spec), self._secrets.deployment()

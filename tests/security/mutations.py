@@ -758,7 +758,7 @@ MUTATIONS = [
              "hosting/test_model.py::test_a_silent_worker_with_a_call_beyond_its_limit_is_killed_without_grace"),
     Mutation("T26", "system/reaper.py", "os.killpg(leader, signal.SIGKILL)", "pass",
              "runners/test_reaper.py::test_when_the_pipe_closes_the_groups_that_are_left_are_ended"),
-    Mutation("T26", "worker/sandbox/confine.py", "libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
+    Mutation("T26", "worker/sandbox/confine.py", "libc().prctl(PR_SET_PDEATHSIG, SIGKILL)", "pass",
              "runners/test_sandbox.py::test_every_worker_is_kept_from_accidents"),
     Mutation("T27", "worker/bodies/failures.py", "    if is_out_of_memory(error):\n", "    if False:\n",
              "worker/test_failures.py::test_a_lack_of_device_memory_is_503_and_the_worker_goes_on"),

@@ -13,21 +13,21 @@ user can read.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import resource
-import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial
-from pathlib import Path
 
 from ...system import memory
-from . import calls, landlock, namespaces
 from .libc import done, libc
 
+TYPE_CHECKING = False  # as in gateway/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+SIGKILL = 9  # the module `signal` is half of what start.py would import
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 OOM_SCORE = "500"  # the kernel kills a worker before the gateway
 CAPABILITIES_V3 = 0x20080522
@@ -50,7 +50,7 @@ def main() -> None:
 def tie_to_parent(parent: int) -> None:
     """Die when the process that started us dies, even if it has just died."""
     if sys.platform == "linux":
-        libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc().prctl(PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -63,8 +63,11 @@ def limit_accidents(most: int | None = None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     if sys.platform == "linux":
         libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(OOM_SCORE)
+        except OSError:
+            pass
 
 
 def lay_down_tracing() -> None:
@@ -78,7 +81,7 @@ def lay_down_tracing() -> None:
     done(libc().capset(header, struct.pack("6I", *kept)))
 
 
-def confine(writable: Iterable[Path], *, network: bool = False, terminal: bool = False) -> None:
+def confine(writable: Iterable[str | Path], *, network: bool = False, terminal: bool = False) -> None:
     """Drop all capabilities, reach nothing outside, and write only below `writable` and to devices.
 
     With `network`, which is for builds, the network is kept; the next child process ends together with all its
@@ -89,11 +92,16 @@ def confine(writable: Iterable[Path], *, network: bool = False, terminal: bool =
     """
     if sys.platform != "linux":
         raise Unconfined("it needs Linux")
+    from functools import partial
+    from pathlib import Path
+
+    from . import calls, landlock, namespaces  # not at the top: a worker of the basic sandbox does without them
+
     version, least = landlock.version(), landlock.LEAST_VERSION
     if version < least:
         have = f"version {version}" if version > 0 else "none"
         raise Unconfined(f"the kernel needs Landlock of version {least}, as Linux 6.12 has it, and has {have}")
-    places = [place for place in writable if place.exists()]
+    places = [place for place in map(Path, writable) if place.exists()]
     enter = partial(namespaces.enter, places, network=network, terminal=terminal)
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("the kernel allows no namespaces here", enter),
@@ -122,7 +130,7 @@ def hand_over() -> None:
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
     os.close(alive)
-    done(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    done(libc().prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
     try:
         os.write(dead, b".")  # the pid of a parent outside is not visible; the pipe shows whether it is alive
     except BrokenPipeError:

@@ -5,16 +5,17 @@
 The gateway's own Python runs this as a script, without site-packages. So no code that a model brought runs before the
 process is confined, through a variable or through a file of its virtual environment. Variables for the program have a
 prefix (`SET`) that hides them until then. The parameters are variables too; `gateway/system/confinement.py` sets them.
+
+Every worker waits for it, so it imports as little as it can.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    sys.path.insert(0, os.path.abspath(f"{os.path.realpath(__file__)}/../../../.."))
 
 from gateway.worker.sandbox import confine
 
@@ -32,7 +33,7 @@ def main(command: list[str]) -> None:
     confine.tie_to_parent(parent)
     confine.limit_accidents(int(memory) if memory else None)
     if ours["GW_SANDBOX"] == "strict":
-        places = [Path(place) for name, place in ours.items() if name.startswith(WRITABLE)]
+        places = [place for name, place in ours.items() if name.startswith(WRITABLE)]
         try:
             confine.confine(places, network="GW_NETWORK" in ours, terminal="GW_TERMINAL" in theirs)
         except confine.Unconfined as error:
