@@ -157,6 +157,7 @@ def test_a_model_that_says_all_connections_are_its_own_closes_no_page(
 def test_health_checks_do_not_wait_for_a_load_that_holds_the_lock(serve: Callable[..., Gateway]) -> None:
     gateway = serve({"deaf": {"model/model.py": DEAF, "config.yaml": ""}}, until="accepting")
     gateway.wait_for("holding")
+    assert status(f"{gateway.url}/livez") == 200  # it may wait for the import of the web framework
     begun = time.monotonic()
     assert status(f"{gateway.url}/livez") == 200
     assert status(f"{gateway.url}/readyz") == 503

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from gateway.directories.config import safe_yaml  # noqa: F401  (tests take PyYAML away, which this imports)
 from gateway.directories.describe import describe
 from gateway.environments import distributions
 from gateway.wire import plain
 from gateway.worker import server
+from gateway.worker.loading import advice
 from gateway.worker.loading.advice import about_missing, about_taken, is_missing
 
 
@@ -262,7 +264,7 @@ def test_a_failed_load_is_told_whatever_its_advice_trips_over(monkeypatch: pytes
     def trips(*given: object) -> str:
         raise OSError("File name too long")
 
-    monkeypatch.setattr(server, "about_missing", trips)
+    monkeypatch.setattr(advice, "about_missing", trips)
     hello: Any = SimpleNamespace(model={"name": "m"}, taken_ports=())
     failure = server.Server.__new__(server.Server)._load_failure(ModuleNotFoundError("No module named 'a'"), hello, ())
     assert "No module named 'a'" in failure.reason and failure.fatal
