@@ -29,7 +29,7 @@ from ..files.cache import ELSEWHERE, advice_on, cache_dir, make
 from ..files.clearing import clear_put_away, put_away
 from ..spec import ModelSpec
 from ..system import confinement, inherited_environment
-from ..system.background import patiently
+from ..system.background import beside, patiently
 from ..system.pipes import Output
 from ..telemetry.model_output import LineReader
 from ..wording import counted
@@ -222,7 +222,7 @@ class _Build:
                 code = await process.wait()
             except BaseException:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                    await beside(partial(os.killpg, process.pid, signal.SIGKILL))
                 await process.wait()
                 raise
         if code != 0:

@@ -7,6 +7,7 @@ of the model would keep its port and GPU, and answer with code that is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ..files.scratch import Scratch
 from ..system import confinement, inherited_environment
-from ..system.background import patiently
+from ..system.background import beside, patiently
 from ..system.begun import Begun
 from ..system.pipes import Output
 from ..system.reaper import (
@@ -228,7 +229,7 @@ class Child:
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(grace))
         elif not grace and self._process is not None and self.is_running:
-            _signal_group(self._process.pid, signal.SIGKILL)
+            await beside(partial(_signal_group, self._process.pid, self._born, signal.SIGKILL))
         await asyncio.shield(self._ending)
 
     async def _end(self, grace: float) -> None:
@@ -237,14 +238,14 @@ class Child:
             self._noting.cancel()
         if process is not None:
             if process.returncode is None and grace:
-                _signal_group(process.pid, signal.SIGTERM)
                 try:
                     async with asyncio.timeout(grace):
+                        await beside(partial(_signal_group, process.pid, self._born, signal.SIGTERM))
                         await process.wait()
                 except TimeoutError:
                     pass
             if process.returncode is None:
-                process.kill()
+                await beside(partial(_kill, process.pid, self._born))
                 await process.wait()
             # Its children may have outlived it.
             if await _end_rest(process.pid, self._born, self._mark, network_of(self._network)):
@@ -304,40 +305,50 @@ async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) ->
     strays = partial(signal_strays, mark=mark, network=network, since=begun)
     try:
         left = await _search(partial(strays, signal.SIGTERM, but=pid))
-        is_left = _signal_own_group(pid, begun, signal.SIGTERM)
+        is_left = await beside(partial(_signal_rest, pid, begun, signal.SIGTERM))
         deadline = clock() + CHILDREN_GRACE
         while (is_left or left) and clock() < deadline:
             await asyncio.sleep(LOOK_AGAIN)
-            is_left = _signal_own_group(pid, begun, 0)
+            is_left = await beside(partial(_signal_rest, pid, begun, 0))
             left = left and await _search(partial(_still, left, mark, network))
         # Kill first and look at the clock then: a search may take longer than any limit. Repeat, because a process that
         # forks during a search has a child that was not found.
-        _signal_own_group(pid, begun, signal.SIGKILL)
+        await beside(partial(_signal_rest, pid, begun, signal.SIGKILL))
         deadline = clock() + KILLING
         while await _search(partial(strays, signal.SIGKILL)):
             if clock() >= deadline:
                 return False
             await asyncio.sleep(LOOK_AGAIN)
     except TimeoutError:
+        await beside(partial(_signal_rest, pid, begun, signal.SIGKILL))
         return False
     return True
 
 
 async def _search(work: Callable[[], list[int]]) -> list[int]:
     """Search beside the loop. Raises TimeoutError: a process may be such that the kernel reads it forever."""
-    async with asyncio.timeout(SEARCH):
-        return await patiently(work)
+    try:
+        async with asyncio.timeout(SEARCH):
+            return await patiently(work)
+    except RuntimeError as error:  # no more threads
+        raise TimeoutError from error
 
 
 def _still(found: list[int], mark: str, network: Network | None) -> list[int]:
     return [pid for pid in found if is_of(pid, mark, network)]
 
 
-def _signal_own_group(pid: int, begun: str, number: int) -> bool:
-    if not is_ours(pid, begun):
-        return False
-    _take_away(pid)
-    return _signal_group(pid, number)
+def _kill(pid: int, begun: str) -> None:
+    if born(pid) == begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _signal_rest(pid: int, begun: str, number: int) -> bool:
+    """Do as `_signal_group` does, once the leader has been reaped."""
+    if is_ours(pid, begun):
+        _take_away(pid)
+    return _signal_group(pid, begun, number)
 
 
 def _take_away(group: int) -> None:
@@ -349,8 +360,10 @@ def _take_away(group: int) -> None:
         pass
 
 
-def _signal_group(pid: int, number: int) -> bool:
-    """Return whether there was a process to send it to."""
+def _signal_group(pid: int, begun: str, number: int) -> bool:
+    """Send a signal to the group of the worker that started then. Returns whether there was a process to send it to."""
+    if not is_ours(pid, begun):
+        return False
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):

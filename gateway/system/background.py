@@ -39,3 +39,15 @@ async def patiently(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     return await found
+
+
+async def beside(work: Callable[[], T]) -> T:
+    """Run `work` as `patiently` does, or on the loop if the system has no more threads.
+
+    For signals: sending one takes as long as there are processes and threads, whose number models decide. It may end
+    those that use up the threads.
+    """
+    try:
+        return await patiently(work)
+    except RuntimeError:
+        return work()

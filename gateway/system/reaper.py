@@ -14,6 +14,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MARK = "GW_WORKER"
 # Bytes at the beginning of an environment in which the mark is searched. The gateway sets it first, and a process may
@@ -21,6 +25,7 @@ MARK = "GW_WORKER"
 BEGINNING = 64 * 1024
 KILLING = 5.0  # seconds in which processes are ended, before those that remain are left alone
 LOOK_AGAIN = 0.01  # seconds between two searches
+MOST_THREADS = 1000  # of one process that are asked; threads may end while others begin, so it may take several
 Network = tuple[int, int]  # device and inode; reused only when no process and no open file holds the namespace
 
 
@@ -105,11 +110,39 @@ def network_of(held: int | None) -> Network | None:
 
 
 def _network(process: int | str) -> Network | None:
+    return of_any_thread(process, _network_at)
+
+
+def _network_at(place: str) -> Network | None:
     try:
-        found = os.stat(f"/proc/{process}/ns/net")
+        found = os.stat(f"{place}/ns/net")
     except OSError:  # it has ended
         return None
     return found.st_dev, found.st_ino
+
+
+def of_any_thread(process: int | str, ask: Callable[[str], T | None]) -> T | None:
+    """Return what `ask` finds in the directory of a process in /proc, or else in that of one of its threads.
+
+    The directory of a process shows its first thread. Once that has ended, much of it is empty, also if other threads
+    of the process run.
+    """
+    if (found := ask(f"/proc/{process}")) is not None:
+        return found
+    asked = 0
+    while asked < MOST_THREADS and (others := _other_threads(process)):
+        for thread in others[: MOST_THREADS - asked]:
+            if (found := ask(f"/proc/{process}/task/{thread}")) is not None:
+                return found
+        asked += len(others)
+    return None
+
+
+def _other_threads(process: int | str) -> list[str]:
+    try:
+        return [thread for thread in os.listdir(f"/proc/{process}/task") if thread != str(process)]
+    except OSError:  # it has ended
+        return []
 
 
 def signal_strays(
@@ -144,12 +177,16 @@ def is_of(pid: int, mark: str, network: Network | None = None, since: str = "") 
 
 
 def _has_mark(pid: int, mark: str) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            beginning = file.read(BEGINNING)
-    except OSError:
-        return False
+    beginning = of_any_thread(pid, _environment_at) or b""
     return b"\0%b=%b\0" % (MARK.encode(), os.fsencode(mark)) in b"\0%b\0" % beginning
+
+
+def _environment_at(place: str) -> bytes | None:
+    try:
+        with open(f"{place}/environ", "rb", buffering=0) as file:
+            return file.read(BEGINNING) or None
+    except OSError:
+        return None
 
 
 def _group(pid: int) -> int:

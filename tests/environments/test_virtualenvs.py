@@ -552,6 +552,13 @@ def test_a_build_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch:
     uv.write_text("#!/bin/sh\nsleep 3600 & echo $!\nwait\n")
     uv.chmod(0o755)
     monkeypatch.setattr(virtualenvs, "find_uv", lambda: str(uv))
+    killed, killpg = [], os.killpg
+
+    def kill(pid: int, number: int) -> None:
+        killed.append(threading.current_thread())
+        killpg(pid, number)
+
+    monkeypatch.setattr(os, "killpg", kill)
 
     async def give_up() -> int:
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -570,3 +577,5 @@ def test_a_build_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch:
     pid = asyncio.run(give_up())
     state = Path(f"/proc/{pid}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert killed  # one call, which takes as long as there are processes
+    assert threading.main_thread() not in killed

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gateway.system import reaper
 from gateway.system.reaper import Reaper
 
 from .confined import confined
-from .started import Started, gone, started, write
+from .started import Started, gone, started, until, write
 
 pytestmark = pytest.mark.anyio
 
@@ -483,6 +483,98 @@ async def test_what_hides_from_a_strict_worker_goes_with_a_gateway_that_is_kille
         ours.add(found.replica.pid, "another mark")
         ours.close()
         await gone(pid)
+
+
+LEADERLESS = """
+    import ctypes, os, subprocess, sys
+    EXIT = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
+    CODE = f"import ctypes, threading, time; begun = threading.Event()\\n" \
+        "threading.Thread(target=lambda: (begun.set(), time.sleep(600))).start()\\n" \
+        f"begun.wait(); print('up', flush=True); ctypes.CDLL(None).syscall({EXIT}, 0)"
+    class Model:
+        def load(self):
+            command, env = [sys.executable, "-I", "-S", "-c", CODE], ENV
+            self.child = subprocess.Popen(command, start_new_session=True, env=env, stdout=subprocess.PIPE)
+            self.child.stdout.readline()
+        def predict(self, x): return self.child.pid
+    """
+
+
+async def without_leader(pid: int) -> None:
+    """Wait until the first thread of a process has ended, but not the process."""
+    await until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    assert len(os.listdir(f"/proc/{pid}/task")) == 2
+
+
+async def test_a_process_whose_first_thread_has_ended_goes_with_its_worker(tmp_path: Path) -> None:
+    async with started(tmp_path, LEADERLESS.replace("ENV", "None")) as found:
+        await without_leader(pid := await found.ask("predict"))
+        await found.replica.kill("it has ended")
+        await gone(pid)
+
+
+@confined
+async def test_a_process_whose_first_thread_has_ended_goes_with_its_strict_worker(tmp_path: Path) -> None:
+    async with started(tmp_path, LEADERLESS.replace("ENV", "{}"), spec={"sandbox": "strict"}) as found:
+        await without_leader(pid := await found.ask("predict"))
+        await found.replica.kill("it has ended")
+        await gone(pid)
+
+
+@confined
+async def test_a_process_whose_first_thread_has_ended_goes_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
+    ours = Reaper()
+    async with started(tmp_path, LEADERLESS.replace("ENV", "{}"), spec={"sandbox": "strict"}) as found:
+        await without_leader(pid := await found.ask("predict"))
+        assert found.replica.pid is not None
+        ours.add(found.replica.pid, "another mark")
+        ours.close()
+        await gone(pid)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_no_signal_to_very_many_processes_is_work_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """One call signals all, or reaps one of them; a model decides how many there are."""
+    calls: list[tuple[str, int, threading.Thread]] = []
+
+    def noted(name: str, call: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
+        def noting(pid: int, number: int) -> Any:
+            if name != "waitpid" or pid < 0:  # the worker itself is reaped by the loop
+                calls.append((name, abs(pid), threading.current_thread()))
+            return call(pid, number)
+
+        return noting
+
+    async with started(tmp_path, LEFT) as found:
+        for name in ("kill", "killpg", "waitpid"):
+            monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
+        await found.replica._child.end(5.0 if end == "stop" else 0.0)
+        monkeypatch.undo()
+    of_worker = {name for name, pid, _ in calls if pid == found.replica.pid}
+    assert of_worker == {"killpg", "waitpid", *(["kill"] if end == "kill" else [])}
+    assert threading.main_thread() not in [thread for _, _, thread in calls]
+
+
+async def test_a_worker_is_ended_though_the_system_has_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may have them. What left its group is then not searched, and stays known to the reaper."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    source = "class Model:\n    def predict(self, x): return 0"
+    async with started(tmp_path, source) as found:
+        pid = found.replica.pid
+        assert pid is not None
+        with monkeypatch.context() as without:
+            without.setattr(threading.Thread, "start", start)
+            await found.replica.kill("it has ended")
+        await gone(pid)
+        assert found.guarded == {pid}
+        found.guarded.clear()
 
 
 @pytest.mark.parametrize("end", ["stop", "kill", "crash"])

@@ -57,12 +57,12 @@ async def test_a_group_whose_number_another_process_has_by_now_is_left_alone(
 ) -> None:
     ours, others, _ = sleepers
     earlier = str(int(born(others.pid)) - 1)
-    assert not spawn._signal_own_group(others.pid, earlier, signal.SIGKILL)
+    assert not spawn._signal_rest(others.pid, earlier, signal.SIGKILL)
     reaper_module.end(others.pid, earlier, "")
     reaper_module.end(ours.pid, born(ours.pid), "")
     await gone(ours.pid)
     assert others.poll() is None
-    assert spawn._signal_own_group(others.pid, born(others.pid), signal.SIGKILL)
+    assert spawn._signal_rest(others.pid, born(others.pid), signal.SIGKILL)
     await gone(others.pid)
 
 
