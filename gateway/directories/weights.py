@@ -31,10 +31,9 @@ from ..files import downloads, mounts
 from ..files.buckets import BUCKETS, check_address, chooses, fetch_bucket
 from ..files.cache import cache_dir
 from ..files.fingerprints import fingerprint
-from ..files.ordinary import is_inside
+from ..files.ordinary import touches_kept
 from ..spec import ModelSpec
 
-KEPT = ("weights", "hub", "gguf")  # in our cache: downloads, and files that a plugin converts from them
 ODD_IN_REVISION = re.compile(
     r"\.\.|//|^/|/$|[\\~^:?*\[\s\x00-\x1f\x7f]|@\{"
 )  # what no branch, tag or commit has in git
@@ -273,19 +272,20 @@ def _in_package(entry: Mapping[str, Any], rest: str) -> Path:
 def _check_place(entry: Mapping[str, Any], path: Path, *, bases: Collection[Path] = (), is_own: bool = False) -> None:
     """Refuse paths outside `bases`, if there are any, and paths in the gateway's cache that are not the entry's own.
 
-    The cache holds files that were downloaded with other models' secrets. Raises `ConfigError`.
+    The cache holds files that were downloaded with other models' secrets. A folder above it is refused too: patterns,
+    or names in its files, could choose something in it. Raises `ConfigError`.
     """
     written = Path(os.path.abspath(path))
     if bases and not any(written.is_relative_to(os.path.abspath(base)) for base in bases):
         raise ConfigError(f"weights {entry['source']}: the path must stay inside {', '.join(map(str, bases))}")
-    if not is_own and any(is_inside(path, cache_dir() / kept) for kept in KEPT):
-        what = "lies in the gateway's own cache, where a model can only use its own sources"
+    if not is_own and touches_kept(path):
+        what = "lies in the gateway's own cache or above it, where a model can only use its own sources"
         raise ConfigError(f"weights {entry['source']}: {path} {what}: name the original source")
 
 
 def _check_mounted(entry: Mapping[str, Any], place: Path, root: Path) -> None:
-    """Refuse a mount location that leads into the gateway's cache, unless to the files of this entry."""
-    if not any(is_inside(place, cache_dir() / kept) for kept in KEPT):
+    """Refuse a mount location that leads into the gateway's cache or above it, unless to the files of this entry."""
+    if not touches_kept(place):
         return
     own = _locate(entry, root)
     _check_place(entry, place, is_own=own is not None and os.path.realpath(own) == os.path.realpath(place))

@@ -19,12 +19,14 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..wording import counted
+from .cache import cache_dir
 
 MOST = 32 * 1024 * 1024  # bytes of a text file, such as an index of tensors, a source file or a list of checksums
 MOST_VALUES = 1_000_000  # in JSON: an empty array or object takes two bytes there, and thirty times as much in memory
 
 
 _homes: ContextVar[tuple[Path, ...]] = ContextVar("homes", default=())  # directories that links must not lead out of
+KEPT = ("weights", "hub", "gguf")  # in our cache: downloads, and files that a plugin converts from them
 LONGEST_NAME = 200  # characters of a name in messages
 LEADS_OUT = (
     "this link leads out of the model directory: copy the file, or allow it in gateway.toml:"
@@ -60,7 +62,7 @@ def named_file(place: Path, name: object, by: str) -> Path:
     `by` is the file that names it.
 
     Raises:
-        ConfigError: it leads out of the folder, by an absolute path, `..` or a link. It is not opened.
+        ConfigError: it leads out of the folder, by an absolute path, `..` or a link, or it is hidden. It is not opened.
     """
     path = place / (text := str(name))
     windows = PureWindowsPath(text)  # Windows paths are harmless here, but perhaps not in a library
@@ -73,6 +75,8 @@ def named_file(place: Path, name: object, by: str) -> Path:
         raise ConfigError(
             f"{place}: {by} names {shown}, which leads out of the directory: download its files again"
         ) from error
+    if any(part.startswith(".") for part in windows.parts):  # SHA256SUMS does not list hidden files
+        raise ConfigError(f"{place}: {by} names {text[:LONGEST_NAME]!a}, which is hidden: rename it")
     return path
 
 
@@ -82,6 +86,12 @@ def is_inside(path: Path, home: Path) -> bool:
     if real.parent.name == "snapshots" and real.parents[1].name.startswith("models--"):
         real = real.parents[1]
     return Path(os.path.realpath(path)).is_relative_to(real)
+
+
+def touches_kept(path: Path) -> bool:
+    """Return whether a path is in a part of our cache that holds what secrets of models fetched, or above one."""
+    kept = [cache_dir() / name for name in KEPT]
+    return any(is_inside(path, each) or is_inside(each, path) for each in kept)
 
 
 def opened(path: Path) -> BufferedReader:
@@ -122,14 +132,17 @@ def _endless() -> OSError:
 def check_ordinary(place: Path) -> None:
     """Check a file of a model directory, or all files in a folder, before a library opens them by name; for a plugin.
 
+    Hidden ones are checked too: a link, or a library's own way to find files, may lead to them.
+
     Raises:
-        ConfigError: there is a pipe, a device or a socket, for which the library might wait forever.
+        ConfigError: there is a pipe, a device or a socket, for which the library might wait forever, or a link to what
+            the secret of another model fetched.
     """
     for directory, names, files in os.walk(place):
-        names[:] = [name for name in names if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                _check_ordinary(Path(directory, name))
+        for path in (Path(directory, name) for name in (*names, *files)):
+            _check_ordinary(path)
+            if path.is_symlink() and touches_kept(path) and not is_inside(path, place):
+                raise ConfigError(f"{path}: is a link into the gateway's own cache: name the original source instead")
     _check_ordinary(place)
 
 

@@ -138,7 +138,7 @@ class Server:
             with contextlib.suppress(Exception):
                 spec = plain.to_spec(hello.model)
                 say(trace_of(error, spec))
-                terminal.examine(error, spec.root)
+                terminal.examine(error, spec)
         # A bad definition, import or missing file fails again; load() may succeed in a retry.
         unfixable = isinstance(error, (Unloadable, ConfigError, ModelDefinitionError))
         text = str(error) if isinstance(error, (Unloadable, ConfigError)) else text_of(error)

@@ -24,7 +24,9 @@ from gateway.cli import new, tables
 from gateway.telemetry import printable
 
 ODD = "\x1b]0;pwn\x07\x1b[31mX\u202e\x9b31m"
-TEXT = json.dumps(ODD)
+LONE = f"{ODD}\ud800"  # which JSON may contain, and no encoding
+TEXT = json.dumps(LONE)
+TRANSFORMER = "sentence_transformers.models.Transformer"
 CLASS = "class Model:\n    def predict(self, x): return x\n"
 
 
@@ -56,12 +58,16 @@ def write(models: Path) -> None:
         "variables/model.py": CLASS + "import os\nos.environ['\\x1b[31mVAR\u202e']\n",
         "requirements/model.py": CLASS,
         "requirements/requirements.txt": "a\x1b[31mb==1\n-r \x1b[31m.txt\n",
-        "bert/config.json": json.dumps({"architectures": [ODD], "model_type": ODD, "auto_map": {"AutoModel": ODD}}),
+        "bert/config.json": json.dumps({"architectures": [LONE], "model_type": LONE, "auto_map": {"AutoModel": LONE}}),
         "bert/model.safetensors": struct.pack("<Q", 2) + b"{}",
         f"gguf/m{ODD}.gguf": gguf({"general.architecture": ODD, "general.name": ODD, "tokenizer.ggml.model": ODD}),
         f"pickle/model{ODD}.pkl": b"\x80\x04cos\x1b[31m\nsystem\x1b]0;x\x07\n.",
         f"unknown{ODD}/weights.bin": b"",
         f"onnx/{ODD}.onnx": b"\x08\x07",
+        "vectors/modules.json": "[]",
+        "vectors/config_sentence_transformers.json": f'{{"default_prompt_name": {TEXT}}}',
+        "modules/modules.json": f'[{{"idx": 0, "name": "0", "path": {TEXT}, "type": "{TRANSFORMER}"}}]',
+        f"name{chr(0xDCFF)}/model.pkl": b"\x80\x04cos\nsystem\n.",  # as Python reads a name that is not UTF-8
         "modelfile/Modelfile": "FROM \x1b[31m./x\u202e\n",
     }
     for name, content in files.items():
@@ -86,7 +92,7 @@ COMMANDS = [
 ]
 PROCESSES = [
     *(["models"], ["serve", "--port", "0", "--only", ODD]),
-    *(["run", name] for name in ("skops", "yaml", "pickle", ODD)),
+    *(["run", name] for name in ("skops", "yaml", "pickle", "vectors", "modules", ODD)),
 ]
 
 

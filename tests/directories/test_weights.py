@@ -261,7 +261,10 @@ def test_patterns_that_choose_files_and_those_that_leave_them_out_do_not_meet(ca
     assert chosen[0] != chosen[1]
 
 
-@pytest.mark.parametrize("source", ["file://{cache}/weights/0/m.gguf", "file://link/m.gguf", "file://up/{up}/m.gguf"])
+@pytest.mark.parametrize(
+    "source",
+    [*("file://{cache}/weights/0/m.gguf", "file://link/m.gguf", "file://up/{up}/m.gguf"), "file://{cache}", "file:///"],
+)
 def test_no_model_takes_what_was_fetched_for_another_out_of_the_cache(source: str, tmp_path: Path, cache: Path) -> None:
     place = cache / "weights" / "0"
     place.mkdir(parents=True)
@@ -277,7 +280,7 @@ def test_no_model_takes_what_was_fetched_for_another_out_of_the_cache(source: st
     assert "lies in the gateway's own cache" in told
 
 
-@pytest.mark.parametrize("way", ["mounted", "linked", "package", "of another secret"])
+@pytest.mark.parametrize("way", ["mounted", "mounted above", "linked", "package", "of another secret"])
 def test_so_it_is_with_every_way_to_a_file(way: str, tmp_path: Path, package: Path, cache: Path) -> None:
     owner = {"source": "https://example.com/m.gguf", "auth_secret_name": "key"}
     place = weights._cached(owner)
@@ -286,6 +289,7 @@ def test_so_it_is_with_every_way_to_a_file(way: str, tmp_path: Path, package: Pa
     (tmp_path / "link").symlink_to(place.parent)
     entry = {
         "mounted": {"source": "https://example.com/none", "mount_location": str(place)},
+        "mounted above": {"source": "https://example.com/none", "mount_location": str(cache)},
         "linked": {"source": "https://example.com/none", "mount_location": str(tmp_path / "link" / "m.gguf")},
         "package": {"source": f"package://some_weights/{place}"},
         "of another secret": {**owner, "auth_secret_name": "other", "mount_location": str(place)},

@@ -217,6 +217,47 @@ def test_what_a_library_would_open_is_no_pipe_and_no_device(tmp_path: Path) -> N
         ordinary.check_ordinary(tmp_path)
 
 
+def test_a_hidden_one_is_none_either(tmp_path: Path) -> None:
+    """A link leads to it, or a library that looks for all files with an ending."""
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "link").symlink_to(".hidden")
+    for name in (".hidden/pipe", ".pipe"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ConfigError, match="pipe: is not a regular file"):
+            ordinary.check_ordinary(tmp_path)
+        (tmp_path / name).unlink()
+    ordinary.check_ordinary(tmp_path)
+
+
+def test_what_is_hidden_has_no_name_in_a_file(tmp_path: Path) -> None:
+    for name in (".m", "a/.m", ".m/a", ".m.safetensors", "a\\.m"):
+        with pytest.raises(ConfigError, match="which is hidden: rename it"):
+            ordinary.named_file(tmp_path, name, "modules.json")
+    for name in (".", "./a", "", "a/./b", "a.b"):
+        assert ordinary.named_file(tmp_path, name, "modules.json") == tmp_path / name
+
+
+@pytest.mark.parametrize("kept", ordinary.KEPT)
+def test_a_folder_beside_the_cache_gives_nothing_of_it_by_a_link(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount location of another model is one."""
+    monkeypatch.setenv("GATEWAY_CACHE_DIR", str(tmp_path / "cache"))
+    place, beside = tmp_path / "cache" / kept / "0", tmp_path / "beside"
+    place.mkdir(parents=True)
+    beside.mkdir()
+    (place / "m.gguf").touch()
+    (place / "same.gguf").symlink_to("m.gguf")
+    ordinary.check_ordinary(place)  # its own
+    for target in (place / "m.gguf", place, tmp_path / "cache"):
+        (beside / "link").symlink_to(target)
+        with pytest.raises(ConfigError, match="is a link into the gateway's own cache"):
+            ordinary.check_ordinary(beside)
+        (beside / "link").unlink()
+    (beside / "link").symlink_to(tmp_path / "absent")
+    ordinary.check_ordinary(beside)
+
+
 def _opens(node: ast.AST) -> bool:
     """Whether it is a call that opens a file: `open`, those of `Path` that read, and its `open` with a mode."""
     if not isinstance(node, ast.Call):

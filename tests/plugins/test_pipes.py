@@ -76,6 +76,19 @@ def test_of_a_folder_of_vectors(embedder: Path, tmp_path: Path, monkeypatch: pyt
             loaded(place, monkeypatch)
 
 
+def test_of_a_hidden_folder_of_vectors(embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = shutil.copytree(embedder, tmp_path / "m")
+    (place / ".m").mkdir()
+    os.mkfifo(place / ".m" / "config.json")
+    (place / "modules.json").write_text('[{"path": ".m", "type": "sentence_transformers.models.Transformer"}]')
+    assert is_told(gateway_sentence_transformers, place)
+    with pytest.raises(ConfigError, match=r"config\.json: is not a regular file"):
+        loaded(place, monkeypatch)
+    (place / ".m" / "config.json").unlink()
+    with pytest.raises(ConfigError, match="which is hidden: rename it"):
+        loaded(place, monkeypatch)
+
+
 @pytest.mark.parametrize("file", ["model.skops", "model.pkl"])
 def test_of_an_estimator(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "piped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from gateway.errors import ModelError
 from gateway.runners.replica import LoadError
+from gateway.spec import ModelSpec
+from gateway.worker.loading import terminal
 
 from .confined import confined
 from .started import Started, started, write
@@ -92,6 +95,21 @@ async def test_code_that_expects_no_input_and_child_processes_find_what_they_did
     assert await worker.ask("catch") == "nobody"
     assert await worker.ask("stdin") == [False, 0, b""]
     assert await worker.ask("process") == 0
+
+
+@pytest.mark.parametrize("own_code", [True, False])
+def test_a_debugger_runs_no_file_of_a_directory_that_is_only_data(
+    own_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".pdbrc").write_text("!open('ran', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal, "_examines", True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("q\n"))
+    try:
+        raise ValueError
+    except ValueError as error:
+        terminal.examine(error, ModelSpec(name="m", target="m:M", root=tmp_path, own_code=own_code))
+    assert (tmp_path / "ran").exists() is own_code
 
 
 @pytest.mark.parametrize("stop", ["breakpoint()", "__import__('pdb').set_trace()"])

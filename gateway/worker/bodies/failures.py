@@ -195,7 +195,7 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
         _say_unsent(error, request_id, spec, told)
         return
     say(f"[{request_id}] {_heading(error, spec, told)}\n{trace_of(error, spec)}")
-    examine(error, spec.root)
+    examine(error, spec)
     if (variable := missing_variable(error)) is not None:
         say(f"[{request_id}] {variable} is not there{about_variable(variable, spec.name)}")
     if (secret := missing_secret(error)) is not None:

@@ -14,7 +14,10 @@ import shlex
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from ...spec import ModelSpec
 
 
 class NoTerminal(EOFError):
@@ -35,7 +38,7 @@ def begin(model: str) -> None:
         refuse(model)
 
 
-def examine(error: BaseException, root: Path) -> None:
+def examine(error: BaseException, spec: ModelSpec) -> None:
     """Open a debugger at the deepest of the model's own frames, if that was requested."""
     if not _examines or error.__traceback__ is None:
         return
@@ -47,10 +50,13 @@ def examine(error: BaseException, root: Path) -> None:
     class AtTheModel(pdb.Pdb):
         def get_stack(self, frame: Any, trace: Any) -> Any:
             stack, last = super().get_stack(frame, trace)
-            of_model = [at for at, (one, _) in enumerate(stack) if one.f_code.co_filename.startswith(f"{root}{os.sep}")]
+            of_model = [
+                at for at, (one, _) in enumerate(stack) if one.f_code.co_filename.startswith(f"{spec.root}{os.sep}")
+            ]
             return stack, (of_model or [last])[-1]
 
-    debugger = AtTheModel()
+    # It would run the .pdbrc in the working directory, which is the model's: of one that is only data nothing runs.
+    debugger = AtTheModel(readrc=spec.own_code)
     debugger.reset()
     debugger.interaction(None, error.__traceback__)
 
