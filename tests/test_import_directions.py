@@ -21,7 +21,7 @@ PLUGINS = ROOT / "plugins"
 
 # Rooms, lowest first: folders and modules directly in `gateway/`. Each imports from itself and from those before it.
 ORDER = """
-    errors spec wording near_names hookspecs system wire telemetry files devices settings access environments
+    errors spec wording near_names json_costs hookspecs system wire telemetry files devices settings access environments
     directories linear_patterns schema_words json_schemas plugin_checks plugin_files plugin_manager plugins worker
     runners admission hosting dialects examples http inspection lifetime cli chat testing __main__
 """.split()
