@@ -97,6 +97,16 @@ def amount(body: bytes) -> Amount:
     return found
 
 
+def read(text: bytes | str) -> Any:
+    """Decode JSON that somebody else has bounded: what a model sends, or what has been read before.
+
+    Raises:
+        msgspec.DecodeError, ValueError, RecursionError: it is not valid.
+    """
+    body = text.encode() if isinstance(text, str) else text
+    return decode(body, None if len(body) <= QUICK else amount(body))
+
+
 def decode(body: bytes, found: Amount | None = None) -> Any:
     """Decode JSON that holds this amount; None stands for little.
 

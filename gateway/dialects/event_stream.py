@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from .. import json_costs
 from ..errors import InvalidOutput
 
 DONE = b"[DONE]"
@@ -161,7 +162,7 @@ def is_complete(data: bytes) -> bool:
     if data.strip() == DONE:
         return True
     try:
-        value = msgspec.json.decode(data)
+        value = json_costs.read(data)
     except (msgspec.DecodeError, RecursionError):
         return False
     return isinstance(value, dict) and bool(value)

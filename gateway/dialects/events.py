@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
 from ..errors import GatewayError, InvalidOutput
 from ..telemetry.counts import whole_number
 from ..wire.values import Structured
@@ -117,7 +118,7 @@ def estimate_tokens(size: int) -> int:
 def fields_of(data: bytes) -> dict[str, Any]:
     """Return the data of a server-sent event as an object, or {} if it is not one."""
     try:
-        value = msgspec.json.decode(data)
+        value = json_costs.read(data)
     except (msgspec.DecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

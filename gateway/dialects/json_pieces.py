@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
+
 _TEXT = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # the rest of a string, up to its end or a partial escape
 
 
@@ -80,7 +82,7 @@ class ObjectPieces:
 def decoded(text: str) -> dict[str, Any] | None:
     """Return the object in a text, or None if it is not one."""
     try:
-        value = msgspec.json.decode(text)
+        value = json_costs.read(text)
     except (msgspec.DecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

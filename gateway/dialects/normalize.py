@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
 from ..errors import InvalidOutput
 from ..telemetry.counts import whole_number
 from ..wire.values import Structured
@@ -276,7 +277,7 @@ class Normalizer:
             return [Failed(error)]
         ours = name in ("", "message") or self._is_name(name)
         try:
-            value = msgspec.json.decode(data)
+            value = json_costs.read(data)
         except (msgspec.DecodeError, RecursionError) as broken:
             if ours:
                 raise InvalidOutput(f"the model yielded SSE whose data is not JSON ({broken}); {_AS_TEXT}") from broken

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
 from ..errors import GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..wire.values import Array, Structured
@@ -96,7 +97,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, Structured):
-        return msgspec.json.decode(value.json)  # decoded, since a worker may send anything
+        return json_costs.read(value.json)  # decoded, since a worker may send anything
     if isinstance(value, Array):
         return _nested(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
 from ..errors import GatewayError, HTTPError
 from .events import unwrap
 
@@ -29,7 +30,7 @@ def error_in(name: str, data: bytes) -> GatewayError | None:
     if name != "error" and b'"error"' not in data:
         return None
     try:
-        value = msgspec.json.decode(data)
+        value = json_costs.read(data)
     except (msgspec.DecodeError, RecursionError):
         return error_of({"error": data.decode("utf-8", "replace")}) if name == "error" else None
     fields = value if isinstance(value, dict) else {}

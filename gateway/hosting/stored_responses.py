@@ -20,8 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
+from .. import json_costs
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Kept:
 
     @property
     def input_items(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = msgspec.json.decode(self.input)
+        items: list[dict[str, Any]] = json_costs.read(self.input)
         return items
 
     @property
@@ -105,13 +104,14 @@ class Kept:
         return len(self.input) + len(self.response)
 
     @property
-    def parts(self) -> int:
-        """Upper bound of the JSON arrays and objects in it: brackets inside strings count too."""
-        return sum(part.count(b"[") + part.count(b"{") for part in (self.input, self.response))
+    def parts(self) -> tuple[int, int]:
+        """The JSON arrays and objects in it, and the nanoseconds to read it."""
+        amounts = [json_costs.amount(part) for part in (self.input, self.response)]
+        return sum(each.items for each in amounts), sum(each.cost for each in amounts)
 
     @property
     def output_items(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = msgspec.json.decode(self.response)["output"]
+        items: list[dict[str, Any]] = json_costs.read(self.response)["output"]
         return items
 
 
@@ -176,11 +176,13 @@ class ResponsesStore:
         """Return a response after those it continues, oldest first; and the id of the first missing one, if any."""
         return await self._run(self._chain, owner, identity)
 
-    async def items(self, owner: str, identities: list[str], most: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    async def items(
+        self, owner: str, identities: list[str], most: tuple[int, int]
+    ) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return items by their ids, each with the model of its response. Stops at the first id that is not found.
 
         Raises:
-            TooManyParts: the responses that contain them have more than `most` parts.
+            TooManyParts: the responses that contain them have more than `most`, of what `Kept.parts` counts.
         """
         return await self._run(self._items, owner, identities, most)
 
@@ -274,12 +276,12 @@ class ResponsesStore:
             following = kept.previous
         return list(found.values())[::-1], None if following in found else following
 
-    def _items(self, owner: str, identities: list[str], most: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    def _items(self, owner: str, identities: list[str], most: tuple[int, int]) -> dict[str, tuple[str, dict[str, Any]]]:
         if not self.keeps:
             return {}
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         read: dict[int, tuple[str, dict[Any, dict[str, Any]]]] = {}  # the items of a conversation are in few responses
-        wanted, parts = frozenset(identities), 0
+        wanted, parts, cost = frozenset(identities), 0, 0
         for identity in identities:
             number = self._db().execute(_LAST, (owner, identity, self._oldest())).fetchone()[0]
             if number is None:
@@ -290,8 +292,9 @@ class ResponsesStore:
                 if row is None:  # another gateway has just deleted it from the shared file
                     break
                 kept = Kept(*row)
-                parts += kept.parts
-                if parts > most:
+                more = kept.parts
+                parts, cost = parts + more[0], cost + more[1]
+                if parts > most[0] or cost > most[1]:
                     raise TooManyParts
                 whole = (*kept.input_items, *kept.output_items)
                 ids = ((item.get("id"), item) for item in whole)

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from .. import json_costs
 from ..errors import MODEL_RAISED, Crashed, GatewayError, InvalidJSON, InvalidOutput, ModelError, RouteNotSupported
 from ..spec import Capabilities
 from ..wire.frames import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp
@@ -300,7 +301,7 @@ def _inputs(call: Call) -> Any:
     if call.req.mode != BYTES:
         return decode(body) if body else None
     try:
-        return msgspec.json.decode(body)
+        return json_costs.read(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidJSON(f"the body is not valid JSON: {error}") from error
 

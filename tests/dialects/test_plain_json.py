@@ -4,8 +4,10 @@ import json
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 
+from gateway import json_costs
 from gateway.dialects.base import Context
 from gateway.dialects.plain_json import JsonDialect, written
 from gateway.errors import GatewayError, HTTPError, InvalidOutput
@@ -45,6 +47,13 @@ def test_a_value_is_the_whole_answer(value: Any, expected: Any) -> None:
     answer = encoder()
     answer.feed([value])
     assert json.loads(answer.whole()[0]) == expected
+
+
+def test_numbers_of_a_model_that_can_be_slow_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(json_costs, "_by_float", msgspec.json.Decoder(float_hook=read.append).decode)
+    encoder().feed([Structured({}, f"[{'1e308,' * 40}1]")])
+    assert read == ["1e308"] * 40
 
 
 def test_each_value_is_an_event() -> None:

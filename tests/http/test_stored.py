@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from served import PATIENCE, Answer, Model, Served
 
+from gateway import json_costs
 from gateway.access import keys
 from gateway.dialects.responses import route
 from gateway.errors import ModelError
@@ -98,6 +100,31 @@ def test_items_of_responses_of_very_many_parts_are_not_fetched(
     assert gateway.create(references[:1])["status"] == "completed"
     refused = gateway.create(references)
     assert refused["error"]["param"] == "input" and "more than 200" in refused["error"]["message"]
+
+
+def test_items_of_responses_that_take_long_to_read_are_not_read(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as numbers far from 1: a request of a hundred bytes may refer to megabytes of them."""
+    made = gateway.create([{"role": "user", "content": "a", "x": [1e308] * 2000}])
+    item = gateway.get(f"{made['id']}/input_items").json["data"][0]["id"]
+    again = {"input": "y", "previous_response_id": made["id"]}, {"input": [{"type": "item_reference", "id": item}]}
+    for request in again:
+        assert gateway.create(**request)["status"] == "completed"
+    monkeypatch.setattr(stored, "MOST_COST", 1_000_000)
+    for request in again:
+        assert "long to read" in gateway.create(**request)["error"]["message"]
+    assert "long to read" in gateway.get(f"{made['id']}/input_items").json["error"]["message"]
+
+
+def test_stored_numbers_that_can_be_slow_are_read_one_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    made = gateway.create([{"role": "user", "content": "a", "x": [1e308] * 40}])
+    monkeypatch.setattr(json_costs, "_by_float", msgspec.json.Decoder(float_hook=read.append).decode)
+    assert gateway.create("y", previous_response_id=made["id"])["status"] == "completed"
+    assert read == ["1e308"] * 40
 
 
 def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> None:

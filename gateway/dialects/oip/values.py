@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from ... import json_costs
 from ...errors import BadRequest, InvalidOutput, TooLarge
 from ...wire.frames import MAX_PAYLOAD
 from ...wording import counted, instead_of, listed
@@ -190,7 +191,7 @@ def from_predict(body: bytes, content_type: str) -> Any:
     if len(body) > MAX_VALUES and body.count(b",") > MAX_VALUES:
         raise InvalidOutput(f"predict's answer has more than {counted(MAX_VALUES, 'value')}; return fewer, or bytes")
     try:
-        return msgspec.json.decode(body)
+        return json_costs.read(body)
     except (msgspec.DecodeError, RecursionError):
         pass
     try:

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ... import json_costs
 from ...errors import BadRequest
 from ...wording import counted, listed
 from ..fields import echoed, missing, take, wrong_type
@@ -262,7 +263,7 @@ def arguments_of(text: str) -> str:
 def input_of(arguments: str) -> str:
     """Return the input in a model's arguments, also if they are cut off. Anything else is the input as a whole."""
     try:
-        value = msgspec.json.decode(arguments)
+        value = json_costs.read(arguments)
     except (msgspec.DecodeError, RecursionError):
         return _begun(arguments)
     if isinstance(value, dict):

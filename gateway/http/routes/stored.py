@@ -40,7 +40,8 @@ log = logging.getLogger("gateway.http")
 PLACE = "/v1/responses"
 LIMIT, MAX_LIMIT = 20, 100  # items in a page
 LONGEST = 1 << 15  # items of a conversation: each is read, checked and written again for every answer
-MOST = 1 << 19  # arrays and objects of a conversation, also inside strings: read in about a second
+MOST = 1 << 19  # arrays and objects of a conversation: read, checked and written again in about a second
+MOST_COST = 1_000_000_000  # nanoseconds to read it: about three of the most expensive requests
 AGAIN = 60.0  # seconds between two log lines about responses that could not be stored
 _TRUE = ("true", "1")
 
@@ -118,10 +119,13 @@ class Turn:
         """
         _check_once(named, ids_of(item for item in given if isinstance(item, dict) and reference_of(item) is None))
         try:
-            found = await self._store.items(owner_of(self._exchange), [identity for _, identity in named], MOST)
+            found = await self._store.items(
+                owner_of(self._exchange), [identity for _, identity in named], (MOST, MOST_COST)
+            )
         except TooManyParts:
             raise BadRequest(
-                f"the responses of these items hold more than {MOST} arrays and objects; refer to fewer",
+                f"the responses of these items hold more than {MOST} arrays and objects, or take long to read; "
+                "refer to fewer",
                 param="input",
                 code="invalid_value",
             ) from None
@@ -191,6 +195,7 @@ class Stored:
         earlier = [one for one in earlier if exchange.sees(one.model)]
 
         def shown() -> bytes:
+            _check_amount(earlier, None)
             return encode_json(page([*items_of(earlier[:-1]), *kept.input_items]))
 
         size = sum(one.size for one in earlier)
@@ -238,15 +243,19 @@ def _check_length(items: int) -> None:
         )
 
 
-def _check_amount(chain: list[Kept]) -> None:
+def _check_amount(chain: list[Kept], param: str | None = "previous_response_id") -> None:
     """Refuse a conversation with too many parts before it is read."""
-    found = sum(kept.parts for kept in chain)
-    if found > MOST:
-        raise BadRequest(
-            f"the earlier responses hold {found} arrays and objects; a conversation may continue from at most {MOST}",
-            param="previous_response_id",
-            code="invalid_value",
-        )
+    parts = [kept.parts for kept in chain]
+    found, cost = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if found <= MOST and cost <= MOST_COST:
+        return
+    what = f"hold {found} arrays and objects" if found > MOST else "take too long to read"
+    raise BadRequest(
+        f"the earlier responses {what}; a conversation may continue from at most {MOST} arrays and objects, and from "
+        "less if they hold very many other values",
+        param=param,
+        code="invalid_value",
+    )
 
 
 def _check_once(named: list[tuple[int, str]], there: frozenset[str]) -> None:
