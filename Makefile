@@ -9,7 +9,7 @@ ENVS ?= $(patsubst tests/clients/%.txt,%,$(wildcard tests/clients/*.txt)) \
 CLIENTS = $(foreach env,$(ENVS),.$(if $(wildcard tests/clients/$(env).txt),venv,node)-clients-$(env)/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-slow test-clients fuzz check fix bench
+.PHONY: help install serve test test-slow test-clients fuzz check fix bench bench-peers
 
 help:
 	@echo "make serve      the gateway over models/"
@@ -20,6 +20,7 @@ help:
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
 	@echo "make bench      what we claim about speed, measured"
+	@echo "make bench-peers  the same beside other servers, in environments of their own (PEERS='mosec truss')"
 	@echo "make test-chaos what it survives: kills, signals, reloads and overload under load, with a ledger"
 	@echo "make soak       a mixed load for MINUTES=5, and what grows meanwhile"
 	@echo "make install    .venv with everything that these need; the others do it themselves"
@@ -85,6 +86,17 @@ fix: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The requirements of other servers exclude ours and each other's: benchmarks/peers/NAME.txt pins those of one.
+# PEERS='NAME …' makes and measures some of them beside those that are there already.
+PEERS ?= $(patsubst benchmarks/peers/%.txt,%,$(wildcard benchmarks/peers/*.txt))
+.venv-peers-%/.installed: benchmarks/peers/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -r $<
+	touch $@
+
+bench-peers: $(INSTALLED) $(foreach peer,$(PEERS),.venv-peers-$(peer)/.installed)
+	$(BIN)/python -m benchmarks peers $(ARGS)
 
 test-chaos: $(INSTALLED)
 	$(BIN)/python -m benchmarks chaos signals reloads overload --strict $(ARGS)

@@ -10,20 +10,21 @@ import platform
 import sys
 from dataclasses import asdict
 
-from .report import LeftOut, Row, table
+from .report import Failed, LeftOut, Row, table
 
 NAMES = (
     *("predict", "chunks", "neighbour", "cancel", "liveness", "chatty", "footprint", "start"),
     *("llm", "embeddings", "vectors"),
 )
 STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
+BESIDE = ("peers",)  # takes environments of its own
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = (*NAMES, *STORMS)
+    known = (*NAMES, *STORMS, *BESIDE)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}, which are the default, and "
-                        f"{', '.join(STORMS)}")  # fmt: skip
+                        f"{', '.join((*STORMS, *BESIDE))}")  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a promise is not kept")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON object a benchmark")
@@ -41,6 +42,8 @@ def main() -> None:
             rows = module.run(quick=args.quick)
         except LeftOut as missing:
             reason = f"left out: {missing}"
+        except Failed as error:
+            rows, reason, failed = list(error.rows), f"failed: {error}", True
         except Exception as error:
             reason, failed = f"failed: {error}", True
         failed = failed or (args.strict and any(row.kept is False for row in rows))
@@ -48,7 +51,7 @@ def main() -> None:
             print(json.dumps({"benchmark": name, "rows": [asdict(row) for row in rows], "why_not": reason or None}))
         else:
             print(f"\n{module.__doc__.partition(chr(10))[0]}\n  alone: python -m benchmarks {name}\n")
-            print(table(rows) if rows else f"  {reason}")
+            print("\n".join(filter(None, (table(rows) if rows else "", reason and f"  {reason}"))))
         sys.stdout.flush()
     sys.exit(failed)
 

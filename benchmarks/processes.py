@@ -113,12 +113,28 @@ def floor(app: Literal["echo", "answer", "drip", "hangup"]) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def server(
-    command: Sequence[str], port: int, ready: str, *, cwd: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    ready: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    leaves_others: bool = False,
 ) -> Iterator[Server]:
-    """A server of its own, from the moment that `ready` answers with 200."""
+    """A server of its own, from the moment that `ready` answers with 200.
+
+    One that `leaves_others` behind when it ends has a process group, which is ended after it.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, cwd=cwd, env={**environment, **(env or {})}, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**environment, **(env or {})},
+            stdout=output,
+            stderr=output,
+            start_new_session=leaves_others,
+        )
         try:
             until = time.monotonic() + START_TIMEOUT
             while not _answers(port, ready):
@@ -126,10 +142,13 @@ def server(
                     output.seek(0)
                     tail = output.read().decode(errors="replace")[-2000:]
                     raise RuntimeError(f"{' '.join(command)} did not get ready:\n{tail}")
-                time.sleep(0.05)
+                time.sleep(0.01)
             yield Server(port, process.pid)
         finally:
             end(process)
+            if leaves_others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answers(port: int, path: str) -> bool:

@@ -21,6 +21,14 @@ class Row:
     kept: bool | None = None  # None: said for information, nothing is promised
 
 
+class Failed(Exception):
+    """A part of a benchmark failed; the rows of the other parts hold."""
+
+    def __init__(self, message: str, rows: Sequence[Row]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
 class LeftOut(Exception):
     """A benchmark cannot run here; the message says what is missing."""
 

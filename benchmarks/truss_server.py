@@ -1,6 +1,6 @@
 """Truss's own server over the same class, where there is one: in the environment whose Python TRUSS_PYTHON names.
 
-It wants one of its own, for its requirements contradict ours.
+It wants one of its own, for its requirements contradict ours. Its models may import `benchmarks.peers.answers`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.directories.config.config import read_config
 
-from .processes import Server, free_port, server
+from .processes import ROOT, Server, free_port, server
 
 VARIABLE = "TRUSS_PYTHON"
 _WHERE = """
@@ -26,9 +26,12 @@ print(importlib.metadata.version("truss"))
 """
 
 
-def installed() -> tuple[str, Path, str] | None:
-    """The Python, the directory of its Truss and the version of that, or None when TRUSS_PYTHON is not set."""
-    python = os.environ.get(VARIABLE)
+def installed(python: str | None = None) -> tuple[str, Path, str] | None:
+    """The Python, the directory of its Truss and the version of that, or None when TRUSS_PYTHON is not set.
+
+    `python` is the one of another environment, for when it is not set.
+    """
+    python = os.environ.get(VARIABLE, python)
     if not python:
         return None
     done = subprocess.run([python, "-c", _WHERE], capture_output=True, text=True, timeout=60)
@@ -52,6 +55,6 @@ def truss_server(python: str, truss: Path, files: Mapping[str, str]) -> Iterator
         # Its server reads keys without looking whether they are there: building an image writes all of them.
         (place / "config.yaml").write_text(json.dumps(read_config(place).data))
         port = free_port()
-        environment = {"INFERENCE_SERVER_PORT": str(port)}
+        environment = {"INFERENCE_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT)}
         with server([python, "main.py"], port, "/v1/models/model", cwd=place, env=environment) as found:
             yield found

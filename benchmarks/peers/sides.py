@@ -1,0 +1,151 @@
+"""The servers that are compared: ours and the peers', each over the same classes, each in an environment of its own.
+
+A side serves one kind of class at a time. It says below which paths, and where it has none for a kind, it is left out
+of what is measured with that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..processes import ROOT, Server, free_port, gateway, server
+from ..truss_server import installed, truss_server
+from . import classes
+
+PEERS = {"mosec": "mosec", "litserve": "litserve", "truss": "truss", "triton": "nvidia-pytriton"}  # and distributions
+TITLES = {"mosec": "mosec", "litserve": "LitServe", "truss": "Truss", "triton": "Triton"}
+_FACTS = """
+import importlib.metadata, sys, sysconfig
+print(importlib.metadata.version(sys.argv[1]), sysconfig.get_path("platlib"), sysconfig.get_config_var("LIBDIR"))
+print(f"{sys.version_info[0]}.{sys.version_info[1]}")
+"""
+_TRITON = """
+name: "model"
+backend: "python"
+input [{ name: "x", data_type: TYPE_FP32, dims: [4] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [4] }]
+instance_group [{ kind: KIND_CPU, count: 1 }]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    name: str  # with its version
+    paths: Mapping[str, str]  # of each kind
+    serve: Callable[[str], AbstractContextManager[Server]]  # a kind
+
+
+def ours() -> Side:
+    predict = dict.fromkeys(("async64", "sync64", "one", "stream"), "/v1/models/model:predict")
+    embeddings = dict.fromkeys(("lists", "numpy"), "/v1/embeddings")
+    neighbours = {"neighbour": "/v1/models/light:predict", "burn": "/v1/models/burn:predict"}
+    paths = {**predict, **embeddings, **neighbours, "tensor": "/v2/models/model/infer"}
+
+    def serve(kind: str) -> AbstractContextManager[Server]:
+        return gateway(classes.directories(kind), classes.SETTINGS.get(kind, ""), env={"PYTHONPATH": str(ROOT)})
+
+    return Side("gateway", paths, serve)
+
+
+def peers() -> tuple[list[Side], list[str]]:
+    """Those whose environment is there, and the names of the others."""
+    found = {name: _SIDES[name](python) for name in PEERS if (python := _python(name)) is not None}
+    return list(found.values()), [name for name in PEERS if name not in found]
+
+
+def _python(name: str) -> str | None:
+    if name == "truss" and (python := os.environ.get("TRUSS_PYTHON")):
+        return python
+    place = ROOT / f".venv-peers-{name}"
+    return str(place / "bin" / "python") if (place / ".installed").exists() else None
+
+
+def _facts(name: str, python: str) -> list[str]:
+    """The peer's version, its site-packages, the directory of Python's library, and Python's version."""
+    done = subprocess.run([python, "-c", _FACTS, PEERS[name]], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise RuntimeError(f"{python} has no {PEERS[name]}:\n{done.stderr.strip()[-500:]}")
+    return done.stdout.split()
+
+
+def _mosec(python: str) -> Side:
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        port = free_port()
+        command = [python, "-m", "benchmarks.peers.mosec_server", kind, "--address", "127.0.0.1", "--port", str(port)]
+        # Its front waits three seconds for a call, whatever the worker's own limit is.
+        command += ["--timeout", "60000", "--log-level", "warning"]
+        with server(command, port, "/", cwd=ROOT, leaves_others=True) as found:
+            yield found
+
+    kinds = ("sync64", "one", "neighbour")
+    paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn"}
+    return Side(f"mosec {_facts('mosec', python)[0]}", paths, serve)
+
+
+def _litserve(python: str) -> Side:
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        port = free_port()
+        command = [python, "-m", "benchmarks.peers.litserve_server", kind, str(port)]
+        with server(command, port, "/health", cwd=ROOT, leaves_others=True) as found:
+            yield found
+
+    kinds = ("async64", "sync64", "one", "neighbour")
+    paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn"}
+    return Side(f"LitServe {_facts('litserve', python)[0]}", paths, serve)
+
+
+def _truss(python: str) -> Side:
+    found = installed(python)
+    assert found is not None
+    _, place, version = found
+    predict = dict.fromkeys(("async64", "sync64", "one", "stream"), "/v1/models/model:predict")
+    paths = {**predict, **dict.fromkeys(("lists", "numpy"), "/v1/embeddings")}  # one model a server: no neighbours
+    return Side(f"Truss {version}", paths, lambda kind: truss_server(python, place, classes.truss(kind)))
+
+
+def _triton(python: str) -> Side:
+    version, packages, libraries, language = _facts("triton", python)
+    carried = Path(packages) / "pytriton" / "tritonserver"
+
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="triton-bench-") as name:
+            place = Path(name)
+            backend = place / "backends" / "python"
+            backend.mkdir(parents=True)
+            # Its stub has to lie beside the backend, which the wheel leaves to PyTriton.
+            stub = carried / "python_backend_stubs" / language / "triton_python_backend_stub"
+            for file in (*(carried / "backends" / "python").glob("*triton_python*"), stub):
+                (backend / file.name).symlink_to(file)
+            model = place / "models" / "model" / "1"
+            model.mkdir(parents=True)
+            (model.parent / "config.pbtxt").write_text(_TRITON)
+            (model / "model.py").write_text((Path(__file__).parent / "triton_model.py").read_text())
+            environment = {
+                "LD_LIBRARY_PATH": f"{packages}/nvidia_pytriton.libs:{libraries}",
+                # The stub finds its packages by the python3 that comes first, not by PYTHONPATH.
+                "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
+            }
+            command = [str(carried / "bin" / "tritonserver"), f"--model-repository={place / 'models'}"]
+            command += [f"--backend-directory={place / 'backends'}", "--http-address=127.0.0.1", f"--http-port={port}"]
+            command += ["--allow-grpc=false", "--allow-metrics=false"]
+            with server(command, port, "/v2/health/ready", cwd=place, env=environment) as found:
+                yield found
+
+    return Side(f"Triton of PyTriton {version}", {"tensor": "/v2/models/model/infer"}, serve)
+
+
+_NAMED = {"lists": "/v1/embeddings", "numpy": "/v1/embeddings", "stream": "/stream"}
+_SIDES: dict[str, Callable[[str], Side]] = {
+    "mosec": _mosec, "litserve": _litserve, "truss": _truss, "triton": _triton
+}  # fmt: skip
