@@ -27,7 +27,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import ordinary
+from ..files import json_budget, ordinary
 from ..settings.patterns import is_pattern, tables_of
 from ..spec import INVALID, ModelSpec, Problem
 from ..wording import addressed, counted, few, table_of, traceback_of, unexpected
@@ -58,6 +58,7 @@ class Discovery:
     problems: tuple[Problem, ...] = ()
 
 
+@json_budget.of_search()
 def discover(roots: Sequence[str | Path], plugins: Plugins, settings: Settings | None = None) -> Discovery:
     """Return the models below `roots`, and a problem for everything there that cannot be served."""
     search = _Search(plugins, settings)
@@ -159,6 +160,7 @@ class _Search:
                 # a link to a parent directory would loop forever
                 self._look(child, name, f"{name}/", depth if real not in above else MAX_DEPTH + 1, (*above, real))
 
+    @json_budget.of_directory()
     def _look(self, path: Path, name: str, prefix: str, depth: int, above: tuple[Path, ...]) -> None:
         """Examine one directory, and the directories in it if no format claims it."""
         before, known = len(self.specs), len(self.problems)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import ordinary
+from ..files import json_budget, ordinary
 from ..spec import Level, Problem
 from ..wording import MOST_NAMES, addressed, counted, traceback_of, unexpected
 from .code.syntax import TOKENS
@@ -73,6 +73,7 @@ def _with_meant(unknown: Problem) -> str:
     return f"{name}, {unknown.fix}" if unknown.fix.startswith("did you mean") else name
 
 
+@json_budget.of_directory()
 def told_at_start(spec: ModelSpec) -> list[Problem]:
     """Return the warnings shown at the start, and when a model changes while the gateway runs.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ MANIFEST = "SHA256SUMS"
 BLOCK = 1 << 20
 LONGEST = 4096  # characters of a path; Linux allows no longer ones
 DEEPEST = 100  # nesting of directories
+TOO_LONG = ", which is too long"
 NAMES = 32  # paths by which links may lead to one directory: mutual links would give endless paths
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
@@ -97,25 +99,29 @@ def listed(root: Path) -> dict[str, str] | None:
     """Return the checksum of each file in SHA256SUMS; None if there is no list. Raises `ConfigError` with the line."""
     manifest = root / MANIFEST
     try:
-        text = ordinary.content(manifest).decode("utf-8")
+        lines = io.BytesIO(ordinary.content(manifest))  # one by one: very many take long to split
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{manifest}: cannot be read: {error}") from error
     sums: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, raw in enumerate(lines, 1):
+        try:
+            line = raw.decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{manifest}: cannot be read: {error}") from error
         if not line.strip():
             continue
         match = _LINE.fullmatch(line.removesuffix("\r"))
         if match is None:
             raise ConfigError(f"{manifest}:{number}: is not a line of sha256sum: a checksum, two spaces, a file")
+        if len(match[3]) > 2 * LONGEST:  # each character may be escaped
+            raise ConfigError(f"{manifest}:{number}: has a name of {counted(len(match[3]), 'character')}{TOO_LONG}")
         name = re.sub(r"\\[\\nr]", lambda found: _ESCAPES[found[0]], match[3]) if match[1] else match[3]
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ConfigError(f"{manifest}:{number}: {name} is not in the model directory")
         if len(name) > LONGEST:
-            raise ConfigError(
-                f"{manifest}:{number}: has a name of {counted(len(name), 'character')}, which is too long"
-            )
+            raise ConfigError(f"{manifest}:{number}: has a name of {counted(len(name), 'character')}{TOO_LONG}")
         sums[name] = match[2].lower()
     return sums
 

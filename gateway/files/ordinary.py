@@ -17,12 +17,17 @@ from io import BufferedReader, FileIO
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import msgspec
+
+from .. import json_costs
 from ..errors import ConfigError
 from ..wording import counted
 from .cache import cache_dir
+from .json_budget import spend
 
 MOST = 32 * 1024 * 1024  # bytes of a text file, such as an index of tensors, a source file or a list of checksums
 MOST_VALUES = 1_000_000  # in JSON: an empty array or object takes two bytes there, and thirty times as much in memory
+SLOWER = 10  # times as long as msgspec, at most, takes the standard library to read JSON
 
 
 _homes: ContextVar[tuple[Path, ...]] = ContextVar("homes", default=())  # directories that links must not lead out of
@@ -185,10 +190,16 @@ def parse_json(text: bytes, most: int = MOST_VALUES) -> Any:
     """Return the JSON in a text of a model directory, for a plugin.
 
     Raises:
-        ValueError: it is not JSON, or has more than `most` values, counted by the characters around them.
+        ValueError: it is not JSON, has more than `most` values, counted by the characters around them, or would take
+            too long to read in the gateway's process; the worker has more time.
     """
     if text.count(b",") + text.count(b"[") + text.count(b"{") > most:
         raise ValueError(f"it has more than {counted(most, 'value')}")
+    found = spend(text)
+    try:
+        return json_costs.decode(text, found)
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # no JSON; or a word or a number that only `json` reads
+        spend(text, SLOWER)
     try:
         return json.loads(text.decode())  # strictly UTF-8, as the libraries read it
     except RecursionError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -74,7 +75,7 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
         (b"? {a: 1}\n: 2", "unhashable"),
         (b"a: [1, 2", "flow sequence"),
         (b"a: *nothing", "undefined alias"),
-        (b"a: " + b"9" * 5000, "invalid value"),
+        (b"a: " + b"9" * 5000, "beyond 64 bits"),
         (b"a: 18446744073709551616", "beyond 64 bits"),
         (b"a: -9223372036854775809", "beyond 64 bits"),
     ],
@@ -82,6 +83,17 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
 def test_what_is_not_one_small_safe_document_is_an_error(content: bytes, what: str) -> None:
     with pytest.raises(YAMLError, match=what):
         parse(content)
+
+
+def test_an_integer_with_very_many_digits_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With base 60, the time to read it grows with the square of its length."""
+
+    def read(*_: Any) -> int:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(safe_yaml._Base, "construct_yaml_int", read)
+    with pytest.raises(YAMLError, match="beyond 64 bits"):
+        parse(b"a: 1" + b":1" * 100)
 
 
 def test_an_error_names_its_line() -> None:

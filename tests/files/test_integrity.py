@@ -8,6 +8,7 @@ import subprocess
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.environments import local_projects
 from gateway.errors import ConfigError
+from gateway.files import integrity
 from gateway.files.integrity import check_links, links_out, listed, missing, unlisted, verify
 
 
@@ -231,3 +233,20 @@ def test_a_listed_name_that_no_file_can_have_is_told_with_its_line(model: Path) 
 def test_a_listed_name_that_is_longer_than_a_file_may_have_is_missing(model: Path) -> None:
     (model / "SHA256SUMS").write_text(f"{'0' * 64}  {'n' * 300}\n")
     assert missing(model) == ["n" * 300]
+
+
+def test_no_step_of_reading_a_list_is_as_long_as_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step holds up the whole gateway: to split very many lines, or a very long path."""
+
+    class Whole(bytes):
+        def decode(self, *_: Any) -> str:
+            raise AssertionError("it was decoded in one step")
+
+    def split(name: str) -> Any:
+        raise AssertionError("it was split")
+
+    text = b"%b  %b\n" % (b"0" * 64, b"a/" * integrity.LONGEST + b"b")
+    monkeypatch.setattr(integrity.ordinary, "content", lambda _: Whole(b"\n\n" + text))
+    monkeypatch.setattr(integrity, "PurePosixPath", split)
+    with pytest.raises(ConfigError, match="SHA256SUMS:3: has a name of 8193 characters, which is too long"):
+        integrity.listed(tmp_path)

@@ -14,6 +14,7 @@ from .document import MAX_BYTES, Document, Key, YAMLError
 
 MAX_DEPTH = 64
 MAX_VALUES = 20_000  # including keys: converting each takes far longer than parsing it
+LONGEST_INT = 200  # characters of an integer; with base 60 (1:30:00), time grows with the square of its length
 MAX_EXPANSION = 1000  # nodes that aliases may repeat; ten nested lists of ten aliases each are ten billion values
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser, if PyYAML was built with it
@@ -23,8 +24,8 @@ class _Loader(_Base):  # type: ignore[misc]
     """Safe tags, and integers of at most 64 bits: the channel to a worker supports no larger ones."""
 
     def construct_yaml_int(self, node: Any) -> int:
-        number: int = super().construct_yaml_int(node)
-        if not -(2**63) <= number < 2**64:
+        is_long = isinstance(node.value, str) and len(node.value) > LONGEST_INT
+        if is_long or not -(2**63) <= (number := int(super().construct_yaml_int(node))) < 2**64:
             raise yaml.constructor.ConstructorError(None, None, "a number beyond 64 bits", node.start_mark)
         return number
 
