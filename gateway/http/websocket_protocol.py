@@ -101,6 +101,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.ping_timeout = timeout or self.ping_timeout
         if limit is not None:
             self.conn.max_message_size = limit
+        await self.writable.wait()
+        if self.close_sent and message["type"] == "websocket.send":
+            raise ClientDisconnected  # we have ended the connection; uvicorn would call that the application's mistake
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True  # it was refused; uvicorn would log an error for each refusal

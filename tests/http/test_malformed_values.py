@@ -411,6 +411,26 @@ def test_whatever_stands_where_in_a_request_is_the_clients(serve: Serve, path: s
         refused_or_answered(served, path, odd)
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/input_tokens"])
+def test_whatever_stands_in_a_field_of_chat_in_another_request_is_the_clients(serve: Serve, path: str) -> None:
+    served = serve({"m": Model({"chat_completions": lambda inputs: "fine"})}, plugins=ROUTES)
+    for name, odd in itertools.product(TALK.keys() - {"model"}, IN_JSON):
+        refused_or_answered(served, path, {"input": "hi", name: odd})
+
+
+@pytest.mark.parametrize("parameters", [{}, {"binary_data_size": 4}])
+def test_tensors_that_no_computer_holds_are_the_clients(serve: Serve, parameters: dict[str, int]) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "array"}}}
+    served = serve({"m": Model({"predict": lambda inputs: 1}, capabilities={"input_schema": schema})})
+    for length, rank in itertools.product((2**63, 10**70, 10**4200), (1, 2, 32)):
+        for shape in ([length] * rank, [0, *[length] * (rank - 1)], [*[length] * (rank - 1), 0]):
+            written = {"name": "x", "datatype": "INT8", "shape": shape, "parameters": parameters}
+            answer = served.post(
+                "/v2/models/m/infer", {"inputs": [written if parameters else {**written, "data": [1]}]}
+            )
+            assert answer.status == 400, (answer.status, shape, answer.body)
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_whatever_stands_where_in_a_request_one_can_go_on_from_it(serve: Serve, own: bool) -> None:
     """From a response that is kept, to its items, and to those of a request with odd values that was answered."""

@@ -248,6 +248,38 @@ def test_a_text_that_is_none_is_its_clients_error(serve: Serve, lines: Lines, ca
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+BROKEN = {
+    "reserved bits": b"\xf1\x80\0\0\0\0",
+    "a text that is none": b"\x81\x81\0\0\0\0\xff",
+    "no mask": b"\x81\x01a",
+    "too large": b"\x81\xff\0\0\0\0\x7f\xff\xff\xff\0\0\0\0",
+    "too many pings": b"\x89\x80\0\0\0\0" * 150,
+    "an unknown close code": b"\x88\x82\0\0\0\0\0\1",
+}
+
+
+async def chatter(inputs: Any) -> Any:
+    while True:
+        yield "send", "x"
+
+
+@pytest.mark.parametrize("frames", BROKEN.values(), ids=BROKEN)
+def test_broken_frames_while_a_model_sends_make_no_error_of_the_gateways_log(
+    serve: Serve, lines: Lines, caplog: pytest.LogCaptureFixture, frames: bytes
+) -> None:
+    served = serve({"m": Model({"websocket": chatter})}, access_log=True)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
+        client.sendall(HANDSHAKE)
+        assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
+        client.sendall(frames)
+        while client.recv(65536):
+            pass
+    (event,) = lines.events(1)
+    assert event["status"] == 101 and event["error"] in ("invalid_request", "request_too_large", "too_many_pings")
+    served.wait_until(lambda: not served.server.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 def test_a_client_that_vanishes_is_told_from_one_that_closes(serve: Serve, lines: Lines) -> None:
     served = serve({"m": model()}, access_log=True)
     with opened(served):

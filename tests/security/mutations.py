@@ -1755,6 +1755,15 @@ MUTATIONS = [
              "http/test_dispatch.py::test_what_holds_for_the_whole_origin_is_not_one_models_to_say"),
     Mutation("T58", "http/headers.py", '    "x-sendfile",\n', "",
              "http/test_dispatch.py::test_what_holds_for_the_whole_origin_is_not_one_models_to_say"),
+    Mutation("T180", "dialects/responses/request.py",
+             'take(chat, "response_format", dict)', 'chat.get("response_format")',
+             "http/test_malformed_values.py::"
+             "test_whatever_stands_in_a_field_of_chat_in_another_request_is_the_clients"),
+    Mutation("T180", "dialects/oip/tensors.py", "if math.prod(filter(None, shape)) > MAX_SIZE:", "if False:",
+             "http/test_malformed_values.py::test_tensors_that_no_computer_holds_are_the_clients"),
+    Mutation("T180", "http/websocket_protocol.py",
+             'if self.close_sent and message["type"] == "websocket.send":', "if False:",
+             "http/test_websocket.py::test_broken_frames_while_a_model_sends_make_no_error_of_the_gateways_log"),
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from .binary import Packed, pack, unpack
 MAX_RANK = 32
 MAX_ROWS = 1 << 19  # lists in a request: a row of one byte takes a hundred
 PIECE = 1 << 13  # elements checked or written at once: a single C call blocks all other threads
+MAX_SIZE = 2**63 - 1  # elements, and bytes: larger numbers are in no request, and long to write in an error
 MAX_EMPTY = 1 << 16  # empty rows: they take memory but no bytes of the request
 INTEGERS = {f"{sign}INT{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
@@ -134,7 +135,7 @@ def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
         raise wrong_type(where, "an object", value)
     parameters = take(value, "parameters", dict, {})
     _refuse(where, parameters, "shared_memory_region")
-    size = take_range(parameters, "binary_data_size", 0, None)
+    size = take_range(parameters, "binary_data_size", 0, MAX_SIZE)
     for name in ("name", "datatype", "shape", *(("data",) if size is None else ())):
         if value.get(name) is None:
             raise missing(f"{where}.{name}")
@@ -144,6 +145,8 @@ def read_tensor(where: str, value: Any, binary: Binary | None = None) -> Tensor:
     shape = take(value, "shape", list)
     if len(shape) > MAX_RANK or not all(type(length) is int and length >= 0 for length in shape):
         raise BadRequest(f"'{where}.shape' must be an array of integers that are not negative", param=f"{where}.shape")
+    if math.prod(filter(None, shape)) > MAX_SIZE:
+        raise BadRequest(f"'{where}.shape' has more elements than any tensor can have", param=f"{where}.shape")
     if 0 in shape and math.prod(shape[: shape.index(0)]) > MAX_EMPTY:
         raise BadRequest(f"'{where}.shape' has more than {MAX_EMPTY} empty rows", param=f"{where}.shape")
     if size is not None:

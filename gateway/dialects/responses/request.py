@@ -167,4 +167,4 @@ def _text(text: dict[str, Any], chat: dict[str, Any]) -> None:
         put(chat, "response_format", {"type": kind}, "text.format")
     elif kind != "text":
         raise unsupported("text.format.type", f"a text.format of type {echoed(kind)}")
-    check_response_format(chat.get("response_format"))
+    check_response_format(take(chat, "response_format", dict))
