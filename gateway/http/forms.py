@@ -7,6 +7,7 @@ that other requests get their turn while a thread reads a large form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_PARTS = 256
 MAX_FIELD = 1 << 20  # bytes of a part that is not a file
 MAX_HEADERS, MAX_HEADER = 8, 4096  # headers of a part, and bytes of a header; RFC 7578 defines three headers
 MAX_BOUNDARY = 70  # characters, by RFC 2046
+_BOUNDARIES = re.compile(r";\s*boundary[^=;]*=", re.IGNORECASE).findall
 PIECE = 64 << 10  # bytes parsed at a time
 MAX_SPACE = 64  # bytes after the end of a form, where many clients write a line break
 UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")  # ASCII is a subset of UTF-8
@@ -43,6 +45,8 @@ def decode_form(body: bytes, content_type: str) -> dict[str, Any]:
     boundary = options.get("boundary")
     if kind.lower() != FORM or not boundary:
         raise UnsupportedMedia(f"this route takes {FORM} with a boundary, not '{content_type[:128]}'")
+    if len(_BOUNDARIES(content_type)) > 1:  # two readers may see different parts
+        raise BadRequest("the content-type of a form has more than one boundary", code="invalid_value")
     if len(boundary) > MAX_BOUNDARY or not boundary.isascii():
         raise BadRequest(
             f"the boundary of a form must be at most {MAX_BOUNDARY} ASCII characters", code="invalid_value"

@@ -1,7 +1,7 @@
 """The outer guard: which requests may use this gateway. It runs on every route, before a body is read.
 
-1. There is one Host header, and each header for a key at most once. On loopback the Host is a loopback name or a
-   configured one, against DNS rebinding.
+1. There is one Host header, and each header of which the gateway uses one value at most once. On loopback the Host is
+   a loopback name or a configured one, against DNS rebinding.
 2. A foreign Origin is refused, and so is what foreign pages load without an Origin header, or ahead. An origin in
    `allowed_origins` may read every answer, including errors and streams.
 3. Except for the open paths, a key is needed; a plugin or the built-in keys check it. A browser's preflight request
@@ -22,6 +22,7 @@ from ..access.permits import Guests
 from ..errors import BadRequest, Forbidden, Misdirected, PermissionDenied, Unauthorized
 from ..settings.bind import is_address, is_loopback
 from ..telemetry.redaction import cut
+from . import credentials
 from .route_table import OPEN, PROBES
 
 if TYPE_CHECKING:
@@ -33,6 +34,26 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 CLOSE = {"connection": "close"}  # for heads that two parsers may read differently
 # An IPv6 address in brackets, or a name, with an optional port.
 _HOST = re.compile(r"(?:\[([0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[\w.~%-]+)?)\]|([^:\[\]]*))(?::[0-9]*)?")
+# Headers of which the gateway, or a plugin that authorizes, uses one value. Lists and what only models read may repeat.
+ONCE = (credentials.HEADERS - {b"cookie"}) | {
+    b"host",
+    b"origin",
+    b"content-type",
+    b"content-encoding",
+    b"inference-header-content-length",
+    b"access-control-request-method",
+    b"sec-fetch-site",
+    b"sec-fetch-mode",
+    b"sec-fetch-dest",
+    b"sec-purpose",
+    b"purpose",
+    b"x-purpose",
+    b"x-moz",
+    b"x-request-id",
+    b"x-baseten-request-id",
+    b"x-request-timeout",
+    b"user-agent",
+}
 _KNOWN_HOSTS = 1024  # Host values cached as allowed
 _MAX_HOST = 320  # bytes; a name has at most 253, plus a port
 _EXPOSED = (
@@ -175,6 +196,7 @@ class Guard:
                 "Incorrect API key provided: none. Send it as 'Authorization: Bearer KEY' or as 'x-api-key'.",
                 cause="key_missing",
             )
+        _check_one_key(exchange.headers, given)
         permits = self._keys.find(given, now)
         if permits is None:
             key, cause = self._keys.refused(given)
@@ -192,9 +214,11 @@ class Guard:
 
 def _check_once(pairs: list[tuple[bytes, bytes]]) -> None:
     """Refuse headers of which two readers may take different ones."""
-    for given, called in ((b"host", "Host"), (b"authorization", "Authorization"), (b"x-api-key", "x-api-key")):
-        if sum(name == given for name, _ in pairs) > 1:
-            raise BadRequest(f"the request has more than one {called} header", headers=CLOSE)
+    seen: set[bytes] = set()
+    for name, _ in pairs:
+        if name in seen and name in ONCE:
+            raise BadRequest(f"the request has more than one {name.decode()} header", headers=CLOSE)
+        seen.add(name)
 
 
 def _is_prefetch(headers: dict[bytes, bytes]) -> bool:
@@ -253,6 +277,12 @@ async def preflight(exchange: Exchange) -> None:
         ]
     await exchange.start(204, headers)
     await exchange.write(b"", last=True)
+
+
+def _check_one_key(headers: dict[bytes, bytes], given: bytes) -> None:
+    """Refuse different keys in the two headers that `bearer` reads."""
+    if (other := headers.get(b"x-api-key")) and other != given:
+        raise BadRequest("the Authorization and the x-api-key header have different keys", headers=CLOSE)
 
 
 def bearer(headers: dict[bytes, bytes]) -> bytes | None:

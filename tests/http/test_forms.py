@@ -32,6 +32,16 @@ def written(*parts: tuple[bytes, bytes], boundary: bytes = b"B") -> tuple[bytes,
 NAMED = b'Content-Disposition: form-data; name="prompt"'
 
 
+@pytest.mark.parametrize(
+    "more", ["; boundary=A", ";BOUNDARY=B", "; boundary*=A", ";  boundary =A", '; x="; boundary=A"']
+)
+def test_a_form_has_one_boundary(more: str) -> None:
+    body, kind = written((NAMED, b"a"))
+    with pytest.raises(BadRequest, match="more than one boundary"):
+        decode_form(body, kind + more)
+    assert decode_form(*written((NAMED, b"a"), boundary=b"boundary")) == {"prompt": "a"}
+
+
 def test_fields_are_texts_and_files_keep_name_type_and_bytes() -> None:
     sound = bytes(range(256)) * 4096  # a megabyte, more than the parser keeps in memory by default
     body, kind = encoded({"model": "whisper", "language": "français"}, {"file": ("a.wav", sound, "audio/wav")})
