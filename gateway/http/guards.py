@@ -2,8 +2,8 @@
 
 1. There is one Host header, and each header of which the gateway uses one value at most once. On loopback the Host is
    a loopback name or a configured one, against DNS rebinding.
-2. A foreign Origin is refused, and so is what foreign pages load without an Origin header, or ahead. An origin in
-   `allowed_origins` may read every answer, including errors and streams.
+2. A foreign Origin is refused, also one that differs only in its scheme, and so is what foreign pages load without an
+   Origin header, or ahead. An origin in `allowed_origins` may read every answer, including errors and streams.
 3. Except for the open paths, a key is needed; a plugin or the built-in keys check it. A browser's preflight request
    needs no key and reveals only which origins are allowed.
 4. Once the route is known: the scope of its row in `route_table.py`.
@@ -54,6 +54,7 @@ ONCE = (credentials.HEADERS - {b"cookie"}) | {
     b"x-request-timeout",
     b"user-agent",
 }
+_PORTS = {"http": ":80", "https": ":443"}  # which a browser leaves out, and some clients write
 _KNOWN_HOSTS = 1024  # Host values cached as allowed
 _MAX_HOST = 320  # bytes; a name has at most 253, plus a port
 _EXPOSED = (
@@ -155,7 +156,7 @@ class Guard:
                 (b"access-control-expose-headers", _EXPOSED),
                 (b"vary", b"origin"),
             )
-        elif text.partition("://")[2] != host.decode("latin-1").lower() and not is_preflight(exchange):
+        elif not _is_own(exchange, text, host.decode("latin-1").lower()) and not is_preflight(exchange):
             raise Forbidden(f"origin '{cut(text, 128)}' may not use this gateway; add it to allowed_origins")
 
     def _check_site(self, exchange: Exchange, site: bytes) -> None:
@@ -219,6 +220,21 @@ def _check_once(pairs: list[tuple[bytes, bytes]]) -> None:
         if name in seen and name in ONCE:
             raise BadRequest(f"the request has more than one {name.decode()} header", headers=CLOSE)
         seen.add(name)
+
+
+def _is_own(exchange: Exchange, origin: str, host: str) -> bool:
+    """Whether an origin is the gateway's: its scheme, host and port (RFC 6454, 5).
+
+    Behind a proxy that ends TLS, its scheme is https though we see plain HTTP. A server with TLS beside this gateway
+    may have such an origin too, so the browser must say that it is the same.
+    """
+    scheme, _, place = origin.partition("://")
+    site = exchange.headers.get(b"sec-fetch-site", b"").lower()
+    if scheme not in _PORTS or place.removesuffix(_PORTS[scheme]) != host.removesuffix(_PORTS[scheme]):
+        return False
+    if (scheme == "https") == (exchange.scope.get("scheme", "http") in ("https", "wss")):
+        return site in (b"", b"same-origin", b"none")
+    return scheme == "https" and site == b"same-origin"
 
 
 def _is_prefetch(headers: dict[bytes, bytes]) -> bool:

@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 from litestar import get, post
 from served import Answer, Model, Served
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from gateway.errors import Unauthorized
 from gateway.hookspecs import hookimpl
-from gateway.http.guards import ONCE
+from gateway.http.exchange import Exchange
+from gateway.http.guards import ONCE, _is_own
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 KEY = "sesame-0123456789"
@@ -37,6 +40,10 @@ def model() -> Model:
         yield "ne"
 
     return Model({"predict": lambda body: b'"fine"', "chat_completions": chat})
+
+
+def ws(served: Served) -> str:
+    return f"ws://127.0.0.1:{served.port}/models/m/v1/websocket"
 
 
 def plugin(name: str, **hooks: Callable[..., Any]) -> ModuleType:
@@ -194,6 +201,61 @@ def test_the_gateways_own_pages_may_call_it(serve: Serve) -> None:
     answer = served.post("/v1/chat/completions", CHAT, Origin=served.url, Content_Type="application/json")
     assert answer.status == 200
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("scheme", ["https", "moz-extension", "foo", "ftp", ""])
+def test_an_origin_of_another_scheme_is_foreign(serve: Serve, scheme: str) -> None:
+    served = serve({"m": model()})
+    origin = f"{scheme}://127.0.0.1:{served.port}"
+    for more in ({}, {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Sec_Fetch_Site": "none"}):
+        for path in ("/livez", "/v1/models"):
+            assert served.get(path, Origin=origin, **more).status == 403
+    with pytest.raises(InvalidStatus, match="403"), connect(ws(served), additional_headers={"Origin": origin}):
+        pass
+    assert (
+        serve({"m": model()}, allowed_origins=("https://127.0.0.1:1",))
+        .get("/livez", Origin="https://127.0.0.1:1", Sec_Fetch_Site="cross-site")
+        .status
+        == 200
+    ), "which gateway.toml may allow"
+
+
+def test_an_origin_behind_a_proxy_that_ends_tls_is_own_if_the_browser_says_so(serve: Serve) -> None:
+    served = serve({"m": model()}, allowed_hosts=("gw.example",))
+    for host, origin in (("gw.example", "https://gw.example"), ("gw.example:8443", "https://gw.example:8443")):
+        assert served.get("/v1/models", Host=host, Origin=origin, Sec_Fetch_Site="same-origin").status == 200
+        assert served.get("/v1/models", Host=host, Origin=origin).status == 403
+    other = {"Origin": "https://gw.example:8443", "Sec_Fetch_Site": "same-origin"}
+    assert served.get("/v1/models", Host="gw.example", **other).status == 403
+
+
+def test_an_own_origin_is_not_believed_against_the_browser(serve: Serve) -> None:
+    served = serve({"m": model()})
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert served.get("/v1/models", Origin=served.url, Sec_Fetch_Site=site).status == status
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "own"),
+    [
+        ("http", "localhost", "http://localhost", True),
+        ("http", "localhost:80", "http://localhost", True),
+        ("ws", "localhost", "http://localhost:80", True),
+        ("http", "[::1]", "http://[::1]:80", True),
+        ("http", "localhost", "http://localhost:443", False),
+        ("http", "localhost:443", "http://localhost", False),
+        ("https", "localhost", "https://localhost:443", True),
+        ("wss", "localhost:443", "https://localhost", True),
+        ("https", "localhost", "http://localhost", False),
+        ("wss", "localhost", "http://localhost", False),
+        ("https", "localhost:80", "http://localhost", False),
+        ("http", "localhost", "https://localhost", False),
+        ("http", "localhost", "localhost", False),
+    ],
+)
+def test_an_origin_is_a_scheme_a_host_and_a_port(scheme: str, host: str, origin: str, own: bool) -> None:
+    scope = {"method": "GET", "path": "/", "headers": [], "scheme": scheme}
+    assert _is_own(Exchange(scope, None, None), origin, host) is own
 
 
 def test_a_browsers_form_cannot_reach_a_model(serve: Serve) -> None:

@@ -465,7 +465,7 @@ MUTATIONS = [
     Mutation("T72", "http/routes/static/page.js",
              "sessionStorage.setItem(KEPT, value)", "localStorage.setItem(KEPT, value)",
              "http/test_pages.py::test_the_pages_make_text_of_what_they_show_keep_the_key_in_the_tab_and_ask_nobody_else"),
-    Mutation("T20", "http/guards.py", 'elif text.partition("://")[2] != host.decode("latin-1").lower()', "elif False",
+    Mutation("T20", "http/guards.py", 'elif not _is_own(exchange, text, host.decode("latin-1").lower())', "elif False",
              "http/test_guards.py::test_a_foreign_origin_is_refused_with_every_method"),
     Mutation("T21", "http/body.py", "        value = json_costs.decode(body, amount)\n",
              "        value = json_costs.decode(body, amount)\n        import re, socket\n"
@@ -1771,6 +1771,17 @@ MUTATIONS = [
     Mutation("T180", "http/websocket_protocol.py",
              'if self.close_sent and message["type"] == "websocket.send":', "if False:",
              "http/test_websocket.py::test_broken_frames_while_a_model_sends_make_no_error_of_the_gateways_log"),
+    Mutation("T182", "http/guards.py", "if scheme not in _PORTS or", "if False or",
+             "http/test_guards.py::test_an_origin_of_another_scheme_is_foreign"),
+    Mutation("T182", "http/guards.py", 'return scheme == "https" and site == b"same-origin"',
+             'return scheme == "https"',
+             "http/test_guards.py::test_an_origin_behind_a_proxy_that_ends_tls_is_own_if_the_browser_says_so"),
+    Mutation("T182", "http/guards.py", 'return site in (b"", b"same-origin", b"none")', "return True",
+             "http/test_guards.py::test_an_own_origin_is_not_believed_against_the_browser"),
+    Mutation("T182", "http/guards.py", 'exchange.scope.get("scheme", "http") in ("https", "wss")', 'False',
+             "http/test_guards.py::test_an_origin_is_a_scheme_a_host_and_a_port"),
+    Mutation("T182", "http/guards.py", "!= host.removesuffix(_PORTS[scheme])", "!= host",
+             "http/test_guards.py::test_an_origin_is_a_scheme_a_host_and_a_port"),
 ]  # fmt: skip
 
 
