@@ -1,11 +1,12 @@
-"""Remove the keys of a request from what its model sees: headers and parameters that contain one, in any encoding.
+"""Remove the keys of a request from what its model sees: headers and parameters that contain one.
 
-`guards.py` decides whether a key is valid.
+A key is also found if it is percent-encoded, with "+" for a blank or not, or in base64 of either alphabet, with blanks
+and line breaks in it and behind any other characters, and in up to LAYERS of these one in the other. It is not found in
+other encodings, such as hexadecimal digits or JSON's escapes. `guards.py` decides whether a key is valid.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator
@@ -16,47 +17,64 @@ Pair = tuple[bytes, bytes]
 HEADERS = frozenset(
     {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"api-key", b"x-goog-api-key", b"x-auth-token"}
 )
-LAYERS = 3  # how often a value may be percent-encoded
+LAYERS = 3  # with a head of 64 KiB, some hundred KiB are decoded at most: each layer of base64 is shorter
+SHORTEST = 48  # bytes of what looks like a key of a gateway
 _KEY = re.compile(rb"gw_[0-9a-z]{1,16}_[A-Za-z0-9_-]{43}").search
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}").findall
-_URLSAFE = bytes.maketrans(b"-_", b"+/")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}").findall
+_PLAIN_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
-def without_key(headers: Iterable[Pair], query: bytes, key: bytes) -> tuple[list[Pair], bytes]:
-    """Return the headers and the query without those that contain this key, or whatever looks like one of a gateway.
+def without_keys(
+    headers: Iterable[Pair], query: bytes, credential: bytes | None, own_key: bytes = b""
+) -> tuple[list[Pair], bytes]:
+    """Return the headers and the query without those that contain a key: a given one, or what looks like a gateway's.
 
-    `key` is empty if a plugin let the request in, which does not say by which header: then none of `HEADERS` is left.
+    `credential` is the key that let the request in, or None if it needed none. It is empty if a plugin let it in, which
+    does not say by which header: then none of `HEADERS` is left. `own_key` is the configured key of the gateway.
     """
+    keys = [key for key in (credential, own_key) if key]
+    unknown = credential == b""
     left = [
         pair
         for pair in headers
-        if not (_has_key(pair[1], key) if key else pair[0] in HEADERS or _has_key(pair[1], b""))
+        if not (unknown and pair[0] in HEADERS) and not holds_key(pair[1], keys) and not holds_key(pair[0], keys)
     ]
     if query:
-        query = b"&".join(part for part in query.split(b"&") if not _has_key(part, key))
+        query = b"&".join(part for part in query.split(b"&") if not holds_key(part, keys))
     return left, query
 
 
-def _has_key(value: bytes, key: bytes) -> bool:
-    return any((key and key in form) or _KEY(form) is not None for form in _forms(value))
+def holds_key(value: bytes, keys: Iterable[bytes]) -> bool:
+    """Whether a value contains one of these keys, or what looks like one of a gateway."""
+    least = min([SHORTEST, *map(len, keys)])
+    if len(value) < least:
+        return False
+    return any(_KEY(form) is not None or any(key in form for key in keys) for form in _forms(value, least))
 
 
-def _forms(value: bytes) -> Iterator[bytes]:
-    """Yield a value as it is, percent-decoded, and what is encoded in it as base64, as for `Basic`."""
-    seen = []
+def _forms(value: bytes, least: int) -> Iterator[bytes]:
+    """Yield a value and what it may encode, if that has so many bytes."""
+    seen: set[bytes] = set()
+    level = {value}
     for _ in range(LAYERS + 1):
-        seen.append(value)
-        yield value
-        if b"+" in value:
-            yield unquote_to_bytes(value.replace(b"+", b" "))
-        if b"%" not in value or (decoded := unquote_to_bytes(value)) == value:
-            break
-        value = decoded
-    for form in seen:
-        for text in _BASE64(form):
-            whole = text[: len(text) // 4 * 4 + (len(text) % 4 if len(text) % 4 > 1 else 0)]
-            with_padding = whole.translate(_URLSAFE) + b"=" * (-len(whole) % 4)
-            try:
-                yield base64.b64decode(with_padding)
-            except (binascii.Error, ValueError):
-                continue
+        yield from level
+        seen |= level
+        level = {form for each in level for form in _decoded(each, least) if len(form) >= least} - seen
+
+
+def _decoded(value: bytes, least: int) -> Iterator[bytes]:
+    if b"%" in value:
+        yield unquote_to_bytes(value)
+    if b"+" in value:
+        yield unquote_to_bytes(value.replace(b"+", b" "))
+    for text in _BASE64(value.translate(_PLAIN_ALPHABET, b" \t\r\n")):
+        if len(text) * 3 // 4 >= least:
+            for start in range(4):  # it may stand behind characters of its own alphabet
+                yield _from_base64(text[start:])
+
+
+def _from_base64(text: bytes) -> bytes:
+    rest = len(text) % 4
+    if rest == 1:  # of no byte
+        text, rest = text[:-1], 0
+    return binascii.a2b_base64(text + b"=" * (-rest % 4))

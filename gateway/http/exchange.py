@@ -97,6 +97,7 @@ class Exchange(Answering):
         "is_admin",
         "is_order",
         "named",
+        "own_key",
         "path",
         "permits",
         "reading",
@@ -117,6 +118,7 @@ class Exchange(Answering):
         self.also: tuple[tuple[bytes, bytes], ...] = ()  # extra headers of every answer to this request
         self.caller: Caller | None = None  # None if no authentication is configured: every caller may do anything
         self.credential: bytes | None = None  # the accepted key, hidden from models; b"" if a plugin let it in
+        self.own_key = b""  # the configured key of the gateway, hidden from models too
         self.permits: Permits | None = None  # the caller's limits, which calls count against
         self._counted = self._is_reading = False
         self.is_order = False  # it needs the scope admin

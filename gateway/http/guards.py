@@ -75,6 +75,7 @@ class Guard:
         self._hub, self._keys, self._guests = hub, keys, Guests()
         self._plugins = plugins if plugins.has("authorize") else None
         self._admin_http = gateway.admin_http
+        self._own_key = (gateway.api_key or "").encode()
         self._on_loopback = is_loopback(gateway.host)
         self._address = gateway.host.strip("[]").lower()  # an address of this machine, so DNS rebinding cannot use it
         self._hosts = {host.lower() for host in gateway.allowed_hosts}
@@ -89,7 +90,8 @@ class Guard:
         """
         headers = exchange.headers
         given = headers.get(b"x-request-id") or headers.get(b"x-baseten-request-id")
-        if given is not None and _REQUEST_ID(given):
+        exchange.own_key = self._own_key
+        if given is not None and _REQUEST_ID(given) and not self._is_key(given, headers):
             exchange.request_id = given.decode()
         else:
             exchange.request_id = f"{random.getrandbits(128):032x}"
@@ -113,6 +115,12 @@ class Guard:
             exchange.cycle.keep_alive = False
         if self._keys.is_required or self._plugins is not None:
             self._check_key(exchange)
+
+    def _is_key(self, request_id: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Whether an id contains a key, which the model and its log would see."""
+        needs_key = self._keys.is_required or self._plugins is not None
+        given = bearer(headers) if needs_key else None
+        return credentials.holds_key(request_id, [key for key in (given, self._own_key) if key])
 
     def _check_host(self, host: bytes | None, exchange: Exchange) -> None:
         if host is None and exchange.scope.get("http_version", "1.1") == "1.0":

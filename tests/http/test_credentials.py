@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway.access import keys
-from gateway.http.credentials import without_key
+from gateway.http.credentials import SHORTEST, _forms, holds_key, without_keys
 
 KEYS = [b"s3cret/key+with=signs&more spaces", keys.create("ada")[1].encode(), b"k" * 8]
 
@@ -34,6 +34,17 @@ def ways(key: bytes) -> dict[str, bytes]:
         "urlsafe": base64.urlsafe_b64encode(b"user>?:" + key),
         "in a URL": b"http://127.0.0.1/?a=b&key=" + quote(key, safe="").encode(),
         "a cookie": b"a=b; key=" + every(key),
+        **{
+            f"base64 behind {before!r}": before.encode() + basic for before in ("a", "ab", "abc", "token-", "v1/", "a=")
+        },
+        "urlsafe behind a word": b"key_" + base64.urlsafe_b64encode(b"user>?:" + key).rstrip(b"="),
+        "base64 twice": base64.b64encode(basic),
+        "base64 three times": base64.b64encode(base64.b64encode(basic)),
+        "percent in base64": base64.b64encode(every(key)),
+        "percent in base64 in percent": every(base64.b64encode(every(key))),
+        "base64 with a blank": basic[:7] + b" " + basic[7:],
+        "base64 in lines": basic[:7] + b"%0D%0A" + basic[7:],
+        "base64 in lines of a form": basic[:7] + b"+" + basic[7:],
     }
 
 
@@ -42,19 +53,54 @@ def ways(key: bytes) -> dict[str, bytes]:
 def test_a_key_is_taken_away_however_it_is_written(key: bytes, way: str) -> None:
     written = ways(key)[way]
     rest = [(b"x-mine", b"100%"), (b"referer", b"http://127.0.0.1/?a=%41+b"), (b"authorization", b"Basic bWU6bXk=")]
-    assert without_key([(b"x-other", written), *rest], b"", key) == (rest, b"")
+    assert without_keys([(b"x-other", written), *rest], b"", key) == (rest, b"")
     if b"&" not in written and b"?" not in written:
-        assert without_key(rest, b"a=%41+b&k=" + written + b"&c", key) == (rest, b"a=%41+b&c")
-        assert without_key(rest, written, key) == (rest, b"")
+        assert without_keys(rest, b"a=%41+b&k=" + written + b"&c", key) == (rest, b"a=%41+b&c")
+        assert without_keys(rest, written, key) == (rest, b"")
+
+
+def test_a_key_in_many_layers_is_a_matter_of_its_reader() -> None:
+    """As SECURITY.md says: what is found has a limit, and so has the time for it."""
+    for written in (
+        KEYS[1].hex().encode(),
+        KEYS[1].replace(b"_", rb"\u005f"),
+        quote(quote(every(every(KEYS[1])))).encode(),
+    ):
+        assert not holds_key(written, [KEYS[1]])
+
+
+@pytest.mark.parametrize("text", [b"V", b"VlZW", b"Vm0w", b"%25", b"+", b"a%2B", b"gw_a_", b"%%"])
+def test_a_large_value_is_decoded_a_few_times_at_most(text: bytes) -> None:
+    value = text * (65536 // len(text))
+    for _ in range(4):
+        value = max(value, base64.b64encode(value)[:65536], key=len)
+    decoded = list(_forms(value, SHORTEST))
+    assert sum(map(len, decoded)) < 32 * len(value)
+
+
+def test_the_gateways_own_key_is_taken_away_though_another_let_the_request_in() -> None:
+    own = b"operators own words"
+    rest = [(b"x-mine", b"1"), (b"authorization", b"Bearer mine")]
+    for credential in (KEYS[1], b"another", None):
+        for written in ways(own).values():
+            assert without_keys([(b"x-other", written), *rest], b"", credential, own)[0] == rest
+
+
+def test_where_no_key_is_needed_what_looks_like_one_is_taken_away() -> None:
+    rest = [(b"authorization", b"Bearer mine"), (b"cookie", b"a=b"), (b"x-api-key", b"sk-other")]
+    for name in (b"authorization", b"x-api-key", b"cookie", b"x-other"):
+        for written in ways(KEYS[1]).values():
+            assert without_keys([*rest, (name, written)], b"a=b&k=" + KEYS[1], None) == (rest, b"a=b")
+    assert without_keys([*rest, (KEYS[1].lower(), b"1")], b"", None)[0] == rest
 
 
 def test_another_key_of_a_gateway_is_taken_away_too() -> None:
     for key in (b"another", b""):
         for written in ways(KEYS[1]).values():
-            assert without_key([(b"x-forwarded-key", written), (b"x-mine", b"1")], b"", key)[0] == [(b"x-mine", b"1")]
+            assert without_keys([(b"x-forwarded-key", written), (b"x-mine", b"1")], b"", key)[0] == [(b"x-mine", b"1")]
 
 
 def test_what_a_plugin_may_have_read_is_taken_away_if_it_let_the_request_in() -> None:
     given = [(b"cookie", b"session=1"), (b"authorization", b"Basic x"), (b"x-mine", b"1")]
-    assert without_key(given, b"a=b&c", b"") == ([(b"x-mine", b"1")], b"a=b&c")
-    assert without_key(given, b"a=b&c", b"key") == (given, b"a=b&c")
+    assert without_keys(given, b"a=b&c", b"") == ([(b"x-mine", b"1")], b"a=b&c")
+    assert without_keys(given, b"a=b&c", b"key") == (given, b"a=b&c")

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import urllib.request
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ class Model:
     async def websocket(self, websocket):
         await websocket.send_json(dict(websocket.headers))
 """
+SEEING_ID = "class Model:\n    def predict(self, inputs, request):\n        return request.state.request_id\n"
+SEEING_ID_OF_SOCKET = """
+class Model:
+    async def websocket(self, websocket):
+        await websocket.send_text(websocket.state.request_id)
+"""
+OWN_WORDS = "operators-own-words-1"
 BY_COOKIE = """
 from gateway import hookimpl
 
@@ -133,6 +141,39 @@ def test_a_key_opens_the_gateway_and_is_not_handed_to_the_model(start: Start, tm
     assert "'authorization': 'Bearer ***'" in running.log  # of the model that was handed it, and printed it
 
 
+def test_a_request_id_that_contains_a_key_is_replaced(start: Start, tmp_path: Path) -> None:
+    """For the answer, the log and what a model sees of it, also over a websocket."""
+    key, text = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key])
+    running = start({"m": SEEING_ID, "socket": SEEING_ID_OF_SOCKET}, "", env={"GATEWAY_API_KEY": OWN_WORDS})
+    written = (text, f"a.{text}", OWN_WORDS, urlsafe_b64encode(f"a:{OWN_WORDS}".encode()).decode().rstrip("="))
+    for used in (text, OWN_WORDS):
+        for name in ("X-Request-Id", "X-Baseten-Request-Id"):
+            for given in (*written, "mine-1"):
+                sent = {"Authorization": f"Bearer {used}", name: given}
+                request = urllib.request.Request(f"{running.url}/v1/models/m:predict", b"{}", sent)
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    told = {json.load(answer), answer.headers["x-request-id"]}
+                with connect(
+                    f"{running.url.replace('http', 'ws', 1)}/models/socket/v1/websocket", additional_headers=sent
+                ) as websocket:
+                    told.add(websocket.recv(timeout=60))
+                if given == "mine-1":
+                    assert told == {given}
+                else:
+                    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in told), (given, told)
+    assert not any(given in running.log for given in written)
+
+
+def test_the_configured_key_is_not_handed_to_a_model_by_another_caller(start: Start, tmp_path: Path) -> None:
+    key, text = keys.create("alice")
+    keys.write(tmp_path / "keys.toml", [key])
+    running = start({"m": SEEING, "socket": SEEING_SOCKET}, "", env={"GATEWAY_API_KEY": OWN_WORDS})
+    given = {"Authorization": f"Bearer {text}", "x-other": OWN_WORDS, "x-mine": "1"}
+    for where, seen in seen_by_models(running, ("m", "socket"), given, f"k={OWN_WORDS}&a=b").items():
+        assert OWN_WORDS not in json.dumps(seen) and seen["x-mine"] == "1", where
+
+
 def test_what_a_plugin_let_in_by_is_not_handed_to_the_model(start: Start, tmp_path: Path) -> None:
     (tmp_path / "door.py").write_text(BY_COOKIE)
     keys.write(tmp_path / "keys.toml", [])
@@ -145,9 +186,11 @@ def test_what_a_plugin_let_in_by_is_not_handed_to_the_model(start: Start, tmp_pa
 
 
 def test_where_no_key_is_needed_a_model_sees_what_was_sent_to_it(start: Start) -> None:
-    given = {"Authorization": "Bearer mine", "x-api-key": "too", "Cookie": "a=b"}
+    """But nothing that looks like a key of a gateway."""
+    given = {"Authorization": "Bearer mine", "x-api-key": "too", "Cookie": "a=b", "x-other": keys.create("alice")[1]}
     for seen in seen_by_models(start({"m": SEEING, "socket": SEEING_SOCKET}), ("m", "socket"), given).values():
         assert (seen["authorization"], seen["x-api-key"], seen["cookie"]) == ("Bearer mine", "too", "a=b")
+        assert "x-other" not in seen
 
 
 def test_a_key_is_in_no_answer_and_no_line(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from ...runners.call import Call
 from ...wire.frames import BYTES, HTTPScope, Req, Resp
 from ..answering import NO_BODY, UNBUFFERED
 from ..body import BodyReader
-from ..credentials import without_key
+from ..credentials import without_keys
 from ..exchange import Exchange
 from ..headers import checked, is_ours
 from ..self_calls import look_at
@@ -167,11 +167,11 @@ def check_encoding(exchange: Exchange) -> None:
 
 
 def http_scope(exchange: Exchange, model: HostedModel) -> HTTPScope:
-    """Return the request head for a method that takes the Request, without the credential used for the gateway."""
+    """Return the request head for a method that takes the Request, without keys of a gateway."""
     scope = exchange.scope
     headers, query = scope["headers"], scope.get("query_string", b"")
-    if (credential := exchange.credential) is not None and not model.spec.forward_credentials:
-        headers, query = without_key(headers, query, credential)
+    if not model.spec.forward_credentials:
+        headers, query = without_keys(headers, query, exchange.credential, exchange.own_key)
     return HTTPScope(
         exchange.method,
         exchange.path,
