@@ -63,6 +63,14 @@ def sent(request: InferRequest, schema: Any) -> Any:
     return json.loads(encode_inputs(request, schema))
 
 
+@pytest.mark.parametrize("data", [[1, 2], [[1], [2]], [[1, 2, 3], [1]]])
+def test_a_shape_is_repeated_up_to_a_short_length(data: Any) -> None:
+    for shape in ([1] * 31 + [2**62], [2**62], [0, *[1000] * 5]):
+        with pytest.raises(BadRequest) as caught:
+            read_tensor("inputs[0]", tensor(data=data, shape=shape))
+        assert str(shape)[:20] in str(caught.value) and len(str(caught.value)) < 64 + 100
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

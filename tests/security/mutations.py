@@ -1795,6 +1795,10 @@ MUTATIONS = [
     Mutation("T183", "http/routes/predict.py", "if not model.spec.forward_credentials:",
              "if exchange.credential is not None and not model.spec.forward_credentials:",
              "security/test_doors.py::test_where_no_key_is_needed_a_model_sees_what_was_sent_to_it"),
+    Mutation("T129", "dialects/openai/speech.py", "{echoed(speed)}", "{speed}",
+             "security/test_client_words.py::test_no_error_repeats_more_than_a_short_piece_of_a_client_s_words"),
+    Mutation("T129", "dialects/oip/tensors.py", "str(list(shape))[:MOST_ECHOED]", "str(list(shape))",
+             "dialects/test_oip.py::test_a_shape_is_repeated_up_to_a_short_length"),
 ]  # fmt: skip
 
 

@@ -10,13 +10,14 @@ import pytest
 from served import Model, Served
 
 from gateway.dialects.anthropic import count_tokens, messages
-from gateway.dialects.openai import completions, input_tokens, moderations
+from gateway.dialects.openai import completions, images, input_tokens, moderations, speech
 from gateway.dialects.responses import route
 from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.http.routes import calls, token_counts
 from gateway.wire.values import encode
 
 PLUGINS = [completions, messages, route, score, rerank, classify, moderations, tokenize, input_tokens, count_tokens]
+PLUGINS += [speech, images]
 LIMIT = 1 << 20
 LONG, MANY = 3000, 2000  # repeated for each of so many, a word is six times as large as the limit
 
@@ -83,6 +84,20 @@ ASKED = {
     },
     "/detokenize": {"tokens": [1, 2]},
 }
+TENSOR = {"name": "a", "datatype": "FP32", "shape": [1], "data": [1], "parameters": {"content_type": "x"}}
+ALSO_ASKED: dict[str, Any] = {  # of one text each, so that nothing is multiplied
+    "/v1/audio/speech": {"input": "a", "voice": "v", "speed": 1, "response_format": "mp3", "stream_format": "audio"},
+    "/v1/images/generations": {"prompt": "a", "n": 1, "size": "1x1", "response_format": "b64_json"},
+    "/v2/models/m/infer": {
+        "id": "i",
+        "inputs": [TENSOR],
+        "outputs": [{"name": "x", "parameters": {"binary_data": False}}],
+        "parameters": {"binary_data_output": False},
+    },
+    "/v2/models/m/versions/1/infer": {
+        "inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]
+    },
+}
 METHODS: dict[str, Any] = {
     **dict.fromkeys(("chat_completions", "completions", "messages", "detokenize"), lambda inputs: "x"),
     "embeddings": lambda inputs: [[0.5]] * len(inputs["input"]),
@@ -92,7 +107,11 @@ METHODS: dict[str, Any] = {
     "moderations": lambda inputs: [False] * len(inputs["input"]),
     "tokenize": lambda inputs: [1],
     "count_tokens": lambda inputs: {"input_tokens": 1},
+    "speech": lambda inputs: b"x",
+    "images_generations": lambda inputs: [b"x"],
+    "predict": lambda inputs: {"x": [1]},
 }
+TAKEN = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "number"}}}}
 Path = tuple[str | int, ...]
 
 
@@ -118,7 +137,10 @@ def rename(body: Any, path: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    models = {"m": Model(METHODS, slotless=("count_tokens",)), "own": Model({"responses": lambda inputs: "x"})}
+    models = {
+        "m": Model(METHODS, slotless=("count_tokens",), capabilities={"input_schema": TAKEN}),
+        "own": Model({"responses": lambda inputs: "x"}),
+    }
     with Served(models, plugins=PLUGINS, max_queued_bytes=LIMIT) as served:
         yield served
 
@@ -171,13 +193,16 @@ HUGE = {
     "a list": ["\x85" * 20_000],
     "an object": {"\x85" * 20_000: "\x85" * 20_000},
     "a number": int("9" * 4000),
+    "many numbers": [int("9" * 4000)] * 32,
+    "a shape": [0, *[2**62] * 31],
+    "a long shape": [1] * 31 + [2**62],
 }
 
 
 @pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
-@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("path", [*ASKED, *ALSO_ASKED])
 def test_no_error_repeats_more_than_a_short_piece_of_a_client_s_words(gateway: Served, path: str, huge: Any) -> None:
-    asked = ASKED[path]
+    asked = {**ASKED, **ALSO_ASKED}[path]
     fields = [(name,) for endpoint in gateway.hub.catalog.endpoints if endpoint.path == path for name in FIELDS]
     for place in [*fields, *(place for place, _ in parts(asked))]:
         for key in (None, "\x85" * 20_000):

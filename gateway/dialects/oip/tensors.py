@@ -15,7 +15,7 @@ import msgspec
 from ...errors import BadRequest, InvalidOutput, TooLarge
 from ...wording import counted
 from ..events import checked, encode_json
-from ..fields import missing, take, take_range, wrong_type
+from ..fields import MOST_ECHOED, missing, take, take_range, wrong_type
 from ..output_paths import at
 from .binary import Packed, pack, unpack
 
@@ -170,17 +170,21 @@ def _flat(where: str, data: Any, shape: tuple[int, ...]) -> list[Any]:
     if not any(isinstance(item, list) for item in rows):
         if len(rows) != size:
             raise BadRequest(
-                f"'{where}' holds {counted(len(rows), 'element')}; its shape {list(shape)} needs {size}", param=where
+                f"'{where}' holds {counted(len(rows), 'element')}; its shape {_shown(shape)} needs {size}", param=where
             )
         return rows
     for depth, length in enumerate(shape):
         if depth:
             if not all(isinstance(item, list) and len(item) == length for item in rows):
-                raise BadRequest(f"'{where}' does not have the shape {list(shape)}", param=where)
+                raise BadRequest(f"'{where}' does not have the shape {_shown(shape)}", param=where)
             rows = [element for item in rows for element in item]
         elif len(rows) != length:
-            raise BadRequest(f"'{where}' does not have the shape {list(shape)}", param=where)
+            raise BadRequest(f"'{where}' does not have the shape {_shown(shape)}", param=where)
     return rows
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return str(list(shape))[:MOST_ECHOED]
 
 
 def _check_elements(where: str, datatype: str, data: list[Any]) -> None:

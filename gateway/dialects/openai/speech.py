@@ -12,7 +12,7 @@ from ...spec import Endpoint
 from .. import answer_schemas
 from ..base import Context, Dialect, Encoder, Prepared, client_message
 from ..events import encode_json, estimate_tokens, unwrap, usage_of
-from ..fields import missing, take
+from ..fields import echoed, missing, take
 from ..relayed_errors import error_of
 from ..single_value import what
 
@@ -69,7 +69,7 @@ class SpeechDialect(Dialect):
             take(inputs, "voice", str)
         speed = take(inputs, "speed", float, 1.0)
         if not SLOWEST <= speed <= FASTEST:
-            raise BadRequest(f"'speed' must be between {SLOWEST} and {FASTEST}, not {speed}", param="speed")
+            raise BadRequest(f"'speed' must be between {SLOWEST} and {FASTEST}, not {echoed(speed)}", param="speed")
         _one_of(inputs, "response_format", tuple(TYPES))
         _one_of(inputs, "stream_format", ("audio", "sse"))
         inputs.pop("stream", None)

@@ -193,7 +193,7 @@ def _choice(choice: Any, offered: dict[str, Tool], left_out: list[str]) -> tuple
     if choice not in (None, *CHOICES):
         raise BadRequest(f"'tool_choice' must be one of {', '.join(CHOICES)}, or an object", param="tool_choice")
     if choice == "required" and left_out and not offered:
-        raise _unsupported("tool_choice", f"a call of a tool of type {left_out[0]!r}")
+        raise _unsupported("tool_choice", f"a call of a tool of type {echoed(left_out[0])}")
     return choice, None
 
 

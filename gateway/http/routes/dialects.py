@@ -292,4 +292,4 @@ def _check_content_type(exchange: Exchange, dialect: Dialect) -> None:
         kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
         expected = "multipart/form-data" if dialect.body == "form" else "application/json"
         if kind != expected:
-            raise UnsupportedMedia(f"content-type '{kind}' from a browser; send {expected}")
+            raise UnsupportedMedia(f"content-type '{kind[:64]}' from a browser; send {expected}")
