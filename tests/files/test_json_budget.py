@@ -148,5 +148,5 @@ def test_all_models_together_may_have_more_than_one(tmp_path: Path, monkeypatch:
         (tmp_path / name / "notes.txt").touch()
     discover([tmp_path], Plugins())
     assert [seen[name][1] for name in "ab"] == [A_DIRECTORY] * 2
-    assert seen["b"][0] < seen["a"][0] < json_budget.A_SEARCH
+    assert A_DIRECTORY < seen["b"][0] < seen["a"][0] < json_budget.A_SEARCH
     assert json_budget._budgets.get() == ()
