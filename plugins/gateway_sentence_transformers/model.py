@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from gateway_checkpoints import named
 
 from gateway import BadRequest, ConfigError, check_ordinary, weights_path
 
@@ -30,7 +33,11 @@ class SentenceTransformerModel:
         cuts = (self.config.get("options") or {}).get("truncate", False)
         if not isinstance(cuts, bool):
             raise ConfigError(f"options.truncate must be true or false, not {cuts!r}")
-        loadable.say_unloadable(path, trusted=trusted)
+        for kind, folder in loadable.say_unloadable(path, trusted=trusted):
+            if kind in loadable.TRANSFORMERS:
+                named.say_names(folder, loadable.BY, trusted=trusted, beside=Path.cwd())
+        if not trusted:  # whose code may be on the Hub; otherwise nothing may wait for the network
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
         model = self._model(path, trusted=trusted)
         try:
             encoder = Encoder(model)

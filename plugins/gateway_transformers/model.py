@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gateway_checkpoints import loadable, unloadable, wordless
+from gateway_checkpoints import loadable, named, unloadable, wordless
 
 from gateway import BadRequest, ConfigError, check_ordinary, peek_patterns, weights_path
 
@@ -67,6 +67,7 @@ class LanguageModel:
         if not gguf:
             files.say_others(folder, chosen)
             architectures.say_unloadable(folder)
+            named.say_names(folder, beside=Path.cwd())
         wordless.say_large(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
