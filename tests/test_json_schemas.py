@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
+from gateway import json_schemas
 from gateway.errors import BadRequest, TooLarge
-from gateway.json_schemas import checker, fault, shown
+from gateway.json_schemas import MOST_ERRORS, MOST_OF_A_CLASS, checker, fault, most_values, shown
 
 ROWS: dict[str, Any] = {
     "type": "object",
@@ -267,6 +269,69 @@ def test_a_body_that_would_take_long_to_compare_is_refused() -> None:
         body = {"left": body}
     with pytest.raises(TooLarge, match="takes too long to check"):
         checker(schema)({"tree": body})
+
+
+def items(schema: Any) -> dict[str, Any]:
+    return {"properties": {"rows": {"items": schema}}}
+
+
+@pytest.mark.parametrize(("rule", "value"), [({"enum": ["6", "7"]}, "7"), ({"multipleOf": 0.01}, 1.5)])
+def test_the_clock_is_looked_at_often(rule: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body is compared for a second at most, however long each comparison takes."""
+    looks = count()
+    monkeypatch.setattr(json_schemas.time, "thread_time", lambda: next(looks) / 10)
+    check, body = checker(items(rule)), [value] * 64
+    check({"rows": body * 5})
+    looks = count()
+    with pytest.raises(TooLarge, match="takes too long to check"):
+        check({"rows": body * 20})
+
+
+class Never(list[Any]):
+    """A list of choices that must not be gone through for each value."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_long_list_of_choices_is_not_gone_through_for_each_value_nor_told_for_each() -> None:
+    choices = Never([str(number) for number in range(249)] + [1, None, [1]])
+    schema = items({"anyOf": [{"enum": choices}, {"type": "string"}]})
+    assert fault(schema) is None
+    check, before = checker(schema), choices.passes
+    check({"rows": ["x"] * 100 + ["7", 1, 1.0, None, [1]]})
+    assert choices.passes <= before + 2
+    for value in (True, [2], 2):
+        with pytest.raises(BadRequest):
+            check({"rows": [value]})
+
+
+def test_what_a_class_refuses_in_very_many_places_is_not_told_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Numbers(BaseModel):
+        rows: list[int]
+
+    with pytest.raises(BadRequest, match="in 2000 ways; send fewer values"):
+        checker(Numbers)({"rows": ["x"] * 2000})
+    with pytest.raises(BadRequest, match=r"'rows\[0\]' is not valid"):
+        checker(Numbers)({"rows": ["x"] * 1000})
+
+
+def test_of_a_class_with_many_forms_and_fields_a_body_may_have_fewer_values() -> None:
+    class Fields(BaseModel):
+        a: int
+        b: int
+
+    Wide = create_model("Wide", **{f"f{number}": (int, ...) for number in range(1000)})  # type: ignore[call-overload]
+    either: Any = Fields
+    for number in range(15):
+        either = either | create_model(f"Kind{number}", kind=(int, ...), value=(int, ...))
+    Batch = create_model("Batch", rows=(list[either], ...))
+    assert most_values(Part) == MOST_OF_A_CLASS
+    assert most_values(Batch) == MOST_ERRORS // 32
+    assert most_values(create_model("All", rows=(list[Wide], ...))) == MOST_ERRORS // 1000
 
 
 @pytest.mark.parametrize("pattern", ["^[^@ ]+@[^@ ]+$", "[^@]+@", "(a+)+$", "(a|aa)*b"])

@@ -19,6 +19,8 @@ from .exchange import Exchange
 
 AT_ONCE = 64 << 10  # bytes: reading, checking or writing this much takes tens of milliseconds at most
 LIGHT = 1 << 20  # bytes: more may take seconds
+TINY = 4 << 10  # bytes: not counted, because any request takes longer than that
+A_TURN = 8 * AT_ONCE  # bytes done in one turn of the loop: all steps of one request, and not of many at the same time
 
 T = TypeVar("T")
 
@@ -29,16 +31,19 @@ class Beside:
     def __init__(self) -> None:
         self._light = ThreadPoolExecutor(1, thread_name_prefix="light")
         self._heavy = ThreadPoolExecutor(1, thread_name_prefix="heavy")
+        self._in_turn = 0  # bytes
 
     async def do(self, exchange: Exchange | None, size: int, work: Callable[[], T], at_once: int = AT_ONCE) -> T:
         """Return the result of `work`, which handles `size` bytes. Above `at_once` bytes it runs in a thread.
+
+        So does what comes when much has been done in the same turn of the loop, for many requests.
 
         Without an exchange, the work is done even if no client waits for it.
 
         Raises:
             ClientLeft: the client had disconnected when its turn came.
         """
-        if size <= at_once:
+        if size <= at_once and self._has_room(size):
             return work()
 
         def for_somebody() -> T:
@@ -48,3 +53,14 @@ class Beside:
 
         thread = self._light if size <= LIGHT else self._heavy
         return await asyncio.get_running_loop().run_in_executor(thread, for_somebody)
+
+    def _has_room(self, size: int) -> bool:
+        if size <= TINY:
+            return True
+        if not self._in_turn:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._in_turn += size
+        return self._in_turn <= A_TURN
+
+    def _end_turn(self) -> None:
+        self._in_turn = 0

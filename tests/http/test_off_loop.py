@@ -16,7 +16,7 @@ from gateway.dialects.openai import chat_request, completions, moderations, spee
 from gateway.dialects.responses import route as responses
 from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.http.exchange import Exchange
-from gateway.http.off_loop import AT_ONCE, LIGHT, Beside
+from gateway.http.off_loop import A_TURN, AT_ONCE, LIGHT, Beside
 from gateway.http.routes import dialects, stored, token_counts
 from gateway.runners.pending import ClientLeft
 
@@ -33,6 +33,20 @@ def test_what_is_small_is_done_at_once_and_what_is_large_on_two_threads() -> Non
         heavy = {await beside.do(None, size, threading.get_ident) for size in (LIGHT + 1, 100 * LIGHT)}
         assert small == {threading.get_ident()} and len(light) == len(heavy) == 1
         assert len(small | light | heavy) == 3
+
+    asyncio.run(main())
+
+
+def test_of_much_small_work_in_one_turn_of_the_loop_only_some_is_done_at_once() -> None:
+    """Otherwise many bodies that become complete together hold up all other requests together."""
+
+    async def main() -> None:
+        beside, here = Beside(), threading.get_ident()
+        for _ in range(2):
+            found = await asyncio.gather(*(beside.do(None, AT_ONCE, threading.get_ident) for _ in range(20)))
+            most = A_TURN // AT_ONCE
+            assert [each == here for each in found] == [True] * most + [False] * (20 - most)
+            await asyncio.sleep(0)
 
     asyncio.run(main())
 

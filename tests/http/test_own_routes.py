@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from gateway.dialects import plain_json
 from gateway.dialects.base import Dialect
 from gateway.errors import HTTPError
 from gateway.hookspecs import hookimpl
+from gateway.http.routes import dialects
 from gateway.json_schemas import MOST_OF_A_CLASS, MOST_VALUES
 from gateway.settings.schema import ModelSettings
 from gateway.spec import Endpoint
@@ -147,6 +149,15 @@ def test_a_body_that_is_checked_holds_a_bounded_number_of_values(serve: Serve, s
     body = b'{"text": "", "rows": [%b1]}' % (b"1," * (most - 2))
     assert served.post(PATH, body).json == most - 1
     assert served.post(PATH, body.replace(b"[1,", b"[1,1,")).status == 413
+
+
+@pytest.mark.parametrize("size", [10, 2 << 10])
+def test_more_than_a_kilobyte_is_checked_in_a_thread(serve: Serve, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(dialects, "checker", lambda schema: lambda body: found.append(threading.current_thread().name))
+    served = serve(**own(words, input_schema=SCHEMA))
+    assert served.post(PATH, {"text": "a" * size}).status == 200
+    assert found[0].startswith("light") is (size > dialects.CHECKED)
 
 
 @pytest.mark.parametrize(("taken", "given"), [(SCHEMA, {"type": "object", "title": "Count"}), (Text, Count)])

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.http")
 MOST_SHOWN = 256  # characters of the model's name in an answer, which may repeat it in each event
+CHECKED = 1 << 10  # bytes that are checked on the loop: some milliseconds, if each value is compared with many forms
 MOST_TOLD = 32  # names listed in a header or log line
 
 
@@ -113,7 +114,7 @@ class Dialects:
         if size > model.spec.limits.max_body:
             raise too_large(model.spec.limits.max_body)
         if check is not None:  # before a model is loaded for the request
-            await beside.do(exchange, size, partial(check, fields))
+            await beside.do(exchange, size, partial(check, fields), CHECKED)
         if model.state != "ready":
             await until_ready(exchange, model, body)
             self._catalog.check_serves(model, endpoint)

@@ -191,7 +191,8 @@ class OpenInference:
         body = await exchange.body(self._reader, INDEX_BODY)
         if encoding := encoding_of(exchange):
             body = unpacked(body, encoding, INDEX_BODY)
-        only_ready = bool(decode_object(body).get("ready")) if body else False
+        asked = await self._beside.do(exchange, len(body), partial(decode_object, body)) if body else {}
+        only_ready = bool(asked.get("ready"))
         found = [
             {
                 "name": model.name,
