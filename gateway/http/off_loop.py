@@ -20,7 +20,7 @@ from .exchange import Exchange
 AT_ONCE = 64 << 10  # bytes: reading, checking or writing this much takes tens of milliseconds at most
 LIGHT = 1 << 20  # bytes: more may take seconds
 TINY = 4 << 10  # bytes: not counted, because any request takes longer than that
-A_TURN = 8 * AT_ONCE  # bytes done in one turn of the loop: all steps of one request, and not of many at the same time
+A_TURN = 4 * AT_ONCE  # bytes done in one turn of the loop: all steps of one request, and not of many at the same time
 
 T = TypeVar("T")
 

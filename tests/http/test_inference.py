@@ -350,6 +350,12 @@ def test_what_packed_json_and_json_with_pythons_words_may_have_is_bounded(gatewa
         assert answer.status == 413 and "binary tensors" in answer.json["error"]
 
 
+def test_json_with_pythons_words_may_have_fewer_values(gateway: Served) -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [%bNaN]}]}'
+    for most, status in ((inference.MAX_NANS - 10, 400), (inference.MAX_NANS + 1, 413)):
+        assert gateway.post("/v2/models/line/infer", body % (b"1," * most)).status == status
+
+
 def test_very_many_texts_are_refused_before_one_is_made(gateway: Served) -> None:
     tensor = {"name": "x", "datatype": "BYTES", "shape": [MAX_TEXTS + 1]}
     body, headers = framed(
