@@ -200,7 +200,8 @@ class _Life:
         """Import what the calls of models do not need, when it delays the first of them least."""
         assert self._hub is not None
         loads = [asyncio.ensure_future(model.settled()) for model in self._hub.catalog.models.values()]
-        await asyncio.wait(loads, timeout=FIRST_LOADS) if loads else None
+        if loads:
+            await asyncio.wait(loads, timeout=FIRST_LOADS)
         await asyncio.sleep(FIRST_CALLS)
         try:
             await asyncio.to_thread(app.others.build)
