@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from gateway.telemetry.logs import Stderr
 
 pytest.register_assert_rewrite("wire_errors")  # its rows assert, and belong to tests of two folders
 
@@ -53,6 +56,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_make_parametrize_id(val: object) -> str | None:
     """The sessions of `make test` must collect the same names, and compressed bytes contain the time."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) and not val.isascii() else None
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log of its gateway, which ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("gateway")
+    levels = root.level, ours.level
+    yield
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, Stderr)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -54,6 +54,8 @@ def _parts(written: str) -> Key | None:
         return None
     parts: list[str] = []
     while isinstance(node, dict):
+        if not node:  # only a comment
+            return None
         name, node = next(iter(node.items()))
         parts.append(name)
     return tuple(parts)

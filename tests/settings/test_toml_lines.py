@@ -4,7 +4,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.settings.toml_lines import key_lines, line_of
@@ -53,6 +53,7 @@ def test_a_key_is_found_on_its_line_or_its_tables(key: tuple[str, ...], line: in
 
 
 @given(st.text(alphabet="ab.=\"'[]{}#\\ \n1", max_size=60))
+@example("[#]")
 def test_any_text_is_scanned_and_lines_are_lines_of_it(text: str) -> None:
     lines = key_lines(text)
     assert all(1 <= line <= len(text.splitlines()) for line in lines.values())
