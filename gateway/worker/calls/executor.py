@@ -194,7 +194,8 @@ class Executor:
         """Clean up after the last frame of a run."""
         self._runs.pop(run.id, None)
         self._sockets.pop(run.id, None)
-        self.slots.leave(run)
+        if run.go is not None or run.timer is not None:
+            self.slots.leave(run)
         self.slots.release(run)
         if self._drained is not None and not self._runs and not self._drained.done():
             self._drained.set_result(None)

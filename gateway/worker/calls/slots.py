@@ -38,7 +38,7 @@ class Slots:
 
     def acquire(self, run: Run, go: Callable[[], None]) -> None:
         """Call `go` when the run has a slot, now or later; never if the run ends first."""
-        if self._is_late(run):
+        if run.until != NEVER and self._is_late(run):
             self._on_late(run)
             return
         with self._lock:
@@ -50,7 +50,7 @@ class Slots:
                 run.go = go
                 self._queue.append(run)
         if is_free:
-            self._begin(run, go)
+            self._give(run, go)
         elif self._tell is not None:
             run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
             self._tell(run)
@@ -82,8 +82,12 @@ class Slots:
         run.holds_slot = False
         with self._lock:
             self._free += 1
+            if not self._queue:
+                return
         while (entry := self._pop()) is not None:
-            self._begin(*entry)
+            following, go = entry
+            self.leave(following)
+            self._give(following, go)
 
     def pass_on(self, run: Run) -> Run | None:
         """Give the slot of a run whose code has stopped to the next in the queue, if that is a job too.
@@ -131,8 +135,7 @@ class Slots:
             if is_late:
                 self._on_late(run)
 
-    def _begin(self, run: Run, go: Callable[[], None]) -> None:
-        self.leave(run)
+    def _give(self, run: Run, go: Callable[[], None]) -> None:
         run.holds_slot = True
         if self._tell is not None:
             self._tell(run)
