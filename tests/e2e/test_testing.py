@@ -20,7 +20,7 @@ FAILING = (  # with an error of the code, which no other try of the load could m
     "class Model:\n    def load(self):\n        raise ImportError('no weights')\n    def predict(self, inputs): ...\n"
 )
 
-SLOW = "import time\ntime.sleep(0.3)\n" + ECHO
+SLOW = "import time\ntime.sleep(0.3)\n" + ECHO  # it is loading still when the gateway answers
 
 CONFTEST = 'pytest_plugins = ["gateway.testing"]\n'
 THEIR_TEST = """

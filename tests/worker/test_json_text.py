@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 import pytest
+from costs import least_ratio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +110,14 @@ def test_what_cannot_be_written_raises_what_it_always_did() -> None:
         with pytest.raises(kind) as raised:
             write(value)
         assert str(raised.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    "number", [b"1.5", b"123456789", b"9e307", b"9007199254740993e0", b"9" * 100, b"1" * 40 + b".5"]
+)
+def test_no_number_takes_much_longer_than_the_standard_library_needs(number: bytes) -> None:
+    body = b"[%b]" % b",".join([number] * 1000)
+    assert least_ratio(lambda: loads(body), lambda: json.loads(body), enough=10) < 10  # sixty times and more without
 
 
 @pytest.mark.parametrize("body", [b'{"a": 1}', b"NaN", b"", b"[1,]"], ids=repr)
