@@ -7,22 +7,18 @@ lines elsewhere. With log_format = "json", only the address and the log are prin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
-import io
 import logging
-import os
-import select
 import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
 
 from ..telemetry.printing import try_to_write
 from .tables import table, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from ..access.permits import KeyRing
     from ..hosting.catalog import Catalog
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from ..inspection.inventory import Inventory
 
 log = logging.getLogger("gateway.serve")
-TURN = 0.1  # seconds to wait until the terminal accepts output: after Ctrl-S it accepts none
 PATIENCE = 3.0  # seconds of loading after which the models that are ready are shown
 
 
@@ -45,7 +40,7 @@ class Report:
     async def watch(self, hub: Hub, keys: KeyRing, accepting: asyncio.Event) -> None:
         """Report the progress of the start; return when every model that loads at the start is ready or has failed."""
         for_people = self._found.settings.gateway.log_format == "text"
-        with _live(hub) if for_people and is_terminal(sys.stderr) else contextlib.nullcontext():
+        with _table(hub) if for_people and sys.stderr is not None and sys.stderr.isatty() else nullcontext():
             await accepting.wait()
             who = f"{keys}{'; a plugin decides too' * hub.plugins.has('authorize')}"
             await say(f"Serving on {self._url}" + f"\n{who}" * for_people)
@@ -100,33 +95,11 @@ async def say(text: str) -> None:
 
     def run() -> None:
         try_to_write(f"{text}\n")
-        with contextlib.suppress(RuntimeError):  # the loop has ended
+        with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(written.set)
 
     threading.Thread(target=run, name="report", daemon=True).start()
     await written.wait()
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
-
-
-class Screen(io.TextIOBase):
-    """The terminal of the live table. A frame that it does not accept at once is dropped: the next one replaces it."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return 2
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            if select.select([], [self], [], TURN)[1]:
-                os.write(self.fileno(), text.encode("utf-8", "backslashreplace"))
-        return len(text)
 
 
 STATES = {"error": "broken", "warning": "not served"}
@@ -163,24 +136,7 @@ def devices_of(name: str, ledger: Ledger) -> str:
     return "; ".join(shown)
 
 
-@contextlib.contextmanager
-def _live(hub: Hub) -> Iterator[None]:
-    """Show a table on the terminal, below the log, while models load."""
-    from rich.console import Console
-    from rich.live import Live
+def _table(hub: Hub) -> AbstractContextManager[None]:
+    from .live_table import live_table  # Rich's console takes long to import
 
-    began = time.monotonic()
-
-    def render() -> Any:
-        spent = f"{time.monotonic() - began:.0f} s"
-        return table(None, [_progress(model, hub, spent) for model in hub.catalog.models.values()])
-
-    console = Console(file=cast("TextIO", Screen()))
-    with Live(get_renderable=render, console=console, transient=True, redirect_stdout=is_terminal(sys.stdout)):
-        yield
-
-
-def _progress(model: HostedModel, hub: Hub, spent: str) -> tuple[str, str, str, str]:
-    if model.state != "loading":
-        return model.name, model.state, "", ""
-    return model.name, model.state, spent, "".join(hub.tails.of(model.name)[-1:])[:80]
+    return live_table(hub)

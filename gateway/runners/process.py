@@ -89,7 +89,7 @@ class ProcessReplica:
             try:
                 sock = await self._child.spawn(self._begun)
             finally:
-                self._begun.close()
+                self._begun.close_file()
             self._spawn(self._watch())
             await self._loop.create_connection(lambda: channel, sock=sock)
             self._channel = channel
@@ -366,6 +366,7 @@ class ProcessReplica:
             self._channel.fail(ConnectionAbortedError("no more frames are read"))
         text = f"the worker of model '{self._name}' was lost while it ran this call{ASK_LOG.format(self._name)}"
         ran = self._in_flight.lose(lambda: Crashed(text, should_retry=False), self._begun.last)
+        self._begun.close_page()
         if self._scrape is not None and not self._scrape.done():
             self._scrape.set_result(b"")
         self._spawn(self._say_why(reason, ran))

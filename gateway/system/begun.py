@@ -15,12 +15,13 @@ _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Begun:
-    """One end of the page. `descriptor` is its file, for the other end."""
+    """One end of the page. `descriptor` is its file, for the other end: open until the worker has it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._page = mmap.mmap(descriptor, _SIZE)
         self._ids = memoryview(self._page).cast("I")
+        self._last = 0  # of a page that is closed
 
     @classmethod
     def new(cls) -> Begun:
@@ -37,10 +38,17 @@ class Begun:
     @property
     def last(self) -> int:
         """The call that has begun last; 0 before the first."""
-        return self._ids[0]
+        return self._last if self._page.closed else self._ids[0]
 
-    def close(self) -> None:
-        """Close the file; the page itself stays."""
+    def close_file(self) -> None:
+        """Close the descriptor; the page stays."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def close_page(self) -> None:
+        """Close the page; its mmap held a descriptor of its own."""
+        if not self._page.closed:
+            self._last = self._ids[0]
+            self._ids.release()
+            self._page.close()

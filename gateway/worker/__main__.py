@@ -27,7 +27,7 @@ def tie_to_parent() -> tuple[socket.socket, Begun]:
     # Otherwise the model's subprocesses would keep the channel open, and its end would never be noticed.
     os.set_inheritable(fd, False)
     begun = Begun(int(os.environ.pop("GW_BEGUN")))
-    begun.close()
+    begun.close_file()
     return socket.socket(fileno=fd), begun
 
 

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from gateway.files import clearing
 from gateway.hosting.model import HostedModel
 from gateway.hosting.replica_maker import Maker
 from gateway.runners.process import ProcessReplica
-from gateway.runners.replica import Launch
+from gateway.runners.replica import Launch, LoadError
 from gateway.spec import Limits, ModelSpec
 from gateway.wire.frames import BYTES, Req
 
@@ -55,6 +58,40 @@ async def test_a_killed_worker_ends_every_call_on_it_and_says_how_it_died(tmp_pa
             found.open("predict")
         found.replica.update({"token": "x"}, None)
         assert await found.replica.scrape() == b""
+
+
+@pytest.mark.parametrize("load", ["pass", "raise ValueError"])
+async def test_no_file_of_a_worker_that_has_ended_waits_for_the_garbage_collector(tmp_path: Path, load: str) -> None:
+    source = f"""
+        class Model:
+            def load(self): {load}
+            def predict(self, x): return x
+        """
+    with contextlib.suppress(LoadError):  # the first also opens what every worker needs
+        async with started(tmp_path / "first", source):
+            pass
+    await asyncio.to_thread(clearing.wait, 30)
+    gc.disable()
+    try:
+        before = open_files()
+        with contextlib.suppress(LoadError):
+            async with started(tmp_path / "second", source):
+                pass
+        assert await asyncio.to_thread(clearing.wait, 30)
+        await asyncio.sleep(0)  # the loop closes an aborted transport one turn later
+        assert open_files() == before
+    finally:
+        gc.enable()
+
+
+def open_files() -> Counter[str]:
+    """The kinds of files that this process holds open."""
+    files = Path("/proc/self/fd")
+    kinds: Counter[str] = Counter()
+    for name in os.listdir(files):
+        with contextlib.suppress(FileNotFoundError):  # the one by which the directory was listed
+            kinds[os.readlink(files / name).partition("[")[0]] += 1
+    return kinds
 
 
 async def test_a_worker_that_exits_in_a_stream_breaks_it_off_with_the_status_as_reason(tmp_path: Path) -> None:
@@ -213,7 +250,7 @@ async def test_the_end_of_the_gateway_is_the_end_of_its_workers_and_of_their_chi
     gateway = """
         import asyncio, sys
         from pathlib import Path
-        from gateway.runners.replica import Launch
+        from gateway.runners.replica import Launch, LoadError
         from gateway.runners.process import ProcessReplica
         from gateway.system.reaper import Reaper
         from gateway.spec import ModelSpec

@@ -17,12 +17,16 @@ def test_what_one_end_marks_the_other_reads() -> None:
     assert ours.last == 0xFFFFFFFF
 
 
-def test_the_page_stays_when_its_file_is_closed() -> None:
+def test_the_page_stays_when_its_file_is_closed_and_what_it_said_when_it_is_closed_too() -> None:
     page = Begun.new()
-    page.mark(7)
-    page.close()
-    page.close()
+    theirs = Begun(os.dup(page.descriptor))
+    page.close_file()
+    page.close_file()
+    theirs.mark(7)
     assert (page.last, page.descriptor) == (7, -1)
+    page.close_page()
+    page.close_page()
+    assert page.last == 7
 
 
 def test_the_page_cannot_be_cut_off_under_its_reader() -> None:
