@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from .connection_endings import EndingProtocol
 from .declined_upgrades import parser_of_body
 from .refused_connections import REASON_OF, Refused, refusal
-from .request_cycle import UnmeasuredCycle
+from .request_cycle import cycle_of_head
 from .request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL, has_body, length_in, take_host_of
 
 MAX_PIPELINED = 16  # requests read ahead; beyond that reading pauses, and a disconnect is not noticed
@@ -312,11 +312,15 @@ class GuardedProtocol(EndingProtocol):
             return  # the head deadline stays until the upgrade is done
         if self._timer is not None:
             self._disarm()
-        HttpToolsProtocol.on_headers_complete(self)
-        if self.scope["http_version"] == "1.0" and self.cycle is not None:
-            self.cycle.__class__ = UnmeasuredCycle
-        if 0 < len(self.pipeline) < MAX_PIPELINED:
+        last, self.cycle = self.cycle, cycle_of_head(self)
+        if last is None or last.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+            return
+        self.pipeline.appendleft((self.cycle, self.app))
+        if len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # otherwise a disconnect would not be noticed
+        else:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         self._in_head, self._bytes = True, 0

@@ -1,12 +1,15 @@
-"""uvicorn's state of one request, and the fastest way to write its whole answer."""
+"""uvicorn's state of one request: the fastest ways to make it, and to write its whole answer."""
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # Bytes of an answer that are passed to TLS at once. More would fill its buffer and block the loop until encrypted.
 PIECE = HIGH_WATER_LIMIT + 1
@@ -28,6 +31,38 @@ class UnmeasuredCycle(RequestResponseCycle):
         elif not self._is_measured:
             self.expected_content_length = len(message.get("body", b""))
         await super().send(message)
+
+
+def cycle_of_head(protocol: HttpToolsProtocol) -> RequestResponseCycle:
+    """Return the state of the request whose head was read, and complete its scope.
+
+    It does what uvicorn's `on_headers_complete` does for a request without an upgrade, in two thirds of the time: that
+    passes each argument by name, and has options that are never set here (`root_path`, `limit_concurrency`).
+    """
+    parser, scope = protocol.parser, protocol.scope
+    url, version = httptools.parse_url(protocol.url), parser.get_http_version()
+    path = url.path.decode("ascii")
+    scope["method"] = parser.get_method().decode("ascii")
+    scope["path"] = unquote(path) if "%" in path else path
+    scope["raw_path"], scope["query_string"] = url.path, url.query or b""
+    cycle = RequestResponseCycle
+    if version != "1.1":
+        scope["http_version"] = version
+        if version == "1.0":
+            cycle = UnmeasuredCycle
+    return cycle(
+        scope,
+        protocol.transport,
+        protocol.flow,
+        protocol.logger,
+        protocol.access_logger,
+        protocol.access_log,
+        protocol.server_state.default_headers,
+        asyncio.Event(),
+        protocol.expect_100_continue,
+        version != "1.0" and parser.should_keep_alive(),
+        protocol.on_response_complete,
+    )
 
 
 def cycle_of(send: Any) -> RequestResponseCycle | None:

@@ -36,6 +36,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 Found = tuple[Route, str]  # a row, and the model named in the path
 MODELS, V1_MODELS, RESPONSES = "/models/", "/v1/models/", "/v1/responses"
 V2_MODELS, REPOSITORY, ADMIN_MODELS = "/v2/models/", "/v2/repository/", "/admin/models/"
+MOST_CALLED = 4096  # paths; each names a model that exists, or did
 NOWHERE = Route("", "")  # an unknown path below one of ours
 MODEL, LIST, LIST_ONE = answered_by("models.show"), answered_by("models.list_all"), answered_by("models.list_one")
 V2_MODEL, STATS = answered_by("inference.metadata"), next(row for row in ROUTES if row.template == "/v2/models/stats")
@@ -65,6 +66,7 @@ class Routes:
         exact |= {V1_MODELS: LIST} | self._endpoints
         # a path without a model for a route with one means the only model
         self._exact = {path: (row, SOLE if "{model}" in row.route else "") for path, row in exact.items()}
+        self._called: dict[str, Found] = {}  # rows of V1_MODELS that depend on the path alone
         self._by_verb = {(row.template, row.verb): row for row in ROUTES}
         self._below: list[tuple[str, Callable[[str, Exchange], Found]]] = [
             (V1_MODELS, self._v1_models),
@@ -145,7 +147,7 @@ class Routes:
         Raises:
             UnknownModel: it names an unknown version, or another model than the base URL.
         """
-        found = self._exact.get(path)
+        found = self._exact.get(path) or self._called.get(path)
         if found is not None:
             if found[0] is STATS and self._is_known("stats", exchange):
                 return V2_MODEL, "stats"
@@ -158,7 +160,10 @@ class Routes:
     def _v1_models(self, target: str, exchange: Exchange) -> Found:
         for ending, row in self._calls:
             if target.endswith(ending):
-                return row, target[: -len(ending)]
+                found = row, target[: -len(ending)]
+                if found[1] in self._catalog.models and len(self._called) < MOST_CALLED:
+                    self._called[V1_MODELS + target] = found
+                return found
         if not self._is_known(target, exchange):
             for ending, row in self._asks:
                 if target.endswith(ending):

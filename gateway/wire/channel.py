@@ -6,7 +6,7 @@ Splits and joins payloads but does not interpret them. Both sides use the same c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from .frames import END, GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, RESP, name_of
@@ -87,11 +87,14 @@ class Channel(asyncio.BufferedProtocol):
         self._soon: list[bytes] = []  # frames of this turn of the event loop
         self._soon_size = 0
         self.transport: asyncio.Transport
+        self._write: Callable[[bytes], None]
+        self._write_all: Callable[[Iterable[bytes | memoryview]], None]
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._write, self._write_all = self.transport.write, self.transport.writelines
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -263,7 +266,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._soon:
             frames, self._soon, self._soon_size = self._soon, [], 0
             if not self.transport.is_closing():
-                self._write(*frames)
+                self._write_all(frames)
 
     def send_split(self, kind: int, call: int, payload: bytes) -> None:
         """Write a payload of any size without waiting. The caller must bound what it sends in another way."""
@@ -300,13 +303,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._soon:
             self._write_soon()
         flags = kind | MORE if more else kind
-        self._write(HEADER.pack(len(part), flags, call), part)
-
-    def _write(self, *data: bytes | memoryview) -> None:
-        if len(data) == 1:
-            self.transport.write(data[0])
-        else:
-            self.transport.writelines(data)
+        self._write_all((HEADER.pack(len(part), flags, call), part))
 
     async def drain(self) -> None:
         """Wait until the peer has read most of what was written."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from ..wire.channel import Channel
@@ -26,6 +27,7 @@ class ThreadChannel(Channel):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._write, self._write_all = self._write_after_rest, self._write_all_after_rest
         self._loop = asyncio.get_running_loop()
         self._descriptor = transport.get_extra_info("socket").fileno()
 
@@ -55,9 +57,17 @@ class ThreadChannel(Channel):
     def _write_rest(self) -> None:
         """Write on the event loop what a thread could not."""
         if not self.transport.is_closing():
-            self._write()
+            self._write_all(())
 
-    def _write(self, *data: bytes | memoryview) -> None:
+    def _write_after_rest(self, frame: bytes) -> None:
+        with self._lock:
+            if self._rest:
+                self.transport.writelines((self._rest, frame))
+                self._rest = b""
+            else:
+                self.transport.write(frame)
+
+    def _write_all_after_rest(self, frames: Iterable[bytes | memoryview]) -> None:
         with self._lock:
             rest, self._rest = self._rest, b""
-            super()._write(*((rest, *data) if rest else data))
+            self.transport.writelines((rest, *frames) if rest else frames)

@@ -72,7 +72,7 @@ class Transport(asyncio.Transport):
 class Connection:
     """A protocol over such a transport, and an app that records what reaches it and answers when `gate` is open."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, base: type[HttpToolsProtocol] = GuardedProtocol, **options: Any) -> None:
         self.scopes: list[Any] = []
         self.bodies: list[bytes] = []
         self.gate = asyncio.Event()
@@ -89,7 +89,7 @@ class Connection:
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE,
         )
-        kind = type("Protocol", (GuardedProtocol,), options)
+        kind: Any = type("Protocol", (base,), options)
         self.transport = Transport()
         self.protocol = self.transport.protocol = kind(config, self.state, {}, asyncio.get_running_loop())
         self.protocol.connection_made(self.transport)
@@ -873,3 +873,37 @@ def test_the_internals_of_uvicorn_are_as_we_know_them() -> None:
         assert name in vars(HttpToolsProtocol), name
     assert cycle_of(None) is None and cycle_of(print) is None
     assert uvicorn.__version__.startswith("0.54.")
+
+
+HEADS = [
+    b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"GET /x HTTP/1.0\r\n\r\n",
+    b"GET /x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+    b"HEAD /a%20b/%2Fc?q=%20&r HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    b"OPTIONS /x? HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"POST /x HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n",
+    b"POST /x#y HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_request_begins_as_uvicorn_would_begin_it(head: bytes) -> None:
+    @played
+    async def test() -> None:
+        ours, theirs = Connection(), Connection(HttpToolsProtocol)
+        for connection in (ours, theirs):
+            connection.gate.clear()
+            connection.protocol.parser.feed_data(head)
+        found, expected = ours.protocol.cycle, theirs.protocol.cycle
+        assert found.scope.pop("gateway.connection") is ours.protocol
+        assert found.scope == expected.scope
+        assert vars(found).keys() == vars(expected).keys()
+        for field in ("keep_alive", "waiting_for_100_continue", "more_body", "access_log", "default_headers", "body"):
+            assert getattr(found, field) == getattr(expected, field), field
+        for field in ("transport", "flow", "logger", "access_logger"):
+            assert getattr(found, field) is getattr(ours.protocol, field), field
+        assert found.on_response == ours.protocol.on_response_complete
+        ours.protocol.connection_lost(None)
+        theirs.protocol.connection_lost(None)
+
+    test()
