@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.dialects.oip import tensors as oip_tensors
 from gateway.dialects.oip import values as oip_values
 from gateway.dialects.oip.binary import pack, unpack
-from gateway.dialects.oip.schema import kinds_of, metadata
+from gateway.dialects.oip.schema import Takes, kinds_of, metadata
 from gateway.dialects.oip.tensors import DATATYPES, INTEGERS, MAX_ROWS, Tensor, read_tensor, to_tensor
 from gateway.dialects.oip.values import InferRequest, answer, encode_inputs, from_predict, read, read_raw
 from gateway.errors import BadRequest, InvalidOutput, TooLarge
@@ -47,7 +47,7 @@ def tensor(name: str = "rows", data: Any = None, shape: Any = None, datatype: st
 
 
 def predicted(*tensors: dict[str, Any], **request: Any) -> Any:
-    return json.loads(encode_inputs(read({"inputs": list(tensors), **request}), SCHEMA))
+    return json.loads(encode_inputs(read({"inputs": list(tensors), **request}), Takes(SCHEMA)))
 
 
 def nested_of(tensor: Tensor) -> Any:
@@ -60,7 +60,7 @@ def answered(value: Any, request: InferRequest, model: str, request_id: str) -> 
 
 
 def sent(request: InferRequest, schema: Any) -> Any:
-    return json.loads(encode_inputs(request, schema))
+    return json.loads(encode_inputs(request, Takes(schema)))
 
 
 @pytest.mark.parametrize("data", [[1, 2], [[1], [2]], [[1, 2, 3], [1]]])
@@ -216,14 +216,14 @@ def test_of_a_large_tensor_no_list_is_made(shape: list[int]) -> None:
     request = read({"inputs": [written]}, bytes(size))
     tracemalloc.start()
     try:
-        encoded = encode_inputs(request, SCHEMA)
+        encoded = encode_inputs(request, Takes(SCHEMA))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert encoded.count(b"0") == size
     assert peak < 3 * len(encoded)  # its pieces, and the whole of them; lists have at least 8 bytes for each element
     with pytest.raises(TooLarge, match="of JSON"):
-        encode_inputs(request, SCHEMA, len(encoded) - 1)
+        encode_inputs(request, Takes(SCHEMA), len(encoded) - 1)
 
 
 # ── into a predict ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +275,7 @@ def test_a_schema_of_very_many_fields_is_not_listed_to_who_misses_one() -> None:
     fields = {f"field {number}": {"type": "array"} for number in range(5000)}
     given = read({"inputs": [tensor("other", [1], [1])]})
     with pytest.raises(BadRequest, match=r"no input 'other'$"):
-        encode_inputs(given, {"type": "object", "properties": fields})
+        encode_inputs(given, Takes({"type": "object", "properties": fields}))
     with pytest.raises(BadRequest, match=r"no output 'other'$"):
         answered(fields, read({"inputs": [], "outputs": [{"name": "other"}]}), "m", "")
 
@@ -395,7 +395,7 @@ def test_only_the_outputs_that_were_asked_for_are_sent() -> None:
 
 def test_nan_is_null_in_tensors_of_json_both_ways() -> None:
     given = read({"inputs": [tensor(shape=[2, 2], data=[[1, None], [math.nan, 4]])]})
-    assert encode_inputs(given, SCHEMA) == b'{"rows":[[1,NaN],[NaN,4]]}'
+    assert encode_inputs(given, Takes(SCHEMA)) == b'{"rows":[[1,NaN],[NaN,4]]}'
     found = from_predict(b'{"x": [[1.5, NaN], [NaN, 2]]}', "application/json")
     [output] = answered(found, read({"inputs": []}), "m", "")[0]["outputs"]
     assert output == {"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1.5, None, None, 2]}
@@ -499,7 +499,7 @@ def test_outputs_are_bytes_where_they_are_asked_for() -> None:
 def test_nan_reaches_predict() -> None:
     raw = struct.pack("<ff", math.nan, 1)
     request = read({"inputs": [binary(8, shape=[1, 2], name="rows")]}, raw)
-    assert encode_inputs(request, SCHEMA) == b'{"rows":[[NaN,1.0]]}'
+    assert encode_inputs(request, Takes(SCHEMA)) == b'{"rows":[[NaN,1.0]]}'
 
 
 def scheme(kind: Any, **more: Any) -> dict[str, Any]:

@@ -62,6 +62,23 @@ def resolved(schema: Any, root: Schema) -> Schema:
     return {}
 
 
+class Takes:
+    """What predict takes, by the `schema` of its input. Each field is looked up once for all requests."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.is_array = "properties" not in schema and "array" in kinds_of(schema, schema)
+        self.fields = fields_of(resolved(schema, schema))
+        self._kinds: dict[str, set[str]] = {}
+
+    def kinds(self, field: str) -> set[str]:
+        """Return the JSON types of one of the fields, or none if it may be anything."""
+        found = self._kinds.get(field)
+        if found is None:
+            found = self._kinds[field] = kinds_of(self.fields[field], self.schema)
+        return found
+
+
 class _Look:
     """A walk through one schema, which ends when no steps are `left`. A step copies nothing of the schema."""
 

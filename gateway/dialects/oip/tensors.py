@@ -7,7 +7,6 @@ import math
 import operator
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ _WORDS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}  # as Python 
 AS_JSON = {"content_type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """`data` is flat and row-major."""
 
     name: str
@@ -50,6 +48,8 @@ class Tensor:
             return iter((encode_json(_empty(self.shape)),))
         if not self.shape:
             return iter((self._elements(0, (1,))[1:-1],))
+        if len(self.shape) == 1 and self.shape[0] <= PIECE:
+            return iter((self._elements(0, self.shape),))
         depth, size = len(self.shape), 1  # of the largest rows that fit in a piece
         while depth > 1 and size * self.shape[depth - 1] <= PIECE:
             depth -= 1

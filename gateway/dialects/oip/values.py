@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
+import msgspec.structs
 
 from ... import json_costs
 from ...errors import BadRequest, InvalidOutput, TooLarge
@@ -20,7 +19,7 @@ from ...wording import counted, instead_of, listed
 from ..events import encode_json
 from ..fields import missing, take, wrong_type
 from .binary import pack, size_of, unpack
-from .schema import BY_TYPE, OUTPUT, Schema, fields_of, kinds_of, metadata, resolved
+from .schema import BY_TYPE, OUTPUT, Schema, Takes, metadata, resolved
 from .tensors import FLOATS, PIECE, Binary, Tensor, as_binary, check_rows, in_json, read_tensor, to_tensor, wants_binary
 
 VERSION = "1"  # models have one version
@@ -30,8 +29,7 @@ UNFIT = "predict's answer does not fit into tensors"
 _NOT_RAW = "bytes without JSON do not declare their tensors; send JSON before them, with `binary_data_size`"
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """A checked inference request.
 
     `outputs` are the requested names; () means all. Outputs named in `binary` are sent as bytes, and so are all outputs
@@ -41,7 +39,7 @@ class InferRequest:
     id: str | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] = ()
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     binary: frozenset[str] = frozenset()
     all_binary: bool = False
 
@@ -120,7 +118,7 @@ def _needed(schema: Schema) -> frozenset[str]:
     return frozenset()
 
 
-def encode_inputs(request: InferRequest, schema: Schema, most: int = 1 << 62) -> bytes:
+def encode_inputs(request: InferRequest, takes: Takes, most: int = 1 << 62) -> bytes:
     """Return the input of predict as JSON: an object with a field for each tensor, and for each known parameter.
 
     NaN and infinity are written as Python's JSON reader accepts them. A field that is not an array takes a tensor of
@@ -131,27 +129,27 @@ def encode_inputs(request: InferRequest, schema: Schema, most: int = 1 << 62) ->
         TooLarge: it would be more than `most` bytes.
     """
     whole = bytearray()  # a list of pieces would leave memory with the thread that runs this
-    for part in _written(request, schema):
+    for part in _written(request, takes):
         whole += part
         if len(whole) > most:
             raise TooLarge(f"the tensors are more than {counted(most, 'byte')} of JSON", param="inputs")
     return bytes(whole)
 
 
-def _written(request: InferRequest, schema: Schema) -> Iterator[bytes]:
-    if "array" in kinds_of(schema, schema) and "properties" not in schema:
+def _written(request: InferRequest, takes: Takes) -> Iterator[bytes]:
+    if takes.is_array:
         if len(request.inputs) != 1:
             raise BadRequest(f"the model takes one tensor, not {len(request.inputs)}", param="inputs")
         yield from request.inputs[0].written()
         return
-    properties = fields_of(resolved(schema, schema))
+    properties = takes.fields
     fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name in properties}
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in properties:
             name = tensor.name[:MOST_SHOWN]
             told = f"the model has no input '{name}'{instead_of(name, properties)}"
             raise BadRequest(told, param=f"inputs[{index}].name")
-        fields[tensor.name] = _field(f"inputs[{index}]", tensor, kinds_of(properties[tensor.name], schema))
+        fields[tensor.name] = _field(f"inputs[{index}]", tensor, takes.kinds(tensor.name))
     if "parameters" in properties and request.parameters:
         fields.setdefault("parameters", request.parameters)
     before = b"{"
@@ -175,7 +173,7 @@ def _field(where: str, tensor: Tensor, kinds: set[str]) -> Tensor:
         raise BadRequest(
             f"the model's '{tensor.name}' is a single value, not a tensor of {len(tensor.data)}", param=f"{where}.shape"
         )
-    return replace(tensor, shape=())
+    return msgspec.structs.replace(tensor, shape=())
 
 
 def from_predict(body: bytes, content_type: str) -> Any:

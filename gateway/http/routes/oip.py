@@ -13,7 +13,7 @@ import msgspec
 
 from ... import __version__
 from ...dialects.oip import binary, values
-from ...dialects.oip.schema import Schema
+from ...dialects.oip.schema import Takes
 from ...dialects.oip.tensors import MAX_ROWS
 from ...errors import BadRequest, InvalidJSON, InvalidOutput, RouteNotSupported, TooLarge, Unavailable
 from ...examples.calls import tensors_of
@@ -56,10 +56,12 @@ class OpenInference:
     def __init__(self, hub: Hub, reader: BodyReader, beside: Beside) -> None:
         self._hub, self._catalog, self._reader, self._beside = hub, hub.catalog, reader, beside
         self._counts: dict[str, Counts] = {}
+        self._takes: dict[str, Takes] = {}  # by model
         self._catalog.on_forget.append(self._forget)
 
     def _forget(self, model: str) -> None:
         self._counts.pop(model, None)
+        self._takes.pop(model, None)
 
     async def infer(self, exchange: Exchange) -> None:
         """Convert tensors to inputs of predict, and its result to tensors. A Response from predict is sent
@@ -76,16 +78,13 @@ class OpenInference:
         if model.state != "ready":
             await until_ready(exchange, model, body)
         if model.state == "ready":  # otherwise the call is refused
-            schema = model.capabilities.input_schema
-            if schema is None:
-                raise RouteNotSupported(
-                    f"model '{model.name}' does not declare what its predict takes; annotate its parameter with a "
-                    "Pydantic model, or send JSON to its predict route",
-                    param="model",
-                )
+            takes = self._takes_of(model)
             model.admission.check_room(1)
-            work = partial(self._inputs, exchange, model.spec.limits.max_body, schema)
-            request, inputs = await self._in_turn(exchange, body, encoding, work)
+            work = partial(self._inputs, exchange, model.spec.limits.max_body, takes)
+            if len(body) <= AT_ONCE and not encoding:
+                request, inputs = work(body, "", 0)
+            else:
+                request, inputs = await self._in_turn(exchange, body, encoding, work)
         body = b""
         with model.call(_predict(exchange, model), inputs, exchange.patience()) as call:
             exchange.watch(call)
@@ -109,23 +108,38 @@ class OpenInference:
             is_binary = bool(raw) or request.all_binary
             return (shown + raw, len(shown)) if is_binary else (shown, 0)
 
-        whole, length = await self._beside.do(exchange, len(reply), answer, AT_ONCE)
+        if len(reply) <= AT_ONCE:
+            whole, length = answer()
+        else:
+            whole, length = await self._beside.do(exchange, len(reply), answer, 0)
         count.add(exchange)
         if not length:
             await exchange.reply(200, whole)
             return
         await exchange.reply(200, whole, OCTETS, [(b"inference-header-content-length", str(length).encode())])
 
+    def _takes_of(self, model: HostedModel) -> Takes:
+        schema = model.capabilities.input_schema
+        if schema is None:
+            raise RouteNotSupported(
+                f"model '{model.name}' does not declare what its predict takes; annotate its parameter with a "
+                "Pydantic model, or send JSON to its predict route",
+                param="model",
+            )
+        takes = self._takes.get(model.name)
+        if takes is None or takes.schema is not schema:  # it was loaded again
+            takes = self._takes[model.name] = Takes(schema)
+        return takes
+
     async def _in_turn(self, exchange: Exchange, body: bytes, encoding: str, work: Callable[[bytes, str, int], T]) -> T:
-        """Return the inputs of a request. If large after decompression, it waits for its turn among large work."""
+        """Return the inputs of a request, read in a thread. If large after decompression, it waits among large work."""
         if len(body) <= LIGHT:
-            at_once = 0 if encoding else AT_ONCE
             with contextlib.suppress(_Heavy):
-                return await self._beside.do(exchange, len(body), partial(work, body, encoding, LIGHT), at_once)
+                return await self._beside.do(exchange, len(body), partial(work, body, encoding, LIGHT), 0)
         return await self._beside.do(exchange, max(len(body), LIGHT + 1), partial(work, body, encoding, 0))
 
     def _inputs(
-        self, exchange: Exchange, limit: int, schema: Schema, body: bytes, encoding: str, light: int
+        self, exchange: Exchange, limit: int, takes: Takes, body: bytes, encoding: str, light: int
     ) -> tuple[values.InferRequest, bytes]:
         """Return the request in a body, and the input of predict.
 
@@ -143,8 +157,8 @@ class OpenInference:
         if encoding and len(head) > MAX_JSON:
             raise TooLarge(f"the body unpacks to more than {MAX_JSON} bytes of JSON; send binary tensors")
         is_raw = bool(data) and not head
-        request = values.read_raw(data, schema) if is_raw else values.read(_object(head), data)
-        return request, values.encode_inputs(request, schema, self._hub.settings.gateway.max_queued_bytes)
+        request = values.read_raw(data, takes.schema) if is_raw else values.read(_object(head), data)
+        return request, values.encode_inputs(request, takes, self._hub.settings.gateway.max_queued_bytes)
 
     async def server(self, exchange: Exchange) -> None:
         await exchange.reply(200, _encode({"name": "model-gateway", "version": __version__, "extensions": EXTENSIONS}))
