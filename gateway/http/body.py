@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .. import json_costs
-from ..errors import BadRequest, InvalidJSON, SlowBody, TooLarge
+from ..errors import InvalidJSON, SlowBody, TooLarge
 from ..runners.pending import ClientLeft
-from ..wording import counted
+from .collected_body import Parts, too_large
 from .request_heads import DIGITS
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-MAX_EVENTS, MIN_MEAN = 4096, 256  # more pieces than this with a smaller mean size are refused
+    from .collected_body import CollectingProtocol
+
 MAX_DEPTH = 64
 TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep"
 MAX_ITEMS, MAX_TEXTS = 1 << 17, 1 << 20  # arrays and objects, and strings, in a JSON body
@@ -46,9 +46,14 @@ class BodyReader:
         return whole
 
     async def read(
-        self, receive: Any, length: bytes | None, limit: int, cycle: RequestResponseCycle | None = None
+        self,
+        receive: Any,
+        length: bytes | None,
+        limit: int,
+        cycle: RequestResponseCycle | None = None,
+        connection: CollectingProtocol | None = None,
     ) -> bytes:
-        """Return the whole body.
+        """Return the whole body. `cycle` and `connection` are given if they are the server's own.
 
         Raises:
             TooLarge: over `limit` bytes; raised before reading if the head declares the length.
@@ -61,10 +66,14 @@ class BodyReader:
             return self.take(cycle, limit)
         message = await self._first(receive)
         body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await self._rest(receive, body, limit)
-        elif len(body) > limit:
+        if len(body) > limit:
             raise too_large(limit)
+        if message.get("more_body", False):
+            if cycle is not None and connection is not None:
+                with connection.collecting(cycle, body, limit) as parts:
+                    body = await self._rest(receive, parts)
+            else:
+                body = await self._rest(receive, Parts(body, limit, asyncio.get_running_loop().time()))
         if cycle is not None:
             read_on(cycle)
         return body
@@ -79,40 +88,36 @@ class BodyReader:
             raise ClientLeft
         return message
 
-    async def _rest(self, receive: Any, body: bytes, limit: int) -> bytes:
+    async def _rest(self, receive: Any, parts: Parts) -> bytes:
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._total
-        whole = BytesIO()  # getvalue() does not copy; copying a large body would block the loop
-        whole.write(body)
-        parts, size, more = 1, len(body), True
+        end, more = loop.time() + self._total, True
         while more:
             try:
-                async with asyncio.timeout_at(min(end, loop.time() + self._idle)):
+                async with asyncio.timeout_at(min(end, parts.last + self._idle)):
                     message = await receive()
             except TimeoutError:
-                raise slow_body("body_timeout" if loop.time() >= end else "body_idle_timeout") from None
+                self._check_progress(parts, end, loop.time())
+                continue
             if message["type"] == "http.disconnect":
                 raise ClientLeft
-            part = message.get("body", b"")
-            size += len(part)
-            whole.write(part)
-            parts += 1
+            parts.add(message.get("body", b""))
+            parts.read(loop.time())
+            parts.check()
             more = message.get("more_body", False)
-            if size > limit:
-                raise too_large(limit)
-            if parts > MAX_EVENTS and size / parts < MIN_MEAN:
-                raise BadRequest("the body arrives in too many tiny chunks", headers={"connection": "close"})
-        return whole.getvalue()
+        return parts.joined()
+
+    def _check_progress(self, parts: Parts, end: float, now: float) -> None:
+        """Raise `SlowBody` if the rest of a body must have come by now, or some of it."""
+        if now >= end:
+            raise slow_body("body_timeout")
+        if now >= parts.last + self._idle:
+            raise slow_body("body_idle_timeout")
 
 
 def read_on(cycle: RequestResponseCycle) -> None:
     """Resume reading where a large body paused it. Otherwise a disconnect would not be noticed before the answer."""
     if cycle.flow.read_paused:
         cycle.flow.resume_reading()
-
-
-def too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {counted(limit, 'byte')}", headers={"connection": "close"})
 
 
 def slow_body(limit: str) -> SlowBody:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from ..errors import BadRequest, UnsupportedMedia
-from .body import MAX_EVENTS, MIN_MEAN, too_large
+from .collected_body import MAX_READS, MIN_MEAN, too_large
 from .exchange import Exchange
 
 AT_ONCE = 4 << 10  # bytes of a plain body decoded on the loop; larger ones and all compressed ones go to a thread
@@ -39,7 +39,7 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     at = members = 0
     while True:
         members += 1
-        if members > MAX_EVENTS and at / members < MIN_MEAN:
+        if members > MAX_READS and at / members < MIN_MEAN:
             raise BadRequest(f"the body is {encoding} in too many tiny members")
         stream = zlib.decompressobj(wbits)
         while not stream.eof:

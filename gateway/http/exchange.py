@@ -227,7 +227,8 @@ class Exchange(Answering):
         began = time.monotonic()
         self._is_reading = True
         try:
-            body: bytes = await reader.read(self._receive_part, self.headers.get(b"content-length"), limit, self.cycle)
+            length = self.headers.get(b"content-length")
+            body: bytes = await reader.read(self._receive_part, length, limit, self.cycle, self.connection)
         finally:
             self._is_reading = False
             self.reading = time.monotonic() - began

@@ -5,8 +5,8 @@ trailers that never become headers, notice to the running request when its clien
 HTTP/1.0. It depends on uvicorn's internals, so uvicorn's minor version is pinned and tests/http/test_protocol.py checks
 each update.
 
-`request_heads.py` checks heads, `request_cycle.py` holds a request and writes whole answers, `connection_endings.py`
-ends connections, `refused_connections.py` answers input that is not a request,
+`request_heads.py` checks heads, `request_cycle.py` holds a request and writes whole answers, `collected_body.py` keeps
+bodies, `connection_endings.py` ends connections, `refused_connections.py` answers input that is not a request, and
 `declined_upgrades.py` reads the body of a request whose `Upgrade` is ignored.
 """
 
@@ -22,7 +22,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from .connection_endings import EndingProtocol
+from .collected_body import CollectingProtocol
 from .declined_upgrades import parser_of_body
 from .refused_connections import REASON_OF, Refused, refusal
 from .request_cycle import cycle_of_head
@@ -44,7 +44,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class GuardedProtocol(EndingProtocol):
+class GuardedProtocol(CollectingProtocol):
     """One connection. `left` is called when the client of the running request disconnects."""
 
     head_timeout = 10.0  # seconds
@@ -154,8 +154,8 @@ class GuardedProtocol(EndingProtocol):
             self._bytes += len(data)
             try:
                 self.parser.feed_data(data)
-                if self._body and not self._in_head:  # more of it follows, and the application may wait for this part
-                    self.cycle.message_event.set()
+                if self._body and not self._in_head:
+                    self._part_was_read()
             except httptools.HttpParserError:
                 self.send_400_response("")
             except httptools.HttpParserUpgrade as upgrade:
@@ -232,9 +232,11 @@ class GuardedProtocol(EndingProtocol):
     def on_body(self, body: bytes) -> None:
         self._bytes = 0
         self._body += len(body)
-        # below: same as the base class, but without waking the application, which `_feed` does once for each read
-        cycle = self.cycle
+        cycle = self.cycle  # as the base class, but `_feed` wakes the application, once for each read
         if self._is_upgrade or cycle.response_complete:
+            return
+        if self.collected is not None:
+            self.collected.add(body)
             return
         cycle.body += body
         if len(cycle.body) > HIGH_WATER_LIMIT:

@@ -20,7 +20,6 @@ from gateway import json_costs
 from gateway.errors import BadRequest, InvalidJSON, SlowBody, TooLarge
 from gateway.http.body import (
     MAX_DEPTH,
-    MAX_EVENTS,
     MAX_ITEMS,
     MAX_KEYS,
     MAX_TEXTS,
@@ -28,6 +27,7 @@ from gateway.http.body import (
     decode_json,
     decode_object,
 )
+from gateway.http.collected_body import MAX_READS
 from gateway.runners.pending import ClientLeft
 
 Events = list[Any]
@@ -134,10 +134,10 @@ def test_no_progress_and_no_end_are_408() -> None:
 
 def test_a_flood_of_tiny_chunks_is_refused_and_a_large_body_in_as_many_is_not() -> None:
     with pytest.raises(BadRequest, match="tiny chunks"):
-        read([b"x"] * (MAX_EVENTS + 2), 10**6)
-    parts = [b"x" * 256] * (MAX_EVENTS + 2)
+        read([b"x"] * (MAX_READS + 2), 10**6)
+    parts = [b"x" * 256] * (MAX_READS + 2)
     assert len(read(parts, 10**7)) == 256 * len(parts)
-    assert len(read([b"x"] * MAX_EVENTS, 10**6)) == MAX_EVENTS
+    assert len(read([b"x"] * MAX_READS, 10**6)) == MAX_READS
 
 
 @pytest.mark.parametrize("events", [["gone"], [b"a", "gone"], [b"a", b"b", 1.0, "gone"]])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, TooLarge
-from gateway.http.body import MAX_EVENTS, MIN_MEAN
+from gateway.http.collected_body import MAX_READS, MIN_MEAN
 from gateway.http.compressed import PIECE, unpacked
 
 NOISE = random.Random(0).randbytes(4 * PIECE)  # which stays larger than a piece
@@ -42,7 +42,7 @@ def test_deflate_has_zlibs_head_or_none(text: bytes) -> None:
 def test_a_body_in_very_many_tiny_members_is_refused_and_one_in_as_many_larger_ones_is_not() -> None:
     """Each takes many times the bytes of the smallest."""
     with pytest.raises(BadRequest, match="too many tiny members"):
-        unpacked(gzip.compress(b"") * (MAX_EVENTS + 1), "gzip", 100)
-    assert unpacked(gzip.compress(b"") * MAX_EVENTS, "gzip", 100) == b""
+        unpacked(gzip.compress(b"") * (MAX_READS + 1), "gzip", 100)
+    assert unpacked(gzip.compress(b"") * MAX_READS, "gzip", 100) == b""
     large = NOISE[:MIN_MEAN]
-    assert unpacked(gzip.compress(large) * (MAX_EVENTS + 1), "gzip", 1 << 30) == large * (MAX_EVENTS + 1)
+    assert unpacked(gzip.compress(large) * (MAX_READS + 1), "gzip", 1 << 30) == large * (MAX_READS + 1)

@@ -17,11 +17,15 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.errors import BadRequest, TooLarge
 from gateway.http import protocol
+from gateway.http.body import BodyReader
+from gateway.http.collected_body import MAX_READS
 from gateway.http.connection_endings import PARTING
 from gateway.http.protocol import MAX_PIPELINED, SLICE, GuardedProtocol
 from gateway.http.request_cycle import cycle_of, write_whole
 from gateway.http.request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL
+from gateway.runners.pending import ClientLeft
 
 HEAD_TIMEOUT, KEEP_ALIVE = 10.0, 75
 GET = b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -859,6 +863,133 @@ async def test_an_answer_to_a_client_that_has_left_goes_nowhere() -> None:
     connection.protocol.connection_lost(None)
     write_whole(begin.cycles[0], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", b"")
     assert connection.transport.out == b""
+
+
+# ── bodies that are read as a whole ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Reading(Connection):
+    """An app that reads each body with `BodyReader`, of at most `limit` bytes. `wakes` counts what woke it."""
+
+    def __init__(self, limit: int = 1 << 30, **times: float) -> None:
+        super().__init__()
+        self.limit, self.reader, self.wakes = limit, BodyReader(**times), 0
+        self.failed: Exception | None = None
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        async def counted() -> Any:
+            message = await receive()
+            self.wakes += 1
+            return message
+
+        cycle, length = cycle_of(send), dict(scope["headers"]).get(b"content-length")
+        try:
+            self.bodies.append(await self.reader.read(counted, length, self.limit, cycle, self.protocol))
+        except Exception as error:
+            self.failed = error
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def in_chunks(parts: list[bytes]) -> bytes:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=20), st.integers(1, 5000), st.booleans())
+def test_however_a_body_comes_its_reader_gets_it_whole_and_the_next_request_is_read(
+    parts: list[bytes], size: int, chunked: bool
+) -> None:
+    body = b"".join(parts)
+    plain = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    @played
+    async def test() -> None:
+        connection = Reading()
+        for start in range(0, len(data := in_chunks(parts) if chunked else plain), size):
+            connection.protocol.data_received(data[start : start + size])
+            await asyncio.sleep(0)
+        await settle()
+        await connection.receive(POST_ONE)
+        assert connection.bodies == [body, b"x"] and connection.statuses == [200, 200]
+        assert connection.protocol.collected is None
+
+    test()
+
+
+def test_the_reader_of_a_large_body_is_woken_a_few_times_and_others_get_their_turn() -> None:
+    """Each read here is as large as the largest of a socket."""
+
+    @played
+    async def test() -> None:
+        connection, size = Reading(), 4 << 20
+        pauses, transport = [0], connection.transport
+        transport.pause_reading = lambda: pauses.append(pauses[-1] + 1)  # type: ignore[method-assign]
+        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size >> 18):
+            connection.protocol.data_received(bytes(1 << 18))
+            await asyncio.sleep(0)
+        await settle()
+        assert [len(body) for body in connection.bodies] == [size]
+        assert connection.wakes <= 2
+        assert 0 < pauses[-1] <= size >> 19
+
+    test()
+
+
+def test_a_body_over_the_limit_is_refused_while_it_comes() -> None:
+    @played
+    async def test() -> None:
+        connection = Reading(limit=100_000)
+        await connection.receive(in_chunks([bytes(1000)] * 1000)[:-7], 10_000)
+        assert isinstance(connection.failed, TooLarge)
+        assert not connection.bodies and connection.protocol.collected is None
+
+    test()
+
+
+def test_a_body_in_too_many_tiny_reads_is_refused_while_it_comes() -> None:
+    @played
+    async def test() -> None:
+        connection = Reading()
+        head, end, _ = POST_CHUNKED.partition(b"\r\n\r\n")
+        await connection.receive(head + end)
+        for _ in range(MAX_READS + 2):
+            if connection.failed is None:
+                connection.protocol.data_received(b"1\r\nx\r\n")
+                await asyncio.sleep(0)
+        assert isinstance(connection.failed, BadRequest)
+
+    test()
+
+
+@pytest.mark.parametrize(("pause", "is_slow"), [(14.0, False), (16.0, True)])
+def test_a_body_that_stands_still_is_too_slow_and_one_that_goes_on_is_not(pause: float, is_slow: bool) -> None:
+    @played
+    async def test() -> None:
+        connection = Reading(idle_timeout=15.0, total_timeout=60.0)
+        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\ny")
+        for _ in range(3):
+            await asyncio.sleep(pause)
+            if not connection.transport.closed:
+                await connection.receive(b"y")
+        assert getattr(connection.failed, "cause", None) == ("body_idle_timeout" if is_slow else None)
+        assert connection.bodies == ([] if is_slow else [b"yyyy"])
+
+    test()
+
+
+def test_a_client_that_leaves_within_its_body_is_noticed() -> None:
+    @played
+    async def test() -> None:
+        connection = Reading()
+        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nyy")
+        await connection.receive(b"y")
+        connection.protocol.connection_lost(None)
+        await settle()
+        assert isinstance(connection.failed, ClientLeft)
+
+    test()
 
 
 # ── what this leans on ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,8 @@ from ...runners.pending import ClientLeft
 from ...spec import Endpoint
 from ...wire.frames import DATA, MAX_PAYLOAD, Req
 from ...wording import counted
-from ..body import MAX_IDS, MOST_IDS, BodyReader, decode_object, too_large
+from ..body import MAX_IDS, MOST_IDS, BodyReader, decode_object
+from ..collected_body import too_large
 from ..exchange import Exchange
 from ..forms import decode_form
 from ..off_loop import AT_ONCE, Beside

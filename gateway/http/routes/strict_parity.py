@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ...spec import Endpoint
-from ..body import BOM, too_large
+from ..body import BOM
+from ..collected_body import too_large
 from ..exchange import Exchange
 from .predict import OCTETS, answer_bytes
 
