@@ -120,7 +120,8 @@ class Guard:
         """Whether an id contains a key, which the model and its log would see."""
         needs_key = self._keys.is_required or self._plugins is not None
         given = bearer(headers) if needs_key else None
-        return credentials.holds_key(request_id, [key for key in (given, self._own_key) if key])
+        keys = [key for key in (given, self._own_key) if key]
+        return credentials.holds_key(request_id, keys, credentials.Budget())
 
     def _check_host(self, host: bytes | None, exchange: Exchange) -> None:
         if host is None and exchange.scope.get("http_version", "1.1") == "1.0":

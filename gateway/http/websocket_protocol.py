@@ -15,6 +15,7 @@ passes them to uvicorn. There they apply to the whole server, here to the connec
 from __future__ import annotations
 
 import asyncio
+import random
 import select
 import socket
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.http11 import MAX_LINE_LENGTH
 
 from ..errors import TooLarge
-from .refused_connections import Refused
+from .refused_connections import Refused, refusal
 from .slow_clients import SEND_TIMEOUT, Stall
 
 if TYPE_CHECKING:
@@ -137,6 +139,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code != SWITCHED:
             self.refused.note("invalid_handshake", self.client[0] if self.client else None)
 
+    def _refuse_head(self, head: bytes) -> None:
+        """Answer a head that only the HTTP parser takes: the websocket library allows shorter lines."""
+        request_id = f"{random.getrandbits(128):032x}"
+        is_long = max(map(len, head.split(b"\r\n"))) + 2 > MAX_LINE_LENGTH
+        self.refused.note("invalid_handshake", self.client[0] if self.client else None, request_id)
+        self.transport.write(refusal(431 if is_long else 400, request_id.encode()))
+        self.handshake_complete = self.close_sent = True
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """The stop of the gateway. An exception would end it for all other connections too."""
+        try:
+            super().shutdown()
+        except InvalidState:  # both sides are about to close
+            self.transport.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
@@ -155,6 +173,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:  # the head, passed on by the HTTP protocol
             super().data_received(data)
+            if not self.handshake_initiated:  # the library has refused the head, and reports it by no event
+                self._refuse_head(data)
             return
         if self._lingering:
             return

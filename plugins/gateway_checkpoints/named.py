@@ -35,6 +35,7 @@ ENDS = ("_file", "_files", "_path", "_name_or_path")  # of keys whose values are
 OPENED = frozenset(
     "vocab merges source_spm target_spm sudachi_resource_dir sudachi_dict_type decompose_map merge_map".split()
 )
+INPUTS = "init_inputs"
 MECAB = "mecab_option"  # options of a program
 PATHS = re.compile(r"/.*|\.\.")  # in options
 # Keys that transformers replaces by what it finds in the folder. Saved tokenizers have them from another machine.
@@ -74,6 +75,8 @@ def _say_settings(place: Path, by: str, *, trusted: bool) -> None:
         what = f"{CONFIG} sets configuration_files, and the library may read one of them instead"
         raise unloadable(place, f"{what}: rename the right one to {CONFIG}", by)
     for key, value in _walk(config):
+        if key == "attribute_map":  # of classes, not of saved configs
+            raise unloadable(place, f"{CONFIG} sets attribute_map, which gives settings other names: remove it", by)
         if isinstance(value, str) and value.startswith(LOCAL):
             named_file(place, value.removeprefix(LOCAL), f"{CONFIG} ({key})")
         if not trusted and key.removeprefix("_") in KERNELS and any("/" in text for text in _texts(value)):
@@ -130,6 +133,8 @@ def _opened(config: Any) -> Iterator[tuple[str, str]]:
             yield from ((key, text) for text in _texts(value))
         elif key in OPENED and isinstance(value, str):  # otherwise the tokens themselves
             yield key, value
+        elif key == INPUTS:  # of the constructor, in its order: whether one is a file is not known
+            yield from ((key, text) for text in _texts(value))
         elif key == MECAB:
             yield from ((key, path) for path in PATHS.findall(str(value or "")))
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway.access import keys
-from gateway.http.credentials import SHORTEST, _forms, holds_key, without_keys
+from gateway.http.credentials import PERCENT, Budget, holds_key, without_keys
 
 KEYS = [b"s3cret/key+with=signs&more spaces", keys.create("ada")[1].encode(), b"k" * 8]
 
@@ -66,7 +66,7 @@ def test_a_key_in_many_layers_is_a_matter_of_its_reader() -> None:
         KEYS[1].replace(b"_", rb"\u005f"),
         quote(quote(every(every(KEYS[1])))).encode(),
     ):
-        assert not holds_key(written, [KEYS[1]])
+        assert not holds_key(written, [KEYS[1]], Budget())
 
 
 @pytest.mark.parametrize("text", [b"V", b"VlZW", b"Vm0w", b"%25", b"+", b"a%2B", b"gw_a_", b"%%"])
@@ -74,8 +74,18 @@ def test_a_large_value_is_decoded_a_few_times_at_most(text: bytes) -> None:
     value = text * (65536 // len(text))
     for _ in range(4):
         value = max(value, base64.b64encode(value)[:65536], key=len)
-    decoded = list(_forms(value, SHORTEST))
-    assert sum(map(len, decoded)) < 32 * len(value)
+    budget = Budget()
+    holds_key(value, [], budget)
+    assert budget.left >= -PERCENT * 65536 - 65536
+
+
+def test_a_value_whose_forms_multiply_is_taken_away_before_they_are_made() -> None:
+    """Percent signs that encode nothing stay, and "+" has two readings, in each layer."""
+    value = b"%252525%%%%%%%+%%%%%%%%%2B%%%252B%%%%%" * 1500
+    budget = Budget()
+    assert holds_key(value, [], budget)
+    assert budget.left < 0
+    assert without_keys([(b"x-a", value), (b"x-b", b"plain")], b"", None)[0] == [(b"x-b", b"plain")]
 
 
 def test_the_gateways_own_key_is_taken_away_though_another_let_the_request_in() -> None:

@@ -941,7 +941,9 @@ def test_a_body_over_the_limit_is_refused_while_it_comes() -> None:
     @played
     async def test() -> None:
         connection = Reading(limit=100_000)
-        await connection.receive(in_chunks([bytes(1000)] * 1000)[:-7], 10_000)
+        data = in_chunks([bytes(1000)] * 1000)[:-7]
+        await connection.receive(data[:2000])
+        await connection.receive(data[2000:], 10_000)
         assert isinstance(connection.failed, TooLarge)
         assert not connection.bodies and connection.protocol.collected is None
 

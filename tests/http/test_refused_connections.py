@@ -50,6 +50,18 @@ def test_what_never_became_a_request_is_counted_by_its_reason_and_told(
         assert request_id.removeprefix(b"x-request-id: ").decode() in told[0].getMessage()
 
 
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * 8180, b"GET /v1/websocket HTTP/1.1\r\ncookie: " + b"b" * 9000])
+def test_a_websocket_whose_line_only_http_allows_is_refused_at_once(serve: Serve, head: bytes) -> None:
+    """The library for websockets takes lines of 8 KiB, and reports others by no event."""
+    served = serve({"m": Model({"predict": lambda body: body})})
+    rest = b"host: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    first = b" HTTP/1.1\r\n" if b"HTTP" not in head else b"\r\n"
+    answer = served.send(head + first + rest + b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"a line for a websocket than 8192" in answer
+    assert refused(served) == {"invalid_handshake": 1}
+    served.wait_until(lambda: not served.server.server_state.connections)
+
+
 def test_connections_beyond_the_bound_are_counted(serve: Serve) -> None:
     served = serve({"m": Model({"predict": lambda body: body})}, max_connections=1)
     with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE):

@@ -238,6 +238,17 @@ def test_a_client_that_leaves_before_its_handshake_is_done_makes_no_error_of_the
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def test_a_stop_while_a_client_says_goodbye_harms_nobody(serve: Serve) -> None:
+    """It has sent its close frame, and takes nothing: the library refuses to send ours then."""
+    served = serve({"m": model()})
+    with opened(served):
+        (protocol,) = served.server.server_state.connections
+        protocol.conn.receive_data(b"\x88\x80\0\0\0\0")
+        assert protocol.conn.close_rcvd is not None and not protocol.close_sent
+        served.do(protocol.shutdown)
+        assert protocol.transport.is_closing()
+
+
 def test_a_text_that_is_none_is_its_clients_error(serve: Serve, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
     served = serve({"m": model()}, access_log=True)
     with opened(served) as connection:

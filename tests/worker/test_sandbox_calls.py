@@ -45,3 +45,10 @@ def test_no_socket_waits_when_it_is_closed(machine: str) -> None:
     for family in (socket.AF_UNIX, 16):  # netlink, whose protocols have numbers of their own
         assert verdict(machine, "socket", family, 1, 256) == 0
     assert verdict(machine, "socket", 40, 1, 0) == errno.EAFNOSUPPORT
+
+
+@pytest.mark.parametrize("machine", calls.ARCHITECTURES)
+def test_no_namespace_is_entered_that_exists(machine: str) -> None:
+    """Its owner has capabilities in it, also if nobody may make another."""
+    assert verdict(machine, "setns", 3, 0) == verdict(machine, "setns", 3, HIGH | 0x10000000) == errno.EPERM
+    assert verdict(machine, "open_by_handle_at", 3, HIGH, 0) == errno.EPERM

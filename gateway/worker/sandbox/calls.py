@@ -6,6 +6,8 @@ keyctl, add_key, request_key                   the kernel's keyrings, which are 
 fcntl                                          no file leases: the next process that opens the file, which may be the
                                                gateway, would wait until the lease is given up
 clone, unshare                                 no user namespace, which would give it capabilities again
+setns, open_by_handle_at                       nor one that exists: its owner has all capabilities in it, and it can be
+                                               found without a path
 socket                                         AF_UNIX, AF_INET, AF_INET6, AF_NETLINK only: some other families, such
                                                as AF_VSOCK, are not part of a network namespace. No protocol SMC:
                                                closing its sockets can block
@@ -43,12 +45,19 @@ F_SETLEASE = 1024
 
 NAMES = (
     "ioprio_set unshare sched_setparam sched_setscheduler sched_setaffinity setpriority socket add_key request_key "
-    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3 fcntl setsockopt"
+    "keyctl clone prlimit64 sched_setattr io_uring_setup clone3 fcntl setsockopt "
+    "setns open_by_handle_at"
 ).split()
 # By `uname -m`: the kernel's code of the architecture, and its numbers of `NAMES`.
 ARCHITECTURES = {
-    "x86_64": (0xC000003E, (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435, 72, 54)),
-    "aarch64": (0xC00000B7, (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435, 25, 208)),
+    "x86_64": (
+        0xC000003E,
+        (251, 272, 142, 144, 203, 141, 41, 248, 249, 250, 56, 302, 314, 425, 435, 72, 54, 308, 304),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (30, 97, 118, 119, 122, 140, 198, 217, 218, 219, 220, 261, 274, 425, 435, 25, 208, 268, 265),
+    ),
 }
 
 
@@ -91,7 +100,7 @@ def _verdict(name: str) -> list[Instruction]:
     allow, refuse = Instruction(RETURN, ALLOW), _refuse(errno.EPERM)
     if name in ("clone3", "io_uring_setup"):
         return [_refuse(errno.ENOSYS)]
-    if name in ("keyctl", "add_key", "request_key"):
+    if name in ("keyctl", "add_key", "request_key", "setns", "open_by_handle_at"):
         return [refuse]
     if name in ("clone", "unshare"):
         return [_load(0), Instruction(ANY_BIT, CLONE_NEWUSER, if_not=1), refuse, allow]

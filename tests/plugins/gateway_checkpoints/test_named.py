@@ -98,6 +98,24 @@ def test_no_other_config_is_read_than_the_one_that_is_checked(tmp_path: Path) ->
         named.say_names(tmp_path, trusted=True)
 
 
+def test_no_input_of_a_tokenizer_is_a_file_elsewhere(tmp_path: Path) -> None:
+    """The library passes them to its constructor by their place, where one is the file of the vocabulary."""
+    (tmp_path / "tokenizer_config.json").write_text('{"init_inputs": []}')
+    named.say_names(tmp_path)
+    for inputs in (["/elsewhere"], ["../vocab.txt"], [["/elsewhere"]]):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"init_inputs": inputs}))
+        with pytest.raises(ConfigError, match="init_inputs"):
+            named.say_names(tmp_path, trusted=True)
+
+
+@pytest.mark.parametrize("text", ['{"attribute_map": {}}', '{"vision_config": [{"attribute_map": {"a": "b"}}]}'])
+def test_no_setting_has_another_name(text: str, tmp_path: Path) -> None:
+    """By which a library would read what was not checked."""
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="attribute_map, which gives settings other names"):
+        named.say_names(tmp_path, trusted=True)
+
+
 @pytest.mark.parametrize(
     "text", ['{"peft_type": "XLORA", "adapters": {"0": "lora"}}', '{"peft_type": "SHADOW", "shadow_model": "a/b"}']
 )
