@@ -108,7 +108,12 @@ def test_of_many_short_steps_none_is_blamed(monkeypatch: pytest.MonkeyPatch) -> 
     told = Told()
     watch = Watch(0.01, told.say)
     steps = iter([[frame("/m/model.py")], [frame("/m/model.py")]])
-    monkeypatch.setattr(blocked_loop, "stack_of", lambda thread: next(steps))
+    ours, look = threading.get_ident(), blocked_loop.stack_of  # the threads of other tests' watches go on
+
+    def stack_of(thread: int) -> Any:
+        return next(steps) if threading.get_ident() == ours else look(thread)
+
+    monkeypatch.setattr(blocked_loop, "stack_of", stack_of)
     watch._look()
     assert told.lines == [] and next(steps, None) is None  # it looked twice
 
