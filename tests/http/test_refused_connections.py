@@ -50,7 +50,10 @@ def test_what_never_became_a_request_is_counted_by_its_reason_and_told(
         assert request_id.removeprefix(b"x-request-id: ").decode() in told[0].getMessage()
 
 
-@pytest.mark.parametrize("head", [b"GET /" + b"a" * 8180, b"GET /v1/websocket HTTP/1.1\r\ncookie: " + b"b" * 9000])
+LONG = {"url": b"GET /" + b"a" * 8180, "header": b"GET /v1/websocket HTTP/1.1\r\ncookie: " + b"b" * 9000}
+
+
+@pytest.mark.parametrize("head", LONG.values(), ids=LONG)
 def test_a_websocket_whose_line_only_http_allows_is_refused_at_once(serve: Serve, head: bytes) -> None:
     """The library for websockets takes lines of 8 KiB, and reports others by no event."""
     served = serve({"m": Model({"predict": lambda body: body})})
