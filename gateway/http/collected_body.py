@@ -68,7 +68,7 @@ def too_large(limit: int) -> TooLarge:
 class CollectingProtocol(EndingProtocol):
     """The part of `GuardedProtocol` that collects bodies."""
 
-    collected: Parts | None = None  # of the body that is being read
+    collected: Parts | None = None  # of the body that is being read, until its last byte is parsed
 
     @contextmanager
     def collecting(self, cycle: RequestResponseCycle, first: bytes, limit: int) -> Iterator[Parts]:

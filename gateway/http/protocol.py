@@ -325,7 +325,7 @@ class GuardedProtocol(CollectingProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        self._in_head, self._bytes = True, 0
+        self._in_head, self._bytes, self.collected = True, 0, None  # what follows is another request's
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

@@ -31,7 +31,7 @@ _TEXTS = {
     414: ("request_too_large", f"the URL is longer than {MAX_URL} bytes"),
     431: (
         "request_too_large",
-        f"the head is larger than {MAX_HEAD} bytes or {MAX_HEADERS} headers, or a line for a websocket than 8192",
+        f"the head has more than {MAX_HEAD} bytes or {MAX_HEADERS} headers, or a line of a websocket's more than 8192",
     ),
     403: ("permission_denied", "processes started by the gateway, or confined like models, may not operate it"),
     503: ("model_unavailable", "the gateway has reached its connection limit"),

@@ -60,7 +60,7 @@ def test_a_websocket_whose_line_only_http_allows_is_refused_at_once(serve: Serve
     rest = b"host: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
     first = b" HTTP/1.1\r\n" if b"HTTP" not in head else b"\r\n"
     answer = served.send(head + first + rest + b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 431 ") and b"a line for a websocket than 8192" in answer
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"a line of a websocket's more than 8192" in answer
     assert refused(served) == {"invalid_handshake": 1}
     served.wait_until(lambda: not served.server.server_state.connections)
 

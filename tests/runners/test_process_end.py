@@ -250,7 +250,7 @@ async def test_the_end_of_the_gateway_is_the_end_of_its_workers_and_of_their_chi
     gateway = """
         import asyncio, sys
         from pathlib import Path
-        from gateway.runners.replica import Launch, LoadError
+        from gateway.runners.replica import Launch
         from gateway.runners.process import ProcessReplica
         from gateway.system.reaper import Reaper
         from gateway.spec import ModelSpec
