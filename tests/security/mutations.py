@@ -53,7 +53,7 @@ MUTATIONS = [
     Mutation("T74", "../plugins/gateway_checkpoints/wordless.py", "file.suffix in READ_WHOLE and", "False and",
              "plugins/gateway_checkpoints/test_wordless.py::test_a_tokenizer_of_any_size_is_not_read"),
     Mutation("T2", "http/collected_body.py", "if self._whole.tell() > self.limit:", "if False:",
-             "http/test_body.py::test_however_a_body_is_cut_it_is_its_concatenation_or_too_large"),
+             "http/test_body.py::test_the_limit_is_exact"),
     Mutation("T3", "http/collected_body.py", "self.reads > MAX_READS and", "False and",
              "http/test_body.py::test_a_flood_of_tiny_chunks_is_refused_and_a_large_body_in_as_many_is_not"),
     Mutation("T4", "http/routes/predict.py", "if encoding is not None and", "if False and",
