@@ -21,6 +21,7 @@ BASES = 3  # adapters below one another; transformers follows two
 OTHERS = {"adapters": None, "shadow_model": "mirror"}  # in adapter_config.json: other models; or a word of peft
 OF_MLX = ("adapter_path", "resume_adapter_file")  # mlx-lm calls its file as peft does
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 TOKENIZER = ("tokenizer_config.json", "byte_maps.json")
 SPECIAL = "special_tokens_map.json"  # transformers passes all that it sets to the tokenizer's class, over what it found
 PROCESSORS = (
@@ -42,6 +43,8 @@ PATHS = re.compile(r"/.*|\.\.")  # in options
 REPLACED = frozenset("tokenizer_file special_tokens_map_file added_tokens_file name_or_path _name_or_path".split())
 KERNELS = ("attn_implementation", "experts_implementation")  # in config.json; owner/name is code from the Hub
 LOCAL = "local-dir:"  # of timm, before a folder
+HIDDEN = "__"  # how names begin that Python's objects have of their own, such as __dict__ and __class__
+LABELS = "label2id"  # its keys are words
 PEFT_CODE = ("megatron_config", "tokenizer_kwargs")  # make peft import what they, or keys beside them, name
 
 
@@ -70,6 +73,7 @@ def _say_settings(place: Path, by: str, *, trusted: bool) -> None:
     _say_tokenizer(place, by)
     for file in PROCESSORS:
         _say_files(place, file, by)
+    _read(place / GENERATION, by)
     config = _read(place / CONFIG, by)
     if isinstance(config, dict) and "configuration_files" in config:
         what = f"{CONFIG} sets configuration_files, and the library may read one of them instead"
@@ -84,6 +88,7 @@ def _say_settings(place: Path, by: str, *, trusted: bool) -> None:
 
 
 def _say_tokenizer(folder: Path, by: str) -> None:
+    _read(folder / CONFIG, by)
     for file in TOKENIZER:
         _say_files(folder, file, by)
     special = _read(folder / SPECIAL, by)
@@ -139,14 +144,16 @@ def _opened(config: Any) -> Iterator[tuple[str, str]]:
             yield from ((key, path) for path in PATHS.findall(str(value or "")))
 
 
-def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of an object, and of all objects in it."""
+def _walk(value: Any, but: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of an object, and of all objects in it that are not the value of the key `but`."""
     rest = [value]
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
             yield from ((str(key), each) for key, each in value.items())
-        rest.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+            rest.extend(each for key, each in value.items() if key != but)
+        elif isinstance(value, list):
+            rest.extend(value)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -159,9 +166,19 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _read(file: Path, by: str) -> Any:
+    """Return what a file of settings contains, None without the file.
+
+    The libraries set attributes by its keys. One of Python's own, such as `__dict__`, would replace attributes that are
+    checked by their names.
+    """
     try:
-        return peek_json(file)
+        found = peek_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unloadable(file.parent, f"{file.name} cannot be read ({error}): get it again", by) from error
+    for key, _ in _walk(found, but=LABELS):
+        if key.startswith(HIDDEN):
+            what = f"{file.name} sets {key[:200]}, which is no setting, but may replace others"
+            raise unloadable(file.parent, f"{what}: remove it", by)
+    return found

@@ -116,6 +116,33 @@ def test_no_setting_has_another_name(text: str, tmp_path: Path) -> None:
         named.say_names(tmp_path, trusted=True)
 
 
+FILES_OF_SETTINGS = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "adapter_config.json",
+    *named.PROCESSORS,
+    "decoder_tokenizer/config.json",
+    "decoder_tokenizer/tokenizer_config.json",
+]
+
+
+@pytest.mark.parametrize("file", FILES_OF_SETTINGS)
+@pytest.mark.parametrize("text", ['{"__doc__": "x"}', '{"x": 1, "text_config": [{"__dict__": {"x": 2}}]}'])
+def test_no_setting_replaces_what_python_keeps_in_objects(file: str, text: str, tmp_path: Path) -> None:
+    """The libraries set attributes by the keys: those of a `__dict__` were not checked by their names."""
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError, match=f"{Path(file).name} sets __(doc|dict)__, which is no setting"):
+        named.say_names(tmp_path, trusted=True)
+
+
+def test_a_label_may_begin_like_an_attribute_of_python(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"label2id": {"__label__good": 0}, "id2label": {"0": "__label__good"}}')
+    named.say_names(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text", ['{"peft_type": "XLORA", "adapters": {"0": "lora"}}', '{"peft_type": "SHADOW", "shadow_model": "a/b"}']
 )
