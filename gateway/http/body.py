@@ -133,7 +133,7 @@ def decode_json(body: bytes, most: int = MAX_ITEMS, values: int | None = None) -
     Strict: UTF-8, no NaN or Infinity, at most 64 levels, numbers that fit in 64 bits. Of duplicate keys the last wins.
     """
     items = body.count(b"[") + body.count(b"{")
-    amount = _amount_of(body, most, values)
+    amount = amount_of(body, most, values)
     if not body:
         raise InvalidJSON("the body is empty; send a JSON object")
     if body.startswith(BOM):  # RFC 8259 allows ignoring it; PowerShell and .NET write it
@@ -148,7 +148,7 @@ def decode_json(body: bytes, most: int = MAX_ITEMS, values: int | None = None) -
     return value
 
 
-def _amount_of(body: bytes, most: int, values: int | None) -> json_costs.Amount | None:
+def amount_of(body: bytes, most: int, values: int | None = None) -> json_costs.Amount | None:
     """Return what a body contains, or None if it is too short to contain much.
 
     Refuse JSON that takes far more time and memory to decode than its size suggests. `most` is the maximum number of

@@ -72,7 +72,7 @@ class Dialects:
         """`max_body` limits bodies while there is no model."""
         self._catalog, self._tails, self._reader, self._max_body = catalog, tails, reader, max_body
         self._beside, self._accounts = beside, Accounts(metrics, beside)
-        self._strict, self.stored = StrictParity(catalog), stored
+        self._strict, self.stored = StrictParity(catalog, beside), stored
         self._checks = {
             endpoint.path: (checker(endpoint.input_schema), most_values(endpoint.input_schema))
             for endpoint in catalog.endpoints
@@ -99,7 +99,7 @@ class Dialects:
         if endpoint.verb == "POST":
             _check_content_type(exchange, dialect)
             body = await exchange.body(self._reader, self._limit(exchange, named))
-        if (strict := self._strict.find(endpoint, exchange, named, body)) is not None:
+        if (strict := await self._strict.find(endpoint, exchange, named, body)) is not None:
             await self._strict.answer(endpoint, exchange, strict, body)
             return
         check, most = self._checks.get(endpoint.path, (None, None))
