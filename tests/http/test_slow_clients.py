@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import socket
 import ssl
 import threading
@@ -17,6 +18,8 @@ from fakes import VirtualLoop
 from served import PATIENCE, Model, Served, certificate, unchecked
 from websockets.frames import Frame, Opcode
 
+from gateway.access import keys
+from gateway.http.request_cycle import COPIED
 from gateway.http.slow_clients import ACKNOWLEDGED, SOME, Stall
 
 SPAN = 30.0
@@ -265,6 +268,31 @@ def test_who_has_taken_all_and_never_says_goodbye_is_let_go(
     ):
         assert take_all(client).endswith(LARGE)
         served.wait_until(lambda: not served.server.server_state.connections)
+
+
+def test_an_answer_of_which_only_the_end_is_not_taken_counts_for_its_key_too(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    """All of it was written, so its request has ended; the rest of it waits here for its client."""
+    key, text = keys.create("ada", max_inflight=1)
+    keys.write(tmp_path / "keys.toml", [key])
+    answer = b"x" * COPIED  # the most that is written at once
+    served = serve({"m": Model({"predict": lambda body: answer})}, keys_file=tmp_path / "keys.toml")
+    permits = served.keys.find(text.encode(), datetime.datetime.now(datetime.UTC))
+    assert permits is not None
+    with contextlib.ExitStack() as clients:
+        client, connection = connected(served, clients, encrypted=False)
+        sock = connection.transport.get_extra_info("socket")
+        served.do(lambda: sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD))
+        client.sendall(PREDICT % f"x-api-key: {text}\r\n".encode())
+        served.wait_until(lambda: connection.cycle is not None and connection.cycle.response_complete)
+        assert served.do(lambda: connection.flow.write_paused)
+        assert served.post("/models/m/predict", x_api_key=text).status == 429
+        taken = b""
+        while not taken.endswith(b"\r\n\r\n" + answer):
+            taken += client.recv(1 << 20)
+        served.wait_until(lambda: permits.running == 0)
+    assert served.post("/models/m/predict", x_api_key=text).status == 200
 
 
 def is_closing(served: Served) -> bool:

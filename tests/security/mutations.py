@@ -275,7 +275,7 @@ MUTATIONS = [
     Mutation("T68", "http/body.py", "        cycle.flow.resume_reading()", "        pass",
              "http/test_dispatch.py::test_a_client_that_leaves_ends_its_call_however_large_the_body_was"),
     Mutation("T68", "http/dispatch.py", "exchange.cycle is not None and exchange.cycle.flow.write_paused", "False",
-             "security/test_callers.py::test_an_answer_that_its_client_does_not_take_is_one_of_those_at_once"),
+             "http/test_slow_clients.py::test_an_answer_of_which_only_the_end_is_not_taken_counts_for_its_key_too"),
     Mutation("T28", "http/server.py", "if connection.transport.is_closing():", "if False:",
              "http/test_slow_clients.py::"
              "test_who_takes_nothing_of_a_small_answer_is_cut_off_once_the_connection_is_to_end"),
@@ -830,7 +830,7 @@ MUTATIONS = [
     Mutation("T34", "plugins.py", "except (Exception, SystemExit) as error:", "except Exception as error:",
              "security/test_breakage.py::test_a_broken_plugin_is_told_and_harms_no_model"),
     Mutation("T57", "telemetry/model_log.py", "/Z-]{{7,40}}+[ |-]*+(", "/Z-]{{7,40}}[ |-]*(",
-             "telemetry/test_model_log.py::test_no_line_takes_long_whatever_a_model_prints"),
+             "telemetry/test_model_log.py::test_no_part_of_a_pattern_gives_back_what_it_took"),
     Mutation("T57", "telemetry/model_output.py", "        if self._left <= 0:\n", "        if False:\n",
              "runners/test_log.py::test_of_a_flood_the_beginning_and_the_end_are_shown_and_the_rest_is_counted"),
     Mutation("T57", "telemetry/model_output.py", "self._left -= 1 + size // 256", "self._left -= 1",
