@@ -42,7 +42,7 @@ class Route:
     handler: str = ""
     summary: str = ""
     scope: Scope | Literal["open"] = "infer"
-    costs: bool = True  # whether it counts against the limits of its caller
+    costs: bool = True  # whether it counts against the limits of its caller; not if the answer is short and known
     door: Literal["", "admin", "socket"] = ""
     name: str = ""
     tag: str = "gateway"
@@ -107,8 +107,8 @@ ROUTES = (
     Route("GET", f"{MODEL}/loaded", "models.loaded", IS_LOADED, costs=False, name="isLoaded", tag="models"),
     Route("GET", f"{OF}/ping", "models.loaded", IS_LOADED, costs=False, name="pingModel", tag="models",
           route=f"{MODEL}/loaded"),
-    Route("GET", f"{MODEL}/schema", "models.schema", "The input and output schema of predict", costs=False,
-          name="schemaOf", tag="models"),
+    Route("GET", f"{MODEL}/schema", "models.schema", "The input and output schema of predict", name="schemaOf",
+          tag="models"),
     Route("POST", f"{OF}/hot-reload", "models.hot_reload", HOT_RELOADS, "admin", name="hotReload", tag="models"),
     Route("POST", "/hot-reload", "models.hot_reload", "The same for the only model or `default_model`", "admin",
           name="hotReloadSole", tag="models", route=f"{OF}/hot-reload"),

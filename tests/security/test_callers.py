@@ -31,6 +31,7 @@ from gateway.access import keys
 from gateway.access.callers import SCOPES
 from gateway.hosting import reload
 from gateway.http.off_loop import Beside
+from gateway.http.route_table import ROUTES
 from gateway.plugins import BUILTINS
 from gateway.runners.replica import LoadError
 
@@ -1025,6 +1026,7 @@ def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, t
     limits = {"rpm": 1, "scopes": SCOPES}
     cost = ["/v1/models", f"/v1/models/{MINE}", f"/models/{MINE}/status", f"/v2/models/{MINE}/ready", "/metrics"]
     cost += ["/openapi.json", "/v1/responses/none", "/v1/responses/none/input_items", "/feed", f"/v2/models/{MINE}"]
+    cost += [f"/v1/models/{MINE}/schema"]
 
     @get("/feed", sync_to_thread=False)
     def feed() -> str:
@@ -1042,6 +1044,28 @@ def test_questions_count_for_the_rate_where_somebody_has_to_work(serve: Serve, t
     for path in ("/livez", "/readyz", "/version", "/v2", f"/v1/models/{MINE}/loaded", f"/models/{MINE}/ping", "/docs"):
         for _ in range(3):
             assert holders.served.get(path, **known).status == 200, path
+
+
+def test_no_row_of_the_table_writes_out_what_a_model_says_for_nothing() -> None:
+    """Rows that do not count have answers of a few bytes, whatever a model says of itself; any other has to count."""
+    free = {row.template for row in ROUTES if not row.costs}
+    assert free == {"/version", "/v2", "/v1/models/{model}/loaded", "/models/{model}/ping"}
+
+
+def test_the_schema_of_a_model_whose_answer_is_not_taken_keeps_a_place_of_those_at_once(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Otherwise one key may ask for it without end, and each answer is as large as the schema."""
+    large = {"type": "object", "description": "a" * (8 << 20)}
+    model = Model({"predict": lambda body: b"1"}, capabilities={"input_schema": large})
+    holders = Holders(serve, tmp_path, {MINE: model}, limits={"max_inflight": 1})
+    path, known = f"/v1/models/{MINE}/schema", {"x_api_key": holders.text}
+    with socket.create_connection(("127.0.0.1", holders.served.port), timeout=PATIENCE) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {holders.text}\r\n\r\n".encode())
+        permits = holders.served.keys.find(holders.text.encode(), datetime.datetime.now(datetime.UTC))
+        assert permits is not None
+        holders.served.wait_until(lambda: permits.running == 1)
+        assert holders.served.get(path, **known).status == 429
 
 
 def test_questions_take_a_place_of_those_at_once(serve: Serve, tmp_path: Path) -> None:
