@@ -127,13 +127,24 @@ class Channel(asyncio.BufferedProtocol):
                 else:
                     self._on_frame(kind, call, payload)
             else:
-                self.transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._go_on)
+                if read < written:
+                    self.transport.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._go_on)
         except Exception as error:
             self.fail(error)
             return
         if read == written:
             self._read = self._written = 0
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether everything that was read has been passed on."""
+        return self._read == self._written and not self._parts
+
+    def feed(self, data: bytes) -> None:
+        """Pass on data that was read elsewhere, between two frames. It is smaller than a frame."""
+        self.get_buffer(len(data))[: len(data)] = data
+        self.buffer_updated(len(data))
 
     def _go_on(self) -> None:
         if not self.transport.is_closing():

@@ -31,6 +31,7 @@ from .calls.blocked_loop import Watch
 from .calls.executor import Executor
 from .calls.long_calls import Lasting
 from .calls.threads import Outbox, Pool
+from .direct_reading import DirectReading
 from .loading import ports, terminal
 from .loading.descriptor import Descriptor, ModelDefinitionError, capabilities, kind_of
 from .loading.forks import Forks, open_descriptors
@@ -74,6 +75,7 @@ class Server:
         await self._loop.create_connection(lambda: self._channel, sock=sock)
         with contextlib.suppress(NotImplementedError):
             self._loop.add_signal_handler(signal.SIGTERM, self._stop_soon)
+        self._direct = DirectReading(self._loop, self._channel, self._outbox)
         doors = [
             (self._outbox, "put"),
             *((self._channel, name) for name in ("send", "send_soon", "send_split", "send_now")),
@@ -171,7 +173,9 @@ class Server:
 
     def _on_loaded(self, hello: frames.Hello, loaded: Loaded, ready: bytes) -> None:
         self._loaded = loaded
-        self._executor = Executor(self._loop, self._channel, self._outbox, self._aux, loaded, hello, self._begun.mark)
+        self._executor = Executor(
+            self._loop, self._channel, self._outbox, self._aux, loaded, hello, self._begun.mark, self._direct
+        )
         self._lasting.begun += (pool.begun for pool in self._executor.pools)
         self._forks.guard(self._executor.slots, "pass_on")
         say(f"ready: {loaded.spec.target} with {', '.join(loaded.descriptor.methods) or 'websocket'}")

@@ -22,30 +22,30 @@ class ThreadChannel(Channel):
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._rest = b""  # of a frame that did not fit into the socket
-        self._descriptor = -1
+        self.descriptor = -1  # of the socket
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._write, self._write_all = self._write_after_rest, self._write_all_after_rest
         self._loop = asyncio.get_running_loop()
-        self._descriptor = transport.get_extra_info("socket").fileno()
+        self.descriptor = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         with self._lock:
-            self._descriptor = -1
+            self.descriptor = -1
         super().connection_lost(exc)
 
     def send_now(self, kind: int, call: int, payload: bytes) -> bool:
         """Write one payload of at most MAX_FRAME bytes from a thread. False if the event loop has to write it."""
         with self._lock:
-            if self._rest or self._soon or self._descriptor < 0 or self.transport.is_closing():
+            if self._rest or self._soon or self.descriptor < 0 or self.transport.is_closing():
                 return False
             if self.transport.get_write_buffer_size():
                 return False
             frame = HEADER.pack(len(payload), kind, call) + payload
             try:
-                sent = os.write(self._descriptor, frame)
+                sent = os.write(self.descriptor, frame)
             except OSError:  # the socket is full, or the gateway is gone
                 return False
             if sent < len(frame):

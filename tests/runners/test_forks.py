@@ -16,6 +16,7 @@ import pytest
 from gateway.runners import spawn as child
 from gateway.system import reaper
 from gateway.system.reaper import Reaper
+from gateway.worker.direct_reading import AFTER
 
 from .confined import confined
 from .started import Started, gone, started, until, write
@@ -251,6 +252,13 @@ async def test_a_process_forked_by_hand_ends_where_its_code_comes_back(model: St
         assert await model.ask(where, ["fork", how]) == expected, how
     await model.log.find("returned from the model's code")
     await model.log.find("ValueError: of the child")
+
+
+async def test_a_process_forked_by_a_thread_that_reads_its_own_calls_takes_none_of_them(model: Started) -> None:
+    for _ in range(3):
+        for _ in range(2 * AFTER):
+            assert (await model.ask("predict"))[0] == model.replica.pid
+        assert await model.ask("thread", ["fork", "return"]) == 0
 
 
 async def test_a_forked_process_cannot_turn_the_workers_loop(model: Started) -> None:

@@ -17,11 +17,12 @@ from time import monotonic
 from typing import Any
 
 from ...wire import frames
-from ...wire.values import encode
+from ...wire.values import WireError, encode
 from .. import log_records
 from ..bodies import inputs, responses
 from ..bodies.failures import BadInput, Unhandled, places_of
 from ..bodies.rules import IMPROVED, rules_of
+from ..direct_reading import DirectReading
 from ..loading.descriptor import Descriptor, Method
 from ..loading.loader import Loaded
 from ..thread_channel import ThreadChannel
@@ -33,7 +34,7 @@ from .missing_return import Nothing
 from .questions import Questions
 from .run import Run
 from .slots import Slots
-from .threads import Outbox, Pool
+from .threads import Found, Outbox, Pool
 
 ITS_SHARE = 0.9  # share of `cancel_grace` to stop by itself; the rest is for the cancellation
 IN_A_ROW = 16  # runs of one thread before the event loop has a turn: their answers are lost if the process dies
@@ -52,14 +53,16 @@ class Executor:
         loaded: Loaded,
         hello: frames.Hello,
         mark: Callable[[int], None],
+        direct: DirectReading,
     ) -> None:
+        self._direct = direct
         self._loop, self._outbox, self._aux = loop, outbox, aux
         self._descriptor = loaded.descriptor
         self._rules = rules_of(loaded.spec.parity)
         self._grace = hello.cancel_grace * ITS_SHARE
         self._runs: dict[int, Run] = {}
         self._answers = Answers(loop, channel, self._ended, self._runs, spec=loaded.spec, debug=hello.debug)
-        self._pool = Pool(hello.slots, "predict", outbox)
+        self._pool = Pool(hello.slots, "predict", outbox, self._read_next)
         self._counting = Pool(1, "tokens", outbox)  # one thread: tokenizers are not thread-safe
         # Streams from postprocess hold no slot; a slow client must not delay hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
@@ -93,6 +96,8 @@ class Executor:
             self._counting.submit(self._work, run)
         elif method.kind in ("sync", "generator"):
             run.is_job = True
+            if self._direct.alone and len(self._runs) == 1:
+                self._direct.begin()
             self.slots.acquire(run, partial(self._pool.submit, self._work, run))
         else:
             self.slots.acquire(run, partial(self._spawn, run, self._single))
@@ -237,13 +242,45 @@ class Executor:
             self._outbox.put(self._answers.reply, run, payload)
             return following, row + 1
         if is_small and len(self._runs) == 1 and self._answers.reply_now(run, payload):
+            self._direct.alone += 1
             self._runs.pop(run.id, None)
             if not self.slots.leave_free(run):
                 self._outbox.put(self.slots.release, run)
             if self._drained is not None:
                 self._outbox.put(self._ended, run)
         else:
+            self._direct.alone = 0
             self._outbox.put(self._answers.reply, run, payload)
+        return None
+
+    def _read_next(self) -> Found | None:
+        """Wait for the next call on this thread, if calls come one at a time."""
+        if not self._direct.is_on or self._runs or (taken := self._direct.take()) is None:
+            return None
+        run = self._job_of(*taken)
+        if run is None:
+            self._direct.refuse()
+            return None
+        self._direct.accept()
+        return self._work, (run,)
+
+    def _job_of(self, call: int, payload: memoryview) -> Run | None:
+        """Return the run of a call that this thread can run at once; None if the event loop must start it."""
+        try:
+            head, body = frames.split(frames.Req, payload)
+        except WireError:
+            return None
+        method = self._descriptor.methods.get(head.method)
+        if method is None or method.kind != "sync" or not method.needs_slot:
+            return None
+        if head.deadline is not None and head.deadline <= 0:
+            return None
+        run = Run(call, head, bytes(body), method, self._rules if head.mode == frames.BYTES else IMPROVED)
+        run.is_job = True
+        self._runs[call] = run
+        if self.slots.take(run):
+            return run
+        del self._runs[call]
         return None
 
     # ── on the loop ──────────────────────────────────────────────────────────────────────────────────────────────

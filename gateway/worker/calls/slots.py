@@ -55,6 +55,16 @@ class Slots:
             run.timer = self._loop.call_at(min(self._loop.time() + self._timeout, run.until), self._on_late, run)
             self._tell(run)
 
+    def take(self, run: Run) -> bool:
+        """Give the run a slot if one is free and nobody waits. On any thread."""
+        with self._lock:
+            if self._tell is not None or self._queue or not self._free:
+                return False
+            self._free -= 1
+            self._mark(run.id)
+        run.holds_slot = True
+        return True
+
     async def wait(self, run: Run) -> None:
         """Like `acquire`, for a task. The task may be cancelled meanwhile, and is when it is too late."""
         granted: asyncio.Future[None] = self._loop.create_future()

@@ -7,6 +7,7 @@ checks, so that these never wait for predicts.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextvars
 import queue
 import threading
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Begun = tuple[float, tuple[Any, ...]]  # start time by `monotonic`, and the arguments
 Job = Callable[..., tuple[Any, ...] | None]
+Found = tuple[Job, tuple[Any, ...]]  # with its arguments
 
 
 class Outbox:
@@ -45,13 +47,17 @@ class Outbox:
 
 
 class Pool:
-    """At most `size` daemon threads, started when first needed."""
+    """At most `size` daemon threads, started when first needed.
 
-    def __init__(self, size: int, name: str, outbox: Outbox) -> None:
-        self._size, self._name, self._outbox = size, name, outbox
-        self._jobs: queue.SimpleQueue[tuple[Job, tuple[Any, ...]]] = queue.SimpleQueue()
+    A thread that has done its job calls `seek`, which may wait for another one and return it. While it waits, no jobs
+    may be submitted.
+    """
+
+    def __init__(self, size: int, name: str, outbox: Outbox, seek: Callable[[], Found | None] = lambda: None) -> None:
+        self._size, self._name, self._outbox, self._seek = size, name, outbox, seek
+        self._jobs: queue.SimpleQueue[Found] = queue.SimpleQueue()
         self._threads = 0
-        self._idle = 0
+        self._idle: collections.deque[None] = collections.deque()  # one for each idle thread; threads add theirs
         self.begun: dict[int, Begun] = {}  # the jobs of the threads that are not idle
 
     def submit(self, job: Job, *args: Any) -> None:
@@ -59,8 +65,8 @@ class Pool:
 
         A job may return the arguments with which it is run again, at once and on the same thread.
         """
-        if self._idle > 0:
-            self._idle -= 1
+        if self._idle:
+            self._idle.pop()
         elif self._threads < self._size:
             self._start()
         self._jobs.put((job, args))
@@ -77,17 +83,22 @@ class Pool:
 
     def _work(self) -> None:
         begun, thread = self.begun, threading.get_ident()
+        found = self._jobs.get()
         while True:
-            job, args = self._jobs.get()
+            job, args = found
             following: tuple[Any, ...] | None = args
             while following is not None:
                 begun[thread] = (monotonic(), following)
                 following = job(*following)
-            del job, args, following, begun[thread]  # otherwise an idle thread would keep the last request's data alive
-            self._outbox.put(self._rest)
+            # Otherwise an idle thread would keep the last request's data alive.
+            del found, job, args, following, begun[thread]
+            found = self._seek() or self._rest()
 
-    def _rest(self) -> None:
-        self._idle = min(self._idle + 1, self._threads)
+    def _rest(self) -> Found:
+        """Wait for the next job."""
+        if len(self._idle) < self._threads:
+            self._idle.append(None)
+        return self._jobs.get()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run the function on a thread and return its result.
