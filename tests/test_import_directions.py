@@ -51,6 +51,10 @@ FRAMEWORKS = {
     "sklearn",
     "skops",
     "onnxruntime",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "pyarrow",
 }  # nowhere in gateway/
 HEAVY = FRAMEWORKS | {"numpy", "tokenizers", "safetensors", "gguf", "joblib"}  # what plugins import when it is needed
 IMPURE = {"litestar", "uvicorn", "starlette", "sse_starlette", "fastapi", "httptools", "asyncio", "pluggy", "click"}

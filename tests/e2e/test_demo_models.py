@@ -76,7 +76,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_all_seven_are_ready_and_say_what_they_serve(demo: Gateway) -> None:
+def test_all_are_ready_and_say_what_they_serve(demo: Gateway) -> None:
     status, listed = ask(demo, "GET", "/v1/models")
     assert status == 200
     assert {model["id"]: (model["status"], model["capabilities"]["routes"][:1]) for model in listed["data"]} == {
@@ -87,6 +87,7 @@ def test_all_seven_are_ready_and_say_what_they_serve(demo: Gateway) -> None:
         "text-stats": ("ready", ["/v1/models/text-stats:predict"]),
         "ticker": ("ready", ["/v1/models/ticker:predict"]),
         "tiny-chat": ("ready", [CHAT]),
+        "wine": ("ready", ["/v1/models/wine:predict"]),
     }
 
 
@@ -280,6 +281,32 @@ def test_digits_takes_tensors(demo: Gateway) -> None:
     status, about = ask(demo, "GET", "/v2/models/digits")
     assert status == 200 and about["platform"] == "sklearn"
     assert about["inputs"][0] == {"name": "inputs", "datatype": "FP64", "shape": [-1, 64]}
+
+
+def test_wine_takes_records_csv_and_tensors(demo: Gateway) -> None:
+    from sklearn.datasets import load_wine
+
+    wines = load_wine()
+    rows = wines.data[[0, 59, 130]].tolist()
+    kinds = ["Barolo", "Grignolino", "Barbera"]
+    records = [dict(zip(wines.feature_names, row, strict=True)) for row in rows]
+    status, answer = ask(demo, "POST", "/v1/models/wine:predict", {"inputs": records, "by_name": True})
+    assert (status, answer["predictions"]) == (200, kinds)
+    assert [max(each, key=each.get) for each in answer["probabilities"]] == kinds
+    lines = [",".join(wines.feature_names), *(",".join(map(str, row)) for row in rows)]
+    with closing(http.client.HTTPConnection(demo.url.removeprefix("http://"), timeout=PATIENCE)) as connection:
+        for count in (1, 3):
+            body = "\n".join(lines[: count + 1]).encode()
+            connection.request("POST", "/v1/models/wine:predict", body, {"content-type": "text/csv"})
+            response = connection.getresponse()
+            assert (response.status, json.load(response)["predictions"]) == (200, kinds[:count])
+        connection.request("POST", "/v1/models/wine:predict", "1,2", {"content-type": "text/csv"})
+        response = connection.getresponse()
+        assert response.status == 400 and "2 values, but this model takes 13" in json.load(response)["error"]
+    tensor = {"name": "inputs", "datatype": "FP64", "shape": [3, 13], "data": [cell for row in rows for cell in row]}
+    status, answer = ask(demo, "POST", "/v2/models/wine/infer", {"inputs": [tensor]})
+    found = {output["name"]: output for output in answer["outputs"]}
+    assert (status, found["predictions"]["data"], found["probabilities"]["shape"]) == (200, kinds, [3, 3])
 
 
 def test_text_stats_counts(demo: Gateway) -> None:

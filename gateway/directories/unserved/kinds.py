@@ -48,6 +48,11 @@ def predicts(library: str) -> str:
     return f"{CLASS} with {library} and has a method predict"
 
 
+def chosen(framework: str) -> str:
+    """Say how to serve a file for which there is a plugin, but that is not alone, or not where the plugin looks."""
+    return f"write framework: {framework} into config.yaml"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One row: files with a name like one of `names` (lower case) whose beginning matches `holds`."""
@@ -192,11 +197,11 @@ FILES = (
     Kind("*.lgb *.lgbm", "a LightGBM model", predicts("lightgbm")),
     Kind("*.txt", "a LightGBM model", predicts("lightgbm"), rb"\Atree\s+version=v\d"),
     Kind("*.json", "a LightGBM model", predicts("lightgbm"), rb'\A\{\s*"name"\s*:\s*"tree"'),
-    Kind("*.json", "an XGBoost model", predicts("xgboost"), rb'\A\{\s*"(learner|Config)"|\A\{"version":\[\d'),
-    Kind("*.json", "an XGBoost model", predicts("xgboost"), rb'(?s)\A\{.*"gradient_booster"'),
-    Kind("*.bin *.model *.bst", "an XGBoost model", predicts("xgboost"), rb'\A(binf|\{L|\{\s*"learner")'),
-    Kind("*.ubj *.xgb *.bst", "an XGBoost model", predicts("xgboost")),
-    Kind("xgboost-model", "an XGBoost model of SageMaker", predicts("xgboost")),
+    Kind("*.json", "an XGBoost model", chosen("xgboost"), rb'\A\{\s*"(learner|Config)"|\A\{"version":\[\d'),
+    Kind("*.json", "an XGBoost model", chosen("xgboost"), rb'(?s)\A\{.*"gradient_booster"'),
+    Kind("*.bin *.model *.bst", "an XGBoost model", chosen("xgboost"), rb'\A(binf|\{L|\{\s*"learner")'),
+    Kind("*.ubj *.xgb *.bst", "an XGBoost model", chosen("xgboost")),
+    Kind("xgboost-model", "an XGBoost model of SageMaker", chosen("xgboost")),
     Kind("*.cbm", "a CatBoost model", predicts("catboost")),
     Kind("*.bin", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
     Kind("*.bin", "word vectors of word2vec", predicts("gensim"), rb"\A\d+ \d+\n"),

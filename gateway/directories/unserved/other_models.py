@@ -20,7 +20,12 @@ CHECKPOINT = frozenset(
     "bin ckpt engine h5 keras mlmodel msgpack npy npz onnx ort ot pdparams plan pt pte pth safetensors tflite".split()
 )
 # SetFit keeps the head of such a folder as a pickle. For other formats it is unknown which files belong to a model.
-OWN = {"sentence-transformers": CHECKPOINT | {"pkl"}, "sklearn": ESTIMATOR, "transformers": GGUF}
+OWN = {
+    "sentence-transformers": CHECKPOINT | {"pkl"},
+    "sklearn": ESTIMATOR,
+    "transformers": GGUF,
+    "xgboost": frozenset("bst json ubj xgb".split()),
+}
 
 
 def other_weights(path: Path, format: str | None, fault: str) -> list[str]:

@@ -33,7 +33,12 @@ WHOLE = "the body"  # in errors that concern no single field
 
 
 def is_binary(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == BINARY
+    return media_type(content_type) == BINARY
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def read(body: bytes | memoryview, content_type: str, method: Method, strict: bool = False) -> Any:
@@ -43,6 +48,8 @@ def read(body: bytes | memoryview, content_type: str, method: Method, strict: bo
         BadInput: with Truss's text. Errors about the whole body say so; `strict` keeps Truss's words there.
     """
     typed = method.input_type
+    if method.readers and (reader := method.readers.get(media_type(content_type))) is not None:
+        return reader(bytes(body), content_type)
     value = unpack(body) if is_binary(content_type) else _loads(body, typed, strict)
     return value if typed is None else validate(value, typed, strict)
 

@@ -11,7 +11,7 @@ import inspect
 import sys
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class Method:
     derived: bool = False  # the class itself has no such method
     needs_slot: bool = True
     looks: bool = False  # it checks its Request for a disconnect, see `disconnect_checks.py`
+    # Methods of the class that read a body which is neither JSON nor msgpack, by its content type.
+    readers: Mapping[str, Callable[[bytes, str], Any]] = field(default_factory=dict)  # of `body_readers`
 
     @property
     def wants_inputs(self) -> bool:
@@ -148,7 +150,32 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     setup = getattr(model, "setup_environment", None)
     found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict, asked)
     typed = {name: found.typed(method) for name, method in methods.items()}
-    return replace(found, methods=typed, preprocess=found.typed(preprocess) if preprocess is not None else None)
+    first = found.typed(preprocess) if preprocess is not None else None
+    if not strict and (readers := _readers(model)):
+        if first is not None:
+            first = replace(first, readers=readers)
+        elif "predict" in typed:
+            typed["predict"] = replace(typed["predict"], readers=readers)
+    return replace(found, methods=typed, preprocess=first)
+
+
+def _readers(model: Any) -> dict[str, Callable[[bytes, str], Any]]:
+    """Return the methods that read bodies of other content types: `body_readers` names them.
+
+    Raises:
+        ModelDefinitionError: it does not.
+    """
+    given = getattr(model, "body_readers", None)
+    if given is None:
+        return {}
+    found: dict[str, Callable[[bytes, str], Any]] = {}
+    for kind, name in (given if isinstance(given, Mapping) else {"": given}).items():
+        function = getattr(model, name, None) if isinstance(name, str) else None
+        if not isinstance(kind, str) or kind != kind.lower() or "/" not in kind or not callable(function):
+            text = "`body_readers` must map content types, in lower case, to the names of methods"
+            raise ModelDefinitionError(f"{text}. Got: {given!r}")
+        found[kind] = function
+    return found
 
 
 def _serving(names: frozenset[str], find: Callable[[str], Method | None]) -> Iterator[tuple[str, Method]]:

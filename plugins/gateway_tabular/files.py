@@ -1,0 +1,77 @@
+"""Find the file of a directory that is the model, among those that a plugin of models on tables may serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway import (
+    ConfigError,
+    distinct,
+    has_code,
+    opened,
+    peek_config,
+    peek_mismatch,
+    peek_patterns,
+    peek_weights,
+    placeholder,
+)
+
+BEGINNING = 4096  # bytes that reveal what a file is
+MOST_FILES = 16  # files whose beginning is read
+# With one of these, a directory is a model of another kind, for which a file of ours is a copy or a part.
+OTHERS = "*.skops *.gguf *.safetensors modules.json model_index.json MLmodel predictor.pkl *.onnx".split()
+Judge = Callable[[str, bytes], bool]
+
+
+def is_ours(path: Path, framework: str, is_model: Judge) -> bool:
+    """Return whether a directory is for a framework: by its config.yaml, otherwise by the files in it."""
+    config = peek_config(path)
+    if "framework" in config:  # overrides detection
+        return bool(config["framework"] == framework)
+    if has_code(path) or (place := peek_weights(path)) is None:
+        return False
+    if place.is_dir() and any(next(place.glob(pattern), None) for pattern in OTHERS):
+        return False
+    return bool(candidates(place, path, is_model))
+
+
+def candidates(place: Path, root: Path, is_model: Judge) -> list[Path]:
+    """Return the files that may be the model of the directory `root`, whose weights are at `place`."""
+    if place.is_file():
+        return [place] if is_model(place.name, begin_of(place)) else []
+    chosen = peek_patterns(root)
+    try:
+        files = [file for file in sorted(place.glob("[!.]*")) if chosen is None or chosen(file.name)]
+    except OSError:
+        return []
+    likely = [file for file in files if is_model(file.name, b"")][:MOST_FILES]  # by their names
+    return distinct(file for file in likely if is_model(file.name, begin_of(file)))
+
+
+def model_file(place: Path, root: Path, framework: str, is_model: Judge, save: str) -> Path:
+    """Return the file that is the model: the one called `model`, or the only one. `save` is how to make one.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    found = candidates(place, root, is_model)
+    found = [file for file in found if file.stem == "model"] or found
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        fix = f"name it model{found[0].suffix}"
+        raise ConfigError(f"{place}: several models ({names}); one directory holds one: {fix}")
+    if not found:
+        raise ConfigError(f"{root}: {peek_mismatch(place, framework) or f'no model; save it with {save}'}")
+    if there := placeholder(found[0]):
+        raise ConfigError(f"{root}: {found[0].name} {there.what}: {there.fix}")
+    return found[0]
+
+
+def begin_of(file: Path) -> bytes:
+    """Return the beginning of a file; a text that is no model if it cannot be read."""
+    try:
+        with opened(file) as found:
+            return found.read(BEGINNING) or b"\0"
+    except OSError:
+        return b"\0"

@@ -1,0 +1,146 @@
+"""`TabularModel`: what is common to the classes of all plugins of models on tables. A plugin opens and computes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gateway import BadRequest, ConfigError, GatewayError
+
+from .columns import Columns, short
+from .rows import Lines, Reader
+
+log = logging.getLogger(__name__)
+LONGEST = 300  # characters of a library's own message
+# Errors of a library that are not caused by the values in a request.
+NOT_THE_INPUTS = (MemoryError, ImportError, OSError, GatewayError)
+FLAG = {"type": "boolean", "default": False}
+OPTIONS = {
+    "explain": {**FLAG, "description": "also return what each column contributes to each prediction"},
+    "by_name": {**FLAG, "description": "probabilities by class, contributions by column"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """For each row of a matrix a prediction, and for a classifier with them a probability for each class."""
+
+    predictions: list[Any]
+    probabilities: list[list[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contributions:
+    """For each row, or for each row and class: a number for each column. With `bias` they add up to the raw score."""
+
+    values: list[Any]
+    bias: list[Any]
+
+
+class TabularModel:
+    """A subclass defines `open`, `compute` and, if the library can, `contributions`."""
+
+    body_readers: ClassVar[dict[str, str]] = {"text/csv": "read_csv", "application/csv": "read_csv"}
+    columns: Columns
+    classes: Sequence[Any] = ()
+    dtype = "float64"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.options: Mapping[str, Any] = config.get("options") or {}
+        self.input_schema: dict[str, Any] | None = None
+        self.output_schema: dict[str, Any] | None = None
+
+    def open(self, root: Path) -> None:
+        """Load the model of a directory, and set `columns`, and for a classifier `classes`."""
+        raise NotImplementedError
+
+    def compute(self, table: Any) -> Scores:
+        raise NotImplementedError
+
+    def contributions(self, table: Any) -> Contributions:
+        raise BadRequest("this model cannot explain its predictions", param="explain", code="unsupported_value")
+
+    def load(self) -> None:
+        self.open(Path.cwd())
+        self.reader = self.make_reader()
+        self.input_schema, self.output_schema = self.columns.schema(OPTIONS), self._output_schema()
+
+    def make_reader(self) -> Reader:
+        return Reader(self.columns, self.dtype)
+
+    def read_csv(self, body: bytes, content_type: str) -> Lines:
+        return self.reader.csv(body, content_type)
+
+    def predict(self, inputs: dict[str, Any] | Lines) -> dict[str, Any]:
+        asked = self.reader.read(inputs)
+        try:
+            scores = self.compute(asked.table)
+            contributions = self.contributions(asked.table) if asked.explain else None
+        except NOT_THE_INPUTS:
+            raise
+        except Exception as error:  # a library has errors of its own for values that it cannot handle
+            log.debug("refused inputs", exc_info=True)
+            words = short(str(error).splitlines()[0][:LONGEST]) if str(error) else type(error).__name__
+            raise BadRequest(f"the model refused these inputs: {words}", param="inputs") from error
+        answer: dict[str, Any] = {"predictions": scores.predictions}
+        if scores.probabilities is not None:
+            answer["probabilities"] = self._by_class(scores.probabilities) if asked.by_name else scores.probabilities
+        if self.classes and not asked.by_name:
+            answer["classes"] = list(self.classes)
+        if contributions is not None:
+            answer |= self._explained(contributions, asked.by_name)
+        return answer
+
+    def _by_class(self, rows: list[list[float]]) -> list[dict[str, float]]:
+        names = [label(each) for each in self.classes]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _explained(self, found: Contributions, by_name: bool) -> dict[str, Any]:
+        if not by_name:
+            return {"contributions": found.values, "bias": found.bias, "columns": list(self.columns.names)}
+        return {"contributions": self._by_column(found.values), "bias": found.bias}
+
+    def _by_column(self, values: list[Any]) -> Any:
+        if values and isinstance(values[0], list):
+            return [self._by_column(each) for each in values]
+        return dict(zip(self.columns.names, values, strict=True))
+
+    def labels(self, count: int) -> list[Any]:
+        """Return the labels of a classifier: `classes` of the options, or numbers from 0 on.
+
+        Raises:
+            ConfigError: there is another number of labels.
+        """
+        given = self.options.get("classes")
+        if given is None:
+            return list(range(count))
+        if not isinstance(given, list) or len(given) != count or len({label(each) for each in given}) != count:
+            raise ConfigError(f"config.yaml: options: classes has to be a list of {count} different labels")
+        return given
+
+    def threads(self) -> int:
+        """The number of threads for one call: `threads` of the options, or one, since calls run at once."""
+        given = self.options.get("threads", 1)
+        if type(given) is not int or given < 1:
+            raise ConfigError("config.yaml: options: threads has to be a whole number from 1 on")
+        return min(given, os.cpu_count() or 1)
+
+    def _output_schema(self) -> dict[str, Any]:
+        prediction: dict[str, Any] = {"enum": list(self.classes)} if self.classes else {}
+        properties: dict[str, Any] = {"predictions": {"type": "array", "items": prediction}}
+        if self.classes:
+            properties["probabilities"] = {"type": "array"}
+            properties["classes"] = {"const": list(self.classes)}
+        properties["contributions"] = {"type": "array"}
+        properties["bias"] = {"type": "array"}
+        return {"type": "object", "properties": properties, "required": ["predictions"]}
+
+
+def label(value: Any) -> str:
+    """Return a class as the name of a field: JSON's words for true and false."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
