@@ -37,6 +37,7 @@ from ..system.reaper import (
 from ..system.socket_peers import take_no_files
 from ..telemetry.model_output import LineReader
 from ..telemetry.redaction import apart
+from .keeper import Keeper
 from .replica import Launch, LoadError
 
 CHILDREN_GRACE = 0.5  # seconds for children of a worker to end after it, such as trackers of shared memory
@@ -58,6 +59,7 @@ class Child:
         self._ending: asyncio.Task[None] | None = None
         self._network: int | None = None  # an open network namespace of a strict worker, to find its processes
         self._noting: asyncio.Task[None] | None = None
+        self._keeper: Keeper | None = None  # of a strict worker
         self._scratch: Scratch | None = None
 
     @property
@@ -87,7 +89,9 @@ class Child:
         ours, theirs = socket.socketpair()
         take_no_files(ours)
         gate, its_gate = socket.socketpair() if self._launch.spec.sandbox == "strict" else (None, None)
-        passed = [end for end in (theirs, its_gate) if end is not None]
+        self._keeper = Keeper() if gate is not None else None
+        its_keeper = self._keeper.theirs if self._keeper is not None else None
+        passed = [end for end in (theirs, its_gate, its_keeper) if end is not None]
         descriptors = [begun.descriptor, *(end.fileno() for end in passed)]
         # The terminal is passed on, but not its session, from which input could be forged.
         has_terminal = self._launch.terminal and os.isatty(2)
@@ -111,6 +115,8 @@ class Child:
             ours.close()
             if gate is not None:
                 gate.close()
+            if self._keeper is not None:
+                self._keeper.close()
             if self._output is not None:
                 self._output.close()
             if isinstance(error, (OSError, ValueError)):  # ValueError: an invalid environment variable
@@ -121,6 +127,8 @@ class Child:
                 end.close()
         self._born = born(self._process.pid)
         self._launch.guard(self._process.pid, self._mark)
+        if self._keeper is not None:
+            self._keeper.watch(self._on_keeper_lost)
         if self._output is not None:
             self._draining = asyncio.create_task(self._drain(self._output))
         if gate is not None:
@@ -140,6 +148,12 @@ class Child:
         if self._network is not None:
             self._launch.guard(pid, self._mark)
 
+    def _on_keeper_lost(self) -> None:
+        """End the worker too: of what it starts, not all would be found without its keeper."""
+        if self._process is not None and self.is_running and self._ending is None:
+            self._launch.on_log("ERROR gateway: the process was killed that ends what this model starts; it ends too")
+            _kill(self._process.pid, self._born)
+
     @property
     def _mark(self) -> str:
         """A unique mark that the worker's processes inherit: the name of its temporary directory."""
@@ -153,7 +167,7 @@ class Child:
     def _python(self) -> str:
         return self._launch.spec.python or sys.executable
 
-    def _start(self, begun: int, fd: int, gate: int | None = None) -> confinement.Start:
+    def _start(self, begun: int, fd: int, gate: int | None = None, keeper: int | None = None) -> confinement.Start:
         """Return what to execute: our own Python, which gives up privileges and then becomes the model's Python.
 
         Until then nothing of the model takes effect, or code of the model could run with these privileges.
@@ -172,6 +186,7 @@ class Child:
             tracing=spec.sandbox == "basic",
             memory=spec.memory_limit,
             gate=gate,
+            keeper=keeper,
         )
 
     @property
@@ -248,12 +263,15 @@ class Child:
                 await beside(partial(_kill, process.pid, self._born))
                 await process.wait()
             # Its children may have outlived it.
-            if await _end_rest(process.pid, self._born, self._mark, network_of(self._network)):
+            network = network_of(self._network)
+            if await _end_rest(process.pid, self._born, self._mark, network, self._keeper):
                 self._launch.unguard(process.pid)
             else:  # the reaper tries again at the end of the gateway
                 self._launch.on_log("WARNING gateway: processes that this model started could not be ended")
             if self._network is not None:
                 os.close(self._network)
+            if self._keeper is not None:
+                self._keeper.close()
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=LAST_LINES)
             self._draining.cancel()
@@ -295,11 +313,14 @@ def exit_reason(code: int) -> str:
     return f"the worker was ended by {name}" + (f" ({hint})" if hint else "")
 
 
-async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) -> bool:
+async def _end_rest(
+    pid: int, begun: str, mark: str, network: Network | None = None, keeper: Keeper | None = None
+) -> bool:
     """End what is left of a worker that is gone: its process group, and processes that left the group.
 
-    The worker has been reaped, so its pid may be reused: a group with another leader is not ours. Returns whether
-    everything has ended.
+    The worker has been reaped, so its pid may be reused: a group with another leader is not ours. Those that are found
+    can end by themselves first. Then a keeper kills all, found or not; without one, those that are found. Returns
+    whether everything has ended.
     """
     clock = asyncio.get_running_loop().time
     strays = partial(signal_strays, mark=mark, network=network, since=begun)
@@ -311,6 +332,8 @@ async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) ->
             await asyncio.sleep(LOOK_AGAIN)
             is_left = await beside(partial(_signal_rest, pid, begun, 0))
             left = left and await _search(partial(_still, left, mark, network))
+        if keeper is not None and await keeper.end(KILLING):
+            return True
         # Kill first and look at the clock then: a search may take longer than any limit. Repeat, because a process that
         # forks during a search has a child that was not found.
         await beside(partial(_signal_rest, pid, begun, signal.SIGKILL))
@@ -321,7 +344,7 @@ async def _end_rest(pid: int, begun: str, mark: str, network: Network | None) ->
             await asyncio.sleep(LOOK_AGAIN)
     except TimeoutError:
         await beside(partial(_signal_rest, pid, begun, signal.SIGKILL))
-        return False
+        return keeper is not None and await keeper.end(KILLING)
     return True
 
 

@@ -39,13 +39,14 @@ def start(
     tracing: bool = False,
     memory: int | None = None,
     gate: int | None = None,
+    keeper: int | None = None,
 ) -> Start:
     """Return how to start `command` in `cwd` with this environment, confined according to `sandbox`.
 
     `writable` and `network` apply to "strict": where it may write, and whether it keeps the network. `tracing` applies
     to "basic": whether root keeps the capability to read the memory of other processes. `memory` is the limit of
     allocated bytes. `gate` is one end of a socket: a strict program reports on it that it is confined, and continues
-    when the other end is closed.
+    when the other end is closed. `keeper` is one of a socket for its keeper, see `worker/sandbox/keeper.py`.
     """
     said = {
         "GW_SANDBOX": sandbox,
@@ -61,6 +62,8 @@ def start(
         said["GW_MEMORY"] = str(memory)
     if gate is not None:
         said["GW_GATE"] = str(gate)
+    if keeper is not None:
+        said["GW_KEEPER"] = str(keeper)
     marked = {MARK: environment[MARK]} if MARK in environment else {}  # first, because it is searched there
     theirs = {SET + name: value for name, value in environment.items()}
     return Start(

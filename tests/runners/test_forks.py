@@ -362,7 +362,14 @@ HIDDEN = """
     """
 
 
+@pytest.fixture
+def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strict worker has no keeper, as after its keeper was killed: its processes are searched then."""
+    monkeypatch.setattr(child, "Keeper", lambda: None)
+
+
 @confined
+@pytest.mark.usefixtures("unkept")
 @pytest.mark.parametrize("end", ["stop", "kill", "crash"])
 async def test_what_hides_from_a_strict_worker_goes_with_it(tmp_path: Path, end: str) -> None:
     async with started(tmp_path, HIDDEN, spec={"sandbox": "strict"}) as found:
@@ -450,6 +457,7 @@ async def test_what_left_the_group_is_found_however_large_the_environment_is(tmp
 
 
 @confined
+@pytest.mark.usefixtures("unkept")
 async def test_for_a_strict_worker_nothing_that_other_processes_write_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +530,7 @@ async def test_a_process_whose_first_thread_has_ended_goes_with_its_worker(tmp_p
 
 
 @confined
+@pytest.mark.usefixtures("unkept")
 async def test_a_process_whose_first_thread_has_ended_goes_with_its_strict_worker(tmp_path: Path) -> None:
     async with started(tmp_path, LEADERLESS.replace("ENV", "{}"), spec={"sandbox": "strict"}) as found:
         await without_leader(pid := await found.ask("predict"))

@@ -7,6 +7,7 @@ user can read.
 
     namespaces.py   a private network, view of the file system, and shared memory
     landlock.py     where it may write, which processes it may signal
+    keeper.py       the process that ends all that it has started
     calls.py        system calls that affect other processes, or what namespaces do not isolate
     start.py        the program that does all this and then becomes the requested one
 """
@@ -55,14 +56,20 @@ def tie_to_parent(parent: int) -> None:
         os._exit(1)
 
 
+def forgo_privileges() -> None:
+    """Gain no privileges from programs from now on, which Landlock requires."""
+    if sys.platform == "linux":
+        libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def limit_accidents(most: int | None = None) -> None:
     """Apply the limits for every worker. `most` is the bytes it may allocate: its heap and private mappings."""
     os.umask(0o077)
     memory.leave_no_core()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    forgo_privileges()
     if sys.platform == "linux":
-        libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         try:
             with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
                 file.write(OOM_SCORE)
@@ -97,10 +104,7 @@ def confine(writable: Iterable[str | Path], *, network: bool = False, terminal: 
 
     from . import calls, landlock, namespaces  # not at the top: a worker of the basic sandbox does without them
 
-    version, least = landlock.version(), landlock.LEAST_VERSION
-    if version < least:
-        have = f"version {version}" if version > 0 else "none"
-        raise Unconfined(f"the kernel needs Landlock of version {least}, as Linux 6.12 has it, and has {have}")
+    check_landlock()
     places = [place for place in map(Path, writable) if place.exists()]
     enter = partial(namespaces.enter, places, network=network, terminal=terminal)
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
@@ -114,6 +118,16 @@ def confine(writable: Iterable[str | Path], *, network: bool = False, terminal: 
             step()
         except OSError as error:
             raise Unconfined(f"{what} ({error.strerror or error})") from error
+
+
+def check_landlock() -> None:
+    """Raise `Unconfined` if the kernel's Landlock cannot restrict signals."""
+    from . import landlock
+
+    version, least = landlock.version(), landlock.LEAST_VERSION
+    if version < least:
+        have = f"version {version}" if version > 0 else "none"
+        raise Unconfined(f"the kernel needs Landlock of version {least}, as Linux 6.12 has it, and has {have}")
 
 
 def hand_over() -> None:

@@ -29,6 +29,16 @@ def version() -> int:
     return max(0, int(libc().syscall(CREATE_RULESET, None, 0, GET_VERSION)))
 
 
+def enclose() -> None:
+    """Let this process and its children signal no process outside, permanently. Raises `OSError`."""
+    attributes = struct.pack("QQQ", 0, 0, SIGNALS)
+    ruleset = done(libc().syscall(CREATE_RULESET, attributes, len(attributes), 0))
+    try:
+        done(libc().syscall(RESTRICT_SELF, ruleset, 0))
+    finally:
+        os.close(ruleset)
+
+
 def restrict(writable: Iterable[Path]) -> None:
     """Restrict this process and its children permanently. Raises `OSError`."""
     attributes = struct.pack("QQQ", WRITING | DEVICE_CONTROL, 0, ABSTRACT_SOCKETS | SIGNALS)

@@ -31,6 +31,8 @@ def main(command: list[str]) -> None:
     if gate is not None:
         os.set_inheritable(gate, False)
     confine.tie_to_parent(parent)
+    if "GW_KEEPER" in ours:
+        be_kept(parent, int(ours["GW_KEEPER"]), theirs)
     confine.limit_accidents(int(memory) if memory else None)
     if ours["GW_SANDBOX"] == "strict":
         places = [place for name, place in ours.items() if name.startswith(WRITABLE)]
@@ -46,6 +48,17 @@ def main(command: list[str]) -> None:
         confine.hand_over()
     os.chdir(ours["GW_CWD"])
     os.execve(command[0], command, theirs)
+
+
+def be_kept(parent: int, channel: int, theirs: dict[str, str]) -> None:
+    """Start the keeper, before limits that are meant for the model: it is not the first that the kernel kills."""
+    from gateway.worker.sandbox import keeper
+
+    confine.forgo_privileges()
+    try:
+        keeper.begin(parent, channel)
+    except confine.Unconfined as error:
+        refuse(str(error), theirs)
 
 
 def wait_at(gate: int | None) -> None:
