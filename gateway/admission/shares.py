@@ -9,14 +9,13 @@ Calls only update counters. Only a call above a limit looks at the models. The o
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from ..errors import Overloaded
 from ..wording import counted
+from .messages import Messages
 
 UNBOUNDED = 1 << 62
 
@@ -51,54 +50,14 @@ class Party(Protocol):
 class Shares:
     """The shared counters of one gateway. Each party counts its own calls in and out."""
 
-    __slots__ = ("_line", "bytes", "calls", "max_bytes", "max_calls", "messages", "parties")
+    __slots__ = ("bytes", "calls", "max_bytes", "max_calls", "messages", "parties")
 
     def __init__(self, max_calls: int = UNBOUNDED, max_bytes: int = UNBOUNDED) -> None:
         self.max_calls, self.max_bytes = max_calls, max_bytes
         self.calls = 0  # calls that wait or run
         self.bytes = 0  # bytes of waiting bodies and messages
-        self.messages = 0  # bytes of websocket messages that no model has taken yet; also part of `bytes`
+        self.messages = Messages(self)  # websocket messages that no model has taken yet
         self.parties: WeakKeyDictionary[Party, None] = WeakKeyDictionary()  # in the order of their registration
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def hold(self, size: int) -> None:
-        """Count a websocket message as soon as there is room for it, first in, first out.
-
-        Messages may use half of the limit for bodies, so that they never block requests. While they wait, their clients
-        are not read and so stop sending.
-        """
-        if not self._line and self._fits(size):
-            self._add(size)
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((size, waiter))
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.let_go(size)
-            else:
-                self._serve()
-            raise
-
-    def let_go(self, size: int) -> None:
-        """Release the bytes of messages that were taken or dropped."""
-        self._add(-size)
-        self._serve()
-
-    def _fits(self, size: int) -> bool:
-        return not self.messages or self.messages + size <= self.max_bytes // 2
-
-    def _add(self, size: int) -> None:
-        self.messages += size
-        self.bytes += size
-
-    def _serve(self) -> None:
-        while self._line and (self._line[0][1].done() or self._fits(self._line[0][0])):
-            size, waiter = self._line.popleft()
-            if not waiter.done():
-                self._add(size)
-                waiter.set_result(None)
 
     def make_room(self, of: Party, size: int) -> None:
         """Refuse calls until there is room for one more call of `of`, with `size` bytes that wait.

@@ -3,6 +3,9 @@
 It adds to websockets_sansio_impl: pings as configured in a model's config.yaml, the model's message size limit, limits
 on the number of fragments of a message and on pings, and a timeout for clients that do not read.
 
+Everything that was read counts in the room of all websocket messages, see `gateway/admission/messages.py`. While there
+is none, reading stops.
+
 It parses a little at a time and stops when a message is ready, because parsed small messages take many times their
 size. Before a connection is accepted, nothing is parsed, and reading stops after the first bytes: a waiting client
 sends nothing, and its disconnect is noticed. Reading also stops while the client does not read. Callers check
@@ -18,6 +21,7 @@ import asyncio
 import random
 import select
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.utils import ClientDisconnected
@@ -25,7 +29,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.http11 import MAX_LINE_LENGTH
 
-from ..errors import TooLarge
+from ..admission.messages import Arriving
+from ..errors import Overloaded, TooLarge
 from .refused_connections import Refused, refusal
 from .slow_clients import SEND_TIMEOUT, Stall
 
@@ -36,15 +41,19 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 TERMS = "gateway.terms"  # key in our accept message: the result of `terms_of`
+ROOM = "gateway.room"  # key in our accept message: the `Messages` that count, and the seconds that a message may wait
+TAKEN = "gateway.taken"  # key in messages from clients: to be called when somebody else counts the message
 GOES_ON = "gateway.goes_on"  # key in our send messages: True for the parts of a message before its last one
 SWITCHED = 101  # the status of a connection that was upgraded
 SLICE = 4096  # bytes parsed before checking for a complete message
 MAX_PIECES, SMALL_PIECE = 4096, 256  # this many fragments may be smaller than this on average, as for HTTP bodies
 TURN = 0.002  # seconds of parsing before other tasks get their turn
 PINGS, PINGS_A_SECOND = 100, 10  # unsolicited pings and pongs: in a burst, and per second in the long run
-BAD_TEXT, POLICY, TOO_BIG = 1007, 1008, 1009
+PIECE = 64  # bytes that a fragment takes beside its content
+NOTHING = memoryview(b"")
+BAD_TEXT, POLICY, TOO_BIG, LATER = 1007, 1008, 1009, 1013
 TOO_MANY_PINGS, PING_TIMEOUT, BAD_FRAME = "too_many_pings", "ping_timeout", "invalid_request"  # error codes for the log
-FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code}  # by close code
+FAILURES = {POLICY: TOO_MANY_PINGS, TOO_BIG: TooLarge.code, LATER: Overloaded.code}  # by close code
 # TCP keepalive finds vanished clients while nothing is read: first after 30 seconds, then three probes.
 KEPT_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -72,7 +81,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     sends_parts = True  # it understands GOES_ON
 
-    _unparsed = memoryview(b"")
+    _unparsed = NOTHING
+    _arriving: Arriving | None = None  # None before the connection is accepted
     _lingering = _is_amid = False  # `_is_amid`: parts of a message have been sent, but not its last
     _later: asyncio.Handle | None = None
     _pings, _pinged = float(PINGS), 0.0
@@ -94,6 +104,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """The error code, if the connection was ended because of a mistake of the client."""
         return SEND_TIMEOUT if self._stall is not None and self._stall.has_cut_off else self._failure
 
+    @property
+    def cause(self) -> str:
+        """The limit behind `failure`, if it is one of the gateway."""
+        return "max_queued_bytes" if self.failure == Overloaded.code else ""
+
     async def send(self, message: Any) -> None:
         if GOES_ON in message:
             await self._send_part(message)
@@ -109,6 +124,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True  # it was refused; uvicorn would log an error for each refusal
+        if ROOM in message and not self.disconnected:
+            room, patience = message[ROOM]
+            self._arriving = Arriving(room, patience, self._resume, self._give_up)
+            self._arriving.read(self._unfinished())
         self._read_on()
 
     async def _send_part(self, message: Any) -> None:
@@ -165,6 +184,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stall is not None:
             self._stall.cancel()
+        if self._arriving is not None:
+            self._arriving.close()
+            self._arriving = None
         self.was_lost = self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None
         super().connection_lost(exc)
 
@@ -179,6 +201,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._lingering:
             return
         self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
+        if self._arriving is not None:
+            self._arriving.read(self._unfinished())
         self._read_on()
 
     def _read_on(self) -> None:
@@ -191,8 +215,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._pause()
                 self._later = self.loop.call_soon(self._read_later)
                 return
-            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:] or NOTHING
             super().data_received(bytes(piece))
+        if self._arriving is not None:
+            self._arriving.parsed(self._unfinished())
         if not self._may_read():
             if self.handshake_complete or self._unparsed:  # otherwise only a disconnect can arrive
                 self._pause()
@@ -207,7 +233,32 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _may_read(self) -> bool:
         if self.transport.is_closing() or not self.handshake_complete or not self.writable.is_set():
             return False
-        return self.close_sent or self.queue.empty()  # after our close frame, nothing counts as a message
+        if self.close_sent:  # nothing counts as a message any more
+            return True
+        return self.queue.empty() and (self._arriving is None or not self._arriving.waits)
+
+    def _unfinished(self) -> int:
+        """Return the bytes that are held of messages which are not complete, or not parsed."""
+        read: Any = self._unparsed.obj  # all of it is held until its last byte is parsed
+        pieces = (self.conn.current_size or 0) + PIECE * len(self.frames)
+        return len(read) + len(self.conn.reader.buffer) + pieces
+
+    def _resume(self) -> None:
+        if self._later is None:
+            self._later = self.loop.call_soon(self._read_later)
+
+    def _give_up(self, reason: str) -> None:
+        """Drop an unfinished message, and close the connection."""
+        if self.close_sent:  # it is about to be closed anyway
+            self._drop()
+        else:
+            self._fail(LATER, reason)
+        self._read_on()
+
+    def _drop(self) -> None:
+        self._lingering, self._unparsed, self.frames = True, NOTHING, []
+        self.conn.reader.discard()
+        self.conn.current_size = None
 
     def _pause(self) -> None:
         if not self.read_paused and not self.transport.is_closing():
@@ -228,7 +279,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._failure = FAILURES.get(code, BAD_FRAME)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = self._lingering = True
+        self.close_sent = True
+        self._drop()
         self.stop_keepalive()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -248,6 +300,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             except UnicodeDecodeError:
                 self._fail(BAD_TEXT, "a text that is not UTF-8")
                 return
+        if self._arriving is not None:
+            message[TAKEN] = self._arriving.taken
+            self._arriving.completed(sys.getsizeof(message.get("text", data)))
         self.queue.put_nowait(message)
         self._pause()
 

@@ -527,7 +527,7 @@ MUTATIONS = [
              "security/test_websockets.py::test_nothing_is_compressed_and_a_message_too_large_is_told"),
     Mutation("T61", "http/routes/websocket.py", "self._size + size > WINDOW_BYTES", "False",
              "security/test_websockets.py::test_what_clients_send_that_no_model_takes_stays_with_them"),
-    Mutation("T61", "http/websocket_protocol.py", "return self.close_sent or self.queue.empty()", "return True",
+    Mutation("T61", "http/websocket_protocol.py", "self.queue.empty() and (self._arriving", "(self._arriving",
              "security/test_websockets.py::test_what_clients_send_that_no_model_takes_stays_with_them"),
     Mutation("T61", "http/websocket_protocol.py", "pieces >= MAX_PIECES", "False",
              "security/test_websockets.py::test_a_message_in_endless_pieces_is_refused"),
@@ -537,8 +537,25 @@ MUTATIONS = [
              "security/test_websockets.py::test_a_client_that_never_reads_is_cut_off"),
     Mutation("T61", "http/websocket_protocol.py", "if self.handshake_complete or self._unparsed:", "if False:",
              "security/test_websockets.py::test_what_comes_before_a_connection_is_accepted_stays_with_its_client"),
-    Mutation("T61", "admission/shares.py", "self.messages + size <= self.max_bytes // 2", "True",
-             "security/test_websockets.py::test_messages_wait_in_line_for_half_of_what_bodies_may_have"),
+    Mutation("T61", "admission/messages.py", "        connection.wait()", "        pass",
+             "admission/test_messages.py::"
+             "test_clients_wait_for_models_first_in_first_out_and_are_read_one_after_the_other"),
+    Mutation("T186", "http/websocket_protocol.py", "return len(read) + len(self.conn.reader.buffer)",
+             "return 0 and len(read)",
+             "security/test_websockets.py::"
+             "test_unfinished_messages_are_held_up_to_a_limit_however_many_there_are"),
+    Mutation("T186", "admission/messages.py", "while self.size > bound and self._line", "while False",
+             "admission/test_messages.py::"
+             "test_together_they_have_half_of_what_bodies_may_have_whatever_clients_and_models_do"),
+    Mutation("T186", "admission/messages.py", "if each.hardly_arrives(now) and", "if False and",
+             "admission/test_messages.py::"
+             "test_unfinished_messages_that_hardly_arrive_make_room_the_most_silent_first"),
+    Mutation("T186", "admission/messages.py", "if self._favoured is not None or not self._are_mostly_unfinished:",
+             "if True:",
+             "admission/test_messages.py::"
+             "test_of_many_that_arrive_together_one_is_read_on_and_the_newest_is_refused"),
+    Mutation("T186", "admission/messages.py", "        if self._is_favoured:\n", "        if False:\n",
+             "admission/test_messages.py::test_who_is_read_on_and_sends_nothing_leaves_that_to_the_next"),
     Mutation("T61", "http/routes/websocket.py", "self._permits.draw(time.monotonic())", "pass",
              "security/test_websockets.py::test_each_message_counts_for_the_rate_of_its_key"),
     Mutation("T64", "hosting/stored_responses.py",

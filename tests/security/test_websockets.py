@@ -1,10 +1,11 @@
-"""T61: what one client may make the gateway hold over websockets, and how long it may stay."""
+"""T61, T186: what one client may make the gateway hold over websockets, and how long it may stay."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import select
 import socket as socket_module
 import struct
 import time
@@ -22,6 +23,7 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from gateway.access import keys
+from gateway.admission.messages import Arriving
 from gateway.admission.shares import Shares
 from gateway.errors import Unauthorized
 from gateway.http.exchange import Exchange
@@ -58,13 +60,13 @@ drain_timeout = 0
 class Place:
     """A gateway with a model that echoes sizes, and one that takes nothing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: str = SETTINGS) -> None:
         self.root = root
         made = {name: keys.create(name) for name in ("alice", "gone", "narrowed", "demoted")}
         made["few"] = keys.create("few", rpm=6)
         self.texts = {name: text for name, (_, text) in made.items()}
         keys.write(root / "keys.toml", [key for key, _ in made.values()])
-        (root / "gateway.toml").write_text(SETTINGS)
+        (root / "gateway.toml").write_text(settings)
         for name, source in (("echo", MODEL), ("idle", IDLE)):
             (root / "models" / name).mkdir(parents=True)
             (root / "models" / name / "model.py").write_text(source)
@@ -276,44 +278,20 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.anyio
-async def test_messages_wait_in_line_for_half_of_what_bodies_may_have() -> None:
-    shares = Shares(max_bytes=100)
-    await shares.hold(70)  # one goes, however large
-    waiting = [asyncio.ensure_future(shares.hold(size)) for size in (30, 10, 5)]
-    await asyncio.sleep(0)
-    waiting[1].cancel()
-    await asyncio.sleep(0)
-    assert not any(task.done() for task in (waiting[0], waiting[2])) and shares.bytes == 70
-    shares.let_go(70)
-    await asyncio.gather(waiting[0], waiting[2])
-    assert shares.messages == shares.bytes == 35
-    late = asyncio.ensure_future(shares.hold(40))
-    await asyncio.sleep(0)
-    shares.let_go(35)
-    late.cancel()  # it was given its room a moment ago
-    await asyncio.gather(late, return_exceptions=True)
-    assert shares.messages == shares.bytes == 0
-    await shares.hold(50)
-    assert shares.messages == 50
-
-
-@pytest.mark.anyio
 async def test_a_message_that_finds_no_room_is_told_after_a_while() -> None:
-    shares, loop = Shares(max_bytes=0), asyncio.get_running_loop()
-    exchange = Exchange({"method": "GET", "path": "", "headers": []}, None, None)
-    ends = []
-    for limit in (1000.0, 0.05):
-        messages: asyncio.Queue[Any] = asyncio.Queue()
-        messages.put_nowait({"type": "websocket.receive", "bytes": b"hello"})
-        call = Call(predict(), b"", Limits(queue_timeout=limit), loop)
-        ends.append(asyncio.ensure_future(_Bridge(call, messages.get, None, exchange, shares, 1.0).run()))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    assert await ends[1] == (1013, "models have too many messages to take; try again in 10 s")
-    assert not ends[0].done() and shares.messages > 0
-    ends[0].cancel()
-    await asyncio.gather(ends[0], return_exceptions=True)
-    assert shares.messages == shares.bytes == 0
+    """And leaves what others wait for to them."""
+    shares = Shares(max_bytes=0)
+    shares.messages.add(100)
+    end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = Arriving(shares.messages, 0.05, lambda: None, end.set_result)
+    other = Arriving(shares.messages, 1000.0, lambda: None, end.set_result)
+    for each in (waiting, other):
+        each.read(10)
+        assert each.waits
+    assert await end == "models have too many messages to take; try again in 10 s"
+    assert other.waits and not waiting.waits
+    other.close()
+    assert shares.messages.size == shares.bytes == 100
 
 
 @pytest.mark.anyio
@@ -329,7 +307,7 @@ async def test_what_a_model_has_said_before_its_key_was_lost_is_not_told_after_i
         exchange.end(Unauthorized("it was revoked"))
 
     exchange.watch(call)
-    bridge = _Bridge(call, asyncio.Queue[Any]().get, send, exchange, Shares(max_bytes=0), 1.0)
+    bridge = _Bridge(call, asyncio.Queue[Any]().get, send, exchange, Shares(max_bytes=0).messages, 1.0)
     assert await bridge.run() == (1008, "it was revoked")
     assert sent == ["first"]
 
@@ -352,6 +330,73 @@ def test_what_comes_before_a_connection_is_accepted_stays_with_its_client(tmp_pa
                 while sent < 32 * MIB:
                     sent += early.send(bytes(MIB))
             assert sent < 32 * MIB
+
+
+NARROW = """
+[gateway]
+drain_timeout = 0
+max_queued_bytes = "6MiB"
+[models.idle]
+queue_timeout = 2
+gap_timeout = 0.5
+cancel_grace = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A gateway that holds 3 MiB of messages."""
+    found = Place(tmp_path_factory.mktemp("narrow"), NARROW)
+    with found.gateway:
+        yield found
+
+
+@pytest.mark.parametrize("pieces", [1, 16])
+def test_unfinished_messages_are_held_up_to_a_limit_however_many_there_are(narrow: Place, pieces: int) -> None:
+    """A byte is missing of each. The largest is dropped and its connection closed, the others go on."""
+    size = MIB // pieces
+    parts = [frame(b"x" * size, Opcode.CONT if number else Opcode.BINARY, False) for number in range(pieces - 1)]
+    last = frame(b"x" * size, Opcode.CONT if pieces > 1 else Opcode.BINARY)
+    before, told = narrow.memory(), struct.pack("!H", 1013) + b"too many unfinished messages; try again in 10 s"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(raw(narrow)) for _ in range(40)]
+        for sock in clients:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"".join(parts) + last[:-1])
+        left = set(clients)
+        while len(left) > 2:  # so many, and no more, are held
+            ready = select.select(left, [], [], 30)[0]
+            assert ready
+            for sock in ready:
+                assert told in sock.recv(4096)
+                left.remove(sock)
+        assert narrow.memory() - before < 20 * MIB
+        answered = 0
+        for sock in left:
+            sock.sendall(last[-1:])
+            received = sock.recv(4096)
+            assert told in received or received.endswith(str(MIB).encode())
+            answered += told not in received
+        assert answered
+        with narrow.open() as socket:  # and who sends whole messages is served
+            socket.send("x" * 100_000)
+            assert socket.recv(timeout=60) == "100000"
+
+
+def test_a_client_is_not_read_while_models_take_nothing_and_told_after_a_while(narrow: Place) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(raw(narrow, "idle")) for _ in range(20)]
+        for sock in clients:
+            push(sock, frame(b"x" * (MIB // 2)) * 3, seconds=0.1)
+        told = 0
+        for sock in clients[4:]:
+            sock.settimeout(60)
+            with contextlib.suppress(ConnectionError):
+                told += struct.pack("!H", 1013) + b"models have too many messages to take" in sock.recv(4096)
+        assert told
+    with narrow.open() as socket:  # their room is free again
+        socket.send("x" * 100_000)
+        assert socket.recv(timeout=60) == "100000"
 
 
 # ── code that does not stop ──────────────────────────────────────────────────────────────────────────────────────────

@@ -30,12 +30,12 @@ from ..exchange import CLIENT_LEFT, Exchange
 from ..guards import check_scope
 from ..request_cycle import COPIED
 from ..route_table import answered_by
-from ..websocket_protocol import GOES_ON, SWITCHED, TERMS, terms_of
+from ..websocket_protocol import GOES_ON, ROOM, SWITCHED, TAKEN, TERMS, terms_of
 from .predict import http_scope
 from .wait_for_model import until_ready
 
 if TYPE_CHECKING:
-    from ...admission.shares import Shares
+    from ...admission.messages import Messages
     from ...hosting.catalog import Catalog, Sees
     from ...hosting.model import HostedModel
     from ..access_log import AccessLog
@@ -46,7 +46,6 @@ ROUTE = answered_by("websockets")
 SHARED, BASE = ROUTE.template, "/models/"
 NORMAL, UNSUPPORTED, POLICY, FAILED, RESTART, LATER = 1000, 1003, 1008, 1011, 1012, 1013
 VANISHED = 1006  # the client sent no close frame, or none that was read
-LATER_RETRY = 10  # seconds
 MAX_REASON = 123  # maximum bytes of a close reason
 NOT_IMPLEMENTED = "WebSocket is not implemented on this deployment."
 MODEL_FAILED = "Internal Server Error (in model/chainlet)."
@@ -90,8 +89,9 @@ class WebSockets:
                 async with _leaving(exchange, receive):
                     await call.first()
                 exchange.status = SWITCHED
-                await send({"type": "websocket.accept", TERMS: terms_of(model.spec)})
-                code, reason = await _Bridge(call, receive, send, exchange, model.shares, farewell).run()
+                room = model.shares.messages, call.limits.queue_timeout
+                await send({"type": "websocket.accept", TERMS: terms_of(model.spec), ROOM: room})
+                code, reason = await _Bridge(call, receive, send, exchange, room[0], farewell).run()
                 await _close(send, code, reason)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
@@ -101,7 +101,7 @@ class WebSockets:
             await _deny(send, scope, error)
         finally:
             if failure := getattr(connection, "failure", ""):  # tests may use another protocol class
-                exchange.error = failure
+                exchange.error, exchange.cause = failure, getattr(connection, "cause", "")
             exchange.was_lost = not exchange.error and getattr(connection, "was_lost", False)
             exchange.measure()
             exchange.count_out()
@@ -156,11 +156,11 @@ class _Bridge:
     """
 
     def __init__(
-        self, call: Call, receive: Any, send: Any, exchange: Exchange, shares: Shares, farewell: float
+        self, call: Call, receive: Any, send: Any, exchange: Exchange, messages: Messages, farewell: float
     ) -> None:
         self._call, self._receive, self._send, self._farewell = call, receive, send, farewell
         self._connection = getattr(send, "__self__", None)
-        self._exchange, self._permits, self._shares = exchange, exchange.permits, shares
+        self._exchange, self._permits, self._messages = exchange, exchange.permits, messages
         self._sizes: deque[int] = deque()  # sizes of messages that the model has not taken, oldest first
         self._size = 0
         self._room = asyncio.Event()
@@ -174,13 +174,13 @@ class _Bridge:
         finally:
             upward.cancel()
             await asyncio.wait([upward])
-            self._shares.let_go(self._size)
+            self._messages.let_go(self._size)
 
     def _taken(self, messages: int) -> None:
         for _ in range(min(messages, len(self._sizes))):
             size = self._sizes.popleft()
             self._size -= size
-            self._shares.let_go(size)
+            self._messages.let_go(size)
         self._room.set()
 
     async def _from_client(self) -> None:
@@ -196,14 +196,14 @@ class _Bridge:
                 self._call.abandon(error)
                 return
             data = message.get("text")
+            payload = encode(["receive", data if data is not None else message.get("bytes")])
+            self._messages.add(len(payload) + OVERHEAD)
+            message.get(TAKEN, _nothing)()
+            del message, data  # otherwise they would be held beside the payload
             try:
-                await self._pass_on(encode(["receive", data if data is not None else message.get("bytes")]))
+                await self._pass_on(payload)
             except ClientLeft:
                 await self._tell_left(VANISHED)
-                return
-            except TimeoutError:
-                text = "models have too many messages to take"
-                self._call.abandon(Overloaded(text, retry_after=LATER_RETRY, cause="max_queued_bytes"))
                 return
 
     async def _tell_left(self, code: Any) -> None:
@@ -212,23 +212,25 @@ class _Bridge:
         self._call.client_left()
 
     async def _pass_on(self, payload: bytes) -> None:
-        """Send a message to the model when there is room. Until then the client is not read.
+        """Send a message, which is counted, to the model when there is room. Until then the client is not read.
 
         Raises:
-            TimeoutError: the shared limit on queued bytes left no room for as long as a call may wait.
             ClientLeft: the model takes no messages and the client has left; its last message is lost.
         """
-        size = len(payload) + OVERHEAD
-        while self._sizes and (len(self._sizes) >= WINDOW or self._size + size > WINDOW_BYTES):
-            self._room.clear()
-            try:
-                async with asyncio.timeout(self._farewell):
-                    await self._room.wait()
-            except TimeoutError:
-                if getattr(self._connection, "client_is_gone", False):  # tests may use another protocol class
-                    raise ClientLeft from None
-        async with asyncio.timeout(self._call.limits.queue_timeout):
-            await self._shares.hold(size)
+        size, is_sent = len(payload) + OVERHEAD, False
+        try:
+            while self._sizes and (len(self._sizes) >= WINDOW or self._size + size > WINDOW_BYTES):
+                self._room.clear()
+                try:
+                    async with asyncio.timeout(self._farewell):
+                        await self._room.wait()
+                except TimeoutError:
+                    if getattr(self._connection, "client_is_gone", False):  # tests may use another protocol class
+                        raise ClientLeft from None
+            is_sent = True
+        finally:
+            if not is_sent:
+                self._messages.let_go(size)
         self._sizes.append(size)
         self._size += size
         self._call.send_message(payload)
@@ -273,6 +275,10 @@ class _Bridge:
         if isinstance(error, Unauthorized | PermissionDenied):
             return POLICY, _short(error.message)
         return FAILED, _reason(self._exchange, error)
+
+
+def _nothing() -> None:
+    """Messages of another protocol class are counted nowhere else."""
 
 
 def _reason(exchange: Exchange, error: GatewayError) -> str:
