@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GatewayError
 from ..runners.pending import ClientLeft
-from .request_cycle import COPIED, PIECE, STATUS, Cycle, write_whole
+from .request_cycle import COPIED, PIECE, STATUS, Cycle, write_chunks, write_whole
 
 if TYPE_CHECKING:
     from .protocol import GuardedProtocol
@@ -273,6 +273,23 @@ class Answering:
         goes_at_once = not waits and len(body) <= PIECE
         send = self._send if goes_at_once else self.send  # saves a coroutine for each chunk
         await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def write_each(self, parts: Sequence[bytes]) -> None:
+        """Send parts of the body. With the chunked encoding each is a chunk, and all are written together."""
+        cycle = self.cycle
+        if (
+            len(parts) > 1
+            and cycle is not None
+            and cycle.chunked_encoding
+            and not cycle.flow.write_paused
+            and sum(map(len, parts)) <= PIECE
+            and self.status not in NO_BODY
+        ):
+            write_chunks(cycle, parts)
+            return
+        for part in parts:
+            if part:
+                await self.write(part)
 
     def break_off(self) -> None:
         """Close the connection in mid-body, after the data written so far: a failed stream must not look complete."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -93,3 +94,12 @@ def write_whole(cycle: RequestResponseCycle, head: bytes, body: bytes | memoryvi
         else:
             cycle.transport.close()
     cycle.on_response()
+
+
+def write_chunks(cycle: RequestResponseCycle, parts: Sequence[bytes]) -> None:
+    """Write parts of a body in the chunked encoding, each as a chunk, at once. It does the work of a `send` for each.
+
+    The head has been sent, and the client is not slow. The parts have at most PIECE bytes.
+    """
+    if not cycle.disconnected:
+        cycle.transport.write(b"".join([b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part]))

@@ -28,6 +28,7 @@ from ..wire.values import WireError, encode
 from ..wording import addressed
 from .bodies.failures import encode_failure, log, missing_secret, notes_of, say, text_of, trace_of
 from .calls.blocked_loop import Watch
+from .calls.credit_window import Window
 from .calls.executor import Executor
 from .calls.long_calls import Lasting
 from .calls.threads import Outbox, Pool
@@ -178,6 +179,7 @@ class Server:
         )
         self._lasting.begun += (pool.begun for pool in self._executor.pools)
         self._forks.guard(self._executor.slots, "pass_on")
+        self._forks.guard(Window, "wait")  # before each item of a thread's stream
         say(f"ready: {loaded.spec.target} with {', '.join(loaded.descriptor.methods) or 'websocket'}")
         self._write(frames.READY, ready)
         self._tell_deployment()

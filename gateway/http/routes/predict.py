@@ -99,7 +99,7 @@ async def pass_response(exchange: Exchange, call: Call, head: Resp) -> None:
 
 
 async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
-    """Send items as they arrive, one HTTP chunk for those that are ready. A failure breaks the connection off."""
+    """Send items as they arrive, each as an HTTP chunk. A failure breaks the connection off."""
     headers = _headers(head)
     if not head.raw:
         headers.append((b"content-type", head.content_type.encode() or OCTETS))
@@ -115,8 +115,11 @@ async def _stream(exchange: Exchange, call: Call, head: Resp) -> None:
     await exchange.start(head.status, headers)
     try:
         while (items := await call.take()) is not None:
+            if left is None:
+                await exchange.write_each(items)
+                continue
             for item in items:
-                if left is not None and (left := left - len(item)) < 0:
+                if (left := left - len(item)) < 0:
                     raise InvalidOutput("the Response is longer than its content-length")
                 if left == 0:
                     exchange.unwatch()

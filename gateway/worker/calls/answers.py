@@ -37,7 +37,7 @@ class Answers:
     ) -> None:
         self._loop, self._channel, self._on_last, self._runs = loop, channel, on_last, runs
         self._spec, self._debug = spec, debug
-        self._dirty: list[Run] = []
+        self._due: list[Run] = []  # runs with queued items
         self._sending: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(2)
 
@@ -45,8 +45,8 @@ class Answers:
 
     def stream_head(self, run: Run) -> None:
         self.send(frames.RESP, run.id, frames.join(frames.Resp(200, run.head.mode, True, False, truss.BINARY)))
-        if run.rules.head_first:
-            self.item(run, NOTHING)
+        if run.rules.head_first:  # not with later items, before which the content type may come
+            self.send(frames.ITEMS, run.id, frames.join_items([NOTHING]))
 
     def stream_type(self, run: Run, content_type: str) -> None:
         """Send the head again with the content type of the stream, before the first item."""
@@ -56,27 +56,35 @@ class Answers:
         """Queue one item; it is sent with all others of this turn of the event loop."""
         if not run.batch:
             run.batch_since = self._loop.time()
-            if not self._dirty:
-                self._loop.call_soon(self._flush_all)
-            self._dirty.append(run)
         run.batch.append(packed)
+        if not run.is_due:
+            self.flush_soon(run)
+
+    def flush_soon(self, run: Run) -> None:
+        """Send the queued items in this turn of the event loop. Threads queue items themselves, see `Delivery.pump`."""
+        run.is_due = True
+        if not self._due:
+            self._loop.call_soon(self._flush_all)
+        self._due.append(run)
 
     def _flush_all(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for run in dirty:
+        due, self._due = self._due, []
+        for run in due:
             self._flush(run)
 
     def _flush(self, run: Run) -> None:
-        if run.batch:
-            batch, run.batch = run.batch, []
-            if run.cancelled:
-                return
-            payload = frames.join_items(batch)
-            if len(payload) <= frames.MAX_FRAME:
-                self.send(frames.ITEMS, run.id, payload)
-            else:  # send each item alone, because each was weighed alone
-                for packed in batch:
-                    self.send(frames.ITEMS, run.id, frames.join_items([packed]))
+        run.is_due = False  # before the items are taken: a thread that adds one then asks for the next flush
+        if not run.batch:
+            return
+        batch = [run.batch.popleft() for _ in range(len(run.batch))]
+        if run.cancelled:
+            return
+        payload = frames.join_items(batch)
+        if len(payload) <= frames.MAX_FRAME:
+            self.send(frames.ITEMS, run.id, payload)
+        else:  # send each item alone, because each was weighed alone
+            for packed in batch:
+                self.send(frames.ITEMS, run.id, frames.join_items([packed]))
 
     # ── the last frame ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -52,7 +52,7 @@ class Delivery:
             else:
                 _begin(run)
                 outbox.put(answers.stream_head, run)
-                pack, window, item_ready = None, run.window, answers.item
+                pack, window, batch = None, run.window, run.batch
                 source = _with_return_value(stream) if run.head.mode == frames.DATA else stream
                 for item in source:
                     if pack is None:
@@ -65,7 +65,10 @@ class Delivery:
                             continue
                         break
                     window.count(len(packed))
-                    outbox.put(item_ready, run, packed)
+                    batch.append(packed)
+                    if not run.is_due:  # one callback for all items until the loop has its turn
+                        run.is_due = True
+                        outbox.put(answers.flush_soon, run)
         except BaseException as raised:
             error = raised
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -16,7 +17,7 @@ NEVER = float("inf")
 
 
 class Run:
-    """Used on the event loop only, except its window and its cancellation.
+    """Used on the event loop only, except its window, its cancellation, and the batch of a stream of a thread.
 
     It ends once, with its last frame. By then no code of the model runs for it, or none ever started.
     """
@@ -32,6 +33,7 @@ class Run:
         "head",
         "holds_slot",
         "id",
+        "is_due",
         "is_job",
         "leave_by",
         "method",
@@ -58,7 +60,8 @@ class Run:
         self.holds_slot = self.ended = False
         self.is_job = False  # it runs on the thread of a slot, from its input to its last item
         self.stage: Stage = "call"  # set by the thread or task that iterates the result
-        self.batch: list[bytes] = []  # items of this turn of the loop
+        self.batch: deque[bytes] = deque()  # items of this turn of the loop
+        self.is_due = False  # they are about to be sent
         self.batch_since = 0.0
 
     def told(self, model: str) -> str:
