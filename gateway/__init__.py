@@ -50,11 +50,12 @@ if TYPE_CHECKING:
     from .runners.question import Question
     from .runners.replica import Launch, LoadError, Replica, Runner
     from .runners.tasks import TaskReplica
-    from .spec import Capabilities, Endpoint, Limits, MethodInfo, ModelSpec, Problem, Resources
+    from .spec import END, Batching, Capabilities, Endpoint, Limits, MethodInfo, ModelSpec, Problem, Resources
 
 # The module of each name. It is imported when the name is first used.
 _WHERE = {
     "BadRequest": "errors",
+    "Batching": "spec",
     "Call": "runners.call",
     "CallOutput": "dialects.answer",
     "Caller": "access.callers",
@@ -64,6 +65,7 @@ _WHERE = {
     "Context": "dialects.base",
     "Device": "devices.device",
     "Dialect": "dialects.base",
+    "END": "spec",
     "ESTIMATED": "dialects.base",
     "Encoder": "dialects.base",
     "Ending": "dialects.raw",
@@ -115,8 +117,10 @@ _WHERE = {
 _MODULES = {"events": "dialects.events", "fields": "dialects.fields", "values": "dialects.single_value"}
 
 __all__ = [
+    "END",
     "ESTIMATED",
     "BadRequest",
+    "Batching",
     "Call",
     "CallOutput",
     "Caller",

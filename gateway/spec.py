@@ -5,6 +5,7 @@ All of them can be printed, compared and sent to a worker. They contain no logic
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,45 @@ class Limits:
     max_body: int = 32 * MIB
     max_message: int = MIB  # a websocket message from the client
     max_crashes: int = 5  # within two minutes; later restarts are 1, 2, 4 … 60 s apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How calls of one model share batches. Methods whose names end in `_batch` get a list of inputs."""
+
+    size: int | None = None  # most items of a batch; None: such methods get one item at a time
+    delay: float = 0.0  # seconds that the oldest item of a batch may wait for others
+    concurrency: int = 1  # batches that run at once in one replica
+    cost: str | None = None  # a method of the class: an item → a number, such as its tokens
+    budget: float | None = None  # most of these in one batch
+    key: str | None = None  # a method of the class: an item → a value; only items with equal ones share a batch
+    sort: bool = False  # the items of a batch are sorted by cost, the largest first
+    on_error: Literal["isolate", "fail"] = "isolate"  # what becomes of a batch whose method raises
+    has_own_slots: bool = False  # the number of slots is set for the model, and not derived from the size
+
+    @property
+    def slots(self) -> int:
+        """Slots with which the next batch is complete when one ends."""
+        return (self.size or 1) * (self.concurrency + 1)
+
+    @property
+    def in_vain(self) -> tuple[str, ...]:
+        """The settings that have no effect because there is no batch size."""
+        given = (("delay", self.delay), ("concurrency", self.concurrency - 1), ("cost", self.cost))
+        rest = (("budget", self.budget), ("key", self.key), ("sort", self.sort), ("on_error", self.on_error == "fail"))
+        return () if self.size is not None else tuple(f"batch_{name}" for name, value in (*given, *rest) if value)
+
+
+class End(enum.Enum):
+    """The type of `END`, which a batch method yields in place of an item whose stream has ended."""
+
+    END = "END"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+END = End.END
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +130,7 @@ class ModelSpec:
     display_name: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)  # passed to the class as `config`
     limits: Limits = Limits()
+    batching: Batching = Batching()
     resources: Resources = Resources()
     replicas: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)  # variables to set before the model is imported

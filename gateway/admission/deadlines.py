@@ -83,7 +83,7 @@ class Deadlines:
                         soonest = pending.deadline
                 elif pending.is_ahead:
                     pass  # none of its code runs
-                elif pending.overdue < now:
+                elif (until := pending.may_run_until) < now:
                     since = now - pending.cancelled_at
                     self._kill(
                         replica,
@@ -91,7 +91,7 @@ class Deadlines:
                         "cancel",
                     )
                     break
-                elif silence > SILENT and pending.overdue - pending.limits.cancel_grace < now:
+                elif silence > SILENT and until - pending.limits.cancel_grace < now:
                     self._kill(
                         replica, f"it was silent for {silence:.0f} s, and a call is beyond its time limit", "cancel"
                     )

@@ -14,7 +14,7 @@ from .shares import Shares
 class Waiter:
     """A request that has no call yet, or none any more, with its body."""
 
-    has_slot, has_begun, waited = False, False, 0.0  # it has no slot and waits for none
+    has_slot, has_begun, waited, batched_at = False, False, 0.0, 0.0  # it has no slot and waits for none
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body

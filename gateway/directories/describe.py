@@ -4,7 +4,7 @@ Every format calls `describe`, built-in or not, so that a key has one meaning fo
 imported and nothing is started.
 
 The first of these that sets a value wins: [models.NAME] of gateway.toml · config.yaml · what the format asks for ·
-[gateway.limits] · the defaults of `gateway.spec`.
+[gateway.limits] · the defaults of `gateway.spec`. A batch size sets the slots, unless one of the first two does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..spec import Limits, ModelSpec, Resources
 from ..wording import MOST_NAMES, few
+from .batch_settings import batching_of, override
 from .config.config import ModelConfig, read_config
 from .config.values import ACCELERATOR, CPU
 from .weights import secret_of
@@ -67,6 +68,7 @@ def describe(
         display_name=data["model_name"],
         config=data,
         limits=_limits(config, overrides.get("limits") or {}, slots),
+        batching=batching_of(data["runtime"], has_own_slots=_sets_slots(config)),
         resources=_resources(config),
         environment=data["environment_variables"],
         own_code=own_code,
@@ -112,6 +114,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     if "predict_concurrency" in values:
         values.setdefault("slots", values["predict_concurrency"])
     limits = replace(spec.limits, **{name: value for name, value in values.items() if name in LIMITS})
+    batching, limits = override(spec.batching, limits, values, spec.root)
     parity = values.get("truss_parity", spec.parity)
     allowed: Collection[str] | None = values.get("secrets")
     if allowed is not None:
@@ -122,6 +125,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         spec,
         config=_effective(spec.config, limits.slots),
         limits=limits,
+        batching=batching,
         resources=_override_resources(spec.resources, values),
         replicas=values.get("replicas", spec.replicas),
         environment={**spec.environment, **values.get("environment", {})},
@@ -148,7 +152,7 @@ def _effective(config: Mapping[str, Any], slots: int) -> Mapping[str, Any]:
 def _limits(config: ModelConfig, defaults: Mapping[str, Any], slots: int | None) -> Limits:
     limits = replace(Limits(), **{name: value for name, value in defaults.items() if name in LIMITS})
     runtime, written = config.data["runtime"], _mapping(config.raw.get("runtime"))
-    if written.get("predict_concurrency") is not None:
+    if _sets_slots(config):
         limits = replace(limits, slots=runtime["predict_concurrency"])
     elif slots is not None:
         limits = replace(limits, slots=slots)
@@ -158,6 +162,10 @@ def _limits(config: ModelConfig, defaults: Mapping[str, Any], slots: int | None)
     if (startup := runtime["health_checks"]["startup_threshold_seconds"]) is not None:
         limits = replace(limits, load_timeout=float(startup))
     return limits
+
+
+def _sets_slots(config: ModelConfig) -> bool:
+    return _mapping(config.raw.get("runtime")).get("predict_concurrency") is not None
 
 
 def _resources(config: ModelConfig) -> Resources:

@@ -320,6 +320,7 @@ class Hub:
             endpoint_methods=self._methods,
             debug=gateway.debug,
             on_described=self.catalog.models[spec.name].on_described,
+            on_batch=self.catalog.models[spec.name].history.batches.add,
             on_log=on_log,
             guard=self._reaper.add,
             unguard=self._reaper.remove,

@@ -1,15 +1,36 @@
-"""Counters of a model's loads and restarts since the gateway started."""
+"""Counters of a model's loads, restarts and batches since the gateway started."""
 
 from __future__ import annotations
 
 from ..telemetry.histogram import Histogram
+from ..wire import frames
 from .supervisor import Event, Loaded, NotLoaded
 
 LOADS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # bucket bounds in seconds
 
 
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # items
+WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # seconds
+
+
+class Batches:
+    """The batches of one model: their sizes, the seconds that each item waited, and how many were run item by item."""
+
+    def __init__(self) -> None:
+        self.sizes, self.waits = Histogram(SIZES), Histogram(WAITS)
+        self.isolations = 0
+
+    def add(self, batch: frames.Batch) -> None:
+        if batch.is_again:
+            self.isolations += 1
+            return
+        self.sizes.add(len(batch.waits))
+        for wait in batch.waits:
+            self.waits.add(wait)
+
+
 class History:
-    """Load and restart counts of one model.
+    """Load and restart counts of one model, and its batches.
 
     `loads` are the durations of successful loads in seconds, `last_load` is the last of them; `results` counts loads by
     "ok" and "error".
@@ -19,6 +40,7 @@ class History:
         self.loads = Histogram(LOADS)
         self.last_load: float | None = None
         self.results: dict[str, int] = {}
+        self.batches = Batches()
         self.restart_reasons: dict[str, int] = {}  # crash, cancel, frozen
 
     @property

@@ -43,6 +43,7 @@ class Answering:
         "_over",
         "_send",
         "also",
+        "batched_at",
         "connection",
         "count",
         "cycle",
@@ -65,6 +66,7 @@ class Answering:
     _over: GatewayError | None
     _send: Any
     also: tuple[tuple[bytes, bytes], ...]
+    batched_at: float
     connection: GuardedProtocol | None
     count: float
     cycle: Cycle | None
@@ -186,6 +188,9 @@ class Answering:
         """Return the timing of a finished call, or only the waiting times of a call that is still running."""
         if not self.ended:
             return _WAITED % (self.queued * 1e3, self.load * 1e3)
+        if self.batched_at:
+            began, self.batched_at = self.batched_at, 0.0
+            return b"%b, batch;dur=%.1f" % (self._timing(now), max(0.0, self.ended - began) * 1e3)
         waited, ran = self.queued + self.load + self.count, self.ran
         ours = now - self.started - waited - ran
         if ours < 0.0:

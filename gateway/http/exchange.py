@@ -64,6 +64,11 @@ class Watched(Protocol):
         ...
 
     @property
+    def batched_at(self) -> float:
+        """When its first batch began, by `time.monotonic`; 0 without batches."""
+        ...
+
+    @property
     def ended(self) -> bool:
         """Whether nobody waits for it any more: `abandon` would change nothing."""
         ...
@@ -135,6 +140,7 @@ class Exchange(Answering):
         self.queued = self.load = 0.0  # seconds of waiting for a slot, and before that for the model to be ready
         self.reading = self.sending = 0.0  # seconds spent on the client: receiving the body; sending answers
         self._kept_waiting = 0.0  # the value of `sending` when the call ended
+        self.batched_at = 0.0  # when the first batch with an item of it began
         self.has_run = False  # code of the model has started for it
         self.sent = self.ended = 0.0  # when its call was made, and when it ended
         self.tokens: tuple[int, int, bool] | None = None  # prompt tokens, generated tokens, whether estimated
@@ -285,6 +291,7 @@ class Exchange(Answering):
         """Record how long the call waited for a slot, at its first output or at the end of the request."""
         if self._runs is not None and not self.has_run:
             self.queued, self.has_run = self._runs.waited, self._runs.has_begun
+            self.batched_at = self._runs.batched_at
 
     @property
     def had_slot(self) -> bool:

@@ -174,7 +174,7 @@ def _check_model(
     source = source_of(spec)
     if source is not None and source[0].is_relative_to(spec.root):
         methods = {endpoint.method for endpoint in found.plugins.endpoints()} | set(ENDPOINTS)
-        yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods))
+        yield from (_finding(problem, spec.name) for problem in inspect_source(*source, methods, spec.batching))
     elsewhere = spec.python is not None or found.settings.isolates(spec)
     if what := missing_target(spec, elsewhere=elsewhere):
         yield finding("error", "missing_target", what)

@@ -22,6 +22,7 @@ from .pending import NEVER, ClientLeft, Pending
 
 if TYPE_CHECKING:
     from ..spec import Limits
+    from .batches import Batch
 
 CLIENTS = "x_request_timeout"  # the cause if the client's own time limit is over
 HOOKED = "predict"  # the method around which hooks run
@@ -59,6 +60,8 @@ class Call(Pending):
     __slots__ = (
         "_on_ready",
         "arrived",
+        "batch",
+        "batched_at",
         "body",
         "bound",
         "got_slot",
@@ -98,6 +101,8 @@ class Call(Pending):
         self.items: list[Any] = []
         self.size = 0  # bytes of the items not yet taken
         self.taken = 0  # bytes of the items already taken, or of a whole answer
+        self.batch: Batch | None = None  # the one that its items are in, or were in last
+        self.batched_at = 0.0  # when the first of them began
         self.is_ahead = self.is_recalled = False
         self.got_slot = True  # False until a worker reports it, if hooks run outside the slot
         self.queued = 0.0  # seconds it waited for a slot, here or in the worker
@@ -203,6 +208,10 @@ class Call(Pending):
         if self.head is not None and limit >= self.until:  # between two items only the client's limit applies
             limit = min(limit, now + self.limits.gap_timeout)
         return limit if limit < NEVER else now  # websockets have no limit
+
+    @property
+    def may_run_until(self) -> float:
+        return self.overdue if self.batch is None else max(self.overdue, self.batch.overdue)
 
     def _send_cancel(self) -> None:
         if self.owner is not None:

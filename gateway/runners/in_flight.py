@@ -15,6 +15,7 @@ from ..wire.frames import DATA, ITEMS, RESP, SOCKET, Failure, Resp, size_of_item
 from ..wire.values import WireError, check_weight, decode
 from ..wire.weighing import SMALL
 from ..wording import counted
+from .batches import Batch
 from .call import Call
 from .failures import RETRY_AFTER, to_error
 from .pending import NEVER, Pending
@@ -34,7 +35,7 @@ OF_CALLS = frozenset(
 
 
 class InFlight:
-    """`on_own_frame` gets the frames with id 0, which are about the worker as a whole.
+    """`on_own_frame` gets the frames with id 0, which are about the worker as a whole; `on_batch` those about batches.
 
     `shown` returns what may be shown of a text of the model. It is for texts of exceptions: those of questions, and
     with `debug` those of calls. What code says to its clients on purpose stays, or a client could find out a secret by
@@ -46,11 +47,12 @@ class InFlight:
         on_own_frame: Callable[[int, memoryview], None],
         shown: Callable[[str], str] = str,
         debug: bool = False,
+        on_batch: Callable[[frames.Batch], None] = lambda batch: None,
     ) -> None:
         self.calls: dict[int, tuple[Call, Callable[[Call], None]]] = {}  # with a callback for the end of each
         self.questions: dict[int, Question[Any]] = {}
         self._on_own_frame = on_own_frame
-        self._shown, self._debug = shown, debug
+        self._shown, self._debug, self._on_batch = shown, debug, on_batch
         self._last_id = 0
         self._has_gone_round = False  # ids have wrapped around
 
@@ -118,12 +120,22 @@ class InFlight:
                     call.on_unread(size_of_items(payload))
             else:
                 self._on_call_frame(kind, id, call, ended, payload)
+        elif kind == frames.BATCH and not id:
+            self._begin_batch(frames.decode_head(frames.Batch, payload))
         elif not id:
             self._on_own_frame(kind, payload)
         elif (question := self.questions.get(id)) is not None:
             self._on_question_frame(kind, id, question, payload)
         else:
             self._check_late(kind, id)
+
+    def _begin_batch(self, batch: frames.Batch) -> None:
+        """Note which calls begin to run together; some may have ended since, because their client has left."""
+        for id in batch.calls:
+            if id not in self.calls:
+                self._check_late(frames.RESP, id)
+        Batch([self.calls[id][0] for id in batch.calls if id in self.calls])
+        self._on_batch(batch)
 
     def is_wanted(self, kind: int, id: int) -> bool:
         """Return whether to keep the parts of a split payload until it is complete."""

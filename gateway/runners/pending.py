@@ -58,6 +58,11 @@ class Pending:
             self.overdue = max(now, self._own_limit(now)) + self.limits.cancel_grace
             self._send_cancel()
 
+    @property
+    def may_run_until(self) -> float:
+        """When its worker is killed, if it was cancelled and its code still runs."""
+        return self.overdue
+
     def _own_limit(self, now: float) -> float:
         """Return until when its code may run without being late."""
         return self.deadline if self.deadline < NEVER else now

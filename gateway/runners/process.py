@@ -56,7 +56,7 @@ class ProcessReplica:
         self._loop = asyncio.get_running_loop()
         self._begun = Begun.new()
         self._child = Child(launch)
-        self._in_flight = InFlight(self._on_own_frame, self._child.log.shown, launch.debug)
+        self._in_flight = InFlight(self._on_own_frame, self._child.log.shown, launch.debug, launch.on_batch)
         self._channel: Channel | None = None
         self._hello: asyncio.Future[frames.WorkerHello] = self._loop.create_future()
         self._ready: asyncio.Future[Capabilities] = self._loop.create_future()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from ..wire import frames
 from ..wire.channel import Room
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Launch:
     terminal: Terminal = ""  # it uses the terminal of this process; pdb: with a debugger for exceptions
     taken_ports: Sequence[int] = ()  # ports of the replica beside which this one is loaded
     on_described: Callable[[Capabilities], None] = lambda capabilities: None  # the class is imported
+    on_batch: Callable[[frames.Batch], None] = lambda batch: None  # calls begin to run together
     on_log: Callable[[str], None] = print  # one line of the model's output
     guard: Callable[[int, str], None] = lambda pid, mark: None  # kills this process group if the gateway dies
     unguard: Callable[[int], None] = lambda pid: None

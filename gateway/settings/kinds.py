@@ -18,6 +18,8 @@ from ..errors import ConfigError
 
 Kind = Callable[[Any, bool], Any]
 
+LARGEST_BATCH = 8192  # items; their waits are reported in one frame
+
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GPU_MEMORY = re.compile(r"(100|[1-9]\d?)%")
@@ -41,6 +43,13 @@ def whole(least: int = 0, most: int | None = None) -> Kind:
         return value
 
     return convert
+
+
+def positive(value: Any, from_text: bool) -> float:
+    """A number above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise ValueError("a number above 0")
+    return float(value)
 
 
 def flag(value: Any, from_text: bool) -> bool:

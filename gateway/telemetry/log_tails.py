@@ -84,7 +84,7 @@ class Tails:
 class Follower:
     """A bounded queue of new lines for one reader."""
 
-    has_slot, has_begun, waited = False, False, 0.0  # has the attributes of a call
+    has_slot, has_begun, waited, batched_at = False, False, 0.0, 0.0  # has the attributes of a call
 
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self._wants = wants

@@ -26,7 +26,7 @@ or error inside a split payload means that the rest will not come.
     message    both              msgpack value              one websocket message
     ping       both              Ping                       heartbeat, with the loop's lag
     log        worker                                       reserved
-    metric     worker                                       reserved
+    batch      worker            Batch                      calls begin to run together; with id 0
     update     gateway           Update                     environment or secrets changed
     scrape     gateway           empty                      answered by metrics
     metrics    worker            Prometheus text            the model's own registry
@@ -64,12 +64,12 @@ MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may send ahead of the client
 
 HELLO, READY, REQ, RESP, ITEMS, END, ERROR, CANCEL, CREDIT = range(1, 10)
-SLOT, MESSAGE, PING, LOG, METRIC, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED, WHOSE = range(10, 21)
+SLOT, MESSAGE, PING, LOG, BATCH, UPDATE, SCRAPE, METRICS, SHUTDOWN, DESCRIBED, WHOSE = range(10, 21)
 WAITS, ASK, ANSWER, RECALL = range(21, 25)
 NAMES = (
     "",
     *("hello", "ready", "req", "resp", "items", "end", "error", "cancel", "credit"),
-    *("slot", "message", "ping", "log", "metric", "update", "scrape", "metrics", "shutdown", "described", "whose"),
+    *("slot", "message", "ping", "log", "batch", "update", "scrape", "metrics", "shutdown", "described", "whose"),
     *("waits", "ask", "answer", "recall"),
 )
 
@@ -207,6 +207,17 @@ class Ping(Head):
     lag: Annotated[float, msgspec.Meta(ge=0)]  # seconds that the sender's event loop was late
 
 
+class Batch(Head):
+    """The calls whose items begin to run together, each once, and the seconds that each item has waited.
+
+    `is_again` is set if the items of a batch that failed are going to be run one by one.
+    """
+
+    calls: list[Count]
+    waits: list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]]
+    is_again: bool = False
+
+
 class Update(Head):
     secrets: dict[str, str] | None = None
     deployment: dict[str, Any] | None = None
@@ -217,7 +228,8 @@ class Shutdown(Head):
 
 
 _decoders: dict[type[Any], Callable[[Any], Any]] = {
-    cls: decoder_of(cls) for cls in (WorkerHello, Hello, Req, Ask, Resp, Failure, Credit, Ping, Update, Shutdown, Whose)
+    cls: decoder_of(cls)
+    for cls in (WorkerHello, Hello, Req, Ask, Resp, Failure, Credit, Ping, Batch, Update, Shutdown, Whose)
 }
 _decode_chunks = decoder_of(list[bytes])
 

@@ -411,6 +411,38 @@ def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
     refused(frame(wire.MESSAGE, SOCKET, encode(message)))
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        encode(wire.Batch([PLAIN], [-1.0])),
+        encode(wire.Batch([PLAIN], [float("nan")])),
+        encode(wire.Batch([UNKNOWN], [0.0])),
+        encode([[PLAIN], "soon"]),
+    ],
+)
+def test_a_batch_of_other_calls_or_with_impossible_times_ends_the_worker(payload: bytes) -> None:
+    refused(frame(wire.BATCH, 0, payload))
+
+
+def test_a_batch_says_when_its_calls_began_and_how_long_its_code_may_run() -> None:
+    async def talk() -> None:
+        fed = Fed()
+        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([PLAIN, STREAM], [0.0, 0.5]))))
+        one, other = fed.calls[PLAIN], fed.calls[STREAM]
+        assert fed.error is None and one.batched_at == other.batched_at > 0
+        one.limits = other.limits = Limits(cancel_grace=1.0)
+        now = asyncio.get_running_loop().time()
+        one.deadline, other.deadline = now + 10, now + 90
+        one.cancel()
+        assert (one.overdue, one.may_run_until) == (now + 11, now + 91)
+        other.cancel()
+        assert one.may_run_until == other.overdue == now + 91
+        other.on_end()
+        assert one.may_run_until == one.overdue
+
+    asyncio.run(talk())
+
+
 def test_the_class_is_described_once_and_before_it_is_ready() -> None:
     described = frame(wire.DESCRIBED, 0, encode(plain.from_capabilities(Capabilities())))
     refused(described)
@@ -661,6 +693,7 @@ HONEST = [
     (wire.WAITS, PLAIN, b""),
     (wire.MESSAGE, SOCKET, encode(["send", "hello"])),
     (wire.PING, 0, encode(wire.Ping(1, 0.5))),
+    (wire.BATCH, 0, encode(wire.Batch([PLAIN, STREAM], [0.0, 0.5]))),
     (wire.METRICS, 0, b"# TYPE a counter\na_total 1\n"),
     (wire.WHOSE, 0, encode(wire.Whose(1, 2))),
     (wire.ANSWER, HEALTH, encode(True)),

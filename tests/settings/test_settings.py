@@ -509,7 +509,8 @@ def test_the_shipped_file_documents_exactly_the_known_keys() -> None:
 def test_the_values_it_shows_are_the_defaults(tmp_path: Path) -> None:
     text = uncommented()
     examples = (
-        r"predict_concurrency|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|tls_cert|tls_key"
+        r"predict_concurrency|batch_\w+|gpus|gpu_memory|default_model|\w+_dir|environment_file|admin_socket|"
+        r"tls_cert|tls_key"
     )
     text = re.sub(
         rf"^({examples}|wait_for_ready|max_connections|memory_limit|path|secrets|\"gpt-4o\") =.*\n",

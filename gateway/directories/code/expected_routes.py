@@ -9,6 +9,7 @@ from pathlib import Path
 from ...files import ordinary
 from ...spec import Endpoint, ModelSpec
 from ...wording import traceback_of
+from .batch_methods import answers
 from .source import ClassInfo, SourceError, read_class
 from .targets import module_file
 
@@ -36,16 +37,17 @@ def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
         found = None
     if found is None:
         return []
-    predict = [f"/v1/models/{spec.name}:predict"] if found.has("predict") else []
+    predict = [f"/v1/models/{spec.name}:predict"] if answers(found, "predict") else []
     known = tuple(endpoints)
     answered = {endpoint.path for endpoint in known if _answers(found, spec, endpoint)}
     return predict + [endpoint.path for endpoint in known if {endpoint.path, endpoint.beside} & answered]
 
 
 def _answers(found: ClassInfo, spec: ModelSpec, endpoint: Endpoint) -> bool:
-    if found.has(endpoint.method):
+    if answers(found, endpoint.method):
         return True
-    return endpoint.derived_from is not None and endpoint.method in spec.derive and found.has(endpoint.derived_from)
+    derived_from = endpoint.derived_from
+    return derived_from is not None and endpoint.method in spec.derive and answers(found, derived_from)
 
 
 class ExpectedRoutes:

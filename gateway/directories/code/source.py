@@ -17,14 +17,15 @@ from pathlib import Path
 
 from ... import near_names
 from ...files import ordinary
-from ...spec import Problem
+from ...spec import Batching, Problem
 from ...wording import MOST_NAMES, few, ungiven, whole_body
-from . import missing_self, slipped_methods
+from . import batch_methods, missing_self, slipped_methods
 from .frameworks import Written, written
 from .syntax import Parser
 
 FATAL = frozenset({"unreadable_source", "syntax_error", "class_not_found"})
 MOST_CLASSES = 50  # classes in a file without the expected one: each is compared with all known frameworks
+OFF = Batching()
 PIPELINE = ("preprocess", "predict", "postprocess")
 ENDPOINTS = ("chat_completions", "completions", "embeddings", "messages", "responses", "rerank")
 OFFERED = ("config", "data_dir", "secrets", "environment", "lazy_data_resolver")  # arguments available to a constructor
@@ -48,13 +49,17 @@ class ClassInfo:
         return name in self.methods or name in self.assigned
 
 
-def inspect_source(path: Path, class_name: str, methods: Collection[str] = ENDPOINTS) -> list[Problem]:
+def inspect_source(
+    path: Path, class_name: str, methods: Collection[str] = ENDPOINTS, batching: Batching = OFF
+) -> list[Problem]:
     """Return the problems of class `class_name` in the file `path`; `methods` are those that serve a route."""
     try:
         found = read_class(path, class_name)
     except SourceError as error:
         return [error.problem]
-    return list(_check(path, found, methods)) if found else []
+    if found is None:
+        return []
+    return [*_check(path, found, methods, batching), *batch_methods.problems(str(path), found, methods, batching)]
 
 
 class SourceError(Exception):
@@ -166,17 +171,18 @@ def _class_info(node: ast.ClassDef) -> ClassInfo:
     )
 
 
-def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[Problem]:
+def _check(path: Path, found: ClassInfo, methods: Collection[str], batching: Batching) -> Iterator[Problem]:
     def problem(line: int, what: str, code: str, fix: str = "") -> Problem:
         return Problem(where=f"{path}:{line}", what=what, code=code, fix=fix)
 
+    in_batches = batch_methods.names_of(methods)
     for name, offered in (("__init__", OFFERED), ("load", ()), ("unload", ())):
         if (called := found.methods.get(name)) and (needed := _not_offered(called, offered)):
             yield problem(called.lineno, ungiven(name, needed, offered), "bad_signature")
     for name, method in found.methods.items():
         if (parameters := _parameters(method)) is None:
             continue
-        if not method.decorator_list and (name in ("__init__", *methods, *near_names.CALLED)):
+        if not method.decorator_list and (name in ("__init__", *methods, *in_batches, *near_names.CALLED)):
             as_written = _as_written(method)
             if told := missing_self.cannot_be_called(name, as_written):
                 yield problem(method.lineno, told, "bad_signature", missing_self.remedy(name, as_written))
@@ -196,15 +202,16 @@ def _check(path: Path, found: ClassInfo, methods: Collection[str]) -> Iterator[P
             if not isinstance(method, ast.AsyncFunctionDef):
                 what = "`websocket` endpoints must be async function definitions."
                 yield problem(method.lineno, what, "sync_websocket")
-    if found.has("websocket") and any(found.has(name) for name in PIPELINE):
+    if found.has("websocket") and any(found.has(name) for name in (*PIPELINE, "predict_batch")):
         what = "Truss model cannot have both `websocket` and any of `predict`, `preprocess`, or `postprocess methods."
         yield problem(found.line, what, "websocket_and_predict")
-    have = [name for name in ("predict", "websocket", *methods) if found.has(name)]
+    have = [name for name in ("predict", "websocket", *methods, *in_batches) if found.has(name)]
     if found.written and not found.written.is_network:
         what = f"the class is {found.written.what}, whose methods have other names than a model's"
         fix, place = found.written.instead, f"{path}:{found.line}"
         yield Problem(where=place, what=what, fix=fix, code="other_framework", level="warning" if have else "error")
-    asked = list(_asked(found, methods, have))
+    known = (*methods, *in_batches) if batching.size is not None or not have else methods
+    asked = list(_asked(found, known, have))
     if found.whole and not have:
         fix, place = "; ".join(each.told for each in asked) or near_names.SMALLEST, f"{path}:{found.line}"
         yield Problem(where=place, what=near_names.NONE, fix=fix, code="no_method")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...settings.kinds import LARGEST_BATCH
 from .report import Report
 from .schema import ACCELERATORS, AUTH_METHODS, OTHER_SERVERS
 from .values import ACCELERATOR, CPU, MEMORY
@@ -54,9 +55,16 @@ def _check_runtime(runtime: Mapping[str, Any], report: Report) -> None:
     if runtime.get("num_workers", 1) != 1:
         fix = "raise predict_concurrency, or replicas in gateway.toml"
         report.error(ONE_WORKER, ("runtime", "num_workers"), fix=fix)
-    for name in ("predict_concurrency", "streaming_read_timeout"):
-        if runtime[name] < 1:
+    given = {name: value for name, value in runtime.items() if value is not None}  # None: not of its kind, as told
+    for name in ("predict_concurrency", "streaming_read_timeout", "batch_concurrency"):
+        if given.get(name, 1) < 1:
             report.error(f"runtime.{name} must be at least 1", ("runtime", name))
+    if not 1 <= given.get("batch_size", 1) <= LARGEST_BATCH:
+        report.error(f"runtime.batch_size must be from 1 to {LARGEST_BATCH}", ("runtime", "batch_size"))
+    if not 0 < given.get("batch_budget", 1) < float("inf"):
+        report.error("runtime.batch_budget must be above 0", ("runtime", "batch_budget"))
+    if (does := given.get("batch_on_error", "fail")) not in ("isolate", "fail"):
+        report.error(f"runtime.batch_on_error must be isolate or fail, not {does}", ("runtime", "batch_on_error"))
 
 
 def _check_resources(resources: Mapping[str, Any], report: Report) -> None:

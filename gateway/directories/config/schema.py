@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "whole", "number", "flag", "list", "texts", "map", "any"]
+Kind = Literal["text", "whole", "number", "seconds", "flag", "list", "texts", "map", "any"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,21 @@ WEIGHTS = Section(
     }
 )
 
+# Ours: how calls share batches.
+BATCH: Mapping[str, Key] = {
+    "batch_budget": Key("number", absent=True),
+    "batch_concurrency": Key("whole", absent=True),
+    "batch_cost": Key("text", absent=True),
+    "batch_delay": Key("seconds", absent=True),
+    "batch_key": Key("text", absent=True),
+    "batch_on_error": Key("text", absent=True),
+    "batch_size": Key("whole", absent=True),
+    "batch_sort": Key("flag", absent=True),
+}
+
 _RUNTIME = Section(
     {
+        **BATCH,
         "egress_restrictions": Section(
             {"fqdn_allow_list": Key("texts"), "ip_allow_list": Key("texts")}, optional=True, cloud=True
         ),

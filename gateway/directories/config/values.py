@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ...settings.kinds import seconds
 from .schema import Kind
 
 CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
@@ -17,6 +18,7 @@ EXPECTED: Mapping[Kind, str] = {
     "text": "a string",
     "whole": "a whole number",
     "number": "a number",
+    "seconds": 'seconds, such as 0.005 or "5ms"',
     "flag": "true or false",
     "list": "a list",
     "texts": "a list of strings",
@@ -40,6 +42,8 @@ def convert(kind: Kind, value: Any) -> Any:
         return str(value)
     if kind == "flag" and (flag := _FLAGS.get(str(value).lower())) is not None:
         return flag
+    if kind == "seconds":
+        return seconds(value, True)
     if kind in ("whole", "number") and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             number = float(value)

@@ -34,7 +34,15 @@ def families(catalog: Catalog, sees: Sees) -> Iterator[Any]:
     seconds = HistogramMetricFamily("gateway_load_duration_seconds", "Successful loads.", labels=["model"])
     loads = CounterMetricFamily("gateway_model_loads", "Load attempts.", labels=["model", "result"])
     memory = GaugeMetricFamily("gateway_model_memory_bytes", "Resident memory.", labels=["model", "replica", "kind"])
+    sizes = HistogramMetricFamily("gateway_batch_size", "Items of a batch.", labels=["model"])
+    waits = HistogramMetricFamily("gateway_batch_wait_seconds", "Waiting of an item for its batch.", labels=["model"])
+    isolations = CounterMetricFamily("gateway_batch_isolations", "Batches run item by item.", labels=["model"])
     for model in catalog.seen(sees):
+        if model.spec.batching.size is not None:
+            batches = model.history.batches
+            sizes.add_metric([model.name], batches.sizes.buckets(), batches.sizes.total)
+            waits.add_metric([model.name], batches.waits.buckets(), batches.waits.total)
+            isolations.add_metric([model.name], batches.isolations)
         running.add_metric([model.name], model.limiter.running)
         queued.add_metric([model.name], model.queued)
         if model.has_health and model.health.is_good is not None:
@@ -49,7 +57,7 @@ def families(catalog: Catalog, sees: Sees) -> Iterator[Any]:
                 states.add_metric([model.name, str(replica), state], float(phase == state))
         for replica, pid in model.replicas.pids().items():
             memory.add_metric([model.name, str(replica), "host"], _resident(pid))
-    yield from (running, queued, states, healthy, restarts, seconds, loads, memory)
+    yield from (running, queued, states, healthy, restarts, seconds, loads, memory, sizes, waits, isolations)
 
 
 async def scrape(catalog: Catalog, sees: Sees, told: dict[tuple[str, int], Replica]) -> list[Any]:

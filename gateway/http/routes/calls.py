@@ -139,6 +139,10 @@ class Together:
         return max(call.waited for call in [call for call in self._calls if call.has_slot] or self._calls)
 
     @property
+    def batched_at(self) -> float:
+        return min((call.batched_at for call in self._calls if call.batched_at), default=0.0)
+
+    @property
     def ended(self) -> bool:
         return all(call.ended for call in self._calls)
 

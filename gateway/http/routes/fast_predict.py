@@ -77,7 +77,7 @@ class FastPredict:
         """Handle the first output of a call: its whole reply, the start of a stream, or an error."""
         try:
             if call.has_slot:  # otherwise `measure` sets them at the end
-                exchange.queued, exchange.has_run = call.queued, True
+                exchange.queued, exchange.has_run, exchange.batched_at = call.queued, True, call.batched_at
             head = call.head
             if call.error is not None and not call.items:
                 self._finish(exchange, call.error)

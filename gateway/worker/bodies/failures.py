@@ -39,6 +39,14 @@ class Unserializable(Exception):
     """A result that cannot be encoded."""
 
 
+class Repeated(Exception):
+    """The exception of a whole batch, for the calls after the first one: its traceback is logged once."""
+
+    def __init__(self, error: BaseException, first: str) -> None:
+        super().__init__(f"the batch failed, see [{first}]")
+        self.error = self.__cause__ = error
+
+
 class Unhandled(Unserializable):
     """An error inside Truss's own server, which reports its text to the client."""
 
@@ -77,6 +85,8 @@ def _cut(text: str) -> str:
 
 
 def _to_failure(error: BaseException, debug: bool) -> Failure:
+    if isinstance(error, Repeated):
+        error = error.error
     if isinstance(error, BadInput):
         return Failure(error.status, error.code, error.message, param=error.param, truss_code=700)
     if isinstance(error, GatewayError):
@@ -188,6 +198,9 @@ def log(error: BaseException, request_id: str, spec: ModelSpec, told: str) -> No
     `told` names the route and method that raised it. If the model refuses a request with one of our errors, its code
     has not failed, and one line is logged.
     """
+    if isinstance(error, Repeated):
+        say(f"[{request_id}] {told}: {error}")
+        return
     if isinstance(error, GatewayError) and error.status < 500:
         say(f"[{request_id}] refused with {error.status} {error.code}: {error.message}")
         return

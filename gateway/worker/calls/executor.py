@@ -32,7 +32,7 @@ from .delivery import Delivery, final_resp, is_sync_stream, needs_loop
 from .invoke import invoke
 from .missing_return import Nothing
 from .questions import Questions
-from .run import Run
+from .run import Run, call_id
 from .slots import Slots
 from .threads import Found, Outbox, Pool
 
@@ -67,8 +67,9 @@ class Executor:
         # Streams from postprocess hold no slot; a slow client must not delay hooks and health checks.
         tails = Pool(hello.slots + hello.max_waiting, "stream", outbox)
         self.questions = Questions(loop, self._answers, outbox, aux, loaded, hello, self._use)
-        self.pools = (self._pool, self.questions.probes, self._counting, tails)
+        self.pools: tuple[Pool, ...] = (self._pool, self.questions.probes, self._counting, tails)
         self._nothing = Nothing(loaded.spec.name, places_of(loaded.spec))
+        self._start_batches()
         self._delivery = Delivery(loop, outbox, self._answers, self._pool, tails, self._nothing)
         tell = self._tell if self._descriptor.has_hooks else None
         self.slots = Slots(hello.slots, hello.queue_timeout, loop, tell, self._waited_too_long, mark)
@@ -105,11 +106,20 @@ class Executor:
     def _use(self, descriptor: Descriptor) -> None:
         """Use the new code of a swapped class for calls that begin from now on."""
         self._descriptor = descriptor
+        self._start_batches()
         self._nothing.renew()
         for run in tuple(self._runs.values()):  # threads remove theirs
             method = descriptor.methods.get(run.head.method)
             if run.go is not None and method is not None and method.kind == run.method.kind:
                 run.method = method
+
+    def _start_batches(self) -> None:
+        batcher = self._descriptor.batcher
+        if batcher is not None and not batcher.has_started:
+            self.pools += batcher.start(self._loop, self._outbox, self._tell_batch)
+
+    def _tell_batch(self, calls: list[int], waits: list[float], is_again: bool) -> None:
+        self._answers.send(frames.BATCH, 0, encode(frames.Batch(calls, waits, is_again)))
 
     def _missing(self, name: str) -> Method:
         """Return a method that raises "no such method" after the body has been decoded, which is Truss's order."""
@@ -182,6 +192,8 @@ class Executor:
         self._drained = self._loop.create_future()  # before the look: a thread that ends the last call looks afterwards
         if self._runs:
             await self._drained
+        if self._descriptor.batcher is not None:
+            await self._descriptor.batcher.drained()
         await self.questions.drained()
 
     # ── slots ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,6 +306,7 @@ class Executor:
             return
         run.has_begun = True
         log_records.request_id.set(run.head.request_id)
+        call_id.set(run.id)
         try:
             await step(run)
         except asyncio.CancelledError as error:
@@ -331,6 +344,8 @@ class Executor:
             if value is None:
                 self._nothing.seen(run)
             if is_sync_stream(value) or hasattr(value, "__aiter__") or responses.is_response(value):
+                if (close := getattr(value, "aclose", None)) is not None:
+                    await close()
                 raise ModelReturnedStream(
                     "`predict` returned a generator or a Response, which `postprocess` cannot take"
                 )

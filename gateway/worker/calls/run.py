@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from time import monotonic
 
 from ...wire import frames
@@ -87,3 +88,6 @@ class Run:
     def may_go_on(self) -> bool:
         """Whether it has time left to stop by itself after a cancel."""
         return self.leave_by > monotonic()
+
+
+call_id: ContextVar[int] = ContextVar("call_id", default=0)  # of the run whose task this is

@@ -13,13 +13,16 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...near_names import NONE, SMALLEST
 from ...spec import Capabilities, MethodInfo
 from ...wording import whole_body
 from ..bodies.failures import say
 from . import misspelt_methods
+
+if TYPE_CHECKING:
+    from ..batching.runner import Batcher
 
 HOOKS = ("preprocess", "predict", "postprocess")
 OTHERS = ("load", "unload", "is_healthy", "setup_environment", "websocket")  # also called by the worker
@@ -81,6 +84,7 @@ class Descriptor:
     websocket: Callable[..., Any] | None
     strict: bool = False
     asked: tuple[misspelt_methods.Asked, ...] = ()  # questions to the author about likely mistakes
+    batcher: Batcher | None = None  # the batches of its methods, if it has methods for batches
 
     @property
     def has_hooks(self) -> bool:
@@ -100,8 +104,17 @@ class Descriptor:
         return replace(method, input_type=first.input_type if first is not None else None, parses=not only_requests)
 
 
-def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False) -> Descriptor:
+def describe(
+    model: Any,
+    endpoint_methods: frozenset[str],
+    strict: bool = False,
+    batched: frozenset[str] = frozenset(),
+    known: frozenset[str] = frozenset(),
+) -> Descriptor:
     """Inspect an instance. `endpoint_methods` are the method names of all routes; `strict` follows Truss exactly.
+
+    `batched` are the methods that its batch methods serve. They are in the descriptor after `batching.install`. `known`
+    are further names that a misspelt method may have been meant for.
 
     Raises:
         ModelDefinitionError: with Truss's message.
@@ -114,19 +127,19 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     for name in OTHERS:
         if told := misspelt_methods.cannot_be_called(name, getattr(model, name, None)):
             raise ModelDefinitionError(told)
-    preprocess, predict, postprocess = (find(name) for name in HOOKS)
+    preprocess, predict, postprocess = (None if name in batched else find(name) for name in HOOKS)
     if _takes_arguments(getattr(model, "is_healthy", None)):
         raise ModelDefinitionError("`is_healthy` must have only one argument: `self`.")
     healthy = find("is_healthy")
     websocket = getattr(model, "websocket", None)
     if websocket is not None:
-        _check_websocket(websocket, any((preprocess, predict, postprocess)))
-    methods = dict(_serving(endpoint_methods - COUNTING, find))
+        _check_websocket(websocket, any((preprocess, predict, postprocess)) or "predict" in batched)
+    methods = dict(_serving(endpoint_methods - COUNTING - batched, find))
     if predict is not None:
         methods["predict"] = predict
-    serving = [*methods, *(["websocket"] if websocket is not None else [])]
-    asked = () if strict else tuple(misspelt_methods.asked(model, endpoint_methods, have=serving))
-    if websocket is None and (predict is None if strict else not methods):
+    serving = [*methods, *batched, *(["websocket"] if websocket is not None else [])]
+    asked = () if strict else tuple(misspelt_methods.asked(model, endpoint_methods | known, have=serving))
+    if websocket is None and (predict is None if strict else not (methods or batched)):
         raise ModelDefinitionError(
             "Truss model must have a `predict` or `websocket` method."
             if strict
@@ -151,7 +164,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     found = Descriptor(methods, preprocess, postprocess, healthy, setup, websocket, strict, asked)
     typed = {name: found.typed(method) for name, method in methods.items()}
     first = found.typed(preprocess) if preprocess is not None else None
-    if not strict and (readers := _readers(model)):
+    if not strict and (readers := readers_of(model)):
         if first is not None:
             first = replace(first, readers=readers)
         elif "predict" in typed:
@@ -159,7 +172,7 @@ def describe(model: Any, endpoint_methods: frozenset[str], strict: bool = False)
     return replace(found, methods=typed, preprocess=first)
 
 
-def _readers(model: Any) -> dict[str, Callable[[bytes, str], Any]]:
+def readers_of(model: Any) -> dict[str, Callable[[bytes, str], Any]]:
     """Return the methods that read bodies of other content types: `body_readers` names them.
 
     Raises:
@@ -250,7 +263,7 @@ def _method(name: str, function: Callable[..., Any], strict: bool = False) -> Me
             raise ModelDefinitionError(told) from None
         return Method(name, function, "sync", "inputs")
     parameters = list(signature.parameters.values())
-    hints = {} if strict else _hints(function)  # Truss does not resolve strings
+    hints = {} if strict else hints_of(function)  # Truss does not resolve strings
 
     def is_request(parameter: inspect.Parameter) -> bool:
         hint = hints.get(parameter.name, parameter.annotation)
@@ -310,7 +323,7 @@ def _takes_arguments(function: Any) -> bool:
         return False
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations with strings resolved one by one; those that cannot be resolved are left out."""
     try:
         return typing.get_type_hints(function)

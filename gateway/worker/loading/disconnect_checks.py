@@ -31,10 +31,13 @@ def mark(descriptor: Descriptor, spec: ModelSpec) -> Descriptor:
         return descriptor
     named = _named_code(_own_modules((spec.root, *spec.import_dirs)))
 
+    works = descriptor.batcher.works if descriptor.batcher is not None else {}
+
     def marked(method: Method | None) -> Method | None:
         if method is None or not method.wants_request:
             return method
-        return replace(method, looks=looks(method.function, named))
+        function = works[method.name].function if method.name in works else method.function
+        return replace(method, looks=looks(function, named))
 
     methods = {name: marked(method) or method for name, method in descriptor.methods.items()}
     before, after = marked(descriptor.preprocess), marked(descriptor.postprocess)

@@ -14,8 +14,8 @@ from types import ModuleType
 
 from ...errors import HTTPError
 from ..bodies.failures import places_of
-from .descriptor import Descriptor, describe
-from .loader import Loaded, NoSuchClass, import_target
+from .descriptor import Descriptor
+from .loader import Loaded, NoSuchClass, import_target, inspect_model
 from .sources import pin_modules, unpin
 
 
@@ -39,7 +39,7 @@ def reload(loaded: Loaded, endpoint_methods: frozenset[str]) -> Descriptor:
     old = type(model)
     try:
         model.__class__ = import_target(spec)
-        found = describe(model, endpoint_methods, spec.parity == "strict")
+        found = inspect_model(model, endpoint_methods, spec, loaded.descriptor.batcher)
     except (Exception, SystemExit) as error:
         model.__class__ = old
         sys.modules.update(removed)

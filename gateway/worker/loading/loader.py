@@ -25,6 +25,9 @@ from ...files import integrity, ordinary
 from ...spec import ModelSpec
 from ...wording import counted, ungiven
 from .. import log_records
+from ..batching.install import install
+from ..batching.methods import batch_names, used
+from ..batching.runner import Batcher
 from ..bodies.failures import places_of, say, text_of
 from . import disconnect_checks
 from .derived_methods import derive
@@ -87,7 +90,7 @@ def load(
     _pin_sources(spec)
     with _within(spec):
         model = construct(cls, spec, secrets, deployment)
-        descriptor = describe(model, endpoint_methods, spec.parity == "strict")
+        descriptor = inspect_model(model, endpoint_methods, spec)
         on_described(model, descriptor)
         if descriptor.setup_environment is not None and deployment is not None:
             call(loop, descriptor.setup_environment, deployment)
@@ -95,6 +98,23 @@ def load(
             _load_with_retries(model, loop, spec.parity == "strict")
     _pin_sources(spec)  # including modules imported by load()
     return Loaded(spec, model, derive(model, disconnect_checks.mark(descriptor, spec), spec))
+
+
+def inspect_model(
+    model: Any, endpoint_methods: frozenset[str], spec: ModelSpec, before: Batcher | None = None
+) -> Descriptor:
+    """Describe an instance, with the methods that its batch methods serve. `before` are the batches of replaced code.
+
+    Raises:
+        ModelDefinitionError: its class cannot be served.
+    """
+    if spec.parity == "strict":
+        return install(model, describe(model, endpoint_methods, True), frozenset(), spec)
+    has_size = spec.batching.size is not None
+    served = used(model, endpoint_methods, has_size)
+    has_others = any(callable(getattr(model, name, None)) for name in (*endpoint_methods, "predict"))
+    known = batch_names(endpoint_methods) if has_size or not has_others else frozenset[str]()
+    return install(model, describe(model, endpoint_methods, False, served, known), served, spec, before)
 
 
 def _within(spec: ModelSpec) -> contextlib.AbstractContextManager[None]:

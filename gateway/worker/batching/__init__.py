@@ -1,0 +1,1 @@
+"""Run a method with a list of inputs that came in separate calls."""

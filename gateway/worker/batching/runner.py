@@ -1,0 +1,247 @@
+"""Run batches: collect the items of all calls, start a batch when one is due and may run, and hand out its results.
+
+    call ──submit──> items ──collector──> batch ──isolation──> outcome of each item ──ticket──> call
+
+A cancelled call takes its items out of the queue. An item that is in a batch stays until the batch ends, and its result
+is dropped; if nobody waits for any item of a batch, the batch is cancelled like a single call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ...spec import Batching
+from .. import log_records
+from ..bodies.failures import say, text_of
+from ..calls.delivery import is_sync_stream
+from ..calls.run import call_id
+from ..calls.threads import Outbox, Pool
+from .collector import NEVER, Bounds, Collector, Item
+from .isolation import Isolation, Items, Unusable, give_all
+from .measures import Measures
+from .streams import Stream, play, stepped
+from .tickets import MISSING, Ticket
+from .work import Work
+
+Tell = Callable[[list[int], list[float], bool], None]  # calls, waits of their items, whether they run one by one
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    items: Items
+    task: asyncio.Task[None] | None = None
+    streams: list[Stream] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    is_cancelled: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody reads one of its streams, or waits for the outcome of one of its items."""
+        if any(stream.is_open for stream in self.streams):
+            return True
+        return any(item.owner.is_wanted and item.owner.results[item.index] is MISSING for item in self.items)
+
+
+class Batcher:
+    """The batches of one model. `works` are its methods by the name of the served method; a reload replaces them."""
+
+    def __init__(self, settings: Batching, concurrency: int) -> None:
+        self._settings, self._concurrency = settings, concurrency
+        self.works: dict[str, Work] = {}
+        self._bounds: dict[str, Bounds] = {}
+        self._collector = Collector()
+        self._free = concurrency
+        self._running: set[_Batch] = set()
+        self._will_look = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.has_started = False
+
+    def start(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, tell: Tell) -> tuple[Pool, ...]:
+        """Begin to take calls, before the first one. Returns the pools of its threads."""
+        self.has_started = True
+        self._loop, self._tell = loop, tell
+        self._pool = Pool(self._concurrency, "batch", outbox)
+        self._measures = Measures(Pool(1, "measure", outbox))
+        return (self._pool,)
+
+    def serve(self, work: Work) -> Callable[..., Any]:
+        """Return the function for single inputs that is answered by this work."""
+        name = work.serves
+        self.works[name] = work
+        self._bounds.setdefault(name, Bounds(work.size, self._settings.budget or NEVER))
+        return partial(self.submit, name) if work.is_batched else lambda *arguments: self.submit(name, arguments)
+
+    async def drained(self) -> None:
+        """Wait until no code of a batch runs. A stream may have ended before its batch."""
+        while self._running:
+            await next(iter(self._running)).over.wait()
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def submit(self, name: str, value: Any, request: Any = None) -> Any:
+        """Return the result for one request, or its stream. Runs in the task of its call.
+
+        Raises:
+            Exception: the error of its first item that failed.
+        """
+        work = self.works[name]
+        parts = work.split(value)
+        values = [value] if parts is None else parts
+        measured = await self._measures.of(work, values)
+        ticket = Ticket(self._loop, call_id.get(), log_records.request_id.get(), request, len(values))
+        self._add(work, ticket, values, measured)
+        try:
+            await ticket.settled
+        except asyncio.CancelledError:
+            ticket.is_gone = True
+            self._drop(ticket)
+            await ticket.stopped()
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.results[0] if parts is None else work.join(ticket.results)
+
+    def _add(self, work: Work, ticket: Ticket, values: list[Any], measured: list[tuple[float, Any]]) -> None:
+        bounds, delay = self._bounds[work.serves], self._settings.delay if work.is_batched else 0.0
+        now = self._loop.time()
+        for index, (value, (cost, key)) in enumerate(zip(values, measured, strict=True)):
+            self._collector.add(Item(ticket, value, (work.serves, key), bounds, now, delay, cost, index))
+        if self._free and not self._will_look:  # look once for all calls of this turn of the event loop
+            self._will_look = True
+            self._loop.call_soon(self._look)
+
+    def _drop(self, ticket: Ticket) -> None:
+        """Run no more items of a call that is not wanted any more."""
+        if ticket.waits:
+            ticket.missing -= self._collector.remove(ticket)
+        for batch in tuple(self._running):
+            if any(item.owner is ticket for item in batch.items):
+                self._cancel_unwanted(batch)
+
+    def _cancel_unwanted(self, batch: _Batch) -> None:
+        if not batch.is_wanted and not batch.is_cancelled and batch.task is not None:
+            batch.is_cancelled = True
+            batch.task.cancel()
+
+    # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self, at: float = 0.0) -> None:
+        """Start the batches that are due. `at` is the time for which a timer was set, which may fire a bit early."""
+        self._will_look = False
+        now = max(self._loop.time(), at)
+        while self._free and (items := self._collector.take(now)):
+            self._free -= 1
+            batch = _Batch(items)
+            for item in items:
+                item.owner.running += 1
+            self._running.add(batch)
+            batch.task = self._loop.create_task(self._run(batch, now))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._free and (due := self._collector.due) < NEVER:
+            self._timer = self._loop.call_at(due, self._look, due)
+
+    async def _run(self, batch: _Batch, now: float) -> None:
+        items = batch.items
+        work = self.works[items[0].key[0]]
+        log_records.request_id.set(items[0].owner.request_id if len(items) == 1 else "")
+        if self._settings.sort and work.is_batched:
+            items.sort(key=lambda item: item.cost, reverse=True)
+        if self._is_told(work):
+            self._tell(_calls(items), [max(0.0, now - item.arrived) for item in items], False)
+        isolation = Isolation(
+            attempt=partial(self._attempt, batch, work),
+            give=self._give,
+            wanted=lambda item: bool(item.owner.is_wanted),
+            isolates=self._settings.on_error == "isolate",
+            on_isolated=partial(self._isolated, work),
+            on_halved=partial(self._halved, work),
+        )
+        try:
+            await isolation.run(items)
+        except BaseException as error:  # a cancellation, or one that the model's code raised, such as SystemExit
+            if not batch.is_cancelled:
+                give_all(self._give, items, error)
+        finally:
+            self._running.discard(batch)
+            self._free += 1
+            for item in items:
+                item.owner.release(item.index)
+            batch.over.set()
+            self._look()
+
+    def _give(self, item: Item, outcome: Any) -> None:
+        ticket = item.owner
+        ticket.give(item.index, outcome)
+        if not ticket.is_wanted and ticket.waits:
+            ticket.missing -= self._collector.remove(ticket)
+
+    async def _attempt(self, batch: _Batch, work: Work, items: Items) -> None:
+        """Call the method once, and give each item its result or its stream."""
+        arguments = work.arguments([item.value for item in items], [item.owner.request for item in items])
+        found = work.function(*arguments) if work.kind != "sync" else await self._pool.run(work.function, *arguments)
+        if inspect.isawaitable(found):
+            found = await found
+        if is_sync_stream(found):
+            await self._stream(batch, work, items, stepped(self._pool, found))
+        elif hasattr(found, "__aiter__"):
+            await self._stream(batch, work, items, found)
+        else:
+            for item, result in zip(items, work.results(found, len(items)), strict=True):
+                self._give(item, result)
+
+    async def _stream(self, batch: _Batch, work: Work, items: Items, steps: AsyncIterator[Any]) -> None:
+        if work.form is not None:
+            raise Unusable(
+                f"{work.name} must return a list: its results are parts of one answer, which is not streamed"
+            )
+        streams = [Stream(partial(self._leave, batch)) for _ in items]
+
+        def begin() -> None:
+            batch.streams += streams
+            for item, stream in zip(items, streams, strict=True):
+                if item.owner.is_wanted:
+                    self._give(item, stream)
+                else:
+                    stream.is_gone = True
+
+        await play(work.name, steps, streams, begin, work.is_batched)
+
+    async def _leave(self, batch: _Batch) -> None:
+        """Wait for the end of a batch of which one stream is not read any more."""
+        self._cancel_unwanted(batch)
+        await batch.over.wait()
+
+    def _isolated(self, work: Work, items: Items, error: Exception) -> None:
+        if self._is_told(work):
+            self._tell(_calls(items), [], True)
+        say(
+            f"WARNING gateway: {work.name} raised for {len(items)} items together, each is now run by itself: "
+            f"{text_of(error)}"
+        )
+
+    def _halved(self, work: Work, items: Items, error: Exception) -> None:
+        bounds, half = self._bounds[work.serves], (len(items) + 1) // 2
+        if bounds.budget < NEVER:
+            bounds.budget = min(bounds.budget, sum(item.cost for item in items) / 2)
+            told = f"a batch may cost {bounds.budget:g}"
+        else:
+            bounds.size = min(bounds.size, half)
+            told = f"a batch has at most {bounds.size}"
+        say(
+            f"WARNING gateway: {work.name} ran out of memory with {len(items)} items; from now on {told}: "
+            f"{text_of(error)}"
+        )
+
+    def _is_told(self, work: Work) -> bool:
+        return work.is_batched and self._settings.size is not None
+
+
+def _calls(items: Items) -> list[int]:
+    return list(dict.fromkeys(item.owner.call for item in items))
