@@ -6,6 +6,7 @@ predict. Everything else, including routes of plugins, goes to Litestar, inside 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GatewayError, Unavailable
 from ..runners.pending import ClientLeft
 from . import errors, self_calls
+from .carried_out import carried_out
 from .exchange import CLIENT_LEFT, REFUSED, SEES, Exchange, spawn
 from .request_cycle import cycle_of
 from .route_table import HEALTH
@@ -64,19 +66,23 @@ class Dispatcher:
             return
         exchange = Exchange(scope, receive, send, cycle_of(send))
         try:
-            handler = self._admit(exchange)
-            if exchange.permits is not None and (exchange.row.costs or exchange.method == "POST"):
-                exchange.count_in()
-            if exchange.method != "POST":
-                await self_calls.check_question(exchange, self._catalog)
-            if handler is not None:
-                await handler(exchange)
-            else:
-                await self._hand_inwards(exchange, receive)
-        except ClientLeft:
-            exchange.status = CLIENT_LEFT
-        except Exception as error:
-            await self._answer(exchange, error)
+            try:
+                handler = self._admit(exchange)
+                if exchange.permits is not None and (exchange.row.costs or exchange.method == "POST"):
+                    exchange.task = asyncio.current_task()
+                    exchange.count_in()
+                if exchange.method != "POST":
+                    await self_calls.check_question(exchange, self._catalog)
+                if handler is not None:
+                    await handler(exchange)
+                else:
+                    await self._hand_inwards(exchange, receive)
+            except ClientLeft:
+                exchange.status = CLIENT_LEFT
+            except Exception as error:
+                await self._answer(exchange, error)
+        except asyncio.CancelledError:  # also while an error is answered
+            await self._answer(exchange, exchange.lost())
         finally:
             self._end(exchange)
 
@@ -140,8 +146,7 @@ class Dispatcher:
         """Pass the request on to Litestar. HEAD becomes GET; the server leaves out the body."""
 
         async def with_common_headers(message: Any) -> None:
-            if exchange.is_over:
-                exchange.break_off()
+            if exchange.is_over:  # it was broken off, or is answered with the reason
                 return
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
@@ -154,8 +159,12 @@ class Dispatcher:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**exchange.scope, "method": method, "gateway.request_id": exchange.request_id, SEES: exchange.sees}
         scope[REFUSED] = partial(self._note_refusal, exchange)
-        await self.others(scope, receive, with_common_headers)
-        exchange.route = scope.get("path_template", "")  # Litestar's template, without values
+        work = self.others(scope, receive, with_common_headers)
+        try:
+            await (carried_out(work) if exchange.is_order and method != "GET" else work)
+        finally:
+            exchange.route = scope.get("path_template", "")  # Litestar's template, without values
+        exchange.check_permission()
         if exchange.status == 503 and exchange.path in HEALTH and not exchange.error:
             exchange.error = Unavailable.code
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REFUSED = "gateway.refused"  # in the scope of Litestar's requests: a callback for errors that are answered there
 SEES = "gateway.sees"  # in the scope of Litestar's requests: whether the caller may see a model
+# Seconds for a request whose call was ended to tell its client why. It may wait elsewhere: for a thread, or its client.
+LAST_WORDS = 1.0
 CLIENT_LEFT = 499  # nginx's status for a client that disconnected; logged, never sent
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 _tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +112,7 @@ class Exchange(Answering):
         "row",
         "strict",
         "subject",
+        "task",
         "tokens",
     )
 
@@ -152,6 +155,7 @@ class Exchange(Answering):
         self._left_unread = False  # much of its answer was not sent yet
         self.was_lost = False  # a websocket whose client vanished without a close frame
         self._over: GatewayError | None = None  # the error that ended it
+        self.task: asyncio.Task[Any] | None = None  # in which it runs; None while it needs none
         self.started = time.monotonic()
         self.cycle = cycle  # set if `send` is uvicorn's own
 
@@ -308,11 +312,13 @@ class Exchange(Answering):
             self._watched.client_left()
 
     def end(self, error: GatewayError) -> None:
-        """End the request with this error.
+        """End the request with this error, whatever it waits for.
 
         A call that runs ends with it, and so does its answer. An answer is broken off at once if its model has
-        finished or there is none.
+        finished or there is none. If nothing that it waits for hears of the error, its task is cancelled; see `lost`.
         """
+        if self._over is not None:  # its task would be cancelled while it answers
+            return
         self._over = error
         watched, cycle = self._watched, self.cycle
         hears = watched is not None and not watched.ended
@@ -324,8 +330,34 @@ class Exchange(Answering):
         elif cycle is not None and cycle.more_body:
             if self._is_reading:
                 cycle.message_event.set()
+                hears = True
             else:  # a route of a plugin reads it
                 self.break_off()
+        if self.task is None:
+            return
+        if hears:
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._cut, self.task)
+        else:
+            self.task.cancel()
+
+    def _cut(self, task: asyncio.Task[Any]) -> None:
+        """End a request that has not told its client in time why it ends."""
+        if not task.done():
+            if self.status:
+                self.break_off()
+            task.cancel()
+
+    def lost(self) -> GatewayError:
+        """Return why the task of the request was cancelled. Call it where CancelledError is handled.
+
+        Raises:
+            CancelledError: it was not `end` that cancelled the task: the gateway stops.
+        """
+        if self._over is None:
+            raise asyncio.CancelledError
+        if self.task is not None:
+            self.task.uncancel()
+        return self._over
 
     @property
     def is_local(self) -> bool:

@@ -29,6 +29,7 @@ from websockets.sync.client import connect
 from gateway import Caller, hookimpl
 from gateway.access import keys
 from gateway.access.callers import SCOPES
+from gateway.access.permits import Permits
 from gateway.hosting import reload
 from gateway.http.off_loop import Beside
 from gateway.http.route_table import ROUTES
@@ -496,6 +497,13 @@ class Holders:
         self.other, self.others = keys.create("grace")
         keys.write(self.file, [self.key, self.other])
         self.served = serve(models, keys_file=self.file, **options)
+
+    @property
+    def permits(self) -> Permits:
+        """What runs for the key."""
+        found = self.served.keys.find(self.text.encode(), datetime.datetime.now(datetime.UTC))
+        assert found is not None
+        return found
 
     def change(self, *left: keys.Key) -> None:
         keys.write(self.file, [*left, self.other])

@@ -72,12 +72,14 @@ async def scrape(catalog: Catalog, sees: Sees, told: dict[tuple[str, int], Repli
         return []
     tasks = [asyncio.ensure_future(replica.scrape()) for _, _, replica in replicas]
     health = asyncio.create_task(ask_health(seen, SCRAPE_TIMEOUT))
-    await asyncio.wait([*tasks, health], timeout=SCRAPE_TIMEOUT)
+    try:
+        await asyncio.wait([*tasks, health], timeout=SCRAPE_TIMEOUT)
+    finally:  # also if the key of the scrape is revoked meanwhile
+        for task in tasks:
+            task.cancel()
     texts, theirs = [], []
     for (model, index, replica), task in zip(replicas, tasks, strict=True):
-        if not task.done():
-            task.cancel()
-        elif task.exception() is None and task.result():
+        if task.done() and task.exception() is None and task.result():
             texts.append((_labels(model, index), task.result()))
             theirs.append(((model.name, index), replica))
     if not texts:

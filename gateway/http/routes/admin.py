@@ -23,6 +23,7 @@ from ...runners.replica import LoadError
 from ...system.processes import Usage, usage_of
 from ...telemetry.audit import Outcome, audited
 from ..answering import UNBUFFERED
+from ..carried_out import carried_out
 from ..exchange import Exchange
 from .audit_actors import actor_of
 from .audit_orders import IS_READY, name_of, unload_for
@@ -98,24 +99,30 @@ class Admin:
         await exchange.reply(200, _encode(found))
 
     async def look(self, exchange: Exchange) -> None:
-        found = await look_again(self._hub, exchange.sees, actor_of(exchange))
+        found = await carried_out(look_again(self._hub, exchange.sees, actor_of(exchange)))
         await exchange.reply(200, _encode({"new": found.new, "failed": found.broken, "gone": found.gone}))
 
     async def reload_keys(self, exchange: Exchange) -> None:
         keys = self._keys
-        if reason := await keys.reload(str(actor_of(exchange))):
+        if reason := await carried_out(keys.reload(str(actor_of(exchange)))):
             raise NotReloaded(f"the keys stay as they were: {reason}")
         await exchange.reply(200, _encode({"file": keys.place, "keys": keys.in_force}))
 
     async def reload(self, exchange: Exchange) -> None:
+        await self._tell(exchange, *await carried_out(self._reload(exchange)))
+
+    async def _reload(self, exchange: Exchange) -> tuple[HostedModel, Outcome]:
         with audited(actor_of(exchange), "reload", name_of(self._catalog, exchange)) as outcome:
             model, is_new = await self._found(exchange, "reloaded")
             if not is_new and not await self._read_again(exchange, model, "reloaded"):
                 outcome.words = ONLY_READ
             await self._settled(exchange, model)
-        await self._tell(exchange, model, outcome)
+        return model, outcome
 
     async def load(self, exchange: Exchange) -> None:
+        await self._tell(exchange, *await carried_out(self._load(exchange)))
+
+    async def _load(self, exchange: Exchange) -> tuple[HostedModel, Outcome]:
         with audited(actor_of(exchange), "load", name_of(self._catalog, exchange)) as outcome:
             model, is_new = await self._found(exchange, "loaded")
             if not is_new and model.state in ("failed", "unloaded"):
@@ -125,7 +132,7 @@ class Admin:
                 outcome.words = IS_READY
             await self._hub.load(model)
             await self._settled(exchange, model)
-        await self._tell(exchange, model, outcome)
+        return model, outcome
 
     async def _read_again(self, exchange: Exchange, model: HostedModel, what: str) -> bool:
         """Read the model again. Return whether that loaded it."""
@@ -145,7 +152,7 @@ class Admin:
             raise NotReloaded(f"model '{model.name}' was not loaded: {reason}")
 
     async def unload(self, exchange: Exchange) -> None:
-        await self._tell(exchange, *await unload_for(self._hub, exchange, self._model))
+        await self._tell(exchange, *await carried_out(unload_for(self._hub, exchange, self._model)))
 
     async def _found(self, exchange: Exchange, what: str) -> tuple[HostedModel, bool]:
         """Return the model, and whether it had to be searched in the model roots."""

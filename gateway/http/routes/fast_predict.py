@@ -7,6 +7,7 @@ functions of `predict.py`. Clients see no difference: tests/http/test_both_ways.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class FastPredict:
         model = self._predict.model(exchange)
         body = self._take(exchange.cycle, model.spec.limits.max_body)  # type: ignore[arg-type]  # `begin` sets it
         if model.state != "ready":
-            spawn(self._answer_once_ready(exchange, model, body))
+            exchange.task = spawn(self._answer_once_ready(exchange, model, body))
             return
         call = model.call(request_of(exchange, model, "predict"), body, exchange.patience())
         exchange.watch(call)
@@ -84,7 +85,7 @@ class FastPredict:
             elif head is None:
                 self._finish(exchange, InvalidOutput("the model ended the call without an answer"))
             elif head.stream or head.raw or not exchange.reply_now(head.status, call.reply, head.content_type.encode()):
-                spawn(self._answer_in_pieces(exchange, call, head))
+                exchange.task = spawn(self._answer_in_pieces(exchange, call, head))
             else:
                 self._end(exchange)
         except Exception as error:  # raised in the channel's reader, it would break the replica
@@ -94,6 +95,8 @@ class FastPredict:
         error: BaseException | None = None
         try:
             await answer_bytes(exchange, model, "predict", body)
+        except asyncio.CancelledError:
+            error = exchange.lost()
         except Exception as raised:
             error = raised
         self._finish(exchange, error)
@@ -103,6 +106,8 @@ class FastPredict:
         try:
             with call:
                 await pass_response(exchange, call, head)
+        except asyncio.CancelledError:
+            error = exchange.lost()
         except Exception as raised:
             error = raised
         self._finish(exchange, error)

@@ -14,6 +14,7 @@ import msgspec
 from ...errors import GatewayError, RouteNotSupported, Unavailable
 from ...telemetry.audit import audited
 from .. import errors
+from ..carried_out import carried_out
 from ..exchange import Exchange
 from .audit_actors import actor_of
 from .audit_orders import name_of
@@ -52,10 +53,13 @@ class Models:
 
     async def hot_reload(self, exchange: Exchange) -> None:
         """Truss's in-place reload: new code for the running instance."""
+        await carried_out(self._hot_reload(exchange))
+        await exchange.reply(200, b'{"msg":"Hot reload complete"}')
+
+    async def _hot_reload(self, exchange: Exchange) -> None:
         with audited(actor_of(exchange), "hot reload", name_of(self._catalog, exchange)):
             model = self._find(exchange)
             await model.swap_class()
-        await exchange.reply(200, b'{"msg":"Hot reload complete"}')
 
     async def loaded(self, exchange: Exchange) -> None:
         model = self._find(exchange)

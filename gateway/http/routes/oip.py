@@ -20,6 +20,7 @@ from ...examples.calls import tensors_of
 from ...telemetry.audit import audited
 from ...wire.frames import BYTES, Req
 from ..body import TOO_DEEP, BodyReader, decode_object, is_deep
+from ..carried_out import carried_out
 from ..compressed import AT_ONCE, encoding_of, unpacked
 from ..exchange import Exchange
 from ..off_loop import LIGHT, Beside
@@ -222,6 +223,10 @@ class OpenInference:
 
     async def load(self, exchange: Exchange) -> None:
         """Answer when the model is ready or has failed."""
+        await carried_out(self._load(exchange))
+        await exchange.reply(200, b"{}")
+
+    async def _load(self, exchange: Exchange) -> None:
         with audited(actor_of(exchange), "load", name_of(self._catalog, exchange)) as outcome:
             model = self._find(exchange)
             if model.state == "ready":
@@ -229,11 +234,10 @@ class OpenInference:
             await self._hub.load(model)
             if await model.settled() != "ready":
                 raise model.not_ready()
-        await exchange.reply(200, b"{}")
 
     async def unload(self, exchange: Exchange) -> None:
         """Answer when the model's processes have ended. Running calls may finish first."""
-        await unload_for(self._hub, exchange, self._find_lazy)
+        await carried_out(unload_for(self._hub, exchange, self._find_lazy))
         await exchange.reply(200, b"{}")
 
     def _find_lazy(self, exchange: Exchange) -> HostedModel:
