@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import Overloaded
 from ..wording import counted
+from .conversations import Conversations
 from .messages import Messages
 
 UNBOUNDED = 1 << 62
@@ -50,12 +51,13 @@ class Party(Protocol):
 class Shares:
     """The shared counters of one gateway. Each party counts its own calls in and out."""
 
-    __slots__ = ("bytes", "calls", "max_bytes", "max_calls", "messages", "parties")
+    __slots__ = ("bytes", "calls", "conversations", "max_bytes", "max_calls", "messages", "parties")
 
     def __init__(self, max_calls: int = UNBOUNDED, max_bytes: int = UNBOUNDED) -> None:
         self.max_calls, self.max_bytes = max_calls, max_bytes
         self.calls = 0  # calls that wait or run
         self.bytes = 0  # bytes of waiting bodies and messages
+        self.conversations = Conversations(self)  # stored ones that requests continue
         self.messages = Messages(self)  # websocket messages that no model has taken yet
         self.parties: WeakKeyDictionary[Party, None] = WeakKeyDictionary()  # in the order of their registration
 

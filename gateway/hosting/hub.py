@@ -229,6 +229,11 @@ class Hub:
         return changes
 
     @property
+    def shares(self) -> Shares:
+        """The limits that all models share."""
+        return self._shares
+
+    @property
     def is_ready(self) -> bool:
         """Whether every required model is ready; models that load on demand do not count."""
         if self.draining:

@@ -73,6 +73,8 @@ _NEXT_TO_GO = (
     "SELECT min(number) FROM responses WHERE owner = (SELECT owner FROM owners ORDER BY size DESC, owner LIMIT 1)"
 )
 _FIELDS = "id, previous, model, input, response"
+_SIZE = "length(input) + length(response)"  # SQLite knows the length of a blob without reading it
+_ONE = "FROM responses WHERE owner = ? AND id = ? AND created >= ?"
 _LAST = (  # the newest response that contains an item
     "SELECT max(number) FROM items JOIN responses USING (number, owner)"
     " WHERE owner = ? AND items.id = ? AND created >= ?"
@@ -172,6 +174,13 @@ class ResponsesStore:
     async def get(self, owner: str, identity: str) -> Kept | None:
         return await self._run(self._get, owner, identity)
 
+    async def weigh(self, owner: str, identity: str | None, items: list[str]) -> int:
+        """Return the bytes of a response and those that it continues, and of the responses that contain these items.
+
+        None of them is read for it.
+        """
+        return await self._run(self._weigh, owner, identity, items)
+
     async def chain(self, owner: str, identity: str) -> tuple[list[Kept], str | None]:
         """Return a response after those it continues, oldest first; and the id of the first missing one, if any."""
         return await self._run(self._chain, owner, identity)
@@ -259,11 +268,26 @@ class ResponsesStore:
         if not self.keeps:
             return None
         found = self._db().execute(
-            f"SELECT {_FIELDS} FROM responses WHERE owner = ? AND id = ? AND created >= ?",
+            f"SELECT {_FIELDS} {_ONE}",
             (owner, identity, self._oldest()),
         )
         row = found.fetchone()
         return None if row is None else Kept(*row)
+
+    def _weigh(self, owner: str, identity: str | None, items: list[str]) -> int:
+        if not self.keeps:
+            return 0
+        db, total, seen = self._db(), 0, set[str]()
+        while identity is not None and identity not in seen:
+            seen.add(identity)
+            row = db.execute(f"SELECT {_SIZE}, previous {_ONE}", (owner, identity, self._oldest())).fetchone()
+            size, identity = row or (0, None)
+            total += size
+        numbers = {db.execute(_LAST, (owner, item, self._oldest())).fetchone()[0] for item in items}
+        for number in numbers:
+            row = db.execute(f"SELECT {_SIZE} FROM responses WHERE number = ?", (number,)).fetchone()
+            total += row[0] if row else 0
+        return total
 
     def _chain(self, owner: str, identity: str) -> tuple[list[Kept], str | None]:
         found: dict[str, Kept] = {}

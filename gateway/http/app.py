@@ -37,7 +37,7 @@ def build_app(hub: Hub, keys: KeyRing, responses: ResponsesStore) -> Dispatcher:
     gateway, catalog, dialects = hub.settings.gateway, hub.catalog, hub.plugins.dialects()
     metrics = Metrics(catalog)
     reader, beside = BodyReader(gateway.body_idle_timeout, gateway.body_timeout), Beside()
-    stored = Stored(catalog, responses, beside)
+    stored = Stored(catalog, responses, beside, hub.shares.conversations)
     serving = Dialects(catalog, dialects, stored, hub.tails, reader, beside, metrics, gateway.limits.max_body)
     predict, inference = Predict(catalog, reader), OpenInference(hub, reader, beside)
     routes = Routes(catalog, predict, serving, Models(hub), inference, Admin(hub, keys))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,41 @@ def test_a_conversation_goes_on_from_what_was_said_but_not_from_its_instructions
         {"role": "user", "content": "three"},
     ]
     assert gateway.seen[1][0] == {"role": "user", "content": "one"}
+
+
+@pytest.mark.parametrize("way", ["previous", "item", "listed"])
+def test_small_requests_of_a_large_conversation_wait_until_there_is_room_to_read_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Until then, none of them holds a copy."""
+    gateway = Gateway(serve, max_queued_bytes=1 << 20)
+    first = gateway.create("x" * 300_000)
+    room, store, loop = gateway.served.hub.shares.conversations, gateway.served.responses, gateway.served.loop
+    go, reading = asyncio.Event(), []
+    name = "items" if way == "item" else "chain"
+    read = getattr(store, name)
+
+    async def slowly(*given: Any) -> Any:
+        reading.append(room.size)
+        await go.wait()
+        return await read(*given)
+
+    monkeypatch.setattr(store, name, slowly)
+
+    def ask(_: int) -> int:
+        if way == "listed":
+            return gateway.get(f"{first['id']}/input_items").status
+        more = {"previous_response_id": first["id"]} if way == "previous" else {}
+        given = refer(first["output"][0]["id"]) if way == "item" else "more"
+        return gateway.ask("POST", "/v1/responses", {"model": "m", "input": given, **more}).status
+
+    with ThreadPoolExecutor(5) as threads:
+        answers = threads.map(ask, range(5))
+        gateway.served.wait_until(lambda: room.waiting == 4)
+        assert len(reading) == 1 and reading[0] > 300_000
+        loop.call_soon_threadsafe(go.set)
+        assert list(answers) == [200] * 5
+    assert max(reading) < 600_000 and room.size == 0 and gateway.served.hub.shares.bytes == 0
 
 
 def test_tool_calls_are_answered_by_their_outputs_alone(serve: Serve) -> None:

@@ -82,7 +82,8 @@ MUTATIONS = [
              "runners/test_frames.py::test_the_bytes_of_a_whole_answer_are_known_beside_its_value"),
     Mutation("T108", "http/routes/stored.py", "size += sum(kept.size for kept in chain)", "pass",
              "http/test_off_loop.py::test_a_small_turn_of_a_large_conversation_is_no_work_of_the_loop"),
-    Mutation("T108", "http/routes/stored.py", "size = sum(one.size for one in earlier)", "size = 0",
+    Mutation("T108", "http/routes/stored.py", "return await self._beside.do(exchange, size, shown)",
+             "return await self._beside.do(exchange, 0, shown)",
              "http/test_off_loop.py::test_a_small_turn_of_a_large_conversation_is_no_work_of_the_loop"),
     Mutation("T108", "http/routes/stored.py", "size = max(size, AT_ONCE + 1)", "size = 0",
              "http/test_off_loop.py::test_a_reference_to_a_kept_item_is_read_beside_the_loop"),
@@ -541,6 +542,9 @@ MUTATIONS = [
     Mutation("T61", "admission/messages.py", "        connection.wait()", "        pass",
              "admission/test_messages.py::"
              "test_clients_wait_for_models_first_in_first_out_and_are_read_one_after_the_other"),
+    Mutation("T187", "admission/conversations.py", "not self.size or self.size + size", "True or size",
+             "http/test_stored.py::"
+             "test_small_requests_of_a_large_conversation_wait_until_there_is_room_to_read_it"),
     Mutation("T186", "http/websocket_protocol.py", "return len(read) + len(self.conn.reader.buffer)",
              "return 0 and len(read)",
              "security/test_websockets.py::"

@@ -121,19 +121,22 @@ class Dialects:
             self._catalog.check_serves(model, endpoint)
         method = self._catalog.method_for(model, endpoint)
         turn = self.stored.turn(exchange, fields) if dialect.keeps else None
-        if turn is not None:
-            fields, size = await turn.begin(size)
-        prepared = await beside.do(exchange, size, partial(dialect.read, fields, method or endpoint.method))
-        if prepared.left_out:
-            _say_left_out(exchange, prepared.left_out)
-        if method is None:
-            told, headers = await beside.do(exchange, size, partial(dialect.estimate, prepared))
-            await exchange.reply(200, told, headers=headers)
-            return
-        inputs = await beside.do(exchange, size, partial(dialect.calls, prepared, model.capabilities))
-        size = await beside.do(exchange, size, partial(weigh, inputs, size, model.shares.max_bytes))
         with contextlib.ExitStack() as held:
+            if turn is not None:
+                held.callback(turn.let_go)
+                fields, size = await turn.begin(size)
+            prepared = await beside.do(exchange, size, partial(dialect.read, fields, method or endpoint.method))
+            if prepared.left_out:
+                _say_left_out(exchange, prepared.left_out)
+            if method is None:
+                told, headers = await beside.do(exchange, size, partial(dialect.estimate, prepared))
+                await exchange.reply(200, told, headers=headers)
+                return
+            inputs = await beside.do(exchange, size, partial(dialect.calls, prepared, model.capabilities))
+            size = await beside.do(exchange, size, partial(weigh, inputs, size, model.shares.max_bytes))
             calls = await self._open(held, inputs, size, method, model, prepared, exchange)
+            if turn is not None:
+                turn.let_go()  # the calls count now
             exchange.watch(calls[0] if len(calls) == 1 else Together(calls))
             if not calls[0].has_slot:
                 look_at(exchange, model, calls[0])

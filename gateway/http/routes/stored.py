@@ -26,12 +26,14 @@ from ...dialects.fields import take
 from ...dialects.responses.items import Conversation, check_input, ids_of, listed, reference_of
 from ...errors import BadRequest, UnknownResponse
 from ...hosting.stored_responses import Kept, TooManyParts
+from ...runners.pending import ClientLeft
 from ...wording import counted
 from ..exchange import Exchange
 from ..off_loop import AT_ONCE, Beside
 from .accounts import Settle
 
 if TYPE_CHECKING:
+    from ...admission.conversations import Conversations
     from ...hosting.catalog import Catalog
     from ...hosting.stored_responses import ResponsesStore
     from ...runners.call import Call
@@ -66,20 +68,43 @@ class Turn:
     """One request of a conversation: the items before it, and what is stored of it."""
 
     def __init__(
-        self, store: ResponsesStore, beside: Beside, exchange: Exchange, fields: dict[str, Any], losses: Losses
+        self,
+        store: ResponsesStore,
+        beside: Beside,
+        room: Conversations,
+        exchange: Exchange,
+        fields: dict[str, Any],
+        losses: Losses,
     ) -> None:
         self._store, self._beside, self._exchange, self._losses = store, beside, exchange, losses
         self._previous: str | None = take(fields, "previous_response_id", str)
         self._fields = fields
         self._input: Any = fields.get("input")
         self._size = 0
+        self._room, self._held = room, 0
+
+    def let_go(self) -> None:
+        """Stop counting what was read of the conversation: its calls count, or there are none."""
+        size, self._held = self._held, 0
+        self._room.let_go(size)
+
+    async def _hold(self, previous: str | None, items: list[str]) -> None:
+        """Wait until there is room for what is to be read."""
+        size = await self._store.weigh(owner_of(self._exchange), previous, items)
+        await self._room.hold(size)
+        self._held = size
+        if self._exchange.client_is_gone:
+            raise ClientLeft
 
     async def begin(self, size: int) -> tuple[dict[str, Any], int]:
         """Return the request with earlier items before its input and with references resolved, and its size in bytes.
 
         `size` is the size of the request alone.
 
+        What was read counts until `let_go`.
+
         Raises:
+            ClientLeft: the client left while there was no room for it.
             UnknownResponse: there is no such response for this caller.
             BadRequest: `input` is of another type, an item would occur twice, or there are too many.
         """
@@ -87,7 +112,10 @@ class Turn:
             check_input(self._input)
         fields = self._fields if self._store.keeps else {**self._fields, "store": False}
         _check_length(len(self._input) if isinstance(self._input, list) else 1)
-        if isinstance(self._input, list) and (named := _references(self._input)):
+        named = _references(self._input)
+        if named or self._previous is not None:
+            await self._hold(self._previous, [identity for _, identity in named])
+        if named:
             self._input = await self._resolved(self._input, named)
             size = max(size, AT_ONCE + 1)  # the items that it refers to may be of any size
             fields = {**fields, "input": self._input}
@@ -166,11 +194,12 @@ class Turn:
 class Stored:
     """The routes for stored responses."""
 
-    def __init__(self, catalog: Catalog, store: ResponsesStore, beside: Beside) -> None:
+    def __init__(self, catalog: Catalog, store: ResponsesStore, beside: Beside, room: Conversations) -> None:
         self._catalog, self._store, self._beside, self._losses = catalog, store, beside, Losses()
+        self._room = room
 
     def turn(self, exchange: Exchange, fields: dict[str, Any]) -> Turn:
-        return Turn(self._store, self._beside, exchange, fields, self._losses)
+        return Turn(self._store, self._beside, self._room, exchange, fields, self._losses)
 
     async def show(self, exchange: Exchange) -> None:
         kept = await self._find(exchange)
@@ -189,17 +218,29 @@ class Stored:
 
     async def input_items(self, exchange: Exchange) -> None:
         """List the input items. If the start of the conversation is deleted, list the rest."""
-        kept = await self._find(exchange)
+        identity = (await self._find(exchange)).id  # and not the response: it is read again when there is room
         page = _page(_query(exchange))
-        earlier, _ = await self._store.chain(owner_of(exchange), kept.id)
-        earlier = [one for one in earlier if exchange.sees(one.model)]
+        await exchange.reply(200, await self._listed(exchange, identity, page))
 
-        def shown() -> bytes:
-            _check_amount(earlier, None)
-            return encode_json(page([*items_of(earlier[:-1]), *kept.input_items]))
+    async def _listed(
+        self, exchange: Exchange, identity: str, page: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    ) -> bytes:
+        owner = owner_of(exchange)
+        size = await self._store.weigh(owner, identity, [])
+        await self._room.hold(size)
+        try:
+            earlier, _ = await self._store.chain(owner, identity)
+            earlier = [one for one in earlier if exchange.sees(one.model)]
+            if not earlier or earlier[-1].id != identity:
+                raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")
 
-        size = sum(one.size for one in earlier)
-        await exchange.reply(200, await self._beside.do(exchange, size, shown))
+            def shown() -> bytes:
+                _check_amount(earlier, None)
+                return encode_json(page([*items_of(earlier[:-1]), *earlier[-1].input_items]))
+
+            return await self._beside.do(exchange, size, shown)
+        finally:
+            self._room.let_go(size)
 
     async def _find(self, exchange: Exchange) -> Kept:
         """Return the response if it exists for the caller and, if the URL names a model, belongs to that model.
