@@ -32,6 +32,8 @@ def without_keys(
 ) -> tuple[list[Pair], bytes]:
     """Return the headers and the query without those that contain a key: a given one, or what looks like a gateway's.
 
+    The whole query is left out if a key spans several of its parameters.
+
     `credential` is the key that let the request in, or None if it needed none. It is empty if a plugin let it in, which
     does not say by which header: then none of `HEADERS` is left. `own_key` is the configured key of the gateway.
     """
@@ -46,6 +48,9 @@ def without_keys(
     ]
     if query:
         query = b"&".join(part for part in query.split(b"&") if not holds_key(part, keys, budget))
+        across = [key for key in keys if b"&" in key]  # written as it is, it is several parameters
+        if across and holds_key(query, across, budget):
+            query = b""
     return left, query
 
 

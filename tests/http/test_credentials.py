@@ -60,6 +60,44 @@ def test_a_key_is_taken_away_however_it_is_written(key: bytes, way: str) -> None
         assert without_keys(rest, written, key) == (rest, b"")
 
 
+BEHIND = [
+    b"&x=1",
+    b"%26x=1",
+    b"%2526x=1",
+    b";x",
+    b"%3Bx",
+    b"#x",
+    b"/x",
+    b"=x",
+    b"?x",
+    b",x",
+    b"+x",
+    b"%00",
+    b"%",
+    b"%zz",
+    b"x",
+]
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("key", KEYS, ids=["own words", "made here", "of one letter"])
+def test_a_key_is_taken_away_whatever_stands_behind_it(key: bytes, behind: bytes) -> None:
+    for before in (b"api_key=", b"u=http%3A%2F%2Fh%2F%3Fapi_key%3D", b"a=1&api_key=", b"a=1;api_key="):
+        for written in (key, quote(key, safe="").encode(), every(key)):
+            left = without_keys([], before + written + behind, key)[1]
+            assert not holds_key(left, [key], Budget())
+            assert left in (b"", b"x=1", b"a=1", b"a=1&x=1")
+
+
+def test_a_key_that_contains_an_ampersand_is_found_across_parameters() -> None:
+    """As it is, it is several parameters, and none of them contains it."""
+    key, parts = b"s3cret&more words&=", b"a=1&k=s3cret&more+words&=&b"
+    for query in (parts, parts.replace(b"+", b"%20"), parts.replace(b"s3c", b"%733c"), b"x&" + quote(parts).encode()):
+        assert without_keys([], query, b"another", key)[1] in (b"", b"x"), query
+        assert without_keys([], query, key)[1] in (b"", b"x"), query
+    assert without_keys([], b"a=1&k=s3cret&more&=&b", key)[1] == b"a=1&k=s3cret&more&=&b"
+
+
 def test_a_key_in_many_layers_is_a_matter_of_its_reader() -> None:
     """As SECURITY.md says: what is found has a limit, and so has the time for it."""
     for written in (

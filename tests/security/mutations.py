@@ -1946,6 +1946,10 @@ MUTATIONS = [
             ("range(LAYERS + 1)", "range(99)", "test_a_key_in_many_layers_is_a_matter_of_its_reader"),
         ]
     ),
+    Mutation("T191", "http/credentials.py", "if across and holds_key(query, across, budget):", "if False:",
+             "http/test_credentials.py::test_a_key_that_contains_an_ampersand_is_found_across_parameters"),
+    Mutation("T191", "http/credentials.py", "if across and holds_key(query, across, budget):", "if False:",
+             "http/test_credentials.py::test_a_key_is_taken_away_whatever_stands_behind_it"),
     Mutation("T183", "http/guards.py", " and not self._is_key(given, headers)", "",
              "security/test_doors.py::test_a_request_id_that_contains_a_key_is_replaced"),
     Mutation("T183", "http/guards.py", "exchange.own_key = self._own_key", "pass",
