@@ -20,6 +20,7 @@ from .forms import find_rows
 NUMBERS = frozenset((int, float, bool, type(None)))
 OPTIONS = ("explain", "by_name")
 NAN = float("nan")
+MOST_CODES = 1 << 31  # libraries count categories with 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Reader:
         return found
 
     def _code(self, value: Any) -> float:
-        if type(value) not in NUMBERS or value < 0 or value != int(value):
+        if type(value) not in NUMBERS or not 0 <= value < MOST_CODES or value != int(value):
             raise ValueError
         return float(value)
 

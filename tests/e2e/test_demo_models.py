@@ -80,6 +80,7 @@ def test_all_are_ready_and_say_what_they_serve(demo: Gateway) -> None:
     status, listed = ask(demo, "GET", "/v1/models")
     assert status == 200
     assert {model["id"]: (model["status"], model["capabilities"]["routes"][:1]) for model in listed["data"]} == {
+        "diabetes": ("ready", ["/v1/models/diabetes:predict"]),
         "digits": ("ready", ["/v1/models/digits:predict"]),
         "minilm": ("ready", [EMBEDDINGS]),
         "shout": ("ready", [CHAT]),

@@ -7,10 +7,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from fakes import PATIENT
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import BadRequest
 from gateway.worker.loading.descriptor import describe as inspected
+
+RANDOM = np.random.default_rng(7)
+ROWS, WIDTH = 200, 5
+TABLE = RANDOM.normal(size=(ROWS, WIDTH)).astype(np.float32)
+ODD = TABLE.copy()
+ODD[RANDOM.random(ODD.shape) < 0.2] = np.nan
+ODD[:4] = [[np.nan] * WIDTH, [0.0, -0.0, 0, 0, 0], [3e38] * WIDTH, [-3e38, 1e-40, 16777217, -1, 1]]
+NUMBERS = TABLE[:, 0] + TABLE[:, 1] ** 2
+KINDS = RANDOM.integers(0, 3, ROWS)
+
+
+COLOURS = ["red", "green", "blue"]
+FRAME = pd.DataFrame(
+    {
+        "size": TABLE[:, 0],
+        "colour": pd.Categorical(RANDOM.choice([*COLOURS, None], ROWS)),
+        "grade": pd.Categorical(RANDOM.choice([10, 20, 30], ROWS)),
+        "is new": RANDOM.random(ROWS) < 0.5,
+        "count": RANDOM.integers(0, 9, ROWS),
+    }
+)
+LABEL = FRAME["colour"].cat.codes + FRAME["grade"].cat.codes * 2.0 + FRAME["size"]
+
 
 Serve = Callable[..., Any]
 
@@ -30,6 +57,15 @@ def serving(plugin: Any, model_class: Any, monkeypatch: Any) -> Serve:
     return serve
 
 
+def records(frame: Any) -> list[dict[str, Any]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")  # type: ignore[no-any-return]
+
+
+def plain(table: Any) -> list[list[Any]]:
+    """A table as JSON has it."""
+    return [[None if value != value else value for value in row] for row in table.tolist()]
+
+
 def as_csv(model: Any, body: bytes, content_type: str = "text/csv") -> Any:
     """Return the answer to a body of CSV, read as the worker reads it."""
     method = inspected(model, frozenset()).methods["predict"]
@@ -45,7 +81,7 @@ def refusal(model: Any, body: Any) -> str:
     raise AssertionError(f"{body} was answered")
 
 
-NUMBERS = st.one_of(
+ANY_NUMBER = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
@@ -58,7 +94,7 @@ NUMBERS = st.one_of(
 def bodies(columns: Any) -> st.SearchStrategy[Any]:
     """Bodies that are nearly right, and any JSON."""
     known = [value for _, column in columns.coded for value in column.codes or (0, 1, "a")]
-    cells = st.one_of(NUMBERS, st.sampled_from([*known, "", "violet", "1", "nan"]), st.text(max_size=5))
+    cells = st.one_of(ANY_NUMBER, st.sampled_from([*known, "", "violet", "1", "nan"]), st.text(max_size=5))
     names = st.sampled_from([*columns.names[:40], "inputs", "data", "columns", "other", ""])
     anything = st.recursive(
         cells, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4)
@@ -93,3 +129,14 @@ def answers_or_refuses(model: Any, body: Any) -> None:
     else:
         assert len(answer["predictions"]) > 0
         json.dumps(answer)
+
+
+def answers_or_refuses_all(model: Any, count: int) -> None:
+    """So it is with so many bodies."""
+
+    @settings(PATIENT, max_examples=count)
+    @given(bodies(model.columns))
+    def all_are(body: Any) -> None:
+        answers_or_refuses(model, body)
+
+    all_are()

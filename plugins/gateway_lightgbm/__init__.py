@@ -1,0 +1,52 @@
+"""Serve a model of LightGBM, as `Booster.save_model` writes it (*.txt, *.lgb, *.lgbm).
+
+The hooks are here, and import the other modules when they are called. `detection` recognises a file, `structure` reads
+and checks it without the library, and `LightGBMModel` in `model` answers predict.
+
+Options in config.yaml: `classes`, the labels of a classifier, which the file does not have (default 0, 1, …);
+`category_columns`, the columns that were categories of pandas, if that is not clear; `threads` of one call (default 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights
+
+TARGET = "gateway_lightgbm.model:LightGBMModel"
+INSTALL = "pip install 'model-gateway[lightgbm]'"
+
+
+@hookimpl
+def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_tabular.files import is_ours, model_file
+
+    from .detection import is_model
+    from .structure import SAVE
+
+    if not is_ours(path, "lightgbm", is_model):
+        return None
+    if place := peek_weights(path):
+        model_file(place, path, "lightgbm", is_model, SAVE)
+    # A booster is only read, so calls may share it, and it computes without the GIL.
+    return describe(
+        path, target=TARGET, format="lightgbm", overrides=overrides, slots=4, needs=("lightgbm",), install=INSTALL
+    )
+
+
+@hookimpl
+def check_model(spec: ModelSpec) -> Iterator[Problem]:
+    """Report a file that is damaged. LightGBM is not imported."""
+    from gateway_tabular.files import model_file
+
+    from .detection import is_model
+    from .structure import SAVE, read_model
+
+    if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
+        return
+    try:
+        read_model(model_file(place, spec.root, "lightgbm", is_model, SAVE))
+    except ConfigError as error:
+        yield Problem(where=str(spec.root), what=str(error), code="unloadable", model=spec.name)
