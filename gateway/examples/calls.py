@@ -7,6 +7,7 @@ If keys are needed, the key is read from the user's environment.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,6 +60,8 @@ curl {url}{path} {cacert}{key}-H 'Content-Type: application/json' \\
   -d {body}
 """
 
+# Elements of example tensors, if they are not numbers.
+ELEMENTS = {"BOOL": True, "BYTES": "a"}
 Described = list[dict[str, Any]]
 METHODS = {"chat_completions": CHAT, "embeddings": EMBEDDINGS, "predict": PREDICT}
 
@@ -87,6 +90,11 @@ def _as_request(model: HostedModel) -> dict[str, Any]:
         found = None if value is None else measured(value)
         if found is not None:
             shape, data = found
+            if any(isinstance(each, Mapping) for each in data):  # of the ways to write a table, tensors only have rows
+                shape = [max(size, 1) for size in described["shape"]]
+                if math.prod(shape) > MAX_TEXT:
+                    continue
+                data = [ELEMENTS.get(described["datatype"], 0)] * math.prod(shape)
             tensors.append({"name": name, "datatype": described["datatype"], "shape": shape, "data": data})
     return {"inputs": tensors}
 

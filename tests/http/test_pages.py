@@ -153,6 +153,31 @@ def test_an_example_that_is_not_an_object_is_that_of_the_only_tensor(serve: Serv
     assert found == {"several": [], "only": [{"name": "output-0", "datatype": "FP64", "shape": [2], "data": [1, 1]}]}
 
 
+def test_an_example_of_records_is_one_of_rows_as_tensors(serve: Serve) -> None:
+    row = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+
+    def tables(row: Any, example: Any) -> dict[str, Any]:
+        rows = {"type": "array", "items": {"anyOf": [{"type": "object"}, row]}}
+        return {"properties": {"inputs": rows}, "examples": [{"inputs": example}]}
+
+    schemas = {
+        "records": tables(row, [{"a": 0, "b": 0, "c": 0}]),
+        "texts": tables({**row, "items": {"type": "string"}}, [{"a": "x", "b": "y", "c": "z"}]),
+        "rows": tables(row, [[1, 2, 3]]),
+        "wide": tables({**row, "minItems": 10**9, "maxItems": 10**9}, [{"a": 0}]),
+    }
+    served = serve(
+        {name: Model({"predict": fine}, capabilities={"input_schema": schema}) for name, schema in schemas.items()}
+    )
+    found = {name: calls.predict_tensors(model)["inputs"] for name, model in served.hub.catalog.models.items()}
+    assert found == {
+        "records": [{"name": "inputs", "datatype": "FP64", "shape": [1, 3], "data": [0, 0, 0]}],
+        "texts": [{"name": "inputs", "datatype": "BYTES", "shape": [1, 3], "data": ["a", "a", "a"]}],
+        "rows": [{"name": "inputs", "datatype": "FP64", "shape": [1, 3], "data": [1, 2, 3]}],
+        "wide": [],
+    }
+
+
 def test_every_reference_and_name_of_an_operation_is_sound(serve: Serve) -> None:
     served = serve(models(), plugins=[rerank, tokenize, transcriptions])
     answer = served.get("/openapi.json")
