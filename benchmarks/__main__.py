@@ -17,7 +17,7 @@ NAMES = (
     *("llm", "embeddings", "vectors"),
 )
 STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
-BESIDE = ("peers",)  # takes environments of its own
+BESIDE = ("peers", "batching")  # take environments of their own
 
 
 def main() -> None:

@@ -56,9 +56,15 @@ def test_a_peer_without_an_environment_is_left_out_with_the_command_that_makes_i
 ) -> None:
     monkeypatch.setattr(sides, "ROOT", tmp_path)
     monkeypatch.delenv("TRUSS_PYTHON", raising=False)
-    assert sides.peers() == ([], ["mosec", "litserve", "truss", "triton"])
+    assert sides.peers() == ([], ["mosec", "litserve", "truss", "triton", "bentoml", "mlserver"])
     with pytest.raises(LeftOut, match="make bench-peers PEERS=mosec"):
         peers.run(quick=True)
+
+
+def test_batching_is_compared_with_ideal_batches() -> None:
+    (line,) = run("batching", "--quick", "--json").splitlines()
+    first = json.loads(line)["rows"][0]
+    assert first["promise"].startswith("64 clients, batches of 32") and first["against"].startswith("ideal, ")
 
 
 def test_every_peer_has_its_pins() -> None:

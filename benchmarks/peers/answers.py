@@ -18,7 +18,15 @@ from typing import Any
 INPUTS, WIDTH = 64, 384
 CHUNK = "data: token\n\n"  # of a stream
 BURN_LIMIT = 60.0  # seconds, should nobody end it
+BATCH = 32  # most items of a batch
+FIXED, EACH = 0.010, 0.0003  # seconds that a batch takes, and each of its items: a device that computes meanwhile
 TENSOR = (1.5, 2.0, 3.0, 4.0)
+
+
+def computed(inputs: list[Any]) -> list[Any]:
+    """The echo of a batch, after the time that a device takes for it."""
+    time.sleep(FIXED + EACH * len(inputs))
+    return list(inputs)
 
 
 def rows() -> list[list[float]]:

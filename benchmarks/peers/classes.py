@@ -1,12 +1,15 @@
 """The classes of every kind, as the gateway and Truss read them: files of a model directory.
 
-The kinds: `async64` and `sync64` (an echo with 64 slots), `one` (with one), `lists` and `numpy` (embeddings), `tensor`
-(an echo of typed numbers), `stream`, and `neighbour` (a light model and one that burns, in processes of their own).
+The kinds: `async64` and `sync64` (an echo with 64 slots), `one` (with one), `batch` (with batches), `lists` and `numpy`
+(embeddings), `tensor` (an echo of typed numbers), `stream`, and `neighbour` (a light model and one that burns, in
+processes of their own).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from .answers import BATCH
 
 SLOTS = 64
 _SLOTS = f"runtime:\n  predict_concurrency: {SLOTS}\n"
@@ -18,6 +21,13 @@ class Model:
     def predict(self, x):
         for _ in range(x["chunks"]):
             yield CHUNK
+"""
+_BATCH = """
+from benchmarks.peers.answers import computed
+
+class Model:
+    def predict_batch(self, inputs):
+        return computed(inputs)
 """
 _TENSOR = """
 import pydantic
@@ -53,6 +63,7 @@ _FILES: dict[str, dict[str, str]] = {
     "sync64": {"model/model.py": _ECHO, "config.yaml": _SLOTS},
     "one": {"model/model.py": _ECHO, "config.yaml": ""},
     "stream": {"model/model.py": _STREAM, "config.yaml": _SLOTS},
+    "batch": {"model/model.py": _BATCH, "config.yaml": f"runtime:\n  batch_size: {BATCH}\n"},
     "tensor": {"model/model.py": _TENSOR, "config.yaml": ""},
     **{
         kind: {"model/model.py": _VECTORS.format(made=made, given="inputs", returned="self.rows"), "config.yaml": ""}

@@ -13,7 +13,7 @@ from typing import Any
 import litserve  # type: ignore[import-not-found]
 import numpy
 
-from .answers import CHUNK, burn, rows
+from .answers import BATCH, CHUNK, burn, computed, rows
 
 SLOTS = 64
 
@@ -22,6 +22,17 @@ class Echo(litserve.LitAPI):  # type: ignore[misc]
     def predict(self, x: Any) -> Any:
         """What came, or with batches the list of what came."""
         return x
+
+
+class Batch(litserve.LitAPI):  # type: ignore[misc]
+    def batch(self, inputs: list[Any]) -> list[Any]:
+        return inputs
+
+    def predict(self, inputs: list[Any]) -> list[Any]:
+        return computed(inputs)
+
+    def unbatch(self, outputs: list[Any]) -> list[Any]:
+        return outputs
 
 
 class AsyncEcho(litserve.LitAPI):  # type: ignore[misc]
@@ -63,6 +74,8 @@ def apis(kind: str) -> list[Any]:
         return [AsyncEcho(api_path="/echo", enable_async=True)]
     if kind == "sync64":
         return [Echo(api_path="/echo", max_batch_size=SLOTS, batch_timeout=0.001)]
+    if kind == "batch":
+        return [Batch(api_path="/echo", max_batch_size=BATCH, batch_timeout=0.002)]
     if kind in ("lists", "numpy"):
         return [{"lists": Lists, "numpy": Numpy}[kind](spec=litserve.OpenAIEmbeddingSpec())]
     if kind == "stream":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 from mosec import Server, SSEWorker, Worker  # type: ignore[import-not-found]
 
-from .answers import burn, embeddings, rows
+from .answers import BATCH, burn, computed, embeddings, rows
 
 SLOTS, STREAMS = 64, 32
 
@@ -20,6 +20,11 @@ class Echo(Worker):  # type: ignore[misc]
     def forward(self, data: Any) -> Any:
         """What came, or with batches the list of what came."""
         return data
+
+
+class Batch(Worker):  # type: ignore[misc]
+    def forward(self, data: list[Any]) -> list[Any]:
+        return computed(data)
 
 
 class Lists(Worker):  # type: ignore[misc]
@@ -55,6 +60,8 @@ def main() -> None:
     server = Server()
     if kind in ("async64", "sync64"):
         server.append_worker(Echo, max_batch_size=SLOTS, max_wait_time=1, route="/echo")
+    elif kind == "batch":
+        server.append_worker(Batch, max_batch_size=BATCH, max_wait_time=2, route="/echo")
     elif kind == "one":
         server.append_worker(Echo, route="/echo")
     elif kind in ("lists", "numpy"):

@@ -24,7 +24,7 @@ def serving(question: Question, sides: Sequence[Side]) -> Iterator[list[tuple[Si
         for side in sides:
             if question.kind in side.paths:
                 server = stack.enter_context(side.serve(question.kind))
-                first_answer(side.name, server, side.paths[question.kind], question)
+                first_answer(side.name, server, side.paths[question.kind], side.asked(question))
                 served.append((side, server))
         yield served
 

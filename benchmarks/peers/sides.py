@@ -7,6 +7,7 @@ of what is measured with that.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import tempfile
@@ -18,9 +19,19 @@ from pathlib import Path
 from ..processes import ROOT, Server, free_port, gateway, server
 from ..truss_server import installed, truss_server
 from . import classes
+from .answers import BATCH
+from .asking import Question
 
-PEERS = {"mosec": "mosec", "litserve": "litserve", "truss": "truss", "triton": "nvidia-pytriton"}  # and distributions
-TITLES = {"mosec": "mosec", "litserve": "LitServe", "truss": "Truss", "triton": "Triton"}
+PEERS = {  # and distributions
+    "mosec": "mosec", "litserve": "litserve", "truss": "truss", "triton": "nvidia-pytriton",
+    "bentoml": "bentoml", "mlserver": "mlserver",
+}  # fmt: skip
+OF_BATCHES = ("mosec", "litserve", "bentoml", "mlserver")  # which can run batches of requests
+ONLY_BATCHES = ("bentoml", "mlserver")  # measured by `batching` only
+TITLES = {
+    "mosec": "mosec", "litserve": "LitServe", "truss": "Truss", "triton": "Triton",
+    "bentoml": "BentoML", "mlserver": "MLServer",
+}  # fmt: skip
 _FACTS = """
 import importlib.metadata, sys, sysconfig
 print(importlib.metadata.version(sys.argv[1]), sysconfig.get_path("platlib"), sysconfig.get_config_var("LIBDIR"))
@@ -40,10 +51,11 @@ class Side:
     name: str  # with its version
     paths: Mapping[str, str]  # of each kind
     serve: Callable[[str], AbstractContextManager[Server]]  # a kind
+    asked: Callable[[Question], Question] = lambda question: question  # in the form that its route takes
 
 
 def ours() -> Side:
-    predict = dict.fromkeys(("async64", "sync64", "one", "stream"), "/v1/models/model:predict")
+    predict = dict.fromkeys(("async64", "sync64", "one", "stream", "batch"), "/v1/models/model:predict")
     embeddings = dict.fromkeys(("lists", "numpy"), "/v1/embeddings")
     neighbours = {"neighbour": "/v1/models/light:predict", "burn": "/v1/models/burn:predict"}
     paths = {**predict, **embeddings, **neighbours, "tensor": "/v2/models/model/infer"}
@@ -85,7 +97,7 @@ def _mosec(python: str) -> Side:
         with server(command, port, "/", cwd=ROOT, leaves_others=True) as found:
             yield found
 
-    kinds = ("sync64", "one", "neighbour")
+    kinds = ("sync64", "one", "neighbour", "batch")
     paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn"}
     return Side(f"mosec {_facts('mosec', python)[0]}", paths, serve)
 
@@ -98,7 +110,7 @@ def _litserve(python: str) -> Side:
         with server(command, port, "/health", cwd=ROOT, leaves_others=True) as found:
             yield found
 
-    kinds = ("async64", "sync64", "one", "neighbour")
+    kinds = ("async64", "sync64", "one", "neighbour", "batch")
     paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn"}
     return Side(f"LitServe {_facts('litserve', python)[0]}", paths, serve)
 
@@ -110,6 +122,53 @@ def _truss(python: str) -> Side:
     predict = dict.fromkeys(("async64", "sync64", "one", "stream"), "/v1/models/model:predict")
     paths = {**predict, **dict.fromkeys(("lists", "numpy"), "/v1/embeddings")}  # one model a server: no neighbours
     return Side(f"Truss {version}", paths, lambda kind: truss_server(python, place, classes.truss(kind)))
+
+
+def _bentoml(python: str) -> Side:
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        port = free_port()
+        command = [python, "-m", "bentoml", "serve", "benchmarks.peers.bentoml_server:Echo"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        quiet = {"BENTOML_DO_NOT_TRACK": "true"}
+        with server(command, port, "/readyz", cwd=ROOT, env=quiet, leaves_others=True) as found:
+            yield found
+
+    def asked(question: Question) -> Question:
+        return Question(question.kind, f'{{"inputs": [{question.body}]}}', _is_listed)
+
+    return Side(f"BentoML {_facts('bentoml', python)[0]}", {"batch": "/echo"}, serve, asked)
+
+
+def _is_listed(body: str, answer: bytes, binary_from: int | None) -> bool:
+    return bool(json.loads(answer) == json.loads(body)["inputs"])
+
+
+def _mlserver(python: str) -> Side:
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        port, unused, metrics = free_port(), free_port(), free_port()
+        ports = {"http_port": port, "grpc_port": unused, "metrics_port": metrics}
+        model = {"name": "model", "implementation": "benchmarks.peers.mlserver_model.Echo"}
+        with tempfile.TemporaryDirectory(prefix="mlserver-bench-") as name:
+            place = Path(name)
+            (place / "settings.json").write_text(json.dumps({"host": "127.0.0.1", "debug": False, **ports}))
+            batches = {"max_batch_size": BATCH, "max_batch_time": 0.002}
+            (place / "model-settings.json").write_text(json.dumps({**model, **batches}))
+            command = [str(Path(python).parent / "mlserver"), "start", name]
+            environment = {"PYTHONPATH": str(ROOT)}
+            with server(command, port, "/v2/health/ready", cwd=place, env=environment, leaves_others=True) as found:
+                yield found
+
+    def asked(question: Question) -> Question:
+        text = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": [question.body]}
+        return Question(question.kind, json.dumps({"inputs": [text]}), _is_tensor)
+
+    return Side(f"MLServer {_facts('mlserver', python)[0]}", {"batch": "/v2/models/model/infer"}, serve, asked)
+
+
+def _is_tensor(body: str, answer: bytes, binary_from: int | None) -> bool:
+    return bool(json.loads(answer)["outputs"][0]["data"] == json.loads(body)["inputs"][0]["data"])
 
 
 def _triton(python: str) -> Side:
@@ -147,5 +206,6 @@ def _triton(python: str) -> Side:
 
 _NAMED = {"lists": "/v1/embeddings", "numpy": "/v1/embeddings", "stream": "/stream"}
 _SIDES: dict[str, Callable[[str], Side]] = {
-    "mosec": _mosec, "litserve": _litserve, "truss": _truss, "triton": _triton
+    "mosec": _mosec, "litserve": _litserve, "truss": _truss, "triton": _triton,
+    "bentoml": _bentoml, "mlserver": _mlserver,
 }  # fmt: skip

@@ -134,7 +134,7 @@ class InFlight:
         for id in batch.calls:
             if id not in self.calls:
                 self._check_late(frames.RESP, id)
-        Batch([self.calls[id][0] for id in batch.calls if id in self.calls])
+        Batch(batch.calls, self.calls)
         self._on_batch(batch)
 
     def is_wanted(self, kind: int, id: int) -> bool:

@@ -82,6 +82,10 @@ class Batcher:
     3. A pass contains the text whose turn it is and texts of its kind with similar lengths, see `choose_pass`.
     4. A pass that fails is repeated text by text: only the caller of the failing text gets the error.
     5. The texts of a caller that left are dropped, except those that are being computed.
+
+    The batches of a class with `embeddings_batch` are not used here: they are filled in the order of arrival up to a
+    sum of costs, so texts of different lengths would be padded to the longest. Passes are chosen from a window of texts
+    with similar lengths, up to a padded size.
     """
 
     def __init__(self, engine: Encoder, shape: Shape) -> None:

@@ -6,9 +6,11 @@ No process is started: the bytes go into the channel of a replica, as they would
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -437,8 +439,31 @@ def test_a_batch_says_when_its_calls_began_and_how_long_its_code_may_run() -> No
         assert (one.overdue, one.may_run_until) == (now + 11, now + 91)
         other.cancel()
         assert one.may_run_until == other.overdue == now + 91
-        other.on_end()
-        assert one.may_run_until == one.overdue
+        fed.feed(frame(wire.END, STREAM))
+        assert other.ended and one.may_run_until == one.overdue
+
+    asyncio.run(talk())
+
+
+class Weak(Call):
+    __slots__ = ("__weakref__",)
+
+
+def test_a_call_of_a_batch_is_freed_when_it_has_ended_although_others_run_on() -> None:
+    async def talk() -> None:
+        fed = Fed()
+        call: Call | None = Weak(predict(), b"", Limits(), asyncio.get_running_loop())
+        fed.replica.open(call, lambda call: None)
+        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([call.id, PLAIN], [0.0, 0.0]))))
+        freed = weakref.ref(call)
+        fed.feed(frame(wire.END, call.id))
+        gc.disable()
+        try:
+            call = None
+            assert freed() is None
+        finally:
+            gc.enable()
+        assert fed.calls[PLAIN].batch is not None
 
     asyncio.run(talk())
 

@@ -148,6 +148,17 @@ def test_a_long_list_with_one_key_does_not_hold_up_a_single_input_with_another()
     assert [item.value for item in collector.take(3.0)] == ["x"]
 
 
+def test_the_calls_of_one_request_have_one_share_and_each_can_be_removed() -> None:
+    collector, bounds = Collector(), Bounds(4)
+    for number in range(8):
+        collector.add(Item(OWNERS[number], number, ("m", None), bounds, 0.0, request="r1"))
+    collector.add(Item("other", "x", ("m", None), bounds, 1.0, request="r2"))
+    collector.add(Item("another", "y", ("m", None), bounds, 1.0, request="r3"))
+    assert collector.remove(OWNERS[1]) == 1
+    assert [item.value for item in collector.take(2.0)] == [0, 2, "x", "y"]
+    assert [item.value for item in collector.take(2.0)] == [3, 4, 5, 6]
+
+
 def test_an_item_beyond_the_budget_goes_alone_and_none_overtakes_one_that_does_not_fit() -> None:
     collector, bounds = Collector(), Bounds(8, 10)
     for name, cost in (("a", 6), ("b", 25), ("c", 1), ("d", 1)):

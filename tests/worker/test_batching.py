@@ -63,6 +63,9 @@ class Batched(Worker):
         self.executor = Executor(loop, channel, outbox, aux, loaded, hello, self.began.append, direct)
         self._calls = 0
 
+    def call(self, value: Any = None, method: str = "predict", **head: Any) -> int:
+        return super().call(value, method, **{"request_id": f"r{self._calls + 1}", **head})
+
     @property
     def batches(self) -> list[wire.Batch]:
         return self.wire.batches  # type: ignore[attr-defined,no-any-return]
@@ -261,7 +264,7 @@ async def test_with_fail_the_error_of_a_batch_is_that_of_all_items(capsys: pytes
     assert [code for code, _ in answers] == ["model_error"] * 3
     assert len(worker.model.seen) == 1
     logged = capsys.readouterr().err
-    assert logged.count("Traceback") == 1 and logged.count("predict: the batch failed, see [r]") == 2
+    assert logged.count("Traceback") == 1 and logged.count("predict: the batch failed, see [r1]") == 2
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ class Bounds:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One input that waits. `owner` is its request; `key` must be equal in a batch."""
+    """One input that waits for `owner`, a call; `key` must be equal in a batch.
+
+    `request` is the request that the call belongs to: one with n answers has n calls. None: the call is one.
+    """
 
     owner: Any
     value: Any
@@ -40,7 +43,12 @@ class Item:
     arrived: float
     delay: float = 0.0
     cost: float = 1.0
-    index: int = 0  # its place in the request
+    index: int = 0  # its place in the call
+    request: Hashable = None
+
+    @property
+    def source(self) -> Hashable:
+        return id(self.owner) if self.request is None else self.request
 
 
 class _Queue:
@@ -58,7 +66,7 @@ class _Group:
     __slots__ = ("queues",)
 
     def __init__(self) -> None:
-        self.queues: dict[int, _Queue] = {}  # by the id of the owner, which the items keep alive
+        self.queues: dict[Hashable, _Queue] = {}  # by request
 
     @property
     def turn(self) -> float:
@@ -90,12 +98,12 @@ class _Group:
     def remove(self, items: list[Item], now: float) -> None:
         """Remove chosen items, the first ones of their requests. The requests go behind the others."""
         for item in items:
-            owner = id(item.owner)
-            queue = self.queues.pop(owner)
+            source = item.source
+            queue = self.queues.pop(source)
             queue.items.popleft()
             if queue.items:
                 queue.turn = now
-                self.queues[owner] = queue
+                self.queues[source] = queue
 
 
 class _Batch:
@@ -138,18 +146,23 @@ class Collector:
         group = self._groups.get(item.key)
         if group is None:
             group = self._groups[item.key] = _Group()
-        queue = group.queues.get(id(item.owner))
+        queue = group.queues.get(source := item.source)
         if queue is None:
-            queue = group.queues[id(item.owner)] = _Queue(item.arrived)
+            queue = group.queues[source] = _Queue(item.arrived)
         queue.items.append(item)
         self._count += 1
 
     def remove(self, owner: Any) -> int:
-        """Remove all items of a request; their number."""
+        """Remove all items of a call; their number."""
         found = 0
         for key, group in list(self._groups.items()):
-            if (queue := group.queues.pop(id(owner), None)) is not None:
-                found += len(queue.items)
+            for source, queue in list(group.queues.items()):
+                if any(item.owner is owner for item in queue.items):
+                    kept = deque(item for item in queue.items if item.owner is not owner)
+                    found += len(queue.items) - len(kept)
+                    queue.items = kept
+                    if not kept:
+                        del group.queues[source]
             if not group.queues:
                 del self._groups[key]
         self._count -= found

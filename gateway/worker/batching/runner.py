@@ -36,6 +36,7 @@ class _Batch:
     items: Items
     task: asyncio.Task[None] | None = None
     streams: list[Stream] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)  # of all its items, until they are handed out
     over: asyncio.Event = field(default_factory=asyncio.Event)
     is_cancelled: bool = False
 
@@ -110,7 +111,8 @@ class Batcher:
         bounds, delay = self._bounds[work.serves], self._settings.delay if work.is_batched else 0.0
         now = self._loop.time()
         for index, (value, (cost, key)) in enumerate(zip(values, measured, strict=True)):
-            self._collector.add(Item(ticket, value, (work.serves, key), bounds, now, delay, cost, index))
+            request = ticket.request_id or None
+            self._collector.add(Item(ticket, value, (work.serves, key), bounds, now, delay, cost, index, request))
         if self._free and not self._will_look:  # look once for all calls of this turn of the event loop
             self._will_look = True
             self._loop.call_soon(self._look)
@@ -171,10 +173,15 @@ class Batcher:
         finally:
             self._running.discard(batch)
             self._free += 1
+            for item, result in zip(items, batch.results, strict=False):
+                if isinstance(result, BaseException):  # the rest of its request must not enter the next batch
+                    self._give(item, result)
+            self._look()  # before the calls go on, which would delay the next batch
+            for item, result in zip(items, batch.results, strict=False):
+                self._give(item, result)
             for item in items:
                 item.owner.release(item.index)
             batch.over.set()
-            self._look()
 
     def _give(self, item: Item, outcome: Any) -> None:
         ticket = item.owner
@@ -193,7 +200,11 @@ class Batcher:
         elif hasattr(found, "__aiter__"):
             await self._stream(batch, work, items, found)
         else:
-            for item, result in zip(items, work.results(found, len(items)), strict=True):
+            results = work.results(found, len(items))
+            if len(items) == len(batch.items):
+                batch.results = results
+                return
+            for item, result in zip(items, results, strict=True):
                 self._give(item, result)
 
     async def _stream(self, batch: _Batch, work: Work, items: Items, steps: AsyncIterator[Any]) -> None:
