@@ -40,6 +40,7 @@ BUILTINS = {
     "rerank": "gateway.dialects.scoring.rerank",
     "score": "gateway.dialects.scoring.score",
     "classify": "gateway.dialects.scoring.classify",
+    "decisions": "gateway.dialects.openai.decisions",
     "moderations": "gateway.dialects.openai.moderations",
     "tokenize": "gateway.dialects.scoring.tokenize",
     "audio_transcriptions": "gateway.dialects.openai.transcriptions",

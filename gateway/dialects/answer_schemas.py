@@ -105,6 +105,11 @@ MODERATION = record(
     model=TEXT,
     results=items(record(flagged={"type": "boolean"}, categories=OBJECT, category_scores=OBJECT)),
 )
+DECISIONS = record(
+    answers=items(record({"name": MAYBE_TEXT}, type=TEXT)),
+    model=TEXT,
+    usage=record(input_tokens=COUNT, output_tokens=COUNT, total_tokens=COUNT),
+)
 IMAGES = record(created=COUNT, data=items({"type": "object", "properties": {"b64_json": TEXT, "url": TEXT}}))
 TRANSCRIPTION = record(text=TEXT)
 TRANSCRIPTION_EVENT = record(type=TEXT)

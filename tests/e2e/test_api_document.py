@@ -17,7 +17,7 @@ Json = dict[str, Any]
 PATIENCE = 120
 FORM = "multipart/form-data"
 # No demo model serves these, so that nothing could be sent which is answered.
-UNSERVED = ("rerank", "score", "classify", "moderations", "audio", "images")
+UNSERVED = ("rerank", "score", "classify", "moderations", "decisions", "audio", "images")
 # What a request needs that no example can know: the id of an answer that was kept.
 KEPT = "/v1/responses/{response}"
 

@@ -19,7 +19,7 @@ import pytest
 from served import Answer, Model, Reply, Served
 
 from gateway.dialects.anthropic import count_tokens, messages
-from gateway.dialects.openai import completions, images, input_tokens, moderations, speech, transcriptions
+from gateway.dialects.openai import completions, decisions, images, input_tokens, moderations, speech, transcriptions
 from gateway.dialects.responses import route
 from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.errors import InvalidOutput
@@ -28,7 +28,7 @@ from gateway.wire.values import Array, Structured, encode
 
 Serve = Callable[..., Served]
 Path = tuple[str | int, ...]
-ROUTES: list[ModuleType] = [messages, speech, transcriptions, classify, images, moderations]
+ROUTES: list[ModuleType] = [messages, speech, transcriptions, classify, images, moderations, decisions]
 ROUTES += [completions, route, rerank, score, tokenize, count_tokens, input_tokens]
 ODD: dict[str, Any] = {
     "keys": {1: 2, "content": 3},
@@ -52,6 +52,9 @@ LISTS = {"tokens": ["x"], "token_logprobs": [-1.0], "top_logprobs": [{"x": -1.0}
 BLOCKS = [{"type": "text", "text": "x"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]
 WORDS = {"type": "message", "id": "i", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
 LABELS = {"label": "x", "score": 0.5}
+WHICH = {"type": "choice", "instructions": "a?", "choices": [{"value": "x", "description": "y"}, {"value": True}]}
+WHETHER = {"type": "predicate", "instructions": [{"type": "input_text", "text": "a?"}]}
+HOW_MUCH = {"type": "score", "instructions": "a?", "levels": [{"label": "x"}, {"label": "y"}]}
 ASKED: dict[str, tuple[str, dict[str, Any], Any]] = {
     "/v1/chat/completions": (
         "chat_completions",
@@ -66,6 +69,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], Any]] = {
     "/v1/score": ("score", {"text_1": "a", "text_2": "b"}, {"data": [{"index": 0, "score": 0.5}]}),
     "/v1/classify": ("classify", {"input": "a"}, [[LABELS]]),
     "/v1/moderations": ("moderations", {"input": "a"}, {"flagged": True, "category_scores": {"a": 0.5}}),
+    "/v1/decisions": ("decide", {"input": "a", "questions": [WHICH, WHETHER]}, {"answers": [{"x": 0.5}, 0.5]}),
     "/v1/images/generations": ("images_generations", {"prompt": "a"}, {"data": [{"b64_json": "eA==", "more": "x"}]}),
     "/v1/audio/speech": ("speech", {"input": "a", "voice": "x"}, {"audio": b"x"}),
     "/v1/tokenize": ("tokenize", {"prompt": "a"}, {"tokens": [1], "count": 1}),
@@ -367,6 +371,16 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {  # of each route, the method
     "/v1/score": ("score", {"text_1": ["a"], "text_2": ["b"]}),
     "/v1/classify": ("classify", {"input": ["a"]}),
     "/v1/moderations": ("moderations", {"input": ["a", {"type": "text", "text": "x"}]}),
+    "/v1/decisions": (
+        "decide",
+        {
+            "input": [
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "function_call_output", "call_id": "c", "output": "o"},
+            ],
+            "questions": [WHICH, WHETHER, {**HOW_MUCH, "name": "n"}],
+        },
+    ),
     "/v1/images/generations": (
         "images_generations",
         {"prompt": "a", "n": 1, "size": "1x1", "response_format": "b64_json"},

@@ -12,7 +12,7 @@ import pytest
 from served import PATIENCE, Model, Served
 
 from gateway.dialects.anthropic import messages
-from gateway.dialects.openai import chat_request, completions, moderations, speech
+from gateway.dialects.openai import chat_request, completions, decisions, moderations, speech
 from gateway.dialects.responses import route as responses
 from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.http.exchange import Exchange
@@ -20,8 +20,9 @@ from gateway.http.off_loop import A_TURN, AT_ONCE, LIGHT, Beside
 from gateway.http.routes import dialects, stored, token_counts
 from gateway.runners.pending import ClientLeft
 
-PLUGINS = [completions, messages, responses, rerank, score, classify, moderations, tokenize, speech]
+PLUGINS = [completions, messages, responses, rerank, score, classify, moderations, decisions, tokenize, speech]
 TEXT = "a" * 1024
+QUESTION = {"type": "score", "instructions": TEXT, "levels": [{"label": str(level)} for level in range(200)]}
 LARGE = TEXT * (AT_ONCE // len(TEXT) + 1)
 
 
@@ -110,6 +111,7 @@ ROUTES: list[tuple[str, str, dict[str, Any], Any]] = [
     ("/v1/score", "score", {"text_1": "a", "text_2": [TEXT[:16]] * 10_000}, [0.5] * 10_000),
     ("/v1/classify", "classify", {"input": [TEXT[:16]] * 5_000}, [{"yes": 0.5}] * 5_000),
     ("/v1/moderations", "moderations", {"input": [TEXT] * 100}, [{"category_scores": {TEXT: 0.5}}] * 100),
+    ("/v1/decisions", "decide", {"input": LARGE, "questions": [QUESTION] * 100}, [[0.005] * 200] * 100),
     ("/tokenize", "tokenize", {"prompt": LARGE}, [*range(1000, 31_000)]),
     ("/detokenize", "detokenize", {"tokens": [*range(1000, 31_000)]}, LARGE),
     ("/v1/audio/speech", "speech", {"input": LARGE, "voice": "v"}, LARGE.encode()),

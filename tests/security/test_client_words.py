@@ -10,13 +10,25 @@ import pytest
 from served import Model, Served
 
 from gateway.dialects.anthropic import count_tokens, messages
-from gateway.dialects.openai import completions, images, input_tokens, moderations, speech
+from gateway.dialects.openai import completions, decisions, images, input_tokens, moderations, speech
 from gateway.dialects.responses import route
 from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.http.routes import calls, token_counts
 from gateway.wire.values import encode
 
-PLUGINS = [completions, messages, route, score, rerank, classify, moderations, tokenize, input_tokens, count_tokens]
+PLUGINS = [
+    completions,
+    messages,
+    route,
+    score,
+    rerank,
+    classify,
+    moderations,
+    decisions,
+    tokenize,
+    input_tokens,
+    count_tokens,
+]
 PLUGINS += [speech, images]
 LIMIT = 1 << 20
 LONG, MANY = 3000, 2000  # repeated for each of so many, a word is six times as large as the limit
@@ -78,6 +90,13 @@ ASKED = {
     "/v1/score": {"text_1": "a", "text_2": ["b", "c"]},
     "/v1/classify": {"input": ["a", "b"], "labels": ["x"]},
     "/v1/moderations": {"input": [{"type": "text", "text": "a"}, IMAGE]},
+    "/v1/decisions": {
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}],
+        "questions": [
+            {"type": "choice", "instructions": "a", "name": "n", "choices": [{"value": "x"}, {"value": "y"}]},
+            {"type": "score", "instructions": "a", "levels": [{"label": "x", "description": "d"}, {"label": "y"}]},
+        ],
+    },
     "/tokenize": {
         "messages": [{"role": "user", "content": "a"}],
         "tools": [{"type": "function", "function": FUNCTION}],
@@ -105,6 +124,7 @@ METHODS: dict[str, Any] = {
     "score": lambda inputs: [0.5] * len(inputs["text_2"]),
     "classify": lambda inputs: [{"yes": 0.5}] * len(inputs["input"]),
     "moderations": lambda inputs: [False] * len(inputs["input"]),
+    "decide": lambda inputs: [0.5 if each["type"] == "predicate" else [0.5, 0.5] for each in inputs["questions"]],
     "tokenize": lambda inputs: [1],
     "count_tokens": lambda inputs: {"input_tokens": 1},
     "speech": lambda inputs: b"x",

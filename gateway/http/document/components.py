@@ -85,6 +85,7 @@ TAGS = {
     "audio": "OpenAI's speech and transcriptions.",
     "images": "OpenAI's images.",
     "moderations": "OpenAI's moderations.",
+    "decisions": "OpenAI's decisions: typed questions, answered with probabilities.",
     "predict": "The method `predict` of a model, as Truss serves it.",
     "inference": "The Open Inference Protocol: predict on tensors, and models by name.",
     "models": "The models and their state.",

@@ -5,9 +5,10 @@
     detokenize         from `tokenizer`
     tokenizer_info     from `tokenizer`
     chat_completions   from `completions` and the chat template of `tokenizer`
+    decide             from `classify`, see `derived_decisions.py`
 
-The first four need little CPU, so they take no slot; they run one at a time on a thread of their own. The last is
-`completions` with another input and takes a slot like any serving method.
+The first four need little CPU, so they take no slot; they run one at a time on a thread of their own. The last two are
+another method with another input, and take a slot like any serving method.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ...spec import ModelSpec
 from ...wording import a_type
 from ..bodies import truss
 from ..calls.delivery import is_sync_stream
+from .derived_decisions import decisions
 from .descriptor import Descriptor, Method, kind_of
 from .tokens import Tokens, accepts, parameters_of
 
@@ -52,6 +54,8 @@ def derive(model: Any, descriptor: Descriptor, spec: ModelSpec) -> Descriptor:
     """Return the descriptor with derived methods. Call it after `load`, which creates the tokenizer."""
     tokens = Tokens.of(model)
     found = [*_counting(model, tokens), *_chat(descriptor, tokens, spec)]
+    if spec.parity != "strict":
+        found += decisions(descriptor)
     new = {method.name: method for method in found if method.name not in descriptor.methods}
     return replace(descriptor, methods={**descriptor.methods, **new})
 
