@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -21,6 +22,7 @@ Serve = Callable[..., Gateway]
 CLIENTS, EACH = 64, 20
 BATCHED = """
 import threading
+import time
 class Model:
     def __init__(self):
         self.lock = threading.Lock()
@@ -150,3 +152,76 @@ def test_a_time_limit_ends_one_call_of_a_batch_and_the_others_get_their_answers(
         late, other = threads.map(ask, [(1.5, "0.5"), (0.0, "30")])
     assert late[0] == 504
     assert other[:2] == (200, 0.0)
+
+
+ROUTES = """
+import numpy
+from gateway import END
+class Model:
+    def embeddings_batch(self, inputs):
+        return numpy.array([[len(each["input"]), 1, 2] for each in inputs], numpy.float32)
+
+    def classify_batch(self, inputs):
+        return [{"long": len(each["input"]) / 8, "short": 1 - len(each["input"]) / 8} for each in inputs]
+
+    def rerank_batch(self, inputs):
+        return numpy.array([float(each["query"] in each["document"]) for each in inputs])
+
+    def score_batch(self, inputs):
+        return [float(each["text_1"] == each["text_2"]) for each in inputs]
+
+    def moderations_batch(self, inputs):
+        return ["bad" in each["input"] for each in inputs]
+
+    async def chat_completions_batch(self, inputs):
+        words = [each["messages"][-1]["content"].split() for each in inputs]
+        for step in range(max(map(len, words)) + 1):
+            yield [each[step] + " " if step < len(each) else END for each in words]
+"""
+
+
+def test_the_routes_of_lists_and_chats_are_answered_in_batches(serve: Serve) -> None:
+    gateway = serve({"batched": {"config.yaml": CONFIG, "model.py": ROUTES}})
+    embedded = post(gateway, "/v1/embeddings", {"input": ["a", "bcd"], "encoding_format": "float"})[1]
+    assert [row["embedding"] for row in embedded["data"]] == [[1, 1, 2], [3, 1, 2]]
+    single = post(gateway, "/v1/embeddings", {"input": "abcd", "encoding_format": "base64"})[1]["data"]
+    assert [len(row["embedding"]) for row in single] == [16]
+    classes = post(gateway, "/v1/classify", {"input": ["longer", "no"]})[1]["data"]
+    assert [each["label"] for each in classes] == ["long", "short"]
+    ranked = post(gateway, "/v1/rerank", {"query": "cat", "documents": ["dog", "a cat", "cow"]})[1]["results"]
+    assert (ranked[0]["index"], ranked[0]["relevance_score"]) == (1, 1.0) and len(ranked) == 3
+    scores = post(gateway, "/v1/score", {"text_1": "a", "text_2": ["a", "b"]})[1]["data"]
+    assert [each["score"] for each in scores] == [1.0, 0.0]
+    judged = post(gateway, "/v1/moderations", {"input": ["bad thing", "fine"]})[1]["results"]
+    assert [each["flagged"] for each in judged] == [True, False]
+    chat = {"messages": [{"role": "user", "content": "one two three"}]}
+    choices = post(gateway, "/v1/chat/completions", {**chat, "n": 3})[1]["choices"]
+    assert [each["message"]["content"] for each in choices] == ["one two three "] * 3
+    assert post(gateway, "/v1/messages", {**chat, "max_tokens": 9})[1]["content"][0]["text"] == "one two three "
+    request = urllib.request.Request(
+        f"{gateway.url}/v1/chat/completions", json.dumps({**chat, "stream": True}).encode(), method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        events = [json.loads(line[6:]) for line in response if line.startswith(b"data: {")]
+    told = "".join(each["choices"][0]["delta"].get("content") or "" for each in events if each["choices"])
+    assert told == "one two three "
+    assert samples(gateway, "gateway_batch_size")["_sum"] >= 2 + 1 + 2 + 3 + 2 + 2 + 3 + 1 + 1
+
+
+def test_a_batch_that_does_not_stop_ends_its_worker_when_its_last_call_is_beyond_its_limit(
+    serve: Serve, tmp_path: Path
+) -> None:
+    hangs = "import time\nclass Model:\n    def predict_batch(self, inputs):\n        time.sleep(600)\n"
+    (tmp_path / "gateway.toml").write_text("[models.batched]\ncancel_grace = 0.2\n")
+    config = "runtime: {batch_size: 2, batch_delay: 60}\n"
+    gateway = serve({"batched": {"config.yaml": config, "model.py": hangs}})
+
+    def ask(limit: str) -> tuple[int, Any, Any]:
+        return post(gateway, "/models/batched/predict", 1, **{"X-Request-Timeout": limit})
+
+    with ThreadPoolExecutor(2) as threads:
+        began = time.monotonic()
+        answers = list(threads.map(ask, ["0.3", "1.5"]))
+    assert [status for status, _, _ in answers] == [504, 504]
+    gateway.wait_for("beyond its time limit, is still running")
+    assert time.monotonic() - began >= 1.5 + 0.2
