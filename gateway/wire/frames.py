@@ -59,6 +59,7 @@ BEHIND_SIZE = HEAD_SIZE.size  # cached: the struct computes it on each access
 MAX_FRAME = 256 * 1024  # bytes of payload; one unsplit frame of 20 MB delayed other streams by 20-40 ms
 MAX_PAYLOAD = 1 << 28  # bytes of a joined payload; send larger data as a stream
 MAX_PENDING = 1 << 30  # bytes of all incomplete payloads, of one worker and of all together
+MAX_BATCH = 8192  # items, each of which is counted; settings allow no larger batches
 MAX_METRICS = 1 << 20  # bytes of the metrics that one replica registered
 MORE, MEMFD, KIND = 0x80, 0x40, 0x3F
 WINDOW_ITEMS, WINDOW_BYTES = 64, 256 * 1024  # what a stream may send ahead of the client
@@ -213,8 +214,8 @@ class Batch(Head):
     `is_again` is set if the items of a batch that failed are going to be run one by one.
     """
 
-    calls: list[Count]
-    waits: list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]]
+    calls: Annotated[list[Count], msgspec.Meta(max_length=MAX_BATCH)]
+    waits: Annotated[list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]], msgspec.Meta(max_length=MAX_BATCH)]
     is_again: bool = False
 
 

@@ -27,6 +27,7 @@ from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
 from gateway.runners.question import Question, about_health, about_new_code
 from gateway.runners.replica import Launch
+from gateway.settings.kinds import LARGEST_BATCH
 from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.telemetry.model_output import MAX_LINE, MOST
 from gateway.wire import frames as wire
@@ -420,10 +421,19 @@ def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
         encode(wire.Batch([PLAIN], [float("nan")])),
         encode(wire.Batch([UNKNOWN], [0.0])),
         encode([[PLAIN], "soon"]),
+        encode(wire.Batch([], [0.0] * (wire.MAX_BATCH + 1))),
+        encode(wire.Batch([PLAIN] * (wire.MAX_BATCH + 1), [])),
     ],
 )
 def test_a_batch_of_other_calls_or_with_impossible_times_ends_the_worker(payload: bytes) -> None:
     refused(frame(wire.BATCH, 0, payload))
+
+
+def test_the_largest_batch_of_the_settings_fits_into_its_frame() -> None:
+    assert wire.MAX_BATCH == LARGEST_BATCH
+    largest = encode(wire.Batch([2**32 - 1] * LARGEST_BATCH, [0.1] * LARGEST_BATCH))
+    assert len(largest) <= MAX_FRAME
+    check_weight(largest)
 
 
 def test_a_batch_says_when_its_calls_began_and_how_long_its_code_may_run() -> None:
