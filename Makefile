@@ -28,11 +28,11 @@ help:
 install: $(INSTALLED)
 
 # torch first and alone: the largest download is not repeated when something else fails.
-$(INSTALLED): pyproject.toml constraints.txt requirements-demo.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements-demo.txt requirements-frameworks.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt torch
 	$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'
-	$(BIN)/python -m pip install --no-deps -r requirements-demo.txt
+	$(BIN)/python -m pip install --no-deps -r requirements-demo.txt -r requirements-frameworks.txt
 	touch $@
 
 serve: $(INSTALLED)

@@ -79,7 +79,7 @@ def _number(cell: str) -> Any:
 def _known(cell: str, codes: Any) -> Any:
     """Return the category in a cell: the text itself if the model knows it, otherwise the number in it."""
     if codes is None:
-        return None if cell.strip().lower() in MISSING else cell
+        return cell or None  # "NA" may be a text
     if cell in codes:
         return cell
     if (text := cell.strip()) in codes:

@@ -57,6 +57,8 @@ def model_file(place: Path, root: Path, framework: str, is_model: Judge, save: s
     """
     found = candidates(place, root, is_model)
     found = [file for file in found if file.stem == "model"] or found
+    if len({file.stem for file in found}) == 1:  # one model in several formats: JSON is the largest and slowest
+        found = sorted(found, key=lambda file: file.suffix == ".json")[:1]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         fix = f"name it model{found[0].suffix}"

@@ -46,7 +46,7 @@ class Reader:
         import numpy
 
         self.columns, self._dtype, self._numpy = columns, numpy.dtype(dtype), numpy
-        self._largest = float(numpy.finfo(self._dtype).max)
+        self.largest = float(numpy.finfo(self._dtype).max)
 
     def read(self, inputs: Any) -> Asked:
         """Return what a body asks for.
@@ -55,13 +55,13 @@ class Reader:
             BadRequest: the rows in it are not rows of the model.
         """
         if type(inputs) is Lines:
-            return Asked(self._matrix(inputs.rows, "rows"))
+            return Asked(self.matrix(inputs.rows, "rows"))
         if type(inputs) is dict and len(inputs) == 1:  # the most common request, without any search
             rows = inputs.get("inputs")
             if type(rows) is list and len(rows) == 1 and type(rows[0]) is list and len(rows[0]) == self.columns.width:
-                return Asked(self._matrix(rows, "inputs"))
+                return Asked(self.matrix(rows, "inputs"))
         rows, where, options = find_rows(inputs, self.columns, OPTIONS)
-        table = self._of_array(rows, where) if hasattr(rows, "dtype") else self._matrix(rows, where)
+        table = self._of_array(rows, where) if hasattr(rows, "dtype") else self.matrix(rows, where)
         return Asked(table, **options)
 
     def csv(self, body: bytes, content_type: str) -> Lines:
@@ -71,7 +71,7 @@ class Reader:
     def _of_array(self, table: Any, where: str) -> Any:
         """Return an array of a binary body as a matrix."""
         if table.dtype.kind not in "fiub" or self.columns.coded:
-            return self._matrix(self._rows_of(table.tolist(), table.shape, where), where)
+            return self.matrix(self._rows_of(table.tolist(), table.shape, where), where)
         if table.ndim == 1:
             table = table.reshape(1, -1)
         self._check_shape(table.shape, where)
@@ -88,7 +88,8 @@ class Reader:
         if len(shape) != 2 or shape[1] != self.columns.width:
             raise BadRequest(f"{where} is an array of shape {few(shape)}, {self.columns.taken}", param=where or None)
 
-    def _matrix(self, rows: Sequence[Sequence[Any]], where: str) -> Any:
+    def matrix(self, rows: Sequence[Sequence[Any]], where: str) -> Any:
+        """Return rows of the model's width as what the library reads."""
         if not rows:
             what = f"{where or 'the body'} is empty: send {self.columns.example}"
             raise BadRequest(what, param=where or None, code="missing_required_parameter")
@@ -107,7 +108,7 @@ class Reader:
         """Check that no number is infinite: libraries differ in what they make of it."""
         if self._numpy.isinf(matrix).any():
             place, column = (int(found[0]) for found in self._numpy.nonzero(self._numpy.isinf(matrix)))
-            raise self._wrong(where, place, column, "is infinite, or too large for this model: send a finite number")
+            raise self.wrong(where, place, column, "is infinite, or too large for this model: send a finite number")
         return matrix
 
     def _coded(self, row: Sequence[Any], place: int, where: str) -> list[Any]:
@@ -121,7 +122,7 @@ class Reader:
             try:
                 found[index] = column.codes[value] if column.codes is not None else self._code(value)
             except (KeyError, TypeError, ValueError):
-                raise self._wrong(where, place, index, _unknown(column, value)) from None
+                raise self.wrong(where, place, index, _unknown(column, value)) from None
         return found
 
     def _code(self, value: Any) -> float:
@@ -134,17 +135,17 @@ class Reader:
             for column, value in enumerate(row):
                 if type(value) not in NUMBERS:
                     shown = f" ({quoted([value])[0]})" if isinstance(value, str) else ""
-                    return self._wrong(where, place, column, f"is {kind_of(value)}{shown}: send a number, or null")
+                    return self.wrong(where, place, column, f"is {kind_of(value)}{shown}: send a number, or null")
         raise AssertionError("no value is wrong")
 
     def _too_large(self, rows: Sequence[Sequence[Any]], where: str) -> BadRequest:
         for place, row in enumerate(rows):
             for column, value in enumerate(row):
-                if type(value) is int and abs(value) > self._largest:
-                    return self._wrong(where, place, column, "is too large for this model: send a finite number")
+                if type(value) is int and abs(value) > self.largest:
+                    return self.wrong(where, place, column, "is too large for this model: send a finite number")
         raise AssertionError("no value is too large")
 
-    def _wrong(self, where: str, place: int, column: int, what: str) -> BadRequest:
+    def wrong(self, where: str, place: int, column: int, what: str) -> BadRequest:
         return BadRequest(f"{where}[{place}]{self.columns.label(column)} {what}", param=where or None)
 
 

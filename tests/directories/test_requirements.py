@@ -132,7 +132,7 @@ def test_a_missing_requirement_that_is_imported_is_an_error(tmp_path: Path, stat
             *("", "pip install opentelemetry-exporter-otlp-proto-grpc"),
         ),
         ("import llama_index.llms.openai_like", "", "pip install llama-index-llms-openai-like"),
-        ("from six.moves import urllib", "requirements: [six]", "pip install 'six'"),
+        ("from pytz.tzinfo import BaseTzInfo", "requirements: [pytz]", "pip install 'pytz'"),
         ("import google.cloud", "", "put google into packages/, or add the package that has it"),
         ("from google.colab import files", "", "put google into packages/, or add the package that has it"),
     ],

@@ -16,7 +16,7 @@ from .files import json_of, suffix
 from .gguf import gguf_files
 from .unserved import find_unserved
 
-OF_TABLES = ("sklearn", "xgboost", "lightgbm")  # frameworks with no checkpoint of transformers
+OF_TABLES = ("sklearn", "xgboost", "lightgbm", "catboost")  # frameworks with no checkpoint of transformers
 
 
 def peek_mismatch(place: Path, framework: str) -> str | None:

@@ -19,7 +19,7 @@ BEGINNINGS = (
     Kind("", RENAMED_GGUF, "rename it to NAME.gguf", rb"\AGGUF"),
     Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"(?s)\APK\x03\x04.{26}[^/]{1,99}/data\.pkl"),
     Kind("", "PyTorch weights or a pickled model, " + PICKLED, TORCH, rb"\A\x80\x02\x8a\nl\xfc\x9c\x46"),
-    Kind("", "a CatBoost model", predicts("catboost"), rb"\ACBM1"),
+    Kind("", "a CatBoost model", "rename it to model.cbm", rb"\ACBM1"),
     Kind("", "a LightGBM model", "rename it to model.txt", rb"\Atree\s+version="),
     Kind("", "an XGBoost model", "rename it to model.ubj", rb"(?s)\A(\{L.{8}learner|binf)"),
     Kind("", "a TensorFlow Lite model", predicts("ai-edge-litert"), rb"(?s)\A.{4}TFL3"),

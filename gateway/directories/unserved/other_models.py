@@ -24,6 +24,7 @@ OWN = {
     "sentence-transformers": CHECKPOINT | {"pkl"},
     "sklearn": ESTIMATOR,
     "transformers": GGUF,
+    "catboost": frozenset("cbm json".split()),
     "lightgbm": frozenset("bst lgb lgbm model txt".split()),
     "xgboost": frozenset("bst json ubj xgb".split()),
 }

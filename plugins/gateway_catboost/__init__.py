@@ -1,0 +1,50 @@
+"""Serve a model of CatBoost, as `save_model` writes it (*.cbm, and its JSON).
+
+The hooks are here, and import the other modules when they are called. `detection` recognises a file, `CatBoostModel` in
+`model` answers predict, and `rows` makes what it reads.
+
+Options in config.yaml: `classes`, other labels of a classifier than those in its file; `threads` of one call (default
+1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights
+
+TARGET = "gateway_catboost.model:CatBoostModel"
+INSTALL = "pip install 'model-gateway[catboost]'"
+
+
+@hookimpl
+def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_tabular.files import is_ours, model_file
+
+    from .detection import SAVE, is_model
+
+    if not is_ours(path, "catboost", is_model):
+        return None
+    if place := peek_weights(path):
+        model_file(place, path, "catboost", is_model, SAVE)
+    # A model is only read, so calls may share it, and it computes without the GIL.
+    return describe(
+        path, target=TARGET, format="catboost", overrides=overrides, slots=4, needs=("catboost",), install=INSTALL
+    )
+
+
+@hookimpl
+def check_model(spec: ModelSpec) -> Iterator[Problem]:
+    """Report a file that is cut or something else. CatBoost is not imported."""
+    from gateway_tabular.files import model_file
+
+    from .detection import SAVE, check_whole, is_model
+
+    if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
+        return
+    try:
+        check_whole(model_file(place, spec.root, "catboost", is_model, SAVE))
+    except ConfigError as error:
+        yield Problem(where=str(spec.root), what=str(error), code="unloadable", model=spec.name)
