@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway_tabular.forms import of_pandas
+
 from gateway import BadRequest
 
 from .columns import NAN, Reads, has
@@ -32,6 +34,8 @@ class Rows:
         rows, *others = [rows for rows in sent.values() if rows is not None] or [None]
         if others:
             raise BadRequest("inputs and instances mean the same: send one of them", param="instances")
+        if rows is None and sent and self.reads.kind == "table":
+            rows = of_pandas(inputs, bool(self.reads.names))
         if rows is None:
             raise BadRequest(
                 f"nothing to predict: send {self.example}", param="inputs", code="missing_required_parameter"

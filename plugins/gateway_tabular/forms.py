@@ -146,11 +146,22 @@ def _transposed(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _split(value: Mapping[str, Any], where: str, columns: Columns) -> Any:
-    """Return the rows of pandas' form: names of columns, and rows in that order."""
-    names, data = value.get("columns"), value["data"]
+    """Return the rows of pandas' split, in the order of the model."""
     inner = f"{where}.data" if where else "data"
-    if names is None:
-        return _rows(data, inner, columns)
+    if value.get("columns") is None:
+        return _rows(value["data"], inner, columns)
+    names, rows = named_rows(value, where)
+    return in_order(names, rows, "columns", columns)
+
+
+def named_rows(split: Mapping[str, Any], where: str) -> tuple[Sequence[str], Sequence[Any]]:
+    """Return the names of columns in pandas' split, and its rows in their order.
+
+    Raises:
+        BadRequest: they do not fit each other.
+    """
+    names, data = split.get("columns"), split.get("data")
+    inner = f"{where}.data" if where else "data"
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise BadRequest("columns is not a list of names", param="columns", code="invalid_type")
     if hasattr(data, "tolist"):
@@ -161,7 +172,25 @@ def _split(value: Mapping[str, Any], where: str, columns: Columns) -> Any:
         if not isinstance(row, (list, tuple)) or len(row) != len(names):
             what = f"{len(row)} values" if isinstance(row, (list, tuple)) else kind_of(row)
             raise BadRequest(f"{inner}[{place}] is not a row of {len(names)} values but {what}", param=where or None)
-    return in_order(names, data, "columns", columns)
+    return names, data
+
+
+def of_pandas(inputs: Mapping[str, Any], has_names: bool) -> Any:
+    """Return the rows of a request in one of pandas' forms, as rows or, for columns with names, as records.
+
+    None if the request has another form.
+
+    Raises:
+        BadRequest: a split whose names and rows do not fit each other.
+    """
+    if (records := inputs.get("dataframe_records")) is not None:
+        return records
+    if not isinstance(split := inputs.get("dataframe_split"), Mapping):
+        return split
+    if split.get("columns") is None:
+        return split.get("data")
+    names, rows = named_rows(split, "dataframe_split")
+    return [dict(zip(names, row, strict=True)) for row in rows] if has_names else rows
 
 
 def in_order(names: Sequence[str], rows: Sequence[Sequence[Any]], where: str, columns: Columns) -> Sequence[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gateway import BadRequest, ConfigError, GatewayError
 
 from .columns import Columns, short
-from .rows import Lines, Reader
+from .rows import Asked, Lines, Reader
 
 log = logging.getLogger(__name__)
 LONGEST = 300  # characters of a library's own message
@@ -77,16 +77,39 @@ class TabularModel:
         return self.reader.csv(body, content_type)
 
     def predict(self, inputs: dict[str, Any] | Lines) -> dict[str, Any]:
-        asked = self.reader.read(inputs)
+        return self._alone(self.reader.read(inputs))
+
+    def predict_batch(self, inputs: list[Any]) -> list[Any]:
+        """Return the answers to several requests, computed together; an exception is the error of its request."""
+        answers: list[Any] = [_caught(self.reader.read, each) for each in inputs]
+        together = [place for place, asked in enumerate(answers) if isinstance(asked, Asked) and not asked.explain]
+        if len(together) > 1:
+            scores = self._refusing(self.compute, joined([answers[place].table for place in together]))
+            start = 0
+            for place in together:
+                asked = answers[place]
+                part = slice(start, start := start + len(asked.table))
+                probabilities = None if scores.probabilities is None else scores.probabilities[part]
+                answers[place] = self._answer(asked, Scores(scores.predictions[part], probabilities), None)
+        return [_caught(self._alone, each) if isinstance(each, Asked) else each for each in answers]
+
+    def _alone(self, asked: Asked) -> dict[str, Any]:
+        scores = self._refusing(self.compute, asked.table)
+        contributions = self._refusing(self.contributions, asked.table) if asked.explain else None
+        return self._answer(asked, scores, contributions)
+
+    def _refusing(self, compute: Callable[[Any], Any], table: Any) -> Any:
+        """Return what is computed for a table. Raises `BadRequest` if the library cannot."""
         try:
-            scores = self.compute(asked.table)
-            contributions = self.contributions(asked.table) if asked.explain else None
+            return compute(table)
         except NOT_THE_INPUTS:
             raise
         except Exception as error:  # a library has errors of its own for values that it cannot handle
             log.debug("refused inputs", exc_info=True)
             words = short(str(error).splitlines()[0][:LONGEST]) if str(error) else type(error).__name__
             raise BadRequest(f"the model refused these inputs: {words}", param="inputs") from error
+
+    def _answer(self, asked: Asked, scores: Scores, contributions: Contributions | None) -> dict[str, Any]:
         answer: dict[str, Any] = {"predictions": scores.predictions}
         if scores.probabilities is not None:
             answer["probabilities"] = self._by_class(scores.probabilities) if asked.by_name else scores.probabilities
@@ -144,3 +167,20 @@ class TabularModel:
 def label(value: Any) -> str:
     """Return a class as the name of a field: JSON's words for true and false."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _caught(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a function returns, or the `BadRequest` that it raises."""
+    try:
+        return function(value)
+    except BadRequest as error:
+        return error
+
+
+def joined(tables: Sequence[Any]) -> Any:
+    """Return the rows of several tables: matrices, or lists."""
+    if isinstance(tables[0], list):
+        return [row for table in tables for row in table]
+    import numpy
+
+    return numpy.concatenate(tables)

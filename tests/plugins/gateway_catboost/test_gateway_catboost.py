@@ -203,6 +203,13 @@ def test_columns_of_vectors_are_told(saved: Any) -> None:
         saved(trained)
 
 
+def test_a_batch_has_the_answers_of_single_requests(saved: Any) -> None:
+    for model in (saved(regression()), saved(regression("RMSE", LABEL, FRAME, **SPECIAL))):
+        table = records(FRAME) if model.columns.has_names else plain(ODD)
+        bodies = [{"inputs": [row]} for row in table]
+        assert model.predict_batch(bodies) == [model.predict(body) for body in bodies]
+
+
 # ── directories ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -393,6 +393,22 @@ def test_rows_may_name_their_columns_in_any_order(by_name: SklearnModel) -> None
     assert by_name.predict({"inputs": [[1, 5]]})["predictions"] == [1]
 
 
+def test_tables_may_come_as_pandas_writes_them(serve: Any, by_name: SklearnModel) -> None:
+    split = {"columns": ["height", "width"], "index": [7, 8], "data": [[5, 1], [5, 0]]}
+    assert by_name.predict({"dataframe_split": split})["predictions"] == [1, 0]
+    assert by_name.predict({"dataframe_split": {"data": [[1, 5]]}})["predictions"] == [1]
+    assert by_name.predict({"dataframe_records": [{"height": 5, "width": 1}]})["predictions"] == [1]
+    with pytest.raises(BadRequest, match=r"inputs\[0\] lacks width"):
+        by_name.predict({"dataframe_split": {"columns": ["height"], "data": [[5]]}})
+    with pytest.raises(BadRequest, match=r"dataframe_split\.data\[0\] is not a row of 2 values but 1 values"):
+        by_name.predict({"dataframe_split": {"columns": ["height", "width"], "data": [[5]]}})
+    plain = serve(iris())
+    assert plain.predict({"dataframe_split": {"columns": list("abcd"), "data": [IRIS]}})["predictions"] == [0]
+    for split in (None, {}, [], 5, {"columns": ["a"]}):
+        with pytest.raises(BadRequest):
+            plain.predict({"dataframe_split": split})
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,32 @@ def test_probabilities_and_contributions_have_names_if_asked() -> None:
         "contributions": [{"width": 1.5, "colour": 2.0, "kind": 4.0}],
         "bias": [0.5],
     }
+
+
+def test_requests_of_a_batch_are_computed_together_and_each_has_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = echo(), []
+    compute = model.compute
+    monkeypatch.setattr(model, "compute", lambda table: sizes.append(len(table)) or compute(table))
+    inputs = [{"inputs": LISTS}, {"inputs": []}, RECORDS[0], {"inputs": LISTS, "explain": True}, {"inputs": [["x"]]}]
+    inputs.append(model.read_csv(b"width,colour,kind\n1.5,red,4\n", "text/csv"))
+    found = model.predict_batch(inputs)
+    assert sizes == [4, 2]  # those that ask for no explanation, and the one that does
+    for body, answer in zip(inputs, found, strict=True):
+        if isinstance(answer, BadRequest):
+            with pytest.raises(BadRequest, match=re.escape(answer.message)):
+                model.predict(body)
+        else:
+            alone = model.predict(body)
+            assert rows(answer) == rows(alone)
+            assert {**answer, "predictions": 0, "contributions": 0} == {**alone, "predictions": 0, "contributions": 0}
+    assert [isinstance(each, BadRequest) for each in found] == [False, True, False, False, True, False]
+
+
+def test_a_batch_of_one_that_the_library_refuses_has_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = echo()
+    monkeypatch.setattr(model, "compute", lambda table: 1 / 0)
+    (found,) = model.predict_batch([{"inputs": LISTS}])
+    assert isinstance(found, BadRequest) and found.message == "the model refused these inputs: division by zero"
 
 
 @pytest.mark.parametrize("classes", ["ab", ["a"], ["a", "a"], ["1", 1], {}])

@@ -189,6 +189,12 @@ def test_one_row_and_ten_thousand(count: int, saved: Any) -> None:
     assert answer["probabilities"] == booster.predict(xgboost.DMatrix(table)).tolist()
 
 
+def test_a_batch_has_the_answers_of_single_requests(saved: Any) -> None:
+    model = saved(train("multi:softprob", KINDS, num_class=3))
+    bodies = [{"inputs": [row]} for row in plain(ODD)]
+    assert model.predict_batch(bodies) == [model.predict(body) for body in bodies]
+
+
 def test_contributions_add_up_to_the_score(saved: Any) -> None:
     booster = train("multi:softprob", KINDS, num_class=3)
     answer = saved(booster).predict({"inputs": plain(ODD), "explain": True})
