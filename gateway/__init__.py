@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .runners.question import Question
     from .runners.replica import Launch, LoadError, Replica, Runner
     from .runners.tasks import TaskReplica
-    from .spec import END, Batching, Capabilities, Endpoint, Limits, MethodInfo, ModelSpec, Problem, Resources
+    from .spec import END, Batching, Capabilities, Endpoint, Format, Limits, MethodInfo, ModelSpec, Problem, Resources
 
 # The module of each name. It is imported when the name is first used.
 _WHERE = {
@@ -71,6 +71,7 @@ _WHERE = {
     "Ending": "dialects.raw",
     "Endpoint": "spec",
     "EventEncoder": "dialects.answer",
+    "Format": "spec",
     "GatewayError": "errors",
     "HTTPError": "errors",
     "Headers": "dialects.base",
@@ -134,6 +135,7 @@ __all__ = [
     "Ending",
     "Endpoint",
     "EventEncoder",
+    "Format",
     "GatewayError",
     "HTTPError",
     "Headers",

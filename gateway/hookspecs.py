@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .devices.device import Device
     from .dialects.base import Dialect
     from .runners.replica import Runner
-    from .spec import Endpoint, ModelSpec, Problem
+    from .spec import Endpoint, Format, ModelSpec, Problem
 
 hookspec = pluggy.HookspecMarker("gateway")
 hookimpl = pluggy.HookimplMarker("gateway")
@@ -34,6 +34,11 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     gateway.toml. Raise `ConfigError` if the directory is yours but broken: the error is reported and the model is not
     served.
     """
+
+
+@hookspec
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    """Describe the kinds of directories that your `find_model` recognizes, under the name of their framework."""
 
 
 @hookspec

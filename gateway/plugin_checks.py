@@ -17,7 +17,7 @@ from .access.callers import Caller
 from .devices.device import Device
 from .environments.distributions import candidates
 from .errors import ConfigError
-from .spec import Endpoint, ModelSpec
+from .spec import Endpoint, Format, ModelSpec
 from .wording import a_type, listed, with_article
 
 VERBS = ("POST", "GET")
@@ -52,6 +52,19 @@ def endpoint_fault(value: Any) -> str | None:
             return f"{value.path}: {name} {wrong}"
     if value.verb == "GET" and value.input_schema is not None:
         return f"{value.path}: input_schema is for bodies, and a GET has none"
+    return None
+
+
+def format_fault(value: Any) -> str | None:
+    if not isinstance(value, Format):
+        return f"is {a_type(value)}; expected a gateway.Format(files=…)"
+    for name in ("files", "install"):
+        if not isinstance(given := getattr(value, name), str):
+            return f"has {name}={given!r}; expected a string"
+    for name in ("routes", "needs"):
+        given = getattr(value, name)
+        if not isinstance(given, tuple) or not all(isinstance(each, str) for each in given):
+            return f"has {name}={given!r}; expected a tuple of strings"
     return None
 
 
@@ -137,14 +150,15 @@ def caller(said: Any) -> Caller | None:
 
 def check_needs(path: Path, spec: ModelSpec) -> None:
     """Raise `ConfigError` with the install command if a module that the model needs is missing."""
-    if all(map(_is_here, spec.needs)):
+    if all(map(is_here, spec.needs)):
         return
     framework = next(iter(candidates(spec.needs[0])), spec.needs[0])
     fix = f"run: {spec.install}" if spec.install else f"it needs {listed(spec.needs)}"
     raise ConfigError(f"{path} looks like {framework}; {fix}")
 
 
-def _is_here(module: str) -> bool:
+def is_here(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # its package is missing, or was loaded in an unusual way

@@ -23,7 +23,7 @@ from .access.callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
 from .plugin_manager import Manager
-from .spec import Endpoint, ModelSpec, Problem
+from .spec import Endpoint, Format, ModelSpec, Problem
 from .wording import a_type, instead_of
 
 if TYPE_CHECKING:
@@ -263,6 +263,10 @@ class Plugins:
             return replace(spec, served_by=name)
         return None
 
+    def formats(self) -> dict[str, tuple[str, Format]]:
+        """Return the formats by name, each with the plugin that serves it."""
+        return self._collect("register_formats", "format", plugin_checks.format_fault)
+
     def check_model(self, spec: ModelSpec) -> list[Problem]:
         """Return what plugins report about a model that was found."""
         told: list[Problem] = []
@@ -380,7 +384,7 @@ class Plugins:
         provides: dict[str, list[str]] = {name: [] for name in self._infos}
         for name, endpoint in self._endpoints():
             provides[name].append(f"{endpoint.verb} {endpoint.path}")
-        for kind, found in (("dialect", self._dialects()), ("runner", self._runners())):
+        for kind, found in (("format", self.formats()), ("dialect", self._dialects()), ("runner", self._runners())):
             for key, (name, _) in found.items():
                 provides[name].append(f"{kind} {key}")
         return [replace(info, provides=tuple(provides[name])) for name, info in self._infos.items()]

@@ -95,6 +95,16 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A kind of model directory that a plugin serves, for `gateway formats` and `gateway new --from`."""
+
+    files: str  # what such a directory has, in a few words: "*.ubj, *.json"
+    routes: tuple[str, ...] = ()  # what it answers, in short: "/v1/embeddings", "predict"
+    needs: tuple[str, ...] = ()  # third-party modules; the framework's own comes first
+    install: str = ""  # the command that installs them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A route and the Model method that answers it.
 

@@ -75,7 +75,7 @@ def test_files_come_before_entry_points_and_those_before_built_ins(tmp_path: Pat
     assert [row.name for row in rows][-2:] == ["truss", "python"]
     assert (rows[0].source, rows[0].version) == (str(tmp_path / "mine.py"), "3")
     assert (rows[1].source, rows[1].version) == ("package some-dist", "1.2")
-    assert (rows[-1].source, rows[-1].hooks) == ("built-in", ("find_model",))
+    assert (rows[-1].source, rows[-1].hooks) == ("built-in", ("find_model", "register_formats"))
 
 
 def test_blocked_plugins_are_not_loaded(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..telemetry import printable
 
 COMMANDS = (
     *("serve", "check", "doctor", "models", "plan", "run", "predict", "chat", "new", "keys"),
-    *("ps", "logs", "reload", "load", "unload", "plugins", "settings"),
+    *("ps", "logs", "reload", "load", "unload", "formats", "plugins", "settings"),
 )
 ALIASES = {"init": "new"}
 

@@ -22,7 +22,15 @@ from .templates import TEMPLATES, Template
     metavar="|".join(TEMPLATES),
     help="What to start from.",
 )
-def command(path: Path, template: str) -> None:
+@click.option(
+    "--from",
+    "source",
+    metavar="WEIGHTS",
+    help="Serve these weights instead: a file, a directory, or hf:owner/name.",
+)
+@click.option("--framework", metavar="NAME", help="What the weights are, if it cannot be seen. See gateway formats.")
+@click.pass_context
+def command(ctx: click.Context, path: Path, template: str, source: str | None, framework: str | None) -> None:
     """Create a model directory to start from. Also called init."""
     from ..directories.ids import id_problem
 
@@ -31,6 +39,13 @@ def command(path: Path, template: str) -> None:
         raise click.ClickException(problem)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise click.ClickException(f"{path} already exists; choose another path, or remove it")
+    if source is not None:
+        if ctx.get_parameter_source("template") is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError("--template and --from exclude each other")
+        _make(path, source, framework)
+        return
+    if framework is not None:
+        raise click.UsageError("--framework says what the weights of --from are")
     chosen = TEMPLATES[template]
     try:
         _write(path, chosen, name)
@@ -42,6 +57,30 @@ def command(path: Path, template: str) -> None:
         tell(f"  {step}")
 
 
+def _make(path: Path, source: str, framework: str | None) -> None:
+    from ..directories.preview import routes_of
+    from ..http.route_table import is_own
+    from ..plugins import Plugins
+    from .new_from import make
+
+    gateway = options.settings_of().gateway
+    plugins = Plugins.load(gateway.plugins, (*gateway.block_plugins, "truss", "python"), is_own=is_own)
+    try:
+        made = make(path, source, framework, plugins)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    tell(f"{path}: {made.about}")
+    if routes := routes_of(made.spec, plugins.endpoints()) or made.routes:
+        tell(f"It answers {', '.join(routes)}")
+    name, root, is_running = _placed(path)
+    if made.settings:
+        tell(f'\nAdd to gateway.toml, if you trust where the file is from:\n  [models."{name}"]')
+        for line in made.settings:
+            tell(f"  {line}")
+    tell("\nNext:")
+    tell(f"  gateway load {name}" if is_running else f"  gateway serve --models {root}")
+
+
 def _write(path: Path, template: Template, name: str) -> None:
     for file, text in template.files.items():
         place = path / file
@@ -50,12 +89,18 @@ def _write(path: Path, template: Template, name: str) -> None:
 
 
 def _steps(path: Path, template: Template) -> list[str]:
-    root, is_running = _root_of(path)
-    name = path.absolute().relative_to(root.absolute()).as_posix() if root != path else path.absolute().name
+    name, root, is_running = _placed(path)
     steps = [step.format(path=path) for step in template.before]
     steps.append(f"gateway load {name}" if is_running else f"gateway serve --models {root}")
     key = """-H "Authorization: Bearer $GATEWAY_API_KEY" """ if _needs_key() else ""
     return [*steps, template.ask.format(name=name, url="http://127.0.0.1:8000", key=key)]
+
+
+def _placed(path: Path) -> tuple[str, Path, bool]:
+    """Return the id of the model, its root, and whether a running gateway serves that root."""
+    root, is_running = _root_of(path)
+    name = path.absolute().relative_to(root.absolute()).as_posix() if root != path else path.absolute().name
+    return name, root, is_running
 
 
 def _root_of(path: Path) -> tuple[Path, bool]:

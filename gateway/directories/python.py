@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..hookspecs import hookimpl
-from ..spec import ModelSpec
+from ..spec import Format, ModelSpec
 from .config.config import read_config
 from .truss import describe_class
 
 LOST_TRUSS = "looks like the inside of a Truss; add a config.yaml (it may be empty) next to this directory"
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("python", Format(files="model.py with a class Model", routes=("one for each of its methods",)))
 
 
 @hookimpl

@@ -6,14 +6,14 @@ It is asked second to last, so that the plugin of a framework can claim a direct
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..hookspecs import hookimpl
-from ..spec import ModelSpec
+from ..spec import Format, ModelSpec
 from ..wording import instead_of
 from .code.source import ClassInfo, SourceError, read_class
 from .config.config import ModelConfig, is_of_another_program, read_config
@@ -25,6 +25,11 @@ SAY = (
     "write framework: transformers into config.yaml for a language model, sentence-transformers for embeddings, "
     "sklearn for a scikit-learn model, or a class in model/model.py for anything else"
 )
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("truss", Format(files="config.yaml with model/model.py", routes=("one for each of its methods",)))
 
 
 @hookimpl

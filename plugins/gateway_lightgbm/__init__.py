@@ -9,14 +9,24 @@ Options in config.yaml: `classes`, the labels of a classifier, which the file do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights
+from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl, peek_weights
 
 TARGET = "gateway_lightgbm.model:LightGBMModel"
-INSTALL = "pip install 'model-gateway[lightgbm]'"
+FORMAT = Format(
+    files="*.txt and *.model that begin with tree, *.lgb, *.lgbm",
+    routes=("predict", "/v2/models/{id}/infer"),
+    needs=("lightgbm",),
+    install="pip install 'model-gateway[lightgbm]'",
+)
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("lightgbm", FORMAT)
 
 
 @hookimpl
@@ -32,7 +42,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         model_file(place, path, "lightgbm", is_model, SAVE)
     # A booster is only read, so calls may share it, and it computes without the GIL.
     return describe(
-        path, target=TARGET, format="lightgbm", overrides=overrides, slots=4, needs=("lightgbm",), install=INSTALL
+        path, target=TARGET, format="lightgbm", overrides=overrides, slots=4, needs=FORMAT.needs, install=FORMAT.install
     )
 
 

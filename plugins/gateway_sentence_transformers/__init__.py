@@ -10,13 +10,14 @@ The hooks are here, and import the other modules when they are called. `Sentence
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gateway import (
     ConfigError,
+    Format,
     ModelSpec,
     Problem,
     describe,
@@ -30,7 +31,18 @@ from gateway import (
 
 FRAMEWORK = "sentence-transformers"
 TARGET = "gateway_sentence_transformers.model:SentenceTransformerModel"
+FORMAT = Format(
+    files="modules.json, config_sentence_transformers.json",
+    routes=("/v1/embeddings",),
+    needs=("sentence_transformers", "torch"),
+    install="pip install 'model-gateway[sentence-transformers]'",
+)
 MADE_OF = ("modules.json", "1_Pooling/config.json")  # the load refuses one without the other
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("sentence-transformers", FORMAT)
 
 
 @hookimpl
@@ -45,8 +57,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         format=FRAMEWORK,
         overrides=overrides,
         slots=64,  # callers whose texts may share a pass; they wait, they do not compute in parallel
-        needs=("sentence_transformers", "torch"),
-        install="pip install 'model-gateway[sentence-transformers]'",
+        needs=FORMAT.needs,
+        install=FORMAT.install,
     )
     # Not part of the options, which config.yaml may set too: only the operator may allow a directory to run code.
     place = peek_weights(path)

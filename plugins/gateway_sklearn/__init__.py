@@ -7,14 +7,25 @@ code when they are opened: only the operator can allow one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, ModelSpec, Problem, describe, has_code, hookimpl, peek_config, peek_weights
+from gateway import ConfigError, Format, ModelSpec, Problem, describe, has_code, hookimpl, peek_config, peek_weights
 
 TARGET = "gateway_sklearn.model:SklearnModel"
+FORMAT = Format(
+    files="*.skops; *.joblib and *.pkl where gateway.toml allows them",
+    routes=("predict", "/v2/models/{id}/infer"),
+    needs=("sklearn", "skops"),
+    install="pip install 'model-gateway[sklearn]'",
+)
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("sklearn", FORMAT)
 
 
 @hookimpl
@@ -38,8 +49,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         # A fitted estimator is only read, so calls may share it. Its Python holds the GIL, so more than a few slots
         # gain nothing. With four, the next call is ready when one ends, and a large table does not block small ones.
         slots=4,
-        needs=("sklearn", "skops"),
-        install="pip install 'model-gateway[sklearn]'",
+        needs=FORMAT.needs,
+        install=FORMAT.install,
     )
     return replace(spec, config={**spec.config, **trust}, notes=(*spec.notes, *left_out(path)))
 

@@ -13,13 +13,14 @@ gateway.toml:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gateway import (
     ConfigError,
+    Format,
     ModelSpec,
     Problem,
     check_ordinary,
@@ -30,7 +31,18 @@ from gateway import (
 )
 
 TARGET = "gateway_transformers.model:LanguageModel"
+FORMAT = Format(
+    files="a checkpoint of a causal language model (config.json, *.safetensors), or *.gguf",
+    routes=("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
+    needs=("transformers", "torch"),
+    install="pip install 'model-gateway[transformers]'",
+)
 SLOTS = 16  # concurrent requests; on a CPU, a step with 16 rows costs little more than with 8
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("transformers", FORMAT)
 
 
 @hookimpl
@@ -46,8 +58,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         format="transformers",
         overrides=overrides,
         slots=SLOTS,
-        needs=("transformers", "torch"),
-        install="pip install 'model-gateway[transformers]'",
+        needs=FORMAT.needs,
+        install=FORMAT.install,
     )
     notes, asides = (*spec.notes, *odd(path)), (*spec.asides, *passed_over(path))
     return replace(spec, notes=notes, asides=asides)

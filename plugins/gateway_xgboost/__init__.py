@@ -9,14 +9,24 @@ the number of rounds to use (default: all, or up to the best after early stoppin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights
+from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl, peek_weights
 
 TARGET = "gateway_xgboost.model:XGBoostModel"
-INSTALL = "pip install 'model-gateway[xgboost]'"
+FORMAT = Format(
+    files="*.ubj, *.json, *.xgb, *.bst, xgboost-model",
+    routes=("predict", "/v2/models/{id}/infer"),
+    needs=("xgboost",),
+    install="pip install 'model-gateway[xgboost]'",
+)
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("xgboost", FORMAT)
 
 
 @hookimpl
@@ -32,7 +42,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         model_file(place, path, "xgboost", is_model, SAVE)
     # A booster is only read, so calls may share it, and it computes without the GIL.
     return describe(
-        path, target=TARGET, format="xgboost", overrides=overrides, slots=4, needs=("xgboost",), install=INSTALL
+        path, target=TARGET, format="xgboost", overrides=overrides, slots=4, needs=FORMAT.needs, install=FORMAT.install
     )
 
 
