@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from gateway import (
 BEGINNING = 4096  # bytes that reveal what a file is
 MOST_FILES = 16  # files whose beginning is read
 # With one of these, a directory is a model of another kind, for which a file of ours is a copy or a part.
-OTHERS = "*.skops *.gguf *.safetensors modules.json model_index.json MLmodel predictor.pkl *.onnx".split()
+OTHERS = frozenset(("modules.json", "model_index.json", "MLmodel", "predictor.pkl"))
+OTHER_KINDS = (".skops", ".gguf", ".safetensors", ".onnx")
 Judge = Callable[[str, bytes], bool]
 
 
@@ -31,9 +33,17 @@ def is_ours(path: Path, framework: str, is_model: Judge) -> bool:
         return bool(config["framework"] == framework)
     if has_code(path) or (place := peek_weights(path)) is None:
         return False
-    if place.is_dir() and any(next(place.glob(pattern), None) for pattern in OTHERS):
+    if any(name in OTHERS or name.endswith(OTHER_KINDS) for name in _names(place)):
         return False
     return bool(candidates(place, path, is_model))
+
+
+def _names(place: Path) -> list[str]:
+    """Return the names in a directory that are not hidden; none if it cannot be read or is a file."""
+    try:
+        return sorted(name for name in os.listdir(place) if not name.startswith("."))
+    except OSError:
+        return []
 
 
 def candidates(place: Path, root: Path, is_model: Judge) -> list[Path]:
@@ -41,12 +51,9 @@ def candidates(place: Path, root: Path, is_model: Judge) -> list[Path]:
     if place.is_file():
         return [place] if is_model(place.name, begin_of(place)) else []
     chosen = peek_patterns(root)
-    try:
-        files = [file for file in sorted(place.glob("[!.]*")) if chosen is None or chosen(file.name)]
-    except OSError:
-        return []
-    likely = [file for file in files if is_model(file.name, b"")][:MOST_FILES]  # by their names
-    return distinct(file for file in likely if is_model(file.name, begin_of(file)))
+    likely = [name for name in _names(place) if is_model(name, b"") and (chosen is None or chosen(name))]
+    likely.sort(key=lambda name: not name.startswith("model."))  # a directory may have very many texts
+    return distinct(place / name for name in likely[:MOST_FILES] if is_model(name, begin_of(place / name)))
 
 
 def model_file(place: Path, root: Path, framework: str, is_model: Judge, save: str) -> Path:

@@ -7,13 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gateway_catboost
+import gateway_lightgbm
 import gateway_sentence_transformers
 import gateway_sklearn
 import gateway_transformers
+import gateway_xgboost
 import pytest
+from gateway_catboost.model import CatBoostModel
+from gateway_lightgbm.model import LightGBMModel
 from gateway_sklearn.model import SklearnModel
 from gateway_transformers.gguf import files
 from gateway_transformers.model import LanguageModel
+from gateway_xgboost.model import XGBoostModel
 from gguf_headers import gguf
 from st_folders import loaded
 
@@ -98,3 +104,26 @@ def test_of_an_estimator(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(place)
     with pytest.raises(ConfigError):
         SklearnModel({"allow_pickle": True}).load()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "model_class", "file"),
+    [
+        (gateway_xgboost, XGBoostModel, "model.ubj"),
+        (gateway_xgboost, XGBoostModel, "model.json"),
+        (gateway_lightgbm, LightGBMModel, "model.lgb"),
+        (gateway_lightgbm, LightGBMModel, "model.txt"),
+        (gateway_catboost, CatBoostModel, "model.cbm"),
+        (gateway_catboost, CatBoostModel, "model.bin"),
+    ],
+)
+def test_of_a_model_on_tables(
+    plugin: Any, model_class: Any, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "piped"
+    place.mkdir()
+    os.mkfifo(place / file)
+    assert is_told(plugin, place)
+    monkeypatch.chdir(place)
+    with pytest.raises(ConfigError):
+        model_class({}).load()

@@ -233,6 +233,13 @@ def test_a_text_is_only_a_model_if_it_begins_as_one(tmp_path: Path) -> None:
     assert gateway_lightgbm.find_model(tmp_path, {}) is None
 
 
+def test_a_model_is_found_among_very_many_texts(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"a{number}.txt").write_text("a text")
+    (tmp_path / "model.txt").write_bytes(TEXT)
+    assert gateway_lightgbm.find_model(tmp_path, {}) is not None
+
+
 def test_nothing_of_the_library_is_imported_to_find_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "lightgbm"]:
         monkeypatch.delitem(sys.modules, name)
