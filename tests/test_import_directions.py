@@ -21,12 +21,13 @@ PLUGINS = ROOT / "plugins"
 
 # Rooms, lowest first: folders and modules directly in `gateway/`. Each imports from itself and from those before it.
 ORDER = """
-    errors spec wording near_names json_costs hookspecs system wire telemetry files devices settings access environments
-    directories linear_patterns schema_words json_schemas plugin_checks plugin_files plugin_manager plugins worker
-    runners admission hosting dialects examples http inspection lifetime cli chat testing __main__
+    errors spec wording near_names json_costs field_copies hookspecs system wire telemetry files devices settings
+    access environments directories linear_patterns schema_words json_schemas plugin_checks plugin_files
+    plugin_manager plugins worker runners admission hosting dialects examples http inspection lifetime cli chat
+    testing __main__
 """.split()
 WORKER_MAY = (
-    *("errors", "spec", "wording", "near_names", "system", "wire", "environments.distributions"),
+    *("errors", "spec", "wording", "near_names", "field_copies", "system", "wire", "environments.distributions"),
     *("files.integrity", "files.ordinary"),
     *(
         "directories.weights",

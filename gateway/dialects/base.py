@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from ..errors import MODEL_RAISED, GatewayError
+from ..field_copies import check_copies
 from ..spec import Capabilities
 from ..wire.frames import Vectors
 from .raw import Ending, Protocol
@@ -161,9 +162,11 @@ class Dialect:
 
         Raises:
             BadRequest: a model with these capabilities cannot answer the request.
+            TooLarge: the calls would have too many fields together.
         """
         if prepared.n == 1 or capabilities.supports_n:
             return [prepared.inputs]
+        check_copies(len(prepared.inputs), prepared.n, "choices")
         return [one_of_n(prepared.inputs, index) for index in range(prepared.n)]
 
     def encoder(self, prepared: Prepared, context: Context) -> Encoder:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
-from gateway.dialects.base import Context
+from gateway import field_copies
+from gateway.dialects.base import Context, Dialect, Prepared
 from gateway.dialects.openai.completions import CompletionsDialect, CompletionsEncoder
-from gateway.errors import BadRequest, HTTPError, InvalidOutput
+from gateway.errors import BadRequest, HTTPError, InvalidOutput, TooLarge
 from gateway.spec import Capabilities
 from gateway.wire.values import decode
 from gateway.worker.bodies.results import pack
@@ -203,6 +204,34 @@ def test_a_class_that_supports_n_is_called_once_a_prompt() -> None:
     asked: dict[str, Any] = {"prompt": ["x", "y"], "n": 2, "supports_n": True}
     assert [choice.text for choice in parse(encode_whole(lists, **asked)).choices] == ["a", "b", "c", "d"]
     assert [said["text"] for _, said in sorted(accumulate(encode_stream(lists, **asked)).items())] == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("asked", "parts"),
+    [
+        ({"prompt": ["a"] * 128}, "128 prompts"),
+        ({"prompt": ["a"] * 32, "n": 4}, "128 choices"),
+        ({"prompt": ["a"] * 128, "supports_n": True}, "128 prompts"),
+    ],
+)
+def test_many_fields_are_not_copied_for_each_of_many_prompts(
+    asked: dict[str, Any], parts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(field_copies, "MOST_COPIES", 128 * 103)
+    own = {**asked, **{f"f{number}": 1 for number in range(100)}}
+    assert len(runs_of(**own)) == 128
+    with pytest.raises(TooLarge, match=rf"for each of its {parts}, together more than 13184; leave out"):
+        runs_of(**own, more=1, again=2)
+
+
+def test_many_fields_are_not_copied_for_each_of_many_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_copies, "MOST_COPIES", 16 * 3)
+    chat = Prepared("m", {"messages": [], "a": 1, "b": 2}, n=16)
+    assert len(Dialect().calls(chat, Capabilities())) == 16
+    chat.inputs["c"] = 3
+    with pytest.raises(TooLarge, match="4 fields for each of its 16 choices, together more than 48; leave out"):
+        Dialect().calls(chat, Capabilities())
+    assert len(Dialect().calls(chat, Capabilities(supports_n=True))) == 1
 
 
 def test_everything_else_reaches_the_method_as_it_was_sent() -> None:

@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from gateway import END, BadRequest
+from gateway.field_copies import MOST_COPIES
 from gateway.spec import Batching, Limits, ModelSpec
 from gateway.wire import frames as wire
 from gateway.wire.frames import BATCH, ERROR, RESP, HTTPScope
@@ -547,6 +548,31 @@ async def test_the_routes_with_lists_are_split_and_joined(
         answer = [0.5, {"score": 1, "index": 1}]
         assert all(each["query"] == "q" and "documents" not in each for each in seen)
     assert found == answer
+
+
+@pytest.mark.parametrize(
+    ("method", "lists", "parts"),
+    [
+        ("embeddings", {"input": ["a"] * 2000}, "inputs"),
+        ("classify", {"input": ["a"] * 2000}, "inputs"),
+        ("moderations", {"input": ["a"] * 2000}, "inputs"),
+        ("rerank", {"query": "q", "documents": ["a"] * 2000}, "documents"),
+        ("score", {"text_1": ["q"] * 2000, "text_2": ["a"] * 2000}, "pairs"),
+    ],
+)
+async def test_many_fields_are_not_copied_for_each_of_many_items(method: str, lists: Any, parts: str) -> None:
+    worker = Batched(type("Model", (), {f"{method}_batch": lambda _, inputs: [[1.0] for _ in inputs]}), size=4096)
+    fields = {f"f{number}": 1 for number in range(131 - len(lists))}
+    refused = await worker.wire.error(worker.call({**lists, **fields, "g": 1}, method))
+    assert (refused.status, refused.code) == (413, "request_too_large")
+    assert f"132 fields for each of its 2000 {parts}, together more than 262144; leave out" in refused.message
+    assert len(await worker.wire.reply(worker.call({**lists, **fields}, method))) == 2000
+
+
+async def test_a_single_input_may_have_as_many_fields_as_its_request() -> None:
+    worker = Batched(type("Model", (), {"embeddings_batch": lambda _, inputs: [[1.0] for _ in inputs]}))
+    fields = {f"f{number}": 1 for number in range(MOST_COPIES + 1)}
+    assert await worker.wire.reply(worker.call({"input": ["a"], **fields}, "embeddings")) == [[1]]
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import InvalidOutput
+from ...field_copies import check_copies
 from ...hookspecs import hookimpl
 from ...spec import Capabilities, Endpoint
 from ...wording import a_type
@@ -51,8 +52,11 @@ class CompletionsDialect(Dialect):
 
     def calls(self, prepared: Prepared, capabilities: Capabilities) -> list[dict[str, Any]]:
         """Return one call for each prompt, or n if the model gives one answer for each call."""
-        asked = [{**prepared.inputs, **prompt} for prompt in prepared.options["prompts"]]
-        if prepared.n == 1 or capabilities.supports_n:
+        prompts = prepared.options["prompts"]
+        calls_each = 1 if capabilities.supports_n else prepared.n
+        check_copies(len(prepared.inputs) + 1, len(prompts) * calls_each, "choices" if calls_each > 1 else "prompts")
+        asked = [{**prepared.inputs, **prompt} for prompt in prompts]
+        if calls_each == 1:
             return asked
         if "best_of" in prepared.inputs:
             raise unsupported(

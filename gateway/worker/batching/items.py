@@ -7,6 +7,9 @@ moderations   the request with one `input`    what `moderations` returns for one
 rerank        `query` and one `document`      a score, or a dict with it
 score         one `text_1`, one `text_2`      a score, or a dict with it
 others        the request                     what the method returns
+
+All items of a request refer to the same values, but each has a dict of its own, so its fields times its items are
+bounded.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ...field_copies import check_copies
 
 Body = dict[str, Any]
 
@@ -34,7 +39,10 @@ def form_of(method: str) -> Form | None:
 
 def _inputs(body: Body) -> list[Any] | None:
     texts = body.get("input")
-    return [{**body, "input": text} for text in texts] if isinstance(texts, list) else None
+    if not isinstance(texts, list):
+        return None
+    check_copies(len(body), len(texts), "inputs")
+    return [{**body, "input": text} for text in texts]
 
 
 def _texts(body: Body) -> list[Any] | None:
@@ -45,10 +53,12 @@ def _texts(body: Body) -> list[Any] | None:
 
 def _documents(body: Body) -> list[Any] | None:
     rest = {name: value for name, value in body.items() if name != "documents"}
+    check_copies(len(body), len(body["documents"]), "documents")
     return [{**rest, "document": document} for document in body["documents"]]
 
 
 def _pairs(body: Body) -> list[Any] | None:
+    check_copies(len(body), len(body["text_1"]), "pairs")
     pairs = zip(body["text_1"], body["text_2"], strict=True)
     return [{**body, "text_1": first, "text_2": second} for first, second in pairs]
 
