@@ -117,6 +117,17 @@ class Kept:
         return items
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A response that is stored, without its content. `size` is the bytes of the response object."""
+
+    number: int
+    id: str
+    model: str
+    created: float
+    size: int
+
+
 class TooManyParts(Exception):
     """The requested items would take too long and too much memory to decode."""
 
@@ -171,8 +182,13 @@ class ResponsesStore:
         """
         return await self._run(self._keep, owner, kept)
 
-    async def get(self, owner: str, identity: str) -> Kept | None:
-        return await self._run(self._get, owner, identity)
+    async def find(self, owner: str, identity: str) -> Found | None:
+        """Return what is known of a response without reading it."""
+        return await self._run(self._find, owner, identity)
+
+    async def piece(self, found: Found, start: int, size: int) -> bytes | None:
+        """Return some bytes of a response object; None if the response is not stored any more."""
+        return await self._run(self._piece, found, start, size)
 
     async def weigh(self, owner: str, identity: str | None, items: list[str]) -> int:
         """Return the bytes of a response and those that it continues, and of the responses that contain these items.
@@ -274,6 +290,28 @@ class ResponsesStore:
         row = found.fetchone()
         return None if row is None else Kept(*row)
 
+    def _find(self, owner: str, identity: str) -> Found | None:
+        if not self.keeps:
+            return None
+        row = (
+            self._db()
+            .execute(f"SELECT number, id, model, created, length(response) {_ONE}", (owner, identity, self._oldest()))
+            .fetchone()
+        )
+        return None if row is None else Found(*row)
+
+    def _piece(self, found: Found, start: int, size: int) -> bytes | None:
+        db = self._db()
+        with _transaction(db, "BEGIN"):  # or another gateway could replace it in between
+            row = db.execute(
+                "SELECT id, model, created, length(response) FROM responses WHERE number = ?", (found.number,)
+            ).fetchone()
+            if row != (found.id, found.model, found.created, found.size):  # numbers are used again
+                return None
+            with db.blobopen("responses", "response", found.number, readonly=True) as blob:
+                blob.seek(start)
+                return blob.read(size)
+
     def _weigh(self, owner: str, identity: str | None, items: list[str]) -> int:
         if not self.keeps:
             return 0
@@ -336,8 +374,8 @@ class ResponsesStore:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    db.execute(begin)
     try:
         yield
     except BaseException:

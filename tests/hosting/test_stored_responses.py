@@ -61,8 +61,13 @@ def run(work: Awaitable[T]) -> T:
     return asyncio.run(wait())
 
 
+def got(store: ResponsesStore, owner: str, identity: str) -> Kept | None:
+    chain, _ = run(store.chain(owner, identity))
+    return chain[-1] if chain else None
+
+
 def ids(store: ResponsesStore, *candidates: str) -> list[str]:
-    return [name for name in candidates if run(store.get("", name)) is not None]
+    return [name for name in candidates if got(store, "", name) is not None]
 
 
 @pytest.mark.parametrize("in_file", [False, True])
@@ -71,11 +76,26 @@ def test_what_is_kept_is_there_until_it_is_deleted(
 ) -> None:
     store = make(path=tmp_path / "here" / "responses.db" if in_file else None)
     assert run(store.keep("", kept("a")))
-    found = run(store.get("", "a"))
+    found = got(store, "", "a")
     assert found == kept("a") and found.input_items == [{"asked": "hi"}] and found.output_items == [{"said": "hi"}]
     run(store.delete("", "a"))
     run(store.delete("", "a"))
-    assert run(store.get("", "a")) is None
+    assert got(store, "", "a") is None
+
+
+def test_a_response_is_found_and_read_in_pieces_until_it_is_deleted_or_replaced(
+    make: Callable[..., ResponsesStore], clock: Clock
+) -> None:
+    store = make()
+    run(store.keep("", kept("a")))
+    found, whole = run(store.find("", "a")), kept("a").response
+    assert (found.id, found.model, found.size) == ("a", kept("a").model, len(whole))
+    assert run(store.piece(found, 0, 5)) == whole[:5] and run(store.piece(found, 5, 1 << 20)) == whole[5:]
+    clock.now += 1
+    run(store.keep("", kept("a")))  # and gets the same number
+    assert run(store.find("", "a")).number == found.number and run(store.piece(found, 0, 5)) is None
+    run(store.delete("", "a"))
+    assert run(store.piece(found, 0, 5)) is None and run(store.find("", "a")) is None
 
 
 def test_what_one_owner_keeps_does_not_exist_for_another(make: Callable[..., ResponsesStore]) -> None:
@@ -83,9 +103,9 @@ def test_what_one_owner_keeps_does_not_exist_for_another(make: Callable[..., Res
     run(store.keep("one", kept("a", text="mine")))
     run(store.keep("two", kept("a", text="yours")))
     run(store.delete("three", "a"))
-    assert run(store.get("one", "a")) == kept("a", text="mine")
-    assert run(store.get("two", "a")) == kept("a", text="yours")
-    assert run(store.get("", "a")) is None and run(store.chain("three", "a")) == ([], "a")
+    assert got(store, "one", "a") == kept("a", text="mine")
+    assert got(store, "two", "a") == kept("a", text="yours")
+    assert got(store, "", "a") is None and run(store.chain("three", "a")) == ([], "a")
 
 
 def test_a_conversation_is_followed_back_to_its_beginning_or_to_what_is_gone(
@@ -123,7 +143,7 @@ def test_whoever_keeps_most_pays_and_nobody_else(
     store = make(max_size=10 * SIZE, path=tmp_path / "file" if in_file else None)
 
     def theirs(owner: str, names: str) -> list[str]:
-        return [name for name in names if run(store.get(owner, name)) is not None]
+        return [name for name in names if got(store, owner, name) is not None]
 
     for name in "abcd":
         run(store.keep("modest", kept(name)))
@@ -145,8 +165,8 @@ def test_one_that_only_others_could_make_room_for_is_not_kept_and_costs_nothing(
             run(store.keep(owner, kept(name)))
     run(store.keep("flood", kept("a")))
     assert run(store.keep("flood", kept("b", text="x" * 7 * SIZE))) is False
-    assert run(store.get("flood", "a")) is not None and run(store.get("flood", "b")) is None
-    assert all(run(store.get(owner, name)) is not None for owner in ("one", "two", "three") for name in "ab")
+    assert got(store, "flood", "a") is not None and got(store, "flood", "b") is None
+    assert all(got(store, owner, name) is not None for owner in ("one", "two", "three") for name in "ab")
 
 
 def test_a_file_from_before_knows_what_each_owner_keeps(make: Callable[..., ResponsesStore], tmp_path: Path) -> None:
@@ -191,7 +211,7 @@ def test_nothing_is_kept_where_there_is_no_room_at_all(make: Callable[..., Respo
     store = make(max_size=0)
     store.open()
     assert not store.keeps
-    assert run(store.keep("", kept("a"))) is False and run(store.get("", "a")) is None
+    assert run(store.keep("", kept("a"))) is False and got(store, "", "a") is None
     assert run(store.chain("", "a")) == ([], "a")
 
 
@@ -206,7 +226,7 @@ def test_a_file_outlives_the_gateway_and_is_its_owners_alone(
     store.close()
     store.close()
     with pytest.raises(sqlite3.Error):
-        run(store.get("", "a"))
+        got(store, "", "a")
     other = make(path=path)
     assert ids(other, "a") == ["a"]
 
@@ -309,7 +329,7 @@ def test_a_file_from_before_there_were_items_is_read_on(make: Callable[..., Resp
     with sqlite3.connect(path) as db:
         db.executescript("DROP TRIGGER items_gone; DROP TABLE items;")
     again = make(path=path)
-    assert run(again.get("", "a")) == kept("a") and run(again.items("", ["x"], MOST)) == {}
+    assert got(again, "", "a") == kept("a") and run(again.items("", ["x"], MOST)) == {}
     assert run(again.keep("", with_items("b", [], [{"id": "x"}]))) and list(run(again.items("", ["x"], MOST))) == ["x"]
 
 

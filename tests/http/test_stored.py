@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from gateway import json_costs
 from gateway.access import keys
 from gateway.dialects.responses import route
 from gateway.errors import ModelError
+from gateway.hosting import stored_responses
 from gateway.http.routes import stored
 from gateway.http.routes.stored import Losses
 from gateway.settings.schema import ResponsesSettings
@@ -140,6 +142,46 @@ def test_a_response_can_be_asked_for_again_and_forgotten(gateway: Gateway) -> No
     assert is_unknown(gateway.get(made["id"]))
     assert is_unknown(gateway.ask("DELETE", f"/v1/responses/{made['id']}"))
     assert is_unknown(gateway.get(f"{made['id']}/input_items"))
+
+
+def test_a_response_is_shown_piece_by_piece_and_deleted_without_being_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that reads slowly must not hold a copy, nor what it once sent."""
+    gateway = Gateway(serve, "y" * 1000)
+    made = gateway.create("x" * 5000)
+    pieces: list[tuple[int, int]] = []
+    read = gateway.served.responses._piece
+
+    def piece(found: Any, start: int, size: int) -> bytes | None:
+        pieces.append((start, size))
+        return read(found, start, size)
+
+    monkeypatch.setattr(gateway.served.responses, "_piece", piece)
+    monkeypatch.setattr(stored, "PIECE", 500)
+    monkeypatch.delattr(stored_responses, "Kept")
+    again = gateway.get(made["id"])
+    assert (again.status, again.json, again.headers["content-type"]) == (200, made, "application/json")
+    assert pieces == [(start, 500) for start in range(0, int(again.headers["content-length"]), 500)]
+    assert gateway.ask("DELETE", f"/v1/responses/{made['id']}").status == 200
+    assert is_unknown(gateway.get(made["id"]))
+
+
+def test_a_response_that_is_deleted_while_it_is_sent_breaks_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(serve, "y" * 1000)
+    made = gateway.create()
+    store = gateway.served.responses
+    read = store.piece
+
+    async def piece(found: Any, start: int, size: int) -> bytes | None:
+        if start:
+            await store.delete("", made["id"])
+        return await read(found, start, size)
+
+    monkeypatch.setattr(store, "piece", piece)
+    monkeypatch.setattr(stored, "PIECE", 500)
+    with pytest.raises(http.client.IncompleteRead):
+        gateway.get(made["id"])
 
 
 def test_a_streamed_response_is_kept_before_its_client_can_go_on(gateway: Gateway) -> None:

@@ -542,6 +542,16 @@ MUTATIONS = [
     Mutation("T61", "admission/messages.py", "        connection.wait()", "        pass",
              "admission/test_messages.py::"
              "test_clients_wait_for_models_first_in_first_out_and_are_read_one_after_the_other"),
+    Mutation("T187", "http/routes/stored.py", "self._store.piece(found, 0, PIECE)",
+             "self._store.piece(found, 0, found.size)",
+             "http/test_stored.py::test_a_response_is_shown_piece_by_piece_and_deleted_without_being_read"),
+    Mutation("T187", "http/routes/stored.py", "self._store.piece(found, start, PIECE)",
+             "self._store.piece(found, start, found.size)",
+             "http/test_stored.py::test_a_response_is_shown_piece_by_piece_and_deleted_without_being_read"),
+    Mutation("T187", "hosting/stored_responses.py",
+             "if row != (found.id, found.model, found.created, found.size):", "if row is None:",
+             "hosting/test_stored_responses.py::"
+             "test_a_response_is_found_and_read_in_pieces_until_it_is_deleted_or_replaced"),
     Mutation("T187", "admission/conversations.py", "not self.size or self.size + size", "True or size",
              "http/test_stored.py::"
              "test_small_requests_of_a_large_conversation_wait_until_there_is_room_to_read_it"),

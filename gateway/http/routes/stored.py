@@ -25,9 +25,10 @@ from ...dialects.events import encode_json
 from ...dialects.fields import take
 from ...dialects.responses.items import Conversation, check_input, ids_of, listed, reference_of
 from ...errors import BadRequest, UnknownResponse
-from ...hosting.stored_responses import Kept, TooManyParts
+from ...hosting.stored_responses import Found, Kept, TooManyParts
 from ...runners.pending import ClientLeft
 from ...wording import counted
+from ..answering import JSON
 from ..exchange import Exchange
 from ..off_loop import AT_ONCE, Beside
 from .accounts import Settle
@@ -44,6 +45,7 @@ LIMIT, MAX_LIMIT = 20, 100  # items in a page
 LONGEST = 1 << 15  # items of a conversation: each is read, checked and written again for every answer
 MOST = 1 << 19  # arrays and objects of a conversation: read, checked and written again in about a second
 MOST_COST = 1_000_000_000  # nanoseconds to read it: about three of the most expensive requests
+PIECE = 256 << 10  # bytes of a response that are read at a time: its client may read slowly
 AGAIN = 60.0  # seconds between two log lines about responses that could not be stored
 _TRUE = ("true", "1")
 
@@ -202,23 +204,39 @@ class Stored:
         return Turn(self._store, self._beside, self._room, exchange, fields, self._losses)
 
     async def show(self, exchange: Exchange) -> None:
-        kept = await self._find(exchange)
+        """Send a response object. A large one is read while it is sent, so that slow clients hold no copies of it."""
+        found = await self._find(exchange)
         if _query(exchange).get("stream") in _TRUE:
             raise BadRequest(
                 "a stored response cannot be streamed; send the request without 'stream'",
                 param="stream",
                 code="unsupported_value",
             )
-        await exchange.reply(200, kept.response)
+        piece = await self._store.piece(found, 0, PIECE)
+        if piece is None:
+            raise _unknown(found.id)
+        if found.size <= PIECE:
+            await exchange.reply(200, piece)
+            return
+        await exchange.start(200, [(b"content-type", JSON), (b"content-length", str(found.size).encode())])
+        for start in range(PIECE, found.size, PIECE):
+            await exchange.write(piece)
+            if exchange.client_is_gone:
+                return
+            piece = await self._store.piece(found, start, PIECE)
+            if piece is None:
+                exchange.break_off()
+                raise _unknown(found.id)
+        await exchange.write(piece, last=True)
 
     async def delete(self, exchange: Exchange) -> None:
-        kept = await self._find(exchange)
-        await self._store.delete(owner_of(exchange), kept.id)
-        await exchange.reply(200, encode_json({"id": kept.id, "object": "response", "deleted": True}))
+        found = await self._find(exchange)
+        await self._store.delete(owner_of(exchange), found.id)
+        await exchange.reply(200, encode_json({"id": found.id, "object": "response", "deleted": True}))
 
     async def input_items(self, exchange: Exchange) -> None:
         """List the input items. If the start of the conversation is deleted, list the rest."""
-        identity = (await self._find(exchange)).id  # and not the response: it is read again when there is room
+        identity = (await self._find(exchange)).id
         page = _page(_query(exchange))
         await exchange.reply(200, await self._listed(exchange, identity, page))
 
@@ -232,7 +250,7 @@ class Stored:
             earlier, _ = await self._store.chain(owner, identity)
             earlier = [one for one in earlier if exchange.sees(one.model)]
             if not earlier or earlier[-1].id != identity:
-                raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")
+                raise _unknown(identity)
 
             def shown() -> bytes:
                 _check_amount(earlier, None)
@@ -242,8 +260,8 @@ class Stored:
         finally:
             self._room.let_go(size)
 
-    async def _find(self, exchange: Exchange) -> Kept:
-        """Return the response if it exists for the caller and, if the URL names a model, belongs to that model.
+    async def _find(self, exchange: Exchange) -> Found:
+        """Find a response, if it exists for the caller and, if the URL names a model, belongs to that model.
 
         Raises:
             UnknownModel, UnknownResponse: one of them does not exist.
@@ -252,11 +270,15 @@ class Stored:
         model = self._catalog.find(exchange.named, exchange.sees).name if exchange.named else None
         exchange.asked = model or ""
         identity = exchange.path.partition(f"{PLACE}/")[2].partition("/")[0]
-        kept = await self._store.get(owner_of(exchange), identity)
-        if kept is None or not exchange.sees(kept.model) or model not in (None, kept.model):
-            raise UnknownResponse(f"Response with id '{identity[:128]}' not found.")
-        exchange.subject = kept.model
-        return kept
+        found = await self._store.find(owner_of(exchange), identity)
+        if found is None or not exchange.sees(found.model) or model not in (None, found.model):
+            raise _unknown(identity)
+        exchange.subject = found.model
+        return found
+
+
+def _unknown(identity: str) -> UnknownResponse:
+    return UnknownResponse(f"Response with id '{identity[:128]}' not found.")
 
 
 def may_be_kept(identity: str) -> bool:
