@@ -8,6 +8,7 @@ thresholds and leaves are not checked: any number may be right.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ from . import ubj
 LARGEST = 4 << 30  # bytes of a file that are read
 MOST_COLUMNS = 1_000_000
 NONE = 2147483647  # the parent of a root
+TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?')  # of JSON; the names of fields have the group
 SAVE = 'booster.save_model("model.ubj")'
 # One array each has a value for each node of a tree.
 OF_FLOATS = "split_conditions loss_changes sum_hessian".split()
@@ -75,7 +77,21 @@ def _document(data: bytes) -> Any:
     if not data:
         raise ValueError("it is empty")
     is_json = data[:1] == b"{" and data[1:2] not in (b"L", b"i", b"U", b"I", b"l")
-    return json.loads(data) if is_json else ubj.parse(data)
+    if not is_json:
+        return ubj.parse(data)
+    document = json.loads(data, object_pairs_hook=_each_once)
+    # The library takes the name of a field as it is written, and would not see the one that was checked.
+    if b"\\" in data and any(found[1] is not None and b"\\" in found[0] for found in TEXTS.finditer(data)):
+        raise ValueError("the name of a field is written with an escape")
+    return document
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:64]!r} is there twice")
+    return found
 
 
 def _model(document: Any) -> Model:
@@ -143,6 +159,8 @@ def _check_trees(model: Mapping[str, Any], width: int, outputs: int) -> tuple[in
         raise ValueError(f"it has {len(trees)} trees instead of {parameters['num_trees']}")
     if groups.size and not 0 <= groups.min() <= groups.max() < outputs:
         raise ValueError("a tree is for an output that the model does not have")
+    if [tree["id"] for tree in trees] != list(range(len(trees))):  # the library puts each into the place of its id
+        raise ValueError("the ids of its trees are not their places")
     each_round = max(1, int(parameters.get("num_parallel_tree") or 1)) * max(1, len(set(groups.tolist())))
     rounds = -(-len(trees) // each_round)
     if (starts := model.get("iteration_indptr")) is not None:

@@ -180,6 +180,38 @@ def test_any_bytes_are_ubjson_or_one_error(data: bytes) -> None:
         pass
 
 
+@pytest.mark.parametrize("suffix", ["json", "ubj"])
+def test_the_ids_of_trees_are_their_places(suffix: str, tmp_path: Path) -> None:
+    booster = trained()
+    document = json.loads(booster.save_raw("json"))
+    trees = document["learner"]["gradient_booster"]["model"]["trees"]
+    trees[0]["id"], trees[1]["id"] = 1, 0
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    swapped = xgboost.Booster(model_file=tmp_path / "a.json")  # the library puts them into their places
+    assert swapped.get_dump() != booster.get_dump()
+    if suffix == "ubj":
+        booster.save_model(file := tmp_path / "a.ubj")
+        data = file.read_bytes()
+        assert b"\x02idi\x01" in data
+        file.write_bytes(data.replace(b"\x02idi\x01", b"\x02idi\x03", 1))
+    assert "the ids of its trees are not their places" in told(tmp_path / f"a.{suffix}")
+
+
+def test_a_field_that_the_library_would_read_otherwise_is_told(tmp_path: Path) -> None:
+    text = trained().save_raw("json").decode()
+    (tmp_path / "a.json").write_text(text.replace('"version":', '"\\u0076ersion":'))
+    assert "the name of a field is written with an escape" in told(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(text.replace('"version":', '"version":[1,0,0],"version":'))
+    assert "'version' is there twice" in told(tmp_path / "a.json")
+
+
+def test_values_may_be_written_with_escapes(tmp_path: Path) -> None:
+    table = xgboost.DMatrix(TABLE, label=TABLE[:, 0], feature_names=['a "b": c', "\\", "ü\n:"])
+    booster = xgboost.train({"nthread": 1}, table, 2)
+    booster.save_model(tmp_path / "a.json")
+    assert read_model(tmp_path / "a.json").names == ('a "b": c', "\\", "ü\n:")
+
+
 def test_lengths_in_a_file_are_not_believed() -> None:
     for begin in (b"[#L", b"[$d#L", b"S L".replace(b" ", b""), b"[$L#L"):
         for size in (b"\x7f" + b"\xff" * 7, b"\xff" * 8):
