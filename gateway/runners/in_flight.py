@@ -55,6 +55,7 @@ class InFlight:
         self._shown, self._debug, self._on_batch = shown, debug, on_batch
         self._last_id = 0
         self._has_gone_round = False  # ids have wrapped around
+        self.most_in_batch = 0  # calls; none before the worker is ready, and without batches
 
     def new_id(self) -> int:
         """Return an id that is not in use."""
@@ -80,8 +81,9 @@ class InFlight:
 
         `begun` is the call that has begun last. Returns what was running, as named in the log.
         """
-        calls, questions = self.calls, self.questions
-        self.calls, self.questions = {}, {}
+        calls, questions = dict(self.calls), self.questions
+        self.calls.clear()  # the table that batches know: it must not keep what has ended
+        self.questions = {}
         ahead = [id for id, (call, _) in calls.items() if call.is_ahead]
         waited = {*ahead[ahead.index(begun) + 1 :]} if begun in ahead else {*ahead}  # they begin as they were sent
         ran = [call.req.request_id for id, (call, _) in calls.items() if id not in waited]
@@ -131,9 +133,15 @@ class InFlight:
 
     def _begin_batch(self, batch: frames.Batch) -> None:
         """Note which calls begin to run together; some may have ended since, because their client has left."""
+        if not 0 < len(batch.calls) <= self.most_in_batch:
+            raise WireError(f"a batch of {counted(len(batch.calls), 'call')}, at most {self.most_in_batch} allowed")
         for id in batch.calls:
             if id not in self.calls:
                 self._check_late(frames.RESP, id)
+            elif self.calls[id][0].req.method == SOCKET:
+                raise WireError("a batch with a websocket")
+        if len(set(batch.calls)) < len(batch.calls):
+            raise WireError("a batch that has a call twice")
         Batch(batch.calls, self.calls)
         self._on_batch(batch)
 

@@ -19,6 +19,7 @@ from ..system.begun import Begun
 from ..wire import frames, plain
 from ..wire.channel import Channel
 from ..wire.values import WireError, decode_weighed, encode
+from .batches import most_calls
 from .call import Call
 from .in_flight import InFlight
 from .pending import NEVER, Pending
@@ -65,14 +66,12 @@ class ProcessReplica:
         self._owes_whose = False  # the last question was not answered in time: model code blocks the worker's loop
         self._tasks: set[asyncio.Task[None]] = set()
         self._updating = asyncio.Lock()
-        self._broken = self._is_stopping = self._has_loaded = False
+        self._broken = self._is_stopping = self._has_loaded = self._is_described = False
         self._has_met = False  # hello frames were exchanged
-        self._is_described = False
         self._news: frames.Update | None = None  # an update from before that
         self.capabilities = Capabilities()
         self.lost: asyncio.Future[str] = self._loop.create_future()
-        self.last_ping = 0.0
-        self.lag = 0.0
+        self.last_ping = self.lag = 0.0
         for future in (self._hello, self._ready):
             future.add_done_callback(_retrieve)
 
@@ -325,6 +324,7 @@ class ProcessReplica:
                 raise WireError("a second ready")
             self.last_ping = self._loop.time()
             self._has_loaded = True
+            self._in_flight.most_in_batch = most_calls(self._launch.spec)
             self._ready.set_result(plain.to_capabilities(decode_weighed(payload)))
         elif kind == frames.ERROR:
             failure = frames.decode_head(frames.Failure, payload)

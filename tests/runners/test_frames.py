@@ -28,7 +28,7 @@ from gateway.runners.process import ProcessReplica
 from gateway.runners.question import Question, about_health, about_new_code
 from gateway.runners.replica import Launch
 from gateway.settings.kinds import LARGEST_BATCH
-from gateway.spec import Capabilities, Limits, MethodInfo, ModelSpec
+from gateway.spec import Batching, Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.telemetry.model_output import MAX_LINE, MOST
 from gateway.wire import frames as wire
 from gateway.wire import plain, weighing
@@ -76,8 +76,17 @@ class Fed:
         sandbox: Literal["basic", "strict"] = "basic",
         room: Room | None = None,
         debug: bool = False,
+        batch_size: int | None = 8,
+        slots: int = 8,
     ) -> None:
-        spec = ModelSpec(name="m", target="model:Model", root=Path("/nowhere"), sandbox=sandbox)
+        spec = ModelSpec(
+            name="m",
+            target="model:Model",
+            root=Path("/nowhere"),
+            sandbox=sandbox,
+            batching=Batching(size=batch_size),
+            limits=Limits(slots=slots),
+        )
         self.described: list[Capabilities] = []
         launch = Launch(spec=spec, index=0, on_described=self.described.append, room=room or Room(), debug=debug)
         self.replica = ProcessReplica(launch)
@@ -423,10 +432,77 @@ def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
         encode([[PLAIN], "soon"]),
         encode(wire.Batch([], [0.0] * (wire.MAX_BATCH + 1))),
         encode(wire.Batch([PLAIN] * (wire.MAX_BATCH + 1), [])),
+        encode(wire.Batch([], [0.0])),
+        encode(wire.Batch([PLAIN, STREAM, PLAIN], [0.0])),
+        encode(wire.Batch([PLAIN, SOCKET], [0.0])),
     ],
 )
 def test_a_batch_of_other_calls_or_with_impossible_times_ends_the_worker(payload: bytes) -> None:
     refused(frame(wire.BATCH, 0, payload))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "slots", "most"), [(None, 8, 0), (2, 8, 2), (8, 2, 2)], ids=["no batches", "size", "slots"]
+)
+def test_a_batch_has_no_more_calls_than_the_model_s_may_have(batch_size: int | None, slots: int, most: int) -> None:
+    def work() -> None:
+        fed = Fed(batch_size=batch_size, slots=slots)
+        for count in range(1, 4):
+            assert fed.error is None
+            fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([PLAIN, STREAM, CHUNKS][:count], [0.0] * count))))
+            if count > most:
+                break
+        assert isinstance(fed.error, WireError)
+        assert all((call.batch is not None) == (id <= most) for id, call in fed.calls.items())
+
+    ran(work)
+
+
+def test_there_is_no_batch_before_the_worker_is_ready() -> None:
+    refused(frame(wire.BATCH, 0, encode(wire.Batch([PLAIN], [0.0]))), ready=False)
+
+
+@pytest.mark.parametrize("how", ["one batch", "all in each", "fewer in each"])
+def test_what_a_sweep_of_the_time_limits_asks_costs_as_much_for_each_call_however_many_share_a_batch(how: str) -> None:
+    """And a worker cannot change that: what it says about batches is paid for once, when it says it or a call ends."""
+
+    def work(count: int) -> tuple[int, int]:
+        fed = Fed(batch_size=count, slots=count)
+        calls = [fed.open() for _ in range(count)]
+        pending = [fed.replica._in_flight.calls[id][0] for id in calls]
+        batches = {"one batch": 1, "all in each": count // 10, "fewer in each": count // 10}[how]
+        said = 0
+        for number in range(batches):
+            ids = calls[number * 10 :] if how == "fewer in each" else calls
+            said += len(ids)
+            fed.feed(frame(wire.BATCH, 0, encode(wire.Batch(ids, [0.0]))))
+        assert fed.error is None
+        for call in pending[:-1]:
+            call.cancel()
+        with counted() as cost:
+            assert {call.may_run_until for call in pending} == {float("inf")}
+            wanted = cost()[1]
+        pending[-1].cancel()
+        with counted() as cost:
+            latest = {call.may_run_until for call in pending}
+            first = cost()[1]
+        assert latest == {max(call.overdue for call in pending)}
+        with counted() as cost:
+            for call in pending:
+                assert call.may_run_until
+            again = cost()[1]
+        for id in calls[:-1]:
+            fed.feed(frame(wire.END, id))
+        with counted() as cost:
+            assert pending[-1].may_run_until == pending[-1].overdue
+            last = cost()[1]
+        assert first + last < 30 * (said + count), (first, last)
+        return wanted, again
+
+    for count in (20, 200):
+        steps: list[tuple[int, int]] = []
+        ran(lambda count=count, steps=steps: steps.append(work(count)))  # type: ignore[misc]
+        assert max(steps[0]) < 40 * count, steps
 
 
 def test_the_largest_batch_of_the_settings_fits_into_its_frame() -> None:
@@ -439,18 +515,23 @@ def test_the_largest_batch_of_the_settings_fits_into_its_frame() -> None:
 def test_a_batch_says_when_its_calls_began_and_how_long_its_code_may_run() -> None:
     async def talk() -> None:
         fed = Fed()
-        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([PLAIN, STREAM], [0.0, 0.5]))))
-        one, other = fed.calls[PLAIN], fed.calls[STREAM]
-        assert fed.error is None and one.batched_at == other.batched_at > 0
-        one.limits = other.limits = Limits(cancel_grace=1.0)
+        ids = [STREAM, CHUNKS, PLAIN]
+        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch(ids, [0.0, 0.5, 0.5]))))
+        last, middle, first = (fed.calls[id] for id in ids)
+        assert fed.error is None and first.batched_at == middle.batched_at == last.batched_at > 0
         now = asyncio.get_running_loop().time()
-        one.deadline, other.deadline = now + 10, now + 90
-        one.cancel()
-        assert (one.overdue, one.may_run_until) == (now + 11, now + 91)
-        other.cancel()
-        assert one.may_run_until == other.overdue == now + 91
+        for call, seconds in ((first, 10), (middle, 50), (last, 90)):
+            call.limits, call.deadline = Limits(cancel_grace=1.0), now + seconds
+        first.cancel()
+        assert (first.overdue, first.may_run_until) == (now + 11, float("inf"))  # clients of others wait
+        last.cancel()
+        assert first.may_run_until == float("inf")
+        middle.cancel()
+        assert first.may_run_until == middle.may_run_until == last.overdue == now + 91
         fed.feed(frame(wire.END, STREAM))
-        assert other.ended and one.may_run_until == one.overdue
+        assert last.ended and first.may_run_until == middle.overdue == now + 51
+        fed.feed(frame(wire.END, CHUNKS))
+        assert first.may_run_until == first.overdue
 
     asyncio.run(talk())
 
@@ -474,6 +555,26 @@ def test_a_call_of_a_batch_is_freed_when_it_has_ended_although_others_run_on() -
         finally:
             gc.enable()
         assert fed.calls[PLAIN].batch is not None
+
+    asyncio.run(talk())
+
+
+def test_a_call_of_a_batch_is_freed_when_its_worker_is_lost() -> None:
+    async def talk() -> None:
+        fed = Fed()
+        call: Call | None = Weak(predict(), b"", Limits(), asyncio.get_running_loop())
+        fed.replica.open(call, lambda call: None)
+        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([call.id, PLAIN], [0.0, 0.0]))))
+        freed = weakref.ref(call)
+        gc.disable()
+        try:
+            fed.replica._break("it was lost")
+            assert call.ended
+            call = None
+            assert freed() is None
+        finally:
+            gc.enable()
+        assert fed.calls[PLAIN].batch is not None  # its route still has it
 
     asyncio.run(talk())
 
