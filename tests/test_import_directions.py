@@ -52,6 +52,7 @@ FRAMEWORKS = {
     "sklearn",
     "skops",
     "onnxruntime",
+    "onnx",
     "xgboost",
     "lightgbm",
     "catboost",

@@ -37,6 +37,7 @@ FORMAT = Format(
     needs=("sentence_transformers", "torch"),
     install="pip install 'model-gateway[sentence-transformers]'",
 )
+WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "[!.]*/*.safetensors", "[!.]*/pytorch_model.bin")
 MADE_OF = ("modules.json", "1_Pooling/config.json")  # the load refuses one without the other
 
 
@@ -90,6 +91,8 @@ def _is_ours(path: Path) -> bool:
     weights = peek_weights(path)
     if weights is None or has_code(path):
         return False
+    if _has_only_onnx(weights):
+        return False
     about = weights / "config_sentence_transformers.json"
     if not (about.is_file() or any((weights / name).is_file() for name in MADE_OF)):
         return False
@@ -100,3 +103,10 @@ def _is_ours(path: Path) -> bool:
         raise ConfigError(f"{about} is not a JSON object ({error}); get the model's files again") from error
     found = peek_architecture(weights)
     return found is None or found.is_saved_by == "transformers"  # cross and sparse encoders give no such vectors
+
+
+def _has_only_onnx(place: Path) -> bool:
+    """Return whether the weights of a folder are an ONNX file, which another plugin serves."""
+    if not any(next(place.glob(pattern), None) for pattern in ("*.onnx", "onnx/*.onnx")):
+        return False
+    return not any(next(place.glob(pattern), None) for pattern in WEIGHTS)

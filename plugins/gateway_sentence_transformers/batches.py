@@ -11,10 +11,11 @@ from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from gateway_embedding_fields import Ask
+
 from gateway import BadRequest, HTTPError
 
 from .encoder import Encoder, Shape
-from .fields import Ask
 
 HOLD = 0.002  # seconds; about half of a pass's fixed cost on a CPU
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway_embedding_fields import WHOLE, Ask, Task
 from gateway_fields import unsupported
 
 from gateway import BadRequest
-
-from .fields import WHOLE, Ask, Task
 
 PROBE = ["a", "a longer text"]
 RAW = "before_normalize"  # our name for it among the features

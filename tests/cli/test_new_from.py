@@ -23,6 +23,7 @@ def served(run: Run) -> dict[str, str]:
     ("source", "format"),
     [
         (DEMOS / "wine/model.ubj", "xgboost"),
+        (DEMOS / "digits-cnn/model.onnx", "onnx"),
         (DEMOS / "digits/model.skops", "sklearn"),
         (DEMOS / "digits", "sklearn"),
         (DEMOS / "diabetes", "lightgbm"),

@@ -151,19 +151,19 @@ def test_a_directory_without_a_model_is_none(names: tuple[str, ...], tmp_path: P
 def test_files_with_weights_of_other_kinds_are_counted_and_the_first_of_them_named(
     is_loose: bool, tmp_path: Path
 ) -> None:
-    place = make(tmp_path / "it", "yolo.onnx", "best.pt", "net.tflite", "notes.txt", "tokenizer.json", "run.py")
+    place = make(tmp_path / "it", "yolo.keras", "best.pt", "net.tflite", "notes.txt", "tokenizer.json", "run.py")
     if is_loose:
         make(place / "served", "model.py")
         (place / "served" / "model.py").write_text("class Model:\n    def predict(self, x): return x\n")
     (two,) = discover([tmp_path], Plugins.load()).problems
-    assert "(yolo.onnx), and 2 others that may hold weights: best.pt, net.tflite" in two.what
+    assert "(best.pt), and 2 others that may hold weights: net.tflite, yolo.keras" in two.what
     assert "put other models in directories of their own" in two.fix
 
     make(place, "a.mlmodel", "big.traineddata", "forest.rds", "lid.ftz", "half.safetensors.part", "model.tar.gz")
     (place / "lgb.txt").write_bytes(b"tree\nversion=v4\n")
     (place / "clf").write_bytes(pickle.dumps([1]))
     (many,) = discover([tmp_path], Plugins.load()).problems
-    assert re.search(r"and 10 others that may hold weights: a\.mlmodel, best\.pt, \S+, \S+, \S+ and 5 more", many.what)
+    assert re.search(r"and 10 others that may hold weights: a\.mlmodel, \S+, \S+, \S+, \S+ and 5 more", many.what)
 
 
 def test_what_belongs_to_a_model_is_no_other_model(tmp_path: Path) -> None:
@@ -177,7 +177,6 @@ def test_what_belongs_to_a_model_is_no_other_model(tmp_path: Path) -> None:
     assert [problem.what for problem in discover([tmp_path], Plugins.load()).problems] == [
         "an MXNet model (net-symbol.json)",
         "a model of ncnn (yolo.param)",
-        "an ONNX model (a.onnx)",
     ]
 
 

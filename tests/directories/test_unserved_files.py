@@ -339,10 +339,10 @@ def test_the_table_of_a_zip_file_that_claims_to_be_large_is_not_read(tmp_path: P
 
 NODE = b"\n\x0c\n\x01x\x12\x01y\x22\x04Relu\x12\x01g"
 NAMELESS = {
-    "onnx": (b"\x08\x0e:\x11" + NODE, "an ONNX model", "onnxruntime"),
-    "onnx by its maker": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:\x11" + NODE, "an ONNX model", "onnxruntime"),
-    "onnx with a text": (b"\x08\x0a2\x02hi:\x11" + NODE, "an ONNX model", "onnxruntime"),
-    "large onnx": (b"\x08\x08:\xd7\x83\x01\n\xd9\x01\n\x01X\x12\x05label", "an ONNX model", "onnxruntime"),
+    "onnx": (b"\x08\x0e:\x11" + NODE, "an ONNX model", "model.onnx"),
+    "onnx by its maker": (b"\x08\x08\x12\x07pytorch\x1a\x032.1:\x11" + NODE, "an ONNX model", "model.onnx"),
+    "onnx with a text": (b"\x08\x0a2\x02hi:\x11" + NODE, "an ONNX model", "model.onnx"),
+    "large onnx": (b"\x08\x08:\xd7\x83\x01\n\xd9\x01\n\x01X\x12\x05label", "an ONNX model", "model.onnx"),
     "glove": (b"the 0.418001 0.249683 -0.412421 0.121701\n", "word vectors as text", "gensim"),
     "word2vec as text": (b"3 4\nb -0.0134 0.0059 0.1275 0.2252\n", "word vectors as text", "gensim"),
     "word2vec": (b"3 4\ncat " + struct.pack("<4f", 0.1, 0.2, 0.3, 0.4), "word vectors of word2vec", "gensim"),

@@ -81,6 +81,7 @@ def test_all_are_ready_and_say_what_they_serve(demo: Gateway) -> None:
     assert status == 200
     assert {model["id"]: (model["status"], model["capabilities"]["routes"][:1]) for model in listed["data"]} == {
         "diabetes": ("ready", ["/v1/models/diabetes:predict"]),
+        "digits-cnn": ("ready", ["/v1/models/digits-cnn:predict"]),
         "digits": ("ready", ["/v1/models/digits:predict"]),
         "minilm": ("ready", [EMBEDDINGS]),
         "shout": ("ready", [CHAT]),
@@ -282,6 +283,30 @@ def test_digits_takes_tensors(demo: Gateway) -> None:
     status, about = ask(demo, "GET", "/v2/models/digits")
     assert status == 200 and about["platform"] == "sklearn"
     assert about["inputs"][0] == {"name": "inputs", "datatype": "FP64", "shape": [-1, 64]}
+
+
+def test_digits_cnn_reads_images_and_tensors(demo: Gateway) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    status, answer = ask(demo, "POST", "/v1/models/digits-cnn:predict", {"image": digits.images[:5].tolist()})
+    assert (status, answer["digit"]) == (200, digits.target[:5].tolist())
+    status, schema = ask(demo, "GET", "/v1/models/digits-cnn/schema")
+    (example,) = schema["input_schema"]["examples"]
+    status, answer = ask(demo, "POST", "/v1/models/digits-cnn:predict", example)
+    assert (status, len(answer["probabilities"][0])) == (200, 10)
+    status, answer = ask(demo, "POST", "/v1/models/digits-cnn:predict", {"image": [[1, 2, 3]]})
+    assert status == 400 and "image has the shape [1, 3], but the model takes [images, 8, 8]" in answer["error"]
+    status, about = ask(demo, "GET", "/v2/models/digits-cnn")
+    assert about["inputs"] == [{"name": "image", "datatype": "FP64", "shape": [-1, 8, 8]}]
+    assert [(each["name"], each["shape"]) for each in about["outputs"]] == [
+        ("digit", [-1]),
+        ("probabilities", [-1, 10]),
+    ]
+    tensor = {"name": "image", "datatype": "FP32", "shape": [2, 8, 8], "data": digits.images[:2].ravel().tolist()}
+    status, answer = ask(demo, "POST", "/v2/models/digits-cnn/infer", {"inputs": [tensor]})
+    found = {output["name"]: output for output in answer["outputs"]}
+    assert (status, found["digit"]["data"], found["probabilities"]["shape"]) == (200, [0, 1], [2, 10])
 
 
 def test_wine_takes_records_csv_and_tensors(demo: Gateway) -> None:

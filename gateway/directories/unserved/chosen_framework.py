@@ -16,7 +16,7 @@ from .files import json_of, suffix
 from .gguf import gguf_files
 from .unserved import find_unserved
 
-OF_TABLES = ("sklearn", "xgboost", "lightgbm", "catboost")  # frameworks with no checkpoint of transformers
+OTHERS = ("sklearn", "xgboost", "lightgbm", "catboost", "onnx")  # frameworks with no checkpoint of transformers
 
 
 def peek_mismatch(place: Path, framework: str) -> str | None:
@@ -29,8 +29,8 @@ def peek_mismatch(place: Path, framework: str) -> str | None:
     if (served := _served(place, names, framework)) is not None:
         what, by, fix = served
         writes = found is not None and found.writes  # it fits two frameworks, and config.yaml chose one
-        return None if by == framework or (writes and framework not in OF_TABLES) else f"{what}: {fix}"
-    is_checkpoint = "config.json" in names and framework not in OF_TABLES and found is not STATIC
+        return None if by == framework or (writes and framework not in OTHERS) else f"{what}: {fix}"
+    is_checkpoint = "config.json" in names and framework not in OTHERS and found is not STATIC
     if is_checkpoint and (adapter(place, names) is None or weights_of(_weights(names))):
         return None  # its own plugin explains more
     if framework == "sentence-transformers" and "peft_type" in json_of(place / "adapter_config.json"):

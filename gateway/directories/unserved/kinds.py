@@ -33,6 +33,8 @@ MERGE = f"merge it into its base, or {CLASS} with the base"
 IMAGES = f"{CLASS} with diffusers and has a method images, see docs/images.md"
 KALDI = f"{CLASS} with vosk and has a method transcriptions, see docs/audio.md"
 INDEX = ("an index of vectors, not a model", f"{CLASS} with the library that wrote it")
+TO_ONNX = "convert it to ONNX, as model.onnx"
+ORT = "get the model as .onnx, from which it was made"
 NCNN, NCNN_BINARY = rb"\A7767517\s", rb"\A\x45\x8a\x76\0"
 FAISS = rb"\A(Ix|Iw|IH|Im|Is|Ip|IB)[A-Za-z0-9]{2}"  # magic numbers of FAISS
 # The magic number of its second and third format; for the first, the sizes of a model, with a signed vocabulary size.
@@ -192,7 +194,7 @@ FILES = (
         goes_with=True,
     ),
     Kind("*.bin *.pt *.pth *.ggml *.model *.safetensors *.dat", RENAMED_GGUF, "rename it to NAME.gguf", rb"\AGGUF"),
-    Kind("*.onnx", "an ONNX model", predicts("onnxruntime")),
+    Kind("*.onnx", "an ONNX model", chosen("onnx")),
     Kind("model.txt *.lgb *.lgbm", "a LightGBM model", chosen("lightgbm"), rb"\Atree\s+version="),
     Kind("*.lgb *.lgbm", "a LightGBM model", chosen("lightgbm")),
     Kind("*.txt", "a LightGBM model", chosen("lightgbm"), rb"\Atree\s+version=v\d"),
@@ -241,7 +243,7 @@ FILES = (
     Kind("*.ot", "a model of tch (PyTorch for Rust)", "get the model as *.safetensors", rb"\APK\x03\x04"),
     Kind("*.eqx", "weights of Equinox (JAX)", predicts("equinox"), rb"\A(\{[^\n]{0,65536}\n)?\x93NUMPY"),
     Kind("*.tl", "a model of Treelite", predicts("treelite"), rb"\A[\x03-\x05]\0{3}([\0-\x20]\0{3}){2}[\0-\x03]{2}"),
-    Kind("*.mlnet", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}", rb"\APK\x03\x04"),
+    Kind("*.mlnet", "a model of ML.NET", TO_ONNX, rb"\APK\x03\x04"),
     Kind(
         "*.json",
         "an Explainable Boosting Machine of InterpretML",
@@ -271,7 +273,7 @@ FILES = (
     ),
     Kind("*.xml *.yml *.yaml", "a model of OpenCV", predicts("cv2.ml"), rb"\bopencv_ml_\w+"),
     Kind("*.pfa", "a model in PFA", predicts("titus")),
-    Kind("*_net.pb", "a Caffe2 model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*_net.pb", "a Caffe2 model", TO_ONNX),
     Kind(
         "*.pb.gz *.pb", "a network of Leela Chess Zero", f"{CLASS} and starts lc0", rb"\A\x0d\xc0\x01"
     ),  # its magic number, the first field
@@ -302,8 +304,8 @@ FILES = (
     Kind("*.mar", "an archive of TorchServe", f"unpack it (it is a zip file), and {CLASS}"),
     Kind("*.llamafile", "a llamafile", "extract the GGUF file from it (it is a zip file)"),
     Kind("*.kv", "word vectors of gensim", predicts("gensim"), PICKLE),
-    Kind("*.caffemodel", "a Caffe model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("*.weights", "weights of Darknet", f"convert them to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.caffemodel", "a Caffe model", TO_ONNX),
+    Kind("*.weights", "weights of Darknet", TO_ONNX),
     Kind("*.rds *.rda *.rdata", "objects of R", "convert it, or write a model.py whose class starts R"),
     Kind("*.rkllm *.rknn", "a model compiled for Rockchip's processors", f"{CLASS} with the runtime of Rockchip"),
     Kind("*.hef", "a model compiled for Hailo's processors", predicts("hailo_platform")),
@@ -315,7 +317,7 @@ FILES = (
     ),
     Kind("*.blob", "a *.blob, as models for Myriad processors are", f"if it is one: {predicts('openvino or depthai')}"),
     Kind("*.nb", "a model of Paddle Lite", predicts("paddlelite"), rb"\A[\0-\x03]\0"),
-    Kind("*.ort", "an ONNX model in ORT's own format", predicts("onnxruntime")),
+    Kind("*.ort", "an ONNX model in ORT's own format", ORT),
     Kind("*.rten", "a model of RTen", "get it as ONNX"),
     Kind("*.sentis", "a model for Unity", "get it as ONNX"),
     Kind("*.mpk", "a record of Burn", "get the model as ONNX or *.safetensors"),
@@ -334,7 +336,7 @@ FILES = (
     Kind("*.ptl", "a program of TorchScript for phones", f"{CLASS} with torch.jit.load"),
     Kind("*.th", f"PyTorch weights, {PICKLED}", TORCH),
     Kind("*.t7", "a model of Torch 7", "convert it, or " + CLASS),
-    Kind("*.dnn *.cntk", "a model of CNTK", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.dnn *.cntk", "a model of CNTK", TO_ONNX),
     Kind(
         "*.wts",
         "weights of TensorRT as text",
@@ -368,8 +370,8 @@ FILES = (
     Kind(
         "*.mat", "a file of MATLAB, which may hold weights", f"if it does: {CLASS} with scipy.io.loadmat", rb"\AMATLAB"
     ),
-    Kind("*.tnnmodel", "a model of TNN", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("*.uff", "a model in UFF, which older TensorRT reads", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*.tnnmodel", "a model of TNN", TO_ONNX),
+    Kind("*.uff", "a model in UFF, which older TensorRT reads", TO_ONNX),
     Kind("*.mindir", "a model of MindSpore", predicts("mindspore")),
     Kind("*.torrent *.metalink *.url", "a link to a download instead of the file", "download what it names"),
     Kind(
@@ -379,11 +381,11 @@ FILES = (
     ),
     Kind("*.dvc", "a DVC pointer instead of the file", "dvc pull"),
     Kind("*.mnn", "a model of MNN", predicts("MNN")),
-    Kind("*-symbol.json", "an MXNet model", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("*-symbol.json", "an MXNet model", TO_ONNX),
     Kind("*.msgpack", "weights of Flax (JAX)", "get the model as *.safetensors"),
     Kind("*.ckpt-*.index *.ckpt.index *.data-00000-of-?????", "a checkpoint of TensorFlow", predicts("tensorflow")),
     Kind("*.pdparams *.pdiparams", "weights of Paddle", predicts("paddle")),
-    Kind("*-????.params", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", goes_with=True),
+    Kind("*-????.params", "weights of MXNet", TO_ONNX, goes_with=True),
     Kind("final.mdl", "a Kaldi model", KALDI),
     Kind("*.traineddata", "a model of Tesseract", predicts("pytesseract")),
     Kind("*.vec", "word vectors as text", predicts("gensim")),

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .kinds import A_PICKLE, CLASS, MAIN, PICKLE, PICKLED, RENAMED_GGUF, SKOPS, TORCH, VECTORS, Kind, predicts
+from .kinds import (
+    A_PICKLE,
+    CLASS,
+    MAIN,
+    ORT,
+    PICKLE,
+    PICKLED,
+    RENAMED_GGUF,
+    SKOPS,
+    TO_ONNX,
+    TORCH,
+    VECTORS,
+    Kind,
+    predicts,
+)
 
 # The version field of the protobuf, followed by the producer's name, a description, or the graph with its first node.
 ONNX = (
@@ -23,14 +37,14 @@ BEGINNINGS = (
     Kind("", "a LightGBM model", "rename it to model.txt", rb"\Atree\s+version="),
     Kind("", "an XGBoost model", "rename it to model.ubj", rb"(?s)\A(\{L.{8}learner|binf)"),
     Kind("", "a TensorFlow Lite model", predicts("ai-edge-litert"), rb"(?s)\A.{4}TFL3"),
-    Kind("", "an ONNX model in ORT's own format", predicts("onnxruntime"), rb"(?s)\A.{4}ORTM"),
+    Kind("", "an ONNX model in ORT's own format", ORT, rb"(?s)\A.{4}ORTM"),
     Kind("", "a TensorRT engine", predicts("tensorrt"), rb"\A[fp]trt"),
-    Kind("", "an ONNX model", predicts("onnxruntime"), ONNX),
+    Kind("", "an ONNX model", "rename it to model.onnx", ONNX),
     Kind("", "word vectors as text", predicts("gensim"), VECTORS),
     Kind("", "word vectors of word2vec", predicts("gensim"), WORD2VEC),
     Kind("", "an importance matrix", MAIN, IMATRIX),
     Kind("", "weights of Apache TVM", predicts("tvm"), rb"\A\xb7\x9c\x04\x05\x4f\x8d\xe5\xf7"),
-    Kind("", "weights of MXNet", f"convert them to ONNX, and {predicts('onnxruntime')}", rb"\A\x12\x01\0{6}"),
+    Kind("", "weights of MXNet", TO_ONNX, rb"\A\x12\x01\0{6}"),
     Kind("", "an n-gram language model", predicts("kenlm"), rb"\Ammap lm http://kheafield"),
     Kind("", "a model of CRFsuite", predicts("sklearn_crfsuite or pycrfsuite"), rb"\AlCRF"),
     Kind(
@@ -43,8 +57,8 @@ BEGINNINGS = (
 PACKED = (
     Kind("model.ini", "a MOJO of H2O", predicts("h2o (import_mojo)")),
     Kind("bundle.json", "a bundle of MLeap", f"{CLASS} and starts Java"),
-    Kind("transformerchain/*", "a model of ML.NET", f"convert it to ONNX, and {predicts('onnxruntime')}"),
-    Kind("configuration.json", "a model of Deeplearning4j", f"convert it to ONNX, and {predicts('onnxruntime')}"),
+    Kind("transformerchain/*", "a model of ML.NET", TO_ONNX),
+    Kind("configuration.json", "a model of Deeplearning4j", TO_ONNX),
     Kind("schema.json", "a scikit-learn model saved by skops, with another suffix", "rename it to model.skops"),
     Kind("*/data.pkl", f"PyTorch weights or a pickled model, {PICKLED}", TORCH),
     Kind("policy.pth", "an agent of Stable-Baselines3", predicts("stable_baselines3")),

@@ -21,6 +21,7 @@ CHECKPOINT = frozenset(
 )
 # SetFit keeps the head of such a folder as a pickle. For other formats it is unknown which files belong to a model.
 OWN = {
+    "onnx": CHECKPOINT,
     "sentence-transformers": CHECKPOINT | {"pkl"},
     "sklearn": ESTIMATOR,
     "transformers": GGUF,

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gateway_embedding_fields import ROLES, TABLE
 from gateway_fields import Field
 from gateway_sentence_transformers import find_model
-from gateway_sentence_transformers.fields import ROLES, TABLE
 from gateway_sentence_transformers.model import SentenceTransformerModel
 
 from gateway import BadRequest, Capabilities, ConfigError

@@ -124,10 +124,6 @@ BROKEN: Mapping[str, tuple[Break, str]] = {
         lambda place: (place / "model.safetensors").rename(place / "model.fp16.safetensors"),
         r"called model\.fp16\.safetensors, but model\.safetensors is expected: rename the file",
     ),
-    "ONNX alone": (
-        several(NO_WEIGHTS, write("model.onnx", "")),
-        r"its weights are only in ONNX format \(model\.onnx\): get model\.safetensors",
-    ),
     "an index without its files": (
         several(NO_WEIGHTS, write("model.safetensors.index.json", {"weight_map": {"a": "model-1.safetensors"}})),
         r"model-1\.safetensors is missing, which model\.safetensors\.index\.json names",
