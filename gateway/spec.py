@@ -158,6 +158,7 @@ class ModelSpec:
     enforce_stop: bool = False  # the gateway looks for stop strings itself, and stops the code at the first
     sandbox: Literal["basic", "strict"] = "basic"  # restrictions of workers, see `gateway/worker/sandbox/confine.py`
     memory_limit: int | None = None  # bytes that each worker may allocate
+    nice: int = 0  # of its workers: 0 is the gateway's own priority, 19 the lowest
     allow_links: bool = False  # symbolic links in its directory may point outside it
     forward_credentials: bool = False  # its Requests include the key, token or cookie that the client was admitted with
     notes: tuple[str, ...] = ()  # warnings that do not keep it from loading

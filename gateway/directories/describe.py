@@ -136,6 +136,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         enforce_stop=values.get("enforce_stop", spec.enforce_stop),
         sandbox=values.get("sandbox", spec.sandbox),
         memory_limit=values.get("memory_limit", spec.memory_limit),
+        nice=values.get("nice", spec.nice),
         allow_links=values.get("allow_links", spec.allow_links),
         forward_credentials=values.get("forward_credentials", spec.forward_credentials),
         mount_roots=_mount_roots(values) if spec.own_code else (),

@@ -185,6 +185,7 @@ class Child:
             writable=self._writable(),
             tracing=spec.sandbox == "basic",
             memory=spec.memory_limit,
+            nice=spec.nice,
             gate=gate,
             keeper=keeper,
         )

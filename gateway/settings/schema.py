@@ -166,6 +166,7 @@ class ModelSettings:
     forward_credentials: bool = _key(kinds.flag, False)
     sandbox: Literal["basic", "strict"] | None = _key(kinds.choice("basic", "strict"), None)
     memory_limit: int | None = _key(kinds.size, None)
+    nice: int = _key(kinds.whole(0, 19), 0)
     aliases: tuple[str, ...] = _key(kinds.texts, ())
     mounts: Mapping[str, Path] | None = _key(kinds.places, None)
     options: Mapping[str, Any] | None = _key(kinds.anything, None)  # for the plugin that serves the model

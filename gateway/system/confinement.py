@@ -38,6 +38,7 @@ def start(
     network: bool = False,
     tracing: bool = False,
     memory: int | None = None,
+    nice: int = 0,
     gate: int | None = None,
     keeper: int | None = None,
 ) -> Start:
@@ -45,8 +46,9 @@ def start(
 
     `writable` and `network` apply to "strict": where it may write, and whether it keeps the network. `tracing` applies
     to "basic": whether root keeps the capability to read the memory of other processes. `memory` is the limit of
-    allocated bytes. `gate` is one end of a socket: a strict program reports on it that it is confined, and continues
-    when the other end is closed. `keeper` is one of a socket for its keeper, see `worker/sandbox/keeper.py`.
+    allocated bytes, `nice` is added to the nice value of this process. `gate` is one end of a socket: a strict program
+    reports on it that it is confined, and continues when the other end is closed. `keeper` is one of a socket for its
+    keeper, see `worker/sandbox/keeper.py`.
     """
     said = {
         "GW_SANDBOX": sandbox,
@@ -60,6 +62,8 @@ def start(
         said["GW_TRACING"] = "1"
     if memory is not None:
         said["GW_MEMORY"] = str(memory)
+    if nice:
+        said["GW_NICE"] = str(nice)
     if gate is not None:
         said["GW_GATE"] = str(gate)
     if keeper is not None:

@@ -370,6 +370,21 @@ async def test_an_empty_entry_of_a_search_path_is_not_the_directory_of_the_model
         assert seen["PYTHONPATH"].startswith(f"{Path.cwd() / 'plugins'}")
 
 
+async def test_a_worker_and_what_it_starts_have_the_nice_value_of_their_model(tmp_path: Path) -> None:
+    source = """
+        import os, subprocess, sys
+        class Model:
+            def predict(self, x):
+                command = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+                return [os.getpriority(os.PRIO_PROCESS, 0), int(subprocess.check_output(command))]
+        """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for nice, sandbox in ((0, "basic"), (3, "basic"), (3, "strict")):
+        async with started(tmp_path / f"{sandbox}{nice}", source, spec={"nice": nice, "sandbox": sandbox}) as found:
+            assert await found.ask("predict") == [own + nice] * 2
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
 async def test_a_model_over_its_memory_limit_fails_that_call_and_its_worker_goes_on(tmp_path: Path) -> None:
     async with started(tmp_path, CURIOUS, *METHODS, spec={"memory_limit": 512 * 1024**2}) as found:
         before = resident(os.getpid())
@@ -497,9 +512,10 @@ def test_the_settings_reach_the_spec(tmp_path: Path) -> None:
 
     write(tmp_path, {"models/a/model.py": "class Model: ...", "models/b/model.py": "class Model: ..."})
     (tmp_path / "gateway.toml").write_text(
-        '[gateway.worker]\nsandbox = "strict"\n[models.b]\nsandbox = "basic"\nmemory_limit = "1GiB"\n'
+        '[gateway.worker]\nsandbox = "strict"\n[models.b]\nsandbox = "basic"\nmemory_limit = "1GiB"\nnice = 5\n'
     )
     settings = load_settings(tmp_path / "gateway.toml", environ={})
     found = {spec.name: spec for spec in discover([tmp_path / "models"], Plugins.load(), settings).specs}
     assert (found["a"].sandbox, found["a"].memory_limit) == ("strict", None)
     assert (found["b"].sandbox, found["b"].memory_limit) == ("basic", 1024**3)
+    assert (found["a"].nice, found["b"].nice) == (0, 5)

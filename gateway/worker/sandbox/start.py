@@ -34,6 +34,7 @@ def main(command: list[str]) -> None:
     if "GW_KEEPER" in ours:
         be_kept(parent, int(ours["GW_KEEPER"]), theirs)
     confine.limit_accidents(int(memory) if memory else None)
+    os.nice(int(ours.get("GW_NICE", 0)))
     if ours["GW_SANDBOX"] == "strict":
         places = [place for name, place in ours.items() if name.startswith(WRITABLE)]
         try:
