@@ -328,9 +328,9 @@ class ProcessReplica:
             self._ready.set_result(plain.to_capabilities(decode_weighed(payload)))
         elif kind == frames.ERROR:
             failure = frames.decode_head(frames.Failure, payload)
-            reason = self._child.log.shown(failure.reason or failure.message)
+            reason = failure.reason or failure.message
             if not self._ready.done():
-                self._ready.set_exception(LoadError(reason, fatal=failure.fatal))
+                self._ready.set_exception(LoadError(self._child.log.shown(reason), fatal=failure.fatal))
             else:
                 self._break(reason)
                 raise ConnectionAbortedError("the worker has said why it ends")  # what it sends then is not read
@@ -369,7 +369,7 @@ class ProcessReplica:
         self._begun.close_page()
         if self._scrape is not None and not self._scrape.done():
             self._scrape.set_result(b"")
-        self._spawn(self._say_why(reason, ran))
+        self._spawn(self._say_why(self._child.log.shown(reason), ran))
 
     async def _say_why(self, reason: str, ran: Sequence[str]) -> None:
         """Report the reason, which is known a moment after the socket closed.

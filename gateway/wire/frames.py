@@ -49,7 +49,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from .values import BROKEN, WireError, check_weight, decode_by, decode_raw, decoder_of, encode
+from .values import BROKEN, WireError, check_weight, decode_by, decode_raw, decoder_of, encode, fault_of
 from .weighing import SMALL
 
 VERSION = 1
@@ -266,7 +266,7 @@ def split(cls: type[H], payload: bytes | memoryview) -> tuple[H, bytes | memoryv
         head: H = _decoders[cls](payload[BEHIND_SIZE:start])
         return head, payload[start:]
     except BROKEN as error:
-        raise WireError(f"bad {cls.__name__}: {error}") from error
+        raise WireError(f"bad {cls.__name__}: {fault_of(error)}") from error
 
 
 def join_items(packed: list[bytes]) -> bytes:
@@ -287,7 +287,7 @@ def split_items(payload: bytes | memoryview, kind: int = DATA) -> tuple[list[Any
             return decode_raw(payload), size - 1
         return _split_items(payload, kind)
     except BROKEN as error:
-        raise WireError(f"bad items: {error}") from error
+        raise WireError(f"bad items: {fault_of(error)}") from error
 
 
 def size_of_items(payload: bytes | memoryview) -> int:

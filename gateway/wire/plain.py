@@ -10,7 +10,7 @@ import msgspec
 
 from ..spec import Capabilities, ModelSpec
 from ..wording import a_type
-from .values import WireError
+from .values import WireError, fault_of
 
 MAX_METHODS, MAX_NAME, MAX_PORTS = 256, 128, 256
 MAX_LINE = 512  # characters of an entry in `asked`
@@ -40,7 +40,7 @@ def to_capabilities(value: Any) -> Capabilities:
     try:
         found = msgspec.convert(value, Capabilities)
     except msgspec.ValidationError as error:
-        raise WireError(f"bad capabilities: {error}") from error
+        raise WireError(f"bad capabilities: {fault_of(error)}") from error
     if len(found.methods) > MAX_METHODS or len(found.ports) > MAX_PORTS:
         raise WireError(f"capabilities of {len(found.methods)} methods and {len(found.ports)} ports")
     if not all(method.name.isidentifier() and len(method.name) <= MAX_NAME for method in found.methods):

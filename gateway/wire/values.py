@@ -6,6 +6,7 @@ Invalid values, and values that would cost much more memory than their size, rai
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -184,4 +185,12 @@ def decode_by(decoder: Callable[[Any], Any], payload: bytes | memoryview, what: 
     try:
         return decoder(payload)
     except BROKEN as error:
-        raise WireError(f"bad {what}: {error}") from error
+        raise WireError(f"bad {what}: {fault_of(error)}") from error
+
+
+def fault_of(error: Exception) -> str:
+    """Return what is wrong, without the value that is: it comes from a worker, and may be or contain a secret."""
+    if not isinstance(error, msgspec.ValidationError):
+        return str(error)
+    place = re.search(r"`\$[^`]*`\Z", str(error))
+    return f"an invalid value at {place[0] if place else '`$`'}"

@@ -26,7 +26,7 @@ from gateway.errors import Crashed, InvalidOutput, Overloaded
 from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
 from gateway.runners.question import Question, about_health, about_new_code
-from gateway.runners.replica import Launch
+from gateway.runners.replica import Launch, LoadError
 from gateway.settings.kinds import LARGEST_BATCH
 from gateway.spec import Batching, Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.telemetry.model_output import MAX_LINE, MOST
@@ -1074,13 +1074,44 @@ def test_a_reason_costs_no_more_than_a_line_and_behind_it_nothing_is_read() -> N
         redact = child.log.redact
         child.log.redact = lambda text: lengths.append(len(text)) or redact(text)  # type: ignore[method-assign,func-returns-value]
         failure = frame(wire.ERROR, 0, encode(Failure(503, "model_crashed", "", reason="a" * 50_000 + "\n" * 50_000)))
-        fed.feed(failure * 2)
+        fed.feed(failure * 2 + frame(wire.PING, 0, encode(wire.Ping(1, 0.5))))
         assert lengths == [MOST]
+        assert fed.replica.lag == 0.0
         assert fed.transport.closed
         reason = next(iter(fed.replica._tasks)).get_coro().cr_frame.f_locals["reason"]  # type: ignore[union-attr]
         assert len(reason) < MAX_LINE + 20
 
     ran(work)
+
+
+@pytest.mark.parametrize(("kind", "id"), [(wire.READY, 0), (wire.DESCRIBED, 0), (wire.ANSWER, NEW_CODE)])
+def test_the_reason_of_a_wrong_description_has_the_place_and_not_the_value(kind: int, id: int) -> None:
+    """Which may be a secret: nobody says which, so it cannot be hidden by its value."""
+
+    async def talk() -> None:
+        fed = Fed(ready=bool(id))
+        fed.feed(frame(kind, id, encode({"methods": [{"name": "a", "kind": "q7Zx9 - at `$.q7Zx9`"}]})))
+        ProcessReplica._on_lost(fed.replica, fed.error)
+        place = "bad capabilities: an invalid value at `$.methods[0].kind`"
+        assert await fed.replica.lost == f"the worker broke the protocol: {place}"
+
+    asyncio.run(talk())
+
+
+def test_whatever_a_worker_broke_the_reason_is_cut_and_has_no_secret() -> None:
+    async def talk(ready: bool) -> None:
+        fed = Fed(ready)
+        fed.replica._child.hide({"pin": "q7Zx9"})
+        ProcessReplica._on_lost(fed.replica, WireError("about q7Zx9 " + "x" * 50_000))
+        reason = await fed.replica.lost
+        assert reason.startswith("the worker broke the protocol: about *** x") and len(reason) < MAX_LINE + 20
+        if not ready:
+            with pytest.raises(LoadError) as told:
+                await fed.replica._ready
+            assert str(told.value) == reason
+
+    for ready in (False, True):
+        asyncio.run(talk(ready))
 
 
 def test_a_replica_that_has_ended_reads_no_more() -> None:
