@@ -140,7 +140,7 @@ class Dialect:
     response_schema: ClassVar[dict[str, Any]] = {}
     event_schema: ClassVar[dict[str, Any]] = {}
     response_type: ClassVar[str] = "application/json"
-    keeps: ClassVar[bool] = False  # answers may be stored, read and continued: see http/routes/stored.py
+    keeps: ClassVar[bool] = False  # see http/routes/stored.py: answers may be stored; its encoders get no `inputs`
     protocol: ClassVar[Protocol] = ""  # the protocol of its streams; events of other protocols are read, not passed on
     ending: ClassVar[type[Ending]] = Ending  # detects the end of streams that models frame themselves
     value_decides: ClassVar[bool] = False  # a method that returns an iterator streams, whatever the request asks for

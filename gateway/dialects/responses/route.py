@@ -84,16 +84,19 @@ class ResponsesDialect(Dialect):
         model = take(inputs, "model", str)
         stream = take(inputs, "stream", bool, False)
         check(inputs)
-        options: dict[str, Any] = {"body": inputs, "own": method == "responses"}
+        options: dict[str, Any] = {
+            "own": method == "responses",
+            "max_tokens": inputs.get("max_output_tokens"),
+            "store": take(inputs, "store", bool, True),
+        }
         if options["own"]:
             options["prompt_size"] = sum(len(text.encode()) for text in _texts(inputs))
             options["shown"] = shown(inputs)
             return Prepared(model, inputs, stream, options=options)
         tools = options["tools"] = read_tools(inputs)
         chat = to_chat(inputs, tools)
-        if tools.left_out:
-            options["body"] = {**inputs, "tools": list(tools.shown)}
-        options["shown"] = shown(options["body"])  # here, because this is not done on the event loop
+        seen = {**inputs, "tools": list(tools.shown)} if tools.left_out else inputs
+        options["shown"] = shown(seen)  # here, because this is not done on the event loop
         options["prompt_size"] = prompt_size(chat)
         return Prepared(model, chat, stream, options=options, left_out=tools.left_out)
 
@@ -123,15 +126,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 class ResponsesEncoder(EventEncoder):
     def __init__(self, prepared: Prepared, context: Context) -> None:
-        body = prepared.options["body"]
         super().__init__(
             context,
             stream=prepared.stream,
             prompt_size=prepared.options["prompt_size"],
-            max_tokens=body.get("max_output_tokens"),
+            max_tokens=prepared.options["max_tokens"],
         )
         self._shown = prepared.options["shown"]
-        self._store = take(body, "store", bool, True)
+        self._store = prepared.options["store"]
         self._output = Output(prepared.stream, prepared.options.get("tools", NONE))
         self._made: dict[str, Any] = {}  # fields of the Model's own response object
         self._is_whole = False  # that object has listed its items
@@ -206,7 +208,7 @@ class ResponsesEncoder(EventEncoder):
     # ── counted ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return super().uncounted([_as_chat(each) for each in inputs] if self._own else inputs)
+        return super().uncounted([_as_chat(each) if each else each for each in inputs] if self._own else inputs)
 
     # ── whole, and stored ────────────────────────────────────────────────────────────────────────────────────────────
 

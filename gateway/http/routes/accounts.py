@@ -18,6 +18,7 @@ from ...dialects.base import Encoder, Used
 from ...errors import GatewayError, ModelError
 from ...runners.pending import ClientLeft
 from ...wire.frames import MAX_PAYLOAD
+from ...wire.values import decode, encode
 from ..exchange import Exchange, spawn
 from ..off_loop import AT_ONCE, Beside
 from .token_counts import count_tokens, encoded
@@ -30,10 +31,23 @@ if TYPE_CHECKING:
     from ..metrics.requests import Metrics, Tokens
 
 Questions = dict[str, dict[str, Any]]
+Inputs = Callable[[], list[dict[str, Any]]]
 Settle = Callable[[], Awaitable[None]]  # awaited before the end of an answer that reports usage
 MAX_LATER = 1 << 20  # maximum bytes counted, or read, after an answer
 LAST = 4  # last pieces of a stream that may contain the model's counts
 SLICE = 32 << 10  # bytes of events read before other tasks get their turn
+
+
+def packed(inputs: list[dict[str, Any]], size: int, is_counted: bool) -> Inputs:
+    """Return a function that returns the inputs, but holds them only as bytes until then.
+
+    Inputs that are not counted, or are larger than what is counted after an answer, are empty: their tokens are
+    estimated. A small request may continue a large conversation, so they are not held while the model answers it.
+    """
+    if is_counted and size <= MAX_LATER:
+        return partial(decode, encode(inputs))
+    nothing: list[dict[str, Any]] = [{} for _ in inputs]
+    return lambda: nothing
 
 
 class Accounts:
@@ -47,7 +61,7 @@ class Accounts:
 class Account:
     """The account of one request. It is a context manager, open from the start of the call.
 
-    `inputs` are the inputs of each call of the method, which have `size` bytes. `reader` makes an encoder like the
+    `inputs` returns the inputs of each call of the method, which have `size` bytes. `reader` makes an encoder like the
     answer's.
     """
 
@@ -74,7 +88,7 @@ class Account:
         accounts: Accounts,
         exchange: Exchange,
         model: HostedModel,
-        inputs: list[dict[str, Any]],
+        inputs: Inputs,
         reader: Callable[[], Encoder],
         size: int,
         calls: Sequence[Call],
@@ -114,7 +128,7 @@ class Account:
         if not may_ask:
             asked = {}
         elif self.relayed is None and self.size <= AT_ONCE:
-            asked = self.encoder.uncounted(self._inputs)
+            asked = self.encoder.uncounted(self._inputs())
         if asked or asked is None or self.relayed is not None:
             if may_ask:
                 counting.add(exchange.permits)
@@ -155,7 +169,7 @@ class Account:
 
     async def _questions(self, encoder: Encoder) -> Questions:
         """Return the questions for what the model did not count, which may convert the whole request and answer."""
-        return await self._accounts.beside.do(None, self.size, partial(encoder.uncounted, self._inputs))
+        return await self._accounts.beside.do(None, self.size, lambda: encoder.uncounted(self._inputs()))
 
     async def _settle_later(self, asked: Questions | None, may_ask: bool) -> None:
         """Settle the account after the answer.

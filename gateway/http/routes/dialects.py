@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -34,7 +35,7 @@ from ..exchange import Exchange
 from ..forms import decode_form
 from ..off_loop import AT_ONCE, Beside
 from ..self_calls import look_at
-from .accounts import Account, Accounts, Settle
+from .accounts import Account, Accounts, Inputs, Settle, packed
 from .calls import Bodies, Together, heads, values, weigh
 from .predict import check_encoding, http_scope, pass_response
 from .stored import Stored
@@ -135,8 +136,9 @@ class Dialects:
             inputs = await beside.do(exchange, size, partial(dialect.calls, prepared, model.capabilities))
             size = await beside.do(exchange, size, partial(weigh, inputs, size, model.shares.max_bytes))
             calls = await self._open(held, inputs, size, method, model, prepared, exchange)
-            if turn is not None:
-                turn.let_go()  # the calls count now
+            known: Inputs = partial(list, inputs)
+            if turn is not None and turn.has_read:
+                known = await beside.do(None, size, partial(packed, inputs, size, model.counts_tokens))
             exchange.watch(calls[0] if len(calls) == 1 else Together(calls))
             if not calls[0].has_slot:
                 look_at(exchange, model, calls[0])
@@ -149,8 +151,12 @@ class Dialects:
                 model.capabilities,
                 _stops(prepared.inputs) if model.spec.enforce_stop else (),
             )
+            if turn is not None:
+                turn.let_go()  # the calls count now, and nothing else of the conversation is held while they run
+                prepared = replace(prepared, inputs={})
+            del body, fields, inputs
             reader = partial(dialect.encoder, prepared, context)
-            account = held.enter_context(Account(self._accounts, exchange, model, inputs, reader, size, calls))
+            account = held.enter_context(Account(self._accounts, exchange, model, known, reader, size, calls))
             encoder = account.encoder
             held.push(partial(_retell, encoder, calls))
             teller = Teller(self._tails, exchange, method, calls)

@@ -82,16 +82,21 @@ class Turn:
         self._previous: str | None = take(fields, "previous_response_id", str)
         self._fields = fields
         self._input: Any = fields.get("input")
+        self._named = _references(self._input)
+        self._known = frozenset[int]()  # the indices of references that were resolved
+        self.has_read = False  # something of a conversation, which is then not held while the calls run
         self._size = 0
         self._room, self._held = room, 0
 
     def let_go(self) -> None:
-        """Stop counting what was read of the conversation: its calls count, or there are none."""
+        """Neither hold nor count what was read of the conversation: its calls count, or there are none."""
+        self._fields = {}
         size, self._held = self._held, 0
         self._room.let_go(size)
 
-    async def _hold(self, previous: str | None, items: list[str]) -> None:
+    async def _hold(self, previous: str | None) -> None:
         """Wait until there is room for what is to be read."""
+        items = [identity for _, identity in self._named]
         size = await self._store.weigh(owner_of(self._exchange), previous, items)
         await self._room.hold(size)
         self._held = size
@@ -114,13 +119,13 @@ class Turn:
             check_input(self._input)
         fields = self._fields if self._store.keeps else {**self._fields, "store": False}
         _check_length(len(self._input) if isinstance(self._input, list) else 1)
-        named = _references(self._input)
-        if named or self._previous is not None:
-            await self._hold(self._previous, [identity for _, identity in named])
-        if named:
-            self._input = await self._resolved(self._input, named)
+        if self._named or self._previous is not None:
+            self.has_read = True
+            await self._hold(self._previous)
+        if self._named:
+            given, self._known = await self._resolved()
             size = max(size, AT_ONCE + 1)  # the items that it refers to may be of any size
-            fields = {**fields, "input": self._input}
+            fields = {**fields, "input": given}
         self._size = size
         if self._previous is None:
             return fields, size
@@ -139,14 +144,15 @@ class Turn:
         _check_amount(chain)
         earlier = items_of(chain)
         _check_length(len(earlier) + (len(self._input) if isinstance(self._input, list) else 1))
-        _check_once(_references(self._fields.get("input")), ids_of(earlier))
+        _check_once(self._named, ids_of(earlier))
         return {**fields, "input": Conversation(earlier, fields.get("input"))}
 
-    async def _resolved(self, given: list[Any], named: list[tuple[int, str]]) -> list[Any]:
-        """Replace references in the input with stored items. Unknown references stay.
+    async def _resolved(self) -> tuple[list[Any], frozenset[int]]:
+        """Return the input with stored items in place of references, and their indices. Unknown references stay.
 
         A class that answers such requests itself may know them. For a chat model they are refused.
         """
+        given, named = self._input, self._named
         _check_once(named, ids_of(item for item in given if isinstance(item, dict) and reference_of(item) is None))
         try:
             found = await self._store.items(
@@ -160,10 +166,10 @@ class Turn:
                 code="invalid_value",
             ) from None
         resolved = list(given)
-        for index, identity in named:
-            if identity in found and self._exchange.sees(found[identity][0]):
-                resolved[index] = found[identity][1]
-        return resolved
+        known = [(index, name) for index, name in named if name in found and self._exchange.sees(found[name][0])]
+        for index, identity in known:
+            resolved[index] = found[identity][1]
+        return resolved, frozenset(index for index, _ in known)
 
     def keeping(self, settle: Settle, encoder: Encoder, model: str, calls: list[Call]) -> Settle:
         """Return a `settle` that also stores the answer, before its last bytes: the client may continue at once."""
@@ -171,26 +177,35 @@ class Turn:
         async def settle_and_keep() -> None:
             await settle()
             size = self._size + sum(call.taken for call in calls)
-            kept = await self._beside.do(None, size, partial(self._to_keep, encoder, model))
-            if kept is not None and not await self._keep(kept):
+            record = await self._beside.do(None, size, encoder.record)
+            if record is not None and not await self._keep(record, model, size):
                 encoder.not_kept()
 
         return settle_and_keep
 
-    def _to_keep(self, encoder: Encoder, model: str) -> Kept | None:
-        record = encoder.record()
-        if record is None:
-            return None
-        given = listed(self._input)
-        ids = ids_of([*given, *record["output"]])
-        return Kept(record["id"], self._previous, model, encode_json(given), encode_json(record), ids)
-
-    async def _keep(self, kept: Kept) -> bool:
+    async def _keep(self, record: dict[str, Any], model: str, size: int) -> bool:
+        """Store an answer. Returns False if it cannot be: also if an item that its input refers to is gone."""
         try:
+            given = self._input
+            if self._known:  # the items were not held while the model answered
+                await self._hold(None)
+                given, known = await self._resolved()
+                if known != self._known:
+                    return False
+            kept = await self._beside.do(None, size, partial(self._to_keep, given, record, model))
             return await self._store.keep(owner_of(self._exchange), kept)
+        except BadRequest:  # the items are now in responses that are too large to read
+            return False
         except (sqlite3.Error, OSError) as error:
             self._losses.add(self._exchange.request_id, error)
             return False
+        finally:
+            self.let_go()
+
+    def _to_keep(self, given: Any, record: dict[str, Any], model: str) -> Kept:
+        items = listed(given)
+        ids = ids_of([*items, *record["output"]])
+        return Kept(record["id"], self._previous, model, encode_json(items), encode_json(record), ids)
 
 
 class Stored:
