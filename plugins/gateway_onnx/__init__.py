@@ -58,7 +58,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         needs=FORMAT.needs if task == "predict" else (*FORMAT.needs, "tokenizers"),
         install=FORMAT.install,
     )
-    if task == "embeddings" and spec.batching.size is None:
+    if task != "predict" and spec.batching.size is None:
         spec = replace(spec, batching=replace(spec.batching, size=BATCH))
     # Not read from the class's options, which config.yaml may set too: a library is code, which the operator allows.
     return replace(spec, config={**spec.config, "custom_ops": [str(each) for each in given.get("custom_ops", ())]})

@@ -128,9 +128,8 @@ def test_files_of_a_transformer_decide_what_its_export_serves(
     found = gateway_onnx.find_model(place, {"framework": "onnx"})
     assert found is not None and found.target.endswith(served)
     assert gateway_sentence_transformers.find_model(place, {}) is None
-    assert (found.batching.size, "tokenizers" in found.needs) == (
-        (64, True) if served == "OnnxEmbedder" else (None, served != "OnnxModel")
-    )
+    is_of_texts = served != "OnnxModel"
+    assert (found.batching.size, "tokenizers" in found.needs) == (64 if is_of_texts else None, is_of_texts)
 
 
 def test_an_export_beside_the_weights_is_used_if_the_config_says_so(tmp_path: Path) -> None:
