@@ -214,7 +214,7 @@ class Batch(Head):
     `is_again` is set if the items of a batch that failed are going to be run one by one.
     """
 
-    calls: Annotated[list[Count], msgspec.Meta(max_length=MAX_BATCH)]
+    calls: list[Count]
     waits: Annotated[list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]], msgspec.Meta(max_length=MAX_BATCH)]
     is_again: bool = False
 

@@ -430,7 +430,7 @@ def test_a_message_that_is_none_ends_the_worker(message: Any) -> None:
         encode(wire.Batch([PLAIN], [float("nan")])),
         encode(wire.Batch([UNKNOWN], [0.0])),
         encode([[PLAIN], "soon"]),
-        encode(wire.Batch([], [0.0] * (wire.MAX_BATCH + 1))),
+        encode(wire.Batch([PLAIN], [0.0] * (wire.MAX_BATCH + 1))),
         encode(wire.Batch([PLAIN] * (wire.MAX_BATCH + 1), [])),
         encode(wire.Batch([], [0.0])),
         encode(wire.Batch([PLAIN, STREAM, PLAIN], [0.0])),
