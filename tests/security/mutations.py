@@ -552,8 +552,6 @@ MUTATIONS = [
              "if row != (found.id, found.model, found.created, found.size):", "if row is None:",
              "hosting/test_stored_responses.py::"
              "test_a_response_is_found_and_read_in_pieces_until_it_is_deleted_or_replaced"),
-    Mutation("T187", "http/routes/stored.py", "        self._fields = {}\n", "",
-             "http/test_held_conversations.py::test_nothing_of_a_stored_conversation_is_held_while_its_call_runs"),
     Mutation("T187", "http/routes/dialects.py", "prepared = replace(prepared, inputs={})", "pass",
              "http/test_held_conversations.py::test_nothing_of_a_stored_conversation_is_held_while_its_call_runs"),
     Mutation("T187", "http/routes/dialects.py", "del body, fields, inputs", "pass",

@@ -89,8 +89,7 @@ class Turn:
         self._room, self._held = room, 0
 
     def let_go(self) -> None:
-        """Neither hold nor count what was read of the conversation: its calls count, or there are none."""
-        self._fields = {}
+        """Stop counting what was read of the conversation: its calls count, or there are none."""
         size, self._held = self._held, 0
         self._room.let_go(size)
 
