@@ -11,16 +11,23 @@ which no model ever takes. If most of the room is taken by those:
 5. If none does, the first in line is read on anyway, until its message is complete: many that arrive together would
    otherwise all wait for each other.
 One message may be larger than all this, if nothing else is held.
+
+One decision ends before the next begins: a connection that is given up releases what it holds, and counts again, while
+the line is still gone through. And what a connection does when it is told costs that connection, never who released
+bytes: that may be the channel of another client's model.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .shares import Shares
+
+log = logging.getLogger("gateway.http")
 
 READ = 256 << 10  # bytes: the most that the event loop reads from a connection at once
 SILENT, SLOW = 1.0, 10.0  # seconds without a read, and for a message: then it hardly arrives
@@ -39,6 +46,7 @@ class Messages:
         self._arriving: dict[Arriving, None] = {}  # connections with unfinished messages
         self._line: dict[Arriving, None] = {}  # those that wait, oldest first
         self._favoured: Arriving | None = None  # the one that is read on although there is no room
+        self._is_deciding = False
 
     def add(self, size: int) -> None:
         """Count the bytes of a message that is complete."""
@@ -48,15 +56,7 @@ class Messages:
     def let_go(self, size: int) -> None:
         """Release the bytes of messages that were taken or dropped, and read those on that wait for room."""
         self.add(-size)
-        while self._line:
-            self._drop_stale()
-            first = next(iter(self._line))
-            if self.size > self._most and not first.is_alone:
-                if self._favoured is not None or not self._are_mostly_unfinished:
-                    return
-                self._favoured = first
-            del self._line[first]
-            first.resume(first is self._favoured)
+        self._decide(None)
 
     def count(self, connection: Arriving, more: int) -> None:
         """Count more, or less, of an unfinished message."""
@@ -74,21 +74,51 @@ class Messages:
         if connection is not self._favoured:
             self._line[connection] = None
             connection.wait()
+        self._decide(connection)
+
+    def _decide(self, connection: Arriving | None) -> None:
+        """Give up what has no room, then read on what has. `connection` is the one that was read, if one was."""
+        if self._is_deciding:  # the decision that is being made looks at the line again
+            return
+        self._is_deciding = True
+        try:
+            if connection is not None:
+                self._give_up_newest(connection)
+            self._read_on()
+        finally:
+            self._is_deciding = False
+
+    def _give_up_newest(self, connection: Arriving) -> None:
         self._drop_stale()
         bound = max(self._shares.max_bytes // 2, self._most + READ)
         while self.size > bound and self._line:
             next(reversed(self._line)).drop(UNFINISHED if self._are_mostly_unfinished else NOT_TAKEN)
         if self.size > bound and connection.unfinished and not connection.is_alone:
             connection.drop(UNFINISHED)
-        self.let_go(0)
+
+    def _read_on(self) -> None:
+        while self._line:
+            self._drop_stale()
+            if not self._line:  # all that waited were stale, or have left meanwhile
+                return
+            first = next(iter(self._line))
+            if self.size > self._most and not first.is_alone:
+                if self._favoured is not None or not self._are_mostly_unfinished:
+                    return
+                self._favoured = first
+            del self._line[first]
+            first.resume(first is self._favoured)
 
     def _drop_stale(self) -> None:
         """Make room of messages that hardly arrive, if there are others that wait for it."""
         if self.size <= self._most or not self._are_mostly_unfinished:
             return
         now = asyncio.get_running_loop().time()
-        for each in sorted(self._arriving, key=lambda each: each.last):
-            if each.hardly_arrives(now) and self.size > self._most and self._are_mostly_unfinished:
+        stale = [each for each in self._arriving if each.hardly_arrives(now)]
+        for each in sorted(stale, key=lambda each: each.last):
+            if self.size <= self._most or not self._are_mostly_unfinished:
+                return
+            if each in self._arriving:  # it has not left meanwhile
                 each.drop(UNFINISHED)
 
     def leave(self, connection: Arriving) -> None:
@@ -110,7 +140,7 @@ class Arriving:
     """What was read from one connection and not yet passed on.
 
     `wake` is called when it may be read again, `end` with a reason when what it holds must be dropped and the
-    connection closed. It waits for at most `patience` seconds.
+    connection closed. Both may call this object; what they raise is logged. It waits for at most `patience` seconds.
     """
 
     def __init__(
@@ -180,7 +210,9 @@ class Arriving:
     def drop(self, reason: str) -> None:
         self._leave()
         self._count(0)
-        self._end(reason)
+        promised, self._promised = self._promised, 0
+        self._messages.add(-promised)
+        _tell(self._end, reason)
 
     def wait(self) -> None:
         if not self.waits:
@@ -196,7 +228,7 @@ class Arriving:
             self._limit_favour()
         self._promised = READ
         self._messages.add(READ)
-        self._wake()
+        _tell(self._wake)
 
     def _give_up(self, reason: str) -> None:
         self.drop(reason)
@@ -223,3 +255,10 @@ class Arriving:
     def _count(self, unfinished: int) -> None:
         more, self.unfinished = unfinished - self.unfinished, unfinished
         self._messages.count(self, more)
+
+
+def _tell(callback: Callable[..., None], *args: str) -> None:
+    try:
+        callback(*args)
+    except Exception as error:  # raised further, it would end whoever has released bytes
+        log.error("a websocket could not be read on or ended", exc_info=error)

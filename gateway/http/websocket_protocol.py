@@ -184,11 +184,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stall is not None:
             self._stall.cancel()
-        if self._arriving is not None:
-            self._arriving.close()
-            self._arriving = None
         self.was_lost = self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None
-        super().connection_lost(exc)
+        arriving, self._arriving = self._arriving, None
+        try:
+            super().connection_lost(exc)  # first: it ends the call, which holds a slot
+        finally:
+            if arriving is not None:
+                arriving.close()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,11 +251,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _give_up(self, reason: str) -> None:
         """Drop an unfinished message, and close the connection."""
-        if self.close_sent:  # it is about to be closed anyway
-            self._drop()
-        else:
-            self._fail(LATER, reason)
-        self._read_on()
+        try:
+            if self.close_sent:  # it is about to be closed anyway
+                self._drop()
+            else:
+                self._fail(LATER, reason)
+            self._read_on()
+        except Exception:
+            self.transport.abort()  # what it holds counts no more
+            raise
 
     def _drop(self) -> None:
         self._lingering, self._unparsed, self.frames = True, NOTHING, []

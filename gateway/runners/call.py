@@ -11,10 +11,11 @@ cancellation and the end of a call; its slot stays taken until it has `ended`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InvalidOutput, QueueTimeout
+from ..errors import GatewayError, InvalidOutput, QueueTimeout
 from ..wire.frames import BYTES, DATA, MESSAGES, WINDOW_BYTES, WINDOW_ITEMS, Req, Resp
 from ..wire.values import WireError
 from ..wording import counted
@@ -23,6 +24,8 @@ from .pending import NEVER, ClientLeft, Pending
 if TYPE_CHECKING:
     from ..spec import Limits
     from .batches import Batch
+
+log = logging.getLogger("gateway.models")
 
 CLIENTS = "x_request_timeout"  # the cause if the client's own time limit is over
 HOOKED = "predict"  # the method around which hooks run
@@ -238,7 +241,10 @@ class Call(Pending):
         """Its slot has been released."""
         if self.then is not None:
             then, self.then = self.then, None
-            then()
+            try:
+                then()
+            except Exception as error:  # it runs in the channel's reader, where it would break the replica
+                log.error("request %s: its end could not be handled", self.req.request_id, exc_info=error)
 
     def _wake(self) -> None:
         if self._on_ready is not None:
@@ -338,7 +344,11 @@ class Call(Pending):
         self.unread -= messages
         self.unread_size -= size
         if self.on_credit is not None:
-            self.on_credit(messages)
+            try:
+                self.on_credit(messages)
+            except Exception as error:  # raised in the channel's reader, it would break the replica
+                log.error("request %s: taken messages could not be counted", self.req.request_id, exc_info=error)
+                self.abandon(GatewayError("the gateway could not go on with this connection"))
 
     def on_end(self) -> None:
         if self.head is None and self.error is None:

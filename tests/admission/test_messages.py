@@ -30,7 +30,10 @@ class Client:
         self.woken += 1
 
     def end(self, reason: str) -> None:
+        """It counts again at once what it still holds, as the protocol does, and more of its bytes may be released."""
         self.told, self.sent = reason, 0
+        self.arriving.parsed(0)
+        self.messages.let_go(0)
 
     @property
     def may_send(self) -> bool:
@@ -217,3 +220,123 @@ def test_together_they_have_half_of_what_bodies_may_have_whatever_clients_and_mo
         client.take()
         client.arriving.close()
     assert messages.size == messages.unfinished == 0
+
+
+# ── while connections are given up, which release and count again what they hold ─────────────────────────────────────
+
+
+def read_on_with_little(messages: Messages, number: int) -> list[Client]:
+    """Clients that have sent a byte of a message and may send more at once: a promise is counted for each."""
+    busy, *clients = (Client(messages) for _ in range(number + 1))
+    busy.send(messages._most)
+    busy.finish()
+    for client in clients:
+        client.send(1)
+    busy.take()
+    assert all(client.woken == 1 for client in clients)
+    return clients
+
+
+def test_who_waits_last_is_read_on_by_those_that_are_given_up_before_it(messages: Messages, loop: VirtualLoop) -> None:
+    """Each that is given up releases what it might have sent; with the room of the second nobody waits any more."""
+    silent = read_on_with_little(messages, 3)
+    sends, favoured, waits = Client(messages), Client(messages), Client(messages)
+    pass_time(loop, SILENT * 0.6)
+    sends.send(LIMIT - messages.size - READ // 4)
+    favoured.send(READ // 2)
+    waits.send(1)
+    assert favoured.woken == 1 and waits.arriving.waits
+    pass_time(loop, SILENT * 0.6)
+    messages.let_go(0)  # any model has taken a message
+    assert [bool(client.told) for client in silent] == [True, True, False]
+    assert waits.woken == 1 and not waits.told
+    for client in (*silent, sends, favoured, waits):
+        client.arriving.close()
+    assert messages.size == messages.unfinished == 0
+
+
+def test_who_waits_may_leave_while_others_are_given_up(messages: Messages, loop: VirtualLoop) -> None:
+    silent = read_on_with_little(messages, 3)
+    sends, favoured, waits = Client(messages), Client(messages), Client(messages)
+    silent[0].arriving._end = lambda reason: waits.arriving.close()
+    pass_time(loop, SILENT * 0.6)
+    sends.send(LIMIT - messages.size - READ // 4)
+    favoured.send(READ // 2)
+    waits.send(1)
+    pass_time(loop, SILENT * 0.6)
+    messages.let_go(0)
+    assert not waits.woken and not waits.told and favoured.may_send
+
+
+def test_however_many_are_given_up_at_once_each_is_told_once(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asyncio.get_running_loop", lambda: loop)
+    messages = Shares(max_bytes=3 * 550 * READ).messages
+    silent = read_on_with_little(messages, 250)
+    loud, other = Client(messages), Client(messages)
+    pass_time(loop, SILENT * 0.6)
+    loud.send(550 * READ - messages.size - 100)
+    pass_time(loop, SILENT * 0.6)
+    other.send(255 * READ)
+    assert not caplog.records and all(client.told for client in silent) and not loud.told and not other.told
+    for client in (*silent, loud, other):
+        client.arriving.close()
+    assert messages.size == messages.unfinished == 0
+
+
+@pytest.mark.parametrize("callback", ["wake", "end"])
+def test_a_connection_that_cannot_be_told_harms_nobody_who_makes_room(
+    messages: Messages, loop: VirtualLoop, caplog: pytest.LogCaptureFixture, callback: str
+) -> None:
+    def broken(*args: str) -> None:
+        raise StopIteration
+
+    busy, bad, good = Client(messages), Client(messages, 5.0), Client(messages)
+    bad.arriving = Arriving(messages, 5.0, *((broken, bad.end) if callback == "wake" else (bad.wake, broken)))
+    busy.send(LIMIT)
+    busy.finish()
+    for client in (bad, good):
+        client.send(1000)
+    if callback == "end":
+        pass_time(loop, 6.0)
+    busy.take()
+    assert good.woken == 1
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "could not be read on or ended" in record.getMessage()
+    for client in (bad, good):
+        client.arriving.close()
+    assert messages.size == messages.unfinished == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_is_raised_and_nothing_stays_counted_in_whatever_order_clients_send_stop_and_leave(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("asyncio.get_running_loop", lambda: loop)
+    failed: list[object] = []
+    loop.set_exception_handler(lambda loop, context: failed.append(context))
+    chance = random.Random(seed)
+    for _ in range(30):
+        messages = Shares(max_bytes=chance.choice([1, 4, 8]) * MIB).messages
+        clients = [Client(messages, 30.0) for _ in range(chance.choice([3, 8, 20, 60]))]
+        for _ in range(100):
+            number = chance.randrange(len(clients))
+            client, what = clients[number], chance.random()
+            if what < 0.55 and client.may_send:
+                client.send(chance.choice([1, 100, 5000, READ // 2, READ]))
+            elif what < 0.65 and client.may_send and client.sent:
+                client.finish()
+            elif what < 0.75:
+                client.take()
+            elif what < 0.85:
+                client.take()
+                client.arriving.close()
+                clients[number] = Client(messages, 30.0)
+            else:
+                pass_time(loop, chance.choice([0.1, 0.5, 1.1, 3, 11]))
+            assert messages.unfinished == sum(each.sent for each in clients)
+        for client in clients:
+            client.take()
+            client.arriving.close()
+        assert messages.size == messages.unfinished == 0 and not failed

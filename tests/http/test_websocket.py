@@ -8,6 +8,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from gateway.access import keys
+from gateway.admission.messages import Arriving
 from gateway.http.routes.websocket import WINDOW
 from gateway.runners.call import Call
 
@@ -332,6 +334,32 @@ def test_a_client_that_leaves_while_its_model_takes_nothing_is_noticed(serve: Se
     assert served.models["m"].stopped.acquire(timeout=PATIENCE), "it holds its slot still"
     with opened(served):
         pass
+
+
+def test_a_client_that_leaves_frees_its_slot_whatever_else_fails(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve({"m": model(limits={"slots": 1})})
+    with monkeypatch.context() as patched:
+        patched.setattr(Arriving, "close", lambda arriving: next(iter(())))
+        with opened(served):
+            pass
+        assert served.models["m"].stopped.acquire(timeout=PATIENCE), "it holds its slot still"
+        served.wait_until(lambda: not served.server.server_state.connections)
+    with opened(served):
+        pass
+
+
+def test_a_client_that_cannot_be_told_that_it_is_given_up_is_cut_off(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds counts no more, so it may hold nothing."""
+    served = serve({"m": model()})
+    with opened(served) as connection:
+        (protocol,) = served.server.server_state.connections
+        monkeypatch.setattr(protocol.conn, "fail", lambda code, reason: next(iter(())))
+        served.do(partial(protocol._arriving.drop, "there is no room"))
+        with pytest.raises(ConnectionClosed) as caught:
+            connection.recv(timeout=PATIENCE)
+    assert caught.value.rcvd is None, "without a close frame"
 
 
 def test_what_a_client_sent_before_it_left_is_given_to_a_model_that_takes_it(serve: Serve) -> None:

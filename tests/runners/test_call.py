@@ -213,6 +213,23 @@ async def test_on_ready_hears_of_a_client_that_left() -> None:
     assert owner.cancelled == [call]
 
 
+async def test_a_fault_in_counting_what_a_model_took_ends_that_call_and_raises_nothing_in_the_channel() -> None:
+    call, owner = running()
+    call.on_credit = lambda messages: next(iter(()))
+    call.unread, call.unread_size = 1, 3
+    call.on_taken(1, 3)
+    assert type(call.error) is GatewayError and owner.cancelled == [call]
+    with pytest.raises(GatewayError, match="this connection"):
+        await call.first()
+
+
+async def test_a_fault_behind_the_end_of_a_call_raises_nothing_in_the_channel() -> None:
+    call, _ = running()
+    assert call.outlives(lambda: next(iter(())))
+    call.on_end()
+    call.let_go()
+
+
 # ── giving up ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
