@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from served import Model, Served
 
 from gateway.access import keys
+from gateway.dialects.scoring import tokenize
 from gateway.http.credentials import SHORTEST, Budget, _forms, _TooMuch, holds_key, without_keys
 
 KEYS = [b"s3cret/key+with=signs&more spaces", keys.create("ada")[1].encode(), b"k" * 8]
@@ -154,3 +158,34 @@ def test_what_a_plugin_may_have_read_is_taken_away_if_it_let_the_request_in() ->
     given = [(b"cookie", b"session=1"), (b"authorization", b"Basic x"), (b"x-mine", b"1")]
     assert without_keys(given, b"a=b&c", b"") == ([(b"x-mine", b"1")], b"a=b&c")
     assert without_keys(given, b"a=b&c", b"key") == (given, b"a=b&c")
+
+
+def told_back(inputs: dict[str, str]) -> dict[str, str]:
+    return {"tokenizer_class": "T", **inputs}
+
+
+@pytest.mark.parametrize("whose", ["own", "another", "configured"])
+def test_the_query_of_an_endpoint_that_is_asked_with_get_has_no_key(
+    serve: Callable[..., Served], tmp_path: Path, whose: str
+) -> None:
+    """Its fields go to the method of the model; one setting hands over all."""
+    (own, own_text), (another, another_text), configured = keys.create("ada"), keys.create("bob"), "s3cret/key of mine"
+    file = tmp_path / "keys.toml"
+    keys.write(file, [own, another])
+    served = serve(
+        {
+            "m": Model({"tokenizer_info": told_back}),
+            "trusted": Model({"tokenizer_info": told_back}, forward_credentials=True),
+        },
+        plugins=[tokenize],
+        keys_file=file,
+        api_key=configured,
+    )
+    key = {"own": own_text, "another": another_text, "configured": configured}[whose].encode()
+    written = {way: ways(key)[way] for way in ("percent", "every character", "twice", "basic in a URL", "base64 twice")}
+    query = "&".join(f"k{number}={quote(text)}" for number, text in enumerate(written.values()))
+    for path in ("/tokenizer_info?model=m&", "/models/m/tokenizer_info?"):
+        reply = served.get(f"{path}mine=1%2B&{query}&k={quote(key)}", x_api_key=own_text)
+        assert reply.json == {"tokenizer_class": "T", "mine": "1+"} | ({"model": "m"} if "model=" in path else {})
+    reply = served.get(f"/tokenizer_info?model=trusted&k={quote(key)}", x_api_key=own_text)
+    assert reply.json["k"] == key.decode()

@@ -37,7 +37,7 @@ from ..off_loop import AT_ONCE, Beside
 from ..self_calls import look_at
 from .accounts import Account, Accounts, Inputs, Settle, packed
 from .calls import Bodies, Together, heads, values, weigh
-from .predict import check_encoding, http_scope, pass_response
+from .predict import check_encoding, http_scope, pass_response, seen_by
 from .stored import Stored
 from .streaming import TOO_DEEP, stream_bytes, stream_events
 from .strict_parity import StrictParity
@@ -107,9 +107,11 @@ class Dialects:
         if endpoint.verb == "POST":
             fields = await self._fields(exchange, dialect, named, body, most)
         else:
-            fields = _query(exchange)
+            fields = _decoded(exchange.scope["query_string"])
         asked = take(fields, "model", str)
         model = self._catalog.find_for(endpoint, named or asked, exchange.sees)
+        if endpoint.verb != "POST":  # only now it is known who will see it
+            fields = _decoded(seen_by(model, exchange)[1])
         exchange.counted_for = model.name
         self._catalog.check_serves(model, endpoint)
         beside, size = self._beside, len(body)
@@ -288,8 +290,8 @@ def _say_left_out(exchange: Exchange, names: tuple[str, ...]) -> None:
     log.info("request %s: model '%s' did not get %s", exchange.request_id, exchange.counted_for, told, extra=fields)
 
 
-def _query(exchange: Exchange) -> dict[str, Any]:
-    return dict(parse_qsl(exchange.scope["query_string"].decode("latin-1")))
+def _decoded(query: bytes) -> dict[str, Any]:
+    return dict(parse_qsl(query.decode("latin-1")))
 
 
 def _stops(inputs: dict[str, Any]) -> tuple[str, ...]:

@@ -169,12 +169,18 @@ def check_encoding(exchange: Exchange) -> None:
         raise UnsupportedMedia(f"content-encoding '{encoding.decode('latin-1')[:64]}' is not supported; send it plain")
 
 
+def seen_by(model: HostedModel, exchange: Exchange) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return the headers and the query that a model may see: without keys of a gateway, unless it is to get them."""
+    headers, query = exchange.scope["headers"], exchange.scope.get("query_string", b"")
+    if model.spec.forward_credentials:
+        return headers, query
+    return without_keys(headers, query, exchange.credential, exchange.own_key)
+
+
 def http_scope(exchange: Exchange, model: HostedModel) -> HTTPScope:
     """Return the request head for a method that takes the Request, without keys of a gateway."""
     scope = exchange.scope
-    headers, query = scope["headers"], scope.get("query_string", b"")
-    if not model.spec.forward_credentials:
-        headers, query = without_keys(headers, query, exchange.credential, exchange.own_key)
+    headers, query = seen_by(model, exchange)
     return HTTPScope(
         exchange.method,
         exchange.path,
