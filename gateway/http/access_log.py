@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..access.keys import Key
-from ..telemetry.redaction import cut
+from ..telemetry.redaction import MARK, cut
+from .credentials import holds_encoded_key
 from .exchange import CLIENT_LEFT, Exchange
 from .guards import bearer
 from .route_table import PROBES
@@ -98,15 +99,25 @@ def fields_of(exchange: Exchange, seconds: float) -> dict[str, Any]:
         "tokens_estimated": is_estimated,
         "client_gone": exchange.error != SEND_TIMEOUT and (exchange.status == CLIENT_LEFT or exchange.client_is_gone),
         "method": cut(exchange.method, MAX_WORD),
-        "path": cut(exchange.path, MAX_PATH),
+        "path": _path(exchange),
     }
+
+
+def _path(exchange: Exchange) -> str:
+    """Return the path. The log hides keys as they are, but one that was encoded twice is still encoded here."""
+    path = exchange.path
+    if "%" in path:
+        keys = [key for key in (exchange.credential, exchange.own_key) if key]
+        if holds_encoded_key(path.encode(errors="replace"), keys):
+            return MARK
+    return cut(path, MAX_PATH)
 
 
 def _asked(exchange: Exchange) -> str | None:
     """Return the requested model that does not exist for the caller. A value that may be an API key is masked."""
     asked = exchange.asked
     if asked.startswith("gw_") or asked.encode() == bearer(exchange.headers):
-        return "***"
+        return MARK
     return cut(asked, MAX_WORD) or None
 
 

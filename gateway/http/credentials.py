@@ -85,6 +85,15 @@ def holds_key(value: bytes, keys: Iterable[bytes], budget: Budget) -> bool:
         return True
 
 
+def holds_encoded_key(value: bytes, keys: Iterable[bytes]) -> bool:
+    """Whether a value contains a key percent-encoded. Cheaper than `holds_key`, for every line of a log."""
+    for _ in range(LAYERS):
+        value = unquote_to_bytes(value)
+        if _KEY(value) is not None or any(key in value for key in keys):
+            return True
+    return False
+
+
 def _forms(value: bytes, least: int, budget: Budget) -> Iterator[bytes]:
     """Yield a value and what it may encode, if that has so many bytes."""
     seen: set[bytes] = set()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from lines import Lines
@@ -195,6 +196,23 @@ def test_refused_requests_are_lines_with_their_reason(serve: Serve, lines: Lines
         None,
     )
     assert (unknown["status"], unknown["error"], unknown["key"]) == (404, "unknown_url", "GATEWAY_API_KEY")
+
+
+@pytest.mark.parametrize("key", ["s3cret/key+with=signs&more", "gw_12345678_" + "k_y" * 14 + "k"])
+@pytest.mark.parametrize("layers", [2, 3, 4])
+def test_a_key_that_is_encoded_in_a_path_is_in_no_line(serve: Serve, lines: Lines, key: str, layers: int) -> None:
+    """The path is decoded once. The redaction of the log finds keys as they are, not encoded."""
+    served = serve({"m": model()}, access_log=True, api_key="s3cret/key+with=signs&more")
+    written = "".join(f"%{ord(character):02X}" for character in key)
+    for _ in range(layers - 1):
+        written = quote(written)
+    assert served.get(f"/nowhere/{written}").status == 401
+    served.get("/nowhere/100%25")
+    hidden, shown = lines.events(2)
+    path = hidden["path"]
+    for _ in range(layers):
+        path = unquote(path)
+    assert key not in path and shown["path"] == "/nowhere/100%"
 
 
 def test_a_client_that_left_is_told(serve: Serve, lines: Lines) -> None:
