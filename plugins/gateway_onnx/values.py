@@ -213,7 +213,7 @@ class _Tensor:
 def _least(element: str, divides: bool, least: int) -> int:
     """Return the smallest number that a graph takes.
 
-    In onnxruntime 1.32 the smallest number divided by -1 ends the process, so a graph with a division takes it not.
+    onnxruntime 1.32 may end the process for the smallest number of a type, so a graph with a division does not take it.
     """
     return least + 1 if divides and SMALLEST.get(element) == least else least
 
