@@ -23,6 +23,7 @@ from .weights import missing_weights, peek_weights
 
 SAY = (
     "write framework: transformers into config.yaml for a language model, sentence-transformers for embeddings, "
+    "classifiers for a classifier or cross encoder of transformers, "
     "sklearn for a scikit-learn model, or a class in model/model.py for anything else"
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.directories.discovery import discover
-from gateway.directories.unserved.architectures import describe_architecture
+from gateway.directories.unserved.architectures import describe_architecture, peek_architecture
 from gateway.plugins import Plugins
 
 from .unserved_cases import WHOLE, architecture, make, told
@@ -26,7 +26,11 @@ from .unserved_cases import WHOLE, architecture, make, told
         (WHOLE, {"config": architecture("LlavaQwen", vision_config={})}, "a multimodal model"),
         (WHOLE, {"config": architecture("T5ForConditionalGeneration", is_encoder_decoder=True)}, "encoder and a dec"),
         (WHOLE, {"config": architecture("WhisperForConditionalGeneration")}, "speech.*transcriptions"),
-        (WHOLE, {"config": architecture("BertForSequenceClassification")}, "classifier of texts.*classify"),
+        (("pytorch_model.bin",), {"config": architecture("BertForSequenceClassification")}, "a pickle.*safetensors"),
+        (("tf_model.h5",), {"config": architecture("BertForSequenceClassification")}, "not .* but those of TensorFlow"),
+        (("tokenizer.json",), {"config": architecture("BertForSequenceClassification")}, "without its weights"),
+        (WHOLE, {"config": architecture("LayoutLMForSequenceClassification", max_2d_position_embeddings=9)}, "pages"),
+        (WHOLE, {"config": architecture("WavLMForSequenceClassification", conv_dim=[9])}, "sound.*classify"),
         (WHOLE, {"config": architecture("BertForTokenClassification")}, "classifier of words"),
         (WHOLE, {"config": architecture("BertForMaskedLM")}, "fills gaps"),
         (WHOLE, {"config": architecture("ViTForImageClassification")}, "classifier of images"),
@@ -55,8 +59,6 @@ from .unserved_cases import WHOLE, architecture, make, told
             {"config": architecture("Gemma4AssistantForCausalLM", model_type="gemma4_assistant")},
             "Gemma4AssistantForCausalLM, a draft",
         ),
-        (WHOLE, {"config": architecture("OverdraftForSequenceClassification")}, "a classifier of texts"),
-        (WHOLE, {"config": architecture("EagleForSequenceClassification")}, "EagleForSeq.*a classifier of texts"),
         (
             WHOLE,
             {"config": architecture("Eagle2_5_VLForConditionalGeneration", vision_config={})},
@@ -103,6 +105,25 @@ def test_a_checkpoint_that_nobody_serves_is_called_by_its_name(
     assert re.search(says, told(tmp_path / "it")), told(tmp_path / "it")
     (problem,) = [each for each in discover([tmp_path], Plugins.load()).problems if each.code == "unserved"]
     assert (problem.model, problem.level) == ("it", "warning")
+
+
+@pytest.mark.parametrize(
+    "name", ["BertForSequenceClassification", "OverdraftForSequenceClassification", "EagleForSequenceClassification"]
+)
+def test_a_classifier_of_texts_is_served_whatever_its_name(name: str, tmp_path: Path) -> None:
+    found = describe_architecture(architecture(name))
+    assert found is not None and found.judges and "classifiers" in found.fix
+    make(tmp_path / "it", *WHOLE, config=architecture(name))
+    (spec,) = discover([tmp_path], Plugins.load()).specs
+    assert spec.format == "classifiers"
+
+
+def test_a_cross_encoder_is_a_classifier_of_pairs(tmp_path: Path) -> None:
+    make(tmp_path / "it", "model.safetensors", config=architecture("BertForSequenceClassification", num_labels=1))
+    make(tmp_path / "it", modules=[], config_sentence_transformers={"model_type": "CrossEncoder"})
+    (spec,) = discover([tmp_path], Plugins.load()).specs
+    assert (spec.format, spec.target.rpartition(":")[2]) == ("classifiers", "CrossEncoder")
+    assert "the plugin classifiers serves it" in str(peek_architecture(tmp_path / "it"))
 
 
 def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Mutation(NamedTuple):
     test: str
 
 
+CLASSIFIERS = "plugins/gateway_classifiers/test_classifiers_loadable.py::"
 NAMED = "plugins/gateway_checkpoints/test_named.py::"
 ST_CONFIGS = "plugins/gateway_sentence_transformers/test_sentence_transformers_module_configs.py::"
 MUTATIONS = [
@@ -48,6 +49,16 @@ MUTATIONS = [
              "http/test_protocol.py::test_what_stands_between_and_behind_the_pieces_of_a_body_may_have_64_kib"),
     Mutation("T2", "http/body.py", "length is not None and length.isdigit() and int(length[-DIGITS:]) > limit", "False",
              "http/test_body.py::test_a_declared_length_over_the_limit_is_refused_before_reading"),
+    Mutation("T13", "../plugins/gateway_classifiers/settings.py", "        if found is None:", "        if False:",
+             f"{CLASSIFIERS}test_settings_that_cannot_be_served_are_named"),
+    Mutation("T13", "../plugins/gateway_classifiers/settings.py", "value not in FLAT.get(key, ())", "False",
+             f"{CLASSIFIERS}test_files_of_a_cross_encoder_that_compute_something_else_are_named"),
+    Mutation("T13", "../plugins/gateway_classifiers/settings.py", "or not TRANSFORMER.fullmatch(listed[0][0])", "",
+             f"{CLASSIFIERS}test_files_of_a_cross_encoder_that_compute_something_else_are_named"),
+    Mutation("T13", "../plugins/gateway_classifiers/loadable.py", "if not any(name.endswith(SAFE) and", "if not any(",
+             f"{CLASSIFIERS}test_a_pickle_beside_another_file_of_weights_is_not_opened"),
+    Mutation("T13", "../plugins/gateway_classifiers/settings.py", "or not 0 < count <= MOST_LABELS", "",
+             f"{CLASSIFIERS}test_labels_that_are_none_are_refused"),
     Mutation("T13", "../plugins/gateway_checkpoints/wordless.py", "    if trusted:\n        return\n", "",
              "plugins/gateway_checkpoints/test_wordless.py::test_a_tokenizer_that_is_code_is_left_to_the_load"),
     Mutation("T74", "../plugins/gateway_checkpoints/wordless.py", "file.suffix in READ_WHOLE and", "False and",

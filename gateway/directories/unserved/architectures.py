@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .file_headers import begin_of
 from .files import json_of
 from .kinds import CLASS
 
+JUDGE = "ForSequenceClassification"
 # The end of an architecture's name, a description, and the method that would serve it.
 KNOWN = (
     ("GitForCausalLM", "a model that describes images", "predict"),
@@ -24,7 +25,7 @@ KNOWN = (
     ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),
-    ("ForSequenceClassification", "a classifier of texts", "classify or rerank, see docs/rerank.md"),
+    (JUDGE, "a classifier of sound, or of pages with places or images", "classify or rerank, see docs/rerank.md"),
     ("ForTokenClassification", "a classifier of words", "predict"),
     ("ForQuestionAnswering", "a finder of answers in texts", "predict"),
     ("ForMultipleChoice", "a classifier of choices", "predict"),
@@ -64,11 +65,14 @@ DRAFT_KEYS = {"draft_vocab_size", "eagle_config", "medusa_num_heads", "speculato
 DIFFUSION = re.compile(r"(?i)(dream|llada|sdar|diffu\w*|bd3lm|mdlm|fast_?dllm)(?![a-z]*image)")
 SENSES = {"vision_config", "audio_config", "image_token_id", "image_token_index"}
 SIGNALS = {"image_size", "patch_size", "conv_dim", "sampling_rate", "num_mel_bins", "audio_encoder"}
+PLACES = {"max_2d_position_embeddings"}  # of the words on a page
 OF_NO_TEXT = {"prediction_length", "context_length", "backbone", "backbone_config", "num_queries", "num_channels"}
+JUDGES = "the plugin classifiers serves it, with classify or rerank: write framework: classifiers into config.yaml"
 EMBEDDINGS = (
     "for embeddings save it with sentence-transformers, which writes modules.json, or, where the mean of its tokens is "
     "right, write framework: sentence-transformers into a config.yaml"
 )
+SAVED = "sentence-transformers"
 OTHER_MODULES = {
     b".sparse_encoder.": "SparseEncoder",
     b".cross_encoder.": "CrossEncoder",
@@ -84,6 +88,7 @@ class Architecture:
     writes: bool = False  # generates text token by token, so the transformers plugin serves it
     gives_vectors: bool = False  # gives a vector for each token, from which sentence-transformers can make one
     is_saved_by: str = "transformers"
+    judges: bool = False  # classifies texts or scores pairs of them, so the classifiers plugin serves it
 
     def __str__(self) -> str:
         return f"{self.name}, {self.what}: {self.fix}"
@@ -120,10 +125,14 @@ def other_encoder(place: Path) -> Architecture | None:
         kind = next((what for module, what in OTHER_MODULES.items() if module in modules), None)
     if kind is None:
         return None
+    if kind == "CrossEncoder":
+        inside = describe_architecture(json_of(place / "config.json"))
+        if inside is not None and inside.judges:
+            return replace(inside, name=kind, what="a cross encoder of sentence-transformers", is_saved_by=SAVED)
     method = "rerank, see docs/rerank.md" if kind == "CrossEncoder" else "embeddings"
     fix = f"{CLASS} with sentence_transformers and has a method {method}"
     what = "a sentence-transformers model that does not give one vector per text"
-    return Architecture(str(kind), what, fix, is_saved_by="sentence-transformers")
+    return Architecture(str(kind), what, fix, is_saved_by=SAVED)
 
 
 def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
@@ -148,6 +157,8 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
     if DIFFUSION.match(name) and not parts:
         what = "a diffusion language model, which does not generate text token by token"
         return Architecture(name, what, f"{with_class} chat_completions")
+    if name.endswith(JUDGE) and not config.keys() & (SENSES | SIGNALS | PLACES):
+        return Architecture(name, "a classifier of texts", JUDGES, judges=True)
     for ending, what, method in KNOWN:
         if name.endswith(ending):
             return Architecture(name, what, f"{with_class} {method}")

@@ -32,6 +32,8 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     found = describe_architecture(config)
     if found is None:
         return _without_architecture(config, weights)
+    if found.judges and weights not in (None, "safetensors"):
+        return _unsafe(found.name, weights)
     if found.writes and (found.name.endswith("ForCausalLM") or weights != "safetensors"):
         return _language_model(path, found.name, names, weights)
     if weights is None and all(_is_beside(path, each) for each in names):
@@ -55,6 +57,10 @@ def _without_architecture(config: Mapping[str, Any], weights: str | None) -> Uns
 def _language_model(path: Path, name: str, names: frozenset[str], weights: str | None) -> Unserved | None:
     if weights is None:
         return _without_weights(path, name, names)
+    return _unsafe(name, weights)
+
+
+def _unsafe(name: str, weights: str) -> Unserved:
     if weights == "pytorch":
         what = f"{name}, whose weights are a pickle, which runs code when it is opened"
         return Unserved(f"{what}; only *.safetensors are served", SAFE, is_whole=False)

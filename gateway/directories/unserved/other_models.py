@@ -23,6 +23,7 @@ CHECKPOINT = frozenset(
 OWN = {
     "onnx": CHECKPOINT,
     "sentence-transformers": CHECKPOINT | {"pkl"},
+    "classifiers": CHECKPOINT,
     "sklearn": ESTIMATOR,
     "transformers": GGUF,
     "catboost": frozenset("cbm json".split()),

@@ -88,7 +88,9 @@ def test_a_cross_encoder_gives_no_vectors(
     CrossEncoder(str(make("AutoModelForSequenceClassification")), device="cpu").save_pretrained(str(tmp_path / "cross"))
     (tmp_path / "cross" / "config.yaml").write_text("framework: sentence-transformers\n")
     refused(
-        tmp_path / "cross", "CrossEncoder, a sentence-transformers model that does not give one vector", monkeypatch
+        tmp_path / "cross",
+        "CrossEncoder, a cross encoder of sentence-transformers: the plugin classifiers",
+        monkeypatch,
     )
 
 
