@@ -9,14 +9,24 @@ Options in config.yaml: `classes`, other labels of a classifier than those in it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, ModelSpec, Problem, describe, hookimpl, peek_weights
+from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl, peek_weights
 
 TARGET = "gateway_catboost.model:CatBoostModel"
-INSTALL = "pip install 'model-gateway[catboost]'"
+FORMAT = Format(
+    files="*.cbm, its *.json",
+    routes=("predict", "/v2/models/{id}/infer"),
+    needs=("catboost",),
+    install="pip install 'model-gateway[catboost]'",
+)
+
+
+@hookimpl
+def register_formats(register: Callable[[str, Format], None]) -> None:
+    register("catboost", FORMAT)
 
 
 @hookimpl
@@ -31,7 +41,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         model_file(place, path, "catboost", is_model, SAVE)
     # A model is only read, so calls may share it, and it computes without the GIL.
     return describe(
-        path, target=TARGET, format="catboost", overrides=overrides, slots=4, needs=("catboost",), install=INSTALL
+        path, target=TARGET, format="catboost", overrides=overrides, slots=4, needs=FORMAT.needs, install=FORMAT.install
     )
 
 
