@@ -160,7 +160,7 @@ def test_files_with_weights_of_other_kinds_are_counted_and_the_first_of_them_nam
     assert "put other models in directories of their own" in two.fix
 
     make(place, "a.mlmodel", "big.traineddata", "forest.rds", "lid.ftz", "half.safetensors.part", "model.tar.gz")
-    (place / "lgb.txt").write_bytes(b"tree\nversion=v4\n")
+    make(place, "speech.nemo")
     (place / "clf").write_bytes(pickle.dumps([1]))
     (many,) = discover([tmp_path], Plugins.load()).problems
     assert re.search(r"and 10 others that may hold weights: a\.mlmodel, \S+, \S+, \S+, \S+ and 5 more", many.what)
