@@ -9,7 +9,7 @@ from gateway_tabular.columns import Column, Columns
 from gateway_tabular.files import model_file
 from gateway_tabular.model import Contributions, Scores, TabularModel
 
-from gateway import BadRequest, ConfigError, check_ordinary, weights_path
+from gateway import BadRequest, ConfigError, check_ordinary, opened, weights_path
 
 from .detection import is_model
 from .fast import Predictor, words_of
@@ -96,9 +96,10 @@ def _load(file: Path) -> tuple[Any, Any]:
 
 def _as_named(file: Path) -> Any:
     """Return what the library is to load: JSON with another suffix than .json it would read as UBJSON."""
-    with file.open("rb") as found:
-        is_json = found.read(2)[1:] in (b'"', b"\n", b" ", b"\r", b"\t")
-    return bytearray(file.read_bytes()) if is_json != (file.suffix == ".json") else str(file)
+    with opened(file) as found:
+        begin = found.read(2)
+        is_json = begin[1:] in (b'"', b"\n", b" ", b"\r", b"\t")
+        return bytearray(begin + found.read()) if is_json != (file.suffix == ".json") else str(file)
 
 
 def _columns(about: Model) -> Columns:

@@ -55,7 +55,8 @@ class Slow:
     def held(self) -> list[Any]:
         """The messages and items in memory that contain the mark."""
         lists = [each for each in gc.get_objects() if isinstance(each, list)]
-        return [item for each in lists for item in each if type(item) is dict and self.mark in item.values()]
+        dicts = [item for each in lists for item in each if type(item) is dict]
+        return [item for item in dicts if any(type(value) is str and value == self.mark for value in item.values())]
 
     def while_it_answers(self, then: Callable[[], None], **fields: Any) -> Any:
         """Send a request, and do something while its call runs, when nothing of the conversation is held any more."""

@@ -231,7 +231,7 @@ def test_what_waits_for_a_count_of_tokens_ends(
 
 
 STORED = {
-    "get": ("GET", "/v1/responses/resp_0", None),
+    "find": ("GET", "/v1/responses/resp_0", None),
     "chain": ("POST", "/v1/responses", {"input": "a", "previous_response_id": "resp_0"}),
     "items": ("POST", "/v1/responses", {"input": [{"type": "item_reference", "id": "msg_0"}]}),
     "keep": ("POST", "/v1/responses", {"input": "a"}),

@@ -123,4 +123,4 @@ def _refuse_others(item: dict[str, Any], known: Collection[str], where: str) -> 
     for name in item:
         if name not in known:
             what = f"'{where}' has an unknown field '{name[:MOST_ECHOED]}' (have: {', '.join(sorted(known))})"
-            raise BadRequest(what, param=f"{where}.{name[:MOST_ECHOED]}", code="unknown_parameter")
+            raise BadRequest(what, param=f"{where}.{name[:MOST_ECHOED]}", code="unsupported_value")
