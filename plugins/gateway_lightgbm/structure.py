@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, opened
+from gateway_tabular.files import read_whole
 
-LARGEST = 4 << 30  # bytes of a file that are read
+from gateway import ConfigError
+
 MOST_COLUMNS = 1_000_000
 SAVE = 'booster.save_model("model.txt")'
 NUMBER = rb"-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf|nan)"
@@ -70,13 +71,7 @@ def read_checked(file: Path) -> tuple[Model, str]:
     Raises:
         ConfigError: it is no model, or damaged.
     """
-    try:
-        with opened(file) as found:
-            data = found.read(LARGEST + 1)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(data) > LARGEST:
-        raise ConfigError(f"{file} has more than {LARGEST:,} bytes")
+    data = read_whole(file)
     try:
         model = _model(data)
         return model, data[: data.rfind(b"\n" + END) + 1 + len(END)].decode()

@@ -19,6 +19,7 @@ from gateway import (
 )
 
 BEGINNING = 4096  # bytes that reveal what a file is
+LARGEST = 4 << 30  # bytes of a file that are read
 MOST_FILES = 16  # files whose beginning is read
 # With one of these, a directory is a model of another kind, for which a file of ours is a copy or a part.
 OTHERS = frozenset(("modules.json", "model_index.json", "MLmodel", "predictor.pkl"))
@@ -75,6 +76,22 @@ def model_file(place: Path, root: Path, framework: str, is_model: Judge, save: s
     if there := placeholder(found[0]):
         raise ConfigError(f"{root}: {found[0].name} {there.what}: {there.fix}")
     return found[0]
+
+
+def read_whole(file: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is too large.
+    """
+    try:
+        with opened(file) as found:
+            data = found.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    if len(data) > LARGEST:
+        raise ConfigError(f"{file} has more than {LARGEST:,} bytes")
+    return data
 
 
 def begin_of(file: Path) -> bytes:

@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, opened
+from gateway_tabular.files import read_whole
+
+from gateway import ConfigError
 
 from . import ubj
 
-LARGEST = 4 << 30  # bytes of a file that are read
 MOST_COLUMNS = 1_000_000
 NONE = 2147483647  # the parent of a root
 TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?')  # of JSON; the names of fields have the group
@@ -54,13 +55,7 @@ def read_model(file: Path) -> Model:
     Raises:
         ConfigError: it is no model, or damaged.
     """
-    try:
-        with opened(file) as found:
-            data = found.read(LARGEST + 1)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(data) > LARGEST:
-        raise ConfigError(f"{file} has more than {LARGEST:,} bytes")
+    data = read_whole(file)
     if data[:4] == b"binf" or data[:4] == b"bs64":
         what = "is in XGBoost's old binary format, which version 3.1 and later do not read"
         raise ConfigError(f"{file} {what}: open it with XGBoost before 3.1, and save it with {SAVE}")
