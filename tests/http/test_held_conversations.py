@@ -54,7 +54,7 @@ class Slow:
 
     def held(self) -> list[Any]:
         """The messages and items in memory that contain the mark."""
-        lists = [each for each in gc.get_objects() if isinstance(each, list)]
+        lists = [each for each in gc.get_objects() if type(each) is list]  # asks no proxy what it is
         dicts = [item for each in lists for item in each if type(item) is dict]
         return [item for item in dicts if any(type(value) is str and value == self.mark for value in item.values())]
 
