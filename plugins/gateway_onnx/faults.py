@@ -6,9 +6,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gateway_tensors.types import Type, Value
+
 from gateway import ConfigError, check_ordinary, named_file, placeholder
 
-from .header import External, Header, Type, Value, read_header
+from .header import External, Header, read_header
 
 LARGEST = (1 << 31) - 1  # bytes of a protobuf
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")

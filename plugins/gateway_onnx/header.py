@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway_tensors.types import Dim, Type, Value
+
 from gateway import opened
 
 from .protobuf import BYTES, Field, Reader, signed
@@ -48,30 +50,6 @@ KINDS = {1: "tensor", 4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 
 EXTERNAL = 1  # TensorProto.DataLocation
 DEFAULT_DOMAINS = ("", "ai.onnx")  # two names of one
 SMALL = 64  # elements of an initializer that a request may override
-
-Dim = int | str | None  # a length, the name of one, or unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """The type of a value. `element` and `dims` are of a tensor; `inner` is what a sequence or an optional has."""
-
-    kind: str = "unknown"
-    element: str = ""
-    dims: tuple[Dim, ...] | None = None  # None: any number of them
-    inner: Type | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "tensor":
-            return self.element if self.dims is None else f"{self.element} {shown(self.dims)}"
-        return f"{self.kind} of {self.inner}" if self.inner else self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    name: str
-    type: Type
-    has_default: bool = False  # the graph has a value for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +272,3 @@ class _Search:
             elif each.number == 2:
                 found = self._reader.text(each) or None
         return found
-
-
-def shown(dims: tuple[Dim, ...]) -> str:
-    """Return a shape as messages show it, with ? for a length that has no name."""
-    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway_tensors.schema import example, schema, with_example
+from gateway_tensors.values import Inputs, outputs
+
 from gateway import BadRequest, weights_path
 
 from .detection import model_file
 from .faults import check_file
 from .header import Header
-from .schema import example, schema, with_example
 from .session import Session, thread_count
-from .values import Inputs, outputs
 
 DIVISIONS = {("", "Div")}
 

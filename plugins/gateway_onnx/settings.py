@@ -10,7 +10,7 @@ from typing import Any
 from gateway import ConfigError, peek_json
 
 from .detection import MODULES, POOLING, json_object, labels_of, text_task
-from .header import Header, Value
+from .header import Header
 from .pooling import MODES
 
 SENTENCE = "sentence_embedding"  # the output of an export with its pooling
@@ -156,7 +156,7 @@ def _output(header: Header, file: Path, names: tuple[str, ...], rank: int) -> st
 
 
 def _width(header: Header, output: str) -> int | None:
-    value: Value = next(value for value in header.outputs if value.name == output)
+    value = next(value for value in header.outputs if value.name == output)
     last = value.type.dims[-1] if value.type.dims else None
     return last if isinstance(last, int) else None
 

@@ -23,7 +23,7 @@ from .unserved_cases import WHOLE, architecture, make, told
 @pytest.mark.parametrize(
     ("names", "objects", "says"),
     [
-        (("m.torchscript",), {}, "torch.jit"),
+        (("m.torchscript",), {}, "TorchScript"),
         (("m.litertlm",), {}, "LiteRT"),
         (("g.task",), {}, "MediaPipe"),
         (("m.pmml",), {}, "PMML"),

@@ -22,16 +22,16 @@ def archive(file: Path, **parts: bytes | str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["traced.pt", "traced.pth", "traced"])
-def test_a_program_of_torchscript_is_loaded_with_torch_jit(name: str, tmp_path: Path) -> None:
+def test_a_program_of_torchscript_is_served_under_its_name(name: str, tmp_path: Path) -> None:
     archive(tmp_path / name, data_pkl=b"\x80\x02c__torch__\nM\n", code__M="class M: ...")
     line = told(tmp_path)
-    assert line.startswith(f"a program of TorchScript ({name})") and "torch.jit.load" in line
+    assert line.startswith(f"a program of TorchScript ({name})") and "as model.pt" in line
     assert "weights_only" not in line
 
 
-def test_a_program_of_torch_export_is_loaded_with_torch_export(tmp_path: Path) -> None:
+def test_a_program_of_torch_export_is_served_under_its_name(tmp_path: Path) -> None:
     archive(tmp_path / "net.pt", archive_format="pt2", data__weights="")
-    assert "torch.export.load" in told(tmp_path)
+    assert "as model.pt2" in told(tmp_path)
 
 
 @pytest.mark.parametrize(

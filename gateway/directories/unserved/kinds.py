@@ -230,8 +230,8 @@ FILES = (
         "weights in the original layout of the model's authors",
         "get the checkpoint as transformers has it: config.json and model*.safetensors",
     ),
-    Kind("*.ts *.jit", "a program of TorchScript", f"{CLASS} with torch.jit.load", rb"\APK\x03\x04"),
-    Kind("*.torchscript", "a program of TorchScript", f"{CLASS} with torch.jit.load"),
+    Kind("*.ts *.jit", "a program of TorchScript", chosen("torch"), rb"\APK\x03\x04"),
+    Kind("*.torchscript", "a program of TorchScript", chosen("torch")),
     Kind(
         "*.distcp",
         "a checkpoint of a training in parts",
@@ -252,7 +252,7 @@ FILES = (
     ),
     Kind("*.jls", "objects of Julia", f"{CLASS} and starts Julia", rb"\A7JL"),
     Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
-    Kind("*.pt2", "a program exported by torch.export", f"{CLASS} with torch.export.load"),
+    Kind("*.pt2", "a program exported by torch.export", chosen("torch")),
     Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),
     Kind("*.weights.h5 tf_model.h5", "weights of Keras", predicts("keras.models.load_model")),
     Kind(

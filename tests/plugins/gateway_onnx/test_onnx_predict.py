@@ -34,8 +34,9 @@ from graphs import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from tensor_cases import ANYTHING, CELLS, NAMES, answers_or_refuses, nested
 
-from gateway import BadRequest, ConfigError
+from gateway import ConfigError
 from gateway.examples.values import example
 from gateway.worker.bodies.truss import document
 
@@ -382,29 +383,6 @@ def test_a_library_of_operators_that_is_no_library_is_told(tmp_path: Path, monke
 
 # ── any body ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-CELLS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-(10**400), 10**400),
-    st.floats(),
-    st.sampled_from(
-        [0, -0.0, 1e38, 1e39, 2**31, 2**63, -(2**63), -(2**63) - 1, 2**64, 65504, "", "1", "nan", "\ud800"]
-    ),
-    st.text(max_size=4),
-)
-NAMES = ["f", "i", "u", "h", "b", "s", "l", "o"]
-
-
-def nested(cells: Any) -> Any:
-    lists = st.lists(cells, max_size=3)
-    return cells | lists | st.lists(lists, max_size=3) | st.lists(st.lists(lists, max_size=2), max_size=2)
-
-
-ANYTHING = st.recursive(
-    CELLS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*NAMES, "x"]), inner, max_size=4),
-)
 RIGHT = {
     "f": st.lists(st.lists(st.floats(width=32) | st.none() | st.integers(-9, 9), min_size=2, max_size=2), max_size=3),
     "i": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
@@ -441,16 +419,6 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Any:
     outputs.append(helper.make_tensor_sequence_value_info("l_", INT64, None))
     with pytest.MonkeyPatch.context() as patch:
         return loaded(save(model_of(nodes, inputs, outputs), tmp_path_factory.mktemp("wide")), patch)
-
-
-def answers_or_refuses(model: Any, body: Any) -> None:
-    try:
-        answer = model.predict(body)
-    except BadRequest as error:
-        assert 0 < len(error.message) < 2000
-        error.message.encode()
-    else:
-        document(answer)
 
 
 @settings(PATIENT, max_examples=200)

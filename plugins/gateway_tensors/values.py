@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway import BadRequest
 
-from .header import Dim, Type, Value, shown
+from .types import Dim, Type, Value, shown
 
 IGNORED = ("model", "id")  # fields of every predict
 LONGEST = 60  # characters of a value in a message

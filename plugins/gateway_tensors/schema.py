@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .header import Type, Value
+from .types import Type, Value
 
 LARGEST = 4096  # characters of an example; the gateway shows no longer ones
 LENGTHS = (1, 2, 8, 16, 32, 64)  # for lengths that are open: some graphs do not take one row, or one pixel
@@ -25,6 +25,8 @@ def _schema(kind: Type) -> dict[str, Any]:
     if kind.kind in ("sequence", "optional") and kind.inner is not None:
         inner = _schema(kind.inner)
         return {"type": "array", "items": inner} if kind.kind == "sequence" else inner
+    if kind.kind == "values":  # of several types
+        return {}
     if kind.kind != "tensor":
         return {"type": "object"}
     if kind.dims is None:

@@ -1,0 +1,65 @@
+"""Check a program of TorchScript, whose code PyTorch compiles and interprets: it may compute, and nothing else.
+
+Two of the operators that PyTorch itself has open files: `save` and `from_file`. Operators of libraries are code.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .archives import Archive
+
+MOST = 64 << 20  # bytes of all code in a program
+LARGEST_PICKLE = 64 << 20  # bytes of the list of its objects, which is read by an interpreter that calls no Python
+MOST_FILES = 5000
+LEGACY = "model.json"  # in it, an old format names the file with the code
+REACHES_OUT = re.compile(rb"\b(from_file|save)\b")
+SPACES = rb"aten|prim|prims|quantized|sparse|mkldnn|mkldnn_prepacked|prepacked|_caffe2|_quantized"
+LIBRARY = re.compile(rb"\bops\s*\.\s*(?!(?:" + SPACES + rb")\s*\.)(\w+)\s*\.\s*(\w+)")
+CLASS = re.compile(rb"__torch__\s*\.\s*torch\s*\.\s*classes\s*\.\s*(?!(?:quantized|sparse|xnnpack)\s*\.)(\w+)")
+
+
+def is_script(sizes: object) -> bool:
+    """Return whether files of an archive, by their names, are those of a program of TorchScript."""
+    return isinstance(sizes, dict) and any(name.startswith("code/") for name in sizes)
+
+
+def check_script(archive: Archive, most: int = MOST) -> bool:
+    """Check the code of a program. Returns whether it has a division that whole numbers may end the process with.
+
+    Raises:
+        OSError: a file in it is missing, or too large.
+        ValueError: it is damaged, or more than a computation; why.
+    """
+    if LEGACY in archive.sizes:
+        raise ValueError("it has the format of PyTorch before 1.4: load and save it again with torch.jit")
+    code = [name for name in archive.sizes if name.startswith("code/") or name.endswith(".py")]
+    code = [name for name in code if not name.endswith(".debug_pkl")]
+    if "data.pkl" not in archive.sizes or not code:
+        raise ValueError("it has no data.pkl, or no code: save it with torch.jit.save")
+    if len(code) > MOST_FILES or sum(archive.sizes[name] for name in code) > most:
+        raise ValueError(f"it has more than {MOST_FILES:,} files or {most:,} bytes of code")
+    divides = False
+    for name in code:
+        text = archive.read(name, most)
+        _check(name, text)
+        divides = divides or b"trunc" in text
+    _check_classes("data.pkl", archive.read("data.pkl", LARGEST_PICKLE))
+    return divides
+
+
+def _check(name: str, text: bytes) -> None:
+    if found := REACHES_OUT.search(text):
+        what = (
+            f"{name} in it has the word {found[1].decode()}, the name of an operator that opens files of this machine"
+        )
+        raise ValueError(f"{what}: if it is the name of something else, rename that")
+    if found := LIBRARY.search(text):
+        operator = b"::".join(found.groups()).decode()
+        raise ValueError(f"{name} in it uses {operator}, an operator of a library, and that is code")
+    _check_classes(name, text)
+
+
+def _check_classes(name: str, text: bytes) -> None:
+    if found := CLASS.search(text):
+        raise ValueError(f"{name} in it has objects of {found[1].decode()}, a class of a library, and that is code")
