@@ -58,7 +58,15 @@ FRAMEWORKS = {
     "catboost",
     "pyarrow",
 }  # nowhere in gateway/
-HEAVY = FRAMEWORKS | {"numpy", "tokenizers", "safetensors", "gguf", "joblib"}  # what plugins import when it is needed
+HEAVY = FRAMEWORKS | {
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "joblib",
+    "PIL",
+    "soundfile",
+}  # what plugins import when it is needed
 IMPURE = {"litestar", "uvicorn", "starlette", "sse_starlette", "fastapi", "httptools", "asyncio", "pluggy", "click"}
 WHEN_NEEDED = {"uvloop", "starlette", "msgpack", "numpy"}  # what a worker imports when a model has a use for it
 

@@ -17,7 +17,7 @@ from . import unloadable
 from .library import has_module
 from .named import say_names
 from .tensor_names import say_many
-from .weights import WEIGHTS, headers, say_weights, tensors
+from .weights import WEIGHTS, headers, say_weights, shapes, tensors
 
 # Names of tensors that scale others: in FP8, GPTQ, MLX and other formats, and all tensors of EXL2 and EXL3.
 FACTORS = re.compile(
@@ -33,6 +33,7 @@ SETTINGS = (
     "chat_template.json",
 )
 QUANTIZED = ("quantize_config.json", "quant_config.json")  # of AutoGPTQ and AutoAWQ
+SAFE = (".safetensors", ".safetensors.index.json")
 WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32")  # types in a safetensors header
 
 
@@ -59,6 +60,24 @@ def say_unloadable(place: Path, *, trusted: bool = False, by: str = "transformer
         say_weights(place, by, named=config.get("transformers_weights"))
     if not is_quantized:
         _say_whole_numbers(place)
+
+
+def say_unsafe(place: Path, named: object) -> None:
+    """Raise `ConfigError` without a *.safetensors to read, for loads that are told to open nothing else.
+
+    `named` is the file that config.json names as its weights.
+    """
+    looked_for = [str(named)] if named else WEIGHTS[:2]
+    if not any(name.endswith(SAFE) and (place / name).is_file() for name in looked_for):
+        what = "its weights are a pickle, which runs code when it is opened"
+        raise unloadable(place, f"{what}: save it again, save_pretrained(folder) writes model.safetensors")
+
+
+def say_head(place: Path, labels: int, named: object) -> None:
+    """Check that a matrix of the weights has a row for each label, before the library creates one of that size."""
+    if not any(shape[:1] == [labels] for shape in shapes(place, named).values()):
+        what = f"config.json has {labels:,} label{'' if labels == 1 else 's'}, and no tensor has as many rows"
+        raise unloadable(place, f"{what}: get the config.json that belongs to these weights")
 
 
 def say_mismatch(place: Path, framework: str) -> None:

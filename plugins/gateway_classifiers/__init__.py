@@ -1,13 +1,13 @@
 """Serve a classifier of texts or a cross encoder of transformers: labels for a text, or a score for a pair of texts.
 
-The hooks are here, and import the other modules when they are called. `Classifier` and `CrossEncoder` in `model`
-answer; `detection` chooses between the two, `settings` reads what the checkpoint says of labels and scores, `loadable`
-checks it before the load, `fields` reads a request, and `network` computes. Options, in config.yaml or [models.NAME]
+The hooks are here, and import the other modules when they are called. `Classifier` and `CrossEncoder` in `model`, and
+`ZeroShot` in `zero_shot`, answer; `detection` chooses among them, `settings` reads what the checkpoint says of labels
+and scores, `loadable` checks it before the load, and `fields` reads a request. Options, in config.yaml or [models.NAME]
 of gateway.toml:
 
     options:
       truncate: true      # cut texts that are too long, unless the request says otherwise; default: 400
-      task: rerank        # or classify: only needed while the weights are not on this machine; default: classify
+      task: rerank        # or classify, zero-shot: only needed while the weights are not on this machine
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from typing import Any
 from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl, peek_weights
 
 FRAMEWORK = "classifiers"
-TARGETS = {"classify": "gateway_classifiers.model:Classifier", "rerank": "gateway_classifiers.model:CrossEncoder"}
+TARGETS = {
+    "classify": "gateway_classifiers.model:Classifier",
+    "rerank": "gateway_classifiers.model:CrossEncoder",
+    "zero-shot": "gateway_classifiers.zero_shot:ZeroShot",
+}
 FORMAT = Format(
     files="a classifier of texts or a cross encoder (config.json with …ForSequenceClassification, *.safetensors)",
-    routes=("/v1/classify", "/v1/decisions", "/v1/rerank", "/v1/score"),
+    routes=("/v1/classify", "/v1/decisions", "/v1/rerank", "/v1/score", "predict"),
     needs=("transformers", "torch"),
     install="pip install 'model-gateway[transformers]'",
 )
@@ -37,11 +41,13 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_checkpoints.batching import batched
+    from gateway_checkpoints.detection import is_ours
     from gateway_checkpoints.weights import two_saves
 
-    from .detection import is_ours, task_of
+    from .detection import task_of
 
-    if not is_ours(path, FRAMEWORK):
+    if not is_ours(path, FRAMEWORK, lambda found: found.judges):
         return None
     spec = describe(
         path,
@@ -55,16 +61,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     task = task_of(place, (spec.config.get("options") or {}).get("task"), path)
     told = two_saves(place) if place is not None else None
     notes = (*spec.notes, *filter(None, [told]))
-    return _batched(replace(spec, target=TARGETS[task], notes=notes))
-
-
-def _batched(spec: ModelSpec) -> ModelSpec:
-    """Set the default batch size, and the slots that belong to it."""
-    if spec.batching.size is not None or spec.parity == "strict":  # which has no batches
-        return spec
-    batching = replace(spec.batching, size=BATCH)
-    limits = spec.limits if batching.has_own_slots else replace(spec.limits, slots=batching.slots)
-    return replace(spec, batching=batching, limits=limits)
+    return batched(replace(spec, target=TARGETS[task], notes=notes), BATCH)
 
 
 @hookimpl

@@ -1,50 +1,35 @@
-"""Recognise classifiers of texts and cross encoders, and decide which of the two a directory has. Opens no weights."""
+"""Decide which of classifiers of texts and cross encoders a directory has. Opens no weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gateway_checkpoints.weights import is_adapter
+from gateway_checkpoints.labels import labels_of, object_of
 
-from gateway import ConfigError, has_code, peek_architecture, peek_config, peek_weights
+from gateway import ConfigError
 
-from .settings import labels_of, object_of
+from .settings import entailment_of
 
-EMBEDDING = ("modules.json", "1_Pooling/config.json")  # of an embedding model, whatever its config.json says
-TASKS = ("classify", "rerank")
-
-
-def is_ours(path: Path, framework: str) -> bool:
-    """Decide: 1. config.yaml names the framework  2. own code  3. a checkpoint that judges texts"""
-    config = peek_config(path)
-    if chosen := config.get("framework"):
-        return bool(chosen == framework)
-    if has_code(path):
-        return False
-    place = peek_weights(path)
-    if place is None or not place.is_dir():
-        return False
-    found = peek_architecture(place)
-    if found is None or not found.judges:
-        return False
-    if found.is_saved_by == "transformers" and any((place / name).is_file() for name in EMBEDDING):
-        return False
-    return any(not is_adapter(file) for file in place.glob("*.safetensors"))
+TASKS = ("classify", "rerank", "zero-shot")
 
 
 def task_of(place: Path | None, chosen: object, path: Path) -> str:
-    """Return the method that a directory answers: a model with one label gives a score.
+    """Return the task of a directory: a model with one label gives a score, one of entailment takes any labels.
 
     Raises:
         ConfigError: the option `task` is unknown, or is not what the checkpoint can do.
     """
     if chosen is not None and chosen not in TASKS:
-        raise ConfigError(f"{path}: options.task must be classify or rerank, not {chosen!r}")
+        raise ConfigError(f"{path}: options.task must be one of {', '.join(TASKS)}, not {str(chosen)[:100]!r}")
     if place is None or not (place / "config.json").is_file():
         return str(chosen or "classify")
-    count = len(labels_of(place, object_of(place, "config.json")))
-    found = "rerank" if count == 1 else "classify"
-    if chosen not in (None, found):
+    labels = labels_of(place, object_of(place, "config.json"))
+    count, entails = len(labels), entailment_of(labels) is not None
+    found = "rerank" if count == 1 else "zero-shot" if entails else "classify"
+    if chosen == "zero-shot" and count > 1 and not entails:
+        what = f"options.task is zero-shot, but no label in config.json is entailment: {', '.join(labels[:5])[:200]}"
+        raise ConfigError(f"{path}: {what}")
+    if chosen not in (None, found) and (count == 1 or chosen == "rerank"):
         what = f"options.task is {chosen}, but config.json has {count} label{'' if count == 1 else 's'}"
         raise ConfigError(f"{path}: {what}, so the model answers {found}: remove the option")
-    return found
+    return str(chosen or found)

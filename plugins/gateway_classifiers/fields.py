@@ -25,7 +25,9 @@ TABLE: Mapping[str, Field] = {
     **refused("", names="instruction instruct prompt prompt_name prompt_template chat_template lora_path"),
     **refused([], ["text"], names="rank_fields"),
     **refused({}, names="chat_template_kwargs mm_processor_kwargs"),
-    **refused([], names="messages images"),
+    **refused([], names="messages images candidate_labels"),  # zero_shot takes the labels, and what belongs to them
+    **refused(names="hypothesis_template"),
+    **refused(False, names="multi_label"),
     **refused(names="max_tokens_per_doc max_chunks_per_doc max_length max_tokens", instead="truncate"),
     **refused("right", "Right", names="truncation_side truncation_direction", instead="truncate"),
     **refused(0, names="overlap_tokens", instead="truncate"),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway_checkpoints import labels as names
 from gateway_checkpoints import loadable, tensor_names, unloadable, weights, wordless
 
 from gateway import ConfigError, check_ordinary, peek_architecture, peek_json
 
 from . import settings
-
-SAFE = (".safetensors", ".safetensors.index.json")
 
 
 def check(place: Path) -> None:
@@ -33,29 +32,13 @@ def say_unloadable(place: Path) -> None:
     config = peek_json(place / "config.json")
     if found is None:
         raise unloadable(place, "config.json names no architectures, so its task is unknown: get it again")
-    labels = settings.labels_of(place, config)
+    labels = names.labels_of(place, config)
     settings.function_of(place, config, len(labels))
     settings.say_other_modules(place)
     settings.length_of(place)
-    _say_unsafe(place, config.get("transformers_weights"))
+    loadable.say_unsafe(place, config.get("transformers_weights"))
     tensor_names.say_names(place, config)
     if not config.get("quantization_config"):  # otherwise its quantizer reads them
         loadable.say_factors(place, weights.tensors(place))
-        _say_head(place, len(labels), config.get("transformers_weights"))
+        loadable.say_head(place, len(labels), config.get("transformers_weights"))
     wordless.say_large(place)
-
-
-def _say_unsafe(place: Path, named: object) -> None:
-    """Check that the library has a *.safetensors to read: it is told to open nothing else."""
-    looked_for = [str(named)] if named else weights.WEIGHTS[:2]
-    if not any(name.endswith(SAFE) and (place / name).is_file() for name in looked_for):
-        what = "its weights are a pickle, which runs code when it is opened"
-        raise unloadable(place, f"{what}: save it again, save_pretrained(folder) writes model.safetensors")
-
-
-def _say_head(place: Path, labels: int, named: object) -> None:
-    """Check that a matrix of the weights has a row for each label, before the library creates one of that size."""
-    shapes = weights.shapes(place, named).values()
-    if not any(shape[:1] == [labels] for shape in shapes):
-        what = f"config.json has {labels:,} label{'' if labels == 1 else 's'}, and no tensor has as many rows"
-        raise unloadable(place, f"{what}: get the config.json that belongs to these weights")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway_checkpoints import loadable as checkpoints
-from gateway_checkpoints import named, unloadable, wordless
+from gateway_checkpoints import named, unloadable
+from gateway_checkpoints.labels import labels_of
 
 from gateway import ConfigError, check_ordinary, peek_json, weights_path
 
@@ -38,18 +37,17 @@ class _Judge:
         loadable.say_unloadable(place)
         named.say_names(place, beside=Path.cwd())
         config = peek_json(place / "config.json")
-        self.labels = settings.labels_of(place, config)
+        self.labels = labels_of(place, config)
         if (len(self.labels) == 1) is not self.scores:
             task, what = ("classify", COUNT[1]) if self.scores else ("rerank", COUNT[0])
             raise ConfigError(f"{place}: config.json has {what}: set options.task to {task}")
         self.function = settings.function_of(place, config, len(self.labels))
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all files are local: nothing may wait for the network
         self.network = _network(place, len(self.labels))
         self.capabilities = {"max_model_len": self.network.length}
 
     def answers(self, bodies: Sequence[Inputs], name: str, other: str | None = None) -> list[Any]:
         """Return the numbers of each request, or the exception that is its result."""
-        from .network import Ask, not_finite
+        from gateway_checkpoints.passes import Ask, not_finite
 
         asks: list[Any] = []
         for body in bodies:
@@ -91,48 +89,17 @@ class CrossEncoder(_Judge):
 
 
 def _network(place: Path, labels: int) -> Any:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
+    from gateway_checkpoints.opening import open_model, open_tokenizer
+    from gateway_checkpoints.passes import Network
 
-    from .network import Network
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    logging.disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises nothing more specific
-        raise wordless.no_tokenizer(place, error) from error
-    wordless.say_wordless(place, tokenizer, wordless.rows(place))
-    try:
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            dtype=torch.float32 if device == "cpu" else "auto",
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
-        raise unloadable(place, error) from error
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):  # a device error, which may not recur
-            raise
-        raise unloadable(place, error) from error
-    except SafetensorError as error:
-        raise ConfigError(f"{place}: a *.safetensors is damaged ({error}): download the file again") from error
-    checkpoints.say_factors(place, told["unexpected_keys"])
-    if missing := sorted(told["missing_keys"]):  # the library fills these with random numbers
-        what = (
-            f"the checkpoint lacks {len(missing)} of the tensors of a {type(model).__name__}, {missing[0]} among them"
-        )
-        raise ConfigError(f"{place}: {what}: it is incomplete, or of another kind")
+    tokenizer = open_tokenizer(place)
+    model = open_model(place, "AutoModelForSequenceClassification")
     if model.config.num_labels != labels:
         raise unloadable(place, f"transformers finds {model.config.num_labels} labels, and config.json has {labels}")
-    network = Network(tokenizer, model.to(device).eval(), settings.length_of(place))
-    print(f"{model.num_parameters():,} parameters in {model.dtype} on {device}, {labels} label{'s'[: labels > 1]}")
+    network = Network(tokenizer, model, settings.length_of(place))
+    print(
+        f"{model.num_parameters():,} parameters in {model.dtype} on {model.device}, {labels} label{'s'[: labels > 1]}"
+    )
     if not network.together:
         print("warning: the checkpoint has no token for padding, or one that changes its answers: texts share no pass")
     return network

@@ -30,10 +30,14 @@ from .unserved_cases import WHOLE, architecture, make, told
         (("tf_model.h5",), {"config": architecture("BertForSequenceClassification")}, "not .* but those of TensorFlow"),
         (("tokenizer.json",), {"config": architecture("BertForSequenceClassification")}, "without its weights"),
         (WHOLE, {"config": architecture("LayoutLMForSequenceClassification", max_2d_position_embeddings=9)}, "pages"),
-        (WHOLE, {"config": architecture("WavLMForSequenceClassification", conv_dim=[9])}, "sound.*classify"),
-        (WHOLE, {"config": architecture("BertForTokenClassification")}, "classifier of words"),
-        (WHOLE, {"config": architecture("BertForMaskedLM")}, "fills gaps"),
-        (WHOLE, {"config": architecture("ViTForImageClassification")}, "classifier of images"),
+        (
+            WHOLE,
+            {"config": architecture("BertForTokenClassification", image_size=9)},
+            "classifier of words with places",
+        ),
+        (WHOLE, {"config": architecture("LayoutLMForMaskedLM", max_2d_position_embeddings=9)}, "fills gaps"),
+        (("pytorch_model.bin",), {"config": architecture("BertForMaskedLM")}, "a pickle.*safetensors"),
+        (("tf_model.h5",), {"config": architecture("ViTForImageClassification")}, "not .* but those of TensorFlow"),
         (WHOLE, {"config": architecture("BertModel")}, "modules.json"),
         (WHOLE, {"config": architecture("BertModel")}, "framework: sentence-transformers"),
         (WHOLE, {"config": architecture("PatchTSTModel", prediction_length=24)}, "a network without a head"),
@@ -118,6 +122,24 @@ def test_a_classifier_of_texts_is_served_whatever_its_name(name: str, tmp_path: 
     assert spec.format == "classifiers"
 
 
+@pytest.mark.parametrize(
+    ("config", "what", "target"),
+    [
+        (architecture("WavLMForSequenceClassification", conv_dim=[9]), "a classifier of sound", "sounds:Sounds"),
+        (architecture("BertForTokenClassification"), "a classifier of words", "entities:Entities"),
+        (architecture("BertForQuestionAnswering"), "a finder of answers in texts", "answers:Answers"),
+        (architecture("BertForMaskedLM"), "a model that fills gaps in texts", "gaps:Gaps"),
+        (architecture("ViTForImageClassification", image_size=9), "a classifier of images", "images:Images"),
+    ],
+)
+def test_a_task_of_a_pipeline_is_served(config: dict[str, Any], what: str, target: str, tmp_path: Path) -> None:
+    found = describe_architecture(config)
+    assert found is not None and found.what == what and "the plugin pipelines serves it" in found.fix
+    make(tmp_path / "it", *WHOLE, config=config)
+    (spec,) = discover([tmp_path], Plugins.load()).specs
+    assert (spec.format, spec.target) == ("pipelines", f"gateway_pipelines.{target}")
+
+
 def test_a_cross_encoder_is_a_classifier_of_pairs(tmp_path: Path) -> None:
     make(tmp_path / "it", "model.safetensors", config=architecture("BertForSequenceClassification", num_labels=1))
     make(tmp_path / "it", modules=[], config_sentence_transformers={"model_type": "CrossEncoder"})
@@ -136,11 +158,11 @@ def test_the_checkpoints_of_a_training_are_models(tmp_path: Path) -> None:
 
 
 def test_a_truss_without_a_class_says_what_its_weights_are(tmp_path: Path) -> None:
-    make(tmp_path / "it", *WHOLE, config=architecture("BertForMaskedLM"))
+    make(tmp_path / "it", *WHOLE, config=architecture("BertModel"))
     (tmp_path / "it" / "config.yaml").write_text("model_name: It\n")
     (problem,) = discover([tmp_path], Plugins.load()).problems
     assert "No module class file found" in problem.what
-    assert "its weights are BertForMaskedLM" in problem.what
+    assert "its weights are BertModel" in problem.what
 
 
 @pytest.mark.parametrize("name", ["DraftingForCausalLM", "EagletForCausalLM", "AssistantForCausalLM"])

@@ -25,15 +25,13 @@ KNOWN = (
     ("MusicgenForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MusicgenMelodyForCausalLM", "the half of a model that makes music", "speech, see docs/audio.md"),
     ("MoshiForCausalLM", "the half of a model that hears and speaks", "speech, see docs/audio.md"),
-    (JUDGE, "a classifier of sound, or of pages with places or images", "classify or rerank, see docs/rerank.md"),
-    ("ForTokenClassification", "a classifier of words", "predict"),
-    ("ForQuestionAnswering", "a finder of answers in texts", "predict"),
+    (JUDGE, "a classifier of pages with places or images", "classify or rerank, see docs/rerank.md"),
+    ("ForTokenClassification", "a classifier of words with places or images", "predict"),
+    ("ForQuestionAnswering", "a finder of answers on pages or in sound", "predict"),
     ("ForMultipleChoice", "a classifier of choices", "predict"),
     ("ForNextSentencePrediction", "a classifier of pairs of texts", "predict"),
     ("RewardModel", "a model that gives texts a score", "classify or rerank, see docs/rerank.md"),
-    ("ForImageClassification", "a classifier of images", "predict"),
     ("ForObjectDetection", "a detector of objects", "predict"),
-    ("ForAudioClassification", "a classifier of sound", "predict"),
     ("ForSpeechSeq2Seq", "a model of speech", "transcriptions, see docs/audio.md"),
     ("ForCTC", "a model of speech", "transcriptions, see docs/audio.md"),
     ("ForTextToSpeech", "a model that speaks", "speech, see docs/audio.md"),
@@ -43,9 +41,19 @@ KNOWN = (
     ("DoubleHeadsModel", "a language model with a second head, which chooses", "predict"),
     ("DiscriminatorModel", "a model that finds words that were replaced", "predict"),
 )
+# The end of an architecture's name, a description, and the task with which the pipelines plugin serves it.
+PIPELINES_OF_TEXTS = (
+    ("ForTokenClassification", "a classifier of words", "token-classification"),
+    ("ForQuestionAnswering", "a finder of answers in texts", "question-answering"),
+    ("ForMaskedLM", "a model that fills gaps in texts", "fill-mask"),
+)
+PIPELINES_OF_SIGNALS = (
+    ("ForImageClassification", "a classifier of images", "image-classification"),
+    ("ForAudioClassification", "a classifier of sound", "audio-classification"),
+)
 # Heads used only for training; sentence-transformers ignores them.
 TRAINED = (
-    ("ForMaskedLM", "a model that fills gaps in texts"),
+    ("ForMaskedLM", "a model that fills gaps"),
     ("ForPreTraining", "a model to be trained further"),
 )
 OLDER = ("LMHeadModel", "ModelWithLMHead")  # former names of language models
@@ -64,10 +72,12 @@ TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)[A-Z]\w+$")  # a classi
 DRAFT_KEYS = {"draft_vocab_size", "eagle_config", "medusa_num_heads", "speculators_model_type", "dflash_config"}
 DIFFUSION = re.compile(r"(?i)(dream|llada|sdar|diffu\w*|bd3lm|mdlm|fast_?dllm)(?![a-z]*image)")
 SENSES = {"vision_config", "audio_config", "image_token_id", "image_token_index"}
-SIGNALS = {"image_size", "patch_size", "conv_dim", "sampling_rate", "num_mel_bins", "audio_encoder"}
+SOUNDS = {"conv_dim", "sampling_rate", "num_mel_bins"}
+SIGNALS = {"image_size", "patch_size", "audio_encoder", *SOUNDS}
 PLACES = {"max_2d_position_embeddings"}  # of the words on a page
 OF_NO_TEXT = {"prediction_length", "context_length", "backbone", "backbone_config", "num_queries", "num_channels"}
 JUDGES = "the plugin classifiers serves it, with classify or rerank: write framework: classifiers into config.yaml"
+PIPELINES = "the plugin pipelines serves it, with predict: write framework: pipelines into config.yaml"
 EMBEDDINGS = (
     "for embeddings save it with sentence-transformers, which writes modules.json, or, where the mean of its tokens is "
     "right, write framework: sentence-transformers into a config.yaml"
@@ -89,6 +99,7 @@ class Architecture:
     gives_vectors: bool = False  # gives a vector for each token, from which sentence-transformers can make one
     is_saved_by: str = "transformers"
     judges: bool = False  # classifies texts or scores pairs of them, so the classifiers plugin serves it
+    task: str | None = None  # of transformers' pipelines, with which the pipelines plugin serves it
 
     def __str__(self) -> str:
         return f"{self.name}, {self.what}: {self.fix}"
@@ -159,6 +170,8 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
         return Architecture(name, what, f"{with_class} chat_completions")
     if name.endswith(JUDGE) and not config.keys() & (SENSES | SIGNALS | PLACES):
         return Architecture(name, "a classifier of texts", JUDGES, judges=True)
+    if found := _of_pipelines(name, config):
+        return found
     for ending, what, method in KNOWN:
         if name.endswith(ending):
             return Architecture(name, what, f"{with_class} {method}")
@@ -175,6 +188,18 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
         fix = "framework: transformers in config.yaml"
         return Architecture(name, "a language model by an older name", fix, True, True)
     return _without_a_table(name, config, with_class)
+
+
+def _of_pipelines(name: str, config: Mapping[str, Any]) -> Architecture | None:
+    if name.endswith(JUDGE) and config.keys() & SOUNDS and not config.keys() & (SENSES | PLACES):
+        return Architecture(name, "a classifier of sound", PIPELINES, task="audio-classification")
+    reads_texts = not config.keys() & (SENSES | SIGNALS | PLACES)
+    for ending, what, task in (*(PIPELINES_OF_TEXTS if reads_texts else ()), *PIPELINES_OF_SIGNALS):
+        if name.endswith(ending):
+            gives_vectors = task == "fill-mask"
+            fix = f"{PIPELINES}; {EMBEDDINGS}" if gives_vectors else PIPELINES
+            return Architecture(name, what, fix, gives_vectors=gives_vectors, task=task)
+    return None
 
 
 def _without_a_table(name: str, config: Mapping[str, Any], with_class: str) -> Architecture:

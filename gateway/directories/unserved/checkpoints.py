@@ -32,7 +32,7 @@ def checkpoint(path: Path, names: frozenset[str]) -> Unserved | None:
     found = describe_architecture(config)
     if found is None:
         return _without_architecture(config, weights)
-    if found.judges and weights not in (None, "safetensors"):
+    if (found.judges or found.task) and weights not in (None, "safetensors"):
         return _unsafe(found.name, weights)
     if found.writes and (found.name.endswith("ForCausalLM") or weights != "safetensors"):
         return _language_model(path, found.name, names, weights)

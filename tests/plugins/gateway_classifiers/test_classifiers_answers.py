@@ -136,6 +136,7 @@ def test_a_long_text_is_refused_alone_unless_it_may_be_cut(tmp_path: Path, monke
         ({"instruction": "Judge"}, "unsupported_value"),
         ({"max_tokens_per_doc": 4}, "unsupported_value"),
         ({"Truncate": True}, "unsupported_value"),
+        ({"candidate_labels": ["a"]}, "unsupported_value"),
     ],
 )
 def test_a_field_that_would_change_the_answer_is_refused(
@@ -171,7 +172,7 @@ def test_a_number_that_is_none_is_the_error_of_its_text(tmp_path: Path, monkeypa
 
 
 def test_a_pass_has_inputs_of_similar_lengths_and_a_budget() -> None:
-    from gateway_classifiers.network import Shape, passes
+    from gateway_checkpoints.passes import Shape, passes
 
     lengths = [3, 60, 4, 59, 3, 61, 200, 30]
     found = list(passes(lengths, Shape(budget=130, spare=8)))

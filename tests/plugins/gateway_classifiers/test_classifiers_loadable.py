@@ -98,7 +98,7 @@ def test_the_option_task_says_it_before_the_weights_are_there(tmp_path: Path, ma
     for options, name in (({}, "Classifier"), ({"task": "rerank"}, "CrossEncoder")):
         spec = find_model(config.parent, {"options": options})
         assert spec is not None and spec.target.endswith(f":{name}")
-    with pytest.raises(ConfigError, match=r"must be classify or rerank, not 'score'"):
+    with pytest.raises(ConfigError, match=r"must be one of classify, rerank, zero-shot, not 'score'"):
         find_model(config.parent, {"options": {"task": "score"}})
     with pytest.raises(ConfigError, match=r"options.task is rerank, but config.json has 2 labels.*remove the option"):
         find_model(make(), {"options": {"task": "rerank"}})
