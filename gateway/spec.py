@@ -159,6 +159,7 @@ class ModelSpec:
     sandbox: Literal["basic", "strict"] = "basic"  # restrictions of workers, see `gateway/worker/sandbox/confine.py`
     memory_limit: int | None = None  # bytes that each worker may allocate
     nice: int = 0  # of its workers: 0 is the gateway's own priority, 19 the lowest
+    yields: bool = True  # its workers wait for a pause of the gateway while that has none, see `runners/yielding.py`
     allow_links: bool = False  # symbolic links in its directory may point outside it
     forward_credentials: bool = False  # its Requests include the key, token or cookie that the client was admitted with
     notes: tuple[str, ...] = ()  # warnings that do not keep it from loading

@@ -137,6 +137,7 @@ def apply_overrides(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         sandbox=values.get("sandbox", spec.sandbox),
         memory_limit=values.get("memory_limit", spec.memory_limit),
         nice=values.get("nice", spec.nice),
+        yields=values.get("yields", spec.yields),
         allow_links=values.get("allow_links", spec.allow_links),
         forward_credentials=values.get("forward_credentials", spec.forward_credentials),
         mount_roots=_mount_roots(values) if spec.own_code else (),

@@ -53,19 +53,19 @@ class InFlight:
         self.questions: dict[int, Question[Any]] = {}
         self._on_own_frame = on_own_frame
         self._shown, self._debug, self._on_batch = shown, debug, on_batch
-        self._last_id = 0
+        self.last_id = 0
         self._has_gone_round = False  # ids have wrapped around
         self.most_in_batch = 0  # calls; none before the worker is ready, and without batches
 
     def new_id(self) -> int:
         """Return an id that is not in use."""
-        new = self._last_id
+        new = self.last_id
         while True:
             if new == LAST_ID:
                 new, self._has_gone_round = 0, True
             new += 1
             if new not in self.calls and new not in self.questions:
-                self._last_id = new
+                self.last_id = new
                 return new
 
     def each_call(self) -> Iterator[Call]:
@@ -169,7 +169,7 @@ class InFlight:
         """Allow late frames of an ended call, such as items after a cancel, but not of a call that never existed."""
         if kind not in OF_CALLS:
             raise WireError(f"{frames.name_of(kind)} frame for a call")
-        if id > self._last_id and not self._has_gone_round:
+        if id > self.last_id and not self._has_gone_round:
             raise WireError(f"{frames.name_of(kind)} frame for call {id}, which never existed")
 
     def _on_call_frame(

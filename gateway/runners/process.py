@@ -21,11 +21,13 @@ from ..wire.channel import Channel
 from ..wire.values import WireError, decode_weighed, encode
 from .batches import most_calls
 from .call import Call
+from .hello import hello_of
 from .in_flight import InFlight
 from .pending import NEVER, Pending
 from .question import Question
 from .replica import Launch, LoadError, Runner
 from .spawn import Child
+from .yielding import LOOK, Yielding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +61,7 @@ class ProcessReplica:
         self._child = Child(launch)
         self._in_flight = InFlight(self._on_own_frame, self._child.log.shown, launch.debug, launch.on_batch)
         self._channel: Channel | None = None
+        self._yielding = Yielding(None)
         self._hello: asyncio.Future[frames.WorkerHello] = self._loop.create_future()
         self._ready: asyncio.Future[Capabilities] = self._loop.create_future()
         self._scrape: asyncio.Future[bytes] | None = None
@@ -93,6 +96,7 @@ class ProcessReplica:
             await self._loop.create_connection(lambda: channel, sock=sock)
             self._channel = channel
             await self._shake_hands()
+            self._yielding = Yielding(self.pid if self._launch.spec.yields else None)
             self.capabilities = await self._ready
             return self.capabilities
         except BaseException:
@@ -129,29 +133,12 @@ class ProcessReplica:
         if hello.version != frames.VERSION:
             raise LoadError(f"the worker speaks protocol {hello.version}, the gateway {frames.VERSION}", fatal=True)
         try:
-            self._send(frames.HELLO, 0, encode(self._our_hello()))
+            self._send(frames.HELLO, 0, encode(hello_of(self._launch)))
             self._has_met = True
             if self._news is not None:
                 self._send(frames.UPDATE, 0, encode(self._news))
         except ConnectionError:
             self._break("")  # this sets the reason that `_ready` fails with
-
-    def _our_hello(self) -> frames.Hello:
-        launch = self._launch
-        return frames.Hello(
-            version=frames.VERSION,
-            model=plain.from_spec(launch.spec),
-            slots=launch.spec.limits.slots,
-            max_waiting=launch.spec.limits.max_queue,
-            secrets=dict(launch.secrets),
-            deployment=dict(launch.deployment) if launch.deployment is not None else None,
-            plugin_dirs=[str(path) for path in launch.plugin_dirs],
-            endpoint_methods=list(launch.endpoint_methods),
-            queue_timeout=launch.spec.limits.queue_timeout,
-            cancel_grace=launch.spec.limits.cancel_grace,
-            debug=launch.debug,
-            taken_ports=list(launch.taken_ports),
-        )
 
     async def stop(self, grace: float) -> None:
         self._is_stopping = True
@@ -180,6 +167,8 @@ class ProcessReplica:
         if self._channel is None or self._broken:
             raise ConnectionError("the replica is gone")
         call_id = self._in_flight.new_id()
+        if not call_id % LOOK:
+            self._yielding.look(call_id)
         if call.until != NEVER:
             call.req.deadline = call.until - self._loop.time()
         if len(call.body) >= frames.MAX_FRAME:
@@ -310,6 +299,7 @@ class ProcessReplica:
         """Handle a frame about the worker as a whole."""
         if kind == frames.PING:
             self.last_ping, self.lag = self._loop.time(), frames.decode_head(frames.Ping, payload).lag
+            self._yielding.look(self._in_flight.last_id)
         elif kind == frames.HELLO:
             if self._hello.done():
                 raise WireError("a second hello")

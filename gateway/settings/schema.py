@@ -54,6 +54,7 @@ class WorkerSettings:
     """[gateway.worker]: defaults for the processes of models."""
 
     sandbox: Literal["basic", "strict"] = _key(kinds.choice("basic", "strict"), "basic")
+    yields: bool = _key(kinds.flag, True)
 
 
 USUAL_FILE = "gateway.toml"
@@ -228,6 +229,8 @@ class Settings:
         found.setdefault("truss_parity", self.gateway.truss_parity)
         if self.gateway.worker.sandbox != "basic":
             found.setdefault("sandbox", self.gateway.worker.sandbox)
+        if not self.gateway.worker.yields:
+            found["yields"] = False
         if self.gateway.mount_roots:
             found["mount_roots"] = self.gateway.mount_roots
         found["limits"] = {name: getattr(self.gateway.limits, name) for name in LIMIT_KINDS}

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from costs import least_seconds
 
-from gateway.directories.unserved import kinds_by_content
+from gateway.directories.unserved import files, kinds_by_content, unserved
 from gateway.directories.unserved.code import PROGRAMS
 from gateway.directories.unserved.gguf import GGUFS
 from gateway.directories.unserved.images import LORAS, PARTS
 from gateway.directories.unserved.kinds import COMPRESSED, DIRECTORIES, FILES, Kind
-from gateway.directories.unserved.unserved import find_unserved
+from gateway.directories.unserved.unserved import find_loose, find_unserved
 
 from .unserved_cases import make, told
 
@@ -377,3 +377,17 @@ def test_two_names_of_one_file_are_not_two_models(link: Callable[[Path, Path], N
     (tmp_path / "m.onnx").write_bytes(b"\x08\x0e")
     link(tmp_path / "m.tflite", tmp_path / "m.onnx")
     assert "others" not in told(tmp_path)
+
+
+def test_of_very_many_files_only_the_likeliest_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_NAMES", 4)
+    for number in range(50):
+        (tmp_path / f"a-{number:02}.jpg").write_bytes(b"\xff\xd8")
+    for name in ("config.json", "z.onnx", "z.bin"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert files.likeliest(tmp_path) == {"config.json", "z.bin", "z.onnx", "a-00.jpg"}
+    looked: list[str] = []
+    monkeypatch.setattr(unserved, "placeholder", lambda file: looked.append(file.name))
+    assert find_unserved(tmp_path) is not None
+    assert sorted(looked) == ["a-00.jpg", "config.json", "z.bin", "z.onnx"]
+    assert find_loose(tmp_path, []) is not None

@@ -730,7 +730,7 @@ def test_neither_a_large_answer_nor_a_large_request_is_copied_in_one_turn() -> N
 def test_every_id_was_a_calls_once_they_have_gone_round() -> None:
     def work() -> None:
         fed = Fed()
-        fed.replica._in_flight._last_id = 0xFFFFFFFE
+        fed.replica._in_flight.last_id = 0xFFFFFFFE
         assert [fed.open(), fed.open()] == [0xFFFFFFFF, NEW_CODE + 1]
         fed.feed(frame(wire.ITEMS, UNKNOWN, items()))
         assert fed.error is None

@@ -75,9 +75,9 @@ async def test_ids_wrap_around_and_skip_those_in_use(kitchen: Started) -> None:
     replica = kitchen.replica
     waits = kitchen.open("wait", "while ids wrap")
     await kitchen.log.find("waiting while ids wrap")
-    replica._in_flight._last_id = waits.id - 1
+    replica._in_flight.last_id = waits.id - 1
     assert await kitchen.ask("predict", "skips") == "skips"
-    replica._in_flight._last_id = 0xFFFFFFFF - 1
+    replica._in_flight.last_id = 0xFFFFFFFF - 1
     calls = [kitchen.open("predict", number) for number in range(3)]
     assert [call.id for call in calls] == [0xFFFFFFFF, 1, 2]
     assert [body_of(call, await call.first()) for call in calls] == [0, 1, 2]

@@ -1455,7 +1455,7 @@ MUTATIONS = [
              "http/test_protocol.py::test_a_websocket_with_a_body_is_refused_at_its_head"),
     Mutation("T58", "wire/channel.py", "if not self._is_wanted(kind, call):", "if False:",
              "runners/test_frames.py::test_of_a_call_that_has_ended_late_parts_are_legal_and_none_is_kept"),
-    Mutation("T58", "runners/in_flight.py", "if id > self._last_id and not self._has_gone_round:", "if False:",
+    Mutation("T58", "runners/in_flight.py", "if id > self.last_id and not self._has_gone_round:", "if False:",
              "runners/test_frames.py::test_a_call_that_never_was_has_no_answer_nor_a_part_of_one"),
     Mutation("T58", "http/headers.py", "x-request-id request-id x-content-type-options server-timing", "",
              "http/test_dispatch.py::test_what_every_answer_says_of_itself_is_not_the_models_to_say"),

@@ -5,6 +5,7 @@ The kinds are rows of `kinds.py`, and of `code.py` for programs.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,24 @@ ARCHIVES = tuple(".tar.gz .tgz .tar .zip .tar.bz2 .tar.xz .tar.zst .txz .7z .rar
 
 
 ROWS = (*PROGRAMS, *FILES)
+
+
+MOST_NAMES = 4000  # of a directory: a sharded checkpoint has hundreds, a directory of images may have a million
+TELLING = re.compile(r"(?i)(adapter_|config|meta|mlmodel|model|modules|pytorch_|saved_|tokenizer|\.meta)")
+
+
+def likeliest(path: Path) -> frozenset[str]:
+    """Return the names in a directory: all, or of very many those that describe a model, then those that may be one.
+
+    A directory that cannot be read has none.
+    """
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return frozenset()
+    if len(names) <= MOST_NAMES:
+        return frozenset(names)
+    return frozenset(sorted(_likely(names), key=lambda name: not TELLING.match(name))[:MOST_NAMES])
 
 
 def single_files(path: Path, names: frozenset[str]) -> Unserved | None:

@@ -22,7 +22,7 @@ from .adapters import adapter
 from .checkpoints import checkpoint, sentence_transformers
 from .companions import companions
 from .file_headers import begin_of
-from .files import BESIDE, MOST, Unserved, first, json_of, packed_model, single_files, suffix, weights_among
+from .files import BESIDE, MOST, Unserved, first, json_of, likeliest, packed_model, single_files, suffix, weights_among
 from .gguf import gguf_files, pieces
 from .images import image_parts
 from .kinds import CLASS, DIRECTORIES, FILES, KALDI, WEIGHTS, predicts
@@ -33,9 +33,7 @@ def find_unserved(path: Path) -> Unserved | None:
     """Return the model in the directory, or file; None if it does not look like one."""
     if path.is_file():
         return _of_files(path.parent, frozenset([path.name]))
-    try:
-        names = frozenset(child.name for child in path.iterdir())
-    except OSError:
+    if not (names := likeliest(path)):
         return None
     found = next((found for look in LOOKS if (found := look(path, names)) is not None), None)
     return _with_empty(path, _with_others(path, names, _with_placeholders(path, names, found)))
@@ -100,10 +98,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
 
     Returns None for files that a model mentions in its code or config.yaml: they belong to it.
     """
-    try:
-        names = frozenset(child.name for child in path.iterdir() if child.is_file())
-    except OSError:
-        return None
+    names = frozenset(name for name in likeliest(path) if (path / name).is_file())
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
     names -= companions(path, names)
