@@ -56,6 +56,7 @@ FRAMEWORKS = {
     "xgboost",
     "lightgbm",
     "catboost",
+    "spacy",
     "pyarrow",
 }  # nowhere in gateway/
 HEAVY = FRAMEWORKS | {

@@ -16,7 +16,15 @@ from .files import json_of, suffix
 from .gguf import gguf_files
 from .unserved import find_unserved
 
-OTHERS = ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "torch")  # which have no checkpoint of transformers
+OTHERS = (
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "onnx",
+    "torch",
+    "spacy",
+)  # which have no checkpoint of transformers
 
 
 def peek_mismatch(place: Path, framework: str) -> str | None:

@@ -113,7 +113,7 @@ DIRECTORIES = (
     Kind("openvino_model.xml", "an OpenVINO model", predicts("openvino")),
     Kind("*.xml", "an OpenVINO model", predicts("openvino"), rb"<net\s[^<>]*version="),
     Kind("*.pdmodel", "a Paddle model", predicts("paddle")),
-    Kind("meta.json", "a spaCy pipeline", predicts("spacy"), rb'"spacy_(version|git_version)"'),
+    Kind("meta.json", "a spaCy pipeline", chosen("spacy"), rb'"spacy_(version|git_version)"'),
     Kind("bentofile.yaml bento.yaml", "a Bento", f"start it with bentoml, {BROKEN_UP}"),
     Kind("cog.yaml", "a model for Cog", f"start it with cog, {BROKEN_UP}"),
     Kind("model-settings.json", "a model of MLServer", predicts("the library of its implementation")),

@@ -1,0 +1,102 @@
+"""Read a request to a pipeline: its texts, and the parts of a document that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import BadRequest, ConfigError
+
+PARTS = ("text", "ents", "sents", "tokens", "cats", "spans")
+NAMES = ("text", "texts", "inputs")  # a text, or a list of texts
+IGNORED = ("model", "id")  # fields of every predict
+MOST_TEXTS = 10_000
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "text": {"type": "string", "description": "One text, whose document is the answer"},
+        "texts": {
+            "type": "array",
+            "items": {"type": "string"},
+            "maxItems": MOST_TEXTS,
+            "description": "Several texts; the answer has `documents`",
+        },
+        "include": {
+            "type": "array",
+            "items": {"enum": list(PARTS)},
+            "description": "Parts of a document that the answer has; all that the pipeline gives by default",
+        },
+    },
+    "examples": [{"text": "Ada Lovelace was born in London in 1815."}],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    texts: Sequence[str]
+    is_one: bool
+    parts: frozenset[str]
+
+
+def read_request(body: Any, parts: frozenset[str], longest: int) -> Request:
+    """Return the texts of a body. `longest`: the characters that the pipeline reads.
+
+    Raises:
+        BadRequest: it is no such request.
+    """
+    if not isinstance(body, Mapping):
+        body = {"texts" if isinstance(body, list) else "text": body}
+    given = [name for name in NAMES if body.get(name) is not None]
+    for name, value in body.items():
+        if name not in NAMES and name not in IGNORED and name != "include" and value is not None:
+            what = f"there is no field {str(name)[:60]!a} (have: text, texts, include)"
+            raise BadRequest(what, param=str(name)[:60], code="unsupported_value")
+    if len(given) != 1:
+        raise BadRequest('send one of "text" and "texts"', param="text")
+    (name,) = given
+    value = body[name]
+    is_one = isinstance(value, str)
+    if not is_one and (name == "text" or not isinstance(value, list)):
+        wanted = "a text" if name == "text" else "a list of texts"
+        raise BadRequest(f"{name} has to be {wanted}", param=name, code="invalid_type")
+    texts = [value] if is_one else value
+    if len(texts) > MOST_TEXTS:
+        raise BadRequest(f"{name} has more than {MOST_TEXTS} texts", param=name)
+    for place, text in enumerate(texts):
+        where = name if is_one else f"{name}[{place}]"
+        if not isinstance(text, str):
+            raise BadRequest(f"{where} has to be a text", param=name, code="invalid_type")
+        if len(text) > longest:
+            what = f"{where} has {len(text)} characters, and the pipeline reads up to {longest}: send it in parts"
+            raise BadRequest(what, param=name, code="context_length_exceeded")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequest(f"{where} has half a character", param=name) from error
+    if body.get("include") is not None:
+        parts = read_parts(body["include"])
+    return Request(texts, is_one, parts)
+
+
+def read_parts(given: Any) -> frozenset[str]:
+    """Return the parts of a document that a list names.
+
+    Raises:
+        BadRequest: it is no list of such parts.
+    """
+    if not isinstance(given, list) or not all(isinstance(each, str) and each in PARTS for each in given):
+        raise BadRequest(f"include has to be a list of some of {', '.join(PARTS)}", param="include")
+    return frozenset(given)
+
+
+def default_parts(options: Mapping[str, Any]) -> frozenset[str]:
+    """Return the parts that the option `include` names; all if it is not set.
+
+    Raises:
+        ConfigError: the option is wrong.
+    """
+    try:
+        return read_parts(options.get("include", list(PARTS)))
+    except BadRequest as error:
+        raise ConfigError(f"config.yaml: options: {error.message}") from error
