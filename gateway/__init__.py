@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from .dialects.raw import Ending
     from .dialects.single_value import ValueEncoder
-    from .directories.config.config import has_code, peek_config
+    from .directories.config.config import has_code, peek_config, peek_yaml
     from .directories.describe import describe
     from .directories.unserved.architectures import peek_architecture
     from .directories.unserved.chosen_framework import peek_mismatch
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .runners.replica import Launch, LoadError, Replica, Runner
     from .runners.tasks import TaskReplica
     from .spec import END, Batching, Capabilities, Endpoint, Format, Limits, MethodInfo, ModelSpec, Problem, Resources
+    from .worker.loading.label_questions import answer_questions, question_text
 
 # The module of each name. It is imported when the name is first used.
 _WHERE = {
@@ -91,6 +92,7 @@ _WHERE = {
     "Unauthorized": "errors",
     "Used": "dialects.base",
     "ValueEncoder": "dialects.single_value",
+    "answer_questions": "worker.loading.label_questions",
     "cache_dir": "files.cache",
     "check_ordinary": "files.ordinary",
     "client_message": "dialects.base",
@@ -112,7 +114,9 @@ _WHERE = {
     "peek_mismatch": "directories.unserved.chosen_framework",
     "peek_patterns": "directories.weights",
     "peek_weights": "directories.weights",
+    "peek_yaml": "directories.config.config",
     "placeholder": "files.placeholders",
+    "question_text": "worker.loading.label_questions",
     "weights_path": "directories.weights",
 }
 _MODULES = {"events": "dialects.events", "fields": "dialects.fields", "values": "dialects.single_value"}
@@ -156,6 +160,7 @@ __all__ = [
     "Used",
     "ValueEncoder",
     "__version__",
+    "answer_questions",
     "cache_dir",
     "check_ordinary",
     "client_message",
@@ -179,7 +184,9 @@ __all__ = [
     "peek_mismatch",
     "peek_patterns",
     "peek_weights",
+    "peek_yaml",
     "placeholder",
+    "question_text",
     "values",
     "weights_path",
 ]

@@ -18,7 +18,7 @@ from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl,
 TARGET = "gateway_catboost.model:CatBoostModel"
 FORMAT = Format(
     files="*.cbm, its *.json",
-    routes=("predict", "/v2/models/{id}/infer"),
+    routes=("predict", "/v2/models/{id}/infer", "/v1/decisions"),
     needs=("catboost",),
     install="pip install 'model-gateway[catboost]'",
 )

@@ -18,7 +18,7 @@ from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl,
 TARGET = "gateway_lightgbm.model:LightGBMModel"
 FORMAT = Format(
     files="*.txt and *.model that begin with tree, *.lgb, *.lgbm",
-    routes=("predict", "/v2/models/{id}/infer"),
+    routes=("predict", "/v2/models/{id}/infer", "/v1/decisions"),
     needs=("lightgbm",),
     install="pip install 'model-gateway[lightgbm]'",
 )

@@ -1,11 +1,13 @@
 """Serve an ONNX file: named inputs in, named outputs out; exports of transformers with their tokenizer take texts.
 
 The hooks are here, and import the other modules when they are called. `detection` finds the file, `header` reads it
-with `protobuf` and `faults` checks it, without the runtime. `OnnxModel` in `model` answers predict, with `values` and
-`schema`; the classes in `texts` answer embeddings, classify and rerank, with `encoder` and `pooling`.
+with `protobuf` and `faults` checks it, without the runtime. `OnnxModel` in `model` answers predict and decisions; it
+uses `tables` and `values`, `schema` and `decisions`. The classes in `texts` answer embeddings, classify and rerank,
+with `encoder` and `pooling`.
 
-Options in config.yaml: `file`, the name of the model if there are several; `threads` of one call; for texts `truncate`,
-whether too long ones are cut. In gateway.toml also `custom_ops`, libraries with operators, which are code.
+Options in config.yaml: `file`, the name of the model if there are several; `classes`, the labels of probabilities;
+`threads` of one call; for texts `truncate`, whether too long ones are cut. In gateway.toml also `custom_ops`, libraries
+with operators, which are code.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ TARGETS = {
 }
 FORMAT = Format(
     files="*.onnx, also with tokenizer.json",
-    routes=("predict", "/v2/models/{id}/infer", "/v1/embeddings", "/v1/classify", "/v1/rerank", "/v1/score"),
+    routes=(
+        *("predict", "/v2/models/{id}/infer", "/v1/decisions"),
+        *("/v1/embeddings", "/v1/classify", "/v1/rerank", "/v1/score"),
+    ),
     needs=("onnxruntime", "numpy"),
     install="pip install 'model-gateway[onnx]'",
 )

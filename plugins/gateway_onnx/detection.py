@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway_tabular.mlflow import file_of, flavors_of
+
 from gateway import (
     ConfigError,
     distinct,
@@ -40,6 +42,8 @@ def is_ours(path: Path) -> bool:
         return False
     if place.is_file():
         return place.suffix == ".onnx"
+    if flavors_of(place):
+        return file_of(place, FRAMEWORK) is not None
     if not candidates(place, path) or any(next(place.glob(pattern), None) for pattern in OTHERS):
         return False
     found = peek_architecture(place)
@@ -51,6 +55,8 @@ def candidates(place: Path, root: Path) -> list[Path]:
     """Return the ONNX files of the directory `root`, whose weights are at `place`."""
     if place.is_file():
         return [place]
+    if (file := file_of(place, FRAMEWORK)) is not None:
+        return [file]
     chosen = peek_patterns(root)
     found = sorted(place.glob("[!.]*.onnx"))
     if not found and (place / "tokenizer.json").is_file():

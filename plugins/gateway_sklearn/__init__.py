@@ -1,8 +1,8 @@
 """Serve a scikit-learn model saved with skops: rows in, predictions out.
 
-The hooks are here, and import the other modules when they are called. `SklearnModel` in `model` answers predict and has
-the schemas; `columns` finds out what an estimator reads, and `rows` converts JSON to that. Pickles (.joblib, .pkl) run
-code when they are opened: only the operator can allow one.
+The hooks are here, and import the other modules when they are called. `SklearnModel` in `model` answers predict.
+`columns` finds out what an estimator reads, `words` describes it, `rows` converts requests to it, and `complaints`
+explains refusals. Pickles (.joblib, .pkl) run code when they are opened: only the operator can allow one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway import ConfigError, Format, ModelSpec, Problem, describe, has_code,
 TARGET = "gateway_sklearn.model:SklearnModel"
 FORMAT = Format(
     files="*.skops; *.joblib and *.pkl where gateway.toml allows them",
-    routes=("predict", "/v2/models/{id}/infer"),
+    routes=("predict", "/v2/models/{id}/infer", "/v1/decisions"),
     needs=("sklearn", "skops"),
     install="pip install 'model-gateway[sklearn]'",
 )
@@ -32,13 +32,13 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     from .model_file import check_file, left_out
 
-    if not _is_ours(path):
-        return None
     # Not read from the class's options, which config.yaml may set too: these belong to the operator.
     trust = {
         "allow_pickle": bool(overrides.get("allow_pickle")),
         "trusted_types": list((overrides.get("options") or {}).get("trusted_types", ())),
     }
+    if not _is_ours(path, trust["allow_pickle"]):
+        return None
     if place := peek_weights(path):
         check_file(place, path, trust)
     spec = describe(
@@ -52,7 +52,7 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         needs=FORMAT.needs,
         install=FORMAT.install,
     )
-    return replace(spec, config={**spec.config, **trust}, notes=(*spec.notes, *left_out(path)))
+    return replace(spec, config={**spec.config, **trust}, notes=(*spec.notes, *left_out(path, trust["allow_pickle"])))
 
 
 @hookimpl
@@ -76,7 +76,7 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem(where=str(spec.root), what=str(error), code="untrusted_types", model=spec.name)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, allow_pickle: bool) -> bool:
     from .model_file import model_file
 
     config = peek_config(path)
@@ -85,4 +85,4 @@ def _is_ours(path: Path) -> bool:
     if has_code(path):
         return False
     place = peek_weights(path)
-    return place is not None and model_file(place, path) is not None
+    return place is not None and model_file(place, path, allow_pickle) is not None

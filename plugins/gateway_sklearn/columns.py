@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, Literal
 
 from gateway import ConfigError
@@ -34,9 +35,11 @@ class Reads:
     needs: tuple[str, ...] = ()  # packages for tables with column names
     by_name: bool = False  # whether it only accepts a table with column names
     texts: frozenset[int] = frozenset()  # columns that only contain strings
-    dates: Mapping[int, str] = field(
-        default_factory=dict
-    )  # columns of dates, which are strings in JSON, and their dtypes
+    # columns of dates, which are strings in JSON, and their dtypes
+    dates: Mapping[int, str] = field(default_factory=dict)
+    known: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)  # categories by column, None for a missing value
+    makes_frames: bool = True  # whether a table with names is a frame of pandas, for the model was fitted on one
+    refuse_unknown: frozenset[int] = frozenset()  # columns in which other categories are an error
 
 
 NAN = float("nan")
@@ -80,6 +83,8 @@ def read_by(model: Any) -> Reads:
         by_name,
         frozenset().union(*(reader.texts for reader in readers)),
         {column: dtype for reader in readers for column, dtype in reader.dates.items()},
+        known={column: values for reader in readers for column, values in reader.known.items()},
+        refuse_unknown=frozenset().union(*(reader.refuse_unknown for reader in readers)),
     )
 
 
@@ -153,6 +158,7 @@ def _readers(model: Any, columns: list[int] | None) -> Iterator[Reads]:
         yield from _outputs(step for _, step in model.steps if step is not first)
         if first is not None:
             yield from _readers(first, columns)
+            yield from _behind_imputers(model, columns)
     elif hasattr(model, "transformer_list"):
         for _, part in model.transformer_list:
             if part not in ("drop", "passthrough"):
@@ -176,6 +182,18 @@ def _outputs(steps: Iterator[Any]) -> Iterator[Reads]:
         output = getattr(step, "_sklearn_output_config", {}).get("transform")
         if output in ("pandas", "polars"):
             yield Reads("items", needs=(output,))
+
+
+def _behind_imputers(model: Any, columns: list[int] | None) -> Iterator[Reads]:
+    """Yield the categories of an encoder that gets the columns of a pipeline with only missing values replaced."""
+    for _, step in model.steps:
+        if hasattr(step, "categories_"):
+            known = {place: tuple(dict.fromkeys((*values, None))) for place, values in _known(step, columns).items()}
+            # None is a category if the imputer passed it on, because it replaces only NaN.
+            nones = {place: null for place, null in _categories(step, columns).items() if null is None}
+            yield Reads(categories=nones, known=known, refuse_unknown=_refuses(step, columns))
+        if type(step).__name__ != "SimpleImputer" or getattr(step, "add_indicator", False):
+            return
 
 
 def _inner(model: Any) -> Iterator[Any]:
@@ -243,7 +261,31 @@ def _reads(model: Any, columns: list[int] | None) -> Reads:
         for place, known in enumerate(getattr(model, "categories_", None) or ())
         if getattr(getattr(known, "dtype", None), "kind", "") == "M"
     }
-    return Reads(width=width, categories=_categories(model, columns), are_numbers=are_numbers, dates=dates)
+    return Reads(
+        width=width,
+        categories=_categories(model, columns),
+        are_numbers=are_numbers,
+        dates=dates,
+        known=_known(model, columns),
+        refuse_unknown=_refuses(model, columns, dates),
+    )
+
+
+def _known(model: Any, columns: list[int] | None) -> dict[int, tuple[Any, ...]]:
+    """Return the categories of an encoder by column; dates as texts."""
+    found = {}
+    for place, known in enumerate(getattr(model, "categories_", None) or ()):
+        if (kind := getattr(getattr(known, "dtype", None), "kind", "")) and hasattr(known, "tolist"):
+            values = (known.astype(str) if kind == "M" else known).tolist()
+            plain = (None if value is None or value != value else value for value in values)
+            found[columns[place] if columns is not None else place] = tuple(dict.fromkeys(plain))
+    return found
+
+
+def _refuses(model: Any, columns: list[int] | None, dates: Mapping[int, str] = MappingProxyType({})) -> frozenset[int]:
+    """Return the columns in which other categories than those of an encoder are an error that names them."""
+    is_strict = type(found := getattr(model, "handle_unknown", "")) is str and found == "error"
+    return frozenset(_known(model, columns)) - dates.keys() if is_strict else frozenset()
 
 
 def _categories(model: Any, columns: list[int] | None) -> dict[int, float | None]:

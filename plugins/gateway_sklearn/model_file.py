@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from gateway_tabular.files import OTHERS, names_in
+from gateway_tabular.mlflow import file_of, flavors_of
 
 from gateway import ConfigError, distinct, peek_mismatch, peek_patterns, peek_weights, placeholder
 
 from .skops_objects import prepares
 
 PICKLES = (".joblib", ".pkl", ".pickle")
+FLAVORS = ("sklearn", "xgboost", "lightgbm", "catboost")  # of MLflow; the others have pickles of some of their models
 ARRAYS = ("npy", "npz")
+# With one of these, a directory is a model of another kind, and its pickle a part of it.
+OTHER_KINDS = (".gguf", ".safetensors", ".onnx", ".bin", ".ubj", ".xgb", ".bst", ".lgb", ".lgbm", ".cbm", ".pt", ".pth")
 KEPT = ("h5", "json", "onnx", "pt", "pth", "safetensors", "tflite", "yaml", "yml")
 # Words for steps before or after a model.
 STEP = re.compile(
@@ -29,14 +35,16 @@ def _any_file(name: str) -> bool:
     return True
 
 
-def model_file(place: Path, root: Path) -> Path | None:
+def model_file(place: Path, root: Path, allow_pickle: bool = False) -> Path | None:
     """Return the file with the model of the directory `root`, whose weights are at `place`.
 
-    It is the file that `weights:` names, or model.skops, or the only *.skops file, or a pickle. Patterns of the weights
-    restrict the choice.
+    It is the file that `weights:` names, or model.skops, or the only *.skops file, or the pickle `model`, or the only
+    pickle if the operator allows them. Patterns of the weights restrict the choice.
     """
     if place.is_file():
         return place if place.suffix in (".skops", *PICKLES) else None
+    if flavors_of(place):
+        return _of_mlflow(place)
     chosen = peek_patterns(root) or _any_file
     found = [file for file in sorted(place.glob("[!.]*.skops")) if chosen(file.name)]
     found = [file for file in found if file.name == "model.skops"] or distinct(sorted(found, key=Path.is_symlink))
@@ -47,8 +55,31 @@ def model_file(place: Path, root: Path) -> Path | None:
         there = f"give its source in config.yaml allow_patterns: [{found[0].name}]"
         fix = "name it model.skops" if place.name == root.absolute().name else there
         raise ConfigError(f"{place}: several models ({names}); one directory holds one: {fix}")
+    return found[0] if found else _pickle(place, chosen, allow_pickle)
+
+
+def _of_mlflow(place: Path) -> Path | None:
+    """Return the file of a flavor of MLflow that is an object with the interface of scikit-learn."""
+    files = (file_of(place, flavor) for flavor in FLAVORS)
+    return next((file for file in files if file is not None and file.suffix in (".skops", *PICKLES)), None)
+
+
+def _pickle(place: Path, chosen: Callable[[str], bool], allow_pickle: bool) -> Path | None:
+    """Return the pickle of a directory that is the model. Raises `ConfigError` if several may be."""
     pickles = (place / f"model{suffix}" for suffix in PICKLES)
-    return found[0] if found else next((file for file in pickles if file.is_file() and chosen(file.name)), None)
+    if named := next((file for file in pickles if file.is_file() and chosen(file.name)), None):
+        return named
+    if not allow_pickle:  # a pickle of another name may be anything
+        return None
+    if any(name.endswith(OTHER_KINDS) or name in OTHERS for name in names_in(place)):
+        return None
+    found = (file for file in sorted(place.glob("[!.]*.*")) if file.suffix in PICKLES and chosen(file.name))
+    likely = distinct(file for file in found if STEP.search(file.stem.lower()) is None)
+    if len(likely) > 1:
+        names = ", ".join(file.name for file in likely[:MOST_NAMED])
+        fix = f"name it model{likely[0].suffix}"
+        raise ConfigError(f"{place}: several pickles ({names}); one directory holds one model: {fix}")
+    return likely[0] if likely else None
 
 
 def _those_that_predict(files: list[Path], place: Path) -> list[Path]:
@@ -62,14 +93,15 @@ def _those_that_predict(files: list[Path], place: Path) -> list[Path]:
 
 
 def check_file(place: Path, root: Path, trust: Mapping[str, Any]) -> Path:
-    file = model_file(place, root)
+    allow_pickle = bool(trust.get("allow_pickle"))
+    file = model_file(place, root, allow_pickle)
     if file is None and (told := peek_mismatch(place, "sklearn")):
         raise ConfigError(f"{root}: {told}")
     if file is None:
         raise ConfigError(f"{root}: no model.skops; save the model with {SAVE}")
     if there := placeholder(file):
         raise ConfigError(f"{root}: {file.name} {there.what}: {there.fix}")
-    if file.suffix in PICKLES and not trust.get("allow_pickle"):
+    if file.suffix in PICKLES and not allow_pickle:
         raise ConfigError(
             f"{root}: {file.name} is a pickle, which runs code when it is opened; save the model with {SAVE} instead, "
             f"or trust the file: [models.NAME] allow_pickle = true in gateway.toml"
@@ -77,10 +109,10 @@ def check_file(place: Path, root: Path, trust: Mapping[str, Any]) -> Path:
     return file
 
 
-def left_out(path: Path) -> Iterator[str]:
+def left_out(path: Path, allow_pickle: bool) -> Iterator[str]:
     """Yield a warning about a scaler or an encoder saved next to its model: its step is not applied."""
     place = peek_weights(path)
-    if place is None or not place.is_dir() or (served := model_file(place, path)) is None:
+    if place is None or not place.is_dir() or (served := model_file(place, path, allow_pickle)) is None:
         return
     suffixes = (".skops", *PICKLES)
     chosen = peek_patterns(path) or _any_file

@@ -1,6 +1,6 @@
-"""Convert JSON to the input of a scikit-learn estimator, and explain why it refused rows.
+"""Convert JSON to the input of a scikit-learn estimator. All forms of `gateway_tabular` are read.
 
-No rows are refused here that the estimator might accept: it is tried first, and errors are explained afterwards.
+No rows are refused here that the estimator might accept: it is tried first, and `complaints` explains its errors.
 """
 
 from __future__ import annotations
@@ -9,49 +9,125 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway_tabular.forms import of_pandas
+from gateway_tabular.arrow_rows import read_arrow, rows_in_order
+from gateway_tabular.columns import Column, few, kind_of
+from gateway_tabular.csv_rows import split_csv, typed
+from gateway_tabular.forms import (
+    find_value,
+    is_by_columns,
+    is_split,
+    named_rows,
+    nothing,
+    refuse_repeated,
+    transposed,
+)
+from gateway_tabular.rows import OPTIONS, Asked, Lines
 
-from gateway import BadRequest
+from gateway import BadRequest, HTTPError
 
 from .columns import NAN, Reads, has
+from .complaints import Complaints
+from .words import columns_of, example_of, takes
 
-WORDS = ("inputs", "instances")
-TOLD = (ValueError, TypeError, AttributeError)  # errors whose messages are useful for a client
-LONGEST = 300  # characters of an estimator's own message
+OF_TABLES = ("records", "dataframe_records", "dataframe_split")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    reads: Reads
+class Given(Asked):
+    """The content of a request. `table` is what the estimator takes, and the others are for messages."""
 
-    def read(self, inputs: Any) -> tuple[list[Any], tuple[str, ...]]:
-        """Return the rows in a request, and the names of their columns if there are any.
+    rows: Sequence[Any] = ()
+    names: tuple[str, ...] = ()  # of the columns in `rows`
+    where: str = ""
+
+
+class Rows:
+    """Reads requests for one model."""
+
+    def __init__(self, reads: Reads) -> None:
+        self.reads = reads
+        self.columns = columns_of(reads)
+        self.complaints = Complaints(reads)
+        self.example = example_of(reads)
+
+    def read(self, inputs: Any) -> Given:
+        """Return the rows in a request, as the estimator takes them.
 
         Raises:
             BadRequest: there are none, or they are not rows.
         """
-        sent = {name: inputs.get(name) for name in WORDS} if isinstance(inputs, Mapping) else {}
-        rows, *others = [rows for rows in sent.values() if rows is not None] or [None]
-        if others:
-            raise BadRequest("inputs and instances mean the same: send one of them", param="instances")
-        if rows is None and sent and self.reads.kind == "table":
-            rows = of_pandas(inputs, bool(self.reads.names))
-        if rows is None:
-            raise BadRequest(
-                f"nothing to predict: send {self.example}", param="inputs", code="missing_required_parameter"
-            )
-        rows = self._as_rows(rows)
-        if self.reads.kind != "table":
-            return rows, ()
-        names = self._names(rows)
-        read = [self._row(place, row, names) for place, row in enumerate(rows)]
-        for place, row in enumerate(read):
-            if len(row) != len(read[0]):
-                where = place if self.reads.width in (None, len(read[0])) else 0
-                raise self._wrong_width(where, len(read[where]), len(read[0]))
-        return read, names
+        if type(inputs) is Lines:
+            rows, where, options = self._of_lines(inputs), "rows", {}
+        else:
+            rows, where, options = self._of_body(inputs)
+        names: tuple[str, ...] = ()
+        if self.reads.kind == "table":
+            names = self._names(rows)
+            rows = [self._row(place, row, names, where) for place, row in enumerate(rows)]
+            self._check_width(rows, where)
+        try:
+            table = self.table(rows, names)
+        except Exception as error:  # a text that is no date, and the like
+            what = self.complaints.of(rows, names, where, error)
+            raise BadRequest(what, param=where or None) from error
+        return Given(table, rows=rows, names=names, where=where, **options)
 
-    def _as_rows(self, rows: Any) -> list[Any]:
+    def csv(self, body: bytes, content_type: str) -> Lines:
+        """Return the rows of a CSV body, which `read` then checks."""
+        self._refuse_tables("CSV")
+        names, lines = split_csv(body, content_type, self.columns)
+        if names is None or not self.reads.names:
+            return Lines(typed(lines, self.columns.columns))
+        refuse_repeated(names, "the first line of the body")
+        known = dict(zip(self.columns.names, self.columns.columns, strict=True))
+        return Lines(typed(lines, [known.get(name) or Column(name) for name in names]), names)
+
+    def arrow(self, body: bytes) -> Lines:
+        """Return the rows of a body of Arrow IPC, which `read` then checks."""
+        self._refuse_tables("Arrow")
+        if not self.reads.names:
+            return Lines(rows_in_order(body, self.columns))
+        names, rows = read_arrow(body)
+        refuse_repeated(names, "the schema of the body")
+        return Lines(rows, names)
+
+    def _refuse_tables(self, form: str) -> None:
+        if self.reads.kind != "table" or self.reads.width is None:
+            what = f"this model cannot be asked with {form}: send {self.example} as JSON"
+            raise HTTPError(415, what, code="unsupported_media_type")
+
+    # ── the rows ──
+
+    def _of_lines(self, lines: Lines) -> Sequence[Any]:
+        if lines.names is None:
+            return lines.rows
+        return [dict(zip(lines.names, row, strict=True)) for row in lines.rows]
+
+    def _of_body(self, inputs: Any) -> tuple[list[Any], str, Mapping[str, Any]]:
+        """Return the rows in a body, the field that has them, and the other fields."""
+        names, kind = self.columns.index, self.reads.kind
+        value, where, options = find_value(inputs, names, OPTIONS, self.example)
+        if not where and isinstance(value, Mapping):
+            is_table = kind == "table" and (is_split(value, names) or not names.keys().isdisjoint(value))
+            if not is_table:
+                raise nothing(value, self.example)
+        if kind != "table" and where in OF_TABLES and (kind != "objects" or where == "dataframe_split"):
+            raise BadRequest(f"{where} is a table, this model takes {kind}: send {self.example}", param=where)
+        if kind == "table":
+            value, where = self._untabled(value, where)
+        return self._as_rows(value, where), where, options
+
+    def _untabled(self, value: Any, where: str) -> tuple[Any, str]:
+        """Return rows or records in place of a split or of a table by columns."""
+        if is_split(value, self.columns.index):
+            inner = f"{where}.data" if where else "data"
+            if value.get("columns") is None:
+                return value["data"], inner
+            names, rows = named_rows(value, where)
+            return [dict(zip(names, row, strict=True)) for row in rows] if self.reads.names else rows, inner
+        return (transposed(value, where) if is_by_columns(value) else value), where
+
+    def _as_rows(self, rows: Any, where: str) -> list[Any]:
         """Return a list of rows; a single row becomes a list of one."""
         if hasattr(rows, "tolist"):  # an array from a binary body
             rows = rows.tolist()
@@ -59,7 +135,7 @@ class Rows:
         if isinstance(rows, Mapping) or (isinstance(rows, str) and kind in ("texts", "items")):
             return [rows]
         if not isinstance(rows, (list, tuple)):
-            raise BadRequest(f"inputs is {kind_of(rows)}: send {self.example}", param="inputs")
+            raise BadRequest(f"{where or 'the body'} is {kind_of(rows)}: send {self.example}", param=where or None)
         is_single = kind == "table" and bool(rows) and not isinstance(rows[0], (list, tuple, Mapping))
         return [list(rows)] if is_single and not hasattr(rows[0], "tolist") else list(rows)
 
@@ -73,31 +149,38 @@ class Rows:
         more = dict.fromkeys(name for row in named for name in row if name not in known and isinstance(name, str))
         return (*here, *(name for name in more if all(name in row for row in named)))
 
-    def _row(self, place: int, row: Any, names: tuple[str, ...]) -> Sequence[Any]:
-        where = f"inputs[{place}]"
+    def _row(self, place: int, row: Any, names: tuple[str, ...], field: str) -> Sequence[Any]:
+        where = f"{field}[{place}]"
         if isinstance(row, Mapping):
-            return self._by_name(where, row, names)
+            return self._by_name(where, row, names, field)
         if hasattr(row, "tolist"):
             row = row.tolist()
         if not isinstance(row, (list, tuple)):
-            raise BadRequest(f"{where} is {kind_of(row)}, not a row: send {self.example}", param="inputs")
+            raise BadRequest(f"{where} is {kind_of(row)}, not a row: send {self.example}", param=field or None)
         return row
 
-    def _by_name(self, where: str, row: Mapping[str, Any], names: tuple[str, ...]) -> Sequence[Any]:
+    def _by_name(self, where: str, row: Mapping[str, Any], names: tuple[str, ...], field: str) -> Sequence[Any]:
         known = self.reads.names
         if not known:
-            raise BadRequest(
-                f"{where} has names, but this model's columns have none: send {self.example}", param="inputs"
-            )
+            what = f"{where} has names, but this model's columns have none: send {self.example}"
+            raise BadRequest(what, param=field or None)
         if lost := [name for name in names if name not in row]:
-            raise BadRequest(f"{where} lacks {', '.join(lost)} ({self._takes})", param="inputs")
-        if unknown := [str(name) for name in row if name not in names and name not in known]:
-            raise BadRequest(f"{where} has unknown {', '.join(unknown)} ({self._takes})", param="inputs")
+            raise BadRequest(f"{where} lacks {few(lost)} ({takes(self.reads)})", param=field or None)
+        if unknown := [name for name in row if name not in names and name not in known]:
+            raise BadRequest(f"{where} has unknown {few(unknown)} ({takes(self.reads)})", param=field or None)
         return [row[name] for name in names]
+
+    def _check_width(self, rows: Sequence[Sequence[Any]], where: str) -> None:
+        """Check that rows are of one length. Whether it is the right one, the estimator knows."""
+        for place, row in enumerate(rows):
+            if len(row) != len(rows[0]):
+                wrong = place if self.reads.width in (None, len(rows[0])) else 0
+                what = self.complaints.of_width(wrong, len(rows[wrong]), len(rows[0]), where)
+                raise BadRequest(what, param=where or None)
 
     # ── the table ──
 
-    def table(self, rows: list[Any], names: tuple[str, ...]) -> Any:
+    def table(self, rows: Sequence[Any], names: tuple[str, ...]) -> Any:
         """Return the rows as the estimator takes them: numbers in a float array, categories unchanged."""
         import numpy
 
@@ -106,7 +189,7 @@ class Rows:
         if self.reads.kind != "table":
             return rows
         width = len(rows[0]) if rows else self.reads.width or 0
-        if names and width == len(names) and has("pandas"):
+        if names and self.reads.makes_frames and width == len(names) and has("pandas"):
             return self._frame(rows, names)
         as_they_are = self.reads.categories.keys() | self.reads.dates.keys()
         if not any(column in as_they_are for column in range(width)) and all(map(_are_numbers, rows)):
@@ -139,116 +222,6 @@ class Rows:
             columns[name] = pandas.Series(values, dtype=dtype or (None if is_free else object))
         return pandas.DataFrame(columns, columns=list(names))
 
-    # ── what was wrong ──
-
-    def complaint(self, rows: Sequence[Any], names: tuple[str, ...], error: Exception) -> str:
-        """Explain why the estimator refused rows, with the first value that is probably the reason."""
-        if not len(rows):
-            return f"inputs is empty: send {self.example}"
-        kind = self.reads.kind
-        if kind in ("texts", "objects"):
-            wanted, what = (str, "texts") if kind == "texts" else (Mapping, "objects")
-            for place, row in enumerate(rows):
-                if not isinstance(row, wanted):
-                    return f"inputs[{place}] is {kind_of(row)}, this model takes {what}: send {self.example}"
-        if kind == "table":
-            if not self.reads.chooses and self.reads.width not in (None, len(rows[0])):
-                return self._wrong_width(0, len(rows[0]), 0).message
-            if gone := [name for name in self.reads.names if name not in names and name in str(error)]:
-                return f"inputs[0] lacks {', '.join(gone)} ({self._takes})"
-            if found := self._odd_value(rows, names, error):
-                return found
-        words = str(error).splitlines()[0][:LONGEST] if type(error) in TOLD and str(error) else ""
-        return f"the model refused these inputs: {words or type(error).__name__}"
-
-    def _odd_value(self, rows: Sequence[Any], names: tuple[str, ...], error: Exception) -> str | None:
-        wants_all = "NaN" in str(error)
-        for place, row in enumerate(rows):
-            for column, value in enumerate(row):
-                where = f"inputs[{place}][{names[column]!r}]" if column < len(names) else f"inputs[{place}][{column}]"
-                is_nan = value is None or (isinstance(value, float) and value != value)
-                if wants_all and is_nan and column not in self.reads.categories:
-                    return f"{where} is null or NaN, and this model needs every value: send a number"
-                if self.reads.are_numbers and not isinstance(value, (int, float, type(None))):
-                    return f"{where} is {kind_of(value)}: send a number"
-                if isinstance(value, (list, tuple, Mapping)):
-                    return f"{where} is {kind_of(value)}: send one value there, and a row for each prediction"
-                if self._known(column, names) in self.reads.texts and not isinstance(value, str):
-                    return f"{where} is {kind_of(value)}: send a string"
-        return None
-
-    def _known(self, column: int, names: tuple[str, ...]) -> int:
-        """Return the model's index of the column at this position in the request."""
-        known = self.reads.names
-        return known.index(names[column]) if column < len(names) and names[column] in known else column
-
-    def _wrong_width(self, place: int, found: int, first: int) -> BadRequest:
-        if self.reads.width is None:
-            what = f"inputs[{place}] has {found} values, and inputs[0] has {first}"
-        else:
-            what = f"inputs[{place}] has {found} values, {self._takes}"
-        return BadRequest(what, param="inputs")
-
-    @property
-    def _takes(self) -> str:
-        names = f": {', '.join(self.reads.names)}" if self.reads.names else ""
-        return f"this model takes {self.reads.width}{names}"
-
-    # ── what is said about it ──
-
-    @property
-    def example(self) -> str:
-        if self.reads.kind == "table" and self.reads.names:
-            names = self.reads.names
-            return f'{{"inputs": [{{"{names[0]}": …, …}}, …]}} with a value for each of {", ".join(names)}'
-        return {
-            "texts": '{"inputs": ["a text", …]}',
-            "objects": '{"inputs": [{"name": …, …}, …]}',
-            "items": '{"inputs": […]} with what the first step of the model takes',
-            "line": '{"inputs": [1.0, …]}',
-            "table": f'{{"inputs": [[…], …]}} with {self.reads.width or "all"} values in each row',
-        }[self.reads.kind]
-
-    def schema(self) -> dict[str, Any]:
-        kinds, example = self._row_schemas()
-        rows = {"type": "array", "items": {"anyOf": kinds} if kinds else {}, "minItems": 1}
-        several = {"anyOf": [rows, *(kind for kind in kinds if self.reads.kind != "line")]}
-        return {
-            "type": "object",
-            "properties": dict.fromkeys(WORDS, several),
-            "anyOf": [{"required": ["inputs"]}, {"required": ["instances"]}],
-            "examples": [{"inputs": [example]}],
-        }
-
-    def _row_schemas(self) -> tuple[list[dict[str, Any]], Any]:
-        """Return the possible schemas of a row, and an example."""
-        if self.reads.kind == "texts":
-            return [{"type": "string"}], "a text"
-        if self.reads.kind == "objects":
-            return [{"type": "object"}], {"name": 0.0}
-        if self.reads.kind == "items":
-            return [], "a text"
-        if self.reads.kind == "line":
-            return [{"type": "number"}], 0.0
-        anything = {"type": ["number", "string", "boolean", "null"]}
-        cell = {"type": "number"} if self.reads.are_numbers else anything
-        by_place: dict[str, Any] = {"type": "array", "items": cell}
-        width, names = self.reads.width, self.reads.names
-        if width is not None:
-            by_place |= {"minItems": width, "maxItems": width}
-        if not names:
-            return [by_place], [0.0] * (width or 1)
-        cells = {name: anything if place in self.reads.categories else cell for place, name in enumerate(names)}
-        by_name: dict[str, Any] = {"type": "object", "properties": cells}
-        if not self.reads.chooses:
-            by_name |= {"required": list(names), "additionalProperties": False}
-        return [by_name, by_place], dict.fromkeys(names, 0.0)
-
 
 def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, (int, float, type(None))) for value in values)
-
-
-def kind_of(value: Any) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", type(None): "null"}
-    return names.get(type(value), "a list" if isinstance(value, (list, tuple)) else "an object")

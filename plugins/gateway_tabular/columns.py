@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 MOST_SHOWN = 10  # names in one message
@@ -47,6 +47,12 @@ class Columns:
         self.has_names = has_names
         self.index = {name: place for place, name in enumerate(self.names)} if has_names else {}
         self.coded = [(place, column) for place, column in enumerate(self.columns) if column.kind != "number"]
+
+    def named(self, names: Sequence[str]) -> Columns:
+        """Return the same columns with other names, if there are any."""
+        if not names:
+            return self
+        return Columns([replace(column, name=name) for column, name in zip(self.columns, names, strict=True)])
 
     @property
     def taken(self) -> str:

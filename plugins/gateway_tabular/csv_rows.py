@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from gateway import BadRequest
 
-from .columns import Columns
+from .columns import Column, Columns
 from .forms import in_order
 
 MISSING = frozenset(("", "na", "nan", "null", "none", "n/a"))
@@ -24,6 +25,20 @@ def read_csv(body: bytes, content_type: str, columns: Columns) -> Sequence[Seque
 
     Raises:
         BadRequest: it is not CSV, or has other columns than the model.
+    """
+    names, lines = split_csv(body, content_type, columns)
+    if names is not None and columns.has_names:
+        lines = in_order(names, lines, "the first line of the body", columns)
+    return typed(lines, columns.columns)
+
+
+def split_csv(body: bytes, content_type: str, columns: Columns) -> tuple[list[str] | None, Sequence[Sequence[str]]]:
+    """Return the names in the first line of a body, None if there are none, and the cells of the other lines.
+
+    Lines without names have the model's width, and so do those with names if the model's columns have none.
+
+    Raises:
+        BadRequest: it is not CSV, or has lines of different lengths.
     """
     try:
         text = body.decode("utf-8-sig")
@@ -39,19 +54,21 @@ def read_csv(body: bytes, content_type: str, columns: Columns) -> Sequence[Seque
         if len(line) != width or (not has_header and width != columns.width):
             other = f"the first has {width}" if len(line) != width else f"but {columns.taken}"
             raise BadRequest(f"line {place + 1} of the body has {len(line)} values, {other}")
-    rows: Sequence[Sequence[Any]] = lines
-    if has_header:
-        rows = lines[1:]
-        if columns.has_names:
-            rows = in_order(names, rows, "the first line of the body", columns)
-        elif width != columns.width:
-            raise BadRequest(f"the body has {width} columns, {columns.taken}")
-    texts = {place for place, column in columns.coded if column.kind in ("known", "text")}
-    codes = [column.codes if column.kind == "known" else None for column in columns.columns]
-    return [
-        [_known(cell, codes[place]) if place in texts else _number(cell) for place, cell in enumerate(row)]
-        for row in rows
-    ]
+    if has_header and not columns.has_names and width != columns.width:
+        raise BadRequest(f"the body has {width} columns, {columns.taken}")
+    return (names, lines[1:]) if has_header else (None, lines)
+
+
+def typed(lines: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[list[Any]]:
+    """Return the values in cells. `columns` are those of the cells in a line."""
+    read = [_reader(column) for column in columns]
+    return [[each(cell) for each, cell in zip(read, line, strict=True)] for line in lines]
+
+
+def _reader(column: Column) -> Callable[[str], Any]:
+    if column.kind in ("known", "text"):
+        return partial(_known, codes=column.codes if column.kind == "known" else None)
+    return _number
 
 
 def _has_header(names: Sequence[str], content_type: str, columns: Columns) -> bool:

@@ -9,7 +9,8 @@ arrays     a table of NumPy in a binary body, wherever rows may be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -29,30 +30,42 @@ class Found(NamedTuple):
 
 
 def find_rows(inputs: Any, columns: Columns, options: Sequence[str]) -> Found:
-    """Return the rows in a body.
+    """Return the rows in a body, in the order of the model.
 
     Raises:
         BadRequest: there are none, they do not have the model's columns, or there is a field of another name.
     """
+    value, where, given = find_value(inputs, columns.index, options, columns.example)
+    is_bare = not where and isinstance(value, Mapping)
+    if is_bare and not (value and (value.keys() <= SPLIT or not columns.index.keys().isdisjoint(value))):
+        raise nothing(value, columns.example)
+    is_a_split = is_split(value, columns.index)
+    return Found(_split(value, where, columns) if is_a_split else _rows(value, where, columns), where, given)
+
+
+def find_value(inputs: Any, names: Container[str], options: Sequence[str], example: str) -> Found:
+    """Return what holds the rows in a body: what a word of `WORDS` has, or the body itself.
+
+    A field that is the name of a column is data, not a word. `example` is a request, for messages.
+
+    Raises:
+        BadRequest: there are two such words, or a field of another name beside one.
+    """
     if not isinstance(inputs, Mapping):
-        return Found(_rows(inputs, "", columns), "", {})
-    sent = [word for word in WORDS if inputs.get(word) is not None and word not in columns.index]
+        return Found(inputs, "", {})
+    sent = [word for word in WORDS if inputs.get(word) is not None and word not in names]
     if len(sent) > 1:
         raise BadRequest(f"{sent[0]} and {sent[1]} both hold rows: send one of them", param=sent[1])
-    given = {name: inputs[name] for name in options if inputs.get(name) is not None and name not in columns.index}
+    given = {name: inputs[name] for name in options if inputs.get(name) is not None and name not in names}
     for name, value in given.items():
         if type(value) is not bool:
             raise BadRequest(f"{name} is {kind_of(value)}: send true or false", param=name, code="invalid_type")
     if sent:
-        value = inputs[sent[0]]
         _refuse_others(inputs, {*WORDS, *options})
-    else:
-        value = {name: value for name, value in inputs.items() if name not in given and name not in PASSED_OVER}
-        if not value or not (value.keys() <= SPLIT or not columns.index.keys().isdisjoint(value)):
-            raise _nothing(inputs, columns)
-    where = sent[0] if sent else ""
+        return Found(inputs[sent[0]], sent[0], given)
+    passed_over = {name for name in PASSED_OVER if name not in names}
     return Found(
-        _split(value, where, columns) if _is_split(value, columns) else _rows(value, where, columns), where, given
+        {name: value for name, value in inputs.items() if name not in given and name not in passed_over}, "", given
     )
 
 
@@ -63,17 +76,24 @@ def _refuse_others(inputs: Mapping[str, Any], known: set[str]) -> None:
             raise BadRequest(what, param=short(name), code="unsupported_value")
 
 
-def _nothing(inputs: Mapping[str, Any], columns: Columns) -> BadRequest:
+def nothing(inputs: Mapping[str, Any], example: str) -> BadRequest:
+    """Return the error for a body without rows. `example` is a request."""
     others = [name for name in inputs if name not in WORDS]
     hint = f" (it has {few(others)})" if others else ""
-    what = f"nothing to predict{hint}: send {columns.example}"
+    what = f"nothing to predict{hint}: send {example}"
     return BadRequest(what, param="inputs", code="missing_required_parameter")
 
 
-def _is_split(value: Any, columns: Columns) -> bool:
-    if not isinstance(value, Mapping) or "data" not in value or "data" in columns.index:
-        return False
-    return value.keys() <= SPLIT
+def is_split(value: Any, names: Container[str]) -> bool:
+    """Return whether it is a table as pandas splits it. `names` are those of the model's columns."""
+    return isinstance(value, Mapping) and "data" in value and "data" not in names and value.keys() <= SPLIT
+
+
+def is_by_columns(value: Any) -> bool:
+    """Return whether it is a table by columns, not a record."""
+    return isinstance(value, Mapping) and any(
+        isinstance(each, (list, tuple)) or getattr(each, "ndim", 0) for each in value.values()
+    )
 
 
 def _rows(value: Any, where: str, columns: Columns) -> Any:
@@ -81,9 +101,7 @@ def _rows(value: Any, where: str, columns: Columns) -> Any:
     if hasattr(value, "dtype"):
         return value
     if isinstance(value, Mapping):
-        value = (
-            _transposed(value, where) if any(isinstance(each, (list, tuple)) for each in value.values()) else [value]
-        )
+        value = transposed(value, where) if is_by_columns(value) else [value]
     if not isinstance(value, (list, tuple)):
         raise BadRequest(f"{where or 'the body'} is {kind_of(value)}: send {columns.example}", param=where or None)
     if value and not isinstance(value[0], (list, tuple, Mapping)) and not hasattr(value[0], "dtype"):
@@ -131,8 +149,12 @@ def _taker(keys: Sequence[Any]) -> Any:
     return itemgetter(*keys) if len(keys) > 1 else lambda values: tuple(values[key] for key in keys)
 
 
-def _transposed(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """Return the records of a table by columns."""
+def transposed(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return the records of a table by columns.
+
+    Raises:
+        BadRequest: the columns are not lists of one length.
+    """
     table = {name: each.tolist() if hasattr(each, "tolist") else each for name, each in table.items()}
     first = next(iter(table))
     for name, values in table.items():
@@ -168,29 +190,12 @@ def named_rows(split: Mapping[str, Any], where: str) -> tuple[Sequence[str], Seq
         data = data.tolist()
     if not isinstance(data, (list, tuple)):
         raise BadRequest(f"{inner} is {kind_of(data)}: send a list of rows", param=where or None)
+    refuse_repeated(names, "columns")
     for place, row in enumerate(data):
         if not isinstance(row, (list, tuple)) or len(row) != len(names):
             what = f"{len(row)} values" if isinstance(row, (list, tuple)) else kind_of(row)
             raise BadRequest(f"{inner}[{place}] is not a row of {len(names)} values but {what}", param=where or None)
     return names, data
-
-
-def of_pandas(inputs: Mapping[str, Any], has_names: bool) -> Any:
-    """Return the rows of a request in one of pandas' forms, as rows or, for columns with names, as records.
-
-    None if the request has another form.
-
-    Raises:
-        BadRequest: a split whose names and rows do not fit each other.
-    """
-    if (records := inputs.get("dataframe_records")) is not None:
-        return records
-    if not isinstance(split := inputs.get("dataframe_split"), Mapping):
-        return split
-    if split.get("columns") is None:
-        return split.get("data")
-    names, rows = named_rows(split, "dataframe_split")
-    return [dict(zip(names, row, strict=True)) for row in rows] if has_names else rows
 
 
 def in_order(names: Sequence[str], rows: Sequence[Sequence[Any]], where: str, columns: Columns) -> Sequence[Any]:
@@ -201,11 +206,16 @@ def in_order(names: Sequence[str], rows: Sequence[Sequence[Any]], where: str, co
     """
     if tuple(names) == columns.names:
         return rows
+    refuse_repeated(names, where)
     places = {name: place for place, name in enumerate(names)}
-    if len(places) < len(names):
-        twice = list(dict.fromkeys(name for place, name in enumerate(names) if places[name] != place))
-        raise BadRequest(f"{where} has {few(twice)} more than once", param="columns")
     if not columns.has_names or places.keys() != columns.index.keys():
         raise _wrong_record(places, where, "columns", columns)
     take = _taker([places[name] for name in columns.names])
     return [take(row) for row in rows]
+
+
+def refuse_repeated(names: Sequence[str], where: str) -> None:
+    """Raise `BadRequest` if two columns have one name."""
+    if len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise BadRequest(f"{where} has {few(twice)} more than once", param="columns")

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gateway import BadRequest, ConfigError, GatewayError
+from gateway import BadRequest, ConfigError, GatewayError, HTTPError, peek_weights, question_text
 
+from . import arrow_rows
 from .columns import Columns, short
+from .mlflow import fields_of
+from .questions import answers, row_of
 from .rows import Asked, Lines, Reader
 
 log = logging.getLogger(__name__)
@@ -44,10 +47,14 @@ class Contributions:
 class TabularModel:
     """A subclass defines `open`, `compute` and, if the library can, `contributions`."""
 
-    body_readers: ClassVar[dict[str, str]] = {"text/csv": "read_csv", "application/csv": "read_csv"}
+    body_readers: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("text/csv", "application/csv"), "read_csv"),
+        **dict.fromkeys((arrow_rows.STREAM, arrow_rows.FILE), "read_arrow"),
+    }
     columns: Columns
     classes: Sequence[Any] = ()
     dtype = "float64"
+    decide: Callable[[Mapping[str, Any]], dict[str, Any]]
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
@@ -67,14 +74,25 @@ class TabularModel:
 
     def load(self) -> None:
         self.open(Path.cwd())
+        if not self.columns.has_names:
+            self.columns = self.columns.named(signature_names(Path.cwd(), self.columns.width))
         self.reader = self.make_reader()
-        self.input_schema, self.output_schema = self.columns.schema(OPTIONS), self._output_schema()
+        self.input_schema, self.output_schema = self.make_input_schema(), self._output_schema()
+        if self.gives_probabilities():
+            self.decide = self._decide  # a method that the class lacks, so that other models have no such route
 
-    def make_reader(self) -> Reader:
+    def make_reader(self) -> Any:
+        """Return what reads requests: a `Reader`, or an object with the methods `read`, `csv` and `arrow`."""
         return Reader(self.columns, self.dtype)
+
+    def make_input_schema(self) -> dict[str, Any]:
+        return self.columns.schema(OPTIONS)
 
     def read_csv(self, body: bytes, content_type: str) -> Lines:
         return self.reader.csv(body, content_type)
+
+    def read_arrow(self, body: bytes, content_type: str) -> Lines:
+        return self.reader.arrow(body)
 
     def predict(self, inputs: dict[str, Any] | Lines) -> dict[str, Any]:
         return self._alone(self.reader.read(inputs))
@@ -82,9 +100,9 @@ class TabularModel:
     def predict_batch(self, inputs: list[Any]) -> list[Any]:
         """Return the answers to several requests, computed together; an exception is the error of its request."""
         answers: list[Any] = [_caught(self.reader.read, each) for each in inputs]
-        together = [place for place, asked in enumerate(answers) if isinstance(asked, Asked) and not asked.explain]
-        if len(together) > 1:
-            scores = self._refusing(self.compute, joined([answers[place].table for place in together]))
+        together = [place for place, asked in enumerate(answers) if isinstance(asked, Asked) and self.shares(asked)]
+        scores = self._together([answers[place] for place in together]) if len(together) > 1 else None
+        if scores is not None:
             start = 0
             for place in together:
                 asked = answers[place]
@@ -93,12 +111,51 @@ class TabularModel:
                 answers[place] = self._answer(asked, Scores(scores.predictions[part], probabilities), None)
         return [_caught(self._alone, each) if isinstance(each, Asked) else each for each in answers]
 
+    def gives_probabilities(self) -> bool:
+        """Return whether the answers have one probability for each class."""
+        return bool(self.classes)
+
+    def row_of(self, text: str) -> Any:
+        """Return the body of a predict for the row in a text: JSON, or a line of CSV."""
+        text = text.strip()
+        found = row_of(text)
+        return self.read_csv(text.encode("utf-8", "surrogatepass"), "text/csv") if found is None else found
+
+    def _decide(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer questions about one row, from the probabilities of the classes."""
+        try:
+            asked = self.reader.read(self.row_of(question_text(inputs["input"])))
+            if len(asked.table) != 1:
+                raise BadRequest(f"it holds {len(asked.table)} rows: send one")
+            if asked.explain:
+                raise BadRequest("explanations are for predict", code="unsupported_value")
+            scores = self._refusing(self.compute, asked.table, asked)
+        except (BadRequest, HTTPError) as error:
+            raise BadRequest(
+                f"input is one row of this model: {error.message}", param="input", code=error.code
+            ) from error
+        if scores.probabilities is None:
+            raise BadRequest("this model gives no probabilities", code="unsupported_value")
+        labels = [label(each) for each in self.classes]
+        return {"answers": answers(inputs["questions"], labels, scores.predictions[0], scores.probabilities[0])}
+
+    def shares(self, asked: Asked) -> bool:
+        """Return whether the rows of a request may be computed together with those of others."""
+        return not asked.explain
+
+    def _together(self, asked: Sequence[Asked]) -> Scores | None:
+        """Return what is computed for the rows of several requests; None if the library refuses those of any."""
+        try:
+            return self._refusing(self.compute, joined([each.table for each in asked]), None)
+        except BadRequest:
+            return None
+
     def _alone(self, asked: Asked) -> dict[str, Any]:
-        scores = self._refusing(self.compute, asked.table)
-        contributions = self._refusing(self.contributions, asked.table) if asked.explain else None
+        scores = self._refusing(self.compute, asked.table, asked)
+        contributions = self._refusing(self.contributions, asked.table, asked) if asked.explain else None
         return self._answer(asked, scores, contributions)
 
-    def _refusing(self, compute: Callable[[Any], Any], table: Any) -> Any:
+    def _refusing(self, compute: Callable[[Any], Any], table: Any, asked: Asked | None) -> Any:
         """Return what is computed for a table. Raises `BadRequest` if the library cannot."""
         try:
             return compute(table)
@@ -106,8 +163,12 @@ class TabularModel:
             raise
         except Exception as error:  # a library has errors of its own for values that it cannot handle
             log.debug("refused inputs", exc_info=True)
-            words = short(str(error).splitlines()[0][:LONGEST]) if str(error) else type(error).__name__
-            raise BadRequest(f"the model refused these inputs: {words}", param="inputs") from error
+            raise BadRequest(self.complaint(error, asked), param="inputs") from error
+
+    def complaint(self, error: Exception, asked: Asked | None) -> str:
+        """Say why the library refused rows: those that were asked for, or None for those of several requests."""
+        words = short(str(error).splitlines()[0][:LONGEST]) if str(error) else type(error).__name__
+        return f"the model refused these inputs: {words}"
 
     def _answer(self, asked: Asked, scores: Scores, contributions: Contributions | None) -> dict[str, Any]:
         answer: dict[str, Any] = {"predictions": scores.predictions}
@@ -162,6 +223,13 @@ class TabularModel:
         properties["contributions"] = {"type": "array"}
         properties["bias"] = {"type": "array"}
         return {"type": "object", "properties": properties, "required": ["predictions"]}
+
+
+def signature_names(root: Path, width: int) -> Sequence[str]:
+    """Return the names of columns in MLflow's signature of the model in a directory; none if it has not so many."""
+    fields = fields_of(place) if (place := peek_weights(root)) else ()
+    names = [field.name for field in fields]
+    return names if len(names) == len(set(names)) == width else ()
 
 
 def label(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import BadRequest
 
+from .arrow_rows import rows_in_order
 from .columns import Column, Columns, few, kind_of, quoted
 from .csv_rows import read_csv
 from .forms import find_rows
@@ -34,9 +35,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The rows of a body that is not JSON, in the order of the model."""
+    """The rows of a body that is not JSON, in the order of the model; with `names`, in the order of these."""
 
     rows: Sequence[Sequence[Any]]
+    names: Sequence[str] | None = None
 
 
 class Reader:
@@ -67,6 +69,10 @@ class Reader:
     def csv(self, body: bytes, content_type: str) -> Lines:
         """Return the rows of a CSV body, which `read` then checks."""
         return Lines(read_csv(body, content_type, self.columns))
+
+    def arrow(self, body: bytes) -> Lines:
+        """Return the rows of a body of Arrow IPC, which `read` then checks."""
+        return Lines(rows_in_order(body, self.columns))
 
     def _of_array(self, table: Any, where: str) -> Any:
         """Return an array of a binary body as a matrix."""

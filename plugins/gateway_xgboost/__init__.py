@@ -18,7 +18,7 @@ from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl,
 TARGET = "gateway_xgboost.model:XGBoostModel"
 FORMAT = Format(
     files="*.ubj, *.json, *.xgb, *.bst, xgboost-model",
-    routes=("predict", "/v2/models/{id}/infer"),
+    routes=("predict", "/v2/models/{id}/infer", "/v1/decisions"),
     needs=("xgboost",),
     install="pip install 'model-gateway[xgboost]'",
 )

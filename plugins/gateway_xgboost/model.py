@@ -66,6 +66,9 @@ class XGBoostModel(TabularModel):
             return Scores([self.classes[place] for place in outputs.argmax(1).tolist()], outputs.tolist())
         return Scores((outputs[:, 0] if outputs.shape[1] == 1 else outputs).tolist())
 
+    def gives_probabilities(self) -> bool:
+        return bool(self.classes) and self.about.objective != "binary:hinge"
+
     def contributions(self, table: Any) -> Contributions:
         if self.about.has_wide_leaves:
             what = "XGBoost cannot explain trees with several outputs (multi_output_tree)"

@@ -123,6 +123,39 @@ def test_a_class_with_its_own_decide_keeps_it() -> None:
     assert not method.derived and method.function({}) == [None]
 
 
+def test_a_class_may_find_out_in_load_that_it_can_decide() -> None:
+    class Model:
+        def predict(self, inputs: Any) -> Any:
+            return {}
+
+        def load(self) -> None:
+            self.decide = lambda inputs: [inputs["input"]]
+
+    model = Model()
+    described = describe(model, frozenset({"classify", "decide"}))
+    spec = ModelSpec(name="m", target="", root=Path("/nowhere"))
+    assert "decide" not in derive(model, described, spec).methods
+    model.load()
+    method = derive(model, described, spec).methods["decide"]
+    assert not method.derived and method.function({"input": 5}) == [5]
+
+
+async def test_options_without_any_probability_are_refused_in_the_answer() -> None:
+    found = await decided({"a": 0.0, "b": 0.0, "c": 1.0}, choice("a", "b"), choice("a", "c"))
+    assert found["answers"] == [None, [0.0, 1.0]]
+
+
+async def test_labels_that_do_not_exclude_each_other_take_predicates() -> None:
+    with pytest.raises(BadRequest, match="ask for each with a predicate") as refused:
+        await decided({"a": 0.9, "b": 0.8}, choice("a", "b"))
+    assert refused.value.param == "questions[0].choices"
+
+
+async def test_labels_that_differ_in_case_alone_are_told_apart() -> None:
+    found = await decided({"A": 0.25, "a": 0.75}, choice("a", "A"))
+    assert found["answers"] == [[0.75, 0.25]]
+
+
 def test_strict_parity_derives_nothing() -> None:
     class Model:
         def classify(self, inputs: Any) -> Any:

@@ -109,6 +109,15 @@ def has_code(path: Path) -> bool:
     return os.path.isfile(path.joinpath(*map(str, names))) or (path / "model.py").is_file()
 
 
+def peek_yaml(file: Path) -> Any:
+    """Return what is in a small YAML file of a model directory, for a plugin. It is cached: do not change it.
+
+    Raises:
+        ValueError: it cannot be read, is not YAML with safe tags, or is too large.
+    """
+    return _document(file).data
+
+
 def _document(file: Path) -> Document:
     """Return the parsed file, from a cache until it changes. Raises `YAMLError`."""
     try:

@@ -5,7 +5,7 @@
     detokenize         from `tokenizer`
     tokenizer_info     from `tokenizer`
     chat_completions   from `completions` and the chat template of `tokenizer`
-    decide             from `classify`, see `derived_decisions.py`
+    decide             from `classify`, or set by `load`, see `derived_decisions.py`
 
 The first four need little CPU, so they take no slot; they run one at a time on a thread of their own. The last two are
 another method with another input, and take a slot like any serving method.
@@ -55,7 +55,7 @@ def derive(model: Any, descriptor: Descriptor, spec: ModelSpec) -> Descriptor:
     tokens = Tokens.of(model)
     found = [*_counting(model, tokens), *_chat(descriptor, tokens, spec)]
     if spec.parity != "strict":
-        found += decisions(descriptor)
+        found += decisions(model, descriptor)
     new = {method.name: method for method in found if method.name not in descriptor.methods}
     return replace(descriptor, methods={**descriptor.methods, **new})
 

@@ -199,7 +199,7 @@ def test_a_default_may_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no object": ([1], "send an object with the inputs of the model: x: float32 [n, 2]"),
+    "no object": ("x", "send an object with the inputs of the model: x: float32 [n, 2]"),
     "nothing": ({}, "the input x is missing: it is a float32 [n, 2]"),
     "null": ({"x": None}, "the input x is missing"),
     "another input": ({"x": [[1, 2]], "X": 1}, "the model has no input 'X' (have: x: float32 [n, 2])"),

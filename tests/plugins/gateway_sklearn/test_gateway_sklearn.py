@@ -344,7 +344,7 @@ def test_rows_become_predictions_probabilities_and_classes(serve: Any) -> None:
     assert all(type(value) is int for value in answer["predictions"])
 
 
-@pytest.mark.parametrize("body", [{"instances": [IRIS]}, {"inputs": IRIS}, {"inputs": np.array([IRIS])}])
+@pytest.mark.parametrize("body", [{"instances": [IRIS]}, {"inputs": IRIS}, {"inputs": np.array([IRIS])}, [IRIS], IRIS])
 def test_other_spellings_of_one_row(serve: Any, body: dict[str, Any]) -> None:
     assert serve(iris()).predict(body)["predictions"] == [0]
 
@@ -398,7 +398,7 @@ def test_tables_may_come_as_pandas_writes_them(serve: Any, by_name: SklearnModel
     assert by_name.predict({"dataframe_split": split})["predictions"] == [1, 0]
     assert by_name.predict({"dataframe_split": {"data": [[1, 5]]}})["predictions"] == [1]
     assert by_name.predict({"dataframe_records": [{"height": 5, "width": 1}]})["predictions"] == [1]
-    with pytest.raises(BadRequest, match=r"inputs\[0\] lacks width"):
+    with pytest.raises(BadRequest, match=r"dataframe_split\.data\[0\] lacks width"):
         by_name.predict({"dataframe_split": {"columns": ["height"], "data": [[5]]}})
     with pytest.raises(BadRequest, match=r"dataframe_split\.data\[0\] is not a row of 2 values but 1 values"):
         by_name.predict({"dataframe_split": {"columns": ["height", "width"], "data": [[5]]}})
@@ -426,11 +426,14 @@ def test_wrong_names_are_told(by_name: SklearnModel, row: Any, message: str) -> 
     ("body", "message"),
     [
         ({}, r'nothing to predict: send \{"inputs": \[\[…\], …\]\} with 4 values in each row'),
-        ([IRIS], "nothing to predict"),
+        ({"input": [IRIS]}, r"nothing to predict \(it has input\)"),
         ({"inputs": []}, "inputs is empty"),
         ({"inputs": "text"}, "inputs is a text: send"),
         ({"inputs": [IRIS, [1, 2, 3]]}, r"inputs\[1\] has 3 values, this model takes 4"),
-        ({"inputs": [IRIS], "instances": [IRIS]}, "inputs and instances mean the same"),
+        ({"inputs": [IRIS], "instances": [IRIS]}, "inputs and instances both hold rows"),
+        ({"inputs": [IRIS], "instance": 1}, "the field 'instance' is not known"),
+        ({"inputs": [IRIS], "by_name": 1}, "by_name is a number: send true or false"),
+        ({"inputs": [IRIS], "explain": True}, "scikit-learn's models give no contributions of columns"),
         ({"inputs": [IRIS, 7]}, r"inputs\[1\] is a number, not a row"),
         ({"inputs": [{"a": 1}]}, r"inputs\[0\] has names, but this model.s columns have none"),
         ({"inputs": [IRIS, [1, "x", 3, 4]]}, r"inputs\[1\]\[1\] is a text: send a number"),
@@ -442,7 +445,7 @@ def test_wrong_names_are_told(by_name: SklearnModel, row: Any, message: str) -> 
 def test_wrong_inputs_are_told_where_and_what_to_do(serve: Any, body: Any, message: str) -> None:
     with pytest.raises(BadRequest, match=message) as caught:
         serve(iris()).predict(body)
-    assert caught.value.param in ("inputs", "instances")
+    assert caught.value.param in ("inputs", "instances", "instance", "by_name", "explain")
 
 
 def test_missing_values_reach_a_model_that_takes_them(serve: Any) -> None:
