@@ -17,7 +17,7 @@ NAMES = (
     *("llm", "embeddings", "vectors"),
 )
 STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
-BESIDE = ("peers", "batching")  # take environments of their own
+BESIDE = ("peers", "batching", "rows")  # take environments of their own
 
 
 def main() -> None:

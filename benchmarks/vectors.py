@@ -54,7 +54,9 @@ def run(quick: bool) -> list[Row]:
         kept = None if share is None else ratio >= share
         rows.append(Row(f"requests/s, {name}{promised}", f"{rate:,.0f}", ratio, f"bare echo, {echoed:,.0f}", kept))
         ratio = statistics.median(seen[name].rate / seen["answer"].rate for seen in rounds)
-        rows.append(Row("  beside a bare answer", f"{rate:,.0f}", ratio, f"ready bytes for the same texts, {answered:,.0f}"))
+        rows.append(
+            Row("  beside a bare answer", f"{rate:,.0f}", ratio, f"ready bytes for the same texts, {answered:,.0f}")
+        )
         cpu = statistics.median(seen[name].cpu_us for seen in rounds) / 1000
         told = f"  gateway CPU an answer ≤ {GATEWAY_MS} ms"
         rows.append(Row(told, f"{cpu:.2f} ms", cpu / GATEWAY_MS, f"{GATEWAY_MS} ms", cpu <= GATEWAY_MS))

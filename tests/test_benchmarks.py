@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers
-from benchmarks.peers import first_chunk, neighbours, sides, start, unary
+from benchmarks import peers, rows
+from benchmarks.peers import first_chunk, neighbours, sides, start, tables, unary
 from benchmarks.peers.answers import is_stream
 from benchmarks.peers.asking import Question, first_answer
 from benchmarks.processes import Server, floor
@@ -104,6 +104,22 @@ def test_only_the_right_answer_counts(scenario: unary.Scenario, echoing: Server)
         question = Question(question.kind, question.body, lambda body, answer, at: unary.is_echo("{}", answer, at))
     with pytest.raises(RuntimeError, match="a peer answers / wrongly"):
         first_answer("a peer", echoing, "/", question)
+
+
+def test_rows_need_a_peer_to_be_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "peers", lambda: ([], [*sides.PEERS]))
+    monkeypatch.setattr(rows, "peers", sides.peers)
+    with pytest.raises(LeftOut, match="make bench-peers PEERS='mlserver mosec'"):
+        rows.run(quick=True)
+
+
+@pytest.mark.parametrize("kind", tables.NAMES)
+def test_the_gateway_answers_a_row_as_peers_must(kind: str) -> None:
+    side = sides.ours()
+    with side.serve(kind) as server:
+        first_answer(
+            side.name, server, side.paths[kind], Question(kind, f'{{"inputs": [{tables.ROW}]}}', tables.is_first)
+        )
 
 
 @pytest.mark.parametrize("kind", ["lists", "tensor", "stream"])

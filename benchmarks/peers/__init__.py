@@ -15,10 +15,10 @@ from ..report import Failed, LeftOut, Row
 def run(quick: bool) -> list[Row]:
     # Imported here, for the peers' own servers import this package where the gateway and its client are not.
     from . import first_chunk, neighbours, start, unary
-    from .sides import ONLY_BATCHES, TITLES, ours, peers
+    from .sides import ELSEWHERE, TITLES, ours, peers
 
     found, missing = peers()
-    lines = {name: f"make bench-peers PEERS={name}" for name in missing if name not in ONLY_BATCHES}
+    lines = {name: f"make bench-peers PEERS={name}" for name in missing if name not in ELSEWHERE}
     if not found:
         raise LeftOut(f"no peer has an environment; run: {lines['mosec']} (or truss, litserve, triton)")
     sides = [ours(), *found]

@@ -5,6 +5,7 @@ mosec has no slots: a worker takes one request at a time, or a batch of them. It
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy
 from mosec import Server, SSEWorker, Worker  # type: ignore[import-not-found]
 
 from .answers import BATCH, burn, computed, embeddings, rows
+from .tables import NAMES, load
 
 SLOTS, STREAMS = 64, 32
 
@@ -50,6 +52,14 @@ class Stream(SSEWorker):  # type: ignore[misc]
         return data
 
 
+class Table(Worker):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.predict = load(*os.environ["BENCH_TABLE"].split(":", 1))
+
+    def forward(self, data: Any) -> Any:
+        return {"probabilities": self.predict(data["inputs"])}
+
+
 class Burn(Worker):  # type: ignore[misc]
     def forward(self, data: Any) -> Any:
         return burn(data["until"])
@@ -71,6 +81,8 @@ def main() -> None:
     elif kind == "neighbour":
         server.append_worker(Echo, route="/echo")
         server.append_worker(Burn, num=2, route="/burn")
+    elif kind in NAMES:
+        server.append_worker(Table, route="/table")
     server.run()
 
 

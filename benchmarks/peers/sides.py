@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..processes import ROOT, Server, free_port, gateway, server
 from ..truss_server import installed, truss_server
-from . import classes
+from . import classes, tables
 from .answers import BATCH
 from .asking import Question
 
@@ -27,7 +27,8 @@ PEERS = {  # and distributions
     "bentoml": "bentoml", "mlserver": "mlserver",
 }  # fmt: skip
 OF_BATCHES = ("mosec", "litserve", "bentoml", "mlserver")  # which can run batches of requests
-ONLY_BATCHES = ("bentoml", "mlserver")  # measured by `batching` only
+OF_TABLES = ("mosec", "mlserver")  # which serve models of tables here
+ELSEWHERE = ("bentoml", "mlserver")  # measured by `batching` and `rows` only
 TITLES = {
     "mosec": "mosec", "litserve": "LitServe", "truss": "Truss", "triton": "Triton",
     "bentoml": "BentoML", "mlserver": "MLServer",
@@ -60,8 +61,16 @@ def ours() -> Side:
     neighbours = {"neighbour": "/v1/models/light:predict", "burn": "/v1/models/burn:predict"}
     paths = {**predict, **embeddings, **neighbours, "tensor": "/v2/models/model/infer"}
 
-    def serve(kind: str) -> AbstractContextManager[Server]:
-        return gateway(classes.directories(kind), classes.SETTINGS.get(kind, ""), env={"PYTHONPATH": str(ROOT)})
+    paths |= dict.fromkeys(tables.NAMES, "/v1/models/model:predict")
+
+    @contextlib.contextmanager
+    def serve(kind: str) -> Iterator[Server]:
+        made = tables.models(kind) if kind in tables.NAMES else contextlib.nullcontext(classes.directories(kind))
+        with (
+            made as models,
+            gateway(models, classes.SETTINGS.get(kind, ""), env={"PYTHONPATH": str(ROOT)}) as found,
+        ):
+            yield found
 
     return Side("gateway", paths, serve)
 
@@ -94,11 +103,11 @@ def _mosec(python: str) -> Side:
         command = [python, "-m", "benchmarks.peers.mosec_server", kind, "--address", "127.0.0.1", "--port", str(port)]
         # Its front waits three seconds for a call, whatever the worker's own limit is.
         command += ["--timeout", "60000", "--log-level", "warning"]
-        with server(command, port, "/", cwd=ROOT, leaves_others=True) as found:
+        with _table(kind) as env, server(command, port, "/", cwd=ROOT, env=env, leaves_others=True) as found:
             yield found
 
     kinds = ("sync64", "one", "neighbour", "batch")
-    paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn"}
+    paths = {**dict.fromkeys(kinds, "/echo"), **_NAMED, "burn": "/burn", **dict.fromkeys(tables.NAMES, "/table")}
     return Side(f"mosec {_facts('mosec', python)[0]}", paths, serve)
 
 
@@ -149,22 +158,44 @@ def _mlserver(python: str) -> Side:
     def serve(kind: str) -> Iterator[Server]:
         port, unused, metrics = free_port(), free_port(), free_port()
         ports = {"http_port": port, "grpc_port": unused, "metrics_port": metrics}
-        model = {"name": "model", "implementation": "benchmarks.peers.mlserver_model.Echo"}
-        with tempfile.TemporaryDirectory(prefix="mlserver-bench-") as name:
+        is_table = kind in tables.NAMES
+        made = "Table" if is_table else "Echo"
+        model = {"name": "model", "implementation": f"benchmarks.peers.mlserver_model.{made}"}
+        with tempfile.TemporaryDirectory(prefix="mlserver-bench-") as name, _table(kind) as env:
             place = Path(name)
             (place / "settings.json").write_text(json.dumps({"host": "127.0.0.1", "debug": False, **ports}))
-            batches = {"max_batch_size": BATCH, "max_batch_time": 0.002}
+            batches = {} if is_table else {"max_batch_size": BATCH, "max_batch_time": 0.002}
             (place / "model-settings.json").write_text(json.dumps({**model, **batches}))
             command = [str(Path(python).parent / "mlserver"), "start", name]
-            environment = {"PYTHONPATH": str(ROOT)}
+            environment = {"PYTHONPATH": str(ROOT), **env}
             with server(command, port, "/v2/health/ready", cwd=place, env=environment, leaves_others=True) as found:
                 yield found
 
     def asked(question: Question) -> Question:
+        if question.kind in tables.NAMES:
+            rows = json.loads(question.body)["inputs"]
+            tensor = {"name": "x", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}
+            return Question(question.kind, json.dumps({"inputs": [tensor]}), _is_first)
         text = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": [question.body]}
         return Question(question.kind, json.dumps({"inputs": [text]}), _is_tensor)
 
-    return Side(f"MLServer {_facts('mlserver', python)[0]}", {"batch": "/v2/models/model/infer"}, serve, asked)
+    paths = dict.fromkeys(("batch", *tables.NAMES), "/v2/models/model/infer")
+    return Side(f"MLServer {_facts('mlserver', python)[0]}", paths, serve, asked)
+
+
+def _is_first(body: str, answer: bytes, binary_from: int | None) -> bool:
+    row = json.loads(answer)["outputs"][0]["data"]
+    return tables.is_first(body, json.dumps({"probabilities": [row]}).encode(), None)
+
+
+@contextlib.contextmanager
+def _table(kind: str) -> Iterator[dict[str, str]]:
+    """The variables of a server that reads the file of a table's model; none for another kind."""
+    if kind not in tables.NAMES:
+        yield {}
+        return
+    with tables.models(kind) as place:
+        yield {"BENCH_TABLE": f"{kind}:{place / 'model' / tables.NAMES[kind]}"}
 
 
 def _is_tensor(body: str, answer: bytes, binary_from: int | None) -> bool:
