@@ -57,6 +57,7 @@ FRAMEWORKS = {
     "lightgbm",
     "catboost",
     "spacy",
+    "fasttext",
     "pyarrow",
 }  # nowhere in gateway/
 HEAVY = FRAMEWORKS | {

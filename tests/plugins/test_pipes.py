@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_catboost
+import gateway_fasttext
 import gateway_lightgbm
 import gateway_sentence_transformers
 import gateway_sklearn
@@ -15,6 +16,7 @@ import gateway_transformers
 import gateway_xgboost
 import pytest
 from gateway_catboost.model import CatBoostModel
+from gateway_fasttext.model import FastTextClassifier
 from gateway_lightgbm.model import LightGBMModel
 from gateway_sklearn.model import SklearnModel
 from gateway_transformers.gguf import files
@@ -115,6 +117,7 @@ def test_of_an_estimator(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (gateway_lightgbm, LightGBMModel, "model.txt"),
         (gateway_catboost, CatBoostModel, "model.cbm"),
         (gateway_catboost, CatBoostModel, "model.bin"),
+        (gateway_fasttext, FastTextClassifier, "model.ftz"),
     ],
 )
 def test_of_a_model_on_tables(

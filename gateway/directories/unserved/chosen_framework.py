@@ -24,6 +24,7 @@ OTHERS = (
     "onnx",
     "torch",
     "spacy",
+    "fasttext",
 )  # which have no checkpoint of transformers
 
 

@@ -215,8 +215,8 @@ FILES = (
     Kind("*.json", "a CatBoost model", chosen("catboost"), rb'"(oblivious_trees|float_features)"'),
     Kind("*.json", "a model of TensorFlow.js", f"convert it, or {CLASS}", rb'"modelTopology"'),
     Kind("*.bin", "a model of llama2.c", "get the model as *.safetensors or as a GGUF file", LLAMA2_C),
-    Kind("*.bin *.ftz", "a fastText model", predicts("fasttext"), rb"\A\xba\x16\x4f\x2f"),
-    Kind("*.ftz", "a fastText model", predicts("fasttext")),
+    Kind("*.bin *.ftz", "a fastText model", chosen("fasttext"), rb"\A\xba\x16\x4f\x2f"),
+    Kind("*.ftz", "a fastText model", chosen("fasttext")),
     Kind("*.bin", "a GGML file, older than GGUF", "get the model as a GGUF file", rb"\A(fmgg|tjgg|algg)"),
     Kind(
         "ggml-*.bin",

@@ -27,6 +27,7 @@ OWN = {
     "sklearn": ESTIMATOR,
     "transformers": GGUF,
     "catboost": frozenset("cbm json".split()),
+    "fasttext": frozenset("bin ftz vec".split()),
     "lightgbm": frozenset("bst lgb lgbm model txt".split()),
     "torch": frozenset("jit pt pt2 pth torchscript ts".split()),
     "xgboost": frozenset("bst json ubj xgb".split()),
