@@ -63,16 +63,17 @@ def _make(path: Path, source: str, framework: str | None) -> None:
     from ..plugins import Plugins
     from .new_from import make
 
-    gateway = options.settings_of().gateway
+    settings = options.settings_of()
+    gateway = settings.gateway
+    name, root, is_running = _placed(path)
     plugins = Plugins.load(gateway.plugins, (*gateway.block_plugins, "truss", "python"), is_own=is_own)
     try:
-        made = make(path, source, framework, plugins)
+        made = make(path, source, framework, plugins, allow_links=settings.model(name).allow_links)
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     tell(f"{path}: {made.about}")
     if routes := routes_of(made.spec, plugins.endpoints()) or made.routes:
         tell(f"It answers {', '.join(routes)}")
-    name, root, is_running = _placed(path)
     if made.settings:
         tell(f'\nAdd to gateway.toml, if you trust where the file is from:\n  [models."{name}"]')
         for line in made.settings:

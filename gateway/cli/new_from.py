@@ -16,6 +16,7 @@ import yaml
 
 from ..directories.unserved.unserved import find_unserved
 from ..errors import ConfigError
+from ..files import integrity, ordinary
 from ..plugins import Plugins
 from ..spec import Format, ModelSpec
 
@@ -34,10 +35,11 @@ class Made:
     settings: Sequence[str] = ()
 
 
-def make(path: Path, source: str, framework: str | None, plugins: Plugins) -> Made:
+def make(path: Path, source: str, framework: str | None, plugins: Plugins, *, allow_links: bool = False) -> Made:
     """Write the directory `path` for the weights `source`, and return what serves it.
 
-    `plugins` are those of frameworks: the formats of classes would take any directory with a config.yaml.
+    `plugins` are those of frameworks: the formats of classes would take any directory with a config.yaml. `allow_links`
+    is what gateway.toml says of the model.
 
     Raises:
         ClickException: there are no such weights, or nothing serves them. Nothing is left behind.
@@ -48,11 +50,14 @@ def make(path: Path, source: str, framework: str | None, plugins: Plugins) -> Ma
     config: dict[str, object] = {"weights": [{"source": address}]}
     if framework is not None:
         config["framework"] = framework
+    if not allow_links:
+        _check_links(Path(source).expanduser())
     existed = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     try:
-        spec = plugins.find_model(path, {"allow_pickle": True} if is_pickle else {})
+        with ordinary.within(path, allow_links):
+            spec = plugins.find_model(path, {"allow_pickle": True} if is_pickle else {})
         if spec is None:
             raise ConfigError(_unserved(Path(source), formats))
     except BaseException as error:
@@ -84,6 +89,13 @@ def _address(source: str, framework: str | None, formats: Mapping[str, Format]) 
             f"{source}: say what it is with --framework, because it is not here to be looked at; {_have(formats)}"
         )
     return f"hf://{found[1]}"
+
+
+def _check_links(place: Path) -> None:
+    try:
+        integrity.check_weights(place)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _unserved(place: Path, formats: Mapping[str, Format]) -> str:

@@ -27,11 +27,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError
-from ..files import downloads, mounts
+from ..files import downloads, integrity, mounts
 from ..files.buckets import BUCKETS, check_address, chooses, fetch_bucket
 from ..files.cache import cache_dir
 from ..files.fingerprints import fingerprint
-from ..files.ordinary import touches_kept
+from ..files.ordinary import confine, touches_kept
 from ..spec import ModelSpec
 
 ODD_IN_REVISION = re.compile(
@@ -41,14 +41,20 @@ SCHEMES = ("package", "file", "hf", "https", *BUCKETS)
 
 
 def peek_weights(path: Path) -> Path | None:
-    """Return the path of the weights of the model directory `path`; None if they are not on this machine yet."""
+    """Return the path of the weights of the model directory `path`; None if they are not on this machine yet.
+
+    Links in a folder of weights are not followed out of it, as those of the model directory are not.
+    """
     entries = _weights(path)
     if not entries:
         return path
     try:
-        return _locate(entries[0], path)
+        found = _locate(entries[0], path)
     except ConfigError:
         return None
+    if found is not None:
+        confine(found)
+    return found
 
 
 def peek_all_weights(path: Path) -> list[Path]:
@@ -86,12 +92,13 @@ def missing_weights(path: Path) -> str | None:
 
 
 _of_the_model: Mapping[str, str] = {}  # the secrets of the model in this process
+_allows_links = False  # whether the links of its weights may lead anywhere
 
 
-def use_secrets(secrets: Mapping[str, str]) -> None:
-    """Set the secrets that `weights_path` uses if it gets none: plugins and classes pass none."""
-    global _of_the_model
-    _of_the_model = secrets
+def use_settings(secrets: Mapping[str, str], allow_links: bool) -> None:
+    """Set what `weights_path` uses if it is not told: plugins and classes do not tell it."""
+    global _of_the_model, _allows_links
+    _of_the_model, _allows_links = secrets, allow_links
 
 
 def weights_path(
@@ -110,8 +117,16 @@ def weights_path(
     if entry.get("mount_location") and (place := Path(entry["mount_location"])).exists():
         _check_mounted(entry, place, root)
         _check_sum(entry, place)
-        return place
-    return _obtain(entry, root, _of_the_model if secrets is None else secrets)
+        return _checked_links(place)
+    return _checked_links(_obtain(entry, root, _of_the_model if secrets is None else secrets))
+
+
+def _checked_links(place: Path) -> Path:
+    """Return the weights, which a library may open now: no link of theirs leads elsewhere, unless that is allowed."""
+    if not _allows_links:
+        integrity.check_weights(place)
+    confine(place)
+    return place
 
 
 def mount_weights(
@@ -131,10 +146,11 @@ def mount_weights(
         if mounts.is_there(place := Path(entry["mount_location"])):
             _check_mounted(entry, place, root)
             _check_sum(entry, place)
+            _checked_links(place)
             continue
         if reason := mounts.refusal(place, mount_roots):
             raise ConfigError(reason)
-        mounts.mount(_obtain(entry, root, secrets or {}), place, mount_roots)
+        mounts.mount(_checked_links(_obtain(entry, root, secrets or {})), place, mount_roots)
 
 
 def _check_sum(entry: Mapping[str, Any], place: Path) -> None:

@@ -24,20 +24,28 @@ BLOCK = 1 << 20
 LONGEST = 4096  # characters of a path; Linux allows no longer ones
 DEEPEST = 100  # nesting of directories
 TOO_LONG = ", which is too long"
+MOST = 200_000  # files and directories of weights that are looked at: a path in a config.yaml may name a whole disk
 NAMES = 32  # paths by which links may lead to one directory: mutual links would give endless paths
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
-def links_out(root: Path, *, has_code: bool = True) -> Iterator[Path]:
+def links_out(
+    root: Path, *, has_code: bool = True, home: Path | None = None, most: int | None = None
+) -> Iterator[Path]:
     """Yield the symbolic links below `root` that lead out of it, hidden ones included: a path may use any of them.
 
-    Except the interpreter of a model with code. A directory that is only data has none.
+    Except the interpreter of a model with code. A directory that is only data has none. `home` is the directory that
+    they may lead to instead of the root. Raises `OSError` for more than `most` files and directories.
     """
-    home, places = root.resolve(), [root]
+    home, places, seen = home or root.resolve(), [root], 0
     while places:
         place = places.pop()
-        for entry in _entries(place):
+        found = _entries(place)
+        seen += len(found)
+        if most is not None and seen > most:
+            raise OSError(errno.EFBIG, f"it has more than {counted(most, 'file')}", str(root))
+        for entry in found:
             path = Path(place, entry.name)
             if entry.is_symlink():
                 if not _inside(path, home) and not (has_code and _is_interpreter(path, root)):
@@ -76,21 +84,39 @@ def check_links(root: Path, *, has_code: bool = True) -> None:
     Raises `ConfigError` for the first link, or for too deep nesting.
     """
     try:
-        _check_links(root, has_code)
+        _refuse(links_out(root, has_code=has_code), "the model directory")
     except OSError as error:  # of a path that is longer than the system has any
         what = f"it cannot be checked completely: {error.strerror}"
         raise ConfigError(f"{root}: {what}: remove directories that are nested too deeply") from error
 
 
-def _check_links(root: Path, has_code: bool) -> None:
-    for path in links_out(root, has_code=has_code):
+def check_weights(place: Path) -> None:
+    """Refuse a folder of weights outside the model directory in which a link leads out of it; a file is none.
+
+    Snapshots of Hugging Face are in order: their links lead to the blobs of their own repository. Raises `ConfigError`
+    as `check_links` does, and for very many files.
+    """
+    if not place.is_dir():
+        return
+    try:
+        home = ordinary.real_home(place)
+        _refuse(links_out(place, has_code=False, home=home, most=MOST), "the folder of the weights")
+    except OSError as error:
+        what = f"its links cannot be checked completely: {error.strerror}: name the folder that has the weights only"
+        raise ConfigError(
+            f"{place}: {what}, or allow links in gateway.toml: [models.NAME] allow_links = true"
+        ) from error
+
+
+def _refuse(links: Iterator[Path], what: str) -> None:
+    for path in links:
         cache = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", f"{path}")
         better = f", or use Hugging Face's cache by weights: - source: hf://{cache[1]}/{cache[2]}" if cache else ""
         if not path.exists():  # allowing it would not help
             again = f"download it again: hf download {cache[1]}/{cache[2]}" if cache else "download the file again"
             raise ConfigError(f"{path}: this link leads to {os.readlink(path)}, which does not exist: {again}{better}")
         raise ConfigError(
-            f"{path}: this link leads out of the model directory, to {os.readlink(path)}; copy the file, or allow it"
+            f"{path}: this link leads out of {what}, to {os.readlink(path)}; copy the file, or allow it"
             f" in gateway.toml: [models.NAME] allow_links = true{better}"
         )
 

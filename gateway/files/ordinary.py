@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from io import BufferedReader, FileIO
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -30,13 +31,18 @@ MOST_VALUES = 1_000_000  # in JSON: an empty array or object takes two bytes the
 SLOWER = 10  # times as long as msgspec, at most, takes the standard library to read JSON
 
 
-_homes: ContextVar[tuple[Path, ...]] = ContextVar("homes", default=())  # directories that links must not lead out of
+@dataclass(slots=True)
+class _Homes:
+    """The directories of one model, which links must not lead out of; none where its links are allowed."""
+
+    allow_links: bool
+    of: dict[Path, Path | None] = field(default_factory=dict)  # with the one file that the operator named, if it is one
+
+
+_homes: ContextVar[tuple[_Homes, ...]] = ContextVar("homes", default=())  # of a model, and of those that it is in
 KEPT = ("weights", "hub", "gguf")  # in our cache: downloads, and files that a plugin converts from them
 LONGEST_NAME = 200  # characters of a name in messages
-LEADS_OUT = (
-    "this link leads out of the model directory: copy the file, or allow it in gateway.toml:"
-    " [models.NAME] allow_links = true"
-)
+LEADS_OUT = "this link leads out of {}: copy the file, or allow it in gateway.toml: [models.NAME] allow_links = true"
 
 
 @contextmanager
@@ -45,20 +51,34 @@ def within(root: Path, allow_links: bool) -> Iterator[None]:
 
     Neither the content nor the state of files elsewhere is revealed. With nested directories, all of them apply.
     """
-    token = _homes.set(_homes.get() if allow_links else (*_homes.get(), Path(os.path.abspath(root))))
+    own = _Homes(allow_links, {} if allow_links else {Path(os.path.abspath(root)): None})
+    token = _homes.set((*_homes.get(), own))
     try:
         yield
     finally:
         _homes.reset(token)
 
 
+def confine(place: Path) -> None:
+    """Apply what `within` says of a model directory to its weights elsewhere too, until that `within` ends.
+
+    `place` is a folder, or a file, which may be a link, but not the files beside it.
+    """
+    if not _homes.get() or (own := _homes.get()[-1]).allow_links:
+        return
+    if not any(is_inside(place, home) for home in own.of):
+        written = Path(os.path.abspath(place))
+        own.of |= {written: None} if written.is_dir() else {written.parent: written}
+
+
 def check_inside(path: Path) -> None:
     """Raise `OSError` if a path in a restricted directory actually leads out of it."""
     written = Path.cwd() / path  # with every `..`, which may lead out as a link does
-    for home in _homes.get():
+    for number, (home, named) in ((at, each) for homes in _homes.get() for at, each in enumerate(homes.of.items())):
         is_of_it = written.is_relative_to(home) or Path(os.path.abspath(path)).is_relative_to(home)
-        if is_of_it and not is_inside(path, home):
-            raise OSError(errno.EXDEV, LEADS_OUT, str(path))
+        if is_of_it and not is_inside(path, home) and written != named:
+            what = "the folder of the weights" if number else "the model directory"
+            raise OSError(errno.EXDEV, LEADS_OUT.format(what), str(path))
 
 
 def named_file(place: Path, name: object, by: str) -> Path:
@@ -87,10 +107,16 @@ def named_file(place: Path, name: object, by: str) -> Path:
 
 def is_inside(path: Path, home: Path) -> bool:
     """Return whether the file is in the directory after resolving links. A Hugging Face snapshot includes its blobs."""
+    return Path(os.path.realpath(path)).is_relative_to(real_home(home))
+
+
+def real_home(home: Path) -> Path:
+    """Return the directory that links in `home` may lead to: itself, or for a snapshot, or in one, its repository."""
     real = Path(os.path.realpath(home))
-    if real.parent.name == "snapshots" and real.parents[1].name.startswith("models--"):
-        real = real.parents[1]
-    return Path(os.path.realpath(path)).is_relative_to(real)
+    for each in (real, *real.parents):
+        if each.parent.name == "snapshots" and each.parents[1].name.startswith("models--"):
+            return each.parents[1]
+    return real
 
 
 def touches_kept(path: Path) -> bool:

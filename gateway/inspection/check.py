@@ -31,7 +31,7 @@ from ..directories.config.config import ModelConfig, read_config
 from ..directories.model_warnings import remarks
 from ..directories.preview import source_of
 from ..directories.repeated_problems import first_of_each_kind
-from ..directories.weights import missing_weights, unmounted
+from ..directories.weights import missing_weights, peek_all_weights, unmounted
 from ..environments.distributions import canonical
 from ..environments.virtualenvs import find_uv
 from ..errors import ConfigError
@@ -193,7 +193,8 @@ def _check_model(
         will_come = reason.endswith("not on this machine yet")
         yield finding("note" if will_come else "error", "missing_weights", reason)
     yield from (finding("error", "mount_location", reason) for reason in unmounted(spec))
-    yield from (finding("error", code, what) for code, what in _contents(spec))
+    contents = list(_contents(spec))
+    yield from (finding("error", code, what) for code, what in contents)
     has_code = spec.format in ("python", "truss")  # only their own code knows which files they open
     for name, found_there in placeholders(spec.root):
         code = "lfs_pointer" if found_there.is_pointer else "not_the_file"
@@ -212,7 +213,8 @@ def _check_model(
         yield finding("note", "allowance", allowance.what)
     # 9
     try:
-        yield from (_finding(Problem(**problem), spec.name) for problem in json.loads(ask()))
+        if all(code != "link_out" for code, _ in contents):  # a library would follow the link
+            yield from (_finding(Problem(**problem), spec.name) for problem in json.loads(ask()))
     except Lost as lost:
         what = f"a library could not check its files: {lost}"
         yield finding("error", "unlooked", what, "download its files again from a trusted source")
@@ -257,6 +259,8 @@ def _contents(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     try:
         if not spec.allow_links:
             integrity.check_links(spec.root, has_code=spec.own_code)
+            for place in peek_all_weights(spec.root):
+                integrity.check_weights(place)
     except ConfigError as error:
         yield "link_out", str(error)
     try:

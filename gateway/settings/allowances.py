@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MEANING = {
     "allow_pickle": "opening its pickle files runs code in them",
     "trust_remote_code": "runs code that comes with its weights",
-    "allow_links": "links in its directory may lead to any file that you can read",
+    "allow_links": "links in its directory and in its weights may lead to any file that you can read",
     "forward_credentials": "receives the keys, tokens and cookies of its callers, which give access to the gateway",
 }
 

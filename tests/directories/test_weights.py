@@ -229,7 +229,7 @@ def test_a_plugin_and_a_class_that_pass_no_secrets_have_those_of_their_model(
         lambda entry, *name, token, secret, own: asked.append((token, secret)) or own / "models--org--gated" / "0",
     )
     entry = {"source": "hf://org/gated", "auth_secret_name": "token"}
-    weights.use_secrets({"token": "t"})
+    weights.use_settings({"token": "t"}, allow_links=False)
     weights_path({"weights": [entry]}, tmp_path)
     weights_path({"weights": [entry]}, tmp_path, secrets={"token": "mine"})
     weights_path({"weights": [entry]}, tmp_path, secrets={"token": "of-a-file\n"})

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gateway.directories import weights
 from gateway.errors import ConfigError
 from gateway.spec import ModelSpec
 from gateway.worker.bodies.failures import notes_of
@@ -458,3 +459,29 @@ async def test_nothing_of_a_model_runs_when_a_link_of_its_directory_leads_out(tm
     assert not (tmp_path / "ran").exists()
     await load(truss(tmp_path, RAN, allow_links=True))
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+async def test_no_class_gets_weights_with_a_link_out_of_them_unless_that_is_allowed(
+    is_mounted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_allows_links", False)
+    monkeypatch.setattr(weights, "_of_the_model", {})
+    mount = tmp_path / "mounted" / "weights"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "template").symlink_to("/etc/passwd")
+    source = """
+        from pathlib import Path
+        from gateway import weights_path
+
+        class Model:
+            def __init__(self, config): self.config = config
+            def load(self): self.place = weights_path(self.config, Path(__file__).parent.parent)
+            def predict(self, x): return str(self.place)
+        """
+    entry = {"source": "file://../weights"} | ({"mount_location": str(mount)} if is_mounted else {})
+    spec = truss(tmp_path / "m", source, config={"weights": [entry]}, mount_roots=(tmp_path / "mounted",))
+    with pytest.raises(ConfigError, match="template: this link leads out of the folder of the weights"):
+        await load(spec)
+    loaded = await load(replace(spec, allow_links=True))
+    assert loaded.model.predict(0) == str(mount if is_mounted else tmp_path / "m/../weights")

@@ -179,9 +179,9 @@ def _mount_weights(spec: ModelSpec, secrets: Secrets) -> None:
     """Mount the weights: the class may open mount locations, and fetch weights without one, in its constructor."""
     if not spec.config.get("weights"):
         return
-    from ...directories.weights import mount_weights, use_secrets
+    from ...directories.weights import mount_weights, use_settings
 
-    use_secrets(secrets)
+    use_settings(secrets, spec.allow_links)
     if spec.own_code:
         mount_weights(spec.config, spec.root, spec.mount_roots, secrets=secrets)
 
