@@ -106,6 +106,10 @@ class Rows:
     def _of_body(self, inputs: Any) -> tuple[list[Any], str, Mapping[str, Any]]:
         """Return the rows in a body, the field that has them, and the other fields."""
         names, kind = self.columns.index, self.reads.kind
+        if type(inputs) is dict and len(inputs) == 1 and "inputs" not in names:  # the most common, without any search
+            rows = inputs.get("inputs")
+            if type(rows) is list:
+                return self._as_rows(rows, "inputs"), "inputs", {}
         value, where, options = find_value(inputs, names, OPTIONS, self.example)
         if not where and isinstance(value, Mapping):
             is_table = kind == "table" and (is_split(value, names) or not names.keys().isdisjoint(value))

@@ -112,6 +112,25 @@ def test_the_pickle_of_a_classifier_of_lightgbm_is_one_too(tmp_path: Path, monke
     assert_near(model.predict(bodies()[0])["probabilities"], estimator.predict_proba(FRAME), 1e-9)
 
 
+def test_a_classifier_of_lightgbm_in_skops_needs_its_types_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lightgbm
+    import skops.io
+
+    estimator = lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbosity=-1).fit(FRAME, KINDS)
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    about = {"data": "model.skops", "model_class": "lightgbm.sklearn.LGBMClassifier", "serialization_format": "skops"}
+    mlmodel(tmp_path, "lightgbm", about)
+    spec = gateway_sklearn.find_model(tmp_path, {})
+    assert spec is not None
+    [problem] = gateway_sklearn.check_model(spec)
+    assert "trusted_types" in problem.what and "lightgbm.sklearn.LGBMClassifier" in problem.what
+    trusted = skops.io.get_untrusted_types(file=tmp_path / "model.skops")
+    model = serving(gateway_sklearn, SklearnModel, monkeypatch)(tmp_path, options={"trusted_types": trusted})
+    assert_near(model.predict(bodies()[0])["probabilities"], estimator.predict_proba(FRAME), 1e-9)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
