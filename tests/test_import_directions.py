@@ -68,6 +68,8 @@ HEAVY = FRAMEWORKS | {
     "joblib",
     "PIL",
     "soundfile",
+    "faster_whisper",
+    "ctranslate2",
 }  # what plugins import when it is needed
 IMPURE = {"litestar", "uvicorn", "starlette", "sse_starlette", "fastapi", "httptools", "asyncio", "pluggy", "click"}
 WHEN_NEEDED = {"uvloop", "starlette", "msgpack", "numpy"}  # what a worker imports when a model has a use for it

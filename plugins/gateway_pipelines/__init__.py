@@ -41,9 +41,9 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     from gateway_checkpoints.weights import two_saves
 
     from .detection import notes_of, task_of
-    from .tasks import TASKS
+    from .tasks import BY_NAME, TASKS
 
-    if not is_ours(path, FRAMEWORK, lambda found: found.task is not None):
+    if not is_ours(path, FRAMEWORK, lambda found: found.task in BY_NAME):
         return None
     spec = describe(
         path, target=TASKS[0].target, format=FRAMEWORK, overrides=overrides, needs=FORMAT.needs, install=FORMAT.install

@@ -24,7 +24,7 @@ def task_of(place: Path | None, chosen: object, path: Path) -> Task:
     if chosen is not None and chosen not in BY_NAME:
         raise ConfigError(f"{path}: options.task must be one of {', '.join(BY_NAME)}, not {str(chosen)[:100]!r}")
     found = peek_architecture(place) if place is not None and (place / "config.json").is_file() else None
-    served = found.task if found is not None else None
+    served = found.task if found is not None and found.task in BY_NAME else None
     if chosen is None:
         return BY_NAME[served or (EVERY if found is not None else UNKNOWN)]
     task = BY_NAME[str(chosen)]
@@ -37,7 +37,7 @@ def can(found: Any, task: Task) -> bool:
     """Return whether a task fits the architecture of a checkpoint. Every network that reads texts has features."""
     if task.name != EVERY:
         return bool(found.task == task.name)
-    reads_texts = found.task is None or BY_NAME[found.task].reads == "texts"
+    reads_texts = found.task is None or (found.task in BY_NAME and BY_NAME[found.task].reads == "texts")
     return reads_texts and bool(found.gives_vectors or found.writes or found.judges or found.task)
 
 

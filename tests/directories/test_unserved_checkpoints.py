@@ -25,7 +25,8 @@ from .unserved_cases import WHOLE, architecture, make, told
         (WHOLE, {"config": architecture("Gemma3ForConditionalGeneration")}, "a multimodal model"),
         (WHOLE, {"config": architecture("LlavaQwen", vision_config={})}, "a multimodal model"),
         (WHOLE, {"config": architecture("T5ForConditionalGeneration", is_encoder_decoder=True)}, "encoder and a dec"),
-        (WHOLE, {"config": architecture("WhisperForConditionalGeneration")}, "speech.*transcriptions"),
+        (("pytorch_model.bin",), {"config": architecture("WhisperForConditionalGeneration")}, "a pickle.*safetensors"),
+        (WHOLE, {"config": architecture("Speech2TextForSpeechSeq2Seq")}, "speech.*transcriptions"),
         (("pytorch_model.bin",), {"config": architecture("BertForSequenceClassification")}, "a pickle.*safetensors"),
         (("tf_model.h5",), {"config": architecture("BertForSequenceClassification")}, "not .* but those of TensorFlow"),
         (("tokenizer.json",), {"config": architecture("BertForSequenceClassification")}, "without its weights"),
@@ -130,14 +131,20 @@ def test_a_classifier_of_texts_is_served_whatever_its_name(name: str, tmp_path: 
         (architecture("BertForQuestionAnswering"), "a finder of answers in texts", "answers:Answers"),
         (architecture("BertForMaskedLM"), "a model that fills gaps in texts", "gaps:Gaps"),
         (architecture("ViTForImageClassification", image_size=9), "a classifier of images", "images:Images"),
+        (
+            architecture("WhisperForConditionalGeneration", num_mel_bins=80),
+            "a model of speech",
+            "checkpoint:Checkpoint",
+        ),
     ],
 )
 def test_a_task_of_a_pipeline_is_served(config: dict[str, Any], what: str, target: str, tmp_path: Path) -> None:
     found = describe_architecture(config)
-    assert found is not None and found.what == what and "the plugin pipelines serves it" in found.fix
+    plugin = "whisper" if what == "a model of speech" else "pipelines"
+    assert found is not None and found.what == what and f"the plugin {plugin} serves it" in found.fix
     make(tmp_path / "it", *WHOLE, config=config)
     (spec,) = discover([tmp_path], Plugins.load()).specs
-    assert (spec.format, spec.target) == ("pipelines", f"gateway_pipelines.{target}")
+    assert (spec.format, spec.target) == (plugin, f"gateway_{plugin}.{target}")
 
 
 def test_a_cross_encoder_is_a_classifier_of_pairs(tmp_path: Path) -> None:

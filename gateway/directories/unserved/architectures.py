@@ -77,6 +77,9 @@ SIGNALS = {"image_size", "patch_size", "audio_encoder", *SOUNDS}
 PLACES = {"max_2d_position_embeddings"}  # of the words on a page
 OF_NO_TEXT = {"prediction_length", "context_length", "backbone", "backbone_config", "num_queries", "num_channels"}
 JUDGES = "the plugin classifiers serves it, with classify or rerank: write framework: classifiers into config.yaml"
+WHISPER = (
+    "the plugin whisper serves it, with transcriptions and translations: write framework: whisper into config.yaml"
+)
 PIPELINES = "the plugin pipelines serves it, with predict: write framework: pipelines into config.yaml"
 EMBEDDINGS = (
     "for embeddings save it with sentence-transformers, which writes modules.json, or, where the mean of its tokens is "
@@ -99,7 +102,7 @@ class Architecture:
     gives_vectors: bool = False  # gives a vector for each token, from which sentence-transformers can make one
     is_saved_by: str = "transformers"
     judges: bool = False  # classifies texts or scores pairs of them, so the classifiers plugin serves it
-    task: str | None = None  # of transformers' pipelines, with which the pipelines plugin serves it
+    task: str | None = None  # of transformers' pipelines, with which the plugin pipelines or whisper serves it
 
     def __str__(self) -> str:
         return f"{self.name}, {self.what}: {self.fix}"
@@ -191,6 +194,8 @@ def _describe(name: str, config: Mapping[str, Any]) -> Architecture:
 
 
 def _of_pipelines(name: str, config: Mapping[str, Any]) -> Architecture | None:
+    if name == "WhisperForConditionalGeneration":
+        return Architecture(name, "a model of speech", WHISPER, task="automatic-speech-recognition")
     if name.endswith(JUDGE) and config.keys() & SOUNDS and not config.keys() & (SENSES | PLACES):
         return Architecture(name, "a classifier of sound", PIPELINES, task="audio-classification")
     reads_texts = not config.keys() & (SENSES | SIGNALS | PLACES)
