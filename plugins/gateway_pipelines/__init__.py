@@ -2,8 +2,8 @@
 
 The hooks are here, and import the other modules when they are called. `tasks` lists the tasks and their classes,
 `detection` chooses one, and `loadable` checks a checkpoint before the load. Each task is a file: `entities`, `gaps`,
-`answers` and `features` read texts (`pipeline`), `images` and `sounds` files (`signals`). Options, in config.yaml or
-[models.NAME] of gateway.toml:
+`answers`, `features` and `sparse` read texts (`pipeline`), `images` and `sounds` files (`signals`). Options, in
+config.yaml or [models.NAME] of gateway.toml:
 
     options:
       truncate: true            # cut texts that are too long, unless the request says otherwise; default: 400
@@ -22,7 +22,8 @@ from gateway import ConfigError, Format, ModelSpec, Problem, describe, hookimpl,
 FRAMEWORK = "pipelines"
 FORMAT = Format(
     files="a checkpoint of transformers whose architecture is …ForTokenClassification, …ForQuestionAnswering, "
-    "…ForMaskedLM, …ForImageClassification or …ForAudioClassification (config.json, *.safetensors)",
+    "…ForMaskedLM, …ForImageClassification or …ForAudioClassification, or a sparse encoder of sentence-transformers "
+    "(config.json, *.safetensors)",
     routes=("predict", "/v1/classify", "/v1/decisions"),
     needs=("transformers", "torch"),
     install="pip install 'model-gateway[pipelines]'",

@@ -18,6 +18,11 @@ MOST_NUMBERS = 1 << 26  # of a pass: a number for each token of the text and eac
 MOST_ANSWERS = 10_000  # tokens of one text, each with the text that it makes
 
 
+def most_tokens(model: Any) -> int:
+    """Return how many tokens a pass may have in a network that computes numbers for the whole vocabulary."""
+    return max(1, MOST_NUMBERS // max(1, model.config.get_text_config().vocab_size))
+
+
 class Gaps(TextPipeline):
     name = "fill-mask"
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -46,7 +51,7 @@ class Gaps(TextPipeline):
         self.example = {"inputs": f"Paris is the {self.tokenizer.mask_token} of France."}  # type: ignore[misc]
 
     def most(self) -> int:
-        return max(1, MOST_NUMBERS // max(1, self.model.config.get_text_config().vocab_size))
+        return most_tokens(self.model)
 
     def take(self, outputs: Any, place: int, own: slice, row: Mapping[str, Any]) -> Any:
         """Return the probabilities and numbers of the likeliest tokens for each mask."""

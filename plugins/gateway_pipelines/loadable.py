@@ -13,6 +13,7 @@ from gateway_checkpoints.labels import labels_of, object_of
 
 from gateway import ConfigError, check_ordinary, peek_architecture, peek_json
 
+from . import sparse_settings
 from .detection import can
 from .tasks import Task
 
@@ -39,6 +40,8 @@ def say_unloadable(place: Path, task: Task) -> None:
     config = peek_json(place / "config.json")
     if found is None:
         raise unloadable(place, "config.json names no architectures, so its task is unknown: get it again")
+    if task.name == "sparse-encoding":
+        sparse_settings.read(place)
     loadable.say_unsafe(place, config.get("transformers_weights"))
     tensor_names.say_names(place, config)
     if not config.get("quantization_config"):  # otherwise its quantizer reads them

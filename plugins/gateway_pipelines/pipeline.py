@@ -69,6 +69,8 @@ class Pipeline:
 class TextPipeline(Pipeline):
     """A task that reads texts."""
 
+    length: int | None = None  # tokens of a text, if the folder says so besides the tokenizer and the network
+
     def open(self, place: Path, task: Task) -> None:
         from gateway_checkpoints.opening import open_model, open_tokenizer
         from gateway_checkpoints.passes import Network
@@ -80,7 +82,7 @@ class TextPipeline(Pipeline):
         self.tokenizer = open_tokenizer(place)
         self.model = open_model(place, task.opens, may_lack=task.may_lack)
         self.prepare(place)
-        self.network = Network(self.tokenizer, self.model, None, self.take, self.most())
+        self.network = Network(self.tokenizer, self.model, self.length, self.take, self.most())
         self.capabilities = {"max_model_len": self.network.length}
         print(f"{self.model.num_parameters():,} parameters in {self.model.dtype} on {self.model.device}, {self.name}")
         if not self.network.together:

@@ -22,6 +22,7 @@ TASKS = (
     Task("fill-mask", "gateway_pipelines.gaps:Gaps", "AutoModelForMaskedLM"),
     Task("question-answering", "gateway_pipelines.answers:Answers", "AutoModelForQuestionAnswering"),
     Task("feature-extraction", "gateway_pipelines.features:Features", "AutoModel", batch=8, may_lack=r"(^|\.)pooler\."),
+    Task("sparse-encoding", "gateway_pipelines.sparse:Sparse", "AutoModelForMaskedLM"),
     Task(
         "image-classification",
         "gateway_pipelines.images:Images",

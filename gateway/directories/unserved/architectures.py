@@ -143,6 +143,11 @@ def other_encoder(place: Path) -> Architecture | None:
         inside = describe_architecture(json_of(place / "config.json"))
         if inside is not None and inside.judges:
             return replace(inside, name=kind, what="a cross encoder of sentence-transformers", is_saved_by=SAVED)
+    if kind == "SparseEncoder" and b"SpladePooling" in begin_of(place / "modules.json"):
+        inside = describe_architecture(json_of(place / "config.json"))
+        if inside is not None and inside.task == "fill-mask":
+            what = "a sparse encoder of sentence-transformers"
+            return Architecture(kind, what, PIPELINES, is_saved_by=SAVED, task="sparse-encoding")
     method = "rerank, see docs/rerank.md" if kind == "CrossEncoder" else "embeddings"
     fix = f"{CLASS} with sentence_transformers and has a method {method}"
     what = "a sentence-transformers model that does not give one vector per text"

@@ -107,7 +107,9 @@ def test_a_sparse_encoder_gives_no_vectors(
         del about["model_type"]
     (place / "config_sentence_transformers.json").write_text(json.dumps(about))
     (place / "config.yaml").write_text("framework: sentence-transformers\n")
-    refused(place, "SparseEncoder, a sentence-transformers model that does not give one vector", monkeypatch)
+    refused(
+        place, "SparseEncoder, a sparse encoder of sentence-transformers: the plugin pipelines serves it", monkeypatch
+    )
 
 
 @pytest.mark.parametrize(
