@@ -268,9 +268,7 @@ class _Search:
         inner = _Search(self._plugins, self._settings)
         inner._children(path, prefix, depth + 1, above)
         named = [place.resolve() for place in peek_all_weights(path)] if is_meant else []
-        others = [
-            name for name, found in inner.specs.items() if not any(_is_part(found.root, place) for place in named)
-        ]
+        others = [name for name, found in inner.specs.items() if not _is_part(found.root, named)]
         if others and spec is None:  # broken files stop no other model
             self._children(path, prefix, depth + 1, above)
         if spec is None:
@@ -278,7 +276,7 @@ class _Search:
         for each in inner.problems:  # models that no plugin serves
             place = Path(each.where)
             if each.code == UNSERVED and each.model and is_another_model(place, path):
-                others += () if any(_is_part(place, one) for one in named) else (f"{each.model} ({each.what})",)
+                others += () if _is_part(place, named) else (f"{each.model} ({each.what})",)
         if not others:
             return
         listed = few(others)
@@ -379,10 +377,10 @@ def _is_empty(path: Path) -> bool:
         return False
 
 
-def _is_part(directory: Path, place: Path) -> bool:
-    """Return whether weights at `place` are inside a directory, or the directory is inside them."""
-    real = directory.resolve()
-    return place.is_relative_to(real) or real.is_relative_to(place)
+def _is_part(directory: Path, places: Sequence[Path]) -> bool:
+    """Return whether weights at one of `places` are inside a directory, or the directory is inside them."""
+    real = directory.resolve() if places else directory
+    return any(place.is_relative_to(real) or real.is_relative_to(place) for place in places)
 
 
 def _is_installed(directory: Path) -> bool:

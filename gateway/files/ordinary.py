@@ -37,11 +37,14 @@ class _Homes:
 
     allow_links: bool
     of: dict[Path, Path | None] = field(default_factory=dict)  # with the one file that the operator named, if it is one
+    names: set[tuple[Path, str]] = field(default_factory=set)  # of files that its files name
+    parts: int = 0  # of these names
 
 
 _homes: ContextVar[tuple[_Homes, ...]] = ContextVar("homes", default=())  # of a model, and of those that it is in
 KEPT = ("weights", "hub", "gguf")  # in our cache: downloads, and files that a plugin converts from them
 LONGEST_NAME = 200  # characters of a name in messages
+MOST_PARTS = 5000  # of all paths in the files of a model: a checkpoint of a thousand files has a thousand
 LEADS_OUT = "this link leads out of {}: copy the file, or allow it in gateway.toml: [models.NAME] allow_links = true"
 
 
@@ -90,6 +93,7 @@ def named_file(place: Path, name: object, by: str) -> Path:
         ConfigError: it leads out of the folder, by an absolute path, `..` or a link, or it is hidden. It is not opened.
     """
     path = place / (text := str(name))
+    _count_name(place, text, by)
     windows = PureWindowsPath(text)  # Windows paths are harmless here, but perhaps not in a library
     try:
         if windows.anchor or ".." in windows.parts or os.path.isabs(text) or "\0" in text:
@@ -103,6 +107,18 @@ def named_file(place: Path, name: object, by: str) -> Path:
     if any(part.startswith(".") for part in windows.parts):  # SHA256SUMS does not list hidden files
         raise ConfigError(f"{place}: {by} names {text[:LONGEST_NAME]!a}, which is hidden: rename it")
     return path
+
+
+def _count_name(place: Path, text: str, by: str) -> None:
+    """Raise `ConfigError` if the files of a model name so many others that looking for each would take long."""
+    if not _homes.get():
+        return
+    own = _homes.get()[-1]
+    if (place, text) not in own.names:
+        own.parts += 1 + text.count("/")
+        if own.parts > MOST_PARTS:
+            raise ConfigError(f"{place}: {by} names more files than any model has: download its files again")
+        own.names.add((place, text))
 
 
 def is_inside(path: Path, home: Path) -> bool:
@@ -121,8 +137,9 @@ def real_home(home: Path) -> Path:
 
 def touches_kept(path: Path) -> bool:
     """Return whether a path is in a part of our cache that holds what secrets of models fetched, or above one."""
-    kept = [cache_dir() / name for name in KEPT]
-    return any(is_inside(path, each) or is_inside(each, path) for each in kept)
+    real, home = Path(os.path.realpath(path)), real_home(path)  # which take long for a path of thousands of parts
+    kept = [Path(os.path.realpath(cache_dir() / name)) for name in KEPT]
+    return any(real.is_relative_to(each) or each.is_relative_to(home) for each in kept)
 
 
 def opened(path: Path) -> BufferedReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def labels_of(place: Path, config: Mapping[str, Any]) -> list[str]:
         what = f"id2label of config.json has {len(named):,} labels that are not numbered from 0 on"
         raise unloadable(place, f"{what}, or too many: correct it")
     labels = [by_number[number] for number in range(len(by_number))]
-    if len(set(labels)) < len(labels):
-        twice = next(label for at, label in enumerate(labels) if label in labels[:at])
+    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
+    if twice is not None:
         raise unloadable(place, f"id2label of config.json names two classes {twice[:100]}: give each its own name")
     return labels

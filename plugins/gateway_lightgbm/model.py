@@ -42,11 +42,12 @@ class LightGBMModel(TabularModel):
         given = self.options.get("category_columns")
         if given is None:
             return None
-        if not isinstance(given, list) or not all(name in self.about.names for name in given):
+        places = {name: place for place, name in enumerate(self.about.names)}
+        if not isinstance(given, list) or not all(isinstance(name, str) and name in places for name in given):
             raise ConfigError("config.yaml: options: category_columns has to be a list of names of columns")
         if len(given) != len(self.about.pandas):
             raise ConfigError(f"config.yaml: options: category_columns has to name {len(self.about.pandas)} columns")
-        return tuple(self.about.names.index(name) for name in given)
+        return tuple(places[name] for name in given)
 
     def compute(self, table: Any) -> Scores:
         outputs = self._booster.predict(table, **self._settings)

@@ -49,6 +49,7 @@ ELEMENTS = {
 KINDS = {1: "tensor", 4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 9: "optional"}  # TypeProto
 EXTERNAL = 1  # TensorProto.DataLocation
 DEFAULT_DOMAINS = ("", "ai.onnx")  # two names of one
+MOST_ELEMENTS = 1 << 128  # beyond these no tensor is counted: products of very many lengths take long
 SMALL = 64  # elements of an initializer that a request may override
 
 
@@ -157,6 +158,8 @@ class _Search:
                     domain = self._reader.text(each)
                 case 7 if each.kind == BYTES:
                     self._node(each.value)
+                case 11 if each.kind == BYTES:  # the value of an attribute that a call does not give
+                    self._attribute(each.value)
         self._found.functions.add((domain, name))
 
     def _node(self, size: int) -> None:
@@ -210,7 +213,7 @@ class _Search:
         for length in dims:
             if length < 0:
                 raise ValueError(f"the tensor {name} has a negative length")
-            count *= length
+            count = min(count * length, MOST_ELEMENTS)
         if location == EXTERNAL or entries:
             bits = ELEMENTS.get(element, ("", 0))[1]
             need = (count * bits + 7) // 8 if bits else None

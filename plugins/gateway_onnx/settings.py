@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway import ConfigError, peek_json
+from gateway import ConfigError, named_file, peek_json
 
 from .detection import MODULES, POOLING, json_object, labels_of, text_task
 from .header import Header
@@ -115,9 +115,8 @@ def _modules(place: Path) -> list[tuple[str, str]]:
         found = [(str(each["type"]).rpartition(".")[2], str(each["path"])) for each in peek_json(place / MODULES)]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{place}: modules.json is not a list of modules ({error}): get it again") from error
-    for kind, path in found:
-        if ".." in Path(path).parts or Path(path).is_absolute():
-            raise ConfigError(f"{place}: modules.json has the folder {path!a} for its {kind}, which is elsewhere")
+    for _, path in found:
+        named_file(place, path, MODULES)
     return found
 
 

@@ -170,7 +170,8 @@ class Rows:
             raise BadRequest(what, param=field or None)
         if lost := [name for name in names if name not in row]:
             raise BadRequest(f"{where} lacks {few(lost)} ({takes(self.reads)})", param=field or None)
-        if unknown := [name for name in row if name not in names and name not in known]:
+        fitting = {*names, *known}
+        if unknown := [name for name in row if name not in fitting]:
             raise BadRequest(f"{where} has unknown {few(unknown)} ({takes(self.reads)})", param=field or None)
         return [row[name] for name in names]
 

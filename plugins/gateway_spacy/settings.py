@@ -21,6 +21,7 @@ FRAMEWORK = "spacy"
 CONFIG, META = "config.cfg", "meta.json"
 LARGEST = 1 << 20  # bytes of config.cfg: a large pipeline has ten thousand
 MOST_NAMED = 5
+DEEPEST = 50  # sections in sections
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 NAME = re.compile(r"[\w .-]{1,100}")
 # Components of spaCy. Those with weights have a directory of their name.
@@ -97,6 +98,10 @@ def read_settings(place: Path) -> Settings:
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")
         parser.read_string(text.decode())
+        if parser.defaults():  # they would be repeated in each section
+            raise ValueError("it has a section [DEFAULT], which spaCy does not write")
+        if any(section.count(".") > DEEPEST for section in parser.sections()):
+            raise ValueError(f"a section is nested more than {DEEPEST} levels deep")
     except (OSError, ValueError, Error) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"{place}: {CONFIG} cannot be read ({what}): get the pipeline again") from error

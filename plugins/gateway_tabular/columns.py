@@ -95,8 +95,7 @@ class Columns:
 
 
 def _any_of(schemas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    distinct = [schema for place, schema in enumerate(schemas) if schema not in schemas[:place]]
-    return {"anyOf": distinct}
+    return {"anyOf": list({repr(schema): schema for schema in schemas}.values())}
 
 
 def few(values: Sequence[Any]) -> str:

@@ -66,6 +66,9 @@ def is_checkpoint(place: Path) -> bool:
     return True
 
 
+MOST_PARTS = 2000  # of one checkpoint: the largest have some hundred
+
+
 def say_incomplete(place: Path) -> None:
     """Raise `ConfigError` if weight files are missing, or are only Git LFS pointers."""
 
@@ -90,6 +93,8 @@ def _siblings(place: Path) -> set[str]:
     if not parts or (place / "model.safetensors").is_file():
         return set()
     stem, count = parts[0][1], parts[0][2]
+    if int(count) > MOST_PARTS:
+        raise ConfigError(f"{place}: {parts[0][0]} is one of {count} parts by its name: no model has so many")
     return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)} | {INDEX}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...files.integrity import DEEPEST
 from ...settings.kinds import LARGEST_BATCH
 from .report import Report
 from .schema import ACCELERATORS, AUTH_METHODS, OTHER_SERVERS
@@ -15,6 +16,9 @@ from .values import ACCELERATOR, CPU, MEMORY
 ONE_WORKER = "num_workers must be 1: a model is one process per replica"
 RESERVED_VARIABLES = ("PORT", "HOSTNAME")
 INSIDE = ("data_dir", "bundled_packages_dir", "requirements_file", "model_module_dir")  # inside the model directory
+MOST_WEIGHTS = 100  # entries
+LONGEST_PATH = 4096  # characters; Linux allows no longer ones
+MOST_PATTERNS, LONGEST_PATTERN = 100, 1000  # of an entry, and characters; each is compared with the name of each file
 _CPU, _MEMORY, _ACCELERATOR = ("resources", "cpu"), ("resources", "memory"), ("resources", "accelerator")
 
 
@@ -86,8 +90,15 @@ def _check_resources(resources: Mapping[str, Any], report: Report) -> None:
 
 def _check_weights(weights: list[Any], report: Report) -> None:
     places: set[str] = set()
+    if len(weights) > MOST_WEIGHTS:
+        report.error(f"weights has {len(weights)} entries, and may have {MOST_WEIGHTS}", ("weights",))
+        weights.clear()  # each is looked for on this machine, whoever asks
     for index, entry in enumerate(weights):
         at = ("weights", index)
+        if told := _too_long(entry, f"weights[{index}]"):
+            report.error(told, at)
+            entry["source"] = None
+            continue
         if not entry.get("source"):
             report.error(f"weights[{index}] needs a source", at, fix='such as "hf://owner/name@revision"')
             continue
@@ -100,6 +111,22 @@ def _check_weights(weights: list[Any], report: Report) -> None:
             report.error(f"mount_location {place} is used twice", (*at, "mount_location"))
         else:
             places.add(place)
+
+
+def _too_long(entry: Mapping[str, Any], name: str) -> str | None:
+    """Return what of an entry would take long to look for, or to compare with the names of files."""
+    for key in ("source", "mount_location"):
+        if len(entry.get(key) or "") > LONGEST_PATH:
+            return f"{name}.{key} has {len(entry[key])} characters, and may have {LONGEST_PATH}"
+        if (entry.get(key) or "").count("/") > DEEPEST:
+            return f"{name}.{key} has more than {DEEPEST} levels"
+    for key in ("allow_patterns", "ignore_patterns"):
+        patterns = entry.get(key) or ()
+        if len(patterns) > MOST_PATTERNS:
+            return f"{name}.{key} has {len(patterns)} patterns, and may have {MOST_PATTERNS}"
+        if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
+            return f"{name}.{key} has a pattern of more than {LONGEST_PATTERN} characters"
+    return None
 
 
 def _check_auth(entry: Mapping[str, Any], name: str, at: tuple[Any, ...], report: Report) -> None:

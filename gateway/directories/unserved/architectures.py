@@ -17,6 +17,7 @@ from .files import json_of
 from .kinds import CLASS
 
 JUDGE = "ForSequenceClassification"
+MOST_NAMES = 16  # architectures of one checkpoint that are looked at; it has one
 # The end of an architecture's name, a description, and the method that would serve it.
 KNOWN = (
     ("GitForCausalLM", "a model that describes images", "predict"),
@@ -162,7 +163,7 @@ def describe_architecture(config: Mapping[str, Any]) -> Architecture | None:
     names = [str(name) for name in found] if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     if not names or not names[0]:
         return None
-    told = [_describe(str(name), config) for name in names]
+    told = [_describe(str(name), config) for name in names[:MOST_NAMES]]
     return next((each for each in told if each.writes), told[0])
 
 

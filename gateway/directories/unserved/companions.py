@@ -69,12 +69,15 @@ def companions(path: Path, names: Collection[str]) -> frozenset[str]:
     found: set[str] = set()
     for row in COMPANIONS:
         ends = sorted(row.ends.split(), key=len, reverse=True)
+        stemless = {part for each in row.parts.split() if "{}" not in each for part in _called(each, "", ordered)}
         for main in mains:
             if (end := next((end for end in ends if main.endswith(end)), None)) is None:
                 continue
-            parts = {part for pattern in row.parts.split() for part in _called(pattern, main[: -len(end)], ordered)}
-            if (parts := parts - {main}) and _holds(path / low[main], row.holds):
-                found |= parts
+            stem, patterns = main[: -len(end)], (each for each in row.parts.split() if "{}" in each)
+            parts = {part for pattern in patterns for part in _called(pattern, stem, ordered)} - {main}
+            others = stemless - found
+            if (parts or others - {main}) and _holds(path / low[main], row.holds):
+                found |= parts | (others - {main})
     return frozenset(low[name] for name in found) | training_files(path, names)
 
 

@@ -176,12 +176,16 @@ def parts(file: Path) -> list[Path]:
     match = PART.fullmatch(file.name)
     if match is None or not (count := int(match[3])):
         return [file]
-    found = [file.with_name(f"{match[1]}-{number:05}-of-{match[3]}{file.suffix}") for number in range(1, count + 1)]
-    if missing := [part.name for part in found if not part.is_file()]:
+    names = [f"{match[1]}-{number:05}-of-{match[3]}{file.suffix}" for number in range(1, count + 1)]
+    try:
+        there = set(os.listdir(file.parent))  # a name may say that there are very many
+    except OSError:
+        there = set(names)
+    if missing := [name for name in names if name not in there or not file.with_name(name).is_file()]:
         listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         is_or_are = "is" if len(missing) == 1 else "are"
         raise ConfigError(f"{file.parent}: {listed} {is_or_are} missing; {model_name(file)} has {count} parts")
-    return found
+    return list(map(file.with_name, names))
 
 
 def beside(file: Path) -> Other | None:

@@ -287,3 +287,26 @@ def test_random_bytes_are_told(tmp_path: Path) -> None:
     dice = random.Random(3)
     for _ in range(200):
         assert "model.onnx" in fault(save(b"\x08\x08:" + dice.randbytes(60), tmp_path))
+
+
+@pytest.mark.parametrize("where", [".hidden/w", "../w"])
+def test_the_weights_of_an_attribute_that_a_function_defines_are_in_the_folder_too(where: str, tmp_path: Path) -> None:
+    """A node of the function refers to it where a call does not give it: the runtime reads its file then."""
+    (tmp_path / "m" / ".hidden").mkdir(parents=True)
+    for name in ("m/.hidden/w", "w"):
+        (tmp_path / name).write_bytes(WEIGHTS)
+    inputs, outputs = [value("x", FLOAT, [2])], [value("y", FLOAT, [2])]
+    model = model_of([helper.make_node("Given", ["x"], ["y"], domain="own")], inputs, outputs)
+    function = model.functions.add(name="Given", domain="own", input=["x"], output=["y"])
+    function.node.append(node("Identity", ["x"], ["y"]))
+    weights = external(where, length=len(WEIGHTS)).graph.initializer[0]
+    function.attribute_proto.append(helper.make_attribute("v", weights))
+    told = fault(save(model, tmp_path / "m"))
+    assert "names" in told and ("which is hidden" in told or "which leads out of the directory" in told)
+
+
+def test_a_tensor_of_very_many_lengths_is_not_multiplied_out(tmp_path: Path) -> None:
+    tensor = TensorProto(name="w", data_type=FLOAT, dims=[1 << 62] * 5000)
+    model = doubled()
+    model.graph.initializer.append(tensor)
+    assert read_header(save(model, tmp_path) / "model.onnx").constants["w"] == 1 << 128

@@ -240,7 +240,8 @@ def _module(kind: str, path: str = "2_X") -> Callable[[Path], None]:
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another module": (_module("Dense"), "modules.json has a module Dense, and model.onnx does not compute"),
-    "a module elsewhere": (_module("Pooling", "../x"), "has the folder '../x' for its Pooling, which is elsewhere"),
+    "a module elsewhere": (_module("Pooling", "../x"), "modules.json names '../x', which leads out of the directory"),
+    "a hidden module": (_module("Pooling", ".x"), "modules.json names '.x', which is hidden"),
     "no list": (lambda place: (place / "modules.json").write_text("{}x"), "modules.json is not a list of modules"),
     "an unknown pooling": (
         _edit("1_Pooling/config.json", pooling_mode="best"),
