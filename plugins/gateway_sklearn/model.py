@@ -13,7 +13,7 @@ from gateway_tabular.mlflow import is_mlflow
 from gateway_tabular.model import OPTIONS, Contributions, Scores, TabularModel, label, signature_names
 from gateway_tabular.rows import Asked
 
-from gateway import BadRequest, ConfigError, weights_path
+from gateway import BadRequest, ConfigError, check_ordinary, weights_path
 
 from .columns import missing, read_by
 from .model_file import PICKLES, check_file, left_out
@@ -26,6 +26,7 @@ from .words import columns_of, schema_of
 class SklearnModel(TabularModel):
     def open(self, root: Path) -> None:
         file = check_file(weights_path(self.config, root), root, self.config)
+        check_ordinary(file)
         if file.suffix in PICKLES:  # it is allowed to run code, and its classes may be in a module next to it
             homes = [root, file.parent / "code"] if is_mlflow(file.parent) else [root]
             sys.path += [str(home) for home in homes if str(home) not in sys.path]

@@ -74,7 +74,7 @@ def _pickle(place: Path, chosen: Callable[[str], bool], allow_pickle: bool) -> P
     if any(name.endswith(OTHER_KINDS) or name in OTHERS for name in names_in(place)):
         return None
     found = (file for file in sorted(place.glob("[!.]*.*")) if file.suffix in PICKLES and chosen(file.name))
-    likely = distinct(file for file in found if STEP.search(file.stem.lower()) is None)
+    likely = distinct(file for file in found if STEP.search(file.stem.lower()) is None and file.is_file())
     if len(likely) > 1:
         names = ", ".join(file.name for file in likely[:MOST_NAMED])
         fix = f"name it model{likely[0].suffix}"
