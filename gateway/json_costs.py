@@ -29,6 +29,7 @@ LEADING = 7  # zeros at the beginning of a number as programs write it: they do 
 FEW = 32  # numbers that can be slow, which together take a millisecond at most
 QUICK = FEW * len("1e23,")  # bytes: fewer hold no more of them
 BYTE, COMMA, QUOTE, KEY, ITEM, POINT, EXPONENT = 2, 12, 30, 200, 150, 25, 40
+MOST = 300_000_000  # what a text may cost besides its bytes, of which the frames of a worker have a limit
 SLOW, BY_PYTHON, DIGITS_20 = 30_000, 900, 600  # a slow number; a number read by `float`; each 20 digits of a number
 
 _ALIKE = bytes.maketrans(b"0123456789.", b"0" * 11)
@@ -40,6 +41,10 @@ _slow_exponents = re.compile(
     rb"e(?!-(?:0[5-9]|[1-9]\d)(?!\d))"  # most exponents are of this form, and it is found soonest
     rb"(?:-?0*[1-9]\d\d|0*[1-9]\d|(?<=\d{16}e)(?:0*\d|-0*[0-4])(?!\d))"
 ).findall
+
+
+class TooDear(ValueError):
+    """The text would take too long to read. The message says why, as the end of a sentence about it."""
 
 
 class Amount:
@@ -97,14 +102,21 @@ def amount(body: bytes) -> Amount:
     return found
 
 
-def read(text: bytes | str) -> Any:
-    """Decode JSON that somebody else has bounded: what a model sends, or what has been read before.
+def read(text: bytes | str, most: float = MOST) -> Any:
+    """Decode JSON that nobody has weighed, such as what a model sends. `most` is infinite for what has been weighed.
 
     Raises:
+        TooDear: it would cost more than `most`. Nothing has been decoded.
         msgspec.DecodeError, ValueError, RecursionError: it is not valid.
     """
     body = text.encode() if isinstance(text, str) else text
-    return decode(body, None if len(body) <= QUICK else amount(body))
+    if len(body) <= QUICK:
+        return decode(body)
+    most += BYTE * len(body)
+    for found in amounts(body):
+        if found.cost > most:
+            raise TooDear("holds so many values that it would take too long to read")
+    return decode(body, found)
 
 
 def decode(body: bytes, found: Amount | None = None) -> Any:

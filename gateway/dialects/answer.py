@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import GatewayError, InvalidOutput
 from ..wording import counted
@@ -97,11 +97,12 @@ class Choice:
 class CallOutput:
     """The output of one call of the Model's method: one choice, or `width` choices starting at `choice`."""
 
-    __slots__ = ("asks", "choice", "counted", "counted_prompt", "frame", "normalizer", "usage", "width")
+    __slots__ = ("asks", "choice", "counted", "counted_prompt", "frame", "held", "normalizer", "usage", "width")
 
     def __init__(self, choice: int, width: int) -> None:
         self.choice, self.width = choice, width
         self.normalizer = Normalizer(choice, width)
+        self.held = 0  # bytes that it holds back
         self.usage: Usage | None = None  # counts reported by the model
         self.counted: int | None = None  # the answer's count from `count_tokens`
         self.counted_prompt: int | None = None
@@ -115,6 +116,8 @@ class EventEncoder(Encoder):
     `prompt_size` is the size of the prompt in UTF-8 bytes, for an estimate if the tokens were not counted. `max_tokens`
     is the client's limit; it distinguishes "length" from "stop" if the model gives no finish reason.
     """
+
+    reads_arguments: ClassVar[bool] = False  # of tool calls, all pieces of them when they are complete
 
     def __init__(
         self, context: Context, *, stream: bool, choices: int = 1, prompt_size: int, max_tokens: int | None
@@ -155,6 +158,8 @@ class EventEncoder(Encoder):
                 for event in self.events(item, current):
                     out.append(self.take(event, current))
                 frame = current.frame = self._frame(current)
+                if current.held or current.normalizer.kept_pieces or not current.normalizer.is_plain:
+                    self._hold(current)
         except GatewayError as error:
             if not (streaming and out):
                 raise
@@ -164,6 +169,10 @@ class EventEncoder(Encoder):
     def events(self, item: Any, output: CallOutput) -> list[AnyEvent]:
         """Return the events of one value. A dialect may accept further values."""
         return output.normalizer.feed(item)
+
+    def _hold(self, output: CallOutput) -> None:
+        before, output.held = output.held, output.normalizer.held
+        self.held += output.held - before
 
     def _frame(self, output: CallOutput) -> tuple[bytes, bytes] | None:
         return self.frame(output.choice) if output.normalizer.is_plain and not self._cutters else None
@@ -178,6 +187,8 @@ class EventEncoder(Encoder):
             if self.head is None:
                 self.head = event
             return b""
+        if self.reads_arguments and isinstance(event, ToolCall):
+            self.held += len(event.arguments)
         return b"".join([self._put(part) for part in self._cut(event)]) if self._cutters else self._put(event)
 
     def _put(self, event: ChoiceEvent) -> bytes:

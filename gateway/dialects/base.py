@@ -58,6 +58,7 @@ class Encoder:
     is_complete: bool = False  # further output of the model is not part of the answer
     content_type: bytes = JSON  # of a whole answer; read when the answer is complete
     stream_type: bytes = SSE  # of a stream; any other type is bytes without framing or pings
+    held: int = 0  # bytes that were fed and are read again with what follows, such as an event in progress
     scale: float = 1.0  # the size of the answer relative to what was fed, for an estimate
 
     def start(self) -> bytes:

@@ -10,8 +10,8 @@ import re
 
 import msgspec
 
-from .. import json_costs
 from ..errors import InvalidOutput
+from . import model_json
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
@@ -51,6 +51,11 @@ class EventStream:
         self._data: list[bytes] = []
         self._lines: list[bytes] = []
         self._is_commented = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of the event in progress, which are read with its end."""
+        return self._size + self._pending
 
     @property
     def is_between(self) -> bool:
@@ -158,11 +163,15 @@ class Lead:
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether this data was not cut off: in every protocol here it is a JSON object or `[DONE]`."""
+    """Whether this data was not cut off: in every protocol here it is a JSON object or `[DONE]`.
+
+    Raises:
+        InvalidOutput: it would take too long to read.
+    """
     if data.strip() == DONE:
         return True
     try:
-        value = json_costs.read(data)
+        value = model_json.read(data)
     except (msgspec.DecodeError, RecursionError):
         return False
     return isinstance(value, dict) and bool(value)

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from .. import json_costs
 from ..errors import GatewayError, InvalidOutput
 from ..telemetry.counts import whole_number
 from ..wire.values import Structured
 from ..wording import a_type
+from . import model_json
 from .output_paths import at
 
 REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -116,9 +116,13 @@ def estimate_tokens(size: int) -> int:
 
 
 def fields_of(data: bytes) -> dict[str, Any]:
-    """Return the data of a server-sent event as an object, or {} if it is not one."""
+    """Return the data of a server-sent event as an object, or {} if it is not one.
+
+    Raises:
+        InvalidOutput: it would take too long to read.
+    """
     try:
-        value = json_costs.read(data)
+        value = model_json.read(data)
     except (msgspec.DecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

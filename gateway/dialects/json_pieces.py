@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .. import json_costs
+from . import model_json
 
 _TEXT = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # the rest of a string, up to its end or a partial escape
 
@@ -42,7 +42,11 @@ class ObjectPieces:
 
     @property
     def whole(self) -> dict[str, Any] | None:
-        """The object, or None while it is incomplete or if it is not an object."""
+        """The object, or None while it is incomplete or if it is not an object.
+
+        Raises:
+            InvalidOutput: it would take too long to read; only once, and then it is not an object.
+        """
         if self._looked < len(self._pieces) and not self._is_wrong:
             self._look("".join(self._pieces[self._looked :]))
             self._looked = len(self._pieces)
@@ -58,6 +62,7 @@ class ObjectPieces:
             return
         self._walk(piece)
         if self._depth <= 0 and not self._in_text:
+            self._is_wrong = True  # also if the next line raises
             self._value = decoded(self.text)
             self._is_wrong = self._value is None
 
@@ -80,9 +85,13 @@ class ObjectPieces:
 
 
 def decoded(text: str) -> dict[str, Any] | None:
-    """Return the object in a text, or None if it is not one."""
+    """Return the object in a text, or None if it is not one.
+
+    Raises:
+        InvalidOutput: it would take too long to read.
+    """
     try:
-        value = json_costs.read(text)
+        value = model_json.read(text)
     except (msgspec.DecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -33,6 +33,11 @@ class LineItems:
         self._size = 0  # bytes of that data
 
     @property
+    def held(self) -> int:
+        """Bytes that are held back."""
+        return self._bytes if self._held else 0
+
+    @property
     def are_pieces(self) -> bool:
         """Whether all further items pass unchanged."""
         return self._are_lines is False

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from .. import json_costs
 from ..errors import InvalidOutput
 from ..telemetry.counts import whole_number
 from ..wire.values import Structured
 from ..wording import a_type, counted, listed
+from . import model_json
 from .event_stream import DONE, EventStream, Lead, Sent, holds_block
 from .events import (
     REASONS,
@@ -69,7 +69,13 @@ class Normalizer:
         self._stream = EventStream()  # for server-sent events framed by the model
         self._finished: set[int] = set()  # choices with a finish reason in these events
         self._is_closed = False  # the last of these events has come
+        self.kept_pieces = 0  # bytes of JSON in pieces that is read when it is complete
         self.is_raw = False  # the model frames its own events
+
+    @property
+    def held(self) -> int:
+        """Bytes that were fed and are read with what follows: of an event in progress, or of an undecided beginning."""
+        return self.kept_pieces + self._stream.held + self._lines.held + sum(part.held for part in self._parts.values())
 
     @property
     def is_plain(self) -> bool:
@@ -277,7 +283,7 @@ class Normalizer:
             return [Failed(error)]
         ours = name in ("", "message") or self._is_name(name)
         try:
-            value = json_costs.read(data)
+            value = model_json.read(data)
         except (msgspec.DecodeError, RecursionError) as broken:
             if ours:
                 raise InvalidOutput(f"the model yielded SSE whose data is not JSON ({broken}); {_AS_TEXT}") from broken

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from .. import json_costs
 from ..errors import GatewayError, InvalidOutput
 from ..hookspecs import hookimpl
 from ..wire.values import Array, Structured
 from ..wording import a_type
+from . import model_json
 from .base import Context, Dialect, Encoder, Headers, Prepared, error_body
 from .fields import take
 from .output_paths import Odd
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, Structured):
-        return json_costs.read(value.json)  # decoded, since a worker may send anything
+        return model_json.read(value.json)  # decoded, since a worker may send anything
     if isinstance(value, Array):
         return _nested(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -65,16 +65,23 @@ class RawStream:
         """Whether the stream reports its own failure."""
         return self._ending.is_failed
 
+    @property
+    def held(self) -> int:
+        """Bytes that were fed and are read with what follows."""
+        return self._stream.held + self._lines.held
+
     def feed(self, items: list[Any]) -> bytes:
         """Return the complete events. An event is never split between writes."""
         parts: list[bytes] = []
-        for item in items:
-            if isinstance(item, bytes | str):
-                part = item if isinstance(item, bytes) else item.encode()
-                parts.append(part if self._lines.are_pieces else self._lines.feed(part))
-            elif item is not None:
-                self.failure = InvalidOutput(f"the model yielded {a_type(item)} within SSE that it frames itself")
-                break
+        try:
+            for item in items:
+                if isinstance(item, bytes | str):
+                    part = item if isinstance(item, bytes) else item.encode()
+                    parts.append(part if self._lines.are_pieces else self._lines.feed(part))
+                elif item is not None:
+                    raise InvalidOutput(f"the model yielded {a_type(item)} within SSE that it frames itself")
+        except InvalidOutput as error:  # what came before is sent first
+            self.failure = error
         try:
             return self._pass(b"".join(parts))
         except InvalidOutput as error:

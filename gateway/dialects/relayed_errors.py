@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from .. import json_costs
 from ..errors import GatewayError, HTTPError
+from . import model_json
 from .events import unwrap
 
 
@@ -26,11 +26,15 @@ def error_of(value: dict[str, Any]) -> GatewayError:
 
 
 def error_in(name: str, data: bytes) -> GatewayError | None:
-    """Return the error in an event, by its name, its type, or an `error` in it, or None."""
+    """Return the error in an event, by its name, its type, or an `error` in it, or None.
+
+    Raises:
+        InvalidOutput: it would take too long to read.
+    """
     if name != "error" and b'"error"' not in data:
         return None
     try:
-        value = json_costs.read(data)
+        value = model_json.read(data)
     except (msgspec.DecodeError, RecursionError):
         return error_of({"error": data.decode("utf-8", "replace")}) if name == "error" else None
     fields = value if isinstance(value, dict) else {}

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,7 +98,7 @@ class Kept:
 
     @property
     def input_items(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = json_costs.read(self.input)
+        items: list[dict[str, Any]] = json_costs.read(self.input, inf)
         return items
 
     @property
@@ -113,7 +114,7 @@ class Kept:
 
     @property
     def output_items(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = json_costs.read(self.response)["output"]
+        items: list[dict[str, Any]] = json_costs.read(self.response, inf)["output"]
         return items
 
 

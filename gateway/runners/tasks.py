@@ -18,7 +18,16 @@ from typing import Any
 import msgspec
 
 from .. import json_costs
-from ..errors import MODEL_RAISED, Crashed, GatewayError, InvalidJSON, InvalidOutput, ModelError, RouteNotSupported
+from ..errors import (
+    MODEL_RAISED,
+    Crashed,
+    GatewayError,
+    InvalidJSON,
+    InvalidOutput,
+    ModelError,
+    RouteNotSupported,
+    TooLarge,
+)
 from ..spec import Capabilities
 from ..wire.frames import BYTES, WINDOW_BYTES, WINDOW_ITEMS, Resp
 from ..wire.values import decode, encode
@@ -302,6 +311,8 @@ def _inputs(call: Call) -> Any:
         return decode(body) if body else None
     try:
         return json_costs.read(body)
+    except json_costs.TooDear as error:
+        raise TooLarge(f"the body {error}; send it in several requests") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidJSON(f"the body is not valid JSON: {error}") from error
 

@@ -292,6 +292,11 @@ def test_what_is_no_such_object_is_the_input_as_it_was_written(written: str) -> 
     assert input_of(written) == written
 
 
+def test_an_input_that_would_take_too_long_to_read_is_the_whole_text() -> None:
+    written = '{"input":[' + "[]," * 2_000_000 + "[]]}"
+    assert input_of(written) is written
+
+
 def test_a_method_of_its_own_gets_the_tools_as_they_were_sent() -> None:
     asked = {"input": "hi", "tools": [SEARCH, AGENTS, PATCH], "tool_choice": {"type": "web_search"}}
     found = ResponsesDialect().read(asked, "responses")

@@ -22,6 +22,7 @@ from gateway.dialects.base import Encoder
 from gateway.dialects.openai import completions
 from gateway.dialects.responses import route
 from gateway.errors import HTTPError, ModelError
+from gateway.http.off_loop import Beside
 from gateway.http.routes.accounts import LAST, MAX_LATER, Relayed
 
 Serve = Callable[..., Served]
@@ -332,7 +333,7 @@ def test_no_more_of_a_relay_is_kept_than_is_read_behind_it() -> None:
         def uncounted(self, inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             return {"completion": {}}
 
-    relayed = Relayed(Reader)
+    relayed = Relayed(Reader, Beside())
     for _ in range(MANY):
         relayed.add(PIECE.encode())
     relayed.add(b"x" * (MAX_LATER + 1))

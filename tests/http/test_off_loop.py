@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from served import PATIENCE, Model, Served
 
+from gateway import json_costs
 from gateway.dialects.anthropic import messages
 from gateway.dialects.openai import chat_request, completions, decisions, moderations, speech
 from gateway.dialects.responses import route as responses
@@ -18,6 +19,7 @@ from gateway.dialects.scoring import classify, rerank, score, tokenize
 from gateway.http.exchange import Exchange
 from gateway.http.off_loop import A_TURN, AT_ONCE, LIGHT, Beside
 from gateway.http.routes import dialects, stored, token_counts
+from gateway.runners.call import Call
 from gateway.runners.pending import ClientLeft
 
 PLUGINS = [completions, messages, responses, rerank, score, classify, moderations, decisions, tokenize, speech]
@@ -248,3 +250,66 @@ def test_a_reference_to_a_kept_item_is_read_beside_the_loop(gateway: Served, wor
     named = {"model": "small-responses", "input": [{"type": "item_reference", "id": kept}]}
     assert gateway.post("/v1/responses", named).status == 200
     assert loop_of(gateway) not in work["read"]
+
+
+PIECE = TEXT * 24  # with a few of them an event is large, and each is small
+HUNGRY = threading.Event()  # the gateway has read all that a stream has sent
+
+
+async def one_by_one(*pieces: Any) -> AsyncIterator[Any]:
+    for piece in pieces:
+        HUNGRY.clear()
+        yield piece
+        await asyncio.to_thread(HUNGRY.wait, PATIENCE)
+
+
+def in_pieces(text: str) -> list[str]:
+    return [text[at : at + len(PIECE)] for at in range(0, len(text), len(PIECE))]
+
+
+def chunk(text: str, reason: str = "null") -> str:
+    return f'data: {{"choices":[{{"index":0,"finish_reason":{reason},"delta":{{"content":"{text}"}}}}]}}\n\n'
+
+
+def call(arguments: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}]}
+
+
+WHOLE = PIECE * 3
+END = 'data: {"choices":[{"index":0,"finish_reason":"stop","delta":{}}]}\n\ndata: [DONE]\n\n'
+PIECES: dict[str, tuple[str, list[Any]]] = {
+    "first-event": ("chat/completions", [*in_pieces(chunk(WHOLE)), END]),
+    "later-event": ("chat/completions", [chunk("a"), *in_pieces(chunk(WHOLE, '"stop"')), END]),
+    "last-event": ("chat/completions", [chunk("a"), END[: END.index("data: [D")], *in_pieces(chunk(WHOLE).rstrip())]),
+    "event-of-another-protocol": ("messages", [chunk("a"), *in_pieces(chunk(WHOLE)), END]),
+    "arguments-on-messages": ("messages", [*map(call, in_pieces(f'{{"a":"{WHOLE}"}}')), "a"]),
+    "arguments-on-responses": ("responses", [*map(call, in_pieces(f'{{"a":"{WHOLE}"}}')), "a"]),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_what_came_in_small_pieces_is_read_beside_the_loop_when_it_is_large(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route, pieces = PIECES[name]
+    readers: list[tuple[int, int]] = []
+    read, take = json_costs.read, Call.take
+
+    def watched(text: Any, *most: Any) -> Any:
+        readers.append((len(text), threading.get_ident()))
+        return read(text, *most)
+
+    async def taking(self: Call) -> list[Any] | None:
+        if not self.items:
+            HUNGRY.set()
+        return await take(self)
+
+    monkeypatch.setattr(json_costs, "read", watched)
+    monkeypatch.setattr(Call, "take", taking)
+    model = Model({"chat_completions": lambda inputs: one_by_one(*pieces)})
+    asked = {"input": "a"} if route == "responses" else {"messages": [{"role": "user", "content": "a"}]}
+    with Served({"m": model}, plugins=PLUGINS) as gateway:
+        answer = gateway.post(f"/v1/{route}", {"model": "m", "max_tokens": 9, "stream": True, **asked})
+        assert answer.status == 200 and PIECE.encode() in answer.body, answer.body[:500]
+        large = [thread for size, thread in readers if size > AT_ONCE]
+        assert large and loop_of(gateway) not in large

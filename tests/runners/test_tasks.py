@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from fakes import VirtualLoop, chat, launch_of, predict, turns
 
-from gateway.errors import MODEL_RAISED, Crashed, GatewayError, HTTPError, InvalidJSON, InvalidOutput, RouteNotSupported
+from gateway.errors import (
+    MODEL_RAISED,
+    Crashed,
+    GatewayError,
+    HTTPError,
+    InvalidJSON,
+    InvalidOutput,
+    RouteNotSupported,
+    TooLarge,
+)
 from gateway.runners.call import Call
 from gateway.runners.pending import ClientLeft
 from gateway.runners.question import about_health, about_new_code
@@ -347,6 +356,15 @@ def test_a_body_of_bytes_is_read_as_json_and_let_go() -> None:
         call = replica.begin(predict(), b"[1]")
         await call.first()
         assert (call.req.mode, call.body) == (BYTES, b"")
+
+    run(test())
+
+
+def test_a_body_that_would_take_too_long_to_read_is_refused() -> None:
+    async def test() -> None:
+        replica = await started(told)
+        with pytest.raises(TooLarge, match="the body holds so many values that it would take too long to read; send"):
+            await replica.begin(predict(), b"[" + b"[]," * 2_000_000 + b"[]]").first()
 
     run(test())
 

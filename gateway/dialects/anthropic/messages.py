@@ -91,6 +91,8 @@ class MessagesDialect(Dialect):
 class MessageEncoder(EventEncoder):
     """Encodes events as a message, streamed as blocks or as a whole."""
 
+    reads_arguments = True
+
     def __init__(self, prepared: Prepared, context: Context) -> None:
         super().__init__(
             context,

@@ -107,14 +107,16 @@ class MessageValues(Normalizer):
     def _add(self, delta: dict[str, Any]) -> None:
         kind = delta.get("type")
         if kind == "input_json_delta":
-            self._held_pieces["input"].append(_string(delta, "partial_json"))
+            piece = _string(delta, "partial_json")
+            self._held_pieces["input"].append(piece)
+            self.kept_pieces += len(piece)
         elif kind == "text_delta":
             self._held_pieces["text"].append(_string(delta, "text"))
         elif kind == "citations_delta":
             self._held_pieces["citations"].append(unwrap(delta.get("citation")))
 
     def _release(self) -> Events:
-        held, self._held = self._held, None
+        held, self._held, self.kept_pieces = self._held, None, 0
         if held is None:
             return []
         pieces = self._held_pieces

@@ -16,6 +16,7 @@ from ... import json_costs
 from ...errors import BadRequest, InvalidOutput, TooLarge
 from ...wire.frames import MAX_PAYLOAD
 from ...wording import counted, instead_of, listed
+from .. import model_json
 from ..events import encode_json
 from ..fields import missing, take, wrong_type
 from .binary import pack, size_of, unpack
@@ -24,6 +25,7 @@ from .tensors import FLOATS, PIECE, Binary, Tensor, as_binary, check_rows, in_js
 
 VERSION = "1"  # models have one version
 MAX_VALUES = 1 << 24  # values in an answer: they are parsed in one C call, in half a second
+MOST = MAX_VALUES * (json_costs.COMMA + json_costs.POINT)  # what so many numbers cost
 MOST_SHOWN = 64  # characters of a client's name that are shown
 UNFIT = "predict's answer does not fit into tensors"
 _NOT_RAW = "bytes without JSON do not declare their tensors; send JSON before them, with `binary_data_size`"
@@ -189,7 +191,7 @@ def from_predict(body: bytes, content_type: str) -> Any:
     if len(body) > MAX_VALUES and body.count(b",") > MAX_VALUES:
         raise InvalidOutput(f"predict's answer has more than {counted(MAX_VALUES, 'value')}; return fewer, or bytes")
     try:
-        return json_costs.read(body)
+        return model_json.read(body, MOST)
     except (msgspec.DecodeError, RecursionError):
         pass
     try:

@@ -125,6 +125,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class ResponsesEncoder(EventEncoder):
+    reads_arguments = True
+
     def __init__(self, prepared: Prepared, context: Context) -> None:
         super().__init__(
             context,

@@ -261,9 +261,14 @@ def arguments_of(text: str) -> str:
 
 
 def input_of(arguments: str) -> str:
-    """Return the input in a model's arguments, also if they are cut off. Anything else is the input as a whole."""
+    """Return the input in a model's arguments, also if they are cut off. Anything else is the input as a whole.
+
+    So is what would take too long to read: an input is one text.
+    """
     try:
         value = json_costs.read(arguments)
+    except json_costs.TooDear:
+        return arguments
     except (msgspec.DecodeError, RecursionError):
         return _begun(arguments)
     if isinstance(value, dict):

@@ -153,7 +153,7 @@ class Account:
 
     def relay(self) -> Relayed:
         """Return the object that collects events sent as the model framed them."""
-        self.relayed = Relayed(self._reader)
+        self.relayed = Relayed(self._reader, self._accounts.beside)
         return self.relayed
 
     async def count(self) -> None:
@@ -259,10 +259,10 @@ class Relayed:
     Beyond `MAX_LATER` bytes only the end is kept, where models report their counts.
     """
 
-    __slots__ = ("_first", "_last", "_reader", "_size")
+    __slots__ = ("_beside", "_first", "_last", "_reader", "_size")
 
-    def __init__(self, reader: Callable[[], Encoder]) -> None:
-        self._reader = reader
+    def __init__(self, reader: Callable[[], Encoder], beside: Beside) -> None:
+        self._reader, self._beside = reader, beside
         self._first: list[bytes] = []
         self._last: deque[bytes] = deque(maxlen=LAST)
         self._size = 0  # bytes of all events
@@ -281,12 +281,12 @@ class Relayed:
         pieces = [*self._first, *self._last]
         encoder = self._reader()
         for events in pieces[-LAST:]:
-            _read(encoder, events)
+            await self._beside.do(None, len(events), partial(_read, encoder, events))
         if not await questions(encoder):
             return encoder
         encoder, since = self._reader(), 0
         for events in pieces:
-            _read(encoder, events)
+            await self._beside.do(None, len(events), partial(_read, encoder, events))
             since += len(events)
             if since > SLICE:
                 since = 0

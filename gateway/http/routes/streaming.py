@@ -45,13 +45,14 @@ async def stream_events(
     async with aclosing(values(calls)) as batches:
         first = await anext(batches, None) or (0, [], 0)  # Python 3.11 fails if the default is a tuple
         account.first_at = time.monotonic()
-        opening, held = Opening(dialect.protocol), [*first[1]]
-        shows = opening.feed(first[1]) if len(calls) == 1 else "read"
+        opening, held, size = Opening(dialect.protocol), [*first[1]], first[2]
+        shows = await beside.do(exchange, size, partial(opening.feed, first[1])) if len(calls) == 1 else "read"
         while shows is None and (batch := await anext(batches, None)) is not None:
             held += batch[1]
-            shows = opening.feed(batch[1])
+            size += batch[2]
+            shows = await beside.do(exchange, size, partial(opening.feed, batch[1]))
         taken = sum(call.taken for call in calls)
-        if raw is not None and (shows or opening.end()) == "pass":
+        if raw is not None and (shows or await beside.do(exchange, size, opening.end)) == "pass":
             chunk = await beside.do(exchange, taken, partial(raw.feed, held))
             events = _raw_events(exchange, beside, account, raw, batches, chunk, teller)
         else:
@@ -99,10 +100,10 @@ async def _events(
         while not encoder.is_complete and (batch := await anext(batches, None)) is not None:
             number, items, size = batch
             taken += size
-            if size <= AT_ONCE:  # nearly always true, and this is the hottest code
+            if size + encoder.held <= AT_ONCE:  # nearly always true, and this is the hottest code
                 chunk = encoder.feed(items, number)
             else:
-                chunk = await beside.do(exchange, size, partial(encoder.feed, items, number))
+                chunk = await beside.do(exchange, size + encoder.held, partial(encoder.feed, items, number))
             if chunk:
                 moment = now()
                 between.add((moment - last_at) / len(items))
@@ -144,8 +145,8 @@ async def _raw_events(
                 raise raw.failure
             if (batch := await anext(batches, None)) is None:
                 break
-            chunk = await beside.do(exchange, batch[2], partial(raw.feed, batch[1]))
-        if chunk := raw.finish():
+            chunk = await beside.do(exchange, batch[2] + raw.held, partial(raw.feed, batch[1]))
+        if chunk := await beside.do(exchange, raw.held, raw.finish):
             keep(chunk)
             yield chunk
         if raw.failure is not None:
