@@ -69,30 +69,31 @@ class Shares:
         """
         calls, waiting = self.calls + 1, self.bytes + size
         payers: list[tuple[Party, Waiting]] = []
-        cause = ""
         lines: dict[Party, Iterator[Waiting]] = {}
-        while calls > self.max_calls or waiting > self.max_bytes:
-            if calls > self.max_calls:
-                cause = "max_inflight"
-                text = f"the gateway is overloaded: {counted(self.max_calls, 'call')} in flight already"
-                shares = {party: party.in_flight + (party is of) for party in self.parties}
-            else:
-                cause = "max_queued_bytes"
-                text = f"the gateway is overloaded: bodies of {counted(self.max_bytes, 'byte')} wait already"
-                shares = {party: party.queued_bytes + size * (party is of) for party in self.parties}
-            left = {party: party.line for party in self.parties}
-            for party, call in payers:
-                shares[party] -= 1 if calls > self.max_calls else len(call.body)
-                left[party] -= 1
-            payer = of
-            for party, share in shares.items():
-                if share > shares[payer] and left[party]:
+        left = {party: most for party in self.parties if (most := party.line)}  # the others have nothing to give
+        counts = {party: party.in_flight + (party is of) for party in (*left, of)}
+        sizes = {party: party.queued_bytes + size * (party is of) for party in (*left, of)}
+        while (is_full := calls > self.max_calls) or waiting > self.max_bytes:
+            shares, payer = counts if is_full else sizes, of
+            for party in left:
+                if shares[party] > shares[payer] and left[party]:
                     payer = party
             if payer is of:
-                raise Overloaded(text, retry_after=of.retry_after(), cause=cause)
-            line = lines.setdefault(payer, payer.newest_first())
-            payers.append((payer, next(line)))
-            calls -= 1
-            waiting -= len(payers[-1][1].body)
+                raise self._overloaded(of, is_full)
+            if payer not in lines:
+                lines[payer] = payer.newest_first()
+            call = next(lines[payer])
+            payers.append((payer, call))
+            # Counted on, not again from the beginning: one large call may cost thousands of small ones.
+            calls, counts[payer], left[payer] = calls - 1, counts[payer] - 1, left[payer] - 1
+            waiting, sizes[payer] = waiting - len(call.body), sizes[payer] - len(call.body)
+            was_full = is_full
         for party, call in payers:
-            call.abandon(Overloaded(text, retry_after=party.retry_after(), cause=cause))
+            call.abandon(self._overloaded(party, was_full))
+
+    def _overloaded(self, party: Party, is_full: bool) -> Overloaded:
+        if is_full:
+            cause, what = "max_inflight", f"{counted(self.max_calls, 'call')} in flight already"
+        else:
+            cause, what = "max_queued_bytes", f"bodies of {counted(self.max_bytes, 'byte')} wait already"
+        return Overloaded(f"the gateway is overloaded: {what}", retry_after=party.retry_after(), cause=cause)

@@ -7,18 +7,56 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..wire.frames import MAX_BATCH
 from .pending import NEVER
 
 if TYPE_CHECKING:
     from ..spec import ModelSpec
     from .call import Call
 
+MOST_HELD = 8 * MAX_BATCH  # ids of all batches of a worker; an honest one has few beside its calls
 Table = Mapping[int, tuple["Call", Any]]  # the calls of a worker that have not ended, by id
 
 
 def most_calls(spec: ModelSpec) -> int:
     """Return how many calls a batch of the model can have: each has an item in it, and a slot."""
     return min(spec.batching.size or 0, spec.limits.slots)
+
+
+class Batches:
+    """The batches of a worker, of which some may be over.
+
+    It may tell of any number of batches, each with all calls that run. So the ids in all of them have a limit, above
+    which the oldest are forgotten: a call of these is late when it is late itself. Each id is looked at a limited
+    number of times.
+    """
+
+    __slots__ = ("_all", "_held", "_table")
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._all: list[Batch] = []  # from the oldest to the newest
+        self._held = 0  # their ids, and one more for each
+
+    def begin(self, ids: Sequence[int]) -> None:
+        """Note that these calls begin to run together."""
+        batch = Batch(ids, self._table)
+        self._all.append(batch)
+        self._held += batch.held
+        if self._held > MOST_HELD:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._held, kept = 0, []
+        for batch in reversed(self._all):
+            if not batch.has_calls:
+                continue
+            if self._held + batch.held > MOST_HELD // 2:
+                batch.forget()
+            else:
+                self._held += batch.held
+                kept.append(batch)
+        self._all = kept[::-1]
 
 
 class Batch:
@@ -41,6 +79,19 @@ class Batch:
             call = table[id][0]
             call.batch = self
             call.batched_at = call.batched_at or now
+
+    @property
+    def held(self) -> int:
+        """What it counts for: its ids, and one more."""
+        return 1 + len(self._ids)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether it is the last batch of a call that has not ended."""
+        return any(id in self._table and self._table[id][0].batch is self for id in self._ids)
+
+    def forget(self) -> None:
+        self._ids, self._unseen = array("I"), 0
 
     @property
     def overdue(self) -> float:

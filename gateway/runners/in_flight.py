@@ -15,7 +15,7 @@ from ..wire.frames import DATA, ITEMS, RESP, SOCKET, Failure, Resp, size_of_item
 from ..wire.values import WireError, check_weight, decode
 from ..wire.weighing import SMALL
 from ..wording import counted
-from .batches import Batch
+from .batches import Batches
 from .call import Call
 from .failures import RETRY_AFTER, to_error
 from .pending import NEVER, Pending
@@ -50,6 +50,7 @@ class InFlight:
         on_batch: Callable[[frames.Batch], None] = lambda batch: None,
     ) -> None:
         self.calls: dict[int, tuple[Call, Callable[[Call], None]]] = {}  # with a callback for the end of each
+        self._batches = Batches(self.calls)
         self.questions: dict[int, Question[Any]] = {}
         self._on_own_frame = on_own_frame
         self._shown, self._debug, self._on_batch = shown, debug, on_batch
@@ -142,7 +143,7 @@ class InFlight:
                 raise WireError("a batch with a websocket")
         if len(set(batch.calls)) < len(batch.calls):
             raise WireError("a batch that has a call twice")
-        Batch(batch.calls, self.calls)
+        self._batches.begin(batch.calls)
         self._on_batch(batch)
 
     def is_wanted(self, kind: int, id: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -128,6 +130,64 @@ def test_of_models_that_hold_the_same_the_one_that_came_first_pays() -> None:
     for number in range(1, 6):
         enter(model(shares))
         assert [call.error is not None for call in waiting] == [True] * number + [False] * (20 - number)
+
+
+class Party:
+    """Calls of which all wait, and how often somebody has looked at what they hold."""
+
+    def __init__(self, shares: Shares, sizes: list[int]) -> None:
+        self.calls = [Waiter(self, size) for size in sizes]  # type: ignore[arg-type]
+        self.looks = 0
+        shares.parties[self] = None
+        shares.calls += len(sizes)
+        shares.bytes += sum(sizes)
+
+    def _look(self, value: int) -> int:
+        self.looks += 1
+        return value
+
+    @property
+    def in_flight(self) -> int:
+        return self._look(len(self.calls))
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._look(sum(len(call.body) for call in self.calls))
+
+    @property
+    def line(self) -> int:
+        return self._look(len(self.calls))
+
+    def newest_first(self) -> Iterator[Waiter]:
+        return reversed(self.calls)
+
+    def retry_after(self) -> float:
+        return 1.0
+
+    def leave(self, call: Waiter) -> None:
+        pass
+
+
+def test_a_large_call_that_thousands_of_small_ones_make_room_for_looks_at_each_once() -> None:
+    def work(count: int) -> int:
+        shares = Shares(max_bytes=11 * count)
+        party, other = Party(shares, [10 * count, *[1] * count]), Party(shares, [])
+        steps = 0
+
+        def count_steps(*_: Any) -> None:
+            nonlocal steps
+            steps += 1
+
+        sys.settrace(lambda *_: count_steps)
+        try:
+            shares.make_room(other, count)
+        finally:
+            sys.settrace(None)
+        assert [call.error is not None for call in party.calls] == [False] + [True] * count
+        assert party.looks < 10
+        return steps
+
+    assert work(2000) < 15 * work(200)  # a hundred times, by the square
 
 
 class Fairness(RuleBasedStateMachine):

@@ -98,9 +98,11 @@ def test_a_stream_that_failed_so_still_has_its_end(decoded: list[int]) -> None:
     with pytest.raises(InvalidOutput, match=WORD) as raised:
         next_call(under_way)
     assert b"event: error" in under_way.fail(raised.value) and max(decoded, default=0) < MANY
+    assert under_way.choices[0].calls[0].arguments.whole is None
 
 
 def test_a_long_text_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert model_json.read(f'"{"x" * (32 << 20)}"') == "x" * (32 << 20)
+    assert json_costs.read(f'"{"x" * 1000}"', 2 * json_costs.QUOTE) == "x" * 1000
     assert len(model_json.read("[" + "0.5," * 1_000_000 + "1]")) == 1_000_001

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Crashed, InvalidOutput, Overloaded
+from gateway.runners import batches
 from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
 from gateway.runners.question import Question, about_health, about_new_code
@@ -503,6 +504,51 @@ def test_what_a_sweep_of_the_time_limits_asks_costs_as_much_for_each_call_howeve
         steps: list[tuple[int, int]] = []
         ran(lambda count=count, steps=steps: steps.append(work(count)))  # type: ignore[misc]
         assert max(steps[0]) < 40 * count, steps
+
+
+def test_however_many_batches_a_worker_tells_of_their_calls_are_held_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of a call and all later ones: by the square, the next sweep would take seconds."""
+    monkeypatch.setattr(batches, "MOST_HELD", 1000)
+
+    async def talk() -> None:
+        fed = Fed(batch_size=200, slots=200)
+        ids = [fed.open() for _ in range(200)]
+        calls = [fed.replica._in_flight.calls[id][0] for id in ids]
+        for number in range(200):
+            fed.feed(frame(wire.BATCH, 0, encode(wire.Batch(ids[number:], [0.0]))))
+        assert fed.error is None
+        held = {id(call.batch): call.batch.held for call in calls if call.batch is not None}
+        assert sum(held.values()) <= 1000 + len(held)
+        calls[-2].cancel()
+        assert calls[-2].may_run_until == float("inf")  # the last batches are known
+        for call in calls:
+            call.cancel()
+        with counted() as cost:
+            for call in calls:
+                assert call.may_run_until >= call.overdue
+            assert cost()[1] < 30 * 1000
+
+    asyncio.run(talk())
+
+
+def test_batches_that_are_over_are_forgotten_before_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MOST_HELD", 40)
+
+    async def talk() -> None:
+        fed = Fed(batch_size=8, slots=8)
+        first, second = fed.open(), fed.open()
+        fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([first, second], [0.0]))))
+        kept = fed.replica._in_flight.calls[first][0]
+        for _ in range(100):
+            id = fed.open()
+            fed.feed(frame(wire.BATCH, 0, encode(wire.Batch([id], [0.0]))))
+            fed.feed(frame(wire.END, id))
+        kept.cancel()
+        assert fed.error is None and kept.may_run_until == float("inf")
+
+    asyncio.run(talk())
 
 
 def test_the_largest_batch_of_the_settings_fits_into_its_frame() -> None:

@@ -2192,6 +2192,17 @@ MUTATIONS = [
     Mutation("T58", "wire/frames.py", "Meta(ge=0, le=1e9)]], msgspec.Meta(max_length=MAX_BATCH)]",
              "Meta(ge=0, le=1e9)]], msgspec.Meta()]",
              "runners/test_frames.py::test_a_batch_of_other_calls_or_with_impossible_times_ends_the_worker"),
+    Mutation("T241", "runners/batches.py", "if self._held > MOST_HELD:", "if False:",
+             "runners/test_frames.py::"
+             "test_however_many_batches_a_worker_tells_of_their_calls_are_held_up_to_a_limit"),
+    Mutation("T241", "runners/batches.py", "            if not batch.has_calls:\n                continue\n", "",
+             "runners/test_frames.py::test_batches_that_are_over_are_forgotten_before_those_that_run"),
+    Mutation("T241", "admission/shares.py", "            shares, payer = counts if is_full else sizes, of\n",
+             "            counts = {party: party.in_flight - sum(other is party for other, _ in payers)\n"
+             "                      for party in (*left, of)}\n"
+             "            shares, payer = counts if is_full else sizes, of\n",
+             "admission/test_shares.py::"
+             "test_a_large_call_that_thousands_of_small_ones_make_room_for_looks_at_each_once"),
     Mutation("T230", "runners/batches.py", "            self._unseen -= 1\n", "            break\n",
              "runners/test_frames.py::test_a_batch_says_when_its_calls_began_and_how_long_its_code_may_run"),
     Mutation("T230", "runners/batches.py", "                return NEVER\n", "                pass\n",
