@@ -68,6 +68,7 @@ class ProcessReplica:
         self._whose: dict[tuple[int, int], asyncio.Future[bool]] = {}
         self._owes_whose = False  # the last question was not answered in time: model code blocks the worker's loop
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: dict[int, asyncio.Task[None]] = {}  # large requests by id, while they are written
         self._updating = asyncio.Lock()
         self._broken = self._is_stopping = self._has_loaded = self._is_described = False
         self._has_met = False  # hello frames were exchanged
@@ -113,10 +114,11 @@ class ProcessReplica:
             on_dropped=self._in_flight.on_dropped,
         )
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _watch(self) -> None:
         """Notice the end of the process, even if a process that it forked holds the channel open."""
@@ -172,11 +174,11 @@ class ProcessReplica:
         if call.until != NEVER:
             call.req.deadline = call.until - self._loop.time()
         if len(call.body) >= frames.MAX_FRAME:
-            self._spawn(self._send_large(call, call_id, call.body, frames.join(call.req)))
+            self._send_beside(call, call_id, call.body, frames.join(call.req))
         elif len(payload := frames.join(call.req, call.body)) <= frames.MAX_FRAME:
             (self._channel.send_soon if call.is_ahead else self._channel.send)(frames.REQ, call_id, payload)
         else:
-            self._spawn(self._send_large(call, call_id, payload))
+            self._send_beside(call, call_id, payload)
         if call.is_ahead:
             call.sent(self, call_id)
         else:
@@ -192,6 +194,10 @@ class ProcessReplica:
         question.asked(self, question_id)
         self._in_flight.questions[question_id] = question
 
+    def _send_beside(self, call: Call, call_id: int, payload: bytes, head: bytes = b"") -> None:
+        task = self._sending[call_id] = self._spawn(self._send_large(call, call_id, payload, head))
+        task.add_done_callback(lambda _: self._sending.pop(call_id))
+
     async def _send_large(self, call: Call, call_id: int, payload: bytes, head: bytes = b"") -> None:
         assert self._channel is not None
         try:
@@ -200,6 +206,8 @@ class ProcessReplica:
             pass  # _on_lost tells the call
 
     def cancel(self, pending: Pending) -> None:
+        if (sending := self._sending.get(pending.id)) is not None:
+            sending.cancel()  # it holds the body, and the worker may not read it for long
         try:
             self._send(frames.CANCEL, pending.id)
         except ConnectionError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from time import thread_time as clock
 from typing import cast
 
 from .frames import END, GIVING_UP, HEADER, KIND, MAX_FRAME, MAX_PENDING, MEMFD, MORE, RESP, name_of
@@ -14,8 +15,12 @@ from .values import WireError
 
 READ_BUFFER = 2 * MAX_FRAME  # one whole frame always fits behind a half-read one
 WRITE_HIGH = 1 << 20
-TURN = 256  # frames in one turn of the event loop, so that a flood of small frames does not delay other work
+# In one turn of the event loop, so that frames do not delay other work:
+TURN = 256  # frames
+SPENT = 0.01  # seconds of CPU time; what took longer is followed by a rest of the same length, at most of REST
+REST = 0.05
 FRAMES = range(TURN)
+LARGE = 16 * 1024  # bytes; after such a frame the clock is read, and after every sixteenth: smaller ones cost little
 HEADER_SIZE = HEADER.size  # cached: the struct computes it on each access
 OF_A_SPLIT = 512  # overhead in bytes of a split payload, which may be empty
 UNBOUNDED = 1 << 62
@@ -105,13 +110,17 @@ class Channel(asyncio.BufferedProtocol):
         return self._view[self._written :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass on the frames in the buffer, at most TURN in this turn of the event loop."""
+        """Pass on the frames in the buffer, as many as a turn of the event loop may have.
+
+        If the buffer is full, there is more, which the loop would read within the same turn.
+        """
         if self._error is not None:  # data that arrives after the end
             return
         self._written = written = self._written + nbytes
-        read = self._read
+        read, is_over = self._read, nbytes > 0 and written == len(self._buffer)
+        began = clock() if written - read > LARGE else 0.0
         try:
-            for _ in FRAMES:
+            for number in FRAMES:
                 start = read + HEADER_SIZE
                 if start > written:
                     break
@@ -126,15 +135,27 @@ class Channel(asyncio.BufferedProtocol):
                     self._join(kind, call, payload)
                 else:
                     self._on_frame(kind, call, payload)
+                if began and (size > LARGE or number & 15 == 15) and clock() - began > SPENT:
+                    is_over = True
+                    break
             else:
-                if read < written:
-                    self.transport.pause_reading()
-                    asyncio.get_running_loop().call_soon(self._go_on)
+                is_over = is_over or read < written
         except Exception as error:
             self.fail(error)
             return
         if read == written:
             self._read = self._written = 0
+        if is_over and self._error is None:
+            self._end_turn(clock() - began if began else 0.0)
+
+    def _end_turn(self, spent: float) -> None:
+        """Read on in the next turn, or after a rest: without one, the next frames would come first again."""
+        self.transport.pause_reading()
+        loop = asyncio.get_running_loop()
+        if spent > SPENT:
+            loop.call_later(min(spent, REST), self._go_on)
+        else:
+            loop.call_soon(self._go_on)
 
     @property
     def is_between_frames(self) -> bool:

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Crashed, InvalidOutput, Overloaded
-from gateway.runners import batches
+from gateway.runners import batches, in_flight
 from gateway.runners.call import Call
 from gateway.runners.process import ProcessReplica
 from gateway.runners.question import Question, about_health, about_new_code
@@ -31,13 +31,21 @@ from gateway.runners.replica import Launch, LoadError
 from gateway.settings.kinds import LARGEST_BATCH
 from gateway.spec import Batching, Capabilities, Limits, MethodInfo, ModelSpec
 from gateway.telemetry.model_output import MAX_LINE, MOST
+from gateway.wire import channel, plain, weighing
 from gateway.wire import frames as wire
-from gateway.wire import plain, weighing
 from gateway.wire.channel import OF_A_SPLIT, TURN, Room
 from gateway.wire.frames import HEADER, MAX_FRAME, MORE, WINDOW_BYTES, WINDOW_ITEMS, Failure, Req, Resp
 from gateway.wire.values import ARRAY_EXT, STRUCTURED_EXT, Array, Structured, WireError, check_weight, decode, encode
 
 PLAIN, STREAM, CHUNKS, SOCKET, HEALTH, NEW_CODE, UNKNOWN = 1, 2, 3, 4, 5, 6, 11  # ids of calls and questions
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The CPU time that frames have taken: none, where a test does not say so."""
+    times = [1.0]
+    monkeypatch.setattr(channel, "clock", lambda: times[0])
+    return times
 
 
 class Transport:
@@ -132,8 +140,11 @@ class Fed:
         while len(view) and not self.transport.closed and self.transport.reading:
             buffer = self.channel.get_buffer(len(view))
             n = min(len(buffer), len(view))
+            is_full = n == len(buffer)
             buffer[:n] = view[:n]
             self.channel.buffer_updated(n)
+            while is_full and not self.transport.reading and not self.transport.closed:
+                self.channel._go_on()  # in the next turn of the loop
             view = view[n:]
         self.rest = bytes(view)
 
@@ -409,6 +420,7 @@ def test_a_head_of_a_few_numbers_that_is_large_ends_the_worker_unread(kind: int,
 def test_a_text_weighs_as_much_as_several_numbers(texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding one takes as much longer; what a text weighs is what it takes measured against a number."""
     monkeypatch.setattr(weighing, "SMALL", 0)
+    monkeypatch.setattr(weighing, "LIGHT", 0)
     monkeypatch.setattr(weighing, "MAX_UNITS", 9_999)
     check_weight(encode(list(range(9_000))))
     with pytest.raises(WireError, match="more than 9,999 numbers, or 1,999 texts"):
@@ -813,6 +825,79 @@ def test_a_flood_of_small_frames_leaves_others_their_turn() -> None:
         assert fed.error is None
 
     asyncio.run(main())
+
+
+def test_frames_that_take_long_have_a_turn_each_and_others_as_long_between_them(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        fed, rests = Fed(), list[float]()
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda delay, *call: rests.append(delay) or loop.call_soon(*call))
+        call, split = fed.calls[STREAM], in_flight.split_items
+
+        def slow(payload: memoryview, kind: int) -> Any:
+            clock[0] += 2 * channel.SPENT
+            return split(payload, kind)
+
+        monkeypatch.setattr(in_flight, "split_items", slow)
+        fed.feed(b"".join(frame(wire.ITEMS, STREAM, items(encode("x" * channel.LARGE))) for _ in range(5)))
+        for done in range(1, 6):
+            assert len(call.items) == done and (fed.transport.reading is (done == 5) or done == 5)
+            await asyncio.sleep(0)
+        assert fed.error is None and rests == [pytest.approx(2 * channel.SPENT)] * 5
+
+    asyncio.run(main())
+
+
+def test_of_a_full_buffer_nothing_more_is_read_in_the_same_turn() -> None:
+    """The loop reads on in one turn while a read fills all that was offered, so a turn would have many megabytes."""
+
+    async def main() -> None:
+        fed = Fed()
+        part = HEADER.pack(MAX_FRAME, wire.ITEMS | MORE, STREAM) + bytes(MAX_FRAME)
+        buffer = fed.channel.get_buffer(-1)
+        whole = (part * 3)[: len(buffer)]
+        buffer[: len(whole)] = whole
+        fed.channel.buffer_updated(len(whole))
+        assert not fed.transport.reading and fed.error is None
+        await asyncio.sleep(0)
+        assert fed.transport.reading
+
+    asyncio.run(main())
+
+
+def test_the_large_body_of_a_call_that_was_given_up_is_freed_though_its_worker_does_not_read() -> None:
+    async def main() -> None:
+        fed, body = Fed(), bytes(3 * MAX_FRAME)
+        held = sys.getrefcount(body)
+        fed.channel.pause_writing()
+        call = Call(predict(), body, Limits(), asyncio.get_running_loop())
+        fed.replica.open(call, lambda call: None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert sys.getrefcount(body) > held
+        call.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert sys.getrefcount(body) == held
+        assert fed.transport.kinds[-1] == wire.CANCEL and fed.error is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [500, 1000])
+def test_a_small_frame_has_no_long_dict_of_keys_that_can_be_made_to_collide(size: int) -> None:
+    keys = b"".join(encode([number, 1000 + number]) + b"\xc0" for number in range(size))
+    assert weighing.SMALL < len(keys) + 4 < weighing.LIGHT
+    assert "a key that is not a string" in refused(
+        frame(wire.ITEMS, STREAM, b"\x91\xde" + size.to_bytes(2, "big") + keys)
+    )
+
+
+def test_of_a_small_frame_without_a_long_dict_nothing_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "_walk", None)
+    check_weight(encode([{"a": "x" * 100, "b": [1.0, 2]}] * 80))
 
 
 # ── a model of cost ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1067,6 +1067,19 @@ MUTATIONS = [
              "runners/test_frames.py::test_a_payload_larger_than_its_kind_ends_the_worker_before_all_of_it_is_there"),
     Mutation("T58", "wire/channel.py", "OF_A_SPLIT = 512", "OF_A_SPLIT = 0",
              "runners/test_frames.py::test_split_payloads_that_hold_nothing_take_no_memory"),
+    Mutation("T58", "wire/channel.py", "clock() - began > SPENT:", "False:",
+             "runners/test_frames.py::"
+             "test_frames_that_take_long_have_a_turn_each_and_others_as_long_between_them"),
+    Mutation("T58", "wire/channel.py", "if spent > SPENT:", "if False:",
+             "runners/test_frames.py::"
+             "test_frames_that_take_long_have_a_turn_each_and_others_as_long_between_them"),
+    Mutation("T58", "wire/channel.py", "nbytes > 0 and written == len(self._buffer)", "False",
+             "runners/test_frames.py::test_of_a_full_buffer_nothing_more_is_read_in_the_same_turn"),
+    Mutation("T58", "wire/weighing.py", "not _may_have_long_dict(bytes(payload))", "True",
+             "runners/test_frames.py::test_a_small_frame_has_no_long_dict_of_keys_that_can_be_made_to_collide"),
+    Mutation("T249", "runners/process.py", "            sending.cancel()  #", "            pass  #",
+             "runners/test_frames.py::"
+             "test_the_large_body_of_a_call_that_was_given_up_is_freed_though_its_worker_does_not_read"),
     Mutation("T58", "wire/channel.py", "TURN = 256", "TURN = 1 << 30",
              "runners/test_frames.py::test_a_flood_of_small_frames_leaves_others_their_turn"),
     Mutation("T58", "wire/values.py",
@@ -2084,18 +2097,18 @@ MUTATIONS = [
              "test_json_costs.py::test_a_short_body_is_counted_too"),
     Mutation("T170", "json_costs.py", "if value - value != 0:", "if False:",
              "test_json_costs.py::test_numbers_that_can_be_slow_are_read_to_the_same_values"),
-    Mutation("T240", "json_costs.py", "if found.cost > most:", "if False:",
+    Mutation("T247", "json_costs.py", "if found.cost > most:", "if False:",
              "dialects/test_model_json.py::test_what_would_take_too_long_is_an_error_of_the_model_and_not_decoded"),
-    Mutation("T240", "json_costs.py", "if found.cost > most:", "if False:",
+    Mutation("T247", "json_costs.py", "if found.cost > most:", "if False:",
              "runners/test_tasks.py::test_a_body_that_would_take_too_long_to_read_is_refused"),
-    Mutation("T240", "json_costs.py", "most += BYTE * len(body)", "pass",
+    Mutation("T247", "json_costs.py", "most += BYTE * len(body)", "pass",
              "dialects/test_model_json.py::test_a_long_text_is_no_reason"),
-    Mutation("T240", "dialects/json_pieces.py", "self._is_wrong = True  # also", "pass  # also",
+    Mutation("T247", "dialects/json_pieces.py", "self._is_wrong = True  # also", "pass  # also",
              "dialects/test_model_json.py::test_a_stream_that_failed_so_still_has_its_end"),
-    Mutation("T240", "dialects/responses/tools.py", "    except json_costs.TooDear:\n        return arguments\n", "",
+    Mutation("T247", "dialects/responses/tools.py", "    except json_costs.TooDear:\n        return arguments\n", "",
              "dialects/test_responses_tools.py::test_an_input_that_would_take_too_long_to_read_is_the_whole_text"),
     *(
-        Mutation("T240", file, old, new,
+        Mutation("T247", file, old, new,
                  "http/test_off_loop.py::"
                  f"test_what_came_in_small_pieces_is_read_beside_the_loop_when_it_is_large[{name}]")
         for file, old, new, name in [
@@ -2192,12 +2205,12 @@ MUTATIONS = [
     Mutation("T58", "wire/frames.py", "Meta(ge=0, le=1e9)]], msgspec.Meta(max_length=MAX_BATCH)]",
              "Meta(ge=0, le=1e9)]], msgspec.Meta()]",
              "runners/test_frames.py::test_a_batch_of_other_calls_or_with_impossible_times_ends_the_worker"),
-    Mutation("T241", "runners/batches.py", "if self._held > MOST_HELD:", "if False:",
+    Mutation("T248", "runners/batches.py", "if self._held > MOST_HELD:", "if False:",
              "runners/test_frames.py::"
              "test_however_many_batches_a_worker_tells_of_their_calls_are_held_up_to_a_limit"),
-    Mutation("T241", "runners/batches.py", "            if not batch.has_calls:\n                continue\n", "",
+    Mutation("T248", "runners/batches.py", "            if not batch.has_calls:\n                continue\n", "",
              "runners/test_frames.py::test_batches_that_are_over_are_forgotten_before_those_that_run"),
-    Mutation("T241", "admission/shares.py", "            shares, payer = counts if is_full else sizes, of\n",
+    Mutation("T248", "admission/shares.py", "            shares, payer = counts if is_full else sizes, of\n",
              "            counts = {party: party.in_flight - sum(other is party for other, _ in payers)\n"
              "                      for party in (*left, of)}\n"
              "            shares, payer = counts if is_full else sizes, of\n",

@@ -33,7 +33,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.sent = b""
-        self.closed = False
+        self.closed, self.reading = False, True
 
     def set_write_buffer_limits(self, high: int) -> None:
         pass
@@ -44,12 +44,25 @@ class Transport:
     def abort(self) -> None:
         self.closed = True
 
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
 
     def writelines(self, parts: Any) -> None:
         for part in parts:
             self.write(part)
+
+
+class Looped(Channel):
+    """The next turn of its loop comes at once."""
+
+    def _end_turn(self, spent: float) -> None:
+        self.transport.pause_reading()
 
 
 class Side:
@@ -59,7 +72,7 @@ class Side:
         self.frames: list[tuple[int, int, bytes]] = []
         self.errors: list[Exception | None] = []
         self.transport = Transport()
-        self.channel = Channel(self.on_frame, self.errors.append, max_pending)
+        self.channel = Looped(self.on_frame, self.errors.append, max_pending)
         self.channel.connection_made(self.transport)  # type: ignore[arg-type]
 
     def on_frame(self, kind: int, call: int, payload: memoryview) -> None:
@@ -74,6 +87,8 @@ class Side:
             n = min(len(buffer), len(view))
             buffer[:n] = view[:n]
             self.channel.buffer_updated(n)
+            while not self.transport.reading:
+                self.channel._go_on()
             view = view[n:]
 
     def lose(self, error: Exception | None = None) -> None:
