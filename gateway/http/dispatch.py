@@ -77,10 +77,12 @@ class Dispatcher:
                     await handler(exchange)
                 else:
                     await self._hand_inwards(exchange, receive)
-            except ClientLeft:
+            except ClientLeft as error:
                 exchange.status = CLIENT_LEFT
+                _let_go(error)
             except Exception as error:
                 await self._answer(exchange, error)
+                _let_go(error)
         except asyncio.CancelledError:  # also while an error is answered
             await self._answer(exchange, exchange.lost())
         finally:
@@ -187,3 +189,8 @@ def record_of(exchange: Exchange) -> dict[str, Any]:
 def _fields(exchange: Exchange) -> dict[str, Any]:
     """Return the structured fields of a log line about a request."""
     return {"request_id": exchange.request_id, "method": exchange.method, "path": exchange.path}
+
+
+def _let_go(error: Exception) -> None:
+    """Free what the request held: its call keeps the error, and so the frames, until its code has stopped."""
+    error.__traceback__ = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
@@ -274,3 +275,32 @@ def test_whatever_fails_while_an_error_is_written_the_client_has_a_whole_answer(
     for _ in range(2):  # and the next one, too
         answer = served.post(path, {**CHAT, "user": "raise"})
         assert (answer.status, b"the gateway failed on this request" in answer.body) == (500, True)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("path", [PREDICT.format(model="m"), SHARED])
+def test_what_a_request_sent_is_freed_with_its_answer_although_its_code_runs_on(
+    serve: Serve, path: str, leaves: bool
+) -> None:
+    """The error of a call lives as long as its code, and its traceback would have the frames with the body."""
+    go = asyncio.Event()
+
+    async def stubborn(inputs: Any) -> Any:
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+        return b"1"
+
+    model = Model({"chat_completions": stubborn, "predict": stubborn})
+    served = serve({"m": model})
+    body = {**CHAT, "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    if leaves:
+        with served.busy("m", path, body):
+            pass
+    else:
+        assert served.post(path, body, X_Request_Timeout="0.3").status == 504
+    (call,) = model.calls
+    served.wait_until(lambda: call.error is not None and call.error.__traceback__ is None)
+    assert not call.ended
+    served.loop.call_soon_threadsafe(go.set)
+    assert model.stopped.acquire(timeout=PATIENCE)

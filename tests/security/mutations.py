@@ -1077,6 +1077,9 @@ MUTATIONS = [
              "runners/test_frames.py::test_of_a_full_buffer_nothing_more_is_read_in_the_same_turn"),
     Mutation("T58", "wire/weighing.py", "not _may_have_long_dict(bytes(payload))", "True",
              "runners/test_frames.py::test_a_small_frame_has_no_long_dict_of_keys_that_can_be_made_to_collide"),
+    Mutation("T249", "http/dispatch.py", "    error.__traceback__ = None\n", "    pass\n",
+             "http/test_dispatch.py::"
+             "test_what_a_request_sent_is_freed_with_its_answer_although_its_code_runs_on"),
     Mutation("T249", "runners/process.py", "            sending.cancel()  #", "            pass  #",
              "runners/test_frames.py::"
              "test_the_large_body_of_a_call_that_was_given_up_is_freed_though_its_worker_does_not_read"),
