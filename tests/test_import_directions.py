@@ -58,6 +58,7 @@ FRAMEWORKS = {
     "catboost",
     "spacy",
     "fasttext",
+    "keras",
     "pyarrow",
 }  # nowhere in gateway/
 HEAVY = FRAMEWORKS | {

@@ -10,17 +10,15 @@ from typing import Any
 from gateway_tensors.schema import example, schema, with_example
 from gateway_tensors.types import Type, Value
 from gateway_tensors.values import Inputs
+from gateway_tensors.with_torch import device, named, refusal, words
 
 from gateway import BadRequest, ConfigError, InvalidOutput, weights_path
 
 from .archives import TorchArchive
 from .detection import model_file
 from .loadable import broken, check_file, program_of, script_of
-from .results import named
 from .signature import declared_inputs, output_names, script_type
 
-MEMORY = ("can't allocate memory", "out of memory", "std::bad_alloc", "not enough memory")
-LONGEST = 300  # characters of the library's own message
 # Without it, the library reads the pickles of a program in full where it cannot read them as weights.
 WEIGHTS_ONLY, NOT_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -67,10 +65,8 @@ class _Program:
         try:
             with torch.no_grad():
                 found = self.compute(feed)
-        except Exception as error:  # the library has no class of its own for what a program refuses
-            if isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY):
-                raise MemoryError(words(error)) from error
-            raise BadRequest(f"the model refused these inputs: {words(error)}", code="invalid_value") from error
+        except Exception as error:
+            raise refusal(error) from error
         try:
             return named(found, self._names)
         except ValueError as error:
@@ -180,24 +176,3 @@ def _typed(text: str, declared: tuple[Type, bool] | None) -> Type | None:
 
 def _within(kind: Type, tensor: Type) -> Type:
     return tensor if kind.inner is None else Type(kind.kind, inner=_within(kind.inner, tensor))
-
-
-def device() -> str:
-    """Return where the model computes: on a GPU if the placement gave it one, and PyTorch can use it."""
-    import torch
-
-    if not os.environ.get("CUDA_VISIBLE_DEVICES"):  # the gateway sets the variable for every worker
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    print("warning: the model has a GPU, but this PyTorch only computes on CPUs")
-    return "cpu"
-
-
-def words(error: BaseException) -> str:
-    """Return the library's message in one line, without places in the program or in the library's source."""
-    text = str(error).partition("\nException raised from")[0]
-    if "TorchScript" in text and "RuntimeError:" in text:  # behind the lines of the program
-        text = text.rpartition("RuntimeError:")[2]
-    text = " ".join(text.split()) or type(error).__name__
-    return text if len(text) <= LONGEST else text[:LONGEST] + "…"

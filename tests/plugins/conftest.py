@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: more threads than cores are far slower
+os.environ["KERAS_BACKEND"] = "torch"  # Keras imports one library when it is imported, and writes its settings
+os.environ["KERAS_HOME"] = str(Path(tempfile.gettempdir()) / "keras")
 PLUGINS = Path(__file__).parent.parent.parent / "plugins"
 if str(PLUGINS) not in sys.path:
     sys.path.insert(0, str(PLUGINS))

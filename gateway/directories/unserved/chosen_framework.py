@@ -25,6 +25,7 @@ OTHERS = (
     "torch",
     "spacy",
     "fasttext",
+    "keras",
 )  # which have no checkpoint of transformers
 
 

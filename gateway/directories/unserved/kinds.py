@@ -253,7 +253,7 @@ FILES = (
     Kind("*.jls", "objects of Julia", f"{CLASS} and starts Julia", rb"\A7JL"),
     Kind("*.ckpt", f"a checkpoint of a training, {PICKLED}", TORCH),
     Kind("*.pt2", "a program exported by torch.export", chosen("torch")),
-    Kind("*.keras", "a Keras model", predicts("keras.models.load_model")),
+    Kind("*.keras", "a Keras model", chosen("keras")),
     Kind("*.weights.h5 tf_model.h5", "weights of Keras", predicts("keras.models.load_model")),
     Kind(
         "*.h5 *.hdf5",
