@@ -59,6 +59,7 @@ FRAMEWORKS = {
     "spacy",
     "fasttext",
     "keras",
+    "diffusers",
     "pyarrow",
 }  # nowhere in gateway/
 HEAVY = FRAMEWORKS | {

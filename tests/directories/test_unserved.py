@@ -34,7 +34,7 @@ from .unserved_cases import WHOLE, architecture, make, told
             "a LORA adapter of the/base.*merge",
         ),
         (("adapter_model.bin",), {}, "an adapter"),
-        (("unet/x.safetensors",), {"model_index": {"_class_name": "StableDiffusionPipeline"}}, "diffusers StableDiff"),
+        (("unet/x.safetensors",), {"model_index": {"_class_name": "WanPipeline"}}, "diffusers WanPipeline"),
         (("saved_model.pb", "variables/variables.index"), {}, "SavedModel"),
         (("MLmodel", "python_model.pkl"), {}, "MLflow"),
         (("config.pbtxt", "1/model.onnx"), {}, "Triton"),

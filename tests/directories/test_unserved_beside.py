@@ -93,7 +93,7 @@ def test_copies_of_a_model_and_what_its_plugin_tells_have_no_line(
     [
         ({"adapter_config": {"peft_type": "LORA"}}, "it/below (a LORA adapter, not a whole model)"),
         ({"config": architecture("BertForSequenceClassification")}, "it/below (BertForSequenceClassification, a class"),
-        ({"model_index": {"_class_name": "FluxPipeline"}}, "it/below (a diffusers FluxPipeline)"),
+        ({"model_index": {"_class_name": "WanPipeline"}}, "it/below (a diffusers WanPipeline)"),
     ],
 )
 def test_a_model_that_nobody_serves_below_one_that_is_served_is_named(

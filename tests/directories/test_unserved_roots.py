@@ -50,8 +50,8 @@ WHOLE: dict[str, tuple[dict[str, bytes], str]] = {
         "a model of Spark ML",
     ),
     "diffusers": (
-        {"model_index.json": b'{"_class_name": "FluxPipeline"}', "unet/diffusion_pytorch_model.safetensors": b"x"},
-        "a diffusers FluxPipeline",
+        {"model_index.json": b'{"_class_name": "WanPipeline"}', "unet/diffusion_pytorch_model.safetensors": b"x"},
+        "a diffusers WanPipeline",
     ),
     "triton": ({"config.pbtxt": b"name: 'x'", "1/model.pkl": PICKLE}, "a model of Triton's repository"),
     "adapter": (

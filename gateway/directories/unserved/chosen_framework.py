@@ -26,6 +26,7 @@ OTHERS = (
     "spacy",
     "fasttext",
     "keras",
+    "diffusers",
 )  # which have no checkpoint of transformers
 
 

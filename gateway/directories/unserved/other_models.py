@@ -76,6 +76,8 @@ def is_another_model(place: Path, path: Path) -> bool:
     parts = begin_of(path / "modules.json") + begin_of(path / "router_config.json")  # of sentence-transformers
     if any(f'"{name}'.encode() in parts for name in place.relative_to(path).parts):
         return False
+    if place.relative_to(path).parts[0] in json_of(path / "model_index.json"):  # of a pipeline of diffusers
+        return False
     own = json_of(path / "config.json")
     if not own:
         return True
