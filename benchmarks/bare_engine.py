@@ -84,7 +84,7 @@ def ours(directory: Path) -> tuple[Round, Callable[[], None]]:
     from gateway_transformers.model import LanguageModel
     from gateway_transformers.sampling import Sampling
 
-    spec = find_model(directory, {})
+    spec = find_model(directory, {"options": {"engine": "torch"}})
     if spec is None:
         raise SystemExit(f"{directory} holds no language model")
     os.chdir(directory)
@@ -112,15 +112,15 @@ def ours(directory: Path) -> tuple[Round, Callable[[], None]]:
 def of_transformers(directory: Path) -> tuple[Round, Callable[[], None]]:
     """Its continuous batching, with the cache sized: left alone it takes all memory and is many times slower."""
     import torch
+    from gateway_language.gguf.files import find
     from gateway_transformers import find_model
     from gateway_transformers.gguf.conversion import folder
-    from gateway_transformers.gguf.files import find
     from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
     from gateway import weights_path
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    spec = find_model(directory, {})
+    spec = find_model(directory, {"options": {"engine": "torch"}})
     weights = weights_path(spec.config, directory)
     place = folder(gguf) if (gguf := find(weights)) else weights
     tokenizer = AutoTokenizer.from_pretrained(place)

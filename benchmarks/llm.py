@@ -1,4 +1,6 @@
-"""Language model: tokens a second of SmolLM2 through the gateway, against the bare engine and `transformers serve`.
+"""Language model on torch: tokens a second of SmolLM2 through the gateway, beside the bare engine and transformers.
+
+The bare engine is ours; transformers answers with `transformers serve`.
 
 Same weights in float32, same prompts, greedy, one thread each; all are loaded before the first round and take turns.
 The ratio is by CPU time: all of them compute without a pause, and a busy machine lies about the clock.
@@ -28,6 +30,7 @@ BUDGET, QUICK_BUDGET = 12 * 60, 3 * 60  # seconds; no round begins that would en
 ENGINE_SHARE = 0.95
 # What transformers needs to be told on a CPU; by default its cache takes all memory and makes it many times slower.
 SIZED = "--cb-block-size 32 --cb-num-blocks 512 --cb-max-batch-tokens 256 --no-cb-use-cuda-graph".split()
+ON_TORCH = '[models.smollm2]\noptions = {engine = "torch"}\n'
 OURS, BARE, BATCHING, PLAIN = "gateway", "bare engine", "transformers serve, batching", "transformers serve"
 
 
@@ -87,7 +90,7 @@ def _rows(turns: Turns, tokens: int) -> list[Row]:
 
 @contextlib.contextmanager
 def _gateway(tokens: int) -> Iterator[Contestant]:
-    with gateway(ROOT / "models", "", "--only", "smollm2") as ours:
+    with gateway(ROOT / "models", ON_TORCH, "--only", "smollm2") as ours:
         yield lambda clients: _chat(ours, "smollm2", clients, tokens)
 
 
@@ -109,8 +112,8 @@ def _serve(tokens: int, *options: str) -> Iterator[Contestant]:
 def _safetensors() -> Path:
     """The folder that the plugin has made of the GGUF."""
     sys.path.insert(0, str(ROOT / "plugins"))
+    from gateway_language.gguf.files import find
     from gateway_transformers.gguf.conversion import folder
-    from gateway_transformers.gguf.files import find
 
     from gateway import peek_weights
 

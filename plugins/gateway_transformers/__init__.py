@@ -1,7 +1,8 @@
 """Serve a causal language model of transformers, or a GGUF file, without a Model class.
 
-The hooks are here, and import the other modules when they are called. `LanguageModel` in `model` answers chat and
-completions; `engine` generates the tokens, `gguf` reads GGUF files. Options, in config.yaml or [models.NAME] of
+The hooks are here, and import the other modules when they are called. `LanguageModel` in `model` loads the
+weights, `engine` generates the tokens, and the rest is in `gateway_language`. GGUF files are converted here if
+`gateway_llamacpp` does not serve them: `engine: torch` in config.yaml. Options, in config.yaml or [models.NAME] of
 gateway.toml:
 
     options:
@@ -48,7 +49,9 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
     """Claim a directory with a causal language model or a GGUF file, its own or one named in config.yaml."""
-    from .directories import is_language_model, odd, passed_over
+    from gateway_language.gguf import serving
+
+    from .directories import is_language_model, odd
 
     if not is_language_model(path):
         return None
@@ -61,7 +64,14 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         needs=FORMAT.needs,
         install=FORMAT.install,
     )
-    notes, asides = (*spec.notes, *odd(path)), (*spec.asides, *passed_over(path))
+    if serving.has_gguf(path):
+        choice = serving.choose(spec)
+        if choice.engine != serving.TORCH:
+            return None  # gateway_llamacpp serves it
+        spec = replace(spec, config={**spec.config, "engine_why": choice.why})
+    elif (engine := spec.config.get("engine")) not in (None, serving.TORCH):
+        raise ConfigError(f"{path}: engine: {engine!r} cannot serve a checkpoint of transformers (have: torch)")
+    notes, asides = (*spec.notes, *odd(path)), (*spec.asides, *serving.passed_over(path))
     return replace(spec, notes=notes, asides=asides)
 
 
@@ -71,16 +81,17 @@ def check_model(spec: ModelSpec) -> Iterator[Problem]:
     if spec.target != TARGET or (place := peek_weights(spec.root)) is None:
         return
     from gateway_checkpoints import wordless
+    from gateway_language.gguf import files
+    from gateway_language.gguf.faults import say_faults
 
     from . import architectures, tensor_doubts
-    from .gguf import conversion, files
-    from .gguf.faults import say_faults
+    from .gguf import conversion
 
     file: Path | None = place
     chosen = peek_patterns(spec.root)
     try:
         if file := files.find(place, [spec.root.name], chosen):
-            for warning in say_faults(file, conversion.ARCHITECTURES):
+            for warning in say_faults(file, conversion.say_unread):
                 yield Problem(where=str(spec.root), what=warning, level="warning", code="odd_gguf", model=spec.name)
             return
         files.say_others(place, chosen)

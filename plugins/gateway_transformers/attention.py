@@ -8,13 +8,12 @@ to.
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+from gateway_language.memory import available
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -189,12 +188,4 @@ def cache_memory(device: str) -> int:
     """Return the bytes that the cache may take: most of a GPU's free memory, or half of the host's or container's."""
     if device == "cuda":
         return int(0.85 * torch.cuda.mem_get_info()[0])  # the rest is for the forward pass
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        group = Path("/sys/fs/cgroup")
-        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError, StopIteration):
-        pass  # no container, or no limit
-    return free // 2
+    return available() // 2

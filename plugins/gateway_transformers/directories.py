@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway_checkpoints.weights import is_adapter, two_saves
+from gateway_language.gguf import serving
+from gateway_language.gguf.files import find
 
 from gateway import (
     ConfigError,
@@ -24,9 +26,6 @@ from gateway import (
     placeholder,
 )
 
-from .gguf.files import find, first_keys, say_passed_over
-from .gguf.kinds import doubt
-
 INDEX = "model.safetensors.index.json"
 PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
@@ -38,15 +37,8 @@ def is_language_model(path: Path) -> bool:
         return framework == "transformers"
     if has_code(path):
         return False
-    weights = config.get("weights")
-    entry = weights[0] if isinstance(weights, list) and weights else None
-    if isinstance(entry, dict) and str(entry.get("source", "")).endswith(".gguf"):
-        return True  # also if it is not installed yet: the load says how to get it
-
     place = peek_weights(path)
-    if place is None:
-        return False
-    return find(place, [path.absolute().name], peek_patterns(path)) is not None or is_checkpoint(place)
+    return serving.has_gguf(path) or (place is not None and is_checkpoint(place))
 
 
 EMBEDDING = ("modules.json", "1_Pooling/config.json")  # of an embedding model, whatever its config.json says
@@ -110,26 +102,9 @@ def odd(path: Path) -> Iterator[str]:
     if found is None or found.writes:  # other models are described elsewhere
         yield from _senses(place)
     file = find(place, [path.absolute().name], peek_patterns(path))
-    if file is not None and (told := doubt(first_keys(file).said)):
-        yield f"{file.name}: {told}"
     if file is None and (told := two_saves(place)):
         yield told
-    if file is not None and (place / "config.json").is_file() and any(place.glob("*.safetensors")):
-        what = f"{file.name} is served, not the checkpoint next to it (config.json, *.safetensors)"
-        yield f"{what}; to serve that, move the GGUF file away; to confirm the GGUF file, name it in weights"
-
-
-def passed_over(path: Path) -> Iterator[str]:
-    """Yield notes about files of other models and servers, which are often next to a model."""
-    place = peek_weights(path)
-    if place is None or not place.is_dir():
-        return
-    chosen = peek_patterns(path)
-    file = find(place, [path.absolute().name], chosen)
-    if told := say_passed_over(place, file, chosen):
-        yield told
-    if file is not None and (place / "Modelfile").is_file():
-        yield f"the Ollama Modelfile next to {file.name} is not read: put its SYSTEM and PARAMETER into requests"
+    yield from serving.odd(path)
 
 
 def _senses(place: Path) -> Iterator[str]:

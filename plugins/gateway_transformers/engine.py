@@ -13,10 +13,11 @@ import threading
 from bisect import insort
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from gateway_language.engines import EngineFailed
+from gateway_language.sampling import Record, Sampling
 from torch import Tensor
 
 from . import attention, sampling
@@ -29,19 +30,6 @@ LOST_WORTH = 8  # this many cached tokens of another conversation count as much 
 log = logging.getLogger(__name__)
 
 
-class EngineFailed(RuntimeError):
-    """A forward pass failed, not necessarily because of this request."""
-
-
-@dataclass
-class Record:
-    """Additional data about an answer. The engine fills it before it delivers the token concerned."""
-
-    cached: int = 0  # prompt tokens that need not be computed
-    prompt: list[sampling.Score] = field(default_factory=list)  # from the second token on, if requested
-    answer: list[sampling.Score] = field(default_factory=list)  # one per token, if requested
-
-
 class Request:
     """One prompt and its answer. `inbox` and later attributes belong to the caller's loop, the others to the engine."""
 
@@ -50,7 +38,7 @@ class Request:
         prompt: Sequence[int],
         max_tokens: int,
         stop_ids: frozenset[int],
-        settings: sampling.Sampling,
+        settings: Sampling,
         record: Record | None = None,
         priority: int = 0,
     ) -> None:
@@ -61,7 +49,7 @@ class Request:
         self.length = len(prompt) + max_tokens  # maximum length
         self.stop_ids = stop_ids
         self.settings = settings
-        self.generator = settings.generator()
+        self.generator = sampling.generator(settings)
         self.slot = -1
         self.cached = 0  # number of `tokens` whose keys and values are in the slot
         self.cancelled = False  # set on the loop, read by the engine
@@ -87,11 +75,11 @@ class Request:
         """Record scores from the logits of the piece that was just read: [tokens, vocabulary]."""
         start = self.cached - len(logits) + 1
         for row, token in zip(logits, self.tokens[start : self.prompt_length], strict=False):
-            self.record.prompt.append(sampling.Score.of(row, token, self.settings.logprobs or 0))
+            self.record.prompt.append(sampling.score(row, token, self.settings.logprobs or 0))
 
     def score(self, logits: Tensor, token: int) -> None:
         if self.settings.logprobs is not None:
-            self.record.answer.append(sampling.Score.of(logits, token, self.settings.logprobs))
+            self.record.answer.append(sampling.score(logits, token, self.settings.logprobs))
 
     def deliver(self, token: int | None, ended: bool, failure: Exception | None) -> None:
         if token is not None:
@@ -139,7 +127,7 @@ class Engine:
         prompt: Sequence[int],
         max_tokens: int,
         stop_ids: frozenset[int],
-        settings: sampling.Sampling,
+        settings: Sampling,
         record: Record | None = None,
         priority: int = 0,
     ) -> AsyncIterator[list[int]]:

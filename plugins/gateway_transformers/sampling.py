@@ -3,80 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import torch
+from gateway_language.sampling import Sampling, Score
 from torch import Tensor
 
 NEVER = float("-inf")
 RANKED = 1024  # tokens sorted for top_p; a larger nucleus requires sorting the whole vocabulary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How to choose tokens. The defaults are greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    repeat_last_n: int = -1  # tokens that repetition_penalty considers; -1 means all
-    typical_p: float = 1.0
-    allowed: tuple[int, ...] | None = None  # the only allowed tokens
-    forbids: Callable[[Sequence[int], int], bool] | None = None  # whether a token may not follow an answer
-    min_tokens: int = 0  # the answer cannot end before
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None
-    begins: tuple[tuple[int, ...], ...] = ()  # alternatives of tokens with which the answer must begin
-    logprobs: int | None = None  # alternatives to report per token; None reports not even the token's own
-    prompt_logprobs: bool = False  # the same for the prompt
-
-    @property
-    def changes_logits(self) -> bool:
-        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
-        return penalties != (0, 0, 1) or bool(self.logit_bias)
-
-    @property
-    def is_greedy(self) -> bool:
-        """Return whether the next token is always the most likely one."""
-        limits = self.begins, self.min_tokens
-        return self.temperature == 0 and not self.changes_logits and not any(limits) and self.is_free
-
-    @property
-    def is_free(self) -> bool:
-        return self.allowed is None and self.forbids is None
-
-    def may_follow(self, answer: Sequence[int]) -> list[int]:
-        """Return the only tokens that may come next; [] means all."""
-        at = len(answer)
-        return sorted({begin[at] for begin in self.begins if at < len(begin) and tuple(answer) == begin[:at]})
-
-    def generator(self) -> torch.Generator:
-        generator = torch.Generator()
-        if self.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.seed % 2**63)
-        return generator
+def generator(sampling: Sampling) -> torch.Generator:
+    """Return the source of a request's random numbers."""
+    source = torch.Generator()
+    if sampling.seed is None:
+        source.seed()
+    else:
+        source.manual_seed(sampling.seed % 2**63)
+    return source
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The probability of a token as the model computed it: before temperature, penalties and so on."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]  # the most likely tokens, and their log probabilities
-
-    @classmethod
-    def of(cls, logits: Tensor, token: int, count: int) -> Score:
-        logprobs = logits.float().cpu().log_softmax(0)
-        values, tokens = logprobs.topk(count)
-        return cls(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
+def score(logits: Tensor, token: int, count: int) -> Score:
+    """Return the log probability of a token, and the `count` most likely ones."""
+    logprobs = logits.float().cpu().log_softmax(0)
+    values, tokens = logprobs.topk(count)
+    return Score(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
 
 
 def draw(

@@ -43,9 +43,9 @@ OPENED_ELSEWHERE = {
 # What plugins open themselves, and what that is.
 OPENED_BY_PLUGINS = {
     "gateway_checkpoints/library.py: (_library() / kind / f'modeling_{kind}.py').read_text('utf-8')": "the library's",
-    "gateway_transformers/attention.py: (group / 'memory.current').read_text()": "/sys",
-    "gateway_transformers/attention.py: (group / 'memory.max').read_text()": "/sys",
-    "gateway_transformers/attention.py: Path('/proc/meminfo').read_text()": "/proc",
+    "gateway_language/memory.py: (group / 'memory.current').read_text()": "/sys",
+    "gateway_language/memory.py: (group / 'memory.max').read_text()": "/sys",
+    "gateway_language/memory.py: Path('/proc/meminfo').read_text()": "/proc",
 }
 
 

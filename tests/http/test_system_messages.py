@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from gateway_transformers.prompts import Prompts
+from gateway_language.prompts import Prompts
 from served import Model, Served
 
 from gateway.dialects.anthropic import messages

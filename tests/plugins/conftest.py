@@ -111,14 +111,16 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Load the LanguageModel of a directory as a worker does: by its spec, in its directory."""
+    """Load the LanguageModel of a directory on torch, as a worker does: by its spec, in its directory."""
+    from gateway_language.gguf.serving import has_gguf
     from gateway_transformers import find_model
     from gateway_transformers.model import LanguageModel
 
     loaded = []
 
     def start(path: Path, **overrides: Any) -> Any:
-        spec = find_model(path, overrides)
+        options = {**overrides.pop("options", {}), **({"engine": "torch"} if has_gguf(path) else {})}
+        spec = find_model(path, {**overrides, "options": options})
         assert spec is not None, f"{path} is not recognised"
         monkeypatch.chdir(path)
         model = LanguageModel(config=spec.config, data_dir=spec.data_dir)

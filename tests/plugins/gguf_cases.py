@@ -168,7 +168,7 @@ def _words(vocabulary: Mapping[str, Any]) -> list[str]:
 
 def files(vocabularies: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every case: a name, and the metadata of its file."""
-    from gateway_transformers.gguf.words import PRE
+    from gateway_language.gguf.words import PRE
 
     for name, words in PRE.items():
         kind = "bytes" if words.bytes else "plain"
@@ -188,7 +188,7 @@ def files(vocabularies: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 
 def endings() -> Iterator[tuple[str, dict[str, Any]]]:
     """Files whose answers end at other tokens: a name, and the metadata."""
-    from gateway_transformers.gguf import tokenizer as it
+    from gateway_language.gguf import tokenizer as it
 
     def file(tokens: list[str], kind: int = 3, **said: Any) -> dict[str, Any]:
         letters = _bytes({"merges": []})

@@ -17,9 +17,9 @@ import gateway_xgboost
 import pytest
 from gateway_catboost.model import CatBoostModel
 from gateway_fasttext.model import FastTextClassifier
+from gateway_language.gguf import files
 from gateway_lightgbm.model import LightGBMModel
 from gateway_sklearn.model import SklearnModel
-from gateway_transformers.gguf import files
 from gateway_transformers.model import LanguageModel
 from gateway_xgboost.model import XGBoostModel
 from gguf_headers import gguf

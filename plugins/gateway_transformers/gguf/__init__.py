@@ -1,1 +1,1 @@
-"""GGUF files: finding the model's file, checking whether it can be served, and converting it for transformers."""
+"""Converting GGUF files for transformers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import mmap
 import os
@@ -18,16 +19,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway_language.gguf import tokenizer as tokenizers
+from gateway_language.gguf.faults import mapped, read
+from gateway_language.gguf.files import parts
+from gateway_language.gguf.header import Header, TensorInfo
+
 from gateway import ConfigError, cache_dir, fingerprint, locked, opened, peek_json
 
-from . import tokenizer as tokenizers
-from .faults import mapped, read
-from .files import parts
-from .header import Header, TensorInfo
 from .rope import FREQUENCIES, rope_parameters, say_changed, say_lost
 
 VERSION = 3  # of the output format; a new version uses a new folder
@@ -60,6 +62,9 @@ NAMES = {
 }
 
 
+LONG_WAY = "transformers.integrations.ggml"  # the module with the list of architectures that transformers reads
+
+
 class UnknownLayout(Exception):
     """The file is not covered by the fast conversion; the text says why."""
 
@@ -85,6 +90,29 @@ def folder(path: Path, dtype: str = "float32") -> Path:
         except OSError as error:
             raise _unwritten(files[0].name, place.parent, error.strerror or str(error)) from error
     return place
+
+
+def say_unread(header: Header) -> None:
+    """Raise `ConfigError` for a file that neither the fast conversion nor transformers reads as it is."""
+    name = header.architecture
+    if name in ARCHITECTURES:
+        return
+    if (known := _known_to_transformers()) and not _is_known(name, known):
+        raise ConfigError(f"transformers cannot read this GGUF file: its architecture {name!r} is not supported")
+    say_lost(header)
+
+
+def _known_to_transformers() -> Container[str]:
+    """Return the architectures that it reads; none if it is not installed, or keeps the list elsewhere."""
+    with contextlib.suppress(ImportError, AttributeError):
+        known: Container[str] = importlib.import_module(LONG_WAY).GGUF_CONFIG_MAPPING
+        return known
+    return ()
+
+
+def _is_known(name: str, known: Container[str]) -> bool:
+    """Return whether a name is known, in transformers' spelling: qwen2moe is qwen2_moe, minimax-m2 is minimax_m2."""
+    return any(text in known for text in (name, name.replace("moe", "_moe"), name.replace("-", "_")))
 
 
 def _unwritten(name: str, place: Path, why: str) -> ConfigError:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway import ConfigError
+from gateway_language.gguf.header import Header
 
-from .header import Header
+from gateway import ConfigError
 
 FREQUENCIES = "rope_freqs.weight"  # a factor for each frequency: Llama 3.1 and related models
 LOST = frozenset(("rope_freqs", "rope_factors_long", "rope_factors_short"))  # tensors that transformers ignores

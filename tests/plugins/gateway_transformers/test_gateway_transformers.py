@@ -49,12 +49,9 @@ def test_a_checkpoint_is_found_by_its_files(tmp_path: Path) -> None:
     assert spec.install == "pip install 'model-gateway[transformers]'"
 
 
-def test_a_gguf_is_found(tmp_path: Path) -> None:
-    assert is_found(write(tmp_path, "some.Q4_1.gguf"))
-
-
 def test_what_config_yaml_sets_beats_our_slots(tmp_path: Path) -> None:
-    spec = find_model(write(tmp_path, "a.gguf", config="runtime: {predict_concurrency: 3}"), {})
+    write(tmp_path, "model.safetensors", config="runtime: {predict_concurrency: 3}", architecture="LlamaForCausalLM")
+    spec = find_model(tmp_path, {})
     assert spec is not None
     assert (spec.limits.slots, spec.config["runtime"]["predict_concurrency"]) == (3, 3)
 
@@ -62,11 +59,6 @@ def test_what_config_yaml_sets_beats_our_slots(tmp_path: Path) -> None:
 def test_weights_elsewhere_are_looked_at(tmp_path: Path) -> None:
     write(tmp_path / "weights", "model.safetensors", architecture="Qwen2ForCausalLM")
     assert is_found(write(tmp_path / "a", config="weights: [{source: 'file://../weights'}]"))
-
-
-def test_a_gguf_that_is_not_installed_yet_is_found_all_the_same(tmp_path: Path) -> None:
-    source = "package://no_such_package/a.gguf"
-    assert is_found(write(tmp_path, config=f"weights: [{{source: '{source}', pip: '-r demo.txt'}}]"))
 
 
 def test_an_explicit_framework_beats_detection(tmp_path: Path) -> None:
@@ -104,7 +96,7 @@ def test_a_broken_config_json_is_nobody_s_model(tmp_path: Path) -> None:
 
 
 def test_finding_imports_no_framework(tmp_path: Path) -> None:
-    write(tmp_path, "a.gguf")
+    write(tmp_path, "a.gguf", config="engine: torch")
     places = [str(Path(gateway_transformers.__file__).parents[1]), str(MODELS.parent)]
     script = f"""
 import sys
@@ -273,7 +265,7 @@ def test_a_variable_that_stands_in_the_way_of_the_renderer_is_refused_in_our_wor
 
 
 def test_a_long_prompt_is_tokenised_off_the_loop(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway_transformers.model.LONG_PROMPT", 10)
+    monkeypatch.setattr("gateway_language.generator.LONG_PROMPT", 10)
     assert chat(model, max_tokens=3)[1]["usage"]["completion_tokens"] == 3
 
 

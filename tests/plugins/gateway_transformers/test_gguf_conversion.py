@@ -18,8 +18,8 @@ transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
 from closeness import assert_near  # noqa: E402
+from gateway_language.gguf.header import Header  # noqa: E402
 from gateway_transformers.gguf import conversion  # noqa: E402
-from gateway_transformers.gguf.header import Header  # noqa: E402
 from gateway_transformers.gguf.rope import say_changed  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from gateway_transformers.sampling import Sampling, Score, candidates, draw, penalise  # noqa: E402
+from gateway_language.sampling import Sampling  # noqa: E402
+from gateway_transformers.sampling import candidates, draw, generator, penalise, score  # noqa: E402
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
@@ -65,9 +66,9 @@ def test_a_high_temperature_levels_and_a_low_one_sharpens() -> None:
 
 def test_temperature_zero_takes_the_likeliest_after_penalties() -> None:
     settings = Sampling(frequency_penalty=1.0)
-    generator = settings.generator()
-    assert draw(LOGITS, settings, generator, [0, 0, 0], []) == 0  # the prompt does not count
-    assert draw(LOGITS, settings, generator, [], [0, 0]) == 1
+    source = generator(settings)
+    assert draw(LOGITS, settings, source, [0, 0, 0], []) == 0  # the prompt does not count
+    assert draw(LOGITS, settings, source, [], [0, 0]) == 1
 
 
 def test_penalties_and_bias_change_the_logits_of_their_tokens() -> None:
@@ -86,7 +87,7 @@ def test_penalties_and_bias_change_the_logits_of_their_tokens() -> None:
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**70])
 def test_any_whole_number_is_a_seed(seed: int) -> None:
     settings = Sampling(temperature=1.0, seed=seed)
-    one, other = settings.generator(), settings.generator()
+    one, other = generator(settings), generator(settings)
     logits = torch.zeros(1000)
     assert [draw(logits, settings, one, [], []) for _ in range(5)] == [
         draw(logits, settings, other, [], []) for _ in range(5)
@@ -95,7 +96,7 @@ def test_any_whole_number_is_a_seed(seed: int) -> None:
 
 def test_without_a_seed_answers_differ() -> None:
     settings = Sampling(temperature=1.0)
-    drawn = {draw(torch.zeros(1_000_000), settings, settings.generator(), [], []) for _ in range(5)}
+    drawn = {draw(torch.zeros(1_000_000), settings, generator(settings), [], []) for _ in range(5)}
     assert len(drawn) > 1
 
 
@@ -115,14 +116,14 @@ def test_an_answer_may_begin_in_one_of_several_ways() -> None:
     assert settings.may_follow([1, 2]) == settings.may_follow([5]) == settings.may_follow([1, 3, 4]) == []
     assert not settings.is_greedy
     logits = torch.tensor([9.0, 1.0, 8.0, 2.0, 7.0, 0.0])
-    assert [draw(logits, settings, settings.generator(), [], answer) for answer in ([], [1], [1, 2])] == [1, 2, 0]
+    assert [draw(logits, settings, generator(settings), [], answer) for answer in ([], [1], [1, 2])] == [1, 2, 0]
 
 
 def test_a_score_is_of_the_logits_as_they_are() -> None:
-    score = Score.of(torch.tensor([0.0, 2.0, 1.0]), 0, 2)
-    assert score.token == 0 and score.logprob == pytest.approx(-2.4076, abs=1e-3)
-    assert [token for token, _ in score.top] == [1, 2]
-    assert score.top[0][1] == pytest.approx(-0.4076, abs=1e-3)
+    scored = score(torch.tensor([0.0, 2.0, 1.0]), 0, 2)
+    assert scored.token == 0 and scored.logprob == pytest.approx(-2.4076, abs=1e-3)
+    assert [token for token, _ in scored.top] == [1, 2]
+    assert scored.top[0][1] == pytest.approx(-0.4076, abs=1e-3)
 
 
 @pytest.mark.parametrize("mass", [0.05, 0.3, 0.6, 0.9, 0.999])

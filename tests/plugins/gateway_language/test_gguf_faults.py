@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 pytest.importorskip("tokenizers")
 gguf = pytest.importorskip("gguf")
 
+from gateway_language.gguf import faults as it  # noqa: E402
+from gateway_language.gguf.header import Header, TensorInfo  # noqa: E402
+from gateway_language.gguf.kinds import ARCHITECTURES  # noqa: E402
 from gateway_transformers.gguf import conversion  # noqa: E402
-from gateway_transformers.gguf import faults as it  # noqa: E402
-from gateway_transformers.gguf.header import Header, TensorInfo  # noqa: E402
-from gateway_transformers.gguf.kinds import ARCHITECTURES  # noqa: E402
 
 from gateway import ConfigError  # noqa: E402
 from gateway.inspection.check import check  # noqa: E402
@@ -105,10 +105,17 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+UNREAD = {"torch": conversion.say_unread, "llamacpp": None}  # what an engine cannot read
+
+
+@pytest.mark.parametrize("engine", UNREAD)
 @pytest.mark.parametrize("name", FAULTS)
-def test_check_says_what_the_load_of_a_gguf_would_say(name: str, tmp_path: Path) -> None:
+def test_check_says_what_the_load_of_a_gguf_would_say(name: str, engine: str, tmp_path: Path) -> None:
     change, why = FAULTS[name]
+    if engine == "llamacpp" and name == "unknown architecture":
+        change, why = FAULTS["damaged"]  # it is llama.cpp that knows which it reads
     path = write(tmp_path / "models" / "m" / "model.gguf")
+    path.with_name("config.yaml").write_text(f"engine: {engine}\n")
     assert findings(tmp_path / "models") == []
 
     change(path)
@@ -116,7 +123,7 @@ def test_check_says_what_the_load_of_a_gguf_would_say(name: str, tmp_path: Path)
     ((level, code, what),) = findings(tmp_path / "models")
     assert (level, code) == ("error", "invalid_gguf")
     with pytest.raises(ConfigError, match=why) as said:
-        it.say_faults(path, conversion.ARCHITECTURES)
+        it.say_faults(path, UNREAD[engine])
     assert what == str(said.value)
 
 
@@ -140,13 +147,13 @@ def test_tensors_that_share_a_byte_are_refused_and_no_others(spans: list[tuple[i
 def test_a_gguf_that_holds_no_language_model_is_named(architecture: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", architecture, {"model": None})
     with pytest.raises(ConfigError, match=rf"it is {ARCHITECTURES[architecture].what}.*{architecture}"):
-        it.say_faults(path, conversion.ARCHITECTURES)
+        it.say_faults(path, conversion.say_unread)
 
 
 @pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe", "minimax-m2", "gpt-oss", "gemma3", "phi3"])
 def test_what_transformers_reads_by_another_name_is_no_fault(name: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    assert it.say_faults(write(tmp_path / "model.gguf", name), conversion.ARCHITECTURES) == []
+    assert it.say_faults(write(tmp_path / "model.gguf", name), conversion.say_unread) == []
 
 
 def test_a_damaged_byte_is_a_fault_that_is_told_or_none(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_damaged_byte_is_a_fault_that_is_told_or_none(tmp_path: Path) -> None:
             data[source.randrange(len(data))] = source.choice((0, 1, 9, 64, 255))
         path.write_bytes(data)
         try:
-            it.say_faults(path, conversion.ARCHITECTURES)
+            it.say_faults(path, conversion.say_unread)
         except ConfigError:
             told += 1
     assert told

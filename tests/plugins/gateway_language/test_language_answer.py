@@ -4,9 +4,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway_transformers.answer import Answer, Thinking
-from gateway_transformers.text import StopStrings
-from gateway_transformers.tools import Hermes
+from gateway_language.answer import Answer, Thinking
+from gateway_language.text import StopStrings
+from gateway_language.tools import Hermes
 from hypothesis import given
 from hypothesis import strategies as st
 

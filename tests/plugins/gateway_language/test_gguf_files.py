@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gateway_language.gguf import files as it
 from gateway_transformers import check_model, find_model
-from gateway_transformers.gguf import files as it
 from gguf_headers import Value, gguf, model, write
 from hypothesis import given
 from hypothesis import strategies as st

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 transformers = pytest.importorskip("transformers")
 
-from gateway_transformers.answer import Answer, Thinking  # noqa: E402
+from gateway_language.answer import Answer, Thinking  # noqa: E402
+from gateway_language.logprobs import Logprobs, Piece  # noqa: E402
+from gateway_language.reply import Reply  # noqa: E402
+from gateway_language.text import StopStrings, TextStream  # noqa: E402
+from gateway_language.tools import Hermes, Llama, Mistral, Parser  # noqa: E402
 from gateway_transformers.engine import Record  # noqa: E402
-from gateway_transformers.logprobs import Logprobs, Piece  # noqa: E402
-from gateway_transformers.reply import Reply  # noqa: E402
 from gateway_transformers.sampling import Score  # noqa: E402
-from gateway_transformers.text import StopStrings, TextStream  # noqa: E402
-from gateway_transformers.tools import Hermes, Llama, Mistral, Parser  # noqa: E402
 
 FAMILIES: list[type[Parser] | None] = [Hermes, Llama, Mistral, None]
 WRITTEN = [

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_language.fields import ELSEWHERE, MESSAGE, TABLE, Source, check
+from gateway_language.text import StopStrings
 from gateway_transformers import find_model
-from gateway_transformers.fields import ELSEWHERE, MESSAGE, TABLE, Source, check
 from gateway_transformers.model import LanguageModel
-from gateway_transformers.text import StopStrings
 from hypothesis import given
 from hypothesis import strategies as st
 

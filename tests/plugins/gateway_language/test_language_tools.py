@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway_transformers.calls import JsonCall
-from gateway_transformers.tools import Hermes, Llama, Mistral, Parser, family
+from gateway_language.calls import JsonCall
+from gateway_language.tools import Hermes, Llama, Mistral, Parser, family
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from gateway_transformers.gguf import kinds as it
+from gateway_language.gguf import kinds as it
 from gguf_headers import Value, model, write
 
 from gateway.directories.discovery import Discovery, discover

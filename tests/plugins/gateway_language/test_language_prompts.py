@@ -8,8 +8,8 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 
-from gateway_transformers.prompts import Prompts  # noqa: E402
-from gateway_transformers.tools import Hermes  # noqa: E402
+from gateway_language.prompts import Prompts  # noqa: E402
+from gateway_language.tools import Hermes  # noqa: E402
 
 from gateway import BadRequest  # noqa: E402
 

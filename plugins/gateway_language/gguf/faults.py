@@ -6,12 +6,11 @@ Reads the header and the file sizes; converts nothing, and reads no weights.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import math
 import mmap
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 from gateway import ConfigError, opened, placeholder
@@ -20,30 +19,62 @@ from . import tokenizer as tokenizers
 from .files import parts
 from .header import UNNAMED, Header, read_headers
 from .kinds import NAMELESS, kind_of
-from .rope import say_lost
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # typical tokens in templates: <|im_start|>, <start_of_turn>
 LAYER = re.compile(r"blk\.(\d{1,6})\.")
 MAX_DIMENSIONS = 4  # of ggml
-LONG_WAY = "transformers.integrations.ggml"  # the module with the list of architectures that transformers reads
+# Type of a tensor → values and bytes of a block, as in ggml. Other types are reported when the tensor is read.
+BLOCKS = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    9: (32, 40),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    16: (256, 66),
+    17: (256, 74),
+    18: (256, 98),
+    19: (256, 50),
+    20: (32, 18),
+    21: (256, 110),
+    22: (256, 82),
+    23: (256, 136),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    29: (256, 56),
+    30: (1, 2),
+    34: (256, 54),
+    35: (256, 66),
+    39: (32, 17),
+    40: (64, 36),
+    41: (128, 18),
+}
 
 
-def say_faults(path: Path, layouts: Container[str]) -> list[str]:
+def say_faults(path: Path, say_unread: Callable[[Header], None] | None = None) -> list[str]:
     """Raise `ConfigError` with the error that the load would raise; return warnings.
 
-    `layouts` are the architectures that we convert ourselves; transformers handles the others.
+    `say_unread` raises `ConfigError` for a model that the engine cannot read.
     """
     files = parts(path)
     try:
         with contextlib.ExitStack() as opened:
             header = read([opened.enter_context(mapped(file)) for file in files], files)
-        name = header.architecture
-        if name == UNNAMED:
+        if header.architecture == UNNAMED:
             raise ConfigError(f"it is {NAMELESS.what}: {NAMELESS.fix}")
-        if name not in layouts and (known := _known_to_transformers()) and not _is_known(name, known):
-            raise ConfigError(f"transformers cannot read this GGUF file: its architecture {name!r} is not supported")
-        if name not in layouts:
-            say_lost(header)
+        if say_unread is not None:
+            say_unread(header)
         vocabulary = tokenizers.read_vocabulary(header.metadata)
         tokenizers.rebuild(header.metadata, vocabulary)
     except ImportError:
@@ -109,17 +140,14 @@ def check_tensors(header: Header, sizes: Sequence[int], names: Sequence[str]) ->
     No byte may belong to two tensors, so the size of the converted model is bounded by the file's: the smallest format,
     of 1.56 bits per weight, grows by a factor of twenty.
     """
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
     spans = []
     for info in header.tensors:
         if len(info.shape) > MAX_DIMENSIONS or 0 in info.shape:
             shape = " x ".join(map(str, info.shape[:9]))
             raise ConfigError(f"{names[info.part]} is damaged: {info.name} has the shape {shape}; get the file again")
-        try:
-            block, size = GGML_QUANT_SIZES[GGMLQuantizationType(info.type)]
-        except (ValueError, KeyError):
-            continue  # an unknown type, which is reported when it is read
+        if info.type not in BLOCKS:
+            continue
+        block, size = BLOCKS[info.type]
         end = info.offset + math.prod(info.shape) // block * size
         if end > sizes[info.part]:
             what = f"{names[info.part]} breaks off: it has {sizes[info.part]:,} bytes, and {info.name} ends at {end:,}"
@@ -129,16 +157,3 @@ def check_tensors(header: Header, sizes: Sequence[int], names: Sequence[str]) ->
     for (part, _, end, name), (other_part, start, _, other) in itertools.pairwise(spans):
         if part == other_part and start < end:
             raise ConfigError(f"{names[part]} is damaged: {name} and {other} share bytes; get the file again")
-
-
-def _known_to_transformers() -> Container[str]:
-    """Return the architectures that it reads; none if it is not installed, or keeps the list elsewhere."""
-    with contextlib.suppress(ImportError, AttributeError):
-        known: Container[str] = importlib.import_module(LONG_WAY).GGUF_CONFIG_MAPPING
-        return known
-    return ()
-
-
-def _is_known(name: str, known: Container[str]) -> bool:
-    """Return whether a name is known, in transformers' spelling: qwen2moe is qwen2_moe, minimax-m2 is minimax_m2."""
-    return any(text in known for text in (name, name.replace("moe", "_moe"), name.replace("-", "_")))

@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
-from .engine import Record
-from .sampling import Score
+from .sampling import Record, Score
 from .tools import Event
 from .vocabulary import vocabulary
 
@@ -56,6 +55,7 @@ class Logprobs:
 
     A token belongs to the content if a part of its text does, so tokens of tags and stop strings do not. It is sent
     with the first part of its text; with `every`, other tokens follow it, and the position of each token is included.
+    Tokens that the engine has no score of are left out.
     """
 
     def __init__(self, tokenizer: Any, record: Record, *, every: bool = False) -> None:
@@ -119,9 +119,10 @@ class Logprobs:
         return places
 
     def _event(self, text: str, found: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        entries = [self._entry(self._record.answer[number]) for number, _ in found]
+        known = [(score, start) for number, start in found if (score := self._record.answer[number]) is not None]
+        entries = [self._entry(score) for score, _ in known]
         if self._every:
-            for entry, (_, start) in zip(entries, found, strict=True):
+            for entry, (_, start) in zip(entries, known, strict=True):
                 entry["text_offset"] = self._begin + start
         return {"content": text, "logprobs": {"content": entries}}
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tokenizers")
 
 import gguf_cases as cases
-from gateway_transformers.gguf import tokenizer as it
+from gateway_language.gguf import tokenizer as it
 
 from gateway import ConfigError
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
-from gateway_transformers import system_messages as system
-from gateway_transformers.prompts import Prompts
-from test_transformers_prompts import CHATML, Characters
+from gateway_language import system_messages as system
+from gateway_language.prompts import Prompts
+from test_language_prompts import CHATML, Characters
 
 from gateway import BadRequest
 

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from gateway_transformers.gguf import header as it
+from gateway_language.gguf import header as it
 from gguf_headers import gguf
 
 from gateway import ConfigError

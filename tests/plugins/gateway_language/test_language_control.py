@@ -15,10 +15,10 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
 import gguf_cases as cases  # noqa: E402
-from gateway_transformers import control as it  # noqa: E402
-from gateway_transformers.gguf import tokenizer as gguf  # noqa: E402
-from gateway_transformers.prompts import Prompts  # noqa: E402
-from gateway_transformers.tools import Hermes, family  # noqa: E402
+from gateway_language import control as it  # noqa: E402
+from gateway_language.gguf import tokenizer as gguf  # noqa: E402
+from gateway_language.prompts import Prompts  # noqa: E402
+from gateway_language.tools import Hermes, family  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers  # noqa: E402
 
 from gateway import BadRequest  # noqa: E402

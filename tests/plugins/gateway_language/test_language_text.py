@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 transformers = pytest.importorskip("transformers")
 
-from gateway_transformers.text import BadWords, StopStrings, TextStream, overlap  # noqa: E402
-from gateway_transformers.vocabulary import Vocabulary, byte_letters, vocabulary  # noqa: E402
+from gateway_language.text import BadWords, StopStrings, TextStream, overlap  # noqa: E402
+from gateway_language.vocabulary import Vocabulary, byte_letters, vocabulary  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, decoders, models  # noqa: E402
 
 TEXTS = [

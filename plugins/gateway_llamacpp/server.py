@@ -1,0 +1,123 @@
+"""Open llama.cpp's server in this process, without its HTTP.
+
+xllamacpp starts an HTTP server beside the functions that are used here. It gets a Unix socket with a random key, and
+the socket is removed before anybody could connect. While it loads, nothing else of this process runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gateway import ConfigError, opened
+
+from .sizes import Sizes
+
+LARGE = 2**30  # bytes above which a file is read ahead: a slow disk must not stop the worker's heartbeats for minutes
+PIECE = 2**24  # bytes read at a time
+TAKEN = (signal.SIGINT, signal.SIGTERM)  # llama.cpp takes these for itself
+ACTION = 512  # bytes; more than a struct sigaction has anywhere
+LONGEST_PATH = 100  # bytes of the path of a Unix socket: 107 on Linux
+TOLD = re.compile(r"\berror\b|\bfailed\b|unknown|unable|invalid|cannot", re.IGNORECASE)
+
+
+def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple[Path, float]] = ()) -> Any:
+    """Return an `xllamacpp.Server`. Raises `ConfigError` with llama.cpp's own words if it cannot load the file."""
+    import xllamacpp
+
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would run a debugger when it ends the process
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_parallel, params.n_ctx, params.kv_unified = sizes.slots, sizes.cells, True
+    params.n_batch = params.n_ubatch = sizes.slots + sizes.step_tokens  # fewer than slots would end the process
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.fit_params = False  # it would change the sizes
+    params.warmup = False
+    params.cache_ram_mib, params.cache_idle_slots = 0, False  # slots keep their tokens; 8 GB of old prompts beside them
+    params.use_jinja, params.chat_template = False, "chatml"  # ours renders the file's: this one need not understand it
+    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.sse_ping_interval = -1  # xllamacpp takes a ping for a message, and cuts it
+    params.n_threads_http, params.api_keys = 1, [secrets.token_hex(16)]
+    params.verbosity = 1  # warnings and errors
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in adapters]
+    read_ahead(file)
+    with _socket() as address, _kept_signals(), _told() as lines:
+        params.hostnames = [str(address)]
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError as error:
+            said = [line.strip() for line in lines() if TOLD.search(line)]
+            why = said[0] if said else str(error)
+            raise ConfigError(f"llama.cpp cannot load {file.name}: {why}") from error
+
+
+def read_ahead(file: Path) -> None:
+    """Read a large file into the page cache, without the GIL, and say how far it is."""
+    if (size := file.stat().st_size) < LARGE:
+        return
+    print(f"reading {file.name}, {size / 1e9:,.1f} GB", flush=True)
+    buffer, done, told = bytearray(PIECE), 0, 0
+    with opened(file) as source:
+        while count := source.readinto(buffer):
+            done += count
+            if 10 * done // size > told:
+                told = 10 * done // size
+                print(f"reading {file.name}: {10 * told} %", flush=True)
+
+
+@contextmanager
+def _socket() -> Iterator[Path]:
+    """Yield an address for the HTTP server, in a folder that is removed afterwards: nobody can connect."""
+    base = tempfile.gettempdir()
+    base = base if len(base) < LONGEST_PATH - 30 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="llama-", dir=base) as folder:
+        yield Path(folder, "http.sock")
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Put the handlers of signals back: the worker's own stop it in good order. Works in any thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = {number: ctypes.create_string_buffer(ACTION) for number in TAKEN}
+    for number, action in kept.items():
+        libc.sigaction(int(number), None, action)
+    try:
+        yield
+    finally:
+        for number, action in kept.items():
+            libc.sigaction(int(number), action, None)
+
+
+@contextmanager
+def _told() -> Iterator[Any]:
+    """Yield a function that returns the lines written to the standard error so far; they are written there at the end.
+
+    llama.cpp says only there why it cannot load a file.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        real = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+
+        def lines() -> list[str]:
+            size = os.fstat(kept.fileno()).st_size
+            return os.pread(kept.fileno(), min(size, PIECE), 0).decode("utf-8", "replace").splitlines()
+
+        try:
+            yield lines
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            with suppress(OSError):
+                for line in lines():
+                    print(line, file=sys.stderr)
+                sys.stderr.flush()
