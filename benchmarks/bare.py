@@ -1,7 +1,8 @@
 """An engine without a gateway, in a process of its own, run a round at a time so that rounds can alternate.
 
-python -m benchmarks.bare engine|embeddings TOKENS|TEXTS     a line of stdin is a round: how many clients or texts
-                                                             at a time; a line of stdout says what it took
+python -m benchmarks.bare engine|llamacpp|embeddings TOKENS|TEXTS
+
+A line of stdin is a round: how many clients or texts at a time; a line of stdout says what it took.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ def _engine(tokens: int) -> Callable[[int], object]:
     return run
 
 
+def _llamacpp(tokens: int) -> Callable[[int], object]:
+    from . import bare_engine, bare_llamacpp
+
+    bare_engine.TOKENS = tokens
+    run = bare_llamacpp.library(ROOT / "models" / "smollm2")
+    run(2)
+    return run
+
+
 def _embeddings(count: int) -> Callable[[int], object]:
     from . import bare_embeddings
 
@@ -76,7 +86,7 @@ def main() -> None:
     kind, size = sys.argv[1:]
     sys.path.insert(0, str(ROOT / "plugins"))
     out, sys.stdout = sys.stdout, sys.stderr
-    run = {"engine": _engine, "embeddings": _embeddings}[kind](int(size))
+    run = {"engine": _engine, "llamacpp": _llamacpp, "embeddings": _embeddings}[kind](int(size))
     print(json.dumps("ready"), file=out, flush=True)
     for line in sys.stdin:
         began, cpu = time.perf_counter(), time.process_time()

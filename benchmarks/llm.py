@@ -91,7 +91,7 @@ def _rows(turns: Turns, tokens: int) -> list[Row]:
 @contextlib.contextmanager
 def _gateway(tokens: int) -> Iterator[Contestant]:
     with gateway(ROOT / "models", ON_TORCH, "--only", "smollm2") as ours:
-        yield lambda clients: _chat(ours, "smollm2", clients, tokens)
+        yield lambda clients: chat(ours, "smollm2", clients, tokens)
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def _serve(tokens: int, *options: str) -> Iterator[Contestant]:
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port)]
     command += ["--device", "cpu", "--dtype", "float32", *options]
     with server(command, port, "/health", cwd=ROOT, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}) as theirs:
-        yield lambda clients: _chat(theirs, str(folder), clients, tokens)
+        yield lambda clients: chat(theirs, str(folder), clients, tokens)
 
 
 def _safetensors() -> Path:
@@ -132,7 +132,7 @@ MAKERS = {
 }
 
 
-def _chat(server: Server, model: str, clients: int, tokens: int) -> Turn:
+def chat(server: Server, model: str, clients: int, tokens: int) -> Turn:
     """So many clients at once, each with a prompt of its own, streamed."""
     lengths: list[int | str] = []
 

@@ -10,6 +10,7 @@ config.yaml or [models.NAME] of gateway.toml:
       cache_tokens: 32768     # tokens of all running requests together; default: max_model_len, or 512 for each slot
       step_tokens: 128        # prompt tokens read in one step while other answers are running
       chat_template: rag      # the default, if there are several named templates
+      lora: [{path: style.gguf, scale: 0.5}]   # LoRA files in the model directory that change the weights
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from gateway_language.vocabulary import vocabulary
 
 from gateway import ConfigError, check_ordinary, peek_patterns, weights_path
 
-from . import sizes
+from . import adapters, sizes
 from .engine import Engine
 from .pieces import Pieces
 from .server import open_server
@@ -62,7 +62,8 @@ class LanguageModel(TextGenerator):
             what = f"free memory holds {size.length} tokens besides the weights"
             raise ConfigError(f"{file.name}: {what}; give the model more memory")
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        server = open_server(file, size, threads)
+        applied = adapters.read_adapters(self.options, Path.cwd(), header)
+        server = open_server(file, size, threads, applied)
         words = vocabulary(self.tokenizer)
         pieces = Pieces(words.bytes, self.vocabulary)
         self.engine = Engine(server, pieces, slots=slots, cells=size.usable, length=size.length)
@@ -71,6 +72,8 @@ class LanguageModel(TextGenerator):
         self._learn_format()
         version = importlib.metadata.version("xllamacpp")
         print(f"engine: llama.cpp (xllamacpp {version}), {self.config.get('engine_why')}")
+        for path, scale in applied:
+            print(f"LoRA adapter {path.name}, scale {scale:g}")
         cache = f"{size.cells * size.cell_bytes / 2**20:,.0f} MiB"
         print(
             f"slots: {slots}, tokens in each: {size.length}, in all together: {size.usable}, {cache}; "

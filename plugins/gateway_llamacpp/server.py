@@ -6,11 +6,9 @@ the socket is removed before anybody could connect. While it loads, nothing else
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import secrets
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,8 +22,6 @@ from .sizes import Sizes
 
 LARGE = 2**30  # bytes above which a file is read ahead: a slow disk must not stop the worker's heartbeats for minutes
 PIECE = 2**24  # bytes read at a time
-TAKEN = (signal.SIGINT, signal.SIGTERM)  # llama.cpp takes these for itself
-ACTION = 512  # bytes; more than a struct sigaction has anywhere
 LONGEST_PATH = 100  # bytes of the path of a Unix socket: 107 on Linux
 TOLD = re.compile(r"\berror\b|\bfailed\b|unknown|unable|invalid|cannot", re.IGNORECASE)
 
@@ -50,7 +46,7 @@ def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple
     params.verbosity = 1  # warnings and errors
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in adapters]
     read_ahead(file)
-    with _socket() as address, _kept_signals(), _told() as lines:
+    with _socket() as address, _told() as lines:
         params.hostnames = [str(address)]
         try:
             return xllamacpp.Server(params)
@@ -81,20 +77,6 @@ def _socket() -> Iterator[Path]:
     base = base if len(base) < LONGEST_PATH - 30 else "/tmp"
     with tempfile.TemporaryDirectory(prefix="llama-", dir=base) as folder:
         yield Path(folder, "http.sock")
-
-
-@contextmanager
-def _kept_signals() -> Iterator[None]:
-    """Put the handlers of signals back: the worker's own stop it in good order. Works in any thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    kept = {number: ctypes.create_string_buffer(ACTION) for number in TAKEN}
-    for number, action in kept.items():
-        libc.sigaction(int(number), None, action)
-    try:
-        yield
-    finally:
-        for number, action in kept.items():
-            libc.sigaction(int(number), action, None)
 
 
 @contextmanager

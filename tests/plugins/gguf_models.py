@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -24,18 +24,21 @@ def _names() -> dict[str, str]:
     return {name: gguf for gguf, name in NAMES.items()}
 
 
-def write(path: Path, quant: str = "F32", **said: str) -> Path:
-    """Write the model; `said` are strings of the tokenizer's metadata."""
+def write(path: Path, quant: str = "F32", added: Mapping[str, Any] | None = None, part: int = 0, **said: str) -> Path:
+    """Write the model. `said` are strings of the tokenizer's metadata, `added` is added to tensors of the file.
+
+    `part` is the number of tensors in each of several files; 0 makes one file.
+    """
     import gguf
     from safetensors import safe_open
 
     config = json.loads((TINY / "config.json").read_text())
     tokenizer = json.loads((TINY / "tokenizer.json").read_text())
-    added = {token["id"]: token for token in tokenizer["added_tokens"]}
+    marked = {token["id"]: token for token in tokenizer["added_tokens"]}
     tokens = {index: text for text, index in tokenizer["model"]["vocab"].items()}
-    tokens |= {index: token["content"] for index, token in added.items()}
-    kinds = [(3 if added[index]["special"] else 4) if index in added else 1 for index in sorted(tokens)]
-    out = gguf.GGUFWriter(path, "llama")
+    tokens |= {index: token["content"] for index, token in marked.items()}
+    kinds = [(3 if marked[index]["special"] else 4) if index in marked else 1 for index in sorted(tokens)]
+    out = gguf.GGUFWriter(path, "llama", split_max_tensors=part)
     out.add_context_length(config["max_position_embeddings"])
     out.add_embedding_length(config["hidden_size"])
     out.add_block_count(config["num_hidden_layers"])
@@ -66,9 +69,28 @@ def write(path: Path, quant: str = "F32", **said: str) -> Path:
             if ".q_proj" in name or ".k_proj" in name:
                 heads = config["num_attention_heads"]
                 data = data.reshape(heads, 2, -1, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+            data = data + (added or {}).get(_gguf_name(name), 0)
             # rows of other lengths cannot be quantized
             wanted = gguf.GGMLQuantizationType[quant if data.ndim == 2 and data.shape[1] % 32 == 0 else "F32"]
             out.add_tensor(_gguf_name(name), gguf.quants.quantize(data, wanted), raw_dtype=wanted)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def write_adapter(path: Path, tensors: Mapping[str, Any], alpha: float, **keys: str) -> Path:
+    """Write a LoRA file as llama.cpp's converter does."""
+    import gguf
+
+    said = {"general.type": "adapter", "adapter.type": "lora", **{key.replace("_", "."): keys[key] for key in keys}}
+    out = gguf.GGUFWriter(path, said.pop("architecture", "llama"))
+    for key, value in said.items():
+        out.add_string(key, value)
+    out.add_float32("adapter.lora.alpha", alpha)
+    for name, data in tensors.items():
+        out.add_tensor(name, data)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

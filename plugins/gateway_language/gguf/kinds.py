@@ -47,7 +47,9 @@ SPEECH = Other("a model of speech", f"{CLASS} and has a method transcriptions, s
 SOUND = Other("a model that makes sound", f"{CLASS} and has a method speech, see docs/audio.md")
 PROJECTOR = Other("a projector of images or sound", "the plugin transformers only serves text, and does not use it")
 MATRIX = Other("an importance matrix", "it is read when a model is quantized, and has no part in serving")
-ADAPTER = Other("a LoRA adapter", "merge it into its base model (llama-export-lora)")
+ADAPTER = Other(
+    "a LoRA adapter", "name it in options.lora of its model, for llama.cpp, or merge it (llama-export-lora)"
+)
 STEERING = Other("a control vector", "it steers another model, and is not used here")
 DRAFT = Other("a draft model", "it makes another model faster, and is not used here")
 UNFINISHED = Other("an unfinished download", "get the file again")

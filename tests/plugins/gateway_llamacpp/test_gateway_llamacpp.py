@@ -341,6 +341,17 @@ def test_steps_of_one_token_of_a_prompt_are_enough_for_all_slots(place: Path) ->
         assert chat(model, FRANCE)[0] == "Paris"
 
 
+def test_a_model_in_parts_is_one_model(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf", part=20)
+    parts = sorted(tmp_path.glob("*.gguf"))
+    assert len(parts) == 2 and parts[0].name == "a-00001-of-00002.gguf"
+    with words_of_tiny_chat(), loaded(tmp_path, "llamacpp") as model:
+        assert chat(model, FRANCE)[0] == "Paris"
+    parts[1].unlink()
+    with pytest.raises(ConfigError, match=r"a-00002-of-00002\.gguf is missing; a has 2 parts"):
+        _load(tmp_path)
+
+
 def test_without_a_template_it_completes_but_does_not_chat(tmp_path: Path) -> None:
     write(tmp_path / "a.gguf", chat_template="")
     with words_of_tiny_chat(), loaded(tmp_path, "llamacpp") as model:
