@@ -10,6 +10,7 @@ from ...files import ordinary
 from ...spec import Endpoint, ModelSpec
 from ...wording import traceback_of
 from .batch_methods import answers
+from .inherited_methods import with_inherited
 from .source import ClassInfo, SourceError, read_class
 from .targets import module_file
 
@@ -37,6 +38,8 @@ def routes_of(spec: ModelSpec, endpoints: Iterable[Endpoint]) -> list[str]:
         found = None
     if found is None:
         return []
+    if source and not spec.own_code:  # a plugin's class, whose base is often a plugin's too
+        found = with_inherited(found, source[0])
     predict = [f"/v1/models/{spec.name}:predict"] if answers(found, "predict") else []
     known = tuple(endpoints)
     answered = {endpoint.path for endpoint in known if _answers(found, spec, endpoint)}

@@ -98,7 +98,7 @@ def find_loose(path: Path, models: Iterable[Path]) -> Unserved | None:
 
     Returns None for files that a model mentions in its code or config.yaml: they belong to it.
     """
-    names = frozenset(name for name in likeliest(path) if (path / name).is_file())
+    names = frozenset(name for name in likeliest(path) if os.path.isfile(path / name))  # False for what cannot be asked
     texts = [begin_of(file) for model in models for kind in CODE_OF_A_MODEL for file in sorted(model.glob(kind))]
     names = frozenset(name for name in names if not any(os.fsencode(name) in text for text in texts))
     names -= companions(path, names)
