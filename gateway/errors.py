@@ -270,6 +270,7 @@ class HTTPError(ModelError):
 # Codes that the gateway's errors may have in place of the code of their class, and the code of admin.NotReloaded.
 GIVEN_CODES = frozenset(
     {
+        "content_policy_violation",
         "context_length_exceeded",
         "invalid_type",
         "missing_required_parameter",

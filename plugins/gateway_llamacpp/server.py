@@ -40,7 +40,7 @@ def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple
     params.warmup = False
     params.cache_ram_mib, params.cache_idle_slots = 0, False  # slots keep their tokens; 8 GB of old prompts beside them
     params.use_jinja, params.chat_template = False, "chatml"  # ours renders the file's: this one need not understand it
-    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.ui = params.endpoint_slots = params.endpoint_props = False
     params.sse_ping_interval = -1  # xllamacpp takes a ping for a message, and cuts it
     params.n_threads_http, params.api_keys = 1, [secrets.token_hex(16)]
     params.verbosity = 1  # warnings and errors
@@ -49,11 +49,14 @@ def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple
     with _socket() as address, _told() as lines:
         params.hostnames = [str(address)]
         try:
-            return xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
         except RuntimeError as error:
             said = [line.strip() for line in lines() if TOLD.search(line)]
             why = said[0] if said else str(error)
             raise ConfigError(f"llama.cpp cannot load {file.name}: {why}") from error
+    # It answers when its loop runs. A server whose loop has not begun forgets that it was ended, and never ends.
+    server.handle_metrics()
+    return server
 
 
 def read_ahead(file: Path) -> None:

@@ -43,6 +43,7 @@ OPENED_ELSEWHERE = {
 # What plugins open themselves, and what that is.
 OPENED_BY_PLUGINS = {
     "gateway_checkpoints/library.py: (_library() / kind / f'modeling_{kind}.py').read_text('utf-8')": "the library's",
+    "gateway_keras/model.py: archive.open('model.weights.h5')": "inside a file that was checked",
     "gateway_language/memory.py: (group / 'memory.current').read_text()": "/sys",
     "gateway_language/memory.py: (group / 'memory.max').read_text()": "/sys",
     "gateway_language/memory.py: Path('/proc/meminfo').read_text()": "/proc",

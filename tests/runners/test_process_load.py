@@ -164,20 +164,24 @@ async def test_what_changes_while_a_model_loads_is_there_when_it_has_loaded(tmp_
                 print("told", environment["name"])
             def load(self):
                 print("first", self.secrets["token"])
-                while self.secrets["token"] != "third": time.sleep(0.001)
+                while self.secrets["token"] != "third-token": time.sleep(0.001)
             def predict(self, x): return [self.secrets["token"], self.size, self.told]
         """
     write(tmp_path, {"model/model.py": source})
     spec = {"secrets": ("token",), "config": {"big": "x" * 600_000}}
-    found = Started(tmp_path, spec=spec, secrets={"token": "one"}, deployment={"name": "old"})
+    found = Started(tmp_path, spec=spec, secrets={"token": "first-token"}, deployment={"name": "old"})
     loading = asyncio.create_task(found.replica.start())
-    found.replica.update({"token": "second"}, {"name": "new"})
+    found.replica.update({"token": "second-token"}, {"name": "new"})
     try:
         await found.log.find("first ***")
-        found.replica.update({"token": "third"}, None)
+        found.replica.update({"token": "third-token"}, None)
         await loading
         await found.log.find("told new")
-        assert await found.ask("predict") == ["third", 600_000, [{"name": "old"}, {"name": "old"}, {"name": "new"}]]
+        assert await found.ask("predict") == [
+            "third-token",
+            600_000,
+            [{"name": "old"}, {"name": "old"}, {"name": "new"}],
+        ]
     finally:
         await found.replica.kill("the test is over")
 

@@ -18,7 +18,7 @@ from gateway_checkpoints.weights import say_weights
 from gateway_spacy.settings import read_settings
 from gateway_tabular.columns import _any_of
 from gateway_transformers.directories import say_incomplete
-from gateway_transformers.gguf import files as gguf
+from gateway_language.gguf import files as gguf
 from gateway_xgboost.structure import _each_once
 
 from gateway import ConfigError, named_file
