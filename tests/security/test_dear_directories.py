@@ -15,10 +15,10 @@ import pytest
 from costs import least_seconds
 from gateway_checkpoints import labels
 from gateway_checkpoints.weights import say_weights
+from gateway_language.gguf import files as gguf
 from gateway_spacy.settings import read_settings
 from gateway_tabular.columns import _any_of
 from gateway_transformers.directories import say_incomplete
-from gateway_language.gguf import files as gguf
 from gateway_xgboost.structure import _each_once
 
 from gateway import ConfigError, named_file
