@@ -1720,7 +1720,7 @@ MUTATIONS = [
              "if (place, text) not in own.names:",
              "if True:",
              "security/test_dear_directories.py::test_a_name_counts_once_however_often_it_is_looked_at"),
-    Mutation("T251", "../plugins/gateway_transformers/gguf/files.py",
+    Mutation("T251", "../plugins/gateway_language/gguf/files.py",
              "name not in there or not",
              "not",
              "security/test_dear_directories.py::test_parts_that_a_name_claims_are_not_looked_for_one_by_one"),

@@ -29,6 +29,7 @@ OWN = {
     "catboost": frozenset("cbm json".split()),
     "fasttext": frozenset("bin ftz vec".split()),
     "keras": frozenset("h5 keras".split()),
+    "llamacpp": GGUF,
     "lightgbm": frozenset("bst lgb lgbm model txt".split()),
     "torch": frozenset("jit pt pt2 pth torchscript ts".split()),
     "xgboost": frozenset("bst json ubj xgb".split()),
