@@ -1,16 +1,20 @@
-"""Helpers for tables of request fields, for plugins that serve models without code.
+"""Helpers for request fields, for plugins that serve models without code.
 
-The tables are in the `fields` modules of gateway_transformers and gateway_sentence_transformers.
+Tables of fields are in the `fields` modules of gateway_language and gateway_sentence_transformers. `texts_of` reads the
+texts of a predict for gateway_fasttext and gateway_spacy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway import BadRequest
 
+TEXTS = ("text", "texts", "inputs")  # a text, or a list of texts
+MOST_TEXTS = 10_000
+IGNORED = ("model", "id")  # fields of every predict
 EMPTY: tuple[Any, ...] = ("", [], {})
 
 
@@ -64,3 +68,43 @@ def _fold(name: str) -> str:
 
 def unsupported(what: str, param: str) -> BadRequest:
     return BadRequest(what, param=param, code="unsupported_value")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of a body, which have not been looked at. `fields` is the whole body."""
+
+    fields: Mapping[str, Any]
+    name: str  # of the field that has them
+    values: Sequence[Any]
+    is_one: bool
+
+    def where(self, place: int) -> str:
+        return self.name if self.is_one else f"{self.name}[{place}]"
+
+
+def texts_of(body: Any, *others: str) -> Texts:
+    """Return the texts of a body of predict, which may also have the fields `others`.
+
+    Raises:
+        BadRequest: it has another field, or no text or list of texts.
+    """
+    if not isinstance(body, Mapping):
+        body = {"texts" if isinstance(body, list) else "text": body}
+    for name, value in body.items():
+        if name not in (*TEXTS, *IGNORED, *others) and value is not None:
+            have = ", ".join(("text", "texts", *others))
+            raise unsupported(f"there is no field {str(name)[:60]!a} (have: {have})", str(name)[:60])
+    given = [name for name in TEXTS if body.get(name) is not None]
+    if len(given) != 1:
+        raise BadRequest('send one of "text" and "texts"', param="text")
+    (name,) = given
+    value = body[name]
+    is_one = isinstance(value, str)
+    if not is_one and (name == "text" or not isinstance(value, list)):
+        wanted = "a text" if name == "text" else "a list of texts"
+        raise BadRequest(f"{name} has to be {wanted}", param=name, code="invalid_type")
+    values = [value] if is_one else value
+    if len(values) > MOST_TEXTS:
+        raise BadRequest(f"{name} has more than {MOST_TEXTS} texts", param=name)
+    return Texts(body, name, values, is_one)

@@ -51,5 +51,5 @@ def _is_usual(pid: int) -> bool:
     """Whether a process has the usual policy; another was chosen by the operator, and stays."""
     try:
         return os.sched_getscheduler(pid) == os.SCHED_OTHER
-    except (OSError, AttributeError):  # it has ended, or this is not Linux
+    except OSError:  # it has ended
         return False

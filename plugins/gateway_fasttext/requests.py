@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway_fields import unsupported
+from gateway_fields import texts_of, unsupported
 
 from gateway import BadRequest
 
-NAMES = ("text", "texts", "inputs")  # a text, or a list of texts
-IGNORED = ("model", "id")  # fields of every predict
-MOST_TEXTS = 10_000
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -41,25 +38,9 @@ def read_predict(body: Any) -> Ask:
     Raises:
         BadRequest: it is no such request.
     """
-    if not isinstance(body, Mapping):
-        body = {"texts" if isinstance(body, list) else "text": body}
-    for name, value in body.items():
-        if name not in (*NAMES, *IGNORED, "k", "threshold") and value is not None:
-            raise unsupported(f"there is no field {str(name)[:60]!a} (have: text, texts, k, threshold)", str(name)[:60])
-    given = [name for name in NAMES if body.get(name) is not None]
-    if len(given) != 1:
-        raise BadRequest('send one of "text" and "texts"', param="text")
-    (name,) = given
-    value = body[name]
-    is_one = isinstance(value, str)
-    if not is_one and (name == "text" or not isinstance(value, list)):
-        wanted = "a text" if name == "text" else "a list of texts"
-        raise BadRequest(f"{name} has to be {wanted}", param=name, code="invalid_type")
-    texts = [value] if is_one else value
-    if len(texts) > MOST_TEXTS:
-        raise BadRequest(f"{name} has more than {MOST_TEXTS} texts", param=name)
-    lines = [line(text, name if is_one else f"{name}[{place}]", name) for place, text in enumerate(texts)]
-    return Ask(lines, is_one, _count(body), _threshold(body))
+    found = texts_of(body, "k", "threshold")
+    lines = [line(text, found.where(place), found.name) for place, text in enumerate(found.values)]
+    return Ask(lines, found.is_one, _count(found.fields), _threshold(found.fields))
 
 
 def _count(body: Mapping[str, Any]) -> int:

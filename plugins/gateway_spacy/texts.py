@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway_fields import MOST_TEXTS, texts_of
+
 from gateway import BadRequest, ConfigError
 
 PARTS = ("text", "ents", "sents", "tokens", "cats", "spans")
-NAMES = ("text", "texts", "inputs")  # a text, or a list of texts
-IGNORED = ("model", "id")  # fields of every predict
-MOST_TEXTS = 10_000
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -45,26 +44,9 @@ def read_request(body: Any, parts: frozenset[str], longest: int) -> Request:
     Raises:
         BadRequest: it is no such request.
     """
-    if not isinstance(body, Mapping):
-        body = {"texts" if isinstance(body, list) else "text": body}
-    given = [name for name in NAMES if body.get(name) is not None]
-    for name, value in body.items():
-        if name not in NAMES and name not in IGNORED and name != "include" and value is not None:
-            what = f"there is no field {str(name)[:60]!a} (have: text, texts, include)"
-            raise BadRequest(what, param=str(name)[:60], code="unsupported_value")
-    if len(given) != 1:
-        raise BadRequest('send one of "text" and "texts"', param="text")
-    (name,) = given
-    value = body[name]
-    is_one = isinstance(value, str)
-    if not is_one and (name == "text" or not isinstance(value, list)):
-        wanted = "a text" if name == "text" else "a list of texts"
-        raise BadRequest(f"{name} has to be {wanted}", param=name, code="invalid_type")
-    texts = [value] if is_one else value
-    if len(texts) > MOST_TEXTS:
-        raise BadRequest(f"{name} has more than {MOST_TEXTS} texts", param=name)
-    for place, text in enumerate(texts):
-        where = name if is_one else f"{name}[{place}]"
+    found = texts_of(body, "include")
+    for place, text in enumerate(found.values):
+        where, name = found.where(place), found.name
         if not isinstance(text, str):
             raise BadRequest(f"{where} has to be a text", param=name, code="invalid_type")
         if len(text) > longest:
@@ -74,9 +56,9 @@ def read_request(body: Any, parts: frozenset[str], longest: int) -> Request:
             text.encode()
         except UnicodeEncodeError as error:
             raise BadRequest(f"{where} has half a character", param=name) from error
-    if body.get("include") is not None:
-        parts = read_parts(body["include"])
-    return Request(texts, is_one, parts)
+    if found.fields.get("include") is not None:
+        parts = read_parts(found.fields["include"])
+    return Request(found.values, found.is_one, parts)
 
 
 def read_parts(given: Any) -> frozenset[str]:
