@@ -63,6 +63,7 @@ _BARE = (sys.executable, "-m", "benchmarks.floor", "echo")
 
 def _start(command: Sequence[str], port: int, path: str, place: Path) -> Start:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a checkout at its first start
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -99,7 +99,9 @@ class Plugins:
         for file in files:
             plugins._load_file(Path(file), blocked)
         points = entry_points(group=GROUP)  # reads the metadata of every installed distribution
-        whose = {id(point.dist): (point.dist.name, point.dist.version) for point in points if point.dist}
+        packages = {id(point.dist): point.dist for point in points if point.dist}  # one has many points
+        read = {key: package.metadata for key, package in packages.items()}  # parsed at each access
+        whose = {key: (metadata["Name"], metadata["Version"]) for key, metadata in read.items()}
         for point in points:
             if point.name not in blocked:
                 package, version = whose[id(point.dist)] if point.dist else (point.value, "")

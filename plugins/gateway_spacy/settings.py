@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 from gateway import ConfigError, check_ordinary, has_code, opened, peek_config, peek_json, peek_weights
 
 FRAMEWORK = "spacy"
@@ -189,6 +187,8 @@ def _code(place: Path, what: str) -> ConfigError:
 
 def version_note(place: Path) -> str | None:
     """Return a warning if the pipeline was made for another version of spaCy than the installed one."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # takes longer to import than all of this plugin
+
     try:
         meta, installed = peek_json(place / META), version("spacy")
         wanted = str(meta.get("spacy_version") or "")
