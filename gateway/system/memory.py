@@ -8,7 +8,7 @@ import sys
 
 PR_SET_DUMPABLE = 4
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT = 16 << 20  # bytes
+KEPT = 16 << 20  # bytes, for each of the C library's arenas, of which many threads share a few
 
 
 def leave_no_core() -> None:

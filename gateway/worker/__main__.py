@@ -72,6 +72,7 @@ def main() -> None:
     sock, begun = tie_to_parent()
     foreign = forks.open_descriptors() - {sock.fileno()}
     refusal = harden()
+    memory.keep_freed()
     terminal.begin(be_named())
     # Ctrl-C goes to the whole terminal; the gateway decides. The signal is handled, not ignored: child processes of the
     # model would inherit that, and many servers are stopped with this signal.
