@@ -99,13 +99,12 @@ class Plugins:
         for file in files:
             plugins._load_file(Path(file), blocked)
         points = entry_points(group=GROUP)  # reads the metadata of every installed distribution
-        packages = {id(point.dist): point.dist for point in points if point.dist}  # one has many points
-        read = {key: package.metadata for key, package in packages.items()}  # parsed at each access
-        whose = {key: (metadata["Name"], metadata["Version"]) for key, metadata in read.items()}
+        packages = {id(point.dist): point.dist for point in points if point.dist}
+        known = {key: package.metadata for key, package in packages.items()}  # parsed at each access
         for point in points:
             if point.name not in blocked:
-                package, version = whose[id(point.dist)] if point.dist else (point.value, "")
-                plugins._load(point.name, point.load, source=f"package {package}", version=version)
+                found = known.get(id(point.dist)) or {"Name": point.value, "Version": ""}
+                plugins._load(point.name, point.load, source=f"package {found['Name']}", version=found["Version"])
         for name, module in builtins.items():
             if name not in blocked:
                 plugins.register(importlib.import_module(module), name, source="built-in", version=__version__)
