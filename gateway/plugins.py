@@ -99,11 +99,10 @@ class Plugins:
         for file in files:
             plugins._load_file(Path(file), blocked)
         points = entry_points(group=GROUP)  # reads the metadata of every installed distribution
-        packages = {id(point.dist): point.dist for point in points if point.dist}
-        known = {key: package.metadata for key, package in packages.items()}  # parsed at each access
+        packages = {id(point.dist): point.dist for point in points}
+        known = {key: package.metadata for key, package in packages.items() if package}  # parsed at each access
         for point in points:
-            if point.name not in blocked:
-                found = known.get(id(point.dist)) or {"Name": point.value, "Version": ""}
+            if point.name not in blocked and (found := known.get(id(point.dist))):
                 plugins._load(point.name, point.load, source=f"package {found['Name']}", version=found["Version"])
         for name, module in builtins.items():
             if name not in blocked:
