@@ -22,15 +22,18 @@ from .report import Row, at_most
 LIMIT = 5.0  # milliseconds
 BETWEEN_YIELDS = 0.001  # seconds that the sync generator computes between its yields; a part of what it takes
 BARE = "bare uvicorn"
+PATIENCE = 10.0  # seconds for what a call reports
 CHAT = "/v1/chat/completions"
 EDGE = "edge"  # of multipart bodies
 
-# `seen` has the moment at which the code of a call noticed, by the number that stands in its request as "call-12".
+# `seen` has the moment at which the code of a call began and that at which it noticed, as "begun 12" and "gone 12" for
+# the number that stands in its request as "call-12".
 COMMON = """
 import asyncio, re, time
 
-def note(seen, inputs):
-    seen[re.search(r"call-(\\d+)", repr(inputs))[1]] = time.monotonic()
+def note(seen, what, inputs):
+    number = re.search(r"call-(\\d+)", repr(inputs))[1]
+    seen[f"{what} {number}"] = time.monotonic()
 
 async def tokens(seen, inputs):
     try:
@@ -38,15 +41,16 @@ async def tokens(seen, inputs):
             yield "token "
             await asyncio.sleep(0.01)
     finally:
-        note(seen, inputs)
+        note(seen, "gone", inputs)
 
 async def wait(seen, inputs):
     if isinstance(inputs, dict) and inputs.get("stream"):
         return tokens(seen, inputs)
+    note(seen, "begun", inputs)
     try:
         await asyncio.sleep(60)
     finally:
-        note(seen, inputs)
+        note(seen, "gone", inputs)
 
 class Model:
     def __init__(self):
@@ -60,12 +64,13 @@ GENERATOR = f"""
     def predict(self, inputs):
         return self.seen
     def chat_completions(self, inputs):
+        note(self.seen, "begun", inputs)
         try:
             while True:
                 yield "token "
                 time.sleep({BETWEEN_YIELDS})
         finally:
-            note(self.seen, inputs)
+            note(self.seen, "gone", inputs)
 """
 
 
@@ -160,24 +165,27 @@ def _p99(values: list[float]) -> float:
 def _delays(server: Server, kind: Kind, numbers: range) -> list[float]:
     """Milliseconds from hanging up to the code's `finally`, in calls made one after the other."""
     gone = {}
+    path = f"/models/{kind.model}/predict" if kind.model else kind.path
     for number in numbers:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             client.sendall(kind.request(number))
-            if kind.streams and (answer := client.recv(65536)) and not answer.startswith(b"HTTP/1.1 200"):
+            if not kind.streams:  # the first item of a stream says that its code has begun
+                _reported(server, path, f"begun {number}")
+            elif (answer := client.recv(65536)) and not answer.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(f"{kind.name}: {answer.decode(errors='replace')}")
             time.sleep(0.02)
             gone[number] = time.monotonic()
-    notes: dict[str, float] = {}
-    for _ in range(50):  # half a second, or less when all have been noticed
+    return [(_reported(server, path, f"gone {number}") - left) * 1000 for number, left in gone.items()]
+
+
+def _reported(server: Server, path: str, what: str) -> float:
+    """The moment of it, once it is there."""
+    until = time.monotonic() + PATIENCE
+    while what not in (notes := _report(server, path)):
+        if time.monotonic() > until:
+            raise RuntimeError(f"{path}: no call reported {what!r} for {PATIENCE:g} s")
         time.sleep(0.01)
-        notes = _report(server, f"/models/{kind.model}/predict" if kind.model else kind.path)
-        if all(str(number) in notes for number in numbers):
-            break
-    seen = {number: notes[str(number)] for number in numbers if str(number) in notes}
-    # Of a call whose client was gone before its code began, on a machine that busy, no code ever ran.
-    if len(seen) < min(0.9 * len(numbers), len(numbers) - 1):
-        raise RuntimeError(f"{kind.name}: {len(numbers)} clients left, the code saw {len(seen)}")
-    return [(there - gone[number]) * 1000 for number, there in seen.items()]
+    return notes[what]
 
 
 def _report(server: Server, path: str) -> dict[str, float]:

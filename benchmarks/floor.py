@@ -58,11 +58,13 @@ _seen: dict[str, float] = {}
 
 
 async def hangup(scope: Any, receive: Any, send: Any) -> None:
-    """Waits until its client has gone, and notes when it heard of it; a body without a number gets the notes."""
+    """Waits until its client has gone; notes when it began and heard of it. A body without a number gets the notes."""
     body = json.loads(await _body(receive) or b"{}")
     if user := body.get("user"):
+        number = user.removeprefix("call-")
+        _seen[f"begun {number}"] = time.monotonic()
         await receive()
-        _seen[user.removeprefix("call-")] = time.monotonic()
+        _seen[f"gone {number}"] = time.monotonic()
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(_seen).encode()})

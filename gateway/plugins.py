@@ -22,7 +22,7 @@ from . import __version__, hookspecs, plugin_checks
 from .access.callers import Caller
 from .errors import ConfigError, GatewayError
 from .plugin_files import FilePlugin, load_file
-from .plugin_manager import Manager
+from .plugin_manager import Manager, packages_of
 from .spec import Endpoint, Format, ModelSpec, Problem
 from .wording import a_type, instead_of
 
@@ -99,11 +99,9 @@ class Plugins:
         for file in files:
             plugins._load_file(Path(file), blocked)
         points = entry_points(group=GROUP)  # reads the metadata of every installed distribution
-        packages = {id(point.dist): point.dist for point in points}
-        known = {key: package.metadata for key, package in packages.items() if package}  # parsed at each access
-        for point in points:
-            if point.name not in blocked and (found := known.get(id(point.dist))):
-                plugins._load(point.name, point.load, source=f"package {found['Name']}", version=found["Version"])
+        for point, (package, version) in zip(points, packages_of(points), strict=True):
+            if point.name not in blocked:
+                plugins._load(point.name, point.load, source=f"package {package}", version=version)
         for name, module in builtins.items():
             if name not in blocked:
                 plugins.register(importlib.import_module(module), name, source="built-in", version=__version__)
