@@ -5,9 +5,10 @@ trailers that never become headers, notice to the running request when its clien
 HTTP/1.0. It depends on uvicorn's internals, so uvicorn's minor version is pinned and tests/http/test_protocol.py checks
 each update.
 
-`request_heads.py` checks heads, `request_cycle.py` holds a request and writes whole answers, `collected_body.py` keeps
-bodies, `connection_endings.py` ends connections, `refused_connections.py` answers input that is not a request, and
-`declined_upgrades.py` reads the body of a request whose `Upgrade` is ignored.
+`request_heads.py` checks heads, `read_ahead.py` bounds what is read behind a request, `request_cycle.py` holds a request
+and writes whole answers, `collected_body.py` keeps bodies, `connection_endings.py` ends connections,
+`refused_connections.py` answers input that is not a request, and `declined_upgrades.py` reads the body of a request
+whose `Upgrade` is ignored.
 """
 
 from __future__ import annotations
@@ -19,29 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from .collected_body import CollectingProtocol
 from .declined_upgrades import parser_of_body
+from .read_ahead import MAX_PIPELINED, SLICE, Flow, is_far_ahead
 from .refused_connections import REASON_OF, Refused, refusal
 from .request_cycle import cycle_of_head
 from .request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL, has_body, length_in, take_host_of
 
-MAX_PIPELINED = 16  # requests read ahead; beyond that reading pauses, and a disconnect is not noticed
 SURE = MAX_HEAD - 8 * 1024  # a head of up to so many bytes read is surely within the limit
-SLICE = 4096  # bytes parsed at a time if they may hold many requests: a parsed request takes 100 times its size
 GOODBYE = 0.5  # seconds that idle connections stay open at shutdown: a request may be on its way
-
-
-class _Flow(FlowControl):
-    """Flow control of a connection. `is_held` keeps reading paused until the data read so far is parsed."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        if self.read_paused and not self.is_held:
-            super().resume_reading()
 
 
 class GuardedProtocol(CollectingProtocol):
@@ -56,12 +46,13 @@ class GuardedProtocol(CollectingProtocol):
     begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without creating a task
 
     left: Callable[[], None] | None = None
-    flow: _Flow
+    flow: Flow
     _bytes = 0  # bytes of the head, or since the last bytes of a body
     _body = 0  # bytes of the body so far
     _in_head = True
     _is_upgrade = False  # the request asks to upgrade the protocol, and may
     _unparsed, _parsed = b"", 0  # data read, and how much of it is parsed
+    _ahead = 0  # bytes of the requests in `pipeline`, since it was empty
     _later: asyncio.Handle | None = None
     _timer: asyncio.TimerHandle | None = None
     _idle_since = 0.0
@@ -77,7 +68,7 @@ class GuardedProtocol(CollectingProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.flow = _Flow(transport)
+        self.flow = Flow(transport)
         if self.scheme == "https":
             transport.set_write_buffer_limits(HIGH_WATER_LIMIT)  # same as without TLS; the default is 8 times larger
         sock = transport.get_extra_info("socket")
@@ -111,20 +102,22 @@ class GuardedProtocol(CollectingProtocol):
             return  # the connection is closing
         if self._unparsed:
             self._unparsed += data
-        elif len(data) > SLICE:
+        elif len(data) > SLICE or self.pipeline:
             self._unparsed = data
             self._read_on()
         elif self._feed(data):
             self._begin_held()
 
     def _read_on(self) -> None:
-        """Parse the data read, until MAX_PIPELINED requests wait. Parse the rest when one is answered."""
-        self._later = None
-        while self._parsed < len(self._unparsed) and len(self.pipeline) < MAX_PIPELINED:
+        """Parse the data read, until it is far ahead. Parse the rest when a request is answered."""
+        self._later, waiting = None, self.pipeline
+        while self._parsed < len(self._unparsed) and not (waiting and is_far_ahead(waiting, self._ahead)):
             start, self._parsed = self._parsed, self._parsed + self._next()
             if not self._feed(self._unparsed[start : self._parsed]):
                 self._unparsed = b""
                 return
+            if waiting:
+                self._ahead += self._parsed - start
             if self.is_lingering or self._refusal is not None or self.transport.is_closing():
                 self._parsed = len(self._unparsed)
         if self._parsed >= len(self._unparsed):
@@ -310,6 +303,8 @@ class GuardedProtocol(CollectingProtocol):
         if self._is_upgrade:
             if has_body(self.headers):  # nothing would read it or bound the time for it
                 self._refuse(400)
+            if self.parser.get_http_version() != "1.1":  # RFC 6455, 4.1
+                self._refuse(400)
             super().on_headers_complete()
             return  # the head deadline stays until the upgrade is done
         if self._timer is not None:
@@ -318,6 +313,8 @@ class GuardedProtocol(CollectingProtocol):
         if last is None or last.response_complete:
             self._start_asgi_task(self.cycle, self.app)
             return
+        if not self.pipeline:
+            self._ahead = 0
         self.pipeline.appendleft((self.cycle, self.app))
         if len(self.pipeline) < MAX_PIPELINED:
             self.flow.resume_reading()  # otherwise a disconnect would not be noticed

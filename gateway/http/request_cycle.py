@@ -39,6 +39,9 @@ def cycle_of_head(protocol: HttpToolsProtocol) -> RequestResponseCycle:
 
     It does what uvicorn's `on_headers_complete` does for a request without an upgrade, in two thirds of the time: that
     passes each argument by name, and has options that are never set here (`root_path`, `limit_concurrency`).
+
+    Raises:
+        ValueError: it is of a version that this server does not speak: others may frame its body in another way.
     """
     parser, scope = protocol.parser, protocol.scope
     url, version = httptools.parse_url(protocol.url), parser.get_http_version()
@@ -48,9 +51,9 @@ def cycle_of_head(protocol: HttpToolsProtocol) -> RequestResponseCycle:
     scope["raw_path"], scope["query_string"] = url.path, url.query or b""
     cycle = RequestResponseCycle
     if version != "1.1":
-        scope["http_version"] = version
-        if version == "1.0":
-            cycle = UnmeasuredCycle
+        if version != "1.0":
+            raise ValueError(version)
+        scope["http_version"], cycle = version, UnmeasuredCycle
     return cycle(
         scope,
         protocol.transport,

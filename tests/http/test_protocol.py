@@ -22,7 +22,8 @@ from gateway.http import protocol
 from gateway.http.body import BodyReader
 from gateway.http.collected_body import MAX_READS
 from gateway.http.connection_endings import PARTING
-from gateway.http.protocol import MAX_PIPELINED, SLICE, GuardedProtocol
+from gateway.http.protocol import GuardedProtocol
+from gateway.http.read_ahead import AHEAD, MAX_PIPELINED, SLICE
 from gateway.http.request_cycle import cycle_of, write_whole
 from gateway.http.request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL
 from gateway.runners.pending import ClientLeft
@@ -420,6 +421,72 @@ def test_of_requests_that_come_without_end_few_are_read_ahead(one: bytes, read: 
                 break
             await settle()
         assert connection.statuses == [200] * 3000, "all of them are answered, one after the other"
+
+    test()
+
+
+class OneByOne:
+    """A gate that lets one answer out for each `go`."""
+
+    def __init__(self) -> None:
+        self._left = asyncio.Semaphore(0)
+        self.wait, self.go = self._left.acquire, self._left.release
+
+
+async def fed(connection: Connection, data: bytes, size: int) -> int:
+    """Have the client send while the connection reads, `size` bytes after each answer. Return how many it took."""
+    gate: Any = OneByOne()
+    connection.gate = gate
+    taken = 0
+    connection.protocol.data_received(GET)
+    for _ in range(200):
+        await settle()
+        while not connection.protocol.flow.read_paused and taken < len(data):
+            connection.protocol.data_received(data[taken : taken + size])
+            taken += size
+        gate.go()
+    return taken
+
+
+@pytest.mark.parametrize("one", [GET, POST_ONE])
+def test_who_sends_a_little_after_each_answer_is_not_read_ahead_any_further(one: bytes) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await fed(connection, one * 20000, SLICE)
+        assert len(connection.protocol.pipeline) <= MAX_PIPELINED + SLICE // len(one)
+
+    test()
+
+
+LARGE_HEAD = b"GET /x HTTP/1.1\r\nhost: localhost\r\n" + b"x: %b\r\n" % (b"y" * 8000) * 7 + b"\r\n"
+LARGE_BODY = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n" + b"x" * 60000
+
+
+@pytest.mark.parametrize("size", [SLICE, 60000, 256 << 10])
+@pytest.mark.parametrize("one", [LARGE_HEAD, LARGE_BODY])
+def test_what_is_read_ahead_of_a_connection_is_bounded_in_bytes(one: bytes, size: int) -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        connection.gate.clear()
+        await connection.receive(GET)
+        sent = one * 40
+        for start in range(0, len(sent), size):
+            if connection.protocol.flow.read_paused:
+                break
+            await connection.receive(sent[start : start + size])
+        waiting = [cycle for cycle, _ in connection.protocol.pipeline]
+        heads = sum(len(name) + len(value) for cycle in waiting for name, value in cycle.scope["headers"])
+        held = heads + sum(len(cycle.body) for cycle in waiting)
+        assert 0 < held <= AHEAD + len(one) and connection.protocol.flow.read_paused
+        connection.gate.set()
+        rest = sent[start:] if start + size < len(sent) else b""
+        for start in range(0, len(rest), size):
+            await connection.receive(rest[start : start + size])
+        for _ in range(100):
+            await settle()
+        assert connection.statuses == [200] * 41, "all of them are answered, one after the other"
 
     test()
 

@@ -138,6 +138,21 @@ def test_http_1_0_has_no_transfer_encoding(one: Served, seen: list[bytes]) -> No
     assert sent_in_chunks(one, seen, ["Chunked"], "1.1").startswith(b"HTTP/1.1 200") and seen[0] == b"hello"
 
 
+@pytest.mark.parametrize("version", ["0.9", "2.0"])
+def test_a_version_that_frames_bodies_in_another_way_is_refused(one: Served, seen: list[bytes], version: str) -> None:
+    answer = sent_in_chunks(one, seen, ["chunked"], version)
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1 and not seen
+    head = f"POST /models/m/predict HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 2\r\n"
+    assert one.send(head.encode() + b"\r\n{}").startswith(b"HTTP/1.1 400") and not seen
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.0", "2.0"])
+def test_a_websocket_begins_in_http_1_1(one: Served, version: str) -> None:
+    head = f"GET /models/m/v1/websocket HTTP/{version}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    assert one.send(f"{head}{key}".encode()).startswith(b"HTTP/1.1 400")
+
+
 def sent_in_chunks(one: Served, seen: list[bytes], codings: list[str], version: str) -> bytes:
     """What is answered to a body in chunks and to the request behind it, which a reader may take for a part of it."""
     lines = "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
