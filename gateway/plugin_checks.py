@@ -5,6 +5,7 @@ A problem is reported with the plugin's name, at the start; other plugins are no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ from .errors import ConfigError
 from .spec import Endpoint, Format, ModelSpec
 from .wording import a_type, listed, with_article
 
+LONGEST_NAME = 1024  # characters of a caller's name: metrics keep a thousand of them
+LONE = re.compile("[\ud800-\udfff]").search
 VERBS = ("POST", "GET")
 SCHEMAS = ("request_schema", "response_schema", "event_schema")
 # Optional attributes of a dialect → their types. Methods are checked by name.
@@ -140,12 +143,22 @@ def caller(said: Any) -> Caller | None:
     """Return the caller that a plugin's `authorize` returned.
 
     Raises:
-        ValueError: it has no name to tell it from others.
+        ValueError: it has no name to tell it from others, or one that logs, metrics and the store cannot write.
     """
     named = Caller(said) if isinstance(said, str) else said
-    if named is None or (isinstance(named, Caller) and isinstance(named.name, str) and named.name):
+    if named is None or (isinstance(named, Caller) and _is_name(named.name)):
         return named
-    raise ValueError(f"returned {said!r}: expected a gateway.Caller with a name, a name, or None")
+    raise ValueError(
+        f"returned {repr(said)[:200]}: expected None, a name, or a gateway.Caller with a name, which is a text of at "
+        f"most {LONGEST_NAME} characters without lone surrogates"
+    )
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is a text: who asks may choose it, and JSON may contain half a character."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        return False
+    return name.isascii() or LONE(name) is None
 
 
 def check_needs(path: Path, spec: ModelSpec) -> None:

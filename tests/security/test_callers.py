@@ -441,6 +441,20 @@ def test_a_plugins_caller_has_its_limits_by_name(serve: Serve) -> None:
     assert served.post(f"/models/{MINE}/predict", {}, x_who="bob").status == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("\ud800", 500), ("ada\udfff", 500), ("x" * 1025, 500), ("ada\n\x00", 200), ("\u202eada", 200), ("x" * 1024, 200)],
+)
+def test_no_name_of_a_plugins_caller_breaks_what_others_see(serve: Serve, name: str, status: int) -> None:
+    """It may be what the client says of itself in JSON, which has escapes for half a character."""
+    said = people(odd=name, ops=Caller("ops", scopes=("metrics",)))
+    served = serve({MINE: fine()}, plugins=[*DIALECTS, said], api_key="k")
+    for path, body in ((f"/models/{MINE}/predict", {}), ("/v1/responses", {"model": MINE, "input": "hi"})):
+        assert served.post(path, body, x_who="odd").status == status
+    scrape = served.get("/metrics", x_who="ops")
+    assert scrape.status == 200 and "gateway_key_requests_total" in scrape.body.decode()
+
+
 def test_a_plugins_caller_that_has_expired_is_refused(serve: Serve) -> None:
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     served = serve({MINE: fine()}, plugins=[people(ada=Caller("ada", expires=past))])
