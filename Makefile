@@ -9,13 +9,14 @@ ENVS ?= $(patsubst tests/clients/%.txt,%,$(wildcard tests/clients/*.txt)) \
 CLIENTS = $(foreach env,$(ENVS),.$(if $(wildcard tests/clients/$(env).txt),venv,node)-clients-$(env)/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-slow test-clients fuzz check fix bench bench-peers
+.PHONY: help install serve test test-slow test-clients test-extras fuzz check fix bench bench-peers
 
 help:
 	@echo "make serve      the gateway over models/"
 	@echo "make test       all tests but the slow ones (ARGS='-k name'), in parallel (WORKERS=0: in one process)"
 	@echo "make test-slow  the slow ones"
 	@echo "make test-clients  the clients of the field, in environments of their own (ENVS=openai2 ARGS='-k litellm')"
+	@echo "make test-extras   each framework's extra alone, in environments of their own (EXTRAS='onnx spacy')"
 	@echo "make fuzz       requests made from the API document, valid and broken"
 	@echo "make check      format, lint, types, import directions"
 	@echo "make fix        format, and mend what lint can mend"
@@ -64,6 +65,10 @@ test-slow: $(INSTALLED)
 
 test-clients: $(INSTALLED) $(CLIENTS)
 	$(BIN)/python -m tests.clients $(ENVS) -- $(ARGS)
+
+EXTRAS ?=
+test-extras: $(INSTALLED)
+	$(BIN)/python -m tests.extras $(EXTRAS)
 
 # In an environment of its own, for schemathesis is a plugin of pytest too.
 .venv-fuzz/.installed: tests/fuzz/requirements.txt constraints.txt

@@ -41,6 +41,7 @@ BUILTINS = {
     "score": "gateway.dialects.scoring.score",
     "classify": "gateway.dialects.scoring.classify",
     "decisions": "gateway.dialects.openai.decisions",
+    "system_one": "gateway.dialects.system_one",
     "moderations": "gateway.dialects.openai.moderations",
     "tokenize": "gateway.dialects.scoring.tokenize",
     "audio_transcriptions": "gateway.dialects.openai.transcriptions",

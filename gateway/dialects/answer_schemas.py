@@ -110,6 +110,11 @@ DECISIONS = record(
     model=TEXT,
     usage=record(input_tokens=COUNT, output_tokens=COUNT, total_tokens=COUNT),
 )
+SYSTEM_ONE = record(
+    model=TEXT,
+    answers={"type": "object", "additionalProperties": record(type=TEXT)},
+    usage=record(input_tokens=COUNT, output_tokens=COUNT),
+)
 IMAGES = record(created=COUNT, data=items({"type": "object", "properties": {"b64_json": TEXT, "url": TEXT}}))
 TRANSCRIPTION = record(text=TEXT)
 TRANSCRIPTION_EVENT = record(type=TEXT)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from served import Answer, Model, Reply, Served
 
+from gateway.dialects import system_one
 from gateway.dialects.anthropic import count_tokens, messages
 from gateway.dialects.openai import completions, decisions, images, input_tokens, moderations, speech, transcriptions
 from gateway.dialects.responses import route
@@ -28,7 +29,7 @@ from gateway.wire.values import Array, Structured, encode
 
 Serve = Callable[..., Served]
 Path = tuple[str | int, ...]
-ROUTES: list[ModuleType] = [messages, speech, transcriptions, classify, images, moderations, decisions]
+ROUTES: list[ModuleType] = [messages, speech, transcriptions, classify, images, moderations, decisions, system_one]
 ROUTES += [completions, route, rerank, score, tokenize, count_tokens, input_tokens]
 ODD: dict[str, Any] = {
     "keys": {1: 2, "content": 3},
@@ -55,6 +56,10 @@ LABELS = {"label": "x", "score": 0.5}
 WHICH = {"type": "choice", "instructions": "a?", "choices": [{"value": "x", "description": "y"}, {"value": True}]}
 WHETHER = {"type": "predicate", "instructions": [{"type": "input_text", "text": "a?"}]}
 HOW_MUCH = {"type": "score", "instructions": "a?", "levels": [{"label": "x"}, {"label": "y"}]}
+NAMED = {
+    "a": {"type": "choice", "instructions": "a?", "criteria": {"x": "y", "z": None}},
+    "b": {"type": "noul", "instructions": "a?"},
+}
 ASKED: dict[str, tuple[str, dict[str, Any], Any]] = {
     "/v1/chat/completions": (
         "chat_completions",
@@ -70,6 +75,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], Any]] = {
     "/v1/classify": ("classify", {"input": "a"}, [[LABELS]]),
     "/v1/moderations": ("moderations", {"input": "a"}, {"flagged": True, "category_scores": {"a": 0.5}}),
     "/v1/decisions": ("decide", {"input": "a", "questions": [WHICH, WHETHER]}, {"answers": [{"x": 0.5}, 0.5]}),
+    "/v1/systemone": ("decide", {"state": "a", "questions": NAMED}, {"answers": [{"x": 0.5}, 0.5]}),
     "/v1/images/generations": ("images_generations", {"prompt": "a"}, {"data": [{"b64_json": "eA==", "more": "x"}]}),
     "/v1/audio/speech": ("speech", {"input": "a", "voice": "x"}, {"audio": b"x"}),
     "/v1/tokenize": ("tokenize", {"prompt": "a"}, {"tokens": [1], "count": 1}),
@@ -381,6 +387,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {  # of each route, the method
             "questions": [WHICH, WHETHER, {**HOW_MUCH, "name": "n"}],
         },
     ),
+    "/v1/systemone": ("decide", {"state": {"a": "b"}, "questions": NAMED}),
     "/v1/images/generations": (
         "images_generations",
         {"prompt": "a", "n": 1, "size": "1x1", "response_format": "b64_json"},

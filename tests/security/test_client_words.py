@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from served import Model, Served
 
+from gateway.dialects import system_one
 from gateway.dialects.anthropic import count_tokens, messages
 from gateway.dialects.openai import completions, decisions, images, input_tokens, moderations, speech
 from gateway.dialects.responses import route
@@ -25,6 +26,7 @@ PLUGINS = [
     classify,
     moderations,
     decisions,
+    system_one,
     tokenize,
     input_tokens,
     count_tokens,
@@ -96,6 +98,14 @@ ASKED = {
             {"type": "choice", "instructions": "a", "name": "n", "choices": [{"value": "x"}, {"value": "y"}]},
             {"type": "score", "instructions": "a", "levels": [{"label": "x", "description": "d"}, {"label": "y"}]},
         ],
+    },
+    "/v1/systemone": {
+        "state": {"a": "b"},
+        "questions": {
+            "n": {"type": "choice", "instructions": "a", "criteria": {"x": "d", "y": None}},
+            "m": {"type": "score", "instructions": {"a": "b"}, "criteria": ["x", {"y": "d"}]},
+            "o": {"type": "noul", "criteria": {"true": "d"}},
+        },
     },
     "/tokenize": {
         "messages": [{"role": "user", "content": "a"}],

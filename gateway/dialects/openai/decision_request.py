@@ -73,6 +73,14 @@ def texts_of(content: Any) -> list[str]:
     return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
 
 
+def refuse_others(item: dict[str, Any], known: Collection[str], where: str) -> None:
+    """Raise BadRequest if an object has a field that is not known."""
+    for name in item:
+        if name not in known:
+            what = f"'{where}' has an unknown field '{name[:MOST_ECHOED]}' (have: {', '.join(sorted(known))})"
+            raise BadRequest(what, param=f"{where}.{name[:MOST_ECHOED]}", code="unsupported_value")
+
+
 def _question(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise wrong_type(where, "an object", item)
@@ -81,7 +89,7 @@ def _question(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in OPTIONS:
         raise BadRequest(f"'{where}.type' must be one of {', '.join(OPTIONS)}", param=f"{where}.type")
     options = OPTIONS[kind]
-    _refuse_others(question, ALWAYS | {options[0]} if options else ALWAYS, where)
+    refuse_others(question, ALWAYS | {options[0]} if options else ALWAYS, where)
     if not isinstance(question.get("name", ""), str):
         raise wrong_type(f"{where}.name", "a string", question["name"])
     _read_content(question.get("instructions"), f"{where}.instructions")
@@ -100,7 +108,7 @@ def _read_options(value: Any, key: str, where: str) -> None:
         place = f"{where}[{index}]"
         if not isinstance(option, dict):
             raise wrong_type(place, "an object", option)
-        _refuse_others(option, {key, "description"}, place)
+        refuse_others(option, {key, "description"}, place)
         given = option.get(key)
         if not isinstance(given, str) and not (key == "value" and isinstance(given, bool)):
             raise wrong_type(f"{place}.{key}", "a string or a boolean" if key == "value" else "a string", given)
@@ -117,10 +125,3 @@ def _read_content(value: Any, where: str) -> None:
         return
     if not isinstance(value, list) or not all(isinstance(part, dict) and "type" in part for part in value):
         raise wrong_type(where, "a string or an array of content parts", value)
-
-
-def _refuse_others(item: dict[str, Any], known: Collection[str], where: str) -> None:
-    for name in item:
-        if name not in known:
-            what = f"'{where}' has an unknown field '{name[:MOST_ECHOED]}' (have: {', '.join(sorted(known))})"
-            raise BadRequest(what, param=f"{where}.{name[:MOST_ECHOED]}", code="unsupported_value")

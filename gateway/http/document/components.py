@@ -91,8 +91,10 @@ TAGS = {
     "models": "The models and their state.",
     "gateway": "The gateway itself: health, metrics, version.",
 }
-_FAMILIES = {"score": "rerank", "classify": "rerank"} | dict.fromkeys(
-    ("tokenize", "detokenize", "tokenizer_info"), "tokens"
+_FAMILIES = (
+    {"score": "rerank", "classify": "rerank"}
+    | dict.fromkeys(("tokenize", "detokenize", "tokenizer_info"), "tokens")
+    | {"systemone": "decisions"}
 )
 
 
