@@ -141,7 +141,7 @@ def cross_encoder(place: Path) -> list[Ask]:
     body = {"model": "cross-encoder", "query": "good film", "documents": documents}
     pairs = {"model": "cross-encoder", "text_1": "good film", "text_2": documents}
     return [
-        Ask("/v1/rerank", body, {"results": results}),
+        *(Ask(path, body, {"results": results}) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
         Ask("/v1/score", pairs, {"data": [{"score": each} for each in scores]}),
     ]
 

@@ -52,4 +52,5 @@ def test_every_route_that_they_serve_is_among_the_requests(served: tuple[Gateway
         models = {model["id"]: model["capabilities"]["routes"] for model in json.load(answer)["data"]}
     assert models.keys() == TEN.keys()
     for name, routes in models.items():
-        assert set(routes) <= {ask.path for ask in asks[name]}, name
+        of_tokens = {path for path in routes if "token" in path}  # of any model with a tokenizer
+        assert set(routes) - of_tokens <= {ask.path for ask in asks[name]}, name
