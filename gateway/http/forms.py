@@ -26,6 +26,9 @@ MAX_FIELD = 1 << 20  # bytes of a part that is not a file
 MAX_HEADERS, MAX_HEADER = 8, 4096  # headers of a part, and bytes of a header; RFC 7578 defines three headers
 MAX_BOUNDARY = 70  # characters, by RFC 2046
 _BOUNDARIES = re.compile(r";\s*boundary[^=;]*=", re.IGNORECASE).findall
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
+_OPTIONS = re.compile(r";\s*(name|filename|charset)(\*[^=;\s]*)?\s*=", re.IGNORECASE).findall
+_READ = ("Content-Disposition", "Content-Type")  # the headers of a part that are read
 PIECE = 64 << 10  # bytes parsed at a time
 MAX_SPACE = 64  # bytes after the end of a form, where many clients write a line break
 UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")  # ASCII is a subset of UTF-8
@@ -56,7 +59,8 @@ def decode_form(body: bytes, content_type: str) -> dict[str, Any]:
         for segment, data in _parts(body, boundary):
             _put(fields, segment.name, _value(segment, data))
     except (MultipartError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body is not a valid form: {error}", code="invalid_value") from error
+        told = error.args[0] if isinstance(error, MultipartError) else "it is not UTF-8"  # the rest repeats the form
+        raise BadRequest(f"the body is not a valid form: {told}", code="invalid_value") from error
     return fields
 
 
@@ -80,11 +84,29 @@ def _parts(body: bytes, boundary: str) -> Iterator[tuple[MultipartSegment, list[
         for at in range(0, end, PIECE):
             for event in parser.parse(body[at : min(at + PIECE, end)]):
                 if isinstance(event, MultipartSegment):
+                    _check_once(event)
                     segment, data = event, []
                 elif event is None:
                     yield segment, data
                 else:
                     data.append(event)
+
+
+def _check_once(segment: MultipartSegment) -> None:
+    """Refuse a part of which two readers may take another name, file or charset.
+
+    Raises:
+        MultipartError: it has one of them twice, or `filename*`, which a form must not have (RFC 7578, 4.2).
+    """
+    read = [pair for pair in segment.headerlist if pair[0] in _READ]
+    if len({name for name, _ in read}) < len(read):
+        raise MultipartError("a part has two of the same header")
+    for name, value in read:
+        options = [(option.lower(), more) for option, more in _OPTIONS(_QUOTED.sub("", value))]
+        if extended := next((option for option, more in options if more), None):
+            raise MultipartError(f"the {name} of a part has {extended}*; write {extended} in UTF-8 instead")
+        if len(set(options)) < len(options):
+            raise MultipartError(f"the {name} of a part has two of the same parameter")
 
 
 def _value(segment: MultipartSegment, data: list[bytes]) -> Any:

@@ -5,8 +5,8 @@ trailers that never become headers, notice to the running request when its clien
 HTTP/1.0. It depends on uvicorn's internals, so uvicorn's minor version is pinned and tests/http/test_protocol.py checks
 each update.
 
-`request_heads.py` checks heads, `read_ahead.py` bounds what is read behind a request, `request_cycle.py` holds a request
-and writes whole answers, `collected_body.py` keeps bodies, `connection_endings.py` ends connections,
+`request_heads.py` checks heads, `read_ahead.py` bounds what is read behind a request, `request_cycle.py` holds a
+request and writes whole answers, `collected_body.py` keeps bodies, `connection_endings.py` ends connections,
 `refused_connections.py` answers input that is not a request, and `declined_upgrades.py` reads the body of a request
 whose `Upgrade` is ignored.
 """

@@ -42,6 +42,52 @@ def test_a_form_has_one_boundary(more: str) -> None:
     assert decode_form(*written((NAMED, b"a"), boundary=b"boundary")) == {"prompt": "a"}
 
 
+TYPE = b"\r\nContent-Type: text/plain"
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (NAMED + b'; name="model"', "two of the same parameter"),
+        (NAMED + b";NAME =model", "two of the same parameter"),
+        (NAMED + b'; filename="a.wav"; filename="b.wav"', "two of the same parameter"),
+        (NAMED + b"; filename=a.wav; filename*=UTF-8''b.wav", "filename*"),
+        (NAMED + b"; filename*0=a.wav", "filename*"),
+        (NAMED + b"; name*=UTF-8''model", "name*"),
+        (NAMED + b"\r\n" + NAMED, "two of the same header"),
+        (NAMED + TYPE + TYPE.upper(), "two of the same header"),
+        (NAMED + TYPE + b"; charset=utf-16; charset=utf-8", "two of the same parameter"),
+    ],
+)
+def test_a_part_has_one_name_one_file_and_one_charset(head: bytes, told: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode_form(*written((head, b"a")))
+    assert told in caught.value.message
+
+
+@pytest.mark.parametrize("odd", ['a; filename="b', "a; name=b; filename=c.wav", "; filename*=x"])
+def test_what_stands_in_quotes_is_no_second_name(odd: str) -> None:
+    quoted = odd.replace('"', '\\"').encode()
+    (field,) = decode_form(*written((NAMED + b'; filename="%b"' % quoted, b"a"))).values()
+    assert field["filename"] == odd
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'Content-Disposition: form-data; name="%b"' % (b"\xff" * 4000),
+        NAMED + b"\r\nX" + b"\xfe" * 4000,
+        NAMED + b"\r\nFoo %b: 1" % (b"y" * 4000),
+        NAMED + b"\r\nContent-Length: " + b"9" * 4000,
+        b"Content-Disposition: %b" % (b"z" * 4000),
+    ],
+)
+def test_an_error_about_a_form_repeats_none_of_it(head: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode_form(*written((head, b"a")))
+    assert len(caught.value.message) < 200
+
+
 def test_fields_are_texts_and_files_keep_name_type_and_bytes() -> None:
     sound = bytes(range(256)) * 4096  # a megabyte, more than the parser keeps in memory by default
     body, kind = encoded({"model": "whisper", "language": "français"}, {"file": ("a.wav", sound, "audio/wav")})

@@ -142,13 +142,17 @@ def test_http_1_0_has_no_transfer_encoding(one: Served, seen: list[bytes]) -> No
 def test_a_version_that_frames_bodies_in_another_way_is_refused(one: Served, seen: list[bytes], version: str) -> None:
     answer = sent_in_chunks(one, seen, ["chunked"], version)
     assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1 and not seen
-    head = f"POST /models/m/predict HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 2\r\n"
+    head = (
+        f"POST /models/m/predict HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 2\r\n"
+    )
     assert one.send(head.encode() + b"\r\n{}").startswith(b"HTTP/1.1 400") and not seen
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.0", "2.0"])
 def test_a_websocket_begins_in_http_1_1(one: Served, version: str) -> None:
-    head = f"GET /models/m/v1/websocket HTTP/{version}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head = (
+        f"GET /models/m/v1/websocket HTTP/{version}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    )
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     assert one.send(f"{head}{key}".encode()).startswith(b"HTTP/1.1 400")
 
