@@ -116,6 +116,7 @@ class Known:
     default_prompt: str | None
     dimensions: int
     cuts: bool = False  # whether texts are cut by default
+    is_nested: bool = False  # whether the first numbers of a vector are one too (Matryoshka): the gateway cuts it
 
 
 def read(inputs: Mapping[str, Any], known: Known) -> Ask:
@@ -134,6 +135,8 @@ def read(inputs: Mapping[str, Any], known: Known) -> Ask:
         elif field.does == "refused" and not field.is_neutral(value):
             raise field.refusal(name)
     for name in ("dimensions", "output_dimension"):
+        if known.is_nested and name == "dimensions":
+            continue
         if inputs.get(name) not in (None, known.dimensions):
             what = f"this model only gives {known.dimensions} dimensions: leave {name} out"
             raise unsupported(what, name)

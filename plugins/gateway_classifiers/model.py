@@ -9,11 +9,11 @@ from typing import Any
 
 from gateway_checkpoints import named, unloadable
 from gateway_checkpoints.labels import labels_of
+from gateway_rating_fields import cuts
 
 from gateway import ConfigError, check_ordinary, peek_json, weights_path
 
 from . import loadable, settings
-from .fields import cuts
 
 Inputs = Mapping[str, Any]
 COUNT = "one label, so it scores pairs", "several labels, so it classifies texts"

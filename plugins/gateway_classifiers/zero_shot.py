@@ -12,10 +12,10 @@ from typing import Any
 
 import gateway_inference_api as api
 from gateway_fields import unsupported
+from gateway_rating_fields import cuts
 
 from gateway import BadRequest, ConfigError
 
-from .fields import cuts
 from .model import Classifier
 from .settings import entailment_of
 

@@ -215,13 +215,6 @@ class TextGenerator:
             raise BadRequest(what, param="max_tokens", code=code)
         return prompt, most - used if wanted is None else wanted
 
-    def _whole(self, name: str) -> int | None:
-        """Return an option that must be a whole number. Raises `ConfigError`."""
-        value = self.options.get(name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigError(f"options.{name} must be a whole number of at least 1, not {value!r}")
-        return value
-
 
 def begin_of(tokenizer: Any) -> list[int]:
     """Return the token with which the tokenizer begins prompts, if there is one."""

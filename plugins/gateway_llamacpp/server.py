@@ -11,36 +11,51 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway import ConfigError, opened
 
-from .sizes import Sizes
-
 LARGE = 2**30  # bytes above which a file is read ahead: a slow disk must not stop the worker's heartbeats for minutes
 PIECE = 2**24  # bytes read at a time
+PATIENCE = 1.0  # seconds for the last lines of a load that failed
+CAUSE = "error loading model"
 LONGEST_PATH = 100  # bytes of the path of a Unix socket: 107 on Linux
 TOLD = re.compile(r"\berror\b|\bfailed\b|unknown|unable|invalid|cannot", re.IGNORECASE)
 
 
-def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple[Path, float]] = ()) -> Any:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a server: how many texts it computes at a time, and tokens in its cache and in one step."""
+
+    slots: int
+    cells: int
+    batch: int  # fewer than slots would end the process
+    pooling: int | None = None  # how llama.cpp makes one vector, or a rating, of the tokens; None for text
+
+
+def open_server(file: Path, shape: Shape, threads: int, adapters: Sequence[tuple[Path, float]] = ()) -> Any:
     """Return an `xllamacpp.Server`. Raises `ConfigError` with llama.cpp's own words if it cannot load the file."""
     import xllamacpp
 
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would run a debugger when it ends the process
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_parallel, params.n_ctx, params.kv_unified = sizes.slots, sizes.cells, True
-    params.n_batch = params.n_ubatch = sizes.slots + sizes.step_tokens  # fewer than slots would end the process
+    params.n_parallel, params.n_ctx, params.kv_unified = shape.slots, shape.cells, True
+    params.n_batch = params.n_ubatch = shape.batch
+    if shape.pooling is not None:
+        params.embedding, params.pooling_type = True, xllamacpp.llama_pooling_type(shape.pooling)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.fit_params = False  # it would change the sizes
     params.warmup = False
     params.cache_ram_mib, params.cache_idle_slots = 0, False  # slots keep their tokens; 8 GB of old prompts beside them
     params.use_jinja, params.chat_template = False, "chatml"  # ours renders the file's: this one need not understand it
     params.ui = params.endpoint_slots = params.endpoint_props = False
+    params.endpoint_metrics = True  # or `handle_metrics`, below, would answer at once
     params.sse_ping_interval = -1  # xllamacpp takes a ping for a message, and cuts it
     params.n_threads_http, params.api_keys = 1, [secrets.token_hex(16)]
     params.verbosity = 1  # warnings and errors
@@ -51,12 +66,23 @@ def open_server(file: Path, sizes: Sizes, threads: int, adapters: Sequence[tuple
         try:
             server = xllamacpp.Server(params)
         except RuntimeError as error:
-            said = [line.strip() for line in lines() if TOLD.search(line)]
-            why = said[0] if said else str(error)
+            why = _why(lines) or str(error)
             raise ConfigError(f"llama.cpp cannot load {file.name}: {why}") from error
     # It answers when its loop runs. A server whose loop has not begun forgets that it was ended, and never ends.
     server.handle_metrics()
     return server
+
+
+def _why(lines: Callable[[], list[str]]) -> str:
+    """Return the line that says why a load failed. llama.cpp writes it on a thread, perhaps a moment later."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        said = [line.strip() for line in lines() if TOLD.search(line)]
+        if found := next((line for line in said if CAUSE in line), None):
+            return found
+        if time.monotonic() > until:
+            return said[0] if said else ""
+        time.sleep(0.01)
 
 
 def read_ahead(file: Path) -> None:

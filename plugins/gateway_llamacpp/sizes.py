@@ -1,4 +1,4 @@
-"""Decide how many tokens llama.cpp's cache holds. Pure."""
+"""Decide how many tokens llama.cpp's cache and steps hold. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway_language.gguf.header import Header
+from gateway_language.gguf.kinds import ARCHITECTURES, ENCODER
 
 from gateway import ConfigError
 
@@ -51,6 +52,47 @@ def plan(header: Header, *, slots: int, step_tokens: int, length: int | None, ce
         step_tokens=step_tokens,
         cell_bytes=per_cell,
     )
+
+
+LONGEST_TEXT = 8192  # tokens, unless max_model_len says more: a step of a whole text needs memory by its length
+STEP = 512  # tokens in one step, of short texts together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSizes:
+    """The sizes of a server that computes vectors or ratings of whole texts."""
+
+    cells: int
+    batch: int  # tokens in one step
+    length: int  # of one text
+    bytes: int  # of the cache, about
+
+
+def plan_texts(header: Header, *, is_last: bool, length: int | None, memory: int) -> TextSizes:
+    """Return the sizes for a file. `is_last`: the last token is the vector; only such texts may be read in steps.
+
+    Raises `ConfigError` if the file does not say what is needed, or the memory does not hold one text.
+    """
+    context = _number(header, "context_length")
+    causal = is_causal(header)
+    most = context - 1 if causal else context  # llama.cpp wants one place to be free in a cache
+    if length is not None and length > most:
+        raise ConfigError(f"options.max_model_len is {length}, but the model reads at most {most} tokens")
+    wanted = length or min(most, LONGEST_TEXT)
+    per_cell = cell_bytes(header) if causal else 0
+    if per_cell and (fits := max(memory // per_cell - SPARE - ROUND, 0)) < wanted:
+        if length is not None or fits < min(STEP, most):
+            raise ConfigError(f"free memory holds a text of {fits} tokens, not {wanted}: give the model more memory")
+        wanted = fits
+    batch = STEP if causal and is_last else max(wanted, STEP)
+    cells = (max(wanted, STEP) + SPARE + ROUND - 1) // ROUND * ROUND
+    return TextSizes(cells=cells, batch=batch, length=wanted, bytes=cells * per_cell)
+
+
+def is_causal(header: Header) -> bool:
+    """Return whether tokens see only those before them, for which a cache is kept."""
+    said = header.metadata.get(f"{header.architecture}.attention.causal")
+    return said is not False and ARCHITECTURES.get(header.architecture) is not ENCODER
 
 
 def cell_bytes(header: Header) -> int:

@@ -1,8 +1,8 @@
 """Serve a sentence-transformers directory: texts in, one vector for each out.
 
 The hooks are here, and import the other modules when they are called. `SentenceTransformerModel` in `model` answers
-/v1/embeddings. `batches` merges the texts of all callers into passes through the network, which `encoder` computes;
-`fields` defines the request fields.
+/v1/embeddings. `gateway_embedding_batches` merges the texts of all callers into passes through the network, which
+`encoder` computes; `gateway_embedding_fields` defines the request fields.
 
     options:
       truncate: true      # cut texts that are too long, unless the request says otherwise; default: 400

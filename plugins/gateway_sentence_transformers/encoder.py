@@ -1,7 +1,7 @@
 """The tokenizer and the network of a sentence-transformers model, without the other work of its `encode`.
 
 `Encoder` tokenizes texts as an `Ask` requires, and computes vectors from tokens, with the same values as the library's
-`encode`, `encode_query` and `encode_document`. `batches` decides which texts share a pass.
+`encode`, `encode_query` and `encode_document`. `gateway_embedding_batches` decides which texts share a pass.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway_embedding_batches import Shape
 from gateway_embedding_fields import WHOLE, Ask, Task
 from gateway_fields import unsupported
 
@@ -18,16 +19,6 @@ from gateway import BadRequest
 
 PROBE = ["a", "a longer text"]
 RAW = "before_normalize"  # our name for it among the features
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The pass size through the network that is efficient on this kind of device."""
-
-    budget: int  # tokens of one pass, padding included: larger passes are not faster per token
-    overhead: int  # fixed cost of a pass, in tokens
-    window: int  # texts considered when a pass is composed
-
 
 # all-MiniLM-L6-v2 on one core: a pass of 32 tokens runs at 2,800 tokens/s, of 128 at 5,500, of 512 and 2,048 at 7,000;
 # small passes also let callers send new requests while the next pass runs.

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway_checkpoints import named
+from gateway_embedding_batches import Batcher
 from gateway_embedding_fields import Known, read
 
 from gateway import BadRequest, ConfigError, check_ordinary, weights_path
 
 from . import loadable
-from .batches import Batcher
 from .encoder import Encoder
 from .left_out import left_out, other_heads
 

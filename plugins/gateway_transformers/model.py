@@ -9,6 +9,7 @@ from typing import Any
 from gateway_checkpoints import loadable, named, unloadable, wordless
 from gateway_language.generator import SHORTEST, TextGenerator, templates
 from gateway_language.gguf import files
+from gateway_language.options import whole
 
 from gateway import ConfigError, check_ordinary, peek_patterns, weights_path
 
@@ -75,7 +76,7 @@ class LanguageModel(TextGenerator):
                 slots=slots,
                 length=self._context(model.config),
                 memory=attention.cache_memory(device),
-                step_tokens=self._whole("step_tokens") or (128 if device == "cpu" else 2048),
+                step_tokens=whole(self.options, "step_tokens") or (128 if device == "cpu" else 2048),
             )
         except attention.UnsupportedModel as error:
             raise ConfigError(f"{folder}: {type(model).__name__} cannot be batched here: {error}") from error
@@ -104,7 +105,7 @@ class LanguageModel(TextGenerator):
 
     def _context(self, config: Any) -> int:
         context = getattr(config.get_text_config(), "max_position_embeddings", None) or self.tokenizer.model_max_length
-        return min(context, self._whole("max_model_len") or context)
+        return min(context, whole(self.options, "max_model_len") or context)
 
 
 def sampling_defaults(config: Any) -> dict[str, Any]:

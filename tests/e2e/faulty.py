@@ -4,7 +4,7 @@ Input of `predict`: {"steps": [...]}; of `chat_completions`: such a list as the 
 value to return or to yield, or
 
     ["sleep", seconds]  ["spin"]            the code goes on later, or computes for ever
-    ["hold"]                                it never lets go of the interpreter: no thread, no heartbeat
+    ["hold"]  ["hold", seconds]             it does not let go of the interpreter: no thread, no heartbeat
     ["wait", path]  ["touch", path]         it waits for a file, and makes one
     ["raise", text]  ["nan"]  ["object"]    an exception, and values that have no form
     ["allocate", bytes]  ["print", bytes]   memory; output without a line break
@@ -46,7 +46,7 @@ def act(step):
     elif kind == "spin":
         while True: pass
     elif kind == "hold":
-        ctypes.PyDLL(None).sleep(3600)
+        ctypes.PyDLL(None).sleep(rest[0] if rest else 3600)
     elif kind == "wait":
         while not pathlib.Path(rest[0]).exists(): time.sleep(0.005)
     elif kind == "touch":

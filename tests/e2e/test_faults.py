@@ -77,6 +77,7 @@ PLAIN = (
     "looping",
     "frozen",
     "silent",
+    "heavy",
 )
 SETTINGS = """
 [gateway.limits]
@@ -92,6 +93,9 @@ cancel_grace = 0.5
 worker_silence = 4
 [models.silent]
 worker_silence = 4
+[models.heavy]
+load = "lazy"
+worker_silence = 2
 [models.slow]
 slots = 1
 max_queue = 2
@@ -116,6 +120,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_models(here / "models", {name: {"model.py": MODEL} for name in (*PLAIN, *BAD_LOADS)})
     for name, step in BAD_LOADS.items():
         (here / "models" / name / "load.json").write_text(json.dumps([step]))
+    (here / "models" / "heavy" / "load.json").write_text(json.dumps([["hold", 6]]))
     (here / "gateway.toml").write_text(SETTINGS)
     return here / "models"
 
@@ -287,6 +292,19 @@ def test_callers_of_a_worker_that_stands_still_get_504_long_before_any_limit(
         is_ready_again(gateway, models, name, before)
 
     at_once(stands_still, ("frozen", "silent"))
+
+
+def test_a_load_may_keep_the_interpreter_longer_than_a_call(gateway: Gateway, models: Path, ledger: Ledger) -> None:
+    """As that of a large file by a library. Afterwards the same silence ends the worker."""
+    began = time.monotonic()
+    ledger.predict("waits", "heavy", 5)
+    ledger.check(waits="ok 200")
+    assert time.monotonic() - began >= 6
+    before = workers(gateway, models / "heavy")
+    assert len(before) == 1
+    ledger.predict("hangs", "heavy", ["hold"])
+    ledger.check(waits="ok 200", hangs="status 504")
+    is_ready_again(gateway, models, "heavy", before)
 
 
 def test_a_gateway_that_was_stopped_kills_nobody_for_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,24 @@ def _names() -> dict[str, str]:
     return {name: gguf for gguf, name in NAMES.items()}
 
 
+def vocabulary(out: Any) -> None:
+    """Add its tokenizer to a file."""
+    tokenizer = json.loads((TINY / "tokenizer.json").read_text())
+    marked = {token["id"]: token for token in tokenizer["added_tokens"]}
+    tokens = {index: text for text, index in tokenizer["model"]["vocab"].items()}
+    tokens |= {index: token["content"] for index, token in marked.items()}
+    kinds = [(3 if marked[index]["special"] else 4) if index in marked else 1 for index in sorted(tokens)]
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre(PRE)
+    out.add_token_list([tokens[index] for index in sorted(tokens)])
+    out.add_token_types(kinds)
+    out.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(2)
+    out.add_pad_token_id(0)
+    out.add_add_bos_token(False)
+
+
 def write(path: Path, quant: str = "F32", added: Mapping[str, Any] | None = None, part: int = 0, **said: str) -> Path:
     """Write the model. `said` are strings of the tokenizer's metadata, `added` is added to tensors of the file.
 
@@ -33,11 +52,6 @@ def write(path: Path, quant: str = "F32", added: Mapping[str, Any] | None = None
     from safetensors import safe_open
 
     config = json.loads((TINY / "config.json").read_text())
-    tokenizer = json.loads((TINY / "tokenizer.json").read_text())
-    marked = {token["id"]: token for token in tokenizer["added_tokens"]}
-    tokens = {index: text for text, index in tokenizer["model"]["vocab"].items()}
-    tokens |= {index: token["content"] for index, token in marked.items()}
-    kinds = [(3 if marked[index]["special"] else 4) if index in marked else 1 for index in sorted(tokens)]
     out = gguf.GGUFWriter(path, "llama", split_max_tensors=part)
     out.add_context_length(config["max_position_embeddings"])
     out.add_embedding_length(config["hidden_size"])
@@ -50,15 +64,7 @@ def write(path: Path, quant: str = "F32", added: Mapping[str, Any] | None = None
     out.add_rope_dimension_count(config["head_dim"])
     out.add_layer_norm_rms_eps(config["rms_norm_eps"])
     out.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre(PRE)
-    out.add_token_list([tokens[index] for index in sorted(tokens)])
-    out.add_token_types(kinds)
-    out.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    out.add_bos_token_id(0)
-    out.add_eos_token_id(2)
-    out.add_pad_token_id(0)
-    out.add_add_bos_token(False)
+    vocabulary(out)
     template = (TINY / "chat_template.jinja").read_text()
     for key, value in {"chat_template": template, **said}.items():
         if value:
@@ -126,13 +132,11 @@ def loaded(path: Path, engine: str, **overrides: Any) -> Iterator[Any]:
     plugin = gateway_llamacpp if engine == "llamacpp" else gateway_transformers
     spec = plugin.find_model(path, {**overrides, "options": options})
     assert spec is not None, f"{path} is not recognised"
-    if engine == "llamacpp":
-        from gateway_llamacpp.model import LanguageModel
-    else:
-        from gateway_transformers.model import LanguageModel  # type: ignore[assignment]
+    module, name = spec.target.split(":")
+    kind = getattr(importlib.import_module(module), name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        model = LanguageModel(config=spec.config, data_dir=spec.data_dir)
+        model = kind(spec.config, spec.data_dir) if name == "LanguageModel" else kind(spec.config)
         model.load()
         try:
             yield model

@@ -18,8 +18,8 @@ from .kinds import CLASS, FILES, IMAGES, MAIN, MERGE, Kind, predicts
 
 WEIGHTS = "get the file with the weights too"
 FOLDER = "get it as a folder of sentence-transformers: modules.json and *.safetensors"
-NO_TEXT = "as a GGUF file; only language models are served from GGUF"
-RERANK, CLASSIFY = (f"{CLASS} and has a method {name}, see docs/rerank.md" for name in ("rerank", "classify"))
+NO_TEXT = "as a GGUF file; only models of texts are served from GGUF"
+CLASSIFY = f"{CLASS} and has a method classify, see docs/rerank.md"
 SPEECH, HEARD = (f"{CLASS} and has a method {name}, see docs/audio.md" for name in ("speech", "transcriptions"))
 CHAT = f"{CLASS} with transformers and has a method chat_completions"
 OWN_LIBRARY = "the library that it was made for"
@@ -39,7 +39,6 @@ def _architecture(texts: str) -> bytes:
     return _says(rb"general\.architecture", texts)
 
 
-ENCODERS = "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
 DRAWING = "flux sd1 sd2 sd3 sdxl aura auraflow lumina2 hidream qwen_image ltxv hyvid wan cosmos mochi pixart chroma"
 SEEING = "mobile-sam sam birefnet depthanything esrgan migan yolov9t yolo"
 HEARING = "whisper wav2vec2 parakeet moonshine sensevoice"
@@ -63,10 +62,8 @@ GGUFS = tuple(
         ("a control vector", MAIN, _type("controlvector")),
         ("a LoRA adapter, not a whole model", MERGE, _type("adapter")),
         ("a LoRA adapter, not a whole model", MERGE, rb"adapter\.type\x08\0{3}"),
-        (f"a reranker {NO_TEXT}", RERANK, rb"\.pooling_type\x04\0{3}\x04\0{3}"),
-        (f"an embedding model {NO_TEXT}", FOLDER, rb"\.pooling_type\x04\0{3}[^\0\xff]\0{3}"),
         (f"a classifier {NO_TEXT}", CLASSIFY, rb"\.classifier\.output_labels\x09\0{3}"),
-        (f"an encoder {NO_TEXT}", FOLDER, _architecture(f"{ENCODERS} llama-embed t5encoder")),
+        (f"an encoder {NO_TEXT}", FOLDER, _architecture("t5encoder")),
         ("a model with an encoder and a decoder, as a GGUF file", predicts("transformers"), _architecture("t5 umt5")),
         ("a diffusion language model as a GGUF file", CHAT, _architecture("dream llada llada-moe rnd1")),
         ("a model of images as a GGUF file", IMAGES, _architecture(f"{DRAWING} omnigen pig")),

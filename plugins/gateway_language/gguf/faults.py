@@ -18,7 +18,7 @@ from gateway import ConfigError, opened, placeholder
 from . import tokenizer as tokenizers
 from .files import parts
 from .header import UNNAMED, Header, read_headers
-from .kinds import NAMELESS, kind_of
+from .kinds import NAMELESS, Task, kind_of
 
 MARKER = re.compile(r"<[^<>\s]{1,40}>")  # typical tokens in templates: <|im_start|>, <start_of_turn>
 LAYER = re.compile(r"blk\.(\d{1,6})\.")
@@ -62,15 +62,15 @@ BLOCKS = {
 }
 
 
-def say_faults(path: Path, say_unread: Callable[[Header], None] | None = None) -> list[str]:
+def say_faults(path: Path, say_unread: Callable[[Header], None] | None = None, task: Task = "chat") -> list[str]:
     """Raise `ConfigError` with the error that the load would raise; return warnings.
 
-    `say_unread` raises `ConfigError` for a model that the engine cannot read.
+    `say_unread` raises `ConfigError` for a model that the engine cannot read; `task` is what it is to do.
     """
     files = parts(path)
     try:
         with contextlib.ExitStack() as opened:
-            header = read([opened.enter_context(mapped(file)) for file in files], files)
+            header = read([opened.enter_context(mapped(file)) for file in files], files, task)
         if header.architecture == UNNAMED:
             raise ConfigError(f"it is {NAMELESS.what}: {NAMELESS.fix}")
         if say_unread is not None:
@@ -86,6 +86,8 @@ def say_faults(path: Path, say_unread: Callable[[Header], None] | None = None) -
     kinds = (tokenizers.CONTROL, tokenizers.UNKNOWN, tokenizers.USER_DEFINED)
     added = {text for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=False) if kind in kinds}
     template = header.metadata.get("tokenizer.chat_template", "")
+    if task != "chat":
+        return []
     return [warning] if (warning := cut_markers(template, frozenset(vocabulary.tokens), added)) else []
 
 
@@ -108,12 +110,16 @@ def mapped(file: Path) -> Iterator[mmap.mmap]:
         raise ConfigError(f"{file.name} is empty") from error
 
 
-def read(maps: Sequence[mmap.mmap], files: Sequence[Path]) -> Header:
-    """Return the header of complete files with a language model. Raises `ConfigError` for others."""
+def read(maps: Sequence[mmap.mmap], files: Sequence[Path], task: Task = "chat") -> Header:
+    """Return the header of complete files with a model for this task. Raises `ConfigError` for others.
+
+    A language model may serve any, if its settings say so.
+    """
     if there := next((there for file in files if (there := placeholder(file))), None):
         raise ConfigError(f"it {there.what}: {there.fix}")
     header = read_headers(maps, [file.name for file in files])
-    if other := kind_of(header.metadata, len(header.tensors), (info.name for info in header.tensors)):
+    other = kind_of(header.metadata, len(header.tensors), (info.name for info in header.tensors))
+    if other is not None and (task == "chat" or other.task != task):
         raise ConfigError(f"it is {other.what} ({other.why}), which is not served here: {other.fix}")
     if not header.tensors:
         raise ConfigError("it has no tensors, so no weights: get the file again")

@@ -1,6 +1,7 @@
 """Find the GGUF file of a directory that is the model, and all of its parts.
 
-Files next to it that are not language models are recognised by `kinds` and by their names. Reads names and the first
+Files next to it that are not language models are recognised by `kinds` and by their names; without a language model,
+one for vectors or ratings is the model. Reads names and the first
 keys of a header; imports nothing.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from gateway import ConfigError, distinct, opened, placeholder
 
-from .kinds import ADAPTER, DRAFT, MATRIX, NAMELESS, PROJECTOR, UNFINISHED, Other, kind_of
+from .kinds import ADAPTER, DRAFT, MATRIX, NAMELESS, PROJECTOR, UNFINISHED, Other, Task, kind_of
 
 Chosen = Callable[[str], bool]
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
@@ -49,7 +50,9 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
     """
     if not place.is_dir():
         return parts(place)[0] if place.suffix.lower() == ".gguf" else None
-    files = _without_parts(place, [file for file in models(place, chosen) if not beside(file)])
+    there = {file: beside(file) for file in models(place, chosen)}
+    writing = [file for file, other in there.items() if other is None]
+    files = _without_parts(place, writing or [file for file, other in there.items() if other and other.task])
     wanted = {name.casefold() for name in (*names, place.name)}
     called = _apart(file for file in files if model_name(file).casefold() in wanted)
     found = called if len(called) == 1 else _apart(file for file in files if not is_draft(file)) or _apart(files)
@@ -65,8 +68,8 @@ def find(place: Path, names: Collection[str] = (), chosen: Chosen | None = None)
             f"config.yaml, weights: {here if not names or place.name in names else there}"
         )
     for part in parts(found[0]) if found else ():
-        if there := placeholder(part):
-            raise ConfigError(f"{place}: {part.name} {there.what}: {there.fix}")
+        if stand_in := placeholder(part):
+            raise ConfigError(f"{place}: {part.name} {stand_in.what}: {stand_in.fix}")
     if found and (unfinished := next((part for part in parts(found[0]) if has_gaps(part)), None)):
         raise ConfigError(f"{place}: {unfinished.name} is incomplete: aria2 has not finished the download")
     return found[0] if found else None
@@ -206,6 +209,12 @@ def _is_whole(peeked: Peeked) -> bool:
         return False
     count = max(peeked.tensors, tensors if isinstance(tensors, int) else 0)
     return not isinstance(layers, int) or count >= layers
+
+
+def task_of(file: Path) -> Task:
+    """Return what the file's header says that it is for; chat if it says nothing."""
+    other = beside(file)
+    return (other and other.task) or "chat"
 
 
 def named(file: Path) -> Other | None:

@@ -1,4 +1,4 @@
-"""Recognise GGUF files that are not chat language models by the keys of their header.
+"""Recognise GGUF files that are not chat language models by the keys of their header, and those that llama.cpp serves.
 
 The keys are those of llama.cpp's converter and of related programs. Reads no file, imports nothing. The gateway has its
 own table for directories that only contain such files.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
+
+Task = Literal["chat", "embeddings", "rerank"]
 
 CLASS = "write a model.py whose class loads it"
 ANOTHER_FORM = "get it as a folder of sentence-transformers (modules.json, *.safetensors)"
+BY_LLAMACPP = "llama.cpp serves it, in its own directory and without engine or framework in config.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,13 @@ class Other:
     what: str
     fix: str
     why: str = ""  # the key that reveals it
+    task: Task | None = None  # what llama.cpp does with it
 
 
-EMBEDDER = Other("an embedding model, which gives vectors and writes no text", ANOTHER_FORM)
-ENCODER = Other("an encoder, which gives vectors and writes no text", ANOTHER_FORM)
-RERANKER = Other(
-    "a reranker, which rates texts and writes none", f"{CLASS} and has a method rerank, see docs/rerank.md"
-)
+EMBEDDER = Other("an embedding model, which gives vectors and writes no text", BY_LLAMACPP, task="embeddings")
+ENCODER = Other("an encoder, which gives vectors and writes no text", BY_LLAMACPP, task="embeddings")
+T5_ENCODER = Other("an encoder, which gives vectors and writes no text", ANOTHER_FORM)
+RERANKER = Other("a reranker, which rates texts and writes none", BY_LLAMACPP, task="rerank")
 CLASSIFIER = Other(
     "a classifier, which rates texts and writes none", f"{CLASS} and has a method classify, see docs/rerank.md"
 )
@@ -62,9 +65,10 @@ VOCABULARY = Other("a vocabulary without a model", "get the file with the weight
 ARCHITECTURES: Mapping[str, Other] = {
     **dict.fromkeys(
         "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert gemma-embedding"
-        " llama-embed t5encoder".split(),
+        " llama-embed".split(),
         ENCODER,
     ),
+    "t5encoder": T5_ENCODER,
     **dict.fromkeys("t5 umt5".split(), ENCODER_DECODER),
     **dict.fromkeys("dream llada llada-moe rnd1".split(), DIFFUSION),
     **dict.fromkeys(
@@ -106,6 +110,7 @@ RATES, ENCODES = (
 )
 NO_POOLING = (0, 2**32 - 1)  # none, and unspecified
 RANK = 4  # the pooling type for ratings
+POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": RANK}  # those that options.pooling may name
 
 
 def doubt(said: Mapping[str, Any]) -> str | None:
@@ -115,14 +120,15 @@ def doubt(said: Mapping[str, Any]) -> str | None:
         if text := next((text for text in texts if words.search(text)), None):
             kind = other.what.partition(",")[0]
             what = f"by its name or tags ({text[:LONGEST]}) it is {kind}, but its header has no pooling_type"
-            return f"{what}: it is served as a language model, and its output may be meaningless; {other.fix}"
+            how = f"options.pooling: {'rank' if other is RERANKER else 'last'}"
+            return f"{what}: it is served as a language model, and its output may be meaningless; to correct it, {how}"
     return None
 
 
 def kind_of(said: Mapping[str, Any], tensors: int, names: Iterable[str]) -> Other | None:
     """Return what a file with these keys, number of tensors and names is; None for a language model, or if unknown.
 
-    Arrays among the values only need to be present.
+    Arrays among the values may be numbers instead: their lengths.
     """
     architecture, type_ = said.get("general.architecture", ""), said.get("general.type", "")
     pooling = said.get(f"{architecture}.pooling_type", 0)
@@ -130,6 +136,9 @@ def kind_of(said: Mapping[str, Any], tensors: int, names: Iterable[str]) -> Othe
         return replace(TYPES[type_], why=f"its general.type is {type_}")
     if "adapter.type" in said:
         return replace(ADAPTER, why=f"its adapter.type is {said['adapter.type']}")
+    labels = said.get(f"{architecture}.classifier.output_labels", 0)
+    if pooling == RANK and _length(labels) > 1 and not str(architecture).startswith("qwen3"):  # whose are yes and no
+        return replace(CLASSIFIER, why=f"its {architecture}.pooling_type is {pooling}, and it has several labels")
     if pooling not in NO_POOLING:
         return replace(RERANKER if pooling == RANK else EMBEDDER, why=f"its {architecture}.pooling_type is {pooling}")
     if (key := f"{architecture}.classifier.output_labels") in said:
@@ -145,3 +154,7 @@ def kind_of(said: Mapping[str, Any], tensors: int, names: Iterable[str]) -> Othe
     if tensors == 0 and "tokenizer.ggml.model" in said and not said.get("split.count"):
         return replace(VOCABULARY, why="it has no tensors")
     return None
+
+
+def _length(value: Any) -> int:
+    return value if isinstance(value, int) else len(value) if isinstance(value, list) else 0

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from gateway import ConfigError, ModelSpec, has_code, peek_config, peek_patterns, peek_weights
 
-from .files import find, first_keys, say_passed_over
-from .kinds import doubt
+from .files import beside, find, first_keys, say_passed_over, task_of
+from .kinds import POOLINGS, Task, doubt
 
 TORCH, LLAMACPP = "torch", "llamacpp"
 ENGINES = (LLAMACPP, TORCH)
@@ -72,20 +72,50 @@ def passed_over(path: Path) -> Iterator[str]:
         yield f"the Ollama Modelfile next to {file.name} is not read: put its SYSTEM and PARAMETER into requests"
 
 
+def task(spec: ModelSpec) -> Task:
+    """Return what a GGUF file is served for: as options.pooling says, or its header. Raises `ConfigError`."""
+    pooling = (spec.config.get("options") or {}).get("pooling")
+    if pooling is not None:
+        if pooling not in POOLINGS:
+            raise ConfigError(f"{spec.root}: options.pooling is {pooling!r}, which is none of {', '.join(POOLINGS)}")
+        return "rerank" if pooling == "rank" else "embeddings"
+    file = _file(spec.root)
+    return "chat" if file is None else task_of(file)
+
+
 def choose(spec: ModelSpec) -> Choice:
     """Return the engine for a GGUF file: 1. the one asked for  2. by the framework  3. torch on a GPU  4. what is there
 
-    Raises `ConfigError` for an engine that there is not.
+    Vectors and ratings are llama.cpp's alone. Raises `ConfigError` for an engine that there is not.
     """
     asked = (spec.config.get("options") or {}).get("engine", spec.config.get("engine"))
+    if asked is not None and asked not in ENGINES:
+        raise ConfigError(f"{spec.root}: engine: {asked!r} is none of those for GGUF files: {', '.join(ENGINES)}")
+    framework = spec.config.get("framework")
+    if (what := task(spec)) != "chat":
+        return _of_texts(spec, what, asked or FRAMEWORKS.get(str(framework), LLAMACPP))
     if asked is not None:
-        if asked not in ENGINES:
-            raise ConfigError(f"{spec.root}: engine: {asked!r} is none of those for GGUF files: {', '.join(ENGINES)}")
         return Choice(asked, "as its settings say")
-    if (framework := spec.config.get("framework")) in FRAMEWORKS:
+    if framework in FRAMEWORKS:
         return Choice(FRAMEWORKS[framework], f"because of framework: {framework}")
     if spec.resources.gpus or spec.resources.pin:
         return Choice(TORCH, "because it has a GPU, and llama.cpp is here for CPUs")
     if importlib.util.find_spec(PACKAGE) is None:
         return Choice(TORCH, f"because {PACKAGE} is not installed, with which llama.cpp would serve it: {INSTALL}")
     return Choice(LLAMACPP, f"because it is a GGUF file on a CPU, and {PACKAGE} is installed")
+
+
+def _of_texts(spec: ModelSpec, what: Task, engine: str) -> Choice:
+    file = _file(spec.root)
+    if engine != LLAMACPP:
+        other = beside(file) if file is not None else None
+        known = f"{file.name} is {other.what}" if file and other else f"options.pooling makes it a model for {what}"
+        raise ConfigError(f"{spec.root}: {known}: only llama.cpp serves that: take engine and framework away")
+    if spec.resources.gpus or spec.resources.pin:
+        raise ConfigError(f"{spec.root}: GGUF files for {what} are computed on the CPU here: give it no GPU (gpus = 0)")
+    return Choice(LLAMACPP, f"because it is a GGUF file for {what}")
+
+
+def _file(path: Path) -> Path | None:
+    place = peek_weights(path)
+    return None if place is None else find(place, [path.absolute().name], peek_patterns(path))

@@ -142,7 +142,7 @@ def test_a_long_text_is_refused_alone_unless_it_may_be_cut(tmp_path: Path, monke
 def test_a_field_that_would_change_the_answer_is_refused(
     fields: dict[str, Any], code: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway_classifiers.fields import cuts
+    from gateway_rating_fields import cuts
 
     with pytest.raises(BadRequest) as error:
         cuts({"input": "a", **fields}, False)
@@ -150,7 +150,7 @@ def test_a_field_that_would_change_the_answer_is_refused(
 
 
 def test_a_field_without_effect_is_not() -> None:
-    from gateway_classifiers.fields import cuts
+    from gateway_rating_fields import cuts
 
     assert not cuts({"input": "a", "raw_scores": False, "use_activation": True, "instruction": "", "user": "me"}, False)
     assert cuts({"input": "a", "truncate_prompt_tokens": -1}, False)

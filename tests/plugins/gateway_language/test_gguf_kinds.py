@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gateway_llamacpp
 import pytest
 from gateway_language.gguf import kinds as it
 from gguf_headers import Value, model, write
@@ -19,14 +20,38 @@ DECODER: dict[str, Value] = {"general.architecture": "qwen3", "general.type": "m
 VOCABULARY: dict[str, Value] = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2"}
 # What a header says, and how the line about such a file begins.
 KINDS: dict[str, tuple[dict[str, Value], str]] = {
-    **{f"pooling {kind}": ({**DECODER, "qwen3.pooling_type": kind}, "an embedding model") for kind in (1, 2, 3, 5)},
-    "rank": ({**DECODER, "qwen3.pooling_type": 4, "qwen3.classifier.output_labels": ["yes"]}, "a reranker"),
+    "classes": (
+        {"general.architecture": "bert", "bert.pooling_type": 4, "bert.classifier.output_labels": ["bad", "good"]},
+        "a classifier",
+    ),
     "labels": ({**DECODER, "qwen3.classifier.output_labels": ["bad", "good"]}, "a classifier"),
     "both ways": ({**DECODER, "qwen3.attention.causal": False}, "a model that does not generate text token by token"),
     "diffusion": ({**DECODER, "diffusion.shift_logits": True}, "a diffusion language model"),
     "older adapter": ({**DECODER, "adapter.type": "lora"}, "a LoRA adapter"),
     **{name: ({**DECODER, "general.type": name}, other.what) for name, other in it.TYPES.items()},
-    **{name: ({"general.architecture": name}, other.what.split(",")[0]) for name, other in it.ARCHITECTURES.items()},
+    **{
+        name: ({"general.architecture": name}, other.what.split(",")[0])
+        for name, other in it.ARCHITECTURES.items()
+        if other.task is None
+    },
+}
+# The same for files that llama.cpp serves, and what it does with them.
+SERVED: dict[str, tuple[dict[str, Value], str, str]] = {
+    **{
+        f"pooling {kind}": ({**DECODER, "qwen3.pooling_type": kind}, "an embedding model", "embeddings")
+        for kind in (1, 2, 3, 5)
+    },
+    "rank": ({**DECODER, "qwen3.pooling_type": 4, "qwen3.classifier.output_labels": ["yes"]}, "a reranker", "rerank"),
+    "yes and no": (
+        {**DECODER, "qwen3.pooling_type": 4, "qwen3.classifier.output_labels": ["yes", "no"]},
+        "a reranker",
+        "rerank",
+    ),
+    **{
+        name: ({"general.architecture": name}, other.what.split(",")[0], str(other.task))
+        for name, other in it.ARCHITECTURES.items()
+        if other.task is not None
+    },
 }
 
 
@@ -54,9 +79,18 @@ def test_alone_in_a_directory_it_is_no_model_and_has_its_line(kind: str, name: s
     assert problem.fix
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SERVED)
+def test_alone_in_a_directory_a_model_of_texts_is_served_by_llama_cpp(kind: str, tmp_path: Path) -> None:
+    said, _, task = SERVED[kind]
+    write(tmp_path / "m" / "it.gguf", {**said, **VOCABULARY})
+    (spec,) = look(tmp_path).specs
+    assert (spec.format, spec.target) == ("llamacpp", gateway_llamacpp.TARGETS[task])
+    assert (spec.batching.size is not None) is (task == "rerank")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *SERVED])
 def test_beside_a_chat_model_it_is_passed_over_with_a_note(kind: str, tmp_path: Path) -> None:
-    said, says = KINDS[kind]
+    said, says = {**KINDS, **SERVED}[kind][:2]
     model(tmp_path / "m" / "chat.gguf")
     write(tmp_path / "m" / "aside.gguf", {**said, **VOCABULARY})
     (spec,) = look(tmp_path).specs
@@ -69,13 +103,14 @@ def test_beside_a_chat_model_it_is_passed_over_with_a_note(kind: str, tmp_path: 
 )
 def test_where_it_is_chosen_it_is_refused_by_its_name(config: str, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
-    for number, (said, _) in enumerate(KINDS.values()):
+    kinds = {**KINDS, **SERVED}
+    for number, (said, *_) in enumerate(kinds.values()):
         write(tmp_path / f"m{number}" / "it.gguf", {**said, **VOCABULARY})
         (tmp_path / f"m{number}" / "config.yaml").write_text(config)
     inventory = take_inventory(load_settings(environ={}), roots=[tmp_path], with_devices=False)
     found = {finding.model: finding.what for finding in check(inventory)}
-    assert found.keys() == {f"m{number}" for number in range(len(KINDS))}
-    for number, (kind, (_, says)) in enumerate(KINDS.items()):
+    assert found.keys() == {f"m{number}" for number in range(len(kinds))}
+    for number, (kind, (_, says, *_)) in enumerate(kinds.items()):
         assert re.search(rf"it.gguf(: it)? is {says}", found[f"m{number}"]), kind
 
 
@@ -119,12 +154,11 @@ def test_another_model_beside_the_one_with_the_name_of_the_directory_is_noted(tm
 
 def test_the_line_names_what_would_serve_it(tmp_path: Path) -> None:
     fixes = {}
-    for kind in ("pooling 3", "rank", "labels", "diffusion", "adapter", "whisper", "flux"):
+    for kind in ("t5encoder", "labels", "diffusion", "adapter", "whisper", "flux"):
         write(tmp_path / kind / "it.gguf", KINDS[kind][0])
         (problem,) = look(tmp_path / kind).problems
         fixes[kind] = problem.fix
-    assert "modules.json" in fixes["pooling 3"]
-    assert "a method rerank" in fixes["rank"]
+    assert "modules.json" in fixes["t5encoder"]
     assert "a method classify" in fixes["labels"]
     assert "a method chat_completions" in fixes["diffusion"]
     assert "merge it into its base" in fixes["adapter"]

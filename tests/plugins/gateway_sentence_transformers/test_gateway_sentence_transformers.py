@@ -12,10 +12,10 @@ import gateway_sentence_transformers as plugin
 import numpy as np
 import pytest
 from closeness import assert_near
+from gateway_embedding_batches import Batcher, Shape, Text, choose_pass
 from gateway_embedding_fields import Ask, Task
 from gateway_sentence_transformers import find_model
-from gateway_sentence_transformers.batches import Batcher, Text, choose_pass
-from gateway_sentence_transformers.encoder import Shape, Tokens
+from gateway_sentence_transformers.encoder import Tokens
 from gateway_sentence_transformers.model import SentenceTransformerModel
 from gateway_transformers.directories import is_checkpoint
 

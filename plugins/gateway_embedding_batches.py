@@ -1,4 +1,4 @@
-"""Merge texts of many callers into passes through one network."""
+"""Merge texts of many callers into passes through one network, of sentence-transformers or of llama.cpp."""
 
 from __future__ import annotations
 
@@ -9,15 +9,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from gateway_embedding_fields import Ask
 
 from gateway import BadRequest, HTTPError
 
-from .encoder import Encoder, Shape
-
 HOLD = 0.002  # seconds; about half of a pass's fixed cost on a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The pass size through the network that is efficient on this kind of device."""
+
+    budget: int  # tokens of one pass, padding included: larger passes are not faster per token
+    overhead: int  # fixed cost of a pass, in tokens
+    window: int  # texts considered when a pass is composed
+
+
+class Encoder(Protocol):
+    """An engine. What it tokenizes has `count` tokens, a `kind`, and a `limit` if it is longer and may not be cut."""
+
+    def tokenize(self, texts: list[str], ask: Ask) -> Sequence[Any]: ...
+
+    def encode(self, batch: list[Any]) -> Any: ...
 
 
 @dataclass(slots=True, eq=False)
