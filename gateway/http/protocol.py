@@ -48,7 +48,6 @@ class GuardedProtocol(CollectingProtocol):
     left: Callable[[], None] | None = None
     flow: Flow
     _bytes = 0  # bytes of the head, or since the last bytes of a body
-    _body = 0  # bytes of the body so far
     _in_head = True
     _is_upgrade = False  # the request asks to upgrade the protocol, and may
     _unparsed, _parsed = b"", 0  # data read, and how much of it is parsed
@@ -120,6 +119,9 @@ class GuardedProtocol(CollectingProtocol):
                 self._ahead += self._parsed - start
             if self.is_lingering or self._refusal is not None or self.transport.is_closing():
                 self._parsed = len(self._unparsed)
+            elif self._is_crumbs:  # other connections have their turn, however many send such bodies
+                self._is_crumbs, self._later = False, self.loop.call_soon(self._read_on)
+                break
         if self._parsed >= len(self._unparsed):
             self._forget_unparsed()
         else:
@@ -148,7 +150,7 @@ class GuardedProtocol(CollectingProtocol):
             try:
                 self.parser.feed_data(data)
                 if self._body and not self._in_head:
-                    self._part_was_read()
+                    self._part_was_read(len(data))
             except httptools.HttpParserError:
                 self.send_400_response("")
             except httptools.HttpParserUpgrade as upgrade:

@@ -70,8 +70,7 @@ def _message(found: memoryview) -> int:
             place = _field(found, batch, INNER)
             batch = _offset(found, place) if place else -1
         if batch >= 0 and _field(found, batch, COMPRESSION):
-            what = "the body is compressed: write it with compression=None (the whole body may be compressed by HTTP)"
-            raise BadRequest(what, code="unsupported_value")
+            raise BadRequest("the body is compressed: write it with compression=None", code="unsupported_value")
     return int(length)
 
 

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from gateway.errors import BadRequest, TooLarge
 from gateway.http import protocol
 from gateway.http.body import BodyReader
-from gateway.http.collected_body import MAX_READS
+from gateway.http.collected_body import FRAMING, MAX_READS
 from gateway.http.connection_endings import PARTING
 from gateway.http.protocol import GuardedProtocol
 from gateway.http.read_ahead import AHEAD, MAX_PIPELINED, SLICE
@@ -402,8 +402,59 @@ def test_what_stands_between_and_behind_the_pieces_of_a_body_may_have_64_kib(
 async def test_a_long_body_in_many_chunks_is_no_head() -> None:
     connection = Connection()
     await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
-    await connection.receive(b"1;an=extension\r\nx\r\n" * 20000 + b"0\r\n\r\n", 50000)
-    assert connection.statuses == [200] and connection.bodies == [b"x" * 20000]
+    chunk = b"x" * 100
+    await connection.receive(b"64;an=extension\r\n%b\r\n" % chunk * 20000 + b"0\r\n\r\n", 50000)
+    assert connection.statuses == [200] and connection.bodies == [chunk * 20000]
+
+
+CRUMB = b"1\r\nx\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/early", b"/x"])
+@pytest.mark.parametrize("read", [SLICE, 50000, 256 << 10])
+def test_a_body_of_crumbs_is_refused_though_it_comes_in_large_reads(read: int, path: bytes) -> None:
+    """Also where it was answered already, and nobody reads it: that needs no key."""
+
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path)
+        for _ in range((512 << 10) // read):
+            await connection.receive(CRUMB * (read // len(CRUMB)))
+            for _ in range(read // SLICE):
+                await settle()
+        assert connection.transport.closed and connection.statuses == ([200] if path == b"/early" else [400])
+        assert connection.protocol._body < 2 * FRAMING // len(CRUMB)
+
+    test()
+
+
+def test_a_short_body_may_be_in_any_chunks() -> None:
+    @played
+    async def test() -> None:
+        connection = Reading()
+        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        await connection.receive(CRUMB * 20000 + b"0\r\n\r\n" + GET, 60000)
+        for _ in range(50):
+            await settle()
+        assert connection.statuses == [200, 200] and connection.bodies == [b"x" * 20000, b""]
+
+    test()
+
+
+def test_a_read_of_crumbs_is_parsed_in_many_turns_of_the_loop() -> None:
+    @played
+    async def test() -> None:
+        connection = Connection()
+        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        connection.protocol.data_received(CRUMB * 10000)
+        parsed = [connection.protocol._body]
+        while parsed[-1] < 10000:
+            await asyncio.sleep(0)
+            parsed.append(connection.protocol._body)
+        assert max(after - before for before, after in itertools.pairwise([0, *parsed])) <= SLICE // len(CRUMB) + 1
+
+    test()
 
 
 @pytest.mark.parametrize("read", [0, 5000])
