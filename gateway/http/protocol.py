@@ -29,6 +29,7 @@ from .read_ahead import MAX_PIPELINED, SLICE, Flow, is_far_ahead
 from .refused_connections import REASON_OF, Refused, refusal
 from .request_cycle import cycle_of_head
 from .request_heads import MAX_HEAD, MAX_HEADERS, MAX_URL, has_body, length_in, take_host_of
+from .turns import Turn, Turns
 
 SURE = MAX_HEAD - 8 * 1024  # a head of up to so many bytes read is surely within the limit
 GOODBYE = 0.5  # seconds that idle connections stay open at shutdown: a request may be on its way
@@ -41,7 +42,7 @@ class GuardedProtocol(CollectingProtocol):
     body_timeout = 60.0  # seconds for the rest of a body whose request was already answered
     max_connections = 0  # 0: no limit
 
-    refused = Refused()  # counts connections without a valid request
+    refused, turns = Refused(), Turns()  # of all connections; the first counts those without a valid request
 
     begin: Callable[[Any, RequestResponseCycle], bool] | None = None  # answers some requests without creating a task
 
@@ -52,7 +53,7 @@ class GuardedProtocol(CollectingProtocol):
     _is_upgrade = False  # the request asks to upgrade the protocol, and may
     _unparsed, _parsed = b"", 0  # data read, and how much of it is parsed
     _ahead = 0  # bytes of the requests in `pipeline`, since it was empty
-    _later: asyncio.Handle | None = None
+    _later: asyncio.Handle | Turn | None = None
     _timer: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
@@ -119,8 +120,8 @@ class GuardedProtocol(CollectingProtocol):
                 self._ahead += self._parsed - start
             if self.is_lingering or self._refusal is not None or self.transport.is_closing():
                 self._parsed = len(self._unparsed)
-            elif self._is_crumbs:  # other connections have their turn, however many send such bodies
-                self._is_crumbs, self._later = False, self.loop.call_soon(self._read_on)
+            elif self._is_crumbs:
+                self._is_crumbs, self._later = False, self.turns.join(self.loop, self._read_on)
                 break
         if self._parsed >= len(self._unparsed):
             self._forget_unparsed()

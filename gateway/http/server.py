@@ -14,6 +14,7 @@ from .operators import Operators
 from .protocol import GuardedProtocol
 from .tls import Certificate
 from .tls_handshakes import Handshakes
+from .turns import Turns
 from .websocket_protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
     """
     gateway = settings.gateway
     certificate = Certificate(gateway.tls_cert, gateway.tls_key) if gateway.tls_cert is not None else None
+    turns = Turns()
     protocol = type(
         "Protocol",
         (GuardedProtocol,),
@@ -129,12 +131,14 @@ def make_server(app: Any, settings: Settings, admin: socket.socket | None = None
             "max_connections": gateway.max_connections or default_connections(),
             "begin": staticmethod(app.begin),
             "refused": app.refused,
+            "turns": turns,
         },
     )
+    websocket = {"send_timeout": gateway.send_timeout, "refused": app.refused, "turns": turns}
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws=type("WebSocket", (WebSocketProtocol,), {"send_timeout": gateway.send_timeout, "refused": app.refused}),
+        ws=type("WebSocket", (WebSocketProtocol,), websocket),
         ws_max_size=gateway.limits.max_message,
         ws_per_message_deflate=False,  # a few compressed bytes may become gigabytes
         lifespan="off",

@@ -33,6 +33,7 @@ from ..admission.messages import Arriving
 from ..errors import Overloaded, TooLarge
 from .refused_connections import Refused, refusal
 from .slow_clients import SEND_TIMEOUT, Stall
+from .turns import Turn, Turns
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -78,13 +79,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     send_timeout = 30.0  # seconds within which a client must read some of the buffered data
     refused = Refused()  # counts connections without a valid request
+    turns = Turns()
 
     sends_parts = True  # it understands GOES_ON
 
     _unparsed = NOTHING
     _arriving: Arriving | None = None  # None before the connection is accepted
     _lingering = _is_amid = False  # `_is_amid`: parts of a message have been sent, but not its last
-    _later: asyncio.Handle | None = None
+    _later: asyncio.Handle | Turn | None = None
     _pings, _pinged = float(PINGS), 0.0
     _stall: Stall | None = None
     _failure = ""
@@ -207,15 +209,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._arriving.read(self._unfinished())
         self._read_on()
 
-    def _read_on(self) -> None:
+    def _read_on(self, *, is_its_turn: bool = False) -> None:
         """Parse the received data up to the next message, then resume reading if the application is ready for more."""
         if self._later is not None:
             return
         end = self.loop.time() + TURN
         while self._unparsed and self._may_read() and not self._lingering:
-            if self.loop.time() > end:
+            if self.loop.time() > end or (self.turns and not is_its_turn):
                 self._pause()
-                self._later = self.loop.call_soon(self._read_later)
+                self._later = self.turns.join(self.loop, self._read_later)
                 return
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:] or NOTHING
             super().data_received(bytes(piece))
@@ -230,7 +232,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _read_later(self) -> None:
         self._later = None
-        self._read_on()
+        self._read_on(is_its_turn=True)
 
     def _may_read(self) -> bool:
         if self.transport.is_closing() or not self.handshake_complete or not self.writable.is_set():

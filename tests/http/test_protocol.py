@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.errors import BadRequest, TooLarge
-from gateway.http import protocol
+from gateway.http import protocol, turns
 from gateway.http.body import BodyReader
 from gateway.http.collected_body import FRAMING, MAX_READS
 from gateway.http.connection_endings import PARTING
@@ -442,17 +442,28 @@ def test_a_short_body_may_be_in_any_chunks() -> None:
     test()
 
 
-def test_a_read_of_crumbs_is_parsed_in_many_turns_of_the_loop() -> None:
+@pytest.mark.parametrize("many", [1, 20])
+def test_reads_of_crumbs_are_parsed_in_many_turns_of_the_loop(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections send them: the first part of a read at once, and then one part in each turn."""
+    monkeypatch.setattr(turns, "BUDGET", 0.0)
+    size, slice_ = 10000, SLICE // len(CRUMB) + 1
+
     @played
     async def test() -> None:
-        connection = Connection()
-        await connection.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
-        connection.protocol.data_received(CRUMB * 10000)
-        parsed = [connection.protocol._body]
-        while parsed[-1] < 10000:
+        line = turns.Turns()
+        connections = [Connection(turns=line) for _ in range(many)]
+        for each in connections:
+            await each.receive(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        for each in connections:
+            each.protocol.data_received(CRUMB * size)
+        parsed = [[each.protocol._body for each in connections]]
+        while sum(parsed[-1]) < many * size:
             await asyncio.sleep(0)
-            parsed.append(connection.protocol._body)
-        assert max(after - before for before, after in itertools.pairwise([0, *parsed])) <= SLICE // len(CRUMB) + 1
+            parsed.append([each.protocol._body for each in connections])
+        assert max(parsed[0]) <= slice_
+        assert max(sum(after) - sum(before) for before, after in itertools.pairwise(parsed)) <= slice_
+        halfway = parsed[len(parsed) // 2]
+        assert max(halfway) - min(halfway) <= slice_, "they have the same share"
 
     test()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import struct
@@ -11,18 +12,22 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from lines import Lines
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from served import PATIENCE, Model, Served
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from gateway.access import keys
 from gateway.admission.messages import Arriving
+from gateway.http import turns
 from gateway.http.routes.websocket import WINDOW
+from gateway.http.websocket_protocol import SLICE, WebSocketProtocol
 from gateway.runners.call import Call
 
 Serve = Callable[..., Served]
@@ -383,3 +388,50 @@ def test_whether_a_client_is_still_there_is_asked_while_it_is_silent(serve: Serv
         sock = connection.transport.get_extra_info("socket")
         kept = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert kept == 1 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+
+
+class Ticking:
+    """The running loop, with a clock on which each look takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.call_soon, self._now = asyncio.get_running_loop().call_soon, itertools.count()
+
+    def time(self) -> float:
+        return next(self._now) / 1000
+
+
+class Bare(WebSocketProtocol):
+    """What was read from an open connection whose application takes everything."""
+
+    handshake_initiated = handshake_complete = read_paused = True
+
+    def __init__(self, loop: Any, line: turns.Turns) -> None:
+        self.loop, self.turns, self.transport, self.taken = loop, line, mock.Mock(), 0
+
+    def _may_read(self) -> bool:
+        return True
+
+
+def test_tiny_fragments_of_many_connections_are_parsed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(self: Bare, piece: bytes) -> None:
+        self.taken += 1
+
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "data_received", parse)
+    monkeypatch.setattr(turns, "BUDGET", 0.0)
+
+    async def test() -> None:
+        loop, line = Ticking(), turns.Turns()
+        connections = [Bare(loop, line) for _ in range(20)]
+        for each in connections:
+            each.data_received(bytes(SLICE * 10))
+        taken = [[each.taken for each in connections]]
+        assert sum(taken[0]) <= 2, "once one of them has to wait, the others do so behind it"
+        while sum(taken[-1]) < 200:
+            await asyncio.sleep(0)
+            taken.append([each.taken for each in connections])
+        assert max(sum(after) - sum(before) for before, after in itertools.pairwise(taken)) <= 2
+        halfway = taken[len(taken) // 2]
+        assert max(halfway) - min(halfway) <= 4, "they have the same share"
+        assert all(not each._unparsed and not each.read_paused for each in connections)
+
+    asyncio.run(test())
