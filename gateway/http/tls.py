@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 import time
 from pathlib import Path
@@ -62,6 +63,8 @@ class Certificate:
         context = _context(self._cert, self._key)
         if what := out_of_date(self._cert, context):  # only a warning: no reload or late renewal may end the gateway
             log.warning("the certificate %s %s: clients will refuse it", self._cert, what)
+        if what := exposed(self._cert, self._key):
+            log.warning("%s", what)
         return context
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
@@ -86,6 +89,16 @@ def names_of(cert: Path, key: Path | None) -> list[str]:
     except (OSError, ValueError, ConfigError):  # includes the errors of ssl
         return []
     return [name for kind, name in pairs if kind in ("DNS", "IP Address")]
+
+
+def exposed(cert: Path, key: Path | None) -> str:
+    """Return that other users of this machine may read the key, and so be the gateway; else "". A group may read it."""
+    file = key or cert
+    try:
+        is_open = os.stat(file).st_mode & 0o007
+    except OSError:  # it is not there, which another check tells
+        return ""
+    return f"the key in {file} is open to all users of this machine; run: chmod o= {file}" if is_open else ""
 
 
 def out_of_date(cert: Path, context: ssl.SSLContext, soon: float = 0.0) -> str | None:

@@ -147,8 +147,11 @@ def _network(settings: Settings) -> Iterator[Line]:
 
 def _tls(gateway: GatewaySettings, local: bool) -> Line:
     if gateway.tls_cert is not None:
-        from ..http.tls import expiry
+        from ..http.tls import expiry, exposed
 
+        if what := exposed(gateway.tls_cert, gateway.tls_key):
+            what, _, fix = what.partition("; ")
+            return _warn("tls", what, fix)
         if late := expiry(gateway.tls_cert, gateway.tls_key, SOON):
             return _warn(
                 "tls", f"the certificate {gateway.tls_cert} {late}", "renew it; a running gateway loads the new one"

@@ -38,6 +38,7 @@ class Authority:
 
     def renew(self) -> None:
         issued = self._ca.issue_cert("localhost", "127.0.0.1")
+        self.key.touch(0o600)
         issued.private_key_pem.write_to_path(self.key)
         self.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 

@@ -383,6 +383,7 @@ def certificate(place: Path) -> dict[str, Path]:
     settings = {"tls_cert": place / "cert.pem", "tls_key": place / "key.pem"}
     issued = trustme.CA().issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(str(settings["tls_cert"]))
+    settings["tls_key"].touch(0o600)
     issued.private_key_pem.write_to_path(str(settings["tls_key"]))
     return settings
 

@@ -12,7 +12,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization as written
 
 from gateway.errors import ConfigError
-from gateway.http.tls import Certificate, expiry
+from gateway.http.tls import Certificate, expiry, exposed
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -25,6 +25,7 @@ def pair(
     cert, key = place / "cert.pem", place / "key.pem"
     issued.cert_chain_pems[0].write_to_path(str(cert))
     issued.private_key_pem.write_to_path(str(key))
+    key.chmod(0o600)
     return cert, key
 
 
@@ -89,3 +90,22 @@ def test_a_certificate_that_expires_soon_is_told_of_to_who_asks_ahead(tmp_path: 
     cert, key = pair(tmp_path, until=NOW + 3 * DAY)
     assert expiry(cert, key, soon=DAY.total_seconds()) is None
     assert (expiry(cert, key, soon=4 * DAY.total_seconds()) or "").startswith("expires on ")
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o640, False), (0o644, True), (0o601, True)])
+def test_a_key_that_all_users_may_read_is_told_of_at_the_start_and_at_a_swap(
+    mode: int, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = pair(tmp_path)
+    key.chmod(mode)
+    told = [f"the key in {key} is open to all users of this machine; run: chmod o= {key}"] * is_told
+    certificate = Certificate(cert, key)
+    assert [record.getMessage() for record in caplog.records] == told
+    pair(tmp_path)
+    key.chmod(mode)
+    asyncio.run(certificate.reload_if_changed())
+    lines = [record.getMessage() for record in caplog.records if record.name != "gateway.audit"]
+    assert lines == told * 2 and bool(exposed(cert, key)) is is_told
+    cert.chmod(mode)
+    assert bool(exposed(cert, None)) is is_told, "the key may be in the file of the certificate"
+    assert exposed(cert, tmp_path / "absent") == ""

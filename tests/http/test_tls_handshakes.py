@@ -64,6 +64,7 @@ class Secure:
         self.trust = ssl.create_default_context()
         authority.configure_trust(self.trust)
         pair = place / "pair.pem"
+        pair.touch(0o600)
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pair)
         self.server: GatewayServer = make_server(App(), Settings(gateway=GatewaySettings(tls_cert=pair, **settings)))
         self.listener = Listener(socket.AF_INET, socket.SOCK_STREAM)

@@ -138,6 +138,11 @@ FLIPS: dict[str, tuple[Change | None, dict[str, Any], dict[str, str]]] = {
         {},
         {},
     ),
+    "a key of the certificate that others read": (
+        all_of(file("key.pem", 0o644), settings('tls_cert = "cert.pem"\ntls_key = "key.pem"')),
+        {},
+        {"tls": "warn"},
+    ),
     "another address, with everything": (
         all_of(add_key, settings(PUBLIC + 'debug = true\nallowed_origins = ["*"]')),
         {},
