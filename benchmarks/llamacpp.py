@@ -1,5 +1,7 @@
 """GGUF file on llama.cpp: tokens a second of SmolLM2 through the gateway, beside bare xllamacpp and the torch engine.
 
+With the most clients also beside the HTTP server of llama.cpp itself.
+
 The same file, the same prompts, greedy, one thread each; all are loaded before the first round and take turns. Ratios
 are by CPU time: all of them compute without a pause, and a busy machine lies about the clock.
 """
@@ -9,20 +11,22 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 
 from . import bare_engine
 from .bare import bare
 from .llm import CLIENTS, ON_TORCH, Contestant, Turn, chat
-from .processes import ROOT, cpu_seconds, gateway, resident_mb, workers_of
+from .processes import ROOT, cpu_seconds, free_port, gateway, resident_mb, server, workers_of
 from .report import LeftOut, Row
 
 BUDGET, QUICK_BUDGET = 5 * 60, 60  # seconds; no round begins that would end later
 BARE_SHARE = 0.95
 FASTER = {1: 4.0, 4: 2.0, 16: 1.1}  # than the torch engine, by clients
 SMALLER, SOONER = 0.35, 0.3  # of the torch engine's memory, and of its CPU until the first answer
-OURS, BARE, TORCH = "gateway on llama.cpp", "bare xllamacpp", "gateway on torch"
+HTTP_SHARE = 1.0
+OURS, BARE, TORCH, HTTP = "gateway on llama.cpp", "bare xllamacpp", "gateway on torch", "llama.cpp's HTTP server"
 
 
 def run(quick: bool) -> list[Row]:
@@ -36,6 +40,7 @@ def run(quick: bool) -> list[Row]:
             OURS: stack.enter_context(_gateway("", tokens, sooner, OURS)),
             BARE: stack.enter_context(_bare(tokens)),
             TORCH: stack.enter_context(_gateway(ON_TORCH, tokens, sooner, TORCH)),
+            HTTP: stack.enter_context(_http(tokens)),
         }
         turns: dict[tuple[str, int], list[Turn]] = {}
         began, rounds = time.monotonic(), 0
@@ -43,16 +48,19 @@ def run(quick: bool) -> list[Row]:
         while not rounds or (time.monotonic() - began) * (rounds + 1) / rounds < budget:
             for clients in CLIENTS:
                 for name, (contestant, _) in contestants.items():
+                    if name == HTTP and clients != CLIENTS[-1]:
+                        continue
                     turns.setdefault((name, clients), []).append(contestant(clients))
             rounds += 1
         larger = {name: resident_mb(worker) for name, (_, worker) in contestants.items() if worker}
-    return [*_speeds(turns, tokens), *_sizes("memory of the worker", "MB", larger, SMALLER),
+    return [*_speeds(turns, tokens), *_first(turns), *_sizes("memory of the worker", "MB", larger, SMALLER),
             *_sizes("CPU until the first answer", "s", sooner, SOONER)]  # fmt: skip
 
 
 def _speeds(turns: Mapping[tuple[str, int], list[Turn]], tokens: int) -> Iterator[Row]:
-    for other, wanted in ((BARE, dict.fromkeys(CLIENTS, BARE_SHARE)), (TORCH, FASTER)):
-        for clients in CLIENTS:
+    most = CLIENTS[-1]
+    for other, wanted in ((BARE, dict.fromkeys(CLIENTS, BARE_SHARE)), (TORCH, FASTER), (HTTP, {most: HTTP_SHARE})):
+        for clients in wanted:
             pairs = list(zip(turns[OURS, clients], turns[other, clients], strict=True))
             ratio = statistics.median(theirs.cpu / ours.cpu for ours, theirs in pairs)
             by_clock = statistics.median(theirs.seconds / ours.seconds for ours, theirs in pairs)
@@ -63,6 +71,15 @@ def _speeds(turns: Mapping[tuple[str, int], list[Turn]], tokens: int) -> Iterato
             name = f"{clients} client{'s' * (clients > 1)} ≥ {wanted[clients]:g}x {other}"
             against = f"{other}, {their:.1f} tokens a CPU second (by the clock {by_clock:.2f}x)"
             yield Row(name, f"{mine:.1f} tokens a CPU second", ratio, against, ratio >= wanted[clients])
+
+
+def _first(turns: Mapping[tuple[str, int], list[Turn]]) -> Iterator[Row]:
+    clients = CLIENTS[-1]
+    pairs = list(zip(turns[OURS, clients], turns[HTTP, clients], strict=True))
+    ratio = statistics.median(ours.first / theirs.first for ours, theirs in pairs)
+    mine, their = (statistics.median(each.first for each in turns[name, clients]) for name in (OURS, HTTP))
+    name = f"first token of {clients} clients, p95 by the clock ≤ 1x {HTTP}"
+    yield Row(name, f"{mine:.2f} s", ratio, f"{HTTP}, {their:.2f} s", ratio <= 1)
 
 
 def _sizes(what: str, unit: str, found: Mapping[str, float], most: float) -> Iterator[Row]:
@@ -79,6 +96,15 @@ def _gateway(settings: str, tokens: int, sooner: dict[str, float], name: str) ->
         sooner[name] = cpu_seconds(worker)
         chat(ours, "smollm2", 2, tokens)
         yield lambda clients: chat(ours, "smollm2", clients, tokens), worker
+
+
+@contextlib.contextmanager
+def _http(tokens: int) -> Iterator[tuple[Contestant, int]]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.bare_llamacpp", str(port)]
+    with server(command, port, "/health", cwd=ROOT, env={"OMP_NUM_THREADS": "1"}) as theirs:
+        chat(theirs, "smollm2", 2, tokens)
+        yield lambda clients: chat(theirs, "smollm2", clients, tokens), 0
 
 
 @contextlib.contextmanager

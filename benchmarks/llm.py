@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import importlib.util
 import json
+import math
 import statistics
 import sys
 import threading
@@ -38,6 +39,7 @@ OURS, BARE, BATCHING, PLAIN = "gateway", "bare engine", "transformers serve, bat
 class Turn:
     seconds: float
     cpu: float
+    first: float = 0.0  # seconds until the first token, of the slowest in twenty clients
 
 
 Contestant = Callable[[int], Turn]  # clients at once → what it took
@@ -135,10 +137,13 @@ MAKERS = {
 def chat(server: Server, model: str, clients: int, tokens: int) -> Turn:
     """So many clients at once, each with a prompt of its own, streamed."""
     lengths: list[int | str] = []
+    firsts: list[float] = []
 
     def client(prompt: str) -> None:
         try:
-            lengths.append(_ask(server.port, model, prompt, tokens))
+            length, first = _ask(server.port, model, prompt, tokens)
+            lengths.append(length)
+            firsts.append(first)
         except Exception as error:
             lengths.append(repr(error))
 
@@ -152,11 +157,12 @@ def chat(server: Server, model: str, clients: int, tokens: int) -> Turn:
     took = Turn(time.perf_counter() - began, cpu_of_all(server.pid) - cpu)
     if wrong := [length for length in lengths if length != tokens]:
         raise RuntimeError(f"{wrong[0]} instead of {tokens} tokens from {model}")
+    took.first = sorted(firsts)[math.ceil(0.95 * len(firsts)) - 1]
     return took
 
 
-def _ask(port: int, model: str, prompt: str, tokens: int) -> int:
-    """The completion's length by the server's own count."""
+def _ask(port: int, model: str, prompt: str, tokens: int) -> tuple[int, float]:
+    """The completion's length by the server's own count, and the seconds until its first token."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -165,6 +171,7 @@ def _ask(port: int, model: str, prompt: str, tokens: int) -> int:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    began, first = time.perf_counter(), 0.0
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
     answer = connection.getresponse()
@@ -173,7 +180,10 @@ def _ask(port: int, model: str, prompt: str, tokens: int) -> int:
     length = 0
     for line in answer:
         if line.startswith(b"data: {"):
-            usage = json.loads(line[6:]).get("usage")
+            chunk = json.loads(line[6:])
+            if not first and any(choice["delta"].get("content") for choice in chunk.get("choices", ())):
+                first = time.perf_counter() - began
+            usage = chunk.get("usage")
             length = usage["completion_tokens"] if usage else length
     connection.close()
-    return length
+    return length, first
