@@ -37,6 +37,7 @@ class _Homes:
 
     allow_links: bool
     of: dict[Path, Path | None] = field(default_factory=dict)  # with the one file that the operator named, if it is one
+    inside: set[Path] = field(default_factory=set)  # what was looked at and leads to none outside
     names: set[tuple[Path, str]] = field(default_factory=set)  # of files that its files name
     parts: int = 0  # of these names
 
@@ -71,17 +72,21 @@ def confine(place: Path) -> None:
         return
     if not any(is_inside(place, home) for home in own.of):
         written = Path(os.path.abspath(place))
+        own.inside.clear()
         own.of |= {written: None} if written.is_dir() else {written.parent: written}
 
 
 def check_inside(path: Path) -> None:
     """Raise `OSError` if a path in a restricted directory actually leads out of it."""
+    if not (all_homes := _homes.get()) or path in all_homes[-1].inside:  # every format asks for the same few files
+        return
     written = Path.cwd() / path  # with every `..`, which may lead out as a link does
-    for number, (home, named) in ((at, each) for homes in _homes.get() for at, each in enumerate(homes.of.items())):
+    for number, (home, named) in ((at, each) for homes in all_homes for at, each in enumerate(homes.of.items())):
         is_of_it = written.is_relative_to(home) or Path(os.path.abspath(path)).is_relative_to(home)
         if is_of_it and not is_inside(path, home) and written != named:
             what = "the folder of the weights" if number else "the model directory"
             raise OSError(errno.EXDEV, LEADS_OUT.format(what), str(path))
+    all_homes[-1].inside.add(path)
 
 
 def named_file(place: Path, name: object, by: str) -> Path:

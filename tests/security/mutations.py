@@ -1713,6 +1713,8 @@ MUTATIONS = [
              "security/test_links_out.py::test_no_link_in_weights_elsewhere_leads_out_of_them"),
     Mutation("T250", "directories/weights.py", "    if found is not None:\n        confine(found)\n", "",
              "security/test_links_out.py::test_no_link_in_weights_elsewhere_leads_out_of_them"),
+    Mutation("T250", "files/ordinary.py", "        own.inside.clear()\n", "",
+             "security/test_links_out.py::test_a_file_of_weights_may_be_a_link_and_no_file_beside_it"),
     Mutation("T250", "files/ordinary.py", "{written.parent: written}", "{written: None}",
              "security/test_links_out.py::test_a_file_of_weights_may_be_a_link_and_no_file_beside_it"),
     Mutation("T250", "files/ordinary.py", "            return each.parents[1]\n", "            return each\n",

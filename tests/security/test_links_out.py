@@ -212,6 +212,7 @@ def test_a_file_of_weights_may_be_a_link_and_no_file_beside_it(secret: Path) -> 
     for name in ("named.json", "beside.json"):
         (folder / name).symlink_to(secret)
     with ordinary.within(secret.parent / "models/good", allow_links=False):
+        assert ordinary.peek_json(folder / "beside.json") == {}  # before it is known that the model has weights here
         ordinary.confine(folder / "named.json")
         assert ordinary.peek_json(folder / "named.json") == {}
         with pytest.raises(OSError, match="leads out"):

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,12 +68,20 @@ def read_config(path: Path) -> ModelConfig:
         except YAMLError as error:
             report.error(error.what, line=error.line, code="invalid_yaml")
             document = Document({}, {})
-    else:
-        if (path / "config.yml").is_file():
-            report.file = path / "config.yml"
-            report.error(NO_YAML, code="config_yml")
+    elif (path / "config.yml").is_file():
+        report.file = path / "config.yml"
+        report.error(NO_YAML, code="config_yml")
         document = Document({}, {})
+    else:
+        defaults = _defaults()
+        return replace(defaults, path=file, data=jsonable(defaults.data))
     return _Reader(report).read(document)
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> ModelConfig:
+    """Return the config of every model directory without a file; there may be a thousand of them."""
+    return _Reader(Report(Path("config.yaml"))).read(Document({}, {}))
 
 
 def peek_config(path: Path) -> dict[str, Any]:
