@@ -31,6 +31,8 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_checkpoints.batching import batched
+    from gateway_tabular.batching import BATCH, CONCURRENCY, SLOTS
     from gateway_tabular.files import is_ours, model_file
 
     from .detection import SAVE, is_model
@@ -39,10 +41,16 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         return None
     if place := peek_weights(path):
         model_file(place, path, "catboost", is_model, SAVE)
-    # A model is only read, so calls may share it, and it computes without the GIL.
-    return describe(
-        path, target=TARGET, format="catboost", overrides=overrides, slots=4, needs=FORMAT.needs, install=FORMAT.install
+    spec = describe(
+        path,
+        target=TARGET,
+        format="catboost",
+        overrides=overrides,
+        slots=SLOTS,
+        needs=FORMAT.needs,
+        install=FORMAT.install,
     )
+    return batched(spec, BATCH, CONCURRENCY)
 
 
 @hookimpl

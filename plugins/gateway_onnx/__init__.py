@@ -45,6 +45,8 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_checkpoints.batching import batched
+
     from .detection import FRAMEWORK, is_ours, model_file, text_task
 
     if not is_ours(path):
@@ -63,8 +65,8 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         needs=FORMAT.needs if task == "predict" else (*FORMAT.needs, "tokenizers"),
         install=FORMAT.install,
     )
-    if task != "predict" and spec.batching.size is None:
-        spec = replace(spec, batching=replace(spec.batching, size=BATCH))
+    if task != "predict":
+        spec = batched(spec, BATCH)
     # Not read from the class's options, which config.yaml may set too: a library is code, which the operator allows.
     return replace(spec, config={**spec.config, "custom_ops": [str(each) for each in given.get("custom_ops", ())]})
 

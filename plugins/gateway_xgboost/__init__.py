@@ -31,6 +31,8 @@ def register_formats(register: Callable[[str, Format], None]) -> None:
 
 @hookimpl
 def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
+    from gateway_checkpoints.batching import batched
+    from gateway_tabular.batching import BATCH, CONCURRENCY, SLOTS
     from gateway_tabular.files import is_ours, model_file
 
     from .detection import is_model
@@ -40,10 +42,16 @@ def find_model(path: Path, overrides: Mapping[str, Any]) -> ModelSpec | None:
         return None
     if place := peek_weights(path):
         model_file(place, path, "xgboost", is_model, SAVE)
-    # A booster is only read, so calls may share it, and it computes without the GIL.
-    return describe(
-        path, target=TARGET, format="xgboost", overrides=overrides, slots=4, needs=FORMAT.needs, install=FORMAT.install
+    spec = describe(
+        path,
+        target=TARGET,
+        format="xgboost",
+        overrides=overrides,
+        slots=SLOTS,
+        needs=FORMAT.needs,
+        install=FORMAT.install,
     )
+    return batched(spec, BATCH, CONCURRENCY)
 
 
 @hookimpl

@@ -16,7 +16,7 @@ from gateway.field_copies import MOST_COPIES
 from gateway.spec import Batching, Limits, ModelSpec
 from gateway.wire import frames as wire
 from gateway.wire.frames import BATCH, ERROR, RESP, HTTPScope
-from gateway.worker.batching import streams
+from gateway.worker.batching import runner, streams
 from gateway.worker.calls.executor import Executor
 from gateway.worker.calls.threads import Outbox, Pool
 from gateway.worker.loading.loader import Loaded, inspect_model
@@ -227,6 +227,48 @@ async def test_two_batches_run_at_once_if_the_model_says_so() -> None:
     worker = Batched(Model, size=2, concurrency=2)
     assert await worker.answers([worker.call(number) for number in range(4)]) == [0, 1, 2, 3]
     assert worker.executor.slots._free == 6
+
+
+async def test_a_batch_that_is_not_full_starts_beside_another_only_when_that_has_run_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.gates = [Gate(), Gate()]
+            self.seen: list[list[int]] = []
+
+        async def predict_batch(self, inputs: list[int]) -> list[int]:
+            self.seen.append(inputs)
+            await self.gates[len(self.seen) - 1].wait_async()
+            return inputs
+
+    worker = Batched(Model, concurrency=2)
+    model: Any = worker.model
+    monkeypatch.setattr(runner, "BESIDE", 3600.0)
+    calls = [worker.call(0)]
+    await model.gates[0].reached()
+    calls += [worker.call(1), worker.call(2), worker.call(3)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert model.seen == [[0]]
+    calls.append(worker.call(4))
+    await model.gates[1].reached()
+    assert model.seen == [[0], [1, 2, 3, 4]]
+    for gate in model.gates:
+        gate.open()
+    assert await worker.answers(calls) == [0, 1, 2, 3, 4]
+
+    monkeypatch.setattr(runner, "BESIDE", 0.002)
+    again = Batched(Model, concurrency=2)
+    model = again.model
+    calls = [again.call(0)]
+    await model.gates[0].reached()
+    calls.append(again.call(1))
+    await model.gates[1].reached()  # the first one does not end
+    model.gates[1].open()
+    assert await again.answers(calls[1:]) == [1]
+    model.gates[0].open()
+    assert await again.answers(calls[:1]) == [0]
 
 
 # ── outcomes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

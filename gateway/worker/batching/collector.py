@@ -168,11 +168,11 @@ class Collector:
         self._count -= found
         return found
 
-    def take(self, now: float) -> list[Item]:
-        """Return the items of the batch that is to go now; [] if none is due."""
+    def take(self, now: float, only_full: bool = False) -> list[Item]:
+        """Return the items of the batch that is to go now; [] if none is due, or with `only_full` none is full."""
         for key, group in sorted(self._groups.items(), key=lambda each: each[1].turn):
             items, is_full = group.choose()
-            if is_full or group.due <= now:
+            if is_full or (not only_full and group.due <= now):
                 group.remove(items, now)
                 if not group.queues:
                     del self._groups[key]

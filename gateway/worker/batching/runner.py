@@ -28,6 +28,9 @@ from .streams import Stream, play, stepped
 from .tickets import MISSING, Ticket
 from .work import Work
 
+# Seconds. A batch that is not full starts beside another only when that has run for so long. Of short batches the next
+# one then has more items, and their threads do not take turns in one interpreter.
+BESIDE = 0.002
 Tell = Callable[[list[int], list[float], bool], None]  # calls, waits of their items, whether they run one by one
 
 
@@ -59,6 +62,7 @@ class Batcher:
         self._free = concurrency
         self._running: set[_Batch] = set()
         self._will_look = False
+        self._started = -NEVER  # when the last batch did
         self._timer: asyncio.TimerHandle | None = None
         self.has_started = False
 
@@ -136,8 +140,9 @@ class Batcher:
         """Start the batches that are due. `at` is the time for which a timer was set, which may fire a bit early."""
         self._will_look = False
         now = max(self._loop.time(), at)
-        while self._free and (items := self._collector.take(now)):
+        while self._free and (items := self._collector.take(now, only_full=self._beside > now)):
             self._free -= 1
+            self._started = now
             batch = _Batch(items)
             for item in items:
                 item.owner.running += 1
@@ -147,7 +152,13 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
         if self._free and (due := self._collector.due) < NEVER:
+            due = max(due, self._beside)
             self._timer = self._loop.call_at(due, self._look, due)
+
+    @property
+    def _beside(self) -> float:
+        """Until when only a full batch may start, because others run."""
+        return self._started + BESIDE if self._running else -NEVER
 
     async def _run(self, batch: _Batch, now: float) -> None:
         items = batch.items

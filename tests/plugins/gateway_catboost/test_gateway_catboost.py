@@ -219,7 +219,8 @@ def test_a_file_is_found_by_its_name_or_its_content(tmp_path: Path) -> None:
     assert gateway_catboost.find_model(tmp_path, {}) is None
     regression().save_model(tmp_path / "it.bin")
     spec = gateway_catboost.find_model(tmp_path, {})
-    assert (spec.format, spec.needs, spec.limits.slots) == ("catboost", ("catboost",), 4)
+    assert (spec.format, spec.needs) == ("catboost", ("catboost",))
+    assert (spec.batching.size, spec.batching.concurrency, spec.limits.slots) == (32, 2, 96)
     (tmp_path / "model.skops").touch()
     assert gateway_catboost.find_model(tmp_path, {}) is None
 

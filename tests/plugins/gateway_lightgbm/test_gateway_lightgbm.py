@@ -228,7 +228,8 @@ def test_a_text_is_only_a_model_if_it_begins_as_one(tmp_path: Path) -> None:
     assert gateway_lightgbm.find_model(tmp_path, {}) is None
     (tmp_path / "booster.txt").write_bytes(TEXT)
     spec = gateway_lightgbm.find_model(tmp_path, {})
-    assert (spec.format, spec.needs, spec.limits.slots) == ("lightgbm", ("lightgbm",), 4)
+    assert (spec.format, spec.needs) == ("lightgbm", ("lightgbm",))
+    assert (spec.batching.size, spec.batching.concurrency, spec.limits.slots) == (32, 2, 96)
     (tmp_path / "model.skops").touch()
     assert gateway_lightgbm.find_model(tmp_path, {}) is None
 

@@ -130,6 +130,7 @@ def test_files_of_a_transformer_decide_what_its_export_serves(
     assert gateway_sentence_transformers.find_model(place, {}) is None
     is_of_texts = served != "OnnxModel"
     assert (found.batching.size, "tokenizers" in found.needs) == (64 if is_of_texts else None, is_of_texts)
+    assert found.limits.slots == (128 if is_of_texts else 4)  # the next batch is complete when one ends
 
 
 def test_an_export_beside_the_weights_is_used_if_the_config_says_so(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_batches_are_as_the_operator_says(tmp_path: Path) -> None:
     place = make(save(b"", tmp_path), "tokenizer.json", config=BERT)
     (place / "config.yaml").write_text("runtime: {batch_size: 8}\n")
     spec = gateway_onnx.find_model(place, {})
-    assert spec is not None and spec.batching.size == 8
+    assert spec is not None and (spec.batching.size, spec.limits.slots) == (8, 16)
 
 
 def test_directories_beside_a_loose_file_of_a_root_called_onnx_are_models(tmp_path: Path) -> None:

@@ -276,7 +276,8 @@ def test_a_file_of_any_name_is_found_and_loaded(name: str, data: bytes, serve: S
     (tmp_path / "it" / name).write_bytes(data)
     (tmp_path / "it" / "metadata.json").write_text('{"trained": "today"}')
     spec = gateway_xgboost.find_model(tmp_path / "it", {})
-    assert (spec.format, spec.needs, spec.limits.slots) == ("xgboost", ("xgboost",), 4)
+    assert (spec.format, spec.needs) == ("xgboost", ("xgboost",))
+    assert (spec.batching.size, spec.batching.concurrency, spec.limits.slots) == (32, 2, 96)
     model = serve(tmp_path / "it")
     assert model.predict([plain(TABLE)[0]])["predictions"] == model.predict(plain(TABLE))["predictions"][:1]
 
