@@ -14,7 +14,7 @@ from .report import Failed, LeftOut, Row, table
 
 NAMES = (
     *("predict", "chunks", "neighbour", "cancel", "liveness", "chatty", "footprint", "start"),
-    *("llm", "llamacpp", "embeddings", "vectors"),
+    *("llm", "llamacpp", "embeddings", "onnx_embeddings", "vectors"),
 )
 STORMS = ("chaos", "signals", "reloads", "overload", "soak")  # what it survives: these are run by name
 BESIDE = ("peers", "batching", "rows")  # take environments of their own

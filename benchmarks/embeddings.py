@@ -33,10 +33,10 @@ def run(quick: bool) -> list[Row]:
     # clients → (seconds, CPU seconds) of the gateway, of the library, round by round
     turns: dict[int, list[tuple[tuple[float, float], tuple[float, float]]]] = {clients: [] for clients in CLIENTS}
     with gateway(ROOT / "models", "", "--only", "minilm") as ours, bare("embeddings", count) as library:
-        _embed(ours, texts[:32], 8)  # the first calls of a process are slower
+        embed(ours, texts[:32], 8)  # the first calls of a process are slower
         for _ in range(2 if quick else 5):
             for clients in CLIENTS:
-                turns[clients].append((_embed(ours, texts, clients), library(clients)))
+                turns[clients].append((embed(ours, texts, clients), library(clients)))
     rows = []
     for clients, pairs in turns.items():
         by_clock, by_cpu = (statistics.median(bare[what] / mine[what] for mine, bare in pairs) for what in (0, 1))
@@ -55,7 +55,7 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def _embed(ours: Server, texts: list[str], clients: int) -> tuple[float, float]:
+def embed(ours: Server, texts: list[str], clients: int) -> tuple[float, float]:
     """Every client sends the next text as soon as it has its answer; seconds by the clock and of CPU."""
     queue = iter(texts)
     errors: list[str] = []

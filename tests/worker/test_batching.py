@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,39 @@ async def test_two_batches_run_at_once_if_the_model_says_so() -> None:
     worker = Batched(Model, size=2, concurrency=2)
     assert await worker.answers([worker.call(number) for number in range(4)]) == [0, 1, 2, 3]
     assert worker.executor.slots._free == 6
+
+
+async def test_a_full_batch_begins_without_the_event_loop_and_one_that_leaves_before_is_not_in_it() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.gate, self.last = Gate(), threading.Event()
+            self.seen: list[list[int]] = []
+
+        def predict_batch(self, inputs: list[int]) -> list[int]:
+            self.seen.append(inputs)
+            if inputs == [1, 2]:
+                self.gate.wait()
+            if 4 in inputs:
+                self.last.set()
+            return inputs
+
+    worker = Batched(Model, size=2)
+    model: Any = worker.model
+    assert await worker.answers([worker.call(0)]) == [0]
+    calls = [worker.call(1), worker.call(2)]
+    await model.gate.reached()
+    calls += [worker.call(3), worker.call(4)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [each.calls for each in worker.batches] == [[1], [2, 3]]  # it has not begun
+    worker.executor.cancel(calls[2])
+    assert [kind for kind, _ in await worker.wire.over(calls[2])] == [wire.END]  # while the first one runs
+    model.gate.open()
+    assert model.last.wait(10)  # the event loop does not run meanwhile
+    assert await worker.answers([calls[0], calls[1], calls[3]]) == [1, 2, 4]
+    assert model.seen == [[0], [1, 2], [4]]
+    assert [each.calls for each in worker.batches] == [[1], [2, 3], [5]]
+    assert worker.executor.slots._free == 4 and worker.executor._descriptor.batcher._free == 1
 
 
 async def test_a_batch_that_is_not_full_starts_beside_another_only_when_that_has_run_for_a_while(

@@ -2,14 +2,17 @@
 
     call ──submit──> items ──collector──> batch ──isolation──> outcome of each item ──ticket──> call
 
-A cancelled call takes its items out of the queue. An item that is in a batch stays until the batch ends, and its result
-is dropped; if nobody waits for any item of a batch, the batch is cancelled like a single call.
+A full batch of a plain method is prepared while another runs, so that the thread begins it without waiting for the
+event loop. A cancelled call takes its items out of the queue and out of a batch that has not begun. An item that is in
+a batch stays until the batch ends, and its result is dropped; if nobody waits for any item of a batch, the batch is
+cancelled like a single call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +45,9 @@ class _Batch:
     results: list[Any] = field(default_factory=list)  # of all its items, until they are handed out
     over: asyncio.Event = field(default_factory=asyncio.Event)
     is_cancelled: bool = False
+    is_ahead: bool = False  # it was prepared while all threads were busy
+    has_begun: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for `items` until the thread begins
 
     @property
     def is_wanted(self) -> bool:
@@ -60,6 +66,9 @@ class Batcher:
         self._bounds: dict[str, Bounds] = {}
         self._collector = Collector()
         self._free = concurrency
+        self._ahead: _Batch | None = None  # full, and the next one for the thread
+        self._prepares = False  # plain methods have returned a list
+        self._has_streamed = False  # the steps of a stream take turns on the thread
         self._running: set[_Batch] = set()
         self._will_look = False
         self._started = -NEVER  # when the last batch did
@@ -69,7 +78,7 @@ class Batcher:
     def start(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, tell: Tell) -> tuple[Pool, ...]:
         """Begin to take calls, before the first one. Returns the pools of its threads."""
         self.has_started = True
-        self._loop, self._tell = loop, tell
+        self._loop, self._outbox, self._tell = loop, outbox, tell
         self._pool = Pool(self._concurrency, "batch", outbox)
         self._measures = Measures(Pool(1, "measure", outbox))
         return (self._pool,)
@@ -117,7 +126,9 @@ class Batcher:
         for index, (value, (cost, key)) in enumerate(zip(values, measured, strict=True)):
             request = ticket.request_id or None
             self._collector.add(Item(ticket, value, (work.serves, key), bounds, now, delay, cost, index, request))
-        if self._free and not self._will_look:  # look once for all calls of this turn of the event loop
+        if (
+            self._free > 0 or self._may_prepare
+        ) and not self._will_look:  # look once for all calls of this turn of the event loop
             self._will_look = True
             self._loop.call_soon(self._look)
 
@@ -127,7 +138,19 @@ class Batcher:
             ticket.missing -= self._collector.remove(ticket)
         for batch in tuple(self._running):
             if any(item.owner is ticket for item in batch.items):
+                self._take_out(ticket, batch)
                 self._cancel_unwanted(batch)
+
+    def _take_out(self, ticket: Ticket, batch: _Batch) -> None:
+        """Take the items of a call out of a batch, unless that has begun."""
+        with batch.lock:
+            if not batch.is_ahead or batch.has_begun:
+                return
+            kept = [item for item in batch.items if item.owner is not ticket]
+            count = len(batch.items) - len(kept)
+            batch.items[:] = kept
+        ticket.missing -= count
+        ticket.running -= count
 
     def _cancel_unwanted(self, batch: _Batch) -> None:
         if not batch.is_wanted and not batch.is_cancelled and batch.task is not None:
@@ -140,20 +163,30 @@ class Batcher:
         """Start the batches that are due. `at` is the time for which a timer was set, which may fire a bit early."""
         self._will_look = False
         now = max(self._loop.time(), at)
-        while self._free and (items := self._collector.take(now, only_full=self._beside > now)):
-            self._free -= 1
+        while self._free > 0 and (items := self._collector.take(now, only_full=self._beside > now)):
             self._started = now
-            batch = _Batch(items)
-            for item in items:
-                item.owner.running += 1
-            self._running.add(batch)
-            batch.task = self._loop.create_task(self._run(batch, now))
+            self._begin(_Batch(items), now)
+        if self._may_prepare and (items := self._collector.take(now, only_full=True)):
+            self._ahead = _Batch(items, is_ahead=True)
+            self._begin(self._ahead, now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._free and (due := self._collector.due) < NEVER:
+        if self._free > 0 and (due := self._collector.due) < NEVER:
             due = max(due, self._beside)
             self._timer = self._loop.call_at(due, self._look, due)
+
+    def _begin(self, batch: _Batch, now: float) -> None:
+        self._free -= 1
+        for item in batch.items:
+            item.owner.running += 1
+        self._running.add(batch)
+        batch.task = self._loop.create_task(self._run(batch, now))
+
+    @property
+    def _may_prepare(self) -> bool:
+        """Whether a full batch may be passed to a thread that is still busy. It would be the next one anyway."""
+        return self._prepares and self._ahead is None and not self._free and not self._settings.delay
 
     @property
     def _beside(self) -> float:
@@ -166,8 +199,8 @@ class Batcher:
         log_records.request_id.set(items[0].owner.request_id if len(items) == 1 else "")
         if self._settings.sort and work.is_batched:
             items.sort(key=lambda item: item.cost, reverse=True)
-        if self._is_told(work):
-            self._tell(_calls(items), [max(0.0, now - item.arrived) for item in items], False)
+        if not batch.is_ahead:
+            self._tell_begin(work, items, now)
         isolation = Isolation(
             attempt=partial(self._attempt, batch, work),
             give=self._give,
@@ -184,6 +217,8 @@ class Batcher:
         finally:
             self._running.discard(batch)
             self._free += 1
+            if self._ahead is batch:
+                self._ahead = None
             for item, result in zip(items, batch.results, strict=False):
                 if isinstance(result, BaseException):  # the rest of its request must not enter the next batch
                     self._give(item, result)
@@ -202,8 +237,10 @@ class Batcher:
 
     async def _attempt(self, batch: _Batch, work: Work, items: Items) -> None:
         """Call the method once, and give each item its result or its stream."""
-        arguments = work.arguments([item.value for item in items], [item.owner.request for item in items])
-        found = work.function(*arguments) if work.kind != "sync" else await self._pool.run(work.function, *arguments)
+        if work.kind == "sync":
+            found = await self._pool.run(self._call, batch, work, items)
+        else:
+            found = work.function(*_arguments(work, items))
         if inspect.isawaitable(found):
             found = await found
         if is_sync_stream(found):
@@ -211,6 +248,8 @@ class Batcher:
         elif hasattr(found, "__aiter__"):
             await self._stream(batch, work, items, found)
         else:
+            are_plain = all(each.kind == "sync" and each.is_batched for each in self.works.values())
+            self._prepares = are_plain and not self._has_streamed
             results = work.results(found, len(items))
             if len(items) == len(batch.items):
                 batch.results = results
@@ -219,6 +258,7 @@ class Batcher:
                 self._give(item, result)
 
     async def _stream(self, batch: _Batch, work: Work, items: Items, steps: AsyncIterator[Any]) -> None:
+        self._prepares, self._has_streamed = False, True
         if work.form is not None:
             raise Unusable(
                 f"{work.name} must return a list: its results are parts of one answer, which is not streamed"
@@ -261,8 +301,32 @@ class Batcher:
             f"{text_of(error)}"
         )
 
+    def _call(self, batch: _Batch, work: Work, items: Items) -> Any:
+        """Call the method, on a thread."""
+        with batch.lock:
+            is_first, batch.has_begun = not batch.has_begun, True
+        if is_first and batch.is_ahead:
+            self._outbox.put(self._has_begun, batch, work, self._loop.time())
+        return work.function(*_arguments(work, items)) if items else []
+
+    def _has_begun(self, batch: _Batch, work: Work, now: float) -> None:
+        """A batch that was prepared runs: prepare the next one."""
+        if batch.items:
+            self._tell_begin(work, batch.items, now)
+        if self._ahead is batch:
+            self._ahead, self._started = None, now
+        self._look()
+
+    def _tell_begin(self, work: Work, items: Items, now: float) -> None:
+        if self._is_told(work):
+            self._tell(_calls(items), [max(0.0, now - item.arrived) for item in items], False)
+
     def _is_told(self, work: Work) -> bool:
         return work.is_batched and self._settings.size is not None
+
+
+def _arguments(work: Work, items: Items) -> tuple[Any, ...]:
+    return work.arguments([item.value for item in items], [item.owner.request for item in items])
 
 
 def _calls(items: Items) -> list[int]:
