@@ -22,7 +22,11 @@ PIPELINES = frozenset(
     "FluxPipeline SanaPipeline".split()
 )
 LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion"})  # the last has the safety checker
+SHARD = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 NAME = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
+INDICES = ("model_index.json", "modular_model_index.json")  # of pipelines, whose parts are named by them
+# A part that is a pipeline has parts of its own; one of ONNX has other weights.
+PART = re.compile(r"(?!.*(Pipeline|Onnx|Flax|Modular))[A-Za-z]\w{0,99}", re.ASCII)
 WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "Extractor", "ImageProcessorFast")
 MOST_NAMED = 100  # characters of a name in messages
 
@@ -73,9 +77,11 @@ def _parts(place: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         library, kind = value
         if library is None or kind is None:  # a part that it does without
             continue
-        if library not in LIBRARIES or not NAME.fullmatch(kind) or not NAME.fullmatch(part):
+        if library not in LIBRARIES or not PART.fullmatch(kind) or not NAME.fullmatch(part):
             what = f"its part {part[:MOST_NAMED]!a} is {kind[:MOST_NAMED]!a} of {library[:MOST_NAMED]!a}"
-            raise ConfigError(f"{place}: {what}, which is code: write a model.py that loads it, if you trust it")
+            raise ConfigError(
+                f"{place}: {what}, which is code, or has more parts: write a model.py that loads it, if you trust it"
+            )
         yield part, kind
 
 
@@ -90,6 +96,9 @@ def _check_part(place: Path, part: str, kind: str) -> None:
     if settings.get("auto_map") or settings.get("trust_remote_code"):
         raise ConfigError(f"{place}: its part {part} names code (auto_map): write a model.py that loads it")
     say_names(folder)
+    if inner := next((name for name in INDICES if (folder / name).exists()), None):
+        raise ConfigError(f"{place}: its part {part} is a pipeline ({part}/{inner}): write a model.py that loads it")
+    _check_indices(place, part)
     if kind.endswith(WITHOUT_WEIGHTS):
         return
     weights = sorted(folder.glob("*.safetensors"))
@@ -100,6 +109,16 @@ def _check_part(place: Path, part: str, kind: str) -> None:
     for file in weights:
         if there := placeholder(file):
             raise ConfigError(f"{place}: {part}/{file.name} {there.what}: {there.fix}")
+
+
+def _check_indices(place: Path, part: str) -> None:
+    """Check that weights in several files are all in this directory, and no pickles."""
+    for index in sorted((place / part).glob("*.index*.json")):
+        names = _read(index).get("weight_map")
+        for name in names.values() if isinstance(names, dict) else (names,):
+            if not isinstance(name, str) or not SHARD.fullmatch(name):
+                what = f"{part}/{index.name} names {str(name)[:MOST_NAMED]!a} as weights"
+                raise ConfigError(f"{place}: {what}, which is no *.safetensors beside it: get the pipeline again")
 
 
 def _read(file: Path) -> Mapping[str, Any]:

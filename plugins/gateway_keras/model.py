@@ -102,7 +102,7 @@ def check_weights(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as packed, h5py.File(packed) as found:
             _check_group(file, found)
-    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{file} cannot be served: its weights are damaged ({words(error)})") from error
 
 

@@ -21,8 +21,8 @@ MOST_NAMED = 100  # characters of a name in messages
 MODELS = frozenset({"Functional", "Sequential"})
 # Layers that call code of the file (Lambda), open pickles, programs or files, or need TensorFlow.
 REFUSED = frozenset(
-    "Lambda TorchModuleWrapper TFSMLayer JaxLayer FlaxLayer StringLookup IntegerLookup TextVectorization Hashing "
-    "HashedCrossing Discretization FeatureSpace MelSpectrogram Pipeline".split()
+    "Lambda TorchModuleWrapper TFSMLayer JaxLayer FlaxLayer StringLookup IntegerLookup IndexLookup TextVectorization "
+    "Hashing HashedCrossing Discretization FeatureSpace MelSpectrogram Pipeline".split()
 )
 MODULES = re.compile(
     r"keras(\.src)?\.(layers|initializers|regularizers|constraints|dtype_policies|optimizers|losses|metrics)(\.\w+)*"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from gateway import BadRequest
@@ -12,6 +13,8 @@ FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU")  #
 SHOWN = "wav, flac, ogg, mp3, aiff, au"
 CHANNELS = 16
 RATES = (1_000, 384_000)
+USUAL = 48_000  # samples a second; a long recording with more of them takes the memory of one that is too long
+MOST_RATIO = 50_000  # the larger part of the ratio of two rates: the filter between them is twenty times as long
 BLOCK = 1 << 18  # frames that are read at once
 
 
@@ -40,7 +43,9 @@ def sound(data: bytes, rate: int, most: float) -> Sound:
             own = file.samplerate
             if not RATES[0] <= own <= RATES[1]:
                 raise BadRequest(f"the recording has {own} samples a second; {RATES[0]} to {RATES[1]} are possible")
-            longest = int(most * own)
+            if max(rate, own) // gcd(rate, own) > MOST_RATIO:
+                raise BadRequest(f"the recording has {own} samples a second: send one with {rate} or {USUAL}")
+            longest, frugal = int(most * own), max(int(most * USUAL), 1)
             blocks, frames = [], 0
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 frames += len(block)
@@ -48,6 +53,9 @@ def sound(data: bytes, rate: int, most: float) -> Sound:
                     raise BadRequest(
                         f"the recording is longer than {most:g} seconds, the most that this model takes: divide it"
                     )
+                if frames > frugal:
+                    what = f"the recording has more than {frugal:,} samples, the most that this model takes"
+                    raise BadRequest(f"{what}: send it with {USUAL} samples a second")
                 blocks.append(block.mean(axis=1))
     except BadRequest:
         raise
@@ -68,8 +76,6 @@ def sound(data: bytes, rate: int, most: float) -> Sound:
 def _resampled(samples: Any, own: int, rate: int) -> Any:
     if own == rate:
         return samples
-    from math import gcd
-
     from scipy.signal import resample_poly
 
     common = gcd(own, rate)

@@ -20,7 +20,7 @@ STREAM, FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.ar
 MISSING = "Arrow needs pyarrow; run: pip install 'model-gateway[arrow]' (or send JSON or CSV)"
 MOST_CELLS = 1 << 24  # values in a body; as many as JSON of the largest default body has
 MOST_COLUMNS = 100_000
-MOST_TEXT = 1 << 28  # bytes of the texts in a column, which may share what they consist of
+MOST_TEXT = 1 << 28  # bytes of the texts in a body, which may share what they consist of
 INDEX = re.compile(r"__index_level_\d+__")  # that pandas adds
 
 
@@ -42,9 +42,9 @@ def read_arrow(body: bytes) -> tuple[list[str], list[tuple[Any, ...]]]:
             _check_types(pyarrow, schema)
             batches = _batches(reader, len(schema), len(body))
             names = [str(name) for name in schema.names]
+            values = _Values(pyarrow, len(body))
             columns = [
-                [value for batch in batches for value in _values(pyarrow, batch.column(place))]
-                for place in range(len(names))
+                [value for batch in batches for value in values.of(batch.column(place))] for place in range(len(names))
             ]
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError) as error:
         words = short(str(error).splitlines()[0]) if str(error) else type(error).__name__
@@ -100,28 +100,58 @@ def _is_plain(types: Any, kind: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _values(pyarrow: Any, column: Any) -> list[Any]:
-    """Return the values of a column: None where one is missing, and dates as texts."""
-    kind, types = column.type, pyarrow.types
-    if types.is_dictionary(kind):  # each text once, however often it occurs
-        values = _values(pyarrow, column.dictionary)
-        return [None if place is None else values[place] for place in column.indices.to_pylist()]
-    if types.is_string_view(kind):
-        _check_views(column)
-    if types.is_date(kind) or types.is_timestamp(kind):
-        column = column.cast(pyarrow.string())
-    if types.is_decimal(kind):
-        return [None if value is None else float(value) for value in column.to_pylist()]
-    if column.null_count == 0 and (types.is_integer(kind) or types.is_floating(kind)):
-        return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
-    return column.to_pylist()  # type: ignore[no-any-return]
+class _Values:
+    """Makes values of columns. All columns together have so many values, and so much text, as a body may have.
+
+    Buffers may share their bytes, so that a small body could have any amount of text.
+    """
+
+    def __init__(self, pyarrow: Any, size: int) -> None:
+        self._pyarrow = pyarrow
+        self._most = self._left = min(MOST_CELLS, 8 * size)
+        self._most_text = self._text_left = max(MOST_TEXT, size)
+        self._dictionaries: dict[Any, list[Any]] = {}  # by where they are
+
+    def of(self, column: Any) -> list[Any]:
+        """Return the values of a column: None where one is missing, and dates as texts."""
+        kind, types = column.type, self._pyarrow.types
+        if types.is_dictionary(kind):  # each text once, however often it occurs
+            values = self._dictionary(column.dictionary)
+            return [None if place is None else values[place] for place in column.indices.to_pylist()]
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+            self._text_left -= _text(types, column)
+            if self._text_left < 0:
+                raise BadRequest(f"the body has more than {self._most_text:,} bytes of text: send several requests")
+        if types.is_date(kind) or types.is_timestamp(kind):
+            column = column.cast(self._pyarrow.string())
+        if types.is_decimal(kind):
+            return [None if value is None else float(value) for value in column.to_pylist()]
+        if column.null_count == 0 and (types.is_integer(kind) or types.is_floating(kind)):
+            return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+        return column.to_pylist()  # type: ignore[no-any-return]
+
+    def _dictionary(self, column: Any) -> list[Any]:
+        """Return the values of a dictionary, which batches share. One of nulls has no bytes, whatever its length."""
+        place = (str(column.type), len(column), column.offset, *(each and each.address for each in column.buffers()))
+        if place not in self._dictionaries:
+            self._left -= len(column)
+            if self._left < 0:
+                raise BadRequest(f"the dictionaries of the body have more than {self._most:,} values")
+            self._dictionaries[place] = self.of(column)
+        return self._dictionaries[place]
 
 
-def _check_views(column: Any) -> None:
-    """Refuse a column whose texts share their bytes so often that they would be very long together."""
+def _text(types: Any, column: Any) -> int:
+    """Return the bytes of the texts in a column that was validated."""
     import numpy
 
-    views = column.buffers()[1]
-    lengths = numpy.frombuffer(views, numpy.int32)[4 * column.offset :: 4][: len(column)] if views else ()
-    if sum(map(int, lengths)) > MOST_TEXT:
-        raise BadRequest(f"a column has more than {MOST_TEXT:,} bytes of text")
+    buffer = column.buffers()[1]
+    if buffer is None or not len(column):
+        return 0
+    start, count = column.offset, len(column)
+    if types.is_string_view(column.type):
+        lengths = numpy.frombuffer(buffer, numpy.int32)[4 * start :: 4][:count]
+        return int(lengths.clip(0).sum(dtype=numpy.int64))
+    size = numpy.int64 if types.is_large_string(column.type) else numpy.int32
+    ends = numpy.frombuffer(buffer, size)[start : start + count + 1]
+    return int(ends[-1]) - int(ends[0])

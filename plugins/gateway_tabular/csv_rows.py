@@ -17,6 +17,7 @@ from gateway import BadRequest
 from .columns import Column, Columns
 from .forms import in_order
 
+MOST_CELLS = 1 << 24  # values in a body, each of which becomes an object; Arrow may have as many
 MISSING = frozenset(("", "na", "nan", "null", "none", "n/a"))
 
 
@@ -40,6 +41,8 @@ def split_csv(body: bytes, content_type: str, columns: Columns) -> tuple[list[st
     Raises:
         BadRequest: it is not CSV, or has lines of different lengths.
     """
+    if sum(body.count(each) for each in (b",", b"\n", b"\r")) > MOST_CELLS:
+        raise BadRequest(f"the body has more than {MOST_CELLS:,} values: send several requests")
     try:
         text = body.decode("utf-8-sig")
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]

@@ -36,9 +36,9 @@ class ZipArchive:
         ValueError: its files are not in one directory, or two have one name.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, table: int = TABLE) -> None:
         self._file = file
-        _, found = peek_archive(file, "*version", 1000, TABLE)  # each has one, of a few bytes
+        _, found = peek_archive(file, "*version", 1000, table)  # each has one, of a few bytes
         self._root = next(iter(found), "").partition("/")[0]
         self.sizes: dict[str, int] = {}
         for name, size in found.items():

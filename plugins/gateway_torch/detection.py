@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,9 @@ OTHERS = (
     "adapter_config.json model.pkl model.joblib"
 ).split()
 MOST_FILES = 16  # zip files that are looked into
+MOST_LISTED = 1 << 20  # bytes of all their tables of contents together: about ten thousand names
 MOST_NAMED = 5
+ENTRY = 46  # bytes of an entry besides its name
 Kind = Literal["exported", "script"]
 Options = Mapping[str, Any]
 
@@ -47,15 +49,25 @@ def is_ours(path: Path) -> bool:
 
 def kind_of(file: Path) -> Kind | None:
     """Return what a file is; None if it is no program."""
-    if file.suffix == EXPORTED:
-        return "exported"
-    if file.suffix not in SCRIPTS:
-        return None
-    try:
-        sizes = ZipArchive(file).sizes
-    except (OSError, ValueError):
-        return None
-    return "script" if is_script(sizes) else None
+    return next(iter(_kinds([file]).values()), None)
+
+
+def _kinds(files: Sequence[Path]) -> dict[Path, Kind]:
+    """Return what those files are that are programs. The tables of contents of all together are bounded."""
+    found: dict[Path, Kind] = {}
+    left = MOST_LISTED
+    for file in files:
+        if file.suffix == EXPORTED:
+            found[file] = "exported"
+        elif file.suffix in SCRIPTS:
+            try:
+                sizes = ZipArchive(file, left).sizes
+            except (OSError, ValueError):
+                continue
+            left -= sum(ENTRY + len(name) for name in sizes)
+            if is_script(sizes):
+                found[file] = "script"
+    return found
 
 
 def candidates(place: Path, root: Path) -> list[Path]:
@@ -66,7 +78,7 @@ def candidates(place: Path, root: Path) -> list[Path]:
     likely = sorted(each for each in place.glob("[!.]*") if each.suffix in (EXPORTED, *SCRIPTS))
     likely = [file for file in likely if chosen is None or chosen(file.name)]
     likely.sort(key=lambda file: file.stem != "model")
-    return [file for file in likely[:MOST_FILES] if kind_of(file)]
+    return [*_kinds(likely[:MOST_FILES])]
 
 
 def model_file(place: Path, root: Path, options: Options) -> Path:

@@ -1,6 +1,8 @@
 """Check a program of TorchScript, whose code PyTorch compiles and interprets: it may compute, and nothing else.
 
-Two of the operators that PyTorch itself has open files: `save` and `from_file`. Operators of libraries are code.
+Two of the operators that PyTorch itself has open files: `save` and `from_file`. Operators of libraries are code. A
+program could also write their names in pieces, or give what has all operators another name. PyTorch writes none of
+this when it saves a program, so the code has to be as PyTorch writes it: an operator is called where it is named.
 """
 
 from __future__ import annotations
@@ -15,8 +17,17 @@ MOST_FILES = 5000
 LEGACY = "model.json"  # in it, an old format names the file with the code
 REACHES_OUT = re.compile(rb"\b(from_file|save)\b")
 SPACES = rb"aten|prim|prims|quantized|sparse|mkldnn|mkldnn_prepacked|prepacked|_caffe2|_quantized"
+TEXT = re.compile(rb'"""(?:[^"\\]|\\.|"(?!""))*"""'
+                  rb"|'''(?:[^'\\]|\\.|'(?!''))*'''"
+                  rb'|"(?:[^"\\\n]|\\.)*"'
+                  rb"|'(?:[^'\\\n]|\\.)*'", re.DOTALL)  # fmt: skip
+OTHERWISE = re.compile(rb"[#\\\"']")  # comments, lines that go on: PyTorch writes none
+# What has all operators, unless it calls one, or is an attribute: behind a dot, or declared at the begin of a class.
+CALLS = rb"(?<=torch)\.\w+\(|(?<=ops)\.(?:" + SPACES + rb")\.\w+\(|(?<=\n  ops) : |(?<=\n  torch) : "
+HOLDER = re.compile(rb"(?<![\w.])(torch|ops)\b(?!" + CALLS + rb")")
 LIBRARY = re.compile(rb"\bops\s*\.\s*(?!(?:" + SPACES + rb")\s*\.)(\w+)\s*\.\s*(\w+)")
-CLASS = re.compile(rb"__torch__\s*\.\s*torch\s*\.\s*classes\s*\.\s*(?!(?:quantized|sparse|xnnpack)\s*\.)(\w+)")
+# The parts of a name are divided by dots in code, and by dots and the end of a line in a pickle.
+CLASS = re.compile(rb"__torch__[\s.]+torch[\s.]+classes[\s.]+(?!(?:quantized|sparse|xnnpack)[\s.])(\w+)")
 
 
 def is_script(sizes: object) -> bool:
@@ -44,7 +55,9 @@ def check_script(archive: Archive, most: int = MOST) -> bool:
         text = archive.read(name, most)
         _check(name, text)
         divides = divides or b"trunc" in text
-    _check_classes("data.pkl", archive.read("data.pkl", LARGEST_PICKLE))
+    for name in archive.sizes:
+        if name.endswith("pkl"):  # constants.pkl has objects too
+            _check_classes(name, archive.read(name, LARGEST_PICKLE))
     return divides
 
 
@@ -57,6 +70,12 @@ def _check(name: str, text: bytes) -> None:
     if found := LIBRARY.search(text):
         operator = b"::".join(found.groups()).decode()
         raise ValueError(f"{name} in it uses {operator}, an operator of a library, and that is code")
+    bare = TEXT.sub(b" ", text)
+    if OTHERWISE.search(bare):
+        raise ValueError(f"{name} in it has comments, or lines that go on in the next one: save it with torch.jit.save")
+    if found := HOLDER.search(bare):
+        what = f"{name} in it uses {found[1].decode()} otherwise than to call one of PyTorch's operators"
+        raise ValueError(f"{what}, and that may be code: save it with torch.jit.save")
     _check_classes(name, text)
 
 

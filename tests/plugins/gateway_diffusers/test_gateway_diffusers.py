@@ -237,12 +237,23 @@ def pickled(place: Path) -> None:
     (place / "unet" / "diffusion_pytorch_model.safetensors").rename(place / "unet" / "diffusion_pytorch_model.bin")
 
 
+def shards(name: str) -> Callable[[Path], Any]:
+    """Weights in several files, one of which has this name."""
+    index = json.dumps({"weight_map": {"a": "model-00001.safetensors", "b": name}})
+    return lambda place: (place / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a module": (index(unet=["mine", "Net"]), "its part 'unet' is 'Net' of 'mine', which is code"),
     "a path": (index(unet=["diffusers", "../../Net"]), "which is code"),
     "a path as a part": (index(**{"../unet": ["diffusers", "Net"]}), "which is code"),
     "a part of three": (index(unet=["diffusers", "Net", "x"]), "does not say what its part 'unet' is"),
     "another pipeline": (index(_class_name="DDPMPipeline"), "has the pipeline 'DDPMPipeline', which is not served"),
+    "a pipeline as a part": (index(unet=["diffusers", "DiffusionPipeline"]), "which is code, or has more parts"),
+    "a part of ONNX": (index(unet=["diffusers", "OnnxRuntimeModel"]), "which is code, or has more parts"),
+    "parts of a part": (lambda place: (place / "unet" / "model_index.json").write_text("{}"), "unet is a pipeline"),
+    "weights elsewhere": (shards("../../x.safetensors"), "names '../../x.safetensors' as weights"),
+    "weights in a pickle": (shards("x.bin"), "names 'x.bin' as weights, which is no *.safetensors beside it"),
     "a pipeline in a file": (index(_class_name=["pipeline.py", "Mine"]), "which is not served"),
     "a missing part": (lambda place: shutil.rmtree(place / "vae"), "its part vae is missing: get the"),
     "no weights": (

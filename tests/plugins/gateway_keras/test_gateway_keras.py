@@ -173,6 +173,10 @@ FORGED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a function as code": (hidden, "(__lambda__) has code"),
     "a pickle": (lambda it: layer(it).update(class_name="TorchModuleWrapper"), "has code, or opens files"),
     "a list of words in a file": (lambda it: layer(it).update(class_name="StringLookup"), "has code, or opens files"),
+    "what these are made of": (
+        lambda it: layer(it).update(class_name="IndexLookup", module="keras.src.layers.preprocessing.index_lookup"),
+        "has code, or opens files",
+    ),
     "a class of its own": (lambda it: layer(it).update(registered_name="Custom>Mine"), "is a class of its own"),
     "a class of a module": (lambda it: layer(it).update(module="os"), "is not one of Keras, so it is code"),
     "a class of a part of keras": (lambda it: layer(it).update(module="keras.src.utils.file_utils"), "is not one of"),
@@ -238,6 +242,10 @@ def virtual(file: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (
+            lambda file: file.__setitem__("more", np.dtype("f4")),
+            "its weights are damaged",
+        ),
         (
             lambda file: file.__setitem__("more", h5py.ExternalLink("secret.h5", "/x")),
             "refer to another place \\('more'",

@@ -136,6 +136,22 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def runs(width: int, height: int) -> bytes:
+    """A BMP of runs: two bytes are so many pixels of one colour."""
+    import struct
+
+    data = (bytes([width, 7]) + b"\0\0") * height + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(data), 0, 0, 1078) + head + bytes(1024) + data
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last pass is there so many times."""
+    data = written(Image.new("RGB", (16, 16)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -144,10 +160,13 @@ def bomb(width: int, height: int) -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"not an image in a known format \(have: PNG, JPEG"),
         (bomb(8000, 8000), "8000 × 8000 pixels, and 40,000,000 are the most"),
         (bomb(30_000, 30_000), "more than 40,000,000 pixels"),
+        (bomb(1, 101), "1 × 101 pixels: one side is more than 100 times the other"),
+        (runs(40, 40), "a BMP whose pixels are compressed"),
+        (scans(200), "more than 100 passes"),
         (images(1)[0][:-30], "damaged"),
         (b"\x89PNG\r\n\x1a\n" + b"\xff" * 100, "damaged|not an image"),
     ],
-    ids=["header", "postscript", "svg", "large", "larger", "cut", "noise"],
+    ids=["header", "postscript", "svg", "large", "larger", "narrow", "runs", "passes", "cut", "noise"],
 )
 def test_an_image_that_is_none_is_refused(
     data: bytes, says: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
@@ -179,6 +198,14 @@ def test_an_image_comes_as_base64(
     assert isinstance(refused, BadRequest)
     with pytest.raises(BadRequest, match=says):
         raise refused
+
+
+def test_usual_images_are_within_the_bounds() -> None:
+    from gateway_media.pictures import picture
+
+    assert picture(bomb(1, 100)).size == (1, 100) and picture(scans(50)).size == (16, 16)
+    for mode in ("RGB", "RGBA", "L"):  # those with transparency say that their bits are in fields
+        assert picture(written(Image.new(mode, (9, 9)), "BMP")).size == (9, 9)
 
 
 def test_a_wrong_image_does_not_fail_others(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,11 +255,13 @@ def test_other_formats_channels_and_rates_are_read(
         (recorded(np.zeros(100, np.float32)), "has 0.013 seconds, and the model needs 0.03"),
         (recorded(np.zeros(0, np.float32)), "empty|not a recording"),
         (recorded(np.zeros(RATE * 61, np.float32), kind="FLAC"), "longer than 60 seconds"),
+        (recorded(np.zeros(100_000 * 40, np.float32), 100_000, "FLAC"), "has more than 2,880,000 samples"),
+        (recorded(np.zeros(100, np.float32), 383_987), "has 383987 samples a second: send one with 8000 or 48000"),
         (recorded(np.zeros((RATE, 17), np.float32)), "17 channels, and 16 are the most"),
         (recorded(np.zeros(RATE, np.float32), 500), "500 samples a second"),
         (recorded(np.full(RATE, np.nan, np.float32), subtype="FLOAT"), "NaN"),
     ],
-    ids=["text", "short", "empty", "long", "channels", "slow", "nan"],
+    ids=["text", "short", "empty", "long", "fine", "odd", "channels", "slow", "nan"],
 )
 def test_a_recording_that_cannot_be_read_is_refused(
     data: bytes, says: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch

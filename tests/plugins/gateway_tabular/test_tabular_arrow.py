@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import io
 import random
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gateway_tabular import arrow_rows
 from gateway_tabular.arrow_messages import stream_of
 from gateway_tabular.arrow_rows import FILE, STREAM, read_arrow
 from gateway_tabular.columns import Column, Columns
@@ -145,11 +147,105 @@ def test_a_column_of_nulls_is_not_longer_than_its_body() -> None:
         read_arrow(body)
 
 
+def shared(count: int) -> Any:
+    """A column of texts of 500 bytes, which all are the same bytes."""
+    _, views, *data = pa.array(["x" * 500], pa.string_view()).buffers()
+    return pa.Array.from_buffers(pa.string_view(), count, [None, pa.py_buffer(views.to_pybytes()[:16] * count), *data])
+
+
 def test_texts_that_share_their_bytes_are_not_very_long_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway_tabular.arrow_rows.MOST_TEXT", 1000)
-    shared = pa.array(["x" * 500] * 3, pa.string_view())
-    with pytest.raises(BadRequest, match="a column has more than 1,000 bytes of text"):
-        read_arrow(written(pa.table({"x": shared})))
+    with pytest.raises(BadRequest, match="the body has more than 1,000 bytes of text"):
+        read_arrow(written(pa.table({"x": shared(3)})))
+
+
+# A hundred zeros as a version of Arrow before 1.0 compressed them: metadata of the message says how.
+OLD_COMPRESSION = base64.b64decode(
+    "/////3gAAAAQAAAAAAAKAAwACgAJAAQACgAAABAAAAAAAQMACAAIAAAABAAIAAAABAAAAAEAAAAUAAAAEAAUABAADwAOAAgAAAAEABAAAAAQAAAAGAAAAA"
+    "AAAwEYAAAAAAAAAAAABgAIAAYABgAAAAAAAgABAAAAeAAAAAAAAAD/////4AAAABgAAAAAAAAAAAAOABoAGAAXABAACAAEAA4AAAB4AAAAIAAAAAAAAAAU"
+    "AAAAAAAAAwMACgAYAAwACAAEAAoAAAAsAAAAEAAAAGQAAAAAAAAAAAAAAAEAAABkAAAAAAAAAAAAAAAAAAAAAAAAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAbAAAAAAAAAAAAAAABAAAADAAAAAgADAAIAAQACAAAAAgAAAAQAAAABAAAAHpzdGQAAAAAHgAAAEFSUk9XOmV4cGVyaW1lbnRhbF9jb21wcmVz"
+    "c2lvbgAAIAMAAAAAAAAotS/9YCACTQAAEAAAAQAbK4AFAAAAAAD/////AAAAAA=="
+)
+
+
+def test_what_metadata_says_to_be_compressed_is_refused_before_it_is_unpacked() -> None:
+    assert pa.ipc.open_stream(OLD_COMPRESSION).read_all().to_pydict() == {"x": [0.0] * 100}  # pyarrow unpacks it
+    with pytest.raises(BadRequest, match="a message has metadata of its own"):
+        read_arrow(OLD_COMPRESSION)
+
+
+def replaced(body: bytes, old: int, new: int) -> bytes:
+    assert struct.pack("<q", old) in body
+    return body.replace(struct.pack("<q", old), struct.pack("<q", new))
+
+
+def test_a_dictionary_of_nulls_has_no_more_values_than_its_body_may_have() -> None:
+    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0, 6, None], pa.int32()), pa.nulls(7))})
+    assert read_arrow(written(table))[1] == [(None,)] * 3
+    with pytest.raises(BadRequest, match=r"the dictionaries of the body have more than [\d,]+ values"):
+        read_arrow(replaced(written(table), 7, 10**6))
+
+
+def test_a_dictionary_is_read_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"a rather long word {number}" for number in range(100)]
+    table = pa.table({"x": pa.array(words * 20).dictionary_encode()})
+    body = written(table)  # in 32 batches
+    monkeypatch.setattr("gateway_tabular.arrow_rows.MOST_TEXT", 1)  # each byte of text as often as the body has it
+    assert [row[0] for row in read_arrow(body)[1]] == words * 20
+    monkeypatch.setattr("gateway_tabular.arrow_messages.MOST_CHECKED", 50_000)
+    with pytest.raises(BadRequest, match="many batches of large dictionaries: write larger batches"):
+        read_arrow(body)
+
+
+def test_a_dictionary_that_is_added_to_is_refused_because_each_addition_copies_it() -> None:
+    body, several = io.BytesIO(), ([b"ab"], [b"ab", b"cd"])
+    kind = pa.dictionary(pa.int32(), pa.string())
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    with pa.ipc.new_stream(body, pa.schema([("x", kind)]), options=options) as writer:
+        for words in several:
+            array = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(words).cast(pa.string()))
+            writer.write_batch(pa.record_batch([array], names=["x"]))
+    with pytest.raises(BadRequest, match="a dictionary is added to: write whole dictionaries"):
+        read_arrow(body.getvalue())
+
+
+def test_columns_that_share_their_bytes_have_no_more_text_together_than_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway_tabular.arrow_rows.MOST_TEXT", 1)
+    texts = ["x" * 500] * 4
+    for kind in (pa.string_view(), pa.string(), pa.large_string()):
+        column = pa.array(texts, kind)
+        assert [arrow_rows._text(pa.types, each) for each in (column, column[1:3])] == [2000, 1000]
+    assert len(read_arrow(written(pa.table({"x": texts})))[1]) == 4
+    body = written(pa.table({"x": shared(4), "y": shared(4)}))
+    assert len(body) < 4000
+    with pytest.raises(BadRequest, match="bytes of text: send several requests"):
+        read_arrow(body)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [("MOST_FIELDS", "it has too many columns"), ("LARGEST_SCHEMA", "its schema has too much metadata")],
+)
+def test_a_schema_is_weighed_before_it_is_made(bound: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = pa.struct([("a", pa.int64()), ("b", pa.timestamp("s", tz="Europe/Oslo"))])
+    schema = pa.schema([pa.field("x", inner, metadata={"k": "v" * 100})], metadata={"long": "text" * 100})
+    body = io.BytesIO()
+    pa.ipc.new_stream(body, schema).close()
+    monkeypatch.setattr(f"gateway_tabular.arrow_messages.{bound}", 2 if bound == "MOST_FIELDS" else 600)
+    with pytest.raises(BadRequest, match=says):
+        read_arrow(body.getvalue())
+    monkeypatch.setattr(f"gateway_tabular.arrow_messages.{bound}", 3 if bound == "MOST_FIELDS" else 800)
+    with pytest.raises(BadRequest, match="has the type struct"):
+        read_arrow(body.getvalue())
+
+
+def test_a_column_has_no_more_buffers_than_its_batch() -> None:
+    body = written(pa.table({"x": pa.array(["a rather long text that is not inline"] * 3, pa.string_view())}))
+    count = struct.pack("<Iq", 1, 1)  # of one column: one buffer
+    assert body.count(count) == 1
+    with pytest.raises(BadRequest, match="a column has more buffers than its batch"):
+        read_arrow(body.replace(count, struct.pack("<Iq", 1, 1000)))
 
 
 def test_a_body_of_very_many_messages_or_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,13 @@ def test_csv_that_is_wrong_is_told_where(body: bytes, message: str) -> None:
         as_csv(echo(), body)
 
 
+def test_a_body_of_csv_has_no_more_values_than_one_of_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway_tabular.csv_rows.MOST_CELLS", 5)
+    assert rows(as_csv(echo(), b"width,colour,kind\n1.5,red,4")) == [[1.5, 1, 4]]
+    with pytest.raises(BadRequest, match="the body has more than 5 values: send several requests"):
+        as_csv(echo(), b"width,colour,kind\n1.5,red,4\n1.5,red,4")
+
+
 def test_a_category_of_csv_may_be_a_number_or_look_like_one() -> None:
     columns = Columns([Column("a", "known", {10: 0.0, 20: 1.0}), Column("b", "known", {"1": 0.0, "NA": 1.0})])
     assert rows(as_csv(echo(columns), b"20,1\n10.0,NA\n,\n")) == [[1, 0], [0, 1], [None, None]]

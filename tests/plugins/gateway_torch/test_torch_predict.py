@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from fakes import PATIENT
+from gateway_torch import detection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import Network, exported, inputs, loaded, plain, refusal, scripted
@@ -148,6 +150,20 @@ def test_weights_alone_are_no_program(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("framework: torch\n")
     with pytest.raises(Exception, match=r"model\.pt"):
         gateway_torch.find_model(tmp_path, {})
+
+
+def test_tables_of_contents_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["it/version", "it/data.pkl", "it/code/a.py", *(f"it/data/{number}" for number in range(300))]
+    for each in ("a.pt", "b.pt", "c.pt"):
+        with zipfile.ZipFile(tmp_path / each, "w") as file:
+            for name in names:
+                file.writestr(name, "3")
+    files = sorted(tmp_path.glob("*.pt"))
+    assert list(detection._kinds(files)) == files
+    table = sum(46 + len(name) for name in names)
+    for count in (1, 2):
+        monkeypatch.setattr(detection, "MOST_LISTED", count * table + 100)
+        assert list(detection._kinds(files)) == files[:count]
 
 
 def test_the_file_is_the_only_one_or_called_model_or_the_one_that_is_named(

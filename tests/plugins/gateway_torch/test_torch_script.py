@@ -44,6 +44,12 @@ def test_a_program_with_another_line_is_served(tmp_path: Path, monkeypatch: pyte
         ("_0 = ops.mine.op(x)", "uses mine::op, an operator of a library, and that is code"),
         ("_0 = ops . mine . op(x)", "uses mine::op, an operator of a library, and that is code"),
         ("_0 = __torch__.torch.classes.mine.Thing()", "objects of mine, a class of a library"),
+        ('getattr(torch, "sa\\\\166e")(x, "ran")', "uses torch otherwise than to call one of PyTorch's operators"),
+        ('_0 = getattr(ops.aten, "from\\\\137file")("ran", True, 4)', "uses ops otherwise than to call"),
+        ("_0 = ops", "uses ops otherwise than to call"),
+        ("_0 = (ops).aten.add(x, x)", "uses ops otherwise than to call"),
+        ("_0 = (ops # it\n.mine.op)(x)", "has comments, or lines that go on"),
+        ("_0 = ops.\\\\\nmine.op(x)", "has comments, or lines that go on"),
     ],
 )
 def test_what_is_more_than_a_computation_is_refused_by_check_and_load(
@@ -72,6 +78,37 @@ def test_an_object_of_a_library_is_refused(tmp_path: Path) -> None:
         lambda name, content: content + b"c__torch__.torch.classes.mine\nThing\n" if name == "data.pkl" else content,
     )
     assert "data.pkl in it has objects of mine, a class of a library" in problems(place)[0]
+
+
+@pytest.mark.parametrize("file", ["data.pkl", "constants.pkl"])
+def test_an_object_of_a_library_is_refused_however_its_name_is_divided(file: str, tmp_path: Path) -> None:
+    place = scripted(tmp_path)
+    rewritten(
+        place / "model.pt",
+        lambda name, content: content + b"c__torch__.torch\nclasses.mine.Thing\n" if name == file else content,
+    )
+    assert f"{file} in it has objects of mine, a class of a library" in problems(place)[0]
+
+
+class Words(nn.Module):
+    """Names and texts that PyTorch writes into its code, though they are those of what has its operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops = nn.ModuleList([nn.Linear(2, 2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 3:
+            raise ValueError("torch 'and' # ops \\ \"others\" are 'right")
+        ops = x.to(torch.device("cpu"), dtype=torch.float32)
+        for each in self.ops:
+            ops = each(ops)
+        return ops
+
+
+def test_words_in_texts_and_names_are_no_code(tmp_path: Path) -> None:
+    torch.jit.script(Words()).save(tmp_path / "model.pt")
+    assert problems(tmp_path) == []
 
 
 def test_an_old_format_names_its_code_elsewhere_and_is_refused(tmp_path: Path) -> None:
