@@ -24,6 +24,8 @@ GAP = "{}"
 MOST_LABELS = 255
 MOST_PAIRS = 4096  # of all questions of a request
 LONGEST = 2000  # characters of a label, and of a template
+MOST_PREDICTED = 1 << 15  # texts of a request times their labels
+MOST_READ = 1 << 22  # characters of the texts of a request, each of which is read again with every label
 
 
 def _labels(value: Any) -> list[str]:
@@ -124,6 +126,7 @@ class ZeroShot(Classifier):
                 param="candidate_labels",
                 code="missing_required_parameter",
             )
+        _weigh(asked.inputs, len(asked.parameters["candidate_labels"]), "inputs")
         return asked
 
     def _predictions(self, jobs: Sequence[api.Job]) -> list[Any]:
@@ -201,6 +204,7 @@ class ZeroShot(Classifier):
             raise BadRequest(
                 f"the questions have {len(pairs)} options, and {MOST_PAIRS} are the most", param="questions"
             )
+        _weigh([text], len(pairs), "input")
         return pairs, plans
 
     def _decided(self, pairs: Sequence[Any], plans: Sequence[tuple[str, int]], rows: Any) -> Any:
@@ -213,6 +217,16 @@ class ZeroShot(Classifier):
             shares = self._shares(of, alone=kind != "among")
             answers.append(shares if kind == "among" else shares[0] if kind == "alone" else _both(kind, shares[0]))
         return answers
+
+
+def _weigh(texts: Sequence[str], labels: int, param: str) -> None:
+    """Refuse texts that are small once, and not with each of their labels, before any is read."""
+    size = sum(map(len, texts))
+    if size * labels > MOST_READ or len(texts) * labels > MOST_PREDICTED:
+        what = f"{size:,} characters are read with each of {labels:,} labels"
+        raise BadRequest(
+            f"{what}: send shorter texts, fewer labels or several requests", param=param, code="context_length_exceeded"
+        )
 
 
 def _hypotheses(question: Mapping[str, Any], where: str) -> tuple[str, list[str]]:

@@ -59,11 +59,31 @@ class ImagePipeline:
             return [encoded(image, ask) for image in self.paint(ask, left.is_set)]
 
     def paint(self, ask: Ask, is_gone: Any = lambda: False) -> list[Any]:
-        """Return the images of a request, as Pillow has them.
+        """Return the images of a request, as Pillow has them. Together they have no more pixels than one may have.
 
         Raises:
             BadRequest: the pipeline refuses it, or its safety checker an image.
         """
+        together = max(1, self.bounds.max_pixels // self._pixels(ask))
+        return [
+            image
+            for start in range(0, ask.n, together)
+            for image in self._paint(ask, start, min(together, ask.n - start), is_gone)
+        ]
+
+    def _pixels(self, ask: Ask) -> int:
+        """Return the pixels of an image; the most if nobody says them."""
+        if ask.size is not None:
+            return ask.size[0] * ask.size[1]
+        network = getattr(self.inner, "unet", None) or getattr(self.inner, "transformer", None)
+        own = getattr(getattr(network, "config", None), "sample_size", None)
+        side = getattr(self.inner, "default_sample_size", own)
+        scale = getattr(self.inner, "vae_scale_factor", 8)
+        known = type(side) is int and side > 0
+        return int((side * scale) ** 2) if known else self.bounds.max_pixels
+
+    def _paint(self, ask: Ask, start: int, count: int, is_gone: Any) -> list[Any]:
+        """Return `count` images of a request, from number `start` on."""
         import torch
 
         def step(_pipeline: Any, _step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +92,11 @@ class ImagePipeline:
             return values
 
         # Image i of a seed is the image of seed + i, however many are painted together.
-        generators = [torch.Generator(self._device).manual_seed((ask.seed + each) % (1 << 63)) for each in range(ask.n)]
-        more: dict[str, Any] = {"num_images_per_prompt": ask.n, "generator": generators}
+        generators = [
+            torch.Generator(self._device).manual_seed((ask.seed + each) % (1 << 63))
+            for each in range(start, start + count)
+        ]
+        more: dict[str, Any] = {"num_images_per_prompt": count, "generator": generators}
         if ask.size is not None:
             more["width"], more["height"] = ask.size
         if ask.steps is not None:

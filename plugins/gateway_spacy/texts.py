@@ -39,7 +39,7 @@ class Request:
 
 
 def read_request(body: Any, parts: frozenset[str], longest: int) -> Request:
-    """Return the texts of a body. `longest`: the characters that the pipeline reads.
+    """Return the texts of a body. `longest`: the characters that the pipeline reads, of all texts together.
 
     Raises:
         BadRequest: it is no such request.
@@ -56,6 +56,9 @@ def read_request(body: Any, parts: frozenset[str], longest: int) -> Request:
             text.encode()
         except UnicodeEncodeError as error:
             raise BadRequest(f"{where} has half a character", param=name) from error
+    if (size := sum(map(len, found.values))) > longest:
+        what = f"the texts have {size} characters, and the pipeline reads up to {longest} at once"
+        raise BadRequest(f"{what}: send several requests", param=found.name, code="context_length_exceeded")
     if found.fields.get("include") is not None:
         parts = read_parts(found.fields["include"])
     return Request(found.values, found.is_one, parts)

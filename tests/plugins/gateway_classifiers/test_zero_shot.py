@@ -162,6 +162,25 @@ def test_a_long_text_is_cut_and_not_its_label(folders: dict[str, Path], monkeypa
     assert by_label(answer) == pytest.approx(by_label(library(folders["three"])(long, labels)), abs=1e-5)
 
 
+def test_a_text_is_weighed_with_each_of_its_labels(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(folders["three"], monkeypatch)
+    labels = [f"label {number}" for number in range(250)]
+    asked = {"candidate_labels": labels, "truncate": True}
+    one, long, many = model.predict_batch(
+        [
+            {"inputs": "a film", "parameters": asked},
+            {"inputs": "a film " * 2500, "parameters": asked},
+            {"inputs": ["a film"] * 132, "parameters": asked},
+        ]
+    )
+    assert len(one) == 250
+    for each in (long, many, *model.classify_batch([{"input": "a film " * 2500, "candidate_labels": labels}])):
+        assert isinstance(each, BadRequest) and "are read with each of 250 labels" in str(each)
+    question = {"type": "predicate", "instructions": "it is good"}
+    (found,) = model.decide_batch([{"input": "a film " * 2500, "questions": [question] * 250}])
+    assert isinstance(found, BadRequest) and "17,500 characters are read with each of 250 labels" in str(found)
+
+
 def test_the_task_may_be_chosen(folders: dict[str, Path], tmp_path: Path) -> None:
     import gateway_classifiers
 

@@ -93,6 +93,28 @@ def test_a_seed_gives_the_same_image_however_many_are_painted(model: Any) -> Non
     assert len(painted(model, seed=(1 << 63) - 1, n=2)) == 2
 
 
+def test_images_painted_together_have_no_more_pixels_than_one_may_have(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    inner = model.inner
+
+    class Counted:
+        unet, vae_scale_factor = inner.unet, inner.vae_scale_factor
+
+        def __call__(self, *args: Any, **more: Any) -> Any:
+            counts.append(more["num_images_per_prompt"])
+            return inner(*args, **more)
+
+    monkeypatch.setattr(model, "inner", Counted())
+    large = painted(model, seed=7, n=3, size="64x64")  # of at most 4096 pixels
+    assert counts == [1, 1, 1] and len(large) == 3
+    assert len(painted(model, n=3, size="32x64")) == 3 and counts[3:] == [2, 1]
+    assert len(painted(model, n=4)) == 4 and counts[5:] == [4]  # of 16 × 16
+    monkeypatch.setattr(Counted, "unet", None)
+    assert len(painted(model, n=2)) == 2 and counts[6:] == [1, 1]
+
+
 def test_size_and_form_are_those_of_the_request(model: Any) -> None:
     assert pixels(painted(model)[0]).shape == pixels(painted(model, size="auto")[0]).shape == (16, 16, 3)
     assert pixels(painted(model, size="48x24")[0]).shape == (24, 48, 3)

@@ -97,6 +97,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a number in a list": ({"texts": ["a", 5]}, "texts[1] has to be a text"),
     "half a character": ({"text": "\ud800"}, "text has half a character"),
     "a long text": ({"text": "a" * 1_000_001}, "text has 1000001 characters, and the pipeline reads up to 1000000"),
+    "long texts": ({"texts": ["a" * 500_001] * 2}, "the texts have 1000002 characters, and the pipeline reads up to"),
     "too many": ({"texts": ["a"] * 10_001}, "texts has more than 10000 texts"),
     "another field": ({"text": "a", "explain": True}, "there is no field 'explain'"),
     "another part": ({"text": "a", "include": ["heads"]}, "include has to be a list of some of text, ents"),
