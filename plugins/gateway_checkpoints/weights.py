@@ -31,7 +31,7 @@ def say_weights(place: Path, by: str = "transformers", *, parts: bool = True, na
     `parts`: whether it reads an index too. `named` is a file that config.json names instead.
     """
     for name in _weight_files(place, by, parts=parts, named=named):
-        if why := _torn(place / name):
+        if why := torn(place / name):
             raise unloadable(place, f"{name} {why}", by)
 
 
@@ -95,7 +95,7 @@ def _misnamed(place: Path, wanted: str) -> str:
     return f"it has no weights: get {wanted}"
 
 
-def _torn(file: Path) -> str | None:
+def torn(file: Path) -> str | None:
     """Return what is wrong with a weight file, judged by size and header; None if it looks complete."""
     size = file.stat().st_size
     if not size:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway_checkpoints.named import say_names
+from gateway_checkpoints.weights import torn
 
-from gateway import ConfigError, check_ordinary, has_code, peek_config, peek_json, peek_weights, placeholder
+from gateway import ConfigError, check_ordinary, has_code, peek_config, peek_json, peek_weights
 
 FRAMEWORK = "diffusers"
 INDEX = "model_index.json"
@@ -107,8 +108,8 @@ def _check_part(place: Path, part: str, kind: str) -> None:
         told = f"only {pickles[0]}, which is a pickle" if pickles else "no weights"
         raise ConfigError(f"{place}: its part {part} has {told}: save the pipeline with safe_serialization=True")
     for file in weights:
-        if there := placeholder(file):
-            raise ConfigError(f"{place}: {part}/{file.name} {there.what}: {there.fix}")
+        if why := torn(file):
+            raise ConfigError(f"{place}: {part}/{file.name} {why}")
 
 
 def _check_indices(place: Path, part: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from gateway import ConfigError, check_ordinary, has_code, opened, peek_config, peek_json, peek_weights
 
 FRAMEWORK = "spacy"
-CONFIG, META = "config.cfg", "meta.json"
+CONFIG, META, TOKENIZER = "config.cfg", "meta.json", "tokenizer"
 LARGEST = 1 << 20  # bytes of config.cfg: a large pipeline has ten thousand
 MOST_NAMED = 5
 DEEPEST = 50  # sections in sections
@@ -55,15 +55,13 @@ def is_ours(path: Path) -> bool:
         return bool(config["framework"] == FRAMEWORK)
     if has_code(path) or (place := peek_weights(path)) is None:
         return False
-    if not (place / CONFIG).is_file() or not (place / META).is_file():
-        return False
+    if not (place / CONFIG).is_file() or not any((place / name).is_file() for name in (META, TOKENIZER)):
+        return False  # config.cfg alone describes a training
     try:
         with opened(place / CONFIG) as file:
-            text = file.read(LARGEST)
-        meta = peek_json(place / META)
-    except (OSError, ValueError):
+            return b"[nlp]" in file.read(LARGEST)
+    except OSError:
         return False
-    return b"[nlp]" in text and isinstance(meta, dict) and "lang" in meta
 
 
 def check_pipeline(place: Path, *, trusted: bool) -> None:
@@ -74,12 +72,24 @@ def check_pipeline(place: Path, *, trusted: bool) -> None:
     """
     check_ordinary(place)
     settings = read_settings(place)
+    _check_meta(place)
     if not trusted:
         say_code(place, settings)
     for name in pipeline_of(place, settings):
         factory = settings["components"][name].get("factory")
         if factory in TRAINED and not (place / name).is_dir():
             raise ConfigError(f"{place}: the weights of its component {name} are missing: get the directory {name} too")
+
+
+def _check_meta(place: Path) -> None:
+    try:
+        meta = peek_json(place / META)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{place}: there is no {META}: get it too") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{place}: {META} cannot be read ({error}): get the pipeline again") from error
+    if not isinstance(meta, dict) or "lang" not in meta:
+        raise ConfigError(f"{place}: {META} does not say of which language the pipeline is: get it again")
 
 
 def read_settings(place: Path) -> Settings:

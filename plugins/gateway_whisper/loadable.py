@@ -9,6 +9,7 @@ from gateway_checkpoints.labels import object_of
 
 from gateway import ConfigError, check_ordinary, opened, parse_json, peek_architecture, peek_json, placeholder
 
+from .binary import fault
 from .detection import BINARY, TASK, is_converted
 
 PROCESSOR = "preprocessor_config.json"
@@ -63,6 +64,8 @@ def _say_converted(place: Path) -> None:
         raise unloadable(place, f"there is no {BINARY} of Whisper: get it again", BY)
     if there := placeholder(place / BINARY):
         raise unloadable(place, f"{BINARY} {there.what}: {there.fix}", BY)
+    if why := fault(place / BINARY):
+        raise unloadable(place, f"{BINARY} {why}: get it again", BY)
     named.say_names(place, BY)
     object_of(place, "config.json")
     try:

@@ -79,6 +79,8 @@ def is_another_model(place: Path, path: Path) -> bool:
         return False
     if place.relative_to(path).parts[0] in json_of(path / "model_index.json"):  # of a pipeline of diffusers
         return False
+    if _is_of_spacy(place.relative_to(path).parts[0], path):
+        return False
     own = json_of(path / "config.json")
     if not own:
         return True
@@ -86,3 +88,11 @@ def is_another_model(place: Path, path: Path) -> bool:
         return True
     named = json_of(place / "config.json").get("architectures")
     return bool(named) and named != own.get("architectures")
+
+
+def _is_of_spacy(name: str, path: Path) -> bool:
+    """Return whether a directory is a component of the pipeline of spaCy at `path`, or its words."""
+    if not (path / "config.cfg").is_file():
+        return False
+    components = json_of(path / "meta.json").get("components")
+    return name == "vocab" or (isinstance(components, list) and name in components)

@@ -27,6 +27,7 @@ from gateway_diffusers.structure import PIPELINES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_pipelines import Request, loaded, problems, save
 
 from gateway import BadRequest, ConfigError
@@ -309,13 +310,22 @@ def test_code_and_what_is_missing_is_refused_by_check_and_load(
     assert told in str(error.value)
 
 
-def test_damaged_weights_are_told_by_the_load(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_cut_are_told(tiny: Path, tmp_path: Path) -> None:
     def cut(place: Path) -> None:
         file = place / "vae" / "diffusion_pytorch_model.safetensors"
         file.write_bytes(file.read_bytes()[:5000])
 
+    (told,) = problems(changed(tiny, tmp_path / "it", cut))
+    assert "vae/diffusion_pytorch_model.safetensors has 5,000 bytes of 13,032" in told
+
+
+def test_wrong_weights_are_told_by_the_load(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(place: Path) -> None:
+        file = place / "vae" / "diffusion_pytorch_model.safetensors"
+        save_file({name: torch.zeros(7, 7) for name in load_file(file)}, file)
+
     with pytest.raises(ConfigError, match="cannot be loaded by diffusers"):
-        loaded(changed(tiny, tmp_path / "it", cut), monkeypatch)
+        loaded(changed(tiny, tmp_path / "it", other), monkeypatch)
 
 
 def test_a_pipeline_that_is_not_served_is_left_to_be_told(tiny: Path, tmp_path: Path) -> None:

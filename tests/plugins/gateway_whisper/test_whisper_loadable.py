@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("soundfile")
 pytest.importorskip("ctranslate2")
 from gateway_whisper import CHECKPOINT, CONVERTED, find_model
+from gateway_whisper.binary import fault
 from whisper_folders import convert, load, save_whisper
 
 from gateway import ConfigError
@@ -101,6 +103,23 @@ def test_a_folder_that_cannot_be_served_is_named(
     (problem,) = gateway_whisper.check_model(spec)
     assert str(error.value).removeprefix(f"{path}: ") == problem.what
     assert problem.code == "unloadable"
+
+
+def test_sizes_in_converted_weights_have_to_fit_each_other(folders: dict[str, Path], tmp_path: Path) -> None:
+    data = (folders["converted"] / "model.bin").read_bytes()
+    file, of = tmp_path / "model.bin", random.Random(0)
+    for end in [*range(4, 200), *(of.randrange(4, len(data)) for _ in range(200)), len(data) - 1]:
+        file.write_bytes(data[:end])
+        assert fault(file) is not None
+    file.write_bytes(data + b"\0")
+    assert fault(file) == f"has {len(data) + 1:,} bytes, and its variables {len(data):,}"
+    for _ in range(500):  # whatever is written in it, it is read to its end or told
+        odd = bytearray(data)
+        odd[of.randrange(400)] = of.randrange(256)
+        file.write_bytes(odd)
+        assert fault(file) is None or len(fault(file) or "") < 200
+    file.write_bytes(data)
+    assert fault(file) is None
 
 
 def test_missing_layers_fail_the_load(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
