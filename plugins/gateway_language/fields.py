@@ -48,6 +48,19 @@ _HONOURED = {
         allowed_token_ids="the only tokens that may be generated; an end token only if it is among them",
         priority="waiting prompts with a lower value are read first",
     ),
+    **honoured(({"type": "text"},), response_format="the answer is JSON, or JSON that obeys a schema"),
+    **honoured(
+        EMPTY,
+        structured_outputs="the same as vLLM means it: `json`, `json_object`, `regex`, `choice` or `grammar`",
+        guided_json="a JSON schema that the answer obeys",
+        guided_regex="a regular expression that the whole answer matches",
+        guided_choice="texts, one of which is the answer",
+        guided_grammar="a grammar of the answer, in Lark or GBNF",
+        grammar="a grammar of the answer, in GBNF or Lark",
+        format="the same as Ollama means it: `json`, or a JSON schema",
+    ),
+    **honoured((False,), guided_json_object="the answer is a JSON object"),
+    **honoured(json_schema="a JSON schema that the answer obeys"),
     **_of_prompt(
         honoured(
             truncate_prompt_tokens="only this many tokens at the end of the prompt are read; -1 means as many as fit",
@@ -99,6 +112,7 @@ _HONOURED = {
         rep_pen="repetition_penalty",
         typical="typical_p",
         temp="temperature",
+        regex="guided_regex",
     ),
 }
 _HONOURED["add_special"] = replace(_HONOURED["add_special"], of_prompt=True)
@@ -128,13 +142,12 @@ ELSEWHERE = {
 
 _REFUSED = {
     # the format of the answer
-    **refused({"type": "text"}, names="response_format"),
-    **refused(*EMPTY, names="structured_outputs guided_json guided_regex guided_choice guided_grammar structural_tag"),
-    **refused(*EMPTY, names="guided_decoding guided_params guideline"),
-    **refused(False, names="guided_json_object"),
-    **refused("", names="grammar regex ebnf format suffix grammar_string regex_pattern"),
+    **refused(*EMPTY, names="structural_tag guided_decoding guided_params guideline"),
+    **refused("", names="ebnf grammar_string", instead="guided_grammar"),
+    **refused("", names="regex_pattern", instead="guided_regex"),
+    **refused("", names="suffix"),
     **refused("", [], names="stop_regex"),
-    **refused(names="json_schema audio web_search_options"),
+    **refused(names="audio web_search_options"),
     **refused({"type": "content", "content": ""}, names="prediction"),
     **refused(["text"], names="modalities"),
     **refused("message", names="result_format"),

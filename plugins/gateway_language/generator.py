@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gateway_fields import unsupported
+
 from gateway import BadRequest, ConfigError
 
 from . import fields, requests
@@ -19,12 +21,15 @@ from .answer import CLOSE, TAGS, Answer, Thinking
 from .engines import Engine
 from .gguf.faults import cut_markers
 from .logprobs import Logprobs
-from .prompts import Prompt, Prompts
+from .prompts import Prompt, Prompts, wants_thought
 from .reply import Reply
 from .requests import Tools
 from .sampling import Record, Sampling
+from .structured import asked, guide
+from .structured.grammars import Thoughts
 from .text import BadWords, StopStrings, TextStream
 from .tools import Parser, family
+from .vocabulary import vocabulary
 
 LONG_PROMPT = 20_000  # characters above which a prompt is tokenised off the loop; this many take about 10 ms
 COMPLETION = 16  # default tokens of a completion, as in OpenAI's API
@@ -66,6 +71,7 @@ class TextGenerator:
         # llama.cpp begins every prompt as the file says, even if its template does not
         begins = begin_of(self.tokenizer) if self.is_gguf else []
         self.prompts = Prompts(self.tokenizer, self.family, self.thinks, begins)
+        self.guides = guide.Guides(self.tokenizer, self.vocabulary)
 
     def unload(self) -> None:
         if self.engine is not None:
@@ -151,7 +157,12 @@ class TextGenerator:
         calls, tags = None, TAGS if thinking else ()
         if tools is not None and self.family is not None:
             calls, tags = self.family(tools.names, single=tools.single), (*tags, *self.family.tags)
-            sampling = replace(sampling, begins=self._begins(tools, is_thinking=whole.thought is True))
+            if tools.forced:
+                sampling = replace(sampling, begins=self._begins(tools, is_thinking=whole.thought is True))
+        form = asked.read_form(inputs, tools, self.family)
+        if form is not None and not (form.is_best_effort and guide.why_not(self.tokenizer)):
+            shape = await self._guide(form, whole, tools, stop_ids, wants_thought=wants_thought(inputs))
+            sampling = replace(sampling, begins=(), guide=shape)
         record = Record()
         # chat reports those of its content, completions all that were requested
         scored = Logprobs(self.tokenizer, record, every=source == "prompt")
@@ -182,6 +193,8 @@ class TextGenerator:
                         yield event
                     if reply.reason is not None:
                         break
+        if sampling.guide is not None:
+            check_end(reply, sampling.guide)
         for event in reply.finish():
             yield event
         yield reply.ending(len(prompt), record.cached)
@@ -191,6 +204,37 @@ class TextGenerator:
         assert self.family is not None
         before, forced = f"\n{CLOSE}\n\n" if is_thinking else "", self.family.forced
         return tuple(tuple(self.prompts.call(name, lambda name: before + forced(name))) for name in tools.forced)
+
+    async def _guide(
+        self,
+        form: asked.Form,
+        prompt: Prompt,
+        tools: Tools | None,
+        stop_ids: frozenset[int],
+        *,
+        wants_thought: bool,
+    ) -> guide.Guide:
+        """Compile the form of an answer, off the loop. If a function must be called, an open thought is closed first.
+
+        A thought that the prompt has not begun is only allowed if one was asked for: a model that may not write what it
+        likes would rather think without end.
+
+        Raises:
+            BadRequest: it cannot be enforced.
+        """
+        if why := guide.why_not(self.tokenizer):
+            raise unsupported(f"{form.where} needs {why}", form.where)
+        if prompt.goes_on and form.where != "tools":
+            what = (
+                f"{form.where} cannot be combined with the beginning of an answer: the form is that of a whole answer"
+            )
+            raise unsupported(what, form.where)
+        thoughts, must_call = None, tools is not None and bool(tools.forced)
+        if prompt.thought or (prompt.thought is not None and wants_thought and not must_call):
+            thoughts = Thoughts(prompt.thought, at_once=must_call)
+        special = {tag: token for token, tag in self.special_tags.items()}
+        ends = [token for token in stop_ids if vocabulary(self.tokenizer).skips(token)]
+        return await asyncio.to_thread(form.guide, self.guides, special, thoughts, ends)
 
     def _fitted(self, prompt: list[int], inputs: Mapping[str, Any], source: str) -> tuple[list[int], int]:
         """Return the prompt, truncated if requested, and the maximum tokens of the answer.
@@ -214,6 +258,19 @@ class TextGenerator:
             what = f"{limit} {asked} Please reduce the length of the completion to {most - used} or less."
             raise BadRequest(what, param="max_tokens", code=code)
         return prompt, most - used if wanted is None else wanted
+
+
+def check_end(reply: Reply, guide: guide.Guide) -> None:
+    """Note that an answer is complete, by its grammar.
+
+    Raises:
+        BadRequest: the grammar is too complex to say what may follow.
+    """
+    if guide.failure:
+        what = f"the form of the answer is too complex to be enforced: {guide.failure[:300]}"
+        raise BadRequest(what, code="unsupported_value")
+    if guide.is_over and reply.reason is None:
+        reply.reason = "stop"
 
 
 def begin_of(tokenizer: Any) -> list[int]:

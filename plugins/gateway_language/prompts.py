@@ -290,6 +290,18 @@ class Prompts:
         return self._names
 
 
+def wants_thought(inputs: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for a thought. Its fields have been checked."""
+    effort, reasoning = inputs.get("reasoning_effort"), inputs.get("reasoning") or {}
+    options = inputs.get("chat_template_kwargs") or {}
+    efforts = [one for one in (effort, reasoning.get("effort")) if one is not None]
+    switches = [reasoning.get("enabled"), *(given.get(name) for given in (inputs, options) for name in SWITCHES)]
+    asked = [value for value in (*switches, inputs.get("think")) if value is not None]
+    if asked:
+        return any(isinstance(one, str) or _switch(one, "thinking") for one in asked)
+    return any(one not in NO_EFFORT for one in efforts)
+
+
 def _says(text: Any) -> bool:
     return isinstance(text, str) and bool(text.strip())
 

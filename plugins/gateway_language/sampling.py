@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .structured.guide import Guide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,7 @@ class Sampling:
     typical_p: float = 1.0
     allowed: tuple[int, ...] | None = None  # the only allowed tokens
     forbids: Callable[[Sequence[int], int], bool] | None = None  # whether a token may not follow an answer
+    guide: Guide | None = None  # the grammar of the answer, and its state: an engine gives it each token
     min_tokens: int = 0  # the answer cannot end before
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
@@ -41,7 +46,7 @@ class Sampling:
 
     @property
     def is_free(self) -> bool:
-        return self.allowed is None and self.forbids is None
+        return self.allowed is None and self.forbids is None and self.guide is None
 
     def may_follow(self, answer: Sequence[int]) -> list[int]:
         """Return the only tokens that may come next; [] means all."""

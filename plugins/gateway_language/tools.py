@@ -42,6 +42,8 @@ class Parser:
     signs: tuple[str, ...] = ()  # one of these is in the family's chat template
     tags: tuple[str, ...] = ()  # tokens shown as text here, although the tokenizer calls some of them special
     id_length = 24
+    # How calls in a row are written, for a grammar: what begins them, is between two, ends each, and ends them.
+    begins, between, closes, after = "", "\n", "}", ""
 
     def __init__(self, names: Collection[str], *, single: bool = False) -> None:
         self.names = names
@@ -169,6 +171,7 @@ class Hermes(Parser):
     OPEN, CLOSE = "<tool_call>", "</tool_call>"
     signs = (OPEN,)
     tags = (OPEN, CLOSE)
+    closes = f"}}\n{CLOSE}"
 
     _is_open = False  # a call has ended, but its closing tag has not been read
 
@@ -210,6 +213,7 @@ class Llama(Parser):
     TAG = "<|python_tag|>"
     signs = (TAG, "ipython")
     tags = (TAG,)
+    between = "; "
 
     @staticmethod
     def forced(name: str) -> str:
@@ -259,6 +263,7 @@ class Mistral(Parser):
     signs = (TAG,)
     tags = (TAG, ARGS, "[CALL_ID]")
     id_length = 9  # its template accepts no other length
+    begins, between, after = f"{TAG}[", ", ", "]"
 
     @staticmethod
     def forced(name: str) -> str:

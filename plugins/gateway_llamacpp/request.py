@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway_language.sampling import Record, Sampling, Score
 
+from . import guided
 from .turns import Rules, Scored
 
 
@@ -20,7 +21,7 @@ class Request:
         self.answer: list[int] = []
         self.is_over = False
         self.unnamed = 0  # tokens that the last turn has chosen but not named
-        self._barred: set[int] = set()  # tokens that would complete a forbidden text at this place
+        self._barred: set[int] = set()  # tokens that would complete a forbidden text at this place, or break a form
 
     @property
     def tokens(self) -> list[int]:
@@ -41,6 +42,8 @@ class Request:
         return allowed[0] if len(allowed) == 1 else None
 
     def rules(self) -> Rules:
+        if (guide := self.settings.guide) is not None:
+            return guided.rules(self, guide, strays=self.is_barred)
         allowed = tuple(self.settings.may_follow(self.answer))
         barred = frozenset(self._barred)
         return Rules(self.settings, len(self.answer), self.limit, self.ends, allowed, barred, self.unnamed)
@@ -50,6 +53,9 @@ class Request:
         kept = []
         for token, score in found:
             if self.settings.forbids and token not in self.ends and self.settings.forbids(self.answer, token):
+                self._barred.add(token)
+                break
+            if not guided.takes(self, token):
                 self._barred.add(token)
                 break
             self.add(token, score)
@@ -63,4 +69,5 @@ class Request:
         self.answer.append(token)
         if self.settings.logprobs is not None:
             self.record.answer.append(score)
-        self.is_over = token in self.ends or len(self.answer) == self.limit
+        is_complete = self.settings.guide is not None and self.settings.guide.is_over
+        self.is_over = token in self.ends or len(self.answer) == self.limit or is_complete

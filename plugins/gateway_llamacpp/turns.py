@@ -36,6 +36,7 @@ class Rules:
     allowed: tuple[int, ...] = ()
     barred: frozenset[int] = frozenset()
     unnamed: int = 0
+    grammar: str = ""  # of the whole answer, so only for a turn that begins it
 
     @property
     def count(self) -> int:
@@ -72,6 +73,8 @@ class Rules:
             "logit_bias": self.bias(),
             **self.samplers(context),
         }
+        if self.grammar:
+            body["grammar"] = self.grammar
         if asked.logprobs is not None:
             body["n_probs"] = max(asked.logprobs, 1)
         return msgspec.json.encode(body)

@@ -63,6 +63,11 @@ class Request:
         return len(self.tokens) - self.cached
 
     @property
+    def is_complete(self) -> bool:
+        """Return whether nothing may follow, by the grammar of the answer."""
+        return self.settings.guide is not None and self.settings.guide.is_over
+
+    @property
     def read_at_once(self) -> int:
         """Return the maximum size of a prompt piece: with logits for each token, memory is the limit."""
         return SCORED if self.settings.prompt_logprobs else len(self.tokens)
@@ -222,7 +227,7 @@ class Engine:
         outputs: list[tuple[Request, int | None, bool]] = []
         for (request, _), token in zip(readers, tokens, strict=True):
             request.tokens.append(token)
-            ended = token in request.stop_ids or len(request.tokens) == request.length
+            ended = token in request.stop_ids or len(request.tokens) == request.length or request.is_complete
             outputs.append((request, token, ended))
             if ended:
                 self._release(request)

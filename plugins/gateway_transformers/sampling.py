@@ -47,6 +47,8 @@ def draw(
         logits = penalise(logits, sampling, prompt, answer)
     if sampling.begins and (allowed := sampling.may_follow(answer)):
         return choose(only(logits, allowed), sampling, generator)
+    if sampling.guide is not None:
+        return guided(logits, sampling, generator, ends if len(answer) >= sampling.min_tokens else ())
     if sampling.allowed is not None:
         logits = only(logits, sampling.allowed)
     if len(answer) < sampling.min_tokens:
@@ -60,6 +62,28 @@ def draw(
             return token
         logits = logits.clone()
         logits[token] = NEVER
+
+
+def guided(logits: Tensor, sampling: Sampling, generator: torch.Generator, ends: Collection[int]) -> int:
+    """Draw one token that the grammar of the answer allows, and give it to the guide. `ends` may end the answer here.
+
+    Returns an end, or 0, if there is none: then the guide is over.
+    """
+    guide = sampling.guide
+    assert guide is not None
+    packed = torch.frombuffer(bytearray(guide.mask()), dtype=torch.uint8)
+    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)).bitwise_and(1).bool().flatten()[: len(logits)]
+    allowed = torch.zeros(len(logits), dtype=torch.bool)
+    allowed[: len(bits)] = bits
+    if guide.may_end:
+        allowed[[token for token in ends if token < len(logits)]] = True
+    if guide.failure or not bool(allowed.any()):
+        guide.is_over = True
+        return min(ends, default=0)
+    token = choose(logits.masked_fill(~allowed, NEVER), sampling, generator)
+    if not guide.take(token) and not (token in ends and guide.may_end):
+        raise RuntimeError(f"token {token} is in the mask of the guide, but it does not take it")
+    return token
 
 
 def only(logits: Tensor, tokens: Sequence[int]) -> Tensor:

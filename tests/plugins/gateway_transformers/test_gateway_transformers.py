@@ -275,8 +275,6 @@ def test_a_long_prompt_is_tokenised_off_the_loop(model: Any, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
         ("echo", True),
         ("suffix", "the end"),
         ("best_of", 3),
