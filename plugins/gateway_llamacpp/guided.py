@@ -32,7 +32,7 @@ def rules(request: Request, guide: Guide, *, strays: bool) -> Rules:
         if len(chosen) > count // 2:
             allowed, barred = (), frozenset(range(count)) - chosen
         if not chosen:
-            guide.is_over = True
+            guide.stop_here()
     return Rules(request.settings, at, request.limit, ends, allowed, barred, request.unnamed, grammar)
 
 
@@ -41,4 +41,7 @@ def takes(request: Request, token: int) -> bool:
     guide = request.settings.guide
     if guide is None or guide.take(token):
         return True
+    if guide.is_over:  # it has failed, or has found that nothing may follow
+        request.is_over = True
+        return False
     return token in request.ends and guide.may_end and len(request.answer) >= request.settings.min_tokens

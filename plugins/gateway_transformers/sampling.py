@@ -78,7 +78,7 @@ def guided(logits: Tensor, sampling: Sampling, generator: torch.Generator, ends:
     if guide.may_end:
         allowed[[token for token in ends if token < len(logits)]] = True
     if guide.failure or not bool(allowed.any()):
-        guide.is_over = True
+        guide.stop_here()
         return min(ends, default=0)
     token = choose(logits.masked_fill(~allowed, NEVER), sampling, generator)
     if not guide.take(token) and not (token in ends and guide.may_end):

@@ -76,6 +76,12 @@ class Guide:
         self.is_over = bool(self._matcher.is_stopped())
         return True
 
+    def stop_here(self) -> None:
+        """End the answer: there is no token that may come next."""
+        self.is_over = True
+        if not self.failure and not self.may_end:
+            self.failure = "there is no token that may come next"
+
     def _fail(self) -> None:
         self.failure = self.failure or str(self._matcher.get_error()).split("\n")[0] or "it has reached a limit"
         self.is_over = True
