@@ -96,6 +96,11 @@ class Engine:
                     request.record.cached = min(turn.cached, len(request.prompt) - 1)
                 if tokens := request.take(found):
                     yield tokens
+                if request.is_barred:
+                    turn.cancelled = True
+                    # Otherwise the next turn would not find its tokens in the cache, which this one still holds.
+                    # llama.cpp would compute them again, all at once: rounded differently, so no seed would repeat.
+                    await asyncio.wait([call])
                 if request.is_over or request.is_barred:
                     return
                 place.grow(len(found))
