@@ -36,6 +36,7 @@ WITH_DEMO_MODELS = frozenset(
         "completions_sdk",
         "demo_models",
         "responses_sdk",
+        "structured_sdk",
         "tools_and_thinking",
     )
 )
