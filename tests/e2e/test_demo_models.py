@@ -185,8 +185,8 @@ def test_what_does_not_fit_or_is_not_there_is_a_bad_request(client: openai.OpenA
                 whole(client, messages, stream=stream, **fields)
             assert caught.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError) as refused:
-        whole(client, "What is 3 + 4?", response_format={"type": "json_object"})
-    assert (refused.value.code, refused.value.param) == ("unsupported_value", "response_format")
+        whole(client, "What is 3 + 4?", response_format={"type": "json_object"}, extra_body={"bad_words": ["7"]})
+    assert (refused.value.code, refused.value.param) == ("unsupported_value", "bad_words")
     assert text(client, "Hello") == "Hello! How can I help you?"
 
 

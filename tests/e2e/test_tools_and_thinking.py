@@ -167,7 +167,7 @@ def test_an_answer_that_was_begun_is_continued_on_every_route(client: openai.Ope
 
 
 def test_every_route_refuses_what_the_model_cannot_do(client: openai.OpenAI) -> None:
-    refused: Any = {"model": MODEL, "extra_body": {"guided_choice": ["Paris"]}}
+    refused: Any = {"model": MODEL, "extra_body": {"structural_tag": "Paris"}}
     for ask in (
         lambda: client.chat.completions.create(messages=user("Hi"), **refused),
         lambda: client.completions.create(prompt="Hi", **refused),
@@ -175,7 +175,7 @@ def test_every_route_refuses_what_the_model_cannot_do(client: openai.OpenAI) -> 
     ):
         with pytest.raises(openai.BadRequestError) as caught:
             ask()
-        assert (caught.value.code, caught.value.param) == ("unsupported_value", "guided_choice")
+        assert (caught.value.code, caught.value.param) == ("unsupported_value", "structural_tag")
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(model=MODEL, input="Hi", max_output_tokens=5000)
     assert caught.value.param == "max_output_tokens"
