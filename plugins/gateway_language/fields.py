@@ -4,7 +4,7 @@ It covers vLLM, SGLang, llama.cpp, Ollama, TGI, text-generation-webui, TabbyAPI,
 OpenRouter, KoboldCpp, Aphrodite and MLX, and fields of our other routes. A field that would change the answer is
 honoured or refused, unless its value has no effect; a field that only advises the server is ignored. Unknown fields are
 ignored, too, unless they are a different spelling of a known one. `MESSAGE` is the same for the keys of a message.
-docs/fields.md shows both.
+docs/fields.md shows both. It is this long because it is one table, which is compared with the servers as a whole.
 """
 
 from __future__ import annotations

@@ -126,10 +126,8 @@ class Batcher:
         for index, (value, (cost, key)) in enumerate(zip(values, measured, strict=True)):
             request = ticket.request_id or None
             self._collector.add(Item(ticket, value, (work.serves, key), bounds, now, delay, cost, index, request))
-        if (
-            self._free > 0 or self._may_prepare
-        ) and not self._will_look:  # look once for all calls of this turn of the event loop
-            self._will_look = True
+        if not self._will_look and (self._free > 0 or self._may_prepare):
+            self._will_look = True  # once for all calls of this turn of the event loop
             self._loop.call_soon(self._look)
 
     def _drop(self, ticket: Ticket) -> None:
